@@ -1,0 +1,260 @@
+/* fastvlm: run Apple's FastVLM vision-language models on a CPU.
+ *
+ * An engine is a loaded model: immutable after open, shared by any number of threads.
+ * A session is one conversation: the KV cache, the sampler and the pieces of text not yet
+ * taken. One thread at a time may use a session; two sessions of one engine may run at once.
+ *
+ *     fv_engine *engine;  fv_session *session;  fv_image *image;  fv_piece piece;
+ *     fv_engine_open(&engine, "checkpoint", NULL, &err);
+ *     fv_session_new(&session, engine, NULL, &err);
+ *     fv_image_open(&image, "photo.jpg", NULL, &err);
+ *     fv_session_add_image(session, image, &err);
+ *     fv_session_add_text(session, "Describe the image.", &err);
+ *     while (fv_session_next(session, &piece, &err) == FV_OK && !piece.done)
+ *         fwrite(piece.text, 1, piece.n_bytes, stdout);
+ *
+ * Every function that can fail returns a status and fills *err when err is not NULL. The
+ * library never prints, exits, or keeps global state. Functions named *_free accept NULL.
+ */
+#ifndef FASTVLM_H
+#define FASTVLM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(FV_STATIC)
+#define FV_API
+#elif defined(__GNUC__)
+#define FV_API __attribute__((visibility("default")))
+#else
+#define FV_API
+#endif
+
+#define FV_VERSION_MAJOR 0
+#define FV_VERSION_MINOR 1
+#define FV_VERSION_PATCH 0
+#define FV_VERSION "0.1.0"
+
+/* ---------------------------------------------------------------- status and errors */
+
+typedef enum fv_status {
+    FV_OK = 0,
+    FV_ERR_ARGUMENT,    /* the caller's argument is out of range */
+    FV_ERR_IO,          /* a file is missing, unreadable, or a write failed */
+    FV_ERR_FORMAT,      /* the bytes are not what the format says */
+    FV_ERR_UNSUPPORTED, /* well-formed, but not a model or picture this build can use */
+    FV_ERR_MEMORY,      /* an allocation failed */
+    FV_ERR_LIMIT,       /* a limit that protects the caller: picture size, context length */
+    FV_ERR_CANCELLED,   /* the cancel callback said so */
+    FV_ERR_STATE        /* the call does not fit the session's state */
+} fv_status;
+
+/* The caller owns it; only read it after a call that returned something but FV_OK. */
+typedef struct fv_error {
+    fv_status status;
+    uint64_t  at;            /* byte offset in the file, or 0 */
+    char      message[504];  /* UTF-8, one line, no newline at the end */
+} fv_error;
+
+FV_API const char *fv_version(void);
+FV_API const char *fv_status_name(fv_status status); /* "format", never NULL */
+
+/* ---------------------------------------------------------------- settings */
+
+typedef enum fv_precision {
+    FV_PRECISION_AUTO = 0, /* bf16 where the processor multiplies bf16, otherwise f32 */
+    FV_PRECISION_F32,
+    FV_PRECISION_BF16,
+    FV_PRECISION_F16
+} fv_precision;
+
+typedef enum fv_log_level { FV_LOG_WARNING, FV_LOG_INFO } fv_log_level;
+
+/* Called from the thread that called the library; message ends without a newline. */
+typedef void fv_log_fn(void *user, fv_log_level level, const char *message);
+
+/* Long work asks now and then whether to go on; return true to stop with
+ * FV_ERR_CANCELLED. stage names what runs ("vision", "prefill"); done is in [0, 1]. */
+typedef bool fv_progress_fn(void *user, const char *stage, double done);
+
+typedef struct fv_settings {
+    int          n_threads;   /* 0: one per physical core */
+    fv_precision vision;      /* arithmetic of the vision encoder and the projector */
+    fv_precision decoder;     /* arithmetic of the decoder */
+    int          image_size;  /* side of the encoder's square input, a multiple of 64; 0: the model's own */
+    fv_log_fn   *log;         /* NULL: silent */
+    void        *log_user;
+    uint64_t     reserved[8]; /* zero */
+} fv_settings;
+
+FV_API void fv_settings_default(fv_settings *settings);
+
+/* ---------------------------------------------------------------- engine */
+
+typedef struct fv_engine  fv_engine;
+typedef struct fv_session fv_session;
+typedef struct fv_image   fv_image;
+
+/* Opens a checkpoint directory (Hugging Face layout llava_qwen2 or fast_vlm). settings may
+ * be NULL. On failure *out is NULL. The directory's files must not change while the
+ * engine is open: weights are mapped, not copied. */
+FV_API fv_status fv_engine_open(fv_engine **out, const char *path,
+                                const fv_settings *settings, fv_error *err);
+/* All sessions must be freed first. */
+FV_API void      fv_engine_free(fv_engine *engine);
+
+typedef struct fv_model_info {
+    const char *layout;            /* "llava_qwen2" or "fast_vlm" */
+    const char *vision_precision;  /* "f32", "bf16", "f16" */
+    const char *decoder_precision;
+    const char *weights_type;      /* as stored: "BF16", "F16", "F32", or "mixed" */
+    int image_size, n_image_tokens;
+    int vision_stages, vision_layers[8], vision_widths[8], n_features;
+    int d_model, d_ffn, n_layers, n_heads, n_kv_heads, d_head;
+    int vocab_rows, n_tokens;      /* rows of the embedding; ids that have a token */
+    int max_context;               /* rows a session can hold */
+    uint64_t n_parameters, weight_bytes;
+    bool tied_head;
+    int  n_threads;
+    const char *cpu_level;         /* "avx512bf16", "neon", ... the kernels in use */
+} fv_model_info;
+
+/* Strings are borrowed from the engine. */
+FV_API void fv_engine_info(const fv_engine *engine, fv_model_info *out);
+
+typedef struct fv_tensor_info {
+    const char *name, *dtype, *file;
+    int         n_dims;
+    uint64_t    shape[4];
+    uint64_t    n_bytes;
+    bool        used;   /* false: in the file, not needed to run */
+} fv_tensor_info;
+
+/* Tensors of the checkpoint in file order; false when index is past the last one. */
+FV_API bool fv_engine_tensor(const fv_engine *engine, size_t index, fv_tensor_info *out);
+
+/* Token ids of text exactly as a session would make them (special tokens recognised).
+ * Writes at most capacity ids and always the full count to *n. ids may be NULL when
+ * capacity is 0. Invalid UTF-8 is FV_ERR_FORMAT. */
+FV_API fv_status fv_engine_tokenize(const fv_engine *engine, const char *text, size_t n_bytes,
+                                    int32_t *ids, size_t capacity, size_t *n, fv_error *err);
+
+/* The bytes of one id; NULL when the id has no token. Borrowed from the engine. */
+FV_API const char *fv_engine_token_text(const fv_engine *engine, int32_t id, size_t *n_bytes);
+
+/* ---------------------------------------------------------------- images */
+
+typedef struct fv_image_options {
+    bool     ignore_exif;   /* true: do not turn the picture by its EXIF orientation */
+    uint64_t max_pixels;    /* refuse larger pictures before decoding; 0: 2^28 */
+    uint64_t reserved[6];
+} fv_image_options;
+
+/* JPEG, PNG, WebP (first frame) or PNM (P5, P6) from a file or from memory. options may be
+ * NULL. The image owns its pixels; data is only read during the call. */
+FV_API fv_status fv_image_open(fv_image **out, const char *path,
+                               const fv_image_options *options, fv_error *err);
+FV_API fv_status fv_image_read(fv_image **out, const void *data, size_t n_bytes,
+                               const fv_image_options *options, fv_error *err);
+/* Copies height rows of width RGB pixels, row_bytes apart (at least 3 * width). */
+FV_API fv_status fv_image_from_rgb(fv_image **out, const uint8_t *rgb, int width, int height,
+                                   size_t row_bytes, fv_error *err);
+FV_API int            fv_image_width(const fv_image *image);
+FV_API int            fv_image_height(const fv_image *image);
+FV_API const uint8_t *fv_image_rgb(const fv_image *image);    /* [height, width, 3] */
+FV_API const char    *fv_image_format(const fv_image *image); /* "JPEG", "PNG", "WebP", "PNM", "RGB" */
+FV_API void           fv_image_free(fv_image *image);
+
+/* How a picture that is not square meets the square input. */
+typedef enum fv_fit {
+    FV_FIT_AUTO = 0, /* what the checkpoint's own layout does */
+    FV_FIT_PAD,      /* centred on a black square */
+    FV_FIT_CROP,     /* the short edge fills the square, the rest is cut off */
+    FV_FIT_STRETCH   /* both edges scaled to the square */
+} fv_fit;
+
+/* ---------------------------------------------------------------- session */
+
+typedef struct fv_session_options {
+    float    temperature;        /* 0: greedy */
+    int      top_k;              /* 0: off */
+    float    top_p;              /* 1: off */
+    float    min_p;              /* 0: off */
+    float    repetition_penalty; /* 1: off; over the session's generated and prompt text ids */
+    uint64_t seed;
+    int      max_new_tokens;     /* per answer; 0: what the context leaves */
+    int      max_context;        /* rows of the KV cache; 0: grows up to the model's limit */
+    fv_fit   fit;
+    const char *system;          /* NULL: "You are a helpful assistant."; copied */
+    const char *const *stop;     /* n_stop strings that end an answer; copied */
+    size_t   n_stop;
+    bool     ignore_eos;         /* go on after the end token: for timing */
+    fv_progress_fn *progress;    /* NULL: none; also how to cancel */
+    void    *progress_user;
+    const char *dump_dir;        /* not NULL: write every stage there as .npy; copied */
+    uint64_t reserved[8];
+} fv_session_options;
+
+FV_API void      fv_session_options_default(fv_session_options *options);
+/* The engine must outlive the session. options may be NULL. */
+FV_API fv_status fv_session_new(fv_session **out, fv_engine *engine,
+                                const fv_session_options *options, fv_error *err);
+FV_API void      fv_session_free(fv_session *session);
+
+/* Puts a picture into the user turn being written: encodes it now. By default it stands at
+ * the turn's start; the text "<image>" in fv_session_add_text moves the k-th picture to the
+ * k-th such mark. Borrows image for the duration of the call. On error the session is
+ * unchanged. */
+FV_API fv_status fv_session_add_image(fv_session *session, const fv_image *image, fv_error *err);
+
+/* Adds UTF-8 text to the user turn being written. text ends with a NUL. */
+FV_API fv_status fv_session_add_text(fv_session *session, const char *text, fv_error *err);
+
+typedef enum fv_finish {
+    FV_FINISH_NONE = 0,
+    FV_FINISH_STOP,        /* the model ended its answer */
+    FV_FINISH_LENGTH,      /* max_new_tokens or the context is used up */
+    FV_FINISH_STOP_STRING  /* a stop string came; it is not part of the text */
+} fv_finish;
+
+typedef struct fv_piece {
+    const char *text;    /* complete UTF-8, not NUL-terminated; valid until the next call */
+    size_t      n_bytes; /* may be 0: a token that ends inside a character */
+    int32_t     id;      /* the token just chosen; -1 with done when none was */
+    bool        done;    /* the answer is over; text may still hold its last bytes */
+    fv_finish   finish;  /* why, when done */
+} fv_piece;
+
+/* Runs the prompt when the turn has just been written, then chooses one token. After done,
+ * the next fv_session_add_* starts the next user turn; the KV cache is kept. When the prompt
+ * does not fit the context: FV_ERR_LIMIT, and the session is as before the turn. */
+FV_API fv_status fv_session_next(fv_session *session, fv_piece *out, fv_error *err);
+
+/* Forgets the conversation; settings and memory stay. */
+FV_API void fv_session_reset(fv_session *session);
+
+typedef struct fv_stats {
+    double image_ms;      /* reading and decoding, as measured by fv_image_open/read */
+    double preprocess_ms; /* fit, resize, scale */
+    double vision_ms, projector_ms, prefill_ms, decode_ms;
+    double first_token_ms;/* from the first add_* of the turn to the first chosen token */
+    int    prompt_tokens; /* rows of the prompt, image tokens included, since the session began */
+    int    image_tokens;
+    int    new_tokens;    /* of the last answer */
+    int    context_used;  /* rows in the KV cache */
+} fv_stats;
+
+FV_API void fv_session_stats(const fv_session *session, fv_stats *out);
+
+/* Time fv_engine_open took. */
+FV_API double fv_engine_load_ms(const fv_engine *engine);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
