@@ -1,0 +1,189 @@
+/* kernels: the arithmetic, on pointers and sizes. No tensors, files, threads or model names.
+ *
+ * One table of function pointers; fv_kernels_init fills it for a processor. Every slot has a
+ * portable version in ref/, which is the oracle: a faster version agrees with it within the
+ * bound stated on the typedef. All kernels are single-threaded and allocate nothing; nn/ops.c
+ * splits work over threads.
+ *
+ * Common rules: activations are row-major, a row holds the channels of one pixel or one token
+ * ("channels last"). Sizes and strides count elements. Every version of a kernel computes each
+ * output element by the same sequence of operations whatever m, n and the position of the
+ * element in its tile are, so the way work is split never changes a bit. Inputs are read
+ * exactly, never past their end; pointers need no alignment unless stated. */
+#ifndef FV_KERNELS_H
+#define FV_KERNELS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/types.h"
+
+/* ---- matrix times matrix ----------------------------------------------------------- */
+
+typedef enum fv_act { FV_ACT_NONE = 0, FV_ACT_GELU } fv_act;
+
+/* C = epilogue(A B^T), B being weights [n, k] that fv_pack_fn has put into panels.
+ *
+ *     y = sum_k a[i,k] b[j,k]
+ *     y = y + bias[j]                    when bias
+ *     y = gelu(y)                        when act == FV_ACT_GELU (exact: 0.5 y (1 + erf(y/sqrt 2)))
+ *     y = y * silu(gate[i,j])            when gate
+ *     y = y * scale[j]                   when scale
+ *     y = y + residual[i,j]              when residual (may be c itself)
+ *     c[i,j] = (c_type) y                f16: saturating
+ *
+ * k > 0. The kernel of 16-bit operands needs k to be a multiple of kg (2).
+ * Accumulation in f32, in order of k. Bound of the sum: 2 k eps sum |a b|; GELU and SiLU:
+ * absolute error <= 1e-6 * max(1, |y|). */
+typedef struct fv_gemm_args {
+    size_t m, n, k;
+    const void *a;          /* [m, lda], type of the kernel */
+    size_t lda;
+    const void *b;          /* packed panels of n columns */
+    void *c;                /* [m, ldc] */
+    size_t ldc;
+    fv_type c_type;         /* F32, BF16 or F16 */
+    fv_act act;
+    const float *bias;      /* [n] or NULL */
+    const float *scale;     /* [n] or NULL */
+    const float *gate;      /* [m, ldg] or NULL */
+    size_t ldg;
+    const float *residual;  /* [m, ldr] or NULL */
+    size_t ldr;
+} fv_gemm_args;
+
+typedef void fv_gemm_fn(const fv_gemm_args *args);
+
+/* Packs n rows of weights w [n, ld] with k elements each into panels of nr columns: panel p is
+ * [ceil(k / kg)][nr][kg], its columns past n and its elements past k are zero. dst is 64-byte
+ * aligned and has fv_packed_elems() elements. Exact when dst's type holds the source's values;
+ * otherwise rounded to nearest even. */
+typedef void fv_pack_fn(void *dst, const void *w, size_t ld, size_t n, size_t k);
+
+typedef struct fv_gemm_kernel {
+    fv_type  type;                        /* of A and of the panels: F32 or BF16 */
+    unsigned mr, nr, kg;                  /* rows and columns of a register tile; k per group */
+    fv_gemm_fn *run;
+    fv_pack_fn *pack[FV_TYPE_COUNT];      /* by the type of the weights: F32, F16, BF16 */
+} fv_gemm_kernel;
+
+static inline size_t fv_packed_elems(const fv_gemm_kernel *g, size_t n, size_t k)
+{
+    return (n + g->nr - 1) / g->nr * g->nr * ((k + g->kg - 1) / g->kg * g->kg);
+}
+
+/* ---- matrix times vector ----------------------------------------------------------- */
+
+/* y[j] = sum_k w[j,k] x[k] + bias[j], j < n; weights of the slot's type widened exactly, all
+ * else f32. Several partial sums a row are allowed; their number is fixed per version.
+ * Bound: 2 k eps sum |w x|. bias may be NULL. */
+typedef void fv_gemv_fn(float *y, const void *w, size_t ld, const float *x, const float *bias,
+                        size_t n, size_t k);
+
+/* ---- depthwise convolution --------------------------------------------------------- */
+
+/* Columns [x0, x1) of one output row of a k x k depthwise convolution, zero padding k / 2:
+ *
+ *     y[x, o] = bias[o] + sum_{dy, dx} src[dy][x * stride + dx - k/2, o / mult] weight[dy * k + dx, o]
+ *
+ * with o < channels * mult; then GELU when act says so; stored as dst_type.
+ * Bound: 2 k^2 eps sum |w x|. */
+typedef struct fv_dwconv_args {
+    const float *src[7];    /* k input rows [width, src_ld]; NULL: the row lies outside the map */
+    size_t width, src_ld;   /* input pixels in a row; elements from one to the next */
+    size_t channels;        /* of the input */
+    unsigned k, stride, mult; /* k 3 or 7; stride 1 or 2; mult 1 or 2 outputs per input channel */
+    const float *weight;    /* [k * k, channels * mult] */
+    const float *bias;      /* [channels * mult] or NULL */
+    fv_act act;
+    size_t x0, x1;          /* output columns */
+    void *dst;              /* where column x0 goes; [x1 - x0, dst_ld] */
+    size_t dst_ld;
+    fv_type dst_type;       /* F32, BF16 or F16 */
+} fv_dwconv_args;
+
+typedef void fv_dwconv_fn(const fv_dwconv_args *args);
+
+/* ---- norms ------------------------------------------------------------------------- */
+
+/* For m rows of c: y = (x - mean) / sqrt(var + eps) * weight + bias, biased variance.
+ * Statistics in f32 with at least 8 partial sums or in double. Bound: 1e-5 * |weight| + eps. */
+typedef void fv_layernorm_fn(void *dst, fv_type dst_type, size_t dst_ld, const float *src, size_t src_ld,
+                             const float *weight, const float *bias, size_t m, size_t c, float eps);
+
+/* For m rows of c: y = weight * (x * rsqrt(mean(x^2) + eps)). */
+typedef void fv_rmsnorm_fn(void *dst, fv_type dst_type, size_t dst_ld, const float *src, size_t src_ld,
+                           const float *weight, size_t m, size_t c, float eps);
+
+/* ---- attention --------------------------------------------------------------------- */
+
+/* softmax(scale q k^T) v for one head and n_q query rows, online over blocks of keys.
+ * Row i sees keys j < n_kv when !causal, j < n_visible + i when causal (n_visible >= 1 and
+ * n_visible + n_q - 1 <= n_kv). The result for a row does not depend on the other rows.
+ * Bound: relative L2 of a row 1e-6 (f32 keys and values). */
+typedef struct fv_attn_args {
+    const float *q;         /* [n_q, ldq] */
+    size_t n_q, ldq;
+    const void *k, *v;      /* [n_kv, ldk], [n_kv, ldv] of kv_type */
+    size_t n_kv, ldk, ldv;
+    fv_type kv_type;        /* F32 or F16 */
+    size_t d;               /* head width, a multiple of 2, at most 256 */
+    float scale;
+    bool causal;
+    size_t n_visible;
+    void *out;              /* [n_q, ldo] of out_type */
+    size_t ldo;
+    fv_type out_type;       /* F32, BF16 or F16 */
+    void *scratch;          /* fv_attn_scratch_bytes, 64-byte aligned */
+} fv_attn_args;
+
+typedef void fv_attn_fn(const fv_attn_args *args);
+
+enum { FV_ATTN_MAX_D = 256, FV_ATTN_MAX_Q = 64 }; /* n_q <= FV_ATTN_MAX_Q a call */
+
+/* Enough for every version: a block of scores, packed keys, accumulators. */
+static inline size_t fv_attn_scratch_bytes(void) { return (size_t)1 << 19; }
+
+/* Rotates pairs (m, m + d/2) of each of n_heads heads [n_heads, d]:
+ * y[m] = x[m] cos[m] - x[m+d/2] sin[m]; y[m+d/2] = x[m+d/2] cos[m] + x[m] sin[m]. In place. */
+typedef void fv_rope_fn(float *x, const float *cos, const float *sin, size_t n_heads, size_t d);
+
+/* ---- elementwise ------------------------------------------------------------------- */
+
+/* n values converted; to f16 saturating at +-65504, both to nearest even, NaN stays NaN. */
+typedef void fv_convert_fn(void *dst, const void *src, size_t n);
+
+typedef void fv_swiglu_fn(float *y, const float *gate, const float *up, size_t n); /* y = silu(gate) up */
+typedef void fv_add_fn(float *y, const float *x, size_t n);                        /* y += x */
+/* sum[c] += over m rows of x [m, ld], in order of rows */
+typedef void fv_colsum_fn(float *sum, const float *x, size_t ld, size_t m, size_t c);
+/* y = gelu(x * scale[c]) for m rows; y may be x */
+typedef void fv_scale_gelu_fn(float *y, size_t ldy, const float *x, size_t ldx, const float *scale,
+                              size_t m, size_t c);
+/* largest value, lowest index of it; NaN counts as smaller than everything; n > 0 */
+typedef size_t fv_argmax_fn(const float *x, size_t n);
+
+/* ---- the table ---------------------------------------------------------------------- */
+
+typedef struct fv_kernels {
+    fv_gemm_kernel gemm_f32, gemm_bf16;
+    bool fast_bf16;                       /* gemm_bf16 is faster than gemm_f32 */
+    fv_gemv_fn *gemv[FV_TYPE_COUNT];      /* by the type of the weights: F32, F16, BF16 */
+    fv_dwconv_fn *dwconv;
+    fv_layernorm_fn *layernorm;
+    fv_rmsnorm_fn *rmsnorm;
+    fv_attn_fn *attn;
+    fv_rope_fn *rope;
+    fv_convert_fn *convert[FV_TYPE_COUNT][FV_TYPE_COUNT]; /* [to][from]; F32, F16, BF16; same types copy */
+    fv_swiglu_fn *swiglu;
+    fv_add_fn *add;
+    fv_colsum_fn *colsum;
+    fv_scale_gelu_fn *scale_gelu;
+    fv_argmax_fn *argmax;
+} fv_kernels;
+
+/* Fills every slot for a processor with these FV_CPU_* flags (base/base.h). Pure. */
+void fv_kernels_init(fv_kernels *k, unsigned cpu);
+
+#endif
