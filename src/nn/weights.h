@@ -9,6 +9,7 @@
 #include "base/base.h"
 #include "base/types.h"
 #include "io/tensors.h"
+#include "kernels/kernels.h"
 #include "nn/config.h"
 
 /* A linear layer or 1x1 convolution, y = W x + bias: W row-major [n, k] as the checkpoint has it,
@@ -75,6 +76,8 @@ typedef struct fv_weights {
     fv_decoder_weights decoder;
     fv_vision_block   *blocks;      /* storage behind stage[].block */
     struct fv_block_list *owned;    /* memory of everything that is not mapped */
+    bool    *used;                  /* [tensors]: the model reads this tensor of the checkpoint */
+    bool     tied;                  /* decoder.head is decoder.embed */
     uint64_t n_parameters;          /* values of the tensors in use */
     uint64_t owned_bytes, mapped_bytes;
 } fv_weights;
@@ -122,20 +125,18 @@ fv_status fv_weights_walk(fv_weights *w, const fv_config *c, fv_weight_fn *fn, v
 
 typedef struct fv_weight_options {
     fv_type vision, decoder;   /* F32, BF16 or F16: what matrices are read as */
-    fv_log_fn *log;
+    const fv_kernels *kernels;
+    fv_pool *pool;
+    fv_log_fn *log;            /* NULL: silent */
     void *log_user;
-    const struct fv_pool *pool;
 } fv_weight_options;
 
 /* Binds every parameter from a checkpoint's tensors, which must outlive w. A missing tensor or a
  * wrong shape fails by name with what was found and expected. A matrix stays mapped when it is
  * stored in the wanted type, or when f32 is wanted (16-bit weights are widened as they are read);
  * otherwise it is copied and converted. NaN and infinite values are logged as a warning. */
-fv_status fv_weights_load(fv_weights *w, fv_config *c, const fv_tensors *tensors, const fv_weight_options *options,
+fv_status fv_weights_load(fv_weights *w, const fv_config *c, const fv_tensors *tensors, const fv_weight_options *options,
                           fv_error *err);
 void      fv_weights_free(fv_weights *w);
-
-/* True when the model reads this tensor. */
-bool fv_weights_uses(const fv_config *c, const char *tensor_name);
 
 #endif

@@ -240,32 +240,3 @@ fv_status fv_weights_alloc(fv_weights *w, const fv_config *c, fv_error *err)
         w->vision.stage[i].block = next;
     return FV_OK;
 }
-
-typedef struct name_query {
-    fv_layout layout;
-    const char *name;
-    bool found;
-} name_query;
-
-static fv_status match_name(void *user, const fv_weight *weight, fv_error *err)
-{
-    name_query *q = user;
-    const char *base = weight->name[q->layout];
-    size_t n = strlen(base);
-    (void)err;
-    if (!strncmp(q->name, base, n) &&
-        (!q->name[n] || (weight->kind != FV_WEIGHT_VECTOR && q->name[n] == '.' && !strstr(q->name, "num_batches"))))
-        q->found = true;
-    return FV_OK;
-}
-
-bool fv_weights_uses(const fv_config *c, const char *tensor_name)
-{
-    fv_weights scratch;
-    name_query q = { c->layout, tensor_name, false };
-    if (fv_weights_alloc(&scratch, c, NULL) == FV_OK)
-        fv_weights_walk(&scratch, c, match_name, &q, NULL);
-    fv_free(scratch.blocks);
-    fv_free(scratch.decoder.layer);
-    return q.found;
-}
