@@ -90,7 +90,7 @@ enum { PATH_BYTES = 200 };
 
 /* Writes the way from node at to target, each step followed by a dot. Objects and arrays are
  * distinct nodes (only true, false and null are shared), so a pointer identifies one. */
-static bool find_path(const json_t *at, const json_t *target, char *path, size_t used)
+static bool find_path(json_t *at, const json_t *target, char *path, size_t used)
 {
     size_t index;
     const char *key;
@@ -102,7 +102,7 @@ static bool find_path(const json_t *at, const json_t *target, char *path, size_t
     if (at == target)
         return true;
     if (json_is_object(at)) {
-        json_object_foreach((json_t *)at, key, child) {
+        json_object_foreach(at, key, child) {
             int n = snprintf(path + used, PATH_BYTES - used, "%s.", key);
             if (find_path(child, target, path, FV_MIN(used + (size_t)n, PATH_BYTES - 1)))
                 return true;
@@ -188,7 +188,7 @@ const fv_json_value *fv_json_at(const fv_json_value *array, size_t index)
 
 bool fv_json_next(const fv_json_value *object, void **iter, const char **key, const fv_json_value **value)
 {
-    json_t *json = (json_t *)object; /* jansson's iterators take no const; they do not write */
+    json_t *json = (json_t *)(uintptr_t)object; /* jansson's iterators take no const, but do not write */
 
     *iter = *iter ? json_object_iter_next(json, *iter) : json_object_iter(json);
     if (!*iter)
