@@ -45,14 +45,17 @@ count() # LOG
 {
     local sums
     sums=$(awk '
-        /^[0-9]+\/[0-9]+ Testing: / { name = $3; ok = bad = skip = 0 }
+        /^[0-9]+\/[0-9]+ Testing: / { ok = bad = skip = 0 }
         /^\[       OK \] /          { ok++ }
-        /^\[  FAILED  \] .*[^0-9]$/ && !/test\(s\)/ { failing[name, $NF] = 1 }
-        /^\[  SKIPPED \] [^0-9]/    { skip++ }
+        /^\[  FAILED  \] .*[^0-9]$/ && !/test\(s\)/ { failing[$NF] = 1 }
+        /^\[  SKIPPED \] [^0-9]/    { skipping[$NF] = 1 }
+        /^[0-9]+ passed, [0-9]+ failed$/ { ok += $1; bad += $3 } # programs with their own count
         /^Test (Passed|Failed|Skipped|Timeout)|^Test Not Run|^Unable to find executable/ {
             for (key in failing) bad++
+            for (key in skipping) skip++
             delete failing
-            if (/Skipped/)                    { skip++; why[name] = 1 }
+            delete skipping
+            if (/Skipped/)                    skip++
             else if (/Passed/ && ok == 0)     ok = 1
             else if (!/Passed/ && bad == 0)   bad = 1
             all_ok += ok; all_bad += bad; all_skip += skip
