@@ -25,7 +25,7 @@ test-full: all ## the full-size 0.5B model against values recorded from the refe
 
 test-arm: ## the whole program for 64-bit Arm, under qemu
 	@tools/setup.sh build arm
-	@tools/test-arm.sh
+	@tools/test.sh whole-arm
 
 bench: all ## time every stage on this machine
 	@tools/bench.sh

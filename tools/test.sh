@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # Everything that can be checked without weights or a network, in one run; `make test` and CI.
 #
-#     tools/test.sh [STAGE...]     dev ref asan tsan arm     default: all
+#     tools/test.sh [STAGE...]     dev ref asan tsan arm whole-arm     default: all but the last
 #
 # dev   every test, assertions on
 # ref   golden and api tests again with the portable kernels only (FV_CPU=ref)
 # asan  every test under the address and undefined behaviour sanitizers
 # tsan  the pool and everything else with threads, under the thread sanitizer
 # arm   the kernels, cross-compiled, under qemu: an old core and one with every extension
+# whole-arm   every test, cross-compiled with the distribution's Arm libraries, under qemu
 #
 # The last line is "N passed, N failed": test functions, and one for a program that has none.
 set -uo pipefail
@@ -99,6 +100,15 @@ if want arm && build arm64-kernels; then
     for cpu in cortex-a53 max; do
         QEMU_CPU=$cpu run "arm: kernels on qemu's $cpu" arm64-kernels
     done
+fi
+if want whole-arm; then
+    if tools/sysroot-arm64.sh && build arm64; then
+        for cpu in cortex-a53 max; do
+            QEMU_CPU=$cpu run "whole-arm: everything on qemu's $cpu" arm64
+        done
+    else
+        failed=$((failed + 1))
+    fi
 fi
 
 [ "$skipped" -gt 0 ] && echo "$skipped skipped: instruction sets this processor lacks, see above"
