@@ -424,6 +424,39 @@ def real_vocab(path):
     return m["vocab"], merges
 
 
+def write_small_files(out, s, dtype, vocab, merges):
+    """Everything but the weights. Returns the config."""
+    os.makedirs(out, exist_ok=True)
+    ids = write_tokenizer(out, vocab, merges, s["max_position_embeddings"])
+    assert ids[2] < s["vocab_size"], (ids, s["vocab_size"])
+    c = make_config(s, ids, dtype)
+    dump(os.path.join(out, "config.json"), c, indent=2)
+    dump(os.path.join(out, "generation_config.json"),
+         {"do_sample": True, "temperature": None, "top_p": None, "transformers_version": "4.39.3"}, indent=2)
+    dump(os.path.join(out, "preprocessor_config.json"),
+         {"crop_size": {"height": s["image"], "width": s["image"]}, "do_center_crop": True,
+          "do_convert_rgb": True, "do_normalize": True, "do_rescale": True, "do_resize": True,
+          "image_mean": [0.0, 0.0, 0.0], "image_processor_type": "CLIPImageProcessor",
+          "image_std": [1.0, 1.0, 1.0], "processor_class": "LlavaProcessor", "resample": 3,
+          "rescale_factor": 0.00392156862745098, "size": {"shortest_edge": s["image"]}}, indent=2)
+    return c
+
+
+def write_tensors(path, c, ts, dtype, value=values):
+    """ts: [(name, shape, kind)] in any order; value(name, shape, kind, c) -> array."""
+    fdt = {"bf16": "BF16", "f16": "F16", "f32": "F32"}[dtype]
+    decl = [(n, "I64" if k == "count" else fdt, sh) for n, sh, k in ts]
+    kinds = {n: k for n, _, k in ts}
+    decl.sort(key=lambda d: (d[1] != "I64", d[0]))       # as the safetensors writer: dtype, then name
+    w = st.Writer(path, decl, {"format": "pt"})
+    total = 0
+    for n, _, sh in decl:
+        w.write(n, value(n, sh, kinds[n], c))
+        total += int(np.prod(sh, dtype=np.int64)) if kinds[n] != "count" else 0
+    w.close()
+    print("%s: %d tensors, %d parameters, %.1f MB" % (path, len(decl), total, os.path.getsize(path) / 1e6))
+
+
 def main():
     ap = argparse.ArgumentParser()
     ap.add_argument("out")
@@ -435,33 +468,9 @@ def main():
     s = dict(SIZES[a.size])
     if a.tie:
         s["tie"], s["store_head"] = True, False
-    os.makedirs(a.out, exist_ok=True)
     vocab, merges = tiny_vocab() if a.size == "tiny" else real_vocab(a.tokenizer)
-    ids = write_tokenizer(a.out, vocab, merges, s["max_position_embeddings"])
-    assert ids[2] < s["vocab_size"], (ids, s["vocab_size"])
-    c = make_config(s, ids, a.dtype)
-    dump(os.path.join(a.out, "config.json"), c, indent=2)
-    dump(os.path.join(a.out, "generation_config.json"),
-         {"do_sample": True, "temperature": None, "top_p": None, "transformers_version": "4.39.3"}, indent=2)
-    dump(os.path.join(a.out, "preprocessor_config.json"),
-         {"crop_size": {"height": s["image"], "width": s["image"]}, "do_center_crop": True,
-          "do_convert_rgb": True, "do_normalize": True, "do_rescale": True, "do_resize": True,
-          "image_mean": [0.0, 0.0, 0.0], "image_processor_type": "CLIPImageProcessor",
-          "image_std": [1.0, 1.0, 1.0], "processor_class": "LlavaProcessor", "resample": 3,
-          "rescale_factor": 0.00392156862745098, "size": {"shortest_edge": s["image"]}}, indent=2)
-    ts = all_tensors(c, s)
-    fdt = {"bf16": "BF16", "f16": "F16", "f32": "F32"}[a.dtype]
-    decl = [(n, "I64" if k == "count" else fdt, sh) for n, sh, k in ts]
-    kinds = {n: k for n, _, k in ts}
-    decl.sort(key=lambda d: (d[1] != "I64", d[0]))       # as the safetensors writer: dtype, then name
-    w = st.Writer(os.path.join(a.out, "model.safetensors"), decl, {"format": "pt"})
-    total = 0
-    for n, _, sh in decl:
-        w.write(n, values(n, sh, kinds[n], c))
-        total += int(np.prod(sh, dtype=np.int64)) if kinds[n] != "count" else 0
-    w.close()
-    print("%s: %d tensors, %d parameters, %.1f MB" %
-          (a.out, len(decl), total, os.path.getsize(os.path.join(a.out, "model.safetensors")) / 1e6))
+    c = write_small_files(a.out, s, a.dtype, vocab, merges)
+    write_tensors(os.path.join(a.out, "model.safetensors"), c, all_tensors(c, s), a.dtype)
 
 
 if __name__ == "__main__":

@@ -60,19 +60,14 @@ def config(c, rows, image_id, tied, dtype):
             "vision_feature_layer": -1, "vision_feature_select_strategy": "full"}
 
 
-def main():
-    ap = argparse.ArgumentParser()
-    ap.add_argument("checkpoint")
-    ap.add_argument("out")
-    ap.add_argument("--keep-head", action="store_true")
-    a = ap.parse_args()
-    os.makedirs(a.out, exist_ok=True)
-    ck = st.Checkpoint(a.checkpoint)
-    with open(os.path.join(a.checkpoint, "config.json")) as f:
+def convert(src, out, keep_head=False):
+    os.makedirs(out, exist_ok=True)
+    ck = st.Checkpoint(src)
+    with open(os.path.join(src, "config.json")) as f:
         c = json.load(f)
-    with open(os.path.join(a.checkpoint, "tokenizer.json"), encoding="utf-8") as f:
+    with open(os.path.join(src, "tokenizer.json"), encoding="utf-8") as f:
         tok = json.load(f)
-    with open(os.path.join(a.checkpoint, "tokenizer_config.json"), encoding="utf-8") as f:
+    with open(os.path.join(src, "tokenizer_config.json"), encoding="utf-8") as f:
         tcfg = json.load(f)
     tied = bool(c.get("tie_word_embeddings"))
     image_id = max(t["id"] for t in tok["added_tokens"]) + 1
@@ -80,7 +75,7 @@ def main():
     table = {}
     for n in ck.keys():
         new = to_fast_vlm(n)
-        if new and not (new == "lm_head.weight" and tied and not a.keep_head):
+        if new and not (new == "lm_head.weight" and tied and not keep_head):
             table[new] = n
     decl = []
     for new, n in table.items():
@@ -88,7 +83,7 @@ def main():
         grow = new == "lm_head.weight" or new.endswith("embed_tokens.weight")
         decl.append((new, dt, (rows,) + sh[1:] if grow else sh))
     decl.sort(key=lambda d: (d[1] != "I64", d[0]))
-    w = st.Writer(os.path.join(a.out, "model.safetensors"), decl, {"format": "pt"})
+    w = st.Writer(os.path.join(out, "model.safetensors"), decl, {"format": "pt"})
     for new, dt, sh in decl:
         x = ck.raw(table[new])[1] if dt == "I64" else ck.f32(table[new])
         if x.shape != sh:
@@ -97,33 +92,42 @@ def main():
     w.close()
 
     dtype = c["torch_dtype"]
-    dump(os.path.join(a.out, "config.json"), config(c, rows, image_id, tied, dtype), indent=2)
-    dump(os.path.join(a.out, "generation_config.json"),
+    dump(os.path.join(out, "config.json"), config(c, rows, image_id, tied, dtype), indent=2)
+    dump(os.path.join(out, "generation_config.json"),
          {"_from_model_config": True, "bos_token_id": c["bos_token_id"], "eos_token_id": c["eos_token_id"],
           "pad_token_id": c["bos_token_id"]}, indent=2)
     s = int(c["mm_vision_tower"].split("_")[-1])
-    dump(os.path.join(a.out, "preprocessor_config.json"),
+    dump(os.path.join(out, "preprocessor_config.json"),
          {"crop_size": {"height": s, "width": s}, "do_center_crop": True, "do_convert_rgb": True, "do_normalize": True,
           "do_rescale": True, "do_resize": True, "image_mean": [0.0] * 3, "image_processor_type": "CLIPImageProcessor",
           "image_std": [1.0] * 3, "processor_class": "LlavaProcessor", "resample": 3, "rescale_factor": 1 / 255,
           "size": {"shortest_edge": s}}, indent=2)
-    dump(os.path.join(a.out, "processor_config.json"),
+    dump(os.path.join(out, "processor_config.json"),
          {"image_token": "<image>", "num_additional_image_tokens": 0, "patch_size": 64,
           "processor_class": "LlavaProcessor", "vision_feature_select_strategy": "full"}, indent=2)
-    with open(os.path.join(a.out, "chat_template.jinja"), "w") as f:
+    with open(os.path.join(out, "chat_template.jinja"), "w") as f:
         f.write(TEMPLATE)
     img = {"content": "<image>", "lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
     tok["added_tokens"].append(dict(img, id=image_id))
     tcfg["added_tokens_decoder"][str(image_id)] = img
     tcfg.pop("chat_template", None)
     tcfg["processor_class"] = "LlavaProcessor"
-    dump(os.path.join(a.out, "tokenizer.json"), tok, separators=(",", ":"))
-    dump(os.path.join(a.out, "tokenizer_config.json"), tcfg, indent=2)
+    dump(os.path.join(out, "tokenizer.json"), tok, separators=(",", ":"))
+    dump(os.path.join(out, "tokenizer_config.json"), tcfg, indent=2)
     for f in ("vocab.json", "merges.txt"):
-        shutil.copy(os.path.join(a.checkpoint, f), a.out)
-    dump(os.path.join(a.out, "added_tokens.json"),
+        shutil.copy(os.path.join(src, f), out)
+    dump(os.path.join(out, "added_tokens.json"),
          {t["content"]: t["id"] for t in tok["added_tokens"]}, indent=2)
-    print("%s: %d tensors, %d rows, <image> = %d" % (a.out, len(decl), rows, image_id))
+    print("%s: %d tensors, %d rows, <image> = %d" % (out, len(decl), rows, image_id))
+
+
+def main():
+    ap = argparse.ArgumentParser()
+    ap.add_argument("checkpoint")
+    ap.add_argument("out")
+    ap.add_argument("--keep-head", action="store_true")
+    a = ap.parse_args()
+    convert(a.checkpoint, a.out, a.keep_head)
 
 
 if __name__ == "__main__":
