@@ -61,6 +61,12 @@ char *fv_strdup(const char *text) FV_MUST_CHECK;
 void *fv_pages_alloc(size_t n_bytes) FV_MUST_CHECK;
 void  fv_pages_free(void *block, size_t n_bytes);
 
+/* For tests: allocations asked for and still held, in this process; after n_calls more calls all
+ * fail, until called again (UINT64_MAX: never fail). */
+uint64_t fv_mem_taken(void);
+int64_t  fv_mem_live(void);
+void     fv_mem_fail_after(uint64_t n_calls);
+
 /* An arena that measures and carves with the same code: with base == NULL fv_arena_take
  * only counts; allocate `used` bytes, set base and capacity, and run the same calls again. */
 typedef struct fv_arena {

@@ -1,68 +1,89 @@
-/* Conversions of the 16-bit float types. bf16 is the upper half of an f32. */
+/* The two 16-bit floats, bit by bit: the portable versions that every vector conversion is
+ * checked against. All static: kernel files may include this without leaking code compiled
+ * for their instruction set.
+ *
+ *     f16   1 sign | 5 exponent  | 10 fraction    max 65504, smallest 2^-24
+ *     bf16  1 sign | 8 exponent  |  7 fraction    the upper half of an f32
+ *
+ * Rounding is to nearest, ties to even. A NaN stays a NaN, made quiet, with its sign and the
+ * upper bits of its payload. */
 #ifndef FV_HALF_H
 #define FV_HALF_H
 
 #include <stdint.h>
 #include <string.h>
 
-static inline uint32_t fv_bits_of_f32(float x)
+static inline uint32_t fv_bits_of_f32(float value)
 {
-    uint32_t u;
-    memcpy(&u, &x, sizeof u);
-    return u;
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
 }
 
-static inline float fv_f32_of_bits(uint32_t u)
+static inline float fv_f32_of_bits(uint32_t bits)
 {
-    float x;
-    memcpy(&x, &u, sizeof x);
-    return x;
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
 }
 
-static inline float fv_bf16_to_f32(uint16_t h) { return fv_f32_of_bits((uint32_t)h << 16); }
-
-/* To nearest even; a NaN stays a quiet NaN. */
-static inline uint16_t fv_f32_to_bf16(float x)
+static inline float fv_bf16_to_f32(uint16_t half)
 {
-    uint32_t u = fv_bits_of_f32(x);
-    if ((u & 0x7fffffffu) > 0x7f800000u)
-        return (uint16_t)(u >> 16 | 0x40);
-    return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
+    return fv_f32_of_bits((uint32_t)half << 16);
 }
 
-static inline float fv_f16_to_f32(uint16_t h)
+static inline uint16_t fv_f32_to_bf16(float value)
 {
-    uint32_t sign = (uint32_t)(h & 0x8000) << 16, exponent = h >> 10 & 31, fraction = h & 0x3ff;
-    if (exponent == 31)
-        return fv_f32_of_bits(sign | 0x7f800000u | fraction << 13);
-    if (exponent == 0) { /* zero or subnormal: fraction * 2^-24, exact in f32 */
-        float x = (float)fraction * 0x1p-24f;
-        return sign ? -x : x;
-    }
-    return fv_f32_of_bits(sign | (exponent + 112) << 23 | fraction << 13);
+    uint32_t bits = fv_bits_of_f32(value);
+    if ((bits & 0x7fffffff) > 0x7f800000)
+        return (uint16_t)(bits >> 16 | 0x0040);
+    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
-/* To nearest even; overflow gives an infinity, a NaN stays a quiet NaN. */
-static inline uint16_t fv_f32_to_f16(float x)
+static inline float fv_f16_to_f32(uint16_t half)
 {
-    uint32_t u = fv_bits_of_f32(x), sign = u >> 16 & 0x8000, mag = u & 0x7fffffffu;
-    if (mag > 0x7f800000u)
-        return (uint16_t)(sign | 0x7e00 | (mag >> 13 & 0x3ff));
-    if (mag >= 0x477ff000u) /* 65520 and more */
+    uint32_t sign = (uint32_t)(half & 0x8000) << 16;
+    uint32_t rest = half & 0x7fff;
+
+    if (rest >= 0x7c00) /* infinity and NaN */
+        return fv_f32_of_bits(sign | 0x7f800000 | (rest & 0x3ff) << 13 | (rest > 0x7c00 ? 0x400000u : 0));
+    if (rest >= 0x0400)
+        return fv_f32_of_bits(sign | ((rest << 13) + (112u << 23)));
+    float tiny = (float)rest * 0x1p-24f; /* exact */
+    return fv_f32_of_bits(sign | fv_bits_of_f32(tiny));
+}
+
+/* IEEE 754: 65520 and above become infinity. */
+static inline uint16_t fv_f32_to_f16(float value)
+{
+    uint32_t bits = fv_bits_of_f32(value);
+    uint16_t sign = (uint16_t)(bits >> 16 & 0x8000);
+    bits &= 0x7fffffff;
+
+    if (bits > 0x7f800000)
+        return (uint16_t)(sign | 0x7e00 | (bits >> 13 & 0x3ff));
+    if (bits >= 0x477ff000)
         return (uint16_t)(sign | 0x7c00);
-    if (mag < 0x38800000u) { /* below 2^-14: adding 0.5 leaves the rounded subnormal in the low bits */
-        float shifted = fv_f32_of_bits(mag) + 0.5f;
-        return (uint16_t)(sign | (fv_bits_of_f32(shifted) - 0x3f000000u));
+    if (bits >= 0x38800000) { /* 2^-14: normal */
+        bits -= 112u << 23;
+        return (uint16_t)(sign | (bits + 0xfff + (bits >> 13 & 1)) >> 13);
     }
-    mag += 0xfff + (mag >> 13 & 1);
-    return (uint16_t)(sign | ((mag >> 13) - (112u << 10)));
+    if (bits < 0x33000000) /* below 2^-25 everything rounds to zero */
+        return sign;
+    uint32_t fraction = (bits & 0x7fffff) | 0x800000;
+    uint32_t shift = 126 - (bits >> 23); /* 14 to 24 */
+    uint32_t rounded = fraction >> shift;
+    uint32_t rest = fraction & ((1u << shift) - 1), half = 1u << (shift - 1);
+    rounded += rest > half || (rest == half && (rounded & 1));
+    return (uint16_t)(sign | rounded);
 }
 
-/* The same with overflow and infinities at +-65504, the largest finite value. */
-static inline uint16_t fv_f32_to_f16_sat(float x)
+/* The same, but what would be infinite becomes the largest finite value: activations stored
+ * as f16 come close to the limit, and one infinity would turn a whole picture into NaN. */
+static inline uint16_t fv_f32_to_f16_sat(float value)
 {
-    uint16_t h = fv_f32_to_f16(x);
-    return (h & 0x7fff) == 0x7c00 ? (uint16_t)(h - 1) : h;
+    uint16_t half = fv_f32_to_f16(value);
+    return (half & 0x7fff) == 0x7c00 ? (uint16_t)((half & 0x8000) | 0x7bff) : half;
 }
 
 #endif

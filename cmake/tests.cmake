@@ -1,0 +1,111 @@
+# Every tests/<room>/test_*.c is one cmocka program; a new file needs no line here.
+#
+#     tests/unit  tests/golden  tests/api   test_*.c -> program and ctest case of that name
+#     tests/support/*.c                     helpers linked into all of them
+#     tests/kernels/*.c                     one program, run at every instruction level
+#     tests/cli/test_*.sh                   scripts; FASTVLM names the program
+#     examples/*.c                          built against include/ alone
+#     fuzz/fuzz_<name>.c                    replays fuzz/corpus/<name>/*
+
+set(root ${CMAKE_CURRENT_SOURCE_DIR})
+
+# ---- kernels at every level ------------------------------------------------------
+
+file(GLOB check_sources CONFIGURE_DEPENDS ${root}/tests/kernels/*.c)
+if(check_sources AND FASTVLM_TESTS)
+    add_executable(checkkernels ${check_sources})
+    target_include_directories(checkkernels PRIVATE ${root}/src ${root}/tests)
+    target_link_libraries(checkkernels PRIVATE fastvlm_static)
+    if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
+        set(levels ref avx2 avxvnni avx512 avx512vnni avx512bf16)
+    elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64|ARM64)$")
+        set(levels ref neon dotprod fp16 bf16 i8mm)
+    else()
+        set(levels ref)
+    endif()
+    foreach(level IN LISTS levels)
+        add_test(NAME kernels.${level} COMMAND checkkernels)
+        set_tests_properties(kernels.${level} PROPERTIES
+            ENVIRONMENT FV_CPU=${level} LABELS kernels SKIP_RETURN_CODE 77 TIMEOUT 1200)
+    endforeach()
+endif()
+if(FASTVLM_KERNELS_ONLY)
+    return()
+endif()
+
+# ---- cmocka programs -------------------------------------------------------------
+
+file(GLOB support_sources CONFIGURE_DEPENDS ${root}/tests/support/*.c)
+if(support_sources)
+    add_library(test_support OBJECT ${support_sources})
+    target_include_directories(test_support PRIVATE ${root}/src ${root}/tests ${root}/include)
+    target_compile_definitions(test_support PRIVATE FV_SOURCE_DIR="${root}")
+    target_link_libraries(test_support PRIVATE PkgConfig::CMOCKA PkgConfig::DEPS)
+endif()
+
+foreach(room unit golden api)
+    if(NOT FASTVLM_TESTS)
+        break()
+    endif()
+    file(GLOB test_sources CONFIGURE_DEPENDS ${root}/tests/${room}/test_*.c)
+    foreach(source IN LISTS test_sources)
+        get_filename_component(name ${source} NAME_WE)
+        add_executable(${name} ${source})
+        if(support_sources)
+            target_sources(${name} PRIVATE $<TARGET_OBJECTS:test_support>)
+        endif()
+        target_include_directories(${name} PRIVATE ${root}/src ${root}/tests)
+        target_compile_definitions(${name} PRIVATE FV_SOURCE_DIR="${root}")
+        target_link_libraries(${name} PRIVATE fastvlm_static PkgConfig::CMOCKA)
+        add_test(NAME ${room}.${name} COMMAND ${name} WORKING_DIRECTORY ${root})
+        set_tests_properties(${room}.${name} PROPERTIES LABELS ${room} TIMEOUT 1200)
+    endforeach()
+endforeach()
+
+# ---- the program, from outside ---------------------------------------------------
+
+if(TARGET fastvlm AND FASTVLM_TESTS)
+    file(GLOB scripts CONFIGURE_DEPENDS ${root}/tests/cli/test_*.sh)
+    foreach(script IN LISTS scripts)
+        get_filename_component(name ${script} NAME_WE)
+        add_test(NAME cli.${name} COMMAND bash ${script} WORKING_DIRECTORY ${root})
+        set_tests_properties(cli.${name} PROPERTIES LABELS cli TIMEOUT 1200
+            ENVIRONMENT "FASTVLM=$<TARGET_FILE:fastvlm>")
+    endforeach()
+endif()
+
+# ---- examples --------------------------------------------------------------------
+
+if(FASTVLM_TESTS)
+    file(GLOB example_sources CONFIGURE_DEPENDS ${root}/examples/*.c)
+    foreach(source IN LISTS example_sources)
+        get_filename_component(name ${source} NAME_WE)
+        add_executable(example_${name} ${source})
+        target_link_libraries(example_${name} PRIVATE fastvlm_shared)
+    endforeach()
+endif()
+
+# ---- fuzzing ---------------------------------------------------------------------
+
+file(GLOB fuzz_sources CONFIGURE_DEPENDS ${root}/fuzz/fuzz_*.c)
+foreach(source IN LISTS fuzz_sources)
+    get_filename_component(name ${source} NAME_WE)
+    string(REGEX REPLACE "^fuzz_" "" surface ${name})
+    if(FASTVLM_FUZZ)
+        add_executable(${name} ${source})
+        target_link_options(${name} PRIVATE -fsanitize=fuzzer)
+        target_include_directories(${name} PRIVATE ${root}/src ${root}/tests)
+        target_link_libraries(${name} PRIVATE fastvlm_static)
+    endif()
+    if(FASTVLM_TESTS)
+        add_executable(replay_${surface} ${source} ${root}/fuzz/replay_main.c)
+        target_include_directories(replay_${surface} PRIVATE ${root}/src ${root}/tests)
+        target_link_libraries(replay_${surface} PRIVATE fastvlm_static)
+        add_test(NAME fuzz.${surface} COMMAND replay_${surface} ${root}/fuzz/corpus/${surface}
+            WORKING_DIRECTORY ${root})
+        set_tests_properties(fuzz.${surface} PROPERTIES LABELS fuzz TIMEOUT 600)
+    endif()
+endforeach()
+if(FASTVLM_FUZZ)
+    target_compile_options(fastvlm_objects PRIVATE -fsanitize=fuzzer-no-link)
+endif()

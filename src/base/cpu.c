@@ -1,0 +1,256 @@
+/* What the processor and the system offer, and how many cores there are. */
+#include "base/base.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+#if defined(__linux__)
+#include <sched.h>
+#include <sys/auxv.h>
+#include <unistd.h>
+#elif defined(__APPLE__)
+#include <sys/sysctl.h>
+#endif
+
+/* ---------------------------------------------------------------- instructions */
+
+#if defined(__x86_64__)
+
+/* Which registers the system saves at a context switch: bit 1 SSE, 2 AVX, 5-7 AVX-512. */
+static uint64_t saved_registers(void)
+{
+    uint32_t low, high;
+    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return (uint64_t)high << 32 | low;
+}
+
+unsigned fv_cpu_detect(void)
+{
+    unsigned a, b, c, d, a1, b1, c1, d1, flags = 0;
+
+    if (!__get_cpuid(1, &a, &b, &c, &d))
+        return 0;
+    const unsigned fma = 1u << 12, osxsave = 1u << 27, avx = 1u << 28, f16c = 1u << 29;
+    const unsigned wanted = fma | osxsave | avx | f16c;
+    if ((c & wanted) != wanted)
+        return 0;
+    uint64_t saved = saved_registers();
+    if ((saved & 0x06) != 0x06 || !__get_cpuid_count(7, 0, &a, &b, &c, &d))
+        return 0;
+    if (!(b & 1u << 5))
+        return 0;
+    flags |= FV_CPU_AVX2;
+    if (a < 1 || !__get_cpuid_count(7, 1, &a1, &b1, &c1, &d1))
+        a1 = 0;
+    if (a1 & 1u << 4)
+        flags |= FV_CPU_AVXVNNI;
+    const unsigned avx512 = 1u << 16 /* F */ | 1u << 17 /* DQ */ | 1u << 30 /* BW */ | 1u << 31 /* VL */;
+    if ((saved & 0xe6) != 0xe6 || (b & avx512) != avx512)
+        return flags;
+    flags |= FV_CPU_AVX512;
+    if (c & 1u << 11)
+        flags |= FV_CPU_AVX512VNNI;
+    if (a1 & 1u << 5)
+        flags |= FV_CPU_AVX512BF16;
+    return flags;
+}
+
+#elif defined(__aarch64__) && defined(__linux__)
+
+/* The numbers are the kernel's ABI; old C library headers lack the later names. */
+unsigned fv_cpu_detect(void)
+{
+    unsigned long cap = getauxval(AT_HWCAP), cap2 = getauxval(AT_HWCAP2);
+    const unsigned long fp16 = 1ul << 9 /* FPHP */ | 1ul << 10 /* ASIMDHP */ | 1ul << 23 /* ASIMDFHM */;
+    unsigned flags = FV_CPU_NEON;
+
+    if (cap & 1ul << 20)
+        flags |= FV_CPU_DOTPROD;
+    if ((cap & fp16) == fp16)
+        flags |= FV_CPU_FP16;
+    if (cap2 & 1ul << 13)
+        flags |= FV_CPU_I8MM;
+    if (cap2 & 1ul << 14)
+        flags |= FV_CPU_BF16;
+    return flags;
+}
+
+#elif defined(__aarch64__) && defined(__APPLE__)
+
+static bool has_feature(const char *name)
+{
+    int value = 0;
+    size_t size = sizeof value;
+    return sysctlbyname(name, &value, &size, NULL, 0) == 0 && value != 0;
+}
+
+unsigned fv_cpu_detect(void)
+{
+    unsigned flags = FV_CPU_NEON;
+
+    if (has_feature("hw.optional.arm.FEAT_DotProd"))
+        flags |= FV_CPU_DOTPROD;
+    if (has_feature("hw.optional.arm.FEAT_FP16") && has_feature("hw.optional.arm.FEAT_FHM"))
+        flags |= FV_CPU_FP16;
+    if (has_feature("hw.optional.arm.FEAT_BF16"))
+        flags |= FV_CPU_BF16;
+    if (has_feature("hw.optional.arm.FEAT_I8MM"))
+        flags |= FV_CPU_I8MM;
+    return flags;
+}
+
+#elif defined(__aarch64__)
+
+unsigned fv_cpu_detect(void)
+{
+    return FV_CPU_NEON;
+}
+
+#else
+
+unsigned fv_cpu_detect(void)
+{
+    return 0;
+}
+
+#endif
+
+/* From the lowest to the highest; mask holds the level's own flag and all that FV_CPU=name
+ * still allows. AVX-VNNI is a side branch: 256-bit dot products on processors without
+ * AVX-512, so "avx512" does not include it. */
+static const struct level {
+    const char *name;
+    unsigned    flag, mask;
+} levels[] = {
+    { "ref", 0, 0 },
+#if defined(__x86_64__)
+    { "avx2", FV_CPU_AVX2, FV_CPU_AVX2 },
+    { "avxvnni", FV_CPU_AVXVNNI, FV_CPU_AVX2 | FV_CPU_AVXVNNI },
+    { "avx512", FV_CPU_AVX512, FV_CPU_AVX2 | FV_CPU_AVX512 },
+    { "avx512vnni", FV_CPU_AVX512VNNI, FV_CPU_AVX2 | FV_CPU_AVXVNNI | FV_CPU_AVX512 | FV_CPU_AVX512VNNI },
+    { "avx512bf16", FV_CPU_AVX512BF16,
+      FV_CPU_AVX2 | FV_CPU_AVXVNNI | FV_CPU_AVX512 | FV_CPU_AVX512VNNI | FV_CPU_AVX512BF16 },
+#elif defined(__aarch64__)
+    { "neon", FV_CPU_NEON, FV_CPU_NEON },
+    { "dotprod", FV_CPU_DOTPROD, FV_CPU_NEON | FV_CPU_DOTPROD },
+    { "fp16", FV_CPU_FP16, FV_CPU_NEON | FV_CPU_DOTPROD | FV_CPU_FP16 },
+    { "bf16", FV_CPU_BF16, FV_CPU_NEON | FV_CPU_DOTPROD | FV_CPU_FP16 | FV_CPU_BF16 },
+    { "i8mm", FV_CPU_I8MM, FV_CPU_NEON | FV_CPU_DOTPROD | FV_CPU_FP16 | FV_CPU_BF16 | FV_CPU_I8MM },
+#endif
+};
+
+unsigned fv_cpu_level(const char **unknown)
+{
+    const char *name = getenv("FV_CPU");
+    unsigned have = fv_cpu_detect();
+
+    if (unknown)
+        *unknown = NULL;
+    if (!name || !*name)
+        return have;
+    for (size_t i = 0; i < FV_COUNT(levels); i++)
+        if (strcmp(name, levels[i].name) == 0)
+            return have & levels[i].mask;
+    if (unknown)
+        *unknown = name;
+    return have;
+}
+
+const char *fv_cpu_name(unsigned flags)
+{
+    for (size_t i = FV_COUNT(levels); i-- > 1;)
+        if (flags & levels[i].flag)
+            return levels[i].name;
+    return levels[0].name;
+}
+
+/* ---------------------------------------------------------------- cores */
+
+#if defined(__linux__)
+
+enum { MAX_CPUS = 8192, WORD_BITS = 8 * sizeof(unsigned long) };
+
+static bool has_cpu(const unsigned long *mask, int cpu)
+{
+    return mask[cpu / WORD_BITS] >> (cpu % WORD_BITS) & 1;
+}
+
+/* The lowest-numbered thread of cpu's core; cpu itself when the system does not say. */
+static int first_sibling(int cpu)
+{
+    char path[96];
+    int first;
+
+    snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/topology/thread_siblings_list", cpu);
+    FILE *file = fopen(path, "re");
+    if (!file)
+        return cpu;
+    if (fscanf(file, "%d", &first) != 1 || first < 0 || first >= MAX_CPUS)
+        first = cpu;
+    fclose(file);
+    return first;
+}
+
+/* Processors that a container's quota pays for; 0 when there is no quota. */
+static int quota_cpus(void)
+{
+    long long quota, period;
+    FILE *file = fopen("/sys/fs/cgroup/cpu.max", "re");
+
+    if (!file)
+        return 0;
+    int n = fscanf(file, "%lld %lld", &quota, &period);
+    fclose(file);
+    if (n != 2 || quota <= 0 || period <= 0)
+        return 0;
+    return (int)FV_MIN((quota + period - 1) / period, MAX_CPUS);
+}
+
+int fv_cpu_cores(void)
+{
+    unsigned long allowed[MAX_CPUS / WORD_BITS] = { 0 }, seen[MAX_CPUS / WORD_BITS] = { 0 };
+    int cores = 0;
+
+    if (sched_getaffinity(0, sizeof allowed, (cpu_set_t *)(void *)allowed) != 0) {
+        long online = sysconf(_SC_NPROCESSORS_ONLN);
+        return online > 0 ? (int)online : 1;
+    }
+    for (int cpu = 0; cpu < MAX_CPUS; cpu++) {
+        if (!has_cpu(allowed, cpu))
+            continue;
+        int core = first_sibling(cpu);
+        cores += !has_cpu(seen, core);
+        seen[core / WORD_BITS] |= 1ul << (core % WORD_BITS);
+    }
+    int quota = quota_cpus();
+    if (quota > 0)
+        cores = FV_MIN(cores, quota);
+    return FV_MAX(cores, 1);
+}
+
+#elif defined(__APPLE__)
+
+int fv_cpu_cores(void)
+{
+    int cores = 1;
+    size_t size = sizeof cores;
+    if (sysctlbyname("hw.physicalcpu", &cores, &size, NULL, 0) != 0 || cores < 1)
+        return 1;
+    return cores;
+}
+
+#else
+
+#include <unistd.h>
+
+int fv_cpu_cores(void)
+{
+    long online = sysconf(_SC_NPROCESSORS_ONLN);
+    return online > 0 ? (int)online : 1;
+}
+
+#endif

@@ -1,0 +1,373 @@
+/* safetensors files -> a list of named tensors. See tensors.h. */
+#include "io/tensors.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "io/json.h"
+
+enum { MAX_HEADER_BYTES = 100 << 20, MAX_INDEX_BYTES = 64 << 20, MAX_FILES = 1024 };
+
+typedef struct tensor_file {
+    fv_map map;
+    char  *name;
+} tensor_file;
+
+struct fv_tensors {
+    tensor_file *files;
+    size_t n_files;
+    fv_tensor *list;
+    size_t n, capacity;
+    uint32_t *slots; /* hash table over list: index + 1, 0 is empty; size a power of two */
+    size_t n_slots;
+    char **names;    /* the blocks behind list[i].name */
+};
+
+static uint64_t hash_text(const char *s) /* FNV-1a */
+{
+    uint64_t h = 0xcbf29ce484222325u;
+    for (; *s; s++)
+        h = (h ^ (uint8_t)*s) * 0x100000001b3u;
+    return h;
+}
+
+static fv_status rehash(fv_tensors *t, fv_error *err)
+{
+    size_t n = 64;
+    while (n < t->n * 2)
+        n *= 2;
+    uint32_t *slots = fv_alloc_zero(n, sizeof *slots);
+    if (!slots)
+        return fv_fail_memory(err, n * sizeof *slots, "tensor names");
+    for (size_t i = 0; i < t->n; i++) {
+        size_t at = hash_text(t->list[i].name) & (n - 1);
+        while (slots[at])
+            at = (at + 1) & (n - 1);
+        slots[at] = (uint32_t)(i + 1);
+    }
+    fv_free(t->slots);
+    t->slots = slots;
+    t->n_slots = n;
+    return FV_OK;
+}
+
+const fv_tensor *fv_tensors_find(const fv_tensors *t, const char *name)
+{
+    for (size_t at = hash_text(name) & (t->n_slots - 1); t->slots[at]; at = (at + 1) & (t->n_slots - 1))
+        if (!strcmp(t->list[t->slots[at] - 1].name, name))
+            return &t->list[t->slots[at] - 1];
+    return NULL;
+}
+
+size_t fv_tensors_count(const fv_tensors *t) { return t->n; }
+const fv_tensor *fv_tensors_at(const fv_tensors *t, size_t index) { return &t->list[index]; }
+const char *fv_tensors_file(const fv_tensors *t, uint32_t file) { return t->files[file].name; }
+
+const char *fv_shape_text(char text[FV_SHAPE_TEXT], const uint64_t *shape, int n_dims)
+{
+    int at = snprintf(text, FV_SHAPE_TEXT, "[");
+    for (int i = 0; i < n_dims; i++)
+        at += snprintf(text + at, (size_t)(FV_SHAPE_TEXT - at), "%s%" PRIu64, i ? ", " : "", shape[i]);
+    snprintf(text + at, (size_t)(FV_SHAPE_TEXT - at), "]");
+    return text;
+}
+
+static bool type_of_dtype(const char *dtype, fv_type *out)
+{
+    static const struct { const char *name; fv_type type; } known[] = {
+        { "F32", FV_TYPE_F32 }, { "F16", FV_TYPE_F16 }, { "BF16", FV_TYPE_BF16 },
+        { "I64", FV_TYPE_I64 }, { "U8", FV_TYPE_U8 },
+    };
+    for (size_t i = 0; i < FV_COUNT(known); i++) {
+        if (!strcmp(dtype, known[i].name)) {
+            *out = known[i].type;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* One entry of the header: {"dtype": "BF16", "shape": [..], "data_offsets": [begin, end]}. */
+static fv_status read_entry(fv_tensor *x, const fv_json *doc, const fv_json_value *entry, const char *name,
+                            const uint8_t *data, uint64_t data_bytes, uint64_t data_at, fv_error *err)
+{
+    const char *file = fv_json_name(doc), *dtype;
+    int64_t offsets[2];
+    int64_t shape[FV_TENSOR_MAX_DIMS];
+    size_t n_offsets, n_dims;
+    fv_error inner = { 0 };
+    fv_status status = FV_OK;
+    if (fv_json_type_of(entry) != FV_JSON_OBJECT)
+        return fv_fail(err, FV_ERR_FORMAT, 0, "%s: %s: expected an object, found %s", file, name,
+                       fv_json_type_name(entry));
+    if ((status = fv_json_string(doc, entry, "dtype", &dtype, &inner)) != FV_OK ||
+        (status = fv_json_ints(doc, entry, "shape", 0, INT64_MAX, 0, FV_TENSOR_MAX_DIMS, shape, &n_dims, &inner)) !=
+            FV_OK ||
+        (status = fv_json_ints(doc, entry, "data_offsets", 0, INT64_MAX, 2, 2, offsets, &n_offsets, &inner)) != FV_OK)
+        return fv_fail(err, status, 0, "%s (tensor %s)", inner.message, name);
+    if (!type_of_dtype(dtype, &x->type))
+        return fv_fail(err, FV_ERR_UNSUPPORTED, 0, "%s: tensor %s has dtype %s; expected F32, F16, BF16, I64 or U8",
+                       file, name, dtype);
+    x->n_dims = (int)n_dims;
+    x->n_elems = 1;
+    for (size_t i = 0; i < n_dims; i++) {
+        x->shape[i] = (uint64_t)shape[i];
+        if (__builtin_mul_overflow(x->n_elems, x->shape[i], &x->n_elems))
+            return fv_fail(err, FV_ERR_FORMAT, 0, "%s: tensor %s: the product of its shape overflows", file, name);
+    }
+    uint64_t begin = (uint64_t)offsets[0], end = (uint64_t)offsets[1];
+    if (__builtin_mul_overflow(x->n_elems, fv_type_size(x->type), &x->n_bytes))
+        return fv_fail(err, FV_ERR_FORMAT, 0, "%s: tensor %s: its size overflows", file, name);
+    if (begin > end || end > data_bytes)
+        return fv_fail(err, FV_ERR_FORMAT, data_at + begin,
+                       "%s: tensor %s lies at bytes %" PRIu64 " to %" PRIu64 " of the data, the file has %" PRIu64
+                       " (is it truncated?)",
+                       file, name, begin, end, data_bytes);
+    if (end - begin != x->n_bytes)
+        return fv_fail(err, FV_ERR_FORMAT, data_at + begin,
+                       "%s: tensor %s: %s elements of %s need %" PRIu64 " bytes, its range has %" PRIu64, file, name,
+                       dtype, fv_shape_text((char[FV_SHAPE_TEXT]){ 0 }, x->shape, x->n_dims), x->n_bytes, end - begin);
+    x->data = data ? data + begin : NULL;
+    return FV_OK;
+}
+
+static fv_status push(fv_tensors *t, const fv_tensor *x, const char *name, fv_error *err)
+{
+    if (t->n == t->capacity) {
+        size_t more = t->capacity ? t->capacity * 2 : 256;
+        fv_tensor *list = fv_grow(t->list, t->capacity, more, sizeof *list);
+        if (!list)
+            return fv_fail_memory(err, more * sizeof *list, "the list of tensors");
+        t->list = list;
+        char **names = fv_grow(t->names, t->capacity, more, sizeof *names);
+        if (!names)
+            return fv_fail_memory(err, more * sizeof *names, "tensor names");
+        t->names = names;
+        t->capacity = more;
+    }
+    char *copy = fv_strdup(name);
+    if (!copy)
+        return fv_fail_memory(err, strlen(name) + 1, "a tensor name");
+    t->names[t->n] = copy;
+    t->list[t->n] = *x;
+    t->list[t->n++].name = copy;
+    return FV_OK;
+}
+
+static int by_data(const void *a, const void *b)
+{
+    const fv_tensor *x = a, *y = b;
+    if (x->data != y->data)
+        return x->data < y->data ? -1 : 1;
+    return x->n_bytes < y->n_bytes ? -1 : x->n_bytes > y->n_bytes;
+}
+
+/* No two tensors may share bytes: the list is sorted by address, which is also file order. */
+static fv_status check_overlap(fv_tensors *t, size_t first, const char *file, fv_error *err)
+{
+    qsort(t->list + first, t->n - first, sizeof *t->list, by_data);
+    for (size_t i = first; i < t->n; i++)
+        t->names[i] = (char *)t->list[i].name;
+    for (size_t i = first + 1; i < t->n; i++) {
+        const fv_tensor *a = &t->list[i - 1], *b = &t->list[i];
+        if (a->n_bytes && b->n_bytes && (const uint8_t *)a->data + a->n_bytes > (const uint8_t *)b->data)
+            return fv_fail(err, FV_ERR_FORMAT, 0, "%s: tensors %s and %s overlap", file, a->name, b->name);
+    }
+    return FV_OK;
+}
+
+static fv_status read_header(fv_tensors *t, uint32_t file_index, const uint8_t *bytes, size_t n_bytes,
+                             const char *file, fv_error *err)
+{
+    if (n_bytes < 8)
+        return fv_fail(err, FV_ERR_FORMAT, 0, "%s: %zu bytes are too few for a safetensors file", file, n_bytes);
+    uint64_t header = 0;
+    for (int i = 7; i >= 0; i--)
+        header = header << 8 | bytes[i];
+    if (header > MAX_HEADER_BYTES || header > n_bytes - 8)
+        return fv_fail(err, FV_ERR_FORMAT, 0,
+                       "%s: the header claims %" PRIu64 " bytes; the file has %zu and %d are the limit (not a "
+                       "safetensors file, or truncated)",
+                       file, header, n_bytes, MAX_HEADER_BYTES);
+    fv_json *doc = NULL;
+    FV_TRY(fv_json_parse(&doc, bytes + 8, (size_t)header, file, err));
+    fv_status status = FV_OK;
+    size_t first = t->n;
+    const fv_json_value *entry;
+    const char *name;
+    void *iter = NULL;
+    if (fv_json_type_of(fv_json_root(doc)) != FV_JSON_OBJECT) {
+        status = fv_fail(err, FV_ERR_FORMAT, 8, "%s: the header is not a JSON object", file);
+        goto fail;
+    }
+    while (fv_json_next(fv_json_root(doc), &iter, &name, &entry)) {
+        fv_tensor x = { .file = file_index };
+        if (!strcmp(name, "__metadata__"))
+            continue;
+        FV_TRY_GOTO(read_entry(&x, doc, entry, name, bytes + 8 + header, n_bytes - 8 - header, 8 + header, err));
+        FV_TRY_GOTO(push(t, &x, name, err));
+    }
+    FV_TRY_GOTO(check_overlap(t, first, file, err));
+fail:
+    fv_json_free(doc);
+    return status;
+}
+
+static fv_status add_file(fv_tensors *t, const char *dir, const char *name, fv_error *err)
+{
+    fv_status status = FV_OK;
+    if (t->n_files == MAX_FILES)
+        return fv_fail(err, FV_ERR_FORMAT, 0, "%s: more than %d shards", dir, MAX_FILES);
+    tensor_file *files = fv_grow(t->files, t->n_files, t->n_files + 1, sizeof *files);
+    if (!files)
+        return fv_fail_memory(err, sizeof *files, "the list of shards");
+    t->files = files;
+    t->files[t->n_files] = (tensor_file){ 0 };
+    char *path = fv_path_join(dir, name), *copy = fv_strdup(name);
+    if (!path || !copy) {
+        fv_free(copy);
+        status = fv_fail_memory(err, strlen(dir) + strlen(name), "a path");
+        goto fail;
+    }
+    t->files[t->n_files++].name = copy;
+    tensor_file *f = &t->files[t->n_files - 1];
+    FV_TRY_GOTO(fv_map_open(&f->map, path, err));
+    FV_TRY_GOTO(read_header(t, (uint32_t)(t->n_files - 1), f->map.data, f->map.size, path, err));
+fail:
+    fv_free(path);
+    return status;
+}
+
+/* The shards in the order in which the index first names them. */
+static fv_status add_shards(fv_tensors *t, const char *dir, const char *index_path, fv_error *err)
+{
+    fv_json *doc = NULL;
+    const fv_json_value *weights, *value;
+    const char *name, *file;
+    void *iter = NULL;
+    fv_status status = FV_OK;
+    FV_TRY(fv_json_open(&doc, index_path, MAX_INDEX_BYTES, err));
+    FV_TRY_GOTO(fv_json_object(doc, fv_json_root(doc), "weight_map", &weights, err));
+    while (fv_json_next(weights, &iter, &name, &value)) {
+        size_t i = 0;
+        if (!fv_json_as_string(value, &file) || strchr(file, '/') || !*file || *file == '.') {
+            status = fv_fail(err, FV_ERR_FORMAT, 0, "%s: %s: expected the name of a file in the same folder",
+                             index_path, name);
+            goto fail;
+        }
+        while (i < t->n_files && strcmp(t->files[i].name, file))
+            i++;
+        if (i == t->n_files)
+            FV_TRY_GOTO(add_file(t, dir, file, err));
+    }
+    FV_TRY_GOTO(rehash(t, err));
+    iter = NULL;
+    while (fv_json_next(weights, &iter, &name, &value)) {
+        const fv_tensor *x = fv_tensors_find(t, name);
+        if (!x || !fv_json_as_string(value, &file) || strcmp(t->files[x->file].name, file)) {
+            status = fv_fail(err, FV_ERR_FORMAT, 0, "%s: tensor %s is not in %s", index_path, name, file);
+            goto fail;
+        }
+    }
+fail:
+    fv_json_free(doc);
+    return status;
+}
+
+/* Two shards may not hold the same name. */
+static fv_status check_unique(const fv_tensors *t, const char *dir, fv_error *err)
+{
+    for (size_t i = 0; i < t->n; i++) {
+        const fv_tensor *x = fv_tensors_find(t, t->list[i].name);
+        if (x != &t->list[i])
+            return fv_fail(err, FV_ERR_FORMAT, 0, "%s: tensor %s is in %s and in %s", dir, x->name,
+                           t->files[x->file].name, t->files[t->list[i].file].name);
+    }
+    return FV_OK;
+}
+
+fv_status fv_tensors_open(fv_tensors **out, const char *dir, fv_error *err)
+{
+    *out = NULL;
+    fv_tensors *t = fv_alloc_zero(1, sizeof *t);
+    char *single = fv_path_join(dir, "model.safetensors"), *index = fv_path_join(dir, "model.safetensors.index.json");
+    fv_status status = FV_OK;
+    if (!t || !single || !index) {
+        status = fv_fail_memory(err, sizeof *t, "the list of tensors");
+        goto fail;
+    }
+    if (fv_is_file(single))
+        FV_TRY_GOTO(add_file(t, dir, "model.safetensors", err));
+    else if (fv_is_file(index))
+        FV_TRY_GOTO(add_shards(t, dir, index, err));
+    else {
+        status = fv_fail(err, FV_ERR_IO, 0,
+                         "%s: no weights: expected model.safetensors, or model.safetensors.index.json and its shards",
+                         dir);
+        goto fail;
+    }
+    FV_TRY_GOTO(rehash(t, err));
+    FV_TRY_GOTO(check_unique(t, dir, err));
+fail:
+    fv_free(single);
+    fv_free(index);
+    if (status != FV_OK) {
+        fv_tensors_free(t);
+        return status;
+    }
+    *out = t;
+    return FV_OK;
+}
+
+fv_status fv_tensors_read(fv_tensors **out, const void *data, size_t n_bytes, const char *name, fv_error *err)
+{
+    *out = NULL;
+    fv_status status = FV_OK;
+    fv_tensors *t = fv_alloc_zero(1, sizeof *t);
+    tensor_file *file = fv_alloc_zero(1, sizeof *file);
+    char *copy = fv_strdup(name);
+    if (!t || !file || !copy) {
+        fv_free(file);
+        fv_free(copy);
+        fv_free(t);
+        return fv_fail_memory(err, sizeof *t, "the list of tensors");
+    }
+    file->name = copy;
+    t->files = file;
+    t->n_files = 1;
+    FV_TRY_GOTO(read_header(t, 0, data, n_bytes, name, err));
+    FV_TRY_GOTO(rehash(t, err));
+    FV_TRY_GOTO(check_unique(t, name, err));
+fail:
+    if (status != FV_OK) {
+        fv_tensors_free(t);
+        return status;
+    }
+    *out = t;
+    return FV_OK;
+}
+
+void fv_tensors_free(fv_tensors *t)
+{
+    if (!t)
+        return;
+    for (size_t i = 0; i < t->n; i++)
+        fv_free(t->names[i]);
+    for (size_t i = 0; i < t->n_files; i++) {
+        fv_map_close(&t->files[i].map);
+        fv_free(t->files[i].name);
+    }
+    fv_free(t->names);
+    fv_free(t->list);
+    fv_free(t->slots);
+    fv_free(t->files);
+    fv_free(t);
+}
+
+void fv_tensors_drop(const fv_tensors *t, const fv_tensor *x)
+{
+    const fv_map *map = &t->files[x->file].map;
+    if (map->data && x->data)
+        fv_map_advise(map, (size_t)((const uint8_t *)x->data - map->data), (size_t)x->n_bytes, false);
+}

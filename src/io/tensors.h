@@ -1,0 +1,47 @@
+/* tensors: the named tensors of a checkpoint directory, mapped into memory.
+ *
+ *     model.safetensors | model.safetensors.index.json + shards  ->  fv_tensors
+ *
+ * safetensors: u64 little-endian header length, JSON header {name: {dtype, shape,
+ * data_offsets}}, then the data; offsets count from the end of the header. Every range is
+ * checked against its file, its shape and its neighbours before anything is read. */
+#ifndef FV_TENSORS_H
+#define FV_TENSORS_H
+
+#include "base/base.h"
+#include "base/types.h"
+
+enum { FV_TENSOR_MAX_DIMS = 4 };
+
+typedef struct fv_tensor {
+    const char *name;        /* borrowed from the store */
+    fv_type     type;
+    int         n_dims;      /* 0: a scalar */
+    uint64_t    shape[FV_TENSOR_MAX_DIMS];
+    const void *data;        /* in the mapping; aligned to nothing */
+    uint64_t    n_elems, n_bytes;
+    uint32_t    file;        /* index for fv_tensors_file */
+} fv_tensor;
+
+typedef struct fv_tensors fv_tensors;
+
+/* Opens DIR/model.safetensors, or the shards that DIR/model.safetensors.index.json names. */
+fv_status fv_tensors_open(fv_tensors **out, const char *dir, fv_error *err);
+void      fv_tensors_free(fv_tensors *t);
+
+size_t           fv_tensors_count(const fv_tensors *t);
+const fv_tensor *fv_tensors_at(const fv_tensors *t, size_t index);          /* in file order */
+const fv_tensor *fv_tensors_find(const fv_tensors *t, const char *name);    /* NULL: none */
+const char      *fv_tensors_file(const fv_tensors *t, uint32_t file);       /* "model.safetensors" */
+
+/* Reads one safetensors file's bytes into a list; for fuzzing and tests. The bytes must outlive it. */
+fv_status fv_tensors_read(fv_tensors **out, const void *data, size_t n_bytes, const char *name, fv_error *err);
+
+/* "[3072, 768]" into text; returns text. */
+enum { FV_SHAPE_TEXT = 96 };
+const char *fv_shape_text(char text[FV_SHAPE_TEXT], const uint64_t *shape, int n_dims);
+
+/* The system may drop the pages of a tensor that has been copied. */
+void fv_tensors_drop(const fv_tensors *t, const fv_tensor *tensor);
+
+#endif

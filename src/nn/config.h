@@ -1,0 +1,56 @@
+/* config: the shapes and constants of a model, read from a checkpoint's config.json.
+ *
+ * Both layouts (docs/model.md, section 9) end in the same struct; nothing is fixed to one size
+ * of model. Values are range-checked here, so products of them cannot overflow later. */
+#ifndef FV_CONFIG_H
+#define FV_CONFIG_H
+
+#include "base/base.h"
+
+typedef enum fv_layout { FV_LAYOUT_LLAVA_QWEN2, FV_LAYOUT_FAST_VLM } fv_layout;
+
+enum { FV_MAX_STAGES = 8, FV_MAX_EOS = 4, FV_PATCH = 64 };
+
+typedef struct fv_vision_stage {
+    int  depth, width;   /* blocks; channels */
+    int  hidden;         /* channels inside the FFN */
+    bool attention;      /* attention blocks, otherwise RepMixer blocks */
+    int  cpe;            /* kernel of the positional convolution in front; 0: none */
+} fv_vision_stage;
+
+typedef struct fv_config {
+    fv_layout layout;
+
+    /* vision */
+    int image_size;                     /* side of the square input the model was trained with */
+    int n_stages;
+    fv_vision_stage stage[FV_MAX_STAGES];
+    int mixer_kernel, down_kernel;      /* 3 and 7 */
+    int n_features, n_squeeze;          /* channels of conv_exp; of its squeeze */
+    int d_head_vision;                  /* 32 */
+    bool crop;                          /* fit of a picture that is not square: crop, otherwise pad */
+
+    /* decoder */
+    int d_model, d_ffn, n_layers, n_heads, n_kv_heads, d_head;
+    int n_vocab;                        /* rows of the embedding */
+    int max_context;                    /* rows of a conversation */
+    double rope_theta, rms_eps;
+    bool tied;                          /* the output head is the embedding, whatever is stored */
+    int32_t eos[FV_MAX_EOS];            /* from the config; the tokenizer's end tokens come on top */
+    int n_eos;
+    int32_t image_token;                /* the id of "<image>" or -1 */
+} fv_config;
+
+/* Reads DIR/config.json (and preprocessor_config.json or processor_config.json for fast_vlm). */
+fv_status fv_config_load(fv_config *out, const char *dir, fv_error *err);
+
+/* The same from the text of config.json; processor (may be NULL) is the text of the other file. */
+fv_status fv_config_parse(fv_config *out, const void *config, size_t n_config, const char *name,
+                          const void *processor, size_t n_processor, fv_error *err);
+
+static inline int fv_config_image_tokens(int image_size)
+{
+    return (image_size / FV_PATCH) * (image_size / FV_PATCH);
+}
+
+#endif
