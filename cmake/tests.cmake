@@ -58,7 +58,11 @@ foreach(room unit golden api)
         target_compile_definitions(${name} PRIVATE FV_SOURCE_DIR="${root}")
         target_link_libraries(${name} PRIVATE fastvlm_static PkgConfig::CMOCKA)
         add_test(NAME ${room}.${name} COMMAND ${name} WORKING_DIRECTORY ${root})
-        set_tests_properties(${room}.${name} PROPERTIES LABELS ${room} TIMEOUT 1200)
+        set(labels ${room})
+        if(name MATCHES "pool|thread|concurrent")
+            list(APPEND labels threads) # also run under the thread sanitizer
+        endif()
+        set_tests_properties(${room}.${name} PROPERTIES LABELS "${labels}" TIMEOUT 1200)
     endforeach()
 endforeach()
 

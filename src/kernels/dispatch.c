@@ -5,7 +5,7 @@
 
 typedef void init_fn(fv_kernels *k);
 
-init_fn fv_gemm_init_ref, fv_dwconv_init_ref, fv_attn_init_ref, fv_rows_init_ref;
+init_fn fv_gemm_init_ref, fv_dwconv_init_ref, fv_attn_init_ref, fv_rows_init_ref, fv_resize_init_ref;
 
 void fv_kernels_init(fv_kernels *k, unsigned cpu)
 {
@@ -14,5 +14,6 @@ void fv_kernels_init(fv_kernels *k, unsigned cpu)
     fv_dwconv_init_ref(k);
     fv_attn_init_ref(k);
     fv_rows_init_ref(k);
+    fv_resize_init_ref(k);
     (void)cpu;
 }
