@@ -47,11 +47,11 @@ static void describe_start(char *out, size_t capacity, const fv_picture_file *fi
 
     for (size_t i = 0; i < n; i++) {
         uint8_t c = file->data[i];
-        text = text && (c == '\t' || c == '\n' || c == '\r' || (c >= 0x20 && c != 0x7f));
+        text = text && (c == '\t' || c == '\n' || c == '\r' || (c >= 0x20 && c < 0x7f));
     }
     if (text) {
         size_t line = 0;
-        while (line < n && file->data[line] >= 0x20 && file->data[line] < 0x7f)
+        while (line < n && file->data[line] >= 0x20)
             line++;
         snprintf(out, capacity, "text that starts with \"%.*s\"", (int)line, (const char *)file->data);
         return;

@@ -136,12 +136,13 @@ fv_status fv_decode_png(fv_image *image, int *orientation, const fv_picture_file
     png_job job = { .file = file, .image = image, .orientation = orientation, .err = err };
     job.png = png_create_read_struct_2(PNG_LIBPNG_VER_STRING, &job, on_error, on_warning, &job, on_alloc, on_free);
     job.info = job.png ? png_create_info_struct(job.png) : NULL;
-    if (job.info)
+    bool created = job.info != NULL;
+    if (created)
         run(&job);
     png_destroy_read_struct(job.png ? &job.png : NULL, job.info ? &job.info : NULL, NULL);
     if (job.no_memory)
         return fv_fail(err, FV_ERR_MEMORY, 0, "out of memory: decoding %s", file->name);
-    if (!job.info && job.status == FV_OK)
+    if (!created)
         return fv_fail(err, FV_ERR_UNSUPPORTED, 0, "%s: libpng at run time does not fit the one built with", file->name);
     return job.status;
 }

@@ -144,11 +144,11 @@ fv_status fv_decode_webp(fv_image *image, int *orientation, const fv_picture_fil
         l.width = w;
         l.height = h;
     }
+    FV_TRY(fv_image_allocate(image, file, l.width, l.height, err));
     if (l.x > l.width || w > l.width - l.x || l.y > l.height || h > l.height - l.y)
         return fv_fail(err, FV_ERR_FORMAT, at, "%s: damaged WebP: a frame of %" PRIu32 " x %" PRIu32 " at %" PRIu32
                        ", %" PRIu32 " leaves the canvas of %" PRIu32 " x %" PRIu32, file->name, w, h, l.x, l.y,
                        l.width, l.height);
-    FV_TRY(fv_image_allocate(image, file, l.width, l.height, err));
 
     size_t row = (size_t)l.width * 3;
     if (w != l.width || h != l.height)
