@@ -138,6 +138,7 @@ answer run_ask(const ask *a)
     options.max_new_tokens = a->max_new;
     options.dump_dir = a->dump_dir;
     options.fit = a->fit;
+    options.ignore_eos = a->ignore_eos;
     if (fv_engine_open(&engine, a->dir, &settings, &err) != FV_OK || fv_session_new(&session, engine, &options, &err) != FV_OK)
         fail_msg("%s", err.message);
     if (a->image) {

@@ -38,6 +38,7 @@ typedef struct ask {
     fv_precision vision, decoder;
     int n_threads, max_new;
     fv_fit fit;
+    bool ignore_eos;
 } ask;
 answer run_ask(const ask *a);
 
