@@ -94,6 +94,19 @@ typedef struct fv_settings {
 
 FV_API void fv_settings_default(fv_settings *settings);
 
+/* ---------------------------------------------------------------- this machine */
+
+typedef struct fv_system {
+    const char *cpu_best;   /* highest level of kernels the processor has: "avx512bf16", "neon", "ref" */
+    const char *cpu_level;  /* the one in use: lower when the environment's FV_CPU says so */
+    bool cpu_unknown;       /* FV_CPU names no level */
+    bool fast_bf16;         /* the level in use multiplies bf16 faster than f32 */
+    int  n_cores;           /* physical cores this process may use */
+} fv_system;
+
+/* Strings are static. */
+FV_API void fv_system_info(fv_system *out);
+
 /* ---------------------------------------------------------------- engine */
 
 typedef struct fv_engine  fv_engine;

@@ -3,6 +3,16 @@
 
 #include <string.h>
 
+void fv_system_info(fv_system *out)
+{
+    const char *unknown = NULL;
+    fv_kernels kernels;
+    unsigned level = fv_cpu_level(&unknown);
+    fv_kernels_init(&kernels, level);
+    *out = (fv_system){ .cpu_best = fv_cpu_name(fv_cpu_detect()), .cpu_level = fv_cpu_name(level),
+                        .cpu_unknown = unknown != NULL, .fast_bf16 = kernels.fast_bf16, .n_cores = fv_cpu_cores() };
+}
+
 void fv_settings_default(fv_settings *settings) { *settings = (fv_settings){ 0 }; }
 
 static fv_status check_settings(const fv_settings *s, fv_error *err)
