@@ -87,13 +87,22 @@ endif()
 
 # ---- examples --------------------------------------------------------------------
 
-if(FASTVLM_TESTS)
+file(GLOB engine_sources CONFIGURE_DEPENDS ${root}/src/engine/*.c)
+if(FASTVLM_TESTS AND engine_sources)
+    set(tiny ${root}/tests/golden/tiny)
     file(GLOB example_sources CONFIGURE_DEPENDS ${root}/examples/*.c)
     foreach(source IN LISTS example_sources)
         get_filename_component(name ${source} NAME_WE)
         add_executable(example_${name} ${source})
         target_link_libraries(example_${name} PRIVATE fastvlm_shared)
+        add_test(NAME examples.${name} COMMAND example_${name} ${tiny}/checkpoint ${tiny}/image.png "What do you see?")
+        set_tests_properties(examples.${name} PROPERTIES LABELS api TIMEOUT 600)
     endforeach()
+    # An installed copy, used from outside; sanitizers and emulators would get in the way.
+    if(NOT FASTVLM_SANITIZE AND NOT CMAKE_CROSSCOMPILING)
+        add_test(NAME install.examples COMMAND bash ${root}/tests/install/test_install.sh ${CMAKE_CURRENT_BINARY_DIR})
+        set_tests_properties(install.examples PROPERTIES LABELS install TIMEOUT 600)
+    endif()
 endif()
 
 # ---- fuzzing ---------------------------------------------------------------------
