@@ -10,7 +10,8 @@
 # arm   the kernels, cross-compiled, under qemu: an old core and one with every extension
 # whole-arm   every test, cross-compiled with the distribution's Arm libraries, under qemu
 #
-# The last line is "N passed, N failed": test functions, and one for a program that has none.
+# The last line is "N passed, N failed": test functions, kernels at one level, and one for a program
+# that has neither.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -46,19 +47,21 @@ count() # LOG
 {
     local sums
     sums=$(awk '
-        /^[0-9]+\/[0-9]+ Testing: / { ok = bad = skip = 0 }
+        /^[0-9]+\/[0-9]+ Testing: / { ok = bad = skip = own = 0 }
         /^\[       OK \] /          { ok++ }
         /^\[  FAILED  \] .*[^0-9]$/ && !/test\(s\)/ { failing[$NF] = 1 }
         /^\[  SKIPPED \] [^0-9]/    { skipping[$NF] = 1 }
-        /^[0-9]+ passed, [0-9]+ failed$/ { ok += $1; bad += $3 } # programs with their own count
-        /^Test (Passed|Failed|Skipped|Timeout)|^Test Not Run|^Unable to find executable/ {
+        / [0-9]+ checked$/          { ok++; own = 1 }   # checkkernels: one kernel at one level
+        / [0-9]+ FAILED$/           { bad++; own = 1 }
+        /^[0-9]+ passed, [0-9]+ failed$/ && !own { ok += $1; bad += $3; own = 1 } # scripts that count
+        /^Test (Passed|Failed|Timeout)|^Test Not Run|^Unable to find executable|^Skip (regular expression|return code)/ {
             for (key in failing) bad++
             for (key in skipping) skip++
             delete failing
             delete skipping
-            if (/Skipped/)                    skip++
-            else if (/Passed/ && ok == 0)     ok = 1
-            else if (!/Passed/ && bad == 0)   bad = 1
+            if (/^Skip/)                              skip++
+            else if (/Passed/ && ok == 0 && !own)     ok = 1
+            else if (!/Passed/ && bad == 0)           bad = 1
             all_ok += ok; all_bad += bad; all_skip += skip
         }
         END { print all_ok + 0, all_bad + 0, all_skip + 0 }' "$1")

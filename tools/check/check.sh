@@ -24,6 +24,15 @@ strict_build() # PRESET
     { cmake --preset "$1" && cmake --build --preset "$1"; } >"$log" 2>&1 || { grep -A8 -E 'error|warning' "$log" | head -80; return 1; }
 }
 
+# The library alone, for an app that brings its own pixels.
+plain_build()
+{
+    local log=build/plain.log
+    { cmake -S . -B build/plain -G Ninja -DFASTVLM_IMAGE=OFF -DFASTVLM_TOOLS=OFF -DFASTVLM_TESTS=OFF -DFASTVLM_WERROR=ON &&
+        cmake --build build/plain; } >"$log" 2>&1 || { tail -n 40 "$log"; return 1; }
+    tools/check/symbols.sh build/plain/libfastvlm.so
+}
+
 release_exports()
 {
     { cmake --preset release && cmake --build --preset release; } >build/release.log 2>&1 || { tail -n 40 build/release.log; return 1; }
@@ -34,6 +43,7 @@ step "includes point down" tools/check/includes.sh
 step "public header alone" tools/check/header.sh
 step "gcc, warnings are errors" strict_build gcc
 step "clang, warnings are errors" strict_build clang
+step "without picture libraries" plain_build
 step "only fv_ names exported" release_exports
 step "tests, sanitizers, Arm kernels" tools/test.sh
 
