@@ -6,6 +6,9 @@
 typedef void init_fn(fv_kernels *k);
 
 init_fn fv_gemm_init_ref, fv_dwconv_init_ref, fv_attn_init_ref, fv_rows_init_ref;
+#if defined(__x86_64__)
+init_fn fv_gemm_init_avx512, fv_gemm_init_avx512bf16;
+#endif
 
 void fv_kernels_init(fv_kernels *k, unsigned cpu)
 {
@@ -15,4 +18,12 @@ void fv_kernels_init(fv_kernels *k, unsigned cpu)
     fv_attn_init_ref(k);
     fv_rows_init_ref(k);
     (void)cpu;
+#if defined(__x86_64__)
+    if (cpu & FV_CPU_AVX512) {
+        fv_gemm_init_avx512(k);
+    }
+    if (cpu & FV_CPU_AVX512BF16) {
+        fv_gemm_init_avx512bf16(k);
+    }
+#endif
 }
