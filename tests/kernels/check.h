@@ -60,7 +60,8 @@ typedef struct fv_check {
     check_mode mode;             /* of the running case */
 
     /* private to checkkernels.c */
-    const char *only, *only_level, *kernel, *shapes_dir;
+    const char *only, *only_level, *shapes_dir;
+    char kernel[40];
     uint64_t seed, only_case, n_case, rng, case_seed;
     char text[256];
     bool bench, running, case_failed, slot_open;

@@ -4,7 +4,6 @@
  *     checkkernels --bench [--only NAME] [--level LEVEL] [--shapes DIR]
  *
  * NAME selects the kernels whose names begin with it. See check.h for how checks are written. */
-#define _GNU_SOURCE
 #include "check.h"
 
 #include <inttypes.h>
@@ -95,7 +94,7 @@ bool check_slot(fv_check *c, const char *kernel, bool changed)
     if (!changed || (c->only && strncmp(kernel, c->only, strlen(c->only)) != 0) ||
         (c->only_level && strcmp(c->level, c->only_level) != 0))
         return false;
-    c->kernel = kernel;
+    snprintf(c->kernel, sizeof c->kernel, "%s", kernel);
     c->n_case = 0;
     c->slot_passed = c->slot_failed = 0;
     c->slot_open = !c->bench;
