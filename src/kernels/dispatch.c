@@ -6,6 +6,10 @@
 typedef void init_fn(fv_kernels *k);
 
 init_fn fv_gemm_init_ref, fv_dwconv_init_ref, fv_attn_init_ref, fv_rows_init_ref, fv_resize_init_ref;
+#if defined(__aarch64__)
+init_fn fv_gemm_init_neon, fv_dwconv_init_neon, fv_attn_init_neon, fv_rows_init_neon, fv_resize_init_neon;
+init_fn fv_gemm_init_bf16, fv_rows_init_bf16;
+#endif
 
 void fv_kernels_init(fv_kernels *k, unsigned cpu)
 {
@@ -15,5 +19,18 @@ void fv_kernels_init(fv_kernels *k, unsigned cpu)
     fv_attn_init_ref(k);
     fv_rows_init_ref(k);
     fv_resize_init_ref(k);
+#if defined(__aarch64__)
+    if (cpu & FV_CPU_NEON) {
+        fv_gemm_init_neon(k);
+        fv_dwconv_init_neon(k);
+        fv_attn_init_neon(k);
+        fv_rows_init_neon(k);
+        fv_resize_init_neon(k);
+    }
+    if (cpu & FV_CPU_BF16) {
+        fv_gemm_init_bf16(k);
+        fv_rows_init_bf16(k);
+    }
+#endif
     (void)cpu;
 }
