@@ -43,7 +43,7 @@ endif()
 # ---- cmocka programs -------------------------------------------------------------
 
 file(GLOB support_sources CONFIGURE_DEPENDS ${root}/tests/support/*.c)
-if(support_sources)
+if(support_sources AND FASTVLM_TESTS)
     add_library(test_support OBJECT ${support_sources})
     target_include_directories(test_support PRIVATE ${root}/src ${root}/tests ${root}/include)
     target_compile_definitions(test_support PRIVATE FV_SOURCE_DIR="${root}")
