@@ -1,6 +1,7 @@
 # Every tests/<room>/test_*.c is one cmocka program; a new file needs no line here.
 #
 #     tests/unit  tests/golden  tests/api   test_*.c -> program and ctest case of that name
+#     tests/full                            built, but run by tools/test-full.sh only: needs 1.5 GB
 #     tests/support/*.c                     helpers linked into all of them
 #     tests/kernels/*.c                     one program, run once for every instruction level
 #     tests/cli/test_*.sh                   scripts; FASTVLM names the program
@@ -50,7 +51,7 @@ if(support_sources AND FASTVLM_TESTS)
     target_link_libraries(test_support PRIVATE PkgConfig::CMOCKA PkgConfig::FASTVLM_DEPS)
 endif()
 
-foreach(room unit golden api)
+foreach(room unit golden api full)
     if(NOT FASTVLM_TESTS)
         break()
     endif()
@@ -64,6 +65,9 @@ foreach(room unit golden api)
         target_include_directories(${name} PRIVATE ${root}/src ${root}/tests)
         target_compile_definitions(${name} PRIVATE FV_SOURCE_DIR="${root}")
         target_link_libraries(${name} PRIVATE fastvlm_static PkgConfig::CMOCKA)
+        if(room STREQUAL "full")
+            continue() # run by tools/test-full.sh
+        endif()
         add_test(NAME ${room}.${name} COMMAND ${name} WORKING_DIRECTORY ${root})
         set(labels ${room})
         if(name MATCHES "pool|thread|concurrent")
