@@ -6,6 +6,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include <jansson.h>
+
 #include "io/json.h"
 
 static fv_json *parse(const char *text)
@@ -246,6 +248,38 @@ static void test_allocation_failures(void **state)
     fv_json_free(doc);
 }
 
+/* jansson takes its memory itself: let its n-th allocation fail. */
+static size_t jansson_left;
+
+static void *failing_malloc(size_t n)
+{
+    return jansson_left-- > 0 ? malloc(n) : NULL;
+}
+
+static void test_jansson_out_of_memory(void **state)
+{
+    (void)state;
+    static const char text[] = "{\"a\": [1, 2.5, \"text\", {\"b\": null}], \"c\": {\"d\": \"\\u00e9\"}}";
+    int64_t live = fv_mem_live();
+    fv_json *doc = NULL;
+    json_malloc_t old_malloc;
+    json_free_t old_free;
+
+    json_get_alloc_funcs(&old_malloc, &old_free);
+    json_set_alloc_funcs(failing_malloc, free);
+    for (size_t i = 0; !doc; i++) {
+        jansson_left = i;
+        fv_status status = fv_json_parse(&doc, text, sizeof text - 1, "x", &err);
+        assert_true(status == FV_OK || status == FV_ERR_MEMORY || status == FV_ERR_FORMAT);
+        assert_true(i < 200);
+        if (status != FV_OK)
+            assert_int_equal(fv_mem_live(), live);
+        jansson_left = SIZE_MAX;
+    }
+    fv_json_free(doc);
+    json_set_alloc_funcs(old_malloc, old_free);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -256,6 +290,7 @@ int main(void)
         cmocka_unit_test(test_walking),
         cmocka_unit_test(test_files),
         cmocka_unit_test(test_allocation_failures),
+        cmocka_unit_test(test_jansson_out_of_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
