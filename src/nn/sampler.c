@@ -17,6 +17,7 @@
 #include <string.h>
 
 typedef struct candidate {
+    double  weight;  /* exp(score): 1 for the best */
     float   score;   /* (logit - largest logit) / T, so 0 for the best */
     int32_t id;
 } candidate;
@@ -82,7 +83,7 @@ fv_status fv_sampler_new(fv_sampler **out, const fv_sampler_options *options, si
     s->candidates = fv_alloc(n_tokens, sizeof *s->candidates);
     if (!s->forbidden || !s->logits || !s->seen || !s->largest || !s->candidates) {
         fv_sampler_free(s);
-        return fv_fail_memory(err, n_tokens * 21, "sampler");
+        return fv_fail_memory(err, n_tokens * 29, "sampler");
     }
     fv_sampler_seed(s, o.seed);
     *out = s;
@@ -187,7 +188,7 @@ static size_t collect(fv_sampler *s, float max)
     for (size_t i = 0; i < s->n_tokens; i++) {
         float score = (s->logits[i] - max) / s->options.temperature;
         if (score >= -40) /* false for a NaN */
-            s->candidates[n++] = (candidate){ score, (int32_t)i };
+            s->candidates[n++] = (candidate){ 0, score, (int32_t)i };
     }
     return n;
 }
@@ -254,23 +255,26 @@ static void sift_down(candidate *heap, size_t n, size_t i)
     heap[i] = value;
 }
 
-static double weight(candidate c)
+/* Fills the weights; returns their sum. */
+static double weigh(candidate *c, size_t n)
 {
-    return exp((double)c.score);
+    double total = 0;
+
+    for (size_t i = 0; i < n; i++)
+        total += c[i].weight = exp((double)c[i].score);
+    return total;
 }
 
 /* Moves the best to the end of the array, one by one, until they reach top_p; gives back the first of
  * them. At least one is taken. */
-static candidate *keep_top_p(fv_sampler *s, size_t *n)
+static candidate *keep_top_p(fv_sampler *s, size_t *n, double total)
 {
     candidate *heap = s->candidates;
     size_t left = *n;
-    double total = 0, sum = 0;
+    double sum = 0;
 
     if (s->options.top_p >= 1)
         return heap;
-    for (size_t i = 0; i < left; i++)
-        total += weight(heap[i]);
     for (size_t i = left / 2; i-- > 0;)
         sift_down(heap, left, i);
     do {
@@ -279,7 +283,7 @@ static candidate *keep_top_p(fv_sampler *s, size_t *n)
         if (left > 0)
             sift_down(heap, left, 0);
         heap[left] = best;
-        sum += weight(best);
+        sum += best.weight;
     } while (left > 0 && sum < (double)s->options.top_p * total);
     *n -= left;
     return heap + left;
@@ -292,7 +296,7 @@ static size_t keep_min_p(const fv_sampler *s, candidate *c, size_t n)
     if (s->options.min_p <= 0)
         return n;
     for (size_t i = 0; i < n; i++)
-        if (weight(c[i]) >= (double)s->options.min_p) /* the best has weight 1 */
+        if (c[i].weight >= (double)s->options.min_p)
             c[kept++] = c[i];
     return kept;
 }
@@ -302,10 +306,10 @@ static int32_t draw(fv_sampler *s, const candidate *c, size_t n)
     double total = 0, at;
 
     for (size_t i = 0; i < n; i++)
-        total += weight(c[i]);
+        total += c[i].weight;
     at = uniform(s) * total;
     for (size_t i = 0; i + 1 < n; i++) {
-        at -= weight(c[i]);
+        at -= c[i].weight;
         if (at < 0)
             return c[i].id;
     }
@@ -335,7 +339,7 @@ fv_status fv_sampler_pick(fv_sampler *s, const float *logits, const int32_t *his
         return FV_OK;
     }
     size_t n = keep_top_k(s, collect(s, max));
-    candidate *c = keep_top_p(s, &n);
+    candidate *c = keep_top_p(s, &n, weigh(s->candidates, n));
     n = keep_min_p(s, c, n);
     *id = draw(s, c, n);
     return FV_OK;

@@ -36,16 +36,15 @@ fv_status fv_template_encode(fv_ids *ids, const fv_tokenizer *t, const char *tex
                              size_t *n_marks, fv_error *err)
 {
     fv_status status = FV_OK;
-    fv_error inner = { 0 };
-    size_t n_before = ids->n, at = 0, n = 0;
+    size_t n_before = ids->n, at = 0, n = 0, bad_at;
 
+    /* All of it first, so that the offset is that of the whole text. */
+    if (!fv_utf8_valid(text, n_bytes, &bad_at))
+        return fv_fail(err, FV_ERR_FORMAT, bad_at, "the text is not valid UTF-8: byte 0x%02x at offset %zu",
+                       (unsigned)(uint8_t)text[bad_at], bad_at);
     for (;;) {
         size_t end = find_mark(text, n_bytes, at);
-        status = fv_tokenizer_encode(t, text + at, end - at, ids, &inner);
-        if (status != FV_OK) {
-            fv_fail(err, status, at + inner.at, "%s", inner.message);
-            goto fail;
-        }
+        FV_TRY_GOTO(fv_tokenizer_encode(t, text + at, end - at, ids, err));
         if (end == n_bytes)
             break;
         FV_TRY_GOTO(fv_ids_push(ids, FV_IMAGE_MARK, err));
@@ -80,7 +79,7 @@ fv_status fv_template_turn(fv_ids *ids, const fv_tokenizer *t, const fv_turn *tu
     size_t n_system = turn->start == FV_TURN_FIRST ? strlen(system) : 0, bad_at;
     size_t n_marks = fv_template_count_marks(turn->user, turn->n_user_bytes);
 
-    /* Checked here and not only when encoding, so that the offset is that of the caller's text. */
+    /* Here and not only when encoding, so that the offset is that of the caller's text. */
     if (!fv_utf8_valid(turn->user, turn->n_user_bytes, &bad_at))
         return fv_fail(err, FV_ERR_FORMAT, bad_at, "the prompt is not valid UTF-8: byte 0x%02x at offset %zu",
                        (unsigned)(uint8_t)turn->user[bad_at], bad_at);

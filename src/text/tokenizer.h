@@ -32,6 +32,15 @@ typedef struct fv_slice {
     size_t      n;
 } fv_slice;
 
+/* The same from memory, read only during the call. tokenizer.json stands for all the others. */
+typedef struct fv_tokenizer_files {
+    fv_slice tokenizer_json;
+    fv_slice vocab_json, merges_txt;
+    fv_slice added_tokens_json, tokenizer_config_json; /* may be absent */
+} fv_tokenizer_files;
+
+fv_status fv_tokenizer_load(fv_tokenizer **out, const fv_tokenizer_files *files, fv_error *err);
+
 typedef enum fv_token_kind {
     FV_TOKEN_NONE = 0, /* the id has no token */
     FV_TOKEN_NORMAL,   /* text in stand-in characters (U+0120 for space, ...) */

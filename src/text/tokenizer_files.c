@@ -94,10 +94,10 @@ static fv_status bad_merge(const char *name, size_t number, fv_slice line, fv_er
                    (int)FV_MIN(line.n, 40), line.data);
 }
 
-static fv_status read_merges(const char *text, size_t n_bytes, const char *name, source *s, fv_error *err)
+static fv_status read_merges(fv_slice text, const char *name, source *s, fv_error *err)
 {
     static const char version[] = "#version:";
-    const char *at = text, *end = text + n_bytes;
+    const char *at = text.data, *end = at + text.n;
 
     for (size_t number = 1; at < end; number++) {
         const char *newline = memchr(at, '\n', (size_t)(end - at));
@@ -353,103 +353,117 @@ static fv_status scan_tokenizer(fv_scan *scan, source *s, fv_error *err)
     }
 }
 
-/* ---- a directory ---- */
+/* ---- from memory ---- */
 
-/* A mapped text file with room for its unescaped strings. */
-typedef struct text_file {
-    fv_map map;
-    char  *unescaped;
-} text_file;
-
-static void close_text(text_file *f)
-{
-    fv_free(f->unescaped);
-    fv_map_close(&f->map);
-    *f = (text_file){ 0 };
-}
-
-/* Opens dir/name, which must not be empty and must be UTF-8. */
-static fv_status open_text(text_file *f, const char *dir, const char *name, fv_error *err)
+/* text must not be empty and must be UTF-8. */
+static fv_status check_text(fv_slice text, const char *name, fv_error *err)
 {
     size_t bad_at;
-    char *path = fv_path_join(dir, name);
 
-    if (!path)
-        return fv_fail_memory(err, strlen(dir) + strlen(name) + 2, name);
-    fv_status status = fv_map_open(&f->map, path, err);
-    fv_free(path);
-    FV_TRY(status);
-    if (f->map.size == 0)
+    if (text.n == 0)
         return fv_fail(err, FV_ERR_FORMAT, 0, "%s: the file is empty", name);
-    if (!fv_utf8_valid((const char *)f->map.data, f->map.size, &bad_at))
+    if (!fv_utf8_valid(text.data, text.n, &bad_at))
         return fv_fail(err, FV_ERR_FORMAT, bad_at, "%s: byte %zu is not valid UTF-8", name, bad_at);
-    f->unescaped = fv_alloc(f->map.size, 1);
-    return f->unescaped ? FV_OK : fv_fail_memory(err, f->map.size, name);
+    return FV_OK;
 }
 
-static bool has_file(const char *dir, const char *name)
+/* Leaves *doc NULL when text is absent. */
+static fv_status parse_optional(fv_json **doc, fv_slice text, const char *name, fv_error *err)
 {
-    char *path = fv_path_join(dir, name);
-    bool found = path && fv_is_file(path);
-
-    fv_free(path);
-    return found;
-}
-
-/* Leaves *doc NULL when dir has no such file. */
-static fv_status open_optional(fv_json **doc, const char *dir, const char *name, fv_error *err)
-{
-    char *path = fv_path_join(dir, name);
-    fv_status status = FV_OK;
-
     *doc = NULL;
+    if (!text.data)
+        return FV_OK;
+    if (text.n > MAX_SMALL_FILE)
+        return fv_fail(err, FV_ERR_LIMIT, 0, "%s: %zu bytes, at most %d are allowed", name, text.n, MAX_SMALL_FILE);
+    FV_TRY(fv_json_parse(doc, text.data, text.n, name, err));
+    if (fv_json_type_of(fv_json_root(*doc)) == FV_JSON_OBJECT)
+        return FV_OK;
+    return fv_fail(err, FV_ERR_FORMAT, 0, "%s: expected an object, found an array", name);
+}
+
+fv_status fv_tokenizer_load(fv_tokenizer **out, const fv_tokenizer_files *files, fv_error *err)
+{
+    fv_status status;
+    source s = { 0 };
+    fv_scan scan;
+    fv_json *config = NULL, *added = NULL;
+    bool single = files->tokenizer_json.data != NULL;
+    fv_slice text = single ? files->tokenizer_json : files->vocab_json;
+    const char *name = single ? "tokenizer.json" : "vocab.json";
+    char *unescaped = NULL;
+
+    *out = NULL;
+    FV_TRY_GOTO(check_text(text, name, err));
+    unescaped = fv_alloc(text.n, 1);
+    if (!unescaped) {
+        status = fv_fail_memory(err, text.n, name);
+        goto fail;
+    }
+    fv_scan_begin(&scan, text.data, text.n, unescaped, name);
+    if (single) {
+        FV_TRY_GOTO(scan_tokenizer(&scan, &s, err));
+    } else {
+        name = "vocab.json, merges.txt";
+        FV_TRY_GOTO(scan_vocab(&scan, &s, err));
+        FV_TRY_GOTO(fv_scan_end(&scan, err));
+        FV_TRY_GOTO(check_text(files->merges_txt, "merges.txt", err));
+        FV_TRY_GOTO(read_merges(files->merges_txt, "merges.txt", &s, err));
+        FV_TRY_GOTO(parse_optional(&config, files->tokenizer_config_json, "tokenizer_config.json", err));
+        FV_TRY_GOTO(parse_optional(&added, files->added_tokens_json, "added_tokens.json", err));
+        if (added)
+            FV_TRY_GOTO(read_added(added, config, &s, err));
+        else if (config)
+            FV_TRY_GOTO(read_decoder(config, &s, err));
+    }
+    status = fv_tokenizer_build(out, s.tokens, s.n_tokens, s.merges, s.n_merges, name, err);
+fail:
+    fv_json_free(config);
+    fv_json_free(added);
+    fv_free(unescaped);
+    fv_free(s.tokens);
+    fv_free(s.merges);
+    return status;
+}
+
+/* ---- from a directory ---- */
+
+/* Maps dir/name; when it may be missing and is, *text stays absent. An empty file is not absent. */
+static fv_status open_text(fv_map *map, fv_slice *text, const char *dir, const char *name, bool optional, fv_error *err)
+{
+    fv_status status = FV_OK;
+    char *path = fv_path_join(dir, name);
+
     if (!path)
         return fv_fail_memory(err, strlen(dir) + strlen(name) + 2, name);
-    if (fv_is_file(path))
-        status = fv_json_open(doc, path, MAX_SMALL_FILE, err);
-    fv_free(path);
-    if (status == FV_OK && *doc && fv_json_type_of(fv_json_root(*doc)) != FV_JSON_OBJECT) {
-        fv_json_free(*doc);
-        *doc = NULL;
-        status = fv_fail(err, FV_ERR_FORMAT, 0, "%s: expected an object, found an array", name);
+    if (!optional || fv_is_file(path)) {
+        status = fv_map_open(map, path, err);
+        if (status == FV_OK)
+            *text = (fv_slice){ map->data ? (const char *)map->data : "", map->size };
     }
+    fv_free(path);
     return status;
 }
 
 fv_status fv_tokenizer_load_dir(fv_tokenizer **out, const char *dir, fv_error *err)
 {
     fv_status status;
-    source s = { 0 };
-    fv_scan scan;
-    text_file vocab = { 0 }, merges = { 0 };
-    fv_json *config = NULL, *added = NULL;
-    bool single = !has_file(dir, "vocab.json") && has_file(dir, "tokenizer.json");
-    const char *name = single ? "tokenizer.json" : "vocab.json";
+    fv_tokenizer_files f = { 0 };
+    fv_map map[5] = { 0 };
 
     *out = NULL;
-    FV_TRY_GOTO(open_text(&vocab, dir, name, err));
-    fv_scan_begin(&scan, vocab.map.data, vocab.map.size, vocab.unescaped, name);
-    if (single) {
-        FV_TRY_GOTO(scan_tokenizer(&scan, &s, err));
-    } else {
-        FV_TRY_GOTO(scan_vocab(&scan, &s, err));
-        FV_TRY_GOTO(fv_scan_end(&scan, err));
-        FV_TRY_GOTO(open_text(&merges, dir, "merges.txt", err));
-        FV_TRY_GOTO(read_merges((const char *)merges.map.data, merges.map.size, "merges.txt", &s, err));
-        FV_TRY_GOTO(open_optional(&config, dir, "tokenizer_config.json", err));
-        FV_TRY_GOTO(open_optional(&added, dir, "added_tokens.json", err));
-        if (added)
-            FV_TRY_GOTO(read_added(added, config, &s, err));
-        else if (config)
-            FV_TRY_GOTO(read_decoder(config, &s, err));
+    FV_TRY_GOTO(open_text(&map[0], &f.vocab_json, dir, "vocab.json", true, err));
+    if (!f.vocab_json.data)
+        FV_TRY_GOTO(open_text(&map[1], &f.tokenizer_json, dir, "tokenizer.json", true, err));
+    if (!f.tokenizer_json.data) {
+        if (!f.vocab_json.data) /* neither: the message names vocab.json */
+            FV_TRY_GOTO(open_text(&map[0], &f.vocab_json, dir, "vocab.json", false, err));
+        FV_TRY_GOTO(open_text(&map[2], &f.merges_txt, dir, "merges.txt", false, err));
+        FV_TRY_GOTO(open_text(&map[3], &f.added_tokens_json, dir, "added_tokens.json", true, err));
+        FV_TRY_GOTO(open_text(&map[4], &f.tokenizer_config_json, dir, "tokenizer_config.json", true, err));
     }
-    status = fv_tokenizer_build(out, s.tokens, s.n_tokens, s.merges, s.n_merges, single ? name : "vocab.json, merges.txt", err);
+    status = fv_tokenizer_load(out, &f, err);
 fail:
-    fv_json_free(config);
-    fv_json_free(added);
-    close_text(&vocab);
-    close_text(&merges);
-    fv_free(s.tokens);
-    fv_free(s.merges);
+    for (size_t i = 0; i < FV_COUNT(map); i++)
+        fv_map_close(&map[i]);
     return status;
 }
