@@ -1,9 +1,10 @@
 /* oneDNN on the model's matrix products: the rate a GEMM of ours is measured against.
  *
  *     cc -O2 -fopenmp bench/gemm_peers.c -o build/gemm_peers -ldnnl       (libdnnl-dev; oneDNN 2.6 or 3.x)
- *     build/gemm_peers [-t 1,2] [-s SECONDS] [-d f32,bf16,int8] [bench/shapes/gemm.txt]
+ *     build/gemm_peers [-t 1,2] [-s SECONDS] [-d f32,bf16,int8] [-m MAX_M] [bench/shapes/gemm.txt]
  *
  * C[M,N] = A[M,K] B[K,N]. B is packed once by oneDNN (format any), as an engine packs its weights; A and C are plain row-major.
+ * -m cuts M, as checkkernels --bench does at 8192: taller products only stream more of the same through memory.
  * f32 and bf16 have C in the same type, int8 is u8 * s8 -> u8. One line per product, type and thread count:
  *
  *     name M N K type threads best_us median_us rate      rate in G operations a second, 2 M N K per product, from the best time
@@ -150,7 +151,7 @@ static bool matmul(const char *name, long m, long n, long k, const operand *t, i
 
 static int usage(void)
 {
-    fprintf(stderr, "usage: gemm_peers [-t THREADS,...] [-s SECONDS] [-d f32,bf16,int8] [SHAPES]\n"
+    fprintf(stderr, "usage: gemm_peers [-t THREADS,...] [-s SECONDS] [-d f32,bf16,int8] [-m MAX_M] [SHAPES]\n"
                     "example: gemm_peers -t 1,2 bench/shapes/gemm.txt\n");
     return 2;
 }
@@ -159,6 +160,7 @@ int main(int argc, char **argv)
 {
     const char *threads = "1,2", *path = "bench/shapes/gemm.txt", *types = "f32,bf16";
     double seconds = 0.5;
+    long max_m = 1L << 30;
     for (int i = 1; i < argc; i++) {
         if (argv[i][0] != '-')
             path = argv[i];
@@ -170,6 +172,8 @@ int main(int argc, char **argv)
             seconds = atof(argv[++i]);
         else if (!strcmp(argv[i], "-d"))
             types = argv[++i];
+        else if (!strcmp(argv[i], "-m"))
+            max_m = atol(argv[++i]);
         else
             return usage();
     }
@@ -192,6 +196,7 @@ int main(int argc, char **argv)
         long m, n, k;
         if (line[strspn(line, " \t")] == '#' || sscanf(line, "%63s %ld %ld %ld", name, &m, &n, &k) != 4)
             continue;
+        m = m < max_m ? m : max_m;
         for (size_t i = 0; i < sizeof operands / sizeof *operands; i++) {
             if (!strstr(types, operands[i].name))
                 continue;
