@@ -71,7 +71,7 @@ class Peers:
         return self.at("venv-" + env + "/bin/python")
 
     def call(self, *argv, **kw):
-        env = dict(os.environ, HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", **kw.pop("env", {}))
+        env = dict(os.environ, HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", TQDM_DISABLE="1", **kw.pop("env", {}))
         say("$ " + " ".join(map(str, argv)))
         return subprocess.run([str(x) for x in argv], env=env, **kw).returncode == 0
 
