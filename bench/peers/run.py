@@ -1,0 +1,351 @@
+#!/usr/bin/env python3
+"""Other engines beside ours on the same weights, in one go.
+
+  python3 bench/peers/run.py                              everything: install, prepare, run; then the table
+  python3 bench/peers/run.py --only install,prepare       downloads and conversions, ahead of a quiet measurement
+  python3 bench/peers/run.py --only run                   the measurement alone
+  python3 bench/peers/run.py --engines ours,ort --reps 3
+  python3 bench/peers/run.py --full                       also int8 encoders, OpenVINO GenAI and llama.cpp on the decoder
+  python3 bench/peers/run.py --engines gemm               matrix products by shape: oneDNN, and ours from checkkernels
+
+Needs Python >= 3.9 with venv and pip, a C compiler, npm (for the vocabulary; or --tokenizer FILE), 12 GB of disk (--full: 24 GB). Each engine lives in a
+virtual environment of its own under --work, because their requirements clash; remove the folder to be rid of them all. The model is the
+full-size synthetic checkpoint unless --checkpoint names another llava_qwen2 directory of FastVLM-0.5B's shape.
+
+A repetition counts only if the rest of the machine used less than 0.12 core meanwhile (QUIET_MAX); rows taken without such a repetition are marked
+with a star. The machine's peaks are measured before and after. Vision includes the projector. "x ours" is the peer's median time over
+ours at the same stage and precision: above 1, ours is faster. Our rows are taken before and after the peers' and merged.
+"""
+import argparse
+import json
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+REFERENCE = os.path.join(ROOT, "tools/reference")
+sys.path.insert(0, HERE)
+import quietly                                                                               # noqa: E402
+
+ENVIRONMENTS = {                                             # what was measured last; --latest drops the version numbers
+    "ort": ["onnxruntime==1.32.0", "onnx==1.23.2", "numpy"],
+    "openvino": ["openvino==2026.4.1", "nncf==3.4.0", "numpy"],
+    "transformers": ["torch==2.15.0", "torchvision==0.29.2", "transformers==5.23.0", "timm==1.0.31", "onnx==1.23.2", "numpy", "pillow", "regex"],
+    "genai": ["openvino-genai==2026.4.1.0", "optimum-intel==2.2.0", "torch==2.15.0"],
+    "llamacpp": ["llama-cpp-python==0.3.36", "gguf==0.19.0", "numpy"],
+}
+DEFAULT = ["ours", "ort", "openvino", "transformers"]
+FULL = DEFAULT + ["genai", "llamacpp"]
+SAME = {"q8_0": "int8", "z8": "int8", "q4_0": "int4", "q4": "int4"}
+
+
+def say(*x):
+    print(*x, file=sys.stderr, flush=True)
+
+
+class Peers:
+    def __init__(self, a):
+        self.a, self.w = a, os.path.abspath(a.work)
+        os.makedirs(self.w, exist_ok=True)
+        self.engines = a.engines.split(",") if a.engines else (FULL if a.full else DEFAULT)
+        known = FULL + ["gemm"]
+        for e in self.engines:
+            if e not in known:
+                sys.exit("run.py: unknown engine '%s'; known: %s" % (e, ", ".join(known)))
+        self.ck = os.path.abspath(a.checkpoint) if a.checkpoint else self.at("fastvlm-0.5b")
+        self.picture = os.path.join(ROOT, "tests/golden/full/scene.jpg")
+        self.records = self.at("records.jsonl")
+
+    def at(self, name):
+        return os.path.join(self.w, name)
+
+    def need(self, *engines):
+        return any(e in self.engines for e in engines)
+
+    def python(self, env):
+        return self.at("venv-" + env + "/bin/python")
+
+    def call(self, *argv, **kw):
+        env = dict(os.environ, HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", TQDM_DISABLE="1", **kw.pop("env", {}))
+        say("$ " + " ".join(map(str, argv)))
+        return subprocess.run([str(x) for x in argv], env=env, **kw).returncode == 0
+
+    def must(self, *argv, **kw):
+        if not self.call(*argv, **kw):
+            sys.exit("run.py: this failed: " + " ".join(map(str, argv)))
+
+    def build(self, source, target, *flags):
+        src, out = os.path.join(ROOT, "bench", source), self.at(target)
+        if not os.path.exists(out) or os.path.getmtime(out) < os.path.getmtime(src):
+            if not self.call(os.environ.get("CC", "cc"), "-O3", src, "-o", out, *flags):
+                return None
+        return out
+
+    # ---- install
+
+    def environments(self):
+        e = [x for x in self.engines if x in ENVIRONMENTS]
+        if self.need("ort", "openvino"):
+            e.append("transformers")                         # torch writes the ONNX graph
+        return list(dict.fromkeys(e))
+
+    def install(self):
+        for e in self.environments():
+            wanted = [p.split("==")[0] if self.a.latest else p for p in ENVIRONMENTS[e]]
+            mark = self.at("venv-" + e + "/installed")
+            if os.path.exists(mark) and open(mark).read().split() == wanted:
+                continue
+            if not os.path.exists(self.python(e)):
+                self.must(sys.executable, "-m", "venv", self.at("venv-" + e))
+            self.must(self.python(e), "-m", "pip", "install", "-q", *wanted)
+            with open(mark, "w") as f:
+                f.write("\n".join(wanted) + "\n")
+
+    # ---- prepare: made once, beside a temporary name, so that an interrupted run leaves nothing half-made
+
+    def make(self, name, *argv, **kw):
+        """argv with OUT for the product's path."""
+        out = name if os.path.isabs(name) else self.at(name)
+        if os.path.exists(out):
+            return out
+        part = os.path.join(os.path.dirname(out), "part." + os.path.basename(out))
+        shutil.rmtree(part, ignore_errors=True)
+        self.must(*[part if x == "OUT" else x for x in argv], **kw)
+        if out.endswith(".xml"):                             # OpenVINO puts the weights beside it
+            os.rename(part[:-3] + "bin", out[:-3] + "bin")
+        os.rename(part, out)
+        return out
+
+    def prepare(self):
+        a = self.a
+        numpy_env = next((self.python(e) for e in ENVIRONMENTS if os.path.exists(self.python(e))), None)
+        if self.engines == ["gemm"]:
+            return
+        if not os.path.exists(os.path.join(self.ck, "config.json")):
+            if a.checkpoint or numpy_env is None:
+                sys.exit("run.py: no checkpoint in %s" % self.ck if a.checkpoint else "run.py: install an environment first (--only install)")
+            self.make(self.ck, numpy_env, os.path.join(REFERENCE, "make_checkpoint.py"), "OUT", "--size", "0.5b",
+                      *(["--tokenizer", a.tokenizer] if a.tokenizer else []))
+        peer = lambda f: os.path.join(HERE, f)               # noqa: E731
+        if self.need("ort", "openvino"):
+            self.make("vision_f32.onnx", self.python("transformers"), peer("vision_model.py"), self.ck, "OUT")
+            self.make("pictures", self.python("transformers"), peer("vision_peers.py"), "images", "OUT", "-n", "4")
+        if self.need("transformers"):
+            self.make("fast_vlm", self.python("transformers"), os.path.join(REFERENCE, "make_fast_vlm.py"), self.ck, "OUT")
+        if a.full and self.need("ort"):
+            self.make("vision_ort8.onnx", self.python("ort"), peer("vision_peers.py"), "quant-ort", self.at("vision_f32.onnx"), "OUT",
+                      self.at("pictures"), "--ops", "Conv,MatMul", "--no-dw")
+        if a.full and self.need("openvino"):
+            self.make("vision_ov8.xml", self.python("openvino"), peer("vision_peers.py"), "quant-ov", self.at("vision_f32.onnx"), "OUT",
+                      self.at("pictures"), "--transformer")
+        if self.need("genai"):
+            self.make("qwen2", self.python("genai"), peer("make_qwen2_hf.py"), self.ck, "OUT")
+            cli = self.at("venv-genai/bin/optimum-cli")
+            for name, fmt in (("qwen2-ov8", ["int8"]), ("qwen2-ov4", ["int4", "--sym", "--group-size", "32", "--ratio", "1.0"])):
+                self.make(name, cli, "export", "openvino", "-m", self.at("qwen2"), "--task", "text-generation-with-past",
+                          "--weight-format", *fmt, "OUT")
+        if self.need("llamacpp"):
+            for t in ("bf16", "f16", "q8_0", "q4_0"):
+                self.make("qwen2-%s.gguf" % t, self.python("llamacpp"), peer("make_qwen2_gguf.py"), self.ck, "OUT", "--type", t)
+
+    # ---- run
+
+    def peer(self, env, script, *argv):
+        a = self.a
+        if not os.path.exists(self.python(env)):
+            say("run.py: %s is not installed, left out (--only install --engines %s)" % (env, env))
+            return
+        self.call(self.python(env), os.path.join(HERE, script), *argv, "-t", a.threads, "-r", a.reps, "--limit", a.limit, "--json", self.records)
+
+    def ours(self):
+        a = self.a
+        if not os.path.exists(a.fastvlm):
+            say("run.py: no %s, our rows left out (make, or --fastvlm PATH)" % a.fastvlm)
+            return
+        for v, d in [p.split("/") for p in a.ours.split(",")]:
+            cmd = [a.fastvlm, "bench", self.ck, "--json", "--vision", v, "--decoder", d, "--stages",
+                   "load,preprocess,vision,projector,prefill,decode,first_token", "--reps", str(a.reps), "--threads", str(a.threads)]
+            say("$ " + " ".join(cmd))
+            for _ in range(3):
+                quietly.wait(a.limit / 3)
+                p, others, _ = quietly.others(lambda: subprocess.run(cmd, stdout=subprocess.PIPE, text=True))
+                if p.returncode != 0 or others < quietly.MAX:
+                    break
+            if p.returncode != 0:
+                say("run.py: fastvlm bench ended with %d, rows left out" % p.returncode)
+                continue
+            out = json.loads(p.stdout)
+            note = "quiet" if others < quietly.MAX else "NOT QUIET: others %.2f core" % others
+            stages = {s["name"]: s for s in out["stages"]}
+            if "vision" in stages and "projector" in stages:
+                for k in ("best_ms", "median_ms"):
+                    stages["vision"][k] += stages["projector"][k]
+            with open(self.records, "a") as f:
+                for s in stages.values():
+                    s["stage"] = s.pop("name")
+                    if s["stage"] == "first_token":
+                        s["precision"] = v if v == d else v + "+" + d
+                    s.update(engine="fastvlm", threads=a.threads, quiet=note)
+                    f.write(json.dumps(s) + "\n")
+
+    def run(self):
+        a = self.a
+        if os.path.exists(self.records):
+            os.remove(self.records)
+        roof = self.build("roofline.c", "roofline", "-march=native", "-pthread")
+        peaks = [quietly.machine(roof, a.threads)] if roof else []
+        onnx, pictures, ref = self.at("vision_f32.onnx"), self.at("pictures"), ["--ref", self.at("reference.npy")]
+        jobs = {
+            "ort": [("ort", "vision_peers.py", "time", "ort", onnx, pictures, *ref)],
+            "openvino": [("openvino", "vision_peers.py", "time", "ov-" + p, onnx, pictures, *ref) for p in ("f32", "bf16")],
+            "transformers": [("transformers", "e2e_peers.py", "hf-" + p, self.at("fast_vlm"), self.picture) for p in ("f32", "bf16")],
+            "genai": [("genai", "llm_peers.py", "ov", self.at("qwen2-ov" + b), "--precision", "int" + b, "-n", a.tokens) for b in "84"],
+            "llamacpp": [("llamacpp", "llm_peers.py", "llama", self.at("qwen2-%s.gguf" % t), "--precision", t, "-n", a.tokens)
+                         for t in ("bf16", "f16", "q8_0", "q4_0")],
+        }
+        if a.full:
+            jobs["ort"].append(("ort", "vision_peers.py", "time", "ort", self.at("vision_ort8.onnx"), pictures, *ref, "--precision", "int8"))
+            jobs["openvino"].append(("openvino", "vision_peers.py", "time", "ov-bf16", self.at("vision_ov8.xml"), pictures, *ref, "--precision", "int8"))
+        if self.need("ours"):
+            self.ours()
+        for e in self.engines:
+            for j in jobs.get(e, ()):
+                self.peer(*j)
+        if self.need("ours") and len(self.engines) > 1:
+            self.ours()
+        if roof:
+            peaks.append(quietly.machine(roof, a.threads))
+        if self.need("gemm"):
+            self.gemm()
+        if os.path.exists(self.records):
+            self.report(peaks)
+
+    # ---- tables
+
+    def report(self, peaks):
+        with open(self.records) as f:
+            rows = [json.loads(x) for x in f]
+        merged = {}
+        for r in rows:                                       # our two passes become one row
+            merged.setdefault((r["stage"], SAME.get(r.get("precision"), r.get("precision")), r["engine"], r.get("precision")), []).append(r)
+        ours, table = {}, []
+        for (stage, same, engine, precision), rs in merged.items():
+            m = dict(rs[0], best_ms=min(r.get("best_ms", 0) for r in rs), median_ms=statistics.mean(r.get("median_ms", 0) for r in rs))
+            if rs[0].get("tokens_per_second"):
+                m["tokens_per_second"] = statistics.mean(r["tokens_per_second"] for r in rs)
+            m["star"] = "*" if any("NOT" in r.get("quiet", "") for r in rs) else ""
+            if engine == "fastvlm":
+                ours[stage, same] = m
+            table.append(((stage, same), m))
+        order = ["load", "preprocess", "vision", "projector", "prefill", "decode", "first_token"]
+        table.sort(key=lambda t: (order.index(t[0][0]) if t[0][0] in order else 99, str(t[0][1]), t[1]["median_ms"]))
+        out = [("stage", "precision", "engine", "best ms", "median ms", "tokens/s", "x ours")]
+        for key, m in table:
+            o, ratio = ours.get(key), "-"
+            if o and m["engine"] != "fastvlm":
+                m["times_ours"] = m["median_ms"] / o["median_ms"]
+                ratio = "%.2f" % m["times_ours"]
+            tps = m.get("tokens_per_second")
+            out.append((m["stage"], m.get("precision") or "", m["engine"] + m["star"], "%.1f" % m["best_ms"], "%.1f" % m["median_ms"],
+                        "%.1f" % tps if tps else "", ratio))
+        cpu = next((x.split(":")[1].strip() for x in open("/proc/cpuinfo") if x.startswith("model name")), "unknown") if os.path.exists("/proc/cpuinfo") else "unknown"
+        commit = subprocess.run(["git", "-C", ROOT, "rev-parse", "--short", "HEAD"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout.strip()
+        head = ["%s, %s threads, commit %s, %s" % (cpu, self.a.threads, commit or "unknown", time.strftime("%Y-%m-%d"))]
+        head += ["machine before: %s; after: %s" % tuple(peaks)] if len(peaks) == 2 else []
+        lines = show(out)
+        print("\n".join(head + [""] + lines))
+        if any(m["star"] for _, m in table):
+            print("* no quiet repetition: other processes were using the machine")
+        base = self.a.out or self.at("results")
+        with open(base + ".json", "w") as f:
+            json.dump({"cpu": cpu, "commit": commit, "threads": self.a.threads, "peaks": peaks, "rows": [m for _, m in table], "records": rows}, f, indent=1)
+        markdown(base + ".md", head, out)
+        say("run.py: wrote %s.json and %s.md" % (base, base))
+
+    def gemm(self):
+        """oneDNN (system library) by shape, beside checkkernels --bench at one thread where that is built."""
+        shapes = os.path.join(ROOT, "bench/shapes/gemm.txt")
+        prog = self.build("gemm_peers.c", "gemm_peers", "-fopenmp", "-ldnnl")
+        if not prog:
+            say("run.py: gemm_peers.c did not build (libdnnl-dev)")
+            return
+        counts = sorted({1, self.a.threads})
+        p = subprocess.run([prog, "-t", ",".join(map(str, counts)), "-d", "f32,bf16,int8", "-m", "8192", shapes], stdout=subprocess.PIPE, text=True,
+                           env=dict(os.environ, OMP_WAIT_POLICY="active"))
+        rate, names = {}, {}
+        for x in p.stdout.splitlines():
+            f = x.split()
+            if len(f) == 9 and f[0] != "#":
+                names[f[0]] = "x".join(f[1:4])
+                rate[f[0], f[4], int(f[5])] = float(f[8])
+        mine, check = {}, os.path.join(os.path.dirname(self.a.fastvlm), "checkkernels")
+        for c in (check, os.path.join(os.path.dirname(check), "tests", "checkkernels")):
+            if os.path.exists(c):
+                q = subprocess.run([c, "--bench", "--only", "gemm"], stdout=subprocess.PIPE, text=True)
+                for x in q.stdout.splitlines():
+                    m = re.match(r"(\S+)\s+(\S+)\s+(\S+).*? ns\b.*?([\d.]+) G", x)
+                    t = m and next((t for t in ("bf16", "f32", "int8") if t in re.sub("u8|s8|q8", "int8", m.group(2)).split("_")), None)
+                    if t:
+                        k = (m.group(3), t)
+                        mine[k] = max(mine.get(k, (0, "")), (float(m.group(4)), m.group(1) + " " + m.group(2)))
+                break
+        out = [("product", "M x N x K", "type") + tuple("oneDNN, %d thr" % c for c in counts) + ("ours, 1 thr", "share", "kernel")]
+        for n in names:
+            for t in ("f32", "bf16", "int8"):
+                if (n, t, 1) in rate:
+                    o, k = mine.get((n, t), (0, "-"))
+                    out.append((n, names[n], t) + tuple("%.0f" % rate[n, t, c] for c in counts) +
+                               (("%.0f" % o, "%.0f %%" % (100 * o / rate[n, t, 1]), k) if o else ("-", "-", "-")))
+        print("\nG operations a second on the model's matrix products (best time; %s)" % p.stdout.split(";")[0].lstrip("# "))
+        print("\n".join(show(out)))
+        markdown(self.at("gemm.md"), ["G operations a second, best time"], out)
+
+
+def show(rows):
+    width = [max(len(r[i]) for r in rows) for i in range(len(rows[0]))]
+    right = [i >= 3 and i < len(rows[0]) for i in range(len(rows[0]))]
+    return ["  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, width, right)).rstrip() for row in rows]
+
+
+def markdown(path, head, rows):
+    with open(path, "w") as f:
+        f.write("\n\n".join(head) + "\n\n")
+        for i, r in enumerate(rows):
+            f.write("| " + " | ".join(r) + " |\n")
+            if i == 0:
+                f.write("|" + "---|" * len(r) + "\n")
+
+
+def main():
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument("--work", default=os.path.join(ROOT, "build/peers"), help="folder of environments and converted models (build/peers)")
+    ap.add_argument("--checkpoint", help="llava_qwen2 directory (default: WORK/fastvlm-0.5b, made if missing)")
+    ap.add_argument("--tokenizer", help="a Qwen2 tokenizer.json for the synthetic checkpoint, instead of npm's")
+    ap.add_argument("--only", default="install,prepare,run", help="phases, comma separated")
+    ap.add_argument("--engines", help="of: %s, gemm (default: %s)" % (", ".join(FULL), ",".join(DEFAULT)))
+    ap.add_argument("--full", action="store_true", help="all engines, int8 encoders too")
+    ap.add_argument("--latest", action="store_true", help="newest versions instead of the measured ones")
+    ap.add_argument("--fastvlm", default=os.path.join(ROOT, "build/release/fastvlm"), help="our program (build/release/fastvlm)")
+    ap.add_argument("--ours", default="f32/f32,bf16/bf16", help="vision/decoder precisions of our runs (f32/f32,bf16/bf16)")
+    ap.add_argument("--threads", type=int, default=2)
+    ap.add_argument("--reps", type=int, default=7)
+    ap.add_argument("--tokens", type=int, default=64, help="decoded tokens per repetition, genai and llamacpp")
+    ap.add_argument("--limit", type=float, default=240, help="seconds a job may wait for quiet repetitions")
+    ap.add_argument("--out", help="results go to OUT.json and OUT.md (WORK/results)")
+    a = ap.parse_args()
+    p = Peers(a)
+    for phase in a.only.split(","):
+        if phase not in ("install", "prepare", "run"):
+            ap.error("unknown phase '%s'; phases: install, prepare, run" % phase)
+    for phase in ("install", "prepare", "run"):
+        if phase in a.only.split(","):
+            getattr(p, phase)()
+
+
+if __name__ == "__main__":
+    main()
