@@ -25,7 +25,8 @@ static inline __m256i bcast(const int16_t *pair)
 
 static inline __m256i two_rows(const uint8_t *a, const uint8_t *b)
 {
-    __m128i x = _mm_loadu_si128((const __m128i *)(const void *)a), y = _mm_loadu_si128((const __m128i *)(const void *)b);
+    __m128i x = _mm_loadu_si128((const __m128i *)(const void *)a);
+    __m128i y = _mm_loadu_si128((const __m128i *)(const void *)b);
     return _mm256_inserti128_si256(_mm256_castsi128_si256(x), y, 1);
 }
 

@@ -30,7 +30,8 @@ static inline __m512i finish(__m512i d0, __m512i d1, __m512i d2)
 /* One output of 4 rows: in each lane r g b -. */
 static inline __m512i one_output(const uint8_t *src, size_t ld, const int8_t *w, size_t n_groups)
 {
-    const __m512i by_channel = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 3, 6, 9, 1, 4, 7, 10, 2, 5, 8, 11, -1, -1, -1, -1));
+    const __m128i order = _mm_setr_epi8(0, 3, 6, 9, 1, 4, 7, 10, 2, 5, 8, 11, -1, -1, -1, -1);
+    const __m512i by_channel = _mm512_broadcast_i32x4(order);
     __m512i d0 = _mm512_setzero_si512(), d1 = d0, d2 = d0;
 
     for (size_t g = 0; g < n_groups; g++, src += 12, w += 16) {
@@ -54,7 +55,8 @@ static inline void store12(uint8_t *dst, __m128i v)
 static void four_rows(uint8_t *dst, size_t dst_ld, const uint8_t *src, size_t src_ld, size_t n,
                       const fv_resize_taps *taps)
 {
-    const __m512i drop_fourth = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1));
+    const __m128i kept = _mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1);
+    const __m512i drop_fourth = _mm512_broadcast_i32x4(kept);
 
     for (size_t o = 0; o < n; o += OUTPUTS, dst += OUTPUTS * 3) {
         __m512i y[OUTPUTS];
