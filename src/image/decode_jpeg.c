@@ -52,7 +52,7 @@ static _Noreturn void fail_damaged(j_common_ptr common)
     char what[JMSG_LENGTH_MAX];
 
     common->err->format_message(common, what);
-    stop(job, fv_fail(job->err, FV_ERR_FORMAT, offset_of(job), "%s: damaged JPEG: %s (byte %zu of %zu)",
+    stop(job, fv_fail(job->err, FV_ERR_FORMAT, offset_of(job), "%s: damaged JPEG: %s (byte %zu of %zu)" FV_TAKE_ANOTHER,
                       job->file->name, what, offset_of(job), job->file->size));
 }
 
@@ -75,7 +75,7 @@ static void on_message(j_common_ptr common, int level)
     switch (common->err->msg_code) {
     case JWRN_JPEG_EOF:
         stop(job, fv_fail(job->err, FV_ERR_FORMAT, job->file->size,
-                          "%s: JPEG ends early: %zu bytes hold %u of %u rows; the file is cut off", job->file->name,
+                          "%s: JPEG ends early: %zu bytes hold %u of %u rows" FV_CUT_OFF, job->file->name,
                           job->file->size, job->jpeg.output_scanline, job->jpeg.image_height));
     case JWRN_HIT_MARKER:
     case JWRN_HUFF_BAD_CODE:

@@ -28,7 +28,7 @@ static void on_error(png_structp png, png_const_charp what)
     png_job *job = png_get_error_ptr(png);
 
     if (job->status == FV_OK)
-        job->status = fv_fail(job->err, FV_ERR_FORMAT, job->at, "%s: damaged PNG: %s (byte %zu of %zu)",
+        job->status = fv_fail(job->err, FV_ERR_FORMAT, job->at, "%s: damaged PNG: %s (byte %zu of %zu)" FV_TAKE_ANOTHER,
                               job->file->name, what, job->at, job->file->size);
     png_longjmp(png, 1);
 }
@@ -45,7 +45,7 @@ static void on_read(png_structp png, png_bytep out, size_t n_bytes)
 
     if (job->file->size - job->at < n_bytes) {
         job->status = fv_fail(job->err, FV_ERR_FORMAT, job->file->size,
-                              "%s: PNG ends early, at byte %zu; the file is cut off", job->file->name,
+                              "%s: PNG ends early, at byte %zu" FV_CUT_OFF, job->file->name,
                               job->file->size);
         png_error(png, "end of file");
     }
@@ -127,10 +127,11 @@ fv_status fv_decode_png(fv_image *image, int *orientation, const fv_picture_file
 {
     /* Sizes are checked here, where the message can name them, before libpng sees them. */
     if (file->size < IHDR_END)
-        return fv_fail(err, FV_ERR_FORMAT, file->size, "%s: PNG ends early, at byte %zu; the file is cut off",
-                       file->name, file->size);
+        return fv_fail(err, FV_ERR_FORMAT, file->size, "%s: PNG ends early, at byte %zu" FV_CUT_OFF, file->name,
+                       file->size);
     if (memcmp(file->data + 8, "\0\0\0\x0dIHDR", 8) != 0)
-        return fv_fail(err, FV_ERR_FORMAT, 8, "%s: damaged PNG: it does not begin with an IHDR chunk", file->name);
+        return fv_fail(err, FV_ERR_FORMAT, 8, "%s: damaged PNG: it does not begin with an IHDR chunk" FV_TAKE_ANOTHER,
+                       file->name);
     FV_TRY(fv_image_allocate(image, file, be32(file->data + 16), be32(file->data + 20), err));
 
     png_job job = { .file = file, .image = image, .orientation = orientation, .err = err };
@@ -143,7 +144,8 @@ fv_status fv_decode_png(fv_image *image, int *orientation, const fv_picture_file
     if (job.no_memory)
         return fv_fail(err, FV_ERR_MEMORY, 0, "out of memory: decoding %s", file->name);
     if (!created)
-        return fv_fail(err, FV_ERR_UNSUPPORTED, 0, "%s: libpng at run time does not fit the one built with", file->name);
+        return fv_fail(err, FV_ERR_UNSUPPORTED, 0, "%s: libpng at run time does not fit the one built with",
+                       file->name);
     return job.status;
 }
 #endif

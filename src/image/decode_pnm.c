@@ -82,9 +82,13 @@ fv_status fv_decode_pnm(fv_image *image, int *orientation, const fv_picture_file
     FV_TRY(fv_image_allocate(image, file, h.width, h.height, err));
     size_t row = (size_t)h.width * h.n_channels * (h.maxval > 255 ? 2 : 1);
     if (file->size - h.at < row * h.height)
-        return fv_fail(err, FV_ERR_FORMAT, file->size, "%s: PNM ends early: %zu of %zu bytes of pixels are there; "
-                       "the file is cut off", file->name, file->size - h.at, row * (size_t)h.height);
+        return fv_fail(err, FV_ERR_FORMAT, file->size, "%s: PNM ends early: %zu of %zu bytes of pixels are there"
+                       FV_CUT_OFF, file->name, file->size - h.at, row * (size_t)h.height);
 
+    if (h.maxval == 255 && h.n_channels == 3) {
+        memcpy(image->rgb, file->data + h.at, row * (size_t)h.height);
+        return FV_OK;
+    }
     size_t n_table = h.maxval > 255 ? 65536 : 256;
     uint8_t *to_u8 = fv_alloc(n_table, 1);
     if (!to_u8)

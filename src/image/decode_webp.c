@@ -90,7 +90,7 @@ static fv_status read_layout(webp_layout *l, const fv_picture_file *file, fv_err
 
     if (end > file->size)
         return fv_fail(err, FV_ERR_FORMAT, file->size, "%s: WebP ends early: its header says %zu bytes, the file has "
-                       "%zu; the file is cut off", file->name, end, file->size);
+                       "%zu" FV_CUT_OFF, file->name, end, file->size);
     while (at < end) {
         webp_chunk chunk;
         FV_TRY(next_chunk(&chunk, &at, end, file, err));
@@ -119,11 +119,13 @@ static fv_status fail_vp8(const fv_picture_file *file, VP8StatusCode code, size_
         return fv_fail(err, FV_ERR_MEMORY, 0, "out of memory: decoding %s", file->name);
     case VP8_STATUS_NOT_ENOUGH_DATA:
     case VP8_STATUS_SUSPENDED:
-        return fv_fail(err, FV_ERR_FORMAT, at, "%s: damaged WebP: the bits of the picture end early", file->name);
+        return fv_fail(err, FV_ERR_FORMAT, at, "%s: damaged WebP: the bits of the picture end early" FV_TAKE_ANOTHER,
+                       file->name);
     case VP8_STATUS_UNSUPPORTED_FEATURE:
         return fv_fail(err, FV_ERR_UNSUPPORTED, at, "%s: WebP of a kind that libwebp does not decode", file->name);
     default:
-        return fv_fail(err, FV_ERR_FORMAT, at, "%s: damaged WebP: the bits of the picture are not VP8", file->name);
+        return fv_fail(err, FV_ERR_FORMAT, at, "%s: damaged WebP: the bits of the picture are not VP8" FV_TAKE_ANOTHER,
+                       file->name);
     }
 }
 
@@ -135,7 +137,8 @@ fv_status fv_decode_webp(fv_image *image, int *orientation, const fv_picture_fil
     FV_TRY(read_layout(&l, file, err));
     size_t at = (size_t)(l.frame - file->data);
     if (!WebPInitDecoderConfig(&config))
-        return fv_fail(err, FV_ERR_UNSUPPORTED, 0, "%s: libwebp at run time does not fit the one built with", file->name);
+        return fv_fail(err, FV_ERR_UNSUPPORTED, 0, "%s: libwebp at run time does not fit the one built with",
+                       file->name);
     VP8StatusCode code = WebPGetFeatures(l.frame, l.frame_size, &config.input);
     if (code != VP8_STATUS_OK)
         return fail_vp8(file, code, at, err);

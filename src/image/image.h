@@ -33,6 +33,10 @@ typedef struct fv_picture_file {
     uint64_t       max_pixels;
 } fv_picture_file;
 
+/* Ends of messages that say what to do. */
+#define FV_CUT_OFF "; the file is cut off: copy or download it again"
+#define FV_TAKE_ANOTHER "; save it anew or take another copy"
+
 /* Decodes into *image, which is zero, and sets *orientation when the file has one (1..8).
  * On failure the caller releases what image->rgb holds. */
 typedef fv_status fv_decode_fn(fv_image *image, int *orientation, const fv_picture_file *file, fv_error *err);
@@ -42,6 +46,11 @@ fv_decode_fn fv_decode_jpeg, fv_decode_png, fv_decode_webp, fv_decode_pnm;
 /* Checks the size against the limits, then sets width, height and allocates rgb. */
 fv_status fv_image_allocate(fv_image *image, const fv_picture_file *file, uint64_t width, uint64_t height,
                             fv_error *err);
+
+/* Pixels [height, width, 3] of an fv_image and one byte more, so that a pixel can be read as four
+ * bytes; NULL when memory is out. */
+uint8_t *fv_pixels_alloc(size_t width, size_t height) FV_MUST_CHECK;
+void     fv_pixels_free(uint8_t *rgb, size_t width, size_t height);
 
 /* Orientation 1..8 of a TIFF structure as EXIF has it, with or without "Exif\0\0" before it;
  * 0 when it names none. False when memory was out. */

@@ -1,0 +1,28 @@
+/* Any bytes as a picture: decoded within a small limit, then fitted each way to 64 x 64. */
+#include <stdlib.h>
+
+#include "image/image.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_bytes);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_bytes)
+{
+    static uint8_t square[64 * 64 * 3];
+    static float pixels[64 * 64 * 3];
+    const fv_image_options options = { .max_pixels = 1 << 18 };
+    fv_image *image;
+    fv_error err;
+    fv_kernels kernels;
+
+    if (fv_image_read(&image, data, n_bytes, &options, &err) != FV_OK) {
+        if (image || err.status == FV_OK || !err.message[0])
+            abort();
+        return 0;
+    }
+    fv_kernels_init(&kernels, fv_cpu_detect());
+    for (fv_fit fit = FV_FIT_PAD; fit <= FV_FIT_STRETCH; fit++)
+        if (fv_preprocess(pixels, square, image, fit, 64, NULL, &kernels, &err) != FV_OK)
+            abort();
+    fv_image_free(image);
+    return 0;
+}
