@@ -2,7 +2,7 @@
 #
 #     tests/unit  tests/golden  tests/api   test_*.c -> program and ctest case of that name
 #     tests/support/*.c                     helpers linked into all of them
-#     tests/kernels/*.c                     one program, run at every instruction level
+#     tests/kernels/*.c                     one program, run once for every instruction level
 #     tests/cli/test_*.sh                   scripts; FASTVLM names the program
 #     examples/*.c                          built against include/ alone
 #     fuzz/fuzz_<name>.c                    replays fuzz/corpus/<name>/*
@@ -12,21 +12,28 @@ set(root ${CMAKE_CURRENT_SOURCE_DIR})
 # ---- kernels at every level ------------------------------------------------------
 
 file(GLOB check_sources CONFIGURE_DEPENDS ${root}/tests/kernels/*.c)
-if(check_sources AND FASTVLM_TESTS)
+if(check_sources)
     add_executable(checkkernels ${check_sources})
+    if(NOT FASTVLM_TESTS)
+        set_target_properties(checkkernels PROPERTIES EXCLUDE_FROM_ALL ON) # for --bench
+    endif()
     target_include_directories(checkkernels PRIVATE ${root}/src ${root}/tests)
+    target_compile_definitions(checkkernels PRIVATE FV_SOURCE_DIR="${root}")
     target_link_libraries(checkkernels PRIVATE fastvlm_static)
     if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
-        set(levels ref avx2 avxvnni avx512 avx512vnni avx512bf16)
+        set(levels avx2 avxvnni avx512 avx512vnni avx512bf16)
     elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64|ARM64)$")
-        set(levels ref neon dotprod fp16 bf16 i8mm)
+        set(levels neon dotprod fp16 bf16 i8mm)
     else()
-        set(levels ref)
+        set(levels "")
+    endif()
+    if(NOT FASTVLM_TESTS)
+        set(levels "")
     endif()
     foreach(level IN LISTS levels)
-        add_test(NAME kernels.${level} COMMAND checkkernels)
-        set_tests_properties(kernels.${level} PROPERTIES
-            ENVIRONMENT FV_CPU=${level} LABELS kernels SKIP_RETURN_CODE 77 TIMEOUT 1200)
+        add_test(NAME kernels.${level} COMMAND checkkernels --level ${level})
+        set_tests_properties(kernels.${level} PROPERTIES LABELS kernels TIMEOUT 1200
+            SKIP_REGULAR_EXPRESSION "  ${level} +skipped: this machine")
     endforeach()
 endif()
 if(FASTVLM_KERNELS_ONLY)
@@ -40,7 +47,7 @@ if(support_sources)
     add_library(test_support OBJECT ${support_sources})
     target_include_directories(test_support PRIVATE ${root}/src ${root}/tests ${root}/include)
     target_compile_definitions(test_support PRIVATE FV_SOURCE_DIR="${root}")
-    target_link_libraries(test_support PRIVATE PkgConfig::CMOCKA PkgConfig::DEPS)
+    target_link_libraries(test_support PRIVATE PkgConfig::CMOCKA PkgConfig::FASTVLM_DEPS)
 endif()
 
 foreach(room unit golden api)
@@ -58,7 +65,11 @@ foreach(room unit golden api)
         target_compile_definitions(${name} PRIVATE FV_SOURCE_DIR="${root}")
         target_link_libraries(${name} PRIVATE fastvlm_static PkgConfig::CMOCKA)
         add_test(NAME ${room}.${name} COMMAND ${name} WORKING_DIRECTORY ${root})
-        set_tests_properties(${room}.${name} PROPERTIES LABELS ${room} TIMEOUT 1200)
+        set(labels ${room})
+        if(name MATCHES "pool|thread|concurrent")
+            list(APPEND labels threads) # also run under the thread sanitizer
+        endif()
+        set_tests_properties(${room}.${name} PROPERTIES LABELS "${labels}" TIMEOUT 1200)
     endforeach()
 endforeach()
 
@@ -76,13 +87,22 @@ endif()
 
 # ---- examples --------------------------------------------------------------------
 
-if(FASTVLM_TESTS)
+file(GLOB engine_sources CONFIGURE_DEPENDS ${root}/src/engine/*.c)
+if(FASTVLM_TESTS AND engine_sources)
+    set(tiny ${root}/tests/golden/tiny)
     file(GLOB example_sources CONFIGURE_DEPENDS ${root}/examples/*.c)
     foreach(source IN LISTS example_sources)
         get_filename_component(name ${source} NAME_WE)
         add_executable(example_${name} ${source})
         target_link_libraries(example_${name} PRIVATE fastvlm_shared)
+        add_test(NAME examples.${name} COMMAND example_${name} ${tiny}/checkpoint ${tiny}/image.png "What do you see?")
+        set_tests_properties(examples.${name} PROPERTIES LABELS api TIMEOUT 600)
     endforeach()
+    # An installed copy, used from outside; sanitizers and emulators would get in the way.
+    if(NOT FASTVLM_SANITIZE AND NOT CMAKE_CROSSCOMPILING)
+        add_test(NAME install.examples COMMAND bash ${root}/tests/install/test_install.sh ${CMAKE_CURRENT_BINARY_DIR})
+        set_tests_properties(install.examples PROPERTIES LABELS install TIMEOUT 600)
+    endif()
 endif()
 
 # ---- fuzzing ---------------------------------------------------------------------

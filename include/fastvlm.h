@@ -67,7 +67,7 @@ FV_API const char *fv_status_name(fv_status status); /* "format", never NULL */
 /* ---------------------------------------------------------------- settings */
 
 typedef enum fv_precision {
-    FV_PRECISION_AUTO = 0, /* bf16 where the processor multiplies bf16, otherwise f32 */
+    FV_PRECISION_AUTO = 0, /* as stored where the processor multiplies that quickly, otherwise f32 */
     FV_PRECISION_F32,
     FV_PRECISION_BF16,
     FV_PRECISION_F16
@@ -93,6 +93,19 @@ typedef struct fv_settings {
 } fv_settings;
 
 FV_API void fv_settings_default(fv_settings *settings);
+
+/* ---------------------------------------------------------------- this machine */
+
+typedef struct fv_system {
+    const char *cpu_best;   /* highest level of kernels the processor has: "avx512bf16", "neon", "ref" */
+    const char *cpu_level;  /* the one in use: lower when the environment's FV_CPU says so */
+    bool cpu_unknown;       /* FV_CPU names no level */
+    bool fast_bf16;         /* the level in use multiplies bf16 faster than f32 */
+    int  n_cores;           /* physical cores this process may use */
+} fv_system;
+
+/* Strings are static. */
+FV_API void fv_system_info(fv_system *out);
 
 /* ---------------------------------------------------------------- engine */
 
@@ -232,7 +245,8 @@ typedef struct fv_piece {
 
 /* Runs the prompt when the turn has just been written, then chooses one token. After done,
  * the next fv_session_add_* starts the next user turn; the KV cache is kept. When the prompt
- * does not fit the context: FV_ERR_LIMIT, and the session is as before the turn. */
+ * does not fit the context: FV_ERR_LIMIT. After any failure to run a prompt the session is as
+ * it was before the turn, the turn's pictures and text dropped. */
 FV_API fv_status fv_session_next(fv_session *session, fv_piece *out, fv_error *err);
 
 /* Forgets the conversation; settings and memory stay. */
@@ -243,8 +257,8 @@ typedef struct fv_stats {
     double preprocess_ms; /* fit, resize, scale */
     double vision_ms, projector_ms, prefill_ms, decode_ms;
     double first_token_ms;/* from the first add_* of the turn to the first chosen token */
-    int    prompt_tokens; /* rows of the prompt, image tokens included, since the session began */
-    int    image_tokens;
+    int    prompt_tokens; /* rows of the last turn's prompt, image tokens included */
+    int    image_tokens;  /* of them */
     int    new_tokens;    /* of the last answer */
     int    context_used;  /* rows in the KV cache */
 } fv_stats;

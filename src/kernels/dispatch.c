@@ -5,9 +5,15 @@
 
 typedef void init_fn(fv_kernels *k);
 
-init_fn fv_gemm_init_ref, fv_dwconv_init_ref, fv_attn_init_ref, fv_rows_init_ref;
+init_fn fv_gemm_init_ref, fv_dwconv_init_ref, fv_attn_init_ref, fv_rows_init_ref, fv_resize_init_ref;
 #if defined(__x86_64__)
-init_fn fv_gemm_init_avx512, fv_gemm_init_avx512bf16;
+init_fn fv_dwconv_init_avx2, fv_attn_init_avx2, fv_rows_init_avx2;
+init_fn fv_gemm_init_avx512, fv_dwconv_init_avx512, fv_attn_init_avx512, fv_rows_init_avx512;
+init_fn fv_gemm_init_avx512bf16;
+#endif
+#if defined(__aarch64__)
+init_fn fv_gemm_init_neon, fv_dwconv_init_neon, fv_attn_init_neon, fv_rows_init_neon, fv_resize_init_neon;
+init_fn fv_gemm_init_bf16, fv_rows_init_bf16;
 #endif
 
 void fv_kernels_init(fv_kernels *k, unsigned cpu)
@@ -17,13 +23,35 @@ void fv_kernels_init(fv_kernels *k, unsigned cpu)
     fv_dwconv_init_ref(k);
     fv_attn_init_ref(k);
     fv_rows_init_ref(k);
-    (void)cpu;
+    fv_resize_init_ref(k);
 #if defined(__x86_64__)
+    if (cpu & FV_CPU_AVX2) {
+        fv_dwconv_init_avx2(k);
+        fv_attn_init_avx2(k);
+        fv_rows_init_avx2(k);
+    }
     if (cpu & FV_CPU_AVX512) {
         fv_gemm_init_avx512(k);
+        fv_dwconv_init_avx512(k);
+        fv_attn_init_avx512(k);
+        fv_rows_init_avx512(k);
     }
     if (cpu & FV_CPU_AVX512BF16) {
         fv_gemm_init_avx512bf16(k);
     }
 #endif
+#if defined(__aarch64__)
+    if (cpu & FV_CPU_NEON) {
+        fv_gemm_init_neon(k);
+        fv_dwconv_init_neon(k);
+        fv_attn_init_neon(k);
+        fv_rows_init_neon(k);
+        fv_resize_init_neon(k);
+    }
+    if (cpu & FV_CPU_BF16) {
+        fv_gemm_init_bf16(k);
+        fv_rows_init_bf16(k);
+    }
+#endif
+    (void)cpu;
 }

@@ -164,6 +164,30 @@ typedef void fv_scale_gelu_fn(float *y, size_t ldy, const float *x, size_t ldx, 
 /* largest value, lowest index of it; NaN counts as smaller than everything; n > 0 */
 typedef size_t fv_argmax_fn(const float *x, size_t n);
 
+/* ---- 8-bit resampling --------------------------------------------------------------- */
+
+/* The weights of one direction: output o takes n_taps inputs from first[o] on,
+ *
+ *     y = clip8((2^21 + sum_i x[first[o] + i] w[o, i]) >> 22)       in wrapping int32
+ *
+ * with first[o] + n_taps <= n_in, first never falling, |w| < 2^23. Weights come in three forms
+ * with the same value, in groups of 4 taps; n_groups = ceil(n_taps / 4), taps past n_taps are 0. */
+typedef struct fv_resize_taps {
+    size_t n_in, n_out, n_taps, n_groups;
+    const int32_t *first;   /* [n_out] */
+    const int32_t *w;       /* [n_out, n_groups, 4] */
+    const int16_t *w16;     /* [n_out, n_groups, 2, 4]: w = w16[1] * 2^15 + w16[0], w16[0] >= 0 */
+    const int8_t  *w8;      /* [n_out, n_groups, 4, 4]: w = w8[2] * 2^16 + w8[1] * 2^8 + w8[0]; w8[3] = 0 */
+} fv_resize_taps;
+
+/* Along rows of RGB: src [m, n_in, 3] to dst [m, n_out, 3], rows src_ld and dst_ld bytes apart.
+ * Exact. Reads only inside the rows. */
+typedef void fv_resize_h_fn(uint8_t *dst, size_t dst_ld, const uint8_t *src, size_t src_ld, size_t m,
+                            const fv_resize_taps *taps);
+
+/* Across rows: dst [n] is output o of taps; rows[i] is the input row first[o] + i, i < n_taps. Exact. */
+typedef void fv_resize_v_fn(uint8_t *dst, const uint8_t *const *rows, size_t n, const fv_resize_taps *taps, size_t o);
+
 /* ---- the table ---------------------------------------------------------------------- */
 
 typedef struct fv_kernels {
@@ -181,6 +205,8 @@ typedef struct fv_kernels {
     fv_colsum_fn *colsum;
     fv_scale_gelu_fn *scale_gelu;
     fv_argmax_fn *argmax;
+    fv_resize_h_fn *resize_h;
+    fv_resize_v_fn *resize_v;
 } fv_kernels;
 
 /* Fills every slot for a processor with these FV_CPU_* flags (base/base.h). Pure. */

@@ -1,0 +1,51 @@
+# The few verbs. Each sets up what it lacks; CMake does the work (see CMakePresets.json).
+
+SHELL  := /bin/bash
+PREFIX ?= /usr/local
+BUILD  := cmake --build --preset
+quiet  := >/dev/null
+
+.PHONY: all demo test test-full test-arm bench bench-peers check fuzz install clean help
+
+all: ## build the program and the libraries: build/release
+	@tools/setup.sh build
+	@cmake --preset release $(quiet)
+	@$(BUILD) release
+	@if [ -x build/release/fastvlm ]; then echo "built: build/release/fastvlm"; fi
+
+demo: all ## answer a question about a picture
+	@tools/demo.sh
+
+test: ## every test that needs no weights and no network, also under sanitizers and for Arm
+	@tools/setup.sh build check arm
+	@tools/test.sh
+
+test-full: all ## the full-size 0.5B model against values recorded from the reference
+	@tools/test-full.sh
+
+test-arm: ## the whole program for 64-bit Arm, under qemu
+	@tools/setup.sh build arm
+	@tools/test.sh whole-arm
+
+bench: all ## time every stage on this machine
+	@tools/bench.sh
+
+bench-peers: all ## the same for other engines, in throw-away environments
+	@tools/bench-peers.sh
+
+check: ## warnings as errors (gcc, clang), include direction, header, exported names, sanitizers
+	@tools/setup.sh build check arm
+	@tools/check/check.sh
+
+fuzz: ## run every fuzzer for FUZZ_SECONDS (60)
+	@tools/setup.sh build check
+	@tools/fuzz.sh
+
+install: all ## into PREFIX (/usr/local)
+	@cmake --install build/release --prefix $(PREFIX)
+
+clean: ## remove build/
+	@rm -rf build
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20

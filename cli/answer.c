@@ -1,0 +1,118 @@
+/* Taking an answer from a session. See answer.h. */
+#include "answer.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+int check_answer_options(const char *verb, answer_options *a)
+{
+    if (a->greedy && a->temperature > 0)
+        return usage_error(verb, "--greedy and --temperature %g contradict each other", (double)a->temperature);
+    if (a->temperature == 0 && (a->top_k > 0 || a->top_p < 1 || a->min_p > 0))
+        return usage_error(verb, "--top-k, --top-p and --min-p need --temperature above 0");
+    return -1;
+}
+
+void session_options(fv_session_options *o, const answer_options *a, progress_line *progress)
+{
+    fv_session_options_default(o);
+    o->temperature = a->temperature;
+    o->top_k = a->top_k;
+    o->top_p = a->top_p;
+    o->min_p = a->min_p;
+    o->repetition_penalty = a->repetition_penalty;
+    o->seed = a->seed;
+    o->max_new_tokens = a->max_new_tokens;
+    o->max_context = a->max_context;
+    o->fit = (fv_fit)a->fit;
+    o->system = a->system;
+    o->stop = a->stop.item;
+    o->n_stop = a->stop.n;
+    o->ignore_eos = a->ignore_eos;
+    o->progress = show_progress;
+    o->progress_user = progress;
+}
+
+int add_picture(fv_session *session, const char *path, const answer_options *a, progress_line *progress)
+{
+    fv_image_options options = { .ignore_exif = a->no_exif, .max_pixels = (uint64_t)a->max_megapixels * 1000000 };
+    fv_image *image = NULL;
+    fv_error err;
+    fv_status status = fv_image_open(&image, path, &options, &err);
+    if (status == FV_OK)
+        status = fv_session_add_image(session, image, &err);
+    clear_progress(progress);
+    fv_image_free(image);
+    return status == FV_OK ? -1 : report(&err);
+}
+
+static bool keep(answer_text *a, const fv_piece *piece)
+{
+    if (a->n_bytes + piece->n_bytes + 1 > a->capacity) {
+        size_t capacity = (a->n_bytes + piece->n_bytes + 1) * 2;
+        char *text = realloc(a->text, capacity);
+        if (!text)
+            return false;
+        a->text = text;
+        a->capacity = capacity;
+    }
+    if (a->n_ids == a->ids_capacity) {
+        size_t capacity = a->ids_capacity ? a->ids_capacity * 2 : 256;
+        int32_t *ids = realloc(a->ids, capacity * sizeof *ids);
+        if (!ids)
+            return false;
+        a->ids = ids;
+        a->ids_capacity = capacity;
+    }
+    memcpy(a->text + a->n_bytes, piece->text, piece->n_bytes);
+    a->n_bytes += piece->n_bytes;
+    a->text[a->n_bytes] = 0;
+    if (piece->id >= 0)
+        a->ids[a->n_ids++] = piece->id;
+    return true;
+}
+
+int take_answer(fv_session *session, answer_text *out, bool stream, progress_line *progress)
+{
+    fv_error err;
+    fv_piece piece = { 0 };
+    *out = (answer_text){ 0 };
+    while (!piece.done) {
+        fv_status status = fv_session_next(session, &piece, &err);
+        clear_progress(progress);
+        if (status != FV_OK)
+            return report(&err);
+        if (!keep(out, &piece)) {
+            fprintf(stderr, "fastvlm: out of memory\n");
+            return EXIT_FAILED;
+        }
+        if (stream && piece.n_bytes && !write_out(piece.text, piece.n_bytes)) {
+            fprintf(stderr, "fastvlm: cannot write the answer: standard output is closed or full\n");
+            return EXIT_FAILED;
+        }
+    }
+    out->finish = piece.finish;
+    return -1;
+}
+
+void answer_free(answer_text *a)
+{
+    free(a->text);
+    free(a->ids);
+    *a = (answer_text){ 0 };
+}
+
+static double rate(double n, double ms) { return ms > 0 ? n / ms * 1e3 : 0; }
+
+void print_profile(const fv_engine *engine, const fv_stats *s)
+{
+    fprintf(stderr,
+            "load %.0f ms · decode image %.1f ms · preprocess %.1f ms · vision %.0f ms · projector %.1f ms\n"
+            "prefill %.0f ms (%d rows, %.0f tok/s) · first token after %.0f ms",
+            fv_engine_load_ms(engine), s->image_ms, s->preprocess_ms, s->vision_ms, s->projector_ms, s->prefill_ms,
+            s->prompt_tokens, rate(s->prompt_tokens, s->prefill_ms), s->first_token_ms);
+    if (s->new_tokens > 1)
+        fprintf(stderr, " · %d tokens, %.1f tok/s", s->new_tokens, rate(s->new_tokens - 1, s->decode_ms));
+    fprintf(stderr, " · peak memory %.0f MB\n", (double)peak_rss_bytes() / 1e6);
+}

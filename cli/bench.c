@@ -1,0 +1,281 @@
+/* fastvlm bench: every stage timed separately, several repetitions, median and best. */
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/utsname.h>
+
+#include "cli.h"
+
+enum { MAX_REPS = 1000, N_STAGES = 7 };
+
+static const char *const stage_names[N_STAGES] = { "load",    "preprocess", "vision",     "projector",
+                                                   "prefill", "decode",     "first_token" };
+enum { LOAD, PREPROCESS, VISION, PROJECTOR, PREFILL, DECODE, FIRST_TOKEN };
+
+typedef struct bench {
+    model_options model;
+    const char *image, *stages;
+    int reps, tokens, form;
+    bool wanted[N_STAGES];
+    double ms[N_STAGES][MAX_REPS];  /* decode: of one token */
+    size_t n[N_STAGES];
+    int prompt_tokens;
+} bench;
+
+static int parse_stages(bench *b)
+{
+    char text[256];
+    if (!b->stages) {
+        for (size_t i = 0; i < N_STAGES; i++)
+            b->wanted[i] = true;
+        return -1;
+    }
+    snprintf(text, sizeof text, "%s", b->stages);
+    for (char *save = NULL, *word = strtok_r(text, ",", &save); word; word = strtok_r(NULL, ",", &save)) {
+        size_t i = 0;
+        while (i < N_STAGES && strcmp(word, stage_names[i]))
+            i++;
+        if (i == N_STAGES)
+            return usage_error("bench", "--stages: unknown stage \"%s\"; expected load, preprocess, vision, projector, "
+                                        "prefill, decode, first_token", word);
+        b->wanted[i] = true;
+    }
+    return -1;
+}
+
+static int parse(int argc, char **argv, bench *b)
+{
+    static const usage use = {
+        "bench [OPTIONS] MODEL",
+        "Times the stages of a model on this machine: a picture (drawn, or --image), the prompt \"Describe\n"
+        "the image.\", then --tokens tokens with the end token ignored. The first repetition warms up and\n"
+        "does not count.",
+        "  fastvlm bench FastVLM-0.5B --vision bf16 --reps 5",
+    };
+    bool json = false;
+    const option_spec options[] = {
+        MODEL_OPTIONS(b->model),
+        { 'i', "image", OPTION_TEXT, &b->image, "FILE", "a picture instead of the drawn one", 0, 0 },
+        { 'r', "reps", OPTION_INT, &b->reps, "N", "repetitions that count (default 5)", 1, MAX_REPS },
+        { 'n', "tokens", OPTION_INT, &b->tokens, "N", "tokens to decode in a repetition (default 32)", 2, 100000 },
+        { 0, "stages", OPTION_TEXT, &b->stages, "LIST", "only these, separated by commas", 0, 0 },
+        { 'f', "format", OPTION_CHOICE, &b->form, "text|json|csv", "of the figures on stdout", 0, 0 },
+        { 0, "json", OPTION_FLAG, &json, NULL, "the same as --format json", 0, 0 },
+    };
+    text_list words, images = { 0 };
+    const char *prompt = NULL;
+    int code = parse_options(argc, argv, &use, options, sizeof options / sizeof *options, &words);
+    if (code < 0)
+        code = sort_words("bench", &words, &b->model.model, &images, &prompt);
+    if (code >= 0)
+        return code;
+    if (json)
+        b->form = 1;
+    if (images.n && !b->image)
+        b->image = images.item[0];
+    if (!b->model.model || prompt)
+        return usage_error("bench", "expected one model%s%s", prompt ? ", found " : "", prompt ? prompt : "");
+    return parse_stages(b);
+}
+
+/* 1600 x 1200: gradients, rings and noise, so that no stage sees constant input. */
+static fv_status draw_image(fv_image **out, fv_error *err)
+{
+    enum { W = 1600, H = 1200 };
+    uint8_t *rgb = malloc((size_t)W * H * 3);
+    uint32_t noise = 1;
+    if (!rgb) {
+        *err = (fv_error){ .status = FV_ERR_MEMORY, .message = "out of memory" };
+        return FV_ERR_MEMORY;
+    }
+    for (int y = 0; y < H; y++) {
+        for (int x = 0; x < W; x++) {
+            uint8_t *p = rgb + ((size_t)y * W + (size_t)x) * 3;
+            int dx = x - W / 3, dy = y - H / 2;
+            noise = noise * 1664525u + 1013904223u;
+            p[0] = (uint8_t)(x * 255 / W);
+            p[1] = (uint8_t)(y * 255 / H);
+            p[2] = (uint8_t)(((dx * dx + dy * dy) >> 9 & 127) + (noise >> 26));
+        }
+    }
+    fv_status status = fv_image_from_rgb(out, rgb, W, H, W * 3, err);
+    free(rgb);
+    return status;
+}
+
+static void add(bench *b, int stage, double ms, int rep)
+{
+    if (rep >= 0 && b->wanted[stage] && b->n[stage] < MAX_REPS)
+        b->ms[stage][b->n[stage]++] = ms;
+}
+
+/* rep -1 warms up. */
+static fv_status repeat(bench *b, fv_engine *engine, const fv_image *image, int rep, progress_line *line, fv_error *err)
+{
+    fv_session_options o;
+    fv_session *session = NULL;
+    fv_piece piece = { 0 };
+    fv_stats s;
+    bool decode = b->wanted[DECODE], prefill = decode || b->wanted[PREFILL] || b->wanted[FIRST_TOKEN];
+    fv_session_options_default(&o);
+    o.ignore_eos = true;
+    o.max_new_tokens = decode ? b->tokens : 1;
+    o.progress = show_progress;
+    o.progress_user = line;
+    fv_status status = fv_session_new(&session, engine, &o, err);
+    if (status == FV_OK)
+        status = fv_session_add_image(session, image, err);
+    if (status == FV_OK)
+        status = fv_session_add_text(session, "Describe the image.", err);
+    while (status == FV_OK && prefill && !piece.done)
+        status = fv_session_next(session, &piece, err);
+    if (status == FV_OK) {
+        fv_session_stats(session, &s);
+        add(b, PREPROCESS, s.preprocess_ms, rep);
+        add(b, VISION, s.vision_ms, rep);
+        add(b, PROJECTOR, s.projector_ms, rep);
+        if (prefill) {
+            add(b, PREFILL, s.prefill_ms, rep);
+            add(b, FIRST_TOKEN, s.first_token_ms, rep);
+            b->prompt_tokens = s.prompt_tokens;
+        }
+        if (decode)
+            add(b, DECODE, s.decode_ms / (s.new_tokens - 1), rep);
+    }
+    fv_session_free(session);
+    clear_progress(line);
+    return status;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return x < y ? -1 : x > y;
+}
+
+static double median(const bench *b, int stage)
+{
+    size_t n = b->n[stage];
+    return n % 2 ? b->ms[stage][n / 2] : (b->ms[stage][n / 2 - 1] + b->ms[stage][n / 2]) / 2;
+}
+
+/* Tokens per second at ms, or 0 for stages without tokens. */
+static double rate(const bench *b, int stage, double ms)
+{
+    double tokens = stage == PREFILL ? b->prompt_tokens : stage == DECODE ? 1 : 0;
+    return ms > 0 ? tokens / ms * 1e3 : 0;
+}
+
+static const char *precision_of(const fv_model_info *m, int stage)
+{
+    switch (stage) {
+    case VISION:
+    case PROJECTOR: return m->vision_precision;
+    case PREFILL:
+    case DECODE: return m->decoder_precision;
+    default: return "-";
+    }
+}
+
+#ifndef FASTVLM_COMMIT
+#define FASTVLM_COMMIT "unknown"
+#endif
+
+static int print_json(const bench *b, const fv_model_info *m)
+{
+    struct utsname host;
+    json_t *stages = json_array();
+    uname(&host);
+    for (int i = 0; i < N_STAGES; i++) {
+        if (!b->n[i])
+            continue;
+        json_t *s = json_pack("{s:s, s:s, s:f, s:f, s:i}", "name", stage_names[i], "precision", precision_of(m, i), "best_ms",
+                              b->ms[i][0], "median_ms", median(b, i), "repetitions", (int)b->n[i]);
+        if (i == PREFILL)
+            json_object_set_new(s, "tokens", json_integer(b->prompt_tokens));
+        if (i == PREFILL || i == DECODE)
+            json_object_set_new(s, "tokens_per_second", json_real(rate(b, i, median(b, i))));
+        json_array_append_new(stages, s);
+    }
+    json_t *root = json_pack("{s:{s:s, s:s, s:s, s:s}, s:s, s:s, s:s, s:i, s:i, s:o, s:I}", "machine", "cpu", cpu_model(),
+                             "system", host.sysname, "release", host.release, "kernels", m->cpu_level, "version", fv_version(),
+                             "commit", FASTVLM_COMMIT, "model", b->model.model, "threads", m->n_threads, "image_size",
+                             m->image_size, "stages", stages, "peak_rss_bytes", (json_int_t)peak_rss_bytes());
+    char *text = root ? json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(6)) : NULL;
+    bool ok = text && write_out(text, strlen(text)) && write_out("\n", 1);
+    free(text);
+    json_decref(root);
+    return ok ? EXIT_OK : EXIT_FAILED;
+}
+
+static int print_table(const bench *b, const fv_model_info *m, bool csv)
+{
+    if (csv)
+        printf("stage,precision,best_ms,median_ms,tokens_per_second,repetitions,threads,image_size,kernels,cpu,version,commit\n");
+    else
+        printf("%s, %d threads, kernels %s, fastvlm %s (%s)\n%s, %d x %d\n\n%-12s %-6s %10s %10s %10s\n", cpu_model(),
+               m->n_threads, m->cpu_level, fv_version(), FASTVLM_COMMIT, b->model.model, m->image_size, m->image_size, "stage",
+               "type", "best ms", "median ms", "tokens/s");
+    for (int i = 0; i < N_STAGES; i++) {
+        if (!b->n[i])
+            continue;
+        double speed = rate(b, i, median(b, i));
+        if (csv)
+            printf("%s,%s,%.3f,%.3f,%.2f,%zu,%d,%d,%s,\"%s\",%s,%s\n", stage_names[i], precision_of(m, i), b->ms[i][0],
+                   median(b, i), speed, b->n[i], m->n_threads, m->image_size, m->cpu_level, cpu_model(), fv_version(),
+                   FASTVLM_COMMIT);
+        else if (speed > 0)
+            printf("%-12s %-6s %10.2f %10.2f %10.1f\n", stage_names[i], precision_of(m, i), b->ms[i][0], median(b, i), speed);
+        else
+            printf("%-12s %-6s %10.2f %10.2f\n", stage_names[i], precision_of(m, i), b->ms[i][0], median(b, i));
+    }
+    if (!csv)
+        printf("\npeak memory %.0f MB\n", (double)peak_rss_bytes() / 1e6);
+    return fflush(stdout) ? EXIT_FAILED : EXIT_OK;
+}
+
+static int run_bench(bench *b, fv_engine **engine, fv_image *image, progress_line *line)
+{
+    fv_model_info m;
+    fv_error err;
+    int code = open_engine(engine, &b->model);
+    if (code >= 0)
+        return code;
+    add(b, LOAD, fv_engine_load_ms(*engine), 0);
+    for (int rep = 0; b->wanted[LOAD] && rep + 1 < b->reps; rep++) {
+        fv_engine_free(*engine);
+        *engine = NULL;
+        if ((code = open_engine(engine, &b->model)) >= 0)
+            return code;
+        add(b, LOAD, fv_engine_load_ms(*engine), 0);
+    }
+    bool more = false;
+    for (int i = PREPROCESS; i < N_STAGES; i++)
+        more = more || b->wanted[i];
+    for (int rep = -1; more && rep < b->reps; rep++)
+        if (repeat(b, *engine, image, rep, line, &err) != FV_OK)
+            return report(&err);
+    for (int i = 0; i < N_STAGES; i++)
+        qsort(b->ms[i], b->n[i], sizeof b->ms[i][0], by_value);
+    fv_engine_info(*engine, &m);
+    return b->form == 1 ? print_json(b, &m) : print_table(b, &m, b->form == 2);
+}
+
+int verb_bench(int argc, char **argv)
+{
+    static bench b = { .reps = 5, .tokens = 32 };
+    fv_engine *engine = NULL;
+    fv_image *image = NULL;
+    fv_error err;
+    int code = parse(argc, argv, &b);
+    if (code >= 0)
+        return code;
+    catch_interrupt();
+    progress_line line = { .enabled = is_terminal(2) };
+    fv_status status = b.image ? fv_image_open(&image, b.image, NULL, &err) : draw_image(&image, &err);
+    code = status == FV_OK ? run_bench(&b, &engine, image, &line) : report(&err);
+    fv_image_free(image);
+    fv_engine_free(engine);
+    return code;
+}

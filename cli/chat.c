@@ -1,0 +1,183 @@
+/* fastvlm chat: turns in a terminal, or lines from a pipe. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "answer.h"
+
+typedef struct turn {
+    char *user, *model;
+} turn;
+
+typedef struct chat {
+    fv_session *session;
+    fv_engine *engine;
+    const answer_options *answer;
+    progress_line *progress;
+    turn *history;
+    size_t n_turns;
+    size_t n_images;   /* of the turn being written */
+    bool figures;
+} chat;
+
+static const char commands[] =
+    "/image FILE  put a picture into the next question\n"
+    "/history     show the conversation\n"
+    "/reset       begin a new conversation\n"
+    "/help        this list\n"
+    "/quit        end (or Ctrl-D)\n";
+
+static void show_history(const chat *c)
+{
+    for (size_t i = 0; i < c->n_turns; i++)
+        fprintf(stderr, "you:   %s\nmodel: %s\n", c->history[i].user, c->history[i].model);
+    if (!c->n_turns)
+        fprintf(stderr, "nothing said yet\n");
+}
+
+static void forget(chat *c)
+{
+    for (size_t i = 0; i < c->n_turns; i++) {
+        free(c->history[i].user);
+        free(c->history[i].model);
+    }
+    free(c->history);
+    c->history = NULL;
+    c->n_turns = 0;
+    c->n_images = 0;
+}
+
+static void remember(chat *c, const char *user, const answer_text *a)
+{
+    turn *grown = realloc(c->history, (c->n_turns + 1) * sizeof *grown);
+    if (!grown)
+        return;
+    c->history = grown;
+    c->history[c->n_turns] = (turn){ strdup(user), strdup(a->text ? a->text : "") };
+    c->n_turns++;
+}
+
+static void ask(chat *c, const char *text)
+{
+    fv_error err;
+    fv_stats stats;
+    answer_text a = { 0 };
+    if (fv_session_add_text(c->session, text, &err) != FV_OK) {
+        report(&err);
+        return;
+    }
+    if (take_answer(c->session, &a, true, c->progress) < 0) {
+        write_out("\n", 1);
+        remember(c, text, &a);
+        if (c->figures) {
+            fv_session_stats(c->session, &stats);
+            print_profile(c->engine, &stats);
+        }
+    }
+    c->n_images = 0;
+    answer_free(&a);
+}
+
+/* False when the conversation is to end. */
+static bool command(chat *c, char *line)
+{
+    char *rest = line + strcspn(line, " ");
+    while (*rest == ' ')
+        *rest++ = 0;
+    if (!strcmp(line, "/quit") || !strcmp(line, "/exit"))
+        return false;
+    if (!strcmp(line, "/history"))
+        show_history(c);
+    else if (!strcmp(line, "/reset")) {
+        fv_session_reset(c->session);
+        forget(c);
+    } else if (!strcmp(line, "/image") && *rest) {
+        if (add_picture(c->session, rest, c->answer, c->progress) < 0)
+            fprintf(stderr, "picture %zu of the next question: %s\n", ++c->n_images, rest);
+    } else {
+        if (strcmp(line, "/help"))
+            fprintf(stderr, "%s: unknown, or its file is missing\n", line);
+        fputs(commands, stderr);
+    }
+    return true;
+}
+
+static void converse(chat *c)
+{
+    char *line = NULL;
+    size_t capacity = 0;
+    bool prompt = is_terminal(0) && is_terminal(2);
+    if (prompt)
+        fprintf(stderr, "/help lists the commands\n");
+    while (!interrupted()) {
+        if (prompt)
+            fputs("> ", stderr);
+        ssize_t n = getline(&line, &capacity, stdin);
+        if (n < 0)
+            break;
+        while (n > 0 && (line[n - 1] == '\n' || line[n - 1] == '\r'))
+            line[--n] = 0;
+        if (*line == '/') {
+            if (!command(c, line))
+                break;
+        } else if (n > 0) {
+            ask(c, line);
+        }
+    }
+    if (prompt)
+        fputs("\n", stderr);
+    free(line);
+}
+
+int verb_chat(int argc, char **argv)
+{
+    static const usage use = {
+        "chat [OPTIONS] MODEL [IMAGE]...",
+        "A conversation: every line is a question, the answers go to stdout. Earlier turns stay in the\n"
+        "KV cache and are not computed again.\n\n"
+        "/image FILE, /history, /reset, /help and /quit are commands.",
+        "  fastvlm chat FastVLM-0.5B photo.jpg",
+    };
+    model_options model = { 0 };
+    answer_options answer = ANSWER_DEFAULTS;
+    bool figures = false;
+    const char *prompt = NULL;
+    text_list words, images = { 0 };
+    const option_spec options[] = {
+        MODEL_OPTIONS(model),
+        { 'i', "image", OPTION_LIST, &images, "FILE", "a picture for the first question", 0, 0 },
+        ANSWER_OPTIONS(answer),
+        { 0, "figures", OPTION_FLAG, &figures, NULL, "the figures of every answer on stderr", 0, 0 },
+    };
+    int code = parse_options(argc, argv, &use, options, sizeof options / sizeof *options, &words);
+    if (code < 0)
+        code = sort_words("chat", &words, &model.model, &images, &prompt);
+    if (code < 0)
+        code = check_answer_options("chat", &answer);
+    if (code >= 0)
+        return code;
+    if (!model.model)
+        return usage_error("chat", "no model; give a checkpoint directory such as FastVLM-0.5B");
+
+    progress_line progress = { .enabled = is_terminal(2) };
+    chat c = { .answer = &answer, .progress = &progress, .figures = figures };
+    fv_session_options so;
+    fv_error err;
+    catch_interrupt();
+    code = open_engine(&c.engine, &model);
+    session_options(&so, &answer, &progress);
+    if (code < 0 && fv_session_new(&c.session, c.engine, &so, &err) != FV_OK)
+        code = report(&err);
+    for (size_t i = 0; i < images.n && code < 0; i++)
+        code = add_picture(c.session, images.item[i], &answer, &progress);
+    if (code < 0) {
+        if (prompt)
+            ask(&c, prompt);
+        converse(&c);
+        code = EXIT_OK;
+    }
+    forget(&c);
+    fv_session_free(c.session);
+    fv_engine_free(c.engine);
+    return code;
+}

@@ -1,0 +1,204 @@
+/* Opening the model, telling arguments apart, progress, Ctrl-C, memory. See cli.h. */
+#include "cli.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+int report(const fv_error *err)
+{
+    fprintf(stderr, "fastvlm: %s\n", err->message);
+    return EXIT_FAILED;
+}
+
+static void log_warning(void *user, fv_log_level level, const char *message)
+{
+    (void)user;
+    fprintf(stderr, "fastvlm: %s%s\n", level == FV_LOG_WARNING ? "warning: " : "", message);
+}
+
+int open_engine(fv_engine **out, const model_options *m)
+{
+    fv_settings s;
+    fv_error err;
+    fv_settings_default(&s);
+    s.n_threads = m->threads;
+    s.vision = (fv_precision)m->vision;
+    s.decoder = (fv_precision)m->decoder;
+    s.image_size = m->image_size;
+    s.log = log_warning;
+    return fv_engine_open(out, m->model, &s, &err) == FV_OK ? -1 : report(&err);
+}
+
+/* ---- what an argument is ------------------------------------------------------------------ */
+
+static bool has_ending(const char *word, const char *const *endings)
+{
+    const char *dot = strrchr(word, '.');
+    for (; dot && *endings; endings++)
+        if (!strcasecmp(dot, *endings))
+            return true;
+    return false;
+}
+
+static bool is_picture(const char *path)
+{
+    unsigned char b[12] = { 0 };
+    FILE *f = fopen(path, "rb");
+    size_t n = f ? fread(b, 1, sizeof b, f) : 0;
+    if (f)
+        fclose(f);
+    if (n >= 3 && b[0] == 0xff && b[1] == 0xd8 && b[2] == 0xff)
+        return true;
+    if (n >= 8 && !memcmp(b, "\x89PNG\r\n\x1a\n", 8))
+        return true;
+    if (n >= 12 && !memcmp(b, "RIFF", 4) && !memcmp(b + 8, "WEBP", 4))
+        return true;
+    return n >= 3 && b[0] == 'P' && b[1] >= '1' && b[1] <= '6' && (b[2] == ' ' || b[2] == '\n' || b[2] == '\r' || b[2] == '\t');
+}
+
+word_kind classify_word(const char *verb, const char *word)
+{
+    static const char *const pictures[] = { ".jpg", ".jpeg", ".png", ".webp", ".ppm", ".pgm", ".pnm", ".gif", ".bmp",
+                                            ".tif", ".tiff", ".heic", ".avif", NULL };
+    static const char *const models[] = { ".gguf", ".safetensors", NULL };
+    struct stat st;
+    if (!strcmp(word, "-"))
+        return WORD_IMAGE;
+    if (stat(word, &st) != 0) {
+        if (has_ending(word, pictures) || has_ending(word, models) || !strncmp(word, "./", 2) || *word == '/') {
+            fprintf(stderr, "fastvlm %s: %s: no such file; a prompt that looks like a file is given with --prompt \"%s\"\n",
+                    verb, word, word);
+            return WORD_ERROR;
+        }
+        return WORD_PROMPT;
+    }
+    if (S_ISDIR(st.st_mode) || has_ending(word, models))
+        return WORD_MODEL;
+    if (is_picture(word) || has_ending(word, pictures) || S_ISFIFO(st.st_mode))
+        return WORD_IMAGE;
+    fprintf(stderr, "fastvlm %s: %s is a file, but no JPEG, PNG, WebP or PNM picture; say --image %s or --prompt \"%s\"\n",
+            verb, word, word, word);
+    return WORD_ERROR;
+}
+
+int sort_words(const char *verb, const text_list *words, const char **model, text_list *images, const char **prompt)
+{
+    for (size_t i = 0; i < words->n; i++) {
+        const char *word = words->item[i];
+        switch (classify_word(verb, word)) {
+        case WORD_ERROR: return EXIT_USAGE;
+        case WORD_MODEL:
+            if (*model)
+                return usage_error(verb, "two models, %s and %s; a prompt that is the name of a folder is given with --prompt",
+                                   *model, word);
+            *model = word;
+            break;
+        case WORD_IMAGE:
+            if (images->n == sizeof images->item / sizeof *images->item)
+                return usage_error(verb, "more than %zu pictures", images->n);
+            images->item[images->n++] = word;
+            break;
+        case WORD_PROMPT:
+            if (*prompt)
+                return usage_error(verb, "two prompts, \"%s\" and \"%s\"; quote the prompt as one argument", *prompt, word);
+            *prompt = word;
+        }
+    }
+    return -1;
+}
+
+/* ---- signals and terminals ------------------------------------------------------------------ */
+
+static volatile sig_atomic_t stop_asked;
+
+static void on_interrupt(int signal_number)
+{
+    (void)signal_number;
+    if (stop_asked)
+        _exit(EXIT_FAILED); /* the second time at once */
+    stop_asked = 1;
+}
+
+void catch_interrupt(void)
+{
+    struct sigaction action = { .sa_handler = on_interrupt };
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    signal(SIGPIPE, SIG_IGN);
+}
+
+bool interrupted(void) { return stop_asked != 0; }
+bool is_terminal(int fd) { return isatty(fd) == 1; }
+
+static double now_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
+}
+
+bool show_progress(void *user, const char *stage, double done)
+{
+    progress_line *p = user;
+    if (!p->enabled || !strcmp(stage, "decode"))
+        return interrupted();
+    if (p->started == 0)
+        p->started = now_ms();
+    if (p->shown || now_ms() - p->started > 300) {
+        fprintf(stderr, "\r%s %3.0f %%\033[K", stage, done * 100);
+        p->shown = true;
+    }
+    return interrupted();
+}
+
+void clear_progress(progress_line *p)
+{
+    if (p->shown)
+        fprintf(stderr, "\r\033[K");
+    p->shown = false;
+}
+
+bool write_out(const char *text, size_t n_bytes)
+{
+    return fwrite(text, 1, n_bytes, stdout) == n_bytes && fflush(stdout) == 0;
+}
+
+/* ---- the machine ------------------------------------------------------------------------------ */
+
+uint64_t peak_rss_bytes(void)
+{
+    struct rusage use;
+    getrusage(RUSAGE_SELF, &use);
+#ifdef __APPLE__
+    return (uint64_t)use.ru_maxrss;
+#else
+    return (uint64_t)use.ru_maxrss * 1024;
+#endif
+}
+
+const char *cpu_model(void)
+{
+    static char name[128];
+    char line[256];
+    FILE *f = *name ? NULL : fopen("/proc/cpuinfo", "r");
+    while (f && fgets(line, sizeof line, f)) {
+        char *colon = strchr(line, ':');
+        if (colon && (!strncmp(line, "model name", 10) || !strncmp(line, "Hardware", 8))) {
+            snprintf(name, sizeof name, "%s", colon + 2);
+            name[strcspn(name, "\n")] = 0;
+            break;
+        }
+    }
+    if (f)
+        fclose(f);
+    if (!*name)
+        snprintf(name, sizeof name, "unknown processor");
+    return name;
+}

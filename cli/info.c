@@ -1,0 +1,138 @@
+/* fastvlm info: what is inside a model. */
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli.h"
+
+static void shape_text(char *out, size_t size, const fv_tensor_info *t)
+{
+    size_t at = (size_t)snprintf(out, size, "[");
+    for (int i = 0; i < t->n_dims && at < size; i++)
+        at += (size_t)snprintf(out + at, size - at, "%s%llu", i ? ", " : "", (unsigned long long)t->shape[i]);
+    if (at < size)
+        snprintf(out + at, size - at, "]");
+}
+
+static void print_tensors(const fv_engine *engine)
+{
+    fv_tensor_info t;
+    char shape[96];
+    for (size_t i = 0; fv_engine_tensor(engine, i, &t); i++) {
+        shape_text(shape, sizeof shape, &t);
+        printf("%-5s %-20s %12llu bytes  %s  %s%s\n", t.dtype, shape, (unsigned long long)t.n_bytes, t.file, t.name,
+               t.used ? "" : "  (not used)");
+    }
+}
+
+static void print_text(const fv_engine *engine, const char *path)
+{
+    fv_model_info m;
+    fv_tensor_info t;
+    uint64_t stored = 0;
+    size_t n = 0, unused = 0;
+    fv_engine_info(engine, &m);
+    for (; fv_engine_tensor(engine, n, &t); n++) {
+        stored += t.n_bytes;
+        unused += !t.used;
+    }
+    printf("%s\n", path);
+    printf("  layout       %s, %zu tensors (%zu not used), %.1f MB of %s\n", m.layout, n, unused, (double)stored / 1e6,
+           m.weights_type);
+    printf("  parameters   %.1f million in use, %.1f MB in memory\n", (double)m.n_parameters / 1e6,
+           (double)m.weight_bytes / 1e6);
+    printf("  vision       FastViTHD, blocks");
+    for (int i = 0; i < m.vision_stages; i++)
+        printf(" %d", m.vision_layers[i]);
+    printf(", widths");
+    for (int i = 0; i < m.vision_stages; i++)
+        printf(" %d", m.vision_widths[i]);
+    printf("; input %d x %d, %d image tokens of %d features\n", m.image_size, m.image_size, m.n_image_tokens, m.n_features);
+    printf("  decoder      Qwen2, %d layers of %d (feed-forward %d), %d query and %d key-value heads of %d\n", m.n_layers,
+           m.d_model, m.d_ffn, m.n_heads, m.n_kv_heads, m.d_head);
+    printf("  vocabulary   %d tokens, %d rows, output head %s\n", m.n_tokens, m.vocab_rows,
+           m.tied_head ? "tied to the embedding" : "of its own");
+    printf("  context      %d rows\n", m.max_context);
+    printf("  precision    vision %s, decoder %s (%d threads, kernels %s)\n", m.vision_precision, m.decoder_precision,
+           m.n_threads, m.cpu_level);
+    printf("  template     <|im_start|>system\\n{system}<|im_end|>\\n<|im_start|>user\\n<image>\\n{question}<|im_end|>\\n"
+           "<|im_start|>assistant\\n\n");
+}
+
+static int print_json(const fv_engine *engine, const char *path, bool tensors)
+{
+    fv_model_info m;
+    fv_tensor_info t;
+    fv_engine_info(engine, &m);
+    json_t *layers = json_array(), *widths = json_array();
+    for (int i = 0; i < m.vision_stages; i++) {
+        json_array_append_new(layers, json_integer(m.vision_layers[i]));
+        json_array_append_new(widths, json_integer(m.vision_widths[i]));
+    }
+    json_t *root = json_pack(
+        "{s:s, s:s, s:s, s:I, s:I, s:{s:o, s:o, s:i, s:i, s:i, s:s}, s:{s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:b, s:s}}",
+        "path", path, "layout", m.layout, "weights", m.weights_type, "parameters", (json_int_t)m.n_parameters, "weight_bytes",
+        (json_int_t)m.weight_bytes, "vision", "layers", layers, "widths", widths, "image_size", m.image_size, "image_tokens",
+        m.n_image_tokens, "features", m.n_features, "precision", m.vision_precision, "decoder", "layers", m.n_layers,
+        "d_model", m.d_model, "d_ffn", m.d_ffn, "heads", m.n_heads, "kv_heads", m.n_kv_heads, "d_head", m.d_head,
+        "vocab_rows", m.vocab_rows, "tokens", m.n_tokens, "max_context", m.max_context, "tied_head", m.tied_head ? 1 : 0,
+        "precision", m.decoder_precision);
+    if (tensors) {
+        json_t *list = json_array();
+        for (size_t i = 0; fv_engine_tensor(engine, i, &t); i++) {
+            json_t *shape = json_array();
+            for (int d = 0; d < t.n_dims; d++)
+                json_array_append_new(shape, json_integer((json_int_t)t.shape[d]));
+            json_array_append_new(list, json_pack("{s:s, s:s, s:o, s:I, s:s, s:b}", "name", t.name, "dtype", t.dtype, "shape",
+                                                  shape, "bytes", (json_int_t)t.n_bytes, "file", t.file, "used",
+                                                  t.used ? 1 : 0));
+        }
+        json_object_set_new(root, "tensors", list);
+    }
+    char *text = root ? json_dumps(root, JSON_INDENT(1)) : NULL;
+    bool ok = text && write_out(text, strlen(text)) && write_out("\n", 1);
+    free(text);
+    json_decref(root);
+    return ok ? EXIT_OK : EXIT_FAILED;
+}
+
+int verb_info(int argc, char **argv)
+{
+    static const usage use = {
+        "info [OPTIONS] MODEL",
+        "Shows what is inside a model: layout, sizes, template, the precision each part would run in.",
+        "  fastvlm info FastVLM-0.5B --tensors",
+    };
+    model_options model = { 0 };
+    bool tensors = false, json = false;
+    text_list words, images = { 0 };
+    const char *prompt = NULL;
+    fv_engine *engine = NULL;
+    const option_spec options[] = {
+        MODEL_OPTIONS(model),
+        { 0, "tensors", OPTION_FLAG, &tensors, NULL, "list every tensor", 0, 0 },
+        { 0, "json", OPTION_FLAG, &json, NULL, "one JSON object", 0, 0 },
+    };
+    int code = parse_options(argc, argv, &use, options, sizeof options / sizeof *options, &words);
+    if (code < 0)
+        code = sort_words("info", &words, &model.model, &images, &prompt);
+    if (code >= 0)
+        return code;
+    if (!model.model || images.n || prompt)
+        return usage_error("info", "expected one model%s%s", prompt ? ", found " : "", prompt ? prompt : "");
+    catch_interrupt();
+    code = open_engine(&engine, &model);
+    if (code < 0) {
+        code = EXIT_OK;
+        if (json)
+            code = print_json(engine, model.model, tensors);
+        else {
+            print_text(engine, model.model);
+            if (tensors)
+                print_tensors(engine);
+        }
+    }
+    fv_engine_free(engine);
+    return code;
+}

@@ -1,0 +1,44 @@
+/* fastvlm: the program. Finds the verb and runs it. */
+#include "cli.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const verb_entry verbs[] = {
+    { "run", "answer a question about a picture", verb_run },
+    { "chat", "several turns in a terminal", verb_chat },
+    { "info", "what is inside a model", verb_info },
+    { "bench", "time every stage on this machine", verb_bench },
+    { "doctor", "what this machine offers, what is missing", verb_doctor },
+};
+
+static void print_usage(FILE *to)
+{
+    fprintf(to, "fastvlm %s: runs Apple's FastVLM vision-language models on CPUs\n\nusage: fastvlm VERB [OPTIONS] ...\n\n",
+            fv_version());
+    for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++)
+        fprintf(to, "  %-8s %s\n", verbs[i].name, verbs[i].summary);
+    fprintf(to, "\nfastvlm VERB --help shows a verb's options.\n\nexample:\n"
+                "  fastvlm run FastVLM-0.5B photo.jpg \"What is in the picture?\"\n");
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 2) {
+        print_usage(stderr);
+        return EXIT_USAGE;
+    }
+    if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) {
+        print_usage(stdout);
+        return EXIT_OK;
+    }
+    if (!strcmp(argv[1], "--version")) {
+        printf("fastvlm %s\n", fv_version());
+        return EXIT_OK;
+    }
+    for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++)
+        if (!strcmp(argv[1], verbs[i].name))
+            return verbs[i].run(argc - 1, argv + 1);
+    fprintf(stderr, "fastvlm: unknown verb \"%s\"; fastvlm --help lists them\n", argv[1]);
+    return EXIT_USAGE;
+}

@@ -1,0 +1,145 @@
+/* Options from a table: parsing by getopt_long, help from the same rows. See cli.h. */
+#include "cli.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_OPTIONS = 48, FIRST_CODE = 256, HELP_CODE = 1024 };
+
+int usage_error(const char *verb, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    fprintf(stderr, "fastvlm %s: ", verb);
+    vfprintf(stderr, format, args);
+    fprintf(stderr, "\nfastvlm %s --help shows how to use it\n", verb);
+    va_end(args);
+    return EXIT_USAGE;
+}
+
+static void print_help(const usage *use, const option_spec *options, size_t n)
+{
+    printf("usage: fastvlm %s\n\n%s\n\noptions:\n", use->synopsis, use->about);
+    for (size_t i = 0; i < n; i++) {
+        char left[64];
+        const option_spec *o = &options[i];
+        snprintf(left, sizeof left, "%c%c%s --%s%s%s", o->short_name ? '-' : ' ', o->short_name ? o->short_name : ' ',
+                 o->short_name ? "," : " ", o->name, o->arg ? " " : "", o->arg ? o->arg : "");
+        printf("  %-32s %s\n", left, o->help);
+    }
+    printf("  %-32s %s\n\nexample:\n%s\n", "-h, --help", "this text", use->example);
+}
+
+static int parse_choice(const char *choices, const char *text)
+{
+    int index = 0;
+    size_t n = strlen(text);
+    for (const char *at = choices;; index++) {
+        const char *bar = strchr(at, '|');
+        size_t length = bar ? (size_t)(bar - at) : strlen(at);
+        if (length == n && !strncmp(at, text, n))
+            return index;
+        if (!bar)
+            return -1;
+        at = bar + 1;
+    }
+}
+
+static int bad_value(const char *verb, const option_spec *o, const char *text, const char *expected)
+{
+    return usage_error(verb, "--%s: expected %s, found \"%s\"", o->name, expected, text);
+}
+
+static int parse_number(const char *verb, const option_spec *o, const char *text)
+{
+    char expected[96], *end;
+    errno = 0;
+    double value = o->kind == OPTION_FLOAT ? strtod(text, &end) : (double)strtol(text, &end, 10);
+    snprintf(expected, sizeof expected, "%s from %g to %g", o->kind == OPTION_FLOAT ? "a number" : "an integer", o->min,
+             o->max);
+    if (end == text || *end || errno || !(value >= o->min && value <= o->max))
+        return bad_value(verb, o, text, expected);
+    if (o->kind == OPTION_FLOAT)
+        *(float *)o->value = (float)value;
+    else
+        *(int *)o->value = (int)value;
+    return -1;
+}
+
+static int take_value(const char *verb, const option_spec *o, const char *text)
+{
+    text_list *list = o->value;
+    char *end;
+    switch (o->kind) {
+    case OPTION_FLAG: *(bool *)o->value = true; return -1;
+    case OPTION_INT:
+    case OPTION_FLOAT: return parse_number(verb, o, text);
+    case OPTION_U64:
+        errno = 0;
+        *(uint64_t *)o->value = strtoull(text, &end, 10);
+        return end == text || *end || errno || *text == '-' ? bad_value(verb, o, text, "a whole number") : -1;
+    case OPTION_LIST:
+        if (list->n == sizeof list->item / sizeof *list->item)
+            return usage_error(verb, "--%s: more than %zu times", o->name, list->n);
+        list->item[list->n++] = text;
+        return -1;
+    case OPTION_CHOICE: {
+        int index = parse_choice(o->arg, text);
+        if (index < 0)
+            return bad_value(verb, o, text, o->arg);
+        *(int *)o->value = index;
+        return -1;
+    }
+    default: *(const char **)o->value = text; return -1;
+    }
+}
+
+int parse_options(int argc, char **argv, const usage *use, const option_spec *options, size_t n, text_list *words)
+{
+    struct option longs[MAX_OPTIONS + 2] = { 0 };
+    char shorts[2 * MAX_OPTIONS + 8] = ":h";
+    size_t at = 2;
+    const char *verb = argv[0];
+    for (size_t i = 0; i < n; i++) {
+        bool has_arg = options[i].kind != OPTION_FLAG;
+        longs[i] = (struct option){ options[i].name, has_arg ? required_argument : no_argument, NULL,
+                                    FIRST_CODE + (int)i };
+        if (options[i].short_name) {
+            shorts[at++] = options[i].short_name;
+            if (has_arg)
+                shorts[at++] = ':';
+        }
+    }
+    longs[n] = (struct option){ "help", no_argument, NULL, HELP_CODE };
+    optind = 1;
+    opterr = 0;
+    for (int code; (code = getopt_long(argc, argv, shorts, longs, NULL)) != -1;) {
+        const char *word = argv[optind - 1];
+        if (code == HELP_CODE || code == 'h') {
+            print_help(use, options, n);
+            return EXIT_OK;
+        }
+        if (code == '?')
+            return usage_error(verb, "unknown option %s", word);
+        if (code == ':')
+            return usage_error(verb, "%s needs a value", word);
+        const option_spec *o = NULL;
+        for (size_t i = 0; i < n; i++)
+            if (code == FIRST_CODE + (int)i || (options[i].short_name && code == options[i].short_name))
+                o = &options[i];
+        int code_or_go = o ? take_value(verb, o, optarg) : -1;
+        if (code_or_go >= 0)
+            return code_or_go;
+    }
+    words->n = 0;
+    for (int i = optind; i < argc; i++) {
+        if (words->n == sizeof words->item / sizeof *words->item)
+            return usage_error(verb, "more than %zu arguments", words->n);
+        words->item[words->n++] = argv[i];
+    }
+    return -1;
+}

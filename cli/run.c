@@ -1,0 +1,151 @@
+/* fastvlm run: pictures and a question in, the answer on stdout. */
+#include <errno.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "answer.h"
+
+#define DEFAULT_PROMPT "Describe the image."
+
+typedef struct run_options {
+    model_options model;
+    answer_options answer;
+    const char *prompt, *dump;
+    text_list images;
+    bool json, quiet;
+} run_options;
+
+static int parse(int argc, char **argv, run_options *o)
+{
+    static const usage use = {
+        "run [OPTIONS] [MODEL] IMAGE... [PROMPT]",
+        "Answers a question about one or more pictures. The answer goes to stdout as it is made, the\n"
+        "figures to stderr. Bare arguments are told apart: a folder is the model, files that are pictures\n"
+        "(JPEG, PNG, WebP, PNM; - is standard input) are the images, what is no file is the prompt. The text\n"
+        "<image> in the prompt places a picture there; otherwise pictures come first.",
+        "  fastvlm run FastVLM-0.5B photo.jpg \"What is in the picture?\"",
+    };
+    const option_spec options[] = {
+        MODEL_OPTIONS(o->model),
+        { 'i', "image", OPTION_LIST, &o->images, "FILE", "a picture; may come several times", 0, 0 },
+        { 'p', "prompt", OPTION_TEXT, &o->prompt, "TEXT", "the question (default \"" DEFAULT_PROMPT "\")", 0, 0 },
+        ANSWER_OPTIONS(o->answer),
+        { 0, "json", OPTION_FLAG, &o->json, NULL, "one JSON object on stdout instead of text", 0, 0 },
+        { 0, "dump", OPTION_TEXT, &o->dump, "DIR", "write every stage as .npy into DIR", 0, 0 },
+        { 'q', "quiet", OPTION_FLAG, &o->quiet, NULL, "no progress and no figures", 0, 0 },
+    };
+    text_list words = { 0 };
+    int code = parse_options(argc, argv, &use, options, sizeof options / sizeof *options, &words);
+    if (code < 0)
+        code = sort_words("run", &words, &o->model.model, &o->images, &o->prompt);
+    if (code < 0)
+        code = check_answer_options("run", &o->answer);
+    if (code >= 0)
+        return code;
+    if (!o->model.model)
+        return usage_error("run", "no model; give a checkpoint directory such as FastVLM-0.5B");
+    if (!o->images.n && !o->prompt)
+        return usage_error("run", "no picture and no prompt");
+    size_t n_stdin = 0;
+    for (size_t i = 0; i < o->images.n; i++)
+        n_stdin += !strcmp(o->images.item[i], "-");
+    return n_stdin > 1 ? usage_error("run", "standard input (-) is given as more than one picture") : -1;
+}
+
+static const char *finish_name(fv_finish finish)
+{
+    return finish == FV_FINISH_STOP ? "stop" : finish == FV_FINISH_STOP_STRING ? "stop_string" : "length";
+}
+
+static json_t *model_json(const fv_engine *engine, const char *path)
+{
+    fv_model_info m;
+    fv_engine_info(engine, &m);
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:I, s:I, s:i, s:s}", "path", path, "layout", m.layout, "weights",
+                     m.weights_type, "vision", m.vision_precision, "decoder", m.decoder_precision, "image_size",
+                     m.image_size, "parameters", (json_int_t)m.n_parameters, "weight_bytes", (json_int_t)m.weight_bytes,
+                     "threads", m.n_threads, "cpu_level", m.cpu_level);
+}
+
+static int print_json(const fv_engine *engine, const run_options *o, const answer_text *a, const fv_stats *s, double total_ms)
+{
+    json_t *ids = json_array();
+    for (size_t i = 0; i < a->n_ids; i++)
+        json_array_append_new(ids, json_integer(a->ids[i]));
+    json_t *timings = json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "load", fv_engine_load_ms(engine), "image",
+                                s->image_ms, "preprocess", s->preprocess_ms, "vision", s->vision_ms, "projector",
+                                s->projector_ms, "prefill", s->prefill_ms, "first_token", s->first_token_ms, "decode",
+                                s->decode_ms, "total", total_ms);
+    double prefill = s->prefill_ms > 0 ? s->prompt_tokens / s->prefill_ms * 1e3 : 0;
+    double decode = s->decode_ms > 0 ? (s->new_tokens - 1) / s->decode_ms * 1e3 : 0;
+    json_t *root = json_pack("{s:s%, s:o, s:s, s:i, s:i, s:o, s:{s:f, s:f}, s:I, s:o}", "text", a->text ? a->text : "",
+                             a->n_bytes, "token_ids", ids, "finish_reason", finish_name(a->finish), "prompt_tokens",
+                             s->prompt_tokens, "image_tokens", s->image_tokens, "timings_ms", timings,
+                             "tokens_per_second", "prefill", prefill, "decode", decode, "peak_rss_bytes",
+                             (json_int_t)peak_rss_bytes(), "model", model_json(engine, o->model.model));
+    char *text = root ? json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(6)) : NULL;
+    bool ok = text && write_out(text, strlen(text)) && write_out("\n", 1);
+    free(text);
+    json_decref(root);
+    if (!ok)
+        fprintf(stderr, "fastvlm: cannot write the answer: standard output is closed or full\n");
+    return ok ? EXIT_OK : EXIT_FAILED;
+}
+
+static int make_dump_dir(const char *dir)
+{
+    if (mkdir(dir, 0777) == 0 || errno == EEXIST)
+        return -1;
+    fprintf(stderr, "fastvlm: %s: cannot create the folder: %s\n", dir, strerror(errno));
+    return EXIT_FAILED;
+}
+
+static int answer_question(fv_engine *engine, const run_options *o, progress_line *progress)
+{
+    fv_session_options so;
+    fv_session *session = NULL;
+    fv_error err;
+    fv_stats stats;
+    answer_text a = { 0 };
+    session_options(&so, &o->answer, progress);
+    so.dump_dir = o->dump;
+    if (fv_session_new(&session, engine, &so, &err) != FV_OK)
+        return report(&err);
+    int code = -1;
+    for (size_t i = 0; i < o->images.n && code < 0; i++)
+        code = add_picture(session, o->images.item[i], &o->answer, progress);
+    if (code < 0 && fv_session_add_text(session, o->prompt ? o->prompt : DEFAULT_PROMPT, &err) != FV_OK)
+        code = report(&err);
+    if (code < 0)
+        code = take_answer(session, &a, !o->json, progress);
+    fv_session_stats(session, &stats);
+    if (code < 0)
+        code = o->json ? print_json(engine, o, &a, &stats,
+                                    fv_engine_load_ms(engine) + stats.image_ms + stats.first_token_ms + stats.decode_ms)
+                       : write_out("\n", 1) ? EXIT_OK : EXIT_FAILED;
+    if (!o->quiet)
+        print_profile(engine, &stats);
+    answer_free(&a);
+    fv_session_free(session);
+    return code;
+}
+
+int verb_run(int argc, char **argv)
+{
+    run_options o = { .answer = ANSWER_DEFAULTS };
+    fv_engine *engine = NULL;
+    int code = parse(argc, argv, &o);
+    if (code >= 0)
+        return code;
+    catch_interrupt();
+    if (o.dump && (code = make_dump_dir(o.dump)) >= 0)
+        return code;
+    progress_line progress = { .enabled = !o.quiet && is_terminal(2) };
+    code = open_engine(&engine, &o.model);
+    if (code < 0)
+        code = answer_question(engine, &o, &progress);
+    fv_engine_free(engine);
+    return code;
+}

@@ -1,0 +1,43 @@
+# Program, libraries, headers, pkg-config file, CMake package, man page, shell completions.
+include(CMakePackageConfigHelpers)
+
+string(REPLACE ";" " " FASTVLM_REQUIRES_LINE "${FASTVLM_REQUIRES}")
+set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/fastvlm)
+
+install(TARGETS fastvlm_shared EXPORT fastvlm-shared
+    LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
+install(TARGETS fastvlm_static EXPORT fastvlm-static
+    ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
+install(DIRECTORY include/ DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} FILES_MATCHING PATTERN "*.h")
+foreach(kind shared static)
+    install(EXPORT fastvlm-${kind} NAMESPACE fastvlm:: FILE fastvlm-${kind}.cmake DESTINATION ${package_dir})
+endforeach()
+
+# The prefix may be chosen at install time (cmake --install --prefix), so the file that names it is
+# written then.
+install(CODE "
+    set(PROJECT_DESCRIPTION \"${PROJECT_DESCRIPTION}\")
+    set(PROJECT_VERSION \"${PROJECT_VERSION}\")
+    set(CMAKE_INSTALL_LIBDIR \"${CMAKE_INSTALL_LIBDIR}\")
+    set(CMAKE_INSTALL_INCLUDEDIR \"${CMAKE_INSTALL_INCLUDEDIR}\")
+    set(FASTVLM_REQUIRES_LINE \"${FASTVLM_REQUIRES_LINE}\")
+    configure_file(\"${CMAKE_CURRENT_SOURCE_DIR}/cmake/fastvlm.pc.in\" \"${CMAKE_CURRENT_BINARY_DIR}/fastvlm.pc\" @ONLY)")
+install(FILES ${CMAKE_CURRENT_BINARY_DIR}/fastvlm.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
+
+configure_file(cmake/fastvlm-config.cmake.in fastvlm-config.cmake @ONLY)
+write_basic_package_version_file(fastvlm-config-version.cmake COMPATIBILITY SameMinorVersion)
+install(FILES ${CMAKE_CURRENT_BINARY_DIR}/fastvlm-config.cmake
+    ${CMAKE_CURRENT_BINARY_DIR}/fastvlm-config-version.cmake DESTINATION ${package_dir})
+
+if(TARGET fastvlm)
+    install(TARGETS fastvlm RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+    if(EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/docs/fastvlm.1)
+        install(FILES docs/fastvlm.1 DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
+    endif()
+    if(EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/cli/completion)
+        install(FILES cli/completion/fastvlm.bash DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions
+            RENAME fastvlm)
+        install(FILES cli/completion/_fastvlm DESTINATION ${CMAKE_INSTALL_DATADIR}/zsh/site-functions)
+        install(FILES cli/completion/fastvlm.fish DESTINATION ${CMAKE_INSTALL_DATADIR}/fish/vendor_completions.d)
+    endif()
+endif()

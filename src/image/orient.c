@@ -1,0 +1,63 @@
+/* EXIF orientation: the eight ways a camera can be held. */
+#include <string.h>
+
+#include "image/image.h"
+
+/* Turning copies in squares: both sides of a transposition stay in L1. */
+enum { TILE = 32 };
+
+typedef struct turn {
+    uint8_t       *dst;
+    size_t         width, height; /* of dst */
+    const uint8_t *src;           /* of the pixel that becomes dst's first */
+    ptrdiff_t      step_x, step_y; /* bytes in src for one pixel right, one row down in dst */
+} turn;
+
+static void turn_tile(const turn *t, size_t x0, size_t y0)
+{
+    size_t x1 = FV_MIN(x0 + TILE, t->width), y1 = FV_MIN(y0 + TILE, t->height);
+
+    for (size_t y = y0; y < y1; y++) {
+        uint8_t *d = t->dst + (y * t->width + x0) * 3;
+        const uint8_t *s = t->src + (ptrdiff_t)y * t->step_y + (ptrdiff_t)x0 * t->step_x;
+        for (size_t x = x0; x < x1; x++, d += 3, s += t->step_x) {
+            d[0] = s[0];
+            d[1] = s[1];
+            d[2] = s[2];
+        }
+    }
+}
+
+fv_status fv_image_turn(fv_image *image, int orientation, fv_error *err)
+{
+    /* Which way the stored picture is mirrored, and whether rows and columns change places after that. */
+    static const struct { bool flip_x, flip_y, transpose; } how[9] = {
+        [2] = { true, false, false }, [3] = { true, true, false }, [4] = { false, true, false },
+        [5] = { false, false, true }, [6] = { false, true, true }, [7] = { true, true, true },
+        [8] = { true, false, true },
+    };
+    if (orientation < 2 || orientation > 8)
+        return FV_OK;
+
+    size_t w = (size_t)image->width, h = (size_t)image->height;
+    bool flip_x = how[orientation].flip_x, flip_y = how[orientation].flip_y, transpose = how[orientation].transpose;
+    ptrdiff_t right = flip_x ? -3 : 3, down = (flip_y ? -3 : 3) * (ptrdiff_t)w;
+    turn t = {
+        .dst = fv_alloc(w * h, 3),
+        .width = transpose ? h : w,
+        .height = transpose ? w : h,
+        .src = image->rgb + ((flip_x ? w - 1 : 0) + (flip_y ? (h - 1) * w : 0)) * 3,
+        .step_x = transpose ? down : right,
+        .step_y = transpose ? right : down,
+    };
+    if (!t.dst)
+        return fv_fail_memory(err, w * h * 3, "turning the picture");
+    for (size_t y = 0; y < t.height; y += TILE)
+        for (size_t x = 0; x < t.width; x += TILE)
+            turn_tile(&t, x, y);
+    fv_free(image->rgb);
+    image->rgb = t.dst;
+    image->width = (int)t.width;
+    image->height = (int)t.height;
+    return FV_OK;
+}

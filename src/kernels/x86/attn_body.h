@@ -1,0 +1,181 @@
+/* Attention in the vocabulary of a vec_*.h.
+ *
+ * Lanes are query rows. With the queries of a call transposed once, both products of a block of
+ * keys are outer products of a broadcast element with a vector of rows, maxima and sums are
+ * lane by lane, and no row ever meets another:
+ *
+ *     scores  s[j][row]  = sum_c k[j][c] q[c][row]        block of ATTN_KEYS keys, q scaled by log2(e) too
+ *     top     t[row]     = max(t, max_j s[j][row]);  keep = 2^(t before - t)
+ *     weights s[j][row]  = 2^(s - t);                sum = sum keep + sum_j s
+ *     values  o[c][row]  = o keep + sum_j v[j][c] s[j][row]
+ *
+ * Blocks begin at key 0, and every sum runs over c or j in order: a row's bits do not depend on
+ * the other rows or on the number of lanes. A masked key has weight 0 (its value must be finite). */
+#include <math.h>
+#include <string.h>
+
+#include "base/base.h"
+#include "kernels/kernels.h"
+
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
+enum { ATTN_KEYS = 64 };
+
+typedef struct attn_scratch {
+    float top[FV_ATTN_MAX_Q], sum[FV_ATTN_MAX_Q], keep[FV_ATTN_MAX_Q];
+    float s[ATTN_KEYS * FV_ATTN_MAX_Q];          /* [key][row] scores, then weights */
+    float q[FV_ATTN_MAX_D * FV_ATTN_MAX_Q];      /* [c][row] */
+    float o[FV_ATTN_MAX_D * FV_ATTN_MAX_Q];      /* [c][row]; rows are padded to whole vectors in all of them */
+    float k[ATTN_KEYS * FV_ATTN_MAX_D];          /* [key][c] of the block, widened */
+    float v[ATTN_KEYS * FV_ATTN_MAX_D];
+} attn_scratch;
+_Static_assert(sizeof(attn_scratch) <= (size_t)1 << 19, "fv_attn_scratch_bytes");
+
+/* z[a][row] = z keep + sum_t x[a, t] y[t][row] for n_a rows of z and n_v vectors; element (a, t) of x
+ * is at x[a * step_a + t * step_t]. keep NULL: from zero. */
+static inline __attribute__((always_inline)) void outer_tile(float *z, const float *keep, const float *x,
+                                                             size_t step_a, size_t step_t, const float *y, size_t ld,
+                                                             size_t n_t, const unsigned n_a, const unsigned n_v)
+{
+    vec acc[16][4], row[4];
+    UNROLL
+    for (unsigned a = 0; a < n_a; a++) {
+        UNROLL
+        for (unsigned v = 0; v < n_v; v++)
+            acc[a][v] = keep ? vec_mul(vec_load(z + a * ld + v * VEC_W), vec_load(keep + v * VEC_W)) : vec_zero();
+    }
+    for (size_t t = 0; t < n_t; t++) {
+        UNROLL
+        for (unsigned v = 0; v < n_v; v++)
+            row[v] = vec_load(y + t * ld + v * VEC_W);
+        UNROLL
+        for (unsigned a = 0; a < n_a; a++) {
+            vec b = vec_set(x[a * step_a + t * step_t]);
+            UNROLL
+            for (unsigned v = 0; v < n_v; v++)
+                acc[a][v] = vec_fma(b, row[v], acc[a][v]);
+        }
+    }
+    UNROLL
+    for (unsigned a = 0; a < n_a; a++) {
+        UNROLL
+        for (unsigned v = 0; v < n_v; v++)
+            vec_store(z + a * ld + v * VEC_W, acc[a][v]);
+    }
+}
+
+/* Tiles of n_a by n_v vectors, then what is left one by one. */
+#define OUTER_TILES(n_a, n_v)                                                                                    \
+    do {                                                                                                         \
+        size_t a_ = 0;                                                                                           \
+        for (; a_ + (n_a) <= n; a_ += (n_a))                                                                     \
+            outer_tile(z + a_ * ld, keep, x + a_ * step_a, step_a, step_t, y, ld, n_t, (n_a), (n_v));            \
+        for (; a_ < n; a_++)                                                                                     \
+            outer_tile(z + a_ * ld, keep, x + a_ * step_a, step_a, step_t, y, ld, n_t, 1, (n_v));                \
+    } while (0)
+
+static inline __attribute__((always_inline)) void outer(float *z, const float *keep, const float *x, size_t step_a,
+                                                        size_t step_t, const float *y, size_t ld, size_t n_t, size_t n)
+{
+    size_t n_vec = ld / VEC_W;
+    while (n_vec > 0) {
+        size_t group = FV_MIN(n_vec, (size_t)(VEC_REGS == 32 ? 4 : 2));
+        switch (group) {
+        case 4: OUTER_TILES(4, 4); break;
+        case 3: OUTER_TILES(4, 3); break;
+        case 2: OUTER_TILES(VEC_REGS == 32 ? 8 : 4, 2); break;
+        default: OUTER_TILES(8, 1);
+        }
+        z += group * VEC_W;
+        y += group * VEC_W;
+        keep = keep ? keep + group * VEC_W : keep;
+        n_vec -= group;
+    }
+}
+
+/* s[key][row] of n keys from k [n][d] */
+static void attn_scores(attn_scratch *w, size_t ld, size_t n, size_t d)
+{
+    outer(w->s, NULL, w->k, d, 1, w->q, ld, d, n);
+}
+
+static void attn_values(attn_scratch *w, size_t ld, size_t n, size_t d)
+{
+    outer(w->o, w->keep, w->v, 1, d, w->s, ld, n, d);
+}
+
+/* Scores of keys first .. first + n - 1 to weights; row i sees keys below n_visible + i. */
+static void attn_weights(attn_scratch *w, size_t ld, size_t first, size_t n, size_t n_visible)
+{
+    for (size_t v = 0; v < ld; v += VEC_W) {
+        for (size_t j = n_visible > first ? n_visible - first : 0; j < n; j++) {
+            size_t blind = first + j + 1 - n_visible; /* rows before it do not see the key */
+            if (blind > v)
+                vec_store(w->s + j * ld + v, vec_first(FV_MIN(blind - v, (size_t)VEC_W), vec_set(-INFINITY),
+                                                       vec_load(w->s + j * ld + v)));
+        }
+        vec before = vec_load(w->top + v), top = before;
+        for (size_t j = 0; j < n; j++)
+            top = vec_max(vec_load(w->s + j * ld + v), top); /* a NaN score is passed over here, and met below */
+        vec keep = vec_exp2(vec_sub(before, top)), sum = vec_mul(vec_load(w->sum + v), keep);
+        for (size_t j = 0; j < n; j++) {
+            vec p = vec_exp2(vec_sub(vec_load(w->s + j * ld + v), top));
+            vec_store(w->s + j * ld + v, p);
+            sum = vec_add(sum, p);
+        }
+        vec_store(w->top + v, top);
+        vec_store(w->keep + v, keep);
+        vec_store(w->sum + v, sum);
+    }
+}
+
+/* n rows of d values, widened, close together */
+static void attn_widen(float *to, const void *from, fv_type type, size_t first, size_t n, size_t ld, size_t d)
+{
+    size_t whole = d / VEC_W * VEC_W;
+    for (size_t j = 0; j < n; j++, to += d) {
+        size_t at = (first + j) * ld;
+        for (size_t c = 0; c < whole; c += VEC_W)
+            vec_store(to + c, vec_get(from, type, at + c));
+        if (whole < d)
+            vec_store_n(to + whole, d - whole, vec_get_n(from, type, at + whole, d - whole));
+    }
+}
+
+static void attn_run(const fv_attn_args *a)
+{
+    attn_scratch *w = a->scratch;
+    const size_t d = a->d, ld = (a->n_q + VEC_W - 1) / VEC_W * VEC_W;
+    const size_t n_keys = a->causal ? a->n_visible + a->n_q - 1 : a->n_kv;
+    const float scale = a->scale * 1.44269504f; /* log2(e) */
+
+    for (size_t c = 0; c < d; c++) {
+        for (size_t i = 0; i < ld; i++)
+            w->q[c * ld + i] = i < a->n_q ? a->q[i * a->ldq + c] * scale : 0.0f;
+        memset(w->o + c * ld, 0, ld * sizeof *w->o);
+    }
+    for (size_t i = 0; i < ld; i++)
+        w->top[i] = -INFINITY, w->sum[i] = 0;
+
+    for (size_t j = 0; j < n_keys; j += ATTN_KEYS) {
+        size_t n = FV_MIN(n_keys - j, (size_t)ATTN_KEYS);
+        attn_widen(w->k, a->k, a->kv_type, j, n, a->ldk, d);
+        attn_widen(w->v, a->v, a->kv_type, j, n, a->ldv, d);
+        attn_scores(w, ld, n, d);
+        attn_weights(w, ld, j, n, a->causal ? a->n_visible : n_keys);
+        attn_values(w, ld, n, d);
+    }
+
+    float *row = w->k; /* free now */
+    for (size_t i = 0; i < a->n_q; i++) {
+        float sum = w->sum[i];
+        for (size_t c = 0; c < d; c++)
+            row[c] = w->o[c * ld + i] / sum;
+        for (size_t c = 0; c < d; c += VEC_W)
+            vec_put_n(a->out, a->out_type, i * a->ldo + c, FV_MIN(d - c, (size_t)VEC_W), vec_load(row + c));
+    }
+}

@@ -1,0 +1,142 @@
+/* Depthwise convolution in the vocabulary of vec_avx2.h or vec_avx512.h.
+ *
+ * A tile is T output columns of one vector of input channels (mult 2: of the two vectors of outputs
+ * that come from it, even and odd outputs apart until they are stored). Its sums stay in registers.
+ * A kernel row brings its k weights into registers; then every input column of the row is loaded once
+ * and added to the up to k outputs that it touches:
+ *
+ *     input column   j = 0 1 2 3 4 ...            7 x 7, stride 1: weight dx = j - t
+ *     output t = 0   [0 1 2 3 4 5 6]
+ *            t = 1     [0 1 2 3 4 5 6]
+ *
+ * Sums begin with the bias and go on by rows, then columns of the kernel. Columns in the padding
+ * are left out, in tiles at the edges of the map only; so are the outputs past x1 of a last tile. */
+#include "base/base.h"
+#include "kernels/kernels.h"
+
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 64")
+#endif
+
+/* Columns in a tile for mult 1 and 2: half the registers hold sums, the others a row of weights and an input. */
+enum { DW_T1 = VEC_REGS / 2, DW_T2 = VEC_REGS / 4, DW_MAX_T = DW_T1 };
+
+/* Bias, GELU and the type's conversion have no say in speed: one rolled loop over the sums. */
+static inline void dwconv_put(const fv_dwconv_args *d, vec (*sum)[2], size_t x, size_t n, size_t c, size_t lanes)
+{
+    size_t n_vec = d->mult, n_left = lanes * d->mult;
+    for (size_t t = 0; t < n; t++) {
+        size_t at = (x - d->x0 + t) * d->dst_ld + c * d->mult;
+        if (n_vec == 2)
+            vec_zip(&sum[t][0], &sum[t][1]);
+        for (size_t m = 0; m < n_vec && m * VEC_W < n_left; m++) {
+            vec y = sum[t][m];
+            if (d->act == FV_ACT_GELU)
+                y = d->dst_type == FV_TYPE_F32 ? vec_gelu(y) : vec_gelu16(y);
+            size_t n_put = FV_MIN(n_left - m * VEC_W, VEC_W);
+            if (n_put == VEC_W)
+                vec_put(d->dst, d->dst_type, at + m * VEC_W, y);
+            else
+                vec_put_n(d->dst, d->dst_type, at + m * VEC_W, n_put, y);
+        }
+    }
+}
+
+/* One vector (mult 2: two, unzipped) of outputs' parameters at p; lanes < VEC_W: so many inputs are left. */
+static inline __attribute__((always_inline)) void dwconv_get(vec w[2], const float *p, unsigned mult, bool whole,
+                                                             size_t lanes)
+{
+    if (mult == 1) {
+        w[0] = whole ? vec_load(p) : vec_load_n(p, lanes);
+        return;
+    }
+    size_t n = 2 * lanes, first = n < VEC_W ? n : VEC_W;
+    w[0] = whole ? vec_load(p) : vec_load_n(p, first);
+    w[1] = whole ? vec_load(p + VEC_W) : n > first ? vec_load_n(p + VEC_W, n - first) : vec_zero();
+    vec_unzip(&w[0], &w[1]);
+}
+
+/* Columns x .. x + n - 1 <= x + T - 1 of channels c .. c + lanes - 1. whole: n == T, all lanes, no padding. */
+static inline __attribute__((always_inline)) void dwconv_tile(const fv_dwconv_args *d, size_t x, size_t n, size_t c,
+                                                              size_t lanes, const unsigned k, const unsigned stride,
+                                                              const unsigned mult, const unsigned n_t, const bool whole)
+{
+    const size_t n_out = d->channels * mult, pad = k / 2;
+    const size_t left = x * stride;                           /* input column of j = 0, plus pad */
+    const size_t end = FV_MIN(d->width + pad, left + (n - 1) * stride + k);
+    vec sum[DW_MAX_T][2], bias[2] = { vec_zero(), vec_zero() };
+
+    if (d->bias)
+        dwconv_get(bias, d->bias + c * mult, mult, whole, lanes);
+    UNROLL
+    for (unsigned t = 0; t < n_t; t++)
+        sum[t][0] = bias[0], sum[t][1] = bias[1];
+    for (unsigned dy = 0; dy < k; dy++) {
+        if (!d->src[dy])
+            continue;
+        const float *row = d->src[dy] + c, *weight = d->weight + dy * k * n_out + c * mult;
+        vec w[7][2];
+        UNROLL
+        for (unsigned dx = 0; dx < k; dx++)
+            dwconv_get(w[dx], weight + dx * n_out, mult, whole, lanes);
+        UNROLL
+        for (unsigned j = 0; j < (n_t - 1) * stride + k; j++) {
+            if (!whole && (left + j < pad || left + j >= end))
+                continue;
+            const float *at = row + (left + j - pad) * d->src_ld;
+            vec v = whole ? vec_load(at) : vec_load_n(at, lanes);
+            UNROLL
+            for (unsigned dx = 0; dx < k; dx++) {
+                if (j < dx || (j - dx) % stride || (j - dx) / stride >= n_t)
+                    continue;
+                unsigned t = (j - dx) / stride;
+                sum[t][0] = vec_fma(v, w[dx][0], sum[t][0]);
+                if (mult == 2)
+                    sum[t][1] = vec_fma(v, w[dx][1], sum[t][1]);
+            }
+        }
+    }
+    vec out[DW_MAX_T][2];
+    UNROLL
+    for (unsigned t = 0; t < n_t; t++) {
+        out[t][0] = sum[t][0];
+        out[t][1] = mult == 2 ? sum[t][1] : sum[t][0];
+    }
+    dwconv_put(d, out, x, n, c, lanes);
+}
+
+#define DWCONV(name, k, stride, mult, n_t)                                                                      \
+    static void name(const fv_dwconv_args *d)                                                                   \
+    {                                                                                                           \
+        for (size_t x = d->x0; x < d->x1; x += (n_t)) {                                                         \
+            size_t n = FV_MIN(d->x1 - x, (size_t)(n_t));                                                        \
+            bool inside = n == (n_t) && x * (stride) >= (k) / 2 &&                                              \
+                          (x + (n_t)-1) * (stride) + (k) - (k) / 2 <= d->width;                                 \
+            for (size_t c = 0; c < d->channels; c += VEC_W) {                                                   \
+                size_t lanes = FV_MIN(d->channels - c, (size_t)VEC_W);                                          \
+                if (inside && lanes == VEC_W)                                                                   \
+                    dwconv_tile(d, x, n, c, lanes, (k), (stride), (mult), (n_t), true);                         \
+                else                                                                                            \
+                    dwconv_tile(d, x, n, c, lanes, (k), (stride), (mult), (n_t), false);                        \
+            }                                                                                                   \
+        }                                                                                                       \
+    }
+DWCONV(dwconv_k3s1m1, 3, 1, 1, DW_T1)
+DWCONV(dwconv_k3s1m2, 3, 1, 2, DW_T2)
+DWCONV(dwconv_k3s2m1, 3, 2, 1, DW_T1)
+DWCONV(dwconv_k3s2m2, 3, 2, 2, DW_T2)
+DWCONV(dwconv_k7s1m1, 7, 1, 1, DW_T1)
+DWCONV(dwconv_k7s1m2, 7, 1, 2, DW_T2)
+DWCONV(dwconv_k7s2m1, 7, 2, 1, DW_T1)
+DWCONV(dwconv_k7s2m2, 7, 2, 2, DW_T2)
+
+static void VEC_ISA(dwconv)(const fv_dwconv_args *d)
+{
+    static fv_dwconv_fn *const by_shape[2][2][2] = {
+        { { dwconv_k3s1m1, dwconv_k3s1m2 }, { dwconv_k3s2m1, dwconv_k3s2m2 } },
+        { { dwconv_k7s1m1, dwconv_k7s1m2 }, { dwconv_k7s2m1, dwconv_k7s2m2 } },
+    };
+    by_shape[d->k == 7][d->stride == 2][d->mult == 2](d);
+}

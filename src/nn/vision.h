@@ -1,0 +1,32 @@
+/* vision: pixels f32 [S, S, 3] -> FastViTHD -> features f32 [T, n_features], T = (S / 64)^2. */
+#ifndef FV_VISION_H
+#define FV_VISION_H
+
+#include "nn/ops.h"
+#include "nn/watch.h"
+#include "nn/weights.h"
+
+typedef struct fv_vision {
+    const fv_config *c;
+    const fv_vision_weights *w;
+    int image_size;
+    fv_type act;               /* of the operands of matrix products: F32, BF16 or F16 */
+    float *map[2];             /* the largest map, twice; stages alternate between them */
+    float *features;           /* [T, n_features] */
+    float *squeeze;            /* [2 n_features + n_squeeze] */
+    void  *memory;
+    size_t memory_bytes;
+} fv_vision;
+
+/* Takes the memory for one image size, also in ops. */
+fv_status fv_vision_init(fv_vision *v, const fv_config *c, const fv_vision_weights *w, int image_size, fv_type act,
+                         fv_ops *ops, fv_error *err);
+void      fv_vision_free(fv_vision *v);
+
+/* Fills v->features from pixels [S, S, 3] in [0, 1]. */
+fv_status fv_vision_run(fv_vision *v, const fv_ops *ops, const float *pixels, const fv_watch *watch, fv_error *err);
+
+/* projector: features [T, n_features] -> image tokens [T, d_model], y = W2 gelu(W1 x + b1) + b2. */
+fv_status fv_projector_run(fv_vision *v, const fv_ops *ops, float *tokens, const fv_watch *watch, fv_error *err);
+
+#endif

@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# Installs into a folder of its own and builds the example against what lies there, the ways a
+# user would: pkg-config, pkg-config --static, find_package. Each answer must be the same.
+#
+#     test_install.sh BUILD_FOLDER
+set -euo pipefail
+root=$(cd "$(dirname "$0")/../.." && pwd)
+build=$(cd "$1" && pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+prefix="$work/a prefix" # with a space, since users have those
+cc=${CC:-cc}
+
+step()
+{
+    if "${@:2}" >"$work/log" 2>&1; then
+        echo "[       OK ] $1"
+    else
+        cat "$work/log"
+        echo "[  FAILED  ] $1"
+        exit 1
+    fi
+}
+
+answer_of() # PROGRAM
+{
+    LD_LIBRARY_PATH="$prefix/lib:$prefix/lib/$(uname -m)-linux-gnu" "$1" \
+        "$root/tests/golden/tiny/checkpoint" "$root/tests/golden/tiny/image.png" "What do you see?" >"$work/answer"
+    [ -s "$work/answer" ]
+    [ -e "$work/first" ] || cp "$work/answer" "$work/first"
+    cmp "$work/answer" "$work/first"
+}
+
+pkg_config_build() # OUTPUT [--static]
+{
+    local flags
+    flags=$(PKG_CONFIG_PATH="$pc" pkg-config --cflags --libs ${2:-} fastvlm)
+    # pkg-config escapes the space; the shell has to read it once more.
+    eval "$cc -std=c17 -Wall -Werror -o '$1' '$root/examples/describe.c' $flags"
+}
+
+step install cmake --install "$build" --prefix "$prefix"
+pc=$(dirname "$(find "$prefix" -name fastvlm.pc)")
+step prefix_is_named grep -qx "prefix=$prefix" "$pc/fastvlm.pc"
+step pkg_config pkg_config_build "$work/shared"
+step pkg_config_answers answer_of "$work/shared"
+mkdir "$work/only_static" && mv "$prefix"/lib*/libfastvlm.so* "$work/only_static"
+step pkg_config_static pkg_config_build "$work/static" --static
+step pkg_config_static_answers answer_of "$work/static"
+mv "$work"/only_static/* "$(dirname "$pc")"
+step find_package cmake -S "$root/examples/find_package" -B "$work/cmake" -DCMAKE_PREFIX_PATH="$prefix"
+step find_package_builds cmake --build "$work/cmake"
+step find_package_answers answer_of "$work/cmake/describe"
+step find_package_static_answers answer_of "$work/cmake/describe_static"
+if [ -e "$prefix/bin/fastvlm" ]; then
+    step program_runs "$prefix/bin/fastvlm" --version
+fi

@@ -1,0 +1,218 @@
+/* Attention: against softmax in double precision, and the same bits for a row whatever rows it is called with. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/base.h"
+#include "check.h"
+
+/* want[c] of row i, and the norm and relative bound of its error: an error e of a score moves its weight by
+ * e of itself, so the bound grows with the products behind the scores. */
+static void want_row(const fv_attn_args *a, size_t i, double *want, double *norm, double *bound)
+{
+    size_t n = a->causal ? a->n_visible + i : a->n_kv;
+    double *s = malloc(n * sizeof *s), top = -INFINITY, sum = 0, most = 0, spread[FV_ATTN_MAX_D] = { 0 };
+    for (size_t j = 0; j < n; j++) {
+        double size = 0;
+        s[j] = 0;
+        for (size_t c = 0; c < a->d; c++) {
+            double p = a->scale * (double)a->q[i * a->ldq + c] * check_get(a->k, a->kv_type, j * a->ldk + c);
+            s[j] += p;
+            size += fabs(p);
+        }
+        top = fmax(top, s[j]);
+        most = fmax(most, size);
+    }
+    for (size_t c = 0; c < a->d; c++)
+        want[c] = 0;
+    for (size_t j = 0; j < n; j++) {
+        double p = exp(s[j] - top);
+        sum += p;
+        for (size_t c = 0; c < a->d; c++) {
+            double v = check_get(a->v, a->kv_type, j * a->ldv + c);
+            want[c] += p * v;
+            spread[c] += p * fabs(v);
+        }
+    }
+    *norm = 0;
+    for (size_t c = 0; c < a->d; c++) {
+        want[c] /= sum;
+        *norm += spread[c] / sum * (spread[c] / sum);
+    }
+    *norm = sqrt(*norm);
+    *bound = 1e-6 + 4 * 0x1p-24 * most;
+    free(s);
+}
+
+static void one_case(fv_check *c, size_t d, size_t n_q, size_t n_kv, bool causal, size_t n_visible, fv_type kv_type)
+{
+    fv_type out_type = (fv_type[]){ FV_TYPE_F32, FV_TYPE_F32, FV_TYPE_F16, FV_TYPE_BF16 }[check_below(c, 4)];
+    size_t elem = fv_type_size(out_type), kv_elem = fv_type_size(kv_type);
+    fv_attn_args a = { .n_q = n_q, .ldq = d + check_below(c, 3) * 9, .n_kv = n_kv, .ldk = d + check_below(c, 3) * 10,
+                       .ldv = d + check_below(c, 2) * 6, .kv_type = kv_type, .d = d, .causal = causal,
+                       .scale = 1.0f / sqrtf((float)d), .n_visible = n_visible, .ldo = d + check_below(c, 3) * 11,
+                       .out_type = out_type };
+    size_t nq = (n_q - 1) * a.ldq + d, nk = (n_kv - 1) * a.ldk + d, nv = (n_kv - 1) * a.ldv + d;
+    float *q = check_in(c, nq * sizeof *q, sizeof *q);
+    void *k = check_in(c, nk * kv_elem, kv_elem), *v = check_in(c, nv * kv_elem, kv_elem);
+    check_fill(c, q, FV_TYPE_F32, nq, -2, 2);
+    check_fill(c, k, kv_type, nk, -2, 2);
+    check_fill(c, v, kv_type, nv, -3, 3);
+    a.q = q;
+    a.k = k;
+    a.v = v;
+    a.scratch = check_out(c, fv_attn_scratch_bytes(), 64);
+    memset(a.scratch, 0xff, fv_attn_scratch_bytes()); /* NaN */
+    size_t n_out = (n_q - 1) * a.ldo + d;
+    uint8_t *out = check_out(c, n_out * elem, elem), *part = check_out(c, n_out * elem, elem);
+    a.out = out;
+    c->now->attn(&a);
+    for (size_t i = 0; i < n_q; i++) {
+        double want[FV_ATTN_MAX_D], norm, bound, error = 0;
+        want_row(&a, i, want, &norm, &bound);
+        for (size_t o = 0; o < d; o++) {
+            double off = fabs(check_get(out, out_type, i * a.ldo + o) - want[o]);
+            if (out_type != FV_TYPE_F32)
+                off = fmax(0, off - check_half_ulp(out_type, fabs(want[o]) + bound * norm));
+            error += off * off;
+        }
+        check_near(c, "row error", i, 0, sqrt(error), bound * norm);
+    }
+    check_gaps(c, "out", out, elem, n_q, d, a.ldo);
+
+    for (size_t i = 0; i < n_q;) {
+        size_t n = 1 + check_below(c, n_q - i);
+        fv_attn_args b = a;
+        b.q = q + i * a.ldq;
+        b.n_q = n;
+        b.n_visible = n_visible + i;
+        b.out = part + i * a.ldo * elem;
+        c->now->attn(&b);
+        i += n;
+    }
+    check_same(c, "rows apart", out, part, n_out * elem);
+}
+
+static void check_rope(fv_check *c)
+{
+    for (size_t half = 1; half <= 64; half += half < 40 ? 1 : 24) {
+        size_t d = 2 * half, n = 3;
+        if (!check_case(c, "heads=%zu d=%zu", n, d))
+            continue;
+        float *cosine = check_in(c, half * sizeof *cosine, sizeof *cosine);
+        float *sine = check_in(c, half * sizeof *sine, sizeof *sine);
+        float *x = check_out(c, n * d * sizeof *x, sizeof *x), *before = check_out(c, n * d * sizeof *x, sizeof *x);
+        check_fill(c, cosine, FV_TYPE_F32, half, -1, 1);
+        check_fill(c, sine, FV_TYPE_F32, half, -1, 1);
+        check_fill(c, x, FV_TYPE_F32, n * d, -100, 100);
+        memcpy(before, x, n * d * sizeof *x);
+        c->now->rope(x, cosine, sine, n, d);
+        for (size_t i = 0; i < n * d; i++) {
+            size_t m = i % half, h = i / d * d;
+            double a = before[h + m], b = before[h + m + half], p, r;
+            p = i % d < half ? a * cosine[m] : b * cosine[m];
+            r = i % d < half ? -b * sine[m] : a * sine[m];
+            check_near(c, "x", i, p + r, x[i], 0x1p-23 * (fabs(p) + fabs(r)));
+        }
+        check_done(c);
+    }
+}
+
+void check_attn(fv_check *c)
+{
+    static const size_t widths[] = { 2, 6, 8, 16, 24, 32, 40, 64, 128, 256 };
+    static const size_t rows[] = { 1, 2, 6, 7, 8, 9, 15, 16, 17, 24, 33, 48, 49, 64 };
+    static const size_t keys[] = { 1, 2, 3, 5, 16, 63, 64, 65, 130, 257 };
+    if (check_slot(c, "attn", c->now->attn != c->below->attn)) {
+        for (size_t d = 0; d < FV_COUNT(widths); d++) {
+            for (size_t r = 0; r < FV_COUNT(rows); r++) {
+                for (size_t k = 0; k < FV_COUNT(keys); k++) {
+                    bool causal = (d + r + k) % 2;
+                    size_t n_q = rows[r], n_kv = causal ? n_q - 1 + keys[k] : keys[k];
+                    fv_type type = (r + k / 2) % 2 ? FV_TYPE_F16 : FV_TYPE_F32;
+                    if (!check_case(c, "d=%zu n_q=%zu n_kv=%zu %s%s", widths[d], n_q, n_kv, fv_type_name(type),
+                                    causal ? " causal" : ""))
+                        continue;
+                    size_t n_visible = causal ? keys[k] - check_below(c, FV_MIN(keys[k], (size_t)3)) : 0;
+                    one_case(c, widths[d], n_q, n_kv, causal, n_visible, type);
+                    check_done(c);
+                }
+            }
+        }
+    }
+    if (check_slot(c, "rope", c->now->rope != c->below->rope))
+        check_rope(c);
+}
+
+/* ---- timing ------------------------------------------------------------------------------- */
+
+typedef struct attn_bench {
+    fv_attn_fn *fn;
+    fv_attn_args args;
+} attn_bench;
+
+static void run_attn(void *user)
+{
+    attn_bench *b = user;
+    b->fn(&b->args);
+}
+
+typedef struct rope_bench {
+    fv_rope_fn *fn;
+    float *x, *cosine, *sine;
+    size_t n, d;
+} rope_bench;
+
+static void run_rope(void *user)
+{
+    rope_bench *b = user;
+    b->fn(b->x, b->cosine, b->sine, b->n, b->d);
+}
+
+/* A shape is: d, rows of the call, keys, elements from key to key, bytes of an element, causal. Causal: the
+ * last rows of a prefill. GFLOP/s of both products; for a single position look at the GB/s. */
+void bench_attn(fv_check *c)
+{
+    bench_shape shape[32];
+    if (check_slot(c, "attn", c->now->attn != c->below->attn)) {
+        size_t n = bench_shapes(c, "attn", shape, FV_COUNT(shape));
+        for (size_t i = 0; i < n; i++) {
+            const size_t *v = shape[i].v;
+            fv_type type = v[4] == 2 ? FV_TYPE_F16 : FV_TYPE_F32;
+            void *k = bench_buffer(c, type, v[2] * v[3]), *values = bench_buffer(c, type, v[2] * v[3]);
+            float *q = bench_buffer(c, FV_TYPE_F32, v[1] * v[3]), *out = bench_buffer(c, FV_TYPE_F32, v[1] * v[3]);
+            attn_bench b = { .fn = c->now->attn,
+                             .args = { .q = q, .n_q = v[1], .ldq = v[3], .k = k, .v = values, .n_kv = v[2],
+                                       .ldk = v[3], .ldv = v[3], .kv_type = type, .d = v[0],
+                                       .scale = 1.0f / sqrtf((float)v[0]), .causal = v[5] != 0,
+                                       .n_visible = v[2] - v[1] + 1, .out = out, .ldo = v[3],
+                                       .scratch = bench_buffer(c, FV_TYPE_F32, fv_attn_scratch_bytes() / 4) } };
+            attn_bench ref = b;
+            ref.fn = c->ref->attn;
+            bool is_ref = c->now->attn == c->ref->attn;
+            double keys = (double)v[2] - (v[5] ? (double)(v[1] - 1) / 2 : 0), work = 4 * keys * (double)(v[0] * v[1]);
+            bench_report(c, shape[i].label, "GFLOP/s", run_attn, &b, work, is_ref ? NULL : run_attn, &ref, work);
+            if (v[1] < 16)
+                bench_report(c, shape[i].label, "GB/s", run_attn, &b, 2.0 * (double)(v[2] * v[0] * v[4]), NULL, NULL,
+                             0);
+            bench_free(b.args.scratch);
+            bench_free(k);
+            bench_free(values);
+            bench_free(q);
+            bench_free(out);
+        }
+    }
+    if (check_slot(c, "rope", c->now->rope != c->below->rope)) {
+        rope_bench b = { c->now->rope, bench_buffer(c, FV_TYPE_F32, 14 * 64), bench_buffer(c, FV_TYPE_F32, 32),
+                         bench_buffer(c, FV_TYPE_F32, 32), 14, 64 };
+        memset(b.sine, 0, 32 * sizeof *b.sine); /* repeated in place: must not grow */
+        rope_bench ref = b;
+        ref.fn = c->ref->rope;
+        bench_report(c, "14x64", "GB/s", run_rope, &b, 14 * 64 * 8, c->now->rope == c->ref->rope ? NULL : run_rope,
+                     &ref, 14 * 64 * 8);
+        bench_free(b.x);
+        bench_free(b.cosine);
+        bench_free(b.sine);
+    }
+}

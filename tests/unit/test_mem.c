@@ -1,0 +1,139 @@
+/* base/mem.c */
+#include "cm.h"
+
+#include <string.h>
+
+#include "base/base.h"
+
+static void test_blocks_are_aligned(void **state)
+{
+    (void)state;
+    for (size_t n = 0; n < 300; n++) {
+        uint8_t *block = fv_alloc_zero(n, 1);
+        assert_non_null(block);
+        assert_int_equal((uintptr_t)block % 64, 0);
+        for (size_t i = 0; i < n; i++)
+            assert_int_equal(block[i], 0);
+        fv_free(block);
+    }
+    fv_free(NULL);
+}
+
+static void test_products_must_fit(void **state)
+{
+    (void)state;
+    assert_null(fv_alloc(SIZE_MAX / 2, 3));
+    assert_null(fv_alloc_zero(SIZE_MAX, 2));
+    char *block = fv_strdup("kept");
+    assert_null(fv_grow(block, 5, SIZE_MAX / 4, 8));
+    assert_string_equal(block, "kept");
+    fv_free(block);
+    assert_null(fv_pages_alloc(SIZE_MAX));
+}
+
+static void test_grow_copies(void **state)
+{
+    (void)state;
+    uint32_t *list = NULL;
+    for (uint32_t n = 0; n < 100; n++) {
+        list = fv_grow(list, n, n + 1, sizeof *list);
+        assert_non_null(list);
+        list[n] = n * n;
+    }
+    for (uint32_t i = 0; i < 100; i++)
+        assert_int_equal(list[i], i * i);
+    list = fv_grow(list, 100, 10, sizeof *list); /* shrinking is growing too */
+    assert_int_equal(list[9], 81);
+    fv_free(list);
+}
+
+static void test_pages(void **state)
+{
+    (void)state;
+    static const size_t sizes[] = { 0, 1, 4096, 4097, (2u << 20) - 1, 2u << 20, (2u << 20) + 1, 9u << 20 };
+    for (size_t i = 0; i < FV_COUNT(sizes); i++) {
+        uint8_t *block = fv_pages_alloc(sizes[i]);
+        assert_non_null(block);
+        assert_int_equal((uintptr_t)block % 4096, 0);
+        if (sizes[i] >= 2u << 20)
+            assert_int_equal((uintptr_t)block % (2u << 20), 0);
+        for (size_t at = 0; at < sizes[i]; at += 4096)
+            assert_int_equal(block[at], 0);
+        memset(block, 1, sizes[i]);
+        fv_pages_free(block, sizes[i]);
+    }
+    fv_pages_free(NULL, 1);
+}
+
+static void carve(fv_arena *arena, float **a, double **b, char **c)
+{
+    *a = fv_arena_take(arena, 3, sizeof **a);
+    *b = fv_arena_take(arena, 17, sizeof **b);
+    *c = fv_arena_take(arena, 0, 1);
+}
+
+static void test_arena_measures_and_carves(void **state)
+{
+    (void)state;
+    fv_arena arena = { 0 };
+    float *a;
+    double *b;
+    char *c;
+
+    carve(&arena, &a, &b, &c);
+    assert_null(a);
+    assert_int_equal(arena.used, 64 + 192);
+    arena = (fv_arena){ .base = fv_alloc(arena.used, 1), .capacity = arena.used };
+    carve(&arena, &a, &b, &c);
+    assert_false(arena.overflow);
+    assert_ptr_equal(a, arena.base);
+    assert_ptr_equal(b, arena.base + 64);
+    assert_null(fv_arena_take(&arena, 1, 1)); /* full */
+    assert_true(arena.overflow);
+    fv_free(arena.base);
+
+    arena = (fv_arena){ 0 };
+    assert_null(fv_arena_take(&arena, SIZE_MAX / 2, 4));
+    assert_true(arena.overflow);
+    arena = (fv_arena){ 0 };
+    fv_arena_take(&arena, SIZE_MAX - 200, 1);
+    fv_arena_take(&arena, 300, 1);
+    assert_true(arena.overflow);
+}
+
+static void test_allocations_can_fail(void **state)
+{
+    (void)state;
+    int64_t live = fv_mem_live();
+    uint64_t taken = fv_mem_taken();
+    void *first = fv_alloc(1, 1);
+    assert_int_equal(fv_mem_taken(), taken + 1);
+    assert_int_equal(fv_mem_live(), live + 1);
+
+    fv_mem_fail_after(1);
+    void *second = fv_alloc(1, 1);
+    assert_non_null(second);
+    assert_null(fv_alloc(1, 1));
+    assert_null(fv_pages_alloc(1));
+    assert_null(fv_strdup("x"));
+    fv_mem_fail_after(UINT64_MAX);
+    void *third = fv_alloc(1, 1);
+    assert_non_null(third);
+    fv_free(first);
+    fv_free(second);
+    fv_free(third);
+    assert_int_equal(fv_mem_live(), live);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_blocks_are_aligned),
+        cmocka_unit_test(test_products_must_fit),
+        cmocka_unit_test(test_grow_copies),
+        cmocka_unit_test(test_pages),
+        cmocka_unit_test(test_arena_measures_and_carves),
+        cmocka_unit_test(test_allocations_can_fail),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

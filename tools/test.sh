@@ -1,0 +1,119 @@
+#!/usr/bin/env bash
+# Everything that can be checked without weights or a network, in one run; `make test` and CI.
+#
+#     tools/test.sh [STAGE...]     dev ref asan tsan arm whole-arm     default: all but the last
+#
+# dev   every test, assertions on
+# ref   golden and api tests again with the portable kernels only (FV_CPU=ref)
+# asan  every test under the address and undefined behaviour sanitizers
+# tsan  the pool and everything else with threads, under the thread sanitizer
+# arm   the kernels, cross-compiled, under qemu: an old core and one with every extension
+# whole-arm   every test, cross-compiled with the distribution's Arm libraries, under qemu
+#
+# The last line is "N passed, N failed": test functions, kernels at one level, and one for a program
+# that has neither.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+stages=("$@")
+[ ${#stages[@]} -eq 0 ] && stages=(dev ref asan tsan arm)
+passed=0 failed=0 skipped=0
+jobs=$(nproc 2>/dev/null || echo 2)
+
+want()
+{
+    local stage
+    for stage in "${stages[@]}"; do
+        [ "$stage" = "$1" ] && return 0
+    done
+    return 1
+}
+
+# A build that fails is one failed test, and its output is shown.
+build() # PRESET
+{
+    local log=build/$1.log
+    mkdir -p build
+    if ! { cmake --preset "$1" && cmake --build --preset "$1"; } >"$log" 2>&1; then
+        tail -n 60 "$log"
+        echo "test: preset $1 does not build"
+        failed=$((failed + 1))
+        return 1
+    fi
+}
+
+# Adds up the test functions in ctest's log of one run.
+count() # LOG
+{
+    local sums
+    sums=$(awk '
+        /^[0-9]+\/[0-9]+ Testing: / { ok = bad = skip = own = 0 }
+        /^\[       OK \] /          { ok++ }
+        /^\[  FAILED  \] .*[^0-9]$/ && !/test\(s\)/ { failing[$NF] = 1 }
+        /^\[  SKIPPED \] [^0-9]/    { skipping[$NF] = 1 }
+        / [0-9]+ checked$/          { ok++; own = 1 }   # checkkernels: one kernel at one level
+        / [0-9]+ FAILED$/           { bad++; own = 1 }
+        /^[0-9]+ passed, [0-9]+ failed$/ && !own { ok += $1; bad += $3; own = 1 } # scripts that count
+        /^Test (Passed|Failed|Timeout)|^Test Not Run|^Unable to find executable|^Skip (regular expression|return code)/ {
+            for (key in failing) bad++
+            for (key in skipping) skip++
+            delete failing
+            delete skipping
+            if (/^Skip/)                              skip++
+            else if (/Passed/ && ok == 0 && !own)     ok = 1
+            else if (!/Passed/ && bad == 0)           bad = 1
+            all_ok += ok; all_bad += bad; all_skip += skip
+        }
+        END { print all_ok + 0, all_bad + 0, all_skip + 0 }' "$1")
+    read -r run_ok run_bad run_skip <<<"$sums"
+    passed=$((passed + run_ok)) failed=$((failed + run_bad)) skipped=$((skipped + run_skip))
+}
+
+run() # TITLE PRESET [CTEST ARGUMENT...]
+{
+    local title=$1 preset=$2 code=0
+    shift 2
+    printf '== %s\n' "$title"
+    ctest --test-dir "build/$preset" --output-on-failure -j "$jobs" "$@" >"build/$preset.ctest" 2>&1 || code=$?
+    grep -E '^ *[0-9]+/[0-9]+ .*(Passed|Failed|Skipped|Timeout|Not Run|Exception)' "build/$preset.ctest" |
+        grep -vE ' Passed ' || true
+    count "build/$preset/Testing/Temporary/LastTest.log"
+    if [ "$code" -ne 0 ]; then
+        cat "build/$preset.ctest"
+        [ "$run_bad" -eq 0 ] && failed=$((failed + 1)) # ctest itself failed
+    fi
+    printf '   %s passed, %s failed%s\n' "$run_ok" "$run_bad" "$([ "$run_skip" -gt 0 ] && echo ", $run_skip skipped")"
+}
+
+if want dev || want ref; then
+    if build dev; then
+        want dev && run "dev: everything" dev
+        want ref && FV_CPU=ref run "ref: golden and api with portable kernels" dev -L 'golden|api'
+    fi
+fi
+if want asan && build asan; then
+    export ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=1:allocator_may_return_null=1}
+    export UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1}
+    run "asan: everything" asan
+fi
+if want tsan && build tsan; then
+    run "tsan: pool and threads" tsan -L threads
+fi
+if want arm && build arm64-kernels; then
+    for cpu in cortex-a53 max; do
+        QEMU_CPU=$cpu run "arm: kernels on qemu's $cpu" arm64-kernels
+    done
+fi
+if want whole-arm; then
+    if tools/sysroot-arm64.sh && build arm64; then
+        for cpu in cortex-a53 max; do
+            QEMU_CPU=$cpu run "whole-arm: everything on qemu's $cpu" arm64
+        done
+    else
+        failed=$((failed + 1))
+    fi
+fi
+
+[ "$skipped" -gt 0 ] && echo "$skipped skipped: instruction sets this processor lacks, see above"
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]
