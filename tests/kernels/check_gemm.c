@@ -404,9 +404,9 @@ static void bench_products(fv_check *c, const char *name, const fv_gemm_kernel *
         slow.g = ref; /* it reads other panels from the same memory: garbage, but as fast */
         slow.args.m = 1;
         slow.args.n = FV_MIN(n, (size_t)64);
-        char label[128];
+        char label[112];
         double flops = 2.0 * (double)m * (double)n * (double)k;
-        snprintf(label, sizeof label, "%s %zux%zux%zu", shape[i].label, m, n, k);
+        snprintf(label, sizeof label, "%.40s %zux%zux%zu", shape[i].label, m, n, k);
         bench_report(c, label, "GFLOP/s", run_gemm, &r, flops, g == ref ? NULL : run_gemm, &slow,
                      2.0 * (double)slow.args.n * (double)k);
         r.args.bias = vec;
@@ -432,7 +432,7 @@ static void bench_packing(fv_check *c, const char *name, const fv_gemm_kernel *g
     enum { K = 896, N = 4864, STEP = 64 };
     for (int t = 0; t < 3; t++) {
         void *w = bench_buffer(c, types[t], (size_t)K * N), *dst = bench_buffer(c, g->type, (size_t)K * N);
-        char label[128];
+        char label[112];
         pack_run r = { g->pack[types[t]], dst, w, N, K };
         snprintf(label, sizeof label, "from %s 4864x896, memory", fv_type_name(types[t]));
         bench_report(c, label, "GB/s read", run_pack, &r, (double)K * N * (double)fv_type_size(types[t]), NULL, NULL, 1);
@@ -468,8 +468,8 @@ void bench_gemm(fv_check *c)
             void *w = bench_buffer(c, types[t], n * k);
             float *x = bench_buffer(c, FV_TYPE_F32, k), *y = bench_buffer(c, FV_TYPE_F32, n);
             gemv_run r = { fn, y, w, x, n, k }, slow = { c->ref->gemv[types[t]], y, w, x, FV_MIN(n, (size_t)64), k };
-            char label[128];
-            snprintf(label, sizeof label, "%s %zux%zu", shape[i].label, n, k);
+            char label[112];
+            snprintf(label, sizeof label, "%.40s %zux%zu", shape[i].label, n, k);
             double bytes = (double)fv_type_size(types[t]) * (double)k;
             bench_report(c, label, "GB/s", run_gemv, &r, bytes * (double)n, run_gemv, &slow, bytes * (double)slow.n);
             bench_free(w), bench_free(x), bench_free(y);

@@ -1,37 +1,20 @@
-/* The matrix product's loops and epilogue for AVX-512, shared by gemm_avx512.c (f32) and
- * gemm_avx512bf16.c. Everything is counted in words of 32 bits: one f32, or a pair of bf16.
+/* The tile, the epilogue and packing of the matrix product for AVX-512: gemm_avx512.c takes them for
+ * f32, gemm_avx512bf16.c for bf16.
  *
- *            panel p of B, 32 columns wide           a tile: up to 14 rows x 2 registers of sums
- *           k ->  [ b b b b | b b b b ]              per k: 2 loads of B, then for each row one
- *      A  [ a ]   [ c c c c | c c c c ]              broadcast of A and 2 FMAs; 28 sums + 2 + 1
- *      14 [ a ]   [ c c c c | c c c c ]              registers of 32.
- *
- * Loops from outside in: blocks of rows whose piece of A stays in L2; panels of B; pieces of k when a
- * panel does not fit in L2; tiles of rows, for which the panel's piece comes from L2 again and
- * again. A sum that spans several pieces of k waits in memory as f32, so that it is the same
- * chain of additions in order of k whatever the blocks are. Chosen on Zen 4 (32 KiB L1, 1 MiB L2). */
+ *          panel of B, 32 columns wide             a tile: up to 14 rows x 2 registers of sums
+ *           k -> [ b b b b | b b b b ]             per word of k: 2 loads of B, then for each row one
+ *      A  [ a ]  [ c c c c | c c c c ]             broadcast of A and 2 multiply-adds;
+ *      14 [ a ]  [ c c c c | c c c c ]             28 sums + 2 + 1 of 32 registers */
 #ifndef FV_GEMM_AVX512_H
 #define FV_GEMM_AVX512_H
 
 #include <string.h>
 
-#include "base/base.h"
-#include "kernels/kernels.h"
 #include "kernels/x86/vmath_avx512.h"
 
-enum {
-    MR = 14, NR = 32,
-    A_BLOCK_BYTES = 384 << 10, /* of A per block of rows */
-    MIN_ROWS = 56,             /* of such a block: fewer would read B too often */
-    MAX_PIECE = 1536,          /* words of k that are not cut */
-    PIECE = 1024,              /* else words of a piece */
-    CUT_ROWS = 112,            /* rows of a block when k is cut: their sums wait on the stack */
-    COPY_PIECE = 256           /* words of a row of A copied when rows collide in L1 */
-};
+enum { MR = 14, NR = 32, PACK_AHEAD = 512 /* bytes fetched ahead in each of 16 rows */ };
 
-/* out[i][0..32) = (more ? out[i][0..32) : 0) + sum over n words of a[i] * b. Rows lie a_ld bytes and
- * out_ld floats apart. */
-typedef void tile_fn(const char *a, size_t a_ld, const float *b, size_t n, float *out, size_t out_ld, bool more);
+#include "kernels/x86/gemm_body.h"
 
 #define UNROLL _Pragma("GCC unroll 16")
 
@@ -79,7 +62,6 @@ typedef void tile_fn(const char *a, size_t a_ld, const float *b, size_t n, float
 #define STORE_AVX512 fv_store_avx512
 #endif
 
-/* Rows i .. i + rows, columns j .. j + width of C from their sums [rows, sum_ld]. */
 static void epilogue(const fv_gemm_args *g, size_t i, size_t rows, size_t j, size_t width, const float *sum,
                      size_t sum_ld)
 {
@@ -106,82 +88,105 @@ static void epilogue(const fv_gemm_args *g, size_t i, size_t rows, size_t j, siz
     }
 }
 
-/* Rows in the same L1 set: with 64 sets of 8 lines, every step-th row is 4096 bytes further. */
-static bool rows_collide(size_t a_ld)
+/* ---- packing ----------------------------------------------------------------------------- */
+
+/* 16 rows of 16 words become 16 columns: pairs, fours, then 128-bit quarters change places. */
+static inline void transpose(__m512i r[16])
 {
-    for (size_t step = 1; step <= 2; step++) {
-        size_t d = step * a_ld % 4096;
-        if (d < 64 || d > 4096 - 64)
-            return true;
+    __m512i t[16];
+    UNROLL for (int i = 0; i < 16; i += 2) {
+        t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
+        t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
     }
-    return false;
+    UNROLL for (int i = 0; i < 16; i += 4) {
+        UNROLL for (int h = 0; h < 2; h++) {
+            r[i + 2 * h] = _mm512_unpacklo_epi64(t[i + h], t[i + h + 2]);
+            r[i + 2 * h + 1] = _mm512_unpackhi_epi64(t[i + h], t[i + h + 2]);
+        }
+    }
+    UNROLL for (int c = 0; c < 4; c++) { /* r[4 b + c]: column 4 q + c of rows 4 b .. 4 b + 3 in quarter q */
+        __m512i even01 = _mm512_shuffle_i32x4(r[c], r[4 + c], 0x88), odd01 = _mm512_shuffle_i32x4(r[c], r[4 + c], 0xdd);
+        __m512i even23 = _mm512_shuffle_i32x4(r[8 + c], r[12 + c], 0x88);
+        __m512i odd23 = _mm512_shuffle_i32x4(r[8 + c], r[12 + c], 0xdd);
+        t[c] = _mm512_shuffle_i32x4(even01, even23, 0x88);
+        t[8 + c] = _mm512_shuffle_i32x4(even01, even23, 0xdd);
+        t[4 + c] = _mm512_shuffle_i32x4(odd01, odd23, 0x88);
+        t[12 + c] = _mm512_shuffle_i32x4(odd01, odd23, 0xdd);
+    }
+    UNROLL for (int i = 0; i < 16; i++) r[i] = t[i];
 }
 
-static void fetch_rows(const void *p, size_t elem_bytes, size_t ld, size_t i, size_t rows, size_t j)
+/* The elements of mask from element i of a row on, widened to f32. */
+static inline __m512 load_f32(const char *row, fv_type type, size_t i, __mmask16 mask)
 {
-    for (size_t r = 0; r < rows; r++) {
-        const char *at = (const char *)p + ((i + r) * ld + j) * elem_bytes;
-        _mm_prefetch(at, _MM_HINT_T0);
-        _mm_prefetch(at + 16 * elem_bytes, _MM_HINT_T0);
+    const uint16_t *half = (const uint16_t *)(const void *)row + i;
+    switch (type) {
+    case FV_TYPE_F16: return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, half));
+    case FV_TYPE_BF16: {
+        __m512i wide = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, half));
+        return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+    }
+    default: return _mm512_maskz_loadu_ps(mask, (const float *)(const void *)row + i);
     }
 }
 
-static void gemm(const fv_gemm_args *g, tile_fn *const *tile, size_t elem_bytes)
+/* 16 words of a row of weights from element i on, left of them to its end. */
+static inline __m512i load_words(const char *row, fv_type to, fv_type from, size_t i, size_t left)
 {
-    const size_t words = g->k * elem_bytes / 4, a_ld = g->lda * elem_bytes;
-    const bool plain = g->c_type == FV_TYPE_F32 && !g->bias && g->act == FV_ACT_NONE && !g->gate && !g->scale &&
-                       !g->residual;
-    const bool copy = g->m > 4 && words >= 64 && rows_collide(a_ld);
-    size_t piece = words <= MAX_PIECE ? words : PIECE;
-    if (copy && piece > COPY_PIECE)
-        piece = COPY_PIECE;
-    size_t block = A_BLOCK_BYTES / (words * 4) / MR * MR;
-    if (piece < words)
-        block = CUT_ROWS;
-    else if (block < MIN_ROWS)
-        block = MIN_ROWS;
+    const __mmask32 mask = left >= 32 ? ~(__mmask32)0 : ((__mmask32)1 << left) - 1;
+    if (to == FV_TYPE_F32)
+        return _mm512_castps_si512(load_f32(row, from, i, (__mmask16)mask));
+    if (from == FV_TYPE_BF16)
+        return _mm512_maskz_loadu_epi16(mask, (const uint16_t *)(const void *)row + i);
+#if defined(__AVX512BF16__)
+    __m512 low = load_f32(row, from, i, (__mmask16)mask);
+    __m512 high = load_f32(row, from, i + 16, (__mmask16)(mask >> 16));
+    return (__m512i)_mm512_cvtne2ps_pbh(high, low);
+#else
+    return _mm512_setzero_si512(); /* no panels of bf16 without these instructions */
+#endif
+}
 
-    float sums[CUT_ROWS * NR] __attribute__((aligned(64)));
-    char copied[MR][COPY_PIECE * 4 + 64] __attribute__((aligned(64)));
-
-    for (size_t i0 = 0; i0 < g->m; i0 += block) {
-        const size_t i1 = FV_MIN(g->m, i0 + block);
-        for (size_t j = 0; j < g->n; j += NR) {
-            const size_t width = FV_MIN((size_t)NR, g->n - j);
-            const bool direct = plain && width == NR;
-            const float *b = (const float *)g->b + j * words;
-            for (size_t q = 0; q < words; q += piece) {
-                const size_t n = FV_MIN(piece, words - q);
-                const bool last = q + n == words;
-                for (size_t i = i0; i < i1; i += MR) {
-                    const size_t rows = FV_MIN((size_t)MR, i1 - i);
-                    const char *a = (const char *)g->a + i * a_ld + q * 4;
-                    float *out = sums + (piece < words ? (i - i0) * NR : 0);
-                    size_t a_step = a_ld, out_ld = NR;
-                    if (copy) {
-                        for (size_t r = 0; r < rows; r++)
-                            memcpy(copied[r], a + r * a_ld, n * 4);
-                        a = copied[0];
-                        a_step = sizeof copied[0];
+static inline __attribute__((always_inline)) void pack(void *dst, fv_type to, const void *w, fv_type from, size_t ld,
+                                                       size_t n, size_t k)
+{
+    const size_t kg = to == FV_TYPE_F32 ? 1 : 2, row_bytes = ld * fv_type_size(from), step = 16 * kg;
+    int32_t *panel = dst;
+    for (size_t j = 0; j < n; j += NR, panel += NR * ((k + kg - 1) / kg)) {
+        for (size_t h = 0; h < NR; h += 16) {
+            const size_t rows = j + h < n ? FV_MIN((size_t)16, n - j - h) : 0;
+            const char *row = (const char *)w + (j + h) * row_bytes;
+            for (size_t q = 0; q < k; q += step) {
+                const size_t left = k - q, columns = FV_MIN((size_t)16, (left + kg - 1) / kg);
+                int32_t *to_word = panel + q / kg * NR + h;
+                __m512i r[16];
+                if (rows == 16) {
+                    UNROLL for (int i = 0; i < 16; i++) {
+                        r[i] = load_words(row + (size_t)i * row_bytes, to, from, q, left);
+                        _mm_prefetch(row + (size_t)i * row_bytes + q * fv_type_size(from) + PACK_AHEAD, _MM_HINT_T0);
                     }
-                    if (direct) {
-                        out = (float *)g->c + i * g->ldc + j;
-                        out_ld = g->ldc;
-                    }
-                    if (last) {
-                        fetch_rows(g->c, fv_type_size(g->c_type), g->ldc, i, rows, j);
-                        if (g->residual && g->residual != g->c)
-                            fetch_rows(g->residual, 4, g->ldr, i, rows, j);
-                        if (g->gate)
-                            fetch_rows(g->gate, 4, g->ldg, i, rows, j);
-                    }
-                    tile[rows](a, a_step, b + q * NR, n, out, out_ld, q > 0);
-                    if (last && !direct)
-                        epilogue(g, i, rows, j, width, out, out_ld);
+                } else {
+                    UNROLL for (int i = 0; i < 16; i++)
+                        r[i] = (size_t)i < rows ? load_words(row + (size_t)i * row_bytes, to, from, q, left)
+                                                : _mm512_setzero_si512();
+                }
+                transpose(r);
+                if (columns == 16) {
+                    UNROLL for (int i = 0; i < 16; i++) _mm512_store_si512(to_word + i * NR, r[i]);
+                } else {
+                    UNROLL for (int i = 0; i < 16; i++)
+                        if ((size_t)i < columns)
+                            _mm512_store_si512(to_word + i * NR, r[i]);
                 }
             }
         }
     }
 }
+
+#define PACK(name, to, from)                                                          \
+    static void name(void *dst, const void *w, size_t ld, size_t n, size_t k)         \
+    {                                                                                 \
+        pack(dst, to, w, from, ld, n, k);                                             \
+    }
 
 #endif
