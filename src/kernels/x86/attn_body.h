@@ -23,21 +23,25 @@
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
 
-enum { ATTN_KEYS = 64 };
+enum {
+    ATTN_KEYS = 64,
+    ATTN_PANEL = 4096 /* floats: with the rest of what a block works on, it stays in a 32 KiB L1 */
+};
 
 typedef struct attn_scratch {
     float top[FV_ATTN_MAX_Q], sum[FV_ATTN_MAX_Q], keep[FV_ATTN_MAX_Q];
     float s[ATTN_KEYS * FV_ATTN_MAX_Q];          /* [key][row] scores, then weights */
     float q[FV_ATTN_MAX_D * FV_ATTN_MAX_Q];      /* [c][row] */
     float o[FV_ATTN_MAX_D * FV_ATTN_MAX_Q];      /* [c][row]; rows are padded to whole vectors in all of them */
-    float k[ATTN_KEYS * FV_ATTN_MAX_D];          /* [key][c] of the block, widened */
-    float v[ATTN_KEYS * FV_ATTN_MAX_D];
+    float panel[ATTN_PANEL];                     /* [key][c] of keys, then of values, widened */
 } attn_scratch;
 _Static_assert(sizeof(attn_scratch) <= (size_t)1 << 19, "fv_attn_scratch_bytes");
 
-/* z[a][row] = z keep + sum_t x[a, t] y[t][row] for n_a rows of z and n_v vectors; element (a, t) of x
- * is at x[a * step_a + t * step_t]. keep NULL: from zero. */
-static inline __attribute__((always_inline)) void outer_tile(float *z, const float *keep, const float *x,
+typedef enum outer_start { OUTER_ZERO, OUTER_ADD, OUTER_KEEP } outer_start;
+
+/* z[a][row] = 0, z or z keep  +  sum_t x[a, t] y[t][row] for n_a rows of z and n_v vectors; element (a, t)
+ * of x is at x[a * step_a + t * step_t]. */
+static inline __attribute__((always_inline)) void outer_tile(float *z, outer_start start, const float *keep, const float *x,
                                                              size_t step_a, size_t step_t, const float *y, size_t ld,
                                                              size_t n_t, const unsigned n_a, const unsigned n_v)
 {
@@ -45,8 +49,11 @@ static inline __attribute__((always_inline)) void outer_tile(float *z, const flo
     UNROLL
     for (unsigned a = 0; a < n_a; a++) {
         UNROLL
-        for (unsigned v = 0; v < n_v; v++)
-            acc[a][v] = keep ? vec_mul(vec_load(z + a * ld + v * VEC_W), vec_load(keep + v * VEC_W)) : vec_zero();
+        for (unsigned v = 0; v < n_v; v++) {
+            acc[a][v] = start == OUTER_ZERO ? vec_zero() : vec_load(z + a * ld + v * VEC_W);
+            if (start == OUTER_KEEP)
+                acc[a][v] = vec_mul(acc[a][v], vec_load(keep + v * VEC_W));
+        }
     }
     for (size_t t = 0; t < n_t; t++) {
         UNROLL
@@ -73,12 +80,12 @@ static inline __attribute__((always_inline)) void outer_tile(float *z, const flo
     do {                                                                                                         \
         size_t a_ = 0;                                                                                           \
         for (; a_ + (n_a) <= n; a_ += (n_a))                                                                     \
-            outer_tile(z + a_ * ld, keep, x + a_ * step_a, step_a, step_t, y, ld, n_t, (n_a), (n_v));            \
+            outer_tile(z + a_ * ld, start, keep, x + a_ * step_a, step_a, step_t, y, ld, n_t, (n_a), (n_v));            \
         for (; a_ < n; a_++)                                                                                     \
-            outer_tile(z + a_ * ld, keep, x + a_ * step_a, step_a, step_t, y, ld, n_t, 1, (n_v));                \
+            outer_tile(z + a_ * ld, start, keep, x + a_ * step_a, step_a, step_t, y, ld, n_t, 1, (n_v));                \
     } while (0)
 
-static inline __attribute__((always_inline)) void outer(float *z, const float *keep, const float *x, size_t step_a,
+static inline __attribute__((always_inline)) void outer(float *z, outer_start start, const float *keep, const float *x, size_t step_a,
                                                         size_t step_t, const float *y, size_t ld, size_t n_t, size_t n)
 {
     size_t n_vec = ld / VEC_W;
@@ -92,20 +99,21 @@ static inline __attribute__((always_inline)) void outer(float *z, const float *k
         }
         z += group * VEC_W;
         y += group * VEC_W;
-        keep = keep ? keep + group * VEC_W : keep;
+        keep += group * VEC_W;
         n_vec -= group;
     }
 }
 
-/* s[key][row] of n keys from k [n][d] */
-static void attn_scores(attn_scratch *w, size_t ld, size_t n, size_t d)
+/* s[key][row] of n keys from k [n][ldk] */
+static void attn_scores(float *s, const float *k, size_t ldk, const float *q, size_t ld, size_t n, size_t d)
 {
-    outer(w->s, NULL, w->k, d, 1, w->q, ld, d, n);
+    outer(s, OUTER_ZERO, s, k, ldk, 1, q, ld, d, n);
 }
 
-static void attn_values(attn_scratch *w, size_t ld, size_t n, size_t d)
+static void attn_values(float *o, outer_start start, const float *keep, const float *v, size_t ldv, const float *s,
+                        size_t ld, size_t n, size_t d)
 {
-    outer(w->o, w->keep, w->v, 1, d, w->s, ld, n, d);
+    outer(o, start, keep, v, 1, ldv, s, ld, n, d);
 }
 
 /* Scores of keys first .. first + n - 1 to weights; row i sees keys below n_visible + i. */
@@ -136,13 +144,21 @@ static void attn_weights(attn_scratch *w, size_t ld, size_t first, size_t n, siz
 /* n rows of d values, widened, close together */
 static void attn_widen(float *to, const void *from, fv_type type, size_t first, size_t n, size_t ld, size_t d)
 {
-    size_t whole = d / VEC_W * VEC_W;
+    const size_t whole = d / VEC_W * VEC_W, left = d - whole;
     for (size_t j = 0; j < n; j++, to += d) {
-        size_t at = (first + j) * ld;
-        for (size_t c = 0; c < whole; c += VEC_W)
-            vec_store(to + c, vec_get(from, type, at + c));
-        if (whole < d)
-            vec_store_n(to + whole, d - whole, vec_get_n(from, type, at + whole, d - whole));
+        if (type == FV_TYPE_F16) {
+            const uint16_t *p = (const uint16_t *)from + (first + j) * ld;
+            for (size_t c = 0; c < whole; c += VEC_W)
+                vec_store(to + c, vec_from_f16(p + c));
+            if (left)
+                vec_store_n(to + whole, left, vec_from_f16_n(p + whole, left));
+        } else {
+            const float *p = (const float *)from + (first + j) * ld;
+            for (size_t c = 0; c < whole; c += VEC_W)
+                vec_store(to + c, vec_load(p + c));
+            if (left)
+                vec_store_n(to + whole, left, vec_load_n(p + whole, left));
+        }
     }
 }
 
@@ -161,16 +177,23 @@ static void attn_run(const fv_attn_args *a)
     for (size_t i = 0; i < ld; i++)
         w->top[i] = -INFINITY, w->sum[i] = 0;
 
+    const size_t step = FV_MIN((size_t)ATTN_PANEL / d, (size_t)ATTN_KEYS);
     for (size_t j = 0; j < n_keys; j += ATTN_KEYS) {
         size_t n = FV_MIN(n_keys - j, (size_t)ATTN_KEYS);
-        attn_widen(w->k, a->k, a->kv_type, j, n, a->ldk, d);
-        attn_widen(w->v, a->v, a->kv_type, j, n, a->ldv, d);
-        attn_scores(w, ld, n, d);
+        for (size_t p = 0; p < n; p += step) {
+            size_t m = FV_MIN(n - p, step);
+            attn_widen(w->panel, a->k, a->kv_type, j + p, m, a->ldk, d);
+            attn_scores(w->s + p * ld, w->panel, d, w->q, ld, m, d);
+        }
         attn_weights(w, ld, j, n, a->causal ? a->n_visible : n_keys);
-        attn_values(w, ld, n, d);
+        for (size_t p = 0; p < n; p += step) {
+            size_t m = FV_MIN(n - p, step);
+            attn_widen(w->panel, a->v, a->kv_type, j + p, m, a->ldv, d);
+            attn_values(w->o, p ? OUTER_ADD : OUTER_KEEP, w->keep, w->panel, d, w->s + p * ld, ld, m, d);
+        }
     }
 
-    float *row = w->k; /* free now */
+    float *row = w->panel;
     for (size_t i = 0; i < a->n_q; i++) {
         float sum = w->sum[i];
         for (size_t c = 0; c < d; c++)

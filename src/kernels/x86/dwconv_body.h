@@ -44,24 +44,26 @@ static inline void dwconv_put(const fv_dwconv_args *d, vec (*sum)[2], size_t x, 
     }
 }
 
-/* One vector (mult 2: two, unzipped) of outputs' parameters at p; lanes < VEC_W: so many inputs are left. */
-static inline __attribute__((always_inline)) void dwconv_get(vec w[2], const float *p, unsigned mult, bool whole,
+/* One vector (mult 2: two, unzipped) of outputs' parameters at p; full: all lanes. */
+static inline __attribute__((always_inline)) void dwconv_get(vec w[2], const float *p, unsigned mult, bool full,
                                                              size_t lanes)
 {
     if (mult == 1) {
-        w[0] = whole ? vec_load(p) : vec_load_n(p, lanes);
+        w[0] = full ? vec_load(p) : vec_load_n(p, lanes);
         return;
     }
     size_t n = 2 * lanes, first = n < VEC_W ? n : VEC_W;
-    w[0] = whole ? vec_load(p) : vec_load_n(p, first);
-    w[1] = whole ? vec_load(p + VEC_W) : n > first ? vec_load_n(p + VEC_W, n - first) : vec_zero();
+    w[0] = full ? vec_load(p) : vec_load_n(p, first);
+    w[1] = full ? vec_load(p + VEC_W) : n > first ? vec_load_n(p + VEC_W, n - first) : vec_zero();
     vec_unzip(&w[0], &w[1]);
 }
 
-/* Columns x .. x + n - 1 <= x + T - 1 of channels c .. c + lanes - 1. whole: n == T, all lanes, no padding. */
+/* Columns x .. x + n - 1, n <= n_t, of channels c .. c + lanes - 1. inside: n == n_t and no column of the
+ * padding; full: lanes == VEC_W. */
 static inline __attribute__((always_inline)) void dwconv_tile(const fv_dwconv_args *d, size_t x, size_t n, size_t c,
                                                               size_t lanes, const unsigned k, const unsigned stride,
-                                                              const unsigned mult, const unsigned n_t, const bool whole)
+                                                              const unsigned mult, const unsigned n_t,
+                                                              const bool inside, const bool full)
 {
     const size_t n_out = d->channels * mult, pad = k / 2;
     const size_t left = x * stride;                           /* input column of j = 0, plus pad */
@@ -69,24 +71,25 @@ static inline __attribute__((always_inline)) void dwconv_tile(const fv_dwconv_ar
     vec sum[DW_MAX_T][2], bias[2] = { vec_zero(), vec_zero() };
 
     if (d->bias)
-        dwconv_get(bias, d->bias + c * mult, mult, whole, lanes);
+        dwconv_get(bias, d->bias + c * mult, mult, full, lanes);
     UNROLL
     for (unsigned t = 0; t < n_t; t++)
         sum[t][0] = bias[0], sum[t][1] = bias[1];
     for (unsigned dy = 0; dy < k; dy++) {
         if (!d->src[dy])
             continue;
-        const float *row = d->src[dy] + c, *weight = d->weight + dy * k * n_out + c * mult;
+        const float *weight = d->weight + dy * k * n_out + c * mult;
         vec w[7][2];
         UNROLL
         for (unsigned dx = 0; dx < k; dx++)
-            dwconv_get(w[dx], weight + dx * n_out, mult, whole, lanes);
+            dwconv_get(w[dx], weight + dx * n_out, mult, full, lanes);
+        const float *at = d->src[dy] + c + (left < pad ? 0 : left - pad) * d->src_ld;
         UNROLL
         for (unsigned j = 0; j < (n_t - 1) * stride + k; j++) {
-            if (!whole && (left + j < pad || left + j >= end))
+            if (!inside && (left + j < pad || left + j >= end))
                 continue;
-            const float *at = row + (left + j - pad) * d->src_ld;
-            vec v = whole ? vec_load(at) : vec_load_n(at, lanes);
+            vec v = full ? vec_load(at) : vec_load_n(at, lanes);
+            at += d->src_ld;
             UNROLL
             for (unsigned dx = 0; dx < k; dx++) {
                 if (j < dx || (j - dx) % stride || (j - dx) / stride >= n_t)
@@ -97,6 +100,14 @@ static inline __attribute__((always_inline)) void dwconv_tile(const fv_dwconv_ar
                     sum[t][1] = vec_fma(v, w[dx][1], sum[t][1]);
             }
         }
+    }
+    if (full && mult == 1 && d->dst_type == FV_TYPE_F32 && d->act == FV_ACT_NONE) { /* most layers */
+        float *dst = (float *)d->dst + (x - d->x0) * d->dst_ld + c;
+        UNROLL
+        for (unsigned t = 0; t < n_t; t++)
+            if (inside || t < n)
+                vec_store(dst + t * d->dst_ld, sum[t][0]);
+        return;
     }
     vec out[DW_MAX_T][2];
     UNROLL
@@ -116,10 +127,12 @@ static inline __attribute__((always_inline)) void dwconv_tile(const fv_dwconv_ar
                           (x + (n_t)-1) * (stride) + (k) - (k) / 2 <= d->width;                                 \
             for (size_t c = 0; c < d->channels; c += VEC_W) {                                                   \
                 size_t lanes = FV_MIN(d->channels - c, (size_t)VEC_W);                                          \
-                if (inside && lanes == VEC_W)                                                                   \
-                    dwconv_tile(d, x, n, c, lanes, (k), (stride), (mult), (n_t), true);                         \
+                if (lanes < VEC_W)                                                                              \
+                    dwconv_tile(d, x, n, c, lanes, (k), (stride), (mult), (n_t), false, false);                 \
+                else if (inside)                                                                                \
+                    dwconv_tile(d, x, n, c, lanes, (k), (stride), (mult), (n_t), true, true);                   \
                 else                                                                                            \
-                    dwconv_tile(d, x, n, c, lanes, (k), (stride), (mult), (n_t), false);                        \
+                    dwconv_tile(d, x, n, c, lanes, (k), (stride), (mult), (n_t), false, true);                  \
             }                                                                                                   \
         }                                                                                                       \
     }

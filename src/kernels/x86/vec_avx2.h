@@ -36,12 +36,29 @@ static inline vec vec_gelu(vec x) { return fv_gelu_avx2(x); }
 static inline vec vec_gelu16(vec x) { return fv_gelu_avx2(x); } /* a shorter one gained nothing */
 static inline vec vec_silu(vec x) { return fv_silu_avx2(x); }
 
-static inline vec vec_widen(const uint16_t *p, fv_type type)
+static inline vec vec_from_f16(const uint16_t *p)
 {
-    __m128i half = _mm_loadu_si128((const __m128i *)(const void *)p);
-    if (type == FV_TYPE_F16)
-        return _mm256_cvtph_ps(half);
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
+    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p));
+}
+
+static inline vec vec_from_bf16(const uint16_t *p)
+{
+    __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
+}
+
+static inline vec vec_from_f16_n(const uint16_t *p, size_t n)
+{
+    uint16_t half[VEC_W] = { 0 };
+    memcpy(half, p, n * sizeof *half);
+    return vec_from_f16(half);
+}
+
+static inline vec vec_from_bf16_n(const uint16_t *p, size_t n)
+{
+    uint16_t half[VEC_W] = { 0 };
+    memcpy(half, p, n * sizeof *half);
+    return vec_from_bf16(half);
 }
 
 /* Elements i.. of an array of F32, F16 or BF16. */
@@ -50,18 +67,20 @@ static inline void vec_put_n(void *p, fv_type type, size_t i, size_t n, vec x) {
 
 static inline vec vec_get(const void *p, fv_type type, size_t i)
 {
-    if (type == FV_TYPE_F32)
-        return vec_load((const float *)p + i);
-    return vec_widen((const uint16_t *)p + i, type);
+    switch (type) {
+    case FV_TYPE_F16: return vec_from_f16((const uint16_t *)p + i);
+    case FV_TYPE_BF16: return vec_from_bf16((const uint16_t *)p + i);
+    default: return vec_load((const float *)p + i);
+    }
 }
 
 static inline vec vec_get_n(const void *p, fv_type type, size_t i, size_t n)
 {
-    uint16_t half[VEC_W] = { 0 };
-    if (type == FV_TYPE_F32)
-        return vec_load_n((const float *)p + i, n);
-    memcpy(half, (const uint16_t *)p + i, n * sizeof *half);
-    return vec_widen(half, type);
+    switch (type) {
+    case FV_TYPE_F16: return vec_from_f16_n((const uint16_t *)p + i, n);
+    case FV_TYPE_BF16: return vec_from_bf16_n((const uint16_t *)p + i, n);
+    default: return vec_load_n((const float *)p + i, n);
+    }
 }
 
 /* Sum of the lanes, halves onto halves. */

@@ -35,6 +35,28 @@ static inline vec vec_gelu(vec x) { return fv_gelu_avx512(x); }
 static inline vec vec_gelu16(vec x) { return fv_gelu16_avx512(x); }
 static inline vec vec_silu(vec x) { return fv_silu_avx512(x); }
 
+static inline vec vec_from_f16(const uint16_t *p)
+{
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
+}
+
+static inline vec vec_from_f16_n(const uint16_t *p, size_t n)
+{
+    return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(vec_mask(n), p));
+}
+
+static inline vec vec_from_bf16(const uint16_t *p)
+{
+    __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)p));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+}
+
+static inline vec vec_from_bf16_n(const uint16_t *p, size_t n)
+{
+    __m512i wide = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(vec_mask(n), p));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+}
+
 /* Elements i.. of an array of F32, F16 or BF16. */
 static inline void vec_put(void *p, fv_type type, size_t i, vec x) { fv_store_avx512(p, type, i, 0xffff, x); }
 static inline void vec_put_n(void *p, fv_type type, size_t i, size_t n, vec x)
@@ -42,20 +64,23 @@ static inline void vec_put_n(void *p, fv_type type, size_t i, size_t n, vec x)
     fv_store_avx512(p, type, i, vec_mask(n), x);
 }
 
-static inline vec vec_get_n(const void *p, fv_type type, size_t i, size_t n)
+static inline vec vec_get(const void *p, fv_type type, size_t i)
 {
-    const uint16_t *half = (const uint16_t *)p + i;
     switch (type) {
-    case FV_TYPE_F16: return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(vec_mask(n), half));
-    case FV_TYPE_BF16: {
-        __m512i wide = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(vec_mask(n), half));
-        return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
-    }
-    default: return vec_load_n((const float *)p + i, n);
+    case FV_TYPE_F16: return vec_from_f16((const uint16_t *)p + i);
+    case FV_TYPE_BF16: return vec_from_bf16((const uint16_t *)p + i);
+    default: return vec_load((const float *)p + i);
     }
 }
 
-static inline vec vec_get(const void *p, fv_type type, size_t i) { return vec_get_n(p, type, i, VEC_W); }
+static inline vec vec_get_n(const void *p, fv_type type, size_t i, size_t n)
+{
+    switch (type) {
+    case FV_TYPE_F16: return vec_from_f16_n((const uint16_t *)p + i, n);
+    case FV_TYPE_BF16: return vec_from_bf16_n((const uint16_t *)p + i, n);
+    default: return vec_load_n((const float *)p + i, n);
+    }
+}
 
 /* Sum of the lanes, halves onto halves. */
 static inline float vec_sum(vec x)

@@ -66,20 +66,14 @@ static inline void vec_put_n(void *p, fv_type type, size_t i, size_t n, vec x)
     }
 }
 
-/* Elements of an array of F32, F16 or BF16. */
-static inline vec vec_get_n(const void *p, fv_type type, size_t i, size_t n)
+static inline vec vec_from_f16(const uint16_t *p)
 {
-    const uint16_t *half = (const uint16_t *)p + i;
-    switch (type) {
-    case FV_TYPE_F16: return _mm256_cvtph_ps(_mm_maskz_loadu_epi16(vec_mask(n), half));
-    case FV_TYPE_BF16: {
-        __m256i wide = _mm256_cvtepu16_epi32(_mm_maskz_loadu_epi16(vec_mask(n), half));
-        return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
-    }
-    default: return vec_load_n((const float *)p + i, n);
-    }
+    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p));
 }
 
-static inline vec vec_get(const void *p, fv_type type, size_t i) { return vec_get_n(p, type, i, VEC_W); }
+static inline vec vec_from_f16_n(const uint16_t *p, size_t n)
+{
+    return _mm256_cvtph_ps(_mm_maskz_loadu_epi16(vec_mask(n), p));
+}
 
 #endif
