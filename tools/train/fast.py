@@ -100,3 +100,69 @@ def dwconv(x, w, b, stride):
     y = [DwConv.apply(x, w[i::m], None if b is None else b[i::m].contiguous(), stride).permute(0, 2, 3, 1) for i in range(m)]
     n, h, wd, c = y[0].shape
     return torch.stack(y, -1).view(n, h, wd, c * m).permute(0, 3, 1, 2)
+
+
+class Attention(torch.autograd.Function):
+    """q [b,m,H*32], k, v [b,n,KV*32] bf16; meta: see data.attention_meta."""
+
+    @staticmethod
+    def forward(ctx, q, k, v, meta, only, H, KV):
+        q, k, v = (t.contiguous() for t in (q, k, v))
+        B, n = k.shape[:2]
+        m = q.shape[1]
+        qi = meta["rows"] if only is None else meta["only"]
+        o = torch.empty_like(q)
+        lse = torch.empty(B, m, H)
+        LIB.attn_forward(P(q), P(k), P(v), P(qi), P(meta["start"]), P(meta["pos"]), P(meta["cos"]), P(meta["sin"]), P(o), P(lse), B, m, n, H, KV, meta["P"])
+        ctx.save_for_backward(q, k, v, o, lse)
+        ctx.a = (meta, qi, H, KV)
+        return o
+
+    @staticmethod
+    def backward(ctx, do):
+        q, k, v, o, lse = ctx.saved_tensors
+        meta, qi, H, KV = ctx.a
+        B, n = k.shape[:2]
+        do = do.to(torch.bfloat16).contiguous()
+        dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+        LIB.attn_backward(P(q), P(k), P(v), P(qi), P(meta["start"]), P(meta["pos"]), P(meta["cos"]), P(meta["sin"]), P(o), P(lse), P(do), P(dq), P(dk), P(dv),
+                          B, q.shape[1], n, H, KV, meta["P"])
+        return dq, dk, dv, None, None, None, None
+
+
+class Rms(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, w):
+        x = x.float().contiguous()
+        h = x.shape[-1]
+        n = x.numel() // h
+        y, rs = torch.empty(x.shape, dtype=torch.bfloat16), torch.empty(n)
+        LIB.rms_forward(P(x), P(w), P(y), P(rs), n, h)
+        ctx.save_for_backward(x, w, rs)
+        return y
+
+    @staticmethod
+    def backward(ctx, dy):
+        x, w, rs = ctx.saved_tensors
+        dy = dy.to(torch.bfloat16).contiguous()
+        dx, dw = torch.empty_like(x), torch.zeros_like(w)
+        LIB.rms_backward(P(x), P(w), P(rs), P(dy), P(dx), P(dw), rs.numel(), x.shape[-1])
+        return dx, dw
+
+
+class SwiGlu(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, g, u):
+        g, u = g.contiguous(), u.contiguous()
+        y = torch.empty_like(g)
+        LIB.swiglu_forward(P(g), P(u), P(y), ctypes.c_long(g.numel()))
+        ctx.save_for_backward(g, u)
+        return y
+
+    @staticmethod
+    def backward(ctx, dy):
+        g, u = ctx.saved_tensors
+        dy = dy.to(torch.bfloat16).contiguous()
+        dg, du = torch.empty_like(g), torch.empty_like(u)
+        LIB.swiglu_backward(P(g), P(u), P(dy), P(dg), P(du), ctypes.c_long(g.numel()))
+        return dg, du

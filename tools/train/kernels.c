@@ -205,3 +205,186 @@ void gelu_backward(const uint16_t *x, const uint16_t *dy, uint16_t *dx, long n) 
     if (!full) memcpy(dx + i, a, (n - i) * 2);
   }
 }
+
+/* ---- decoder: attention over packed rows, heads of width 32, rotary positions inside. A query at row p sees the rows
+ * [0, min(P, p + 1)) and, beyond the common prefix of P rows, [start[p], p] of its own conversation. */
+static float vmaxr(V v) { return _mm512_reduce_max_ps(v); }
+static inline void rope(V *a, V *b, const float *c, const float *s, float sign) {
+  V cc = _mm512_loadu_ps(c), ss = _mm512_mul_ps(_mm512_loadu_ps(s), _mm512_set1_ps(sign));
+  V x = *a, y = *b;
+  *a = _mm512_fnmadd_ps(y, ss, _mm512_mul_ps(x, cc));
+  *b = _mm512_fmadd_ps(x, ss, _mm512_mul_ps(y, cc));
+}
+enum { MAXN = 768 };
+static __attribute__((aligned(64))) float Kr[MAXN * 32], Vr[MAXN * 32], Kt[32 * (MAXN + 32)], Vt[32 * (MAXN + 32)], dK[MAXN * 32], dV[MAXN * 32];
+
+static void load_kv(const uint16_t *k, const uint16_t *v, const int *pos, const float *cs, const float *sn, int n, int KV, int g, int vt) {
+  int ld = MAXN + 32;
+  for (int j = 0; j < n; j++) {
+    const uint16_t *kp = k + ((size_t)j * KV + g) * 32, *vp = v + ((size_t)j * KV + g) * 32;
+    V a = ld16(kp), b = ld16(kp + 16);
+    rope(&a, &b, cs + pos[j] * 16, sn + pos[j] * 16, 1);
+    _mm512_store_ps(Kr + j * 32, a), _mm512_store_ps(Kr + j * 32 + 16, b);
+    _mm512_store_ps(Vr + j * 32, ld16(vp)), _mm512_store_ps(Vr + j * 32 + 16, ld16(vp + 16));
+    for (int d = 0; d < 32; d++) Kt[d * ld + j] = Kr[j * 32 + d];
+    if (vt)
+      for (int d = 0; d < 32; d++) Vt[d * ld + j] = Vr[j * 32 + d];
+  }
+}
+static void dots(const float *q, const float *T, int a, int b, float *o) { /* o[j-a] = q . T[:,j], overruns up to 15 */
+  for (int j = a; j < b; j += 16) {
+    V s0 = _mm512_setzero_ps(), s1 = s0, s2 = s0, s3 = s0;
+    const float *t = T + j;
+    for (int d = 0; d < 32; d += 4, t += 4 * (MAXN + 32)) {
+      s0 = _mm512_fmadd_ps(_mm512_set1_ps(q[d]), _mm512_loadu_ps(t), s0);
+      s1 = _mm512_fmadd_ps(_mm512_set1_ps(q[d + 1]), _mm512_loadu_ps(t + (MAXN + 32)), s1);
+      s2 = _mm512_fmadd_ps(_mm512_set1_ps(q[d + 2]), _mm512_loadu_ps(t + 2 * (MAXN + 32)), s2);
+      s3 = _mm512_fmadd_ps(_mm512_set1_ps(q[d + 3]), _mm512_loadu_ps(t + 3 * (MAXN + 32)), s3);
+    }
+    _mm512_storeu_ps(o + (j - a), _mm512_add_ps(_mm512_add_ps(s0, s1), _mm512_add_ps(s2, s3)));
+  }
+}
+#define RANGES                                                                   \
+  int p = qi[(size_t)b * m + i], n0 = p < P ? p + 1 : P, a1 = p < P ? p + 1 : st[(size_t)b * n + p]; \
+  int n1 = p + 1 - a1, L = n0 + n1;                                              \
+  (void)L
+
+void attn_forward(const uint16_t *q, const uint16_t *k, const uint16_t *v, const int *qi, const int *st, const int *pos, const float *cs, const float *sn,
+                  uint16_t *o, float *lse, int B, int m, int n, int H, int KV, int P) {
+  float sc[MAXN + 64] __attribute__((aligned(64))), qv[32] __attribute__((aligned(64)));
+  const V scale = _mm512_set1_ps(0.17677669529663687f);
+  for (int b = 0; b < B; b++)
+    for (int g = 0; g < KV; g++) {
+      load_kv(k + (size_t)b * n * KV * 32, v + (size_t)b * n * KV * 32, pos + (size_t)b * n, cs, sn, n, KV, g, 0);
+      for (int h = g * (H / KV); h < (g + 1) * (H / KV); h++)
+        for (int i = 0; i < m; i++) {
+          RANGES;
+          const uint16_t *qp = q + (((size_t)b * m + i) * H + h) * 32;
+          V x = ld16(qp), y = ld16(qp + 16);
+          rope(&x, &y, cs + pos[(size_t)b * n + p] * 16, sn + pos[(size_t)b * n + p] * 16, 1);
+          _mm512_store_ps(qv, _mm512_mul_ps(x, scale)), _mm512_store_ps(qv + 16, _mm512_mul_ps(y, scale));
+          dots(qv, Kt, 0, n0, sc);
+          dots(qv, Kt, a1, p + 1, sc + n0);
+          for (int j = L; j < ((L + 15) & ~15); j++) sc[j] = -1e30f;
+          V mx = _mm512_set1_ps(-1e30f);
+          for (int j = 0; j < L; j += 16) mx = _mm512_max_ps(mx, _mm512_load_ps(sc + j));
+          float mm = vmaxr(mx);
+          V sum = _mm512_setzero_ps(), o0 = sum, o1 = sum;
+          for (int j = 0; j < L; j += 16) {
+            V e = vexp(_mm512_sub_ps(_mm512_load_ps(sc + j), _mm512_set1_ps(mm)));
+            sum = _mm512_add_ps(sum, e);
+            _mm512_store_ps(sc + j, e);
+          }
+          for (int j = 0; j < L; j++) {
+            const float *vr = Vr + (j < n0 ? j : a1 + j - n0) * 32;
+            V e = _mm512_set1_ps(sc[j]);
+            o0 = _mm512_fmadd_ps(e, _mm512_load_ps(vr), o0), o1 = _mm512_fmadd_ps(e, _mm512_load_ps(vr + 16), o1);
+          }
+          float tot = _mm512_reduce_add_ps(sum);
+          V inv = _mm512_set1_ps(1.0f / tot);
+          uint16_t *op = o + (((size_t)b * m + i) * H + h) * 32;
+          st16(op, _mm512_mul_ps(o0, inv)), st16(op + 16, _mm512_mul_ps(o1, inv));
+          lse[((size_t)b * m + i) * H + h] = mm + __builtin_logf(tot);
+        }
+    }
+}
+
+void attn_backward(const uint16_t *q, const uint16_t *k, const uint16_t *v, const int *qi, const int *st, const int *pos, const float *cs, const float *sn,
+                   const uint16_t *o, const float *lse, const uint16_t *dout, uint16_t *dq, uint16_t *dk, uint16_t *dv, int B, int m, int n, int H, int KV,
+                   int P) {
+  float sc[MAXN + 64] __attribute__((aligned(64))), dp[MAXN + 64] __attribute__((aligned(64))), qv[32] __attribute__((aligned(64))),
+      go[32] __attribute__((aligned(64)));
+  const float scale = 0.17677669529663687f;
+  for (int b = 0; b < B; b++)
+    for (int g = 0; g < KV; g++) {
+      load_kv(k + (size_t)b * n * KV * 32, v + (size_t)b * n * KV * 32, pos + (size_t)b * n, cs, sn, n, KV, g, 1);
+      memset(dK, 0, (size_t)n * 128), memset(dV, 0, (size_t)n * 128);
+      for (int h = g * (H / KV); h < (g + 1) * (H / KV); h++)
+        for (int i = 0; i < m; i++) {
+          RANGES;
+          size_t at = (((size_t)b * m + i) * H + h);
+          V g0 = ld16(dout + at * 32), g1 = ld16(dout + at * 32 + 16);
+          const float *pc = cs + pos[(size_t)b * n + p] * 16, *ps = sn + pos[(size_t)b * n + p] * 16;
+          V x = ld16(q + at * 32), y = ld16(q + at * 32 + 16);
+          rope(&x, &y, pc, ps, 1);
+          x = _mm512_mul_ps(x, _mm512_set1_ps(scale)), y = _mm512_mul_ps(y, _mm512_set1_ps(scale));
+          _mm512_store_ps(qv, x), _mm512_store_ps(qv + 16, y), _mm512_store_ps(go, g0), _mm512_store_ps(go + 16, g1);
+          float D = _mm512_reduce_add_ps(_mm512_fmadd_ps(g0, ld16(o + at * 32), _mm512_mul_ps(g1, ld16(o + at * 32 + 16))));
+          dots(qv, Kt, 0, n0, sc), dots(qv, Kt, a1, p + 1, sc + n0);
+          dots(go, Vt, 0, n0, dp), dots(go, Vt, a1, p + 1, dp + n0);
+          for (int j = 0; j < L; j += 16) {
+            V e = vexp(_mm512_min_ps(_mm512_sub_ps(_mm512_load_ps(sc + j), _mm512_set1_ps(lse[at])), _mm512_setzero_ps()));
+            _mm512_store_ps(sc + j, e);
+            _mm512_store_ps(dp + j, _mm512_mul_ps(e, _mm512_sub_ps(_mm512_load_ps(dp + j), _mm512_set1_ps(D))));
+          }
+          V q0 = _mm512_setzero_ps(), q1 = q0;
+          for (int j = 0; j < L; j++) {
+            int r = (j < n0 ? j : a1 + j - n0) * 32;
+            V e = _mm512_set1_ps(sc[j]), d = _mm512_set1_ps(dp[j]);
+            q0 = _mm512_fmadd_ps(d, _mm512_load_ps(Kr + r), q0), q1 = _mm512_fmadd_ps(d, _mm512_load_ps(Kr + r + 16), q1);
+            _mm512_store_ps(dK + r, _mm512_fmadd_ps(d, x, _mm512_load_ps(dK + r)));
+            _mm512_store_ps(dK + r + 16, _mm512_fmadd_ps(d, y, _mm512_load_ps(dK + r + 16)));
+            _mm512_store_ps(dV + r, _mm512_fmadd_ps(e, g0, _mm512_load_ps(dV + r)));
+            _mm512_store_ps(dV + r + 16, _mm512_fmadd_ps(e, g1, _mm512_load_ps(dV + r + 16)));
+          }
+          q0 = _mm512_mul_ps(q0, _mm512_set1_ps(scale)), q1 = _mm512_mul_ps(q1, _mm512_set1_ps(scale));
+          rope(&q0, &q1, pc, ps, -1);
+          st16(dq + at * 32, q0), st16(dq + at * 32 + 16, q1);
+        }
+      for (int j = 0; j < n; j++) {
+        size_t at = (((size_t)b * n + j) * KV + g) * 32;
+        V x = _mm512_load_ps(dK + j * 32), y = _mm512_load_ps(dK + j * 32 + 16);
+        rope(&x, &y, cs + pos[(size_t)b * n + j] * 16, sn + pos[(size_t)b * n + j] * 16, -1);
+        st16(dk + at, x), st16(dk + at + 16, y);
+        st16(dv + at, _mm512_load_ps(dV + j * 32)), st16(dv + at + 16, _mm512_load_ps(dV + j * 32 + 16));
+      }
+    }
+}
+
+/* ---- RMS norm: f32 [n][h] -> bf16; and SwiGLU on bf16 */
+void rms_forward(const float *x, const float *w, uint16_t *y, float *rs, int n, int h) {
+  for (int i = 0; i < n; i++) {
+    const float *r = x + (size_t)i * h;
+    V s = _mm512_setzero_ps();
+    for (int j = 0; j < h; j += 16) { V a = _mm512_loadu_ps(r + j); s = _mm512_fmadd_ps(a, a, s); }
+    float k = 1.0f / __builtin_sqrtf(_mm512_reduce_add_ps(s) / h + 1e-6f);
+    rs[i] = k;
+    for (int j = 0; j < h; j += 16) st16(y + (size_t)i * h + j, _mm512_mul_ps(_mm512_mul_ps(_mm512_loadu_ps(r + j), _mm512_set1_ps(k)), _mm512_loadu_ps(w + j)));
+  }
+}
+void rms_backward(const float *x, const float *w, const float *rs, const uint16_t *dy, float *dx, float *dw, int n, int h) {
+  for (int i = 0; i < n; i++) {
+    const float *r = x + (size_t)i * h;
+    const uint16_t *g = dy + (size_t)i * h;
+    V s = _mm512_setzero_ps(), k = _mm512_set1_ps(rs[i]);
+    for (int j = 0; j < h; j += 16) {
+      V a = _mm512_loadu_ps(r + j), d = ld16(g + j);
+      s = _mm512_fmadd_ps(_mm512_mul_ps(a, d), _mm512_loadu_ps(w + j), s);
+      _mm512_storeu_ps(dw + j, _mm512_fmadd_ps(_mm512_mul_ps(a, k), d, _mm512_loadu_ps(dw + j)));
+    }
+    V c = _mm512_set1_ps(_mm512_reduce_add_ps(s) / h * rs[i] * rs[i]);
+    for (int j = 0; j < h; j += 16) {
+      V a = _mm512_loadu_ps(r + j), d = _mm512_mul_ps(ld16(g + j), _mm512_loadu_ps(w + j));
+      _mm512_storeu_ps(dx + (size_t)i * h + j, _mm512_mul_ps(k, _mm512_fnmadd_ps(a, c, d)));
+    }
+  }
+}
+static inline V sigm(V x) {
+  V e = vexp(_mm512_sub_ps(_mm512_setzero_ps(), _mm512_abs_ps(x)));
+  V s = _mm512_div_ps(_mm512_set1_ps(1.0f), _mm512_add_ps(_mm512_set1_ps(1.0f), e));
+  return _mm512_mask_mul_ps(s, _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_LT_OQ), s, e);
+}
+void swiglu_forward(const uint16_t *g, const uint16_t *u, uint16_t *y, long n) {
+  for (long i = 0; i < n; i += 16) {
+    V a = ld16(g + i);
+    st16(y + i, _mm512_mul_ps(_mm512_mul_ps(a, sigm(a)), ld16(u + i)));
+  }
+}
+void swiglu_backward(const uint16_t *g, const uint16_t *u, const uint16_t *dy, uint16_t *dg, uint16_t *du, long n) {
+  for (long i = 0; i < n; i += 16) {
+    V a = ld16(g + i), s = sigm(a), d = ld16(dy + i), f = _mm512_mul_ps(a, s);
+    st16(du + i, _mm512_mul_ps(d, f));
+    V t = _mm512_fmadd_ps(f, _mm512_sub_ps(_mm512_set1_ps(1.0f), s), s); /* s + f (1 - s) */
+    st16(dg + i, _mm512_mul_ps(_mm512_mul_ps(d, ld16(u + i)), t));
+  }
+}

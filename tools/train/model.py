@@ -11,11 +11,11 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from fast import LIB, dwconv, gelu
+from fast import LIB, Attention, Rms, SwiGlu, dwconv, gelu
 
 CONFIG = dict(
-    image=256, layers=[1, 1, 3, 2, 1], embed_dims=[32, 64, 128, 256, 512],
-    hidden=192, inter=384, dec_layers=4, heads=6, kv_heads=2, vocab=768,
+    image=256, layers=[1, 1, 4, 4, 2], embed_dims=[16, 32, 64, 128, 256],
+    hidden=192, inter=256, dec_layers=4, heads=6, kv_heads=3, vocab=768,
 )
 
 
@@ -151,12 +151,51 @@ class Vision(nn.Module):
     def forward(self, x):
         for s in self.stem:
             x = gelu(s(x))
-        for m in self.net:
+        taps = []
+        for i, m in enumerate(self.net):
             x = m(x)
+            if i in (4, 7):                               # ends of stages 3 and 4
+                taps.append(x)
         x = self.exp(x)
         g = torch.sigmoid(self.se2(F.relu(self.se1(x.mean((2, 3))))))
         x = gelu(x * g[:, :, None, None])
-        return x.flatten(2).transpose(1, 2)
+        x = x.flatten(2).transpose(1, 2)
+        self.taps = taps + [x]
+        return x
+
+
+class Aux(nn.Module):
+    """Heads for training only: what is printed or drawn at each cell of stage 3, and the spelling of a word at the cell of
+    stage 4 and of the output that holds its centre, with the shapes, colours and sizes there. Never exported."""
+
+    def __init__(self, c, n_char, n_slot, n_shape, n_color, n_size):
+        super().__init__()
+        d = c["embed_dims"]
+        self.n = (n_char, n_shape, n_color)
+        self.slot = (n_slot, n_char)
+        self.cell = nn.Linear(d[2], sum(self.n))
+        many = n_shape + n_color + n_size - 2
+        self.w4, self.w5 = nn.Linear(d[3], n_slot * n_char), nn.Linear(2 * d[4], n_slot * n_char)
+        self.o4, self.o5 = nn.Linear(d[3], many), nn.Linear(2 * d[4], many)
+
+    def forward(self, taps, y, device):
+        t3, t4, t5 = taps
+        lg = self.cell(t3.permute(0, 2, 3, 1)).float().flatten(0, 2).split(self.n, -1)
+        cells = y["cells"].to(device).flatten(0, 2)
+        total = 0.0
+        for k, l in enumerate(lg):
+            tgt = cells[:, k]
+            w = torch.where(tgt == 0, 0.1, 1.0)
+            total = total + (F.cross_entropy(l, tgt, reduction="none") * w).sum() / w.sum()
+        ns, nc = self.slot
+        for objs, head, t, key in ((self.o4, self.w4, t4.permute(0, 2, 3, 1).flatten(0, 2), "8"),
+                                   (self.o5, self.w5, t5.flatten(0, 1), "4")):
+            has = y["obj" + key].to(device).flatten(0, 1)
+            total = total + 6 * F.binary_cross_entropy_with_logits(objs(t).float(), has)
+            at, sl = y["word" + key + "at"].to(device), y["word" + key].to(device)
+            if len(at):
+                total = total + F.cross_entropy(head(t[at]).float().view(-1, nc), sl.flatten(), ignore_index=-1)
+        return total
 
 
 def rope_tables(pos, d, theta=1e6):
@@ -177,6 +216,8 @@ class RMS(nn.Module):
         self.weight = nn.Parameter(torch.ones(n))
 
     def forward(self, x):
+        if LIB is not None and torch.is_autocast_enabled("cpu"):
+            return Rms.apply(x, self.weight)
         return F.rms_norm(x.float(), x.shape[-1:], self.weight, 1e-6).to(x.dtype)
 
 
@@ -204,6 +245,16 @@ class Layer(nn.Module):
         """only [b, m]: the positions whose output is wanted (mask is [b, 1, m, n] then)."""
         b, n, _ = x.shape
         h = self.n1(x)
+        if isinstance(mask, dict):                        # kernels.c does the rotation and the masking
+            if only is None:
+                hq = h
+            else:
+                take = lambda t: t.gather(1, only[:, :, None].expand(-1, -1, t.shape[-1]))
+                x, hq = take(x), take(h)
+            o = Attention.apply(self.q(hq), self.k(h), self.v(h), mask, only, self.nh, self.nkv)
+            x = x + self.o(o)
+            h = self.n2(x)
+            return x + self.down(SwiGlu.apply(self.gate(h), self.up(h)))
         if only is None:
             hq, qc, qs = h, cos, sin
         else:
@@ -245,11 +296,14 @@ class Model(nn.Module):
 
     def decode(self, x, pos, mask, past=None, only=None):
         """x [b, n, h], pos [b, n], mask additive [b, 1, n, m] -> normed hidden; only [b, m]: of those positions."""
-        cos, sin = rope_tables(pos, self.c["hidden"] // self.c["heads"])
-        cos, sin = cos[:, None], sin[:, None]
+        cos, sin = None, None
+        if not isinstance(mask, dict):
+            cos, sin = rope_tables(pos, self.c["hidden"] // self.c["heads"])
+            cos, sin = cos[:, None], sin[:, None]
         for i, l in enumerate(self.layers):
             if only is not None and i == len(self.layers) - 1:
-                mask = mask.gather(2, only[:, None, :, None].expand(-1, -1, -1, mask.shape[-1]))
+                if not isinstance(mask, dict):
+                    mask = mask.gather(2, only[:, None, :, None].expand(-1, -1, -1, mask.shape[-1]))
                 x = l(x, cos, sin, mask, None, only)
             else:
                 x = l(x, cos, sin, mask, None if past is None else past[i])

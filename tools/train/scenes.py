@@ -21,20 +21,17 @@ COLORS = {  # hue range (degrees), saturation, value
     "white": ((0, 360), (0, .03), (.95, 1)), "gray": ((0, 360), (0, .05), (.42, .6)),
 }
 SHAPES = ["circle", "square", "triangle", "rectangle", "star", "heart", "cross", "hexagon", "moon", "arrow"]
-SIZES = {"small": (.055, .070), "medium": (.092, .115), "large": (.152, .190)}
+SIZES = {"small": (.062, .076), "medium": (.098, .120), "large": (.156, .195)}
 HELD_OUT = {("purple", "star"), ("orange", "cross"), ("green", "heart"), ("blue", "triangle"), ("yellow", "hexagon"),
             ("pink", "arrow"), ("black", "moon"), ("brown", "circle")}
 PLURAL = {s: s + "s" for s in SHAPES}
 PLURAL["cross"] = "crosses"
 
+UPPER = 1.0            # share of words in capitals only
 D = "/usr/share/fonts/truetype/"
 FONTS = [D + f + ".ttf" for f in (
-    "dejavu/DejaVuSans dejavu/DejaVuSans-Bold dejavu/DejaVuSansCondensed dejavu/DejaVuSansCondensed-Bold dejavu/DejaVuSerif "
-    "dejavu/DejaVuSerif-Bold dejavu/DejaVuSansMono dejavu/DejaVuSansMono-Bold liberation/LiberationSans-Regular "
-    "liberation/LiberationSans-Bold liberation/LiberationSans-Italic liberation/LiberationSerif-Regular "
-    "liberation/LiberationSerif-Bold liberation/LiberationSerif-BoldItalic liberation/LiberationMono-Bold "
-    "liberation/LiberationSansNarrow-Bold freefont/FreeSans freefont/FreeSansBold freefont/FreeSerif freefont/FreeSerifBold "
-    "noto/NotoSans-Regular noto/NotoSans-Bold noto/NotoSerif-Regular noto/NotoSerif-Bold").split()]
+    "dejavu/DejaVuSans dejavu/DejaVuSans-Bold dejavu/DejaVuSerif-Bold liberation/LiberationSans-Regular "
+    "liberation/LiberationSans-Bold liberation/LiberationSerif-Bold freefont/FreeSansBold noto/NotoSans-Bold").split()]
 _fonts = {}
 
 
@@ -78,19 +75,21 @@ def random_word(r, split):
             if len(w) > 1 and w[0] == "0":
                 w = "1" + w[1:]
         else:
-            if k < .55:
+            if k < .6:
                 w = r.pick(WORDS)
+                if len(w) == 6 and r.p(.6):
+                    w = r.pick(WORDS)
             elif k < .8:                                  # pronounceable
                 w, v = "", r.int(0, 1)
-                for _ in range(r.int(3, 6)):
+                for _ in range(r.int(3, 5)):
                     w += r.pick("aeiouaeiouy" if v else "bcdfghjklmnpqrstvwxz")
                     v = 1 - v if r.p(.85) else v
             else:
-                w = "".join(r.pick("abcdefghijklmnopqrstuvwxyz") for _ in range(r.int(2, 5)))
+                w = "".join(r.pick("abcdefghijklmnopqrstuvwxyz") for _ in range(r.int(2, 4)))
             k = r.u()
-            if k < .55:
+            if k < UPPER:
                 w = w.upper()
-            elif k < .7:
+            elif k < (1 + UPPER) / 2:
                 w = w.capitalize()
         # single characters are too few to hold any out
         if (split == "train") != word_held_out(w) or len(w) == 1:
@@ -101,11 +100,11 @@ def place_text(r, sc, split, n):
     for _ in range(n):
         word = random_word(r, split)
         for _ in range(12):
-            px = int(sc.L * r.u(.125, .25))
+            px = int(sc.L * r.u(.165, .26))
             f = r.pick(FONTS)
             x0, y0, x1, y1 = font(f, px).getbbox(word, anchor="ls")
             w, h = x1 - x0, y1 - y0
-            if y1 - y0 < .07 * sc.L and len(word) > 1:
+            if y1 - y0 < .09 * sc.L and len(word) > 1:
                 continue
             m = .03 * sc.L
             if w + 2 * m > sc.W or h + 2 * m > sc.H:
@@ -131,7 +130,7 @@ def place_text(r, sc, split, n):
             t.box = None if t.box else (255, 255, 255)
             lum = .3 * sc.bg[0][0] + .59 * sc.bg[0][1] + .11 * sc.bg[0][2]
             t.rgb = (0, 0, 0) if (t.box or lum > 128) else (255, 255, 255)
-        t.rot = r.u(-7, 7) if r.p(.2) else 0.0
+        t.rot = r.u(-6, 6) if r.p(.08) else 0.0
         sc.texts.append(t)
 
 

@@ -22,14 +22,14 @@ import torch.multiprocessing as mp
 import torch.nn.functional as F
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from data import KIND_NAMES, batch, forward
-from model import CONFIG, Model
+from data import AUX, KIND_NAMES, batch, forward
+from model import CONFIG, Aux, Model
 from tok import Tokenizer
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
-def orthogonal(g, steps=5):
+def orthogonal(g, steps=4):
     """Newton-Schulz iteration (Muon)."""
     a, b, c = 3.4445, -4.7750, 2.0315
     x = g.bfloat16()
@@ -49,7 +49,7 @@ class Optimizer:
     def __init__(self, model, rank, world, a):
         self.a, self.rank, self.world = a, rank, world
         self.params = list(model.named_parameters())
-        self.muon = [(i, p) for i, (n, p) in enumerate(self.params) if p.dim() == 2 and n != "embed"]
+        self.muon = [(i, p) for i, (n, p) in enumerate(self.params) if self.is_muon(n, p)]
         cost = sorted(self.muon, key=lambda ip: -ip[1].numel() * min(ip[1].shape))
         load, self.mine = [0] * world, []
         for i, p in cost:
@@ -57,11 +57,15 @@ class Optimizer:
             load[r] += p.numel() * min(p.shape)
             if r == rank:
                 self.mine.append((i, p))
-        self.adam = [(i, p) for i, (n, p) in enumerate(self.params) if not (p.dim() == 2 and n != "embed")]
+        self.adam = [(i, p) for i, (n, p) in enumerate(self.params) if not self.is_muon(n, p)]
         self.m = {i: torch.zeros_like(p) for i, p in self.mine}
         self.m1 = {i: torch.zeros_like(p) for i, p in self.adam}
         self.m2 = {i: torch.zeros_like(p) for i, p in self.adam}
         self.t = 0
+
+    @staticmethod
+    def is_muon(n, p):
+        return p.dim() == 2 and n != "embed" and not n.startswith("aux.")
 
     @torch.no_grad()
     def step(self, scale):
@@ -115,6 +119,7 @@ def worker(rank, world, a, counter):
     tok = Tokenizer(a.tokenizer)
     c = dict(CONFIG)
     model = Model(c).to(dev)
+    model.aux = Aux(c, **AUX).to(dev)
     for p in model.parameters():
         if p.dim() == 4:
             p.data = p.data.contiguous(memory_format=torch.channels_last)
@@ -140,7 +145,7 @@ def worker(rank, world, a, counter):
     bufs = [b for b in model.buffers() if b.is_floating_point()]
     t0, total = time.time(), a.seconds
     n_img = (c["image"] // 64) ** 2
-    stats, lastlog, lastsave = torch.zeros(2 * len(KIND_NAMES) + 2), time.time(), time.time()
+    stats, lastlog, lastsave = torch.zeros(2 * len(KIND_NAMES) + 4), time.time(), time.time()
     while True:
         now = torch.tensor([spent + time.time() - t0], dtype=torch.float64)
         if world > 1:
@@ -162,14 +167,17 @@ def worker(rank, world, a, counter):
             b = batch(tok, 1000000 + k * a.mb, a.mb, a.questions, n_img, c["image"])
             with torch.autocast(dev, torch.bfloat16, enabled=not a.f32):
                 lg = forward(model, b, dev)
+                aux = model.aux(model.vision.taps, b["places"], dev)
             lg, tgt = lg.float(), b["tgt"].to(dev)
             loss = F.cross_entropy(lg, tgt, reduction="sum")
-            (loss / 2000.0).backward()
+            ((loss + a.aux * (1 - p) * aux * len(tgt)) / 2000.0).backward()
             with torch.no_grad():
                 ok = torch.ones(len(b["kinds"])).scatter_reduce_(0, b["seg"], (lg.argmax(-1) == tgt).float().cpu(), "amin")
                 nk = len(KIND_NAMES)
                 stats[:nk].index_add_(0, b["kinds"], ok)
                 stats[nk:2 * nk].index_add_(0, b["kinds"], torch.ones_like(ok))
+                stats[-3] += float(aux)
+                stats[-4] += 1
                 stats[-2] += float(loss)
                 stats[-1] += len(tgt)
             tokens += len(tgt)
@@ -212,7 +220,7 @@ def worker(rank, world, a, counter):
                     if new:
                         f.write("step,hours,pictures,loss,lr,exact," + ",".join(KIND_NAMES) + "\n")
                     f.write(line + "\n")
-                print(line, " %.1f img/s" % (a.log * a.per_step * a.mb / dt), flush=True)
+                print(line, " aux %.3f %.1f img/s" % (float(s[-3] / s[-4]), a.log * a.per_step * a.mb / dt), flush=True)
         flag = torch.tensor([1.0 if time.time() - lastsave > a.save or os.path.exists(os.path.join(a.out, "STOP")) else 0.0])
         if world > 1:
             dist.broadcast(flag, 0)
@@ -241,15 +249,16 @@ def main():
     ap.add_argument("--procs", type=int, default=2)
     ap.add_argument("--threads", type=int, default=1)
     ap.add_argument("--mb", type=int, default=16)
-    ap.add_argument("--per-step", type=int, default=4)
-    ap.add_argument("--questions", type=int, default=8)
+    ap.add_argument("--per-step", type=int, default=2)
+    ap.add_argument("--questions", type=int, default=6)
     ap.add_argument("--lr-muon", type=float, default=0.02)
     ap.add_argument("--lr-adam", type=float, default=0.003)
     ap.add_argument("--momentum", type=float, default=0.95)
     ap.add_argument("--wd", type=float, default=0.02)
-    ap.add_argument("--warmup", type=int, default=100)
+    ap.add_argument("--warmup", type=int, default=40)
     ap.add_argument("--flat", type=float, default=0.4, help="part of the time before the learning rate falls")
     ap.add_argument("--ema", type=float, default=0.998)
+    ap.add_argument("--aux", type=float, default=0.3, help="weight of the auxiliary heads; falls to 0 with time")
     ap.add_argument("--seed", type=int, default=1)
     ap.add_argument("--log", type=int, default=20)
     ap.add_argument("--save", type=float, default=300.0)
