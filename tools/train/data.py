@@ -1,0 +1,162 @@
+"""Scenes -> tensors. One row per picture: prefix, image tokens, then n conversations that each see only the prefix, the
+image and themselves (positions restart), so every conversation is trained exactly as it is asked: alone."""
+import numpy as np
+import torch
+
+from fast import LIB
+from model import rope_tables
+from rng import Rng
+from scenes import COLORS, SHAPES, SIZES, font, questions, render, scene, to_input
+
+KIND_NAMES = ["describe", "count", "color", "shape", "size", "where", "relation", "text", "yesno", "absent", "context", "followup"]
+
+
+CHARS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+COLOR_NAMES, SIZE_NAMES = sorted(COLORS), sorted(SIZES)
+AUX = dict(n_char=len(CHARS) + 1, n_slot=7, n_shape=len(SHAPES) + 1, n_color=len(COLOR_NAMES) + 1, n_size=len(SIZE_NAMES))
+
+
+def places(sc, size):
+    """What stands where, for the auxiliary heads: cells [16,16,3] (character, shape, colour; 0 = none), and for grids of 8
+    and 4 the objects per cell and the words whose centre is in a cell (cell, spelling; 0 = end, -1 = beyond)."""
+    k = size / sc.L
+    ox, oy = (sc.L - sc.W) // 2 * k, (sc.L - sc.H) // 2 * k
+    g = size // 16
+    cells = np.zeros((g, g, 3), np.int64)
+    c = np.arange(g) * 16 + 8.0
+    X, Y = np.meshgrid(c, c)
+    out = {"cells": cells}
+    for n in (8, 4):
+        out["obj%d" % n] = np.zeros((n * n, len(SHAPES) + len(COLOR_NAMES) + len(SIZE_NAMES)), np.float32)
+        out["word%d" % n] = {}
+    for o in sc.objs:
+        x, y, r = o.cx * k + ox, o.cy * k + oy, o.r * k
+        near = (X - x) ** 2 + (Y - y) ** 2 < (.85 * r) ** 2
+        near[min(g - 1, int(y / 16)), min(g - 1, int(x / 16))] = True
+        si, ci, zi = SHAPES.index(o.shape), COLOR_NAMES.index(o.color), SIZE_NAMES.index(o.size)
+        cells[near, 1], cells[near, 2] = si + 1, ci + 1
+        for n in (8, 4):
+            q = out["obj%d" % n][min(n - 1, int(y * n / size)) * n + min(n - 1, int(x * n / size))]
+            q[si] = q[len(SHAPES) + ci] = q[len(SHAPES) + len(COLOR_NAMES) + zi] = 1
+    for t in sc.texts:
+        x, y, w, h = t.cx * k + ox, t.cy * k + oy, t.w * k, t.h * k
+        f = font(t.font, t.px)
+        e = [(f.getlength(t.word[:i]) - t.off[0]) * k - w / 2 for i in range(len(t.word) + 1)]
+        cs, sn = np.cos(np.radians(t.rot)), np.sin(np.radians(t.rot))
+        U, V = (X - x) * cs - (Y - y) * sn, (X - x) * sn + (Y - y) * cs
+        row = np.abs(V) <= max(h / 2, 8)
+        for i, ch in enumerate(t.word):
+            cells[row & (U >= e[i]) & (U < e[i + 1]), 0] = CHARS.index(ch) + 1
+        sp = ([CHARS.index(ch) + 1 for ch in t.word] + [0] + [-1] * 7)[:7]
+        for n in (8, 4):
+            at = min(n - 1, int(y * n / size)) * n + min(n - 1, int(x * n / size))
+            out["word%d" % n][at] = None if at in out["word%d" % n] else sp
+    return out
+
+
+def pack_places(ps):
+    y = {"cells": torch.from_numpy(np.stack([p["cells"] for p in ps]))}
+    for n in ("8", "4"):
+        y["obj" + n] = torch.from_numpy(np.stack([p["obj" + n] for p in ps]))
+        m = int(n) ** 2
+        w = [(i * m + at, sp) for i, p in enumerate(ps) for at, sp in p["word" + n].items() if sp]
+        y["word" + n + "at"] = torch.tensor([a for a, _ in w], dtype=torch.long)
+        y["word" + n] = torch.tensor([s for _, s in w], dtype=torch.long)
+    return y
+
+
+def encode_row(tok, convs, n_img):
+    """ids (-1 at image tokens), pos, branch, and per answer (kind, positions that predict it, target ids)."""
+    pre = tok.prefix()
+    ids = pre + [-1] * n_img
+    pos = list(range(len(ids)))
+    br = [0] * len(ids)
+    base, ans = len(ids), []
+    for b, conv in enumerate(convs):
+        seq, marks = [], []
+        for k, t in enumerate(conv):
+            seq += (tok.next_turn() if k else []) + tok.question(t["question"])
+            a = tok.encode(t["answer"]) + [tok.im_end]
+            marks.append((t["kind"], len(seq) - 1, a))
+            seq += a
+        seq = seq[:-1]
+        off = len(ids)
+        for kind, at, a in marks:
+            ans.append((KIND_NAMES.index(kind), off + at, a))
+        ids += seq
+        pos += range(base, base + len(seq))
+        br += [b + 1] * len(seq)
+    return ids, pos, br, ans
+
+
+def pack(rows, images):
+    n = max(len(r[0]) for r in rows)
+    n = (n + 7) // 8 * 8
+    B = len(rows)
+    ids, pos, br = (np.full((B, n), v, np.int64) for v in (0, 0, -2))
+    at, tgt, seg, kinds = [], [], [], []
+    m = max(sum(len(t) for _, _, t in r[3]) for r in rows)
+    only = np.zeros((B, m), np.int64)
+    for i, (a, p, b, ans) in enumerate(rows):
+        ids[i, :len(a)], pos[i, :len(a)], br[i, :len(a)] = a, p, b
+        j = 0
+        for kind, o, t in ans:
+            for k, x in enumerate(t):
+                only[i, j] = o + k
+                at.append(i * m + j)
+                j += 1
+                tgt.append(x)
+                seg.append(len(kinds))
+            kinds.append(kind)
+    T = torch.from_numpy
+    return dict(px=T(np.stack(images)), ids=T(ids), pos=T(pos), br=T(br), only=T(only), at=torch.tensor(at), tgt=torch.tensor(tgt),
+                seg=torch.tensor(seg), kinds=torch.tensor(kinds))
+
+
+def batch(tok, first, count, n_q, n_img, size):
+    rows, ims, ps = [], [], []
+    for s in range(first, first + count):
+        sc = scene("train", s)
+        ims.append(to_input(render(sc), size))
+        rows.append(encode_row(tok, questions(sc, Rng("questions", s), n_q), n_img))
+        ps.append(places(sc, size))
+    b = pack(rows, ims)
+    b["places"] = pack_places(ps)
+    return b
+
+
+_tables = []
+
+
+def attention_meta(b, prefix):
+    """What Attention in fast.py needs to know about a packed batch."""
+    if not _tables:
+        c, s = rope_tables(torch.arange(1024), 32)
+        _tables.extend([c[:, :16].contiguous(), s[:, :16].contiguous()])
+    br = b["br"]
+    B, n = br.shape
+    rows = torch.arange(n, dtype=torch.int32).expand(B, n)
+    new = torch.ones(B, n, dtype=torch.bool)
+    new[:, 1:] = (br[:, 1:] != br[:, :-1]) | (br[:, 1:] < 0)
+    start = torch.where(new, rows, 0).cummax(1).values
+    return dict(rows=rows.contiguous(), only=b["only"].int().contiguous(), start=start.int().contiguous(),
+                pos=b["pos"].int().contiguous(), cos=_tables[0], sin=_tables[1], P=prefix)
+
+
+def forward(model, b, device="cpu"):
+    """Logits at the positions that predict answers."""
+    px = b["px"].to(device).permute(0, 3, 1, 2).float() / 255      # stays channels-last in memory
+    img = model.image_tokens(px)
+    ids, br, pos = b["ids"].to(device), b["br"].to(device), b["pos"].to(device)
+    x = torch.nn.functional.embedding(ids.clamp_min(0), model.embed)
+    at = int((ids[0] < 0).nonzero()[0])
+    x = torch.cat([x[:, :at], img.to(x.dtype), x[:, at + img.shape[1]:]], 1)
+    n = ids.shape[1]
+    if LIB is not None and torch.is_autocast_enabled("cpu"):
+        h = model.decode(x, pos, attention_meta(b, at + img.shape[1]), None, b["only"])
+        return model.logits(h.reshape(-1, h.shape[-1])[b["at"]])
+    ok = (br[:, None, :] == 0) | (br[:, None, :] == br[:, :, None])
+    ok &= torch.ones(n, n, dtype=torch.bool, device=device).tril()
+    mask = torch.zeros(ok.shape, device=device).masked_fill_(~ok, -1e4)[:, None]
+    h = model.decode(x, pos, mask, None, b["only"].to(device))
+    return model.logits(h.reshape(-1, h.shape[-1])[b["at"].to(device)])

@@ -1,0 +1,296 @@
+#!/usr/bin/env python3
+"""Train the demonstration model.
+
+  train.py --out DIR [--hours 2 | --end HH:MM] [--procs 2] [--mb 16] [--per-step 4]
+
+Every step takes --per-step micro-batches of --mb new pictures; the processes share them out by a counter, so one that is
+held up does less. Data follow from the micro-batch number. The learning rate follows the wall clock, so a run ends on
+time whatever the machine does; starting again with the same --out goes on where it stopped. One process on a GPU when
+there is one. DIR/loss.csv: step, hours, pictures, loss, learning-rate factor, exact answers in % overall and per kind
+(teacher-forced, on pictures never seen before).
+"""
+import argparse
+import datetime
+import json
+import os
+import sys
+import time
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+import torch.nn.functional as F
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from data import AUX, KIND_NAMES, batch, forward
+from model import CONFIG, Aux, Model
+from tok import Tokenizer
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+def orthogonal(g, steps=4):
+    """Newton-Schulz iteration (Muon)."""
+    a, b, c = 3.4445, -4.7750, 2.0315
+    x = g.bfloat16()
+    t = x.shape[0] > x.shape[1]
+    if t:
+        x = x.T
+    x = x / (x.norm() + 1e-7)
+    for _ in range(steps):
+        y = x @ x.T
+        x = a * x + (b * y + c * (y @ y)) @ x
+    return (x.T if t else x).float()
+
+
+class Optimizer:
+    """Muon for the matrices of the blocks (each process does its share), Adam for the rest."""
+
+    def __init__(self, model, rank, world, a):
+        self.a, self.rank, self.world = a, rank, world
+        self.params = list(model.named_parameters())
+        self.muon = [(i, p) for i, (n, p) in enumerate(self.params) if self.is_muon(n, p)]
+        cost = sorted(self.muon, key=lambda ip: -ip[1].numel() * min(ip[1].shape))
+        load, self.mine = [0] * world, []
+        for i, p in cost:
+            r = load.index(min(load))
+            load[r] += p.numel() * min(p.shape)
+            if r == rank:
+                self.mine.append((i, p))
+        self.adam = [(i, p) for i, (n, p) in enumerate(self.params) if not self.is_muon(n, p)]
+        self.m = {i: torch.zeros_like(p) for i, p in self.mine}
+        self.m1 = {i: torch.zeros_like(p) for i, p in self.adam}
+        self.m2 = {i: torch.zeros_like(p) for i, p in self.adam}
+        self.t = 0
+
+    @staticmethod
+    def is_muon(n, p):
+        return p.dim() == 2 and n != "embed" and not n.startswith("aux.")
+
+    @torch.no_grad()
+    def step(self, scale):
+        self.t += 1
+        a = self.a
+        upd = {i: torch.zeros_like(p) for i, p in self.muon}
+        for i, p in self.mine:
+            m = self.m[i].lerp_(p.grad, 1 - a.momentum)
+            g = p.grad.lerp(m, a.momentum)
+            upd[i] = orthogonal(g) * max(1.0, p.shape[0] / p.shape[1]) ** 0.5
+        if self.world > 1:
+            flat = torch.cat([upd[i].flatten() for i, _ in self.muon])
+            dist.all_reduce(flat)
+            o = 0
+            for i, p in self.muon:
+                upd[i] = flat[o:o + p.numel()].view_as(p)
+                o += p.numel()
+        for i, p in self.muon:
+            p.mul_(1 - a.lr_muon * scale * a.wd).add_(upd[i], alpha=-a.lr_muon * scale)
+        b1, b2 = 0.9, 0.98
+        for i, p in self.adam:
+            m, v = self.m1[i].lerp_(p.grad, 1 - b1), self.m2[i].lerp_(p.grad * p.grad, 1 - b2)
+            u = (m / (1 - b1 ** self.t)) / ((v / (1 - b2 ** self.t)).sqrt() + 1e-8)
+            p.add_(u, alpha=-a.lr_adam * scale)
+
+    def state(self):
+        return dict(m=self.m, m1=self.m1, m2=self.m2, t=self.t)
+
+    def load(self, s):
+        for mine, got in ((self.m, s["m"]), (self.m1, s["m1"]), (self.m2, s["m2"])):
+            for i in mine:
+                if i in got:
+                    mine[i].copy_(got[i])
+        self.t = s["t"]
+
+
+def save(path, obj):
+    torch.save(obj, path + ".tmp")
+    os.replace(path + ".tmp", path)
+
+
+def worker(rank, world, a, counter):
+    torch.set_num_threads(a.threads)
+    dev = "cuda" if torch.cuda.is_available() else "cpu"
+    if world > 1:
+        dist.init_process_group("gloo", init_method="file://" + os.path.abspath(a.out) + "/rendezvous-%d" % a.run,
+                                rank=rank, world_size=world, timeout=datetime.timedelta(hours=3))
+    with open(a.pids, "a") as f:
+        f.write("%d\n" % os.getpid())
+    torch.manual_seed(a.seed)
+    tok = Tokenizer(a.tokenizer)
+    c = dict(CONFIG)
+    model = Model(c).to(dev)
+    model.aux = Aux(c, **AUX).to(dev)
+    for p in model.parameters():
+        if p.dim() == 4:
+            p.data = p.data.contiguous(memory_format=torch.channels_last)
+    model.train()
+    ema = {k: v.detach().clone().float() for k, v in model.state_dict().items() if v.is_floating_point()}
+    opt = Optimizer(model, rank, world, a)
+    step, spent, seen = 0, 0.0, 0
+    ck = os.path.join(a.out, "last.pt")
+    if os.path.exists(ck):
+        s = torch.load(ck, map_location=dev)
+        model.load_state_dict(s["model"])
+        ema, step, spent, seen = s["ema"], s["step"], s["spent"], s["seen"]
+        merged = {"m": {}}
+        for r in range(8):
+            p = os.path.join(a.out, "opt%d.pt" % r)
+            if os.path.exists(p):
+                o = torch.load(p, map_location=dev)
+                if o["t"] == step:
+                    merged["m"].update(o["m"])
+                    merged.update(m1=o["m1"], m2=o["m2"], t=o["t"])
+        if "m1" in merged:
+            opt.load(merged)
+    bufs = [b for b in model.buffers() if b.is_floating_point()]
+    t0, total = time.time(), a.seconds
+    n_img = (c["image"] // 64) ** 2
+    stats, lastlog, lastsave = torch.zeros(2 * len(KIND_NAMES) + 4), time.time(), time.time()
+    while True:
+        now = torch.tensor([spent + time.time() - t0], dtype=torch.float64)
+        if world > 1:
+            dist.broadcast(now, 0)
+        h = float(now)
+        p = h / total if total else 1.0
+        if p >= 1:
+            break
+        scale = min(1.0, (opt.t + 1) / a.warmup) * min(1.0, max(0.0, (1 - p) / (1 - a.flat)))
+        for q in model.parameters():
+            q.grad = None
+        tokens, loss_sum, n_mb = 0, 0.0, 0
+        while True:
+            with counter.get_lock():
+                k = counter.value
+                if k >= (step + 1) * a.per_step:
+                    break
+                counter.value += 1
+            b = batch(tok, 1000000 + k * a.mb, a.mb, a.questions, n_img, c["image"])
+            with torch.autocast(dev, torch.bfloat16, enabled=not a.f32):
+                lg = forward(model, b, dev)
+                aux = model.aux(model.vision.taps, b["places"], dev)
+            lg, tgt = lg.float(), b["tgt"].to(dev)
+            loss = F.cross_entropy(lg, tgt, reduction="sum")
+            ((loss + a.aux * (1 - p) * aux * len(tgt)) / 2000.0).backward()
+            with torch.no_grad():
+                ok = torch.ones(len(b["kinds"])).scatter_reduce_(0, b["seg"], (lg.argmax(-1) == tgt).float().cpu(), "amin")
+                nk = len(KIND_NAMES)
+                stats[:nk].index_add_(0, b["kinds"], ok)
+                stats[nk:2 * nk].index_add_(0, b["kinds"], torch.ones_like(ok))
+                stats[-3] += float(aux)
+                stats[-4] += 1
+                stats[-2] += float(loss)
+                stats[-1] += len(tgt)
+            tokens += len(tgt)
+            n_mb += 1
+        gs = [q.grad if q.grad is not None else torch.zeros_like(q) for q in model.parameters()]
+        flat = torch.cat([g.flatten() for g in gs] + [x.flatten() * n_mb for x in bufs] + [torch.tensor([float(tokens), float(n_mb)], device=dev)])
+        if world > 1:
+            dist.all_reduce(flat)
+        tot, mbs, o = float(flat[-2]), float(flat[-1]), 0
+        for q, g in zip(model.parameters(), gs):
+            q.grad = (flat[o:o + q.numel()] * (2000.0 / tot)).view_as(q)
+            o += q.numel()
+        for x in bufs:
+            x.copy_((flat[o:o + x.numel()] / mbs).view_as(x))
+            o += x.numel()
+        if bool(torch.isfinite(flat).all()):
+            opt.step(scale)
+        step += 1
+        seen += int(mbs) * a.mb
+        d = min(a.ema, (step + 1) / (step + 20))
+        with torch.no_grad():
+            for n, v in model.state_dict().items():
+                if n in ema:
+                    ema[n].lerp_(v.float(), 1 - d)
+        if step % a.log == 0:
+            s = stats.clone()
+            stats.zero_()
+            if world > 1:
+                dist.all_reduce(s)
+            if rank == 0:
+                nk = len(KIND_NAMES)
+                acc = (100 * s[:nk] / s[nk:2 * nk].clamp_min(1)).tolist()
+                allacc = float(100 * s[:nk].sum() / s[nk:2 * nk].sum())
+                dt = time.time() - lastlog
+                lastlog = time.time()
+                line = "%d,%.4f,%d,%.4f,%.3f,%.2f,%s" % (step, h / 3600, seen, float(s[-2] / s[-1]), scale, allacc,
+                                                        ",".join("%.1f" % x for x in acc))
+                new = not os.path.exists(os.path.join(a.out, "loss.csv"))
+                with open(os.path.join(a.out, "loss.csv"), "a") as f:
+                    if new:
+                        f.write("step,hours,pictures,loss,lr,exact," + ",".join(KIND_NAMES) + "\n")
+                    f.write(line + "\n")
+                print(line, " aux %.3f %.1f img/s" % (float(s[-3] / s[-4]), a.log * a.per_step * a.mb / dt), flush=True)
+        flag = torch.tensor([1.0 if time.time() - lastsave > a.save or os.path.exists(os.path.join(a.out, "STOP")) else 0.0])
+        if world > 1:
+            dist.broadcast(flag, 0)
+        if flag[0]:
+            lastsave = time.time()
+            checkpoint(a, rank, model, ema, opt, step, spent + time.time() - t0, seen, c)
+            if os.path.exists(os.path.join(a.out, "STOP")):
+                break
+    checkpoint(a, rank, model, ema, opt, step, spent + time.time() - t0, seen, c)
+    if world > 1:
+        dist.barrier()
+
+
+def checkpoint(a, rank, model, ema, opt, step, spent, seen, c):
+    save(os.path.join(a.out, "opt%d.pt" % rank), opt.state())
+    if rank == 0:
+        save(os.path.join(a.out, "last.pt"), dict(model=model.state_dict(), ema=ema, step=step, spent=spent, seen=seen, config=c))
+
+
+def main():
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument("--out", required=True)
+    ap.add_argument("--tokenizer", default=os.path.join(HERE, "../../models/demo"))
+    ap.add_argument("--hours", type=float, default=2.0, help="training time in all, earlier runs in the same DIR included")
+    ap.add_argument("--end", help="HH:MM: end of the run, instead of --hours")
+    ap.add_argument("--procs", type=int, default=2)
+    ap.add_argument("--threads", type=int, default=1)
+    ap.add_argument("--mb", type=int, default=16)
+    ap.add_argument("--per-step", type=int, default=2)
+    ap.add_argument("--questions", type=int, default=6)
+    ap.add_argument("--lr-muon", type=float, default=0.02)
+    ap.add_argument("--lr-adam", type=float, default=0.003)
+    ap.add_argument("--momentum", type=float, default=0.95)
+    ap.add_argument("--wd", type=float, default=0.02)
+    ap.add_argument("--warmup", type=int, default=40)
+    ap.add_argument("--flat", type=float, default=0.4, help="part of the time before the learning rate falls")
+    ap.add_argument("--ema", type=float, default=0.998)
+    ap.add_argument("--aux", type=float, default=0.3, help="weight of the auxiliary heads; falls to 0 with time")
+    ap.add_argument("--seed", type=int, default=1)
+    ap.add_argument("--log", type=int, default=20)
+    ap.add_argument("--save", type=float, default=300.0)
+    ap.add_argument("--f32", action="store_true")
+    ap.add_argument("--pids", default=os.devnull)
+    a = ap.parse_args()
+    os.makedirs(a.out, exist_ok=True)
+    a.run = int(time.time())
+    if os.path.exists(os.path.join(a.out, "STOP")):
+        os.remove(os.path.join(a.out, "STOP"))
+    spent, step = 0.0, 0
+    if os.path.exists(os.path.join(a.out, "last.pt")):
+        s = torch.load(os.path.join(a.out, "last.pt"), map_location="cpu")
+        spent, step = s["spent"], s["step"]
+    if a.end:
+        now = datetime.datetime.now()
+        hh, mm = map(int, a.end.split(":"))
+        a.seconds = spent + (now.replace(hour=hh, minute=mm, second=0) - now).total_seconds()
+    else:
+        a.seconds = a.hours * 3600
+    if torch.cuda.is_available():
+        a.procs = 1
+    if a.pids != os.devnull:
+        with open(a.pids, "w") as f:
+            f.write("%d\n" % os.getpid())
+    counter = mp.get_context("spawn").Value("q", step * a.per_step)
+    print(json.dumps(vars(a)), flush=True)
+    if a.procs == 1:
+        worker(0, 1, a, counter)
+    else:
+        mp.spawn(worker, (a.procs, a, counter), nprocs=a.procs)
+
+
+if __name__ == "__main__":
+    main()
