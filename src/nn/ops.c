@@ -13,7 +13,7 @@ enum {
     TALL_PACKED_BYTES = 6 << 20, /* packed weights beyond this do not stay in a shared cache */
     WIDE_PACKED_BYTES = 640 << 10, /* and these stay in a core's own */
     ROWS_PER_TASK = 96,
-    VECTOR_ROWS = 32             /* rows of weights a matrix-vector task takes at least */
+    VECTOR_BYTES = 256 << 10     /* weights of a matrix-vector task: long runs keep the prefetchers going */
 };
 
 static size_t round_up(size_t x, size_t to) { return (x + to - 1) / to * to; }
@@ -184,13 +184,15 @@ static size_t wide_columns(const fv_gemm_kernel *g, size_t n, size_t k, unsigned
     return FV_MIN(most, (size_t)8) * g->nr;
 }
 
-/* Rows of weights in a matrix-vector task: about 16 a thread, in whole groups. */
+/* Rows of weights in a matrix-vector task: about four tasks a thread, none too short. */
 static size_t vector_columns(const fv_linear *layers, size_t n_layers, unsigned n_workers)
 {
-    size_t n = 0;
+    size_t n = 0, row_bytes = layers->w->k * fv_type_size(layers->w->type);
     for (size_t i = 0; i < n_layers; i++)
         n += layers[i].w->n;
-    return FV_MIN(round_up(FV_MAX(n / (16 * n_workers), (size_t)1), VECTOR_ROWS), (size_t)1024);
+    size_t share = round_up((n + n_workers - 1) / n_workers, 8), run = VECTOR_BYTES / row_bytes + 1;
+    size_t rows = FV_MIN(FV_MAX(n / (4 * n_workers), run), share);
+    return FV_MIN(round_up(rows, 8), (size_t)1024);
 }
 
 typedef struct widen_job {

@@ -12,53 +12,27 @@ PACK(pack_f32_bf16__avx512, FV_TYPE_F32, FV_TYPE_BF16)
 
 /* ---- matrix times vector --------------------------------------------------------------- */
 
-/* ROWS rows at once, each with one register of 16 partial sums for even and one for odd groups of 16. */
-static inline __attribute__((always_inline)) void gemv_rows(float *y, const char *w, fv_type type, size_t row_bytes,
-                                                            const float *x, const float *bias, size_t k,
-                                                            const int rows)
-{
-    const size_t size = fv_type_size(type);
-    __m512 s[8][2];
-    UNROLL for (int i = 0; i < rows; i++) s[i][0] = s[i][1] = _mm512_setzero_ps();
-    size_t q = 0;
-    for (; q + 32 <= k; q += 32) {
-        __m512 x0 = _mm512_loadu_ps(x + q), x1 = _mm512_loadu_ps(x + q + 16);
-        UNROLL for (int i = 0; i < rows; i++) {
-            const char *row = w + (size_t)i * row_bytes;
-            _mm_prefetch(row + q * size + 1024, _MM_HINT_T0);
-            if (size == 4)
-                _mm_prefetch(row + q * size + 1024 + 64, _MM_HINT_T0);
-            s[i][0] = _mm512_fmadd_ps(load_f32(row, type, q, 0xffff), x0, s[i][0]);
-            s[i][1] = _mm512_fmadd_ps(load_f32(row, type, q + 16, 0xffff), x1, s[i][1]);
-        }
-    }
-    for (int h = 0; q < k; q += 16, h = 1) {
-        const __mmask16 mask = k - q >= 16 ? 0xffff : (__mmask16)((1u << (k - q)) - 1);
-        __m512 xq = _mm512_maskz_loadu_ps(mask, x + q);
-        UNROLL for (int i = 0; i < rows; i++) {
-            __m512 wq = load_f32(w + (size_t)i * row_bytes, type, q, mask);
-            if (h)
-                s[i][1] = _mm512_fmadd_ps(wq, xq, s[i][1]);
-            else
-                s[i][0] = _mm512_fmadd_ps(wq, xq, s[i][0]);
-        }
-    }
-    UNROLL for (int i = 0; i < rows; i++) {
-        float sum = _mm512_reduce_add_ps(_mm512_add_ps(s[i][0], s[i][1]));
-        y[i] = bias ? sum + bias[i] : sum;
-    }
-}
-
+/* One row after the other, four registers of partial sums a row. The rows of a task are one
+ * sequential stream, which the hardware prefetchers follow at the memory's rate: on Zen 4 several rows
+ * at once, or prefetch instructions, halve it (docs/performance.md). */
 static inline __attribute__((always_inline)) void gemv(float *y, const void *w, fv_type type, size_t ld,
                                                        const float *x, const float *bias, size_t n, size_t k)
 {
-    const size_t row_bytes = ld * fv_type_size(type);
     const char *row = w;
-    size_t j = 0;
-    for (; j + 4 <= n; j += 4, row += 4 * row_bytes)
-        gemv_rows(y + j, row, type, row_bytes, x, bias ? bias + j : NULL, k, 4);
-    for (; j < n; j++, row += row_bytes)
-        gemv_rows(y + j, row, type, row_bytes, x, bias ? bias + j : NULL, k, 1);
+    for (size_t j = 0; j < n; j++, row += ld * fv_type_size(type)) {
+        __m512 s[4] = { _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps() };
+        size_t q = 0;
+        for (; q + 64 <= k; q += 64)
+            UNROLL for (int i = 0; i < 4; i++)
+                s[i] = _mm512_fmadd_ps(load_f32(row, type, q + 16 * (size_t)i, 0xffff),
+                                       _mm512_loadu_ps(x + q + 16 * (size_t)i), s[i]);
+        for (int i = 0; q < k; q += 16, i++) {
+            const __mmask16 mask = k - q >= 16 ? 0xffff : (__mmask16)((1u << (k - q)) - 1);
+            s[i] = _mm512_fmadd_ps(load_f32(row, type, q, mask), _mm512_maskz_loadu_ps(mask, x + q), s[i]);
+        }
+        float sum = _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(s[0], s[1]), _mm512_add_ps(s[2], s[3])));
+        y[j] = bias ? sum + bias[j] : sum;
+    }
 }
 
 #define GEMV(name, type)                                                                                \
