@@ -31,13 +31,17 @@ install(FILES ${CMAKE_CURRENT_BINARY_DIR}/fastvlm-config.cmake
 
 if(TARGET fastvlm)
     install(TARGETS fastvlm RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
-    if(EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/docs/fastvlm.1)
-        install(FILES docs/fastvlm.1 DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
-    endif()
-    if(EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/cli/completion)
-        install(FILES cli/completion/fastvlm.bash DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions
-            RENAME fastvlm)
-        install(FILES cli/completion/_fastvlm DESTINATION ${CMAKE_INSTALL_DATADIR}/zsh/site-functions)
-        install(FILES cli/completion/fastvlm.fish DESTINATION ${CMAKE_INSTALL_DATADIR}/fish/vendor_completions.d)
+    install(FILES cli/completion/fastvlm.bash DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions
+        RENAME fastvlm)
+    install(FILES cli/completion/_fastvlm DESTINATION ${CMAKE_INSTALL_DATADIR}/zsh/site-functions)
+    install(FILES cli/completion/fastvlm.fish DESTINATION ${CMAKE_INSTALL_DATADIR}/fish/vendor_completions.d)
+    if(NOT CMAKE_CROSSCOMPILING) # the man page is written by running the program
+        set(man ${CMAKE_CURRENT_BINARY_DIR}/fastvlm.1)
+        add_custom_command(OUTPUT ${man}
+            COMMAND bash ${CMAKE_CURRENT_SOURCE_DIR}/tools/man.sh $<TARGET_FILE:fastvlm> > ${man}.new
+            COMMAND ${CMAKE_COMMAND} -E rename ${man}.new ${man}
+            DEPENDS fastvlm ${CMAKE_CURRENT_SOURCE_DIR}/tools/man.sh VERBATIM)
+        add_custom_target(man ALL DEPENDS ${man})
+        install(FILES ${man} DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
     endif()
 endif()

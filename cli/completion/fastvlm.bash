@@ -1,0 +1,38 @@
+# bash completion for fastvlm. Verbs, options and their choices come from --help, so that this file
+# knows nothing that could become wrong.
+
+_fastvlm_paths() # -f|-d WORD
+{
+    local IFS=$'\n'
+    compopt -o filenames 2>/dev/null
+    COMPREPLY=($(compgen "$1" -- "$2"))
+}
+
+_fastvlm()
+{
+    local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} verb=${COMP_WORDS[1]}
+    local program=${COMP_WORDS[0]} help value
+    COMPREPLY=()
+    if [ "$COMP_CWORD" -eq 1 ]; then
+        COMPREPLY=($(compgen -W "$("$program" --help 2>/dev/null | sed -n 's/^  \([a-z][a-z]*\)  .*/\1/p') --help --version" -- "$word"))
+        return
+    fi
+    help=$("$program" "$verb" --help 2>/dev/null)
+    # The value of an option: its choices, or a file. "  -t, --threads N   help" is one option.
+    if [[ $before == -* ]]; then
+        value=$(printf '%s\n' "$help" | sed -n 's/^  \(-.\), \(--[a-z-]*\) \([^ ][^ ]*\)  .*/\1 \2 \3/p; s/^ *\(--[a-z-]*\) \([^ ][^ ]*\)  .*/\1 \1 \2/p' |
+            awk -v o="$before" '$1 == o || $2 == o { print $3; exit }')
+        case $value in
+        *'|'*) COMPREPLY=($(compgen -W "${value//|/ }" -- "$word")); return ;;
+        DIR) _fastvlm_paths -d "$word"; return ;;
+        FILE) _fastvlm_paths -f "$word"; return ;;
+        ?*) return ;;
+        esac
+    fi
+    if [[ $word == -* ]]; then
+        COMPREPLY=($(compgen -W "$(printf '%s\n' "$help" | grep -oE '^ +(-., )?--[a-z-]+' | grep -oE -- '--[a-z-]+')" -- "$word"))
+    else
+        _fastvlm_paths -f "$word"
+    fi
+}
+complete -F _fastvlm fastvlm

@@ -1,0 +1,74 @@
+#!/usr/bin/env bash
+# Writes the man page from what the program itself says, so that the two cannot disagree. Part of
+# the build.
+#
+#     tools/man.sh build/release/fastvlm >fastvlm.1
+set -euo pipefail
+program=${1:-build/release/fastvlm}
+
+# Text as roff: backslashes and hyphens as themselves, no line taken for a request.
+escape()
+{
+    sed -e 's/\\/\\e/g' -e 's/-/\\-/g' -e "s/^\([.']\)/\\\\\&\1/"
+}
+
+verbs=$("$program" --help | sed -n 's/^  \([a-z][a-z]*\)  .*/\1/p' | grep -v '^fastvlm$')
+version=$("$program" --version | head -n 1 | grep -oE '[0-9]+\.[0-9]+\.[0-9]+')
+
+cat <<END
+.\\" Written by tools/man.sh from the program's own --help.
+.TH FASTVLM 1 "" "fastvlm $version" "User Commands"
+.SH NAME
+fastvlm \\- run Apple's FastVLM vision\\-language models on CPUs
+.SH SYNOPSIS
+END
+for verb in $verbs; do
+    "$program" "$verb" --help | sed -n '1s/^usage: //p' | escape | sed 's/^fastvlm \([a-z]*\) */.B fastvlm \1\n/'
+    echo .br
+done
+cat <<'END'
+.SH DESCRIPTION
+.B fastvlm
+reads a FastVLM checkpoint directory as published (Hugging Face layouts llava_qwen2 and fast_vlm), looks at
+pictures and answers questions about them, on the processor alone.
+Answers go to standard output, everything else to standard error.
+.SH VERBS
+END
+for verb in $verbs; do
+    echo ".SS $verb"
+    "$program" "$verb" --help | escape | awk '
+        /^usage: /    { next }
+        /^options:$/  { part = "options"; print ".PP"; next }
+        /^example:$/  { part = "example"; print ".PP\nExample:\n.PP\n.nf\n.RS"; next }
+        part == "" && /^$/ { if (said) blank = 1; next }
+        part == ""    { if (blank) print ".PP"; blank = 0; said = 1; print; next }
+        part == "options" && /^  / {
+            line = substr($0, 3)
+            at = match(line, /  +/)
+            sub(/^ +/, "", line)
+            n = match(line, /   *[^ ]/)
+            name = n ? substr(line, 1, n - 1) : line
+            help = n ? substr(line, n) : ""
+            sub(/^ +/, "", help)
+            printf ".TP\n.B %s\n%s\n", name, help
+        }
+        part == "example" && /[^ ]/ { sub(/^  /, ""); print }
+        END { if (part == "example") print ".RE\n.fi" }'
+done
+cat <<'END'
+.SH EXIT STATUS
+.TP
+.B 0
+success
+.TP
+.B 1
+failure; a message on standard error says what was found and what was expected
+.TP
+.B 2
+wrong usage
+.SH ENVIRONMENT
+.TP
+.B FV_CPU
+lowers the instruction set in use: ref, avx2, avxvnni, avx512, avx512vnni, avx512bf16 on x86\-64; ref, neon,
+dotprod, fp16, bf16, i8mm on 64\-bit Arm. A name means that level and those below it.
+END
