@@ -44,6 +44,7 @@ static void test_what_the_parser_refuses(void **state)
     check_refused("12", 2, NULL);
     check_refused("{\"a\": \"\\u0000\"}", 15, NULL);
     check_refused("{\"a\": \"\xff\"}", 10, NULL);
+    check_refused("{\"a\"\0: 1}", 9, "config.json: byte 4 is a NUL, which no JSON holds"); /* jansson took it */
     check_refused("{\"a\": 99999999999999999999}", 27, NULL);
     check_refused("{\"a\": 1e999}", 12, NULL);
     check_refused("{\"a\": NaN}", 10, NULL);

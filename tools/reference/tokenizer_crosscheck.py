@@ -154,7 +154,8 @@ def main():
     t = rust_tokenizer(a.checkpoint)
     texts = strings(a.count)
     if a.sample:
-        texts = [s for s in texts if len(s.encode()) <= 120]
+        # Unassigned characters may become letters in a later Unicode: no test should depend on them.
+        texts = [s for s in texts if len(s.encode()) <= 120 and all(unicodedata.category(c) != "Cn" for c in s)]
         texts = sorted(random.Random(1).sample(texts, a.sample), key=lambda s: (len(s), s))
     want = [e.ids for e in t.encode_batch(texts)]
     if a.write:
