@@ -197,8 +197,10 @@ class Peers:
         a = self.a
         if os.path.exists(self.records):
             os.remove(self.records)
+        if self.engines == ["gemm"]:
+            return self.gemm()
         roof = self.build("roofline.c", "roofline", "-march=native", "-pthread")
-        peaks = [quietly.machine(roof, a.threads)] if roof else []
+        peaks = [quietly.machine(roof, a.threads, min(a.limit, 120))] if roof else []
         onnx, pictures, ref = self.at("vision_f32.onnx"), self.at("pictures"), ["--ref", self.at("reference.npy")]
         jobs = {
             "ort": [("ort", "vision_peers.py", "time", "ort", onnx, pictures, *ref)],
@@ -219,7 +221,7 @@ class Peers:
         if self.need("ours") and len(self.engines) > 1:
             self.ours()
         if roof:
-            peaks.append(quietly.machine(roof, a.threads))
+            peaks.append(quietly.machine(roof, a.threads, min(a.limit, 120)))
         if self.need("gemm"):
             self.gemm()
         if os.path.exists(self.records):
