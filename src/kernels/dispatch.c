@@ -7,9 +7,10 @@ typedef void init_fn(fv_kernels *k);
 
 init_fn fv_gemm_init_ref, fv_dwconv_init_ref, fv_attn_init_ref, fv_rows_init_ref, fv_resize_init_ref;
 #if defined(__x86_64__)
-init_fn fv_dwconv_init_avx2, fv_attn_init_avx2, fv_rows_init_avx2, fv_resize_init_avx2;
+init_fn fv_gemm_init_avx2, fv_dwconv_init_avx2, fv_attn_init_avx2, fv_rows_init_avx2, fv_resize_init_avx2;
 init_fn fv_gemm_init_avx512, fv_dwconv_init_avx512, fv_attn_init_avx512, fv_rows_init_avx512;
-init_fn fv_resize_init_avx512vnni, fv_gemm_init_avx512bf16;
+init_fn fv_gemm_init_avx512bf16;
+init_fn fv_resize_init_avx512vnni;
 #endif
 #if defined(__aarch64__)
 init_fn fv_gemm_init_neon, fv_dwconv_init_neon, fv_attn_init_neon, fv_rows_init_neon, fv_resize_init_neon;
@@ -26,6 +27,7 @@ void fv_kernels_init(fv_kernels *k, unsigned cpu)
     fv_resize_init_ref(k);
 #if defined(__x86_64__)
     if (cpu & FV_CPU_AVX2) {
+        fv_gemm_init_avx2(k);
         fv_dwconv_init_avx2(k);
         fv_attn_init_avx2(k);
         fv_rows_init_avx2(k);
@@ -37,10 +39,11 @@ void fv_kernels_init(fv_kernels *k, unsigned cpu)
         fv_attn_init_avx512(k);
         fv_rows_init_avx512(k);
     }
-    if (cpu & FV_CPU_AVX512VNNI)
-        fv_resize_init_avx512vnni(k);
     if (cpu & FV_CPU_AVX512BF16) {
         fv_gemm_init_avx512bf16(k);
+    }
+    if (cpu & FV_CPU_AVX512VNNI) {
+        fv_resize_init_avx512vnni(k);
     }
 #endif
 #if defined(__aarch64__)
