@@ -1,7 +1,7 @@
 /* Depthwise convolution in the vocabulary of vec_avx2.h or vec_avx512.h.
  *
- * A tile is T output columns of one vector of input channels (mult 2: of the two vectors of outputs
- * that come from it, even and odd outputs apart until they are stored). Its sums stay in registers.
+ * A tile is some output columns of one vector of input channels; its DW_SUMS sums stay in registers. mult 2:
+ * even and odd outputs of those channels apart, zipped together when they are stored.
  * A kernel row brings its k weights into registers; then every input column of the row is loaded once
  * and added to the up to k outputs that it touches:
  *
@@ -20,31 +20,41 @@
 #define UNROLL _Pragma("GCC unroll 64")
 #endif
 
-/* Columns in a tile for mult 1 and 2: half the registers hold sums, the others a row of weights and an input. */
-enum { DW_T1 = VEC_REGS / 2, DW_T2 = VEC_REGS / 4, DW_MAX_T = DW_T1 };
+/* Half the registers hold sums, the others a row of weights and an input. */
+enum { DW_SUMS = VEC_REGS / 2 };
 
-/* Bias, GELU and the type's conversion have no say in speed: one rolled loop over the sums. */
-static inline void dwconv_put(const fv_dwconv_args *d, vec (*sum)[2], size_t x, size_t n, size_t c, size_t lanes)
+/* GELU and the conversion run over the sums in memory, in loops of their own. */
+static void dwconv_put(const fv_dwconv_args *d, float *sum, size_t x, size_t n, size_t c, size_t lanes)
 {
-    size_t n_vec = d->mult, n_left = lanes * d->mult;
+    const size_t mult = d->mult, n_left = lanes * mult;
+    if (mult == 2) {
+        for (size_t t = 0; t < n; t++) {
+            vec even = vec_load(sum + 2 * t * VEC_W), odd = vec_load(sum + (2 * t + 1) * VEC_W);
+            vec_zip(&even, &odd);
+            vec_store(sum + 2 * t * VEC_W, even);
+            vec_store(sum + (2 * t + 1) * VEC_W, odd);
+        }
+    }
+    if (d->act == FV_ACT_GELU && d->dst_type == FV_TYPE_F32) {
+        for (size_t i = 0; i < n * mult * VEC_W; i += VEC_W)
+            vec_store(sum + i, vec_gelu(vec_load(sum + i)));
+    } else if (d->act == FV_ACT_GELU) {
+        for (size_t i = 0; i < n * mult * VEC_W; i += VEC_W)
+            vec_store(sum + i, vec_gelu16(vec_load(sum + i)));
+    }
     for (size_t t = 0; t < n; t++) {
-        size_t at = (x - d->x0 + t) * d->dst_ld + c * d->mult;
-        if (n_vec == 2)
-            vec_zip(&sum[t][0], &sum[t][1]);
-        for (size_t m = 0; m < n_vec && m * VEC_W < n_left; m++) {
-            vec y = sum[t][m];
-            if (d->act == FV_ACT_GELU)
-                y = d->dst_type == FV_TYPE_F32 ? vec_gelu(y) : vec_gelu16(y);
-            size_t n_put = FV_MIN(n_left - m * VEC_W, VEC_W);
-            if (n_put == VEC_W)
+        size_t at = (x - d->x0 + t) * d->dst_ld + c * mult;
+        for (size_t m = 0; m < mult && m * VEC_W < n_left; m++) {
+            vec y = vec_load(sum + (t * mult + m) * VEC_W);
+            if (n_left - m * VEC_W >= VEC_W)
                 vec_put(d->dst, d->dst_type, at + m * VEC_W, y);
             else
-                vec_put_n(d->dst, d->dst_type, at + m * VEC_W, n_put, y);
+                vec_put_n(d->dst, d->dst_type, at + m * VEC_W, n_left - m * VEC_W, y);
         }
     }
 }
 
-/* One vector (mult 2: two, unzipped) of outputs' parameters at p; full: all lanes. */
+/* Parameters at p of a vector of outputs; mult 2: of two, even and odd ones. */
 static inline __attribute__((always_inline)) void dwconv_get(vec w[2], const float *p, unsigned mult, bool full,
                                                              size_t lanes)
 {
@@ -52,34 +62,38 @@ static inline __attribute__((always_inline)) void dwconv_get(vec w[2], const flo
         w[0] = full ? vec_load(p) : vec_load_n(p, lanes);
         return;
     }
-    size_t n = 2 * lanes, first = n < VEC_W ? n : VEC_W;
-    w[0] = full ? vec_load(p) : vec_load_n(p, first);
-    w[1] = full ? vec_load(p + VEC_W) : n > first ? vec_load_n(p + VEC_W, n - first) : vec_zero();
-    vec_unzip(&w[0], &w[1]);
+    size_t n = 2 * lanes, first = FV_MIN(n, (size_t)VEC_W);
+    vec a = full ? vec_load(p) : vec_load_n(p, first);
+    vec b = full ? vec_load(p + VEC_W) : n > first ? vec_load_n(p + VEC_W, n - first) : vec_zero();
+    w[0] = vec_even(a, b);
+    w[1] = vec_odd(a, b);
 }
 
 /* Columns x .. x + n - 1, n <= n_t, of channels c .. c + lanes - 1. inside: n == n_t and no column of the
  * padding; full: lanes == VEC_W. */
 static inline __attribute__((always_inline)) void dwconv_tile(const fv_dwconv_args *d, size_t x, size_t n, size_t c,
                                                               size_t lanes, const unsigned k, const unsigned stride,
-                                                              const unsigned mult, const unsigned n_t,
-                                                              const bool inside, const bool full)
+                                                              const unsigned mult, const bool inside, const bool full)
 {
+    const unsigned n_t = DW_SUMS / mult;
     const size_t n_out = d->channels * mult, pad = k / 2;
-    const size_t left = x * stride;                           /* input column of j = 0, plus pad */
+    const size_t left = x * stride; /* input column of j = 0, plus pad */
     const size_t end = FV_MIN(d->width + pad, left + (n - 1) * stride + k);
-    vec sum[DW_MAX_T][2], bias[2] = { vec_zero(), vec_zero() };
+    vec sum[DW_SUMS], w[7][2];
 
+    w[0][0] = w[0][1] = vec_zero();
     if (d->bias)
-        dwconv_get(bias, d->bias + c * mult, mult, full, lanes);
+        dwconv_get(w[0], d->bias + c * mult, mult, full, lanes);
     UNROLL
-    for (unsigned t = 0; t < n_t; t++)
-        sum[t][0] = bias[0], sum[t][1] = bias[1];
+    for (unsigned t = 0; t < n_t; t++) {
+        sum[t * mult] = w[0][0];
+        if (mult == 2)
+            sum[t * 2 + 1] = w[0][1];
+    }
     for (unsigned dy = 0; dy < k; dy++) {
         if (!d->src[dy])
             continue;
         const float *weight = d->weight + dy * k * n_out + c * mult;
-        vec w[7][2];
         UNROLL
         for (unsigned dx = 0; dx < k; dx++)
             dwconv_get(w[dx], weight + dx * n_out, mult, full, lanes);
@@ -94,56 +108,55 @@ static inline __attribute__((always_inline)) void dwconv_tile(const fv_dwconv_ar
             for (unsigned dx = 0; dx < k; dx++) {
                 if (j < dx || (j - dx) % stride || (j - dx) / stride >= n_t)
                     continue;
-                unsigned t = (j - dx) / stride;
-                sum[t][0] = vec_fma(v, w[dx][0], sum[t][0]);
+                unsigned t = (j - dx) / stride * mult;
+                sum[t] = vec_fma(v, w[dx][0], sum[t]);
                 if (mult == 2)
-                    sum[t][1] = vec_fma(v, w[dx][1], sum[t][1]);
+                    sum[t + 1] = vec_fma(v, w[dx][1], sum[t + 1]);
             }
         }
     }
-    if (full && mult == 1 && d->dst_type == FV_TYPE_F32 && d->act == FV_ACT_NONE) { /* most layers */
+    if (mult == 1 && full && d->dst_type == FV_TYPE_F32 && d->act == FV_ACT_NONE) { /* most layers */
         float *dst = (float *)d->dst + (x - d->x0) * d->dst_ld + c;
         UNROLL
         for (unsigned t = 0; t < n_t; t++)
             if (inside || t < n)
-                vec_store(dst + t * d->dst_ld, sum[t][0]);
+                vec_store(dst + t * d->dst_ld, sum[t]);
         return;
     }
-    vec out[DW_MAX_T][2];
+    float out[DW_SUMS * VEC_W];
     UNROLL
-    for (unsigned t = 0; t < n_t; t++) {
-        out[t][0] = sum[t][0];
-        out[t][1] = mult == 2 ? sum[t][1] : sum[t][0];
-    }
+    for (unsigned t = 0; t < DW_SUMS; t++)
+        vec_store(out + t * VEC_W, sum[t]);
     dwconv_put(d, out, x, n, c, lanes);
 }
 
-#define DWCONV(name, k, stride, mult, n_t)                                                                      \
+#define DWCONV(name, k, stride, mult)                                                                           \
     static void name(const fv_dwconv_args *d)                                                                   \
     {                                                                                                           \
-        for (size_t x = d->x0; x < d->x1; x += (n_t)) {                                                         \
-            size_t n = FV_MIN(d->x1 - x, (size_t)(n_t));                                                        \
-            bool inside = n == (n_t) && x * (stride) >= (k) / 2 &&                                              \
-                          (x + (n_t)-1) * (stride) + (k) - (k) / 2 <= d->width;                                 \
+        const size_t n_t = DW_SUMS / (mult);                                                                    \
+        for (size_t x = d->x0; x < d->x1; x += n_t) {                                                          \
+            size_t n = FV_MIN(d->x1 - x, n_t);                                                         \
+            bool inside = n == n_t && x * (stride) >= (k) / 2 &&                                               \
+                          (x + n_t - 1) * (stride) + (k) - (k) / 2 <= d->width;                                \
             for (size_t c = 0; c < d->channels; c += VEC_W) {                                                   \
                 size_t lanes = FV_MIN(d->channels - c, (size_t)VEC_W);                                          \
                 if (lanes < VEC_W)                                                                              \
-                    dwconv_tile(d, x, n, c, lanes, (k), (stride), (mult), (n_t), false, false);                 \
+                    dwconv_tile(d, x, n, c, lanes, (k), (stride), (mult), false, false);                        \
                 else if (inside)                                                                                \
-                    dwconv_tile(d, x, n, c, lanes, (k), (stride), (mult), (n_t), true, true);                   \
+                    dwconv_tile(d, x, n, c, lanes, (k), (stride), (mult), true, true);                          \
                 else                                                                                            \
-                    dwconv_tile(d, x, n, c, lanes, (k), (stride), (mult), (n_t), false, true);                  \
+                    dwconv_tile(d, x, n, c, lanes, (k), (stride), (mult), false, true);                         \
             }                                                                                                   \
         }                                                                                                       \
     }
-DWCONV(dwconv_k3s1m1, 3, 1, 1, DW_T1)
-DWCONV(dwconv_k3s1m2, 3, 1, 2, DW_T2)
-DWCONV(dwconv_k3s2m1, 3, 2, 1, DW_T1)
-DWCONV(dwconv_k3s2m2, 3, 2, 2, DW_T2)
-DWCONV(dwconv_k7s1m1, 7, 1, 1, DW_T1)
-DWCONV(dwconv_k7s1m2, 7, 1, 2, DW_T2)
-DWCONV(dwconv_k7s2m1, 7, 2, 1, DW_T1)
-DWCONV(dwconv_k7s2m2, 7, 2, 2, DW_T2)
+DWCONV(dwconv_k3s1m1, 3, 1, 1)
+DWCONV(dwconv_k3s1m2, 3, 1, 2)
+DWCONV(dwconv_k3s2m1, 3, 2, 1)
+DWCONV(dwconv_k3s2m2, 3, 2, 2)
+DWCONV(dwconv_k7s1m1, 7, 1, 1)
+DWCONV(dwconv_k7s1m2, 7, 1, 2)
+DWCONV(dwconv_k7s2m1, 7, 2, 1)
+DWCONV(dwconv_k7s2m2, 7, 2, 2)
 
 static void VEC_ISA(dwconv)(const fv_dwconv_args *d)
 {

@@ -98,11 +98,16 @@ static inline unsigned vec_equal(vec a, vec b)
 }
 
 /* Element pairs a, b = e0 o0 e1 o1 ... to e0 e1 ... and o0 o1 ..., and back. */
-static inline void vec_unzip(vec *a, vec *b)
+static inline vec vec_even(vec a, vec b)
 {
-    vec even = _mm256_shuffle_ps(*a, *b, 0x88), odd = _mm256_shuffle_ps(*a, *b, 0xdd); /* by 128-bit halves */
-    *a = _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(even), 0xd8));
-    *b = _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(odd), 0xd8));
+    vec x = _mm256_shuffle_ps(a, b, 0x88); /* by 128-bit halves */
+    return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(x), 0xd8));
+}
+
+static inline vec vec_odd(vec a, vec b)
+{
+    vec x = _mm256_shuffle_ps(a, b, 0xdd);
+    return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(x), 0xd8));
 }
 
 static inline void vec_zip(vec *a, vec *b)

@@ -95,12 +95,16 @@ static inline float vec_sum(vec x)
 static inline unsigned vec_equal(vec a, vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
 
 /* Element pairs a, b = e0 o0 e1 o1 ... to e0 e1 ... and o0 o1 ..., and back. */
-static inline void vec_unzip(vec *a, vec *b)
+static inline vec vec_even(vec a, vec b)
 {
     const __m512i step = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-    vec even = _mm512_permutex2var_ps(*a, step, *b);
-    *b = _mm512_permutex2var_ps(*a, _mm512_or_si512(step, _mm512_set1_epi32(1)), *b);
-    *a = even;
+    return _mm512_permutex2var_ps(a, step, b);
+}
+
+static inline vec vec_odd(vec a, vec b)
+{
+    const __m512i step = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+    return _mm512_permutex2var_ps(a, step, b);
 }
 
 static inline void vec_zip(vec *a, vec *b)
