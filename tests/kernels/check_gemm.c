@@ -135,7 +135,7 @@ static void check_product(fv_check *c, const fv_gemm_kernel *g, const gemm_case 
         s.m = part & 1 ? m - row : row;
         s.n = part & 2 ? n - column : column;
         s.a = (const char *)a + i * lda * size;
-        s.b = (const char *)b + j * k * size;
+        s.b = (const char *)b + fv_packed_elems(g, j, k) * size; /* k need not be a multiple of kg */
         s.c = (char *)again + (i * ldc + j) * c_size;
         if (!s.m || !s.n)
             continue;

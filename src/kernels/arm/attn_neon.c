@@ -15,13 +15,6 @@
 #include "kernels/arm/vmath_neon.h"
 #include "kernels/kernels.h"
 
-#define ALWAYS_INLINE static inline __attribute__((always_inline))
-#if defined(__clang__)
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 32")
-#endif
-
 enum { KEYS = 64, ROWS = 4 };
 
 /* What lies in scratch. */
@@ -34,37 +27,45 @@ typedef struct attn_state {
 } attn_state;
 
 /* p[0 .. rows) = scale q k^T for keys j0 .. j0 + count; rows is 1 or 4, constant. */
-ALWAYS_INLINE void scores(const fv_attn_args *a, attn_state *s, size_t i, size_t j0, size_t count, size_t rows, fv_type type)
+FV_INLINE void scores(const fv_attn_args *a, attn_state *s, size_t i, size_t j0, size_t count, size_t rows, fv_type type)
 {
     const float *q = a->q + i * a->ldq;
     for (size_t j = 0; j < count; j += 4) {
         size_t key[4]; /* past the last key that one again; its scores are not used */
         float32x4_t c[ROWS][4], x[ROWS];
-        UNROLL
+        FV_UNROLL
         for (size_t t = 0; t < 4; t++) {
             key[t] = (j0 + (j + t < count ? j + t : count - 1)) * a->ldk;
+            FV_UNROLL
             for (size_t r = 0; r < rows; r++)
                 c[r][t] = vdupq_n_f32(0);
         }
         for (size_t e = 0; e + 4 <= a->d; e += 4) {
+            FV_UNROLL
             for (size_t r = 0; r < rows; r++)
                 x[r] = vld1q_f32(q + r * a->ldq + e);
+            FV_UNROLL
             for (size_t t = 0; t < 4; t++) {
                 float32x4_t w = fv_load(a->k, type, key[t] + e, 4);
+                FV_UNROLL
                 for (size_t r = 0; r < rows; r++)
                     c[r][t] = vfmaq_f32(c[r][t], x[r], w);
             }
         }
         if (a->d % 4) {
             size_t e = a->d / 4 * 4;
+            FV_UNROLL
             for (size_t r = 0; r < rows; r++)
                 x[r] = fv_ld(q + r * a->ldq + e, 2);
+            FV_UNROLL
             for (size_t t = 0; t < 4; t++) {
                 float32x4_t w = fv_load(a->k, type, key[t] + e, 2);
+                FV_UNROLL
                 for (size_t r = 0; r < rows; r++)
                     c[r][t] = vfmaq_f32(c[r][t], x[r], w);
             }
         }
+        FV_UNROLL
         for (size_t r = 0; r < rows; r++) {
             float32x4_t sum = vpaddq_f32(vpaddq_f32(c[r][0], c[r][1]), vpaddq_f32(c[r][2], c[r][3]));
             vst1q_f32(s->p[r] + j, vmulq_n_f32(sum, a->scale));
@@ -96,30 +97,30 @@ static void softmax(attn_state *s, size_t i, size_t r)
 
 /* acc = acc keep + p v for columns [e, e + 4 vecs) (n of them when that is less than a vector),
  * rows and vecs constant. */
-ALWAYS_INLINE void values(const fv_attn_args *a, attn_state *s, size_t i, size_t j0, size_t e, size_t n, size_t rows,
+FV_INLINE void values(const fv_attn_args *a, attn_state *s, size_t i, size_t j0, size_t e, size_t n, size_t rows,
                           size_t vecs, fv_type type)
 {
     float32x4_t c[ROWS][16], x[ROWS];
     size_t at = j0 * a->ldv + e, j = 0, shared = s->seen[0]; /* the first row sees least */
-    UNROLL
+    FV_UNROLL
     for (size_t r = 0; r < rows; r++)
-        UNROLL
+        FV_UNROLL
         for (size_t t = 0; t < vecs; t++)
             c[r][t] = vmulq_n_f32(vld1q_f32(s->acc[i + r] + e + 4 * t), s->keep[r]);
 
 #define VALUES_STEP(lane)                                                                 \
     do {                                                                                  \
-        UNROLL                                                                            \
+        FV_UNROLL                                                                            \
         for (size_t t = 0; t < vecs; t++) {                                               \
             float32x4_t v = fv_load(a->v, type, at + (j + lane) * a->ldv + 4 * t, n);     \
-            UNROLL                                                                        \
+            FV_UNROLL                                                                        \
             for (size_t r = 0; r < rows; r++)                                             \
                 c[r][t] = vfmaq_laneq_f32(c[r][t], v, x[r], lane);                        \
         }                                                                                 \
     } while (0)
 
     for (; j + 4 <= shared; j += 4) {
-        UNROLL
+        FV_UNROLL
         for (size_t r = 0; r < rows; r++)
             x[r] = vld1q_f32(s->p[r] + j);
         VALUES_STEP(0);
@@ -128,24 +129,24 @@ ALWAYS_INLINE void values(const fv_attn_args *a, attn_state *s, size_t i, size_t
         VALUES_STEP(3);
     }
     for (; j < s->seen[rows - 1]; j++) {
-        UNROLL
+        FV_UNROLL
         for (size_t t = 0; t < vecs; t++) {
             float32x4_t v = fv_load(a->v, type, at + j * a->ldv + 4 * t, n);
-            UNROLL
+            FV_UNROLL
             for (size_t r = 0; r < rows; r++)
                 if (j < s->seen[r])
                     c[r][t] = vfmaq_n_f32(c[r][t], v, s->p[r][j]);
         }
     }
-    UNROLL
+    FV_UNROLL
     for (size_t r = 0; r < rows; r++)
-        UNROLL
+        FV_UNROLL
         for (size_t t = 0; t < vecs; t++)
             vst1q_f32(s->acc[i + r] + e + 4 * t, c[r][t]);
 }
 
 /* One block of keys for `rows` (1 or 4) queries from i on. */
-ALWAYS_INLINE void block(const fv_attn_args *a, attn_state *s, size_t i, size_t j0, size_t rows, fv_type type)
+FV_INLINE void block(const fv_attn_args *a, attn_state *s, size_t i, size_t j0, size_t rows, fv_type type)
 {
     for (size_t r = 0; r < rows; r++) {
         size_t n = (a->causal ? a->n_visible + i + r : a->n_kv) - j0;
@@ -166,7 +167,7 @@ ALWAYS_INLINE void block(const fv_attn_args *a, attn_state *s, size_t i, size_t 
         values(a, s, i, j0, e, a->d - e, rows, 1, type);
 }
 
-ALWAYS_INLINE void attention(const fv_attn_args *a, fv_type type)
+FV_INLINE void attention(const fv_attn_args *a, fv_type type)
 {
     attn_state *s = a->scratch;
     size_t n = a->causal ? a->n_visible + a->n_q - 1 : a->n_kv;
@@ -202,7 +203,7 @@ static void attn__neon(const fv_attn_args *a)
 
 /* ---- rotary positions -------------------------------------------------------------------------------- */
 
-ALWAYS_INLINE void rotate(float *a, float *b, const float *cosine, const float *sine, size_t n)
+FV_INLINE void rotate(float *a, float *b, const float *cosine, const float *sine, size_t n)
 {
     float32x4_t x = fv_ld(a, n), y = fv_ld(b, n), c = fv_ld(cosine, n), s = fv_ld(sine, n);
     fv_st(a, vsubq_f32(vmulq_f32(x, c), vmulq_f32(y, s)), n);

@@ -11,49 +11,37 @@
 #include "kernels/arm/vmath_neon.h"
 #include "kernels/kernels.h"
 
-#define ALWAYS_INLINE static inline __attribute__((always_inline))
-
-#if defined(__clang__)
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 32")
-#endif
-
 enum { MAX_TILE = 8 };
 
-/* Bias and activation, and n <= 4 channels from o on of columns [x, x + count) to where they go. */
-ALWAYS_INLINE void finish(const fv_dwconv_args *d, size_t x, size_t count, size_t o, size_t n, float32x4_t *y, size_t cols)
+/* Activation and store of n <= 4 channels of `count` columns, element `at` of dst on. */
+static void activate_and_store(const fv_dwconv_args *d, size_t at, size_t count, size_t n, const float32x4_t *y)
+{
+    for (size_t t = 0; t < count; t++, at += d->dst_ld)
+        fv_store(d->dst, d->dst_type, at, d->act == FV_ACT_GELU ? fv_gelu(y[t]) : y[t], n);
+}
+
+/* The same after adding the bias; channels from o on, columns from x on. */
+FV_INLINE void finish(const fv_dwconv_args *d, size_t x, size_t count, size_t o, size_t n, const float32x4_t *y, size_t cols)
 {
     size_t at = (x - d->x0) * d->dst_ld + o;
-    if (d->bias) {
-        float32x4_t bias = fv_ld(d->bias + o, n);
-        UNROLL
-        for (size_t t = 0; t < cols; t++)
-            y[t] = vaddq_f32(y[t], bias);
-    }
-    if (d->act == FV_ACT_GELU) {
-        UNROLL
-        for (size_t t = 0; t < cols; t++)
-            y[t] = fv_gelu(y[t]);
-    }
-    if (d->dst_type == FV_TYPE_F32) {
-        UNROLL
+    float32x4_t bias = d->bias ? fv_ld(d->bias + o, n) : vdupq_n_f32(0), z[MAX_TILE];
+    if (d->act == FV_ACT_NONE && d->dst_type == FV_TYPE_F32) {
+        FV_UNROLL
         for (size_t t = 0; t < cols; t++, at += d->dst_ld)
             if (t < count)
-                fv_st((float *)d->dst + at, y[t], n);
+                fv_st((float *)d->dst + at, d->bias ? vaddq_f32(y[t], bias) : y[t], n);
     } else {
-        UNROLL
-        for (size_t t = 0; t < cols; t++, at += d->dst_ld)
-            if (t < count)
-                fv_st16((uint16_t *)d->dst + at,
-                        d->dst_type == FV_TYPE_F16 ? fv_narrow_f16(y[t]) : fv_narrow_bf16(y[t]), n);
+        FV_UNROLL
+        for (size_t t = 0; t < cols; t++)
+            z[t] = d->bias ? vaddq_f32(y[t], bias) : y[t];
+        activate_and_store(d, at, count, n, z);
     }
 }
 
 /* Outputs o .. o + 3 (mult 1) or o .. o + 7 (mult 2) of columns [x, x + count), count <= cols.
  * Inside the map count is cols and no window leaves the map. k, stride, mult, cols and inside
  * are constants in every use. */
-ALWAYS_INLINE void tile(const fv_dwconv_args *d, size_t x, size_t count, size_t o, size_t k, size_t stride,
+FV_INLINE void tile(const fv_dwconv_args *d, size_t x, size_t count, size_t o, size_t k, size_t stride,
                         size_t mult, size_t cols, bool inside)
 {
     size_t n_out = d->channels * mult, left = x * stride; /* left + col - k / 2: an input column */
@@ -62,7 +50,7 @@ ALWAYS_INLINE void tile(const fv_dwconv_args *d, size_t x, size_t count, size_t 
     if (left + end > d->width + k / 2)
         end = d->width + k / 2 - left;
     float32x4_t y[2][MAX_TILE];
-    UNROLL
+    FV_UNROLL
     for (size_t t = 0; t < cols; t++)
         y[0][t] = y[1][t] = vdupq_n_f32(0);
     for (size_t dy = 0; dy < k; dy++) {
@@ -70,7 +58,7 @@ ALWAYS_INLINE void tile(const fv_dwconv_args *d, size_t x, size_t count, size_t 
             continue;
         const float *weight = d->weight + dy * k * n_out + o;
         float32x4_t w[7][2];
-        UNROLL
+        FV_UNROLL
         for (size_t dx = 0; dx < k; dx++) {
             w[dx][0] = vld1q_f32(weight + dx * n_out);
             if (mult == 2)
@@ -78,13 +66,13 @@ ALWAYS_INLINE void tile(const fv_dwconv_args *d, size_t x, size_t count, size_t 
         }
         /* In bytes: an addition a column. Wraps around left of the map, and back. */
         size_t step = d->src_ld * sizeof(float), at = (left - k / 2) * step + o / mult * sizeof(float);
-        UNROLL
+        FV_UNROLL
         for (size_t col = 0; col < (cols - 1) * stride + k; col++, at += step) { /* tap col - t * stride of output t */
             if (!inside && (col < first || col >= end))
                 continue;
             float32x4_t in = vld1q_f32((const float *)((const char *)d->src[dy] + at));
             float32x4_t low = mult == 2 ? vzip1q_f32(in, in) : in, high = vzip2q_f32(in, in);
-            UNROLL
+            FV_UNROLL
             for (size_t t = 0; t < cols; t++) {
                 if (col < t * stride || col - t * stride >= k)
                     continue;
@@ -121,7 +109,7 @@ static void single(const fv_dwconv_args *d, size_t x, size_t o, size_t n)
 }
 
 /* All columns, in tiles of `cols`. */
-ALWAYS_INLINE void columns(const fv_dwconv_args *d, size_t k, size_t stride, size_t mult, size_t cols)
+FV_INLINE void columns(const fv_dwconv_args *d, size_t k, size_t stride, size_t mult, size_t cols)
 {
     size_t n_out = d->channels * mult, whole = n_out - n_out % (4 * mult);
     for (size_t x = d->x0, count; x < d->x1; x += count) {

@@ -17,8 +17,6 @@
  * be summed otherwise: same bound, other bits. */
 #include "kernels/arm/gemm_tile_neon.h"
 
-#define ALWAYS_INLINE static inline __attribute__((always_inline))
-
 /* Elements of k in a stretch: a block of A takes 32 kB of stack. */
 enum { STRETCH = 256, PAIRS = TILE_M / 2, SQUARE = 8 /* elements of an a or b */ };
 
@@ -52,10 +50,10 @@ static void interleave_rows(uint16_t *dst, const fv_gemm_args *g, size_t i, size
 
 /* ---- one tile -------------------------------------------------------------------------------- */
 
-ALWAYS_INLINE bfloat16x8_t load_bf16(const uint16_t *p) { return vreinterpretq_bf16_u16(vld1q_u16(p)); }
+FV_INLINE bfloat16x8_t load_bf16(const uint16_t *p) { return vreinterpretq_bf16_u16(vld1q_u16(p)); }
 
 /* Four columns of two rows to two squares, or back: the same exchange of halves. */
-ALWAYS_INLINE void swap_halves(float32x4_t *x, float32x4_t *y)
+FV_INLINE void swap_halves(float32x4_t *x, float32x4_t *y)
 {
     float64x2_t a = vreinterpretq_f64_f32(*x), b = vreinterpretq_f64_f32(*y);
     *x = vreinterpretq_f32_f64(vzip1q_f64(a, b));
@@ -63,10 +61,12 @@ ALWAYS_INLINE void swap_halves(float32x4_t *x, float32x4_t *y)
 }
 
 /* acc [2 pairs, 8] (+)= the products of `groups` times four k; pairs is a constant in every use. */
-ALWAYS_INLINE void tile(float *acc, bool first, const uint16_t *a, const uint16_t *b, size_t groups, size_t pairs)
+FV_INLINE void tile(float *acc, bool first, const uint16_t *a, const uint16_t *b, size_t groups, size_t pairs)
 {
     float32x4_t c[PAIRS][4];
+    FV_UNROLL
     for (size_t p = 0; p < pairs; p++) {
+        FV_UNROLL
         for (size_t j = 0; j < 4; j++) /* half j / 2 of row 2 p + j % 2 */
             c[p][j] = first ? vdupq_n_f32(0) : vld1q_f32(acc + (2 * p + j % 2) * TILE_N + j / 2 * 4);
         swap_halves(&c[p][0], &c[p][1]);
@@ -74,17 +74,22 @@ ALWAYS_INLINE void tile(float *acc, bool first, const uint16_t *a, const uint16_
     }
     for (; groups > 0; groups--, a += pairs * SQUARE, b += 4 * SQUARE) {
         bfloat16x8_t x[PAIRS];
+        FV_UNROLL
         for (size_t p = 0; p < pairs; p++)
             x[p] = load_bf16(a + p * SQUARE);
+        FV_UNROLL
         for (size_t j = 0; j < 4; j++) {
             bfloat16x8_t w = load_bf16(b + j * SQUARE);
+            FV_UNROLL
             for (size_t p = 0; p < pairs; p++)
                 c[p][j] = vbfmmlaq_f32(c[p][j], x[p], w);
         }
     }
+    FV_UNROLL
     for (size_t p = 0; p < pairs; p++) {
         swap_halves(&c[p][0], &c[p][1]);
         swap_halves(&c[p][2], &c[p][3]);
+        FV_UNROLL
         for (size_t j = 0; j < 4; j++)
             vst1q_f32(acc + (2 * p + j % 2) * TILE_N + j / 2 * 4, c[p][j]);
     }
@@ -133,7 +138,7 @@ static void gemm_bf16_8x8__bf16(const fv_gemm_args *g)
 
 /* ---- packing ------------------------------------------------------------------------------------ */
 
-ALWAYS_INLINE uint16x4_t load_narrow(const void *w, fv_type from, size_t i, size_t n)
+FV_INLINE uint16x4_t load_narrow(const void *w, fv_type from, size_t i, size_t n)
 {
     if (from == FV_TYPE_BF16)
         return fv_ld16((const uint16_t *)w + i, n);
@@ -141,7 +146,7 @@ ALWAYS_INLINE uint16x4_t load_narrow(const void *w, fv_type from, size_t i, size
 }
 
 /* Four k of a column lie together in a panel as they do in w. */
-ALWAYS_INLINE void pack(uint16_t *dst, const void *w, fv_type from, size_t ld, size_t n, size_t k)
+FV_INLINE void pack(uint16_t *dst, const void *w, fv_type from, size_t ld, size_t n, size_t k)
 {
     for (size_t p = 0; p < n; p += TILE_N) {
         for (size_t q = 0; q < k; q += 4, dst += 4 * TILE_N) {

@@ -10,17 +10,15 @@
  * together in the level 1 cache of a small core (32 kB). */
 enum { STRETCH = 384 };
 
-#define ALWAYS_INLINE static inline __attribute__((always_inline))
-
 /* ---- one tile -------------------------------------------------------------------------------- */
 
-ALWAYS_INLINE float32x4_t load4(const void *p, size_t i, fv_type type)
+FV_INLINE float32x4_t load4(const void *p, size_t i, fv_type type)
 {
     return fv_load(p, type, i, 4);
 }
 
 /* Eight columns of B. Zipped with zeros a bf16 becomes its f32. */
-ALWAYS_INLINE float32x4x2_t load8(const void *p, size_t i, fv_type type)
+FV_INLINE float32x4x2_t load8(const void *p, size_t i, fv_type type)
 {
     float32x4x2_t b;
     if (type == FV_TYPE_BF16) {
@@ -38,6 +36,7 @@ ALWAYS_INLINE float32x4x2_t load8(const void *p, size_t i, fv_type type)
 #define TILE_STEP(lane)                                                          \
     do {                                                                         \
         float32x4x2_t w = load8(b, (q + lane) * TILE_N, type);                   \
+        FV_UNROLL                                                                \
         for (size_t r = 0; r < rows; r++) {                                      \
             c[r][0] = vfmaq_laneq_f32(c[r][0], w.val[0], x[r], lane);            \
             c[r][1] = vfmaq_laneq_f32(c[r][1], w.val[1], x[r], lane);            \
@@ -45,16 +44,18 @@ ALWAYS_INLINE float32x4x2_t load8(const void *p, size_t i, fv_type type)
     } while (0)
 
 /* acc [rows, 8] (+)= the products of k elements; rows is a constant in every use. */
-ALWAYS_INLINE void tile(float *acc, bool first, const void *a, size_t at, size_t lda, const void *b, size_t k,
+FV_INLINE void tile(float *acc, bool first, const void *a, size_t at, size_t lda, const void *b, size_t k,
                         size_t rows, fv_type type)
 {
     float32x4_t c[TILE_M][2], x[TILE_M];
+    FV_UNROLL
     for (size_t r = 0; r < rows; r++) {
         c[r][0] = first ? vdupq_n_f32(0) : vld1q_f32(acc + r * TILE_N);
         c[r][1] = first ? vdupq_n_f32(0) : vld1q_f32(acc + r * TILE_N + 4);
     }
     size_t q = 0;
     for (; q + 4 <= k; q += 4) {
+        FV_UNROLL
         for (size_t r = 0; r < rows; r++)
             x[r] = load4(a, at + r * lda + q, type);
         TILE_STEP(0);
@@ -63,10 +64,12 @@ ALWAYS_INLINE void tile(float *acc, bool first, const void *a, size_t at, size_t
         TILE_STEP(3);
     }
     for (; q < k; q++) {
+        FV_UNROLL
         for (size_t r = 0; r < rows; r++)
             x[r] = fv_load(a, type, at + r * lda + q, 1);
         TILE_STEP(0);
     }
+    FV_UNROLL
     for (size_t r = 0; r < rows; r++) {
         vst1q_f32(acc + r * TILE_N, c[r][0]);
         vst1q_f32(acc + r * TILE_N + 4, c[r][1]);
@@ -76,7 +79,7 @@ ALWAYS_INLINE void tile(float *acc, bool first, const void *a, size_t at, size_t
 #define TILE_ROWS(n) \
     case n: tile(acc, first, a, at, lda, b, k, n, type); break
 
-ALWAYS_INLINE void tile_rows(float *acc, bool first, const void *a, size_t at, size_t lda, const void *b, size_t k,
+FV_INLINE void tile_rows(float *acc, bool first, const void *a, size_t at, size_t lda, const void *b, size_t k,
                              size_t rows, fv_type type)
 {
     switch (rows) {
@@ -94,7 +97,7 @@ ALWAYS_INLINE void tile_rows(float *acc, bool first, const void *a, size_t at, s
 /* ---- blocks of tiles --------------------------------------------------------------------------- */
 
 /* One block of C: for each stretch of k, each panel of B meets all rows of the block. */
-ALWAYS_INLINE void block(const fv_gemm_args *g, size_t i0, size_t j0, fv_type type)
+FV_INLINE void block(const fv_gemm_args *g, size_t i0, size_t j0, fv_type type)
 {
     float acc[BLOCK_N / TILE_N][BLOCK_M / TILE_M][TILE_M * TILE_N];
     size_t i1 = g->m - i0 < BLOCK_M ? g->m : i0 + BLOCK_M, j1 = g->n - j0 < BLOCK_N ? g->n : j0 + BLOCK_N;
@@ -131,7 +134,7 @@ static void gemm_bf16_8x8__neon(const fv_gemm_args *g)
 /* ---- packing ------------------------------------------------------------------------------------ */
 
 /* x: four k of four columns; afterwards four columns of each of four k */
-ALWAYS_INLINE void transpose4(float32x4_t x[4])
+FV_INLINE void transpose4(float32x4_t x[4])
 {
     float64x2_t a = vreinterpretq_f64_f32(vtrn1q_f32(x[0], x[1])), b = vreinterpretq_f64_f32(vtrn2q_f32(x[0], x[1]));
     float64x2_t c = vreinterpretq_f64_f32(vtrn1q_f32(x[2], x[3])), d = vreinterpretq_f64_f32(vtrn2q_f32(x[2], x[3]));
@@ -141,7 +144,7 @@ ALWAYS_INLINE void transpose4(float32x4_t x[4])
     x[3] = vreinterpretq_f32_f64(vtrn2q_f64(b, d));
 }
 
-ALWAYS_INLINE void pack(void *dst, fv_type to, const void *w, fv_type from, size_t ld, size_t n, size_t k)
+FV_INLINE void pack(void *dst, fv_type to, const void *w, fv_type from, size_t ld, size_t n, size_t k)
 {
     for (size_t p = 0, at = 0; p < n; p += TILE_N, at += TILE_N * k) {
         for (size_t q = 0; q < k; q += 4) {
@@ -173,7 +176,7 @@ PACK(pack_bf16_bf16__neon, FV_TYPE_BF16, FV_TYPE_BF16)
 /* ---- matrix times vector -------------------------------------------------------------------------- */
 
 /* Sixteen values of a row, widened. */
-ALWAYS_INLINE void load16(float32x4_t w[4], const void *p, size_t i, fv_type type)
+FV_INLINE void load16(float32x4_t w[4], const void *p, size_t i, fv_type type)
 {
     if (type == FV_TYPE_F16) {
         const uint16_t *h = (const uint16_t *)p + i;
@@ -193,19 +196,23 @@ ALWAYS_INLINE void load16(float32x4_t w[4], const void *p, size_t i, fv_type typ
 
 /* Sums of `rows` (1 or 4) rows from row j on. A row has 16 partial sums: element k goes to
  * number k mod 16. They are added as quarters, then within the quarter. */
-ALWAYS_INLINE float32x4_t dots(const void *w, size_t at, size_t ld, const float *x, size_t k, size_t rows, fv_type type)
+FV_INLINE float32x4_t dots(const void *w, size_t at, size_t ld, const float *x, size_t k, size_t rows, fv_type type)
 {
     float32x4_t c[4][4], s[4];
+    FV_UNROLL
     for (size_t r = 0; r < 4; r++)
+        FV_UNROLL
         for (size_t part = 0; part < 4; part++)
             c[r][part] = vdupq_n_f32(0);
     size_t q = 0;
     for (; q + 16 <= k; q += 16) {
         float32x4_t v[4], u[4];
         load16(v, x, q, FV_TYPE_F32);
+        FV_UNROLL
         for (size_t r = 0; r < rows; r++) {
             __asm__ volatile("" ::: "memory"); /* one row's loads at a time, or registers run out */
             load16(u, w, at + r * ld + q, type);
+            FV_UNROLL
             for (size_t part = 0; part < 4; part++)
                 c[r][part] = vfmaq_f32(c[r][part], u[part], v[part]);
         }
@@ -213,6 +220,7 @@ ALWAYS_INLINE float32x4_t dots(const void *w, size_t at, size_t ld, const float 
     for (size_t part = 0; q < k; part++, q += 4) {
         size_t n = k - q < 4 ? k - q : 4;
         float32x4_t v = fv_ld(x + q, n);
+        FV_UNROLL
         for (size_t r = 0; r < rows; r++) {
             float32x4_t u = fv_load(w, type, at + r * ld + q, n);
             if (part == 0)
@@ -225,12 +233,13 @@ ALWAYS_INLINE float32x4_t dots(const void *w, size_t at, size_t ld, const float 
                 c[r][3] = vfmaq_f32(c[r][3], u, v);
         }
     }
+    FV_UNROLL
     for (size_t r = 0; r < 4; r++)
         s[r] = vaddq_f32(vaddq_f32(c[r][0], c[r][1]), vaddq_f32(c[r][2], c[r][3]));
     return vpaddq_f32(vpaddq_f32(s[0], s[1]), vpaddq_f32(s[2], s[3]));
 }
 
-ALWAYS_INLINE void gemv(float *y, const void *w, size_t ld, const float *x, const float *bias, size_t n, size_t k,
+FV_INLINE void gemv(float *y, const void *w, size_t ld, const float *x, const float *bias, size_t n, size_t k,
                         fv_type type)
 {
     size_t j = 0;

@@ -5,21 +5,33 @@
 #include "kernels/arm/vmath_neon.h"
 #include "kernels/kernels.h"
 
-#define ALWAYS_INLINE static inline __attribute__((always_inline))
-
-/* i in steps of four up to n, with the number of values in this step. */
-#define FOUR_BY_FOUR(i, part, n) \
-    for (size_t i = 0, part; i < (n) && (part = (n) - i < 4 ? (n) - i : 4) > 0; i += 4)
+/* statement for i = 0, 4, ... with n = 4, then for what is left of count with n < 4. */
+#define BY_FOURS(i, n, count, statement)                                 \
+    do {                                                                 \
+        size_t i = 0;                                                    \
+        for (const size_t n = 4; i + n <= (count); i += n)               \
+            statement;                                                   \
+        const size_t n = (count) - i;                                    \
+        if (n > 0)                                                       \
+            statement;                                                   \
+    } while (0)
 
 /* ---- norms --------------------------------------------------------------------------------------- */
 
 /* Sums over a row go to 16 partial sums: quarter number i / 4 mod 4. */
-ALWAYS_INLINE double sum_up(const float32x4_t s[4])
+FV_INLINE double sum_up(const float32x4_t s[4])
 {
     float64x2_t t = vdupq_n_f64(0);
     for (size_t j = 0; j < 4; j++)
         t = vaddq_f64(t, vaddq_f64(vcvt_f64_f32(vget_low_f32(s[j])), vcvt_high_f64_f32(s[j])));
     return vaddvq_f64(t);
+}
+
+FV_INLINE void normalise(void *dst, fv_type dst_type, size_t at, float32x4_t x, float32x4_t mean, float32x4_t off,
+                             float32x4_t r, float32x4_t weight, float32x4_t bias, size_t n)
+{
+    x = vmulq_f32(vsubq_f32(vsubq_f32(x, mean), off), r);
+    fv_store(dst, dst_type, at, vfmaq_f32(bias, x, weight), n);
 }
 
 /* Two passes over the row for its statistics. The first mean is rounded; the second pass sums
@@ -62,13 +74,10 @@ static void layernorm__neon(void *dst, fv_type dst_type, size_t dst_ld, const fl
         rest /= (double)c;
         square = square / (double)c - rest * rest;
 
-        const float32x4_t off = vdupq_n_f32((float)rest);
-        const float32x4_t r = vdupq_n_f32((float)(1.0 / sqrt((square > 0 ? square : 0) + eps)));
-        FOUR_BY_FOUR(j, n, c) {
-            float32x4_t x = vsubq_f32(vsubq_f32(fv_ld(src + j, n), mean), off);
-            float32x4_t y = vfmaq_f32(fv_ld(bias + j, n), vmulq_f32(x, r), fv_ld(weight + j, n));
-            fv_store(dst, dst_type, row * dst_ld + j, y, n);
-        }
+        float32x4_t off = vdupq_n_f32((float)rest);
+        float32x4_t r = vdupq_n_f32((float)(1.0 / sqrt((square > 0 ? square : 0) + eps)));
+        BY_FOURS(j, n, c, normalise(dst, dst_type, row * dst_ld + j, fv_ld(src + j, n), mean, off, r,
+                                    fv_ld(weight + j, n), fv_ld(bias + j, n), n));
     }
 }
 
@@ -89,16 +98,14 @@ static void rmsnorm__neon(void *dst, fv_type dst_type, size_t dst_ld, const floa
             s[0] = vfmaq_f32(s[0], x, x);
         }
         float32x4_t r = vdupq_n_f32((float)(1.0 / sqrt(sum_up(s) / (double)c + eps)));
-        FOUR_BY_FOUR(j, n, c) {
-            float32x4_t y = vmulq_f32(fv_ld(weight + j, n), vmulq_f32(fv_ld(src + j, n), r));
-            fv_store(dst, dst_type, row * dst_ld + j, y, n);
-        }
+        BY_FOURS(j, n, c, fv_store(dst, dst_type, row * dst_ld + j,
+                                   vmulq_f32(fv_ld(weight + j, n), vmulq_f32(fv_ld(src + j, n), r)), n));
     }
 }
 
 /* ---- conversions ----------------------------------------------------------------------------------- */
 
-ALWAYS_INLINE void convert(void *dst, fv_type to, const void *src, fv_type from, size_t n)
+FV_INLINE void convert(void *dst, fv_type to, const void *src, fv_type from, size_t n)
 {
     size_t i = 0;
     for (; i + 16 <= n; i += 16) {
@@ -125,8 +132,7 @@ CONVERT(convert_bf16_f16__neon, FV_TYPE_BF16, FV_TYPE_F16)
 
 static void swiglu__neon(float *y, const float *gate, const float *up, size_t n)
 {
-    FOUR_BY_FOUR(i, part, n)
-        fv_st(y + i, vmulq_f32(fv_silu(fv_ld(gate + i, part)), fv_ld(up + i, part)), part);
+    BY_FOURS(i, part, n, fv_st(y + i, vmulq_f32(fv_silu(fv_ld(gate + i, part)), fv_ld(up + i, part)), part));
 }
 
 static void add__neon(float *y, const float *x, size_t n)
@@ -164,8 +170,7 @@ static void scale_gelu__neon(float *y, size_t ldy, const float *x, size_t ldx, c
                              size_t c)
 {
     for (size_t i = 0; i < m; i++, y += ldy, x += ldx)
-        FOUR_BY_FOUR(j, n, c)
-            fv_st(y + j, fv_gelu(vmulq_f32(fv_ld(x + j, n), fv_ld(scale + j, n))), n);
+        BY_FOURS(j, n, c, fv_st(y + j, fv_gelu(vmulq_f32(fv_ld(x + j, n), fv_ld(scale + j, n))), n));
 }
 
 /* The largest value first (a comparison with NaN is false, so NaN never wins), then where it is. */

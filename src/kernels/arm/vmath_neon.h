@@ -13,6 +13,15 @@
 
 #include "base/types.h"
 
+#define FV_INLINE static inline __attribute__((always_inline))
+
+/* Before a loop over registers: with a bound that is constant after inlining it disappears. */
+#if defined(__clang__)
+#define FV_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define FV_UNROLL _Pragma("GCC unroll 32")
+#endif
+
 /* ---- 1 to 4 values; lanes past n are zero and their memory is not touched ---------------- */
 
 static inline float32x4_t fv_ld(const float *p, size_t n)
@@ -152,8 +161,10 @@ static inline float32x4_t fv_exp_masked(float32x4_t x)
     return vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(fv_exp(x)), gone));
 }
 
+/* x / (1 + e^-x): relative error below 2e-7; below -88, where it is 0, at most 1e-36. */
 static inline float32x4_t fv_silu(float32x4_t x)
 {
+    x = vmaxq_f32(x, vdupq_n_f32(-88));
     return vdivq_f32(x, vaddq_f32(vdupq_n_f32(1), fv_exp(vnegq_f32(x))));
 }
 
