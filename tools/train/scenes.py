@@ -255,11 +255,10 @@ def outline_of(o):
         k = .27 + .12 * o.var
         return [(-k, -1), (k, -1), (k, -k), (1, -k), (1, k), (k, k), (k, 1), (-k, 1), (-k, k), (-1, k), (-1, -k), (-k, -k)]
     if s == "moon":
-        d = .45 + .2 * o.var                              # second circle, same radius, shifted right by d..
+        d = .45 + .2 * o.var                              # the second circle is this far to the right
         a = math.acos(d / 2)
         out = [(math.cos(t), math.sin(t)) for t in [a + (2 * pi - 2 * a) * i / 30 for i in range(31)]]
-        out += [(d + math.cos(t), math.sin(t)) for t in [pi + (pi - a) - (2 * pi - 2 * a) * i / 24 - 0 for i in range(1, 24)]
-                if True]
+        out += [(d + math.cos(t), math.sin(t)) for t in [pi + a - 2 * a * i / 24 for i in range(1, 24)]]
         return [(1.08 * (x + .15), 1.08 * y) for x, y in out]
     if s == "arrow":
         k = .2 + .1 * o.var
