@@ -1,0 +1,143 @@
+/* The safetensors reader: what it accepts, and a message of its own for everything it refuses. */
+#include "cm.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "io/tensors.h"
+#include "support/golden.h"
+
+/* header JSON and n_data zero bytes behind it; header_bytes < 0: its true length */
+static uint8_t *make(const char *header, size_t n_data, int64_t header_bytes, size_t *n)
+{
+    size_t length = strlen(header);
+    uint64_t claimed = header_bytes < 0 ? length : (uint64_t)header_bytes;
+    *n = 8 + length + n_data;
+    uint8_t *bytes = calloc(*n, 1);
+    assert_non_null(bytes);
+    for (int i = 0; i < 8; i++)
+        bytes[i] = (uint8_t)(claimed >> (8 * i));
+    memcpy(bytes + 8, header, length);
+    return bytes;
+}
+
+static void refuses(const char *header, size_t n_data, int64_t header_bytes, fv_status status, const char *part)
+{
+    size_t n;
+    uint8_t *bytes = make(header, n_data, header_bytes, &n);
+    fv_tensors *t = (fv_tensors *)1;
+    fv_error err = { 0 };
+    assert_int_equal(fv_tensors_read(&t, bytes, n, "x.safetensors", &err), status);
+    assert_null(t);
+    if (!strstr(err.message, part) || !strstr(err.message, "x.safetensors"))
+        fail_msg("message \"%s\" does not hold \"%s\"", err.message, part);
+    free(bytes);
+}
+
+#define A_F32(shape, from, to) "{\"a\":{\"dtype\":\"F32\",\"shape\":[" shape "],\"data_offsets\":[" #from "," #to "]}}"
+
+static void test_accepts(void **state)
+{
+    (void)state;
+    size_t n;
+    uint8_t *bytes = make("{\"__metadata__\":{\"format\":\"pt\"},\"b\":{\"dtype\":\"I64\",\"shape\":[],\"data_offsets\":[24,32]},"
+                          "\"a\":{\"dtype\":\"F32\",\"shape\":[2,3],\"data_offsets\":[0,24]}}",
+                          32, -1, &n);
+    fv_tensors *t = NULL;
+    fv_error err;
+    assert_int_equal(fv_tensors_read(&t, bytes, n, "x", &err), FV_OK);
+    assert_int_equal(fv_tensors_count(t), 2);
+    const fv_tensor *a = fv_tensors_find(t, "a");
+    assert_ptr_equal(a, fv_tensors_at(t, 0)); /* file order, not the header's */
+    assert_int_equal(a->n_elems, 6);
+    assert_int_equal(a->n_dims, 2);
+    assert_int_equal(fv_tensors_find(t, "b")->n_dims, 0);
+    assert_null(fv_tensors_find(t, "c"));
+    assert_null(fv_tensors_find(t, "__metadata__"));
+    fv_tensors_free(t);
+    free(bytes);
+}
+
+static void test_refuses(void **state)
+{
+    (void)state;
+    refuses("{}", 0, INT64_MAX, FV_ERR_FORMAT, "the header claims 9223372036854775807 bytes");
+    refuses("{}", 0, 3, FV_ERR_FORMAT, "the header claims 3 bytes");
+    refuses("{\"a\":", 0, -1, FV_ERR_FORMAT, "x.safetensors");
+    refuses("[]", 0, -1, FV_ERR_FORMAT, "not a JSON object");
+    refuses(A_F32("4", 0, 16), 8, -1, FV_ERR_FORMAT, "tensor a lies at bytes 0 to 16 of the data, the file has 8");
+    refuses(A_F32("4", 8, 0), 16, -1, FV_ERR_FORMAT, "lies at bytes 8 to 0");
+    refuses(A_F32("3", 0, 16), 16, -1, FV_ERR_FORMAT, "need 12 bytes, its range has 16");
+    refuses(A_F32("4294967296,4294967296", 0, 8), 8, -1, FV_ERR_FORMAT, "overflows");
+    refuses(A_F32("4611686018427387904", 0, 8), 8, -1, FV_ERR_FORMAT, "overflows");
+    refuses(A_F32("-1", 0, 8), 8, -1, FV_ERR_FORMAT, "shape");
+    refuses(A_F32("1,1,1,1,1", 0, 4), 4, -1, FV_ERR_FORMAT, "shape");
+    refuses("{\"a\":{\"dtype\":\"F8\",\"shape\":[4],\"data_offsets\":[0,4]}}", 4, -1, FV_ERR_UNSUPPORTED, "dtype F8");
+    refuses("{\"a\":{\"shape\":[4],\"data_offsets\":[0,4]}}", 4, -1, FV_ERR_FORMAT, "dtype");
+    refuses("{\"a\":7}", 4, -1, FV_ERR_FORMAT, "expected an object");
+    refuses("{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},"
+            "\"b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[4,12]}}",
+            12, -1, FV_ERR_FORMAT, "tensors a and b overlap");
+    refuses("{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},"
+            "\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}",
+            8, -1, FV_ERR_FORMAT, "x.safetensors");
+}
+
+static void write_file(const char *dir, const char *name, const void *data, size_t n)
+{
+    char path[1200];
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    FILE *f = fopen(path, "wb");
+    assert_non_null(f);
+    assert_int_equal(fwrite(data, 1, n, f), n);
+    fclose(f);
+}
+
+static void open_refuses(const char *dir, fv_status status, const char *part)
+{
+    fv_tensors *t = NULL;
+    fv_error err = { 0 };
+    assert_int_equal(fv_tensors_open(&t, dir, &err), status);
+    if (!strstr(err.message, part))
+        fail_msg("message \"%s\" does not hold \"%s\"", err.message, part);
+}
+
+static void test_directories(void **state)
+{
+    (void)state;
+    char *dir = temp_dir();
+    size_t n;
+    uint8_t *bytes = make(A_F32("2", 0, 8), 8, -1, &n);
+    open_refuses(dir, FV_ERR_IO, "no weights");
+    const char *index = "{\"weight_map\":{\"a\":\"s-1.safetensors\"}}";
+    write_file(dir, "model.safetensors.index.json", index, strlen(index));
+    open_refuses(dir, FV_ERR_IO, "s-1.safetensors");
+    write_file(dir, "s-1.safetensors", bytes, n);
+    fv_tensors *t = NULL;
+    fv_error err;
+    assert_int_equal(fv_tensors_open(&t, dir, &err), FV_OK);
+    assert_int_equal(fv_tensors_count(t), 1);
+    fv_tensors_free(t);
+    index = "{\"weight_map\":{\"a\":\"s-1.safetensors\",\"b\":\"s-1.safetensors\"}}";
+    write_file(dir, "model.safetensors.index.json", index, strlen(index));
+    open_refuses(dir, FV_ERR_FORMAT, "tensor b is not in s-1.safetensors");
+    index = "{\"weight_map\":{\"a\":\"../s-1.safetensors\"}}";
+    write_file(dir, "model.safetensors.index.json", index, strlen(index));
+    open_refuses(dir, FV_ERR_FORMAT, "same folder");
+    write_file(dir, "s-2.safetensors", bytes, n);
+    index = "{\"weight_map\":{\"a\":\"s-1.safetensors\",\"c\":\"s-2.safetensors\"}}";
+    write_file(dir, "model.safetensors.index.json", index, strlen(index));
+    open_refuses(dir, FV_ERR_FORMAT, "tensor");
+    write_file(dir, "model.safetensors", "", 0);
+    open_refuses(dir, FV_ERR_FORMAT, "0 bytes are too few");
+    free(bytes);
+    temp_remove(dir);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_accepts), cmocka_unit_test(test_refuses),
+                                        cmocka_unit_test(test_directories) };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
