@@ -125,7 +125,7 @@ static int answer_question(fv_engine *engine, const run_options *o, progress_lin
         code = o->json ? print_json(engine, o, &a, &stats,
                                     fv_engine_load_ms(engine) + stats.image_ms + stats.first_token_ms + stats.decode_ms)
                        : write_out("\n", 1) ? EXIT_OK : EXIT_FAILED;
-    if (!o->quiet)
+    if (!o->quiet && code == EXIT_OK)
         print_profile(engine, &stats);
     answer_free(&a);
     fv_session_free(session);

@@ -1,0 +1,90 @@
+#!/bin/bash
+# The program's verbs as a user calls them, on the small golden models.
+. "$(dirname "$0")/cases.sh"
+
+for verb in run chat info bench doctor; do
+    run $verb --help
+    expect "$verb --help" 0
+    check "$verb --help has an example" grep -q "^  fastvlm $verb " <<<"$out"
+done
+run --version
+check "--version" grep -qE '^fastvlm [0-9]+\.[0-9]+\.[0-9]+$' <<<"$out"
+
+# ---- run
+run run "$tiny" "$picture" "What do you see?" -n 24 --vision f32 --decoder f32
+expect "run" 0 "load " "decode image" "preprocess" "vision" "projector" "prefill" "first token after" "tok/s" "peak memory"
+check "the golden text" test "$(head -c 14 <<<"$out")" = "$(printf ' The\xef\xbf\xbd]\xef\xbf\xbd Th')"
+text=$out
+run run -m "$tiny" --image "$picture" --prompt "What do you see?" -n 24 --vision f32 --decoder f32 --json -q
+expect "run --json" 0
+check "nothing on stderr with -q" test -z "$err"
+flat=$(tr -d ' \n' <<<"$out")
+check "JSON ids" grep -qF '"token_ids":[280,147,60,175,280,147,353,175,396,290,193,280,353,332,305,332,214,2,280,67,332,280,280,280]' <<<"$flat"
+check "JSON counts" grep -qF '"finish_reason":"length","prompt_tokens":47,"image_tokens":16' <<<"$flat"
+check "JSON timings" grep -qE '"timings_ms":\{"load":[0-9.]+,"image":[0-9.]+,"preprocess":[0-9.]+,"vision":[0-9.]+,"projector":[0-9.]+,"prefill":[0-9.]+,"first_token":[0-9.]+,"decode":[0-9.]+,"total":[0-9.]+\}' <<<"$flat"
+check "JSON rates and memory" grep -qE '"tokens_per_second":\{"prefill":[0-9.]+,"decode":[0-9.]+\},"peak_rss_bytes":[0-9]+,"model":\{' <<<"$flat"
+run run "$tiny" - "What do you see?" -n 24 --vision f32 --decoder f32 -q
+expect "empty standard input as picture" 1 "empty"
+out=$("$fastvlm" run "$tiny" - "What do you see?" -n 24 --vision f32 --decoder f32 -q <"$picture")
+check "picture from standard input" test "$out" = "$text"
+run run "$tiny" "$picture" "What do you see?" -n 24 --vision f32 --decoder f32 --stop "What" --json -q
+check "stop string" grep -q '"finish_reason": "stop_string"' <<<"$out"
+run run "$tiny" "Describe the picture." -n 3 -q
+expect "no picture" 0
+run run "$tiny" "$picture" "$picture" "Two?" -n 2 --json -q
+check "two pictures" grep -q '"image_tokens": 32' <<<"$out"
+run run "$tiny" "$picture" -n 2 --image-size 128 --json -q
+check "another image size" grep -q '"image_tokens": 4' <<<"$out"
+run run "$tiny" "$picture" -n 5 --temperature 2 --seed 3 -q
+first=$out
+run run "$tiny" "$picture" -n 5 --temperature 2 --seed 3 -q
+check "the seed decides" test "$out" = "$first"
+run run "$root/tests/golden/variants/fast_vlm/checkpoint" "$picture" "Look at the left side." -n 4 --fit pad --json -q
+check "fast_vlm layout" grep -q '"layout": "fast_vlm"' <<<"$out"
+
+run run "$tiny" "$picture" "What do you see?" -n 2 --dump "$work/dump" -q
+expect "run --dump" 0
+for name in pixels_u8 vision.stem.0 vision.network.10 vision.features image_tokens inputs_embeds decoder.layer.2 decoder.norm \
+    logits_prefill logits_steps; do
+    check "dump of $name" test -s "$work/dump/$name.npy"
+done
+check "no half files" test -z "$(ls "$work/dump" | grep part)"
+
+# ---- interrupt: a clear end, exit code 1
+"$fastvlm" run "$tiny" "$picture" -n 500 --ignore-eos --threads 1 >"$work/out" 2>"$work/err" </dev/null &
+pid=$!
+sleep 0.05
+kill -INT $pid 2>/dev/null
+wait $pid
+code=$? out=$(cat "$work/out") err=$(cat "$work/err")
+check "Ctrl-C ends it" test "$code" -le 1
+
+# ---- chat
+printf '/image %s\nWhat do you see?\n/history\n/nonsense\n/reset\n/quit\n' "$picture" |
+    "$fastvlm" chat "$tiny" -n 6 --vision f32 --decoder f32 >"$work/out" 2>"$work/err"
+code=$? out=$(cat "$work/out") err=$(cat "$work/err")
+expect "chat" 0 "picture 1 of the next question" "you:   What do you see?" "/nonsense: unknown"
+check "chat answers" test "$(head -c 4 <<<"$out")" = " The"
+
+# ---- info, bench, doctor
+run info "$tiny" --tensors
+check "info" grep -q "layout       llava_qwen2" <<<"$out"
+check "info --tensors" grep -q "lm_head.weight" <<<"$out"
+check "tensors not used are marked" grep -q "head.proj  (not used)" <<<"$out"
+run info "$tiny" --json --tensors
+check "info --json" grep -q '"d_model": 64' <<<"$out"
+check "info --json lists tensors" grep -q '"name": "model.norm.weight"' <<<"$out"
+run bench "$tiny" --reps 2 --tokens 4 --threads 1
+expect "bench" 0
+check "bench has every stage" test "$(grep -cE '^(load|preprocess|vision|projector|prefill|decode|first_token) ' <<<"$out")" = 7
+run bench "$tiny" --reps 1 --tokens 4 --json --stages vision,decode
+check "bench --json has what was asked for" test "$(grep -c '"best_ms"' <<<"$out")" = 2
+run bench "$tiny" --reps 1 --tokens 4 --format csv
+check "bench csv" grep -q "^stage,precision,best_ms" <<<"$out"
+run bench "$tiny" --stages nonsense
+expect "bench unknown stage" 2 "unknown stage \"nonsense\""
+run doctor "$tiny"
+expect "doctor" 0
+check "doctor opens the model" grep -q "opens in" <<<"$out"
+
+finish
