@@ -13,7 +13,7 @@ enum {
     TALL_PACKED_BYTES = 6 << 20, /* packed weights beyond this do not stay in a shared cache */
     WIDE_PACKED_BYTES = 640 << 10, /* and these stay in a core's own */
     ROWS_PER_TASK = 96,
-    VECTOR_BYTES = 1 << 20     /* weights of a matrix-vector task: long runs keep the prefetchers going */
+    VECTOR_BYTES = 128 << 10     /* weights of a matrix-vector task; shorter runs are slower to read */
 };
 
 static size_t round_up(size_t x, size_t to) { return (x + to - 1) / to * to; }
@@ -184,14 +184,15 @@ static size_t wide_columns(const fv_gemm_kernel *g, size_t n, size_t k, unsigned
     return FV_MIN(most, (size_t)8) * g->nr;
 }
 
-/* Rows of weights in a matrix-vector task: about four tasks a thread, none too short. */
+/* Rows of weights in a matrix-vector task: short enough that
+ * no thread waits long for the others, none too short. */
 static size_t vector_columns(const fv_linear *layers, size_t n_layers, unsigned n_workers)
 {
     size_t n = 0, row_bytes = layers->w->k * fv_type_size(layers->w->type);
     for (size_t i = 0; i < n_layers; i++)
         n += layers[i].w->n;
     size_t share = round_up((n + n_workers - 1) / n_workers, 8), run = VECTOR_BYTES / row_bytes + 1;
-    size_t rows = FV_MIN(FV_MAX(n / (4 * n_workers), run), share);
+    size_t rows = FV_MIN(FV_MAX(n / (64 * n_workers), run), share);
     return FV_MIN(round_up(rows, 8), (size_t)1024);
 }
 
