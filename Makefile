@@ -30,8 +30,8 @@ test-arm: ## the whole program for 64-bit Arm, under qemu
 bench: all ## time every stage on this machine
 	@tools/bench.sh
 
-bench-peers: all ## the same for other engines, in throw-away environments
-	@tools/bench-peers.sh
+bench-peers: all ## other engines on the same weights, in throw-away environments (PEERS=--help)
+	@python3 bench/peers/run.py $(PEERS)
 
 check: ## warnings as errors (gcc, clang), include direction, header, exported names, sanitizers
 	@tools/setup.sh build check arm

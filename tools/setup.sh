@@ -68,8 +68,10 @@ need_check()
     fi
 }
 
+# On an Arm machine the ordinary tests are the Arm tests.
 need_arm()
 {
+    [ "$(uname -m)" = x86_64 ] || return 0
     need_command aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu
     need_command qemu-aarch64 qemu-user
     [ -e /usr/aarch64-linux-gnu/include/stdio.h ] || missing+=("the C library for 64-bit Arm|libc6-dev-arm64-cross")

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Everything that can be checked without weights or a network, in one run; `make test` and CI.
 #
-#     tools/test.sh [STAGE...]     dev ref asan tsan arm whole-arm     default: all but the last
+#     tools/test.sh [STAGE...]     dev ref old asan tsan arm whole-arm     default: all but the last
 #
 # dev   every test, assertions on
 # ref   golden and api tests again with the portable kernels only (FV_CPU=ref)
+# old   the program on emulated x86 processors that lack newer instructions: none may leak
 # asan  every test under the address and undefined behaviour sanitizers
 # tsan  the pool and everything else with threads, under the thread sanitizer
 # arm   the kernels, cross-compiled, under qemu: an old core and one with every extension
@@ -16,7 +17,7 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 
 stages=("$@")
-[ ${#stages[@]} -eq 0 ] && stages=(dev ref asan tsan arm)
+[ ${#stages[@]} -eq 0 ] && stages=(dev ref old asan tsan arm)
 passed=0 failed=0 skipped=0
 jobs=$(nproc 2>/dev/null || echo 2)
 
@@ -85,10 +86,34 @@ run() # TITLE PRESET [CTEST ARGUMENT...]
     printf '   %s passed, %s failed%s\n' "$run_ok" "$run_bad" "$([ "$run_skip" -gt 0 ] && echo ", $run_skip skipped")"
 }
 
-if want dev || want ref; then
+# The whole program on an emulated processor must answer as this one does at that processor's level. An
+# instruction that leaked into a lower level would end it.
+on_old_x86() # QEMU_CPU LEVEL
+{
+    local ask=(build/dev/fastvlm run -q tests/golden/tiny/checkpoint tests/golden/tiny/image.png "What do you see?" -n 8)
+    local emulator=(qemu-x86_64 -cpu "$1") want got
+
+    want=$(FV_CPU=$2 "${ask[@]}" 2>&1)
+    if ! "${emulator[@]}" build/dev/fastvlm doctor 2>/dev/null | grep -qE "^kernels +$2\$"; then
+        echo "   $1: this qemu does not emulate $2, skipped"
+        skipped=$((skipped + 1))
+    elif got=$("${emulator[@]}" "${ask[@]}" 2>/dev/null) && [ "$got" = "$want" ]; then
+        passed=$((passed + 1))
+    else
+        printf '   %s answers "%s", expected "%s"\n' "$1" "$got" "$want"
+        failed=$((failed + 1))
+    fi
+}
+
+if want dev || want ref || want old; then
     if build dev; then
         want dev && run "dev: everything" dev
         want ref && FV_CPU=ref run "ref: golden and api with portable kernels" dev -L 'golden|api'
+        if want old && [ "$(uname -m)" = x86_64 ] && [ -x build/dev/fastvlm ]; then
+            echo "== old: the program on older x86 processors"
+            on_old_x86 Nehalem ref
+            on_old_x86 Haswell avx2
+        fi
     fi
 fi
 if want asan && build asan; then
@@ -98,6 +123,11 @@ if want asan && build asan; then
 fi
 if want tsan && build tsan; then
     run "tsan: pool and threads" tsan -L threads
+fi
+if [ "$(uname -m)" != x86_64 ] && { want arm || want whole-arm; }; then
+    echo "== arm: not cross-compiled on $(uname -m), skipped"
+    skipped=$((skipped + 1))
+    stages=(dev)
 fi
 if want arm && build arm64-kernels; then
     for cpu in cortex-a53 max; do
@@ -114,6 +144,6 @@ if want whole-arm; then
     fi
 fi
 
-[ "$skipped" -gt 0 ] && echo "$skipped skipped: instruction sets this processor lacks, see above"
+[ "$skipped" -gt 0 ] && echo "$skipped skipped: instruction sets that this machine or emulator lacks, see above"
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]
