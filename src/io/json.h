@@ -1,8 +1,8 @@
 /* json: typed access to a parsed JSON file, with messages that name file and key.
  *
  * A thin layer over jansson for the small files of a checkpoint: config.json, the safetensors
- * header and index, tokenizer_config.json. Duplicate keys, NULs, invalid UTF-8,
- * numbers out of range and nesting past 2,048 are refused when the text is parsed.
+ * header and index, tokenizer_config.json. Duplicate keys, NULs, invalid UTF-8, numbers out of
+ * range and nesting past 2,048 are refused when the text is parsed.
  * (The large vocabulary files go through json_scan.h, which builds no tree.)
  *
  *     fv_json *doc;  int64_t d_model;  double eps = 1e-6;
