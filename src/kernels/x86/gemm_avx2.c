@@ -45,6 +45,7 @@ enum { MR = 6, NR = 16, PACK_AHEAD = 512 /* bytes fetched ahead in each of 8 row
 #define STEP_BF16(mr)                                                                                         \
     {                                                                                                         \
         HALF_BF16(mr, FIRST)                                                                                  \
+        __asm__ volatile("" ::: "memory"); /* load the words again: keeping them takes 8 registers too many */ \
         HALF_BF16(mr, SECOND)                                                                                 \
     }
 
