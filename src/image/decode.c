@@ -132,9 +132,9 @@ fv_status fv_image_allocate(fv_image *image, const fv_picture_file *file, uint64
                        " pixels; a side may have at most %d: scale the picture down", file->name, width, height,
                        FV_IMAGE_MAX_SIDE);
     if (width * height > file->max_pixels)
-        return fv_fail(err, FV_ERR_LIMIT, 0, "%s: %" PRIu64 " x %" PRIu64 " pixels are %" PRIu64
-                       ", the limit is %" PRIu64 ": scale the picture down or raise max_pixels", file->name, width,
-                       height, width * height, file->max_pixels);
+        return fv_fail(err, FV_ERR_LIMIT, 0, "%s: %" PRIu64 " x %" PRIu64 " pixels are %" PRIu64 ", the limit is %" PRIu64
+                       ": scale the picture down or raise max_pixels (--max-megapixels)", file->name, width, height,
+                       width * height, file->max_pixels);
     image->rgb = fv_pixels_alloc((size_t)width, (size_t)height);
     if (!image->rgb)
         return fv_fail_memory(err, (size_t)(width * height) * 3, file->name);
