@@ -169,10 +169,11 @@ static void attn_run(const fv_attn_args *a)
     const size_t n_keys = a->causal ? a->n_visible + a->n_q - 1 : a->n_kv;
     const float scale = a->scale * 1.44269504f; /* log2(e) */
 
-    for (size_t c = 0; c < d; c++) {
-        for (size_t i = 0; i < ld; i++)
-            w->q[c * ld + i] = i < a->n_q ? a->q[i * a->ldq + c] * scale : 0.0f;
-        memset(w->o + c * ld, 0, ld * sizeof *w->o);
+    memset(w->o, 0, d * ld * sizeof *w->o);
+    for (size_t i = 0; i < ld; i++) {
+        const float *q = a->q + FV_MIN(i, a->n_q - 1) * a->ldq; /* lanes past the last row repeat it */
+        for (size_t c = 0; c < d; c++)
+            w->q[c * ld + i] = q[c] * scale;
     }
     for (size_t i = 0; i < ld; i++)
         w->top[i] = -INFINITY, w->sum[i] = 0;
@@ -193,11 +194,15 @@ static void attn_run(const fv_attn_args *a)
         }
     }
 
+    for (size_t v = 0; v < ld; v += VEC_W) {
+        vec sum = vec_load(w->sum + v);
+        for (size_t c = 0; c < d; c++)
+            vec_store(w->o + c * ld + v, vec_div(vec_load(w->o + c * ld + v), sum));
+    }
     float *row = w->panel;
     for (size_t i = 0; i < a->n_q; i++) {
-        float sum = w->sum[i];
         for (size_t c = 0; c < d; c++)
-            row[c] = w->o[c * ld + i] / sum;
+            row[c] = w->o[c * ld + i];
         for (size_t c = 0; c < d; c += VEC_W)
             vec_put_n(a->out, a->out_type, i * a->ldo + c, FV_MIN(d - c, (size_t)VEC_W), vec_load(row + c));
     }
