@@ -110,7 +110,7 @@ static void attn_scores(float *s, const float *k, size_t ldk, const float *q, si
     outer(s, OUTER_ZERO, s, k, ldk, 1, q, ld, d, n);
 }
 
-static void attn_values(float *o, outer_start start, const float *keep, const float *v, size_t ldv, const float *s,
+static inline void attn_values(float *o, outer_start start, const float *keep, const float *v, size_t ldv, const float *s,
                         size_t ld, size_t n, size_t d)
 {
     outer(o, start, keep, v, 1, ldv, s, ld, n, d);
@@ -162,22 +162,27 @@ static void attn_widen(float *to, const void *from, fv_type type, size_t first, 
     }
 }
 
-static void attn_run(const fv_attn_args *a)
+static void attn_begin(attn_scratch *w, const fv_attn_args *a, size_t ld)
+{
+    const float scale = a->scale * 1.44269504f; /* log2(e) */
+    memset(w->o, 0, a->d * ld * sizeof *w->o);
+    for (size_t i = 0; i < ld; i++) {
+        const float *q = a->q + FV_MIN(i, a->n_q - 1) * a->ldq; /* lanes past the last row repeat it */
+        for (size_t c = 0; c < a->d; c++)
+            w->q[c * ld + i] = q[c] * scale;
+        w->top[i] = -INFINITY;
+        w->sum[i] = 0;
+    }
+}
+
+static inline void attn_run(const fv_attn_args *a)
 {
     attn_scratch *w = a->scratch;
     const size_t d = a->d, ld = (a->n_q + VEC_W - 1) / VEC_W * VEC_W;
     const size_t n_keys = a->causal ? a->n_visible + a->n_q - 1 : a->n_kv;
-    const float scale = a->scale * 1.44269504f; /* log2(e) */
-
-    for (size_t c = 0; c < d; c++) {
-        for (size_t i = 0; i < ld; i++)
-            w->q[c * ld + i] = i < a->n_q ? a->q[i * a->ldq + c] * scale : 0.0f;
-        memset(w->o + c * ld, 0, ld * sizeof *w->o);
-    }
-    for (size_t i = 0; i < ld; i++)
-        w->top[i] = -INFINITY, w->sum[i] = 0;
-
     const size_t step = FV_MIN((size_t)ATTN_PANEL / d, (size_t)ATTN_KEYS);
+
+    attn_begin(w, a, ld);
     for (size_t j = 0; j < n_keys; j += ATTN_KEYS) {
         size_t n = FV_MIN(n_keys - j, (size_t)ATTN_KEYS);
         for (size_t p = 0; p < n; p += step) {
@@ -193,11 +198,15 @@ static void attn_run(const fv_attn_args *a)
         }
     }
 
+    for (size_t v = 0; v < ld; v += VEC_W) {
+        vec sum = vec_load(w->sum + v);
+        for (size_t c = 0; c < d; c++)
+            vec_store(w->o + c * ld + v, vec_div(vec_load(w->o + c * ld + v), sum));
+    }
     float *row = w->panel;
     for (size_t i = 0; i < a->n_q; i++) {
-        float sum = w->sum[i];
         for (size_t c = 0; c < d; c++)
-            row[c] = w->o[c * ld + i] / sum;
+            row[c] = w->o[c * ld + i];
         for (size_t c = 0; c < d; c += VEC_W)
             vec_put_n(a->out, a->out_type, i * a->ldo + c, FV_MIN(d - c, (size_t)VEC_W), vec_load(row + c));
     }
