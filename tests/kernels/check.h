@@ -64,7 +64,8 @@ typedef struct fv_check {
     char kernel[40];
     uint64_t seed, only_case, n_case, rng, case_seed;
     char text[256];
-    bool bench, running, case_failed, slot_open;
+    bool bench, quick, running, case_failed, slot_open;
+    unsigned n_slots; /* of this level, so far */
     unsigned long n_passed, n_failed, slot_passed, slot_failed;
     double ghz;
     check_region region[CHECK_MAX_REGIONS];

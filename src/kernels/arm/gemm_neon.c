@@ -1,21 +1,18 @@
 /* Matrix products for any AArch64 processor.
  *
  * The tile of 8 x 8 takes 16 of the 32 registers; four k of each row of A lie in 8 more and
- * are multiplied lane by lane, so that A is read as it is, without packing. Four k: 8 loads of
- * A, 8 of B, 64 multiply-adds. The bf16 kernel widens both operands in registers (a bf16 is
- * the upper half of an f32) and is otherwise the same: it saves memory, not time. */
+ * are multiplied lane by lane, so that A can be read as it is, without packing. Four k: 8 loads
+ * of A, 8 of B, 64 multiply-adds. The bf16 kernel widens B in registers (a bf16 is the upper
+ * half of an f32) and A while copying it: it saves memory, not time. */
 #include "kernels/arm/gemm_tile_neon.h"
 
 /* Elements of k in a stretch: 8 columns of B and 8 rows of A take 12 kB each as f32, and lie
- * together in the level 1 cache of a small core (32 kB). */
-enum { STRETCH = 384 };
+ * together in the level 1 cache of a small core (32 kB). Rows of A whose distance is a multiple
+ * of COLLIDE bytes would fall onto the same few lines of that cache (4 ways of 8 kB); those are
+ * copied, COPY_M at a time, PAD elements further apart. */
+enum { STRETCH = 384, COPY_M = 32, PAD = 16, COLLIDE = 4096 };
 
 /* ---- one tile -------------------------------------------------------------------------------- */
-
-FV_INLINE float32x4_t load4(const void *p, size_t i, fv_type type)
-{
-    return fv_load(p, type, i, 4);
-}
 
 /* Eight columns of B. Zipped with zeros a bf16 becomes its f32. */
 FV_INLINE float32x4x2_t load8(const void *p, size_t i, fv_type type)
@@ -43,9 +40,9 @@ FV_INLINE float32x4x2_t load8(const void *p, size_t i, fv_type type)
         }                                                                        \
     } while (0)
 
-/* acc [rows, 8] (+)= the products of k elements; rows is a constant in every use. */
-FV_INLINE void tile(float *acc, bool first, const void *a, size_t at, size_t lda, const void *b, size_t k,
-                        size_t rows, fv_type type)
+/* acc [rows, 8] (+)= the products of k elements; type of B; rows is a constant in every use. */
+FV_INLINE void tile(float *acc, bool first, const float *a, size_t lda, const void *b, size_t k, size_t rows,
+                    fv_type type)
 {
     float32x4_t c[TILE_M][2], x[TILE_M];
     FV_UNROLL
@@ -57,7 +54,7 @@ FV_INLINE void tile(float *acc, bool first, const void *a, size_t at, size_t lda
     for (; q + 4 <= k; q += 4) {
         FV_UNROLL
         for (size_t r = 0; r < rows; r++)
-            x[r] = load4(a, at + r * lda + q, type);
+            x[r] = vld1q_f32(a + r * lda + q);
         TILE_STEP(0);
         TILE_STEP(1);
         TILE_STEP(2);
@@ -66,7 +63,7 @@ FV_INLINE void tile(float *acc, bool first, const void *a, size_t at, size_t lda
     for (; q < k; q++) {
         FV_UNROLL
         for (size_t r = 0; r < rows; r++)
-            x[r] = fv_load(a, type, at + r * lda + q, 1);
+            x[r] = fv_ld(a + r * lda + q, 1);
         TILE_STEP(0);
     }
     FV_UNROLL
@@ -77,10 +74,10 @@ FV_INLINE void tile(float *acc, bool first, const void *a, size_t at, size_t lda
 }
 
 #define TILE_ROWS(n) \
-    case n: tile(acc, first, a, at, lda, b, k, n, type); break
+    case n: tile(acc, first, a, lda, b, k, n, type); break
 
-FV_INLINE void tile_rows(float *acc, bool first, const void *a, size_t at, size_t lda, const void *b, size_t k,
-                             size_t rows, fv_type type)
+FV_INLINE void tile_rows(float *acc, bool first, const float *a, size_t lda, const void *b, size_t k, size_t rows,
+                         fv_type type)
 {
     switch (rows) {
         TILE_ROWS(8);
@@ -96,20 +93,38 @@ FV_INLINE void tile_rows(float *acc, bool first, const void *a, size_t at, size_
 
 /* ---- blocks of tiles --------------------------------------------------------------------------- */
 
-/* One block of C: for each stretch of k, each panel of B meets all rows of the block. */
-FV_INLINE void block(const fv_gemm_args *g, size_t i0, size_t j0, fv_type type)
+/* Rows of A as f32; returns where they are. */
+FV_INLINE const float *copy_rows(float *to, const fv_gemm_args *g, size_t i, size_t rows, size_t at, size_t k, fv_type type)
+{
+    for (size_t r = 0; r < rows; r++) {
+        size_t from = (i + r) * g->lda + at, q = 0;
+        float *row = to + r * (STRETCH + PAD);
+        for (; q + 8 <= k; q += 8) {
+            float32x4x2_t x = load8(g->a, from + q, type);
+            vst1q_f32(row + q, x.val[0]);
+            vst1q_f32(row + q + 4, x.val[1]);
+        }
+        for (; q < k; q += 4)
+            fv_st(row + q, fv_load(g->a, type, from + q, k - q), k - q);
+    }
+    return to;
+}
+
+/* One block of C, i1 - i0 rows: for each stretch of k, each panel of B meets all rows of the block. */
+FV_INLINE void block(const fv_gemm_args *g, size_t i0, size_t i1, size_t j0, float *copy, fv_type type)
 {
     float acc[BLOCK_N / TILE_N][BLOCK_M / TILE_M][TILE_M * TILE_N];
-    size_t i1 = g->m - i0 < BLOCK_M ? g->m : i0 + BLOCK_M, j1 = g->n - j0 < BLOCK_N ? g->n : j0 + BLOCK_N;
+    size_t j1 = g->n - j0 < BLOCK_N ? g->n : j0 + BLOCK_N;
     for (size_t q = 0; q < g->k; q += STRETCH) {
-        size_t depth = g->k - q < STRETCH ? g->k - q : STRETCH;
+        size_t depth = g->k - q < STRETCH ? g->k - q : STRETCH, lda = copy ? STRETCH + PAD : g->lda;
         bool last = q + depth == g->k;
+        const float *a = copy ? copy_rows(copy, g, i0, i1 - i0, q, depth, type) : (const float *)g->a + i0 * lda + q;
         for (size_t j = j0; j < j1; j += TILE_N) {
             const char *b = (const char *)g->b + (j * g->k + q * TILE_N) * fv_type_size(type);
             for (size_t i = i0; i < i1; i += TILE_M) {
                 size_t rows = i1 - i < TILE_M ? i1 - i : TILE_M;
                 float *sums = acc[(j - j0) / TILE_N][(i - i0) / TILE_M];
-                tile_rows(sums, q == 0, g->a, i * g->lda + q, g->lda, b, depth, rows, type);
+                tile_rows(sums, q == 0, a + (i - i0) * lda, lda, b, depth, rows, type);
                 if (last)
                     gemm_epilogue(g, i, j, rows, sums);
             }
@@ -117,19 +132,21 @@ FV_INLINE void block(const fv_gemm_args *g, size_t i0, size_t j0, fv_type type)
     }
 }
 
-static void gemm_f32_8x8__neon(const fv_gemm_args *g)
+FV_INLINE void gemm(const fv_gemm_args *g, bool copy, fv_type type)
 {
+    float rows[COPY_M * (STRETCH + PAD)];
+    size_t block_m = copy ? COPY_M : BLOCK_M;
     for (size_t j = 0; j < g->n; j += BLOCK_N)
-        for (size_t i = 0; i < g->m; i += BLOCK_M)
-            block(g, i, j, FV_TYPE_F32);
+        for (size_t i = 0; i < g->m; i += block_m)
+            block(g, i, g->m - i < block_m ? g->m : i + block_m, j, copy ? rows : NULL, type);
 }
 
-static void gemm_bf16_8x8__neon(const fv_gemm_args *g)
+static void gemm_f32_8x8__neon(const fv_gemm_args *g)
 {
-    for (size_t j = 0; j < g->n; j += BLOCK_N)
-        for (size_t i = 0; i < g->m; i += BLOCK_M)
-            block(g, i, j, FV_TYPE_BF16);
+    gemm(g, g->lda * sizeof(float) % COLLIDE == 0, FV_TYPE_F32);
 }
+
+static void gemm_bf16_8x8__neon(const fv_gemm_args *g) { gemm(g, true, FV_TYPE_BF16); }
 
 /* ---- packing ------------------------------------------------------------------------------------ */
 
