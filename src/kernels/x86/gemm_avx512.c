@@ -12,53 +12,45 @@ PACK(pack_f32_bf16__avx512, FV_TYPE_F32, FV_TYPE_BF16)
 
 /* ---- matrix times vector --------------------------------------------------------------- */
 
-/* ROWS rows at once, each with one register of 16 partial sums for even and one for odd groups of 16. */
-static inline __attribute__((always_inline)) void gemv_rows(float *y, const char *w, fv_type type, size_t row_bytes,
-                                                            const float *x, const float *bias, size_t k,
-                                                            const int rows)
-{
-    const size_t size = fv_type_size(type);
-    __m512 s[8][2];
-    UNROLL for (int i = 0; i < rows; i++) s[i][0] = s[i][1] = _mm512_setzero_ps();
-    size_t q = 0;
-    for (; q + 32 <= k; q += 32) {
-        __m512 x0 = _mm512_loadu_ps(x + q), x1 = _mm512_loadu_ps(x + q + 16);
-        UNROLL for (int i = 0; i < rows; i++) {
-            const char *row = w + (size_t)i * row_bytes;
-            _mm_prefetch(row + q * size + 1024, _MM_HINT_T0);
-            if (size == 4)
-                _mm_prefetch(row + q * size + 1024 + 64, _MM_HINT_T0);
-            s[i][0] = _mm512_fmadd_ps(load_f32(row, type, q, 0xffff), x0, s[i][0]);
-            s[i][1] = _mm512_fmadd_ps(load_f32(row, type, q + 16, 0xffff), x1, s[i][1]);
-        }
-    }
-    for (int h = 0; q < k; q += 16, h = 1) {
-        const __mmask16 mask = k - q >= 16 ? 0xffff : (__mmask16)((1u << (k - q)) - 1);
-        __m512 xq = _mm512_maskz_loadu_ps(mask, x + q);
-        UNROLL for (int i = 0; i < rows; i++) {
-            __m512 wq = load_f32(w + (size_t)i * row_bytes, type, q, mask);
-            if (h)
-                s[i][1] = _mm512_fmadd_ps(wq, xq, s[i][1]);
-            else
-                s[i][0] = _mm512_fmadd_ps(wq, xq, s[i][0]);
-        }
-    }
-    UNROLL for (int i = 0; i < rows; i++) {
-        float sum = _mm512_reduce_add_ps(_mm512_add_ps(s[i][0], s[i][1]));
-        y[i] = bias ? sum + bias[i] : sum;
-    }
-}
-
+/* One row after the other and nothing fetched ahead: a single stream is what the processor's own
+ * prefetcher follows best. Two registers of 16 partial sums, for even and odd groups of 16. */
 static inline __attribute__((always_inline)) void gemv(float *y, const void *w, fv_type type, size_t ld,
                                                        const float *x, const float *bias, size_t n, size_t k)
 {
     const size_t row_bytes = ld * fv_type_size(type);
     const char *row = w;
-    size_t j = 0;
-    for (; j + 4 <= n; j += 4, row += 4 * row_bytes)
-        gemv_rows(y + j, row, type, row_bytes, x, bias ? bias + j : NULL, k, 4);
-    for (; j < n; j++, row += row_bytes)
-        gemv_rows(y + j, row, type, row_bytes, x, bias ? bias + j : NULL, k, 1);
+    for (size_t j = 0; j < n; j++, row += row_bytes) {
+        __m512 s0 = _mm512_setzero_ps(), s1 = s0;
+        size_t q = 0;
+        for (; q + 32 <= k; q += 32) {
+            __m512 w0, w1;
+            if (type == FV_TYPE_F32) {
+                w0 = load_f32(row, type, q, 0xffff);
+                w1 = load_f32(row, type, q + 16, 0xffff);
+            } else { /* a whole line at once */
+                __m512i line = _mm512_loadu_si512((const uint16_t *)(const void *)row + q);
+                __m256i low = _mm512_castsi512_si256(line), high = _mm512_extracti64x4_epi64(line, 1);
+                if (type == FV_TYPE_F16) {
+                    w0 = _mm512_cvtph_ps(low);
+                    w1 = _mm512_cvtph_ps(high);
+                } else {
+                    w0 = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(low), 16));
+                    w1 = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(high), 16));
+                }
+            }
+            s0 = _mm512_fmadd_ps(w0, _mm512_loadu_ps(x + q), s0);
+            s1 = _mm512_fmadd_ps(w1, _mm512_loadu_ps(x + q + 16), s1);
+        }
+        if (q < k) {
+            const size_t left = k - q;
+            const __mmask16 m0 = left >= 16 ? 0xffff : (__mmask16)((1u << left) - 1);
+            const __mmask16 m1 = left > 16 ? (__mmask16)((1u << (left - 16)) - 1) : 0;
+            s0 = _mm512_fmadd_ps(load_f32(row, type, q, m0), _mm512_maskz_loadu_ps(m0, x + q), s0);
+            s1 = _mm512_fmadd_ps(load_f32(row, type, q + 16, m1), _mm512_maskz_loadu_ps(m1, x + q + 16), s1);
+        }
+        float sum = _mm512_reduce_add_ps(_mm512_add_ps(s0, s1));
+        y[j] = bias ? sum + bias[j] : sum;
+    }
 }
 
 #define GEMV(name, type)                                                                                \
