@@ -79,6 +79,10 @@ run() # TITLE PRESET [CTEST ARGUMENT...]
     grep -E '^ *[0-9]+/[0-9]+ .*(Passed|Failed|Skipped|Timeout|Not Run|Exception)' "build/$preset.ctest" |
         grep -vE ' Passed ' || true
     count "build/$preset/Testing/Temporary/LastTest.log"
+    if [ $((run_ok + run_bad)) -eq 0 ]; then
+        echo "   no test ran"
+        failed=$((failed + 1))
+    fi
     if [ "$code" -ne 0 ]; then
         cat "build/$preset.ctest"
         [ "$run_bad" -eq 0 ] && failed=$((failed + 1)) # ctest itself failed
