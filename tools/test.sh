@@ -48,7 +48,7 @@ count() # LOG
 {
     local sums
     sums=$(awk '
-        /^[0-9]+\/[0-9]+ Testing: / { ok = bad = skip = own = 0 }
+        /^[0-9]+\/[0-9]+ Testing: / { name = $3; ok = bad = skip = own = 0 }
         /^\[       OK \] /          { ok++ }
         /^\[  FAILED  \] .*[^0-9]$/ && !/test\(s\)/ { failing[$NF] = 1 }
         /^\[  SKIPPED \] [^0-9]/    { skipping[$NF] = 1 }
@@ -57,16 +57,16 @@ count() # LOG
         /^[0-9]+ passed, [0-9]+ failed$/ && !own { ok += $1; bad += $3; own = 1 } # scripts that count
         /^Test (Passed|Failed|Timeout)|^Test Not Run|^Unable to find executable|^Skip (regular expression|return code)/ {
             for (key in failing) bad++
-            for (key in skipping) skip++
+            for (key in skipping) { skip++; names = names " " key }
             delete failing
             delete skipping
-            if (/^Skip/)                              skip++
+            if (/^Skip/)                              { skip++; names = names " " name }
             else if (/Passed/ && ok == 0 && !own)     ok = 1
             else if (!/Passed/ && bad == 0)           bad = 1
             all_ok += ok; all_bad += bad; all_skip += skip
         }
-        END { print all_ok + 0, all_bad + 0, all_skip + 0 }' "$1")
-    read -r run_ok run_bad run_skip <<<"$sums"
+        END { print all_ok + 0, all_bad + 0, all_skip + 0, names }' "$1")
+    read -r run_ok run_bad run_skip run_names <<<"$sums"
     passed=$((passed + run_ok)) failed=$((failed + run_bad)) skipped=$((skipped + run_skip))
 }
 
@@ -76,8 +76,6 @@ run() # TITLE PRESET [CTEST ARGUMENT...]
     shift 2
     printf '== %s\n' "$title"
     ctest --test-dir "build/$preset" --output-on-failure -j "$jobs" "$@" >"build/$preset.ctest" 2>&1 || code=$?
-    grep -E '^ *[0-9]+/[0-9]+ .*(Passed|Failed|Skipped|Timeout|Not Run|Exception)' "build/$preset.ctest" |
-        grep -vE ' Passed ' || true
     count "build/$preset/Testing/Temporary/LastTest.log"
     if [ $((run_ok + run_bad)) -eq 0 ]; then
         echo "   no test ran"
@@ -87,7 +85,7 @@ run() # TITLE PRESET [CTEST ARGUMENT...]
         cat "build/$preset.ctest"
         [ "$run_bad" -eq 0 ] && failed=$((failed + 1)) # ctest itself failed
     fi
-    printf '   %s passed, %s failed%s\n' "$run_ok" "$run_bad" "$([ "$run_skip" -gt 0 ] && echo ", $run_skip skipped")"
+    printf '   %s passed, %s failed%s\n' "$run_ok" "$run_bad" "$([ "$run_skip" -gt 0 ] && echo ", $run_skip skipped: $run_names")"
 }
 
 # The whole program on an emulated processor must answer as this one does at that processor's level. An
@@ -148,6 +146,6 @@ if want whole-arm; then
     fi
 fi
 
-[ "$skipped" -gt 0 ] && echo "$skipped skipped: instruction sets that this machine or emulator lacks, see above"
+[ "$skipped" -gt 0 ] && echo "$skipped skipped, named above: kernels.* are instruction sets that this processor or emulator lacks"
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]
