@@ -5,7 +5,15 @@ cd "$(dirname "$0")/.."
 
 show() # COMMAND...
 {
-    printf '$ ' && printf '%q ' "$@" && printf '\n'
+    local word
+    printf '$'
+    for word in "$@"; do
+        case $word in
+        *[!A-Za-z0-9_./-]*) printf ' "%s"' "$word" ;;
+        *) printf ' %s' "$word" ;;
+        esac
+    done
+    printf '\n'
     "$@"
 }
 
