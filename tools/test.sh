@@ -100,6 +100,7 @@ on_old_x86() # QEMU_CPU LEVEL
         echo "   $1: this qemu does not emulate $2, skipped"
         skipped=$((skipped + 1))
     elif got=$("${emulator[@]}" "${ask[@]}" 2>/dev/null) && [ "$got" = "$want" ]; then
+        echo "   $1 ($2): the same answer"
         passed=$((passed + 1))
     else
         printf '   %s answers "%s", expected "%s"\n' "$1" "$got" "$want"
