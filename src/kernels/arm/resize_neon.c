@@ -36,8 +36,9 @@ static void resize_h__neon(uint8_t *dst, size_t dst_ld, const uint8_t *src, size
             const int32_t *w = taps->w + o * taps->n_groups * 4;
             int32x4_t sum = vdupq_n_s32(0);
             for (size_t g = 0; g < whole; g++, x += 12, w += 4) {
-                uint32x2_t end = vld1_lane_u32((const uint32_t *)(const void *)(x + 8), vdup_n_u32(0), 0);
-                sum = four_taps(sum, vcombine_u8(vld1_u8(x), vreinterpret_u8_u32(end)), vld1q_s32(w));
+                uint32_t end;
+                memcpy(&end, x + 8, sizeof end);
+                sum = four_taps(sum, vcombine_u8(vld1_u8(x), vcreate_u8(end)), vld1q_s32(w));
             }
             if (rest) {
                 uint8_t last[16] = { 0 };
