@@ -12,10 +12,11 @@
 
 enum { DIGITS = 3, ROWS = 4 };
 
-/* Sums of digits to the sum, wrapping. */
-static inline int32x4_t join(const int32x4_t s[DIGITS])
+/* Sums of digits to the sum; unsigned, so that it wraps. */
+static inline uint32x4_t join(const int32x4_t s[DIGITS])
 {
-    return vaddq_s32(s[0], vaddq_s32(vshlq_n_s32(s[1], 8), vshlq_n_s32(s[2], 16)));
+    uint32x4_t low = vreinterpretq_u32_s32(s[0]), mid = vreinterpretq_u32_s32(s[1]), high = vreinterpretq_u32_s32(s[2]);
+    return vaddq_u32(low, vaddq_u32(vshlq_n_u32(mid, 8), vshlq_n_u32(high, 16)));
 }
 
 FV_INLINE void add_group(int32x4_t s[DIGITS], int8x16_t x, int8x16_t w)
@@ -66,10 +67,10 @@ FV_INLINE void output(uint8_t *dst, size_t dst_ld, const uint8_t *src, size_t sr
         for (size_t r = 0; r < rows; r++)
             add_group(s[r], load_group(src + r * src_ld + at, end - at), weights);
     }
-    int32x4_t half = vsubq_s32(vdupq_n_s32(1 << 21), join(none));
+    uint32x4_t half = vsubq_u32(vdupq_n_u32(1 << 21), join(none));
     FV_UNROLL
     for (size_t r = 0; r < rows; r++) {
-        uint16x4_t y = vqmovun_s32(vshrq_n_s32(vaddq_s32(join(s[r]), half), 22));
+        uint16x4_t y = vqmovun_s32(vshrq_n_s32(vreinterpretq_s32_u32(vaddq_u32(join(s[r]), half)), 22));
         uint8x8_t pixel = vqmovn_u16(vcombine_u16(y, y));
         vst1_lane_u8(dst + r * dst_ld + o * 3, pixel, 0);
         vst1_lane_u8(dst + r * dst_ld + o * 3 + 1, pixel, 1);
