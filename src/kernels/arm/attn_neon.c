@@ -1,7 +1,7 @@
 /* Attention and rotary positions for any AArch64 processor.
  *
- * Keys come in blocks of 64, queries in tiles of four rows (the last ones singly). For a block
- * and a tile:
+ * Keys come in blocks of 64, queries in tiles of four rows, the last of one to three. For a
+ * block and a tile:
  *
  *     scores     q k^T, four rows by four keys at a time. Lanes are four elements of the head;
  *                the four lanes of a score are added at the end, so keys are read as they lie
@@ -26,40 +26,52 @@ typedef struct attn_state {
     size_t seen[ROWS]; /* keys of the block that a row sees */
 } attn_state;
 
-/* p[0 .. rows) = scale q k^T for keys j0 .. j0 + count; rows is 1 or 4, constant. */
-FV_INLINE void scores(const fv_attn_args *a, attn_state *s, size_t i, size_t j0, size_t count, size_t rows, fv_type type)
+/* Four elements of a type from p on. */
+FV_INLINE float32x4_t four(const char *p, fv_type type)
 {
-    const float *q = a->q + i * a->ldq;
+    return fv_load(p, type, 0, 4);
+}
+
+/* p[0 .. rows) = scale q k^T for keys j0 .. j0 + count; rows is constant in every use. */
+FV_INLINE void scores(const fv_attn_args *a, attn_state *s, size_t i, size_t j0, size_t count, size_t rows,
+                      fv_type type)
+{
+    const float *q[ROWS];
+    const size_t size = fv_type_size(type);
+    FV_UNROLL
+    for (size_t r = 0; r < rows; r++)
+        q[r] = a->q + (i + r) * a->ldq;
     for (size_t j = 0; j < count; j += 4) {
-        size_t key[4]; /* past the last key that one again; its scores are not used */
+        const char *key[4]; /* past the last key that one again; its scores are not used */
         float32x4_t c[ROWS][4], x[ROWS];
         FV_UNROLL
         for (size_t t = 0; t < 4; t++) {
-            key[t] = (j0 + (j + t < count ? j + t : count - 1)) * a->ldk;
+            key[t] = (const char *)a->k + (j0 + (j + t < count ? j + t : count - 1)) * a->ldk * size;
             FV_UNROLL
             for (size_t r = 0; r < rows; r++)
                 c[r][t] = vdupq_n_f32(0);
         }
-        for (size_t e = 0; e + 4 <= a->d; e += 4) {
+        size_t e = 0;
+        for (; e + 4 <= a->d; e += 4) {
             FV_UNROLL
             for (size_t r = 0; r < rows; r++)
-                x[r] = vld1q_f32(q + r * a->ldq + e);
+                x[r] = vld1q_f32(q[r] + e);
             FV_UNROLL
             for (size_t t = 0; t < 4; t++) {
-                float32x4_t w = fv_load(a->k, type, key[t] + e, 4);
+                float32x4_t w = four(key[t], type);
+                key[t] += 4 * size;
                 FV_UNROLL
                 for (size_t r = 0; r < rows; r++)
                     c[r][t] = vfmaq_f32(c[r][t], x[r], w);
             }
         }
-        if (a->d % 4) {
-            size_t e = a->d / 4 * 4;
+        if (e < a->d) {
             FV_UNROLL
             for (size_t r = 0; r < rows; r++)
-                x[r] = fv_ld(q + r * a->ldq + e, 2);
+                x[r] = fv_ld(q[r] + e, 2);
             FV_UNROLL
             for (size_t t = 0; t < 4; t++) {
-                float32x4_t w = fv_load(a->k, type, key[t] + e, 2);
+                float32x4_t w = fv_load(key[t], type, 0, 2);
                 FV_UNROLL
                 for (size_t r = 0; r < rows; r++)
                     c[r][t] = vfmaq_f32(c[r][t], x[r], w);
@@ -101,7 +113,9 @@ FV_INLINE void values(const fv_attn_args *a, attn_state *s, size_t i, size_t j0,
                           size_t vecs, fv_type type)
 {
     float32x4_t c[ROWS][16], x[ROWS];
-    size_t at = j0 * a->ldv + e, j = 0, shared = s->seen[0]; /* the first row sees least */
+    const size_t size = fv_type_size(type), step = a->ldv * size;
+    const char *at = (const char *)a->v + (j0 * a->ldv + e) * size;
+    size_t j = 0, shared = s->seen[0]; /* the first row sees least */
     FV_UNROLL
     for (size_t r = 0; r < rows; r++)
         FV_UNROLL
@@ -112,11 +126,12 @@ FV_INLINE void values(const fv_attn_args *a, attn_state *s, size_t i, size_t j0,
     do {                                                                                  \
         FV_UNROLL                                                                            \
         for (size_t t = 0; t < vecs; t++) {                                               \
-            float32x4_t v = fv_load(a->v, type, at + (j + lane) * a->ldv + 4 * t, n);     \
+            float32x4_t v = fv_load(at + 4 * t * size, type, 0, n);                       \
             FV_UNROLL                                                                        \
             for (size_t r = 0; r < rows; r++)                                             \
                 c[r][t] = vfmaq_laneq_f32(c[r][t], v, x[r], lane);                        \
         }                                                                                 \
+        at += step;                                                                       \
     } while (0)
 
     for (; j + 4 <= shared; j += 4) {
@@ -128,10 +143,10 @@ FV_INLINE void values(const fv_attn_args *a, attn_state *s, size_t i, size_t j0,
         VALUES_STEP(2);
         VALUES_STEP(3);
     }
-    for (; j < s->seen[rows - 1]; j++) {
+    for (; j < s->seen[rows - 1]; j++, at += step) {
         FV_UNROLL
         for (size_t t = 0; t < vecs; t++) {
-            float32x4_t v = fv_load(a->v, type, at + j * a->ldv + 4 * t, n);
+            float32x4_t v = fv_load(at + 4 * t * size, type, 0, n);
             FV_UNROLL
             for (size_t r = 0; r < rows; r++)
                 if (j < s->seen[r])
@@ -145,7 +160,7 @@ FV_INLINE void values(const fv_attn_args *a, attn_state *s, size_t i, size_t j0,
             vst1q_f32(s->acc[i + r] + e + 4 * t, c[r][t]);
 }
 
-/* One block of keys for `rows` (1 or 4) queries from i on. */
+/* One block of keys for `rows` queries from i on, constant in every use. */
 FV_INLINE void block(const fv_attn_args *a, attn_state *s, size_t i, size_t j0, size_t rows, fv_type type)
 {
     for (size_t r = 0; r < rows; r++) {
@@ -181,8 +196,11 @@ FV_INLINE void attention(const fv_attn_args *a, fv_type type)
         size_t i = a->causal && j >= a->n_visible ? j - a->n_visible + 1 : 0; /* the first that sees key j */
         for (; i + ROWS <= a->n_q; i += ROWS)
             block(a, s, i, j, ROWS, type);
-        for (; i < a->n_q; i++)
-            block(a, s, i, j, 1, type);
+        switch (a->n_q - i) {
+        case 3: block(a, s, i, j, 3, type); break;
+        case 2: block(a, s, i, j, 2, type); break;
+        case 1: block(a, s, i, j, 1, type); break;
+        }
     }
     for (size_t i = 0; i < a->n_q; i++) {
         float32x4_t sum = vdupq_n_f32(s->sum[i]);

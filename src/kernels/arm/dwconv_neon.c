@@ -21,7 +21,8 @@ static void activate_and_store(const fv_dwconv_args *d, size_t at, size_t count,
 }
 
 /* The same after adding the bias; channels from o on, columns from x on. */
-FV_INLINE void finish(const fv_dwconv_args *d, size_t x, size_t count, size_t o, size_t n, const float32x4_t *y, size_t cols)
+FV_INLINE void finish(const fv_dwconv_args *d, size_t x, size_t count, size_t o, size_t n, const float32x4_t *y,
+                      size_t cols)
 {
     size_t at = (x - d->x0) * d->dst_ld + o;
     float32x4_t bias = d->bias ? fv_ld(d->bias + o, n) : vdupq_n_f32(0), z[MAX_TILE];

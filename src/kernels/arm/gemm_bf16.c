@@ -145,11 +145,29 @@ FV_INLINE uint16x4_t load_narrow(const void *w, fv_type from, size_t i, size_t n
     return fv_narrow_bf16(fv_load(w, from, i, n));
 }
 
+FV_INLINE uint16x8_t load8_narrow(const void *w, fv_type from, size_t i)
+{
+    if (from == FV_TYPE_BF16)
+        return vld1q_u16((const uint16_t *)w + i);
+    bfloat16x8_t low = vcvtq_low_bf16_f32(fv_load(w, from, i, 4));
+    return vreinterpretq_u16_bf16(vcvtq_high_bf16_f32(low, fv_load(w, from, i + 4, 4)));
+}
+
 /* Four k of a column lie together in a panel as they do in w. */
 FV_INLINE void pack(uint16_t *dst, const void *w, fv_type from, size_t ld, size_t n, size_t k)
 {
     for (size_t p = 0; p < n; p += TILE_N) {
-        for (size_t q = 0; q < k; q += 4, dst += 4 * TILE_N) {
+        size_t q = 0;
+        for (; p + TILE_N <= n && q + 8 <= k; q += 8, dst += 8 * TILE_N) {
+            FV_UNROLL
+            for (size_t j = 0; j < TILE_N; j += 2) {
+                uint64x2_t a = vreinterpretq_u64_u16(load8_narrow(w, from, (p + j) * ld + q));
+                uint64x2_t b = vreinterpretq_u64_u16(load8_narrow(w, from, (p + j + 1) * ld + q));
+                vst1q_u16(dst + 4 * j, vreinterpretq_u16_u64(vzip1q_u64(a, b)));
+                vst1q_u16(dst + 4 * (TILE_N + j), vreinterpretq_u16_u64(vzip2q_u64(a, b)));
+            }
+        }
+        for (; q < k; q += 4, dst += 4 * TILE_N) {
             size_t depth = k - q < 4 ? k - q : 4;
             for (size_t j = 0; j < TILE_N; j++)
                 vst1_u16(dst + 4 * j, p + j < n ? load_narrow(w, from, (p + j) * ld + q, depth) : vdup_n_u16(0));

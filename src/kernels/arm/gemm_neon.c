@@ -94,7 +94,8 @@ FV_INLINE void tile_rows(float *acc, bool first, const float *a, size_t lda, con
 /* ---- blocks of tiles --------------------------------------------------------------------------- */
 
 /* Rows of A as f32; returns where they are. */
-FV_INLINE const float *copy_rows(float *to, const fv_gemm_args *g, size_t i, size_t rows, size_t at, size_t k, fv_type type)
+FV_INLINE const float *copy_rows(float *to, const fv_gemm_args *g, size_t i, size_t rows, size_t at, size_t k,
+                                 fv_type type)
 {
     for (size_t r = 0; r < rows; r++) {
         size_t from = (i + r) * g->lda + at, q = 0;
@@ -161,19 +162,46 @@ FV_INLINE void transpose4(float32x4_t x[4])
     x[3] = vreinterpretq_f32_f64(vtrn2q_f64(b, d));
 }
 
+/* Four k of four columns, from element `first` of w on, to four columns of four k. */
+FV_INLINE void pack_4x4(void *dst, fv_type to, size_t at, const void *w, fv_type from, size_t first, size_t ld)
+{
+    float32x4_t x[4];
+    FV_UNROLL
+    for (size_t j = 0; j < 4; j++)
+        x[j] = fv_load(w, from, first + j * ld, 4);
+    transpose4(x);
+    FV_UNROLL
+    for (size_t r = 0; r < 4; r++)
+        fv_store(dst, to, at + r * TILE_N, x[r], 4);
+}
+
+/* The same at the edges: `columns` and `depth` of them. */
+static void pack_edge(void *dst, fv_type to, size_t at, const void *w, fv_type from, size_t first, size_t ld,
+                      size_t columns, size_t depth)
+{
+    float32x4_t x[4];
+    for (size_t j = 0; j < 4; j++)
+        x[j] = j < columns ? fv_load(w, from, first + j * ld, depth) : vdupq_n_f32(0);
+    transpose4(x);
+    for (size_t r = 0; r < depth; r++)
+        fv_store(dst, to, at + r * TILE_N, x[r], 4);
+}
+
 FV_INLINE void pack(void *dst, fv_type to, const void *w, fv_type from, size_t ld, size_t n, size_t k)
 {
     for (size_t p = 0, at = 0; p < n; p += TILE_N, at += TILE_N * k) {
-        for (size_t q = 0; q < k; q += 4) {
-            size_t depth = k - q < 4 ? k - q : 4;
-            for (size_t half = 0; half < TILE_N; half += 4) {
-                float32x4_t x[4];
-                for (size_t j = 0; j < 4; j++)
-                    x[j] = p + half + j < n ? fv_load(w, from, (p + half + j) * ld + q, depth) : vdupq_n_f32(0);
-                transpose4(x);
-                for (size_t r = 0; r < depth; r++)
-                    fv_store(dst, to, at + (q + r) * TILE_N + half, x[r], 4);
+        size_t q = 0;
+        if (p + TILE_N <= n) {
+            for (; q + 4 <= k; q += 4) {
+                pack_4x4(dst, to, at + q * TILE_N, w, from, p * ld + q, ld);
+                pack_4x4(dst, to, at + q * TILE_N + 4, w, from, (p + 4) * ld + q, ld);
             }
+        }
+        for (; q < k; q += 4) {
+            size_t depth = k - q < 4 ? k - q : 4;
+            for (size_t half = 0; half < TILE_N; half += 4)
+                pack_edge(dst, to, at + q * TILE_N + half, w, from, (p + half) * ld + q, ld,
+                          p + half < n ? n - p - half : 0, depth);
         }
     }
 }

@@ -5,15 +5,15 @@
 #include "kernels/arm/vmath_neon.h"
 #include "kernels/kernels.h"
 
-/* statement for i = 0, 4, ... with n = 4, then for what is left of count with n < 4. */
-#define BY_FOURS(i, n, count, statement)                                 \
+/* A statement for i = 0, 4, ... with n = 4, then for what is left of count with n < 4. */
+#define BY_FOURS(i, n, count, ...)                                       \
     do {                                                                 \
         size_t i = 0;                                                    \
         for (const size_t n = 4; i + n <= (count); i += n)               \
-            statement;                                                   \
+            __VA_ARGS__;                                                 \
         const size_t n = (count) - i;                                    \
         if (n > 0)                                                       \
-            statement;                                                   \
+            __VA_ARGS__;                                                 \
     } while (0)
 
 /* ---- norms --------------------------------------------------------------------------------------- */
@@ -27,12 +27,33 @@ FV_INLINE double sum_up(const float32x4_t s[4])
     return vaddvq_f64(t);
 }
 
-FV_INLINE void normalise(void *dst, fv_type dst_type, size_t at, float32x4_t x, float32x4_t mean, float32x4_t off,
-                             float32x4_t r, float32x4_t weight, float32x4_t bias, size_t n)
+/* The last pass of the norms; dst_type is a constant in every use. */
+FV_INLINE void layernorm_row(void *dst, fv_type dst_type, size_t at, const float *src, float32x4_t mean,
+                             float32x4_t off, float32x4_t r, const float *weight, const float *bias, size_t c)
 {
-    x = vmulq_f32(vsubq_f32(vsubq_f32(x, mean), off), r);
-    fv_store(dst, dst_type, at, vfmaq_f32(bias, x, weight), n);
+    BY_FOURS(j, n, c, {
+        float32x4_t x = vmulq_f32(vsubq_f32(vsubq_f32(fv_ld(src + j, n), mean), off), r);
+        fv_store(dst, dst_type, at + j, vfmaq_f32(fv_ld(bias + j, n), x, fv_ld(weight + j, n)), n);
+    });
 }
+
+FV_INLINE void rmsnorm_row(void *dst, fv_type dst_type, size_t at, const float *src, float32x4_t r, const float *weight,
+                           size_t c)
+{
+    BY_FOURS(j, n, c, {
+        float32x4_t x = vmulq_f32(fv_ld(src + j, n), r);
+        fv_store(dst, dst_type, at + j, vmulq_f32(fv_ld(weight + j, n), x), n);
+    });
+}
+
+#define BY_TYPE(type, call)                                         \
+    do {                                                            \
+        switch (type) {                                             \
+        case FV_TYPE_F16: call(FV_TYPE_F16); break;                 \
+        case FV_TYPE_BF16: call(FV_TYPE_BF16); break;               \
+        default: call(FV_TYPE_F32);                                 \
+        }                                                           \
+    } while (0)
 
 /* Two passes over the row for its statistics. The first mean is rounded; the second pass sums
  * what is left around it, which corrects the mean and keeps the variance exact where the mean
@@ -76,8 +97,9 @@ static void layernorm__neon(void *dst, fv_type dst_type, size_t dst_ld, const fl
 
         float32x4_t off = vdupq_n_f32((float)rest);
         float32x4_t r = vdupq_n_f32((float)(1.0 / sqrt((square > 0 ? square : 0) + eps)));
-        BY_FOURS(j, n, c, normalise(dst, dst_type, row * dst_ld + j, fv_ld(src + j, n), mean, off, r,
-                                    fv_ld(weight + j, n), fv_ld(bias + j, n), n));
+#define ROW(type) layernorm_row(dst, type, row * dst_ld, src, mean, off, r, weight, bias, c)
+        BY_TYPE(dst_type, ROW);
+#undef ROW
     }
 }
 
@@ -98,8 +120,9 @@ static void rmsnorm__neon(void *dst, fv_type dst_type, size_t dst_ld, const floa
             s[0] = vfmaq_f32(s[0], x, x);
         }
         float32x4_t r = vdupq_n_f32((float)(1.0 / sqrt(sum_up(s) / (double)c + eps)));
-        BY_FOURS(j, n, c, fv_store(dst, dst_type, row * dst_ld + j,
-                                   vmulq_f32(fv_ld(weight + j, n), vmulq_f32(fv_ld(src + j, n), r)), n));
+#define ROW(type) rmsnorm_row(dst, type, row * dst_ld, src, r, weight, c)
+        BY_TYPE(dst_type, ROW);
+#undef ROW
     }
 }
 
