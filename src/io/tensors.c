@@ -166,6 +166,8 @@ static int by_data(const void *a, const void *b)
 /* No two tensors may share bytes: the list is sorted by address, which is also file order. */
 static fv_status check_overlap(fv_tensors *t, size_t first, const char *file, fv_error *err)
 {
+    if (t->n == first)
+        return FV_OK;
     qsort(t->list + first, t->n - first, sizeof *t->list, by_data);
     for (size_t i = first; i < t->n; i++)
         t->names[i] = (char *)t->list[i].name;
