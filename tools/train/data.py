@@ -29,6 +29,12 @@ def places(sc, size):
     for n in (8, 4):
         out["obj%d" % n] = np.zeros((n * n, len(SHAPES) + len(COLOR_NAMES) + len(SIZE_NAMES)), np.float32)
         out["word%d" % n] = {}
+    pos = {}
+    for o in sc.objs + sc.texts:                          # where a thing is in the picture, -1 .. 1, if alone in its cell
+        x, y = o.cx * k + ox, o.cy * k + oy
+        at = min(3, int(y * 4 / size)) * 4 + min(3, int(x * 4 / size))
+        pos[at] = None if at in pos else [2 * o.cx / sc.W - 1, 2 * o.cy / sc.H - 1]
+    out["pos4"] = pos
     for o in sc.objs:
         x, y, r = o.cx * k + ox, o.cy * k + oy, o.r * k
         near = (X - x) ** 2 + (Y - y) ** 2 < (.85 * r) ** 2
@@ -60,6 +66,10 @@ def pack_places(ps):
         y["obj" + n] = torch.from_numpy(np.stack([p["obj" + n] for p in ps]))
         m = int(n) ** 2
         w = [(i * m + at, sp) for i, p in enumerate(ps) for at, sp in p["word" + n].items() if sp]
+        if n == "4":
+            w4 = [(i * m + at, xy) for i, p in enumerate(ps) for at, xy in p["pos4"].items() if xy]
+            y["pos4at"] = torch.tensor([a for a, _ in w4], dtype=torch.long)
+            y["pos4"] = torch.tensor([s for _, s in w4], dtype=torch.float32)
         y["word" + n + "at"] = torch.tensor([a for a, _ in w], dtype=torch.long)
         y["word" + n] = torch.tensor([s for _, s in w], dtype=torch.long)
     return y
@@ -116,7 +126,7 @@ def pack(rows, images):
 def batch(tok, first, count, n_q, n_img, size):
     rows, ims, ps = [], [], []
     for s in range(first, first + count):
-        sc = scene("train", s)
+        sc = scene("train", s, max(0.15, 0.8 * (1 - (s - 1000000) / 16000)))
         ims.append(to_input(render(sc), size))
         rows.append(encode_row(tok, questions(sc, Rng("questions", s), n_q), n_img))
         ps.append(places(sc, size))

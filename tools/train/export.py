@@ -19,8 +19,10 @@ VT = "model.vision_tower.vision_tower.model."
 
 def fuse(m):
     """ConvBN -> weight, bias (4-D)."""
-    w = m.conv.weight.double()
+    w = m.conv.weight if m.bn is None else m.conv.weight.double()
     w = w[:, :, None, None] if w.dim() == 2 else w
+    if m.bn is None:
+        return w, m.conv.bias
     s = m.bn.weight.double() / torch.sqrt(m.bn.running_var.double() + m.bn.eps)
     return w * s[:, None, None, None], m.bn.bias.double() - m.bn.running_mean.double() * s
 
@@ -77,6 +79,22 @@ def tensors(m):
         for k in ("gate", "up", "down"):
             o[p + "mlp.%s_proj.weight" % k] = getattr(l, k).weight
     return {k: t.detach() for k, t in o.items()}
+
+
+def load_exported(d):
+    """An exported directory -> (configuration, model in fused form), to train on from there."""
+    from infer import load_safetensors
+    j = json.load(open(os.path.join(d, "config.json")))
+    v = j["vision_config"]
+    c = dict(image=v["image_size"], layers=v["layers"], embed_dims=v["embed_dims"], hidden=j["hidden_size"],
+             inter=j["intermediate_size"], dec_layers=j["num_hidden_layers"], heads=j["num_attention_heads"],
+             kv_heads=j["num_key_value_heads"], vocab=j["vocab_size"], fused=True)
+    m, w = Model(c), load_safetensors(os.path.join(d, "model.safetensors"))
+    with torch.no_grad():
+        for k, t in tensors(m).items():                   # the tensors share memory with the model
+            if "num_batches" not in k and "head.proj" not in k:
+                t.copy_(w[k])
+    return c, m
 
 
 def write_safetensors(path, ts):

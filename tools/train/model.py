@@ -54,6 +54,13 @@ class Conv(nn.Module):
         w = trunc(torch.empty(co, ci // groups, k, k), 0.02 if ident else (1.0 / fan) ** 0.5)
         if ident:
             w[:, 0, k // 2, k // 2] += 1.0
+        if groups == ci and co == 2 * ci:                 # a pair of outputs starts as plus and minus the input
+            w *= 0.25
+            o = [k // 2] if stride == 1 else [k // 2, k // 2 + 1]
+            for y in o:
+                for x in o:
+                    w[0::2, 0, y, x] += 0.8 / len(o)
+                    w[1::2, 0, y, x] -= 0.8 / len(o)
         self.weight = nn.Parameter(w)
         self.bias = nn.Parameter(torch.zeros(co)) if bias else None
         self.a = (stride, k // 2, 1, groups)
@@ -66,12 +73,15 @@ class Conv(nn.Module):
 
 
 class ConvBN(nn.Module):
-    def __init__(self, conv, co):
+    """fused: the BatchNorm is in the convolution already (training goes on from an exported model)."""
+
+    def __init__(self, conv, co, fused=False):
         super().__init__()
-        self.conv, self.bn = conv, nn.BatchNorm2d(co, momentum=0.02)
+        self.conv, self.bn = conv, None if fused else nn.BatchNorm2d(co, momentum=0.02)
 
     def forward(self, x):
-        return self.bn(self.conv(x))
+        x = self.conv(x)
+        return x if self.bn is None else self.bn(x)
 
 
 class FFN(nn.Module):
@@ -119,10 +129,10 @@ class AttentionBlock(nn.Module):
 
 
 class Down(nn.Module):
-    def __init__(self, ci, co):
+    def __init__(self, ci, co, fused):
         super().__init__()
-        self.lk = ConvBN(Conv(ci, co, 7, 2, ci, bias=False), co)
-        self.pw = ConvBN(Pw(co, co, bias=False), co)
+        self.lk = ConvBN(Conv(ci, co, 7, 2, ci, bias=fused), co, fused)
+        self.pw = ConvBN(Pw(co, co, bias=fused), co, fused)
 
     def forward(self, x):
         return gelu(self.pw(gelu(self.lk(x))))
@@ -131,10 +141,10 @@ class Down(nn.Module):
 class Vision(nn.Module):
     def __init__(self, c):
         super().__init__()
-        d, n = c["embed_dims"], c["layers"]
-        self.stem = nn.ModuleList([ConvBN(Conv(3, d[0], 3, 2, bias=False), d[0]),
-                                   ConvBN(Conv(d[0], d[0], 3, 2, d[0], bias=False), d[0]),
-                                   ConvBN(Pw(d[0], d[0], bias=False), d[0])])
+        d, n, f = c["embed_dims"], c["layers"], c.get("fused", False)
+        self.stem = nn.ModuleList([ConvBN(Conv(3, d[0], 3, 2, bias=f), d[0], f),
+                                   ConvBN(Conv(d[0], d[0], 3, 2, d[0], bias=f), d[0], f),
+                                   ConvBN(Pw(d[0], d[0], bias=f), d[0], f)])
         net = []
         for i in range(5):
             att = i >= 3
@@ -142,10 +152,10 @@ class Vision(nn.Module):
                 net.append(Conv(d[i], d[i], 7, groups=d[i], ident=True))
             net.append(nn.Sequential(*[(AttentionBlock if att else RepMixerBlock)(d[i], 0.3) for _ in range(n[i])]))
             if i < 4:
-                net.append(Down(d[i], d[i + 1]))
+                net.append(Down(d[i], d[i + 1], f))
         self.net = nn.ModuleList(net)
         e = 2 * d[-1]
-        self.exp = ConvBN(Conv(d[-1], e, 3, groups=d[-1], bias=False), e)
+        self.exp = ConvBN(Conv(d[-1], e, 3, groups=d[-1], bias=f), e, f)
         self.se1, self.se2 = nn.Linear(e, e // 16), nn.Linear(e // 16, e)
 
     def forward(self, x):
@@ -177,9 +187,11 @@ class Aux(nn.Module):
         many = n_shape + n_color + n_size - 2
         self.w4, self.w5 = nn.Linear(d[3], n_slot * n_char), nn.Linear(2 * d[4], n_slot * n_char)
         self.o4, self.o5 = nn.Linear(d[3], many), nn.Linear(2 * d[4], many)
+        self.p5, self.p6 = nn.Linear(2 * d[4], 2), nn.Linear(c["hidden"], 2)
+        self.w6, self.o6 = nn.Linear(c["hidden"], n_slot * n_char), nn.Linear(c["hidden"], many)
 
     def forward(self, taps, y, device):
-        t3, t4, t5 = taps
+        t3, t4, t5, t6 = taps
         lg = self.cell(t3.permute(0, 2, 3, 1)).float().flatten(0, 2).split(self.n, -1)
         cells = y["cells"].to(device).flatten(0, 2)
         total = 0.0
@@ -188,10 +200,16 @@ class Aux(nn.Module):
             w = torch.where(tgt == 0, 0.1, 1.0)
             total = total + (F.cross_entropy(l, tgt, reduction="none") * w).sum() / w.sum()
         ns, nc = self.slot
+        at, xy = y["pos4at"].to(device), y["pos4"].to(device)
+        if len(at):
+            for head, t in ((self.p5, t5), (self.p6, t6)):
+                total = total + 3 * F.smooth_l1_loss(head(t.flatten(0, 1)[at]).float(), xy, beta=0.1)
         for objs, head, t, key in ((self.o4, self.w4, t4.permute(0, 2, 3, 1).flatten(0, 2), "8"),
-                                   (self.o5, self.w5, t5.flatten(0, 1), "4")):
+                                   (self.o5, self.w5, t5.flatten(0, 1), "4"),
+                                   (self.o6, self.w6, t6.flatten(0, 1), "4")):
             has = y["obj" + key].to(device).flatten(0, 1)
-            total = total + 6 * F.binary_cross_entropy_with_logits(objs(t).float(), has)
+            bce = F.binary_cross_entropy_with_logits(objs(t).float(), has, reduction="sum")
+            total = total + 0.7 * bce / has.sum().clamp_min(8)
             at, sl = y["word" + key + "at"].to(device), y["word" + key].to(device)
             if len(at):
                 total = total + F.cross_entropy(head(t[at]).float().view(-1, nc), sl.flatten(), ignore_index=-1)
@@ -292,7 +310,9 @@ class Model(nn.Module):
         self.norm = RMS(h)
 
     def image_tokens(self, px):
-        return self.p2(gelu(self.p0(self.vision(px))))
+        x = self.p2(gelu(self.p0(self.vision(px))))
+        self.vision.taps.append(x)
+        return x
 
     def decode(self, x, pos, mask, past=None, only=None):
         """x [b, n, h], pos [b, n], mask additive [b, 1, n, m] -> normed hidden; only [b, m]: of those positions."""

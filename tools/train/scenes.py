@@ -171,7 +171,8 @@ def place_objects(r, sc, split, n, held):
             break
 
 
-def scene(split, seed):
+def scene(split, seed, easy=0.0):
+    """easy: share of scenes with one or two things on a plain background (the beginning of training)."""
     r = Rng("scene-" + split, seed)
     sc = Scene()
     sc.seed, sc.split = seed, split
@@ -210,6 +211,16 @@ def scene(split, seed):
     sc.bright = r.u(.86, 1.14) if r.p(.4) else 1.0
     sc.jpeg = r.int(35, 90) if r.p(.3) else 0
     k = r.u()
+    if easy and Rng("easy", seed).p(easy):
+        sc.kind, sc.noise, sc.jpeg, sc.bright = "plain", 0.0, 0, 1.0
+        sc.bg = sc.bg[:1]
+        if k < .6:
+            place_objects(r, sc, split, r.pick([1, 1, 2, 3]), False)
+        else:
+            place_text(r, sc, split, r.pick([1, 1, 2]))
+            if k > .85:
+                place_objects(r, sc, split, 1, False)
+        return sc
     held = split != "train" and r.p(.35)
     if k < .45:
         place_objects(r, sc, split, r.pick([0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6]), held)
@@ -620,7 +631,7 @@ def q_absent(r, sc):
 
 KINDS = dict(describe=q_describe, count=q_count, color=q_color, shape=q_shape, size=q_size, where=q_where, relation=q_relation,
              text=q_text, yesno=q_yesno, absent=q_absent)
-TRAIN_MIX = [("describe", 8), ("count", 14), ("color", 9), ("shape", 9), ("size", 9), ("where", 9), ("relation", 16), ("text", 30),
+TRAIN_MIX = [("describe", 8), ("count", 14), ("color", 13), ("shape", 9), ("size", 9), ("where", 15), ("relation", 18), ("text", 22),
              ("yesno", 12), ("absent", 8)]
 
 

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from data import AUX, KIND_NAMES, batch, forward
+from export import load_exported
 from model import CONFIG, Aux, Model
 from tok import Tokenizer
 
@@ -30,17 +31,17 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 def orthogonal(g, steps=4):
-    """Newton-Schulz iteration (Muon)."""
+    """Newton-Schulz iteration (Muon) on a stack of matrices of one shape."""
     a, b, c = 3.4445, -4.7750, 2.0315
     x = g.bfloat16()
-    t = x.shape[0] > x.shape[1]
+    t = x.shape[1] > x.shape[2]
     if t:
-        x = x.T
-    x = x / (x.norm() + 1e-7)
+        x = x.mT
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(steps):
-        y = x @ x.T
+        y = x @ x.mT
         x = a * x + (b * y + c * (y @ y)) @ x
-    return (x.T if t else x).float()
+    return (x.mT if t else x).float()
 
 
 class Optimizer:
@@ -72,10 +73,14 @@ class Optimizer:
         self.t += 1
         a = self.a
         upd = {i: torch.zeros_like(p) for i, p in self.muon}
+        shapes = {}
         for i, p in self.mine:
             m = self.m[i].lerp_(p.grad, 1 - a.momentum)
-            g = p.grad.lerp(m, a.momentum)
-            upd[i] = orthogonal(g) * max(1.0, p.shape[0] / p.shape[1]) ** 0.5
+            shapes.setdefault(p.shape, []).append((i, p.grad.lerp(m, a.momentum)))
+        for sh, g in shapes.items():
+            o = orthogonal(torch.stack([x for _, x in g])) * max(1.0, sh[0] / sh[1]) ** 0.5
+            for (i, _), u in zip(g, o):
+                upd[i] = u
         if self.world > 1:
             flat = torch.cat([upd[i].flatten() for i, _ in self.muon])
             dist.all_reduce(flat)
@@ -83,22 +88,30 @@ class Optimizer:
             for i, p in self.muon:
                 upd[i] = flat[o:o + p.numel()].view_as(p)
                 o += p.numel()
-        for i, p in self.muon:
-            p.mul_(1 - a.lr_muon * scale * a.wd).add_(upd[i], alpha=-a.lr_muon * scale)
+        ps = [p for _, p in self.muon]
+        torch._foreach_mul_(ps, 1 - a.lr_muon * scale * a.wd)
+        torch._foreach_add_(ps, [upd[i] for i, _ in self.muon], alpha=-a.lr_muon * scale)
         b1, b2 = 0.9, 0.98
-        for i, p in self.adam:
-            m, v = self.m1[i].lerp_(p.grad, 1 - b1), self.m2[i].lerp_(p.grad * p.grad, 1 - b2)
-            u = (m / (1 - b1 ** self.t)) / ((v / (1 - b2 ** self.t)).sqrt() + 1e-8)
-            p.add_(u, alpha=-a.lr_adam * scale)
+        ps, gs = [p for _, p in self.adam], [p.grad for _, p in self.adam]
+        m, v = [self.m1[i] for i, _ in self.adam], [self.m2[i] for i, _ in self.adam]
+        torch._foreach_lerp_(m, gs, 1 - b1)
+        torch._foreach_mul_(v, b2)
+        torch._foreach_addcmul_(v, gs, gs, 1 - b2)
+        d = torch._foreach_div(v, 1 - b2 ** self.t)
+        torch._foreach_sqrt_(d)
+        torch._foreach_add_(d, 1e-8)
+        torch._foreach_addcdiv_(ps, m, d, -a.lr_adam * scale / (1 - b1 ** self.t))
 
     def state(self):
-        return dict(m=self.m, m1=self.m1, m2=self.m2, t=self.t)
+        names = [n for n, _ in self.params]
+        return dict(t=self.t, **{k: {names[i]: x for i, x in d.items()} for k, d in (("m", self.m), ("m1", self.m1), ("m2", self.m2))})
 
     def load(self, s):
         for mine, got in ((self.m, s["m"]), (self.m1, s["m1"]), (self.m2, s["m2"])):
             for i in mine:
-                if i in got:
-                    mine[i].copy_(got[i])
+                n = self.params[i][0]
+                if n in got:
+                    mine[i].copy_(got[n])
         self.t = s["t"]
 
 
@@ -117,8 +130,12 @@ def worker(rank, world, a, counter):
         f.write("%d\n" % os.getpid())
     torch.manual_seed(a.seed)
     tok = Tokenizer(a.tokenizer)
-    c = dict(CONFIG)
-    model = Model(c).to(dev)
+    ck, c, init = os.path.join(a.out, "last.pt"), dict(CONFIG), None
+    if os.path.exists(ck):
+        c = torch.load(ck, map_location="cpu")["config"]
+    elif a.init:
+        c, init = load_exported(a.init)
+    model = (init or Model(c)).to(dev)
     model.aux = Aux(c, **AUX).to(dev)
     for p in model.parameters():
         if p.dim() == 4:
@@ -127,11 +144,12 @@ def worker(rank, world, a, counter):
     ema = {k: v.detach().clone().float() for k, v in model.state_dict().items() if v.is_floating_point()}
     opt = Optimizer(model, rank, world, a)
     step, spent, seen = 0, 0.0, 0
-    ck = os.path.join(a.out, "last.pt")
     if os.path.exists(ck):
         s = torch.load(ck, map_location=dev)
-        model.load_state_dict(s["model"])
-        ema, step, spent, seen = s["ema"], s["step"], s["spent"], s["seen"]
+        missing = model.load_state_dict(s["model"], strict=False)
+        assert not missing.unexpected_keys and all(k.startswith("aux.") for k in missing.missing_keys), missing
+        ema.update(s["ema"])
+        step, spent, seen = s["step"], s["spent"], s["seen"]
         merged = {"m": {}}
         for r in range(8):
             p = os.path.join(a.out, "opt%d.pt" % r)
@@ -142,9 +160,12 @@ def worker(rank, world, a, counter):
                     merged.update(m1=o["m1"], m2=o["m2"], t=o["t"])
         if "m1" in merged:
             opt.load(merged)
+    offset = seen - step * a.per_step * a.mb             # never the same picture twice
     bufs = [b for b in model.buffers() if b.is_floating_point()]
     t0, total = time.time(), a.seconds
     n_img = (c["image"] // 64) ** 2
+    kind_w = torch.ones(len(KIND_NAMES))
+    kind_w[KIND_NAMES.index("text")], kind_w[KIND_NAMES.index("describe")] = a.w_text, a.w_describe
     stats, lastlog, lastsave = torch.zeros(2 * len(KIND_NAMES) + 4), time.time(), time.time()
     while True:
         now = torch.tensor([spent + time.time() - t0], dtype=torch.float64)
@@ -164,13 +185,16 @@ def worker(rank, world, a, counter):
                 if k >= (step + 1) * a.per_step:
                     break
                 counter.value += 1
-            b = batch(tok, 1000000 + k * a.mb, a.mb, a.questions, n_img, c["image"])
+            b = batch(tok, 1000000 + offset + k * a.mb, a.mb, a.questions, n_img, c["image"])
             with torch.autocast(dev, torch.bfloat16, enabled=not a.f32):
                 lg = forward(model, b, dev)
                 aux = model.aux(model.vision.taps, b["places"], dev)
             lg, tgt = lg.float(), b["tgt"].to(dev)
-            loss = F.cross_entropy(lg, tgt, reduction="sum")
-            ((loss + a.aux * (1 - p) * aux * len(tgt)) / 2000.0).backward()
+            ce = F.cross_entropy(lg, tgt, reduction="none")
+            loss = ce.sum()
+            wt = kind_w[b["kinds"]][b["seg"]].to(dev)
+            wsum = float(wt.sum())
+            (((ce * wt).sum() + a.aux * (1 - p) * aux * wsum) / 2000.0).backward()
             with torch.no_grad():
                 ok = torch.ones(len(b["kinds"])).scatter_reduce_(0, b["seg"], (lg.argmax(-1) == tgt).float().cpu(), "amin")
                 nk = len(KIND_NAMES)
@@ -180,7 +204,7 @@ def worker(rank, world, a, counter):
                 stats[-4] += 1
                 stats[-2] += float(loss)
                 stats[-1] += len(tgt)
-            tokens += len(tgt)
+            tokens += wsum
             n_mb += 1
         gs = [q.grad if q.grad is not None else torch.zeros_like(q) for q in model.parameters()]
         flat = torch.cat([g.flatten() for g in gs] + [x.flatten() * n_mb for x in bufs] + [torch.tensor([float(tokens), float(n_mb)], device=dev)])
@@ -199,9 +223,8 @@ def worker(rank, world, a, counter):
         seen += int(mbs) * a.mb
         d = min(a.ema, (step + 1) / (step + 20))
         with torch.no_grad():
-            for n, v in model.state_dict().items():
-                if n in ema:
-                    ema[n].lerp_(v.float(), 1 - d)
+            sd = model.state_dict()
+            torch._foreach_lerp_(list(ema.values()), [sd[n] for n in ema], 1 - d)
         if step % a.log == 0:
             s = stats.clone()
             stats.zero_()
@@ -245,20 +268,23 @@ def main():
     ap.add_argument("--out", required=True)
     ap.add_argument("--tokenizer", default=os.path.join(HERE, "../../models/demo"))
     ap.add_argument("--hours", type=float, default=2.0, help="training time in all, earlier runs in the same DIR included")
+    ap.add_argument("--init", help="an exported directory to train on from (without its optimizer state)")
     ap.add_argument("--end", help="HH:MM: end of the run, instead of --hours")
     ap.add_argument("--procs", type=int, default=2)
     ap.add_argument("--threads", type=int, default=1)
-    ap.add_argument("--mb", type=int, default=16)
+    ap.add_argument("--mb", type=int, default=8)
     ap.add_argument("--per-step", type=int, default=2)
     ap.add_argument("--questions", type=int, default=6)
-    ap.add_argument("--lr-muon", type=float, default=0.02)
-    ap.add_argument("--lr-adam", type=float, default=0.003)
+    ap.add_argument("--lr-muon", type=float, default=0.008)
+    ap.add_argument("--lr-adam", type=float, default=0.0015)
     ap.add_argument("--momentum", type=float, default=0.95)
     ap.add_argument("--wd", type=float, default=0.02)
     ap.add_argument("--warmup", type=int, default=40)
-    ap.add_argument("--flat", type=float, default=0.4, help="part of the time before the learning rate falls")
-    ap.add_argument("--ema", type=float, default=0.998)
-    ap.add_argument("--aux", type=float, default=0.3, help="weight of the auxiliary heads; falls to 0 with time")
+    ap.add_argument("--flat", type=float, default=0.6, help="part of the time before the learning rate falls")
+    ap.add_argument("--ema", type=float, default=0.99)
+    ap.add_argument("--aux", type=float, default=0.8, help="weight of the auxiliary heads; falls to 0 with time")
+    ap.add_argument("--w-text", type=float, default=0.6, help="weight of the tokens of read-out answers")
+    ap.add_argument("--w-describe", type=float, default=0.7)
     ap.add_argument("--seed", type=int, default=1)
     ap.add_argument("--log", type=int, default=20)
     ap.add_argument("--save", type=float, default=300.0)
