@@ -81,6 +81,97 @@ static inline size_t fv_packed_elems(const fv_gemm_kernel *g, size_t n, size_t k
 typedef void fv_gemv_fn(float *y, const void *w, size_t ld, const float *x, const float *bias,
                         size_t n, size_t k);
 
+/* ---- weights in blocks of 8 or 4 bits (GGUF Q8_0, Q4_0) times activations in 8 bits ---- */
+
+/* A row of k activations (k a multiple of FV_BLOCK) in blocks: d = max |x| / 127, q = round(x / d) to
+ * nearest even; d is f32. The bytes of a row are opaque outside the kernels (one layout for all
+ * levels; it may hold sums beside the values). Exact: every level gives the same bytes. */
+typedef void fv_quantize_row_fn(void *dst, const float *x, size_t k);
+size_t fv_quantized_row_bytes(size_t k);
+
+/* y[j] = sum over blocks of d_w d_x (sum_i q_w q_x) + bias[j], j < n; w [n] rows of fv_row_bytes(type, k). Sums of
+ * products in i32 (exact), of blocks in f32 in an order that the portable version states, so
+ * that every level gives the same bits. */
+typedef void fv_gemv_q_fn(float *y, const void *w, const void *x, const float *bias, size_t n, size_t k);
+
+/* fv_gemm_fn with A: m quantised rows (lda: bytes from one to the next), panels packed from Q8_0 or Q4_0.
+ * The epilogue is fv_gemm_args'. */
+typedef struct fv_gemm_q_kernel {
+    unsigned mr, nr;
+    fv_gemm_fn *run[FV_TYPE_COUNT];       /* by the type of the weights: Q8_0, Q4_0; may be one function */
+    fv_pack_fn *pack[FV_TYPE_COUNT];      /* ld is unused: rows are fv_row_bytes(type, k) apart */
+} fv_gemm_q_kernel;
+size_t fv_packed_q_bytes(const fv_gemm_q_kernel *g, fv_type type, size_t n, size_t k);
+
+/* ---- 8-bit vision: u8 activations, i8 weights ------------------------------------------- */
+
+/* q = clamp(round(x inv[c]) + zero, 0, 255) for m rows of c, to nearest even, NaN to zero. Exact. */
+typedef void fv_quantize_u8_fn(uint8_t *dst, size_t dst_ld, const float *src, size_t src_ld, const float *inv,
+                               int zero, size_t m, size_t c);
+
+/* C = epilogue(A B^T): A u8 [m, lda], B i8 panels, k > 0 any.
+ *
+ *     s = bias[j] + sum_k a[i,k] b[j,k]          in i32, exact (bias holds the zero point's part)
+ *     y = s * mul[j]                             f32
+ *     y = gelu(y)                                when act == FV_ACT_GELU
+ *     y = y * scale[j]                           when scale
+ *     y = y + residual[i,j]                      when residual (may be c itself)
+ *     c[i,j] = y                                 c_type F32, F16 or BF16
+ *     c[i,j] = clamp(round(y inv[j]) + zero, 0, 255)   c_type U8 */
+typedef struct fv_gemm_u8_args {
+    size_t m, n, k;
+    const uint8_t *a;
+    size_t lda;
+    const void *b;
+    void *c;
+    size_t ldc;
+    fv_type c_type;
+    fv_act act;
+    const int32_t *bias;    /* [n] */
+    const float *mul;       /* [n] */
+    const float *scale;     /* [n] or NULL */
+    const float *residual;  /* [m, ldr] or NULL */
+    size_t ldr;
+    const float *inv;       /* [n], c_type U8 */
+    int zero;
+} fv_gemm_u8_args;
+
+typedef void fv_gemm_u8_fn(const fv_gemm_u8_args *args);
+
+typedef struct fv_gemm_u8_kernel {
+    unsigned mr, nr;
+    fv_gemm_u8_fn *run;
+    fv_pack_fn *pack;       /* from i8 [n, ld]; into panels of nr columns, k padded to fours with zeros */
+} fv_gemm_u8_kernel;
+
+static inline size_t fv_packed_u8_bytes(const fv_gemm_u8_kernel *g, size_t n, size_t k)
+{
+    return (n + g->nr - 1) / g->nr * g->nr * ((k + 3) / 4 * 4);
+}
+
+/* fv_dwconv_fn on u8: outside the map every tap reads src_zero.
+ *
+ *     s = sum_{dy, dx} (src - src_zero) weight           i32, exact
+ *     y = s * mul[o] + bias[o], gelu when act, q = clamp(round(y inv[o]) + zero, 0, 255) */
+typedef struct fv_dwconv_u8_args {
+    const uint8_t *src[7];  /* k input rows [width, src_ld]; NULL: the row lies outside the map */
+    size_t width, src_ld, channels;
+    unsigned k, stride, mult;
+    int src_zero;
+    const int8_t *weight;   /* [k * k, channels * mult] */
+    const float *mul, *bias; /* [channels * mult] */
+    fv_act act;
+    size_t x0, x1;
+    uint8_t *dst;           /* where column x0 goes; [x1 - x0, dst_ld] */
+    size_t dst_ld;
+    const float *inv;       /* [channels * mult] */
+    int zero;
+    void *scratch;          /* fv_dwconv_u8_scratch_bytes(width, channels), 64-byte aligned */
+} fv_dwconv_u8_args;
+
+typedef void fv_dwconv_u8_fn(const fv_dwconv_u8_args *args);
+size_t fv_dwconv_u8_scratch_bytes(size_t width, size_t channels);
+
 /* ---- depthwise convolution --------------------------------------------------------- */
 
 /* Columns [x0, x1) of one output row of a k x k depthwise convolution, zero padding k / 2:
@@ -194,12 +285,18 @@ typedef struct fv_kernels {
     fv_gemm_kernel gemm_f32, gemm_bf16;
     bool fast_bf16;                       /* gemm_bf16 is faster than gemm_f32 */
     fv_gemv_fn *gemv[FV_TYPE_COUNT];      /* by the type of the weights: F32, F16, BF16 */
+    fv_quantize_row_fn *quantize_row;
+    fv_gemv_q_fn *gemv_q[FV_TYPE_COUNT];  /* by the type of the weights: Q8_0, Q4_0 */
+    fv_gemm_q_kernel gemm_q;
+    fv_quantize_u8_fn *quantize_u8;
+    fv_gemm_u8_kernel gemm_u8;
+    fv_dwconv_u8_fn *dwconv_u8;
     fv_dwconv_fn *dwconv;
     fv_layernorm_fn *layernorm;
     fv_rmsnorm_fn *rmsnorm;
     fv_attn_fn *attn;
     fv_rope_fn *rope;
-    fv_convert_fn *convert[FV_TYPE_COUNT][FV_TYPE_COUNT]; /* [to][from]; F32, F16, BF16; same types copy */
+    fv_convert_fn *convert[FV_TYPE_COUNT][FV_TYPE_COUNT]; /* [to][from]; F32, F16, BF16; same types copy; F32 from Q8_0, Q4_0 */
     fv_swiglu_fn *swiglu;
     fv_add_fn *add;
     fv_colsum_fn *colsum;
