@@ -1,0 +1,97 @@
+/* fastvlm_tools: a checkpoint turned into what other programs read.
+ *
+ * These functions are not part of a runtime build (FASTVLM_TOOLS off). Like those of fastvlm.h they
+ * never print or exit, and fill *err when it is not NULL. Every output is written beside its place
+ * and renamed when it is complete: a failure, a full disk or a cancelled run leaves nothing behind. */
+#ifndef FASTVLM_TOOLS_H
+#define FASTVLM_TOOLS_H
+
+#include "fastvlm.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---------------------------------------------------------------- exports */
+
+/* How an export talks to its caller; zero is silent. */
+typedef struct fv_export_options {
+    bool            force;      /* folders: replace files of the same names in a folder that is not empty */
+    fv_log_fn      *log;        /* warnings, and what was written */
+    void           *log_user;
+    fv_progress_fn *progress;   /* return true to stop */
+    void           *progress_user;
+    uint64_t        reserved[4];
+} fv_export_options;
+
+/* ---- calibration: preprocessed pictures as raw tensors, for a quantising converter ---- */
+
+typedef enum fv_calib_layout { FV_CALIB_NHWC, FV_CALIB_NCHW } fv_calib_layout;
+typedef enum fv_calib_dtype { FV_CALIB_F32, FV_CALIB_U8 } fv_calib_dtype;
+
+typedef struct fv_calib_settings {
+    const char *const *paths;   /* pictures, and folders of pictures (.jpg .jpeg .png .webp .ppm .pgm .pnm) */
+    size_t   n_paths;
+    int      n_random;          /* instead of pictures: uniform noise in [0, 1), as the hand-off's scripts make it */
+    uint64_t seed;              /* of the noise */
+    int      max_samples;       /* 0: all; of more pictures so many are taken, evenly over the sorted list */
+    int      min_samples;       /* fewer usable pictures are an error; 0: 1 */
+    int      image_size;        /* a multiple of 64; 0: 1024 */
+    fv_fit   fit;               /* FV_FIT_AUTO: pad */
+    fv_calib_layout layout;
+    fv_calib_dtype  dtype;
+    const char *list_root;      /* folder that input_list.txt names the files in; NULL: where they are, absolute */
+    uint64_t reserved[4];
+} fv_calib_settings;
+
+typedef struct fv_calib_result {
+    size_t n_samples, n_skipped; /* broken pictures are skipped */
+} fv_calib_result;
+
+/* Writes sample_000.raw ..., input_list.txt and calib.json into the folder dir. */
+FV_API fv_status fv_export_calib(const fv_calib_settings *settings, const char *dir, const fv_export_options *options,
+                                 fv_calib_result *result, fv_error *err);
+
+/* ---- side files of Qualcomm's Genie ---- */
+
+/* The embedding as rows of little-endian f32 without a header: [vocabulary rows][d_model]. */
+FV_API fv_status fv_export_lut(const char *model, const char *file, const fv_export_options *options, fv_error *err);
+
+/* tokenizer.json: the checkpoint's own where it has one, otherwise built from its vocabulary. */
+FV_API fv_status fv_export_tokenizer(const char *model, const char *file, const fv_export_options *options, fv_error *err);
+
+typedef struct fv_genie_settings {
+    int         context;        /* rows of a conversation; 0: 512, as the hand-off has it */
+    int         max_new_tokens; /* 0: 50 */
+    int         n_threads;      /* on the phone; 0: 6 */
+    bool        sampling;       /* false: greedy, reproducible; true: the hand-off's temperature 0.8 */
+    uint64_t    seed;           /* 0: 42 */
+    const char *device_dir;     /* where the files lie on the phone; NULL: "/data/local/tmp/fastvlm" */
+    const char *model_bin;      /* name of the composed decoder there; NULL: "fastvlm_model.bin" */
+    uint64_t    reserved[4];
+} fv_genie_settings;
+
+/* Into the folder dir: genie_model.json, the architecture that qnn-genai-transformer-composer wants;
+ * genie_dialog.json, the dialog for the CPU engine; genie_dialog_htp.json with htp_backend.json, the
+ * one for the NPU engine. settings may be NULL. */
+FV_API fv_status fv_export_genie(const char *model, const fv_genie_settings *settings, const char *dir,
+                                 const fv_export_options *options, fv_error *err);
+
+/* ---- checkpoints ---- */
+
+typedef enum fv_hf_layout { FV_HF_LLAVA_QWEN2, FV_HF_FAST_VLM } fv_hf_layout;
+
+typedef struct fv_hf_settings {
+    fv_hf_layout layout;
+    fv_precision dtype;         /* FV_PRECISION_AUTO: as stored; convolutions that had to be fused: f32 */
+    uint64_t     reserved[4];
+} fv_hf_settings;
+
+/* A checkpoint directory: model.safetensors, config.json, tokenizer and processor files. */
+FV_API fv_status fv_export_hf(const char *model, const fv_hf_settings *settings, const char *dir,
+                              const fv_export_options *options, fv_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
