@@ -11,6 +11,7 @@ static const verb_entry artefacts[] = {
     { "lut", "the embedding as f32 rows: Genie's LUT.bin", export_lut },
     { "tokenizer", "tokenizer.json for Hugging Face tokenizers and Genie", export_tokenizer },
     { "genie", "Genie's architecture and dialog configurations", export_genie },
+    { "gguf", "the decoder alone for llama.cpp", export_gguf },
     { "hf", "a checkpoint directory of either layout, for transformers", export_hf },
 };
 

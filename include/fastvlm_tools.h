@@ -129,6 +129,17 @@ typedef struct fv_hf_settings {
 FV_API fv_status fv_export_hf(const char *model, const fv_hf_settings *settings, const char *dir,
                               const fv_export_options *options, fv_error *err);
 
+/* ---- llama.cpp ---- */
+
+typedef enum fv_decoder_type {
+    FV_DECODER_F16, FV_DECODER_Q8_0, FV_DECODER_Q4_0, FV_DECODER_BF16, FV_DECODER_F32
+} fv_decoder_type;
+
+/* The decoder and the tokenizer as one GGUF file of architecture "qwen2". It answers text: llama.cpp
+ * has no FastVLM vision encoder. */
+FV_API fv_status fv_export_gguf(const char *model, fv_decoder_type type, const char *file,
+                                const fv_export_options *options, fv_error *err);
+
 #ifdef __cplusplus
 }
 #endif
