@@ -52,7 +52,17 @@ class Engine:
         self.call("fv_engine_tokenize", self.handle, data, c.c_size_t(len(data)), buffer, c.c_size_t(len(buffer)), c.byref(n))
         return list(buffer[:n.value])
 
+    def limit(self):
+        """One past the last id that has a token: only these are ever chosen."""
+        self.lib.fv_engine_token_text.restype = c.c_void_p
+        n, top = c.c_size_t(), 1 << 18
+        while top and not self.lib.fv_engine_token_text(self.handle, c.c_int32(top - 1), c.byref(n)):
+            top -= 1
+        return top
+
     def answer(self, picture, prompt, n, fit="pad", dump=None):
+        if dump:
+            os.makedirs(dump, exist_ok=True)
         o = Options()
         self.lib.fv_session_options_default(c.byref(o))
         o.max_new_tokens, o.fit, o.dump_dir = n, FIT[fit], os.fsencode(dump) if dump else None
