@@ -13,6 +13,7 @@ static const verb_entry artefacts[] = {
     { "genie", "Genie's architecture and dialog configurations", export_genie },
     { "gguf", "the decoder alone for llama.cpp", export_gguf },
     { "hf", "a checkpoint directory of either layout, for transformers", export_hf },
+    { "all", "everything, with a manifest; also: fastvlm export --all", export_all },
 };
 
 static void log_line(void *user, fv_log_level level, const char *message)

@@ -140,6 +140,31 @@ typedef enum fv_decoder_type {
 FV_API fv_status fv_export_gguf(const char *model, fv_decoder_type type, const char *file,
                                 const fv_export_options *options, fv_error *err);
 
+/* ---- the lot ---- */
+
+enum {
+    FV_ALL_ONNX = 1,            /* onnx/: three graphs in f32 */
+    FV_ALL_NPU = 2,             /* onnx-npu/: f16, transposed keys */
+    FV_ALL_TRANSFORMERS_JS = 4, /* transformers.js/ */
+    FV_ALL_CALIB = 8,           /* calib/ */
+    FV_ALL_GENIE = 16,          /* genie/: LUT.bin, tokenizer.json, configurations */
+    FV_ALL_GGUF = 32,           /* gguf/: decoder-f16, -q8_0, -q4_0 */
+    FV_ALL_HF = 64,             /* hf/fast_vlm, hf/llava_qwen2 */
+    FV_ALL_PARTS = 127
+};
+
+typedef struct fv_all_settings {
+    unsigned parts;             /* 0: all */
+    fv_calib_settings calib;    /* without pictures: eight samples of noise, with a warning */
+    uint64_t reserved[4];
+} fv_all_settings;
+
+/* Every artefact into folders of dir, and manifest.json: size, SHA-256 and tensors of every file, the
+ * version that wrote them, the hash of the model they were made from. dir appears when all of it is
+ * complete. settings may be NULL. */
+FV_API fv_status fv_export_all(const char *model, const fv_all_settings *settings, const char *dir,
+                               const fv_export_options *options, fv_error *err);
+
 #ifdef __cplusplus
 }
 #endif
