@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "nn/config_gguf.h"
+#include "quant/quantize.h"
 #include "text/tokenizer_gguf.h"
 
 enum { SLAB_ROWS_ELEMS = 1 << 18 }; /* values a task converts */
@@ -199,8 +200,15 @@ static void slab_task(void *user, size_t task, unsigned worker)
     uint8_t *out = p->slab + task * fv_row_bytes(j->to, room);
     (void)worker;
     p->kernels.convert[FV_TYPE_F32][m->type](before, (const uint8_t *)m->data + fv_row_bytes(m->type, (j->first + at) * m->k), n);
-    p->kernels.convert[j->to][FV_TYPE_F32](out, before, n);
-    p->kernels.convert[FV_TYPE_F32][j->to](after, out, n);
+    if (fv_type_is_block(j->to)) {
+        for (size_t row = 0; row < rows; row++, out += fv_row_bytes(j->to, m->k)) {
+            fv_quantize_weights(j->to, out, before + row * m->k, m->k, NULL);
+            fv_dequantize_weights(j->to, after + row * m->k, out, m->k);
+        }
+    } else {
+        p->kernels.convert[j->to][FV_TYPE_F32](out, before, n);
+        p->kernels.convert[FV_TYPE_F32][j->to](after, out, n);
+    }
     j->odd[task] = count_odd(before, n);
     for (size_t i = 0; i < n; i++) {
         double lost = (double)before[i] - after[i];
