@@ -7,13 +7,12 @@
  *
  * Vectors stay f32. In q4_0 the embedding and the head are q8_0, as llama.cpp's own quantiser has
  * them; a matrix whose rows are no multiple of 32 is f16 in both. [docs/export.md] */
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "base/half.h"
 #include "export/source.h"
 #include "io/gguf.h"
+#include "quant/quantize.h"
 
 enum { CHUNK = 1 << 18 }; /* values, about */
 
@@ -68,33 +67,6 @@ static fv_type type_of(const gguf_out *g, const fv_weight *t)
     return t->n == (size_t)g->s->config.n_vocab ? FV_TYPE_Q8_0 : g->type;
 }
 
-/* Blocks as llama.cpp's quantiser makes them: q8_0 from the largest |x|, q4_0 from the x that is largest in
- * magnitude, which becomes -8. */
-static void quantize_block(fv_type type, uint8_t *to, const float *x)
-{
-    float largest = 0, inv;
-    for (int i = 0; i < FV_BLOCK; i++)
-        if (fabsf(x[i]) > fabsf(largest))
-            largest = x[i];
-    float d = type == FV_TYPE_Q8_0 ? fabsf(largest) / 127 : largest / -8;
-    uint16_t half = fv_f32_to_f16_sat(d);
-    inv = d != 0 ? 1 / d : 0;
-    to[0] = (uint8_t)half;
-    to[1] = (uint8_t)(half >> 8);
-    for (int i = 0; i < FV_BLOCK && type == FV_TYPE_Q8_0; i++)
-        to[2 + i] = (uint8_t)(int8_t)roundf(x[i] * inv);
-    for (int i = 0; i < FV_BLOCK / 2 && type == FV_TYPE_Q4_0; i++) {
-        int low = (int)(x[i] * inv + 8.5f), high = (int)(x[i + FV_BLOCK / 2] * inv + 8.5f);
-        to[2 + i] = (uint8_t)(FV_MIN(low, 15) | FV_MIN(high, 15) << 4);
-    }
-}
-
-static void quantize_blocks(fv_type type, uint8_t *to, const float *x, size_t n)
-{
-    for (size_t i = 0; i < n; i += FV_BLOCK, to += fv_row_bytes(type, FV_BLOCK))
-        quantize_block(type, to, x + i);
-}
-
 /* Rows at .. at + n of a matrix in the file's type, into converted. */
 static void convert_rows(const gguf_out *g, const fv_mat *m, size_t at, size_t n, fv_type type)
 {
@@ -104,7 +76,8 @@ static void convert_rows(const gguf_out *g, const fv_mat *m, size_t at, size_t n
     } else if (fv_type_is_block(type) || fv_type_is_block(m->type)) {
         g->s->kernels.convert[FV_TYPE_F32][m->type](g->values, from, n * m->k);
         if (fv_type_is_block(type))
-            quantize_blocks(type, g->converted, g->values, n * m->k);
+            for (size_t i = 0; i < n; i++)
+                fv_quantize_weights(type, g->converted + i * fv_row_bytes(type, m->k), g->values + i * m->k, m->k, NULL);
         else
             g->s->kernels.convert[type][FV_TYPE_F32](g->converted, g->values, n * m->k);
     } else {
