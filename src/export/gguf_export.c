@@ -67,21 +67,33 @@ static fv_type type_of(const gguf_out *g, const fv_weight *t)
     return t->n == (size_t)g->s->config.n_vocab ? FV_TYPE_Q8_0 : g->type;
 }
 
-/* Rows at .. at + n of a matrix in the file's type, into converted. */
-static void convert_rows(const gguf_out *g, const fv_mat *m, size_t at, size_t n, fv_type type)
+typedef struct row_job {
+    const gguf_out *g;
+    const fv_mat *m;
+    size_t at;
+    fv_type type;
+} row_job;
+
+/* Row at + task of a matrix in the file's type, into converted. */
+static void convert_row(void *user, size_t task, unsigned worker)
 {
-    const uint8_t *from = (const uint8_t *)m->data + at * fv_row_bytes(m->type, m->k);
-    if (type == m->type) {
-        memcpy(g->converted, from, n * fv_row_bytes(type, m->k));
-    } else if (fv_type_is_block(type) || fv_type_is_block(m->type)) {
-        g->s->kernels.convert[FV_TYPE_F32][m->type](g->values, from, n * m->k);
-        if (fv_type_is_block(type))
-            for (size_t i = 0; i < n; i++)
-                fv_quantize_weights(type, g->converted + i * fv_row_bytes(type, m->k), g->values + i * m->k, m->k, NULL);
+    const row_job *j = user;
+    const gguf_out *g = j->g;
+    const fv_mat *m = j->m;
+    const uint8_t *from = (const uint8_t *)m->data + (j->at + task) * fv_row_bytes(m->type, m->k);
+    uint8_t *to = g->converted + task * fv_row_bytes(j->type, m->k);
+    float *values = g->values + task * m->k;
+    (void)worker;
+    if (j->type == m->type) {
+        memcpy(to, from, fv_row_bytes(j->type, m->k));
+    } else if (fv_type_is_block(j->type) || fv_type_is_block(m->type)) {
+        g->s->kernels.convert[FV_TYPE_F32][m->type](values, from, m->k);
+        if (fv_type_is_block(j->type))
+            fv_quantize_weights(j->type, to, values, m->k, NULL);
         else
-            g->s->kernels.convert[type][FV_TYPE_F32](g->converted, g->values, n * m->k);
+            g->s->kernels.convert[j->type][FV_TYPE_F32](to, values, m->k);
     } else {
-        g->s->kernels.convert[type][m->type](g->converted, from, n * m->k);
+        g->s->kernels.convert[j->type][m->type](to, from, m->k);
     }
 }
 
@@ -91,7 +103,8 @@ static fv_status write_matrix(gguf_out *g, const fv_mat *m, fv_type type, fv_err
     for (size_t at = 0; at < m->n; at += rows) {
         size_t n = FV_MIN(rows, m->n - at);
         FV_TRY(fv_export_progress(g->s->options, "decoder", (double)g->n_written / (double)g->n_values, err));
-        convert_rows(g, m, at, n, type);
+        row_job job = { g, m, at, type };
+        fv_pool_run(g->s->pool, n, convert_row, &job);
         FV_TRY(fv_gguf_write(g->w, g->converted, n * fv_row_bytes(type, m->k), err));
         g->n_written += n * m->k;
     }

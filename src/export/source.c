@@ -44,9 +44,9 @@ static fv_status open_parts(fv_source *s, bool weights, fv_error *err)
                        s->path, fv_tokenizer_size(s->tokenizer), s->config.n_vocab);
     if (!weights)
         return FV_OK;
+    FV_TRY(fv_pool_new(&s->pool, fv_cpu_cores(), err));
     if (s->packed)
         return fv_weights_bind(&s->weights, &s->config, fv_gguf_tensors(s->packed), err);
-    FV_TRY(fv_pool_new(&s->pool, fv_cpu_cores(), err));
     FV_TRY(fv_tensors_open(&s->tensors, s->path, err));
     fv_weight_options options = { .vision = FV_TYPE_F32, .decoder = FV_TYPE_F32, .kernels = &s->kernels, .pool = s->pool,
                                   .log = o ? o->log : NULL, .log_user = o ? o->log_user : NULL };
