@@ -20,10 +20,11 @@ static void quantize_row__avx512vnni(void *dst, const float *x, size_t k)
 {
     const size_t nb = k / FV_BLOCK;
     int8_t *q = dst;
-    int32_t *part = (int32_t *)fv_qrow_part(dst, nb), *sum = (int32_t *)fv_qrow_sum(dst, nb);
+    int32_t *part = (int32_t *)fv_qrow_part(dst, nb), *part4 = (int32_t *)fv_qrow_part4(dst, nb);
+    int32_t *sum = (int32_t *)fv_qrow_sum(dst, nb);
     float *d = (float *)fv_qrow_d(dst, nb);
     const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
-    for (size_t b = 0; b < nb; b++, x += FV_BLOCK, q += FV_BLOCK, part += FV_BLOCK / 4) {
+    for (size_t b = 0; b < nb; b++, x += FV_BLOCK, q += FV_BLOCK, part += 8, part4 += 8) {
         const __m512 x0 = _mm512_loadu_ps(x), x1 = _mm512_loadu_ps(x + 16);
         const __m512i m0 = _mm512_and_si512(_mm512_castps_si512(x0), magnitude);
         const __m512i m1 = _mm512_and_si512(_mm512_castps_si512(x1), magnitude);
@@ -39,6 +40,7 @@ static void quantize_row__avx512vnni(void *dst, const float *x, size_t k)
         const __m256i much = _mm256_sub_epi32(_mm256_setzero_si256(), _mm256_slli_epi32(fours, 7));
         _mm256_storeu_si256((__m256i *)(void *)q, both);
         _mm256_storeu_si256((__m256i *)(void *)part, much);
+        _mm256_storeu_si256((__m256i *)(void *)part4, _mm256_mask_srai_epi32(much, 0x0f, much, 4));
         sum[b] = _mm512_reduce_add_epi32(_mm512_zextsi256_si512(much));
     }
 }
@@ -47,11 +49,13 @@ static void quantize_row__avx512vnni(void *dst, const float *x, size_t k)
 
 static inline size_t block_bytes(fv_type type) { return type == FV_TYPE_Q8_0 ? FV_Q8_BLOCK_BYTES : FV_Q4_BLOCK_BYTES; }
 
+#define LOW 0x0f0f0f0f0f0f0f0f
+#define HIGH ((long long)0xf0f0f0f0f0f0f0f0)
+
 /* 64 products of a pair of blocks in sums of four; last: there is only the first block. */
 static inline __attribute__((always_inline)) __m512i dot_pair(const char *w, fv_type type, const int8_t *q,
                                                               const int32_t *part, bool last)
 {
-    const __mmask8 second = last ? 0 : 0xf0;
     if (type == FV_TYPE_Q8_0) {
         const __m512i first = _mm512_zextsi256_si512(_mm256_loadu_si256((const __m256i *)(const void *)(w + 2)));
         if (last) {
@@ -64,19 +68,14 @@ static inline __attribute__((always_inline)) __m512i dot_pair(const char *w, fv_
         return _mm512_dpbusd_epi32(_mm512_loadu_si512(part), _mm512_xor_si512(bytes, _mm512_set1_epi8(-128)),
                                    _mm512_loadu_si512(q));
     }
+    const __m512i halves = _mm512_setr_epi64(LOW, LOW, HIGH, HIGH, LOW, LOW, HIGH, HIGH);
     const __m128i b0 = _mm_loadu_si128((const __m128i *)(const void *)(w + 2));
-    __m512i bytes = _mm512_broadcast_i32x4(b0), x, much;
-    if (last) {
-        x = _mm512_maskz_loadu_epi64((__mmask8)~0xf0, q);
-        much = _mm512_maskz_loadu_epi64((__mmask8)~0xf0, part);
-    } else {
-        bytes = _mm512_mask_broadcast_i64x2(bytes, second,
-                                            _mm_loadu_si128((const __m128i *)(const void *)(w + FV_Q4_BLOCK_BYTES + 2)));
-        x = _mm512_loadu_si512(q);
-        much = _mm512_loadu_si512(part);
-    }
-    bytes = _mm512_srlv_epi64(bytes, _mm512_setr_epi64(0, 0, 4, 4, 0, 0, 4, 4));
-    return _mm512_dpbusd_epi32(_mm512_srai_epi32(much, 4), _mm512_and_si512(bytes, _mm512_set1_epi8(15)), x);
+    if (last)
+        return _mm512_dpbusd_epi32(_mm512_maskz_loadu_epi64(0x0f, part), _mm512_and_si512(_mm512_broadcast_i32x4(b0), halves),
+                                   _mm512_maskz_loadu_epi64(0x0f, q));
+    const __m128i b1 = _mm_loadu_si128((const __m128i *)(const void *)(w + FV_Q4_BLOCK_BYTES + 2));
+    const __m512i bytes = _mm512_mask_broadcast_i64x2(_mm512_broadcast_i32x4(b0), 0xf0, b1);
+    return _mm512_dpbusd_epi32(_mm512_loadu_si512(part), _mm512_and_si512(bytes, halves), _mm512_loadu_si512(q));
 }
 
 /* The scales of n <= 4 blocks, times those of the activations. */
@@ -103,7 +102,7 @@ static inline __attribute__((always_inline)) void gemv(float *y, const void *w, 
 {
     const size_t nb = k / FV_BLOCK, step = block_bytes(type);
     const int8_t *q0 = fv_qrow_q(x);
-    const int32_t *part0 = fv_qrow_part(x, nb);
+    const int32_t *part0 = type == FV_TYPE_Q8_0 ? fv_qrow_part(x, nb) : fv_qrow_part4(x, nb);
     const float *d0 = fv_qrow_d(x, nb);
     const __m512i pick0 = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
     const __m512i pick1 = _mm512_setr_epi32(2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3);
@@ -129,6 +128,8 @@ static inline __attribute__((always_inline)) void gemv(float *y, const void *w, 
                                       _mm512_permutexvar_ps(pick0, scales(at, type, d, 1)), s, 0x00ff);
             at += step;
         }
+        if (type == FV_TYPE_Q4_0)
+            s = _mm512_mask_mul_ps(s, 0xf0f0, s, _mm512_set1_ps(1.0f / 16));
         const __m256 t = _mm256_add_ps(_mm512_castps512_ps256(s), _mm512_extractf32x8_ps(s, 1));
         const __m128 u = _mm_add_ps(_mm256_castps256_ps128(t), _mm256_extractf128_ps(t, 1));
         const __m128 v = _mm_add_ps(u, _mm_movehl_ps(u, u));
