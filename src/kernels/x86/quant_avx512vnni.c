@@ -5,6 +5,7 @@
 #include "base/base.h"
 #include "kernels/blocks.h"
 #include "kernels/x86/gemm_epilogue_avx512.h"
+#include "kernels/x86/repeat_rows.h"
 
 enum {
     MR = 14, NR = 32,
@@ -161,25 +162,6 @@ static void gemv_q4__avx512vnni(float *y, const void *w, const void *x, const fl
 typedef void tile_fn(const int8_t *a, const float *d, const int32_t *much, size_t a_ld, const uint8_t *b, size_t n,
                      float *out, size_t out_ld, bool more);
 
-/* gcc 12 keeps copies in memory of sums in an array, and moves sums about around the intrinsic; with
- * names and the instruction itself all 28 stay where they are (Zen 4: 172 -> 331 GOP/s). */
-#define ADD_PRODUCTS(sum, u, s) __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(u), "v"(s))
-
-#define ROWS_1(M)  M(0)
-#define ROWS_2(M)  ROWS_1(M) M(1)
-#define ROWS_3(M)  ROWS_2(M) M(2)
-#define ROWS_4(M)  ROWS_3(M) M(3)
-#define ROWS_5(M)  ROWS_4(M) M(4)
-#define ROWS_6(M)  ROWS_5(M) M(5)
-#define ROWS_7(M)  ROWS_6(M) M(6)
-#define ROWS_8(M)  ROWS_7(M) M(7)
-#define ROWS_9(M)  ROWS_8(M) M(8)
-#define ROWS_10(M) ROWS_9(M) M(9)
-#define ROWS_11(M) ROWS_10(M) M(10)
-#define ROWS_12(M) ROWS_11(M) M(11)
-#define ROWS_13(M) ROWS_12(M) M(12)
-#define ROWS_14(M) ROWS_13(M) M(13)
-
 static inline const void *row_at(const void *p, size_t i, size_t ld) { return (const char *)p + i * ld; }
 
 static inline __m512i word_at(const void *p, size_t i, size_t ld)
@@ -193,6 +175,10 @@ static inline void add_block(float *to, __m512i sum, __m512 w, __m512 x)
 {
     _mm512_store_ps(to, _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), _mm512_mul_ps(w, x), _mm512_load_ps(to)));
 }
+
+/* gcc 12 keeps copies in memory of sums in an array, and moves sums about around the intrinsic; with
+ * names and the instruction itself all 28 stay where they are (Zen 4: 172 -> 331 GOP/s). */
+#define ADD_PRODUCTS(sum, u, s) __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(u), "v"(s))
 
 #define CLEAR(i) \
     _mm512_store_ps(out + i * out_ld, _mm512_setzero_ps()), _mm512_store_ps(out + i * out_ld + 16, _mm512_setzero_ps());
@@ -219,7 +205,7 @@ static inline void add_block(float *to, __m512i sum, __m512 w, __m512 x)
         }                                                                                                      \
         for (size_t q = 0; q < n; q++, d++, much++, b += 128) {                                                \
             ROWS_##mr(BEGIN)                                                                                   \
-            for (int g = 0; g < 8; g++, a += 4, b += 128) {                                                    \
+            _Pragma("GCC unroll 8") for (int g = 0; g < 8; g++, a += 4, b += 128) {                            \
                 const __m512i b0 = _mm512_load_si512(b), b1 = _mm512_load_si512(b + 64);                       \
                 ROWS_##mr(MULTIPLY)                                                                            \
             }                                                                                                  \
@@ -234,6 +220,26 @@ DEFINE_TILE(8) DEFINE_TILE(9) DEFINE_TILE(10) DEFINE_TILE(11) DEFINE_TILE(12) DE
 
 static tile_fn *const tile[MR + 1] = { 0,      tile_1, tile_2, tile_3,  tile_4,  tile_5,  tile_6, tile_7,
                                        tile_8, tile_9, tile_10, tile_11, tile_12, tile_13, tile_14 };
+
+/* Asks for blocks [b, b + n) of some rows of A, which lie far apart. */
+static void fetch_operands(const char *a, size_t lda, size_t rows, size_t nb, size_t b, size_t n)
+{
+    for (size_t r = 0; r < rows; r++, a += lda) {
+        for (size_t x = 0; x < n * FV_BLOCK; x += 64)
+            _mm_prefetch((const char *)fv_qrow_q(a) + b * FV_BLOCK + x, _MM_HINT_T0);
+        _mm_prefetch((const char *)(fv_qrow_d(a, nb) + b), _MM_HINT_T0);
+        _mm_prefetch((const char *)(fv_qrow_sum(a, nb) + b), _MM_HINT_T0);
+    }
+}
+
+static void fetch_results(const void *p, size_t elem_bytes, size_t ld, size_t i, size_t rows, size_t j)
+{
+    for (size_t r = 0; r < rows; r++) {
+        const char *at = (const char *)p + ((i + r) * ld + j) * elem_bytes;
+        _mm_prefetch(at, _MM_HINT_T0);
+        _mm_prefetch(at + NR / 2 * elem_bytes, _MM_HINT_T0);
+    }
+}
 
 static void gemm_q_14x32__avx512vnni(const fv_gemm_args *g)
 {
@@ -251,6 +257,15 @@ static void gemm_q_14x32__avx512vnni(const fv_gemm_args *g)
                         const size_t rows = FV_MIN((size_t)MR, i1 - i);
                         const char *a = (const char *)g->a + i * g->lda;
                         float *sum = sums + (i - i0) * span + (j - j0);
+                        if (j == j0 && i + MR < i1)
+                            fetch_operands(a + MR * g->lda, g->lda, FV_MIN((size_t)MR, i1 - i - MR), nb, b, n);
+                        if (b + n == nb) {
+                            fetch_results(g->c, fv_type_size(g->c_type), g->ldc, i, rows, j);
+                            if (g->residual && g->residual != g->c)
+                                fetch_results(g->residual, 4, g->ldr, i, rows, j);
+                            if (g->gate)
+                                fetch_results(g->gate, 4, g->ldg, i, rows, j);
+                        }
                         tile[rows](fv_qrow_q(a) + b * FV_BLOCK, fv_qrow_d(a, nb) + b, fv_qrow_sum(a, nb) + b, g->lda,
                                    panel, n, sum, span, b > 0);
                         if (b + n == nb)
