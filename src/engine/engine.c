@@ -39,7 +39,7 @@ static const char *stored_type(const fv_tensors *tensors)
     const char *name = NULL;
     for (size_t i = 0; i < fv_tensors_count(tensors); i++) {
         const fv_tensor *x = fv_tensors_at(tensors, i);
-        if (x->type == FV_TYPE_I64)
+        if (x->type == FV_TYPE_I64 || x->type == FV_TYPE_I32 || !strncmp(x->name, "tokenizer.", 10))
             continue;
         if (name && strcmp(name, fv_type_name(x->type)))
             return "mixed";
@@ -198,11 +198,14 @@ static fv_status open_packed(fv_engine *e, const fv_settings *s, fv_error *err)
     FV_TRY(fv_config_read_gguf(&e->config, e->gguf, err));
     FV_TRY(choose_packed(&e->vision, e, "vision", s->vision, err));
     FV_TRY(choose_packed(&e->decoder, e, "decoder", s->decoder, err));
-    FV_TRY(fv_tokenizer_read_gguf(&e->tokenizer, e->gguf, err));
+    FV_TRY(fv_tokenizer_open_gguf(&e->tokenizer, e->gguf, err));
     FV_TRY(bind_tokens(e, err));
     e->tensors = fv_gguf_tensors(e->gguf);
     e->weights_type = stored_type(e->tensors);
     FV_TRY(fv_weights_bind(&e->weights, &e->config, e->tensors, err));
+    for (size_t i = 0; i < fv_tensors_count(e->tensors); i++)
+        if (!strncmp(fv_tensors_at(e->tensors, i)->name, "tokenizer.", 10))
+            e->weights.used[i] = true;
     return read_record(e, err);
 }
 

@@ -361,6 +361,8 @@ static fv_status write_file(packer *p, const char *checkpoint, const char *file,
     FV_TRY(fv_gguf_writer_new(&p->out, file, err));
     FV_TRY(put_metadata(p, checkpoint, err));
     FV_TRY(fv_weights_walk(&p->weights, &c, list_one, p, err));
+    fv_tokenizer_list_tables(p->tokenizer, p->out);
+    p->n_tensors += FV_TOKENIZER_TENSORS;
     fv_gguf_reserve_floats(p->out, FV_ARCHITECTURE ".sqnr", p->n_tensors);
     p->sqnr = fv_alloc_zero(p->n_tensors, sizeof *p->sqnr);
     if (!p->sqnr)
@@ -368,6 +370,9 @@ static fv_status write_file(packer *p, const char *checkpoint, const char *file,
     FV_TRY(fv_gguf_begin_data(p->out, err));
     p->report.worst_sqnr = INFINITY;
     FV_TRY(fv_weights_walk(&p->weights, &c, write_one, p, err));
+    FV_TRY(fv_tokenizer_write_tables(p->tokenizer, p->out, err));
+    for (size_t i = 0; i < FV_TOKENIZER_TENSORS; i++)
+        p->sqnr[p->at++] = INFINITY;
     fv_gguf_set_floats(p->out, p->sqnr, p->n_tensors);
     return fv_gguf_finish(p->out, err);
 }

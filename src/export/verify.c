@@ -43,13 +43,20 @@ fv_status fv_verify(const char *file, fv_progress_fn *progress, void *progress_u
 {
     fv_gguf *g = NULL;
     fv_config config;
-    fv_tokenizer *tokenizer = NULL;
+    fv_tokenizer *tokenizer = NULL, *ready = NULL;
     fv_weights weights = { 0 };
+    bool same = false;
     fv_status status = FV_OK;
     FV_TRY(fv_gguf_open(&g, file, err));
     FV_TRY_GOTO(fv_gguf_check_hashes(g, progress, progress_user, err));
     FV_TRY_GOTO(fv_config_read_gguf(&config, g, err));
     FV_TRY_GOTO(fv_tokenizer_read_gguf(&tokenizer, g, err));
+    FV_TRY_GOTO(fv_tokenizer_open_gguf(&ready, g, err));
+    FV_TRY_GOTO(fv_tokenizer_same(tokenizer, ready, &same, err));
+    if (!same) {
+        status = fv_fail(err, FV_ERR_FORMAT, 0, "%s: the tensors tokenizer.* are not what tokenizer.ggml.* says", file);
+        goto fail;
+    }
     if (fv_tokenizer_size(tokenizer) > config.n_vocab) {
         status = fv_fail(err, FV_ERR_FORMAT, 0, "%s: the tokenizer has %d tokens, the embedding %d rows", file,
                          (int)fv_tokenizer_size(tokenizer), config.n_vocab);
@@ -60,6 +67,7 @@ fv_status fv_verify(const char *file, fv_progress_fn *progress, void *progress_u
 fail:
     fv_weights_free(&weights);
     fv_tokenizer_free(tokenizer);
+    fv_tokenizer_free(ready);
     fv_gguf_free(g);
     return status;
 }
