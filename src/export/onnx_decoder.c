@@ -189,16 +189,17 @@ static void declare_cache(const decoder *d)
         }
 }
 
-/* Ids without a token, and those that only stand for something in a prompt, are never answers: their
- * logits sink. The engine does the same when it chooses. [docs/model.md, section 7] */
+/* Ids without a token are never answers, nor is "<image>", which only stands for something in a prompt:
+ * their logits sink. The engine does the same when it chooses. [docs/model.md, section 7] */
 static fv_value sink(const decoder *d, fv_value logits)
 {
-    size_t n = (size_t)d->c->n_vocab, first = (size_t)d->s->n_tokens;
-    float *low = first && first < n ? fv_onnx_take(d->g, n, sizeof *low) : NULL;
+    size_t n = (size_t)d->c->n_vocab;
+    float *low = fv_onnx_take(d->g, n, sizeof *low);
     if (!low)
         return logits;
-    for (size_t i = first; i < n; i++)
-        low[i] = (float)forbidden(d->g) / 2;
+    for (size_t i = 0; i < n; i++)
+        if (i >= (size_t)d->s->n_tokens || i == (size_t)d->s->image_token)
+            low[i] = (float)forbidden(d->g) / 2;
     fv_onnx_weight *t = fv_onnx_weights(d->g, "no_token", low, FV_TYPE_F32, FV_SHAPE(n));
     if (d->s->io == d->g->real)
         fv_onnx_call_next(d->g, "logits");
@@ -249,11 +250,11 @@ void fv_onnx_decoder(fv_onnx_graph *g, const fv_config *c, const fv_decoder_weig
         x = fv_onnx(g, "Slice", x, from, to, axis);
     }
     x = fv_onnx_rms_norm(g, "norm", x, w->norm, (size_t)c->d_model, c->rms_eps);
-    bool sinks = free && s->n_tokens && s->n_tokens < c->n_vocab;
-    if (s->io == g->real && !sinks)
+    if (s->io == g->real && !free)
         fv_onnx_call_next(g, "logits");
     x = fv_onnx_linear(g, "lm_head", x, &w->head);
-    x = sink(&d, x);
+    if (free)
+        x = sink(&d, x);
     if (s->io != g->real) {
         fv_onnx_call_next(g, "logits");
         fv_onnx_cast(g, x, s->io);
@@ -265,6 +266,10 @@ void fv_onnx_embed(fv_onnx_graph *g, const fv_config *c, const fv_decoder_weight
     fv_onnx_dim dims[3] = { s->free_batch ? FV_FREE("batch_size") : FV_DIM(1),
                             s->free_batch ? FV_FREE("sequence_length") : FV_DIM(s->seq_len), FV_DIM(c->d_model) };
     fv_value ids = fv_onnx_input(g, "input_ids", FV_TYPE_I64, dims, 2);
+    if (s->free_batch && s->image_token >= c->n_vocab) { /* looked up before the picture takes its place */
+        fv_value last = fv_onnx_i64_scalar(g, c->n_vocab - 1);
+        ids = fv_onnx(g, "Min", ids, last);
+    }
     fv_onnx_weight *table = fv_onnx_weights(g, "embed_tokens.weight", w->embed.data, w->embed.type,
                                             FV_SHAPE(w->embed.n, w->embed.k));
     if (s->io == g->real)

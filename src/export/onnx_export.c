@@ -49,6 +49,7 @@ typedef struct job {
     fv_type real;
     char dir[4096];
     const fv_export_options *options;
+    bool outside;       /* a file's weights are in a file of their own */
 } job;
 
 static fv_status write_part(job *j, unsigned part, const char *name, fv_error *err)
@@ -63,7 +64,9 @@ static fv_status write_part(job *j, unsigned part, const char *name, fv_error *e
     case FV_ONNX_EMBED: fv_onnx_embed(&g, &j->source.config, &w->decoder, &j->shape); break;
     default: fv_onnx_decoder(&g, &j->source.config, &w->decoder, &j->shape);
     }
-    fv_status status = fv_onnx_write(&g, j->dir, name, j->s->external_data, &j->source.kernels, j->options, err);
+    bool outside = false;
+    fv_status status = fv_onnx_write(&g, j->dir, name, j->s->external_data, &j->source.kernels, j->options, &outside, err);
+    j->outside |= outside;
     fv_onnx_end(&g);
     return status;
 }
@@ -99,8 +102,10 @@ fv_status fv_export_onnx(const char *model, const fv_onnx_settings *settings, co
     j.shape = (fv_onnx_shape){ .free_batch = js, .npu = s.target == FV_ONNX_NPU, .io = js ? FV_TYPE_F32 : j.real,
                                .image_size = s.image_size ? s.image_size : j.source.config.image_size,
                                .seq_len = s.seq_len, .step_len = s.step_len, .cache_len = s.cache_len };
-    if (js)
+    if (js) {
         j.shape.n_tokens = fv_tokenizer_size(j.source.tokenizer);
+        j.shape.image_token = fv_onnx_js_image_token(&j.source);
+    }
     FV_TRY_GOTO(fv_outdir_open(&out, dir, options && options->force, err));
     if (js)
         FV_TRY_GOTO(fv_outdir_sub(&out, "onnx", err));
@@ -109,6 +114,8 @@ fv_status fv_export_onnx(const char *model, const fv_onnx_settings *settings, co
         goto fail;
     }
     FV_TRY_GOTO(write_parts(&j, err));
+    if (js)
+        FV_TRY_GOTO(fv_onnx_js_files(&j.source, j.real == FV_TYPE_F16, j.outside, out.stage, err));
     FV_TRY_GOTO(fv_outdir_commit(&out, err));
 fail:
     fv_outdir_abandon(&out);

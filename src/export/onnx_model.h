@@ -3,6 +3,7 @@
 #define FV_ONNX_MODEL_H
 
 #include "export/onnx_graph.h"
+#include "export/source.h"
 #include "nn/config.h"
 #include "nn/weights.h"
 
@@ -35,7 +36,8 @@ typedef struct fv_onnx_shape {
     bool npu;           /* keys transposed, only new entries come out, the host keeps the cache */
     fv_type io;         /* of features, embeddings and logits; the cache has the graph's type */
     int  image_size, seq_len, step_len, cache_len;
-    int  n_tokens;      /* free_batch: ids from here on get no chance; 0: all may be chosen */
+    int  n_tokens;      /* free_batch: ids from here on get no chance, nor does image_token */
+    int  image_token;
 } fv_onnx_shape;
 
 /* pixel_values [1, 3, S, S] -> image_features [1, T, d_model]. */
@@ -44,5 +46,13 @@ void fv_onnx_vision(fv_onnx_graph *g, const fv_config *c, const fv_vision_weight
 void fv_onnx_embed(fv_onnx_graph *g, const fv_config *c, const fv_decoder_weights *w, const fv_onnx_shape *s);
 /* One step of the decoder; signatures: docs/export.md. */
 void fv_onnx_decoder(fv_onnx_graph *g, const fv_config *c, const fv_decoder_weights *w, const fv_onnx_shape *s);
+
+/* ---- onnx_js.c: transformers.js ---- */
+
+/* The id of "<image>" there: the tokenizer's, otherwise the next free one. */
+int32_t   fv_onnx_js_image_token(const fv_source *s);
+/* config.json and the other small files, into the folder dir. external: the graphs' weights are in
+ * files of their own. */
+fv_status fv_onnx_js_files(const fv_source *s, bool f16, bool external, const char *dir, fv_error *err);
 
 #endif

@@ -331,7 +331,7 @@ static fv_status open_in(fv_outfile *f, const char *dir, const char *name, fv_er
 }
 
 fv_status fv_onnx_write(const fv_onnx_graph *g, const char *dir, const char *name, bool external, const fv_kernels *kernels,
-                        const fv_export_options *options, fv_error *err)
+                        const fv_export_options *options, bool *outside, fv_error *err)
 {
     char file_name[FV_ONNX_NAME], data_name[FV_ONNX_NAME];
     FV_TRY(fv_onnx_status(g));
@@ -350,6 +350,7 @@ fv_status fv_onnx_write(const fv_onnx_graph *g, const char *dir, const char *nam
     if (w.external)
         FV_TRY_GOTO(fv_outfile_commit(&w.data, err));
     FV_TRY_GOTO(fv_outfile_commit(&w.file, err));
+    *outside = w.external;
     if (w.external)
         fv_export_log(options, FV_LOG_INFO, "%s  %.1f MB, weights in %s  %.1f MB", file_name, (double)n / 1e6, data_name,
                       (double)n_data / 1e6);
