@@ -11,7 +11,9 @@ static const verb_entry artefacts[] = {
     { "lut", "the embedding as f32 rows: Genie's LUT.bin", export_lut },
     { "tokenizer", "tokenizer.json for Hugging Face tokenizers and Genie", export_tokenizer },
     { "genie", "Genie's architecture and dialog configurations", export_genie },
+    { "gguf", "the decoder alone for llama.cpp", export_gguf },
     { "hf", "a checkpoint directory of either layout, for transformers", export_hf },
+    { "all", "everything, with a manifest; also: fastvlm export --all", export_all },
 };
 
 static void log_line(void *user, fv_log_level level, const char *message)

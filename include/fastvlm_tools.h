@@ -12,6 +12,45 @@
 extern "C" {
 #endif
 
+/* ---------------------------------------------------------------- pack */
+
+typedef struct fv_pack_options {
+    fv_precision vision;       /* AUTO: as stored; F32, BF16, F16 */
+    fv_precision decoder;      /* AUTO: as stored; F32, BF16, F16, Z8, Q4 */
+    bool         pure;         /* Q4: the embedding and the head too, otherwise they are in z8 */
+    int          n_threads;    /* 0: one per physical core */
+    fv_progress_fn *progress;  /* NULL: none; also how to cancel */
+    void        *progress_user;
+    fv_log_fn   *log;          /* NULL: silent */
+    void        *log_user;
+    uint64_t     reserved[8];  /* zero */
+} fv_pack_options;
+
+typedef struct fv_pack_report {
+    size_t   n_tensors;
+    uint64_t n_parameters, file_bytes;
+    float    worst_sqnr;       /* dB, of the tensor that lost most; infinite when none lost anything */
+    char     worst_name[64];
+    double   ms;
+} fv_pack_report;
+
+FV_API void fv_pack_options_default(fv_pack_options *options);
+
+/* Writes a checkpoint directory as one packed file: weights fused and in their final types, tokenizer,
+ * template and preprocessing (docs/format.md). options and report may be NULL. The file appears when
+ * it is complete; after a failure, and after being cancelled, there is none and an older one is as it
+ * was. A weight that is NaN or infinite is FV_ERR_FORMAT. */
+FV_API fv_status fv_pack(const char *checkpoint, const char *file, const fv_pack_options *options,
+                         fv_pack_report *report, fv_error *err);
+
+/* ---------------------------------------------------------------- verify */
+
+/* Checks a packed file: both hashes, the format, that every tensor of the model is there in a type and
+ * shape that runs, that the tokenizer can be built, that no value is NaN or infinite. progress may be NULL. */
+FV_API fv_status fv_verify(const char *file, fv_progress_fn *progress, void *progress_user, fv_error *err);
+
+/* ---------------------------------------------------------------- exports */
+
 /* How an export talks to its caller; zero is silent. */
 typedef struct fv_export_options {
     bool            force;      /* folders: replace files of the same names in a folder that is not empty */
@@ -122,6 +161,42 @@ typedef struct fv_hf_settings {
 /* A checkpoint directory: model.safetensors, config.json, tokenizer and processor files. */
 FV_API fv_status fv_export_hf(const char *model, const fv_hf_settings *settings, const char *dir,
                               const fv_export_options *options, fv_error *err);
+
+/* ---- llama.cpp ---- */
+
+typedef enum fv_decoder_type {
+    FV_DECODER_F16, FV_DECODER_Q8_0, FV_DECODER_Q4_0, FV_DECODER_BF16, FV_DECODER_F32
+} fv_decoder_type;
+
+/* The decoder and the tokenizer as one GGUF file of architecture "qwen2". It answers text: llama.cpp
+ * has no FastVLM vision encoder. */
+FV_API fv_status fv_export_gguf(const char *model, fv_decoder_type type, const char *file,
+                                const fv_export_options *options, fv_error *err);
+
+/* ---- the lot ---- */
+
+enum {
+    FV_ALL_ONNX = 1,            /* onnx/: three graphs in f32 */
+    FV_ALL_NPU = 2,             /* onnx-npu/: f16, transposed keys */
+    FV_ALL_TRANSFORMERS_JS = 4, /* transformers.js/ */
+    FV_ALL_CALIB = 8,           /* calib/ */
+    FV_ALL_GENIE = 16,          /* genie/: LUT.bin, tokenizer.json, configurations */
+    FV_ALL_GGUF = 32,           /* gguf/: decoder-f16, -q8_0, -q4_0 */
+    FV_ALL_HF = 64,             /* hf/fast_vlm, hf/llava_qwen2 */
+    FV_ALL_PARTS = 127
+};
+
+typedef struct fv_all_settings {
+    unsigned parts;             /* 0: all */
+    fv_calib_settings calib;    /* without pictures: eight samples of noise, with a warning */
+    uint64_t reserved[4];
+} fv_all_settings;
+
+/* Every artefact into folders of dir, and manifest.json: size, SHA-256 and tensors of every file, the
+ * version that wrote them, the hash of the model they were made from. dir appears when all of it is
+ * complete. settings may be NULL. */
+FV_API fv_status fv_export_all(const char *model, const fv_all_settings *settings, const char *dir,
+                               const fv_export_options *options, fv_error *err);
 
 #ifdef __cplusplus
 }

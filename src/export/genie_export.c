@@ -78,7 +78,7 @@ static void put_model(const genie *g, fv_json_text *j)
         put_tensor(j, layer[i].key, layer[i].name, layer[i].matrix);
     put_tensor(j, "tensor.output_normalization_weight", fast ? "model.language_model.norm.weight" : "model.norm.weight", false);
     /* The released 0.5B is tied and stores its head all the same, where the composer finds it. */
-    bool head = !g->s->weights.tied || fv_tensors_find(g->s->tensors, "lm_head.weight");
+    bool head = !g->s->weights.tied || !g->s->tensors || fv_tensors_find(g->s->tensors, "lm_head.weight");
     put_tensor(j, "tensor.output_weight",
                head ? "lm_head.weight" : fast ? "model.language_model.embed_tokens.weight" : "model.embed_tokens.weight", true);
     fv_json_end(j);

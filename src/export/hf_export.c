@@ -136,6 +136,9 @@ static fv_status add_matrix(hf *h, const fv_weight *t, fv_error *err)
     /* 1x1 convolutions are everything in the tower but the attention's linear layers */
     bool conv = t->part == FV_PART_VISION && !strstr(t->name[FV_LAYOUT_LLAVA_QWEN2], ".token_mixer.");
     const uint64_t shape[4] = { t->n, t->k, conv ? 1 : 0, 1 }, bias_shape[4] = { t->n };
+    if (!h->s->kernels.convert[FV_TYPE_F32][mat->type])
+        return fv_fail(err, FV_ERR_UNSUPPORTED, 0, "%s: %s is %s, which cannot be turned back into floats", h->s->path,
+                       t->name[h->s->config.layout], fv_type_name(mat->type));
     FV_TRY(add_part(h, t, ".weight", shape, &weight, err));
     if (t->part == FV_PART_DECODER && t->n == (size_t)h->s->config.n_vocab && h->target.rows > (int)t->n) {
         item *x = &h->items[h->n - 1]; /* the embedding, or a head of its own */
@@ -216,7 +219,7 @@ static void values_of(const hf *h, const item *x, uint64_t at, size_t n, float *
     case FROM_F32: memcpy(to, x->f32 + at, n * sizeof *to); break;
     case FROM_MATRIX:
         h->s->kernels.convert[FV_TYPE_F32][x->mat->type](
-            to, (const uint8_t *)x->mat->data + at * fv_type_size(x->mat->type), n);
+            to, (const uint8_t *)x->mat->data + fv_row_bytes(x->mat->type, (size_t)at), n);
         break;
     case FROM_TAPS: /* [n, taps] from [taps, n] */
         for (size_t i = 0; i < n; i++)

@@ -4,6 +4,7 @@
 
 #include "base/base.h"
 #include "fastvlm_tools.h"
+#include "io/gguf.h"
 #include "nn/config.h"
 #include "nn/weights.h"
 #include "text/tokenizer.h"
@@ -12,14 +13,16 @@ typedef struct fv_source {
     char         *path;
     fv_config     config;
     fv_tokenizer *tokenizer;
-    fv_tensors   *tensors;
+    fv_tensors   *tensors;     /* of a checkpoint directory; NULL for a packed file */
+    fv_gguf      *packed;      /* the packed file; NULL for a directory */
     fv_weights    weights;     /* matrices as they are stored */
     fv_kernels    kernels;
     fv_pool      *pool;
     const fv_export_options *options;
 } fv_source;
 
-/* Opens config and tokenizer, with weights also the tensors. options may be NULL. */
+/* Opens config and tokenizer of a checkpoint directory or a packed file, with weights also the
+ * tensors. options may be NULL. */
 fv_status fv_source_open(fv_source *s, const char *path, bool weights, const fv_export_options *options, fv_error *err);
 void      fv_source_close(fv_source *s);
 
