@@ -6,6 +6,7 @@
 typedef void init_fn(fv_kernels *k);
 
 init_fn fv_gemm_init_ref, fv_dwconv_init_ref, fv_attn_init_ref, fv_rows_init_ref, fv_resize_init_ref;
+init_fn fv_int8_init_ref;
 #if defined(__x86_64__)
 init_fn fv_gemm_init_avx2, fv_dwconv_init_avx2, fv_attn_init_avx2, fv_rows_init_avx2, fv_resize_init_avx2;
 init_fn fv_gemm_init_avx512, fv_dwconv_init_avx512, fv_attn_init_avx512, fv_rows_init_avx512;
@@ -26,6 +27,7 @@ void fv_kernels_init(fv_kernels *k, unsigned cpu)
     fv_attn_init_ref(k);
     fv_rows_init_ref(k);
     fv_resize_init_ref(k);
+    fv_int8_init_ref(k);
 #if defined(__x86_64__)
     if (cpu & FV_CPU_AVX2) {
         fv_gemm_init_avx2(k);
