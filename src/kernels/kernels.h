@@ -122,7 +122,7 @@ typedef void fv_quantize_u8_fn(uint8_t *dst, size_t dst_ld, const float *src, si
  *     c[i,j] = u8 of y inv[j]                    c_type U8
  *
  * The caller keeps |s| below 2^31. Exact without GELU: every version gives the same bits. GELU: absolute
- * error <= 1e-6 * max(1, |y|); for c_type U8 <= 1e-4 * max(1, |y|), far less than a step. */
+ * error <= 1e-6 * max(1, |y|); for c_type U8 <= 3e-4, far less than a step. */
 typedef struct fv_gemm_u8_args {
     size_t m, n, k;
     const uint8_t *a;
