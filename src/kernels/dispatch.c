@@ -12,7 +12,7 @@ init_fn fv_gemm_init_avx2, fv_dwconv_init_avx2, fv_attn_init_avx2, fv_rows_init_
 init_fn fv_gemm_init_avx512, fv_dwconv_init_avx512, fv_attn_init_avx512, fv_rows_init_avx512;
 init_fn fv_gemm_init_avx512bf16;
 init_fn fv_resize_init_avx512vnni;
-init_fn fv_gemm_u8_init_avx512vnni;
+init_fn fv_gemm_u8_init_avx512vnni, fv_dwconv_u8_init_avx512vnni;
 #endif
 #if defined(__aarch64__)
 init_fn fv_gemm_init_neon, fv_dwconv_init_neon, fv_attn_init_neon, fv_rows_init_neon, fv_resize_init_neon;
@@ -49,6 +49,7 @@ void fv_kernels_init(fv_kernels *k, unsigned cpu)
     if (cpu & FV_CPU_AVX512VNNI) {
         fv_resize_init_avx512vnni(k);
         fv_gemm_u8_init_avx512vnni(k);
+        fv_dwconv_u8_init_avx512vnni(k);
     }
 #endif
 #if defined(__aarch64__)
