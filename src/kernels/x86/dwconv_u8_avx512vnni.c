@@ -173,6 +173,7 @@ static inline __attribute__((always_inline)) void tile(__m512i out[TILE / 2], co
 {
     const unsigned n_groups = k == 7 ? 2 : 1;
     __m512i s0[TILE], s1[TILE];
+    __asm__ volatile("" : "+r"(in), "+r"(b)); /* else gcc keeps a tile's input for both of mult 2, on the stack */
     sums(s0, in, b, row, 0, start[0], k, stride, n_groups);
     sums(s1, in, b, row, 1, start[1], k, stride, n_groups);
     UNROLL for (int t = 0; t < TILE; t += 2)
