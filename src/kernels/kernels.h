@@ -119,7 +119,7 @@ typedef void fv_quantize_u8_fn(uint8_t *dst, size_t dst_ld, const float *src, si
  *     y = y * scale[j]                           when scale
  *     y = y + residual[i,j]                      when residual (may be c itself)
  *     c[i,j] = y                                 c_type F32, F16 (saturating) or BF16
- *     c[i,j] = u8 of y inv[j]                    c_type U8
+ *     c[i,j] = u8 of y inv[j]                    c_type U8; u8 of s (mul[j] inv[j]) when nothing lies between
  *
  * The caller keeps |s| below 2^31. Exact without GELU: every version gives the same bits. GELU: absolute
  * error <= 1e-6 * max(1, |y|); for c_type U8 <= 3e-4, far less than a step. */
@@ -158,8 +158,8 @@ static inline size_t fv_packed_u8_bytes(const fv_gemm_u8_kernel *g, size_t n, si
 /* fv_dwconv_fn on u8, one or two output rows a call (two that lie next to each other share work):
  *
  *     s = sum_{dy, dx} (src - src_zero) weight           i32, exact; outside the map src is src_zero
- *     y = s * mul[o] + bias[o], two roundings; gelu when act
- *     dst = u8 of y inv[o]
+ *     dst = u8 of fma(s, mul[o] inv[o], bias[o] inv[o])      without act
+ *     dst = u8 of gelu(fma(s, mul[o], bias[o])) inv[o]       with it
  *
  * Exact without GELU; with it as fv_gemm_u8_args. */
 typedef struct fv_dwconv_u8_args {

@@ -113,8 +113,12 @@ static bool check_output(fv_check *c, const fv_gemm_u8_args *g, size_t i, size_t
     size_t at = i * g->ldc + j;
     if (g->c_type == FV_TYPE_U8) {
         uint8_t q = ((const uint8_t *)got)[at];
+        if (!g->act && !g->scale && !residual)
+            y = (float)s * (g->mul[j] * g->inv[j]);
+        else
+            y *= g->inv[j];
         if (!g->act)
-            return check_near(c, "c", at, to_u8(y * g->inv[j], g->zero), q, 0);
+            return check_near(c, "c", at, to_u8(y, g->zero), q, 0);
         bound = bound * g->inv[j] + 1e-4 + 0.5;
         return check_near(c, "c", at, clamped(exact * g->inv[j], g->zero), q, bound);
     }
@@ -307,15 +311,13 @@ static void check_map(fv_check *c, unsigned k, unsigned stride, unsigned mult, s
                 if (row && at >= k / 2 && at - k / 2 < width)
                     s += (row[(at - k / 2) * d.src_ld + o / mult] - d.src_zero) * weight[t * n_out + o];
             }
-            float v = (float)s * d.mul[o];
-            if (d.bias)
-                v += d.bias[o];
+            float bias = d.bias ? d.bias[o] : 0, v = fmaf((float)s, d.mul[o], bias);
             double q = dst[y * d.dst_row + x * d.dst_ld + o];
             if (d.act) {
                 double want = gelu(v), bound = 3e-4 * d.inv[o] + 1e-4 + 0.5;
                 good = check_near(c, "q", y * out * n_out + i, clamped(want * d.inv[o], d.zero), q, bound);
             } else {
-                good = check_near(c, "q", y * out * n_out + i, to_u8(v * d.inv[o], d.zero), q, 0);
+                good = check_near(c, "q", y * out * n_out + i, to_u8(fmaf((float)s, d.mul[o] * d.inv[o], bias * d.inv[o]), d.zero), q, 0);
             }
         }
         check_gaps(c, "q", dst + y * d.dst_row, 1, out, n_out, d.dst_ld);

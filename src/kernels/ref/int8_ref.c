@@ -20,6 +20,10 @@ static void gemm_u8__ref(const fv_gemm_u8_args *g)
             int32_t s = g->bias[j];
             for (size_t k = 0; k < g->k; k++)
                 s += g->a[i * g->lda + k] * b[k / 4 * NR * 4 + k % 4];
+            if (g->c_type == FV_TYPE_U8 && g->act == FV_ACT_NONE && !g->scale && !g->residual) {
+                ((uint8_t *)g->c)[i * g->ldc + j] = fv_ref_u8((float)s * (g->mul[j] * g->inv[j]), g->zero);
+                continue;
+            }
             float y = (float)s * g->mul[j];
             if (g->act == FV_ACT_GELU)
                 y = fv_ref_gelu(y);
@@ -63,12 +67,10 @@ static void dwconv_u8__ref(const fv_dwconv_u8_args *d)
                              weight[(dy * d->k + dx) * n_out + o];
                     }
                 }
-                float v = (float)s * d->mul[o];
-                if (d->bias)
-                    v += d->bias[o];
-                if (d->act == FV_ACT_GELU)
-                    v = fv_ref_gelu(v);
-                d->dst[y * d->dst_row + (x - d->x0) * d->dst_ld + o] = fv_ref_u8(v * d->inv[o], d->zero);
+                const float bias = d->bias ? d->bias[o] : 0, inv = d->inv[o];
+                float v = d->act == FV_ACT_GELU ? fv_ref_gelu(fmaf((float)s, d->mul[o], bias)) * inv
+                                                : fmaf((float)s, d->mul[o] * inv, bias * inv);
+                d->dst[y * d->dst_row + (x - d->x0) * d->dst_ld + o] = fv_ref_u8(v, d->zero);
             }
         }
     }

@@ -25,9 +25,10 @@
 
 #define UNROLL _Pragma("GCC unroll 64")
 
-enum { CHANNELS = 32, TILE = 8, CHUNK = 64, QUAD = 4 * CHANNELS, MAX_GROUPS = 2 };
+enum { CHANNELS = 32, TILE = 8, CHUNK = 32, QUAD = 4 * CHANNELS, MAX_GROUPS = 2,
+       BLOCK_BYTES = (CHUNK + 7) * MAX_GROUPS * QUAD };
 
-_Static_assert((CHUNK + 7) * MAX_GROUPS * QUAD <= 1 << 16, "fv_dwconv_u8_scratch_bytes");
+_Static_assert(2 * BLOCK_BYTES <= 1 << 16, "fv_dwconv_u8_scratch_bytes");
 
 /* Packed weights of 32 channels and one of their mult outputs. */
 typedef struct block {
@@ -141,9 +142,11 @@ static inline __attribute__((always_inline)) void sums(__m512i s[TILE], const ui
     }
 }
 
-/* Parameters of 32 channels and one of their outputs, in the order of the sums. */
+/* Parameters of 32 channels and one of their outputs, in the order of the sums; without GELU mul and bias are
+ * already times inv. */
 typedef struct params {
     __m512 mul[2], bias[2], inv[2];
+    __m512i start[2]; /* of the sums: what src_zero adds to all taps, taken off */
 } params;
 
 /* Every mult-th of the floats from p on, in the order of the halves; lanes: channels. */
@@ -159,115 +162,142 @@ static void get_params(__m512 to[2], const float *p, unsigned mult, size_t lanes
 
 static inline __attribute__((always_inline)) __m512i finish(__m512i s, const params *p, int half, const bool gelu)
 {
-    __m512 y = _mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(s), p->mul[half]), p->bias[half]);
+    __m512 y = _mm512_fmadd_ps(_mm512_cvtepi32_ps(s), p->mul[half], p->bias[half]);
     if (gelu)
-        y = fv_gelu8_avx512(y);
-    return fv_round_avx512(_mm512_mul_ps(y, p->inv[half]));
+        y = _mm512_mul_ps(fv_gelu8_avx512(y), p->inv[half]);
+    return fv_round_avx512(y);
 }
 
 /* Bytes of TILE columns, two in a register: eight channels of the one and of the other by turns, channels
  * 0-7, 16-23, 8-15, 24-31. */
 static inline __attribute__((always_inline)) void tile(__m512i out[TILE / 2], const uint8_t *in, const block *b,
-                                                       int row, const __m512i start[2], const params *p, __m512i zero,
-                                                       const unsigned k, const unsigned stride, const bool gelu)
+                                                       int row, const params *p, __m512i zero, const unsigned k,
+                                                       const unsigned stride, const bool gelu)
 {
     const unsigned n_groups = k == 7 ? 2 : 1;
     __m512i s0[TILE], s1[TILE];
     __asm__ volatile("" : "+r"(in), "+r"(b)); /* else gcc keeps a tile's input for both of mult 2, on the stack */
-    sums(s0, in, b, row, 0, start[0], k, stride, n_groups);
-    sums(s1, in, b, row, 1, start[1], k, stride, n_groups);
+    sums(s0, in, b, row, 0, p->start[0], k, stride, n_groups);
+    sums(s1, in, b, row, 1, p->start[1], k, stride, n_groups);
     UNROLL for (int t = 0; t < TILE; t += 2)
         out[t / 2] = fv_pack_u8_avx512(finish(s0[t], p, 0, gelu), finish(s1[t], p, 1, gelu),
                                        finish(s0[t + 1], p, 0, gelu), finish(s1[t + 1], p, 1, gelu), zero);
 }
 
-static inline void put(uint8_t *dst, __m512i y, size_t n_bytes)
-{
-    if (n_bytes >= 64)
-        _mm512_storeu_si512(dst, y);
-    else
-        _mm512_mask_storeu_epi8(dst, ((__mmask64)1 << n_bytes) - 1, y);
-}
-
 /* n columns to rows of dst. */
 static inline __attribute__((always_inline)) void store(uint8_t *dst, size_t ld, const __m512i out[2][TILE / 2],
-                                                        size_t n, size_t lanes, unsigned mult)
+                                                        size_t n, size_t lanes, const unsigned mult)
 {
     const __m512i by_column = _mm512_setr_epi64(0, 4, 2, 6, 1, 5, 3, 7);
+    const __mmask64 mask = ~(__mmask64)0 >> (64 - lanes * mult);
+    if (n == TILE && lanes == CHANNELS) {
+        UNROLL for (size_t t = 0; t < TILE; t += 2) {
+            if (mult == 1) {
+                const __m512i y = _mm512_permutexvar_epi64(by_column, out[0][t / 2]);
+                _mm256_storeu_si256((__m256i *)(void *)(dst + t * ld), _mm512_castsi512_si256(y));
+                _mm256_storeu_si256((__m256i *)(void *)(dst + (t + 1) * ld), _mm512_extracti64x4_epi64(y, 1));
+            } else {
+                const __m512i low = _mm512_unpacklo_epi8(out[0][t / 2], out[1][t / 2]);
+                const __m512i high = _mm512_unpackhi_epi8(out[0][t / 2], out[1][t / 2]);
+                _mm512_storeu_si512(dst + t * ld, _mm512_shuffle_i64x2(low, low, 0xd8));
+                _mm512_storeu_si512(dst + (t + 1) * ld, _mm512_shuffle_i64x2(high, high, 0xd8));
+            }
+        }
+        return;
+    }
     for (size_t t = 0; t < n; t += 2) {
+        __m512i first, second;
         if (mult == 1) {
-            const __m512i y = _mm512_permutexvar_epi64(by_column, out[0][t / 2]);
-            put(dst + t * ld, y, lanes);
-            if (t + 1 < n)
-                put(dst + (t + 1) * ld, _mm512_shuffle_i64x2(y, y, 0xee), lanes);
+            first = _mm512_permutexvar_epi64(by_column, out[0][t / 2]);
+            second = _mm512_shuffle_i64x2(first, first, 0xee);
         } else {
-            const __m512i low = _mm512_unpacklo_epi8(out[0][t / 2], out[1][t / 2]);
-            const __m512i high = _mm512_unpackhi_epi8(out[0][t / 2], out[1][t / 2]);
-            put(dst + t * ld, _mm512_shuffle_i64x2(low, low, 0xd8), 2 * lanes);
-            if (t + 1 < n)
-                put(dst + (t + 1) * ld, _mm512_shuffle_i64x2(high, high, 0xd8), 2 * lanes);
+            first = _mm512_unpacklo_epi8(out[0][t / 2], out[1][t / 2]);
+            first = _mm512_shuffle_i64x2(first, first, 0xd8);
+            second = _mm512_unpackhi_epi8(out[0][t / 2], out[1][t / 2]);
+            second = _mm512_shuffle_i64x2(second, second, 0xd8);
+        }
+        _mm512_mask_storeu_epi8(dst + t * ld, mask, first);
+        if (t + 1 < n)
+            _mm512_mask_storeu_epi8(dst + (t + 1) * ld, mask, second);
+    }
+}
+
+static void get_all(params *p, const fv_dwconv_u8_args *d, const block *b, size_t at, size_t lanes)
+{
+    get_params(p->mul, d->mul + at, d->mult, lanes);
+    p->bias[0] = p->bias[1] = _mm512_setzero_ps();
+    if (d->bias)
+        get_params(p->bias, d->bias + at, d->mult, lanes);
+    get_params(p->inv, d->inv + at, d->mult, lanes);
+    for (int half = 0; half < 2; half++) {
+        p->start[half] = _mm512_mullo_epi32(_mm512_load_si512(b->sum[half]), _mm512_set1_epi32(-d->src_zero));
+        if (d->act == FV_ACT_NONE) {
+            p->mul[half] = _mm512_mul_ps(p->mul[half], p->inv[half]);
+            p->bias[half] = _mm512_mul_ps(p->bias[half], p->inv[half]);
         }
     }
 }
 
+/* Channels go by pairs of blocks, so that a line of the input is used up once it is in L1. */
 static inline __attribute__((always_inline)) void rows_of(const fv_dwconv_u8_args *d, const unsigned k,
-                                                          const unsigned stride, const bool gelu)
+                                                          const unsigned stride, const unsigned mult, const bool gelu)
 {
     const size_t n_groups = k == 7 ? 2 : 1, column = n_groups * QUAD, chunk = CHUNK / stride;
-    const __m512i zero = _mm512_set1_epi16((short)d->zero), minus = _mm512_set1_epi32(-d->src_zero);
-    const block *b = d->weight;
-    uint8_t *in = d->scratch;
-    for (size_t c = 0; c < d->channels; c += CHANNELS, b += d->mult) {
-        const size_t lanes = FV_MIN(d->channels - c, (size_t)CHANNELS);
-        params p[2];
-        __m512i start[2][2];
-        for (unsigned m = 0; m < d->mult; m++) {
-            const size_t at = c * d->mult + m;
-            get_params(p[m].mul, d->mul + at, d->mult, lanes);
-            p[m].bias[0] = p[m].bias[1] = _mm512_setzero_ps();
-            if (d->bias)
-                get_params(p[m].bias, d->bias + at, d->mult, lanes);
-            get_params(p[m].inv, d->inv + at, d->mult, lanes);
-            for (int half = 0; half < 2; half++)
-                start[m][half] = _mm512_mullo_epi32(_mm512_load_si512(b[m].sum[half]), minus);
+    const __m512i zero = _mm512_set1_epi16((short)d->zero);
+    for (size_t pair = 0; pair < d->channels; pair += 2 * CHANNELS) {
+        const size_t n_blocks = d->channels - pair > CHANNELS ? 2 : 1;
+        const block *b = (const block *)d->weight + pair / CHANNELS * mult;
+        params p[4];
+        for (size_t i = 0; i < n_blocks; i++) {
+            const size_t c = pair + i * CHANNELS, lanes = FV_MIN(d->channels - c, (size_t)CHANNELS);
+            for (unsigned m = 0; m < mult; m++)
+                get_all(&p[i * mult + m], d, b + i * mult + m, c * mult + m, lanes);
         }
         for (size_t x = d->x0; x < d->x1; x += chunk) {
             const size_t n = FV_MIN(d->x1 - x, chunk), kept = x == d->x0 ? 0 : k - stride;
-            for (size_t i = 0; i < kept * column; i += 64) /* columns that the chunk before had too */
-                _mm512_store_si512(in + i, _mm512_load_si512(in + chunk * stride * column + i));
-            fill(d, in + kept * column, n_groups, x * stride + kept, (x + n - 1) * stride + k, c);
-            for (size_t t = 0; t < n; t += TILE) {
-                for (unsigned row = 0; row < d->rows; row++) {
-                    __m512i out[2][TILE / 2];
-                    for (unsigned m = 0; m < d->mult; m++)
-                        tile(out[m], in + t * stride * column, b + m, (int)row, start[m], p + m, zero, k, stride, gelu);
-                    uint8_t *dst = d->dst + row * d->dst_row + (x + t - d->x0) * d->dst_ld + c * d->mult;
-                    store(dst, d->dst_ld, (const __m512i(*)[TILE / 2])out, FV_MIN(n - t, (size_t)TILE), lanes,
-                          d->mult);
+            for (size_t i = 0; i < n_blocks; i++) {
+                uint8_t *in = (uint8_t *)d->scratch + i * BLOCK_BYTES;
+                for (size_t at = 0; at < kept * column; at += 64) /* columns that the chunk before had too */
+                    _mm512_store_si512(in + at, _mm512_load_si512(in + chunk * stride * column + at));
+                fill(d, in + kept * column, n_groups, x * stride + kept, (x + n - 1) * stride + k,
+                     pair + i * CHANNELS);
+            }
+            for (size_t i = 0; i < n_blocks; i++) {
+                const uint8_t *in = (const uint8_t *)d->scratch + i * BLOCK_BYTES;
+                const size_t c = pair + i * CHANNELS, lanes = FV_MIN(d->channels - c, (size_t)CHANNELS);
+                uint8_t *dst = d->dst + (x - d->x0) * d->dst_ld + c * mult;
+                for (size_t t = 0; t < n; t += TILE) {
+                    for (unsigned row = 0; row < d->rows; row++) {
+                        __m512i out[2][TILE / 2];
+                        for (unsigned m = 0; m < mult; m++)
+                            tile(out[m], in + t * stride * column, b + i * mult + m, (int)row, p + i * mult + m, zero,
+                                 k, stride, gelu);
+                        store(dst + row * d->dst_row + t * d->dst_ld, d->dst_ld, (const __m512i(*)[TILE / 2])out,
+                              FV_MIN(n - t, (size_t)TILE), lanes, mult);
+                    }
                 }
             }
         }
     }
 }
 
-#define ROWS(name, k, stride, gelu)                                                    \
-    static void name(const fv_dwconv_u8_args *d) { rows_of(d, (k), (stride), (gelu)); }
-ROWS(k3s1, 3, 1, false)
-ROWS(k3s1_gelu, 3, 1, true)
-ROWS(k3s2, 3, 2, false)
-ROWS(k3s2_gelu, 3, 2, true)
-ROWS(k7s1, 7, 1, false)
-ROWS(k7s1_gelu, 7, 1, true)
-ROWS(k7s2, 7, 2, false)
-ROWS(k7s2_gelu, 7, 2, true)
+#define ROWS(name, k, stride)                                                                        \
+    static void name##m1(const fv_dwconv_u8_args *d) { rows_of(d, (k), (stride), 1, false); }        \
+    static void name##m1_gelu(const fv_dwconv_u8_args *d) { rows_of(d, (k), (stride), 1, true); }    \
+    static void name##m2(const fv_dwconv_u8_args *d) { rows_of(d, (k), (stride), 2, false); }        \
+    static void name##m2_gelu(const fv_dwconv_u8_args *d) { rows_of(d, (k), (stride), 2, true); }
+ROWS(k3s1, 3, 1)
+ROWS(k3s2, 3, 2)
+ROWS(k7s1, 7, 1)
+ROWS(k7s2, 7, 2)
 
 static void dwconv_u8__avx512vnni(const fv_dwconv_u8_args *d)
 {
-    static fv_dwconv_u8_fn *const by_shape[2][2][2] = {
-        { { k3s1, k3s1_gelu }, { k3s2, k3s2_gelu } },
-        { { k7s1, k7s1_gelu }, { k7s2, k7s2_gelu } },
+    static fv_dwconv_u8_fn *const by_shape[2][2][2][2] = {
+        { { { k3s1m1, k3s1m1_gelu }, { k3s1m2, k3s1m2_gelu } }, { { k3s2m1, k3s2m1_gelu }, { k3s2m2, k3s2m2_gelu } } },
+        { { { k7s1m1, k7s1m1_gelu }, { k7s1m2, k7s1m2_gelu } }, { { k7s2m1, k7s2m1_gelu }, { k7s2m2, k7s2m2_gelu } } },
     };
-    fv_dwconv_u8_fn *fn = by_shape[d->k == 7][d->stride == 2][d->act == FV_ACT_GELU];
+    fv_dwconv_u8_fn *fn = by_shape[d->k == 7][d->stride == 2][d->mult == 2][d->act == FV_ACT_GELU];
     if (d->rows == 1 || d->stride == 1) {
         fn(d);
         return;

@@ -72,20 +72,29 @@ static inline __attribute__((always_inline)) __m512 finish(const fv_gemm_u8_args
     return y;
 }
 
+static inline __attribute__((always_inline)) __m512i rounded(const fv_gemm_u8_args *g, const columns *c, size_t row,
+                                                             size_t j, int h, const int32_t *sum, const int gelu,
+                                                             const bool plain)
+{
+    if (plain) /* mul is already times inv */
+        return fv_round_avx512(_mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_load_si512(sum + 16 * h)), c->mul[h]));
+    return fv_round_avx512(_mm512_mul_ps(finish(g, c, row, j, h, sum, gelu), c->inv[h]));
+}
+
 /* To u8, two rows at a time: 4 registers of 16 become 2 x 32 bytes. */
 static inline __attribute__((always_inline)) void to_u8(const fv_gemm_u8_args *g, const columns *c, size_t i,
                                                         size_t rows, size_t j, size_t width, const int32_t *sum,
-                                                        const int gelu)
+                                                        const int gelu, const bool plain)
 {
     const __m512i zero = _mm512_set1_epi16((short)g->zero);
     const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
     uint8_t *to = (uint8_t *)g->c + i * g->ldc + j;
     for (size_t r = 0; r < rows; r += 2, to += 2 * g->ldc) {
         const size_t s = r + 1 < rows ? r + 1 : r;
-        __m512i p0 = fv_round_avx512(_mm512_mul_ps(finish(g, c, i + r, j, 0, sum + r * NR, gelu), c->inv[0]));
-        __m512i p1 = fv_round_avx512(_mm512_mul_ps(finish(g, c, i + r, j, 1, sum + r * NR, gelu), c->inv[1]));
-        __m512i q0 = fv_round_avx512(_mm512_mul_ps(finish(g, c, i + s, j, 0, sum + s * NR, gelu), c->inv[0]));
-        __m512i q1 = fv_round_avx512(_mm512_mul_ps(finish(g, c, i + s, j, 1, sum + s * NR, gelu), c->inv[1]));
+        __m512i p0 = rounded(g, c, i + r, j, 0, sum + r * NR, gelu, plain);
+        __m512i p1 = rounded(g, c, i + r, j, 1, sum + r * NR, gelu, plain);
+        __m512i q0 = rounded(g, c, i + s, j, 0, sum + s * NR, gelu, plain);
+        __m512i q1 = rounded(g, c, i + s, j, 1, sum + s * NR, gelu, plain);
         __m512i bytes = _mm512_permutexvar_epi32(order, fv_pack_u8_avx512(p0, p1, q0, q1, zero));
         const __m256i low = _mm512_castsi512_si256(bytes), high = _mm512_extracti64x4_epi64(bytes, 1);
         if (width == NR) {
@@ -120,10 +129,15 @@ static void epilogue(const fv_gemm_u8_args *g, size_t i, size_t rows, size_t j, 
         c.scale[h] = g->scale ? _mm512_maskz_loadu_ps(c.mask[h], g->scale + at) : _mm512_setzero_ps();
         c.inv[h] = g->inv ? _mm512_maskz_loadu_ps(c.mask[h], g->inv + at) : _mm512_setzero_ps();
     }
-    if (g->c_type == FV_TYPE_U8 && g->act == FV_ACT_GELU)
-        to_u8(g, &c, i, rows, j, width, sum, 8);
+    const bool plain = g->c_type == FV_TYPE_U8 && !g->act && !g->scale && !g->residual;
+    if (plain) {
+        c.mul[0] = _mm512_mul_ps(c.mul[0], c.inv[0]);
+        c.mul[1] = _mm512_mul_ps(c.mul[1], c.inv[1]);
+        to_u8(g, &c, i, rows, j, width, sum, 0, true);
+    } else if (g->c_type == FV_TYPE_U8 && g->act == FV_ACT_GELU)
+        to_u8(g, &c, i, rows, j, width, sum, 8, false);
     else if (g->c_type == FV_TYPE_U8)
-        to_u8(g, &c, i, rows, j, width, sum, 0);
+        to_u8(g, &c, i, rows, j, width, sum, 0, false);
     else if (g->act == FV_ACT_GELU)
         to_floats(g, &c, i, rows, j, sum, g->c_type == FV_TYPE_F32 ? 32 : 16);
     else
