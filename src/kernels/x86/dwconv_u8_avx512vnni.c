@@ -70,41 +70,52 @@ static void pack__avx512vnni(void *dst, const int8_t *weight, size_t channels, u
 
 /* ---- input ------------------------------------------------------------------------------- */
 
-/* n columns of four rows; ld 0: the same bytes again and again. */
-static inline __attribute__((always_inline)) void interleave(uint8_t *to, size_t to_ld, const uint8_t *const row[4],
-                                                             const size_t ld[4], size_t n, const bool full,
+/* 32 channels of four rows; only those of mask unless full. */
+static inline __attribute__((always_inline)) void interleave(uint8_t *to, const uint8_t *p0, const uint8_t *p1,
+                                                             const uint8_t *p2, const uint8_t *p3, const bool full,
                                                              __mmask32 mask)
+{
+#define LOAD(p) (full ? _mm256_loadu_si256((const __m256i *)(const void *)(p)) : _mm256_maskz_loadu_epi8(mask, p))
+    __m256i a = LOAD(p0), b = LOAD(p1), c = LOAD(p2), d = LOAD(p3);
+#undef LOAD
+    __m256i ab_lo = _mm256_unpacklo_epi8(a, b), ab_hi = _mm256_unpackhi_epi8(a, b);
+    __m256i cd_lo = _mm256_unpacklo_epi8(c, d), cd_hi = _mm256_unpackhi_epi8(c, d);
+    _mm256_store_si256((__m256i *)(void *)to, _mm256_unpacklo_epi16(ab_lo, cd_lo));
+    _mm256_store_si256((__m256i *)(void *)(to + 32), _mm256_unpacklo_epi16(ab_hi, cd_hi));
+    _mm256_store_si256((__m256i *)(void *)(to + 64), _mm256_unpackhi_epi16(ab_lo, cd_lo));
+    _mm256_store_si256((__m256i *)(void *)(to + 96), _mm256_unpackhi_epi16(ab_hi, cd_hi));
+}
+
+/* n columns of one or two blocks of channels; ld 0: the same bytes again and again. */
+static inline __attribute__((always_inline)) void columns(uint8_t *to, size_t to_ld, const uint8_t *const row[4],
+                                                          const size_t ld[4], size_t n, const bool two,
+                                                          const bool full, __mmask32 mask)
 {
     const uint8_t *p0 = row[0], *p1 = row[1], *p2 = row[2], *p3 = row[3];
     for (size_t x = 0; x < n; x++, to += to_ld, p0 += ld[0], p1 += ld[1], p2 += ld[2], p3 += ld[3]) {
-#define LOAD(p) (full ? _mm256_loadu_si256((const __m256i *)(const void *)(p)) : _mm256_maskz_loadu_epi8(mask, p))
-        __m256i a = LOAD(p0), b = LOAD(p1), c = LOAD(p2), d = LOAD(p3);
-#undef LOAD
-        __m256i ab_lo = _mm256_unpacklo_epi8(a, b), ab_hi = _mm256_unpackhi_epi8(a, b);
-        __m256i cd_lo = _mm256_unpacklo_epi8(c, d), cd_hi = _mm256_unpackhi_epi8(c, d);
-        _mm256_store_si256((__m256i *)(void *)to, _mm256_unpacklo_epi16(ab_lo, cd_lo));
-        _mm256_store_si256((__m256i *)(void *)(to + 32), _mm256_unpacklo_epi16(ab_hi, cd_hi));
-        _mm256_store_si256((__m256i *)(void *)(to + 64), _mm256_unpackhi_epi16(ab_lo, cd_lo));
-        _mm256_store_si256((__m256i *)(void *)(to + 96), _mm256_unpackhi_epi16(ab_hi, cd_hi));
+        interleave(to, p0, p1, p2, p3, full || two, mask);
+        if (two)
+            interleave(to + BLOCK_BYTES, p0 + CHANNELS, p1 + CHANNELS, p2 + CHANNELS, p3 + CHANNELS, full, mask);
     }
 }
 
 /* Columns [p0, p1) of channels c .., counted from the left edge of the padding. */
-static void fill(const fv_dwconv_u8_args *d, uint8_t *to, size_t n_groups, size_t p0, size_t p1, size_t c)
+static void fill(const fv_dwconv_u8_args *d, uint8_t *to, size_t n_groups, size_t p0, size_t p1, size_t c,
+                 size_t n_blocks)
 {
     const size_t pad = d->k / 2, n_rows = d->k + (d->rows - 1), to_ld = n_groups * QUAD;
     const size_t left = FV_MIN(FV_MAX(p0, pad), p1), right = FV_MAX(left, FV_MIN(p1, d->width + pad));
-    const __m256i outside = _mm256_set1_epi8((char)d->src_zero);
-    const size_t lanes = FV_MIN(d->channels - c, (size_t)CHANNELS);
-    uint8_t outside_row[CHANNELS];
-    _mm256_storeu_si256((__m256i *)(void *)outside_row, outside);
+    const size_t lanes = FV_MIN(d->channels - c - (n_blocks - 1) * CHANNELS, (size_t)CHANNELS);
+    const __mmask32 mask = ~(__mmask32)0 >> (CHANNELS - lanes);
+    const __m512i outside = _mm512_set1_epi8((char)d->src_zero);
+    uint8_t outside_row[2 * CHANNELS];
+    _mm512_storeu_si512(outside_row, outside);
     for (size_t p = p0; p < p1; p++)
         if (p < left || p >= right)
-            for (size_t i = 0; i < to_ld; i += 32)
-                _mm256_store_si256((__m256i *)(void *)(to + (p - p0) * to_ld + i), outside);
-    if (left == right)
-        return;
-    for (size_t g = 0; g < n_groups; g++) {
+            for (size_t b = 0; b < n_blocks; b++)
+                for (size_t i = 0; i < to_ld; i += 64)
+                    _mm512_store_si512(to + b * BLOCK_BYTES + (p - p0) * to_ld + i, outside);
+    for (size_t g = 0; g < n_groups && left < right; g++) {
         const uint8_t *row[4];
         size_t ld[4];
         for (size_t i = 0; i < 4; i++) {
@@ -113,10 +124,12 @@ static void fill(const fv_dwconv_u8_args *d, uint8_t *to, size_t n_groups, size_
             ld[i] = src ? d->src_ld : 0;
         }
         uint8_t *at = to + (left - p0) * to_ld + g * QUAD;
-        if (lanes == CHANNELS)
-            interleave(at, to_ld, row, ld, right - left, true, 0);
+        if (lanes == CHANNELS && n_blocks == 2)
+            columns(at, to_ld, row, ld, right - left, true, true, mask);
+        else if (lanes == CHANNELS)
+            columns(at, to_ld, row, ld, right - left, false, true, mask);
         else
-            interleave(at, to_ld, row, ld, right - left, false, ((__mmask32)1 << lanes) - 1);
+            columns(at, to_ld, row, ld, right - left, n_blocks == 2, false, mask);
     }
 }
 
@@ -259,9 +272,9 @@ static inline __attribute__((always_inline)) void rows_of(const fv_dwconv_u8_arg
                 uint8_t *in = (uint8_t *)d->scratch + i * BLOCK_BYTES;
                 for (size_t at = 0; at < kept * column; at += 64) /* columns that the chunk before had too */
                     _mm512_store_si512(in + at, _mm512_load_si512(in + chunk * stride * column + at));
-                fill(d, in + kept * column, n_groups, x * stride + kept, (x + n - 1) * stride + k,
-                     pair + i * CHANNELS);
             }
+            fill(d, (uint8_t *)d->scratch + kept * column, n_groups, x * stride + kept, (x + n - 1) * stride + k, pair,
+                 n_blocks);
             for (size_t i = 0; i < n_blocks; i++) {
                 const uint8_t *in = (const uint8_t *)d->scratch + i * BLOCK_BYTES;
                 const size_t c = pair + i * CHANNELS, lanes = FV_MIN(d->channels - c, (size_t)CHANNELS);
