@@ -7,6 +7,7 @@ typedef void init_fn(fv_kernels *k);
 
 init_fn fv_gemm_init_ref, fv_dwconv_init_ref, fv_attn_init_ref, fv_rows_init_ref, fv_resize_init_ref;
 init_fn fv_quant_init_ref;
+init_fn fv_int8_init_ref;
 #if defined(__x86_64__)
 init_fn fv_gemm_init_avx2, fv_dwconv_init_avx2, fv_attn_init_avx2, fv_rows_init_avx2, fv_resize_init_avx2;
 init_fn fv_quant_init_avx2, fv_quant_init_avxvnni;
@@ -14,6 +15,7 @@ init_fn fv_gemm_init_avx512, fv_dwconv_init_avx512, fv_attn_init_avx512, fv_rows
 init_fn fv_gemm_init_avx512bf16;
 init_fn fv_resize_init_avx512vnni;
 init_fn fv_quant_init_avx512vnni;
+init_fn fv_gemm_u8_init_avx512vnni, fv_dwconv_u8_init_avx512vnni;
 #endif
 #if defined(__aarch64__)
 init_fn fv_gemm_init_neon, fv_dwconv_init_neon, fv_attn_init_neon, fv_rows_init_neon, fv_resize_init_neon;
@@ -30,6 +32,7 @@ void fv_kernels_init(fv_kernels *k, unsigned cpu)
     fv_rows_init_ref(k);
     fv_resize_init_ref(k);
     fv_quant_init_ref(k);
+    fv_int8_init_ref(k);
 #if defined(__x86_64__)
     if (cpu & FV_CPU_AVX2) {
         fv_gemm_init_avx2(k);
@@ -53,6 +56,8 @@ void fv_kernels_init(fv_kernels *k, unsigned cpu)
     if (cpu & FV_CPU_AVX512VNNI) {
         fv_resize_init_avx512vnni(k);
         fv_quant_init_avx512vnni(k);
+        fv_gemm_u8_init_avx512vnni(k);
+        fv_dwconv_u8_init_avx512vnni(k);
     }
 #endif
 #if defined(__aarch64__)
