@@ -24,6 +24,7 @@ int verb_bench(int argc, char **argv);
 int verb_pack(int argc, char **argv);
 int verb_verify(int argc, char **argv);
 int verb_doctor(int argc, char **argv);
+int verb_export(int argc, char **argv);
 
 /* ---- options.c: a table of options per verb ------------------------------------------- */
 

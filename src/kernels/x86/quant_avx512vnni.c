@@ -5,6 +5,7 @@
 #include "base/base.h"
 #include "kernels/blocks.h"
 #include "kernels/x86/gemm_epilogue_avx512.h"
+#include "kernels/x86/repeat_rows.h"
 
 enum {
     MR = 14, NR = 32,
@@ -20,10 +21,11 @@ static void quantize_row__avx512vnni(void *dst, const float *x, size_t k)
 {
     const size_t nb = k / FV_BLOCK;
     int8_t *q = dst;
-    int32_t *part = (int32_t *)fv_qrow_part(dst, nb), *sum = (int32_t *)fv_qrow_sum(dst, nb);
+    int32_t *part = (int32_t *)fv_qrow_part(dst, nb), *part4 = (int32_t *)fv_qrow_part4(dst, nb);
+    int32_t *sum = (int32_t *)fv_qrow_sum(dst, nb);
     float *d = (float *)fv_qrow_d(dst, nb);
     const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
-    for (size_t b = 0; b < nb; b++, x += FV_BLOCK, q += FV_BLOCK, part += FV_BLOCK / 4) {
+    for (size_t b = 0; b < nb; b++, x += FV_BLOCK, q += FV_BLOCK, part += 8, part4 += 8) {
         const __m512 x0 = _mm512_loadu_ps(x), x1 = _mm512_loadu_ps(x + 16);
         const __m512i m0 = _mm512_and_si512(_mm512_castps_si512(x0), magnitude);
         const __m512i m1 = _mm512_and_si512(_mm512_castps_si512(x1), magnitude);
@@ -39,6 +41,7 @@ static void quantize_row__avx512vnni(void *dst, const float *x, size_t k)
         const __m256i much = _mm256_sub_epi32(_mm256_setzero_si256(), _mm256_slli_epi32(fours, 7));
         _mm256_storeu_si256((__m256i *)(void *)q, both);
         _mm256_storeu_si256((__m256i *)(void *)part, much);
+        _mm256_storeu_si256((__m256i *)(void *)part4, _mm256_mask_srai_epi32(much, 0x0f, much, 4));
         sum[b] = _mm512_reduce_add_epi32(_mm512_zextsi256_si512(much));
     }
 }
@@ -47,11 +50,13 @@ static void quantize_row__avx512vnni(void *dst, const float *x, size_t k)
 
 static inline size_t block_bytes(fv_type type) { return type == FV_TYPE_Q8_0 ? FV_Q8_BLOCK_BYTES : FV_Q4_BLOCK_BYTES; }
 
+#define LOW 0x0f0f0f0f0f0f0f0f
+#define HIGH ((long long)0xf0f0f0f0f0f0f0f0)
+
 /* 64 products of a pair of blocks in sums of four; last: there is only the first block. */
 static inline __attribute__((always_inline)) __m512i dot_pair(const char *w, fv_type type, const int8_t *q,
                                                               const int32_t *part, bool last)
 {
-    const __mmask8 second = last ? 0 : 0xf0;
     if (type == FV_TYPE_Q8_0) {
         const __m512i first = _mm512_zextsi256_si512(_mm256_loadu_si256((const __m256i *)(const void *)(w + 2)));
         if (last) {
@@ -64,19 +69,14 @@ static inline __attribute__((always_inline)) __m512i dot_pair(const char *w, fv_
         return _mm512_dpbusd_epi32(_mm512_loadu_si512(part), _mm512_xor_si512(bytes, _mm512_set1_epi8(-128)),
                                    _mm512_loadu_si512(q));
     }
+    const __m512i halves = _mm512_setr_epi64(LOW, LOW, HIGH, HIGH, LOW, LOW, HIGH, HIGH);
     const __m128i b0 = _mm_loadu_si128((const __m128i *)(const void *)(w + 2));
-    __m512i bytes = _mm512_broadcast_i32x4(b0), x, much;
-    if (last) {
-        x = _mm512_maskz_loadu_epi64((__mmask8)~0xf0, q);
-        much = _mm512_maskz_loadu_epi64((__mmask8)~0xf0, part);
-    } else {
-        bytes = _mm512_mask_broadcast_i64x2(bytes, second,
-                                            _mm_loadu_si128((const __m128i *)(const void *)(w + FV_Q4_BLOCK_BYTES + 2)));
-        x = _mm512_loadu_si512(q);
-        much = _mm512_loadu_si512(part);
-    }
-    bytes = _mm512_srlv_epi64(bytes, _mm512_setr_epi64(0, 0, 4, 4, 0, 0, 4, 4));
-    return _mm512_dpbusd_epi32(_mm512_srai_epi32(much, 4), _mm512_and_si512(bytes, _mm512_set1_epi8(15)), x);
+    if (last)
+        return _mm512_dpbusd_epi32(_mm512_maskz_loadu_epi64(0x0f, part), _mm512_and_si512(_mm512_broadcast_i32x4(b0), halves),
+                                   _mm512_maskz_loadu_epi64(0x0f, q));
+    const __m128i b1 = _mm_loadu_si128((const __m128i *)(const void *)(w + FV_Q4_BLOCK_BYTES + 2));
+    const __m512i bytes = _mm512_mask_broadcast_i64x2(_mm512_broadcast_i32x4(b0), 0xf0, b1);
+    return _mm512_dpbusd_epi32(_mm512_loadu_si512(part), _mm512_and_si512(bytes, halves), _mm512_loadu_si512(q));
 }
 
 /* The scales of n <= 4 blocks, times those of the activations. */
@@ -103,7 +103,7 @@ static inline __attribute__((always_inline)) void gemv(float *y, const void *w, 
 {
     const size_t nb = k / FV_BLOCK, step = block_bytes(type);
     const int8_t *q0 = fv_qrow_q(x);
-    const int32_t *part0 = fv_qrow_part(x, nb);
+    const int32_t *part0 = type == FV_TYPE_Q8_0 ? fv_qrow_part(x, nb) : fv_qrow_part4(x, nb);
     const float *d0 = fv_qrow_d(x, nb);
     const __m512i pick0 = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
     const __m512i pick1 = _mm512_setr_epi32(2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3);
@@ -129,6 +129,8 @@ static inline __attribute__((always_inline)) void gemv(float *y, const void *w, 
                                       _mm512_permutexvar_ps(pick0, scales(at, type, d, 1)), s, 0x00ff);
             at += step;
         }
+        if (type == FV_TYPE_Q4_0)
+            s = _mm512_mask_mul_ps(s, 0xf0f0, s, _mm512_set1_ps(1.0f / 16));
         const __m256 t = _mm256_add_ps(_mm512_castps512_ps256(s), _mm512_extractf32x8_ps(s, 1));
         const __m128 u = _mm_add_ps(_mm256_castps256_ps128(t), _mm256_extractf128_ps(t, 1));
         const __m128 v = _mm_add_ps(u, _mm_movehl_ps(u, u));
@@ -160,25 +162,6 @@ static void gemv_q4__avx512vnni(float *y, const void *w, const void *x, const fl
 typedef void tile_fn(const int8_t *a, const float *d, const int32_t *much, size_t a_ld, const uint8_t *b, size_t n,
                      float *out, size_t out_ld, bool more);
 
-/* gcc 12 keeps copies in memory of sums in an array, and moves sums about around the intrinsic; with
- * names and the instruction itself all 28 stay where they are (Zen 4: 172 -> 331 GOP/s). */
-#define ADD_PRODUCTS(sum, u, s) __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(u), "v"(s))
-
-#define ROWS_1(M)  M(0)
-#define ROWS_2(M)  ROWS_1(M) M(1)
-#define ROWS_3(M)  ROWS_2(M) M(2)
-#define ROWS_4(M)  ROWS_3(M) M(3)
-#define ROWS_5(M)  ROWS_4(M) M(4)
-#define ROWS_6(M)  ROWS_5(M) M(5)
-#define ROWS_7(M)  ROWS_6(M) M(6)
-#define ROWS_8(M)  ROWS_7(M) M(7)
-#define ROWS_9(M)  ROWS_8(M) M(8)
-#define ROWS_10(M) ROWS_9(M) M(9)
-#define ROWS_11(M) ROWS_10(M) M(10)
-#define ROWS_12(M) ROWS_11(M) M(11)
-#define ROWS_13(M) ROWS_12(M) M(12)
-#define ROWS_14(M) ROWS_13(M) M(13)
-
 static inline const void *row_at(const void *p, size_t i, size_t ld) { return (const char *)p + i * ld; }
 
 static inline __m512i word_at(const void *p, size_t i, size_t ld)
@@ -192,6 +175,10 @@ static inline void add_block(float *to, __m512i sum, __m512 w, __m512 x)
 {
     _mm512_store_ps(to, _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), _mm512_mul_ps(w, x), _mm512_load_ps(to)));
 }
+
+/* gcc 12 keeps copies in memory of sums in an array, and moves sums about around the intrinsic; with
+ * names and the instruction itself all 28 stay where they are (Zen 4: 172 -> 331 GOP/s). */
+#define ADD_PRODUCTS(sum, u, s) __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(u), "v"(s))
 
 #define CLEAR(i) \
     _mm512_store_ps(out + i * out_ld, _mm512_setzero_ps()), _mm512_store_ps(out + i * out_ld + 16, _mm512_setzero_ps());
@@ -218,7 +205,7 @@ static inline void add_block(float *to, __m512i sum, __m512 w, __m512 x)
         }                                                                                                      \
         for (size_t q = 0; q < n; q++, d++, much++, b += 128) {                                                \
             ROWS_##mr(BEGIN)                                                                                   \
-            for (int g = 0; g < 8; g++, a += 4, b += 128) {                                                    \
+            _Pragma("GCC unroll 8") for (int g = 0; g < 8; g++, a += 4, b += 128) {                            \
                 const __m512i b0 = _mm512_load_si512(b), b1 = _mm512_load_si512(b + 64);                       \
                 ROWS_##mr(MULTIPLY)                                                                            \
             }                                                                                                  \
@@ -233,6 +220,26 @@ DEFINE_TILE(8) DEFINE_TILE(9) DEFINE_TILE(10) DEFINE_TILE(11) DEFINE_TILE(12) DE
 
 static tile_fn *const tile[MR + 1] = { 0,      tile_1, tile_2, tile_3,  tile_4,  tile_5,  tile_6, tile_7,
                                        tile_8, tile_9, tile_10, tile_11, tile_12, tile_13, tile_14 };
+
+/* Asks for blocks [b, b + n) of some rows of A, which lie far apart. */
+static void fetch_operands(const char *a, size_t lda, size_t rows, size_t nb, size_t b, size_t n)
+{
+    for (size_t r = 0; r < rows; r++, a += lda) {
+        for (size_t x = 0; x < n * FV_BLOCK; x += 64)
+            _mm_prefetch((const char *)fv_qrow_q(a) + b * FV_BLOCK + x, _MM_HINT_T0);
+        _mm_prefetch((const char *)(fv_qrow_d(a, nb) + b), _MM_HINT_T0);
+        _mm_prefetch((const char *)(fv_qrow_sum(a, nb) + b), _MM_HINT_T0);
+    }
+}
+
+static void fetch_results(const void *p, size_t elem_bytes, size_t ld, size_t i, size_t rows, size_t j)
+{
+    for (size_t r = 0; r < rows; r++) {
+        const char *at = (const char *)p + ((i + r) * ld + j) * elem_bytes;
+        _mm_prefetch(at, _MM_HINT_T0);
+        _mm_prefetch(at + NR / 2 * elem_bytes, _MM_HINT_T0);
+    }
+}
 
 static void gemm_q_14x32__avx512vnni(const fv_gemm_args *g)
 {
@@ -250,6 +257,15 @@ static void gemm_q_14x32__avx512vnni(const fv_gemm_args *g)
                         const size_t rows = FV_MIN((size_t)MR, i1 - i);
                         const char *a = (const char *)g->a + i * g->lda;
                         float *sum = sums + (i - i0) * span + (j - j0);
+                        if (j == j0 && i + MR < i1)
+                            fetch_operands(a + MR * g->lda, g->lda, FV_MIN((size_t)MR, i1 - i - MR), nb, b, n);
+                        if (b + n == nb) {
+                            fetch_results(g->c, fv_type_size(g->c_type), g->ldc, i, rows, j);
+                            if (g->residual && g->residual != g->c)
+                                fetch_results(g->residual, 4, g->ldr, i, rows, j);
+                            if (g->gate)
+                                fetch_results(g->gate, 4, g->ldg, i, rows, j);
+                        }
                         tile[rows](fv_qrow_q(a) + b * FV_BLOCK, fv_qrow_d(a, nb) + b, fv_qrow_sum(a, nb) + b, g->lda,
                                    panel, n, sum, span, b > 0);
                         if (b + n == nb)
