@@ -12,6 +12,8 @@ init_fn fv_int8_init_ref;
 init_fn fv_gemm_init_avx2, fv_dwconv_init_avx2, fv_attn_init_avx2, fv_rows_init_avx2, fv_resize_init_avx2;
 init_fn fv_quant_init_avx2, fv_quant_init_avxvnni;
 init_fn fv_gemm_init_avx512, fv_dwconv_init_avx512, fv_attn_init_avx512, fv_rows_init_avx512;
+init_fn fv_gemm_u8_init_avx2, fv_gemm_u8_init_avxvnni;
+init_fn fv_quantize_u8_init_avx2, fv_quantize_u8_init_avx512;
 init_fn fv_gemm_init_avx512bf16;
 init_fn fv_resize_init_avx512vnni;
 init_fn fv_quant_init_avx512vnni;
@@ -42,14 +44,19 @@ void fv_kernels_init(fv_kernels *k, unsigned cpu)
         fv_rows_init_avx2(k);
         fv_resize_init_avx2(k);
         fv_quant_init_avx2(k);
+        fv_quantize_u8_init_avx2(k);
+        fv_gemm_u8_init_avx2(k);
     }
-    if (cpu & FV_CPU_AVXVNNI)
+    if (cpu & FV_CPU_AVXVNNI) {
         fv_quant_init_avxvnni(k);
+        fv_gemm_u8_init_avxvnni(k);
+    }
     if (cpu & FV_CPU_AVX512) {
         fv_gemm_init_avx512(k);
         fv_dwconv_init_avx512(k);
         fv_attn_init_avx512(k);
         fv_rows_init_avx512(k);
+        fv_quantize_u8_init_avx512(k);
     }
     if (cpu & FV_CPU_AVX512BF16) {
         fv_gemm_init_avx512bf16(k);

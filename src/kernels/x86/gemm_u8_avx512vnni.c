@@ -6,7 +6,7 @@
  *      14 [ a ]  [ c c c c | c c c c ]             28 sums + 2 + 1 of 32 registers */
 #include "kernels/x86/u8_avx512.h"
 
-enum { MR = 14, NR = 32 };
+enum { MR = 14, NR = 32, WIDEN = 0 };
 
 #include "kernels/x86/gemm_u8_body.h"
 
@@ -134,35 +134,20 @@ static void epilogue(const fv_gemm_u8_args *g, size_t i, size_t rows, size_t j, 
         c.mul[0] = _mm512_mul_ps(c.mul[0], c.inv[0]);
         c.mul[1] = _mm512_mul_ps(c.mul[1], c.inv[1]);
         to_u8(g, &c, i, rows, j, width, sum, 0, true);
-    } else if (g->c_type == FV_TYPE_U8 && g->act == FV_ACT_GELU)
+    } else if (g->c_type == FV_TYPE_U8 && g->act == FV_ACT_GELU) {
         to_u8(g, &c, i, rows, j, width, sum, 8, false);
-    else if (g->c_type == FV_TYPE_U8)
+    } else if (g->c_type == FV_TYPE_U8) {
         to_u8(g, &c, i, rows, j, width, sum, 0, false);
-    else if (g->act == FV_ACT_GELU)
+    } else if (g->act == FV_ACT_GELU) {
         to_floats(g, &c, i, rows, j, sum, g->c_type == FV_TYPE_F32 ? 32 : 16);
-    else
+    } else {
         to_floats(g, &c, i, rows, j, sum, 0);
+    }
 }
 
 static void gemm_u8_14x32__avx512vnni(const fv_gemm_u8_args *g) { gemm(g, tiles); }
 
-static void pack_u8__avx512vnni(void *dst, const void *w, size_t ld, size_t n, size_t k)
-{
-    int32_t *to = dst;
-    for (size_t j = 0; j < n; j += NR) {
-        for (size_t q = 0; q < k; q += 4) {
-            const size_t n_bytes = FV_MIN((size_t)4, k - q);
-            for (size_t c = j; c < j + NR; c++) {
-                int32_t word = 0;
-                if (c < n && n_bytes == 4)
-                    memcpy(&word, (const int8_t *)w + c * ld + q, 4);
-                else if (c < n)
-                    memcpy(&word, (const int8_t *)w + c * ld + q, n_bytes);
-                *to++ = word;
-            }
-        }
-    }
-}
+static void pack_u8__avx512vnni(void *dst, const void *w, size_t ld, size_t n, size_t k) { pack(dst, w, ld, n, k); }
 
 void fv_gemm_u8_init_avx512vnni(fv_kernels *k);
 void fv_gemm_u8_init_avx512vnni(fv_kernels *k)

@@ -1,5 +1,5 @@
-/* The loops of the u8 x i8 matrix product, for x86 files that define MR, NR, a table of tile functions and
- * epilogue(). Everything is counted in words of 32 bits: four bytes of k.
+/* The loops of the u8 x i8 matrix product, for x86 files that define MR, NR, WIDEN (1: tiles take A as i16), a
+ * table of tile functions and epilogue(). Everything is counted in words: four elements of k.
  *
  * From outside in: blocks of rows whose piece of A stays in L2; panels of B; pieces of k when a panel does
  * not fit in L2; tiles of rows, as equal as they can be, so that no tile is left with few of them. */
@@ -20,7 +20,7 @@ enum {
 };
 
 /* out[i][0..NR) = (more ? out[i][0..NR) : bias[0..NR)) + sum over n words of a[i] * b. Rows lie a_ld bytes and
- * NR sums apart. */
+ * NR sums apart; a is of u8, or i16 when WIDEN. */
 typedef void tile_fn(const uint8_t *a, size_t a_ld, const int32_t *b, size_t n, int32_t *out, bool more,
                      const int32_t *bias);
 
@@ -40,17 +40,35 @@ static void fetch_rows(const void *p, size_t elem_bytes, size_t ld, size_t i, si
     }
 }
 
+/* n bytes and then zeros to words words, widened when WIDEN. */
+static void copy_row(uint8_t *to, const uint8_t *a, size_t n, size_t words)
+{
+    size_t i = 0;
+    if (!WIDEN) {
+        memset(to + words * 4 - 4, 0, 4);
+        memcpy(to, a, n);
+        return;
+    }
+    for (; i + 16 <= n; i += 16)
+        _mm256_storeu_si256((__m256i *)(void *)(to + 2 * i),
+                            _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(const void *)(a + i))));
+    for (; i < words * 4; i++) {
+        const uint16_t x = i < n ? a[i] : 0;
+        memcpy(to + 2 * i, &x, 2);
+    }
+}
+
 static void gemm(const fv_gemm_u8_args *g, tile_fn *const *tile)
 {
     const size_t words = (g->k + 3) / 4;
-    const bool copy = g->k % 4 || (g->m > 4 && words >= 64 && rows_collide(g->lda));
+    const bool copy = WIDEN || g->k % 4 || (g->m > 4 && words >= 64 && rows_collide(g->lda));
     const size_t piece = copy ? COPY_PIECE : FV_MIN(words, (size_t)PIECE);
     const size_t block = piece < words ? (size_t)MIN_ROWS
                                        : FV_MAX((size_t)MIN_ROWS, A_BLOCK_BYTES / (words * 4) / MR * MR);
 
     int32_t sums[MIN_ROWS * NR] __attribute__((aligned(64)));
     int32_t bias[NR] __attribute__((aligned(64))) = { 0 };
-    uint8_t copied[MR][COPY_PIECE * 4 + 64] __attribute__((aligned(64)));
+    uint8_t copied[MR][COPY_PIECE * 4 * (1 + WIDEN) + 64] __attribute__((aligned(64)));
 
     for (size_t i0 = 0; i0 < g->m; i0 += block) {
         const size_t n_rows = FV_MIN(g->m - i0, block), n_tiles = (n_rows + MR - 1) / MR;
@@ -68,10 +86,8 @@ static void gemm(const fv_gemm_u8_args *g, tile_fn *const *tile)
                     size_t ld = g->lda;
                     if (copy) {
                         const size_t n_bytes = FV_MIN(n * 4, g->k - q * 4);
-                        for (size_t r = 0; r < rows; r++) {
-                            memset(copied[r] + n * 4 - 4, 0, 4);
-                            memcpy(copied[r], a + r * ld, n_bytes);
-                        }
+                        for (size_t r = 0; r < rows; r++)
+                            copy_row(copied[r], a + r * ld, n_bytes, n);
                         a = copied[0];
                         ld = sizeof copied[0];
                     }
@@ -85,6 +101,24 @@ static void gemm(const fv_gemm_u8_args *g, tile_fn *const *tile)
                     if (last)
                         epilogue(g, i0 + first, rows, j, width, sum);
                 }
+            }
+        }
+    }
+}
+
+static void pack(void *dst, const void *w, size_t ld, size_t n, size_t k)
+{
+    int32_t *to = dst;
+    for (size_t j = 0; j < n; j += NR) {
+        for (size_t q = 0; q < k; q += 4) {
+            const size_t n_bytes = FV_MIN((size_t)4, k - q);
+            for (size_t c = j; c < j + NR; c++) {
+                int32_t word = 0;
+                if (c < n && n_bytes == 4)
+                    memcpy(&word, (const int8_t *)w + c * ld + q, 4);
+                else if (c < n)
+                    memcpy(&word, (const int8_t *)w + c * ld + q, n_bytes);
+                *to++ = word;
             }
         }
     }
