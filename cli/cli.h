@@ -1,4 +1,4 @@
-/* cli: what the verbs share. The program uses only include/fastvlm.h of the library.
+/* cli: what the verbs share. The program uses only the headers in include/ of the library.
  *
  * Answers go to stdout, everything else to stderr. Exit codes: 0 success, 1 failure, 2 usage. */
 #ifndef FV_CLI_H
@@ -22,6 +22,7 @@ int verb_chat(int argc, char **argv);
 int verb_info(int argc, char **argv);
 int verb_bench(int argc, char **argv);
 int verb_doctor(int argc, char **argv);
+int verb_pull(int argc, char **argv);
 
 /* ---- options.c: a table of options per verb ------------------------------------------- */
 

@@ -9,6 +9,7 @@ static const verb_entry verbs[] = {
     { "chat", "several turns in a terminal", verb_chat },
     { "info", "what is inside a model", verb_info },
     { "bench", "time every stage on this machine", verb_bench },
+    { "pull", "fetch a checkpoint from the Hugging Face hub", verb_pull },
     { "doctor", "what this machine offers, what is missing", verb_doctor },
 };
 
