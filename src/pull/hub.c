@@ -68,7 +68,8 @@ static bool is_needed(const char *path, bool shards)
         "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
         "chat_template.json", "chat_template.jinja", "README.md", "model.safetensors",
     };
-    if (strchr(path, '/') || strlen(path) > 200)
+    size_t n = strlen(path);
+    if (strchr(path, '/') || n > 200 || (n >= 5 && !strcmp(path + n - 5, ".part"))) /* NAME.part is NAME on its way */
         return false;
     for (size_t i = 0; i < FV_COUNT(names); i++)
         if (!strcmp(path, names[i]))
