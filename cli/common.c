@@ -132,6 +132,7 @@ void catch_interrupt(void)
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* so does a limit on the size of files */
 }
 
 bool interrupted(void) { return stop_asked != 0; }
