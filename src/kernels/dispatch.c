@@ -12,7 +12,7 @@ init_fn fv_int8_init_ref;
 init_fn fv_gemm_init_avx2, fv_dwconv_init_avx2, fv_attn_init_avx2, fv_rows_init_avx2, fv_resize_init_avx2;
 init_fn fv_quant_init_avx2, fv_quant_init_avxvnni;
 init_fn fv_gemm_init_avx512, fv_dwconv_init_avx512, fv_attn_init_avx512, fv_rows_init_avx512;
-init_fn fv_gemm_u8_init_avx2, fv_gemm_u8_init_avxvnni;
+init_fn fv_dwconv_u8_init_avx2, fv_gemm_u8_init_avx2, fv_gemm_u8_init_avxvnni;
 init_fn fv_quantize_u8_init_avx2, fv_quantize_u8_init_avx512;
 init_fn fv_gemm_init_avx512bf16;
 init_fn fv_resize_init_avx512vnni;
@@ -46,6 +46,7 @@ void fv_kernels_init(fv_kernels *k, unsigned cpu)
         fv_quant_init_avx2(k);
         fv_quantize_u8_init_avx2(k);
         fv_gemm_u8_init_avx2(k);
+        fv_dwconv_u8_init_avx2(k);
     }
     if (cpu & FV_CPU_AVXVNNI) {
         fv_quant_init_avxvnni(k);
