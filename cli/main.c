@@ -12,6 +12,7 @@ static const verb_entry verbs[] = {
     { "pack", "write a checkpoint as one file, quantised if wished", verb_pack },
     { "verify", "is a packed file intact", verb_verify },
     { "export", "write what other runtimes load: ONNX, GGUF, Genie, transformers", verb_export },
+    { "pull", "fetch a checkpoint from the Hugging Face hub", verb_pull },
     { "doctor", "what this machine offers, what is missing", verb_doctor },
 };
 

@@ -36,7 +36,9 @@ done <<<"$parts"
 cat <<'END'
 .SH DESCRIPTION
 .B fastvlm
-reads a FastVLM checkpoint directory as published (Hugging Face layouts llava_qwen2 and fast_vlm), looks at
+reads a FastVLM checkpoint directory as published (Hugging Face layouts llava_qwen2 and fast_vlm) or a file that
+.B fastvlm pack
+made of one, looks at
 pictures and answers questions about them, on the processor alone.
 Answers go to standard output, everything else to standard error.
 .SH VERBS
@@ -78,4 +80,15 @@ wrong usage
 .B FV_CPU
 lowers the instruction set in use: ref, avx2, avxvnni, avx512, avx512vnni, avx512bf16 on x86\-64; ref, neon,
 dotprod, fp16, bf16, i8mm on 64\-bit Arm. A name means that level and those below it.
+.TP
+.B HF_TOKEN
+the access token that
+.B fastvlm pull
+shows to the hub, and to nobody else: for gated and private repositories
+.TP
+.B HF_ENDPOINT
+the hub's address, for a mirror (default https://huggingface.co)
+.TP
+.B SSL_CERT_FILE
+certificates to trust instead of the system's, a PEM file. Proxies are those of libcurl: https_proxy, no_proxy
 END
