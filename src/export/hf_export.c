@@ -140,8 +140,9 @@ static fv_status add_matrix(hf *h, const fv_weight *t, fv_error *err)
         return fv_fail(err, FV_ERR_UNSUPPORTED, 0, "%s: %s is %s, which cannot be turned back into floats", h->s->path,
                        t->name[h->s->config.layout], fv_type_name(mat->type));
     FV_TRY(add_part(h, t, ".weight", shape, &weight, err));
-    if (t->part == FV_PART_DECODER && t->n == (size_t)h->s->config.n_vocab && h->target.rows > (int)t->n) {
-        item *x = &h->items[h->n - 1]; /* the embedding, or a head of its own */
+    const fv_decoder_weights *d = &h->s->weights.decoder;
+    if ((t->slot == &d->embed || t->slot == &d->head) && h->target.rows > (int)t->n) {
+        item *x = &h->items[h->n - 1];
         x->shape[0] = (uint64_t)h->target.rows;
         x->n_elems = (uint64_t)h->target.rows * t->k;
     }

@@ -365,6 +365,39 @@ static void test_hf_fuses_and_unpacks(void **state)
     same_answer(in("unpacked2"), VARIANT("base"));
 }
 
+/* A vocabulary that fills every row has none for "<image>": the embedding grows, by zeros. */
+static void test_hf_grows(void **state)
+{
+    (void)state;
+    static const char *const names[] = { "config.json", "model.safetensors", "vocab.json", "merges.txt" };
+    fv_error err = { 0 };
+    fv_hf_settings fast = { .layout = FV_HF_FAST_VLM };
+    fv_tensors *t, *from;
+    assert_int_equal(mkdir(in("full"), 0777), 0);
+    for (size_t i = 0; i < FV_COUNT(names); i++) {
+        char to[64];
+        char *path = fv_path_join(VARIANT("base"), names[i]);
+        snprintf(to, sizeof to, "full/%s", names[i]);
+        assert_int_equal(symlink(path, in(to)), 0);
+        fv_free(path);
+    }
+    put(in("full/added_tokens.json"), "{\"<|endoftext|>\": 280, \"<|im_start|>\": 281, \"<|im_end|>\": 282, \"<a>\": 283, \"<b>\": 284, "
+                                      "\"<c>\": 285, \"<d>\": 286, \"<e>\": 287}");
+    works(fv_export_hf(in("full"), &fast, in("grown"), NULL, &err), &err);
+    works(fv_tensors_open(&t, in("grown"), &err), &err);
+    works(fv_tensors_open(&from, VARIANT("base"), &err), &err);
+    const fv_tensor *x = fv_tensors_find(t, "model.language_model.embed_tokens.weight");
+    const fv_tensor *y = fv_tensors_find(from, "model.embed_tokens.weight");
+    assert_int_equal(x->shape[0], 320);
+    assert_memory_equal(x->data, y->data, y->n_bytes);
+    for (uint64_t i = y->n_bytes; i < x->n_bytes; i++)
+        assert_int_equal(((const uint8_t *)x->data)[i], 0);
+    fv_tensors_free(t);
+    fv_tensors_free(from);
+    ask a = { .dir = in("grown"), .image = PICTURE, .prompt = "What do you see?", .max_new = 4, .n_threads = 2 };
+    assert_true(run_ask(&a).n > 0);
+}
+
 static void test_hf_dtype(void **state)
 {
     (void)state;
@@ -515,7 +548,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_calib_values), TEST(test_calib_selection), TEST(test_calib_random), TEST(test_calib_refuses),
         TEST(test_lut), TEST(test_genie), TEST(test_tokenizer), TEST(test_hf_layouts), TEST(test_hf_fuses_and_unpacks),
-        TEST(test_hf_dtype), TEST(test_gguf), TEST(test_all), TEST(test_memory),
+        TEST(test_hf_grows), TEST(test_hf_dtype), TEST(test_gguf), TEST(test_all), TEST(test_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
