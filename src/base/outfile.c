@@ -249,20 +249,27 @@ static fv_status move_entries(const char *from, const char *to, fv_error *err)
     return status;
 }
 
-static void remove_tree(const char *path)
+/* Everything in the folder that fd is, which it closes. Takes no memory of ours: it may be out. */
+static void remove_entries(int fd)
 {
-    DIR *dir = opendir(path);
+    DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
+    if (!dir && fd >= 0)
+        close(fd);
     for (struct dirent *e; dir && (e = readdir(dir));) {
-        char *inner = is_dot(e->d_name) ? NULL : fv_path_join(path, e->d_name);
         struct stat st;
-        if (inner && lstat(inner, &st) == 0 && S_ISDIR(st.st_mode))
-            remove_tree(inner);
-        else if (inner)
-            unlink(inner);
-        fv_free(inner);
+        if (is_dot(e->d_name) || fstatat(fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0)
+            continue;
+        if (S_ISDIR(st.st_mode))
+            remove_entries(openat(fd, e->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+        unlinkat(fd, e->d_name, S_ISDIR(st.st_mode) ? AT_REMOVEDIR : 0);
     }
     if (dir)
         closedir(dir);
+}
+
+static void remove_tree(const char *path)
+{
+    remove_entries(open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     rmdir(path);
 }
 
