@@ -283,14 +283,14 @@ static void test_external_data(void **state)
     uint8_t *data;
     size_t n, n_outside = 0;
     fv_onnx_settings_default(&s);
-    s.parts = FV_ONNX_DECODER;
+    s.parts = FV_ONNX_VISION;
     export(TINY, &s, inside);
     s.external_data = true;
     export(TINY, &s, outside);
-    Onnx__ModelProto *a = read_model(inside, "decoder_fixed_kv_fp32.onnx");
-    Onnx__ModelProto *b = read_model(outside, "decoder_fixed_kv_fp32.onnx");
+    Onnx__ModelProto *a = read_model(inside, "vision_encoder_fp32.onnx");
+    Onnx__ModelProto *b = read_model(outside, "vision_encoder_fp32.onnx");
     check_structure(b, 14);
-    snprintf(path, sizeof path, "%s/decoder_fixed_kv_fp32.onnx_data", outside);
+    snprintf(path, sizeof path, "%s/vision_encoder_fp32.onnx_data", outside);
     assert_int_equal(fv_read_file(&data, &n, path, 1 << 28, &err), FV_OK);
     assert_int_equal(a->graph->n_initializer, b->graph->n_initializer);
     for (size_t i = 0; i < b->graph->n_initializer; i++) {
@@ -300,7 +300,7 @@ static void test_external_data(void **state)
             assert_true(x->raw_data.len < 1024);
             continue;
         }
-        assert_string_equal(external(y, "location"), "decoder_fixed_kv_fp32.onnx_data");
+        assert_string_equal(external(y, "location"), "vision_encoder_fp32.onnx_data");
         size_t offset = (size_t)atoll(external(y, "offset")), length = (size_t)atoll(external(y, "length"));
         assert_int_equal(y->data_location, ONNX__TENSOR_PROTO__DATA_LOCATION__EXTERNAL);
         assert_int_equal(offset % 4096, 0);
