@@ -13,6 +13,12 @@ escape()
 }
 
 verbs=$("$program" --help | sed -n 's/^  \([a-z][a-z]*\)  .*/\1/p' | grep -v '^fastvlm$')
+artefacts=$("$program" export --help | sed -n '/^artefacts:/,/^$/s/^  \([a-z][a-z]*\)  .*/\1/p')
+# One page part for every verb, and one for every artefact of export behind it.
+parts=$(for verb in $verbs; do
+    echo "$verb"
+    [ "$verb" != export ] || printf 'export %s\n' $artefacts
+done)
 version=$("$program" --version | head -n 1 | grep -oE '[0-9]+\.[0-9]+\.[0-9]+')
 
 cat <<END
@@ -22,10 +28,11 @@ cat <<END
 fastvlm \\- run Apple's FastVLM vision\\-language models on CPUs
 .SH SYNOPSIS
 END
-for verb in $verbs; do
-    "$program" "$verb" --help | sed -n '1s/^usage: //p' | escape | sed 's/^fastvlm \([a-z]*\) */.B fastvlm \1\n/'
+while read -r part; do
+    [ "$part" != export ] || continue
+    "$program" $part --help | sed -n '1s/^usage: //p' | escape | sed 's/^fastvlm \(export [a-z\\-]*\|[a-z]*\) */.B fastvlm \1\n/'
     echo .br
-done
+done <<<"$parts"
 cat <<'END'
 .SH DESCRIPTION
 .B fastvlm
@@ -36,11 +43,11 @@ pictures and answers questions about them, on the processor alone.
 Answers go to standard output, everything else to standard error.
 .SH VERBS
 END
-for verb in $verbs; do
-    echo ".SS $verb"
-    "$program" "$verb" --help | escape | awk '
+while read -r part; do
+    echo ".SS $part"
+    "$program" $part --help | escape | awk '
         /^usage: /    { next }
-        /^options:$/  { part = "options"; print ".PP"; next }
+        /^(options|artefacts):$/ { part = "options"; print ".PP"; next }
         /^example:$/  { part = "example"; print ".PP\nExample:\n.PP\n.nf\n.RS"; next }
         part == "" && /^$/ { if (said) blank = 1; next }
         part == ""    { if (blank) print ".PP"; blank = 0; said = 1; print; next }
@@ -56,7 +63,7 @@ for verb in $verbs; do
         }
         part == "example" && /[^ ]/ { sub(/^  /, ""); print }
         END { if (part == "example") print ".RE\n.fi" }'
-done
+done <<<"$parts"
 cat <<'END'
 .SH EXIT STATUS
 .TP
