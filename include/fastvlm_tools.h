@@ -12,6 +12,16 @@
 extern "C" {
 #endif
 
+/* How an export talks to its caller; zero is silent. */
+typedef struct fv_export_options {
+    bool            force;      /* folders: replace files of the same names in a folder that is not empty */
+    fv_log_fn      *log;        /* warnings, and what was written */
+    void           *log_user;
+    fv_progress_fn *progress;   /* return true to stop */
+    void           *progress_user;
+    uint64_t        reserved[4];
+} fv_export_options;
+
 /* ---------------------------------------------------------------- pack */
 
 typedef struct fv_pack_options {
@@ -49,19 +59,7 @@ FV_API fv_status fv_pack(const char *checkpoint, const char *file, const fv_pack
  * shape that runs, that the tokenizer can be built, that no value is NaN or infinite. progress may be NULL. */
 FV_API fv_status fv_verify(const char *file, fv_progress_fn *progress, void *progress_user, fv_error *err);
 
-/* ---------------------------------------------------------------- exports */
-
-/* How an export talks to its caller; zero is silent. */
-typedef struct fv_export_options {
-    bool            force;      /* folders: replace files of the same names in a folder that is not empty */
-    fv_log_fn      *log;        /* warnings, and what was written */
-    void           *log_user;
-    fv_progress_fn *progress;   /* return true to stop */
-    void           *progress_user;
-    uint64_t        reserved[4];
-} fv_export_options;
-
-/* ---- ONNX ---- */
+/* ---------------------------------------------------------------- ONNX */
 
 enum { FV_ONNX_VISION = 1, FV_ONNX_EMBED = 2, FV_ONNX_DECODER = 4 };
 

@@ -249,28 +249,22 @@ static fv_status move_entries(const char *from, const char *to, fv_error *err)
     return status;
 }
 
-/* Everything in the folder that fd is, which it closes. Takes no memory of ours: it may be out. */
-static void remove_entries(int fd)
+/* By file descriptors, so that it works when memory is out. Takes fd. */
+static void empty_folder(int fd)
 {
-    DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
-    if (!dir && fd >= 0)
-        close(fd);
-    for (struct dirent *e; dir && (e = readdir(dir));) {
-        struct stat st;
-        if (is_dot(e->d_name) || fstatat(fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0)
-            continue;
-        if (S_ISDIR(st.st_mode))
-            remove_entries(openat(fd, e->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
-        unlinkat(fd, e->d_name, S_ISDIR(st.st_mode) ? AT_REMOVEDIR : 0);
+    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+    if (!dir) {
+        if (fd >= 0)
+            close(fd);
+        return;
     }
-    if (dir)
-        closedir(dir);
-}
-
-static void remove_tree(const char *path)
-{
-    remove_entries(open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    rmdir(path);
+    for (struct dirent *e; (e = readdir(dir));) {
+        if (is_dot(e->d_name) || unlinkat(fd, e->d_name, 0) == 0)
+            continue;
+        empty_folder(openat(fd, e->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+        unlinkat(fd, e->d_name, AT_REMOVEDIR);
+    }
+    closedir(dir);
 }
 
 fv_status fv_outdir_commit(fv_outdir *d, fv_error *err)
@@ -292,8 +286,10 @@ fv_status fv_outdir_commit(fv_outdir *d, fv_error *err)
 
 void fv_outdir_abandon(fv_outdir *d)
 {
-    if (d->stage)
-        remove_tree(d->stage);
+    if (d->stage) {
+        empty_folder(open(d->stage, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+        rmdir(d->stage);
+    }
     fv_free(d->place);
     fv_free(d->stage);
     *d = (fv_outdir){ 0 };
