@@ -29,7 +29,9 @@ done
 cat <<'END'
 .SH DESCRIPTION
 .B fastvlm
-reads a FastVLM checkpoint directory as published (Hugging Face layouts llava_qwen2 and fast_vlm), looks at
+reads a FastVLM checkpoint directory as published (Hugging Face layouts llava_qwen2 and fast_vlm) or a file that
+.B fastvlm pack
+made of one, looks at
 pictures and answers questions about them, on the processor alone.
 Answers go to standard output, everything else to standard error.
 .SH VERBS
