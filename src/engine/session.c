@@ -121,7 +121,7 @@ fv_status fv_session_new(fv_session **out, fv_engine *engine, const fv_session_o
         fv_session_free(s);
         return status;
     }
-    s->watch = (fv_watch){ o.progress, o.progress_user, s->dump_dir };
+    s->watch = (fv_watch){ .progress = o.progress, .user = o.progress_user, .dump_dir = s->dump_dir };
     *out = s;
     return FV_OK;
 }

@@ -330,7 +330,7 @@ static fv_status run_onnx(const lot *l, const char *dir, fv_onnx_target target, 
         o.log = pass_log;
         o.log_user = (void *)(uintptr_t)l;
     }
-    return fv_export_onnx(l->model, dir, &s, &o, err);
+    return fv_export_onnx(l->model, &s, dir, &o, err);
 }
 
 static fv_status run_calib(const lot *l, const char *dir, const fv_export_options *into, fv_error *err)
