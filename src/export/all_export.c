@@ -318,19 +318,13 @@ static void pass_log(void *user, fv_log_level level, const char *message)
     fv_export_log(l->options, level, "%s", message);
 }
 
-static fv_status run_onnx(const lot *l, const char *dir, fv_onnx_target target, fv_error *err)
+static fv_status run_onnx(const lot *l, const char *dir, fv_onnx_target target, const fv_export_options *into, fv_error *err)
 {
     fv_onnx_settings s;
     fv_onnx_settings_default(&s);
     s.target = target;
     s.image_size = l->set.calib.image_size;
-    fv_export_options o = { 0 };
-    if (l->options) {
-        o = *l->options;
-        o.log = pass_log;
-        o.log_user = (void *)(uintptr_t)l;
-    }
-    return fv_export_onnx(l->model, &s, dir, &o, err);
+    return fv_export_onnx(l->model, &s, dir, into, err);
 }
 
 static fv_status run_calib(const lot *l, const char *dir, const fv_export_options *into, fv_error *err)
@@ -357,9 +351,9 @@ static fv_status run_one(lot *l, unsigned part, int which, const char *name, fv_
     into.log = pass_log;
     into.log_user = l;
     switch (part) {
-    case FV_ALL_ONNX: status = run_onnx(l, path, FV_ONNX_GENERIC, err); break;
-    case FV_ALL_NPU: status = run_onnx(l, path, FV_ONNX_NPU, err); break;
-    case FV_ALL_TRANSFORMERS_JS: status = run_onnx(l, path, FV_ONNX_TRANSFORMERS_JS, err); break;
+    case FV_ALL_ONNX: status = run_onnx(l, path, FV_ONNX_GENERIC, &into, err); break;
+    case FV_ALL_NPU: status = run_onnx(l, path, FV_ONNX_NPU, &into, err); break;
+    case FV_ALL_TRANSFORMERS_JS: status = run_onnx(l, path, FV_ONNX_TRANSFORMERS_JS, &into, err); break;
     case FV_ALL_CALIB: status = run_calib(l, path, &into, err); break;
     case FV_ALL_GGUF: status = fv_export_gguf(l->model, types[which], path, &into, err); break;
     case FV_ALL_HF: status = fv_export_hf(l->model, &hf, path, &into, err); break;
