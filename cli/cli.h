@@ -1,4 +1,4 @@
-/* cli: what the verbs share. The program uses only include/fastvlm.h of the library.
+/* cli: what the verbs share. The program uses only the headers in include/ of the library.
  *
  * Answers go to stdout, everything else to stderr. Exit codes: 0 success, 1 failure, 2 usage. */
 #ifndef FV_CLI_H
@@ -21,7 +21,11 @@ int verb_run(int argc, char **argv);
 int verb_chat(int argc, char **argv);
 int verb_info(int argc, char **argv);
 int verb_bench(int argc, char **argv);
+int verb_pack(int argc, char **argv);
+int verb_verify(int argc, char **argv);
 int verb_doctor(int argc, char **argv);
+int verb_export(int argc, char **argv);
+int verb_pull(int argc, char **argv);
 
 /* ---- options.c: a table of options per verb ------------------------------------------- */
 
@@ -71,10 +75,10 @@ typedef struct model_options {
 } model_options;
 
 #define MODEL_OPTIONS(m)                                                                                          \
-    { 'm', "model", OPTION_TEXT, &(m).model, "DIR", "the checkpoint directory", 0, 0 },                           \
+    { 'm', "model", OPTION_TEXT, &(m).model, "FILE", "the checkpoint directory or packed file", 0, 0 },                           \
     { 't', "threads", OPTION_INT, &(m).threads, "N", "threads (default: one per physical core)", 0, 1024 },       \
-    { 0, "vision", OPTION_CHOICE, &(m).vision, "auto|f32|bf16|f16", "arithmetic of the vision encoder", 0, 0 },   \
-    { 0, "decoder", OPTION_CHOICE, &(m).decoder, "auto|f32|bf16|f16", "arithmetic of the decoder", 0, 0 },        \
+    { 0, "vision", OPTION_CHOICE, &(m).vision, "auto|f32|bf16|f16|int8", "arithmetic of the vision encoder", 0, 0 },   \
+    { 0, "decoder", OPTION_CHOICE, &(m).decoder, "auto|f32|bf16|f16|z8|q4", "arithmetic of the decoder", 0, 0 },        \
     { 0, "image-size", OPTION_INT, &(m).image_size, "N", "side of the encoder's input, a multiple of 64", 0, 4096 }
 
 /* Prints "fastvlm: MESSAGE" and gives EXIT_FAILED. */

@@ -9,6 +9,10 @@ static const verb_entry verbs[] = {
     { "chat", "several turns in a terminal", verb_chat },
     { "info", "what is inside a model", verb_info },
     { "bench", "time every stage on this machine", verb_bench },
+    { "pack", "write a checkpoint as one file, quantised if wished", verb_pack },
+    { "verify", "is a packed file intact", verb_verify },
+    { "export", "write what other runtimes load: ONNX, GGUF, Genie, transformers", verb_export },
+    { "pull", "fetch a checkpoint from the Hugging Face hub", verb_pull },
     { "doctor", "what this machine offers, what is missing", verb_doctor },
 };
 

@@ -29,7 +29,7 @@ static void print_help(const usage *use, const option_spec *options, size_t n)
         const option_spec *o = &options[i];
         snprintf(left, sizeof left, "%c%c%s --%s%s%s", o->short_name ? '-' : ' ', o->short_name ? o->short_name : ' ',
                  o->short_name ? "," : " ", o->name, o->arg ? " " : "", o->arg ? o->arg : "");
-        printf("  %-32s %s\n", left, o->help);
+        printf("  %-32s%s %s\n", left, strlen(left) > 32 ? " " : "", o->help);
     }
     printf("  %-32s %s\n\nexample:\n%s\n", "-h, --help", "this text", use->example);
 }

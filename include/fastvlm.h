@@ -70,7 +70,10 @@ typedef enum fv_precision {
     FV_PRECISION_AUTO = 0, /* as stored where the processor multiplies that quickly, otherwise f32 */
     FV_PRECISION_F32,
     FV_PRECISION_BF16,
-    FV_PRECISION_F16
+    FV_PRECISION_F16,
+    FV_PRECISION_Z8,       /* decoder of a packed file: blocks of 8 bits (GGUF's Q8_0) */
+    FV_PRECISION_Q4,       /* decoder of a packed file: blocks of 4 bits (Q4_0) */
+    FV_PRECISION_INT8      /* vision of a packed file: 8 bits, calibrated */
 } fv_precision;
 
 typedef enum fv_log_level { FV_LOG_WARNING, FV_LOG_INFO } fv_log_level;
@@ -113,18 +116,24 @@ typedef struct fv_engine  fv_engine;
 typedef struct fv_session fv_session;
 typedef struct fv_image   fv_image;
 
-/* Opens a checkpoint directory (Hugging Face layout llava_qwen2 or fast_vlm). settings may
- * be NULL. On failure *out is NULL. The directory's files must not change while the
- * engine is open: weights are mapped, not copied. */
+/* Opens a checkpoint directory (Hugging Face layout llava_qwen2 or fast_vlm) or a packed file
+ * (fastvlm pack). settings may be NULL. On failure *out is NULL. The files must not change while the
+ * engine is open: weights are mapped, not copied. A packed file runs in the precisions it was packed
+ * in, or, where its weights are bf16 or f16, in f32; others are FV_ERR_UNSUPPORTED. */
 FV_API fv_status fv_engine_open(fv_engine **out, const char *path,
                                 const fv_settings *settings, fv_error *err);
+/* The same for the bytes of a packed file, which the engine borrows: they begin at a multiple of 64
+ * and outlive it unchanged. */
+FV_API fv_status fv_engine_open_memory(fv_engine **out, const void *data, size_t n_bytes,
+                                       const fv_settings *settings, fv_error *err);
 /* All sessions must be freed first. */
 FV_API void      fv_engine_free(fv_engine *engine);
 
 typedef struct fv_model_info {
     const char *layout;            /* "llava_qwen2" or "fast_vlm" */
-    const char *vision_precision;  /* "f32", "bf16", "f16" */
-    const char *decoder_precision;
+    const char *format;            /* "safetensors" or "GGUF" */
+    const char *vision_precision;  /* "f32", "bf16", "f16", "int8" */
+    const char *decoder_precision; /* "f32", "bf16", "f16", "z8", "q4" */
     const char *weights_type;      /* as stored: "BF16", "F16", "F32", or "mixed" */
     int image_size, n_image_tokens;
     int vision_stages, vision_layers[8], vision_widths[8], n_features;
@@ -146,7 +155,12 @@ typedef struct fv_tensor_info {
     uint64_t    shape[4];
     uint64_t    n_bytes;
     bool        used;   /* false: in the file, not needed to run */
+    float       sqnr;   /* dB lost in packing; infinite: nothing, NaN: not a packed file */
 } fv_tensor_info;
+
+/* How a packed file came to be: pairs of key and value such as "packed by" and "fastvlm 0.1.0";
+ * false when index is past the last one, always for a checkpoint directory. Borrowed from the engine. */
+FV_API bool fv_engine_record(const fv_engine *engine, size_t index, const char **key, const char **value);
 
 /* Tensors of the checkpoint in file order; false when index is past the last one. */
 FV_API bool fv_engine_tensor(const fv_engine *engine, size_t index, fv_tensor_info *out);

@@ -171,10 +171,14 @@ static fv_status check_overlap(fv_tensors *t, size_t first, const char *file, fv
     qsort(t->list + first, t->n - first, sizeof *t->list, by_data);
     for (size_t i = first; i < t->n; i++)
         t->names[i] = (char *)t->list[i].name;
-    for (size_t i = first + 1; i < t->n; i++) {
-        const fv_tensor *a = &t->list[i - 1], *b = &t->list[i];
-        if (a->n_bytes && b->n_bytes && (const uint8_t *)a->data + a->n_bytes > (const uint8_t *)b->data)
-            return fv_fail(err, FV_ERR_FORMAT, 0, "%s: tensors %s and %s overlap", file, a->name, b->name);
+    const fv_tensor *before = NULL; /* an empty one between two others hides nothing */
+    for (size_t i = first; i < t->n; i++) {
+        const fv_tensor *x = &t->list[i];
+        if (!x->n_bytes)
+            continue;
+        if (before && (const uint8_t *)before->data + before->n_bytes > (const uint8_t *)x->data)
+            return fv_fail(err, FV_ERR_FORMAT, 0, "%s: tensors %s and %s overlap", file, before->name, x->name);
+        before = x;
     }
     return FV_OK;
 }
@@ -322,10 +326,9 @@ fail:
     return FV_OK;
 }
 
-fv_status fv_tensors_read(fv_tensors **out, const void *data, size_t n_bytes, const char *name, fv_error *err)
+/* An empty list that belongs to one file called name. */
+static fv_status new_list(fv_tensors **out, const char *name, fv_error *err)
 {
-    *out = NULL;
-    fv_status status = FV_OK;
     fv_tensors *t = fv_alloc_zero(1, sizeof *t);
     tensor_file *file = fv_alloc_zero(1, sizeof *file);
     char *copy = fv_strdup(name);
@@ -338,9 +341,44 @@ fv_status fv_tensors_read(fv_tensors **out, const void *data, size_t n_bytes, co
     file->name = copy;
     t->files = file;
     t->n_files = 1;
+    *out = t;
+    return FV_OK;
+}
+
+fv_status fv_tensors_read(fv_tensors **out, const void *data, size_t n_bytes, const char *name, fv_error *err)
+{
+    fv_status status = FV_OK;
+    fv_tensors *t = NULL;
+    *out = NULL;
+    FV_TRY(new_list(&t, name, err));
     FV_TRY_GOTO(read_header(t, 0, data, n_bytes, name, err));
     FV_TRY_GOTO(rehash(t, err));
     FV_TRY_GOTO(check_unique(t, name, err));
+fail:
+    if (status != FV_OK) {
+        fv_tensors_free(t);
+        return status;
+    }
+    *out = t;
+    return FV_OK;
+}
+
+fv_status fv_tensors_from_list(fv_tensors **out, const fv_tensor *list, size_t n, const char *file, fv_error *err)
+{
+    fv_status status = FV_OK;
+    fv_tensors *t = NULL;
+    *out = NULL;
+    FV_TRY(new_list(&t, file, err));
+    for (size_t i = 0; i < n; i++)
+        FV_TRY_GOTO(push(t, &list[i], list[i].name, err));
+    FV_TRY_GOTO(check_overlap(t, 0, file, err));
+    FV_TRY_GOTO(rehash(t, err));
+    for (size_t i = 0; i < n; i++) {
+        if (fv_tensors_find(t, t->list[i].name) != &t->list[i]) {
+            status = fv_fail(err, FV_ERR_FORMAT, 0, "%s: tensor %s is listed twice", file, t->list[i].name);
+            goto fail;
+        }
+    }
 fail:
     if (status != FV_OK) {
         fv_tensors_free(t);

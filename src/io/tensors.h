@@ -1,4 +1,5 @@
-/* tensors: the named tensors of a checkpoint directory, mapped into memory.
+/* tensors: the named tensors of a model, mapped into memory. This file reads checkpoint directories;
+ * gguf.h reads the other format into the same list.
  *
  *     model.safetensors | model.safetensors.index.json + shards  ->  fv_tensors
  *
@@ -36,6 +37,10 @@ const char      *fv_tensors_file(const fv_tensors *t, uint32_t file);       /* "
 
 /* Reads one safetensors file's bytes into a list; for fuzzing and tests. The bytes must outlive it. */
 fv_status fv_tensors_read(fv_tensors **out, const void *data, size_t n_bytes, const char *name, fv_error *err);
+
+/* For readers of other formats: a list of n tensors that lie in one file, refused when a name comes
+ * twice or two of them share bytes. Names and file are copied; the tensors' bytes must outlive it. */
+fv_status fv_tensors_from_list(fv_tensors **out, const fv_tensor *list, size_t n, const char *file, fv_error *err);
 
 /* "[3072, 768]" into text; returns text. */
 enum { FV_SHAPE_TEXT = 96 };

@@ -83,25 +83,38 @@ typedef void fv_gemv_fn(float *y, const void *w, size_t ld, const float *x, cons
 
 /* ---- weights in blocks of 8 or 4 bits (GGUF Q8_0, Q4_0) times activations in 8 bits ---- */
 
-/* A row of k activations (k a multiple of FV_BLOCK) in blocks: d = max |x| / 127, q = round(x / d) to
- * nearest even; d is f32. The bytes of a row are opaque outside the kernels (one layout for all
- * levels; it may hold sums beside the values). Exact: every level gives the same bytes. */
-typedef void fv_quantize_row_fn(void *dst, const float *x, size_t k);
-size_t fv_quantized_row_bytes(size_t k);
+/* k is a multiple of FV_BLOCK here. Rows of weights are fv_row_bytes(type, k) apart, aligned to 2 bytes.
+ * Sums of products are in i32 and exact, sums of blocks in f32 by fused multiply-adds in an order that
+ * the portable version states: every level gives the same bits. */
 
-/* y[j] = sum over blocks of d_w d_x (sum_i q_w q_x) + bias[j], j < n; w [n] rows of fv_row_bytes(type, k). Sums of
- * products in i32 (exact), of blocks in f32 in an order that the portable version states, so
- * that every level gives the same bits. */
+/* A row of activations in blocks: d = max |x| / 127 in f32, q = round(x (127 / max |x|)) to nearest
+ * even. A block with an infinity or NaN has d = NaN, one below 2^-100 is zero. Rows are opaque outside
+ * the kernels (blocks.h), one layout for all levels; dst is 64-byte aligned. Exact. */
+typedef void fv_quantize_row_fn(void *dst, const float *x, size_t k);
+
+/* From one row to the next: an odd number of lines of 64 bytes. */
+static inline size_t fv_quantized_row_bytes(size_t k)
+{
+    return ((k / FV_BLOCK * 104 + 63) / 64 | 1) * 64;
+}
+
+/* y[j] = sum over blocks of (d_w d_x) sum_i q_w q_x, + bias[j] when bias, j < n. x: a quantised row. */
 typedef void fv_gemv_q_fn(float *y, const void *w, const void *x, const float *bias, size_t n, size_t k);
 
-/* fv_gemm_fn with A: m quantised rows (lda: bytes from one to the next), panels packed from Q8_0 or Q4_0.
- * The epilogue is fv_gemm_args'. */
+/* fv_gemm_fn (k > 0) with A: m quantised rows (lda: bytes from one to the next, a multiple of 64), panels packed
+ * from Q8_0 or Q4_0. The epilogue is fv_gemm_args'. */
 typedef struct fv_gemm_q_kernel {
     unsigned mr, nr;
     fv_gemm_fn *run[FV_TYPE_COUNT];       /* by the type of the weights: Q8_0, Q4_0; may be one function */
-    fv_pack_fn *pack[FV_TYPE_COUNT];      /* ld is unused: rows are fv_row_bytes(type, k) apart */
+    fv_pack_fn *pack[FV_TYPE_COUNT];      /* ld is unused */
 } fv_gemm_q_kernel;
-size_t fv_packed_q_bytes(const fv_gemm_q_kernel *g, fv_type type, size_t n, size_t k);
+
+enum { FV_PACKED_Q_BLOCK_BYTES = 36 };    /* a column's share of a panel: values in bytes, an f32 scale */
+
+static inline size_t fv_packed_q_bytes(const fv_gemm_q_kernel *g, size_t n, size_t k)
+{
+    return (n + g->nr - 1) / g->nr * g->nr * (k / FV_BLOCK) * FV_PACKED_Q_BLOCK_BYTES;
+}
 
 /* ---- 8-bit vision: u8 activations, i8 weights ------------------------------------------- */
 

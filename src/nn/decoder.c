@@ -34,10 +34,24 @@ static fv_status kv_reserve(fv_kv_cache *kv, size_t n, fv_error *err)
     return FV_OK;
 }
 
+static bool layers_have_blocks(const fv_config *c, const fv_decoder_weights *w)
+{
+    bool any = false;
+    for (int i = 0; i < c->n_layers; i++) {
+        const fv_decoder_layer *l = &w->layer[i];
+        const fv_mat *mats[] = { &l->q, &l->k, &l->v, &l->o, &l->gate, &l->up, &l->down };
+        for (size_t m = 0; m < FV_COUNT(mats); m++)
+            any = any || fv_type_is_block(mats[m]->type);
+    }
+    return any;
+}
+
 fv_status fv_decoder_init(fv_decoder *d, const fv_config *c, const fv_decoder_weights *w, fv_type act, fv_type kv_type,
                           fv_error *err)
 {
-    *d = (fv_decoder){ .c = c, .w = w, .act = act };
+    bool blocks = layers_have_blocks(c, w);
+    *d = (fv_decoder){ .c = c, .w = w, .act = blocks ? FV_TYPE_F32 : act,
+                       .blocks = blocks || fv_type_is_block(w->head.type) };
     d->kv = (fv_kv_cache){ .type = kv_type, .n_layers = (size_t)c->n_layers, .n_heads = (size_t)c->n_kv_heads,
                            .d_head = (size_t)c->d_head };
     size_t half = (size_t)c->d_head / 2;
@@ -80,7 +94,12 @@ static fv_ops_need needs(const fv_decoder *d, const fv_ops *ops, size_t m)
     fv_ops_need need = fv_linear_need(ops->k, ops->n_workers, dm, dm, m, d->act);
     need = fv_ops_max(need, fv_linear_need(ops->k, ops->n_workers, kv, dm, m, d->act));
     need = fv_ops_max(need, fv_gated_need(ops->k, f, dm, m, d->act));
-    return fv_ops_max(need, fv_linear_need(ops->k, ops->n_workers, dm, f, m, d->act));
+    need = fv_ops_max(need, fv_linear_need(ops->k, ops->n_workers, dm, f, m, d->act));
+    if (d->blocks) {
+        need = fv_ops_max(need, fv_quant_need(ops->k, ops->n_workers, f, dm, m));
+        need = fv_ops_max(need, fv_quant_need(ops->k, ops->n_workers, dm, f, m));
+    }
+    return need;
 }
 
 fv_status fv_decoder_reserve(fv_decoder *d, fv_ops *ops, size_t n_rows, size_t n_context, fv_error *err)
@@ -111,7 +130,7 @@ void fv_decoder_embed(const fv_decoder *d, const fv_ops *ops, float *x, const in
     const fv_mat *e = &d->w->embed;
     for (size_t i = 0; i < n; i++)
         ops->k->convert[FV_TYPE_F32][e->type](
-            x + i * e->k, (const uint8_t *)e->data + (size_t)ids[i] * e->k * fv_type_size(e->type), e->k);
+            x + i * e->k, (const uint8_t *)e->data + (size_t)ids[i] * fv_row_bytes(e->type, e->k), e->k);
 }
 
 /* ---- one layer --------------------------------------------------------------------------- */

@@ -1,7 +1,8 @@
 /* decoder: sequence rows f32 [n, d_model] -> Qwen2 with a KV cache -> logits f32 [n_vocab].
  *
  * Matrix products use operands of `act` (bf16 or f32); one row at a time (decoding) always
- * multiplies f32 rows with the weights as stored. The residual stream, norms and softmax are f32. */
+ * multiplies f32 rows with the weights as stored. Weights in blocks (Q8_0, Q4_0; any matrix may be) meet
+ * f32 rows that are quantised to 8 bits on the way. The residual stream, norms and softmax are f32. */
 #ifndef FV_DECODER_H
 #define FV_DECODER_H
 
@@ -24,6 +25,7 @@ typedef struct fv_decoder {
     const fv_config *c;
     const fv_decoder_weights *w;
     fv_type act;
+    bool    blocks;            /* some weights are in blocks of 8 or 4 bits */
     size_t  rows;              /* rows the buffers below hold */
     fv_kv_cache kv;
     float *x;                  /* [rows, d_model] residual stream */

@@ -7,7 +7,10 @@
  *         rows over all of them: for many rows and few weights (the first stages). */
 #include "nn/ops.h"
 
+#include <assert.h>
 #include <string.h>
+
+#include "nn/ops_split.h"
 
 enum {
     TALL_PACKED_BYTES = 6 << 20, /* packed weights beyond this do not stay in a shared cache */
@@ -65,14 +68,9 @@ typedef struct pack_job {
     size_t columns; /* a task */
 } pack_job;
 
-static const void *row_of(const fv_mat *w, size_t row)
-{
-    return (const uint8_t *)w->data + row * w->k * fv_type_size(w->type);
-}
-
 static void pack_columns(const fv_gemm_kernel *g, uint8_t *dst, const fv_mat *w, size_t first, size_t n)
 {
-    g->pack[w->type](dst, row_of(w, first), w->k, n, w->k);
+    g->pack[w->type](dst, fv_mat_row(w, first), w->k, n, w->k);
 }
 
 static void pack_task(void *user, size_t task, unsigned worker)
@@ -111,8 +109,7 @@ static fv_gemm_args gemm_args(const fv_linear *l, const void *x, size_t ldx, siz
     };
 }
 
-/* Layer and first column of a task when every layer is cut into runs of `columns`. */
-static const fv_linear *find_columns(const fv_linear *layers, size_t n_layers, size_t columns, size_t task, size_t *col)
+const fv_linear *fv_find_columns(const fv_linear *layers, size_t n_layers, size_t columns, size_t task, size_t *col)
 {
     for (size_t i = 0; i < n_layers; i++) {
         size_t here = (layers[i].w->n + columns - 1) / columns;
@@ -125,7 +122,7 @@ static const fv_linear *find_columns(const fv_linear *layers, size_t n_layers, s
     return NULL;
 }
 
-static size_t count_columns(const fv_linear *layers, size_t n_layers, size_t columns)
+size_t fv_count_columns(const fv_linear *layers, size_t n_layers, size_t columns)
 {
     size_t n = 0;
     for (size_t i = 0; i < n_layers; i++)
@@ -137,7 +134,7 @@ static void wide_task(void *user, size_t task, unsigned worker)
 {
     linear_job *j = user;
     size_t col;
-    const fv_linear *l = find_columns(j->layer, j->n_layers, j->columns, task, &col);
+    const fv_linear *l = fv_find_columns(j->layer, j->n_layers, j->columns, task, &col);
     size_t n = FV_MIN(j->columns, l->w->n - col);
     uint8_t *packed = fv_ops_worker(j->ops, worker);
     pack_columns(j->g, packed, l->w, col, n);
@@ -159,19 +156,19 @@ static void vector_task(void *user, size_t task, unsigned worker)
 {
     linear_job *j = user;
     size_t col;
-    const fv_linear *l = find_columns(j->layer, j->n_layers, j->columns, task, &col);
+    const fv_linear *l = fv_find_columns(j->layer, j->n_layers, j->columns, task, &col);
     size_t n = FV_MIN(j->columns, l->w->n - col);
     float *y = (float *)l->y + col;
     (void)worker;
     if (l->residual) {
         float *sum = fv_ops_worker(j->ops, worker);
-        j->ops->k->gemv[l->w->type](sum, row_of(l->w, col), l->w->k, j->x, l->w->bias ? l->w->bias + col : NULL, n,
+        j->ops->k->gemv[l->w->type](sum, fv_mat_row(l->w, col), l->w->k, j->x, l->w->bias ? l->w->bias + col : NULL, n,
                                     l->w->k);
         if (y != l->residual + col)
             memmove(y, l->residual + col, n * sizeof *y);
         j->ops->k->add(y, sum, n);
     } else {
-        j->ops->k->gemv[l->w->type](y, row_of(l->w, col), l->w->k, j->x, l->w->bias ? l->w->bias + col : NULL, n,
+        j->ops->k->gemv[l->w->type](y, fv_mat_row(l->w, col), l->w->k, j->x, l->w->bias ? l->w->bias + col : NULL, n,
                                     l->w->k);
     }
 }
@@ -184,16 +181,14 @@ static size_t wide_columns(const fv_gemm_kernel *g, size_t n, size_t k, unsigned
     return FV_MIN(most, (size_t)8) * g->nr;
 }
 
-/* Rows of weights in a matrix-vector task: short enough that
- * no thread waits long for the others, none too short. */
-static size_t vector_columns(const fv_linear *layers, size_t n_layers, unsigned n_workers)
+size_t fv_vector_columns(const fv_linear *layers, size_t n_layers, unsigned n_workers)
 {
-    size_t n = 0, row_bytes = layers->w->k * fv_type_size(layers->w->type);
+    size_t n = 0, row_bytes = fv_row_bytes(layers->w->type, layers->w->k);
     for (size_t i = 0; i < n_layers; i++)
         n += layers[i].w->n;
     size_t share = round_up((n + n_workers - 1) / n_workers, 8), run = VECTOR_BYTES / row_bytes + 1;
     size_t rows = FV_MIN(FV_MAX(n / (64 * n_workers), run), share);
-    return FV_MIN(round_up(rows, 8), (size_t)1024);
+    return FV_MIN(round_up(rows, 8), (size_t)FV_VECTOR_COLUMNS);
 }
 
 typedef struct widen_job {
@@ -233,11 +228,16 @@ static bool is_tall(const fv_gemm_kernel *g, size_t n, size_t k, size_t m, unsig
 void fv_linear_run(const fv_ops *ops, const fv_linear *layers, size_t n_layers, const void *x, fv_type x_type,
                    size_t ldx, size_t m)
 {
+    if (fv_has_blocks(layers, n_layers)) {
+        assert(x_type == FV_TYPE_F32);
+        fv_linear_run_quant(ops, layers, n_layers, x, ldx, m);
+        return;
+    }
     linear_job j = { .ops = ops, .g = fv_gemm_of(ops->k, x_type), .layer = layers, .n_layers = n_layers, .m = m,
                      .x = x, .ldx = ldx };
     if (m == 1 && x_type == FV_TYPE_F32 && layers->y_type == FV_TYPE_F32 && !layers->scale && !layers->act) {
-        j.columns = vector_columns(layers, n_layers, ops->n_workers);
-        fv_pool_run(ops->pool, count_columns(layers, n_layers, j.columns), vector_task, &j);
+        j.columns = fv_vector_columns(layers, n_layers, ops->n_workers);
+        fv_pool_run(ops->pool, fv_count_columns(layers, n_layers, j.columns), vector_task, &j);
         return;
     }
     size_t n = layers->w->n, k = layers->w->k;
@@ -249,7 +249,7 @@ void fv_linear_run(const fv_ops *ops, const fv_linear *layers, size_t n_layers, 
         fv_pool_run(ops->pool, (m + j.rows - 1) / j.rows, tall_task, &j);
     } else {
         j.columns = wide_columns(j.g, n, k, ops->n_workers);
-        fv_pool_run(ops->pool, count_columns(layers, n_layers, j.columns), wide_task, &j);
+        fv_pool_run(ops->pool, fv_count_columns(layers, n_layers, j.columns), wide_task, &j);
     }
 }
 
@@ -257,7 +257,7 @@ fv_ops_need fv_linear_need(const fv_kernels *kernels, unsigned n_workers, size_t
 {
     const fv_gemm_kernel *g = fv_gemm_of(kernels, x_type);
     fv_ops_need need = { packed_bytes(g, wide_columns(g, n, k, n_workers), k), 64 };
-    need.worker_bytes = FV_MAX(need.worker_bytes, 1024 * sizeof(float)); /* sums of a matrix-vector task */
+    need.worker_bytes = FV_MAX(need.worker_bytes, FV_VECTOR_COLUMNS * sizeof(float)); /* sums of a matrix-vector task */
     if (is_tall(g, n, k, m, n_workers))
         need.shared_bytes = packed_bytes(g, n, k);
     if (x_type != g->type)
@@ -302,19 +302,24 @@ static void gated_vector_task(void *user, size_t task, unsigned worker)
     gated_job *j = user;
     size_t col = task * j->columns, n = FV_MIN(j->columns, j->gate->n - col);
     float *gate = fv_ops_worker(j->ops, worker), *y = (float *)j->y + col;
-    j->ops->k->gemv[j->gate->type](gate, row_of(j->gate, col), j->gate->k, j->x, NULL, n, j->gate->k);
-    j->ops->k->gemv[j->up->type](y, row_of(j->up, col), j->up->k, j->x, NULL, n, j->up->k);
+    j->ops->k->gemv[j->gate->type](gate, fv_mat_row(j->gate, col), j->gate->k, j->x, NULL, n, j->gate->k);
+    j->ops->k->gemv[j->up->type](y, fv_mat_row(j->up, col), j->up->k, j->x, NULL, n, j->up->k);
     j->ops->k->swiglu(y, gate, y, n);
 }
 
 void fv_gated_run(const fv_ops *ops, const fv_mat *gate, const fv_mat *up, void *y, fv_type y_type, const void *x,
                   fv_type x_type, size_t m)
 {
+    if (fv_type_is_block(gate->type) || fv_type_is_block(up->type)) {
+        assert(x_type == FV_TYPE_F32 && y_type == FV_TYPE_F32);
+        fv_gated_run_quant(ops, gate, up, y, x, m);
+        return;
+    }
     gated_job j = { .ops = ops, .g = fv_gemm_of(ops->k, x_type), .gate = gate, .up = up, .y = y, .y_type = y_type,
                     .x = x, .ldx = gate->k, .m = m };
     if (m == 1 && x_type == FV_TYPE_F32 && y_type == FV_TYPE_F32) {
         fv_linear as_one = { .w = gate };
-        j.columns = vector_columns(&as_one, 1, ops->n_workers);
+        j.columns = fv_vector_columns(&as_one, 1, ops->n_workers);
         fv_pool_run(ops->pool, (gate->n + j.columns - 1) / j.columns, gated_vector_task, &j);
         return;
     }
@@ -328,7 +333,7 @@ fv_ops_need fv_gated_need(const fv_kernels *kernels, size_t n, size_t k, size_t 
     const fv_gemm_kernel *g = fv_gemm_of(kernels, x_type);
     size_t columns = wide_columns(g, n, k, 1);
     fv_ops_need need = { packed_bytes(g, columns, k) + m * columns * sizeof(float), 64 };
-    need.worker_bytes = FV_MAX(need.worker_bytes, 1024 * sizeof(float));
+    need.worker_bytes = FV_MAX(need.worker_bytes, FV_VECTOR_COLUMNS * sizeof(float));
     if (x_type != g->type)
         need.shared_bytes += round_up(m * k * sizeof(float), 64);
     return need;

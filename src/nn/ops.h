@@ -51,6 +51,9 @@ typedef struct fv_linear {
     const float *residual; size_t ldr;    /* [m, n] f32 or NULL; may be y */
 } fv_linear;
 
+/* Weights in blocks want x and y in F32 and no activation; what they need is fv_quant_need's, not
+ * fv_linear_need's or fv_gated_need's. */
+
 /* y = epilogue(x W^T + bias) for m rows x [m, ldx] of x_type, for each of n_layers layers that
  * share x. One row of f32 operands goes through the matrix-vector kernels: x_type F32, every
  * y_type F32 and no activation or scale. */
@@ -62,6 +65,9 @@ fv_ops_need fv_linear_need(const fv_kernels *k, unsigned n_workers, size_t n, si
 void        fv_gated_run(const fv_ops *ops, const fv_mat *gate, const fv_mat *up, void *y, fv_type y_type,
                          const void *x, fv_type x_type, size_t m);
 fv_ops_need fv_gated_need(const fv_kernels *k, size_t n, size_t k_dim, size_t m, fv_type x_type);
+
+/* For layers and gated layers of which some weights are in blocks: at most n columns, k_dim deep. */
+fv_ops_need fv_quant_need(const fv_kernels *k, unsigned n_workers, size_t n, size_t k_dim, size_t m);
 
 typedef struct fv_map_shape {
     size_t height, width;   /* of the input */

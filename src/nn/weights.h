@@ -101,7 +101,7 @@ typedef enum fv_train_form {
 
 typedef enum fv_part { FV_PART_VISION, FV_PART_PROJECTOR, FV_PART_DECODER } fv_part;
 
-enum { FV_WEIGHT_NAME = 160 };
+enum { FV_WEIGHT_NAME = 160, FV_PACKED_NAME = FV_WEIGHT_NAME + 16 };
 
 typedef struct fv_weight {
     char           name[2][FV_WEIGHT_NAME]; /* by fv_layout */
@@ -121,6 +121,10 @@ typedef fv_status fv_weight_fn(void *user, const fv_weight *weight, fv_error *er
 fv_status fv_weights_alloc(fv_weights *w, const fv_config *c, fv_error *err);
 fv_status fv_weights_walk(fv_weights *w, const fv_config *c, fv_weight_fn *fn, void *user, fv_error *err);
 
+/* The name of a tensor in a packed file: the original layout's, the vision tower's prefix cut to
+ * "vision."; suffix (".weight") may be "". At most 63 bytes for every model of five stages. */
+void fv_weight_packed_name(char out[FV_PACKED_NAME], const fv_weight *weight, const char *suffix);
+
 /* ---- loading ---- */
 
 typedef struct fv_weight_options {
@@ -137,6 +141,9 @@ typedef struct fv_weight_options {
  * otherwise it is copied and converted. NaN and infinite values are logged as a warning. */
 fv_status fv_weights_load(fv_weights *w, const fv_config *c, const fv_tensors *tensors, const fv_weight_options *options,
                           fv_error *err);
+/* Binds every parameter from a packed file's tensors: fused, folded and in their final types, so that
+ * nothing is copied and no weight is read. c->tied says whether there is a head. */
+fv_status fv_weights_bind(fv_weights *w, const fv_config *c, const fv_tensors *tensors, fv_error *err);
 void      fv_weights_free(fv_weights *w);
 
 #endif

@@ -206,6 +206,13 @@ static fv_status walk_decoder(walker *w, fv_decoder_weights *d)
     return FV_OK;
 }
 
+void fv_weight_packed_name(char out[FV_PACKED_NAME], const fv_weight *weight, const char *suffix)
+{
+    const char *name = weight->name[FV_LAYOUT_LLAVA_QWEN2];
+    bool tower = !strncmp(name, APPLE_TOWER, sizeof APPLE_TOWER - 1);
+    snprintf(out, FV_PACKED_NAME, "%s%s%s", tower ? "vision." : "", tower ? name + sizeof APPLE_TOWER - 1 : name, suffix);
+}
+
 fv_status fv_weights_walk(fv_weights *weights, const fv_config *c, fv_weight_fn *fn, void *user, fv_error *err)
 {
     walker w = { .c = c, .part = FV_PART_VISION, .fn = fn, .user = user, .err = err };

@@ -85,4 +85,28 @@ int32_t     fv_tokenizer_find(const fv_tokenizer *t, const char *text);
 int32_t     fv_tokenizer_size(const fv_tokenizer *t);      /* highest id + 1 = len(tokenizer) */
 size_t      fv_tokenizer_max_bytes(const fv_tokenizer *t); /* longest fv_tokenizer_bytes */
 
+/* ---- writing it down again (tokenizer_write.c) ---- */
+
+fv_token_kind fv_tokenizer_kind(const fv_tokenizer *t, int32_t id);
+/* The text of a token as vocab.json has it: stand-in characters, added tokens as they are. text has
+ * room for 2 * fv_tokenizer_max_bytes + 1; gets a NUL. Returns its length; 0 for an id without a token. */
+size_t fv_tokenizer_stored_text(const fv_tokenizer *t, int32_t id, char *text);
+
+typedef struct fv_merge_ids {
+    int32_t left, right;
+} fv_merge_ids;
+
+/* The merges in the order of their rank, in a block to fv_free. */
+fv_status fv_tokenizer_merges(const fv_tokenizer *t, fv_merge_ids **out, size_t *n, fv_error *err);
+
+/* The files of a checkpoint, as text in a block to fv_free. extra, which may be NULL, is one more
+ * special token with the id fv_tokenizer_size ("<image>" of the fast_vlm layout); it is left out
+ * where the tokenizer has one of that text. skip (may be NULL) is the text of one to leave out. */
+typedef enum fv_token_file {
+    FV_FILE_TOKENIZER_JSON, FV_FILE_VOCAB_JSON, FV_FILE_MERGES_TXT, FV_FILE_ADDED_TOKENS_JSON
+} fv_token_file;
+
+fv_status fv_tokenizer_write(const fv_tokenizer *t, fv_token_file which, const char *extra, const char *skip,
+                             char **text, size_t *n, fv_error *err);
+
 #endif

@@ -252,7 +252,7 @@ static int compare_added(const void *a, const void *b)
     return compare_bytes(x->text, x->n, y->text, y->n);
 }
 
-static fv_status add_added(fv_tokenizer *t, const char *name, fv_error *err)
+fv_status fv_tokenizer_add_added(fv_tokenizer *t, const char *name, fv_error *err)
 {
     size_t n = 0;
 
@@ -371,7 +371,7 @@ fv_status fv_tokenizer_build(fv_tokenizer **out, const fv_token_source *tokens, 
     memset(t->merges, -1, (t->merge_mask + 1) * sizeof *t->merges);
     if ((status = add_tokens(t, &x, tokens, name, err)) == FV_OK &&
         (status = add_merges(t, &x, merges, n_merges, joined, longest, name, err)) == FV_OK)
-        status = add_added(t, name, err);
+        status = fv_tokenizer_add_added(t, name, err);
 done:
     fv_free(x.slots);
     fv_free(joined);
@@ -397,10 +397,12 @@ void fv_tokenizer_free(fv_tokenizer *t)
 {
     if (!t)
         return;
-    fv_free(t->blob);
-    fv_free(t->offset);
+    if (!t->mapped) {
+        fv_free(t->blob);
+        fv_free(t->offset);
+        fv_free(t->merges);
+    }
     fv_free(t->kind);
     fv_free(t->added);
-    fv_free(t->merges);
     fv_free(t);
 }

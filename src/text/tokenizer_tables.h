@@ -33,8 +33,15 @@ struct fv_tokenizer {
     int32_t  n_tokens;
     int32_t  byte_id[256];
     bool     starts_added[256];
+    bool     mapped;         /* blob, offset and merges lie in a packed file */
 };
 
+/* ---- tokenizer_build.c: the parts that need no look-up, also for tables that come ready ---- */
+
+/* Fills added and starts_added from kind, offset and blob; added has room. */
+fv_status fv_tokenizer_add_added(fv_tokenizer *t, const char *name, fv_error *err);
+
+/* Part of the packed format (docs/format.md): changing it means a new format version. */
 static inline size_t fv_merge_hash(int32_t left, int32_t right)
 {
     uint64_t key = (uint64_t)(uint32_t)left << 32 | (uint32_t)right;

@@ -1,23 +1,7 @@
 /* Matrix products, portable: the oracle. */
-#include "kernels/kernels.h"
-#include "kernels/ref/scalar.h"
+#include "kernels/ref/gemm_ref.h"
 
 enum { MR = 4, NR = 8 };
-
-static float epilogue(const fv_gemm_args *g, size_t i, size_t j, float y)
-{
-    if (g->bias)
-        y += g->bias[j];
-    if (g->act == FV_ACT_GELU)
-        y = fv_ref_gelu(y);
-    if (g->gate)
-        y *= fv_ref_silu(g->gate[i * g->ldg + j]);
-    if (g->scale)
-        y *= g->scale[j];
-    if (g->residual)
-        y += g->residual[i * g->ldr + j];
-    return y;
-}
 
 static void gemm(const fv_gemm_args *g, fv_type type, size_t kg)
 {
@@ -29,7 +13,7 @@ static void gemm(const fv_gemm_args *g, fv_type type, size_t kg)
             for (size_t k = 0; k < g->k; k++)
                 sum += fv_ref_load(g->a, type, i * g->lda + k) *
                        fv_ref_load(g->b, type, panel + k / kg * NR * kg + k % kg);
-            fv_ref_store(g->c, g->c_type, i * g->ldc + j, epilogue(g, i, j, sum));
+            fv_ref_epilogue(g, i, j, sum);
         }
     }
 }

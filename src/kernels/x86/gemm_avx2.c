@@ -6,13 +6,11 @@
  * one; it is there for those who keep bf16 activations. */
 #include <string.h>
 
-#include "kernels/x86/vmath_avx2.h"
+#include "kernels/x86/gemm_epilogue_avx2.h"
 
 enum { MR = 6, NR = 16, SHORT_ROW = 4096 /* bytes */ };
 
 #include "kernels/x86/gemm_body.h"
-
-#define UNROLL _Pragma("GCC unroll 16")
 
 /* Both operands of a word as they are; then FMA. */
 #define STEP_F32(mr)                                                                                          \
@@ -77,59 +75,10 @@ enum { MR = 6, NR = 16, SHORT_ROW = 4096 /* bytes */ };
 DEFINE_TILES(tile_f32, STEP_F32)
 DEFINE_TILES(tile_bf16, STEP_BF16)
 
-static void epilogue(const fv_gemm_args *g, size_t i, size_t rows, size_t j, size_t width, const float *sum,
-                     size_t sum_ld)
-{
-    for (size_t v = 0; v < width; v += 8) {
-        const size_t col = j + v, n = FV_MIN((size_t)8, width - v);
-        const __m256i mask = fv_mask_avx2(n);
-        const __m256 bias = g->bias ? _mm256_maskload_ps(g->bias + col, mask) : _mm256_setzero_ps();
-        const __m256 scale = g->scale ? _mm256_maskload_ps(g->scale + col, mask) : _mm256_setzero_ps();
-        for (size_t r = 0; r < rows; r++) {
-            __m256 y = _mm256_loadu_ps(sum + r * sum_ld + v);
-            if (g->bias)
-                y = _mm256_add_ps(y, bias);
-            if (g->act == FV_ACT_GELU)
-                y = fv_gelu_avx2(y);
-            if (g->gate)
-                y = _mm256_mul_ps(y, fv_silu_avx2(_mm256_maskload_ps(g->gate + (i + r) * g->ldg + col, mask)));
-            if (g->scale)
-                y = _mm256_mul_ps(y, scale);
-            if (g->residual)
-                y = _mm256_add_ps(y, _mm256_maskload_ps(g->residual + (i + r) * g->ldr + col, mask));
-            if (n == 8)
-                fv_store_avx2(g->c, g->c_type, (i + r) * g->ldc + col, y);
-            else
-                fv_store_n_avx2(g->c, g->c_type, (i + r) * g->ldc + col, n, y);
-        }
-    }
-}
-
 static void gemm_f32_6x16__avx2(const fv_gemm_args *g) { gemm(g, tile_f32s, 4); }
 static void gemm_bf16_6x16__avx2(const fv_gemm_args *g) { gemm(g, tile_bf16s, 2); }
 
 /* ---- packing ----------------------------------------------------------------------------- */
-
-/* 8 rows of 8 words become 8 columns: pairs, fours, then halves change places. */
-static inline void transpose(__m256i r[8])
-{
-    __m256i t[8];
-    UNROLL for (int i = 0; i < 8; i += 2) {
-        t[i] = _mm256_unpacklo_epi32(r[i], r[i + 1]);
-        t[i + 1] = _mm256_unpackhi_epi32(r[i], r[i + 1]);
-    }
-    UNROLL for (int i = 0; i < 8; i += 4) {
-        UNROLL for (int h = 0; h < 2; h++) {
-            r[i + 2 * h] = _mm256_unpacklo_epi64(t[i + h], t[i + h + 2]);
-            r[i + 2 * h + 1] = _mm256_unpackhi_epi64(t[i + h], t[i + h + 2]);
-        }
-    }
-    UNROLL for (int c = 0; c < 4; c++) { /* r[4 b + c]: column 4 h + c of rows 4 b .. 4 b + 3 in half h */
-        t[c] = _mm256_permute2x128_si256(r[c], r[4 + c], 0x20);
-        t[4 + c] = _mm256_permute2x128_si256(r[c], r[4 + c], 0x31);
-    }
-    UNROLL for (int i = 0; i < 8; i++) r[i] = t[i];
-}
 
 /* 8 elements of a row, from element i on, widened to f32. */
 static inline __m256 load_f32(const char *row, fv_type type, size_t i)

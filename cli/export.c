@@ -1,0 +1,81 @@
+/* fastvlm export: finds the artefact and hands over; what the artefacts share. */
+#include "export.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+static const verb_entry artefacts[] = {
+    { "onnx", "vision encoder, embedding and decoder as ONNX graphs", export_onnx },
+    { "calib", "pictures as raw tensors, for a converter that calibrates", export_calib },
+    { "lut", "the embedding as f32 rows: Genie's LUT.bin", export_lut },
+    { "tokenizer", "tokenizer.json for Hugging Face tokenizers and Genie", export_tokenizer },
+    { "genie", "Genie's architecture and dialog configurations", export_genie },
+    { "gguf", "the decoder alone for llama.cpp", export_gguf },
+    { "hf", "a checkpoint directory of either layout, for transformers", export_hf },
+    { "all", "everything, with a manifest; also: fastvlm export --all", export_all },
+};
+
+static void log_line(void *user, fv_log_level level, const char *message)
+{
+    export_common *e = user;
+    clear_progress(&e->progress);
+    if (level == FV_LOG_WARNING || !e->quiet)
+        fprintf(stderr, "%s%s\n", level == FV_LOG_WARNING ? "fastvlm: warning: " : "", message);
+}
+
+int begin_export(const char *verb, export_common *e, const text_list *words, const char **model,
+                 fv_export_options *options)
+{
+    if (model && words->n != 1)
+        return usage_error(verb, words->n ? "more than one model, %s and %s" : "no model", words->item[0],
+                           words->item[1]);
+    if (!e->out)
+        return usage_error(verb, "no output; say -o");
+    if (model)
+        *model = words->item[0];
+    e->progress.enabled = !e->quiet && is_terminal(STDERR_FILENO);
+    *options = (fv_export_options){ .force = e->force, .log = log_line, .log_user = e, .progress = show_progress,
+                                    .progress_user = &e->progress };
+    catch_interrupt();
+    return -1;
+}
+
+int end_export(export_common *e, fv_status status, const fv_error *err)
+{
+    clear_progress(&e->progress);
+    return status == FV_OK ? EXIT_OK : report(err);
+}
+
+static void print_usage(FILE *to)
+{
+    fprintf(to, "usage: fastvlm export ARTEFACT [OPTIONS] CHECKPOINT -o DIR\n\n"
+                "Writes what other runtimes load, from the same checkpoint.\n\nartefacts:\n");
+    for (size_t i = 0; i < sizeof artefacts / sizeof *artefacts; i++)
+        fprintf(to, "  %-10s %s\n", artefacts[i].name, artefacts[i].summary);
+    fprintf(to, "\nfastvlm export ARTEFACT --help shows its options.\n\nexample:\n"
+                "  fastvlm export onnx FastVLM-0.5B -o onnx/\n  fastvlm export --all FastVLM-0.5B -o artefacts/\n");
+}
+
+int verb_export(int argc, char **argv)
+{
+    if (argc < 2) {
+        print_usage(stderr);
+        return EXIT_USAGE;
+    }
+    if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")) {
+        print_usage(stdout);
+        return EXIT_OK;
+    }
+    static char all[] = "all";
+    if (!strcmp(argv[1], "--all"))
+        argv[1] = all;
+    for (size_t i = 0; i < sizeof artefacts / sizeof *artefacts; i++)
+        if (!strcmp(argv[1], artefacts[i].name)) {
+            char name[32];
+            snprintf(name, sizeof name, "export %s", artefacts[i].name);
+            argv[1] = name;
+            return artefacts[i].run(argc - 1, argv + 1);
+        }
+    return usage_error("export", "unknown artefact \"%s\"", argv[1]);
+}

@@ -1,0 +1,96 @@
+/* fastvlm pack: a checkpoint as one file. fastvlm verify: is it intact. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "cli.h"
+#include "fastvlm_tools.h"
+
+int verb_pack(int argc, char **argv)
+{
+    static const usage use = {
+        "pack [OPTIONS] CHECKPOINT -o FILE",
+        "Writes a checkpoint directory as one GGUF file that every verb takes in its place: weights fused\n"
+        "and in the types they run in, tokenizer, template, preprocessing, hashes. It opens at once, without\n"
+        "conversion. z8 and q4 are blocks of 32 weights with one scale, 8.5 and 4.5 bits a weight.",
+        "  fastvlm pack FastVLM-0.5B -o fastvlm-0.5b.gguf --vision bf16 --decoder z8",
+    };
+    static const fv_precision vision[] = { FV_PRECISION_AUTO, FV_PRECISION_F32, FV_PRECISION_BF16, FV_PRECISION_F16 };
+    static const fv_precision decoder[] = { FV_PRECISION_AUTO, FV_PRECISION_F32, FV_PRECISION_BF16, FV_PRECISION_F16,
+                                            FV_PRECISION_Z8, FV_PRECISION_Q4 };
+    fv_pack_options o;
+    fv_pack_report r;
+    fv_error err;
+    text_list words;
+    const char *out = NULL;
+    int v = 0, d = 0;
+    bool quiet = false;
+    fv_pack_options_default(&o);
+    const option_spec options[] = {
+        { 'o', "output", OPTION_TEXT, &out, "FILE", "the file to write", 0, 0 },
+        { 0, "vision", OPTION_CHOICE, &v, "auto|f32|bf16|f16", "type of the vision encoder (auto: as stored)", 0, 0 },
+        { 0, "decoder", OPTION_CHOICE, &d, "auto|f32|bf16|f16|z8|q4", "type of the decoder (auto: as stored)", 0, 0 },
+        { 0, "pure", OPTION_FLAG, &o.pure, NULL, "with q4: the embedding in q4, too, not in z8", 0, 0 },
+        { 't', "threads", OPTION_INT, &o.n_threads, "N", "threads (default: one per physical core)", 0, 1024 },
+        { 'q', "quiet", OPTION_FLAG, &quiet, NULL, "no progress and no summary", 0, 0 },
+    };
+    int code = parse_options(argc, argv, &use, options, sizeof options / sizeof *options, &words);
+    if (code >= 0)
+        return code;
+    if (words.n != 1)
+        return usage_error("pack", "expected one checkpoint directory, found %zu arguments", words.n);
+    if (!out)
+        return usage_error("pack", "no output; say -o FILE.gguf");
+    o.vision = vision[v];
+    o.decoder = decoder[d];
+    if (o.pure && o.decoder != FV_PRECISION_Q4)
+        return usage_error("pack", "--pure needs --decoder q4");
+    catch_interrupt();
+    progress_line line = { .enabled = !quiet && is_terminal(2) };
+    o.progress = show_progress;
+    o.progress_user = &line;
+    fv_status status = fv_pack(words.item[0], out, &o, &r, &err);
+    clear_progress(&line);
+    if (status != FV_OK)
+        return report(&err);
+    if (quiet)
+        return EXIT_OK;
+    fprintf(stderr, "%s: %zu tensors, %.1f million weights, %.1f MB in %.1f s", out, r.n_tensors, (double)r.n_parameters / 1e6,
+            (double)r.file_bytes / 1e6, r.ms / 1e3);
+    if (isinf(r.worst_sqnr))
+        fprintf(stderr, "; nothing lost\n");
+    else
+        fprintf(stderr, "; %s lost most, %.1f dB\n", r.worst_name, (double)r.worst_sqnr);
+    return EXIT_OK;
+}
+
+int verb_verify(int argc, char **argv)
+{
+    static const usage use = {
+        "verify [OPTIONS] FILE",
+        "Checks a packed file: its hashes, that every tensor of the model is there and of a type and shape\n"
+        "that runs, that the tokenizer can be built, that no value is NaN or infinite. Says \"intact\", or\n"
+        "what is wrong.",
+        "  fastvlm verify fastvlm-0.5b.gguf",
+    };
+    fv_error err;
+    text_list words;
+    bool quiet = false;
+    const option_spec options[] = {
+        { 'q', "quiet", OPTION_FLAG, &quiet, NULL, "no output, only the exit code", 0, 0 },
+    };
+    int code = parse_options(argc, argv, &use, options, sizeof options / sizeof *options, &words);
+    if (code >= 0)
+        return code;
+    if (words.n != 1)
+        return usage_error("verify", "expected one file, found %zu arguments", words.n);
+    catch_interrupt();
+    progress_line line = { .enabled = !quiet && is_terminal(2) };
+    fv_status status = fv_verify(words.item[0], show_progress, &line, &err);
+    clear_progress(&line);
+    if (status != FV_OK)
+        return quiet ? EXIT_FAILED : report(&err);
+    if (!quiet)
+        printf("%s: intact\n", words.item[0]);
+    return EXIT_OK;
+}

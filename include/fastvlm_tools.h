@@ -1,0 +1,203 @@
+/* fastvlm_tools: from a checkpoint to what other runtimes load.
+ *
+ * Every function writes beside the final name and renames, so that a failure (a full disk, Ctrl-C)
+ * leaves what was there before. Rules as in fastvlm.h: a status, *err when err is not NULL, nothing
+ * printed. */
+#ifndef FASTVLM_TOOLS_H
+#define FASTVLM_TOOLS_H
+
+#include "fastvlm.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* How an export talks to its caller; zero is silent. */
+typedef struct fv_export_options {
+    bool            force;      /* folders: replace files of the same names in a folder that is not empty */
+    fv_log_fn      *log;        /* warnings, and what was written */
+    void           *log_user;
+    fv_progress_fn *progress;   /* return true to stop */
+    void           *progress_user;
+    uint64_t        reserved[4];
+} fv_export_options;
+
+/* ---------------------------------------------------------------- pack */
+
+typedef struct fv_pack_options {
+    fv_precision vision;       /* AUTO: as stored; F32, BF16, F16 */
+    fv_precision decoder;      /* AUTO: as stored; F32, BF16, F16, Z8, Q4 */
+    bool         pure;         /* Q4: the embedding and the head too, otherwise they are in z8 */
+    int          n_threads;    /* 0: one per physical core */
+    fv_progress_fn *progress;  /* NULL: none; also how to cancel */
+    void        *progress_user;
+    fv_log_fn   *log;          /* NULL: silent */
+    void        *log_user;
+    uint64_t     reserved[8];  /* zero */
+} fv_pack_options;
+
+typedef struct fv_pack_report {
+    size_t   n_tensors;
+    uint64_t n_parameters, file_bytes;
+    float    worst_sqnr;       /* dB, of the tensor that lost most; infinite when none lost anything */
+    char     worst_name[64];
+    double   ms;
+} fv_pack_report;
+
+FV_API void fv_pack_options_default(fv_pack_options *options);
+
+/* Writes a checkpoint directory as one packed file: weights fused and in their final types, tokenizer,
+ * template and preprocessing (docs/format.md). options and report may be NULL. The file appears when
+ * it is complete; after a failure, and after being cancelled, there is none and an older one is as it
+ * was. A weight that is NaN or infinite is FV_ERR_FORMAT. */
+FV_API fv_status fv_pack(const char *checkpoint, const char *file, const fv_pack_options *options,
+                         fv_pack_report *report, fv_error *err);
+
+/* ---------------------------------------------------------------- verify */
+
+/* Checks a packed file: both hashes, the format, that every tensor of the model is there in a type and
+ * shape that runs, that the tokenizer can be built, that no value is NaN or infinite. progress may be NULL. */
+FV_API fv_status fv_verify(const char *file, fv_progress_fn *progress, void *progress_user, fv_error *err);
+
+/* ---------------------------------------------------------------- ONNX */
+
+enum { FV_ONNX_VISION = 1, FV_ONNX_EMBED = 2, FV_ONNX_DECODER = 4 };
+
+typedef enum fv_onnx_ops {
+    FV_ONNX_PRIMITIVE = 0,      /* Erf, ReduceMean and the like: any converter takes them */
+    FV_ONNX_FUSED               /* Gelu, LayerNormalization, RMSNormalization where the opset has them */
+} fv_onnx_ops;
+
+typedef enum fv_onnx_target {
+    FV_ONNX_GENERIC = 0,        /* fixed shapes, right-aligned cache inside the graph */
+    FV_ONNX_NPU,                /* fixed shapes, f16, keys transposed, the host keeps the cache */
+    FV_ONNX_TRANSFORMERS_JS     /* free shapes, growing cache, the file names of that package */
+} fv_onnx_target;
+
+typedef struct fv_onnx_settings {
+    unsigned       parts;       /* FV_ONNX_* flags; 0: all three */
+    fv_onnx_target target;
+    fv_onnx_ops    ops;
+    int            opset;       /* 13 to 24; 0: 14 for primitive operators, 23 for fused ones */
+    int            image_size;  /* a multiple of 64; 0: the model's own */
+    int            seq_len;     /* ids of embed_tokens; 0: 512 */
+    int            step_len;    /* rows of one decoder step; 0: 1 */
+    int            cache_len;   /* 0: 512, for the NPU 1023 */
+    fv_precision   precision;   /* F32 or F16; AUTO: F32, for the NPU F16 */
+    bool           external_data; /* weights in NAME.onnx_data even when one file could hold them */
+    uint64_t       reserved[8]; /* zero */
+} fv_onnx_settings;
+
+FV_API void      fv_onnx_settings_default(fv_onnx_settings *settings);
+/* ONNX graphs of the checkpoint directory model into the folder dir. settings may be NULL. */
+FV_API fv_status fv_export_onnx(const char *model, const fv_onnx_settings *settings, const char *dir,
+                                const fv_export_options *options, fv_error *err);
+
+/* ---- calibration: preprocessed pictures as raw tensors, for a quantising converter ---- */
+
+typedef enum fv_calib_layout { FV_CALIB_NHWC, FV_CALIB_NCHW } fv_calib_layout;
+typedef enum fv_calib_dtype { FV_CALIB_F32, FV_CALIB_U8 } fv_calib_dtype;
+
+typedef struct fv_calib_settings {
+    const char *const *paths;   /* pictures, and folders of pictures (.jpg .jpeg .png .webp .ppm .pgm .pnm) */
+    size_t   n_paths;
+    int      n_random;          /* instead of pictures: uniform noise in [0, 1), as the hand-off's scripts make it */
+    uint64_t seed;              /* of the noise */
+    int      max_samples;       /* 0: all; of more pictures so many are taken, evenly over the sorted list */
+    int      min_samples;       /* fewer usable pictures are an error; 0: 1 */
+    int      image_size;        /* a multiple of 64; 0: 1024 */
+    fv_fit   fit;               /* FV_FIT_AUTO: pad */
+    fv_calib_layout layout;
+    fv_calib_dtype  dtype;
+    const char *list_root;      /* folder that input_list.txt names the files in; NULL: where they are, absolute */
+    uint64_t reserved[4];
+} fv_calib_settings;
+
+typedef struct fv_calib_result {
+    size_t n_samples, n_skipped; /* broken pictures are skipped */
+} fv_calib_result;
+
+/* Writes sample_000.raw ..., input_list.txt and calib.json into the folder dir. */
+FV_API fv_status fv_export_calib(const fv_calib_settings *settings, const char *dir, const fv_export_options *options,
+                                 fv_calib_result *result, fv_error *err);
+
+/* ---- side files of Qualcomm's Genie ---- */
+
+/* The embedding as rows of little-endian f32 without a header: [vocabulary rows][d_model]. */
+FV_API fv_status fv_export_lut(const char *model, const char *file, const fv_export_options *options, fv_error *err);
+
+/* tokenizer.json: the checkpoint's own where it has one, otherwise built from its vocabulary. */
+FV_API fv_status fv_export_tokenizer(const char *model, const char *file, const fv_export_options *options, fv_error *err);
+
+typedef struct fv_genie_settings {
+    int         context;        /* rows of a conversation; 0: 512, as the hand-off has it */
+    int         max_new_tokens; /* 0: 50 */
+    int         n_threads;      /* on the phone; 0: 6 */
+    bool        sampling;       /* false: greedy, reproducible; true: the hand-off's temperature 0.8 */
+    uint64_t    seed;           /* 0: 42 */
+    const char *device_dir;     /* where the files lie on the phone; NULL: "/data/local/tmp/fastvlm" */
+    const char *model_bin;      /* name of the composed decoder there; NULL: "fastvlm_model.bin" */
+    uint64_t    reserved[4];
+} fv_genie_settings;
+
+/* Into the folder dir: genie_model.json, the architecture that qnn-genai-transformer-composer wants;
+ * genie_dialog.json, the dialog for the CPU engine; genie_dialog_htp.json with htp_backend.json, the
+ * one for the NPU engine. settings may be NULL. */
+FV_API fv_status fv_export_genie(const char *model, const fv_genie_settings *settings, const char *dir,
+                                 const fv_export_options *options, fv_error *err);
+
+/* ---- checkpoints ---- */
+
+typedef enum fv_hf_layout { FV_HF_LLAVA_QWEN2, FV_HF_FAST_VLM } fv_hf_layout;
+
+typedef struct fv_hf_settings {
+    fv_hf_layout layout;
+    fv_precision dtype;         /* FV_PRECISION_AUTO: as stored; convolutions that had to be fused: f32 */
+    uint64_t     reserved[4];
+} fv_hf_settings;
+
+/* A checkpoint directory: model.safetensors, config.json, tokenizer and processor files. */
+FV_API fv_status fv_export_hf(const char *model, const fv_hf_settings *settings, const char *dir,
+                              const fv_export_options *options, fv_error *err);
+
+/* ---- llama.cpp ---- */
+
+typedef enum fv_decoder_type {
+    FV_DECODER_F16, FV_DECODER_Q8_0, FV_DECODER_Q4_0, FV_DECODER_BF16, FV_DECODER_F32
+} fv_decoder_type;
+
+/* The decoder and the tokenizer as one GGUF file of architecture "qwen2". It answers text: llama.cpp
+ * has no FastVLM vision encoder. */
+FV_API fv_status fv_export_gguf(const char *model, fv_decoder_type type, const char *file,
+                                const fv_export_options *options, fv_error *err);
+
+/* ---- the lot ---- */
+
+enum {
+    FV_ALL_ONNX = 1,            /* onnx/: three graphs in f32 */
+    FV_ALL_NPU = 2,             /* onnx-npu/: f16, transposed keys */
+    FV_ALL_TRANSFORMERS_JS = 4, /* transformers.js/ */
+    FV_ALL_CALIB = 8,           /* calib/ */
+    FV_ALL_GENIE = 16,          /* genie/: LUT.bin, tokenizer.json, configurations */
+    FV_ALL_GGUF = 32,           /* gguf/: decoder-f16, -q8_0, -q4_0 */
+    FV_ALL_HF = 64,             /* hf/fast_vlm, hf/llava_qwen2 */
+    FV_ALL_PARTS = 127
+};
+
+typedef struct fv_all_settings {
+    unsigned parts;             /* 0: all */
+    fv_calib_settings calib;    /* without pictures: eight samples of noise, with a warning */
+    uint64_t reserved[4];
+} fv_all_settings;
+
+/* Every artefact into folders of dir, and manifest.json: size, SHA-256 and tensors of every file, the
+ * version that wrote them, the hash of the model they were made from. dir appears when all of it is
+ * complete. settings may be NULL. */
+FV_API fv_status fv_export_all(const char *model, const fv_all_settings *settings, const char *dir,
+                               const fv_export_options *options, fv_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,116 @@
+/* SHA-256. [FIPS 180-4, sections 4.1.2, 5.3.3 and 6.2] */
+#include "base/sha256.h"
+
+#include <string.h>
+
+/* First 32 bits of the fractional parts of the cube roots of the first 64 primes. */
+static const uint32_t round_constant[64] = {
+    0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
+    0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
+    0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
+    0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147, 0x06ca6351, 0x14292967,
+    0x27b70a85, 0x2e1b2138, 0x4d2c6dfc, 0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85,
+    0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070,
+    0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
+    0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2
+};
+
+static uint32_t rotate(uint32_t x, int n) { return x >> n | x << (32 - n); }
+
+static uint32_t load_be32(const uint8_t *p)
+{
+    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+}
+
+static void store_be32(uint8_t *p, uint32_t x)
+{
+    p[0] = (uint8_t)(x >> 24);
+    p[1] = (uint8_t)(x >> 16);
+    p[2] = (uint8_t)(x >> 8);
+    p[3] = (uint8_t)x;
+}
+
+static void add_block(uint32_t state[8], const uint8_t *block)
+{
+    uint32_t w[64];
+    uint32_t a = state[0], b = state[1], c = state[2], d = state[3];
+    uint32_t e = state[4], f = state[5], g = state[6], h = state[7];
+
+    for (int t = 0; t < 16; t++)
+        w[t] = load_be32(block + 4 * t);
+    for (int t = 16; t < 64; t++) {
+        uint32_t s0 = rotate(w[t - 15], 7) ^ rotate(w[t - 15], 18) ^ w[t - 15] >> 3;
+        uint32_t s1 = rotate(w[t - 2], 17) ^ rotate(w[t - 2], 19) ^ w[t - 2] >> 10;
+        w[t] = s1 + w[t - 7] + s0 + w[t - 16];
+    }
+    for (int t = 0; t < 64; t++) {
+        uint32_t s1 = rotate(e, 6) ^ rotate(e, 11) ^ rotate(e, 25);
+        uint32_t t1 = h + s1 + ((e & f) ^ (~e & g)) + round_constant[t] + w[t];
+        uint32_t s0 = rotate(a, 2) ^ rotate(a, 13) ^ rotate(a, 22);
+        uint32_t t2 = s0 + ((a & b) ^ (a & c) ^ (b & c));
+        h = g, g = f, f = e, e = d + t1;
+        d = c, c = b, b = a, a = t1 + t2;
+    }
+    state[0] += a, state[1] += b, state[2] += c, state[3] += d;
+    state[4] += e, state[5] += f, state[6] += g, state[7] += h;
+}
+
+static void add_blocks(uint32_t state[8], const uint8_t *data, size_t n_blocks)
+{
+    for (; n_blocks > 0; n_blocks--, data += 64)
+        add_block(state, data);
+}
+
+void fv_sha256_begin(fv_sha256 *s)
+{
+    static const uint32_t initial[8] = { 0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
+                                         0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19 };
+    memcpy(s->state, initial, sizeof initial);
+    s->n_bytes = 0;
+}
+
+void fv_sha256_add(fv_sha256 *s, const void *data, size_t n_bytes)
+{
+    const uint8_t *p = data;
+    size_t held = s->n_bytes % 64;
+
+    if (n_bytes == 0)
+        return; /* data may be NULL */
+    s->n_bytes += n_bytes;
+    if (held > 0) {
+        size_t n = 64 - held < n_bytes ? 64 - held : n_bytes;
+        memcpy(s->block + held, p, n);
+        if (held + n < 64)
+            return;
+        add_blocks(s->state, s->block, 1);
+        p += n;
+        n_bytes -= n;
+    }
+    add_blocks(s->state, p, n_bytes / 64);
+    memcpy(s->block, p + n_bytes / 64 * 64, n_bytes % 64);
+}
+
+/* A 1 bit, zeros up to 8 bytes before the end of a block, the length in bits. */
+void fv_sha256_end(fv_sha256 *s, uint8_t digest[FV_SHA256_BYTES])
+{
+    static const uint8_t padding[64] = { 0x80 };
+    uint64_t n_bits = s->n_bytes * 8;
+    uint8_t length[8];
+
+    store_be32(length, (uint32_t)(n_bits >> 32));
+    store_be32(length + 4, (uint32_t)n_bits);
+    fv_sha256_add(s, padding, 1 + (119 - s->n_bytes % 64) % 64);
+    fv_sha256_add(s, length, 8);
+    for (int i = 0; i < 8; i++)
+        store_be32(digest + 4 * i, s->state[i]);
+}
+
+void fv_hex(char *text, const uint8_t *bytes, size_t n_bytes)
+{
+    static const char digit[] = "0123456789abcdef";
+    for (size_t i = 0; i < n_bytes; i++) {
+        text[2 * i] = digit[bytes[i] >> 4];
+        text[2 * i + 1] = digit[bytes[i] & 15];
+    }
+    text[2 * n_bytes] = 0;
+}

@@ -1,0 +1,36 @@
+/* pack: a checkpoint as a packed file; fv_pack of fastvlm_tools.h, with room for another quantiser. */
+#ifndef FV_PACK_H
+#define FV_PACK_H
+
+#include "fastvlm_tools.h"
+#include "io/gguf.h"
+#include "nn/weights.h"
+
+enum { FV_PACK_PARTS = 6 };
+
+/* One tensor of those that stand for a weight. */
+typedef struct fv_pack_part {
+    const char *suffix;     /* ".weight", ".scale"; "" for a vector */
+    fv_type     type;
+    int         n_dims;
+    uint64_t    shape[2];
+    const void *data;       /* row-major, in type; valid until the next call */
+    float       sqnr;       /* dB; INFINITY when nothing was lost */
+} fv_pack_part;
+
+/* Writes weights in a way of its own, such as calibrated int8. */
+typedef struct fv_pack_hook {
+    void *user;
+    /* The tensors that stand for this weight, in order; *n = 0 leaves it to the options. t->slot holds
+     * the bound weight (const float *, fv_mat or fv_dw). Called twice: to list the tensors (data and sqnr
+     * are not looked at, fill is false) and, in the same order of weights, to write them. */
+    fv_status (*parts)(void *user, const fv_weight *t, bool fill, fv_pack_part list[FV_PACK_PARTS], size_t *n, fv_error *err);
+    /* Adds metadata: the record of the calibration. NULL: none. */
+    void (*describe)(void *user, fv_gguf_writer *w);
+} fv_pack_hook;
+
+/* hook may be NULL; options->vision INT8 needs one. */
+fv_status fv_pack_with(const char *checkpoint, const char *file, const fv_pack_options *options, const fv_pack_hook *hook,
+                       fv_pack_report *report, fv_error *err);
+
+#endif

@@ -1,0 +1,516 @@
+/* Metadata and tensors -> a GGUF file, in one pass over the data. See gguf.h.
+ *
+ * Everything before the data is put together in memory; its hashes and the reserved floats, which
+ * are known last, are patched in place before the file gets its name. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "base/sha256.h"
+#include "io/gguf.h"
+
+enum { HEX = 2 * FV_SHA256_BYTES, BUFFER_BYTES = 1 << 20, COUNTS_AT = 8 };
+
+typedef struct bytes {
+    uint8_t *data;
+    size_t n, capacity;
+} bytes;
+
+typedef struct span { uint64_t begin, end; } span; /* of a tensor, in the data */
+
+struct fv_gguf_writer {
+    char     *path, *beside;
+    int       fd;             /* -1: none */
+    bool      named;          /* beside exists */
+    bytes     meta, infos;
+    uint64_t  n_pairs, n_infos, data_bytes, written;
+    span     *spans;          /* [n_infos] */
+    size_t    capacity, current;
+    size_t    hash_at, header_hash_at, floats_at, n_floats; /* in meta */
+    uint8_t  *buffer;
+    size_t    n_buffer;
+    fv_sha256 hash;
+    fv_error  error;          /* the first one; status FV_OK: none */
+};
+
+/* ---- bytes of the header ---- */
+
+static void out_of_memory(fv_gguf_writer *w, size_t n_bytes)
+{
+    if (w->error.status == FV_OK)
+        fv_fail_memory(&w->error, n_bytes, "the header of a GGUF file");
+}
+
+static void add_bytes(fv_gguf_writer *w, bytes *b, const void *data, size_t n)
+{
+    if (w->error.status != FV_OK)
+        return;
+    if (n > b->capacity - b->n) {
+        size_t capacity = FV_MAX(b->n + n, FV_MAX(2 * b->capacity, (size_t)4096));
+        uint8_t *grown = fv_grow(b->data, b->n, capacity, 1);
+        if (!grown) {
+            out_of_memory(w, capacity);
+            return;
+        }
+        b->data = grown;
+        b->capacity = capacity;
+    }
+    if (n)
+        memcpy(b->data + b->n, data, n);
+    b->n += n;
+}
+
+static void put_le(uint8_t *to, uint64_t value, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        to[i] = (uint8_t)(value >> (8 * i));
+}
+
+static void add_int(fv_gguf_writer *w, bytes *b, uint64_t value, size_t n)
+{
+    uint8_t le[8];
+    put_le(le, value, n);
+    add_bytes(w, b, le, n);
+}
+
+static void add_string(fv_gguf_writer *w, bytes *b, const char *text, size_t n)
+{
+    add_int(w, b, n, 8);
+    add_bytes(w, b, text, n);
+}
+
+static void add_key(fv_gguf_writer *w, const char *key, fv_gguf_type type)
+{
+    add_string(w, &w->meta, key, strlen(key));
+    add_int(w, &w->meta, type, 4);
+    w->n_pairs++;
+}
+
+static void put_int(fv_gguf_writer *w, const char *key, fv_gguf_type type, uint64_t value, size_t n)
+{
+    add_key(w, key, type);
+    add_int(w, &w->meta, value, n);
+}
+
+void fv_gguf_put_u32(fv_gguf_writer *w, const char *key, uint32_t value) { put_int(w, key, FV_GGUF_U32, value, 4); }
+void fv_gguf_put_i32(fv_gguf_writer *w, const char *key, int32_t value) { put_int(w, key, FV_GGUF_I32, (uint32_t)value, 4); }
+void fv_gguf_put_u64(fv_gguf_writer *w, const char *key, uint64_t value) { put_int(w, key, FV_GGUF_U64, value, 8); }
+void fv_gguf_put_bool(fv_gguf_writer *w, const char *key, bool value) { put_int(w, key, FV_GGUF_BOOL, value, 1); }
+
+void fv_gguf_put_f32(fv_gguf_writer *w, const char *key, float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    put_int(w, key, FV_GGUF_F32, bits, 4);
+}
+
+void fv_gguf_put_f64(fv_gguf_writer *w, const char *key, double value)
+{
+    uint64_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    put_int(w, key, FV_GGUF_F64, bits, 8);
+}
+
+void fv_gguf_put_string(fv_gguf_writer *w, const char *key, const char *text, size_t n_bytes)
+{
+    add_key(w, key, FV_GGUF_STRING);
+    add_string(w, &w->meta, text, n_bytes);
+}
+
+static void put_array_head(fv_gguf_writer *w, const char *key, fv_gguf_type of, size_t n)
+{
+    add_key(w, key, FV_GGUF_ARRAY);
+    add_int(w, &w->meta, of, 4);
+    add_int(w, &w->meta, n, 8);
+}
+
+void fv_gguf_put_array(fv_gguf_writer *w, const char *key, fv_gguf_type of, const void *values, size_t n)
+{
+    static const uint8_t size[FV_GGUF_TYPE_COUNT] = { 1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8 };
+    put_array_head(w, key, of, n);
+    for (size_t i = 0; i < n; i++) {
+        const uint8_t *at = (const uint8_t *)values + i * size[of];
+        uint64_t value = 0;
+        uint16_t u16;
+        uint32_t u32;
+        switch (size[of]) { /* as numbers, whatever this machine's byte order */
+        case 1: value = *at; break;
+        case 2: memcpy(&u16, at, 2); value = u16; break;
+        case 4: memcpy(&u32, at, 4); value = u32; break;
+        default: memcpy(&value, at, 8); break;
+        }
+        add_int(w, &w->meta, value, size[of]);
+    }
+}
+
+void fv_gguf_put_strings(fv_gguf_writer *w, const char *key, size_t n) { put_array_head(w, key, FV_GGUF_STRING, n); }
+void fv_gguf_put_item(fv_gguf_writer *w, const char *text, size_t n_bytes) { add_string(w, &w->meta, text, n_bytes); }
+
+void fv_gguf_reserve_floats(fv_gguf_writer *w, const char *key, size_t n)
+{
+    put_array_head(w, key, FV_GGUF_F32, n);
+    w->floats_at = w->meta.n;
+    w->n_floats = n;
+    for (size_t i = 0; i < n; i++)
+        add_int(w, &w->meta, 0, 4);
+}
+
+void fv_gguf_set_floats(fv_gguf_writer *w, const float *values, size_t n)
+{
+    for (size_t i = 0; i < FV_MIN(n, w->n_floats) && w->error.status == FV_OK; i++) {
+        uint32_t bits;
+        memcpy(&bits, &values[i], sizeof bits);
+        put_le(w->meta.data + w->floats_at + 4 * i, bits, 4);
+    }
+}
+
+/* ---- the list of tensors ---- */
+
+static uint64_t aligned(uint64_t n) { return (n + FV_GGUF_ALIGNMENT - 1) / FV_GGUF_ALIGNMENT * FV_GGUF_ALIGNMENT; }
+
+static void complain(fv_gguf_writer *w, const char *name, const char *why)
+{
+    if (w->error.status == FV_OK)
+        fv_fail(&w->error, FV_ERR_ARGUMENT, 0, "%s: tensor %s: %s", w->path, name, why);
+}
+
+void fv_gguf_add_tensor(fv_gguf_writer *w, const char *name, fv_type type, const uint64_t *shape, int n_dims)
+{
+    uint64_t n = 1, row = n_dims ? shape[n_dims - 1] : 1;
+    if (strlen(name) >= FV_GGUF_NAME)
+        complain(w, name, "the name is too long for GGUF");
+    if (fv_gguf_type_number(type) < 0)
+        complain(w, name, "GGUF has no such type");
+    if (fv_type_is_block(type) && row % FV_BLOCK)
+        complain(w, name, "its rows are no whole number of blocks");
+    if (w->n_infos == w->capacity) {
+        size_t capacity = FV_MAX(2 * w->capacity, (size_t)256);
+        span *grown = fv_grow(w->spans, w->capacity, capacity, sizeof *grown);
+        if (!grown)
+            out_of_memory(w, capacity * sizeof *grown);
+        else {
+            w->spans = grown;
+            w->capacity = capacity;
+        }
+    }
+    if (w->error.status != FV_OK)
+        return;
+    add_string(w, &w->infos, name, strlen(name));
+    add_int(w, &w->infos, (uint64_t)n_dims, 4);
+    for (int i = n_dims; i-- > 0;) {
+        add_int(w, &w->infos, shape[i], 8);
+        n *= shape[i];
+    }
+    add_int(w, &w->infos, (uint64_t)fv_gguf_type_number(type), 4);
+    add_int(w, &w->infos, w->data_bytes, 8);
+    span s = { w->data_bytes, w->data_bytes + fv_row_bytes(type, (size_t)n) };
+    w->spans[w->n_infos++] = s;
+    w->data_bytes = aligned(s.end);
+}
+
+/* ---- the file ---- */
+
+static fv_status fail_errno(const fv_gguf_writer *w, const char *verb, fv_error *err)
+{
+    int code = errno;
+    return fv_fail(err, FV_ERR_IO, 0, "%s: cannot %s: %s", w->path, verb, strerror(code));
+}
+
+/* A name beside path that no other process takes. The file has it only where the system cannot make
+ * one without a name, so that even a killed process leaves nothing. */
+static fv_status open_beside(fv_gguf_writer *w, fv_error *err)
+{
+    const char *slash = strrchr(w->path, '/');
+    size_t room = strlen(w->path) + 32;
+    w->beside = fv_alloc(room, 1);
+    if (!w->beside)
+        return fv_fail_memory(err, room, "a path");
+#ifdef O_TMPFILE
+    int n = slash ? (int)(slash - w->path) + 1 : 0;
+    snprintf(w->beside, room, "%.*s", n ? n : 1, n ? w->path : ".");
+    w->fd = open(w->beside, O_TMPFILE | O_RDWR | O_CLOEXEC, 0666);
+#endif
+    snprintf(w->beside, room, "%s.%ld.part", w->path, (long)getpid());
+    (void)slash;
+    if (w->fd >= 0 && access("/proc/self/fd", X_OK) == 0)
+        return FV_OK;
+    if (w->fd >= 0)
+        close(w->fd);
+    w->fd = open(w->beside, O_CREAT | O_TRUNC | O_RDWR | O_CLOEXEC, 0666);
+    if (w->fd < 0)
+        return fail_errno(w, "create it", err);
+    w->named = true;
+    return FV_OK;
+}
+
+fv_status fv_gguf_writer_new(fv_gguf_writer **out, const char *path, fv_error *err)
+{
+    struct stat st;
+    *out = NULL;
+    if (lstat(path, &st) == 0 && S_ISDIR(st.st_mode))
+        return fv_fail(err, FV_ERR_IO, 0, "%s: is a directory, expected the name of a file", path);
+    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode))
+        return fv_fail(err, FV_ERR_IO, 0, "%s: is no regular file, cannot be replaced by a model", path);
+    fv_gguf_writer *w = fv_alloc_zero(1, sizeof *w);
+    if (!w)
+        return fv_fail_memory(err, sizeof *w, "a GGUF file");
+    w->fd = -1;
+    w->path = fv_strdup(path);
+    w->buffer = fv_alloc(BUFFER_BYTES, 1);
+    fv_status status = w->path && w->buffer ? open_beside(w, err) : fv_fail_memory(err, BUFFER_BYTES, "a GGUF file");
+    if (status != FV_OK) {
+        fv_gguf_writer_free(w);
+        return status;
+    }
+    fv_sha256_begin(&w->hash);
+    *out = w;
+    return FV_OK;
+}
+
+void fv_gguf_writer_free(fv_gguf_writer *w)
+{
+    if (!w)
+        return;
+    if (w->fd >= 0)
+        close(w->fd);
+    if (w->named)
+        unlink(w->beside);
+    fv_free(w->meta.data);
+    fv_free(w->infos.data);
+    fv_free(w->spans);
+    fv_free(w->buffer);
+    fv_free(w->path);
+    fv_free(w->beside);
+    fv_free(w);
+}
+
+static fv_status write_all(fv_gguf_writer *w, const uint8_t *data, size_t n, fv_error *err)
+{
+    while (n) {
+        ssize_t done = write(w->fd, data, FV_MIN(n, (size_t)1 << 30));
+        if (done < 0 && errno == EINTR)
+            continue;
+        if (done <= 0) {
+            errno = done ? errno : ENOSPC;
+            return fail_errno(w, "write", err);
+        }
+        data += done;
+        n -= (size_t)done;
+    }
+    return FV_OK;
+}
+
+static fv_status flush(fv_gguf_writer *w, fv_error *err)
+{
+    size_t n = w->n_buffer;
+    w->n_buffer = 0;
+    fv_sha256_add(&w->hash, w->buffer, n);
+    return write_all(w, w->buffer, n, err);
+}
+
+/* Through the buffer when small. */
+static fv_status put_data(fv_gguf_writer *w, const uint8_t *data, size_t n, fv_error *err)
+{
+    if (n > BUFFER_BYTES - w->n_buffer)
+        FV_TRY(flush(w, err));
+    w->written += n;
+    if (n >= BUFFER_BYTES) {
+        fv_sha256_add(&w->hash, data, n);
+        return write_all(w, data, n, err);
+    }
+    if (n)
+        memcpy(w->buffer + w->n_buffer, data, n);
+    w->n_buffer += n;
+    return FV_OK;
+}
+
+static fv_status pad_to(fv_gguf_writer *w, uint64_t end, fv_error *err)
+{
+    static const uint8_t zeros[FV_GGUF_ALIGNMENT];
+    return end > w->written ? put_data(w, zeros, (size_t)(end - w->written), err) : FV_OK;
+}
+
+static uint64_t header_bytes(const fv_gguf_writer *w) { return aligned(24 + w->meta.n + w->infos.n); }
+
+uint64_t fv_gguf_total_bytes(const fv_gguf_writer *w) { return header_bytes(w) + w->data_bytes; }
+
+static fv_status check_room(const fv_gguf_writer *w, fv_error *err)
+{
+    struct statvfs fs;
+    uint64_t wanted = fv_gguf_total_bytes(w);
+    if (fstatvfs(w->fd, &fs) != 0 || fs.f_blocks == 0) /* a system that does not say */
+        return FV_OK;
+    uint64_t has = (uint64_t)fs.f_bavail * (fs.f_frsize ? fs.f_frsize : fs.f_bsize);
+    if (has >= wanted)
+        return FV_OK;
+    return fv_fail(err, FV_ERR_IO, 0, "%s: needs %.1f MB, the disk has %.1f MB free", w->path, (double)wanted / 1e6,
+                   (double)has / 1e6);
+}
+
+static void put_hash(fv_gguf_writer *w, const char *key, size_t *at)
+{
+    char zeros[HEX];
+    memset(zeros, '0', HEX);
+    fv_gguf_put_string(w, key, zeros, HEX);
+    *at = w->meta.n - HEX;
+}
+
+/* The header with the hashes it has now: twice, as zeros to make room and at last. */
+static void make_head(const fv_gguf_writer *w, uint8_t head[24])
+{
+    memcpy(head, "GGUF", 4);
+    put_le(head + 4, 3, 4);
+    put_le(head + COUNTS_AT, w->n_infos, 8);
+    put_le(head + COUNTS_AT + 8, w->n_pairs, 8);
+}
+
+static fv_status write_header(fv_gguf_writer *w, fv_error *err)
+{
+    static const uint8_t zeros[FV_GGUF_ALIGNMENT];
+    uint8_t head[24];
+    make_head(w, head);
+    FV_TRY(write_all(w, head, sizeof head, err));
+    FV_TRY(write_all(w, w->meta.data, w->meta.n, err));
+    FV_TRY(write_all(w, w->infos.data, w->infos.n, err));
+    return write_all(w, zeros, (size_t)(header_bytes(w) - sizeof head - w->meta.n - w->infos.n), err);
+}
+
+fv_status fv_gguf_begin_data(fv_gguf_writer *w, fv_error *err)
+{
+    fv_gguf_put_u32(w, "general.alignment", FV_GGUF_ALIGNMENT);
+    put_hash(w, FV_GGUF_SHA256, &w->hash_at);
+    put_hash(w, FV_GGUF_SHA256_HEADER, &w->header_hash_at);
+    if (w->error.status != FV_OK) {
+        if (err)
+            *err = w->error;
+        return w->error.status;
+    }
+    FV_TRY(check_room(w, err));
+    return write_header(w, err);
+}
+
+fv_status fv_gguf_write(fv_gguf_writer *w, const void *data, size_t n_bytes, fv_error *err)
+{
+    while (w->current < w->n_infos && w->written == w->spans[w->current].end) { /* also over empty tensors */
+        w->current++;
+        if (w->current < w->n_infos)
+            FV_TRY(pad_to(w, w->spans[w->current].begin, err));
+    }
+    if (w->current == w->n_infos || n_bytes > w->spans[w->current].end - w->written)
+        return fv_fail(err, FV_ERR_STATE, 0, "%s: more data than the tensors have", w->path);
+    return put_data(w, data, n_bytes, err);
+}
+
+/* The name of an open file without one. */
+static fv_status give_name(fv_gguf_writer *w, fv_error *err)
+{
+    char self[64];
+    if (w->named)
+        return FV_OK;
+    snprintf(self, sizeof self, "/proc/self/fd/%d", w->fd);
+    unlink(w->beside); /* of an earlier process with this number */
+    if (linkat(AT_FDCWD, self, AT_FDCWD, w->beside, AT_SYMLINK_FOLLOW) != 0)
+        return fail_errno(w, "create it", err);
+    w->named = true;
+    return FV_OK;
+}
+
+/* The rename itself must survive a power cut; a system that cannot sync a folder is no failure. */
+static void sync_folder(const fv_gguf_writer *w)
+{
+    char *slash = strrchr(w->beside, '/');
+    if (slash)
+        slash[slash == w->beside] = '\0';
+    int fd = open(slash ? w->beside : ".", O_RDONLY | O_CLOEXEC);
+    if (fd >= 0) {
+        fsync(fd);
+        close(fd);
+    }
+}
+
+fv_status fv_gguf_finish(fv_gguf_writer *w, fv_error *err)
+{
+    uint8_t head[24], digest[FV_SHA256_BYTES];
+    static const uint8_t zeros[FV_GGUF_ALIGNMENT];
+    char hex[HEX + 1];
+    fv_sha256 hash;
+    if (w->n_infos && w->written < w->spans[w->n_infos - 1].end)
+        return fv_fail(err, FV_ERR_STATE, 0, "%s: the tensors have %" PRIu64 " bytes, %" PRIu64 " were written", w->path,
+                       w->data_bytes, w->written);
+    FV_TRY(pad_to(w, w->data_bytes, err));
+    FV_TRY(flush(w, err));
+    fv_sha256_end(&w->hash, digest);
+    fv_hex(hex, digest, sizeof digest);
+    memcpy(w->meta.data + w->hash_at, hex, HEX);
+    make_head(w, head);
+    fv_sha256_begin(&hash); /* its own digits are still zeros */
+    fv_sha256_add(&hash, head, sizeof head);
+    fv_sha256_add(&hash, w->meta.data, w->meta.n);
+    fv_sha256_add(&hash, w->infos.data, w->infos.n);
+    fv_sha256_add(&hash, zeros, (size_t)(header_bytes(w) - sizeof head - w->meta.n - w->infos.n));
+    fv_sha256_end(&hash, digest);
+    fv_hex(hex, digest, sizeof digest);
+    memcpy(w->meta.data + w->header_hash_at, hex, HEX);
+    if (lseek(w->fd, 0, SEEK_SET) != 0)
+        return fail_errno(w, "seek", err);
+    FV_TRY(write_header(w, err));
+    if (fsync(w->fd) != 0)
+        return fail_errno(w, "write it to the disk", err);
+    FV_TRY(give_name(w, err));
+    int fd = w->fd;
+    w->fd = -1;
+    if (close(fd) != 0)
+        return fail_errno(w, "close", err);
+    if (rename(w->beside, w->path) != 0)
+        return fail_errno(w, "rename it into place", err);
+    w->named = false;
+    sync_folder(w);
+    return FV_OK;
+}
+
+/* ---- checking ---- */
+
+enum { STEP_BYTES = 8 << 20 };
+
+static fv_status compare(const fv_gguf *g, const char *key, fv_sha256 *hash, const char *what, fv_error *err)
+{
+    uint8_t digest[FV_SHA256_BYTES];
+    char hex[HEX + 1];
+    fv_sha256_end(hash, digest);
+    fv_hex(hex, digest, sizeof digest);
+    if (fv_gguf_string_is(g, key, hex))
+        return FV_OK;
+    const fv_gguf_value *v = fv_gguf_find(g, key);
+    return fv_fail(err, FV_ERR_FORMAT, 0, "%s: %s has changed since the file was written: its SHA-256 is %s, %s says %.*s",
+                   fv_gguf_name(g), what, hex, key, (int)FV_MIN(v->n, (uint64_t)HEX), (const char *)v->data);
+}
+
+fv_status fv_gguf_check_hashes(const fv_gguf *g, fv_progress_fn *progress, void *user, fv_error *err)
+{
+    size_t n_bytes, data_at;
+    const uint8_t *data = fv_gguf_bytes(g, &n_bytes, &data_at);
+    const fv_gguf_value *own = fv_gguf_find(g, FV_GGUF_SHA256_HEADER), *whole = fv_gguf_find(g, FV_GGUF_SHA256);
+    char zeros[HEX];
+    fv_sha256 hash;
+    if (!own || own->type != FV_GGUF_STRING || own->n != HEX || !whole || whole->type != FV_GGUF_STRING || whole->n != HEX)
+        return fv_fail(err, FV_ERR_UNSUPPORTED, 0, "%s: holds no " FV_GGUF_SHA256 " and " FV_GGUF_SHA256_HEADER
+                       " of %d digits: it cannot be verified", fv_gguf_name(g), HEX);
+    memset(zeros, '0', HEX);
+    size_t at = (size_t)(own->data - data);
+    fv_sha256_begin(&hash);
+    fv_sha256_add(&hash, data, at);
+    fv_sha256_add(&hash, zeros, HEX);
+    fv_sha256_add(&hash, data + at + HEX, data_at - at - HEX);
+    FV_TRY(compare(g, FV_GGUF_SHA256_HEADER, &hash, "the header", err));
+    fv_sha256_begin(&hash);
+    for (size_t i = data_at; i < n_bytes; i += STEP_BYTES) {
+        if (progress && progress(user, "verify", (double)(i - data_at) / (double)(n_bytes - data_at)))
+            return fv_fail(err, FV_ERR_CANCELLED, 0, "%s: verifying was cancelled", fv_gguf_name(g));
+        fv_sha256_add(&hash, data + i, FV_MIN((size_t)STEP_BYTES, n_bytes - i));
+    }
+    return compare(g, FV_GGUF_SHA256, &hash, "the tensor data", err);
+}

@@ -1,0 +1,222 @@
+/* Weights in blocks of 8 or 4 bits for Arm, for files that define
+ *
+ *     QUANT_ISA(name)    the name with the instruction set behind it
+ *     GROUP              elements of k that lie together in a panel: 4 or 8
+ *     add_block          sums[r][h] += the products of rows r of A with columns 4 h .. of a panel's block
+ *     QUANT_DOT          and dot16(sum, a, b): lane i of sum += a[j] b[j], 4 i <= j < 4 i + 4;
+ *                        without it there is no matrix-vector product
+ *
+ * A panel holds, for each block of k, i8 [32 / GROUP][8][GROUP], then 8 scales. */
+#ifndef FV_QUANT_NEON_H
+#define FV_QUANT_NEON_H
+
+#include <string.h>
+
+#include "kernels/arm/gemm_tile_neon.h"
+#include "kernels/blocks.h"
+
+enum { PIECE = 16 /* blocks of k */, PANEL_BLOCK = TILE_N * FV_PACKED_Q_BLOCK_BYTES };
+
+FV_INLINE size_t block_bytes(fv_type type) { return type == FV_TYPE_Q8_0 ? FV_Q8_BLOCK_BYTES : FV_Q4_BLOCK_BYTES; }
+
+FV_INLINE float block_scale(const char *block)
+{
+    uint16_t half;
+    memcpy(&half, block, 2);
+    return vgetq_lane_f32(vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(half))), 0);
+}
+
+FV_INLINE int8x16_t load16(const void *p) { return vld1q_s8((const int8_t *)p); }
+
+/* ---- matrix times vector ------------------------------------------------------------------- */
+
+#if defined(QUANT_DOT)
+
+/* A block's 32 weights; of 4 bits, the second half counts 16 times. */
+FV_INLINE int8x16x2_t load_block(const char *block, fv_type type)
+{
+    if (type == FV_TYPE_Q8_0)
+        return (int8x16x2_t){ { load16(block + 2), load16(block + 18) } };
+    const uint8x16_t pairs = vld1q_u8((const uint8_t *)block + 2);
+    return (int8x16x2_t){
+        { vsubq_s8(vreinterpretq_s8_u8(vandq_u8(pairs, vdupq_n_u8(0x0f))), vdupq_n_s8(8)),
+          vreinterpretq_s8_u8(veorq_u8(vandq_u8(pairs, vdupq_n_u8(0xf0)), vdupq_n_u8(0x80))) }
+    };
+}
+
+FV_INLINE void add_products(float32x4_t s[2], const char *block, fv_type type, const int8_t *q, float d)
+{
+    const int8x16x2_t w = load_block(block, type);
+    const float scale = block_scale(block) * d;
+    const int32x4_t none = vdupq_n_s32(0);
+    s[0] = vfmaq_n_f32(s[0], vcvtq_f32_s32(dot16(none, w.val[0], load16(q))), scale);
+    s[1] = vfmaq_n_f32(s[1], vcvtq_f32_s32(dot16(none, w.val[1], load16(q + 16))), scale);
+}
+
+FV_INLINE void gemv(float *y, const void *w, fv_type type, const void *x, const float *bias, size_t n, size_t k)
+{
+    const size_t nb = k / FV_BLOCK, step = block_bytes(type);
+    const float *d = fv_qrow_d(x, nb);
+    const char *at = w;
+    for (size_t j = 0; j < n; j++) {
+        const int8_t *q = fv_qrow_q(x);
+        float32x4_t even[2] = { vdupq_n_f32(0), vdupq_n_f32(0) }, odd[2] = { vdupq_n_f32(0), vdupq_n_f32(0) };
+        size_t b = 0;
+        for (; b + 2 <= nb; b += 2, at += 2 * step, q += 2 * FV_BLOCK) {
+            add_products(even, at, type, q, d[b]);
+            add_products(odd, at + step, type, q + FV_BLOCK, d[b + 1]);
+        }
+        if (b < nb) {
+            add_products(even, at, type, q, d[b]);
+            at += step;
+        }
+        if (type == FV_TYPE_Q4_0) {
+            even[1] = vmulq_n_f32(even[1], 1.0f / 16);
+            odd[1] = vmulq_n_f32(odd[1], 1.0f / 16);
+        }
+        const float32x4_t u = vaddq_f32(vaddq_f32(even[0], odd[0]), vaddq_f32(even[1], odd[1]));
+        const float32x2_t v = vadd_f32(vget_low_f32(u), vget_high_f32(u));
+        const float sum = vget_lane_f32(v, 0) + vget_lane_f32(v, 1);
+        y[j] = bias ? sum + bias[j] : sum;
+    }
+}
+
+static void QUANT_ISA(gemv_q8)(float *y, const void *w, const void *x, const float *bias, size_t n, size_t k)
+{
+    gemv(y, w, FV_TYPE_Q8_0, x, bias, n, k);
+}
+
+static void QUANT_ISA(gemv_q4)(float *y, const void *w, const void *x, const float *bias, size_t n, size_t k)
+{
+    gemv(y, w, FV_TYPE_Q4_0, x, bias, n, k);
+}
+
+#endif
+
+/* ---- matrix times matrix ----------------------------------------------------------------------- */
+
+/* acc [rows, 8] (+)= the products of n blocks; rows is a constant in every use. */
+FV_INLINE void tile(float *acc, bool first, const char *a, size_t lda, size_t nb, size_t at, const char *panel, size_t n,
+                    size_t rows)
+{
+    if (first)
+        memset(acc, 0, rows * TILE_N * sizeof *acc);
+    for (size_t b = at; b < at + n; b++, panel += PANEL_BLOCK) {
+        int32x4_t s[TILE_M][2];
+        FV_UNROLL
+        for (size_t r = 0; r < rows; r++)
+            s[r][0] = s[r][1] = vdupq_n_s32(0);
+        add_block(s, fv_qrow_q(a) + b * FV_BLOCK, lda, (const int8_t *)panel, rows);
+        const float *scale = (const float *)(const void *)(panel + FV_BLOCK * TILE_N);
+        const float32x4_t w0 = vld1q_f32(scale), w1 = vld1q_f32(scale + 4);
+        FV_UNROLL
+        for (size_t r = 0; r < rows; r++) {
+            const float d = fv_qrow_d(a + r * lda, nb)[b];
+            float *to = acc + r * TILE_N;
+            vst1q_f32(to, vfmaq_f32(vld1q_f32(to), vcvtq_f32_s32(s[r][0]), vmulq_n_f32(w0, d)));
+            vst1q_f32(to + 4, vfmaq_f32(vld1q_f32(to + 4), vcvtq_f32_s32(s[r][1]), vmulq_n_f32(w1, d)));
+        }
+    }
+}
+
+#define TILE_ROWS(count) \
+    case count: tile(acc, first, a, lda, nb, at, panel, n, count); break
+
+static void tile_rows(float *acc, bool first, const char *a, size_t lda, size_t nb, size_t at, const char *panel,
+                      size_t n, size_t rows)
+{
+    switch (rows) {
+        TILE_ROWS(8);
+        TILE_ROWS(7);
+        TILE_ROWS(6);
+        TILE_ROWS(5);
+        TILE_ROWS(4);
+        TILE_ROWS(3);
+        TILE_ROWS(2);
+        TILE_ROWS(1);
+    }
+}
+
+/* Blocks of C; for each piece of k, each panel meets all rows of the block. */
+static void QUANT_ISA(gemm_q_8x8)(const fv_gemm_args *g)
+{
+    const size_t nb = g->k / FV_BLOCK;
+    float acc[BLOCK_N / TILE_N][BLOCK_M / TILE_M][TILE_M * TILE_N];
+    for (size_t i0 = 0; i0 < g->m; i0 += BLOCK_M) {
+        const size_t i1 = g->m - i0 < BLOCK_M ? g->m : i0 + BLOCK_M;
+        for (size_t j0 = 0; j0 < g->n; j0 += BLOCK_N) {
+            const size_t j1 = g->n - j0 < BLOCK_N ? g->n : j0 + BLOCK_N;
+            for (size_t b = 0; b < nb; b += PIECE) {
+                const size_t n = nb - b < PIECE ? nb - b : PIECE;
+                for (size_t j = j0; j < j1; j += TILE_N) {
+                    const char *panel = (const char *)g->b + (j / TILE_N * nb + b) * PANEL_BLOCK;
+                    for (size_t i = i0; i < i1; i += TILE_M) {
+                        const size_t rows = i1 - i < TILE_M ? i1 - i : TILE_M;
+                        float *sums = acc[(j - j0) / TILE_N][(i - i0) / TILE_M];
+                        tile_rows(sums, b == 0, (const char *)g->a + i * g->lda, g->lda, nb, b, panel, n, rows);
+                        if (b + n == nb)
+                            gemm_epilogue(g, i, j, rows, sums);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/* ---- packing ------------------------------------------------------------------------------------- */
+
+FV_INLINE void pack(void *dst, const void *w, fv_type type, size_t n, size_t k)
+{
+    const size_t nb = k / FV_BLOCK, step = block_bytes(type), row_bytes = nb * step;
+    char *to = dst;
+    for (size_t j = 0; j < n; j += TILE_N) {
+        for (size_t b = 0; b < nb; b++, to += PANEL_BLOCK) {
+            float scale[TILE_N];
+            for (size_t c = 0; c < TILE_N; c++) {
+                int8_t q[FV_BLOCK] = { 0 };
+                scale[c] = 0;
+                if (j + c < n) {
+                    const char *block = (const char *)w + (j + c) * row_bytes + b * step;
+                    scale[c] = block_scale(block);
+                    if (type == FV_TYPE_Q8_0) {
+                        memcpy(q, block + 2, FV_BLOCK);
+                    } else {
+                        const uint8x16_t pairs = vld1q_u8((const uint8_t *)block + 2);
+                        const int8x16_t eight = vdupq_n_s8(8);
+                        vst1q_s8(q, vsubq_s8(vreinterpretq_s8_u8(vandq_u8(pairs, vdupq_n_u8(15))), eight));
+                        vst1q_s8(q + 16, vsubq_s8(vreinterpretq_s8_u8(vshrq_n_u8(pairs, 4)), eight));
+                    }
+                }
+                for (size_t i = 0; i < FV_BLOCK / GROUP; i++)
+                    memcpy(to + (i * TILE_N + c) * GROUP, q + i * GROUP, GROUP);
+            }
+            memcpy(to + FV_BLOCK * TILE_N, scale, sizeof scale);
+        }
+    }
+}
+
+static void QUANT_ISA(pack_q8)(void *dst, const void *w, size_t ld, size_t n, size_t k)
+{
+    (void)ld;
+    pack(dst, w, FV_TYPE_Q8_0, n, k);
+}
+
+static void QUANT_ISA(pack_q4)(void *dst, const void *w, size_t ld, size_t n, size_t k)
+{
+    (void)ld;
+    pack(dst, w, FV_TYPE_Q4_0, n, k);
+}
+
+FV_INLINE void fill_slots(fv_kernels *k)
+{
+    k->gemm_q = (fv_gemm_q_kernel){
+        .mr = TILE_M, .nr = TILE_N,
+        .run = { [FV_TYPE_Q8_0] = QUANT_ISA(gemm_q_8x8), [FV_TYPE_Q4_0] = QUANT_ISA(gemm_q_8x8) },
+        .pack = { [FV_TYPE_Q8_0] = QUANT_ISA(pack_q8), [FV_TYPE_Q4_0] = QUANT_ISA(pack_q4) } };
+#if defined(QUANT_DOT)
+    k->gemv_q[FV_TYPE_Q8_0] = QUANT_ISA(gemv_q8);
+    k->gemv_q[FV_TYPE_Q4_0] = QUANT_ISA(gemv_q4);
+#endif
+}
+
+#endif

@@ -1,0 +1,167 @@
+/* Weights in blocks of 8 or 4 bits times activations in 8 bits, portable: the oracle. */
+#include "kernels/blocks.h"
+#include "kernels/ref/gemm_ref.h"
+
+enum { MR = 4, NR = 8 };
+
+static float weight_scale(const void *row, fv_type type, size_t b)
+{
+    return fv_f16_to_f32(type == FV_TYPE_Q8_0 ? ((const fv_q8_block *)row)[b].d : ((const fv_q4_block *)row)[b].d);
+}
+
+static int weight(const void *row, fv_type type, size_t i)
+{
+    size_t b = i / FV_BLOCK, at = i % FV_BLOCK;
+    if (type == FV_TYPE_Q8_0)
+        return ((const fv_q8_block *)row)[b].q[at];
+    uint8_t pair = ((const fv_q4_block *)row)[b].q[at % 16];
+    return (at < 16 ? pair & 15 : pair >> 4) - 8;
+}
+
+static void quantize_row__ref(void *dst, const float *x, size_t k)
+{
+    size_t nb = k / FV_BLOCK;
+    int8_t *q = dst;
+    int32_t *part = (int32_t *)fv_qrow_part(dst, nb), *part4 = (int32_t *)fv_qrow_part4(dst, nb);
+    int32_t *sum = (int32_t *)fv_qrow_sum(dst, nb);
+    float *d = (float *)fv_qrow_d(dst, nb);
+    for (size_t b = 0; b < nb; b++, x += FV_BLOCK, q += FV_BLOCK, part += 8, part4 += 8) {
+        uint32_t largest = 0;
+        float inv;
+        for (int i = 0; i < FV_BLOCK; i++) {
+            uint32_t bits = fv_bits_of_f32(x[i]) & 0x7fffffff;
+            largest = bits > largest ? bits : largest;
+        }
+        d[b] = fv_qrow_scale(largest, &inv);
+        sum[b] = 0;
+        memset(part, 0, 8 * sizeof *part);
+        for (int i = 0; i < FV_BLOCK; i++) {
+            q[i] = inv > 0 ? (int8_t)lrintf(x[i] * inv) : 0;
+            part[i / 4] -= 128 * q[i];
+            sum[b] -= 128 * q[i];
+        }
+        for (int i = 0; i < 8; i++)
+            part4[i] = i < 4 ? part[i] / 16 : part[i];
+    }
+}
+
+/* 16 sums of f32: sum 8 (b % 2) + i takes the four products from element 4 i of block b on, in order of b;
+ * then halves are added to halves. With 4 bits the products of a block's second half count 16 times until
+ * then, as the weights lie in the upper halves of bytes. */
+static void gemv(float *y, const void *w, fv_type type, const void *x, const float *bias, size_t n, size_t k)
+{
+    size_t nb = k / FV_BLOCK;
+    const int8_t *q = fv_qrow_q(x);
+    const float *d = fv_qrow_d(x, nb);
+    for (size_t j = 0; j < n; j++) {
+        const void *row = (const char *)w + j * fv_row_bytes(type, k);
+        float s[16] = { 0 };
+        for (size_t b = 0; b < nb; b++) {
+            float scale = weight_scale(row, type, b) * d[b];
+            for (size_t i = 0; i < 8; i++) {
+                int32_t products = 0;
+                for (size_t e = b * FV_BLOCK + 4 * i; e < b * FV_BLOCK + 4 * i + 4; e++)
+                    products += weight(row, type, e) * q[e] * (type == FV_TYPE_Q4_0 && i >= 4 ? 16 : 1);
+                float *to = &s[b % 2 * 8 + i];
+                *to = fmaf((float)products, scale, *to);
+            }
+        }
+        for (int i = 0; i < 16 && type == FV_TYPE_Q4_0; i++)
+            s[i] *= i % 8 < 4 ? 1 : 1.0f / 16;
+        for (int half = 8; half; half /= 2)
+            for (int i = 0; i < half; i++)
+                s[i] += s[i + half];
+        y[j] = bias ? s[0] + bias[j] : s[0];
+    }
+}
+
+#define GEMV(name, type)                                                                                        \
+    static void name(float *y, const void *w, const void *x, const float *bias, size_t n, size_t k)            \
+    {                                                                                                           \
+        gemv(y, w, type, x, bias, n, k);                                                                        \
+    }
+GEMV(gemv_q8__ref, FV_TYPE_Q8_0)
+GEMV(gemv_q4__ref, FV_TYPE_Q4_0)
+
+/* Panels of NR columns: [nb][NR] of these. */
+typedef struct packed_block {
+    float  d;
+    int8_t q[FV_BLOCK];
+} packed_block;
+
+_Static_assert(sizeof(packed_block) == FV_PACKED_Q_BLOCK_BYTES, "kernels.h counts with this");
+
+static void pack(void *dst, fv_type type, const void *w, size_t n, size_t k)
+{
+    packed_block *to = dst;
+    for (size_t p = 0; p < n; p += NR)
+        for (size_t b = 0; b < k / FV_BLOCK; b++)
+            for (size_t j = p; j < p + NR; j++, to++) {
+                *to = (packed_block){ 0 };
+                if (j >= n)
+                    continue;
+                const void *row = (const char *)w + j * fv_row_bytes(type, k);
+                to->d = weight_scale(row, type, b);
+                for (size_t i = 0; i < FV_BLOCK; i++)
+                    to->q[i] = (int8_t)weight(row, type, b * FV_BLOCK + i);
+            }
+}
+
+static void pack_q8__ref(void *dst, const void *w, size_t ld, size_t n, size_t k)
+{
+    (void)ld;
+    pack(dst, FV_TYPE_Q8_0, w, n, k);
+}
+
+static void pack_q4__ref(void *dst, const void *w, size_t ld, size_t n, size_t k)
+{
+    (void)ld;
+    pack(dst, FV_TYPE_Q4_0, w, n, k);
+}
+
+/* One sum of f32 over the blocks, in order. */
+static void gemm_q__ref(const fv_gemm_args *g)
+{
+    size_t nb = g->k / FV_BLOCK;
+    for (size_t i = 0; i < g->m; i++) {
+        const void *row = (const char *)g->a + i * g->lda;
+        const int8_t *q = fv_qrow_q(row);
+        const float *d = fv_qrow_d(row, nb);
+        for (size_t j = 0; j < g->n; j++) {
+            const packed_block *w = (const packed_block *)g->b + j / NR * nb * NR + j % NR;
+            float sum = 0;
+            for (size_t b = 0; b < nb; b++, w += NR) {
+                int32_t products = 0;
+                for (size_t e = 0; e < FV_BLOCK; e++)
+                    products += w->q[e] * q[b * FV_BLOCK + e];
+                sum = fmaf((float)products, w->d * d[b], sum);
+            }
+            fv_ref_epilogue(g, i, j, sum);
+        }
+    }
+}
+
+static void convert_f32_q8__ref(void *dst, const void *src, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        ((float *)dst)[i] = weight_scale(src, FV_TYPE_Q8_0, i / FV_BLOCK) * (float)weight(src, FV_TYPE_Q8_0, i);
+}
+
+static void convert_f32_q4__ref(void *dst, const void *src, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        ((float *)dst)[i] = weight_scale(src, FV_TYPE_Q4_0, i / FV_BLOCK) * (float)weight(src, FV_TYPE_Q4_0, i);
+}
+
+void fv_quant_init_ref(fv_kernels *k);
+void fv_quant_init_ref(fv_kernels *k)
+{
+    k->quantize_row = quantize_row__ref;
+    k->gemv_q[FV_TYPE_Q8_0] = gemv_q8__ref;
+    k->gemv_q[FV_TYPE_Q4_0] = gemv_q4__ref;
+    k->gemm_q = (fv_gemm_q_kernel){ .mr = MR, .nr = NR,
+                                    .run = { [FV_TYPE_Q8_0] = gemm_q__ref, [FV_TYPE_Q4_0] = gemm_q__ref },
+                                    .pack = { [FV_TYPE_Q8_0] = pack_q8__ref, [FV_TYPE_Q4_0] = pack_q4__ref } };
+    k->convert[FV_TYPE_F32][FV_TYPE_Q8_0] = convert_f32_q8__ref;
+    k->convert[FV_TYPE_F32][FV_TYPE_Q4_0] = convert_f32_q4__ref;
+}

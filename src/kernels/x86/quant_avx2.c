@@ -1,0 +1,74 @@
+/* Weights in blocks of 8 or 4 bits for AVX2. vpmaddubsw multiplies unsigned by signed bytes and adds pairs in
+ * 16 bits: |w| times x with w's sign stays within 2 x 128 x 127. */
+#include <immintrin.h>
+
+enum { MR = 4 };
+#define QUANT_ISA(name) name##__avx2
+#define TILES DEFINE_TILE(1) DEFINE_TILE(2) DEFINE_TILE(3) DEFINE_TILE(4)
+#define PANEL_FLIP 0
+
+static inline __m256i dot8(__m256i part, __m256i w, __m256i q)
+{
+    (void)part;
+    return _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(q, w)), _mm256_set1_epi16(1));
+}
+
+/* The second half is shifted down, as 240 x 127 twice would be too much for 16 bits, and counts 16 times after. */
+static inline __m256i dot4(__m256i part4, __m256i w, __m256i q)
+{
+    const __m256i u = _mm256_and_si256(_mm256_srlv_epi64(w, _mm256_setr_epi64x(0, 0, 4, 4)), _mm256_set1_epi8(15));
+    const __m256i times = _mm256_setr_epi16(1, 1, 1, 1, 1, 1, 1, 1, 16, 16, 16, 16, 16, 16, 16, 16);
+    return _mm256_add_epi32(part4, _mm256_madd_epi16(_mm256_maddubs_epi16(u, q), times));
+}
+
+static inline void add_products(__m256i *sum, __m256i w, __m256i x)
+{
+    *sum = _mm256_add_epi32(*sum, dot8(x, w, x));
+}
+
+#include "kernels/x86/quant_body.h"
+
+static tile_fn *const tiles[MR + 1] = { 0, tile_1, tile_2, tile_3, tile_4 };
+static void gemm_q_4x16__avx2(const fv_gemm_args *g) { gemm(g, tiles); }
+
+static void quantize_row__avx2(void *dst, const float *x, size_t k)
+{
+    const size_t nb = k / FV_BLOCK;
+    int8_t *q = dst;
+    int32_t *part = (int32_t *)fv_qrow_part(dst, nb), *part4 = (int32_t *)fv_qrow_part4(dst, nb);
+    int32_t *sum = (int32_t *)fv_qrow_sum(dst, nb);
+    float *d = (float *)fv_qrow_d(dst, nb);
+    const __m256i magnitude = _mm256_set1_epi32(0x7fffffff), order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    for (size_t b = 0; b < nb; b++, x += FV_BLOCK, q += FV_BLOCK, part += 8, part4 += 8) {
+        __m256 v[4];
+        __m256i largest = _mm256_setzero_si256(), r[4];
+        UNROLL for (int i = 0; i < 4; i++) {
+            v[i] = _mm256_loadu_ps(x + 8 * i);
+            largest = _mm256_max_epu32(largest, _mm256_and_si256(_mm256_castps_si256(v[i]), magnitude));
+        }
+        __m128i m = _mm_max_epu32(_mm256_castsi256_si128(largest), _mm256_extracti128_si256(largest, 1));
+        m = _mm_max_epu32(m, _mm_shuffle_epi32(m, 0x4e));
+        m = _mm_max_epu32(m, _mm_shuffle_epi32(m, 0xb1));
+        float inv;
+        d[b] = fv_qrow_scale((uint32_t)_mm_cvtsi128_si32(m), &inv);
+        UNROLL for (int i = 0; i < 4; i++)
+            r[i] = inv > 0 ? _mm256_cvtps_epi32(_mm256_mul_ps(v[i], _mm256_set1_ps(inv))) : _mm256_setzero_si256();
+        const __m256i bytes = _mm256_permutevar8x32_epi32(
+            _mm256_packs_epi16(_mm256_packs_epi32(r[0], r[1]), _mm256_packs_epi32(r[2], r[3])), order);
+        const __m256i fours = _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_set1_epi8(1), bytes), _mm256_set1_epi16(1));
+        const __m256i much = _mm256_sub_epi32(_mm256_setzero_si256(), _mm256_slli_epi32(fours, 7));
+        _mm256_storeu_si256((__m256i *)(void *)q, bytes);
+        _mm256_storeu_si256((__m256i *)(void *)part, much);
+        _mm256_storeu_si256((__m256i *)(void *)part4, _mm256_srav_epi32(much, _mm256_setr_epi32(4, 4, 4, 4, 0, 0, 0, 0)));
+        __m128i s = _mm_add_epi32(_mm256_castsi256_si128(much), _mm256_extracti128_si256(much, 1));
+        s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
+        sum[b] = _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
+    }
+}
+
+void fv_quant_init_avx2(fv_kernels *k);
+void fv_quant_init_avx2(fv_kernels *k)
+{
+    k->quantize_row = quantize_row__avx2;
+    fill_slots(k, gemm_q_4x16__avx2);
+}

@@ -1,0 +1,385 @@
+/* Weights in blocks of 8 or 4 bits for AVX-512 with VNNI. vpdpbusd multiplies unsigned by signed bytes:
+ * weights are taken as q + 128 (or q + 8), and the sums begin with what that is too much. */
+#include <string.h>
+
+#include "base/base.h"
+#include "kernels/blocks.h"
+#include "kernels/x86/gemm_epilogue_avx512.h"
+#include "kernels/x86/repeat_rows.h"
+
+enum {
+    MR = 14, NR = 32,
+    BLOCK_BYTES = NR * FV_PACKED_Q_BLOCK_BYTES,
+    PIECE = 16,        /* blocks of k for which a panel's piece (18 KiB) stays in L1 */
+    SPAN = 4,          /* panels that use a piece of A while it is in L2 */
+    ROWS = 10 * MR     /* whose sums wait on the stack: ROWS * SPAN * NR floats, 70 KiB */
+};
+
+/* ---- activations --------------------------------------------------------------------- */
+
+static void quantize_row__avx512vnni(void *dst, const float *x, size_t k)
+{
+    const size_t nb = k / FV_BLOCK;
+    int8_t *q = dst;
+    int32_t *part = (int32_t *)fv_qrow_part(dst, nb), *part4 = (int32_t *)fv_qrow_part4(dst, nb);
+    int32_t *sum = (int32_t *)fv_qrow_sum(dst, nb);
+    float *d = (float *)fv_qrow_d(dst, nb);
+    const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
+    for (size_t b = 0; b < nb; b++, x += FV_BLOCK, q += FV_BLOCK, part += 8, part4 += 8) {
+        const __m512 x0 = _mm512_loadu_ps(x), x1 = _mm512_loadu_ps(x + 16);
+        const __m512i m0 = _mm512_and_si512(_mm512_castps_si512(x0), magnitude);
+        const __m512i m1 = _mm512_and_si512(_mm512_castps_si512(x1), magnitude);
+        float inv;
+        d[b] = fv_qrow_scale(_mm512_reduce_max_epu32(_mm512_max_epu32(m0, m1)), &inv);
+        __m128i q0 = _mm_setzero_si128(), q1 = q0;
+        if (inv > 0) {
+            q0 = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(x0, _mm512_set1_ps(inv))));
+            q1 = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(x1, _mm512_set1_ps(inv))));
+        }
+        const __m256i both = _mm256_set_m128i(q1, q0);
+        const __m256i fours = _mm256_dpbusd_epi32(_mm256_setzero_si256(), _mm256_set1_epi8(1), both);
+        const __m256i much = _mm256_sub_epi32(_mm256_setzero_si256(), _mm256_slli_epi32(fours, 7));
+        _mm256_storeu_si256((__m256i *)(void *)q, both);
+        _mm256_storeu_si256((__m256i *)(void *)part, much);
+        _mm256_storeu_si256((__m256i *)(void *)part4, _mm256_mask_srai_epi32(much, 0x0f, much, 4));
+        sum[b] = _mm512_reduce_add_epi32(_mm512_zextsi256_si512(much));
+    }
+}
+
+/* ---- matrix times vector --------------------------------------------------------------- */
+
+static inline size_t block_bytes(fv_type type) { return type == FV_TYPE_Q8_0 ? FV_Q8_BLOCK_BYTES : FV_Q4_BLOCK_BYTES; }
+
+#define LOW 0x0f0f0f0f0f0f0f0f
+#define HIGH ((long long)0xf0f0f0f0f0f0f0f0)
+
+/* 64 products of a pair of blocks in sums of four; last: there is only the first block. */
+static inline __attribute__((always_inline)) __m512i dot_pair(const char *w, fv_type type, const int8_t *q,
+                                                              const int32_t *part, bool last)
+{
+    if (type == FV_TYPE_Q8_0) {
+        const __m512i first = _mm512_zextsi256_si512(_mm256_loadu_si256((const __m256i *)(const void *)(w + 2)));
+        if (last) {
+            const __m256i bytes = _mm256_xor_si256(_mm512_castsi512_si256(first), _mm256_set1_epi8(-128));
+            return _mm512_zextsi256_si512(_mm256_dpbusd_epi32(_mm256_loadu_si256((const __m256i *)(const void *)part), bytes,
+                                                              _mm256_loadu_si256((const __m256i *)(const void *)q)));
+        }
+        const __m512i bytes = _mm512_inserti64x4(
+            first, _mm256_loadu_si256((const __m256i *)(const void *)(w + FV_Q8_BLOCK_BYTES + 2)), 1);
+        return _mm512_dpbusd_epi32(_mm512_loadu_si512(part), _mm512_xor_si512(bytes, _mm512_set1_epi8(-128)),
+                                   _mm512_loadu_si512(q));
+    }
+    const __m512i halves = _mm512_setr_epi64(LOW, LOW, HIGH, HIGH, LOW, LOW, HIGH, HIGH);
+    const __m128i b0 = _mm_loadu_si128((const __m128i *)(const void *)(w + 2));
+    if (last)
+        return _mm512_dpbusd_epi32(_mm512_maskz_loadu_epi64(0x0f, part), _mm512_and_si512(_mm512_broadcast_i32x4(b0), halves),
+                                   _mm512_maskz_loadu_epi64(0x0f, q));
+    const __m128i b1 = _mm_loadu_si128((const __m128i *)(const void *)(w + FV_Q4_BLOCK_BYTES + 2));
+    const __m512i bytes = _mm512_mask_broadcast_i64x2(_mm512_broadcast_i32x4(b0), 0xf0, b1);
+    return _mm512_dpbusd_epi32(_mm512_loadu_si512(part), _mm512_and_si512(bytes, halves), _mm512_loadu_si512(q));
+}
+
+/* The scales of n <= 4 blocks, times those of the activations. */
+static inline __attribute__((always_inline)) __m512 scales(const char *w, fv_type type, const float *d, int n)
+{
+    const size_t step = block_bytes(type);
+    uint16_t h[4] = { 0 };
+    __m128i half;
+    memcpy(&h[0], w, 2);
+    half = _mm_cvtsi32_si128(h[0]);
+    if (n > 1)
+        memcpy(&h[1], w + step, 2), half = _mm_insert_epi16(half, h[1], 1);
+    if (n > 2)
+        memcpy(&h[2], w + 2 * step, 2), half = _mm_insert_epi16(half, h[2], 2);
+    if (n > 3)
+        memcpy(&h[3], w + 3 * step, 2), half = _mm_insert_epi16(half, h[3], 3);
+    const __m128 dx = n == 4 ? _mm_loadu_ps(d) : _mm_maskz_loadu_ps((__mmask8)((1 << n) - 1), d);
+    return _mm512_castps128_ps512(_mm_mul_ps(_mm_cvtph_ps(half), dx));
+}
+
+/* Four blocks a step, in two pairs; each pair's sums of four products go into the 16 sums. */
+static inline __attribute__((always_inline)) void gemv(float *y, const void *w, fv_type type, const void *x,
+                                                       const float *bias, size_t n, size_t k)
+{
+    const size_t nb = k / FV_BLOCK, step = block_bytes(type);
+    const int8_t *q0 = fv_qrow_q(x);
+    const int32_t *part0 = type == FV_TYPE_Q8_0 ? fv_qrow_part(x, nb) : fv_qrow_part4(x, nb);
+    const float *d0 = fv_qrow_d(x, nb);
+    const __m512i pick0 = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
+    const __m512i pick1 = _mm512_setr_epi32(2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3);
+    const char *at = w;
+    for (size_t j = 0; j < n; j++) {
+        const int8_t *q = q0;
+        const int32_t *part = part0;
+        const float *d = d0;
+        __m512 s = _mm512_setzero_ps();
+        size_t b = 0;
+        for (; b + 4 <= nb; b += 4, at += 4 * step, q += 128, part += 32, d += 4) {
+            const __m512 scale = scales(at, type, d, 4);
+            const __m512 first = _mm512_cvtepi32_ps(dot_pair(at, type, q, part, false));
+            const __m512 second = _mm512_cvtepi32_ps(dot_pair(at + 2 * step, type, q + 64, part + 16, false));
+            s = _mm512_fmadd_ps(first, _mm512_permutexvar_ps(pick0, scale), s);
+            s = _mm512_fmadd_ps(second, _mm512_permutexvar_ps(pick1, scale), s);
+        }
+        for (; b + 2 <= nb; b += 2, at += 2 * step, q += 64, part += 16, d += 2)
+            s = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot_pair(at, type, q, part, false)),
+                                _mm512_permutexvar_ps(pick0, scales(at, type, d, 2)), s);
+        if (b < nb) {
+            s = _mm512_mask3_fmadd_ps(_mm512_cvtepi32_ps(dot_pair(at, type, q, part, true)),
+                                      _mm512_permutexvar_ps(pick0, scales(at, type, d, 1)), s, 0x00ff);
+            at += step;
+        }
+        if (type == FV_TYPE_Q4_0)
+            s = _mm512_mask_mul_ps(s, 0xf0f0, s, _mm512_set1_ps(1.0f / 16));
+        const __m256 t = _mm256_add_ps(_mm512_castps512_ps256(s), _mm512_extractf32x8_ps(s, 1));
+        const __m128 u = _mm_add_ps(_mm256_castps256_ps128(t), _mm256_extractf128_ps(t, 1));
+        const __m128 v = _mm_add_ps(u, _mm_movehl_ps(u, u));
+        const float sum = _mm_cvtss_f32(_mm_add_ss(v, _mm_movehdup_ps(v)));
+        y[j] = bias ? sum + bias[j] : sum;
+    }
+}
+
+static void gemv_q8__avx512vnni(float *y, const void *w, const void *x, const float *bias, size_t n, size_t k)
+{
+    gemv(y, w, FV_TYPE_Q8_0, x, bias, n, k);
+}
+
+static void gemv_q4__avx512vnni(float *y, const void *w, const void *x, const float *bias, size_t n, size_t k)
+{
+    gemv(y, w, FV_TYPE_Q4_0, x, bias, n, k);
+}
+
+/* ---- matrix times matrix --------------------------------------------------------------- */
+
+/* A panel of 32 columns, for each block of k:
+ *
+ *     u8  [8][32][4]   q + 128, four of k together
+ *     f32 [32]         scales
+ *
+ * A tile of mr rows: per four of k, 2 loads of the panel, then for each row one broadcast and 2 times 4
+ * multiply-adds a lane; 28 sums + 2 + 1 of 32 registers. At the end of a block they become f32
+ * and join the sums in memory, which L1 holds. a, d, much: the first row's values, scales, and sums of a block. */
+typedef void tile_fn(const int8_t *a, const float *d, const int32_t *much, size_t a_ld, const uint8_t *b, size_t n,
+                     float *out, size_t out_ld, bool more);
+
+static inline const void *row_at(const void *p, size_t i, size_t ld) { return (const char *)p + i * ld; }
+
+static inline __m512i word_at(const void *p, size_t i, size_t ld)
+{
+    int32_t word;
+    memcpy(&word, row_at(p, i, ld), 4);
+    return _mm512_set1_epi32(word);
+}
+
+static inline void add_block(float *to, __m512i sum, __m512 w, __m512 x)
+{
+    _mm512_store_ps(to, _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), _mm512_mul_ps(w, x), _mm512_load_ps(to)));
+}
+
+/* gcc 12 keeps copies in memory of sums in an array, and moves sums about around the intrinsic; with
+ * names and the instruction itself all 28 stay where they are (Zen 4: 172 -> 331 GOP/s). */
+#define ADD_PRODUCTS(sum, u, s) __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(u), "v"(s))
+
+#define CLEAR(i) \
+    _mm512_store_ps(out + i * out_ld, _mm512_setzero_ps()), _mm512_store_ps(out + i * out_ld + 16, _mm512_setzero_ps());
+#define BEGIN(i) __m512i s##i = word_at(much, i, a_ld), t##i = s##i;
+#define MULTIPLY(i)                             \
+    {                                           \
+        const __m512i x = word_at(a, i, a_ld);  \
+        ADD_PRODUCTS(s##i, b0, x);              \
+        ADD_PRODUCTS(t##i, b1, x);              \
+    }
+#define END(i)                                                               \
+    {                                                                        \
+        const __m512 x = _mm512_castsi512_ps(word_at(d, i, a_ld));           \
+        add_block(out + i * out_ld, s##i, w0, x);                            \
+        add_block(out + i * out_ld + 16, t##i, w1, x);                       \
+    }
+
+#define DEFINE_TILE(mr)                                                                                        \
+    static void tile_##mr(const int8_t *a, const float *d, const int32_t *much, size_t a_ld, const uint8_t *b, \
+                          size_t n, float *out, size_t out_ld, bool more)                                      \
+    {                                                                                                          \
+        if (!more) {                                                                                           \
+            ROWS_##mr(CLEAR)                                                                                   \
+        }                                                                                                      \
+        for (size_t q = 0; q < n; q++, d++, much++, b += 128) {                                                \
+            ROWS_##mr(BEGIN)                                                                                   \
+            _Pragma("GCC unroll 8") for (int g = 0; g < 8; g++, a += 4, b += 128) {                            \
+                const __m512i b0 = _mm512_load_si512(b), b1 = _mm512_load_si512(b + 64);                       \
+                ROWS_##mr(MULTIPLY)                                                                            \
+            }                                                                                                  \
+            const __m512 w0 = _mm512_load_ps((const float *)(const void *)b);                                  \
+            const __m512 w1 = _mm512_load_ps((const float *)(const void *)(b + 64));                           \
+            ROWS_##mr(END)                                                                                     \
+        }                                                                                                      \
+    }
+
+DEFINE_TILE(1) DEFINE_TILE(2) DEFINE_TILE(3) DEFINE_TILE(4) DEFINE_TILE(5) DEFINE_TILE(6) DEFINE_TILE(7)
+DEFINE_TILE(8) DEFINE_TILE(9) DEFINE_TILE(10) DEFINE_TILE(11) DEFINE_TILE(12) DEFINE_TILE(13) DEFINE_TILE(14)
+
+static tile_fn *const tile[MR + 1] = { 0,      tile_1, tile_2, tile_3,  tile_4,  tile_5,  tile_6, tile_7,
+                                       tile_8, tile_9, tile_10, tile_11, tile_12, tile_13, tile_14 };
+
+/* Asks for blocks [b, b + n) of some rows of A, which lie far apart. */
+static void fetch_operands(const char *a, size_t lda, size_t rows, size_t nb, size_t b, size_t n)
+{
+    for (size_t r = 0; r < rows; r++, a += lda) {
+        for (size_t x = 0; x < n * FV_BLOCK; x += 64)
+            _mm_prefetch((const char *)fv_qrow_q(a) + b * FV_BLOCK + x, _MM_HINT_T0);
+        _mm_prefetch((const char *)(fv_qrow_d(a, nb) + b), _MM_HINT_T0);
+        _mm_prefetch((const char *)(fv_qrow_sum(a, nb) + b), _MM_HINT_T0);
+    }
+}
+
+static void fetch_results(const void *p, size_t elem_bytes, size_t ld, size_t i, size_t rows, size_t j)
+{
+    for (size_t r = 0; r < rows; r++) {
+        const char *at = (const char *)p + ((i + r) * ld + j) * elem_bytes;
+        _mm_prefetch(at, _MM_HINT_T0);
+        _mm_prefetch(at + NR / 2 * elem_bytes, _MM_HINT_T0);
+    }
+}
+
+static void gemm_q_14x32__avx512vnni(const fv_gemm_args *g)
+{
+    const size_t nb = g->k / FV_BLOCK, span = SPAN * NR;
+    float sums[ROWS * SPAN * NR] __attribute__((aligned(64)));
+    for (size_t i0 = 0; i0 < g->m; i0 += ROWS) {
+        const size_t i1 = FV_MIN(g->m, i0 + ROWS);
+        for (size_t j0 = 0; j0 < g->n; j0 += span) {
+            const size_t j1 = FV_MIN(g->n, j0 + span);
+            for (size_t b = 0; b < nb; b += PIECE) {
+                const size_t n = FV_MIN((size_t)PIECE, nb - b);
+                for (size_t j = j0; j < j1; j += NR) {
+                    const uint8_t *panel = (const uint8_t *)g->b + (j / NR * nb + b) * BLOCK_BYTES;
+                    for (size_t i = i0; i < i1; i += MR) {
+                        const size_t rows = FV_MIN((size_t)MR, i1 - i);
+                        const char *a = (const char *)g->a + i * g->lda;
+                        float *sum = sums + (i - i0) * span + (j - j0);
+                        if (j == j0 && i + MR < i1)
+                            fetch_operands(a + MR * g->lda, g->lda, FV_MIN((size_t)MR, i1 - i - MR), nb, b, n);
+                        if (b + n == nb) {
+                            fetch_results(g->c, fv_type_size(g->c_type), g->ldc, i, rows, j);
+                            if (g->residual && g->residual != g->c)
+                                fetch_results(g->residual, 4, g->ldr, i, rows, j);
+                            if (g->gate)
+                                fetch_results(g->gate, 4, g->ldg, i, rows, j);
+                        }
+                        tile[rows](fv_qrow_q(a) + b * FV_BLOCK, fv_qrow_d(a, nb) + b, fv_qrow_sum(a, nb) + b, g->lda,
+                                   panel, n, sum, span, b > 0);
+                        if (b + n == nb)
+                            epilogue(g, i, rows, j, FV_MIN((size_t)NR, g->n - j), sum, span);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/* ---- packing ----------------------------------------------------------------------------- */
+
+enum { CHUNK = 64 /* blocks whose scales are gathered before their values are read */ };
+
+/* Two blocks of Q8_0 or four of Q4_0, without their scales; fewer when left says so. */
+static inline __attribute__((always_inline)) __m512i load_values(const char *w, fv_type type, size_t left)
+{
+    if (type == FV_TYPE_Q8_0) {
+        const __m512i first = _mm512_zextsi256_si512(_mm256_loadu_si256((const __m256i *)(const void *)(w + 2)));
+        return left < 2 ? first
+                        : _mm512_inserti64x4(first, _mm256_loadu_si256(
+                                                        (const __m256i *)(const void *)(w + FV_Q8_BLOCK_BYTES + 2)), 1);
+    }
+    __m512i r = _mm512_zextsi128_si512(_mm_loadu_si128((const __m128i *)(const void *)(w + 2)));
+    if (left > 1)
+        r = _mm512_inserti64x2(r, _mm_loadu_si128((const __m128i *)(const void *)(w + FV_Q4_BLOCK_BYTES + 2)), 1);
+    if (left > 2)
+        r = _mm512_inserti64x2(r, _mm_loadu_si128((const __m128i *)(const void *)(w + 2 * FV_Q4_BLOCK_BYTES + 2)), 2);
+    if (left > 3)
+        r = _mm512_inserti64x2(r, _mm_loadu_si128((const __m128i *)(const void *)(w + 3 * FV_Q4_BLOCK_BYTES + 2)), 3);
+    return r;
+}
+
+/* Blocks [b, b + n) of 16 columns whose rows begin at w. */
+static inline __attribute__((always_inline)) void pack_blocks(uint8_t *dst, const char *w, fv_type type,
+                                                              size_t row_bytes, size_t rows, size_t n)
+{
+    const size_t step = block_bytes(type), together = type == FV_TYPE_Q8_0 ? 2 : 4;
+    uint16_t half[CHUNK][16] __attribute__((aligned(32)));
+    if (rows < 16)
+        memset(half, 0, sizeof half);
+    for (size_t r = 0; r < rows; r++)
+        for (size_t b = 0; b < n; b++)
+            memcpy(&half[b][r], w + r * row_bytes + b * step, 2);
+    for (size_t b = 0; b < n; b += together) {
+        const size_t left = FV_MIN(n - b, together);
+        const char *at = w + b * step;
+        uint8_t *to = dst + b * BLOCK_BYTES;
+        __m512i r[16];
+        if (rows == 16 && left == together) {
+            UNROLL for (int i = 0; i < 16; i++) r[i] = load_values(at + (size_t)i * row_bytes, type, together);
+        } else {
+            UNROLL for (int i = 0; i < 16; i++)
+                r[i] = (size_t)i < rows ? load_values(at + (size_t)i * row_bytes, type, left) : _mm512_setzero_si512();
+        }
+        transpose(r);
+        if (type == FV_TYPE_Q8_0) {
+            UNROLL for (int i = 0; i < 16; i++)
+                if ((size_t)i / 8 < left)
+                    _mm512_store_si512(to + i / 8 * BLOCK_BYTES + i % 8 * 128,
+                                       _mm512_xor_si512(r[i], _mm512_set1_epi8(-128)));
+        } else {
+            const __m512i low = _mm512_set1_epi8(15), up = _mm512_set1_epi8(120); /* q - 8 + 128 */
+            UNROLL for (int i = 0; i < 16; i++) {
+                if ((size_t)i / 4 >= left)
+                    continue;
+                uint8_t *words = to + i / 4 * BLOCK_BYTES + i % 4 * 128;
+                _mm512_store_si512(words, _mm512_add_epi8(_mm512_and_si512(r[i], low), up));
+                _mm512_store_si512(words + 512,
+                                   _mm512_add_epi8(_mm512_and_si512(_mm512_srli_epi16(r[i], 4), low), up));
+            }
+        }
+    }
+    for (size_t b = 0; b < n; b++)
+        _mm512_store_ps(dst + b * BLOCK_BYTES + 1024,
+                        _mm512_cvtph_ps(_mm256_load_si256((const __m256i *)(const void *)half[b])));
+}
+
+static inline __attribute__((always_inline)) void pack(void *dst, const void *w, fv_type type, size_t n, size_t k)
+{
+    const size_t nb = k / FV_BLOCK, row_bytes = nb * block_bytes(type);
+    for (size_t j = 0; j < n; j += NR) {
+        for (size_t h = 0; h < NR; h += 16) {
+            const size_t rows = j + h < n ? FV_MIN((size_t)16, n - j - h) : 0;
+            const char *row = (const char *)w + (j + h) * row_bytes;
+            for (size_t b = 0; b < nb; b += CHUNK) {
+                uint8_t *to = (uint8_t *)dst + (j / NR * nb + b) * BLOCK_BYTES + h * 4;
+                pack_blocks(to, row + b * block_bytes(type), type, row_bytes, rows, FV_MIN((size_t)CHUNK, nb - b));
+            }
+        }
+    }
+}
+
+static void pack_q8__avx512vnni(void *dst, const void *w, size_t ld, size_t n, size_t k)
+{
+    (void)ld;
+    pack(dst, w, FV_TYPE_Q8_0, n, k);
+}
+
+static void pack_q4__avx512vnni(void *dst, const void *w, size_t ld, size_t n, size_t k)
+{
+    (void)ld;
+    pack(dst, w, FV_TYPE_Q4_0, n, k);
+}
+
+void fv_quant_init_avx512vnni(fv_kernels *k);
+void fv_quant_init_avx512vnni(fv_kernels *k)
+{
+    k->quantize_row = quantize_row__avx512vnni;
+    k->gemv_q[FV_TYPE_Q8_0] = gemv_q8__avx512vnni;
+    k->gemv_q[FV_TYPE_Q4_0] = gemv_q4__avx512vnni;
+    k->gemm_q = (fv_gemm_q_kernel){
+        .mr = MR, .nr = NR,
+        .run = { [FV_TYPE_Q8_0] = gemm_q_14x32__avx512vnni, [FV_TYPE_Q4_0] = gemm_q_14x32__avx512vnni },
+        .pack = { [FV_TYPE_Q8_0] = pack_q8__avx512vnni, [FV_TYPE_Q4_0] = pack_q4__avx512vnni } };
+}

@@ -1,0 +1,172 @@
+/* Weights f32 <-> blocks of 8 or 4 bits. See quantize.h. */
+#include "quant/quantize.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/half.h"
+
+/* x = d q, lo <= q <= hi */
+typedef struct grid {
+    fv_type type;
+    float lo, hi;
+    bool both_signs;       /* the range is lopsided: a negative d gives the larger half to the other sign */
+    float first, step;     /* the search: d = largest / (first + i step), i < n */
+    int n;
+} grid;
+
+static const grid q8 = { FV_TYPE_Q8_0, -127, 127, false, 121, 0.5f, 17 };
+static const grid q4 = { FV_TYPE_Q4_0, -8, 7, true, 5, 0.125f, 33 };
+
+typedef struct block {
+    float x[FV_BLOCK], weight[FV_BLOCK];
+    float q[FV_BLOCK];
+    uint16_t d;
+    double error;
+} block;
+
+/* To nearest even for |x| < 2^22, in a form that compilers turn into vectors. */
+static inline float round_even(float x)
+{
+    const float shift = 12582912.0f; /* 1.5 x 2^23 */
+    return (x + shift) - shift;
+}
+
+static inline float clamp(float x, const grid *g)
+{
+    x = x > g->lo ? x : g->lo;
+    return x < g->hi ? x : g->hi;
+}
+
+static float largest_of(const block *b)
+{
+    float largest = 0;
+    for (int i = 0; i < FV_BLOCK; i++)
+        largest = FV_MAX(largest, fabsf(b->x[i]));
+    return largest;
+}
+
+/* The best scale for the q that inv gives, and how much of the squared length it explains. */
+static float fit(const block *b, const grid *g, float inv, float *explained)
+{
+    float xq[4] = { 0 }, qq[4] = { 0 };
+    for (int i = 0; i < FV_BLOCK; i += 4) {
+        for (int j = 0; j < 4; j++) {
+            float q = round_even(clamp(b->x[i + j] * inv, g)), wq = b->weight[i + j] * q;
+            xq[j] += wq * b->x[i + j];
+            qq[j] += wq * q;
+        }
+    }
+    float sum_xq = (xq[0] + xq[2]) + (xq[1] + xq[3]), sum_qq = (qq[0] + qq[2]) + (qq[1] + qq[3]);
+    *explained = sum_qq > 0 ? sum_xq / sum_qq * sum_xq : 0;
+    return sum_qq > 0 ? sum_xq / sum_qq : 0;
+}
+
+/* Rounds to the scale d as it will be stored; keeps the result when it is better. */
+static bool try_scale(block *b, const grid *g, float d)
+{
+    uint16_t half = fv_f32_to_f16_sat(d);
+    half = half & 0x7fff ? half : 0; /* no -0 */
+    const float stored = fv_f16_to_f32(half), inv = half ? 1 / stored : 0;
+    float q[FV_BLOCK];
+    double error = 0;
+    for (int i = 0; i < FV_BLOCK; i++) {
+        q[i] = round_even(clamp(b->x[i] * inv, g));
+        double off = (double)b->x[i] - (double)stored * (double)q[i];
+        error += (double)b->weight[i] * off * off;
+    }
+    if (!(error < b->error))
+        return false;
+    memcpy(b->q, q, sizeof q);
+    b->d = half;
+    b->error = error;
+    return true;
+}
+
+/* The largest value at the end of the range; of a lopsided one, at the farther end. */
+static void plain(block *b, const grid *g)
+{
+    float largest = 0;
+    for (int i = 0; i < FV_BLOCK; i++)
+        if (fabsf(b->x[i]) > fabsf(largest))
+            largest = b->x[i];
+    try_scale(b, g, g->both_signs ? largest / g->lo : fabsf(largest) / g->hi);
+}
+
+static void search(block *b, const grid *g)
+{
+    const float largest = largest_of(b);
+    if (!(largest > 0) || b->error == 0)
+        return;
+    float best = -1, d = 0;
+    for (int sign = 1; sign >= (g->both_signs ? -1 : 1); sign -= 2) {
+        for (int i = 0; i < g->n; i++) {
+            float explained, fitted = fit(b, g, (float)sign * (g->first + (float)i * g->step) / largest, &explained);
+            if (explained > best) {
+                best = explained;
+                d = fitted;
+            }
+        }
+    }
+    for (int round = 0; round < 8 && try_scale(b, g, d) && b->d; round++) { /* round, fit, round again */
+        float explained;
+        d = fit(b, g, 1 / fv_f16_to_f32(b->d), &explained);
+    }
+}
+
+static void put(const block *b, fv_type type, uint8_t *dst)
+{
+    memcpy(dst, &b->d, 2);
+    dst += 2;
+    if (type == FV_TYPE_Q8_0)
+        for (int i = 0; i < FV_BLOCK; i++)
+            dst[i] = (uint8_t)(int8_t)b->q[i];
+    else
+        for (int i = 0; i < FV_BLOCK / 2; i++)
+            dst[i] = (uint8_t)((int)b->q[i] + 8) | (uint8_t)(((int)b->q[i + FV_BLOCK / 2] + 8) << 4);
+}
+
+static double quantize(const grid *g, uint8_t *dst, const float *x, size_t k, const float *importance, bool searching)
+{
+    double error = 0;
+    for (size_t at = 0; at < k; at += FV_BLOCK, dst += fv_row_bytes(g->type, FV_BLOCK)) {
+        block b = { .error = INFINITY };
+        for (int i = 0; i < FV_BLOCK; i++) {
+            const bool good = isfinite(x[at + (size_t)i]);
+            b.x[i] = good ? x[at + (size_t)i] : 0;
+            b.weight[i] = importance ? importance[at + (size_t)i] : 1;
+            error += good ? 0 : (double)INFINITY;
+        }
+        plain(&b, g);
+        if (searching)
+            search(&b, g);
+        put(&b, g->type, dst);
+        error += b.error;
+    }
+    return error;
+}
+
+double fv_quantize_weights(fv_type type, void *dst, const float *x, size_t k, const float *importance)
+{
+    return quantize(type == FV_TYPE_Q8_0 ? &q8 : &q4, dst, x, k, importance, true);
+}
+
+double fv_quantize_weights_plain(fv_type type, void *dst, const float *x, size_t k, const float *importance)
+{
+    return quantize(type == FV_TYPE_Q8_0 ? &q8 : &q4, dst, x, k, importance, false);
+}
+
+void fv_dequantize_weights(fv_type type, float *dst, const void *src, size_t k)
+{
+    const uint8_t *block_at = src;
+    for (size_t at = 0; at < k; at += FV_BLOCK, dst += FV_BLOCK, block_at += fv_row_bytes(type, FV_BLOCK)) {
+        uint16_t half;
+        memcpy(&half, block_at, 2);
+        const float d = fv_f16_to_f32(half);
+        const uint8_t *q = block_at + 2;
+        for (int i = 0; i < FV_BLOCK; i++) {
+            int nibble = i < FV_BLOCK / 2 ? q[i % 16] & 15 : q[i % 16] >> 4;
+            dst[i] = d * (float)(type == FV_TYPE_Q8_0 ? (int)(int8_t)q[i] : nibble - 8);
+        }
+    }
+}

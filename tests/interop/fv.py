@@ -1,0 +1,100 @@
+"""The library, called from Python, for the checks that compare it with other runtimes.
+
+    engine = fv.Engine("build/release/libfastvlm.so", "models/demo", precision="f32")
+    engine.ids("some text")                            ids of text
+    engine.answer("cat.png", "What is it?", 24)        (ids, text), greedy; the picture may be None
+"""
+import ctypes as c
+import os
+import subprocess
+
+
+class Error(c.Structure):
+    _fields_ = [("status", c.c_int), ("at", c.c_uint64), ("message", c.c_char * 504)]
+
+
+class Settings(c.Structure):
+    _fields_ = [("n_threads", c.c_int), ("vision", c.c_int), ("decoder", c.c_int), ("image_size", c.c_int),
+                ("log", c.c_void_p), ("log_user", c.c_void_p), ("reserved", c.c_uint64 * 8)]
+
+
+class Options(c.Structure):
+    _fields_ = [("temperature", c.c_float), ("top_k", c.c_int), ("top_p", c.c_float), ("min_p", c.c_float),
+                ("repetition_penalty", c.c_float), ("seed", c.c_uint64), ("max_new_tokens", c.c_int), ("max_context", c.c_int),
+                ("fit", c.c_int), ("system", c.c_char_p), ("stop", c.c_void_p), ("n_stop", c.c_size_t), ("ignore_eos", c.c_bool),
+                ("progress", c.c_void_p), ("progress_user", c.c_void_p), ("dump_dir", c.c_char_p), ("reserved", c.c_uint64 * 8)]
+
+
+class Piece(c.Structure):
+    _fields_ = [("text", c.c_void_p), ("n_bytes", c.c_size_t), ("id", c.c_int32), ("done", c.c_bool), ("finish", c.c_int)]
+
+
+FIT = {"auto": 0, "pad": 1, "crop": 2, "stretch": 3}
+PRECISION = {"auto": 0, "f32": 1, "bf16": 2, "f16": 3}
+
+
+class Engine:
+    def __init__(self, library, model, precision="f32"):
+        self.lib = c.CDLL(library)
+        self.err = Error()
+        self.handle = c.c_void_p()
+        s = Settings(vision=PRECISION[precision], decoder=PRECISION[precision])
+        self.call("fv_engine_open", c.byref(self.handle), os.fsencode(model), c.byref(s))
+
+    def call(self, name, *args):
+        if getattr(self.lib, name)(*args, c.byref(self.err)):
+            raise RuntimeError(self.err.message.decode())
+
+    def ids(self, text):
+        data = text.encode()
+        n = c.c_size_t()
+        buffer = (c.c_int32 * (len(data) + 16))()
+        self.call("fv_engine_tokenize", self.handle, data, c.c_size_t(len(data)), buffer, c.c_size_t(len(buffer)), c.byref(n))
+        return list(buffer[:n.value])
+
+    def limit(self):
+        """One past the last id that has a token: only these are ever chosen."""
+        self.lib.fv_engine_token_text.restype = c.c_void_p
+        n, top = c.c_size_t(), 1 << 18
+        while top and not self.lib.fv_engine_token_text(self.handle, c.c_int32(top - 1), c.byref(n)):
+            top -= 1
+        return top
+
+    def answer(self, picture, prompt, n, fit="pad", dump=None):
+        if dump:
+            os.makedirs(dump, exist_ok=True)
+        o = Options()
+        self.lib.fv_session_options_default(c.byref(o))
+        o.max_new_tokens, o.fit, o.dump_dir = n, FIT[fit], os.fsencode(dump) if dump else None
+        session, image, piece = c.c_void_p(), c.c_void_p(), Piece()
+        self.call("fv_session_new", c.byref(session), self.handle, c.byref(o))
+        if picture:
+            self.call("fv_image_open", c.byref(image), os.fsencode(picture), None)
+            self.call("fv_session_add_image", session, image)
+            self.lib.fv_image_free(image)
+        self.call("fv_session_add_text", session, prompt.encode())
+        ids, text = [], b""
+        while True:
+            self.call("fv_session_next", session, c.byref(piece))
+            if piece.id >= 0:
+                ids.append(piece.id)
+            if piece.n_bytes:
+                text += c.string_at(piece.text, piece.n_bytes)
+            if piece.done:
+                break
+        self.lib.fv_session_free(session)
+        return ids, text.decode()
+
+
+def export(program, *args):
+    """fastvlm export ...; fails with what the program said."""
+    r = subprocess.run([program, "export", *args], capture_output=True, text=True)
+    if r.returncode:
+        raise RuntimeError("fastvlm export %s: %s" % (" ".join(args), r.stderr))
+    return r.stderr
+
+
+def prompt_text(question, picture):
+    """The conversation around a question. [docs/model.md, 5.2]"""
+    return ("<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n%s%s<|im_end|>\n<|im_start|>assistant\n"
+            % ("<image>\n" if picture else "", question))
