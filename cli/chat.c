@@ -157,7 +157,7 @@ int verb_chat(int argc, char **argv)
     if (code >= 0)
         return code;
     if (!model.model)
-        return usage_error("chat", "no model; give a checkpoint directory such as FastVLM-0.5B");
+        return usage_error("chat", "no model; give a checkpoint directory such as FastVLM-0.5B, or a packed file");
 
     progress_line progress = { .enabled = is_terminal(2) };
     chat c = { .answer = &answer, .progress = &progress, .figures = figures };

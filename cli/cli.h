@@ -25,6 +25,7 @@ int verb_pack(int argc, char **argv);
 int verb_verify(int argc, char **argv);
 int verb_doctor(int argc, char **argv);
 int verb_export(int argc, char **argv);
+int verb_pull(int argc, char **argv);
 
 /* ---- options.c: a table of options per verb ------------------------------------------- */
 
@@ -76,9 +77,9 @@ typedef struct model_options {
 #define MODEL_OPTIONS(m)                                                                                          \
     { 'm', "model", OPTION_TEXT, &(m).model, "FILE", "the checkpoint directory or packed file", 0, 0 },                           \
     { 't', "threads", OPTION_INT, &(m).threads, "N", "threads (default: one per physical core)", 0, 1024 },       \
-    { 0, "vision", OPTION_CHOICE, &(m).vision, "auto|f32|bf16|f16", "arithmetic of the vision encoder", 0, 0 },   \
-    { 0, "decoder", OPTION_CHOICE, &(m).decoder, "auto|f32|bf16|f16", "arithmetic of the decoder", 0, 0 },        \
-    { 0, "kv", OPTION_CHOICE, &(m).kv, "auto|f32|f16|q8", "type of the KV cache", 0, 0 },                           \
+    { 0, "vision", OPTION_CHOICE, &(m).vision, "auto|f32|bf16|f16|int8", "arithmetic of the vision encoder", 0, 0 },   \
+    { 0, "decoder", OPTION_CHOICE, &(m).decoder, "auto|f32|bf16|f16|z8|q4", "arithmetic of the decoder", 0, 0 },        \
+    { 0, "kv", OPTION_CHOICE, &(m).kv, "auto|f32|f16|q8", "type of the KV cache", 0, 0 },                         \
     { 0, "image-size", OPTION_INT, &(m).image_size, "N", "side of the encoder's input, a multiple of 64", 0, 4096 }
 
 /* Prints "fastvlm: MESSAGE" and gives EXIT_FAILED. */

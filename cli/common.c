@@ -25,12 +25,17 @@ static void log_warning(void *user, fv_log_level level, const char *message)
 
 int open_engine(fv_engine **out, const model_options *m)
 {
+    /* in the order of MODEL_OPTIONS' choices */
+    static const fv_precision vision[] = { FV_PRECISION_AUTO, FV_PRECISION_F32, FV_PRECISION_BF16, FV_PRECISION_F16,
+                                           FV_PRECISION_INT8 };
+    static const fv_precision decoder[] = { FV_PRECISION_AUTO, FV_PRECISION_F32, FV_PRECISION_BF16, FV_PRECISION_F16,
+                                            FV_PRECISION_Z8, FV_PRECISION_Q4 };
     fv_settings s;
     fv_error err;
     fv_settings_default(&s);
     s.n_threads = m->threads;
-    s.vision = (fv_precision)m->vision;
-    s.decoder = (fv_precision)m->decoder;
+    s.vision = vision[m->vision];
+    s.decoder = decoder[m->decoder];
     s.image_size = m->image_size;
     s.kv = (fv_kv)m->kv;
     s.log = log_warning;
@@ -48,13 +53,25 @@ static bool has_ending(const char *word, const char *const *endings)
     return false;
 }
 
+static size_t first_bytes(const char *path, unsigned char b[12])
+{
+    FILE *f = fopen(path, "rb");
+    size_t n = f ? fread(b, 1, 12, f) : 0;
+    if (f)
+        fclose(f);
+    return n;
+}
+
+static bool is_packed(const char *path)
+{
+    unsigned char b[12];
+    return first_bytes(path, b) >= 4 && !memcmp(b, "GGUF", 4);
+}
+
 static bool is_picture(const char *path)
 {
     unsigned char b[12] = { 0 };
-    FILE *f = fopen(path, "rb");
-    size_t n = f ? fread(b, 1, sizeof b, f) : 0;
-    if (f)
-        fclose(f);
+    size_t n = first_bytes(path, b);
     if (n >= 3 && b[0] == 0xff && b[1] == 0xd8 && b[2] == 0xff)
         return true;
     if (n >= 8 && !memcmp(b, "\x89PNG\r\n\x1a\n", 8))
@@ -82,7 +99,11 @@ word_kind classify_word(const char *verb, const char *word)
     }
     if (S_ISDIR(st.st_mode) || has_ending(word, models))
         return WORD_MODEL;
-    if (is_picture(word) || has_ending(word, pictures) || S_ISFIFO(st.st_mode))
+    if (S_ISFIFO(st.st_mode) || is_picture(word))
+        return WORD_IMAGE;
+    if (is_packed(word))
+        return WORD_MODEL;
+    if (has_ending(word, pictures))
         return WORD_IMAGE;
     fprintf(stderr, "fastvlm %s: %s is a file, but no JPEG, PNG, WebP or PNM picture; say --image %s or --prompt \"%s\"\n",
             verb, word, word, word);
@@ -133,6 +154,7 @@ void catch_interrupt(void)
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* so does a limit on the size of files */
 }
 
 bool interrupted(void) { return stop_asked != 0; }

@@ -1,5 +1,6 @@
 /* fastvlm info: what is inside a model. */
 #include <jansson.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,8 +22,9 @@ static void print_tensors(const fv_engine *engine)
     char shape[96];
     for (size_t i = 0; fv_engine_tensor(engine, i, &t); i++) {
         shape_text(shape, sizeof shape, &t);
-        printf("%-5s %-20s %12llu bytes  %s  %s%s\n", t.dtype, shape, (unsigned long long)t.n_bytes, t.file, t.name,
+        printf("%-5s %-20s %12llu bytes  %s  %s%s", t.dtype, shape, (unsigned long long)t.n_bytes, t.file, t.name,
                t.used ? "" : "  (not used)");
+        printf(isfinite(t.sqnr) ? "  %.1f dB\n" : "\n", (double)t.sqnr);
     }
 }
 
@@ -32,14 +34,17 @@ static void print_text(const fv_engine *engine, const char *path)
     fv_tensor_info t;
     uint64_t stored = 0;
     size_t n = 0, unused = 0;
+    const char *key, *value;
     fv_engine_info(engine, &m);
     for (; fv_engine_tensor(engine, n, &t); n++) {
         stored += t.n_bytes;
         unused += !t.used;
     }
     printf("%s\n", path);
-    printf("  layout       %s, %zu tensors (%zu not used), %.1f MB of %s\n", m.layout, n, unused, (double)stored / 1e6,
-           m.weights_type);
+    printf("  layout       %s in %s, %zu tensors (%zu not used), %.1f MB of %s\n", m.layout, m.format, n, unused,
+           (double)stored / 1e6, m.weights_type);
+    for (size_t i = 0; fv_engine_record(engine, i, &key, &value); i++)
+        printf("  %-12s %s\n", key, value);
     printf("  parameters   %.1f million in use, %.1f MB in memory\n", (double)m.n_parameters / 1e6,
            (double)m.weight_bytes / 1e6);
     printf("  vision       FastViTHD, blocks");
@@ -71,22 +76,29 @@ static int print_json(const fv_engine *engine, const char *path, bool tensors)
         json_array_append_new(widths, json_integer(m.vision_widths[i]));
     }
     json_t *root = json_pack(
-        "{s:s, s:s, s:s, s:I, s:I, s:{s:o, s:o, s:i, s:i, s:i, s:s}, s:{s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:b, s:s}}",
-        "path", path, "layout", m.layout, "weights", m.weights_type, "parameters", (json_int_t)m.n_parameters, "weight_bytes",
-        (json_int_t)m.weight_bytes, "vision", "layers", layers, "widths", widths, "image_size", m.image_size, "image_tokens",
+        "{s:s, s:s, s:s, s:s, s:I, s:I, s:{s:o, s:o, s:i, s:i, s:i, s:s}, s:{s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:b, s:s}}",
+        "path", path, "layout", m.layout, "format", m.format, "weights", m.weights_type, "parameters",
+        (json_int_t)m.n_parameters, "weight_bytes", (json_int_t)m.weight_bytes, "vision", "layers", layers, "widths", widths, "image_size", m.image_size, "image_tokens",
         m.n_image_tokens, "features", m.n_features, "precision", m.vision_precision, "decoder", "layers", m.n_layers,
         "d_model", m.d_model, "d_ffn", m.d_ffn, "heads", m.n_heads, "kv_heads", m.n_kv_heads, "d_head", m.d_head,
         "vocab_rows", m.vocab_rows, "tokens", m.n_tokens, "max_context", m.max_context, "tied_head", m.tied_head ? 1 : 0,
         "precision", m.decoder_precision);
+    const char *key, *value;
+    json_t *record = json_object();
+    for (size_t i = 0; fv_engine_record(engine, i, &key, &value); i++)
+        json_object_set_new(record, key, json_string(value));
+    json_object_set_new(root, "record", record);
     if (tensors) {
         json_t *list = json_array();
         for (size_t i = 0; fv_engine_tensor(engine, i, &t); i++) {
             json_t *shape = json_array();
             for (int d = 0; d < t.n_dims; d++)
                 json_array_append_new(shape, json_integer((json_int_t)t.shape[d]));
-            json_array_append_new(list, json_pack("{s:s, s:s, s:o, s:I, s:s, s:b}", "name", t.name, "dtype", t.dtype, "shape",
-                                                  shape, "bytes", (json_int_t)t.n_bytes, "file", t.file, "used",
-                                                  t.used ? 1 : 0));
+            json_t *one = json_pack("{s:s, s:s, s:o, s:I, s:s, s:b}", "name", t.name, "dtype", t.dtype, "shape",
+                                    shape, "bytes", (json_int_t)t.n_bytes, "file", t.file, "used", t.used ? 1 : 0);
+            if (isfinite(t.sqnr))
+                json_object_set_new(one, "sqnr_db", json_real((double)t.sqnr));
+            json_array_append_new(list, one);
         }
         json_object_set_new(root, "tensors", list);
     }
@@ -101,7 +113,8 @@ int verb_info(int argc, char **argv)
 {
     static const usage use = {
         "info [OPTIONS] MODEL",
-        "Shows what is inside a model: layout, sizes, template, the precision each part would run in.",
+        "Shows what is inside a model: layout, sizes, template, the precision each part would run in; of a\n"
+        "packed file also how it was made and what each tensor lost (--tensors, in dB).",
         "  fastvlm info FastVLM-0.5B --tensors",
     };
     model_options model = { 0 };

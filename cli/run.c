@@ -22,7 +22,7 @@ static int parse(int argc, char **argv, run_options *o)
     static const usage use = {
         "run [OPTIONS] [MODEL] IMAGE... [PROMPT]",
         "Answers a question about one or more pictures. The answer goes to stdout as it is made, the\n"
-        "figures to stderr. Bare arguments are told apart: a folder is the model, files that are pictures\n"
+        "figures to stderr. Bare arguments are told apart: a folder or GGUF file is the model, pictures\n"
         "(JPEG, PNG, WebP, PNM; - is standard input) are the images, what is no file is the prompt. The text\n"
         "<image> in the prompt places a picture there; otherwise pictures come first.",
         "  fastvlm run FastVLM-0.5B photo.jpg \"What is in the picture?\"",
@@ -45,7 +45,7 @@ static int parse(int argc, char **argv, run_options *o)
     if (code >= 0)
         return code;
     if (!o->model.model)
-        return usage_error("run", "no model; give a checkpoint directory such as FastVLM-0.5B");
+        return usage_error("run", "no model; give a checkpoint directory such as FastVLM-0.5B, or a packed file");
     if (!o->images.n && !o->prompt)
         return usage_error("run", "no picture and no prompt");
     size_t n_stdin = 0;

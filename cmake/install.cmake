@@ -2,6 +2,10 @@
 include(CMakePackageConfigHelpers)
 
 string(REPLACE ";" " " FASTVLM_REQUIRES_LINE "${FASTVLM_REQUIRES}")
+set(CMAKE_DL_LIBS_FLAG "")
+if(CMAKE_DL_LIBS)
+    set(CMAKE_DL_LIBS_FLAG "-l${CMAKE_DL_LIBS}")
+endif()
 set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/fastvlm)
 
 install(TARGETS fastvlm_shared EXPORT fastvlm-shared
@@ -21,6 +25,7 @@ install(CODE "
     set(CMAKE_INSTALL_LIBDIR \"${CMAKE_INSTALL_LIBDIR}\")
     set(CMAKE_INSTALL_INCLUDEDIR \"${CMAKE_INSTALL_INCLUDEDIR}\")
     set(FASTVLM_REQUIRES_LINE \"${FASTVLM_REQUIRES_LINE}\")
+    set(CMAKE_DL_LIBS_FLAG \"${CMAKE_DL_LIBS_FLAG}\")
     configure_file(\"${CMAKE_CURRENT_SOURCE_DIR}/cmake/fastvlm.pc.in\" \"${CMAKE_CURRENT_BINARY_DIR}/fastvlm.pc\" @ONLY)")
 install(FILES ${CMAKE_CURRENT_BINARY_DIR}/fastvlm.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
 

@@ -12,6 +12,16 @@
 extern "C" {
 #endif
 
+/* How an export talks to its caller; zero is silent. */
+typedef struct fv_export_options {
+    bool            force;      /* folders: replace files of the same names in a folder that is not empty */
+    fv_log_fn      *log;        /* warnings, and what was written */
+    void           *log_user;
+    fv_progress_fn *progress;   /* return true to stop */
+    void           *progress_user;
+    uint64_t        reserved[4];
+} fv_export_options;
+
 /* ---------------------------------------------------------------- pack */
 
 typedef struct fv_pack_options {
@@ -75,29 +85,13 @@ typedef struct fv_onnx_settings {
     int            cache_len;   /* 0: 512, for the NPU 1023 */
     fv_precision   precision;   /* F32 or F16; AUTO: F32, for the NPU F16 */
     bool           external_data; /* weights in NAME.onnx_data even when one file could hold them */
-    fv_log_fn      *log;        /* NULL: silent; one line (FV_LOG_INFO) for every file written */
-    void           *log_user;
-    fv_progress_fn *progress;   /* NULL: none; true cancels */
-    void           *progress_user;
     uint64_t       reserved[8]; /* zero */
 } fv_onnx_settings;
 
 FV_API void      fv_onnx_settings_default(fv_onnx_settings *settings);
-/* Writes ONNX graphs of the checkpoint directory model into the directory out, which is made when
- * it does not exist. settings may be NULL. */
-FV_API fv_status fv_export_onnx(const char *model, const char *out, const fv_onnx_settings *settings, fv_error *err);
-
-/* ---------------------------------------------------------------- the other exports */
-
-/* How an export talks to its caller; zero is silent. */
-typedef struct fv_export_options {
-    bool            force;      /* folders: replace files of the same names in a folder that is not empty */
-    fv_log_fn      *log;        /* warnings, and what was written */
-    void           *log_user;
-    fv_progress_fn *progress;   /* return true to stop */
-    void           *progress_user;
-    uint64_t        reserved[4];
-} fv_export_options;
+/* ONNX graphs of the checkpoint directory model into the folder dir. settings may be NULL. */
+FV_API fv_status fv_export_onnx(const char *model, const fv_onnx_settings *settings, const char *dir,
+                                const fv_export_options *options, fv_error *err);
 
 /* ---- calibration: preprocessed pictures as raw tensors, for a quantising converter ---- */
 

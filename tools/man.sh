@@ -13,6 +13,12 @@ escape()
 }
 
 verbs=$("$program" --help | sed -n 's/^  \([a-z][a-z]*\)  .*/\1/p' | grep -v '^fastvlm$')
+artefacts=$("$program" export --help | sed -n '/^artefacts:/,/^$/s/^  \([a-z][a-z]*\)  .*/\1/p')
+# One page part for every verb, and one for every artefact of export behind it.
+parts=$(for verb in $verbs; do
+    echo "$verb"
+    [ "$verb" != export ] || printf 'export %s\n' $artefacts
+done)
 version=$("$program" --version | head -n 1 | grep -oE '[0-9]+\.[0-9]+\.[0-9]+')
 
 cat <<END
@@ -22,23 +28,26 @@ cat <<END
 fastvlm \\- run Apple's FastVLM vision\\-language models on CPUs
 .SH SYNOPSIS
 END
-for verb in $verbs; do
-    "$program" "$verb" --help | sed -n '1s/^usage: //p' | escape | sed 's/^fastvlm \([a-z]*\) */.B fastvlm \1\n/'
+while read -r part; do
+    [ "$part" != export ] || continue
+    "$program" $part --help | sed -n '1s/^usage: //p' | escape | sed 's/^fastvlm \(export [a-z\\-]*\|[a-z]*\) */.B fastvlm \1\n/'
     echo .br
-done
+done <<<"$parts"
 cat <<'END'
 .SH DESCRIPTION
 .B fastvlm
-reads a FastVLM checkpoint directory as published (Hugging Face layouts llava_qwen2 and fast_vlm), looks at
+reads a FastVLM checkpoint directory as published (Hugging Face layouts llava_qwen2 and fast_vlm) or a file that
+.B fastvlm pack
+made of one, looks at
 pictures and answers questions about them, on the processor alone.
 Answers go to standard output, everything else to standard error.
 .SH VERBS
 END
-for verb in $verbs; do
-    echo ".SS $verb"
-    "$program" "$verb" --help | escape | awk '
+while read -r part; do
+    echo ".SS $part"
+    "$program" $part --help | escape | awk '
         /^usage: /    { next }
-        /^options:$/  { part = "options"; print ".PP"; next }
+        /^(options|artefacts):$/ { part = "options"; print ".PP"; next }
         /^example:$/  { part = "example"; print ".PP\nExample:\n.PP\n.nf\n.RS"; next }
         part == "" && /^$/ { if (said) blank = 1; next }
         part == ""    { if (blank) print ".PP"; blank = 0; said = 1; print; next }
@@ -54,7 +63,7 @@ for verb in $verbs; do
         }
         part == "example" && /[^ ]/ { sub(/^  /, ""); print }
         END { if (part == "example") print ".RE\n.fi" }'
-done
+done <<<"$parts"
 cat <<'END'
 .SH EXIT STATUS
 .TP
@@ -71,4 +80,15 @@ wrong usage
 .B FV_CPU
 lowers the instruction set in use: ref, avx2, avxvnni, avx512, avx512vnni, avx512bf16 on x86\-64; ref, neon,
 dotprod, fp16, bf16, i8mm on 64\-bit Arm. A name means that level and those below it.
+.TP
+.B HF_TOKEN
+the access token that
+.B fastvlm pull
+shows to the hub, and to nobody else: for gated and private repositories
+.TP
+.B HF_ENDPOINT
+the hub's address, for a mirror (default https://huggingface.co)
+.TP
+.B SSL_CERT_FILE
+certificates to trust instead of the system's, a PEM file. Proxies are those of libcurl: https_proxy, no_proxy
 END

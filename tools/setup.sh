@@ -43,6 +43,7 @@ need_build()
     need_library jansson libjansson-dev
     need_library libutf8proc libutf8proc-dev
     need_library libpcre2-8 libpcre2-dev
+    need_library libcurl libcurl4-openssl-dev
     need_library cmocka libcmocka-dev
     need_library libprotobuf-c libprotobuf-c-dev
     need_command protoc-c protobuf-c-compiler
@@ -127,21 +128,21 @@ say_what_to_install()
     done
     if command -v brew >/dev/null 2>&1; then
         echo "  with Homebrew:" >&2
-        echo "    brew install cmake ninja pkg-config jpeg-turbo libpng webp libexif jansson utf8proc pcre2 cmocka \\" >&2
+        echo "    brew install cmake ninja pkg-config jpeg-turbo libpng webp libexif jansson utf8proc pcre2 curl cmocka \\" >&2
         echo "        protobuf-c onnx" >&2
     elif command -v dnf >/dev/null 2>&1; then
         echo "  on Fedora:" >&2
         echo "    dnf install gcc gcc-c++ make cmake ninja-build pkgconf libjpeg-turbo-devel libpng-devel \\" >&2
-        echo "        libwebp-devel libexif-devel jansson-devel utf8proc-devel pcre2-devel libcmocka-devel \\" >&2
+        echo "        libwebp-devel libexif-devel jansson-devel utf8proc-devel pcre2-devel libcurl-devel libcmocka-devel \\" >&2
         echo "        protobuf-c-devel protobuf-c-compiler onnx-devel" >&2
     elif command -v pacman >/dev/null 2>&1; then
         echo "  on Arch:" >&2
-        echo "    pacman -S gcc make cmake ninja pkgconf libjpeg-turbo libpng libwebp libexif jansson libutf8proc pcre2 cmocka \\" >&2
+        echo "    pacman -S gcc make cmake ninja pkgconf libjpeg-turbo libpng libwebp libexif jansson libutf8proc pcre2 curl cmocka \\" >&2
         echo "        protobuf-c python-onnx" >&2
     elif command -v apk >/dev/null 2>&1; then
         echo "  on Alpine:" >&2
         echo "    apk add gcc g++ musl-dev make cmake ninja pkgconf libjpeg-turbo-dev libpng-dev libwebp-dev libexif-dev \\" >&2
-        echo "        jansson-dev utf8proc-dev pcre2-dev cmocka-dev protobuf-c-dev protobuf-c-compiler onnx-dev" >&2
+        echo "        jansson-dev utf8proc-dev pcre2-dev curl-dev cmocka-dev protobuf-c-dev protobuf-c-compiler onnx-dev" >&2
     fi
     exit 1
 }

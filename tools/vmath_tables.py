@@ -78,6 +78,7 @@ def poly(name, f, lo, hi, degree):
 
 gelu("avx512, 32 intervals, degree 4", mpf(3) / 16, 32, 4, True, mpf("5.71875"))
 gelu("avx512, 16-bit results: 32 intervals, degree 3, by powers of a", mpf(3) / 16, 32, 3, False, mpf("5.71875"))
+gelu("avx512, 8-bit results: 16 intervals, degree 2, by powers of a", mpf(3) / 8, 16, 2, False, mpf("5.8125"))
 gelu("avx2, 8 intervals, degree 6", mpf(3) / 4, 8, 6, True, mpf("5.625"))
 b = log(mpf(2)) / 2
 poly("exp, degree 6", exp, -b, b, 6)

@@ -17,7 +17,16 @@ _fastvlm()
         COMPREPLY=($(compgen -W "$("$program" --help 2>/dev/null | sed -n 's/^  \([a-z][a-z]*\)  .*/\1/p') --help --version" -- "$word"))
         return
     fi
-    help=$("$program" "$verb" --help 2>/dev/null)
+    # "export" has artefacts, each with options of its own.
+    if [ "$verb" = export ] && [ "$COMP_CWORD" -eq 2 ]; then
+        COMPREPLY=($(compgen -W "$("$program" export --help 2>/dev/null | sed -n '/^artefacts:/,/^$/s/^  \([a-z][a-z]*\)  .*/\1/p') --all" -- "$word"))
+        return
+    fi
+    if [ "$verb" = export ]; then
+        help=$("$program" export "${COMP_WORDS[2]}" --help 2>/dev/null)
+    else
+        help=$("$program" "$verb" --help 2>/dev/null)
+    fi
     # The value of an option: its choices, or a file. "  -t, --threads N   help" is one option.
     if [[ $before == -* ]]; then
         value=$(printf '%s\n' "$help" | sed -n 's/^  \(-.\), \(--[a-z-]*\) \([^ ][^ ]*\)  .*/\1 \2 \3/p; s/^ *\(--[a-z-]*\) \([^ ][^ ]*\)  .*/\1 \1 \2/p' |

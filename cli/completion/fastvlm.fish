@@ -5,17 +5,31 @@ function __fastvlm_verbs
     fastvlm --help 2>/dev/null | string replace -rf '^  ([a-z]+)  +(.*)' '$1\t$2'
 end
 
+function __fastvlm_artefacts
+    fastvlm export --help 2>/dev/null | string replace -rf '^  ([a-z]+)  +(.*)' '$1\t$2'
+end
+
+# The verb, and of "export" the artefact, each of which has options of its own.
+function __fastvlm_verb
+    set -l words (commandline -opc)
+    if test "$words[2]" = export; and test (count $words) -gt 2
+        printf '%s\n' export $words[3]
+    else
+        echo $words[2]
+    end
+end
+
 function __fastvlm_options
-    set -l verb (commandline -opc)[2]
-    fastvlm $verb --help 2>/dev/null | string replace -rf '^ +(?:-., )?(--[a-z-]+)(?: \S+)?  +(.*)' '$1\t$2'
+    fastvlm (__fastvlm_verb) --help 2>/dev/null | string replace -rf '^ +(?:-., )?(--[a-z-]+)(?: \S+)?  +(.*)' '$1\t$2'
 end
 
 # The choices of the option before the cursor: "--fit auto|pad|crop|stretch".
 function __fastvlm_choices
     set -l words (commandline -opc)
-    fastvlm $words[2] --help 2>/dev/null | string replace -rf -- "^ .*$words[-1] (\\S+\\|\\S+)  .*" '$1' | string split '|'
+    fastvlm (__fastvlm_verb) --help 2>/dev/null | string replace -rf -- "^ .*$words[-1] (\\S+\\|\\S+)  .*" '$1' | string split '|'
 end
 
 complete -c fastvlm -n 'test (count (commandline -opc)) -eq 1' -f -a '(__fastvlm_verbs)'
+complete -c fastvlm -n 'test (count (commandline -opc)) -eq 2; and test (commandline -opc)[2] = export' -f -a '(__fastvlm_artefacts)'
 complete -c fastvlm -n 'test (count (commandline -opc)) -gt 1; and string match -q -- "-*" (commandline -ct)' -f -a '(__fastvlm_options)'
 complete -c fastvlm -n 'test (count (commandline -opc)) -gt 2; and test -n "(__fastvlm_choices)"' -a '(__fastvlm_choices)'

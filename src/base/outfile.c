@@ -249,21 +249,22 @@ static fv_status move_entries(const char *from, const char *to, fv_error *err)
     return status;
 }
 
-static void remove_tree(const char *path)
+/* By file descriptors, so that it works when memory is out. Takes fd. */
+static void empty_folder(int fd)
 {
-    DIR *dir = opendir(path);
-    for (struct dirent *e; dir && (e = readdir(dir));) {
-        char *inner = is_dot(e->d_name) ? NULL : fv_path_join(path, e->d_name);
-        struct stat st;
-        if (inner && lstat(inner, &st) == 0 && S_ISDIR(st.st_mode))
-            remove_tree(inner);
-        else if (inner)
-            unlink(inner);
-        fv_free(inner);
+    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+    if (!dir) {
+        if (fd >= 0)
+            close(fd);
+        return;
     }
-    if (dir)
-        closedir(dir);
-    rmdir(path);
+    for (struct dirent *e; (e = readdir(dir));) {
+        if (is_dot(e->d_name) || unlinkat(fd, e->d_name, 0) == 0)
+            continue;
+        empty_folder(openat(fd, e->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+        unlinkat(fd, e->d_name, AT_REMOVEDIR);
+    }
+    closedir(dir);
 }
 
 fv_status fv_outdir_commit(fv_outdir *d, fv_error *err)
@@ -285,8 +286,10 @@ fv_status fv_outdir_commit(fv_outdir *d, fv_error *err)
 
 void fv_outdir_abandon(fv_outdir *d)
 {
-    if (d->stage)
-        remove_tree(d->stage);
+    if (d->stage) {
+        empty_folder(open(d->stage, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+        rmdir(d->stage);
+    }
     fv_free(d->place);
     fv_free(d->stage);
     *d = (fv_outdir){ 0 };

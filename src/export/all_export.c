@@ -324,13 +324,13 @@ static fv_status run_onnx(const lot *l, const char *dir, fv_onnx_target target, 
     fv_onnx_settings_default(&s);
     s.target = target;
     s.image_size = l->set.calib.image_size;
+    fv_export_options o = { 0 };
     if (l->options) {
-        s.log = pass_log;
-        s.log_user = (void *)(uintptr_t)l;
-        s.progress = l->options->progress;
-        s.progress_user = l->options->progress_user;
+        o = *l->options;
+        o.log = pass_log;
+        o.log_user = (void *)(uintptr_t)l;
     }
-    return fv_export_onnx(l->model, dir, &s, err);
+    return fv_export_onnx(l->model, dir, &s, &o, err);
 }
 
 static fv_status run_calib(const lot *l, const char *dir, const fv_export_options *into, fv_error *err)

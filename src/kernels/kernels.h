@@ -118,19 +118,24 @@ static inline size_t fv_packed_q_bytes(const fv_gemm_q_kernel *g, size_t n, size
 
 /* ---- 8-bit vision: u8 activations, i8 weights ------------------------------------------- */
 
-/* q = clamp(round(x inv[c]) + zero, 0, 255) for m rows of c, to nearest even, NaN to zero. Exact. */
+/* A float becomes u8: clamp(round(x) + zero, 0, 255), to nearest even; NaN becomes 0. zero lies in 0 .. 255. */
+
+/* m rows of c: u8 of x inv[c]. Exact. */
 typedef void fv_quantize_u8_fn(uint8_t *dst, size_t dst_ld, const float *src, size_t src_ld, const float *inv,
                                int zero, size_t m, size_t c);
 
-/* C = epilogue(A B^T): A u8 [m, lda], B i8 panels, k > 0 any.
+/* C = epilogue(A B^T): A u8 [m, lda], B i8 panels, any k with 0 < k <= 65536.
  *
  *     s = bias[j] + sum_k a[i,k] b[j,k]          in i32, exact (bias holds the zero point's part)
- *     y = s * mul[j]                             f32
+ *     y = s * mul[j]                             f32, as everything from here on, rounded at each step
  *     y = gelu(y)                                when act == FV_ACT_GELU
  *     y = y * scale[j]                           when scale
  *     y = y + residual[i,j]                      when residual (may be c itself)
- *     c[i,j] = y                                 c_type F32, F16 or BF16
- *     c[i,j] = clamp(round(y inv[j]) + zero, 0, 255)   c_type U8 */
+ *     c[i,j] = y                                 c_type F32, F16 (saturating) or BF16
+ *     c[i,j] = u8 of y inv[j]                    c_type U8; u8 of s (mul[j] inv[j]) when nothing lies between
+ *
+ * The caller keeps |s| below 2^31. Exact without GELU: every version gives the same bits. GELU: absolute
+ * error <= 1e-6 * max(1, |y|); for c_type U8 <= 3e-4, far less than a step. */
 typedef struct fv_gemm_u8_args {
     size_t m, n, k;
     const uint8_t *a;
@@ -154,7 +159,8 @@ typedef void fv_gemm_u8_fn(const fv_gemm_u8_args *args);
 typedef struct fv_gemm_u8_kernel {
     unsigned mr, nr;
     fv_gemm_u8_fn *run;
-    fv_pack_fn *pack;       /* from i8 [n, ld]; into panels of nr columns, k padded to fours with zeros */
+    fv_pack_fn *pack;       /* from i8 [n, ld]; into panels [ceil(k / 4)][nr][4] of nr columns, zeros past n and k;
+                             * dst is 64-byte aligned */
 } fv_gemm_u8_kernel;
 
 static inline size_t fv_packed_u8_bytes(const fv_gemm_u8_kernel *g, size_t n, size_t k)
@@ -162,28 +168,42 @@ static inline size_t fv_packed_u8_bytes(const fv_gemm_u8_kernel *g, size_t n, si
     return (n + g->nr - 1) / g->nr * g->nr * ((k + 3) / 4 * 4);
 }
 
-/* fv_dwconv_fn on u8: outside the map every tap reads src_zero.
+/* fv_dwconv_fn on u8, one or two output rows a call (two that lie next to each other share work):
  *
- *     s = sum_{dy, dx} (src - src_zero) weight           i32, exact
- *     y = s * mul[o] + bias[o], gelu when act, q = clamp(round(y inv[o]) + zero, 0, 255) */
+ *     s = sum_{dy, dx} (src - src_zero) weight           i32, exact; outside the map src is src_zero
+ *     dst = u8 of fma(s, mul[o] inv[o], bias[o] inv[o])      without act
+ *     dst = u8 of gelu(fma(s, mul[o], bias[o])) inv[o]       with it
+ *
+ * Exact without GELU; with it as fv_gemm_u8_args. */
 typedef struct fv_dwconv_u8_args {
-    const uint8_t *src[7];  /* k input rows [width, src_ld]; NULL: the row lies outside the map */
+    const uint8_t *src[9];  /* k + (rows - 1) stride input rows [width, src_ld]; NULL: the row lies outside the map */
+    unsigned rows;          /* 1 or 2 */
     size_t width, src_ld, channels;
     unsigned k, stride, mult;
     int src_zero;
-    const int8_t *weight;   /* [k * k, channels * mult] */
-    const float *mul, *bias; /* [channels * mult] */
+    const void *weight;     /* packed */
+    const float *mul, *bias; /* [channels * mult]; bias may be NULL */
     fv_act act;
     size_t x0, x1;
-    uint8_t *dst;           /* where column x0 goes; [x1 - x0, dst_ld] */
+    uint8_t *dst;           /* where column x0 of the first row goes; [x1 - x0, dst_ld] */
     size_t dst_ld;
+    size_t dst_row;         /* elements from the first output row to the second */
     const float *inv;       /* [channels * mult] */
     int zero;
-    void *scratch;          /* fv_dwconv_u8_scratch_bytes(width, channels), 64-byte aligned */
+    void *scratch;          /* fv_dwconv_u8_scratch_bytes(), 64-byte aligned */
 } fv_dwconv_u8_args;
 
 typedef void fv_dwconv_u8_fn(const fv_dwconv_u8_args *args);
-size_t fv_dwconv_u8_scratch_bytes(size_t width, size_t channels);
+
+typedef struct fv_dwconv_u8_kernel {
+    fv_dwconv_u8_fn *run;
+    /* from i8 [k * k, channels * mult] into the version's own order; dst is 64-byte aligned */
+    void (*pack)(void *dst, const int8_t *weight, size_t channels, unsigned k, unsigned mult);
+    size_t (*packed_bytes)(size_t channels, unsigned k, unsigned mult);
+} fv_dwconv_u8_kernel;
+
+/* Enough for every version: a piece of the input rows, interleaved. */
+static inline size_t fv_dwconv_u8_scratch_bytes(void) { return (size_t)1 << 16; }
 
 /* ---- depthwise convolution --------------------------------------------------------- */
 
@@ -311,7 +331,7 @@ typedef struct fv_kernels {
     fv_gemm_q_kernel gemm_q;
     fv_quantize_u8_fn *quantize_u8;
     fv_gemm_u8_kernel gemm_u8;
-    fv_dwconv_u8_fn *dwconv_u8;
+    fv_dwconv_u8_kernel dwconv_u8;
     fv_dwconv_fn *dwconv;
     fv_layernorm_fn *layernorm;
     fv_rmsnorm_fn *rmsnorm;

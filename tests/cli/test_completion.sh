@@ -27,11 +27,15 @@ complete_bash() # WORD...
 
 check bash_verb "run" "$(complete_bash ru)"
 check bash_option "--max-new-tokens" "$(complete_bash run --max-n)"
-check bash_choices "auto f32 bf16 f16" "$(complete_bash run --vision "")"
+check bash_choices "auto f32 bf16 f16 int8" "$(complete_bash run --vision "")"
 check bash_choice "pad" "$(complete_bash run --fit p)"
 check bash_number "" "$(complete_bash run --threads "")"
 check bash_folder "tests" "$(complete_bash info -m test)"
 check bash_file "LICENSE" "$(complete_bash run LICEN)"
+check bash_artefact "genie gguf" "$(complete_bash export g)"
+check bash_artefact_option "--layout" "$(complete_bash export calib --lay)"
+check bash_artefact_choices "nhwc nchw" "$(complete_bash export calib --layout "")"
+check bash_artefact_folder "tests" "$(complete_bash export hf -o test)"
 check bash_unknown_verb "" "$(complete_bash nonsense --x)"
 
 # Every verb and every option that --help shows is in the man page, and nothing went wrong on the way.
@@ -40,6 +44,11 @@ for verb in $("$FASTVLM" --help | sed -n 's/^  \([a-z][a-z]*\)  .*/\1/p'); do
     n=$("$FASTVLM" "$verb" --help | grep -cE '^ +(-., )?--[a-z-]+')
     got=$(printf '%s\n' "$page" | sed -n "/^\.SS $verb\$/,/^\.S[SH] /p" | grep -cE '^\.B .*\\-\\-')
     check "man_$verb" "$n" "$got"
+done
+for artefact in $("$FASTVLM" export --help | sed -n '/^artefacts:/,/^$/s/^  \([a-z][a-z]*\)  .*/\1/p'); do
+    n=$("$FASTVLM" export "$artefact" --help | grep -cE '^ +(-., )?--[a-z-]+')
+    got=$(printf '%s\n' "$page" | sed -n "/^\.SS export $artefact\$/,/^\.S[SH] /p" | grep -cE '^\.B .*\\-\\-')
+    check "man_export_$artefact" "$n" "$got"
 done
 if command -v groff >/dev/null 2>&1; then
     check man_roff "" "$(printf '%s\n' "$page" | groff -man -Tutf8 -ww 2>&1 >/dev/null)"
@@ -50,6 +59,8 @@ if command -v fish >/dev/null 2>&1; then
     fish_complete() { PATH=$PWD/build/fish:$PATH fish --no-config -c "source cli/completion/fastvlm.fish; complete -C '$1'" | cut -f 1 | tr '\n' ' '; }
     check fish_verb "run " "$(fish_complete 'fastvlm ru')"
     check fish_option "--max-new-tokens " "$(fish_complete 'fastvlm run --max-n')"
+    check fish_artefact "genie gguf " "$(fish_complete 'fastvlm export g')"
+    check fish_artefact_option "--layout " "$(fish_complete 'fastvlm export calib --lay')"
     check fish_choice "pad " "$(fish_complete 'fastvlm run --fit pa')"
     rm -r build/fish
 fi

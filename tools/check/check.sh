@@ -28,7 +28,7 @@ strict_build() # PRESET
 plain_build()
 {
     local log=build/plain.log
-    { cmake -S . -B build/plain -G Ninja -DFASTVLM_IMAGE=OFF -DFASTVLM_TOOLS=OFF -DFASTVLM_TESTS=OFF -DFASTVLM_WERROR=ON &&
+    { cmake -S . -B build/plain -G Ninja -DFASTVLM_IMAGE=OFF -DFASTVLM_PULL=OFF -DFASTVLM_TOOLS=OFF -DFASTVLM_TESTS=OFF -DFASTVLM_WERROR=ON &&
         cmake --build build/plain; } >"$log" 2>&1 || { tail -n 40 "$log"; return 1; }
     tools/check/symbols.sh build/plain/libfastvlm.so
 }

@@ -21,6 +21,7 @@ allowed()
     quant | image | text) echo "kernels io base" ;;
     nn) echo "quant image text kernels io base" ;;
     engine | export | npu | device) echo "nn quant image text kernels io base" ;;
+    pull) echo "io base" ;;
     cli | server) echo "" ;;
     esac
 }

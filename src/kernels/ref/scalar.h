@@ -12,6 +12,15 @@
 static inline float fv_ref_gelu(float x) { return 0.5f * x * (1.0f + erff(x * 0.70710678118654752f)); }
 static inline float fv_ref_silu(float x) { return x / (1.0f + expf(-x)); }
 
+/* u8 as the contract has it: to nearest even, NaN to 0 */
+static inline uint8_t fv_ref_u8(float x, int zero)
+{
+    if (x != x)
+        return 0;
+    x = nearbyintf(x < -512 ? -512 : x > 512 ? 512 : x) + (float)zero;
+    return (uint8_t)(x < 0 ? 0 : x > 255 ? 255 : x);
+}
+
 static inline float fv_ref_load(const void *p, fv_type type, size_t i)
 {
     switch (type) {

@@ -1,0 +1,46 @@
+/* The epilogue of the u8 x i8 matrix product for AVX2 and AVX-VNNI: columns by eights. */
+#ifndef FV_GEMM_U8_AVX2_H
+#define FV_GEMM_U8_AVX2_H
+
+#include "kernels/x86/u8_avx2.h"
+
+#include "kernels/x86/gemm_u8_body.h"
+
+#define UNROLL _Pragma("GCC unroll 16")
+
+static void epilogue(const fv_gemm_u8_args *g, size_t i, size_t rows, size_t j, size_t width, const int32_t *sum)
+{
+    const __m256i zero = _mm256_set1_epi16((short)g->zero);
+    const bool plain = g->c_type == FV_TYPE_U8 && !g->act && !g->scale && !g->residual;
+    for (size_t v = 0; v < width; v += VEC_W) {
+        const size_t n = FV_MIN(width - v, (size_t)VEC_W), col = j + v;
+        vec mul = vec_load_n(g->mul + col, n), scale = vec_zero(), inv = vec_zero();
+        if (g->scale)
+            scale = vec_load_n(g->scale + col, n);
+        if (g->c_type == FV_TYPE_U8)
+            inv = vec_load_n(g->inv + col, n);
+        if (plain)
+            mul = vec_mul(mul, inv);
+        for (size_t r = 0; r < rows; r++) {
+            const __m256i s = _mm256_loadu_si256((const __m256i *)(const void *)(sum + r * NR + v));
+            vec y = vec_mul(_mm256_cvtepi32_ps(s), mul);
+            if (g->act == FV_ACT_GELU)
+                y = vec_gelu(y);
+            if (g->scale)
+                y = vec_mul(y, scale);
+            if (g->residual) {
+                const float *residual = g->residual + (i + r) * g->ldr + col;
+                y = vec_add(y, n == VEC_W ? vec_load(residual) : vec_load_n(residual, n));
+            }
+            const size_t at = (i + r) * g->ldc + col;
+            if (g->c_type != FV_TYPE_U8)
+                vec_put_n(g->c, g->c_type, at, n, y);
+            else if (n == VEC_W) /* a size that the compiler knows */
+                fv_put_u8_avx2((uint8_t *)g->c + at, VEC_W, fv_round_avx2(plain ? y : vec_mul(y, inv)), zero);
+            else
+                fv_put_u8_avx2((uint8_t *)g->c + at, n, fv_round_avx2(plain ? y : vec_mul(y, inv)), zero);
+        }
+    }
+}
+
+#endif

@@ -1,0 +1,99 @@
+#!/bin/bash
+# fastvlm export, all artefacts but onnx: what is said and left behind.
+. "$(dirname "$0")/cases.sh"
+cd "$work"
+
+nothing_left() { # NAME: no file of this or a half-written name
+    if compgen -G "$1*" >/dev/null; then not_ok "$1 was left behind: $(echo "$1"*)"; else ok; fi
+}
+
+# ---- arguments
+run export
+check "no artefact shows the usage" test "$code" = 2 -a -z "$out" -a "${err:0:6}" = "usage:"
+run export --help
+check "the list of artefacts" test "$code" = 0 -a -n "$out"
+run export pie "$base" -o x
+expect "unknown artefact" 2 "unknown artefact \"pie\""
+for artefact in calib lut tokenizer genie gguf hf all; do
+    run export $artefact --help
+    check "$artefact --help has an example" grep -q "fastvlm export" <<<"$out"
+done
+for artefact in lut tokenizer genie gguf hf all; do
+    run export $artefact -o x
+    expect "$artefact without a model" 2 "no model"
+    run export $artefact "$base"
+    expect "$artefact without an output" 2 "no output"
+    run export $artefact "$base" "$tiny" -o x
+    expect "$artefact with two models" 2 "more than one model"
+    run export $artefact "$work/none" -o x
+    expect "$artefact of nothing" 1 "no such model"
+    run export $artefact "$picture" -o x
+    expect "$artefact of a picture" 1 "image.png"
+    nothing_left x
+done
+run export calib -o x
+expect "calib without pictures" 2 "no pictures"
+run export calib "$picture" --random 2 -o x
+expect "pictures and noise" 2 "contradict"
+run export calib "$picture" --layout chw -o x
+expect "unknown layout" 2 "nhwc|nchw"
+run export calib "$picture" --image-size 100 -o x
+expect "image size" 1 "multiple of 64"
+run export gguf "$base" --type q5 -o x
+expect "unknown type" 2 "f16|q8_0|q4_0|bf16|f32"
+run export --all "$base" --only pie -o x
+expect "unknown part" 2 "--only"
+nothing_left x
+
+# ---- outputs that cannot be
+echo old >file
+mkdir full empty
+echo old >full/old
+for artefact in genie hf all; do
+    run export $artefact "$base" -o file
+    expect "$artefact into a file" 1 "file: is a file"
+    run export $artefact "$base" -o full
+    expect "$artefact into a folder with files" 1 "not empty"
+done
+for artefact in lut tokenizer gguf; do
+    run export $artefact "$base" -o empty
+    expect "$artefact over a folder" 1 "is a folder"
+    run export $artefact "$base" -o nowhere/x
+    expect "$artefact without a folder" 1 "nowhere/x"
+done
+check "the file is as it was" test "$(cat file)" = old
+check "the folder is as it was" test "$(ls -A full)" = old
+run export calib "$work/empty" -o x
+expect "empty folder" 1 "holds no picture"
+printf 'P6\n9' >empty/broken.ppm
+run export calib "$work/empty" -o x
+check "only broken pictures" test "$code" = 1 -a ! -e x
+grep -q "0 of 1 pictures can be read" <<<"$err" || not_ok "count of broken pictures"
+nothing_left x
+
+# ---- no room: a limit on the size of files stands in for a full disk
+for artefact in lut gguf hf all; do
+    (trap '' XFSZ; ulimit -f 40; run export $artefact "$base" --quiet -o x; echo "$code" >code; echo "$err" >err.txt) 2>/dev/null
+    code=$(cat code) out= err=$(cat err.txt)
+    expect "$artefact without room" 1 ""
+    nothing_left x
+done
+
+# ---- what works says so and nothing more
+run export calib "$picture" -o calib --image-size 64
+expect "calib" 0 "calib: 1 samples, 0 pictures skipped"
+check "samples" test "$(ls calib | tr '\n' ' ')" = "calib.json input_list.txt sample_000.raw "
+run export calib "$picture" "$work/empty" -o calib2 --image-size 64
+expect "calib with a broken picture" 0 "calib2: 1 samples, 1 pictures skipped" "warning: skipped"
+run export calib --random 1 -o noise --image-size 64 -q
+expect "noise is warned of" 0 "mean nothing"
+run export lut "$base" -o LUT.bin
+expect "lut" 0 "LUT.bin: 288 rows of 64 f32"
+check "size of LUT.bin" test "$(stat -c %s LUT.bin)" = $((288 * 64 * 4))
+run export hf "$base" -o full --force -q
+check "quiet" test "$code" = 0 -a -z "$err$out"
+check "with --force beside what was there" test -e full/old -a -e full/model.safetensors
+run export --all "$base" -o lot --only calib,genie,gguf --calib "$picture"
+expect "all" 0 "manifest.json" "genie/LUT.bin"
+check "parts" test "$(ls lot | tr '\n' ' ')" = "calib genie gguf manifest.json "
+finish

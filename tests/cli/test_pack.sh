@@ -1,0 +1,88 @@
+#!/bin/bash
+# pack and verify as a user calls them; every verb takes the file; a second reader agrees with it.
+. "$(dirname "$0")/cases.sh"
+
+for verb in pack verify; do
+    run $verb --help
+    expect "$verb --help" 0
+    check "$verb --help has an example" grep -q "^  fastvlm $verb " <<<"$out"
+done
+
+run pack "$tiny" -o "$work/f32.gguf" --vision f32 --decoder f32
+expect "pack" 0 "149 tensors" "nothing lost"
+run verify "$work/f32.gguf"
+expect "verify" 0
+check "verify says so" test "$out" = "$work/f32.gguf: intact"
+run run "$tiny" "$picture" "What do you see?" -n 24 --vision f32 --decoder f32 -q
+text=$out
+run run "$work/f32.gguf" "$picture" "What do you see?" -n 24 -q
+expect "run takes the file" 0
+check "the same answer" test "$out" = "$text"
+
+run pack "$tiny" -o "$work/q4.gguf" --vision f16 --decoder q4
+expect "pack q4" 0 "lost most" "dB"
+cp "$work/q4.gguf" "$work/any-name"
+run run "$work/any-name" "$picture" -n 2 --json -q
+expect "a file of any name" 0
+check "its precisions" grep -q '"decoder": "q4"' <<<"$out"
+run info "$work/q4.gguf" --tensors
+expect "info" 0
+check "info: how it was made" grep -q "packed by .*--vision f16 --decoder q4" <<<"$out"
+check "info: format" grep -q "llava_qwen2 in GGUF" <<<"$out"
+check "info: what a tensor lost" grep -qE "Q4_0 .*model.layers.0.mlp.up_proj.weight  [0-9.]+ dB" <<<"$out"
+run bench "$work/q4.gguf" --stages load -r 1
+expect "bench" 0
+run run "$work/q4.gguf" "$picture" -n 2 --decoder f16
+expect "another precision" 1 "the decoder is packed in q4 and cannot run in another precision"
+run run "$tiny" "$picture" -n 2 --decoder q4
+expect "a directory in q4" 1 "need a packed file" "fastvlm pack"
+
+if command -v python3 >/dev/null; then
+    for file in f32 q4; do
+        out=$(python3 "$root/tests/cli/read_packed.py" "$work/$file.gguf" "$tiny" 2>"$work/err")
+        code=$? err=$(cat "$work/err")
+        check "a second reader: $file" test "$code" = 0
+    done
+else
+    echo "skip: no python3, so no second reader"
+fi
+
+# ---- what is wrong
+printf '\x01' | dd of="$work/any-name" bs=1 seek=$(($(stat -c %s "$work/any-name") - 5000)) conv=notrunc status=none
+run verify "$work/any-name"
+expect "a changed byte" 1 "the tensor data has changed since the file was written"
+head -c 100000 "$work/f32.gguf" >"$work/short.gguf"
+run verify "$work/short.gguf"
+expect "verify a short file" 1 "is it truncated?"
+run run "$work/short.gguf" "$picture"
+expect "run a short file" 1 "is it truncated?"
+echo "no model" >"$work/text.gguf"
+run info "$work/text.gguf"
+expect "no GGUF file" 1 "does not begin with \"GGUF\""
+run pack "$tiny"
+expect "no output" 2 "-o FILE.gguf"
+run pack -o "$work/x.gguf"
+expect "no checkpoint" 2 "expected one checkpoint directory"
+run pack "$tiny" -o "$work/x.gguf" --pure
+expect "pure alone" 2 "--pure needs --decoder q4"
+run pack "$tiny" -o "$work/x.gguf" --decoder q5
+expect "unknown type" 2 "auto|f32|bf16|f16|z8|q4"
+run pack "$work/none" -o "$work/x.gguf"
+expect "no such checkpoint" 1 "no such directory"
+run pack "$work/f32.gguf" -o "$work/x.gguf"
+expect "a file as checkpoint" 1 "is a file; expected a checkpoint directory"
+run pack "$tiny" -o "$work"
+expect "a folder as output" 1 "is a directory, expected the name of a file"
+run pack "$tiny" -o /dev/full
+expect "a device as output" 1 "is no regular file"
+run pack "$tiny" -o "$work/none/x.gguf"
+expect "no such folder" 1 "none/x.gguf: cannot create it: No such file or directory"
+(ulimit -f 500; trap '' XFSZ; "$fastvlm" pack "$tiny" -o "$work/full.gguf" >"$work/out" 2>"$work/err")
+code=$? out= err=$(cat "$work/err")
+expect "a full disk" 1 "full.gguf: cannot write"
+check "nothing is left" test ! -e "$work/full.gguf" -a ! -e "$work/x.gguf" -a -z "$(find "$work" -name '*.part')"
+run verify
+expect "verify nothing" 2 "expected one file"
+run verify "$tiny"
+expect "verify a folder" 1 "is a directory"
+finish

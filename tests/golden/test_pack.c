@@ -1,0 +1,471 @@
+/* Packed files: the same bits as the checkpoint they came from, and what is refused. */
+#include "cm.h"
+
+#include <dirent.h>
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include "base/base.h"
+#include "fastvlm_tools.h"
+#include "support/golden.h"
+#include "text/tokenizer_gguf.h"
+
+#define GOLDEN FV_SOURCE_DIR "/tests/golden/"
+#define TINY GOLDEN "tiny/checkpoint"
+#define IMAGE GOLDEN "tiny/image.png"
+
+static char *work; /* a folder for this program */
+
+static char *in_work(const char *name)
+{
+    static char path[8][1200];
+    static int next;
+    char *p = path[next++ % 8];
+    snprintf(p, sizeof path[0], "%s/%s", work, name);
+    return p;
+}
+
+static char *pack_as(const char *checkpoint, const char *name, fv_precision vision, fv_precision decoder, bool pure)
+{
+    fv_pack_options o;
+    fv_error err = { 0 };
+    char *path = in_work(name);
+    fv_pack_options_default(&o);
+    o.vision = vision;
+    o.decoder = decoder;
+    o.pure = pure;
+    o.n_threads = 2;
+    if (fv_pack(checkpoint, path, &o, NULL, &err) != FV_OK || fv_verify(path, NULL, NULL, &err) != FV_OK)
+        fail_msg("%s", err.message);
+    return path;
+}
+
+static uint8_t *read_whole(const char *path, size_t *n)
+{
+    uint8_t *data;
+    fv_error err;
+    if (fv_read_file(&data, n, path, 1 << 28, &err) != FV_OK)
+        fail_msg("%s", err.message);
+    return data;
+}
+
+/* Every dump of one run, byte by byte, against another. */
+static void same_dumps(const char *a, const char *b, const char *what)
+{
+    DIR *dir = opendir(a);
+    int n = 0;
+    assert_non_null(dir);
+    for (struct dirent *e; (e = readdir(dir));) {
+        char path[2][1500];
+        size_t size[2];
+        if (e->d_name[0] == '.')
+            continue;
+        snprintf(path[0], sizeof path[0], "%s/%s", a, e->d_name);
+        snprintf(path[1], sizeof path[1], "%s/%s", b, e->d_name);
+        uint8_t *x = read_whole(path[0], &size[0]), *y = read_whole(path[1], &size[1]);
+        if (size[0] != size[1] || memcmp(x, y, size[0]))
+            fail_msg("%s: %s differs from the checkpoint's", what, e->d_name);
+        fv_free(x);
+        fv_free(y);
+        n++;
+    }
+    closedir(dir);
+    assert_true(n > 20); /* pixels, stages, layers, logits */
+}
+
+static void same_answer(const char *checkpoint, const char *file, fv_precision precision)
+{
+    char *dump[2] = { temp_dir(), temp_dir() };
+    ask a = { .dir = checkpoint, .image = IMAGE, .prompt = "What do you see?", .dump_dir = dump[0], .vision = precision,
+              .decoder = precision, .max_new = 12, .ignore_eos = true };
+    answer from_directory = run_ask(&a);
+    a.dir = file;
+    a.dump_dir = dump[1];
+    answer from_file = run_ask(&a);
+    assert_int_equal(from_directory.n, 12);
+    assert_memory_equal(from_directory.ids, from_file.ids, sizeof from_file.ids);
+    same_dumps(dump[0], dump[1], file);
+    temp_remove(dump[0]);
+    temp_remove(dump[1]);
+}
+
+static void test_same_bits(void **state)
+{
+    (void)state;
+    same_answer(TINY, pack_as(TINY, "f32.gguf", FV_PRECISION_F32, FV_PRECISION_F32, false), FV_PRECISION_F32);
+    same_answer(TINY, pack_as(TINY, "bf16.gguf", FV_PRECISION_BF16, FV_PRECISION_BF16, false), FV_PRECISION_BF16);
+    same_answer(TINY, in_work("bf16.gguf"), FV_PRECISION_F32); /* widened as it is read */
+    same_answer(TINY, pack_as(TINY, "f16.gguf", FV_PRECISION_F16, FV_PRECISION_F16, false), FV_PRECISION_F16);
+}
+
+static void test_variants(void **state)
+{
+    (void)state;
+    static const char *const names[] = { "base", "f16", "f32", "fast_vlm", "shape", "sharded", "stored_head", "tokenizer_json",
+                                         "unfused" };
+    for (size_t i = 0; i < FV_COUNT(names); i++) {
+        char path[1200];
+        snprintf(path, sizeof path, GOLDEN "variants/%s/checkpoint", names[i]);
+        same_answer(path, pack_as(path, "variant.gguf", FV_PRECISION_F32, FV_PRECISION_F32, false), FV_PRECISION_F32);
+    }
+}
+
+/* ---- what a file says ---- */
+
+static fv_engine *open_file(const char *path, fv_precision vision, fv_precision decoder, fv_status expected, const char *part)
+{
+    fv_settings s;
+    fv_error err = { 0 };
+    fv_engine *e = NULL;
+    fv_settings_default(&s);
+    s.n_threads = 1;
+    s.vision = vision;
+    s.decoder = decoder;
+    fv_status status = fv_engine_open(&e, path, &s, &err);
+    if (status != expected || (part && !strstr(err.message, part)))
+        fail_msg("status %s: %s", fv_status_name(status), err.message);
+    return e;
+}
+
+static void test_precisions(void **state)
+{
+    (void)state;
+    fv_model_info info;
+    fv_tensor_info t;
+    const char *key, *value;
+    char *z8 = pack_as(TINY, "z8.gguf", FV_PRECISION_BF16, FV_PRECISION_Z8, false);
+    char *q4 = pack_as(TINY, "q4.gguf", FV_PRECISION_F32, FV_PRECISION_Q4, false);
+    fv_engine *e = open_file(q4, FV_PRECISION_AUTO, FV_PRECISION_AUTO, FV_OK, NULL);
+    fv_engine_info(e, &info);
+    assert_string_equal(info.format, "GGUF");
+    assert_string_equal(info.vision_precision, "f32");
+    assert_string_equal(info.decoder_precision, "q4");
+    bool lost = false;
+    for (size_t i = 0; fv_engine_tensor(e, i, &t); i++) {
+        assert_true(t.used);
+        if (!strcmp(t.name, "model.embed_tokens.weight"))
+            assert_string_equal(t.dtype, "Q8_0");
+        if (!strcmp(t.name, "model.layers.0.mlp.gate_proj.weight")) {
+            assert_string_equal(t.dtype, "Q4_0");
+            assert_true(t.sqnr > 15 && t.sqnr < 30);
+            lost = true;
+        }
+        if (!strcmp(t.dtype, "F32"))
+            assert_true(isinf(t.sqnr));
+    }
+    assert_true(lost);
+    assert_true(fv_engine_record(e, 1, &key, &value));
+    assert_string_equal(value, "fastvlm " FV_VERSION " --vision f32 --decoder q4");
+    fv_engine_free(e);
+
+    e = open_file(pack_as(TINY, "pure.gguf", FV_PRECISION_F32, FV_PRECISION_Q4, true), 0, 0, FV_OK, NULL);
+    for (size_t i = 0; fv_engine_tensor(e, i, &t); i++)
+        if (!strcmp(t.name, "model.embed_tokens.weight"))
+            assert_string_equal(t.dtype, "Q4_0");
+    fv_engine_free(e);
+
+    fv_engine_free(open_file(z8, FV_PRECISION_F32, FV_PRECISION_Z8, FV_OK, NULL));
+    open_file(z8, FV_PRECISION_F16, FV_PRECISION_AUTO, FV_ERR_UNSUPPORTED, "the vision is packed in bf16");
+    open_file(z8, FV_PRECISION_AUTO, FV_PRECISION_F32, FV_ERR_UNSUPPORTED, "the decoder is packed in z8 and cannot");
+    open_file(TINY, FV_PRECISION_AUTO, FV_PRECISION_Z8, FV_ERR_UNSUPPORTED, "need a packed file: fastvlm pack");
+    open_file(TINY "/config.json", FV_PRECISION_AUTO, FV_PRECISION_AUTO, FV_ERR_FORMAT, "not a GGUF file");
+}
+
+/* ---- from memory ---- */
+
+static uint8_t *aligned_copy(const char *path, size_t *n)
+{
+    uint8_t *data = read_whole(path, n), *copy = fv_alloc(*n + 64, 1); /* fv_alloc aligns to 64 */
+    assert_non_null(copy);
+    memcpy(copy, data, *n);
+    fv_free(data);
+    return copy;
+}
+
+static void test_memory(void **state)
+{
+    (void)state;
+    size_t n;
+    fv_error err = { 0 };
+    fv_engine *e = NULL;
+    int32_t ids[16];
+    size_t n_ids;
+    uint8_t *data = aligned_copy(pack_as(TINY, "memory.gguf", FV_PRECISION_F32, FV_PRECISION_F32, false), &n);
+    if (fv_engine_open_memory(&e, data, n, NULL, &err) != FV_OK)
+        fail_msg("%s", err.message);
+    assert_int_equal(fv_engine_tokenize(e, "What?", 5, ids, 16, &n_ids, &err), FV_OK);
+    assert_true(n_ids > 0);
+    fv_engine_free(e);
+    memmove(data + 4, data, n);
+    assert_int_equal(fv_engine_open_memory(&e, data + 4, n, NULL, &err), FV_ERR_ARGUMENT);
+    assert_non_null(strstr(err.message, "expected a multiple of 64"));
+    fv_free(data);
+}
+
+/* ---- files that are wrong ---- */
+
+static void refuses_memory(const uint8_t *data, size_t n, const char *part)
+{
+    fv_error err = { 0 };
+    fv_engine *e = NULL;
+    assert_int_not_equal(fv_engine_open_memory(&e, data, n, NULL, &err), FV_OK);
+    assert_null(e);
+    if (!strstr(err.message, part))
+        fail_msg("message \"%s\" does not hold \"%s\"", err.message, part);
+}
+
+/* Where the bytes behind text begin. */
+static uint8_t *behind(uint8_t *data, size_t n, const char *text)
+{
+    uint8_t *at = memmem(data, n, text, strlen(text));
+    assert_non_null(at);
+    return at + strlen(text);
+}
+
+static void test_wrong_files(void **state)
+{
+    (void)state;
+    size_t n;
+    uint8_t *data = aligned_copy(pack_as(TINY, "wrong.gguf", FV_PRECISION_F32, FV_PRECISION_F32, false), &n), *at;
+
+    at = behind(data, n, "model.norm.weight");
+    at[-1] = 'X';
+    refuses_memory(data, n, "tensor model.norm.weight is missing; expected one of shape [64]");
+    at[-1] = 't';
+    at = behind(data, n, "fastvlm.feed_forward_length") + 4; /* 176 -> 178 */
+    assert_int_equal(*at, 176);
+    *at = 178;
+    refuses_memory(data, n, "tensor model.layers.0.mlp.gate_proj.weight has F32 [176, 64], expected F32, F16, BF16, Q8_0 or Q4_0 "
+                            "[178, 64]");
+    *at = 177;
+    refuses_memory(data, n, "do not go together");
+    *at = 176;
+    at = behind(data, n, "general.architecture") + 12;
+    *at = 'q';
+    refuses_memory(data, n, "general.architecture is \"qastvlm\"");
+    *at = 'f';
+    at = behind(data, n, "fastvlm.format_version") + 4;
+    *at = 2;
+    refuses_memory(data, n, "fastvlm.format_version is 2, this program reads 1");
+    *at = 1;
+    at = behind(data, n, "fastvlm.decoder.precision") + 12;
+    *at = 'x';
+    refuses_memory(data, n, "fastvlm.decoder.precision is \"x32\"; expected f32, bf16, f16, z8 or q4");
+    *at = 'f';
+    at = behind(data, n, "fastvlm.image.std") + 16;
+    at[2] ^= 1;
+    refuses_memory(data, n, "fastvlm.image.std is not [1, 1, 1]");
+    at[2] ^= 1;
+    at = behind(data, n, "tokenizer.ggml.token_type") + 16;
+    *at = 9;
+    refuses_memory(data, n, "token_type[0] is 9");
+    *at = 1;
+    refuses_memory(data, n - 1, "is it truncated?");
+
+    /* the tokenizer's tables */
+    fv_gguf *g = NULL;
+    fv_error err = { 0 };
+    fv_tokenizer *ready = NULL, *built = NULL;
+    bool same = false;
+    assert_int_equal(fv_gguf_read(&g, data, n, "x", &err), FV_OK);
+    uint32_t *offsets = (uint32_t *)(uintptr_t)fv_tensors_find(fv_gguf_tensors(g), "tokenizer.offsets")->data;
+    const fv_tensor *x = fv_tensors_find(fv_gguf_tensors(g), "tokenizer.merges");
+    int32_t *slots = (int32_t *)(uintptr_t)x->data;
+    offsets[3] += 1000000;
+    refuses_memory(data, n, "tokenizer.offsets does not divide");
+    offsets[3] -= 1000000;
+    size_t used = 0;
+    while (slots[4 * used] < 0)
+        used++;
+    int32_t merged = slots[4 * used + 3];
+    slots[4 * used + 3] = 1 << 20;
+    refuses_memory(data, n, "names tokens past");
+    slots[4 * used + 3] = merged;
+    if (fv_tokenizer_open_gguf(&ready, g, &err) != FV_OK || fv_tokenizer_read_gguf(&built, g, &err) != FV_OK)
+        fail_msg("%s", err.message);
+    assert_int_equal(fv_tokenizer_same(built, ready, &same, &err), FV_OK);
+    assert_true(same);
+    slots[4 * used + 3] = merged ? merged - 1 : 1;
+    assert_int_equal(fv_tokenizer_same(built, ready, &same, &err), FV_OK);
+    assert_false(same);
+    slots[4 * used + 3] = merged;
+    for (uint64_t i = 0; i < x->shape[0]; i++) /* no empty slot: a search would not end */
+        if (slots[4 * i] < 0)
+            memset(&slots[4 * i], 0, 16);
+    refuses_memory(data, n, "or is full");
+    fv_tokenizer_free(ready);
+    fv_tokenizer_free(built);
+    fv_gguf_free(g);
+    fv_free(data);
+}
+
+static void test_verify(void **state)
+{
+    (void)state;
+    size_t n;
+    fv_error err = { 0 };
+    char *path = pack_as(TINY, "verify.gguf", FV_PRECISION_AUTO, FV_PRECISION_Q4, false), *bad = in_work("bad.gguf");
+    uint8_t *data = read_whole(path, &n);
+    for (size_t i = 5; i < n; i += n / 50) {
+        FILE *f = fopen(bad, "wb");
+        data[i] ^= 0x10;
+        assert_true(f && fwrite(data, 1, n, f) == n && fclose(f) == 0);
+        data[i] ^= 0x10;
+        if (fv_verify(bad, NULL, NULL, &err) == FV_OK)
+            fail_msg("a flipped bit in byte %zu of %zu was not found", i, n);
+    }
+    fv_free(data);
+    assert_int_equal(fv_verify(TINY "/model.safetensors", NULL, NULL, &err), FV_ERR_FORMAT);
+}
+
+/* ---- packing that fails ---- */
+
+static void holds(const char *name, bool there)
+{
+    assert_true(fv_is_file(in_work(name)) == there);
+    DIR *dir = opendir(work);
+    assert_non_null(dir);
+    for (struct dirent *e; (e = readdir(dir));)
+        if (strstr(e->d_name, ".part"))
+            fail_msg("%s was left behind", e->d_name);
+    closedir(dir);
+}
+
+typedef struct stop_at { double at; int calls; } stop_at;
+
+static bool stop(void *user, const char *stage, double done)
+{
+    stop_at *s = user;
+    assert_string_equal(stage, "pack");
+    s->calls++;
+    return done >= s->at;
+}
+
+static void test_pack_fails(void **state)
+{
+    (void)state;
+    fv_pack_options o;
+    fv_error err = { 0 };
+    struct rlimit before, small;
+    stop_at at = { 0.5, 0 };
+    fv_pack_options_default(&o);
+    o.progress = stop;
+    o.progress_user = &at;
+    assert_int_equal(fv_pack(TINY, in_work("stopped.gguf"), &o, NULL, &err), FV_ERR_CANCELLED);
+    assert_true(at.calls > 10);
+    holds("stopped.gguf", false);
+
+    /* an older file stays as it was */
+    char *path = pack_as(TINY, "older.gguf", FV_PRECISION_F32, FV_PRECISION_F32, false);
+    assert_int_equal(fv_pack(TINY, path, &o, NULL, &err), FV_ERR_CANCELLED);
+    assert_int_equal(fv_verify(path, NULL, NULL, &err), FV_OK);
+    holds("older.gguf", true);
+
+    /* a write that fails half way, as on a full disk */
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+    small = before;
+    small.rlim_cur = 700000;
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+    fv_status status = fv_pack(TINY, in_work("full.gguf"), NULL, NULL, &err);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+    assert_int_equal(status, FV_ERR_IO);
+    assert_non_null(strstr(err.message, "full.gguf: cannot write"));
+    holds("full.gguf", false);
+
+    o.progress = NULL;
+    o.pure = true;
+    assert_int_equal(fv_pack(TINY, in_work("x.gguf"), &o, NULL, &err), FV_ERR_ARGUMENT);
+    o.pure = false;
+    o.vision = FV_PRECISION_Q4;
+    assert_int_equal(fv_pack(TINY, in_work("x.gguf"), &o, NULL, &err), FV_ERR_ARGUMENT);
+    o.vision = FV_PRECISION_INT8; /* only with a calibration */
+    assert_int_equal(fv_pack(TINY, in_work("x.gguf"), &o, NULL, &err), FV_ERR_ARGUMENT);
+    assert_int_equal(fv_pack(work, in_work("x.gguf"), NULL, NULL, &err), FV_ERR_IO);
+    assert_int_equal(fv_pack(TINY, work, NULL, NULL, &err), FV_ERR_IO);
+    holds("x.gguf", false);
+}
+
+/* A NaN among the weights is found while packing, and named. */
+static void test_nan(void **state)
+{
+    (void)state;
+    char command[2600];
+    fv_error err = { 0 };
+    fv_tensors *t = NULL;
+    snprintf(command, sizeof command, "cp -r %s %s", TINY, in_work("nan"));
+    assert_int_equal(system(command), 0);
+    if (fv_tensors_open(&t, in_work("nan"), &err) != FV_OK)
+        fail_msg("%s", err.message);
+    const fv_tensor *x = fv_tensors_find(t, "model.layers.1.mlp.up_proj.weight");
+    assert_int_equal(x->type, FV_TYPE_BF16);
+    uint8_t *first; /* offsets count from the end of the header */
+    size_t n;
+    first = read_whole(in_work("nan/model.safetensors"), &n);
+    uint8_t *at = memmem(first, n, x->data, (size_t)x->n_bytes);
+    assert_non_null(at);
+    FILE *f = fopen(in_work("nan/model.safetensors"), "r+b");
+    assert_non_null(f);
+    fseek(f, (long)(at - first) + 10, SEEK_SET);
+    fwrite("\xc0\x7f", 1, 2, f);
+    fclose(f);
+    fv_tensors_free(t);
+    fv_free(first);
+    assert_int_equal(fv_pack(in_work("nan"), in_work("nan.gguf"), NULL, NULL, &err), FV_ERR_FORMAT);
+    assert_non_null(strstr(err.message, "model.layers.1.mlp.up_proj.weight: 1 weights are NaN or infinite"));
+    holds("nan.gguf", false);
+}
+
+/* Opening, when every allocation fails once. */
+static void test_out_of_memory(void **state)
+{
+    (void)state;
+    char *path = pack_as(TINY, "oom.gguf", FV_PRECISION_F32, FV_PRECISION_Z8, false);
+    fv_error err;
+    fv_engine *e = NULL;
+    fv_settings s;
+    uint64_t n = 0;
+    fv_settings_default(&s);
+    s.n_threads = 1;
+    for (;; n++) {
+        int64_t live = fv_mem_live();
+        fv_mem_fail_after(n);
+        fv_status status = fv_engine_open(&e, path, &s, &err);
+        fv_mem_fail_after(UINT64_MAX);
+        if (status == FV_OK)
+            break;
+        assert_int_equal(status, FV_ERR_MEMORY);
+        assert_null(e);
+        assert_int_equal(fv_mem_live(), live);
+    }
+    assert_true(n > 10);
+    fv_engine_free(e);
+}
+
+static int make_work(void **state)
+{
+    (void)state;
+    work = temp_dir();
+    return 0;
+}
+
+static int remove_work(void **state)
+{
+    (void)state;
+    temp_remove(work);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_same_bits), cmocka_unit_test(test_variants),    cmocka_unit_test(test_precisions),
+        cmocka_unit_test(test_memory),    cmocka_unit_test(test_wrong_files), cmocka_unit_test(test_verify),
+        cmocka_unit_test(test_pack_fails), cmocka_unit_test(test_nan),        cmocka_unit_test(test_out_of_memory),
+    };
+    return cmocka_run_group_tests(tests, make_work, remove_work);
+}

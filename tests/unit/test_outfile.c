@@ -1,0 +1,164 @@
+/* Files and folders that appear complete or not at all. */
+#include "cm.h"
+
+#include <dirent.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/outfile.h"
+#include "support/golden.h"
+
+static size_t count_entries(const char *dir)
+{
+    size_t n = 0;
+    DIR *d = opendir(dir);
+    assert_non_null(d);
+    for (struct dirent *e; (e = readdir(d));)
+        n += strcmp(e->d_name, ".") && strcmp(e->d_name, "..");
+    closedir(d);
+    return n;
+}
+
+static void put(const char *dir, const char *name, const char *text)
+{
+    fv_error err = { 0 };
+    char *path = fv_path_join(dir, name);
+    assert_int_equal(fv_outfile_put(path, text, strlen(text), &err), FV_OK);
+    fv_free(path);
+}
+
+static void expect(const char *dir, const char *name, const char *text)
+{
+    fv_error err = { 0 };
+    uint8_t *data;
+    size_t n;
+    char *path = fv_path_join(dir, name);
+    assert_int_equal(fv_read_file(&data, &n, path, 1 << 20, &err), FV_OK);
+    assert_string_equal((char *)data, text);
+    fv_free(data);
+    fv_free(path);
+}
+
+static void test_file(void **state)
+{
+    (void)state;
+    static char big[3 << 20];
+    fv_error err = { 0 };
+    fv_outfile f;
+    char *dir = temp_dir(), *path = fv_path_join(dir, "x");
+    put(dir, "x", "old");
+    memset(big, 'b', sizeof big);
+    assert_int_equal(fv_outfile_open(&f, path, &err), FV_OK);
+    assert_int_equal(fv_outfile_write(&f, "ab", 2, &err), FV_OK);
+    assert_int_equal(fv_outfile_write(&f, big, sizeof big, &err), FV_OK); /* past the buffer */
+    assert_int_equal(fv_outfile_write(&f, "c", 1, &err), FV_OK);
+    assert_int_equal(f.n_bytes, sizeof big + 3);
+    expect(dir, "x", "old"); /* until it is complete */
+    assert_int_equal(fv_outfile_commit(&f, &err), FV_OK);
+    fv_outfile_abandon(&f);
+    uint8_t *data;
+    size_t n;
+    assert_int_equal(fv_read_file(&data, &n, path, 8 << 20, &err), FV_OK);
+    assert_int_equal(n, sizeof big + 3);
+    assert_true(data[0] == 'a' && data[1] == 'b' && data[n - 1] == 'c' && data[n - 2] == 'b');
+    fv_free(data);
+    assert_int_equal(fv_outfile_open(&f, path, &err), FV_OK);
+    assert_int_equal(fv_outfile_write(&f, "new", 3, &err), FV_OK);
+    fv_outfile_abandon(&f);
+    assert_int_equal(count_entries(dir), 1);
+    assert_int_equal(fv_outfile_open(&f, dir, &err), FV_ERR_IO);
+    assert_non_null(strstr(err.message, "is a folder"));
+    fv_free(path);
+    path = fv_path_join(dir, "none/x");
+    assert_int_equal(fv_outfile_open(&f, path, &err), FV_ERR_IO);
+    fv_outfile_abandon(&f);
+    fv_free(path);
+    temp_remove(dir);
+}
+
+/* A limit on the size of files stands in for a disk without room. */
+static void test_no_room(void **state)
+{
+    (void)state;
+    static char big[2 << 20];
+    fv_error err = { 0 };
+    struct rlimit before, small;
+    char *dir = temp_dir(), *path = fv_path_join(dir, "x");
+    put(dir, "x", "old");
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+    small = before;
+    small.rlim_cur = 1 << 20;
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+    fv_status status = fv_outfile_put(path, big, sizeof big, &err);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+    assert_int_equal(status, FV_ERR_IO);
+    assert_non_null(strstr(err.message, "cannot write"));
+    assert_int_equal(count_entries(dir), 1);
+    expect(dir, "x", "old");
+    fv_free(path);
+    temp_remove(dir);
+}
+
+static void test_folder(void **state)
+{
+    (void)state;
+    fv_error err = { 0 };
+    fv_outdir d;
+    char *dir = temp_dir(), *place = fv_path_join(dir, "a/b/out/");
+    assert_int_equal(fv_outdir_open(&d, place, false, &err), FV_OK); /* makes a and a/b */
+    put(d.stage, "one", "1");
+    assert_int_equal(fv_outdir_sub(&d, "sub", &err), FV_OK);
+    put(d.stage, "sub/two", "2");
+    assert_false(fv_is_dir(place));
+    assert_int_equal(fv_outdir_commit(&d, &err), FV_OK);
+    expect(place, "one", "1");
+    expect(place, "sub/two", "2");
+
+    assert_int_equal(fv_outdir_open(&d, place, false, &err), FV_ERR_IO); /* not empty */
+    assert_non_null(strstr(err.message, "not empty"));
+    fv_outdir_abandon(&d);
+    assert_int_equal(fv_outdir_open(&d, place, true, &err), FV_OK); /* merged */
+    put(d.stage, "three", "3");
+    assert_int_equal(fv_outdir_sub(&d, "sub", &err), FV_OK);
+    put(d.stage, "sub/two", "two");
+    expect(place, "sub/two", "2");
+    assert_int_equal(fv_outdir_commit(&d, &err), FV_OK);
+    expect(place, "one", "1");
+    expect(place, "sub/two", "two");
+    expect(place, "three", "3");
+    assert_int_equal(count_entries(place), 3);
+
+    assert_int_equal(fv_outdir_open(&d, place, true, &err), FV_OK); /* abandoned */
+    put(d.stage, "four", "4");
+    fv_outdir_abandon(&d);
+    fv_outdir_abandon(&d);
+    assert_int_equal(count_entries(place), 3);
+    fv_free(place);
+
+    place = fv_path_join(dir, "file");
+    put(dir, "file", "x");
+    assert_int_equal(fv_outdir_open(&d, place, true, &err), FV_ERR_IO);
+    assert_non_null(strstr(err.message, "is a file"));
+    assert_int_equal(fv_outdir_open(&d, "", true, &err), FV_ERR_ARGUMENT);
+    fv_free(place);
+    place = fv_path_join(dir, "empty"); /* an empty folder is taken */
+    assert_int_equal(mkdir(place, 0777), 0);
+    assert_int_equal(fv_outdir_open(&d, place, false, &err), FV_OK);
+    put(d.stage, "one", "1");
+    assert_int_equal(fv_outdir_commit(&d, &err), FV_OK);
+    assert_int_equal(count_entries(place), 1);
+    fv_free(place);
+    temp_remove(dir);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_file), cmocka_unit_test(test_no_room),
+                                        cmocka_unit_test(test_folder) };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
