@@ -5,7 +5,7 @@ PREFIX ?= /usr/local
 BUILD  := cmake --build --preset
 quiet  := >/dev/null
 
-.PHONY: all demo test test-full test-arm bench bench-peers check fuzz install clean help
+.PHONY: all demo test test-interop test-full test-arm bench bench-peers check fuzz install clean help
 
 all: ## build the program and the libraries: build/release
 	@tools/setup.sh build
@@ -19,6 +19,10 @@ demo: all ## answer a question about a picture
 test: ## every test that needs no weights and no network, also under sanitizers and for Arm
 	@tools/setup.sh build check arm
 	@tools/test.sh
+
+test-interop: all ## exported models in ONNX Runtime, transformers.js and others, from the package indexes
+	@tools/setup.sh interop
+	@tools/test-interop.sh
 
 test-full: all ## the full-size 0.5B model against values recorded from the reference
 	@tools/test-full.sh

@@ -93,6 +93,7 @@ typedef struct fv_onnx_settings {
     int            step_len;    /* rows of one decoder step; 0: 1 */
     int            cache_len;   /* 0: 512, for the NPU 1023 */
     fv_precision   precision;   /* F32 or F16; AUTO: F32, for the NPU F16 */
+    bool           qdq;         /* the int8 encoder of a packed file, quantised in the graph; GENERIC in F32 only */
     bool           external_data; /* weights in NAME.onnx_data even when one file could hold them */
     uint64_t       reserved[8]; /* zero */
 } fv_onnx_settings;
