@@ -2,11 +2,15 @@
 # make test-interop: exported models in the runtimes that they are for, installed from the package
 # indexes into throw-away environments under build/interop.
 #
-#     tools/test-interop.sh [STAGE...]     onnx tokenizers js      default: all
+#     tools/test-interop.sh [STAGE...]     onnx tokenizers js      default: these
+#                                          transformers llama genie      large packages: when named
 #
-# onnx        ONNX checker and ONNX Runtime on every graph, against the engine
+# onnx        ONNX checker and ONNX Runtime on every graph, against the engine; the manifest of export --all
 # tokenizers  Hugging Face tokenizers on the exported tokenizer.json
 # js          transformers.js answers about pictures as we do
+# transformers  its own FastVLM class on exported checkpoint directories: logits and greedy ids
+# llama       llama.cpp on the exported decoder: token ids, logits and greedy ids
+# genie       Qualcomm's libGenie validates the exported dialogs (x86-64; a wheel of 100 MB)
 #
 # The last line is "N passed, N failed". VERBOSE=1 shows every comparison.
 # FASTVLM and FASTVLM_LIBRARY name another program and library than build/release has.
@@ -100,6 +104,7 @@ if want onnx && python_with onnx onnx onnxruntime numpy; then
         "$program" $tiny/checkpoint $tiny/image.png "$question"
     run "ONNX Runtime, the demonstration model" $place/onnx/bin/python tests/interop/onnx_graphs.py \
         "$program" models/demo $pictures/00000.jpg "$question"
+    run "the manifest of everything" $place/onnx/bin/python tests/interop/manifest.py --program "$program" models/demo
 fi
 if want tokenizers && python_with tokenizers tokenizers; then
     run "Hugging Face tokenizers" $place/tokenizers/bin/python tests/interop/hf_tokenizers.py --program "$program" \
@@ -109,6 +114,27 @@ if want js && node_with @huggingface/transformers@4; then
     ask_js "transformers.js, f32" fp32
     ask_js "transformers.js, f32, weights in files of their own, fused operators" fp32 --external-data --ops fused
     ask_js "transformers.js, f16" fp16 --precision f16
+fi
+both=(--program "$program" --library "$library")
+if want transformers && python_with transformers torch torchvision transformers timm pillow numpy; then
+    run "transformers, the demonstration model" $place/transformers/bin/python tests/interop/full_transformers.py "${both[@]}" \
+        models/demo $pictures/00000.jpg $pictures/00049.jpg $pictures/00099.jpg
+    run "transformers, a checkpoint whose convolutions are fused" $place/transformers/bin/python tests/interop/full_transformers.py \
+        "${both[@]}" tests/golden/variants/unfused/checkpoint $tiny/image.png
+    for type in f16 z8; do
+        "$program" pack models/demo -o $place/demo.gguf --decoder $type >/dev/null 2>&1
+        run "transformers, unpacked from a packed file, $type" $place/transformers/bin/python tests/interop/full_transformers.py \
+            "${both[@]}" $place/demo.gguf $pictures/00049.jpg
+        rm -f $place/demo.gguf
+    done
+fi
+if want llama && python_with llama llama-cpp-python numpy; then
+    run "llama.cpp, the demonstration model" $place/llama/bin/python tests/interop/full_llama.py "${both[@]}" models/demo
+fi
+if want genie && python_with genie --no-deps onnxruntime-qnn==2.7.0; then
+    qnn=$(echo $place/genie/lib/python*/site-packages)
+    run "libGenie on the dialogs" env LD_LIBRARY_PATH="$PWD/$qnn/onnxruntime_qnn:$PWD/$qnn/onnxruntime_qnn.libs" \
+        $place/genie/bin/python tests/interop/full_genie.py --program "$program" --qnn "$qnn" models/demo $tiny/checkpoint
 fi
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]
