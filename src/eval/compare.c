@@ -14,8 +14,8 @@
 #include "engine/engine.h"
 #include "engine/session.h"
 #include "eval/stages.h"
+#include "export/pictures.h"
 #include "fastvlm_tools.h"
-#include "image/picture_list.h"
 
 typedef struct divergences {
     double *kl;              /* of every token */
@@ -242,10 +242,10 @@ static fv_status take_picture(comparison *c, const char *path, fv_error *first_p
 static fv_status run_pictures(comparison *c, fv_error *err)
 {
     const fv_eval_settings *s = c->settings;
-    fv_picture_list files = { 0 };
+    fv_pictures files = { 0 };
     fv_error problem = { 0 };
     fv_status status;
-    FV_TRY_GOTO(fv_picture_list_add(&files, s->paths, s->n_paths, err));
+    FV_TRY_GOTO(fv_pictures_collect(&files, s->paths, s->n_paths, err));
     c->n_pictures = s->max_images > 0 ? FV_MIN((size_t)s->max_images, files.n) : files.n;
     c->result->images = c->images = fv_alloc_zero(c->n_pictures, sizeof *c->images);
     if (!c->images) {
@@ -257,7 +257,7 @@ static fv_status run_pictures(comparison *c, fv_error *err)
     if (c->result->n_images == 0)
         status = fv_fail(err, FV_ERR_IO, 0, "none of %zu pictures can be read; the first: %s", c->n_pictures, problem.message);
 fail:
-    fv_picture_list_free(&files);
+    fv_pictures_free(&files);
     return status;
 }
 

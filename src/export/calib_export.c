@@ -8,14 +8,15 @@
  * The layout cannot be told from the size of a file, so it is recorded. [docs/export.md] */
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/outfile.h"
 #include "base/sha256.h"
+#include "export/pictures.h"
 #include "export/source.h"
 #include "image/image.h"
-#include "image/picture_list.h"
 #include "io/json_write.h"
 
 enum { DEFAULT_SIZE = 1024, MAX_SIZE = 4096 };
@@ -163,7 +164,7 @@ static fv_status write_text(const calib *c, const char *name, const fv_json_text
     return status;
 }
 
-static fv_status write_samples(calib *c, const fv_picture_list *files, fv_error *err)
+static fv_status write_samples(calib *c, const fv_pictures *files, fv_error *err)
 {
     size_t n_found = c->settings->n_random ? (size_t)c->settings->n_random : files->n;
     size_t max = c->settings->max_samples > 0 ? (size_t)c->settings->max_samples : n_found;
@@ -244,11 +245,11 @@ fv_status fv_export_calib(const fv_calib_settings *settings, const char *dir, co
 {
     fv_calib_settings copy = *settings;
     calib c = { .settings = &copy, .options = options };
-    fv_picture_list files = { 0 };
+    fv_pictures files = { 0 };
     char *root = NULL;
     fv_status status = FV_OK;
     FV_TRY(check(&c, dir, err));
-    FV_TRY_GOTO(fv_picture_list_add(&files, settings->paths, settings->n_paths, err));
+    FV_TRY_GOTO(fv_pictures_collect(&files, settings->paths, settings->n_paths, err));
     if (!copy.list_root) {
         FV_TRY_GOTO(absolute(&root, dir, err));
         copy.list_root = root;
@@ -279,6 +280,6 @@ fail:
     fv_free(root);
     fv_json_text_free(&c.record);
     fv_json_text_free(&c.list);
-    fv_picture_list_free(&files);
+    fv_pictures_free(&files);
     return status;
 }

@@ -1,5 +1,5 @@
-/* Files and folders -> the paths of pictures. See picture_list.h. */
-#include "image/picture_list.h"
+/* The files that a list of paths names. See pictures.h. */
+#include "export/pictures.h"
 
 #include <dirent.h>
 #include <stdlib.h>
@@ -8,7 +8,7 @@
 
 enum { MAX_FILES = 1 << 20 };
 
-static fv_status add_path(fv_picture_list *l, const char *path, fv_error *err)
+static fv_status add_path(fv_pictures *l, const char *path, fv_error *err)
 {
     if (l->n == MAX_FILES)
         return fv_fail(err, FV_ERR_LIMIT, 0, "more than %d pictures", MAX_FILES);
@@ -26,12 +26,11 @@ static fv_status add_path(fv_picture_list *l, const char *path, fv_error *err)
     return FV_OK;
 }
 
-void fv_picture_list_free(fv_picture_list *l)
+void fv_pictures_free(fv_pictures *l)
 {
     for (size_t i = 0; i < l->n; i++)
         fv_free(l->path[i]);
     fv_free(l->path);
-    *l = (fv_picture_list){ 0 };
 }
 
 static bool is_picture_name(const char *name)
@@ -47,7 +46,7 @@ static bool is_picture_name(const char *name)
 static int by_name(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
 
 /* The pictures of a folder in the order of their names; folders inside are not entered. */
-static fv_status add_folder(fv_picture_list *l, const char *folder, fv_error *err)
+static fv_status add_folder(fv_pictures *l, const char *folder, fv_error *err)
 {
     size_t first = l->n;
     fv_status status = FV_OK;
@@ -68,8 +67,9 @@ static fv_status add_folder(fv_picture_list *l, const char *folder, fv_error *er
     return FV_OK;
 }
 
-fv_status fv_picture_list_add(fv_picture_list *l, const char *const *paths, size_t n_paths, fv_error *err)
+fv_status fv_pictures_collect(fv_pictures *l, const char *const *paths, size_t n_paths, fv_error *err)
 {
+    *l = (fv_pictures){ 0 };
     for (size_t i = 0; i < n_paths; i++) {
         if (fv_is_dir(paths[i]))
             FV_TRY(add_folder(l, paths[i], err));
