@@ -37,6 +37,7 @@ int open_engine(fv_engine **out, const model_options *m)
     s.vision = vision[m->vision];
     s.decoder = decoder[m->decoder];
     s.image_size = m->image_size;
+    s.kv = (fv_kv)m->kv;
     s.log = log_warning;
     const void *data;
     size_t n_bytes;

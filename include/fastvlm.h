@@ -76,6 +76,14 @@ typedef enum fv_precision {
     FV_PRECISION_INT8      /* vision of a packed file: 8 bits, calibrated */
 } fv_precision;
 
+/* What the decoder remembers of every token, in every layer. */
+typedef enum fv_kv {
+    FV_KV_AUTO = 0, /* f32 when the decoder is, otherwise f16 */
+    FV_KV_F32,
+    FV_KV_F16,
+    FV_KV_Q8        /* 8 bits and a scale for every 32 values: 0.56 of f16's memory */
+} fv_kv;
+
 typedef enum fv_log_level { FV_LOG_WARNING, FV_LOG_INFO } fv_log_level;
 
 /* Called from the thread that called the library; message ends without a newline. */
@@ -92,7 +100,9 @@ typedef struct fv_settings {
     int          image_size;  /* side of the encoder's square input, a multiple of 64; 0: the model's own */
     fv_log_fn   *log;         /* NULL: silent */
     void        *log_user;
-    uint64_t     reserved[8]; /* zero */
+    fv_kv        kv;          /* of every session's KV cache */
+    uint32_t     reserved32;  /* zero */
+    uint64_t     reserved[7]; /* zero */
 } fv_settings;
 
 FV_API void fv_settings_default(fv_settings *settings);

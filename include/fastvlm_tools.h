@@ -25,7 +25,7 @@ typedef struct fv_export_options {
 /* ---------------------------------------------------------------- pack */
 
 typedef struct fv_pack_options {
-    fv_precision vision;       /* AUTO: as stored; F32, BF16, F16 */
+    fv_precision vision;       /* AUTO: as stored; F32, BF16, F16, INT8 */
     fv_precision decoder;      /* AUTO: as stored; F32, BF16, F16, Z8, Q4 */
     bool         pure;         /* Q4: the embedding and the head too, otherwise they are in z8 */
     int          n_threads;    /* 0: one per physical core */
@@ -33,6 +33,10 @@ typedef struct fv_pack_options {
     void        *progress_user;
     fv_log_fn   *log;          /* NULL: silent */
     void        *log_user;
+    const char *const *images; /* INT8: pictures and folders of pictures to calibrate with, */
+    size_t       n_images;     /* 0: built-in synthetic scenes (the file says so) */
+    int          max_images;   /* 0: 32 */
+    double       min_cosine;   /* INT8: layers stay in bf16 until features and image tokens are so close to f32's; 0: 0.9995 */
     uint64_t     reserved[8];  /* zero */
 } fv_pack_options;
 
@@ -42,6 +46,11 @@ typedef struct fv_pack_report {
     float    worst_sqnr;       /* dB, of the tensor that lost most; infinite when none lost anything */
     char     worst_name[64];
     double   ms;
+    /* INT8 */
+    size_t   n_images, n_skipped;   /* pictures used; broken ones */
+    bool     synthetic_images;
+    size_t   n_units, n_wide;       /* groups of layers; those that stayed in bf16 */
+    double   feature_cosine, token_cosine, token_sqnr; /* against f32, over up to four of the pictures; dB */
 } fv_pack_report;
 
 FV_API void fv_pack_options_default(fv_pack_options *options);

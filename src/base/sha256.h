@@ -25,6 +25,8 @@ void fv_sha256_begin(fv_sha256 *s);
 void fv_sha256_add(fv_sha256 *s, const void *data, size_t n_bytes);
 void fv_sha256_end(fv_sha256 *s, uint8_t digest[FV_SHA256_BYTES]); /* s is used up */
 
+extern int fv_sha256_portable; /* for tests: not 0 forgoes the processor's instructions for it */
+
 /* Lower-case hexadecimal digits and a NUL: text has room for 2 * n_bytes + 1. */
 void fv_hex(char *text, const uint8_t *bytes, size_t n_bytes);
 

@@ -30,6 +30,8 @@ static fv_status check_settings(const fv_settings *s, fv_error *err)
                        s->image_size, FV_PATCH);
     if ((unsigned)s->vision > FV_PRECISION_INT8 || (unsigned)s->decoder > FV_PRECISION_INT8)
         return fv_fail(err, FV_ERR_ARGUMENT, 0, "unknown precision; expected f32, bf16 or f16, or what a packed file holds");
+    if ((unsigned)s->kv > FV_KV_Q8)
+        return fv_fail(err, FV_ERR_ARGUMENT, 0, "unknown type of KV cache; expected auto, f32, f16 or q8");
     return FV_OK;
 }
 
@@ -224,6 +226,7 @@ static fv_status new_engine(fv_engine **out, const char *path, const fv_settings
         fv_free(e);
         return fv_fail_memory(err, sizeof *e, "the engine");
     }
+    e->kv = s->kv;
     e->cpu = fv_cpu_level(&unknown);
     if (unknown && s->log)
         s->log(s->log_user, FV_LOG_WARNING, "FV_CPU names no level of this build; it is ignored");

@@ -25,6 +25,7 @@ struct fv_engine {
     fv_kernels    kernels;
     unsigned      cpu;
     fv_pool      *pool;
+    fv_kv         kv;
     fv_type       vision, decoder;  /* precision: F32, BF16, F16; I8, Q8_0, Q4_0 of a packed file */
     int           image_size;
     int32_t       eos[FV_ENGINE_EOS];

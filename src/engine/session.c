@@ -81,7 +81,8 @@ static fv_status init_parts(fv_session *s, const fv_session_options *o, fv_error
 {
     const fv_engine *e = s->engine;
     fv_type act = e->decoder == FV_TYPE_BF16 ? FV_TYPE_BF16 : FV_TYPE_F32;
-    fv_type kv = e->decoder == FV_TYPE_F32 ? FV_TYPE_F32 : FV_TYPE_F16;
+    static const fv_type kv_types[] = { FV_TYPE_F16, FV_TYPE_F32, FV_TYPE_F16, FV_TYPE_I8 };
+    fv_type kv = e->kv == FV_KV_AUTO && e->decoder == FV_TYPE_F32 ? FV_TYPE_F32 : kv_types[e->kv];
     fv_sampler_options sampling = { .temperature = o->temperature, .top_k = o->top_k, .top_p = o->top_p,
                                     .min_p = o->min_p, .repetition_penalty = o->repetition_penalty, .seed = o->seed };
     FV_TRY(fv_ops_init(&s->ops, &e->kernels, e->pool, err));
@@ -121,7 +122,7 @@ fv_status fv_session_new(fv_session **out, fv_engine *engine, const fv_session_o
         fv_session_free(s);
         return status;
     }
-    s->watch = (fv_watch){ o.progress, o.progress_user, s->dump_dir };
+    s->watch = (fv_watch){ .progress = o.progress, .user = o.progress_user, .dump_dir = s->dump_dir };
     *out = s;
     return FV_OK;
 }

@@ -186,43 +186,56 @@ static void put_tensor(fv_json_text *j, const char *direction, const char *name,
 
 #define SHAPE(...) (const int64_t[]){ __VA_ARGS__ }, (int)(sizeof((int64_t[]){ __VA_ARGS__ }) / sizeof(int64_t))
 
-static void put_decoder(const lot *l, fv_json_text *j, bool npu)
+typedef enum graph_kind { GRAPH_FIXED, GRAPH_NPU, GRAPH_JS } graph_kind;
+
+enum { ANY = -1 };
+
+static void put_cache(const lot *l, fv_json_text *j, graph_kind kind, bool output)
 {
-    const fv_config *c = &l->config;
-    const char *type = npu ? "f16" : "f32";
-    int64_t rows = npu ? NPU_CACHE_ROWS : CACHE_ROWS, kv = c->n_kv_heads, d = c->d_head;
-    put_tensor(j, "input", "inputs_embeds", type, SHAPE(1, 1, c->d_model));
-    if (npu)
-        put_tensor(j, "input", "attention_mask", "i64", SHAPE(1, 1, 1, rows + 1));
+    const char *type = kind == GRAPH_NPU ? "f16" : "f32", *way = output ? "output" : "input";
+    const char *key = output ? "present.{layer}.key" : "past_key_values.{layer}.key";
+    const char *value = output ? "present.{layer}.value" : "past_key_values.{layer}.value";
+    int64_t kv = l->config.n_kv_heads, d = l->config.d_head, batch = kind == GRAPH_JS ? ANY : 1;
+    int64_t rows = kind == GRAPH_JS ? ANY : kind == GRAPH_NPU ? (output ? 1 : NPU_CACHE_ROWS) : CACHE_ROWS;
+    if (kind == GRAPH_NPU)
+        put_tensor(j, way, key, type, SHAPE(1, kv, d, rows));
     else
-        put_tensor(j, "input", "attention_mask", "i64", SHAPE(1, rows + 1));
-    put_tensor(j, "input", "position_ids", "i64", SHAPE(1, 1));
-    if (npu)
-        put_tensor(j, "input", "past_key_values.{layer}.key", type, SHAPE(1, kv, d, rows));
-    else
-        put_tensor(j, "input", "past_key_values.{layer}.key", type, SHAPE(1, kv, rows, d));
-    put_tensor(j, "input", "past_key_values.{layer}.value", type, SHAPE(1, kv, rows, d));
-    put_tensor(j, "output", "logits", type, SHAPE(1, 1, c->n_vocab));
-    if (npu)
-        put_tensor(j, "output", "present.{layer}.key", type, SHAPE(1, kv, d, 1));
-    else
-        put_tensor(j, "output", "present.{layer}.key", type, SHAPE(1, kv, rows, d));
-    put_tensor(j, "output", "present.{layer}.value", type, SHAPE(1, kv, npu ? 1 : rows, d));
+        put_tensor(j, way, key, type, SHAPE(batch, kv, rows, d));
+    put_tensor(j, way, value, type, SHAPE(batch, kv, rows, d));
 }
 
-static void put_graph(const lot *l, fv_json_text *j, const char *name, bool npu)
+static void put_decoder(const lot *l, fv_json_text *j, graph_kind kind)
 {
     const fv_config *c = &l->config;
-    const char *type = npu ? "f16" : "f32";
+    const char *type = kind == GRAPH_NPU ? "f16" : "f32";
+    int64_t batch = kind == GRAPH_JS ? ANY : 1, step = kind == GRAPH_JS ? ANY : 1;
+    put_tensor(j, "input", "inputs_embeds", type, SHAPE(batch, step, c->d_model));
+    if (kind == GRAPH_NPU)
+        put_tensor(j, "input", "attention_mask", "i64", SHAPE(1, 1, 1, NPU_CACHE_ROWS + 1));
+    else
+        put_tensor(j, "input", "attention_mask", "i64", SHAPE(batch, kind == GRAPH_JS ? ANY : CACHE_ROWS + 1));
+    put_tensor(j, "input", "position_ids", "i64", SHAPE(batch, step));
+    if (kind == GRAPH_JS)
+        put_tensor(j, "input", "num_logits_to_keep", "i64", NULL, 0);
+    put_cache(l, j, kind, false);
+    put_tensor(j, "output", "logits", type, SHAPE(batch, step, c->n_vocab));
+    put_cache(l, j, kind, true);
+}
+
+static void put_graph(const lot *l, fv_json_text *j, const char *name, graph_kind kind)
+{
+    const fv_config *c = &l->config;
+    const char *type = kind == GRAPH_NPU ? "f16" : "f32";
     int side = l->image_size;
+    int64_t batch = kind == GRAPH_JS ? ANY : 1, ids = kind == GRAPH_JS ? ANY : N_IDS;
     if (strstr(name, "vision_encoder")) {
-        put_tensor(j, "input", "pixel_values", type, SHAPE(1, 3, side, side));
-        put_tensor(j, "output", "image_features", type, SHAPE(1, fv_config_image_tokens(side), c->d_model));
+        put_tensor(j, "input", "pixel_values", type, SHAPE(batch, 3, side, side));
+        put_tensor(j, "output", "image_features", type, SHAPE(batch, fv_config_image_tokens(side), c->d_model));
     } else if (strstr(name, "embed_tokens")) {
-        put_tensor(j, "input", "input_ids", "i64", SHAPE(1, N_IDS));
-        put_tensor(j, "output", "inputs_embeds", type, SHAPE(1, N_IDS, c->d_model));
+        put_tensor(j, "input", "input_ids", "i64", SHAPE(batch, ids));
+        put_tensor(j, "output", "inputs_embeds", type, SHAPE(batch, ids, c->d_model));
     } else if (strstr(name, "decoder")) {
-        put_decoder(l, j, npu);
+        put_decoder(l, j, kind);
     }
 }
 
@@ -242,9 +255,9 @@ static void put_content(const lot *l, fv_json_text *j, const char *name)
         fv_json_begin(j, "tensors", '[');
         put_tensor(j, NULL, "embedding", "f32", SHAPE(c->n_vocab, c->d_model));
         fv_json_end(j);
-    } else if (dot && !strcmp(dot, ".onnx") && !strncmp(name, "onnx", 4)) {
+    } else if (dot && !strcmp(dot, ".onnx")) {
         fv_json_begin(j, "tensors", '[');
-        put_graph(l, j, name, !strncmp(name, "onnx-npu/", 9));
+        put_graph(l, j, name, !strncmp(name, "onnx-npu/", 9) ? GRAPH_NPU : !strncmp(name, "onnx/", 5) ? GRAPH_FIXED : GRAPH_JS);
         fv_json_end(j);
     }
 }
@@ -318,19 +331,13 @@ static void pass_log(void *user, fv_log_level level, const char *message)
     fv_export_log(l->options, level, "%s", message);
 }
 
-static fv_status run_onnx(const lot *l, const char *dir, fv_onnx_target target, fv_error *err)
+static fv_status run_onnx(const lot *l, const char *dir, fv_onnx_target target, const fv_export_options *into, fv_error *err)
 {
     fv_onnx_settings s;
     fv_onnx_settings_default(&s);
     s.target = target;
     s.image_size = l->set.calib.image_size;
-    fv_export_options o = { 0 };
-    if (l->options) {
-        o = *l->options;
-        o.log = pass_log;
-        o.log_user = (void *)(uintptr_t)l;
-    }
-    return fv_export_onnx(l->model, dir, &s, &o, err);
+    return fv_export_onnx(l->model, &s, dir, into, err);
 }
 
 static fv_status run_calib(const lot *l, const char *dir, const fv_export_options *into, fv_error *err)
@@ -357,9 +364,9 @@ static fv_status run_one(lot *l, unsigned part, int which, const char *name, fv_
     into.log = pass_log;
     into.log_user = l;
     switch (part) {
-    case FV_ALL_ONNX: status = run_onnx(l, path, FV_ONNX_GENERIC, err); break;
-    case FV_ALL_NPU: status = run_onnx(l, path, FV_ONNX_NPU, err); break;
-    case FV_ALL_TRANSFORMERS_JS: status = run_onnx(l, path, FV_ONNX_TRANSFORMERS_JS, err); break;
+    case FV_ALL_ONNX: status = run_onnx(l, path, FV_ONNX_GENERIC, &into, err); break;
+    case FV_ALL_NPU: status = run_onnx(l, path, FV_ONNX_NPU, &into, err); break;
+    case FV_ALL_TRANSFORMERS_JS: status = run_onnx(l, path, FV_ONNX_TRANSFORMERS_JS, &into, err); break;
     case FV_ALL_CALIB: status = run_calib(l, path, &into, err); break;
     case FV_ALL_GGUF: status = fv_export_gguf(l->model, types[which], path, &into, err); break;
     case FV_ALL_HF: status = fv_export_hf(l->model, &hf, path, &into, err); break;

@@ -6,26 +6,20 @@
  *     calib.json           layout, type, fit, and source, size and SHA-256 of every sample
  *
  * The layout cannot be told from the size of a file, so it is recorded. [docs/export.md] */
-#include <dirent.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <unistd.h>
 
 #include "base/outfile.h"
 #include "base/sha256.h"
+#include "export/pictures.h"
 #include "export/source.h"
 #include "image/image.h"
 #include "io/json_write.h"
 
-enum { DEFAULT_SIZE = 1024, MAX_SIZE = 4096, MAX_FILES = 1 << 20 };
-
-typedef struct file_list {
-    char **path;
-    size_t n, capacity;
-} file_list;
+enum { DEFAULT_SIZE = 1024, MAX_SIZE = 4096 };
 
 typedef struct calib {
     const fv_calib_settings *settings;
@@ -41,80 +35,6 @@ typedef struct calib {
     size_t   n, n_skipped, n_chosen;
     char     first_problem[400];
 } calib;
-
-/* ---- which pictures ---- */
-
-static fv_status add_path(file_list *l, const char *path, fv_error *err)
-{
-    if (l->n == MAX_FILES)
-        return fv_fail(err, FV_ERR_LIMIT, 0, "more than %d pictures", MAX_FILES);
-    if (l->n == l->capacity) {
-        size_t more = FV_MAX(l->capacity * 2, (size_t)64);
-        char **grown = fv_grow(l->path, l->capacity, more, sizeof *grown);
-        if (!grown)
-            return fv_fail_memory(err, more * sizeof *grown, "the list of pictures");
-        l->path = grown;
-        l->capacity = more;
-    }
-    if (!(l->path[l->n] = fv_strdup(path)))
-        return fv_fail_memory(err, strlen(path), "a path");
-    l->n++;
-    return FV_OK;
-}
-
-static void free_list(file_list *l)
-{
-    for (size_t i = 0; i < l->n; i++)
-        fv_free(l->path[i]);
-    fv_free(l->path);
-}
-
-static bool is_picture_name(const char *name)
-{
-    static const char *const endings[] = { ".jpg", ".jpeg", ".png", ".webp", ".ppm", ".pgm", ".pnm" };
-    const char *dot = strrchr(name, '.');
-    for (size_t i = 0; dot && i < FV_COUNT(endings); i++)
-        if (!strcasecmp(dot, endings[i]))
-            return *name != '.';
-    return false;
-}
-
-static int by_name(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
-
-/* The pictures of a folder in the order of their names; folders inside are not entered. */
-static fv_status add_folder(file_list *l, const char *folder, fv_error *err)
-{
-    size_t first = l->n;
-    fv_status status = FV_OK;
-    DIR *dir = opendir(folder);
-    if (!dir)
-        return fv_fail(err, FV_ERR_IO, 0, "%s: cannot read the folder", folder);
-    for (struct dirent *e; status == FV_OK && (e = readdir(dir));) {
-        char *path = is_picture_name(e->d_name) ? fv_path_join(folder, e->d_name) : NULL;
-        if (path && fv_is_file(path))
-            status = add_path(l, path, err);
-        fv_free(path);
-    }
-    closedir(dir);
-    FV_TRY(status);
-    if (l->n == first)
-        return fv_fail(err, FV_ERR_IO, 0, "%s: the folder holds no picture; expected .jpg, .png, .webp or .ppm files", folder);
-    qsort(l->path + first, l->n - first, sizeof *l->path, by_name);
-    return FV_OK;
-}
-
-static fv_status collect(file_list *l, const fv_calib_settings *s, fv_error *err)
-{
-    for (size_t i = 0; i < s->n_paths; i++) {
-        if (fv_is_dir(s->paths[i]))
-            FV_TRY(add_folder(l, s->paths[i], err));
-        else if (fv_is_file(s->paths[i]))
-            FV_TRY(add_path(l, s->paths[i], err));
-        else
-            return fv_fail(err, FV_ERR_IO, 0, "%s: no such picture or folder", s->paths[i]);
-    }
-    return FV_OK;
-}
 
 /* ---- one sample ---- */
 
@@ -244,7 +164,7 @@ static fv_status write_text(const calib *c, const char *name, const fv_json_text
     return status;
 }
 
-static fv_status write_samples(calib *c, const file_list *files, fv_error *err)
+static fv_status write_samples(calib *c, const fv_pictures *files, fv_error *err)
 {
     size_t n_found = c->settings->n_random ? (size_t)c->settings->n_random : files->n;
     size_t max = c->settings->max_samples > 0 ? (size_t)c->settings->max_samples : n_found;
@@ -325,11 +245,11 @@ fv_status fv_export_calib(const fv_calib_settings *settings, const char *dir, co
 {
     fv_calib_settings copy = *settings;
     calib c = { .settings = &copy, .options = options };
-    file_list files = { 0 };
+    fv_pictures files = { 0 };
     char *root = NULL;
     fv_status status = FV_OK;
     FV_TRY(check(&c, dir, err));
-    FV_TRY_GOTO(collect(&files, settings, err));
+    FV_TRY_GOTO(fv_pictures_collect(&files, settings->paths, settings->n_paths, err));
     if (!copy.list_root) {
         FV_TRY_GOTO(absolute(&root, dir, err));
         copy.list_root = root;
@@ -360,6 +280,6 @@ fail:
     fv_free(root);
     fv_json_text_free(&c.record);
     fv_json_text_free(&c.list);
-    free_list(&files);
+    fv_pictures_free(&files);
     return status;
 }

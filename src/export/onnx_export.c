@@ -6,6 +6,7 @@
 #include "export/onnx_model.h"
 #include "export/onnx_write.h"
 
+enum { ALL_PARTS = FV_ONNX_VISION | FV_ONNX_EMBED | FV_ONNX_DECODER };
 enum { MIN_OPSET = 13, MAX_OPSET = 24, PRIMITIVE_OPSET = 14, FUSED_OPSET = 23, MAX_SIZE = 4096, MAX_LEN = 1 << 17 };
 
 void fv_onnx_settings_default(fv_onnx_settings *s) { *s = (fv_onnx_settings){ 0 }; }
@@ -20,15 +21,14 @@ static fv_status check_range(const char *what, int value, int min, int max, fv_e
 /* Fills in defaults; what needs no model is checked before one is opened. */
 static fv_status settle(fv_onnx_settings *s, fv_error *err)
 {
-    unsigned all = FV_ONNX_VISION | FV_ONNX_EMBED | FV_ONNX_DECODER;
-    s->parts = s->parts ? s->parts : all;
+    s->parts = s->parts ? s->parts : ALL_PARTS;
     s->opset = s->opset ? s->opset : s->ops == FV_ONNX_FUSED ? FUSED_OPSET : PRIMITIVE_OPSET;
     s->seq_len = s->seq_len ? s->seq_len : 512;
     s->step_len = s->step_len ? s->step_len : 1;
     s->cache_len = s->cache_len ? s->cache_len : s->target == FV_ONNX_NPU ? 1023 : 512;
     if (s->precision == FV_PRECISION_AUTO)
         s->precision = s->target == FV_ONNX_NPU ? FV_PRECISION_F16 : FV_PRECISION_F32;
-    if (s->parts & ~all || (unsigned)s->target > FV_ONNX_TRANSFORMERS_JS || (unsigned)s->ops > FV_ONNX_FUSED)
+    if (s->parts & ~(unsigned)ALL_PARTS || (unsigned)s->target > FV_ONNX_TRANSFORMERS_JS || (unsigned)s->ops > FV_ONNX_FUSED)
         return fv_fail(err, FV_ERR_ARGUMENT, 0, "unknown part, target or kind of operators");
     if (s->precision != FV_PRECISION_F32 && s->precision != FV_PRECISION_F16)
         return fv_fail(err, FV_ERR_ARGUMENT, 0, "an ONNX export has precision f32 or f16");
@@ -49,7 +49,7 @@ typedef struct job {
     fv_type real;
     char dir[4096];
     const fv_export_options *options;
-    bool outside;       /* a file's weights are in a file of their own */
+    unsigned outside;   /* the parts whose weights are in a file of their own */
 } job;
 
 static fv_status write_part(job *j, unsigned part, const char *name, fv_error *err)
@@ -66,7 +66,7 @@ static fv_status write_part(job *j, unsigned part, const char *name, fv_error *e
     }
     bool outside = false;
     fv_status status = fv_onnx_write(&g, j->dir, name, j->s->external_data, &j->source.kernels, j->options, &outside, err);
-    j->outside |= outside;
+    j->outside |= outside ? part : 0;
     fv_onnx_end(&g);
     return status;
 }
@@ -114,7 +114,7 @@ fv_status fv_export_onnx(const char *model, const fv_onnx_settings *settings, co
         goto fail;
     }
     FV_TRY_GOTO(write_parts(&j, err));
-    if (js)
+    if (js && s.parts == ALL_PARTS)
         FV_TRY_GOTO(fv_onnx_js_files(&j.source, j.real == FV_TYPE_F16, j.outside, out.stage, err));
     FV_TRY_GOTO(fv_outdir_commit(&out, err));
 fail:

@@ -11,7 +11,8 @@
 
 typedef struct js_files {
     const fv_source *s;
-    bool f16, external;
+    bool f16;
+    unsigned outside;
     int32_t image, text_end, turn_end;  /* <image>, <|endoftext|>, <|im_end|> */
 } js_files;
 
@@ -42,7 +43,11 @@ static void put_config(const js_files *f, fv_json_text *j)
     fv_json_put_int(j, "vocab_size", c->n_vocab);
     fv_json_begin(j, "transformers.js_config", '{');
     fv_json_put_text(j, "dtype", f->f16 ? "fp16" : "fp32");
-    fv_json_put_bool(j, "use_external_data_format", f->external);
+    fv_json_begin(j, "use_external_data_format", '{'); /* how many files of weights belong to a graph */
+    fv_json_put_int(j, "vision_encoder", !!(f->outside & FV_ONNX_VISION));
+    fv_json_put_int(j, "embed_tokens", !!(f->outside & FV_ONNX_EMBED));
+    fv_json_put_int(j, "decoder_model_merged", !!(f->outside & FV_ONNX_DECODER));
+    fv_json_end(j);
     if (f->f16) {
         fv_json_begin(j, "kv_cache_dtype", '{');
         fv_json_put_text(j, "fp16", "float16");
@@ -130,13 +135,13 @@ int32_t fv_onnx_js_image_token(const fv_source *s)
     return image >= 0 ? image : fv_tokenizer_size(s->tokenizer);
 }
 
-fv_status fv_onnx_js_files(const fv_source *s, bool f16, bool external, const char *dir, fv_error *err)
+fv_status fv_onnx_js_files(const fv_source *s, bool f16, unsigned outside, const char *dir, fv_error *err)
 {
     static const struct { const char *name; void (*put)(const js_files *, fv_json_text *); } files[] = {
         { "config.json", put_config }, { "generation_config.json", put_generation },
         { "preprocessor_config.json", put_preprocessor }, { "processor_config.json", put_processor },
         { "tokenizer_config.json", put_tokenizer_config } };
-    js_files f = { .s = s, .f16 = f16, .external = external, .image = fv_onnx_js_image_token(s) };
+    js_files f = { .s = s, .f16 = f16, .outside = outside, .image = fv_onnx_js_image_token(s) };
     FV_TRY(fv_source_token(s, "<|endoftext|>", &f.text_end, err));
     FV_TRY(fv_source_token(s, "<|im_end|>", &f.turn_end, err));
     for (size_t i = 0; i < FV_COUNT(files); i++) {

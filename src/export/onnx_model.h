@@ -51,8 +51,8 @@ void fv_onnx_decoder(fv_onnx_graph *g, const fv_config *c, const fv_decoder_weig
 
 /* The id of "<image>" there: the tokenizer's, otherwise the next free one. */
 int32_t   fv_onnx_js_image_token(const fv_source *s);
-/* config.json and the other small files, into the folder dir. external: the graphs' weights are in
- * files of their own. */
-fv_status fv_onnx_js_files(const fv_source *s, bool f16, bool external, const char *dir, fv_error *err);
+/* config.json and the other small files, into the folder dir. outside: the parts whose weights are
+ * in a file of their own. */
+fv_status fv_onnx_js_files(const fv_source *s, bool f16, unsigned outside, const char *dir, fv_error *err);
 
 #endif

@@ -7,6 +7,7 @@
  * A slab is converted by all threads and then written, so that memory stays the same whatever the
  * size of the model. */
 #include "export/pack.h"
+#include "export/calibrate.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -20,7 +21,7 @@ enum { SLAB_ROWS_ELEMS = 1 << 18 }; /* values a task converts */
 
 typedef struct packer {
     const fv_pack_options *o;
-    const fv_pack_hook *hook;
+    const fv_pack_hook *hook;       /* NULL: none */
     fv_kernels kernels;
     fv_pool *pool;
     fv_config config;
@@ -319,12 +320,16 @@ static fv_status put_metadata(packer *p, const char *checkpoint, fv_error *err)
 
 /* ---- all of it ---- */
 
-static fv_status check_options(const fv_pack_options *o, const fv_pack_hook *hook, fv_error *err)
+static fv_status check_options(const fv_pack_options *o, fv_error *err)
 {
     if (o->n_threads < 0 || o->n_threads > 1024)
         return fv_fail(err, FV_ERR_ARGUMENT, 0, "n_threads is %d; expected 0 (all cores) to 1024", o->n_threads);
-    if ((unsigned)o->vision > FV_PRECISION_F16 && !(o->vision == FV_PRECISION_INT8 && hook))
-        return fv_fail(err, FV_ERR_ARGUMENT, 0, "the vision encoder is packed in f32, bf16 or f16");
+    if ((unsigned)o->vision > FV_PRECISION_F16 && o->vision != FV_PRECISION_INT8)
+        return fv_fail(err, FV_ERR_ARGUMENT, 0, "the vision encoder is packed in f32, bf16, f16 or int8");
+    if (o->n_images && o->vision != FV_PRECISION_INT8)
+        return fv_fail(err, FV_ERR_ARGUMENT, 0, "pictures are for calibrating an encoder in int8");
+    if (!(o->min_cosine >= 0 && o->min_cosine < 1) || o->max_images < 0)
+        return fv_fail(err, FV_ERR_ARGUMENT, 0, "the cosine to reach lies between 0 and 1, the number of pictures is not negative");
     if ((unsigned)o->decoder > FV_PRECISION_Q4)
         return fv_fail(err, FV_ERR_ARGUMENT, 0, "the decoder is packed in f32, bf16, f16, z8 or q4");
     if (o->pure && o->decoder != FV_PRECISION_Q4)
@@ -377,17 +382,31 @@ static fv_status write_file(packer *p, const char *checkpoint, const char *file,
     return fv_gguf_finish(p->out, err);
 }
 
-fv_status fv_pack_with(const char *checkpoint, const char *file, const fv_pack_options *options, const fv_pack_hook *hook,
-                       fv_pack_report *report, fv_error *err)
+static fv_status calibrate(packer *p, fv_calibration **c, fv_error *err)
+{
+    const fv_pack_options *o = p->o;
+    fv_calibrate_options options = { .paths = o->images, .n_paths = o->n_images, .max_images = o->max_images,
+                                     .min_cosine = o->min_cosine, .progress = o->progress, .progress_user = o->progress_user,
+                                     .log = o->log, .log_user = o->log_user };
+    return fv_calibrate(c, &p->config, &p->weights, &p->kernels, p->pool, &options, err);
+}
+
+fv_status fv_pack(const char *checkpoint, const char *file, const fv_pack_options *options, fv_pack_report *report, fv_error *err)
 {
     fv_pack_options o;
+    fv_calibration *calibration = NULL;
+    fv_pack_hook hook;
     double start = fv_now_ms();
     fv_pack_options_default(&o);
     if (options)
         o = *options;
-    FV_TRY(check_options(&o, hook, err));
-    packer p = { .o = &o, .hook = hook };
+    FV_TRY(check_options(&o, err));
+    packer p = { .o = &o };
     fv_status status = load(&p, checkpoint, err);
+    if (status == FV_OK && p.vision == FV_TYPE_I8 && (status = calibrate(&p, &calibration, err)) == FV_OK) {
+        hook = fv_calibration_hook(calibration);
+        p.hook = &hook;
+    }
     if (status == FV_OK)
         status = write_file(&p, checkpoint, file, err);
     if (status == FV_OK && report) {
@@ -396,7 +415,10 @@ fv_status fv_pack_with(const char *checkpoint, const char *file, const fv_pack_o
         report->n_parameters = p.n_listed;
         report->file_bytes = fv_gguf_total_bytes(p.out);
         report->ms = fv_now_ms() - start;
+        if (calibration)
+            fv_calibration_report(calibration, report);
     }
+    fv_calibration_free(calibration);
     fv_gguf_writer_free(p.out);
     fv_weights_free(&p.weights);
     fv_tensors_free(p.tensors);
@@ -404,9 +426,4 @@ fv_status fv_pack_with(const char *checkpoint, const char *file, const fv_pack_o
     fv_pool_free(p.pool);
     fv_free(p.sqnr);
     return status;
-}
-
-fv_status fv_pack(const char *checkpoint, const char *file, const fv_pack_options *options, fv_pack_report *report, fv_error *err)
-{
-    return fv_pack_with(checkpoint, file, options, NULL, report, err);
 }

@@ -1,4 +1,4 @@
-/* pack: a checkpoint as a packed file; fv_pack of fastvlm_tools.h, with room for another quantiser. */
+/* pack: a checkpoint as a packed file; what fv_pack and the quantisers that it asks share. */
 #ifndef FV_PACK_H
 #define FV_PACK_H
 
@@ -28,9 +28,5 @@ typedef struct fv_pack_hook {
     /* Adds metadata: the record of the calibration. NULL: none. */
     void (*describe)(void *user, fv_gguf_writer *w);
 } fv_pack_hook;
-
-/* hook may be NULL; options->vision INT8 needs one. */
-fv_status fv_pack_with(const char *checkpoint, const char *file, const fv_pack_options *options, const fv_pack_hook *hook,
-                       fv_pack_report *report, fv_error *err);
 
 #endif

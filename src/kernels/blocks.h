@@ -70,4 +70,10 @@ static inline float fv_qrow_scale(uint32_t largest_bits, float *inv)
     return largest.value / 127.0f;
 }
 
+/* Scales of a row of d keys or values in I8 (fv_kv_row_bytes). */
+static inline const float *fv_kv_scales(const void *row, size_t d)
+{
+    return (const float *)(const void *)((const char *)row + (d + 3) / 4 * 4);
+}
+
 #endif

@@ -21,6 +21,7 @@ init_fn fv_gemm_u8_init_avx512vnni, fv_dwconv_u8_init_avx512vnni;
 #endif
 #if defined(__aarch64__)
 init_fn fv_gemm_init_neon, fv_dwconv_init_neon, fv_attn_init_neon, fv_rows_init_neon, fv_resize_init_neon;
+init_fn fv_int8_init_neon, fv_dwconv_u8_init_neon, fv_gemm_u8_init_dotprod, fv_gemm_u8_init_i8mm;
 init_fn fv_resize_init_dotprod;
 init_fn fv_gemm_init_bf16, fv_rows_init_bf16;
 init_fn fv_quant_init_neon, fv_quant_init_dotprod, fv_quant_init_i8mm;
@@ -77,17 +78,22 @@ void fv_kernels_init(fv_kernels *k, unsigned cpu)
         fv_rows_init_neon(k);
         fv_resize_init_neon(k);
         fv_quant_init_neon(k);
+        fv_int8_init_neon(k);
+        fv_dwconv_u8_init_neon(k);
     }
     if (cpu & FV_CPU_DOTPROD) {
         fv_resize_init_dotprod(k);
         fv_quant_init_dotprod(k);
+        fv_gemm_u8_init_dotprod(k);
     }
     if (cpu & FV_CPU_BF16) {
         fv_gemm_init_bf16(k);
         fv_rows_init_bf16(k);
     }
-    if (cpu & FV_CPU_I8MM)
+    if (cpu & FV_CPU_I8MM) {
         fv_quant_init_i8mm(k);
+        fv_gemm_u8_init_i8mm(k);
+    }
 #endif
     (void)cpu;
 }

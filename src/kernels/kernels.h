@@ -250,8 +250,8 @@ typedef struct fv_attn_args {
     const float *q;         /* [n_q, ldq] */
     size_t n_q, ldq;
     const void *k, *v;      /* [n_kv, ldk], [n_kv, ldv] of kv_type */
-    size_t n_kv, ldk, ldv;
-    fv_type kv_type;        /* F32 or F16 */
+    size_t n_kv, ldk, ldv;  /* I8: bytes from one row to the next */
+    fv_type kv_type;        /* F32, F16, or I8: rows of fv_kv_row_bytes */
     size_t d;               /* head width, a multiple of 2, at most 256 */
     float scale;
     bool causal;
@@ -266,6 +266,13 @@ typedef void fv_attn_fn(const fv_attn_args *args);
 
 enum { FV_ATTN_MAX_D = 256, FV_ATTN_MAX_Q = 64 }; /* n_q <= FV_ATTN_MAX_Q a call */
 
+/* A row of d keys or values. In I8, aligned to 4 bytes: i8 q [d], padded to fours; then f32 scales, one for
+ * every FV_BLOCK values or what is left of them: x = scale q. */
+static inline size_t fv_kv_row_bytes(fv_type type, size_t d)
+{
+    return type == FV_TYPE_I8 ? (d + 3) / 4 * 4 + (d + FV_BLOCK - 1) / FV_BLOCK * 4 : d * fv_type_size(type);
+}
+
 /* Enough for every version: a block of scores, packed keys, accumulators. */
 static inline size_t fv_attn_scratch_bytes(void) { return (size_t)1 << 19; }
 
@@ -275,7 +282,8 @@ typedef void fv_rope_fn(float *x, const float *cos, const float *sin, size_t n_h
 
 /* ---- elementwise ------------------------------------------------------------------- */
 
-/* n values converted; to f16 saturating at +-65504, both to nearest even, NaN stays NaN. */
+/* n values converted; to f16 saturating at +-65504, both to nearest even, NaN stays NaN. To I8: a row of the
+ * KV cache, rounded as fv_quantize_row_fn does (n <= FV_ATTN_MAX_D). */
 typedef void fv_convert_fn(void *dst, const void *src, size_t n);
 
 typedef void fv_swiglu_fn(float *y, const float *gate, const float *up, size_t n); /* y = silu(gate) up */
@@ -329,7 +337,7 @@ typedef struct fv_kernels {
     fv_rmsnorm_fn *rmsnorm;
     fv_attn_fn *attn;
     fv_rope_fn *rope;
-    fv_convert_fn *convert[FV_TYPE_COUNT][FV_TYPE_COUNT]; /* [to][from]; F32, F16, BF16; same types copy; F32 from Q8_0, Q4_0 */
+    fv_convert_fn *convert[FV_TYPE_COUNT][FV_TYPE_COUNT]; /* [to][from]; F32, F16, BF16; same types copy; F32 from Q8_0, Q4_0, I8; I8 from F32 */
     fv_swiglu_fn *swiglu;
     fv_add_fn *add;
     fv_colsum_fn *colsum;

@@ -8,7 +8,7 @@
 
 enum { KV_STEP = 1024 };
 
-static size_t kv_row_bytes(const fv_kv_cache *kv) { return kv->d_head * fv_type_size(kv->type); }
+static size_t kv_row_bytes(const fv_kv_cache *kv) { return fv_kv_row_bytes(kv->type, kv->d_head); }
 
 /* which: 0 keys, 1 values */
 static uint8_t *kv_at(const fv_kv_cache *kv, size_t layer, size_t which, size_t head)
@@ -171,7 +171,8 @@ static void attend_task(void *user, size_t task, unsigned worker)
     head_job *j = user;
     const fv_decoder *d = j->d;
     size_t w = (size_t)d->c->d_head, heads = (size_t)d->c->n_heads, group = heads / (size_t)d->c->n_kv_heads;
-    fv_attn_args a = { .n_kv = j->past + j->n, .ldk = w, .ldv = w, .kv_type = d->kv.type, .d = w,
+    size_t ld = d->kv.type == FV_TYPE_I8 ? kv_row_bytes(&d->kv) : w;
+    fv_attn_args a = { .n_kv = j->past + j->n, .ldk = ld, .ldv = ld, .kv_type = d->kv.type, .d = w,
                        .scale = 1.0f / sqrtf((float)w), .out_type = j->out_type, .scratch = fv_ops_worker(j->ops, worker) };
     size_t head, at;
     if (j->n == 1) {

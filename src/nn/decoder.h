@@ -12,9 +12,9 @@
 
 enum { FV_PREFILL_ROWS = 512 }; /* rows that go through the layers at once */
 
-/* Keys after RoPE, and values: [layer][key, value][kv head][capacity][d_head] of `type`. */
+/* Keys after RoPE, and values: [layer][key, value][kv head][capacity] rows of d_head of `type`. */
 typedef struct fv_kv_cache {
-    fv_type type;          /* F32 or F16 */
+    fv_type type;          /* F32, F16 or I8 (fv_kv_row_bytes) */
     size_t  n_layers, n_heads, d_head;
     size_t  capacity, n;   /* rows it can hold; rows it holds */
     uint8_t *data;

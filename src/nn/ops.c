@@ -341,9 +341,8 @@ fv_ops_need fv_gated_need(const fv_kernels *kernels, size_t n, size_t k, size_t 
 
 /* ---- depthwise convolution -------------------------------------------------------------- */
 
-/* Columns [x0, x1) of output row y. */
-static void dw_row(const fv_kernels *k, void *dst, size_t dst_ld, fv_type dst_type, const float *src,
-                   fv_map_shape shape, const fv_dw *dw, unsigned stride, fv_act act, size_t y, size_t x0, size_t x1)
+void fv_dw_row(const fv_kernels *k, void *dst, size_t dst_ld, fv_type dst_type, const float *src,
+               fv_map_shape shape, const fv_dw *dw, unsigned stride, fv_act act, size_t y, size_t x0, size_t x1)
 {
     fv_dwconv_args args = { .width = shape.width, .src_ld = dw->channels, .channels = dw->channels, .k = dw->kernel,
                             .stride = stride, .mult = dw->mult, .weight = dw->w, .bias = dw->bias, .act = act,
@@ -372,7 +371,7 @@ static void dw_task(void *user, size_t task, unsigned worker)
     dw_job *j = user;
     size_t width = j->shape.width / j->stride, n_out = j->dw->channels * j->dw->mult;
     (void)worker;
-    dw_row(j->ops->k, j->dst + task * width * n_out * fv_type_size(j->dst_type), n_out, j->dst_type, j->src, j->shape,
+    fv_dw_row(j->ops->k, j->dst + task * width * n_out * fv_type_size(j->dst_type), n_out, j->dst_type, j->src, j->shape,
            j->dw, j->stride, j->act, task, 0, width);
 }
 
@@ -436,7 +435,7 @@ static void ffn_task(void *user, size_t task, unsigned worker)
 
     for (size_t p = first; p < last;) { /* the block's pieces of rows */
         size_t y = p / width, x0 = p % width, x1 = FV_MIN(width, x0 + (last - p));
-        dw_row(j->ops->k, t + (p - first) * c * fv_type_size(j->act), c, j->act, j->src, j->shape, &f->dw, 1,
+        fv_dw_row(j->ops->k, t + (p - first) * c * fv_type_size(j->act), c, j->act, j->src, j->shape, &f->dw, 1,
                FV_ACT_NONE, y, x0, x1);
         p += x1 - x0;
     }

@@ -84,6 +84,37 @@ void        fv_ffn_run(const fv_ops *ops, float *dst, const float *src, fv_map_s
 fv_ops_need fv_ffn_need(const fv_kernels *k, unsigned n_workers, size_t channels, size_t hidden, size_t n_pixels,
                         fv_type act);
 
+/* ---- int8: u8 in front of every layer, see fv_u8 (ops_int8.c) ---- */
+
+/* n rows of c as u8, contiguous. */
+void fv_quantise_run(const fv_ops *ops, uint8_t *dst, const float *src, size_t n, size_t c, const fv_u8 *to);
+
+typedef struct fv_linear8 {
+    const fv_mat *w;         /* I8 */
+    void   *y;
+    size_t  ldy;
+    fv_type y_type;          /* U8, F32, F16 or BF16 */
+    const fv_u8 *to;         /* U8: of the next layer */
+    fv_act  act;
+    const float *scale;      /* [n] or NULL */
+    const float *residual; size_t ldr;
+} fv_linear8;
+
+void        fv_linear8_run(const fv_ops *ops, const fv_linear8 *l, const uint8_t *x, size_t ldx, size_t m);
+fv_ops_need fv_linear8_need(const fv_kernels *k, unsigned n_workers, size_t n, size_t k_dim, size_t m);
+
+/* A depthwise convolution in f32 whose result is also wanted as u8. */
+void        fv_dw_u8_run(const fv_ops *ops, float *dst, uint8_t *dst8, const fv_u8 *to, const float *src, fv_map_shape shape,
+                         const fv_dw *dw);
+/* A depthwise convolution in int8; dst contiguous. */
+void        fv_dw8_run(const fv_ops *ops, uint8_t *dst, const fv_u8 *to, const uint8_t *src, fv_map_shape shape, const fv_dw *dw,
+                       unsigned stride, fv_act act);
+fv_ops_need fv_dw8_need(const fv_kernels *k, const fv_dw *dw);
+
+/* fv_ffn_run in int8: src8 is src as u8 of ffn->dw.in. */
+void        fv_ffn8_run(const fv_ops *ops, float *dst, const float *src, const uint8_t *src8, fv_map_shape shape, const fv_ffn *ffn);
+fv_ops_need fv_ffn8_need(const fv_kernels *k, unsigned n_workers, const fv_ffn *ffn, fv_map_shape shape);
+
 /* Multi-head attention without a mask: q | k | v rows [n, 3c] f32 -> out [n, c] of out_type. */
 void fv_attention_run(const fv_ops *ops, void *out, fv_type out_type, const float *qkv, size_t n, size_t c, size_t d);
 

@@ -25,4 +25,8 @@ bool fv_has_blocks(const fv_linear *layers, size_t n_layers);
 void fv_linear_run_quant(const fv_ops *ops, const fv_linear *layers, size_t n_layers, const float *x, size_t ldx, size_t m);
 void fv_gated_run_quant(const fv_ops *ops, const fv_mat *gate, const fv_mat *up, float *y, const float *x, size_t m);
 
+/* Columns [x0, x1) of output row y of a depthwise convolution. */
+void fv_dw_row(const fv_kernels *k, void *dst, size_t dst_ld, fv_type dst_type, const float *src, fv_map_shape shape,
+               const fv_dw *dw, unsigned stride, fv_act act, size_t y, size_t x0, size_t x1);
+
 #endif

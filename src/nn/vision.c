@@ -10,7 +10,10 @@
 
 #define LN_EPS 1e-5f
 
-enum { BAND = 4 }; /* output rows of the stem a task makes */
+enum {
+    BAND = 4,       /* output rows of the stem a task makes */
+    NORM_ROWS = 64
+};
 
 static size_t max_size(size_t a, size_t b) { return a > b ? a : b; }
 
@@ -32,8 +35,44 @@ static void layout(fv_vision *v, fv_arena *a)
     largest = max_size(largest, t * (size_t)c->n_features);
     v->map[0] = fv_arena_take(a, largest, sizeof(float));
     v->map[1] = fv_arena_take(a, largest, sizeof(float));
+    if (v->any8)
+        v->map8 = fv_arena_take(a, FV_MAX(largest, t * (size_t)c->d_model), 1);
     v->features = fv_arena_take(a, t * (size_t)c->n_features, sizeof(float));
     v->squeeze = fv_arena_take(a, 2 * (size_t)c->n_features + (size_t)c->n_squeeze, sizeof(float));
+}
+
+static bool any_int8(const fv_config *c, const fv_vision_weights *w)
+{
+    bool any = w->project1.type == FV_TYPE_I8 || w->project2.type == FV_TYPE_I8;
+    for (int i = 0; i < c->n_stages; i++) {
+        any = any || w->stage[i].down_dw.w8;
+        for (int j = 0; j < c->stage[i].depth; j++) {
+            const fv_vision_block *b = &w->stage[i].block[j];
+            any = any || b->ffn.dw.w8 || (c->stage[i].attention && (b->qkv.type == FV_TYPE_I8 || b->proj.type == FV_TYPE_I8));
+        }
+    }
+    return any;
+}
+
+/* What the int8 layers of a stage want. */
+static fv_ops_need needs8(const fv_vision *v, const fv_kernels *k, unsigned workers, int stage, size_t side)
+{
+    const fv_vision_stage_weights *w = &v->w->stage[stage];
+    const fv_vision_stage *s = &v->c->stage[stage];
+    size_t n = side * side, ch = (size_t)s->width;
+    fv_ops_need need = { NORM_ROWS * ch * sizeof(float), 64 };
+    for (int j = 0; j < s->depth; j++)
+        if (w->block[j].ffn.dw.w8)
+            need = fv_ops_max(need, fv_ffn8_need(k, workers, &w->block[j].ffn, (fv_map_shape){ side, side }));
+    if (s->attention) {
+        need = fv_ops_max(need, fv_linear8_need(k, workers, 3 * ch, ch, n));
+        need = fv_ops_max(need, fv_linear8_need(k, workers, ch, ch, n));
+    }
+    if (w->down_dw.w8) {
+        need = fv_ops_max(need, fv_dw8_need(k, &w->down_dw));
+        need = fv_ops_max(need, fv_linear8_need(k, workers, 2 * ch, 2 * ch, n / 4));
+    }
+    return need;
 }
 
 static fv_ops_need needs(const fv_vision *v, const fv_ops *ops)
@@ -51,16 +90,21 @@ static fv_ops_need needs(const fv_vision *v, const fv_ops *ops)
         need = fv_ops_max(need, fv_linear_need(k, workers, 3 * ch, ch, n, v->act));
         need = fv_ops_max(need, fv_linear_need(k, workers, ch, ch, n, v->act));
         need = fv_ops_max(need, fv_linear_need(k, workers, 2 * ch, 2 * ch, n / 4, v->act));
+        if (v->any8)
+            need = fv_ops_max(need, needs8(v, k, workers, i, side));
     }
     size_t t = (size_t)fv_config_image_tokens(v->image_size), f = (size_t)c->n_features, d = (size_t)c->d_model;
     need = fv_ops_max(need, fv_linear_need(k, workers, d, f, t, v->act));
+    need = fv_ops_max(need, fv_ops_max(fv_linear8_need(k, workers, d, f, t), fv_linear8_need(k, workers, d, d, t)));
     return fv_ops_max(need, fv_linear_need(k, workers, d, d, t, v->act));
 }
 
 fv_status fv_vision_init(fv_vision *v, const fv_config *c, const fv_vision_weights *w, int image_size, fv_type act,
                          fv_ops *ops, fv_error *err)
 {
-    *v = (fv_vision){ .c = c, .w = w, .image_size = image_size, .act = act };
+    if (act == FV_TYPE_I8)
+        act = ops->k->fast_bf16 ? FV_TYPE_BF16 : FV_TYPE_F32;
+    *v = (fv_vision){ .c = c, .w = w, .image_size = image_size, .any8 = any_int8(c, w), .act = act };
     fv_arena a = { 0 };
     layout(v, &a);
     v->memory_bytes = a.used;
@@ -184,57 +228,122 @@ static void swap_maps(fv_vision *v)
     v->map[1] = x;
 }
 
-/* x = DW3x3(x); x = x + scale * FFN(x) */
-static void repmixer_block(fv_vision *v, const fv_ops *ops, const fv_vision_block *b, fv_map_shape shape)
+/* The FFN layer by layer in f32, for one who wants to see what goes into each. */
+static fv_status observed_ffn(const fv_ops *ops, float *dst, const float *src, fv_map_shape shape, const fv_ffn *f,
+                              const fv_watch *watch, fv_error *err)
 {
+    size_t n = shape.height * shape.width, c = f->dw.channels, hidden = f->fc1.n, n_bytes = n * (c + hidden) * sizeof(float);
+    float *t = fv_pages_alloc(n_bytes), *h = t + n * c;
+    if (!t)
+        return fv_fail_memory(err, n_bytes, "the maps inside an FFN");
+    fv_watch_observe(watch, &f->dw, src, n, c);
+    fv_dw_run(ops, t, FV_TYPE_F32, src, shape, &f->dw, 1, FV_ACT_NONE);
+    fv_watch_observe(watch, &f->fc1, t, n, c);
+    fv_linear up = { .w = &f->fc1, .y = h, .ldy = hidden, .y_type = FV_TYPE_F32, .act = FV_ACT_GELU };
+    fv_linear_run(ops, &up, 1, t, FV_TYPE_F32, c, n);
+    fv_watch_observe(watch, &f->fc2, h, n, hidden);
+    fv_linear down = { .w = &f->fc2, .y = dst, .ldy = c, .y_type = FV_TYPE_F32, .scale = f->scale, .residual = src, .ldr = c };
+    fv_linear_run(ops, &down, 1, h, FV_TYPE_F32, hidden, n);
+    fv_pages_free(t, n_bytes);
+    return FV_OK;
+}
+
+/* x = DW3x3(x); x = x + scale * FFN(x) */
+static fv_status repmixer_block(fv_vision *v, const fv_ops *ops, const fv_vision_block *b, fv_map_shape shape,
+                                const fv_watch *watch, fv_error *err)
+{
+    if (b->ffn.dw.w8) {
+        fv_dw_u8_run(ops, v->map[1], v->map8, &b->ffn.dw.in, v->map[0], shape, &b->mixer);
+        fv_ffn8_run(ops, v->map[0], v->map[1], v->map8, shape, &b->ffn);
+        return FV_OK;
+    }
     fv_dw_run(ops, v->map[1], FV_TYPE_F32, v->map[0], shape, &b->mixer, 1, FV_ACT_NONE);
+    if (watch->observe)
+        return observed_ffn(ops, v->map[0], v->map[1], shape, &b->ffn, watch, err);
     fv_ffn_run(ops, v->map[0], v->map[1], shape, &b->ffn, v->act);
+    return FV_OK;
 }
 
 typedef struct norm_job {
     const fv_ops *ops;
     const fv_vision_block *b;
     uint8_t *dst;
-    fv_type type;
+    fv_type type;           /* U8: for int8 */
     const float *src;
     size_t n, c;
 } norm_job;
 
-enum { NORM_ROWS = 64 };
-
 static void norm_task(void *user, size_t task, unsigned worker)
 {
     norm_job *j = user;
-    size_t row = task * NORM_ROWS;
-    (void)worker;
-    j->ops->k->layernorm(j->dst + row * j->c * fv_type_size(j->type), j->type, j->c, j->src + row * j->c, j->c,
-                         j->b->norm_w, j->b->norm_b, FV_MIN((size_t)NORM_ROWS, j->n - row), j->c, LN_EPS);
+    size_t row = task * NORM_ROWS, n = FV_MIN((size_t)NORM_ROWS, j->n - row);
+    uint8_t *dst = j->dst + row * j->c * fv_type_size(j->type);
+    bool as_u8 = j->type == FV_TYPE_U8;
+    float *wide = fv_ops_worker(j->ops, worker);
+    j->ops->k->layernorm(as_u8 ? (void *)wide : dst, as_u8 ? FV_TYPE_F32 : j->type, j->c, j->src + row * j->c, j->c, j->b->norm_w,
+                         j->b->norm_b, n, j->c, LN_EPS);
+    if (as_u8)
+        j->ops->k->quantize_u8(dst, j->c, wide, j->c, j->b->qkv.in.inv, j->b->qkv.in.zero, n, j->c);
 }
 
 /* x = x + scale1 * MHSA(LN(x)); x = x + scale2 * FFN(x) */
-static void attention_block(fv_vision *v, const fv_ops *ops, const fv_vision_block *b, fv_map_shape shape)
+static fv_status attention_block(fv_vision *v, const fv_ops *ops, const fv_vision_block *b, fv_map_shape shape,
+                                 const fv_watch *watch, fv_error *err)
 {
     size_t n = shape.height * shape.width, c = b->proj.n;
     float *x = v->map[0], *qkv = v->map[1] + n * c;
     void *normed = v->map[1]; /* and then what attention gives */
-    norm_job norm = { ops, b, normed, v->act, x, n, c };
+    bool qkv8 = b->qkv.type == FV_TYPE_I8, proj8 = b->proj.type == FV_TYPE_I8;
+    norm_job norm = { ops, b, qkv8 ? v->map8 : normed, qkv8 ? FV_TYPE_U8 : v->act, x, n, c };
     fv_pool_run(ops->pool, (n + NORM_ROWS - 1) / NORM_ROWS, norm_task, &norm);
-    fv_linear to_qkv = { .w = &b->qkv, .y = qkv, .ldy = 3 * c, .y_type = FV_TYPE_F32 };
-    fv_linear_run(ops, &to_qkv, 1, normed, v->act, c, n);
-    fv_attention_run(ops, normed, v->act, qkv, n, c, (size_t)v->c->d_head_vision);
-    fv_linear proj = { .w = &b->proj, .y = x, .ldy = c, .y_type = FV_TYPE_F32, .scale = b->scale, .residual = x, .ldr = c };
-    fv_linear_run(ops, &proj, 1, normed, v->act, c, n);
-    fv_ffn_run(ops, v->map[1], x, shape, &b->ffn, v->act);
+    if (qkv8) {
+        fv_linear8 to_qkv = { .w = &b->qkv, .y = qkv, .ldy = 3 * c, .y_type = FV_TYPE_F32 };
+        fv_linear8_run(ops, &to_qkv, v->map8, c, n);
+    } else {
+        fv_watch_observe(watch, &b->qkv, normed, n, c);
+        fv_linear to_qkv = { .w = &b->qkv, .y = qkv, .ldy = 3 * c, .y_type = FV_TYPE_F32 };
+        fv_linear_run(ops, &to_qkv, 1, normed, v->act, c, n);
+    }
+    fv_attention_run(ops, normed, proj8 ? FV_TYPE_F32 : v->act, qkv, n, c, (size_t)v->c->d_head_vision);
+    if (proj8) {
+        fv_quantise_run(ops, v->map8, normed, n, c, &b->proj.in);
+        fv_linear8 proj = { .w = &b->proj, .y = x, .ldy = c, .y_type = FV_TYPE_F32, .scale = b->scale, .residual = x, .ldr = c };
+        fv_linear8_run(ops, &proj, v->map8, c, n);
+    } else {
+        fv_watch_observe(watch, &b->proj, normed, n, c);
+        fv_linear proj = { .w = &b->proj, .y = x, .ldy = c, .y_type = FV_TYPE_F32, .scale = b->scale, .residual = x, .ldr = c };
+        fv_linear_run(ops, &proj, 1, normed, v->act, c, n);
+    }
+    fv_status status = FV_OK;
+    if (b->ffn.dw.w8) {
+        fv_quantise_run(ops, v->map8, x, n, c, &b->ffn.dw.in);
+        fv_ffn8_run(ops, v->map[1], x, v->map8, shape, &b->ffn);
+    } else if (watch->observe) {
+        status = observed_ffn(ops, v->map[1], x, shape, &b->ffn, watch, err);
+    } else {
+        fv_ffn_run(ops, v->map[1], x, shape, &b->ffn, v->act);
+    }
     swap_maps(v);
+    return status;
 }
 
 /* rows 5, 6 and the like: DW7x7 stride 2, GELU, 1x1, GELU */
-static void down(fv_vision *v, const fv_ops *ops, const fv_vision_stage_weights *s, fv_map_shape shape)
+static void down(fv_vision *v, const fv_ops *ops, const fv_vision_stage_weights *s, fv_map_shape shape, const fv_watch *watch)
 {
-    size_t c2 = s->down_pw.n;
+    size_t c2 = s->down_pw.n, n = shape.height * shape.width, c = s->down_dw.channels;
+    if (s->down_dw.w8) {
+        uint8_t *t = (uint8_t *)v->map[1];
+        fv_quantise_run(ops, v->map8, v->map[0], n, c, &s->down_dw.in);
+        fv_dw8_run(ops, t, &s->down_pw.in, v->map8, shape, &s->down_dw, 2, FV_ACT_GELU);
+        fv_linear8 pw8 = { .w = &s->down_pw, .y = v->map[0], .ldy = c2, .y_type = FV_TYPE_F32, .act = FV_ACT_GELU };
+        fv_linear8_run(ops, &pw8, t, c2, n / 4);
+        return;
+    }
+    fv_watch_observe(watch, &s->down_dw, v->map[0], n, c);
     fv_dw_run(ops, v->map[1], v->act, v->map[0], shape, &s->down_dw, 2, FV_ACT_GELU);
+    fv_watch_observe(watch, &s->down_pw, v->map[1], n / 4, c2);
     fv_linear pw = { .w = &s->down_pw, .y = v->map[0], .ldy = c2, .y_type = FV_TYPE_F32, .act = FV_ACT_GELU };
-    fv_linear_run(ops, &pw, 1, v->map[1], v->act, c2, shape.height / 2 * (shape.width / 2));
+    fv_linear_run(ops, &pw, 1, v->map[1], v->act, c2, n / 4);
 }
 
 static float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
@@ -294,15 +403,15 @@ fv_status fv_vision_run(fv_vision *v, const fv_ops *ops, const float *pixels, co
         }
         for (int b = 0; b < s->depth; b++) {
             if (s->attention)
-                attention_block(v, ops, &w->block[b], shape);
+                FV_TRY(attention_block(v, ops, &w->block[b], shape, watch, err));
             else
-                repmixer_block(v, ops, &w->block[b], shape);
+                FV_TRY(repmixer_block(v, ops, &w->block[b], shape, watch, err));
             FV_TRY(tap(v, watch, shape, width, network, b, err));
             FV_TRY(fv_watch_step(watch, "vision", (double)++done / total, err));
         }
         FV_TRY(tap(v, watch, shape, width, network++, -1, err));
         if (i + 1 < c->n_stages) {
-            down(v, ops, w, shape);
+            down(v, ops, w, shape, watch);
             shape = (fv_map_shape){ shape.height / 2, shape.width / 2 };
             FV_TRY(tap(v, watch, shape, 2 * width, network++, -1, err));
             FV_TRY(fv_watch_step(watch, "vision", (double)++done / total, err));

@@ -10,15 +10,17 @@ typedef struct fv_vision {
     const fv_config *c;
     const fv_vision_weights *w;
     int image_size;
-    fv_type act;               /* of the operands of matrix products: F32, BF16 or F16 */
+    bool any8;                 /* some layer is in int8 */
+    fv_type act;               /* of the operands of matrix products: F32, BF16 or F16; int8 layers say so themselves */
     float *map[2];             /* the largest map, twice; stages alternate between them */
+    uint8_t *map8;             /* the input of an int8 layer */
     float *features;           /* [T, n_features] */
     float *squeeze;            /* [2 n_features + n_squeeze] */
     void  *memory;
     size_t memory_bytes;
 } fv_vision;
 
-/* Takes the memory for one image size, also in ops. */
+/* Takes the memory for one image size, also in ops. act I8: the layers that are not in int8 run in what is fast. */
 fv_status fv_vision_init(fv_vision *v, const fv_config *c, const fv_vision_weights *w, int image_size, fv_type act,
                          fv_ops *ops, fv_error *err);
 void      fv_vision_free(fv_vision *v);

@@ -14,18 +14,33 @@
 
 /* A linear layer or 1x1 convolution, y = W x + bias: W row-major [n, k] as the checkpoint has it,
  * mapped where its type serves the wanted precision. */
+/* How a map becomes u8 in front of an int8 layer: q = round(x inv[c]) + zero, so that a channel with
+ * large values does not cost the others their steps. The layer's weights hold 1 / inv. */
+typedef struct fv_u8 {
+    const float *inv;    /* [channels] */
+    int          zero;   /* 0 .. 255 */
+} fv_u8;
+
+/* Type I8: y = mul (bias8 + W q), q the input as u8; bias8 holds the bias and the zero's part. */
 typedef struct fv_mat {
     const void  *data;
     fv_type      type;
     size_t       n, k;
-    const float *bias;   /* [n] or NULL */
+    const float *bias;     /* [n] or NULL */
+    const int32_t *bias8;  /* [n], I8 */
+    const float *mul;      /* [n], I8 */
+    fv_u8        in;       /* I8 */
 } fv_mat;
 
-/* A depthwise convolution, taps first: w [kernel * kernel, channels * mult], bias [channels * mult]. */
+/* A depthwise convolution, taps first: w [kernel * kernel, channels * mult], bias [channels * mult].
+ * In int8: y = mul sum (q - in.zero) w8 + bias. */
 typedef struct fv_dw {
     const float *w, *bias;
     size_t       channels;  /* of the input */
     unsigned     mult, kernel;
+    const int8_t *w8;       /* in place of w */
+    const float *mul;       /* [channels * mult], with w8 */
+    fv_u8        in;        /* with w8 */
 } fv_dw;
 
 typedef struct fv_ffn {

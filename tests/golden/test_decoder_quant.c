@@ -41,6 +41,7 @@ static void to_blocks(const fv_kernels *k, fv_mat *m, fv_type type)
 typedef struct mix {
     fv_type layers, value, embed, head; /* F32: as stored */
     bool skip_first;                    /* the first layer stays as stored */
+    fv_kv kv;
 } mix;
 
 static void quantize_decoder(fv_engine *e, const mix *x)
@@ -73,6 +74,7 @@ static void run_mix(const mix *x, fv_precision stored, int n_threads, const char
     settings.n_threads = n_threads;
     settings.vision = FV_PRECISION_F32;
     settings.decoder = stored;
+    settings.kv = x->kv;
     fv_session_options_default(&options);
     options.dump_dir = dir;
     options.max_new_tokens = STEPS;
@@ -97,7 +99,7 @@ static void run_mix(const mix *x, fv_precision stored, int n_threads, const char
 
 static double distance(const mix *x, fv_precision stored)
 {
-    static const mix none = { FV_TYPE_F32, FV_TYPE_F32, FV_TYPE_F32, FV_TYPE_F32, false };
+    static const mix none = { FV_TYPE_F32, FV_TYPE_F32, FV_TYPE_F32, FV_TYPE_F32, false, FV_KV_AUTO };
     char *plain = temp_dir(), *dir = temp_dir();
     run_mix(&none, FV_PRECISION_F32, 2, plain);
     run_mix(x, stored, 2, dir);
@@ -118,11 +120,15 @@ static void check_distance(const char *name, const mix *x, fv_precision stored, 
         fail_msg("%s: relative L2 of the logits %.5f, expected %g to %g", name, rel, least, most);
 }
 
-static const mix z8 = { FV_TYPE_Q8_0, FV_TYPE_Q8_0, FV_TYPE_Q8_0, FV_TYPE_Q8_0, false };
-static const mix q4 = { FV_TYPE_Q4_0, FV_TYPE_Q4_0, FV_TYPE_Q8_0, FV_TYPE_Q8_0, false };
-static const mix pure4 = { FV_TYPE_Q4_0, FV_TYPE_Q4_0, FV_TYPE_Q4_0, FV_TYPE_Q4_0, false };
-static const mix mixed = { FV_TYPE_Q4_0, FV_TYPE_F32, FV_TYPE_F32, FV_TYPE_Q8_0, true };
-static const mix only_head = { FV_TYPE_F32, FV_TYPE_F32, FV_TYPE_Q4_0, FV_TYPE_Q8_0, false };
+static const mix z8 = { FV_TYPE_Q8_0, FV_TYPE_Q8_0, FV_TYPE_Q8_0, FV_TYPE_Q8_0, false, FV_KV_AUTO };
+static const mix q4 = { FV_TYPE_Q4_0, FV_TYPE_Q4_0, FV_TYPE_Q8_0, FV_TYPE_Q8_0, false, FV_KV_AUTO };
+static const mix pure4 = { FV_TYPE_Q4_0, FV_TYPE_Q4_0, FV_TYPE_Q4_0, FV_TYPE_Q4_0, false, FV_KV_AUTO };
+static const mix mixed = { FV_TYPE_Q4_0, FV_TYPE_F32, FV_TYPE_F32, FV_TYPE_Q8_0, true, FV_KV_AUTO };
+static const mix only_head = { FV_TYPE_F32, FV_TYPE_F32, FV_TYPE_Q4_0, FV_TYPE_Q8_0, false, FV_KV_AUTO };
+
+static const mix kv_f32 = { FV_TYPE_F32, FV_TYPE_F32, FV_TYPE_F32, FV_TYPE_F32, false, FV_KV_F32 };
+static const mix kv_f16 = { FV_TYPE_F32, FV_TYPE_F32, FV_TYPE_F32, FV_TYPE_F32, false, FV_KV_F16 };
+static const mix kv_q8 = { FV_TYPE_F32, FV_TYPE_F32, FV_TYPE_F32, FV_TYPE_F32, false, FV_KV_Q8 };
 
 static void test_distances(void **state)
 {
@@ -134,6 +140,9 @@ static void test_distances(void **state)
     check_distance("mixed", &mixed, FV_PRECISION_F32, 0.02, 0.17);
     check_distance("mixed with f16", &mixed, FV_PRECISION_F16, 0.02, 0.17);
     check_distance("mixed with bf16", &mixed, FV_PRECISION_BF16, 0.02, 0.17);
+    check_distance("KV cache f32", &kv_f32, FV_PRECISION_F32, -1, 1e-9);
+    check_distance("KV cache f16", &kv_f16, FV_PRECISION_F32, 1e-5, 2e-3);
+    check_distance("KV cache q8", &kv_q8, FV_PRECISION_F32, 1e-3, 0.03);
     check_distance("head and embedding only", &only_head, FV_PRECISION_BF16, 0.02, 0.25);
 }
 
@@ -142,7 +151,7 @@ static void test_threads(void **state)
     (void)state;
     static const int threads[] = { 1, 2, 3, 5 };
     static const char *const names[] = { "logits_prefill", "logits_steps" };
-    static const mix *const mixes[] = { &z8, &pure4, &mixed };
+    static const mix *const mixes[] = { &z8, &pure4, &mixed, &kv_q8 };
     for (size_t x = 0; x < FV_COUNT(mixes); x++) {
         npy first[2] = { 0 };
         for (size_t t = 0; t < FV_COUNT(threads); t++) {

@@ -48,8 +48,9 @@ class Engine:
     def ids(self, text):
         data = text.encode()
         n = c.c_size_t()
-        buffer = (c.c_int32 * (len(data) + 16))()
+        buffer = (c.c_int32 * (3 * len(data) + 16))()  # composing may take a character apart into three
         self.call("fv_engine_tokenize", self.handle, data, c.c_size_t(len(data)), buffer, c.c_size_t(len(buffer)), c.byref(n))
+        assert n.value <= len(buffer)
         return list(buffer[:n.value])
 
     def limit(self):

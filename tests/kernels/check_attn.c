@@ -6,6 +6,31 @@
 
 #include "base/base.h"
 #include "check.h"
+#include "kernels/blocks.h"
+
+/* Element c of row j of keys or values. */
+static double kv_at(const void *p, const fv_attn_args *a, size_t ld, size_t j, size_t c)
+{
+    if (a->kv_type != FV_TYPE_I8)
+        return check_get(p, a->kv_type, j * ld + c);
+    const int8_t *row = (const int8_t *)p + j * ld;
+    return (double)fv_kv_scales(row, a->d)[c / FV_BLOCK] * row[c];
+}
+
+static void fill_kv(fv_check *c, void *p, const fv_attn_args *a, size_t ld, float lo, float hi)
+{
+    if (a->kv_type != FV_TYPE_I8) {
+        check_fill(c, p, a->kv_type, (a->n_kv - 1) * ld + a->d, lo, hi);
+        return;
+    }
+    for (size_t j = 0; j < a->n_kv; j++) {
+        int8_t *row = (int8_t *)p + j * ld;
+        for (size_t i = 0; i < a->d; i++)
+            row[i] = (int8_t)(check_rand(c) % 4 ? (int)check_below(c, 255) - 127 : check_rand(c) % 2 ? 127 : -127);
+        for (size_t i = 0; i < (a->d + FV_BLOCK - 1) / FV_BLOCK; i++)
+            ((float *)fv_kv_scales(row, a->d))[i] = check_uniform(c, 0, hi / 127);
+    }
+}
 
 /* want[c] of row i, and the norm and relative bound of its error: an error e of a score moves its weight by
  * e of itself, so the bound grows with the products behind the scores. */
@@ -17,7 +42,7 @@ static void want_row(const fv_attn_args *a, size_t i, double *want, double *norm
         double size = 0;
         s[j] = 0;
         for (size_t c = 0; c < a->d; c++) {
-            double p = a->scale * (double)a->q[i * a->ldq + c] * check_get(a->k, a->kv_type, j * a->ldk + c);
+            double p = a->scale * (double)a->q[i * a->ldq + c] * kv_at(a->k, a, a->ldk, j, c);
             s[j] += p;
             size += fabs(p);
         }
@@ -30,7 +55,7 @@ static void want_row(const fv_attn_args *a, size_t i, double *want, double *norm
         double p = exp(s[j] - top);
         sum += p;
         for (size_t c = 0; c < a->d; c++) {
-            double v = check_get(a->v, a->kv_type, j * a->ldv + c);
+            double v = kv_at(a->v, a, a->ldv, j, c);
             want[c] += p * v;
             spread[c] += p * fabs(v);
         }
@@ -53,12 +78,19 @@ static void one_case(fv_check *c, size_t d, size_t n_q, size_t n_kv, bool causal
                        .ldv = d + check_below(c, 2) * 6, .kv_type = kv_type, .d = d, .causal = causal,
                        .scale = 1.0f / sqrtf((float)d), .n_visible = n_visible, .ldo = d + check_below(c, 3) * 11,
                        .out_type = out_type };
-    size_t nq = (n_q - 1) * a.ldq + d, nk = (n_kv - 1) * a.ldk + d, nv = (n_kv - 1) * a.ldv + d;
+    size_t row = d;
+    if (kv_type == FV_TYPE_I8) {
+        row = fv_kv_row_bytes(kv_type, d);
+        a.ldk = row + check_below(c, 3) * 8;
+        a.ldv = row + check_below(c, 2) * 4;
+    }
+    size_t nq = (n_q - 1) * a.ldq + d, nk = (n_kv - 1) * a.ldk + row, nv = (n_kv - 1) * a.ldv + row;
+    size_t kv_align = kv_type == FV_TYPE_I8 ? 4 : kv_elem;
     float *q = check_in(c, nq * sizeof *q, sizeof *q);
-    void *k = check_in(c, nk * kv_elem, kv_elem), *v = check_in(c, nv * kv_elem, kv_elem);
+    void *k = check_in(c, nk * kv_elem, kv_align), *v = check_in(c, nv * kv_elem, kv_align);
     check_fill(c, q, FV_TYPE_F32, nq, -2, 2);
-    check_fill(c, k, kv_type, nk, -2, 2);
-    check_fill(c, v, kv_type, nv, -3, 3);
+    fill_kv(c, k, &a, a.ldk, -2, 2);
+    fill_kv(c, v, &a, a.ldv, -3, 3);
     a.q = q;
     a.k = k;
     a.v = v;
@@ -130,7 +162,7 @@ void check_attn(fv_check *c)
                 for (size_t k = 0; k < FV_COUNT(keys); k++) {
                     bool causal = (d + r + k) % 2;
                     size_t n_q = rows[r], n_kv = causal ? n_q - 1 + keys[k] : keys[k];
-                    fv_type type = (r + k / 2) % 2 ? FV_TYPE_F16 : FV_TYPE_F32;
+                    fv_type type = (fv_type[]){ FV_TYPE_F16, FV_TYPE_F32, FV_TYPE_I8 }[(r + k / 2) % 3];
                     if (!check_case(c, "d=%zu n_q=%zu n_kv=%zu %s%s", widths[d], n_q, n_kv, fv_type_name(type),
                                     causal ? " causal" : ""))
                         continue;

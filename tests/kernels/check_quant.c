@@ -279,8 +279,44 @@ static void check_widening(fv_check *c, fv_type type)
     }
 }
 
+/* Rows of the KV cache in 8 bits. */
+static void check_kv_rows(fv_check *c)
+{
+    fv_convert_fn *to = c->now->convert[FV_TYPE_I8][FV_TYPE_F32], *from = c->now->convert[FV_TYPE_F32][FV_TYPE_I8];
+    if (!check_slot(c, "convert_i8", to != c->below->convert[FV_TYPE_I8][FV_TYPE_F32]))
+        return;
+    for (size_t d = 2; d <= FV_ATTN_MAX_D; d += d < 70 ? 2 : 62) {
+        for (unsigned e = 0; e < 6; e++) {
+            if (!check_case(c, "d=%zu %u", d, e))
+                continue;
+            const size_t bytes = fv_kv_row_bytes(FV_TYPE_I8, d);
+            float *x = check_in(c, d * 4, 4), *back = check_out(c, d * 4, 4);
+            void *row = check_out(c, bytes, 4);
+            check_fill(c, x, FV_TYPE_F32, d, -30, 20);
+            if (e == 5)
+                x[check_below(c, d)] = NAN;
+            to(row, x, d);
+            from(back, row, d);
+            for (size_t i = 0; i < d; i++) {
+                float largest = 0;
+                bool finite = true;
+                for (size_t j = i / FV_BLOCK * FV_BLOCK; j < FV_MIN(i / FV_BLOCK * FV_BLOCK + FV_BLOCK, d); j++) {
+                    largest = fmaxf(largest, fabsf(x[j]));
+                    finite = finite && isfinite(x[j]);
+                }
+                if (finite)
+                    check_near(c, "x", i, x[i], back[i], 0.5001 * (double)largest / 127);
+                else if (!isnan(back[i]))
+                    check_fail(c, "x[%zu]: a block with a NaN became a number", i);
+            }
+            check_done(c);
+        }
+    }
+}
+
 void check_quant(fv_check *c)
 {
+    check_kv_rows(c);
     check_rows_quantised(c);
     for (int t = 0; t < 2; t++) {
         check_widening(c, types[t]);

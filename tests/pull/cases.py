@@ -271,7 +271,7 @@ def changed_on_the_hub():
     new = rng.randbytes(3 << 20)
     c.hub.files["model.safetensors"] = c.hub.served["model.safetensors"] = new
     c.pull()
-    assert c.code == 0, c.err
+    assert c.code == 0 and "fetched anew" not in c.err, c.err
     c.whole({**FILES, "model.safetensors": new})
     return c
 
@@ -294,6 +294,7 @@ def record_damaged():
         f.seek(3 << 20)
         f.write(b"fastvlm part 9")
     c.pull().succeeds()
+    assert "fetched anew" not in c.err
     return c
 
 

@@ -22,7 +22,7 @@ typedef struct file {
 static void put(file *f, uint64_t value, size_t n)
 {
     for (size_t i = 0; i < n; i++)
-        f->b[f->n++] = (uint8_t)(value >> (8 * i));
+        f->b[f->n++] = (uint8_t)(i < 8 ? value >> (8 * i) : 0);
 }
 
 static void put_text_n(file *f, const char *text, size_t n)

@@ -9,10 +9,12 @@
  *     values     lanes are four columns; a probability multiplies whole rows of v
  *
  * Blocks begin at multiples of 64 and a row's operations do not depend on its tile: the same
- * bits however queries are split. f16 keys and values are widened as they are loaded. */
+ * bits however queries are split. f16 keys and values are widened as they are loaded, those of 8
+ * bits a block at a time. */
 #include <math.h>
 
 #include "kernels/arm/vmath_neon.h"
+#include "kernels/blocks.h"
 #include "kernels/kernels.h"
 
 enum { KEYS = 64, ROWS = 4 };
@@ -24,6 +26,7 @@ typedef struct attn_state {
     float p[ROWS][KEYS]; /* scores, then probabilities, of a tile */
     float keep[ROWS];
     size_t seen[ROWS]; /* keys of the block that a row sees */
+    float keys[KEYS * FV_ATTN_MAX_D], values[KEYS * FV_ATTN_MAX_D]; /* of a block, widened from 8 bits */
 } attn_state;
 
 /* Four elements of a type from p on. */
@@ -32,7 +35,7 @@ FV_INLINE float32x4_t four(const char *p, fv_type type)
     return fv_load(p, type, 0, 4);
 }
 
-/* p[0 .. rows) = scale q k^T for keys j0 .. j0 + count; rows is constant in every use. */
+/* p[0 .. rows) = scale q k^T for keys that lie at j0 .. j0 + count; rows is constant in every use. */
 FV_INLINE void scores(const fv_attn_args *a, attn_state *s, size_t i, size_t j0, size_t count, size_t rows,
                       fv_type type)
 {
@@ -160,30 +163,43 @@ FV_INLINE void values(const fv_attn_args *a, attn_state *s, size_t i, size_t j0,
             vst1q_f32(s->acc[i + r] + e + 4 * t, c[r][t]);
 }
 
-/* One block of keys for `rows` queries from i on, constant in every use. */
-FV_INLINE void block(const fv_attn_args *a, attn_state *s, size_t i, size_t j0, size_t rows, fv_type type)
+/* The block of keys from j0 on, which lie at row `at`, for `rows` queries from i on, constant in every use. */
+FV_INLINE void block(const fv_attn_args *a, attn_state *s, size_t i, size_t j0, size_t at, size_t rows, fv_type type)
 {
     for (size_t r = 0; r < rows; r++) {
         size_t n = (a->causal ? a->n_visible + i + r : a->n_kv) - j0;
         s->seen[r] = n < KEYS ? n : KEYS;
     }
-    scores(a, s, i, j0, s->seen[rows - 1], rows, type);
+    scores(a, s, i, at, s->seen[rows - 1], rows, type);
     for (size_t r = 0; r < rows; r++)
         softmax(s, i + r, r);
     size_t e = 0;
     if (rows == 1)
         for (; e + 64 <= a->d; e += 64)
-            values(a, s, i, j0, e, 4, 1, 16, type);
+            values(a, s, i, at, e, 4, 1, 16, type);
     for (; e + 16 <= a->d; e += 16)
-        values(a, s, i, j0, e, 4, rows, 4, type);
+        values(a, s, i, at, e, 4, rows, 4, type);
     for (; e + 4 <= a->d; e += 4)
-        values(a, s, i, j0, e, 4, rows, 1, type);
+        values(a, s, i, at, e, 4, rows, 1, type);
     if (e < a->d)
-        values(a, s, i, j0, e, a->d - e, rows, 1, type);
+        values(a, s, i, at, e, a->d - e, rows, 1, type);
 }
 
-FV_INLINE void attention(const fv_attn_args *a, fv_type type)
+/* n rows of d values of 8 bits as f32, close together */
+static void widen(float *to, const void *from, size_t ld, size_t first, size_t n, size_t d)
 {
+    for (size_t j = first; j < first + n; j++, to += d) {
+        const int8_t *q = (const int8_t *)from + j * ld;
+        const float *scale = fv_kv_scales(q, d);
+        for (size_t c = 0; c < d; c++)
+            to[c] = scale[c / FV_BLOCK] * (float)q[c];
+    }
+}
+
+/* eight: keys and values are of 8 bits, type is F32. */
+FV_INLINE void attention(const fv_attn_args *args, fv_type type, bool eight)
+{
+    fv_attn_args copy = *args, *a = &copy;
     attn_state *s = a->scratch;
     size_t n = a->causal ? a->n_visible + a->n_q - 1 : a->n_kv;
     for (size_t i = 0; i < a->n_q; i++) {
@@ -194,12 +210,20 @@ FV_INLINE void attention(const fv_attn_args *a, fv_type type)
     }
     for (size_t j = 0; j < n; j += KEYS) {
         size_t i = a->causal && j >= a->n_visible ? j - a->n_visible + 1 : 0; /* the first that sees key j */
+        size_t at = eight ? 0 : j;
+        if (eight) {
+            widen(s->keys, args->k, args->ldk, j, n - j < KEYS ? n - j : KEYS, a->d);
+            widen(s->values, args->v, args->ldv, j, n - j < KEYS ? n - j : KEYS, a->d);
+            a->k = s->keys;
+            a->v = s->values;
+            a->ldk = a->ldv = a->d;
+        }
         for (; i + ROWS <= a->n_q; i += ROWS)
-            block(a, s, i, j, ROWS, type);
+            block(a, s, i, j, at, ROWS, type);
         switch (a->n_q - i) {
-        case 3: block(a, s, i, j, 3, type); break;
-        case 2: block(a, s, i, j, 2, type); break;
-        case 1: block(a, s, i, j, 1, type); break;
+        case 3: block(a, s, i, j, at, 3, type); break;
+        case 2: block(a, s, i, j, at, 2, type); break;
+        case 1: block(a, s, i, j, at, 1, type); break;
         }
     }
     for (size_t i = 0; i < a->n_q; i++) {
@@ -210,13 +234,14 @@ FV_INLINE void attention(const fv_attn_args *a, fv_type type)
     }
 }
 
-static void attn_f32(const fv_attn_args *a) { attention(a, FV_TYPE_F32); }
-static void attn_f16(const fv_attn_args *a) { attention(a, FV_TYPE_F16); }
+static void attn_f32(const fv_attn_args *a) { attention(a, FV_TYPE_F32, false); }
+static void attn_f16(const fv_attn_args *a) { attention(a, FV_TYPE_F16, false); }
+static void attn_i8(const fv_attn_args *a) { attention(a, FV_TYPE_F32, true); }
 
 static void attn__neon(const fv_attn_args *a)
 {
     _Static_assert(sizeof(attn_state) <= (size_t)1 << 19, "fv_attn_scratch_bytes");
-    (a->kv_type == FV_TYPE_F16 ? attn_f16 : attn_f32)(a);
+    (a->kv_type == FV_TYPE_F16 ? attn_f16 : a->kv_type == FV_TYPE_I8 ? attn_i8 : attn_f32)(a);
 }
 
 /* ---- rotary positions -------------------------------------------------------------------------------- */

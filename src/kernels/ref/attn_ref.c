@@ -14,12 +14,12 @@ static void attn__ref(const fv_attn_args *a)
         for (size_t j = 0; j < n; j++) {
             float s = 0;
             for (size_t c = 0; c < a->d; c++)
-                s += a->q[i * a->ldq + c] * fv_ref_load(a->k, a->kv_type, j * a->ldk + c);
+                s += a->q[i * a->ldq + c] * fv_kv_load(a->k, a->kv_type, a->ldk, a->d, j, c);
             s *= a->scale;
             float higher = fmaxf(top, s), keep = expf(top - higher), p = expf(s - higher);
             sum = sum * keep + p;
             for (size_t c = 0; c < a->d; c++)
-                acc[c] = acc[c] * keep + p * fv_ref_load(a->v, a->kv_type, j * a->ldv + c);
+                acc[c] = acc[c] * keep + p * fv_kv_load(a->v, a->kv_type, a->ldv, a->d, j, c);
             top = higher;
         }
         for (size_t c = 0; c < a->d; c++)

@@ -153,6 +153,34 @@ static void convert_f32_q4__ref(void *dst, const void *src, size_t n)
         ((float *)dst)[i] = weight_scale(src, FV_TYPE_Q4_0, i / FV_BLOCK) * (float)weight(src, FV_TYPE_Q4_0, i);
 }
 
+/* A row of the KV cache. Written for the compiler's own vectors, as no level has another version. */
+static void convert_i8_f32__ref(void *dst, const void *src, size_t n)
+{
+    const float *x = src;
+    int8_t *q = dst;
+    float *scale = (float *)(void *)(q + (n + 3) / 4 * 4);
+    memset(q + n / 4 * 4, 0, n % 4 ? 4 : 0);
+    for (size_t at = 0; at < n; at += FV_BLOCK) {
+        const size_t m = n - at < FV_BLOCK ? n - at : FV_BLOCK;
+        uint32_t bits[FV_BLOCK] = { 0 }, largest = 0;
+        float inv;
+        memcpy(bits, x + at, m * sizeof *x);
+        for (size_t i = 0; i < FV_BLOCK; i++) {
+            bits[i] &= 0x7fffffff;
+            largest = bits[i] > largest ? bits[i] : largest;
+        }
+        scale[at / FV_BLOCK] = fv_qrow_scale(largest, &inv);
+        for (size_t i = 0; i < m; i++) /* 1.5 x 2^23: the sum is rounded to a whole number, to nearest even */
+            q[at + i] = inv > 0 ? (int8_t)(int32_t)((x[at + i] * inv + 12582912.0f) - 12582912.0f) : 0;
+    }
+}
+
+static void convert_f32_i8__ref(void *dst, const void *src, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        ((float *)dst)[i] = fv_kv_load(src, FV_TYPE_I8, 0, n, 0, i);
+}
+
 void fv_quant_init_ref(fv_kernels *k);
 void fv_quant_init_ref(fv_kernels *k)
 {
@@ -162,6 +190,8 @@ void fv_quant_init_ref(fv_kernels *k)
     k->gemm_q = (fv_gemm_q_kernel){ .mr = MR, .nr = NR,
                                     .run = { [FV_TYPE_Q8_0] = gemm_q__ref, [FV_TYPE_Q4_0] = gemm_q__ref },
                                     .pack = { [FV_TYPE_Q8_0] = pack_q8__ref, [FV_TYPE_Q4_0] = pack_q4__ref } };
+    k->convert[FV_TYPE_I8][FV_TYPE_F32] = convert_i8_f32__ref;
+    k->convert[FV_TYPE_F32][FV_TYPE_I8] = convert_f32_i8__ref;
     k->convert[FV_TYPE_F32][FV_TYPE_Q8_0] = convert_f32_q8__ref;
     k->convert[FV_TYPE_F32][FV_TYPE_Q4_0] = convert_f32_q4__ref;
 }

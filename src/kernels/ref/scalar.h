@@ -7,6 +7,7 @@
 
 #include "base/half.h"
 #include "base/types.h"
+#include "kernels/blocks.h"
 
 static inline float fv_ref_gelu(float x) { return 0.5f * x * (1.0f + erff(x * 0.70710678118654752f)); }
 static inline float fv_ref_silu(float x) { return x / (1.0f + expf(-x)); }
@@ -36,6 +37,15 @@ static inline void fv_ref_store(void *p, fv_type type, size_t i, float x)
     case FV_TYPE_BF16: ((uint16_t *)p)[i] = fv_f32_to_bf16(x); break;
     default: ((float *)p)[i] = x;
     }
+}
+
+/* Element c of row j of keys or values d wide. */
+static inline float fv_kv_load(const void *p, fv_type type, size_t ld, size_t d, size_t j, size_t c)
+{
+    if (type != FV_TYPE_I8)
+        return fv_ref_load(p, type, j * ld + c);
+    const char *row = (const char *)p + j * ld;
+    return fv_kv_scales(row, d)[c / FV_BLOCK] * (float)((const int8_t *)row)[c];
 }
 
 #endif

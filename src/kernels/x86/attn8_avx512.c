@@ -18,8 +18,8 @@ static inline __m512 load_16(const void *p, fv_type type, size_t i, __mmask16 ma
 
 /* o[row][c] = o keep + sum_j s[j][row] v[j][c] for 32 columns from c; whole: all of them exist */
 static inline __attribute__((always_inline)) void values_32(attn_scratch *w, const fv_attn_args *a, size_t first,
-                                                            size_t n, size_t c, fv_type type, const unsigned n_row,
-                                                            const bool whole)
+                                                            size_t n, const float *s, size_t c, fv_type type,
+                                                            const unsigned n_row, const bool whole)
 {
     const size_t d = a->d, left = d - c;
     const __mmask16 m0 = whole || left >= 16 ? 0xffff : (__mmask16)((1u << left) - 1);
@@ -36,7 +36,7 @@ static inline __attribute__((always_inline)) void values_32(attn_scratch *w, con
         __m512 v0 = load_16(a->v, type, at, m0), v1 = load_16(a->v, type, at + 16, m1);
         UNROLL
         for (unsigned r = 0; r < n_row; r++) {
-            __m512 p = _mm512_set1_ps(w->s[j * 8 + r]);
+            __m512 p = _mm512_set1_ps(s[j * 8 + r]);
             acc[r][0] = _mm512_fmadd_ps(p, v0, acc[r][0]);
             acc[r][1] = _mm512_fmadd_ps(p, v1, acc[r][1]);
         }
@@ -49,17 +49,17 @@ static inline __attribute__((always_inline)) void values_32(attn_scratch *w, con
 }
 
 #define VALUES(n_row)                                                                                           \
-    static void values_##n_row(attn_scratch *w, const fv_attn_args *a, size_t first, size_t n)                  \
+    static void values_##n_row(attn_scratch *w, const fv_attn_args *a, size_t first, size_t n, const float *s)  \
     {                                                                                                           \
         size_t c = 0;                                                                                           \
         if (a->kv_type == FV_TYPE_F16)                                                                          \
             for (; c + 32 <= a->d; c += 32)                                                                     \
-                values_32(w, a, first, n, c, FV_TYPE_F16, n_row, true);                                         \
+                values_32(w, a, first, n, s, c, FV_TYPE_F16, n_row, true);                                      \
         else                                                                                                    \
             for (; c + 32 <= a->d; c += 32)                                                                     \
-                values_32(w, a, first, n, c, FV_TYPE_F32, n_row, true);                                         \
+                values_32(w, a, first, n, s, c, FV_TYPE_F32, n_row, true);                                      \
         if (c < a->d)                                                                                           \
-            values_32(w, a, first, n, c, a->kv_type, n_row, false);                                             \
+            values_32(w, a, first, n, s, c, a->kv_type, n_row, false);                                          \
     }
 VALUES(1)
 VALUES(2)
@@ -73,7 +73,7 @@ VALUES(8)
 fv_attn_fn fv_attn8_avx512;
 void fv_attn8_avx512(const fv_attn_args *a)
 {
-    typedef void values_fn(attn_scratch *w, const fv_attn_args *a, size_t first, size_t n);
+    typedef void values_fn(attn_scratch *w, const fv_attn_args *a, size_t first, size_t n, const float *s);
     static values_fn *const values[9] = { NULL,     values_1, values_2, values_3, values_4,
                                           values_5, values_6, values_7, values_8 };
     attn_scratch *w = a->scratch;
@@ -89,7 +89,20 @@ void fv_attn8_avx512(const fv_attn_args *a)
             attn_scores(w->s + p * 8, w->panel, d, w->q, 8, m, d);
         }
         attn_weights(w, 8, j, n, a->causal ? a->n_visible : n_keys);
-        values[a->n_q](w, a, j, n);
+        if (a->kv_type != FV_TYPE_I8) {
+            values[a->n_q](w, a, j, n, w->s);
+            continue;
+        }
+        fv_attn_args wide = *a; /* values of 8 bits are widened first */
+        wide.v = w->panel;
+        wide.ldv = d;
+        wide.kv_type = FV_TYPE_F32;
+        for (size_t p = 0; p < n; p += step) {
+            attn_widen(w->panel, a->v, FV_TYPE_I8, j + p, FV_MIN(n - p, step), a->ldv, d);
+            values[a->n_q](w, &wide, 0, FV_MIN(n - p, step), w->s + p * 8);
+            for (size_t r = 0; r < 8; r++)
+                w->keep[r] = 1;
+        }
     }
     for (size_t i = 0; i < a->n_q; i++) {
         __m512 sum = _mm512_set1_ps(w->sum[i]);

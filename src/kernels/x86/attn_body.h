@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "base/base.h"
+#include "kernels/blocks.h"
 #include "kernels/kernels.h"
 
 #if defined(__clang__)
@@ -146,7 +147,13 @@ static void attn_widen(float *to, const void *from, fv_type type, size_t first, 
 {
     const size_t whole = d / VEC_W * VEC_W, left = d - whole;
     for (size_t j = 0; j < n; j++, to += d) {
-        if (type == FV_TYPE_F16) {
+        if (type == FV_TYPE_I8) {
+            const int8_t *p = (const int8_t *)from + (first + j) * ld;
+            const float *scale = fv_kv_scales(p, d);
+            for (size_t b = 0; b < d; b += FV_BLOCK)
+                for (size_t c = b; c < FV_MIN(b + FV_BLOCK, d); c++)
+                    to[c] = scale[b / FV_BLOCK] * (float)p[c];
+        } else if (type == FV_TYPE_F16) {
             const uint16_t *p = (const uint16_t *)from + (first + j) * ld;
             for (size_t c = 0; c < whole; c += VEC_W)
                 vec_store(to + c, vec_from_f16(p + c));

@@ -9,13 +9,16 @@
 int verb_pack(int argc, char **argv)
 {
     static const usage use = {
-        "pack [OPTIONS] CHECKPOINT -o FILE",
+        "pack [OPTIONS] CHECKPOINT [PICTURES...] -o FILE",
         "Writes a checkpoint directory as one GGUF file that every verb takes in its place: weights fused\n"
         "and in the types they run in, tokenizer, template, preprocessing, hashes. It opens at once, without\n"
-        "conversion. z8 and q4 are blocks of 32 weights with one scale, 8.5 and 4.5 bits a weight.",
+        "conversion. z8 and q4 are blocks of 32 weights with one scale, 8.5 and 4.5 bits a weight. int8 is\n"
+        "calibrated with the given pictures or folders (synthetic scenes when there are none); layers that\n"
+        "cost too much stay in bf16.",
         "  fastvlm pack FastVLM-0.5B -o fastvlm-0.5b.gguf --vision bf16 --decoder z8",
     };
-    static const fv_precision vision[] = { FV_PRECISION_AUTO, FV_PRECISION_F32, FV_PRECISION_BF16, FV_PRECISION_F16 };
+    static const fv_precision vision[] = { FV_PRECISION_AUTO, FV_PRECISION_F32, FV_PRECISION_BF16, FV_PRECISION_F16,
+                                           FV_PRECISION_INT8 };
     static const fv_precision decoder[] = { FV_PRECISION_AUTO, FV_PRECISION_F32, FV_PRECISION_BF16, FV_PRECISION_F16,
                                             FV_PRECISION_Z8, FV_PRECISION_Q4 };
     fv_pack_options o;
@@ -24,12 +27,15 @@ int verb_pack(int argc, char **argv)
     text_list words;
     const char *out = NULL;
     int v = 0, d = 0;
+    float min_cosine = 0;
     bool quiet = false;
     fv_pack_options_default(&o);
     const option_spec options[] = {
         { 'o', "output", OPTION_TEXT, &out, "FILE", "the file to write", 0, 0 },
-        { 0, "vision", OPTION_CHOICE, &v, "auto|f32|bf16|f16", "type of the vision encoder (auto: as stored)", 0, 0 },
+        { 0, "vision", OPTION_CHOICE, &v, "auto|f32|bf16|f16|int8", "type of the vision encoder (auto: as stored)", 0, 0 },
         { 0, "decoder", OPTION_CHOICE, &d, "auto|f32|bf16|f16|z8|q4", "type of the decoder (auto: as stored)", 0, 0 },
+        { 0, "max-images", OPTION_INT, &o.max_images, "N", "pictures to calibrate int8 with (default 32)", 0, 100000 },
+        { 0, "min-cosine", OPTION_FLOAT, &min_cosine, "X", "int8 layers go back to bf16 until features are so close to f32 (0.9995)", 0, 1 },
         { 0, "pure", OPTION_FLAG, &o.pure, NULL, "with q4: the embedding in q4, too, not in z8", 0, 0 },
         { 't', "threads", OPTION_INT, &o.n_threads, "N", "threads (default: one per physical core)", 0, 1024 },
         { 'q', "quiet", OPTION_FLAG, &quiet, NULL, "no progress and no summary", 0, 0 },
@@ -37,12 +43,17 @@ int verb_pack(int argc, char **argv)
     int code = parse_options(argc, argv, &use, options, sizeof options / sizeof *options, &words);
     if (code >= 0)
         return code;
-    if (words.n != 1)
-        return usage_error("pack", "expected one checkpoint directory, found %zu arguments", words.n);
+    if (!words.n)
+        return usage_error("pack", "no checkpoint directory");
     if (!out)
         return usage_error("pack", "no output; say -o FILE.gguf");
     o.vision = vision[v];
     o.decoder = decoder[d];
+    o.images = (const char *const *)words.item + 1;
+    o.n_images = words.n - 1;
+    o.min_cosine = min_cosine;
+    if (o.n_images && o.vision != FV_PRECISION_INT8)
+        return usage_error("pack", "pictures are for --vision int8; found %zu arguments", words.n);
     if (o.pure && o.decoder != FV_PRECISION_Q4)
         return usage_error("pack", "--pure needs --decoder q4");
     catch_interrupt();
@@ -61,6 +72,10 @@ int verb_pack(int argc, char **argv)
         fprintf(stderr, "; nothing lost\n");
     else
         fprintf(stderr, "; %s lost most, %.1f dB\n", r.worst_name, (double)r.worst_sqnr);
+    if (r.n_units)
+        fprintf(stderr, "int8 by %zu %s%s: features' cosine %.5f, image tokens' %.5f (%.1f dB); %zu of %zu units stay in bf16\n",
+                r.n_images, r.synthetic_images ? "synthetic scenes" : "pictures", r.n_skipped ? " (broken ones left out)" : "",
+                r.feature_cosine, r.token_cosine, r.token_sqnr, r.n_wide, r.n_units);
     return EXIT_OK;
 }
 
