@@ -26,6 +26,7 @@ int verb_verify(int argc, char **argv);
 int verb_doctor(int argc, char **argv);
 int verb_export(int argc, char **argv);
 int verb_pull(int argc, char **argv);
+int verb_eval(int argc, char **argv);
 
 /* ---- options.c: a table of options per verb ------------------------------------------- */
 

@@ -11,6 +11,7 @@ static const verb_entry verbs[] = {
     { "bench", "time every stage on this machine", verb_bench },
     { "pack", "write a checkpoint as one file, quantised if wished", verb_pack },
     { "verify", "is a packed file intact", verb_verify },
+    { "eval", "what a precision costs; the score of a test", verb_eval },
     { "export", "write what other runtimes load: ONNX, GGUF, Genie, transformers", verb_export },
     { "pull", "fetch a checkpoint from the Hugging Face hub", verb_pull },
     { "doctor", "what this machine offers, what is missing", verb_doctor },
