@@ -3,21 +3,23 @@
 PyTorch. Writes OUT/{f32,bf16,packed}.jsonl and OUT/torch.jsonl (kept when it belongs to the checkpoint of now), prints the score
 of each by kind and the share of answers that are PyTorch's letter for letter; writes OUT/scores.json for card.py.
 
-Needs build/demo-test (make_test.py), a built library (make) and, for PyTorch's own answers, torch."""
+Needs build/demo-test (make_test.py), the built program (make) and, for PyTorch's own answers, torch."""
 import argparse
 import hashlib
 import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from engine import ROOT, Engine, answer_all, questions
 from score import correct
 
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+PROGRAM = os.path.join(ROOT, "build/release/fastvlm")
 GOAL = 99.5
-RUNS = [("f32", "model", "f32", "f32"), ("bf16", "model", "bf16", "bf16"), ("packed", "demo.gguf", "auto", "auto")]
+RUNS = [("f32", "", "f32", "f32"), ("bf16", "", "bf16", "bf16"), ("packed", "demo.gguf", "auto", "auto")]
 
 
 def sha256(path):
@@ -43,13 +45,17 @@ def torch_answers(a):
     return load(path)
 
 
-def c_answers(a, name, model, vision, decoder):
-    engine = Engine(a.model if model == "model" else os.path.join(a.model, model), vision, decoder)
-    out = answer_all(engine, a.test)
-    engine.close()
-    with open(os.path.join(a.out, name + ".jsonl"), "w") as f:
-        f.writelines(json.dumps(o) + "\n" for o in out)
-    return out
+def ask(test, model, vision="auto", decoder="auto"):
+    """The program's answers to a test folder's questions."""
+    with tempfile.NamedTemporaryFile(suffix=".jsonl") as out:
+        subprocess.run([PROGRAM, "eval", "--task", test, model, "--vision", vision, "--decoder", decoder, "--answers", out.name, "-q"],
+                       check=True, stdout=subprocess.DEVNULL)
+        return load(out.name)
+
+
+def ask_as(run, demo, test):
+    _, model, vision, decoder = run
+    return ask(test, os.path.join(demo, model), vision, decoder)
 
 
 def score(qs, answers):
@@ -70,14 +76,17 @@ def main():
     ap.add_argument("--python", default=sys.executable, help="a Python that has torch")
     a = ap.parse_args()
     os.makedirs(a.out, exist_ok=True)
-    qs = questions(a.test)
+    qs = load(os.path.join(a.test, "questions.jsonl"))
     named = [("PyTorch", torch_answers(a))]
-    named += [(run[0], c_answers(a, *run)) for run in RUNS]
+    for run in RUNS:
+        named.append((run[0], ask_as(run, a.model, a.test)))
+        with open(os.path.join(a.out, run[0] + ".jsonl"), "w") as f:
+            f.writelines(json.dumps(o) + "\n" for o in named[-1][1])
     scores = {name: score(qs, out) for name, out in named}
     same = {name: 100.0 * sum(x["answer"] == y["answer"] for x, y in zip(out, named[0][1])) / len(qs) for name, out in named}
     total = scores["PyTorch"][0]
     print("%-10s %6s" % ("kind", "n") + "".join("%10s" % name for name, _ in named))
-    for kind in sorted(total):
+    for kind in sorted(total, key=lambda k: (k == "all", k)):
         print("%-10s %6d" % (kind, total[kind]) + "".join("%9.1f%%" % (100.0 * scores[n][1][kind] / total[kind]) for n, _ in named))
     print("%-17s" % "as PyTorch" + "".join("%9.2f%%" % same[name] for name, _ in named))
     for name in ("f32", "bf16"):

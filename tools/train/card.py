@@ -2,7 +2,7 @@
 """card.py: puts measured figures into models/demo/README.md and docs/demo-model.md, between <!-- NAME --> and <!-- /NAME -->.
 
 From build/demo-answers (agree.py: run it first, for the weights of now), tools/train/loss.csv, tests/demo and examples/drawn;
-the last two are answered here, by the library and models/demo/demo.gguf."""
+the last two are answered here, by the program."""
 import csv
 import json
 import os
@@ -10,14 +10,17 @@ import re
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from agree import GOAL, RUNS, load, sha256
-from engine import ROOT, Engine, answer_all, questions
+from agree import GOAL, ROOT, RUNS, ask, ask_as, load, sha256
 from make_test import cases
 from scenes import HELD_OUT
 from score import correct, facts
 
 DEMO, TEST, OUT = (os.path.join(ROOT, d) for d in ("models/demo", "build/demo-test", "build/demo-answers"))
 GOAL_ALL, GOAL_KIND = 95.0, 90.0
+
+
+def questions(test):
+    return load(os.path.join(test, "questions.jsonl"))
 
 
 def percent(k, n):
@@ -95,20 +98,16 @@ def block_agreement(s):
 
 def block_sample():
     test, out = os.path.join(ROOT, "tests/demo"), []
-    for name, model, vision, decoder in RUNS:
-        e = Engine(DEMO if model == "model" else os.path.join(DEMO, model), vision, decoder)
-        k, n = right(questions(test), answer_all(e, test))
-        e.close()
-        out.append("%s %s %%" % (name, percent(k, n)))
+    for run in RUNS:
+        k, n = right(questions(test), ask_as(run, DEMO, test))
+        out.append("%s %s %%" % (run[0], percent(k, n)))
     return "The sample of %d in `tests/demo` (JPEG, at most 256 pixels): %s." % (n, ", ".join(out))
 
 
 def block_drawn():
     test = os.path.join(ROOT, "examples/drawn")
-    e = Engine(os.path.join(DEMO, "demo.gguf"))
     qs, lines, before = questions(test), ["| picture | question | answer | |", "|---|---|---|---|"], None
-    answers = answer_all(e, test)
-    e.close()
+    answers = ask(test, os.path.join(DEMO, "demo.gguf"))
     for q, a in zip(qs, answers):
         ok = correct(q["kind"], q["answer"], a["answer"])
         name = "" if q["image"] == before else '<img src="../examples/drawn/%s" width="96" alt="%s">' % (q["image"], q["image"])
