@@ -11,6 +11,7 @@ static const verb_entry verbs[] = {
     { "bench", "time every stage on this machine", verb_bench },
     { "pack", "write a checkpoint as one file, quantised if wished", verb_pack },
     { "verify", "is a packed file intact", verb_verify },
+    { "eval", "what a precision costs; the score of a test", verb_eval },
     { "export", "write what other runtimes load: ONNX, GGUF, Genie, transformers", verb_export },
     { "pull", "fetch a checkpoint from the Hugging Face hub", verb_pull },
     { "doctor", "what this machine offers, what is missing", verb_doctor },
@@ -22,7 +23,9 @@ static void print_usage(FILE *to)
             fv_version());
     for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++)
         fprintf(to, "  %-8s %s\n", verbs[i].name, verbs[i].summary);
-    fprintf(to, "\nfastvlm VERB --help shows a verb's options.\n\nexample:\n"
+    fprintf(to, "\nfastvlm VERB --help shows a verb's options.\n\nexamples:\n"
+                "  fastvlm run picture.png                    the small built-in demonstration model\n"
+                "  fastvlm pull apple/FastVLM-0.5B            a real one\n"
                 "  fastvlm run FastVLM-0.5B photo.jpg \"What is in the picture?\"\n");
 }
 

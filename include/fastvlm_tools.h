@@ -1,4 +1,4 @@
-/* fastvlm_tools: from a checkpoint to what other runtimes load.
+/* fastvlm_tools: from a checkpoint to what other runtimes load, and what a precision costs.
  *
  * Every function writes beside the final name and renames, so that a failure (a full disk, Ctrl-C)
  * leaves what was there before. Rules as in fastvlm.h: a status, *err when err is not NULL, nothing
@@ -36,7 +36,7 @@ typedef struct fv_pack_options {
     const char *const *images; /* INT8: pictures and folders of pictures to calibrate with, */
     size_t       n_images;     /* 0: built-in synthetic scenes (the file says so) */
     int          max_images;   /* 0: 32 */
-    double       min_cosine;   /* INT8: layers stay in bf16 until features and image tokens are so close to f32's; 0: 0.9995 */
+    double       min_cosine;   /* INT8: layers stay in bf16 until features and image tokens are so close to f32's; 0: 0.9992 */
     uint64_t     reserved[8];  /* zero */
 } fv_pack_options;
 
@@ -50,7 +50,7 @@ typedef struct fv_pack_report {
     size_t   n_images, n_skipped;   /* pictures used; broken ones */
     bool     synthetic_images;
     size_t   n_units, n_wide;       /* groups of layers; those that stayed in bf16 */
-    double   feature_cosine, token_cosine, token_sqnr; /* against f32, over up to four of the pictures; dB */
+    double   feature_cosine, token_cosine, token_sqnr; /* against f32, over up to three of the pictures; dB */
 } fv_pack_report;
 
 FV_API void fv_pack_options_default(fv_pack_options *options);
@@ -67,6 +67,109 @@ FV_API fv_status fv_pack(const char *checkpoint, const char *file, const fv_pack
 /* Checks a packed file: both hashes, the format, that every tensor of the model is there in a type and
  * shape that runs, that the tokenizer can be built, that no value is NaN or infinite. progress may be NULL. */
 FV_API fv_status fv_verify(const char *file, fv_progress_fn *progress, void *progress_user, fv_error *err);
+
+/* ---------------------------------------------------------------- eval: what a precision costs */
+
+typedef enum fv_eval_features {
+    FV_EVAL_BOTH = 0,   /* text is compared twice: */
+    FV_EVAL_OWN,        /* the test model sees its own image tokens: what a user gets */
+    FV_EVAL_REF         /* it sees the reference's: what its decoder alone loses */
+} fv_eval_features;
+
+typedef struct fv_eval_settings {
+    const char *const *paths;   /* pictures, and folders of pictures */
+    size_t   n_paths;
+    int      max_images;        /* 0: all; of more pictures so many are taken, evenly over the list */
+    const char *prompt;         /* NULL: "Describe the image." */
+    int      max_new_tokens;    /* 0: 32 */
+    fv_eval_features features;
+    fv_fit   fit;
+    fv_log_fn *log;             /* what was skipped */
+    void    *log_user;
+    fv_progress_fn *progress;   /* also how to cancel */
+    void    *progress_user;
+    uint64_t reserved[8];
+} fv_eval_settings;
+
+/* How far the test model's values are from the reference's. */
+typedef struct fv_eval_loss {
+    double sqnr;                /* signal to noise in dB; infinite when no value differs; NaN: not measured */
+    double cosine;
+} fv_eval_loss;
+
+/* Over generated tokens: the reference answers greedily, the test model is led along its tokens. */
+typedef struct fv_eval_text {
+    size_t n_tokens, n_agree;   /* n_agree: it would have chosen the same */
+    double mean, median, max;   /* Kullback-Leibler divergence per token, nats, over the tokens that can be chosen */
+} fv_eval_text;
+
+typedef struct fv_eval_stage {
+    const char  *name;          /* as --dump names it */
+    fv_eval_loss own, ref;      /* ref: with the reference's image tokens, of the decoder only */
+} fv_eval_stage;
+
+typedef struct fv_eval_image {
+    const char  *path, *answer; /* the reference's answer */
+    fv_eval_loss features, tokens; /* vision.features, image_tokens */
+    fv_eval_text own, ref;      /* n_tokens 0: not measured */
+} fv_eval_image;
+
+typedef struct fv_eval {
+    const fv_eval_stage *stages; /* in the order of the model, over all pictures; decoder at the prompt */
+    size_t n_stages;
+    const fv_eval_image *images;
+    size_t n_images, n_skipped; /* pictures that cannot be read are skipped */
+    fv_eval_text own, ref;
+    double least_features, least_tokens; /* smallest cosine of a picture */
+    double ms;
+} fv_eval;
+
+/* Compares two open models of the same shape on pictures. settings->paths must be given, the rest may be
+ * zero. No readable picture is an error. On success *out is released with fv_eval_free. */
+FV_API fv_status fv_eval_run(fv_eval **out, fv_engine *reference, fv_engine *test,
+                             const fv_eval_settings *settings, fv_error *err);
+FV_API void      fv_eval_free(fv_eval *e);
+/* SQNR by depth as an SVG file. title may be NULL. */
+FV_API fv_status fv_eval_plot(const fv_eval *e, const char *title, const char *file, fv_error *err);
+
+/* ---- the demonstration test ---- */
+
+typedef struct fv_task_settings {
+    int      max_questions;     /* 0: all, otherwise the first so many */
+    int      max_new_tokens;    /* 0: 96 */
+    fv_progress_fn *progress;
+    void    *progress_user;
+    uint64_t reserved[8];
+} fv_task_settings;
+
+typedef struct fv_task_answer {
+    const char *image, *kind, *question, *wanted, *answer;
+    bool correct;
+} fv_task_answer;
+
+typedef struct fv_task_kind {
+    const char *kind;
+    size_t n, n_correct;
+} fv_task_kind;
+
+typedef struct fv_task {
+    const fv_task_answer *answers;
+    const fv_task_kind   *kinds;  /* by name */
+    size_t n, n_correct, n_kinds;
+    double ms;
+} fv_task;
+
+/* Asks the questions of the folder dir (questions.jsonl and the pictures it names) and scores the
+ * answers by exact rules (docs/evaluation.md). settings may be NULL. *out is released with fv_task_free. */
+FV_API fv_status fv_task_run(fv_task **out, fv_engine *engine, const char *dir,
+                             const fv_task_settings *settings, fv_error *err);
+/* Scores answers that something else gave: one JSON object with "answer" a line, in the order of the
+ * questions, or with "image" and "question" to find them by. What is not answered is wrong. */
+FV_API fv_status fv_task_score(fv_task **out, const char *dir, const char *answers,
+                               const fv_task_settings *settings, fv_error *err);
+/* One line {"image", "question", "answer"} each. */
+FV_API fv_status fv_task_save(const fv_task *t, const char *file, fv_error *err);
+FV_API void      fv_task_free(fv_task *t);
 
 /* ---------------------------------------------------------------- ONNX */
 

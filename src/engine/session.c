@@ -7,6 +7,7 @@
  */
 #include <string.h>
 
+#include "engine/session.h"
 #include "engine/engine.h"
 #include "image/image.h"
 #include "io/npy.h"
@@ -234,6 +235,23 @@ fv_status fv_session_add_image(fv_session *s, const fv_image *image, fv_error *e
     return FV_OK;
 }
 
+fv_status fv_session_add_rows(fv_session *s, const float *rows, fv_error *err)
+{
+    size_t n = (size_t)fv_config_image_tokens(s->engine->image_size) * (size_t)s->engine->config.d_model;
+    size_t slot = s->phase == PHASE_WRITING ? s->n_images : 0;
+    FV_TRY(reserve_image(s, slot + 1, err));
+    memcpy(s->image_rows + slot * n, rows, n * sizeof *rows);
+    start_turn(s);
+    s->n_images++;
+    return FV_OK;
+}
+
+const float *fv_session_rows(const fv_session *s)
+{
+    size_t n = (size_t)fv_config_image_tokens(s->engine->image_size) * (size_t)s->engine->config.d_model;
+    return s->phase == PHASE_WRITING && s->n_images ? s->image_rows + (s->n_images - 1) * n : NULL;
+}
+
 fv_status fv_session_add_text(fv_session *s, const char *text, fv_error *err)
 {
     size_t n = strlen(text), bad, before = s->phase == PHASE_WRITING ? s->n_text : 0;
@@ -442,6 +460,37 @@ fv_status fv_session_next(fv_session *s, fv_piece *out, fv_error *err)
              s->decoder.kv.n + 1 >= s->max_context)
         s->phase = PHASE_ENDING;
     return FV_OK;
+}
+
+fv_status fv_session_force(fv_session *s, int32_t id, fv_error *err)
+{
+    if (id < 0 || id >= s->engine->config.n_vocab)
+        return fv_fail(err, FV_ERR_ARGUMENT, 0, "token %d; expected 0 to %d", id, s->engine->config.n_vocab - 1);
+    if (s->phase == PHASE_WRITING) {
+        fv_status status = run_prompt(s, err);
+        if (status != FV_OK) {
+            drop_turn(s);
+            return status;
+        }
+    } else if (s->phase == PHASE_ANSWERING) {
+        if (s->decoder.kv.n + 1 >= s->max_context)
+            return fv_fail(err, FV_ERR_LIMIT, 0, "the context of %zu rows is full", s->max_context);
+        FV_TRY(step(s, err));
+    } else {
+        return fv_fail(err, FV_ERR_STATE, 0, "no question that a token could answer");
+    }
+    s->stats.context_used = (int)s->decoder.kv.n;
+    FV_TRY(fv_ids_push(&s->history, id, err));
+    s->pending = id;
+    return FV_OK;
+}
+
+const float *fv_session_logits(const fv_session *s) { return s->decoder.logits; }
+
+void fv_session_tap(fv_session *s, fv_tap_fn *tap, void *user)
+{
+    s->watch.tap = tap;
+    s->watch.tap_user = user;
 }
 
 void fv_session_reset(fv_session *s)

@@ -245,18 +245,20 @@ static void head(fv_decoder *d, const fv_ops *ops, const float *normed, float *l
     fv_linear_run(ops, &to_logits, 1, normed, FV_TYPE_F32, d->w->head.k, 1);
 }
 
-/* The dump of a prompt: the final norm and the logits of every row. */
+/* The final norm of a prompt's rows, and in files the logits of every row. */
 static fv_status dump_all_rows(fv_decoder *d, const fv_ops *ops, size_t n, const fv_watch *watch, fv_error *err)
 {
     size_t dm = (size_t)d->c->d_model, v = (size_t)d->c->n_vocab;
     fv_status status = FV_OK;
-    float *normed = fv_alloc(n * dm, sizeof *normed), *logits = fv_alloc(n * v, sizeof *logits);
-    if (!normed || !logits) {
+    float *normed = fv_alloc(n * dm, sizeof *normed), *logits = fv_watch_dumps(watch) ? fv_alloc(n * v, sizeof *logits) : NULL;
+    if (!normed || (!logits && fv_watch_dumps(watch))) {
         status = fv_fail_memory(err, n * v * sizeof *logits, "a dump");
         goto fail;
     }
     ops->k->rmsnorm(normed, FV_TYPE_F32, dm, d->x, dm, d->w->norm, n, dm, (float)d->c->rms_eps);
     FV_TRY_GOTO(fv_watch_rows(watch, "decoder.norm", normed, n, dm, err));
+    if (!logits)
+        goto fail;
     for (size_t i = 0; i < n; i++)
         head(d, ops, normed + i * dm, logits + i * v);
     FV_TRY_GOTO(fv_watch_rows(watch, "logits_prefill", logits, n, v, err));
@@ -277,12 +279,12 @@ static fv_status run_rows(fv_decoder *d, const fv_ops *ops, const float *x, size
         if (n > 1)
             FV_TRY(fv_watch_step(watch, "prefill", done + share * (double)i / (double)layers, err));
         run_layer(d, ops, i, n, past);
-        if (n > 1 && fv_watch_dumps(watch)) {
+        if (n > 1 && fv_watch_taps(watch)) {
             snprintf(name, sizeof name, "decoder.layer.%zu", i);
             FV_TRY(fv_watch_rows(watch, name, d->x, n, dm, err));
         }
     }
-    if (n > 1 && fv_watch_dumps(watch))
+    if (n > 1 && fv_watch_taps(watch))
         FV_TRY(dump_all_rows(d, ops, n, watch, err));
     d->kv.n = past + n;
     return FV_OK;

@@ -200,7 +200,7 @@ static fv_status run_stem(fv_vision *v, const fv_ops *ops, const float *pixels, 
     g->pack[w->stem2.type](packed2, w->stem2.data, c, c, c);
     stem_job j = { v, ops, pixels, v->map[0], packed0, packed2, NULL, NULL };
     float *taps = NULL;
-    if (fv_watch_dumps(watch)) {
+    if (fv_watch_taps(watch)) {
         taps = fv_alloc(half * half * c + quarter * quarter * c, sizeof *taps);
         if (!taps)
             return fv_fail_memory(err, half * half * c * sizeof *taps, "a dump");
@@ -373,7 +373,7 @@ static fv_status tap(const fv_vision *v, const fv_watch *watch, fv_map_shape sha
                      fv_error *err)
 {
     char name[64];
-    if (!fv_watch_dumps(watch))
+    if (!fv_watch_taps(watch))
         return FV_OK;
     if (block < 0)
         snprintf(name, sizeof name, "vision.network.%d", network);
@@ -418,7 +418,7 @@ fv_status fv_vision_run(fv_vision *v, const fv_ops *ops, const float *pixels, co
         }
     }
     expand(v, ops, shape);
-    if (fv_watch_dumps(watch)) {
+    if (fv_watch_taps(watch)) {
         size_t f = (size_t)c->n_features;
         FV_TRY(fv_watch_map(watch, "vision.conv_exp", v->features, shape.height, shape.width, f, err));
         FV_TRY(fv_watch_rows(watch, "vision.features", v->features, shape.height * shape.width, f, err));

@@ -1,4 +1,4 @@
-/* Progress, cancelling, dumps. See watch.h. */
+/* Progress, cancelling, dumps, taps. See watch.h. */
 #include "nn/watch.h"
 
 #include "io/npy.h"
@@ -12,6 +12,8 @@ fv_status fv_watch_step(const fv_watch *w, const char *stage, double done, fv_er
 
 fv_status fv_watch_rows(const fv_watch *w, const char *name, const float *x, size_t rows, size_t cols, fv_error *err)
 {
+    if (w->tap)
+        FV_TRY(w->tap(w->tap_user, name, x, rows, cols, err));
     if (!w->dump_dir)
         return FV_OK;
     return fv_npy_write(w->dump_dir, name, FV_TYPE_F32, x, (size_t[]){ rows, cols }, 2, err);
@@ -20,6 +22,8 @@ fv_status fv_watch_rows(const fv_watch *w, const char *name, const float *x, siz
 fv_status fv_watch_map(const fv_watch *w, const char *name, const float *x, size_t height, size_t width,
                        size_t channels, fv_error *err)
 {
+    if (w->tap)
+        FV_TRY(w->tap(w->tap_user, name, x, height * width, channels, err));
     if (!w->dump_dir)
         return FV_OK;
     size_t n = height * width;

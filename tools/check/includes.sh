@@ -20,6 +20,7 @@ allowed()
     kernels) echo "base" ;;
     quant | image | text) echo "kernels io base" ;;
     nn) echo "quant image text kernels io base" ;;
+    eval) echo "export engine nn quant image text kernels io base" ;;
     engine | export | npu | device) echo "nn quant image text kernels io base" ;;
     pull) echo "io base" ;;
     cli | server) echo "" ;;

@@ -1,0 +1,335 @@
+/* fastvlm eval: what a precision costs against a reference, and how many questions of a test come out right. */
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "cli.h"
+#include "fastvlm_tools.h"
+
+typedef struct eval_options {
+    model_options test, ref;     /* ref.model and test.model are words */
+    const char *prompt, *svg, *task, *answers, *score;
+    int max_new_tokens, limit, features, fit;
+    float min;
+    bool json, quiet;
+    text_list words;
+} eval_options;
+
+static int parse(int argc, char **argv, eval_options *o)
+{
+    static const usage use = {
+        "eval [OPTIONS] REF TEST PICTURES... | --task DIR MODEL...",
+        "Compares the model TEST with the model REF on pictures (files and folders): signal to noise and\n"
+        "cosine of every stage, and how far its choice of words is from REF's along REF's answers, with its\n"
+        "own image tokens and with REF's. REF and TEST are checkpoints or packed files of one model.\n"
+        "With --task: asks the questions of a test folder and scores the answers by exact rules.",
+        "  fastvlm eval FastVLM-0.5B fastvlm-0.5b-q4.gguf photos/ --svg loss.svg\n"
+        "  fastvlm eval FastVLM-0.5B FastVLM-0.5B photo.jpg --vision bf16 --decoder bf16\n"
+        "  fastvlm eval --task tests/demo models/demo --min 90",
+    };
+    const option_spec options[] = {
+        { 't', "threads", OPTION_INT, &o->test.threads, "N", "threads (default: one per physical core)", 0, 1024 },
+        { 0, "vision", OPTION_CHOICE, &o->test.vision, "auto|f32|bf16|f16|int8", "arithmetic of TEST's (or MODEL's) vision encoder", 0, 0 },
+        { 0, "decoder", OPTION_CHOICE, &o->test.decoder, "auto|f32|bf16|f16|z8|q4", "arithmetic of TEST's (or MODEL's) decoder", 0, 0 },
+        { 0, "ref-vision", OPTION_CHOICE, &o->ref.vision, "auto|f32|bf16|f16|int8", "REF's (auto: f32 of a checkpoint, a file's own)", 0, 0 },
+        { 0, "ref-decoder", OPTION_CHOICE, &o->ref.decoder, "auto|f32|bf16|f16|z8|q4", "REF's (auto: as above)", 0, 0 },
+        { 0, "image-size", OPTION_INT, &o->test.image_size, "N", "side of the encoder's input, a multiple of 64", 0, 4096 },
+        { 0, "fit", OPTION_CHOICE, &o->fit, "auto|pad|crop|stretch", "how a picture meets the square input", 0, 0 },
+        { 'p', "prompt", OPTION_TEXT, &o->prompt, "TEXT", "the question (default \"Describe the image.\")", 0, 0 },
+        { 'n', "max-new-tokens", OPTION_INT, &o->max_new_tokens, "N", "longest answer (default 32; task: 96)", 1, 1e6 },
+        { 0, "features", OPTION_CHOICE, &o->features, "both|own|ref", "whose image tokens TEST's decoder sees", 0, 0 },
+        { 0, "limit", OPTION_INT, &o->limit, "N", "at most N pictures, evenly; task: the first N questions", 1, 1e7 },
+        { 0, "task", OPTION_TEXT, &o->task, "DIR", "a test folder: questions.jsonl and its pictures", 0, 0 },
+        { 0, "answers", OPTION_TEXT, &o->answers, "FILE", "task: write the answers, one JSON object a line", 0, 0 },
+        { 0, "score", OPTION_TEXT, &o->score, "FILE", "task: score the answers in FILE, from any engine, without a model", 0, 0 },
+        { 0, "min", OPTION_FLOAT, &o->min, "PERCENT", "task: exit code 1 when fewer are right", 0, 100 },
+        { 0, "svg", OPTION_TEXT, &o->svg, "FILE", "draw signal to noise by depth", 0, 0 },
+        { 0, "json", OPTION_FLAG, &o->json, NULL, "one JSON object on stdout instead of text", 0, 0 },
+        { 'q', "quiet", OPTION_FLAG, &o->quiet, NULL, "no progress", 0, 0 },
+    };
+    int code = parse_options(argc, argv, &use, options, sizeof options / sizeof *options, &o->words);
+    if (code >= 0)
+        return code;
+    if (!o->task) {
+        if (o->answers || o->score || o->min > 0)
+            return usage_error("eval", "--answers, --score and --min need --task DIR");
+        if (o->words.n < 3)
+            return usage_error("eval", "expected two models and at least one picture or folder, found %zu arguments", o->words.n);
+        return -1;
+    }
+    if (o->svg || o->prompt || o->features || o->fit || o->ref.vision || o->ref.decoder)
+        return usage_error("eval", "--svg, --prompt, --features, --fit, --ref-vision and --ref-decoder do not go with --task");
+    if (o->score && (o->words.n || o->answers))
+        return usage_error("eval", "--score needs no model and writes no answers");
+    if (!o->score && !o->words.n)
+        return usage_error("eval", "no model; give a checkpoint directory or a packed file");
+    if (o->answers && o->words.n > 1)
+        return usage_error("eval", "--answers takes the answers of one model, found %zu", o->words.n);
+    return -1;
+}
+
+static void log_line(void *user, fv_log_level level, const char *message)
+{
+    clear_progress(user);
+    fprintf(stderr, "fastvlm: %s%s\n", level == FV_LOG_WARNING ? "warning: " : "", message);
+}
+
+static int print_json(json_t *root)
+{
+    char *text = root ? json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(9)) : NULL;
+    bool ok = text && write_out(text, strlen(text)) && write_out("\n", 1);
+    free(text);
+    json_decref(root);
+    if (!ok)
+        fprintf(stderr, "fastvlm: cannot write the result: standard output is closed or full\n");
+    return ok ? EXIT_OK : EXIT_FAILED;
+}
+
+/* A number, or null: not measured, or infinite because nothing differs (then cosine is 1). */
+static json_t *number(double x) { return isfinite(x) ? json_real(x) : json_null(); }
+
+/* ---- two models --------------------------------------------------------------------------- */
+
+static json_t *loss_json(const fv_eval_loss *l) { return json_pack("{s:o, s:o}", "sqnr", number(l->sqnr), "cosine", number(l->cosine)); }
+
+static json_t *text_json(const fv_eval_text *t)
+{
+    if (!t->n_tokens)
+        return json_null();
+    return json_pack("{s:I, s:I, s:f, s:f, s:f, s:f}", "tokens", (json_int_t)t->n_tokens, "agree", (json_int_t)t->n_agree,
+                     "agreement", (double)t->n_agree / (double)t->n_tokens, "kl_mean", t->mean, "kl_median", t->median, "kl_max", t->max);
+}
+
+static json_t *model_json(const fv_engine *engine, const char *path)
+{
+    fv_model_info m;
+    fv_engine_info(engine, &m);
+    return json_pack("{s:s, s:s, s:s, s:I}", "path", path, "vision", m.vision_precision, "decoder", m.decoder_precision,
+                     "weight_bytes", (json_int_t)m.weight_bytes);
+}
+
+static int eval_json(const fv_eval *e, const fv_engine *ref, const fv_engine *test, const eval_options *o)
+{
+    json_t *stages = json_array(), *images = json_array();
+    for (size_t i = 0; i < e->n_stages; i++) {
+        json_t *stage = json_pack("{s:s, s:o}", "name", e->stages[i].name, "own", loss_json(&e->stages[i].own));
+        if (!isnan(e->stages[i].ref.sqnr))
+            json_object_set_new(stage, "ref", loss_json(&e->stages[i].ref));
+        json_array_append_new(stages, stage);
+    }
+    for (size_t i = 0; i < e->n_images; i++) {
+        const fv_eval_image *x = &e->images[i];
+        json_array_append_new(images, json_pack("{s:s, s:o, s:o, s:o, s:o, s:s}", "path", x->path, "features", loss_json(&x->features),
+                                                "image_tokens", loss_json(&x->tokens), "own", text_json(&x->own), "ref",
+                                                text_json(&x->ref), "answer", x->answer));
+    }
+    return print_json(json_pack("{s:o, s:o, s:I, s:I, s:o, s:o, s:f, s:f, s:o, s:o, s:f}", "reference", model_json(ref, o->ref.model), "test",
+                                model_json(test, o->test.model), "pictures", (json_int_t)e->n_images, "skipped",
+                                (json_int_t)e->n_skipped, "own", text_json(&e->own), "ref", text_json(&e->ref),
+                                "least_features_cosine", e->least_features, "least_image_tokens_cosine", e->least_tokens, "stages",
+                                stages, "images", images, "ms", e->ms));
+}
+
+static void print_loss(const fv_eval_loss *l)
+{
+    if (isnan(l->sqnr))
+        printf("  %8s %12s", "", "");
+    else if (isinf(l->sqnr))
+        printf("  %8s %12s", "equal", "1");
+    else
+        printf("  %8.1f %12.9f", l->sqnr, l->cosine);
+}
+
+static void print_text(const char *name, const fv_eval_text *t)
+{
+    if (t->n_tokens)
+        printf("%-28s %6zu %10.3g %10.3g %10.3g %9.2f\n", name, t->n_tokens, t->mean, t->median, t->max,
+               100 * (double)t->n_agree / (double)t->n_tokens);
+}
+
+static const char *last_part(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash && slash[1] ? slash + 1 : path;
+}
+
+static int eval_text(const fv_eval *e, const eval_options *o)
+{
+    bool ref = e->ref.n_tokens, own = e->own.n_tokens;
+    printf("%-24s  %8s %12s", "stage", "SQNR dB", "cosine");
+    printf(ref ? "  %8s %12s\n" : "\n", "ref: SQNR", "cosine");
+    for (size_t i = 0; i < e->n_stages; i++) {
+        printf("%-24s", e->stages[i].name);
+        print_loss(&e->stages[i].own);
+        if (ref)
+            print_loss(&e->stages[i].ref);
+        printf("\n");
+    }
+    printf("\n%-28s  %8s %12s  %8s %12s\n", "picture", "features", "cosine", "tokens", "cosine");
+    for (size_t i = 0; i < e->n_images; i++) {
+        printf("%-28.28s", last_part(e->images[i].path));
+        print_loss(&e->images[i].features);
+        print_loss(&e->images[i].tokens);
+        printf("\n");
+    }
+    printf("%-28s  %8s %12.9f  %8s %12.9f\n\n", "least", "", e->least_features, "", e->least_tokens);
+    printf("%-28s %6s %10s %10s %10s %9s\n", "text: KL divergence, nats", "tokens", "mean", "median", "max", "agree %");
+    if (own)
+        print_text("TEST's own image tokens", &e->own);
+    if (ref)
+        print_text("REF's image tokens", &e->ref);
+    printf("\n%zu picture%s, %zu skipped, %.1f s", e->n_images, e->n_images == 1 ? "" : "s", e->n_skipped, e->ms / 1e3);
+    printf("; REF %s, TEST %s\n", o->ref.model, o->test.model);
+    return fflush(stdout) == 0 && !ferror(stdout) ? EXIT_OK : EXIT_FAILED;
+}
+
+/* What is compared, as the plot's title. */
+static void title(char *to, size_t size, const fv_engine *ref, const fv_engine *test)
+{
+    fv_model_info a, b;
+    fv_engine_info(ref, &a);
+    fv_engine_info(test, &b);
+    snprintf(to, size, "SQNR by depth: vision %s, decoder %s against vision %s, decoder %s", b.vision_precision,
+             b.decoder_precision, a.vision_precision, a.decoder_precision);
+}
+
+/* "auto" of a reference is f32 where a checkpoint is opened. */
+static void widen_reference(model_options *m)
+{
+    struct stat st;
+    bool folder = stat(m->model, &st) == 0 && S_ISDIR(st.st_mode);
+    if (folder && m->vision == 0)
+        m->vision = 1;
+    if (folder && m->decoder == 0)
+        m->decoder = 1;
+}
+
+static int compare(eval_options *o, progress_line *progress)
+{
+    static const fv_eval_features features[] = { FV_EVAL_BOTH, FV_EVAL_OWN, FV_EVAL_REF };
+    fv_engine *ref = NULL, *test = NULL;
+    fv_eval *e = NULL;
+    fv_error err;
+    char heading[200];
+    o->ref.model = o->words.item[0];
+    o->test.model = o->words.item[1];
+    o->ref.threads = o->test.threads;
+    o->ref.image_size = o->test.image_size;
+    widen_reference(&o->ref);
+    int code = open_engine(&ref, &o->ref);
+    if (code < 0)
+        code = open_engine(&test, &o->test);
+    if (code < 0) {
+        fv_eval_settings s = { .paths = o->words.item + 2, .n_paths = o->words.n - 2, .max_images = o->limit, .prompt = o->prompt,
+                               .max_new_tokens = o->max_new_tokens, .features = features[o->features], .fit = (fv_fit)o->fit,
+                               .log = log_line, .log_user = progress, .progress = show_progress, .progress_user = progress };
+        fv_status status = fv_eval_run(&e, ref, test, &s, &err);
+        clear_progress(progress);
+        code = status != FV_OK ? report(&err) : o->json ? eval_json(e, ref, test, o) : eval_text(e, o);
+        title(heading, sizeof heading, ref, test);
+        if (status == FV_OK && o->svg && fv_eval_plot(e, heading, o->svg, &err) != FV_OK)
+            code = report(&err);
+    }
+    fv_eval_free(e);
+    fv_engine_free(test);
+    fv_engine_free(ref);
+    return code;
+}
+
+/* ---- a test of questions -------------------------------------------------------------------- */
+
+static double percent(size_t n, size_t of) { return of ? 100 * (double)n / (double)of : 0; }
+
+static json_t *task_json(const fv_task *t, const char *model)
+{
+    json_t *kinds = json_array(), *answers = json_array();
+    for (size_t i = 0; i < t->n_kinds; i++)
+        json_array_append_new(kinds, json_pack("{s:s, s:I, s:I, s:f}", "kind", t->kinds[i].kind, "n", (json_int_t)t->kinds[i].n, "correct",
+                                               (json_int_t)t->kinds[i].n_correct, "percent",
+                                               percent(t->kinds[i].n_correct, t->kinds[i].n)));
+    for (size_t i = 0; i < t->n; i++) {
+        const fv_task_answer *a = &t->answers[i];
+        json_array_append_new(answers, json_pack("{s:s, s:s, s:s, s:s, s:s, s:b}", "image", a->image, "kind", a->kind, "question", a->question,
+                                                 "wanted", a->wanted, "answer", a->answer, "correct", a->correct));
+    }
+    return json_pack("{s:s?, s:I, s:I, s:f, s:o, s:o, s:f}", "model", model, "n", (json_int_t)t->n, "correct", (json_int_t)t->n_correct, "percent",
+                     percent(t->n_correct, t->n), "kinds", kinds, "answers", answers, "ms", t->ms);
+}
+
+static void task_text(const fv_task *t)
+{
+    printf("%-10s %6s %8s %8s\n", "kind", "n", "correct", "%");
+    for (size_t i = 0; i < t->n_kinds; i++)
+        printf("%-10s %6zu %8zu %8.1f\n", t->kinds[i].kind, t->kinds[i].n, t->kinds[i].n_correct,
+               percent(t->kinds[i].n_correct, t->kinds[i].n));
+    printf("%-10s %6zu %8zu %8.1f\n", "all", t->n, t->n_correct, percent(t->n_correct, t->n));
+}
+
+/* One model, or NULL: the answers of --score. */
+static int take_test(eval_options *o, const char *model, json_t *results, bool *enough, progress_line *progress)
+{
+    fv_task_settings s = { .max_questions = o->limit, .max_new_tokens = o->max_new_tokens, .progress = show_progress,
+                           .progress_user = progress };
+    fv_engine *engine = NULL;
+    fv_task *t = NULL;
+    fv_error err;
+    fv_status status;
+    o->test.model = model;
+    int code = model ? open_engine(&engine, &o->test) : -1;
+    if (code >= 0)
+        return code;
+    status = model ? fv_task_run(&t, engine, o->task, &s, &err) : fv_task_score(&t, o->task, o->score, &s, &err);
+    clear_progress(progress);
+    if (status != FV_OK) {
+        code = report(&err);
+    } else {
+        *enough = *enough && percent(t->n_correct, t->n) >= (double)o->min;
+        if (o->json) {
+            json_array_append_new(results, task_json(t, model));
+        } else {
+            if (o->words.n > 1)
+                printf("%s%s\n", model == o->words.item[0] ? "" : "\n", model);
+            task_text(t);
+        }
+        if (o->answers && fv_task_save(t, o->answers, &err) != FV_OK)
+            code = report(&err);
+    }
+    fv_task_free(t);
+    fv_engine_free(engine);
+    return code;
+}
+
+static int take_tests(eval_options *o, progress_line *progress)
+{
+    json_t *results = json_array();
+    bool enough = true;
+    int code = -1;
+    if (o->score)
+        code = take_test(o, NULL, results, &enough, progress);
+    for (size_t i = 0; i < o->words.n && code < 0; i++)
+        code = take_test(o, o->words.item[i], results, &enough, progress);
+    if (code < 0 && o->json)
+        code = print_json(json_pack("{s:s, s:O}", "task", o->task, "results", results));
+    else if (code < 0)
+        code = fflush(stdout) == 0 && !ferror(stdout) ? EXIT_OK : EXIT_FAILED;
+    json_decref(results);
+    if (code == EXIT_OK && !enough) {
+        fprintf(stderr, "fastvlm: fewer than %g %% of the answers are right\n", (double)o->min);
+        return EXIT_FAILED;
+    }
+    return code;
+}
+
+int verb_eval(int argc, char **argv)
+{
+    eval_options o = { 0 };
+    int code = parse(argc, argv, &o);
+    if (code >= 0)
+        return code;
+    catch_interrupt();
+    progress_line progress = { .enabled = !o.quiet && is_terminal(2) };
+    return o.task ? take_tests(&o, &progress) : compare(&o, &progress);
+}

@@ -1,0 +1,376 @@
+/* Two models, pictures -> what the second loses against the first.
+ *
+ *     picture   both encode it; every stage of the vision encoder is compared as it comes
+ *     prompt    both run it; every layer of the decoder is compared
+ *     answer    the reference chooses greedily; the test model is given the same tokens, and its
+ *               distribution of each is compared with the reference's
+ *
+ * The test model runs prompt and answer with its own image tokens and once more with the reference's:
+ * the second shows what its decoder alone loses. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "engine/engine.h"
+#include "engine/session.h"
+#include "eval/stages.h"
+#include "export/pictures.h"
+#include "fastvlm_tools.h"
+
+typedef struct divergences {
+    double *kl;              /* of every token */
+    size_t  n, capacity;
+    size_t  n_agree;
+} divergences;
+
+typedef struct comparison {
+    const fv_eval_settings *settings;
+    fv_engine  *engine_ref, *engine_test;
+    fv_session *ref, *test[FV_WITH_BOTH]; /* the first also encodes the pictures; the second NULL: not asked for */
+    bool        wanted[FV_WITH_BOTH];
+    fv_stages   stages;
+    divergences text[FV_WITH_BOTH];
+    int32_t    *allowed;     /* ids that can be chosen */
+    size_t      n_allowed;
+    float      *want, *got;  /* their logits */
+    char       *answer;      /* of the picture at hand */
+    size_t      n_answer, answer_capacity;
+    size_t      at, n_pictures; /* progress */
+    fv_eval    *result;
+    fv_eval_image *images;
+} comparison;
+
+/* ---- what can be compared ---- */
+
+static fv_status check_same(const char *what, int a, int b, fv_error *err)
+{
+    return a == b ? FV_OK : fv_fail(err, FV_ERR_ARGUMENT, 0, "%s is %d in the reference and %d in the test model; eval compares "
+                                    "one model in two precisions", what, a, b);
+}
+
+static fv_status check_models(const fv_engine *a, const fv_engine *b, fv_error *err)
+{
+    const fv_config *x = &a->config, *y = &b->config;
+    FV_TRY(check_same("the image size", a->image_size, b->image_size, err));
+    FV_TRY(check_same("the number of vision stages", x->n_stages, y->n_stages, err));
+    for (int i = 0; i < x->n_stages; i++) {
+        FV_TRY(check_same("the depth of a vision stage", x->stage[i].depth, y->stage[i].depth, err));
+        FV_TRY(check_same("the width of a vision stage", x->stage[i].width, y->stage[i].width, err));
+    }
+    FV_TRY(check_same("the number of features", x->n_features, y->n_features, err));
+    FV_TRY(check_same("d_model", x->d_model, y->d_model, err));
+    FV_TRY(check_same("the number of layers", x->n_layers, y->n_layers, err));
+    FV_TRY(check_same("the size of the vocabulary", x->n_vocab, y->n_vocab, err));
+    return check_same("the number of tokens", fv_tokenizer_size(a->tokenizer), fv_tokenizer_size(b->tokenizer), err);
+}
+
+/* The tokens a sampler may choose: no rows of padding, no "<image>". */
+static fv_status list_allowed(comparison *c, fv_error *err)
+{
+    const fv_engine *e = c->engine_ref;
+    size_t n = (size_t)fv_tokenizer_size(e->tokenizer);
+    c->allowed = fv_alloc(n, sizeof *c->allowed);
+    c->want = fv_alloc(n, sizeof *c->want);
+    c->got = fv_alloc(n, sizeof *c->got);
+    if (!c->allowed || !c->want || !c->got)
+        return fv_fail_memory(err, 3 * n * sizeof *c->want, "logits");
+    for (int32_t id = 0; id < (int32_t)n; id++)
+        if (fv_tokenizer_has(e->tokenizer, id) && id != e->image_token)
+            c->allowed[c->n_allowed++] = id;
+    return FV_OK;
+}
+
+/* ---- text ---- */
+
+static void take_allowed(const comparison *c, float *to, const float *logits)
+{
+    for (size_t i = 0; i < c->n_allowed; i++)
+        to[i] = logits[c->allowed[i]];
+}
+
+static fv_status keep_divergence(divergences *d, double kl, bool agree, fv_error *err)
+{
+    if (d->n == d->capacity) {
+        size_t more = FV_MAX(2 * d->capacity, (size_t)256);
+        double *grown = fv_grow(d->kl, d->capacity, more, sizeof *grown);
+        if (!grown)
+            return fv_fail_memory(err, more * sizeof *grown, "divergences");
+        d->kl = grown;
+        d->capacity = more;
+    }
+    d->kl[d->n++] = kl;
+    d->n_agree += agree;
+    return FV_OK;
+}
+
+/* Sorts the values from first on. */
+static fv_eval_text sum_up(divergences *d, size_t first, size_t agreed_before)
+{
+    fv_eval_text t = { .n_tokens = d->n - first, .n_agree = d->n_agree - agreed_before };
+    for (size_t i = first; i < d->n; i++) {
+        t.mean += d->kl[i] / (double)t.n_tokens;
+        t.max = fmax(t.max, d->kl[i]);
+    }
+    if (t.n_tokens)
+        t.median = fv_median(d->kl + first, t.n_tokens);
+    return t;
+}
+
+static fv_status keep_answer(comparison *c, const fv_piece *piece, fv_error *err)
+{
+    if (c->n_answer + piece->n_bytes + 1 > c->answer_capacity) {
+        size_t more = 2 * (c->n_answer + piece->n_bytes + 1);
+        char *grown = fv_grow(c->answer, c->n_answer, more, 1);
+        if (!grown)
+            return fv_fail_memory(err, more, "an answer");
+        c->answer = grown;
+        c->answer_capacity = more;
+    }
+    memcpy(c->answer + c->n_answer, piece->text, piece->n_bytes);
+    c->n_answer += piece->n_bytes;
+    c->answer[c->n_answer] = 0;
+    return FV_OK;
+}
+
+/* One token: led along, compared. *kl and *agree are what came out. */
+static fv_status lead(comparison *c, int with, int32_t id, double *kl, bool *agree, fv_error *err)
+{
+    c->stages.with = with;
+    FV_TRY(fv_session_force(c->test[with == FV_WITH_BOTH ? FV_WITH_OWN : with], id, err));
+    take_allowed(c, c->got, fv_session_logits(c->test[with == FV_WITH_BOTH ? FV_WITH_OWN : with]));
+    *kl = fv_kl_divergence(c->want, c->got, c->n_allowed);
+    *agree = fv_largest(c->want, c->n_allowed) == fv_largest(c->got, c->n_allowed);
+    if (!isfinite(*kl))
+        return fv_fail(err, FV_ERR_FORMAT, 0, "a logit of the test model or of the reference is NaN or infinite");
+    return FV_OK;
+}
+
+/* equal: both see the same image tokens, so that one run says both. */
+static fv_status compare_answer(comparison *c, bool equal, fv_error *err)
+{
+    fv_piece piece = { 0 };
+    double kl = 0;
+    bool agree = false;
+    c->n_answer = 0;
+    while (!piece.done) {
+        FV_TRY(fv_session_next(c->ref, &piece, err));
+        FV_TRY(keep_answer(c, &piece, err));
+        if (piece.id < 0)
+            break;
+        take_allowed(c, c->want, fv_session_logits(c->ref));
+        if (equal && c->wanted[FV_WITH_OWN] && c->wanted[FV_WITH_REF]) {
+            FV_TRY(lead(c, FV_WITH_BOTH, piece.id, &kl, &agree, err));
+            for (int with = 0; with < FV_WITH_BOTH; with++)
+                FV_TRY(keep_divergence(&c->text[with], kl, agree, err));
+        } else {
+            for (int with = 0; with < FV_WITH_BOTH; with++)
+                if (c->wanted[with]) {
+                    FV_TRY(lead(c, with, piece.id, &kl, &agree, err));
+                    FV_TRY(keep_divergence(&c->text[with], kl, agree, err));
+                }
+        }
+        fv_stages_drop(&c->stages);
+    }
+    return FV_OK;
+}
+
+/* ---- pictures ---- */
+
+static fv_status compare_picture(comparison *c, const fv_image *image, fv_eval_image *out, fv_error *err)
+{
+    const char *prompt = c->settings->prompt ? c->settings->prompt : "Describe the image.";
+    fv_session *own = c->test[FV_WITH_OWN], *given = c->test[FV_WITH_REF];
+    size_t n_rows = (size_t)fv_config_image_tokens(c->engine_ref->image_size) * (size_t)c->engine_ref->config.d_model;
+    size_t first[FV_WITH_BOTH], agreed[FV_WITH_BOTH];
+    fv_session_reset(c->ref);
+    fv_session_reset(own);
+    if (given)
+        fv_session_reset(given);
+    c->stages.with = FV_WITH_OWN;
+    FV_TRY(fv_session_add_image(c->ref, image, err));
+    FV_TRY(fv_session_add_image(own, image, err));
+    fv_stages_drop(&c->stages);
+    out->features = (fv_eval_loss){ fv_distance_sqnr(&c->stages.features), fv_distance_cosine(&c->stages.features) };
+    out->tokens = (fv_eval_loss){ fv_distance_sqnr(&c->stages.tokens), fv_distance_cosine(&c->stages.tokens) };
+
+    bool equal = !memcmp(fv_session_rows(c->ref), fv_session_rows(own), n_rows * sizeof(float));
+    FV_TRY(fv_session_add_text(c->ref, prompt, err));
+    FV_TRY(fv_session_add_text(own, prompt, err));
+    if (given) {
+        FV_TRY(fv_session_add_rows(given, fv_session_rows(c->ref), err));
+        FV_TRY(fv_session_add_text(given, prompt, err));
+    }
+    for (int with = 0; with < FV_WITH_BOTH; with++) {
+        first[with] = c->text[with].n;
+        agreed[with] = c->text[with].n_agree;
+    }
+    FV_TRY(compare_answer(c, equal, err));
+    out->own = sum_up(&c->text[FV_WITH_OWN], first[FV_WITH_OWN], agreed[FV_WITH_OWN]);
+    out->ref = sum_up(&c->text[FV_WITH_REF], first[FV_WITH_REF], agreed[FV_WITH_REF]);
+    if (!(out->answer = fv_strdup(c->answer)))
+        return fv_fail_memory(err, c->n_answer, "an answer");
+    return FV_OK;
+}
+
+static fv_status take_picture(comparison *c, const char *path, fv_error *first_problem, fv_error *err)
+{
+    fv_image *image = NULL;
+    fv_error why = { 0 };
+    fv_status status = fv_image_open(&image, path, NULL, &why);
+    if (status == FV_ERR_MEMORY)
+        return fv_fail(err, status, 0, "%s", why.message);
+    if (status != FV_OK) {
+        if (c->result->n_skipped++ == 0)
+            *first_problem = why;
+        if (c->settings->log) {
+            char line[sizeof why.message + 16];
+            snprintf(line, sizeof line, "skipped: %s", why.message);
+            c->settings->log(c->settings->log_user, FV_LOG_WARNING, line);
+        }
+        return FV_OK;
+    }
+    fv_eval_image *out = &c->images[c->result->n_images];
+    status = (out->path = fv_strdup(path)) ? FV_OK : fv_fail_memory(err, strlen(path), "a path");
+    if (status == FV_OK) {
+        c->result->n_images++; /* from now on fv_eval_free releases it */
+        status = compare_picture(c, image, out, err);
+    }
+    fv_image_free(image);
+    return status;
+}
+
+static fv_status run_pictures(comparison *c, fv_error *err)
+{
+    const fv_eval_settings *s = c->settings;
+    fv_pictures files = { 0 };
+    fv_error problem = { 0 };
+    fv_status status;
+    FV_TRY_GOTO(fv_pictures_collect(&files, s->paths, s->n_paths, err));
+    c->n_pictures = s->max_images > 0 ? FV_MIN((size_t)s->max_images, files.n) : files.n;
+    c->result->images = c->images = fv_alloc_zero(c->n_pictures, sizeof *c->images);
+    if (!c->images) {
+        status = fv_fail_memory(err, c->n_pictures * sizeof *c->images, "the list of pictures");
+        goto fail;
+    }
+    for (c->at = 0; c->at < c->n_pictures; c->at++)
+        FV_TRY_GOTO(take_picture(c, files.path[c->at * files.n / c->n_pictures], &problem, err));
+    if (c->result->n_images == 0)
+        status = fv_fail(err, FV_ERR_IO, 0, "none of %zu pictures can be read; the first: %s", c->n_pictures, problem.message);
+fail:
+    fv_pictures_free(&files);
+    return status;
+}
+
+/* ---- the whole ---- */
+
+static bool pass_progress(void *user, const char *stage, double done)
+{
+    const comparison *c = user;
+    (void)stage;
+    (void)done;
+    return c->settings->progress(c->settings->progress_user, "eval", (double)c->at / (double)c->n_pictures);
+}
+
+static fv_status open_sessions(comparison *c, fv_error *err)
+{
+    fv_session_options o;
+    fv_session_options_default(&o);
+    o.max_new_tokens = c->settings->max_new_tokens ? c->settings->max_new_tokens : 32;
+    o.fit = c->settings->fit;
+    if (c->settings->progress) {
+        o.progress = pass_progress;
+        o.progress_user = c;
+    }
+    c->wanted[FV_WITH_OWN] = c->settings->features != FV_EVAL_REF;
+    c->wanted[FV_WITH_REF] = c->settings->features != FV_EVAL_OWN;
+    FV_TRY(fv_session_new(&c->ref, c->engine_ref, &o, err));
+    FV_TRY(fv_session_new(&c->test[FV_WITH_OWN], c->engine_test, &o, err));
+    if (c->wanted[FV_WITH_REF])
+        FV_TRY(fv_session_new(&c->test[FV_WITH_REF], c->engine_test, &o, err));
+    fv_session_tap(c->ref, fv_stages_keep, &c->stages);
+    for (int with = 0; with < FV_WITH_BOTH; with++)
+        if (c->test[with])
+            fv_session_tap(c->test[with], fv_stages_compare, &c->stages);
+    return FV_OK;
+}
+
+static fv_eval_loss loss_of(const fv_distance *d)
+{
+    return d->n ? (fv_eval_loss){ fv_distance_sqnr(d), fv_distance_cosine(d) } : (fv_eval_loss){ NAN, NAN };
+}
+
+static fv_status finish(comparison *c, fv_error *err)
+{
+    fv_eval *r = c->result;
+    fv_eval_stage *stages = fv_alloc_zero(c->stages.n, sizeof *stages);
+    r->stages = stages;
+    if (!stages)
+        return fv_fail_memory(err, c->stages.n * sizeof *stages, "the stages");
+    for (size_t i = 0; i < c->stages.n; i++) {
+        const fv_stage_sum *sum = &c->stages.sum[i];
+        stages[i] = (fv_eval_stage){ fv_strdup(sum->name), loss_of(&sum->with[FV_WITH_OWN]), loss_of(&sum->with[FV_WITH_REF]) };
+        r->n_stages++;
+        if (!stages[i].name)
+            return fv_fail_memory(err, strlen(sum->name), "a stage's name");
+    }
+    r->own = sum_up(&c->text[FV_WITH_OWN], 0, 0);
+    r->ref = sum_up(&c->text[FV_WITH_REF], 0, 0);
+    r->least_features = r->least_tokens = 1;
+    for (size_t i = 0; i < r->n_images; i++) {
+        r->least_features = fmin(r->least_features, r->images[i].features.cosine);
+        r->least_tokens = fmin(r->least_tokens, r->images[i].tokens.cosine);
+    }
+    return FV_OK;
+}
+
+fv_status fv_eval_run(fv_eval **out, fv_engine *reference, fv_engine *test, const fv_eval_settings *settings, fv_error *err)
+{
+    double start = fv_now_ms();
+    *out = NULL;
+    if (!settings->n_paths)
+        return fv_fail(err, FV_ERR_ARGUMENT, 0, "no pictures to compare on");
+    if (settings->max_images < 0 || settings->max_new_tokens < 0 || (unsigned)settings->features > FV_EVAL_REF)
+        return fv_fail(err, FV_ERR_ARGUMENT, 0, "max_images %d, max_new_tokens %d, features %d; expected 0 or more, features up to %d",
+                       settings->max_images, settings->max_new_tokens, (int)settings->features, FV_EVAL_REF);
+    FV_TRY(check_models(reference, test, err));
+    comparison c = { .settings = settings, .engine_ref = reference, .engine_test = test, .n_pictures = 1,
+                     .result = fv_alloc_zero(1, sizeof *c.result) };
+    fv_status status;
+    if (!c.result)
+        return fv_fail_memory(err, sizeof *c.result, "a comparison");
+    FV_TRY_GOTO(list_allowed(&c, err));
+    FV_TRY_GOTO(open_sessions(&c, err));
+    FV_TRY_GOTO(run_pictures(&c, err));
+    FV_TRY_GOTO(finish(&c, err));
+    c.result->ms = fv_now_ms() - start;
+    *out = c.result;
+fail:
+    if (status != FV_OK)
+        fv_eval_free(c.result);
+    fv_session_free(c.ref);
+    for (int with = 0; with < FV_WITH_BOTH; with++) {
+        fv_session_free(c.test[with]);
+        fv_free(c.text[with].kl);
+    }
+    fv_stages_free(&c.stages);
+    fv_free(c.allowed);
+    fv_free(c.want);
+    fv_free(c.got);
+    fv_free(c.answer);
+    return status;
+}
+
+void fv_eval_free(fv_eval *e)
+{
+    if (!e)
+        return;
+    for (size_t i = 0; i < e->n_stages; i++)
+        fv_free((char *)e->stages[i].name);
+    for (size_t i = 0; i < e->n_images; i++) {
+        fv_free((char *)e->images[i].path);
+        fv_free((char *)e->images[i].answer);
+    }
+    fv_free((fv_eval_stage *)e->stages);
+    fv_free((fv_eval_image *)e->images);
+    fv_free(e);
+}

@@ -1,0 +1,100 @@
+/* Taps of two models -> distances by stage. See stages.h. */
+#include "eval/stages.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+fv_status fv_stages_keep(void *stages, const char *name, const float *x, size_t rows, size_t cols, fv_error *err)
+{
+    fv_stages *s = stages;
+    if (s->n_kept == s->kept_capacity) {
+        size_t more = FV_MAX(2 * s->kept_capacity, (size_t)64);
+        fv_kept_stage *grown = fv_grow(s->kept, s->kept_capacity, more, sizeof *grown);
+        if (!grown)
+            return fv_fail_memory(err, more * sizeof *grown, "a stage");
+        s->kept = grown;
+        s->kept_capacity = more;
+    }
+    fv_kept_stage *k = &s->kept[s->n_kept];
+    *k = (fv_kept_stage){ .rows = rows, .cols = cols, .x = fv_alloc(rows * cols, sizeof *x) };
+    if (!k->x)
+        return fv_fail_memory(err, rows * cols * sizeof *x, "a stage");
+    snprintf(k->name, sizeof k->name, "%s", name);
+    memcpy(k->x, x, rows * cols * sizeof *x);
+    s->n_kept++;
+    return FV_OK;
+}
+
+static fv_status find_sum(fv_stages *s, fv_stage_sum **out, const char *name, fv_error *err)
+{
+    for (size_t i = 0; i < s->n; i++)
+        if (!strcmp(s->sum[i].name, name)) {
+            *out = &s->sum[i];
+            return FV_OK;
+        }
+    if (s->n == s->capacity) {
+        size_t more = FV_MAX(2 * s->capacity, (size_t)64);
+        fv_stage_sum *grown = fv_grow(s->sum, s->capacity, more, sizeof *grown);
+        if (!grown)
+            return fv_fail_memory(err, more * sizeof *grown, "a stage");
+        s->sum = grown;
+        s->capacity = more;
+    }
+    *out = &s->sum[s->n++];
+    **out = (fv_stage_sum){ 0 };
+    snprintf((*out)->name, sizeof (*out)->name, "%s", name);
+    return FV_OK;
+}
+
+/* The runs of a long prompt give a stage several times: the first that was not compared yet. */
+static fv_kept_stage *find_kept(fv_stages *s, const char *name)
+{
+    for (size_t i = 0; i < s->n_kept; i++)
+        if (!strcmp(s->kept[i].name, name) && !s->kept[i].compared[s->with == FV_WITH_BOTH ? FV_WITH_OWN : s->with])
+            return &s->kept[i];
+    return NULL;
+}
+
+fv_status fv_stages_compare(void *stages, const char *name, const float *x, size_t rows, size_t cols, fv_error *err)
+{
+    fv_stages *s = stages;
+    fv_kept_stage *k = find_kept(s, name);
+    fv_stage_sum *sum = NULL;
+    fv_distance d = { 0 };
+    if (!k)
+        return FV_OK;
+    if (k->rows != rows || k->cols != cols)
+        return fv_fail(err, FV_ERR_ARGUMENT, 0, "%s is %zu x %zu in the reference and %zu x %zu in the test model; eval "
+                       "compares one model in two precisions", name, k->rows, k->cols, rows, cols);
+    fv_distance_add(&d, k->x, x, rows * cols);
+    if (!isfinite(d.noise))
+        return fv_fail(err, FV_ERR_FORMAT, 0, "%s holds values that are NaN or infinite in the %s", name,
+                       isfinite(d.want2) ? "test model" : "reference");
+    FV_TRY(find_sum(s, &sum, name, err));
+    for (int with = 0; with < FV_WITH_BOTH; with++)
+        if (s->with == with || s->with == FV_WITH_BOTH) {
+            fv_distance_join(&sum->with[with], &d);
+            k->compared[with] = true;
+        }
+    if (!strcmp(name, "vision.features"))
+        s->features = d;
+    else if (!strcmp(name, "image_tokens"))
+        s->tokens = d;
+    return FV_OK;
+}
+
+void fv_stages_drop(fv_stages *s)
+{
+    for (size_t i = 0; i < s->n_kept; i++)
+        fv_free(s->kept[i].x);
+    s->n_kept = 0;
+}
+
+void fv_stages_free(fv_stages *s)
+{
+    fv_stages_drop(s);
+    fv_free(s->kept);
+    fv_free(s->sum);
+    *s = (fv_stages){ 0 };
+}
