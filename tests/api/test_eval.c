@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/base.h"
 #include "fastvlm_tools.h"
 #include "support/golden.h"
 
@@ -338,6 +339,43 @@ static void test_score(void **state)
     assert_int_equal(fv_task_score(&t, dir, "/none", NULL, &err), FV_ERR_IO);
 }
 
+/* Whichever allocation fails, it is said and nothing is kept. */
+static void test_out_of_memory(void **state)
+{
+    (void)state;
+    static const char *const paths[] = { PICTURE };
+    fv_eval_settings s = { .paths = paths, .n_paths = 1, .max_new_tokens = 2 };
+    fv_engine *ref = open_model(TINY, FV_PRECISION_F32, FV_PRECISION_F32), *test = open_model(TINY, FV_PRECISION_BF16, FV_PRECISION_BF16);
+    fv_eval *e = NULL;
+    fv_task *t = NULL;
+    int64_t held = fv_mem_live();
+    fv_status status;
+    uint64_t n = 0;
+    do {
+        fv_mem_fail_after(n);
+        status = fv_eval_run(&e, ref, test, &s, &err);
+        assert_true(status == FV_OK || status == FV_ERR_MEMORY);
+        assert_true(status == FV_OK || (!e && fv_mem_live() == held));
+        n += 1 + n / 32;
+    } while (status != FV_OK);
+    assert_true(n > 100);
+    fv_mem_fail_after(UINT64_MAX);
+    fv_eval_free(e);
+    write_file("questions.jsonl", Q("a", "1") Q("b", "2"));
+    const char *answers = write_file("answers.jsonl", "{\"answer\": \"1\"}\n{\"answer\": \"3\"}");
+    n = 0;
+    do {
+        fv_mem_fail_after(n++);
+        status = fv_task_score(&t, dir, answers, NULL, &err);
+        assert_true(status == FV_OK || (status == FV_ERR_MEMORY && !t && fv_mem_live() == held));
+    } while (status != FV_OK);
+    fv_mem_fail_after(UINT64_MAX);
+    fv_task_free(t);
+    assert_int_equal(fv_mem_live(), held);
+    fv_engine_free(ref);
+    fv_engine_free(test);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -349,6 +387,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_task, setup, teardown),
         cmocka_unit_test_setup_teardown(test_history, setup, teardown),
         cmocka_unit_test_setup_teardown(test_score, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_out_of_memory, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
