@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/base.h"
+#include "engine/session.h"
 #include "fastvlm_tools.h"
 #include "support/golden.h"
 
@@ -200,6 +201,45 @@ static void test_broken_picture_is_skipped(void **state)
     fv_engine_free(tiny);
 }
 
+/* A session led along another's tokens, with that one's image tokens, computes the same bits. */
+static void test_forced(void **state)
+{
+    (void)state;
+    fv_engine *tiny = open_model(TINY, FV_PRECISION_F32, FV_PRECISION_F32);
+    fv_session_options o;
+    fv_session *free_one, *led;
+    fv_image *image;
+    fv_piece piece;
+    fv_model_info info;
+    fv_engine_info(tiny, &info);
+    size_t n_bytes = (size_t)info.vocab_rows * sizeof(float);
+    fv_session_options_default(&o);
+    o.max_new_tokens = 5;
+    assert_int_equal(fv_image_open(&image, PICTURE, NULL, &err), FV_OK);
+    assert_int_equal(fv_session_new(&free_one, tiny, &o, &err), FV_OK);
+    assert_int_equal(fv_session_new(&led, tiny, &o, &err), FV_OK);
+    assert_int_equal(fv_session_force(led, 0, &err), FV_ERR_STATE);
+    assert_null(fv_session_rows(free_one));
+    assert_int_equal(fv_session_add_image(free_one, image, &err), FV_OK);
+    assert_int_equal(fv_session_add_rows(led, fv_session_rows(free_one), &err), FV_OK);
+    for (int turn = 0; turn < 3; turn++) { /* the answers end when five tokens are out */
+        assert_int_equal(fv_session_add_text(free_one, "What is this?", &err), FV_OK);
+        assert_int_equal(fv_session_add_text(led, "What is this?", &err), FV_OK);
+        assert_int_equal(fv_session_force(led, -1, &err), FV_ERR_ARGUMENT);
+        for (piece.done = false; !piece.done;) {
+            assert_int_equal(fv_session_next(free_one, &piece, &err), FV_OK);
+            if (piece.id < 0 || (piece.done && piece.finish == FV_FINISH_STOP))
+                continue;
+            assert_int_equal(fv_session_force(led, piece.id, &err), FV_OK);
+            assert_memory_equal(fv_session_logits(led), fv_session_logits(free_one), n_bytes);
+        }
+    }
+    fv_image_free(image);
+    fv_session_free(free_one);
+    fv_session_free(led);
+    fv_engine_free(tiny);
+}
+
 /* ---- the demonstration test ---- */
 
 static char *dir;
@@ -300,6 +340,42 @@ static void test_history(void **state)
     fv_engine_free(demo);
 }
 
+/* Earlier turns change what a model of random weights says to every question. */
+static void test_history_matters(void **state)
+{
+    (void)state;
+    static char with[1 << 16], without[1 << 16];
+    char line[4096], link[600];
+    FILE *f = fopen(DEMO "/questions.jsonl", "r");
+    assert_non_null(f);
+    *with = *without = 0;
+    while (fgets(line, sizeof line, f)) {
+        char *history = strstr(line, "\"history\": [[");
+        if (!history)
+            continue;
+        strcat(with, line);
+        strcpy(history, "\"history\": []}\n");
+        strcat(without, line);
+    }
+    fclose(f);
+    snprintf(link, sizeof link, "%s/pictures", dir);
+    assert_int_equal(symlink(DEMO "/pictures", link), 0);
+    fv_engine *tiny = open_model(TINY, FV_PRECISION_F32, FV_PRECISION_F32);
+    fv_task_settings settings = { .max_new_tokens = 12 };
+    fv_task *t[2];
+    size_t other = 0;
+    for (int i = 0; i < 2; i++) {
+        write_file("questions.jsonl", i ? without : with);
+        assert_int_equal(fv_task_run(&t[i], tiny, dir, &settings, &err), FV_OK);
+    }
+    for (size_t i = 0; i < t[0]->n; i++)
+        other += strcmp(t[0]->answers[i].answer, t[1]->answers[i].answer) != 0;
+    assert_true(t[0]->n >= 10 && other > t[0]->n / 2);
+    fv_task_free(t[0]);
+    fv_task_free(t[1]);
+    fv_engine_free(tiny);
+}
+
 static void refuse_score(const char *questions, const char *answers, fv_status status, const char *says)
 {
     fv_task *t = (fv_task *)1;
@@ -384,8 +460,10 @@ int main(void)
         cmocka_unit_test(test_packed),
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_broken_picture_is_skipped),
+        cmocka_unit_test(test_forced),
         cmocka_unit_test_setup_teardown(test_task, setup, teardown),
         cmocka_unit_test_setup_teardown(test_history, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_history_matters, setup, teardown),
         cmocka_unit_test_setup_teardown(test_score, setup, teardown),
         cmocka_unit_test_setup_teardown(test_out_of_memory, setup, teardown),
     };
