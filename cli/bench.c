@@ -47,10 +47,10 @@ static int parse_stages(bench *b)
 static int parse(int argc, char **argv, bench *b)
 {
     static const usage use = {
-        "bench [OPTIONS] MODEL",
+        "bench [OPTIONS] [MODEL]",
         "Times the stages of a model on this machine: a picture (drawn, or --image), the prompt \"Describe\n"
         "the image.\", then --tokens tokens with the end token ignored. The first repetition warms up and\n"
-        "does not count.",
+        "does not count. Without MODEL: the small built-in demonstration model.",
         "  fastvlm bench FastVLM-0.5B --vision bf16 --reps 5",
     };
     bool json = false;
@@ -74,9 +74,10 @@ static int parse(int argc, char **argv, bench *b)
         b->form = 1;
     if (images.n && !b->image)
         b->image = images.item[0];
-    if (!b->model.model || prompt)
-        return usage_error("bench", "expected one model%s%s", prompt ? ", found " : "", prompt ? prompt : "");
-    return parse_stages(b);
+    if (prompt)
+        return usage_error("bench", "expected one model, found %s", prompt);
+    code = check_model("bench", &b->model, false);
+    return code < 0 ? parse_stages(b) : code;
 }
 
 /* 1600 x 1200: gradients, rings and noise, so that no stage sees constant input. */
@@ -200,7 +201,7 @@ static int print_json(const bench *b, const fv_model_info *m)
     }
     json_t *root = json_pack("{s:{s:s, s:s, s:s, s:s}, s:s, s:s, s:s, s:i, s:i, s:o, s:I}", "machine", "cpu", cpu_model(),
                              "system", host.sysname, "release", host.release, "kernels", m->cpu_level, "version", fv_version(),
-                             "commit", FASTVLM_COMMIT, "model", b->model.model, "threads", m->n_threads, "image_size",
+                             "commit", FASTVLM_COMMIT, "model", model_name(&b->model), "threads", m->n_threads, "image_size",
                              m->image_size, "stages", stages, "peak_rss_bytes", (json_int_t)peak_rss_bytes());
     char *text = root ? json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(6)) : NULL;
     bool ok = text && write_out(text, strlen(text)) && write_out("\n", 1);
@@ -215,7 +216,7 @@ static int print_table(const bench *b, const fv_model_info *m, bool csv)
         printf("stage,precision,best_ms,median_ms,tokens_per_second,repetitions,threads,image_size,kernels,cpu,version,commit\n");
     else
         printf("%s, %d threads, kernels %s, fastvlm %s (%s)\n%s, %d x %d\n\n%-12s %-6s %10s %10s %10s\n", cpu_model(),
-               m->n_threads, m->cpu_level, fv_version(), FASTVLM_COMMIT, b->model.model, m->image_size, m->image_size, "stage",
+               m->n_threads, m->cpu_level, fv_version(), FASTVLM_COMMIT, model_name(&b->model), m->image_size, m->image_size, "stage",
                "type", "best ms", "median ms", "tokens/s");
     for (int i = 0; i < N_STAGES; i++) {
         if (!b->n[i])

@@ -132,9 +132,9 @@ static void converse(chat *c)
 int verb_chat(int argc, char **argv)
 {
     static const usage use = {
-        "chat [OPTIONS] MODEL [IMAGE]...",
+        "chat [OPTIONS] [MODEL] [IMAGE]...",
         "A conversation: every line is a question, the answers go to stdout. Earlier turns stay in the\n"
-        "KV cache and are not computed again.\n\n"
+        "KV cache and are not computed again. Without MODEL: the small built-in demonstration model.\n\n"
         "/image FILE, /history, /reset, /help and /quit are commands.",
         "  fastvlm chat FastVLM-0.5B photo.jpg",
     };
@@ -154,10 +154,10 @@ int verb_chat(int argc, char **argv)
         code = sort_words("chat", &words, &model.model, &images, &prompt);
     if (code < 0)
         code = check_answer_options("chat", &answer);
+    if (code < 0)
+        code = check_model("chat", &model, false);
     if (code >= 0)
         return code;
-    if (!model.model)
-        return usage_error("chat", "no model; give a checkpoint directory such as FastVLM-0.5B, or a packed file");
 
     progress_line progress = { .enabled = is_terminal(2) };
     chat c = { .answer = &answer, .progress = &progress, .figures = figures };

@@ -76,16 +76,24 @@ typedef struct model_options {
 } model_options;
 
 #define MODEL_OPTIONS(m)                                                                                          \
-    { 'm', "model", OPTION_TEXT, &(m).model, "FILE", "the checkpoint directory or packed file", 0, 0 },                           \
+    { 'm', "model", OPTION_TEXT, &(m).model, "FILE", "the checkpoint directory or packed file", 0, 0 },           \
     { 't', "threads", OPTION_INT, &(m).threads, "N", "threads (default: one per physical core)", 0, 1024 },       \
     { 0, "vision", OPTION_CHOICE, &(m).vision, "auto|f32|bf16|f16|int8", "arithmetic of the vision encoder", 0, 0 },   \
     { 0, "decoder", OPTION_CHOICE, &(m).decoder, "auto|f32|bf16|f16|z8|q4", "arithmetic of the decoder", 0, 0 },        \
-    { 0, "kv", OPTION_CHOICE, &(m).kv, "auto|f32|f16|q8", "type of the KV cache", 0, 0 },                           \
+    { 0, "kv", OPTION_CHOICE, &(m).kv, "auto|f32|f16|q8", "type of the KV cache", 0, 0 },                         \
     { 0, "image-size", OPTION_INT, &(m).image_size, "N", "side of the encoder's input, a multiple of 64", 0, 4096 }
 
 /* Prints "fastvlm: MESSAGE" and gives EXIT_FAILED. */
 int report(const fv_error *err);
+/* Opens m->model; where that is NULL, the demonstration model. */
 int open_engine(fv_engine **out, const model_options *m);
+
+/* The demonstration model inside the program (FASTVLM_DEMO_MODEL), which verbs use when none is named. */
+bool        demo_model(const void **data, size_t *n_bytes); /* false: this program has none */
+const char *model_name(const model_options *m);             /* the path, or that it is the built-in one */
+/* Where no model is named: -1 after saying on stderr, unless quiet, that the demonstration model answers;
+ * a usage error in a program without it. */
+int         check_model(const char *verb, const model_options *m, bool quiet);
 
 typedef enum word_kind { WORD_MODEL, WORD_IMAGE, WORD_PROMPT, WORD_ERROR } word_kind;
 /* What a bare argument is; WORD_ERROR has said why. */

@@ -1,4 +1,4 @@
-/* Opening the model, telling arguments apart, progress, Ctrl-C, memory. See cli.h. */
+/* Opening the model, the built-in one, telling arguments apart, progress, Ctrl-C, memory. See cli.h. */
 #include "cli.h"
 
 #include <errno.h>
@@ -39,7 +39,48 @@ int open_engine(fv_engine **out, const model_options *m)
     s.image_size = m->image_size;
     s.kv = (fv_kv)m->kv;
     s.log = log_warning;
-    return fv_engine_open(out, m->model, &s, &err) == FV_OK ? -1 : report(&err);
+    const void *data;
+    size_t n_bytes;
+    fv_status status = !m->model && demo_model(&data, &n_bytes) ? fv_engine_open_memory(out, data, n_bytes, &s, &err)
+                                                                : fv_engine_open(out, m->model, &s, &err);
+    return status == FV_OK ? -1 : report(&err);
+}
+
+/* ---- the demonstration model --------------------------------------------------------------- */
+
+#ifdef FASTVLM_DEMO_MODEL
+extern const unsigned char demo_model_begin[], demo_model_end[]; /* demo_model.S */
+
+bool demo_model(const void **data, size_t *n_bytes)
+{
+    *data = demo_model_begin;
+    *n_bytes = (size_t)((uintptr_t)demo_model_end - (uintptr_t)demo_model_begin);
+    return true;
+}
+#else
+bool demo_model(const void **data, size_t *n_bytes)
+{
+    *data = NULL;
+    *n_bytes = 0;
+    return false;
+}
+#endif
+
+const char *model_name(const model_options *m) { return m->model ? m->model : "built-in demonstration model"; }
+
+int check_model(const char *verb, const model_options *m, bool quiet)
+{
+    const void *data;
+    size_t n_bytes;
+    if (m->model)
+        return -1;
+    if (!demo_model(&data, &n_bytes))
+        return usage_error(verb, "no model; give a checkpoint directory such as FastVLM-0.5B (fastvlm pull apple/FastVLM-0.5B "
+                                 "fetches it), or a packed file");
+    if (!quiet)
+        fprintf(stderr, "no MODEL named: the small built-in demonstration model answers, which knows drawn shapes and printed "
+                        "words only; a real one: fastvlm pull apple/FastVLM-0.5B\n");
+    return -1;
 }
 
 /* ---- what an argument is ------------------------------------------------------------------ */

@@ -70,7 +70,13 @@ int verb_doctor(int argc, char **argv)
             line("", "it may not fit the memory available: close other programs or take a smaller model");
         fv_engine_free(engine);
     } else {
+        const void *data;
+        size_t n_bytes;
         line("model", "none given: fastvlm doctor DIR opens one and says whether it fits");
+        line("", demo_model(&data, &n_bytes)
+                     ? "verbs without a model use the small built-in demonstration model"
+                     : "this program has no built-in demonstration model");
+        line("", "fastvlm pull apple/FastVLM-0.5B fetches a real one");
     }
     return EXIT_OK;
 }

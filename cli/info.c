@@ -28,7 +28,7 @@ static void print_tensors(const fv_engine *engine)
     }
 }
 
-static void print_text(const fv_engine *engine, const char *path)
+static void print_text(const fv_engine *engine, const model_options *model)
 {
     fv_model_info m;
     fv_tensor_info t;
@@ -40,7 +40,10 @@ static void print_text(const fv_engine *engine, const char *path)
         stored += t.n_bytes;
         unused += !t.used;
     }
-    printf("%s\n", path);
+    printf("%s\n", model_name(model));
+    if (!model->model)
+        printf("  %-12s small, trained on drawn shapes and printed words alone (models/demo/README.md)\n"
+               "  %-12s fastvlm pull apple/FastVLM-0.5B fetches a real one\n", "for", "");
     printf("  layout       %s in %s, %zu tensors (%zu not used), %.1f MB of %s\n", m.layout, m.format, n, unused,
            (double)stored / 1e6, m.weights_type);
     for (size_t i = 0; fv_engine_record(engine, i, &key, &value); i++)
@@ -65,7 +68,7 @@ static void print_text(const fv_engine *engine, const char *path)
            "<|im_start|>assistant\\n\n");
 }
 
-static int print_json(const fv_engine *engine, const char *path, bool tensors)
+static int print_json(const fv_engine *engine, const model_options *model, bool tensors)
 {
     fv_model_info m;
     fv_tensor_info t;
@@ -76,8 +79,8 @@ static int print_json(const fv_engine *engine, const char *path, bool tensors)
         json_array_append_new(widths, json_integer(m.vision_widths[i]));
     }
     json_t *root = json_pack(
-        "{s:s, s:s, s:s, s:s, s:I, s:I, s:{s:o, s:o, s:i, s:i, s:i, s:s}, s:{s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:b, s:s}}",
-        "path", path, "layout", m.layout, "format", m.format, "weights", m.weights_type, "parameters",
+        "{s:s, s:b, s:s, s:s, s:s, s:I, s:I, s:{s:o, s:o, s:i, s:i, s:i, s:s}, s:{s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:b, s:s}}",
+        "path", model_name(model), "demonstration", !model->model, "layout", m.layout, "format", m.format, "weights", m.weights_type, "parameters",
         (json_int_t)m.n_parameters, "weight_bytes", (json_int_t)m.weight_bytes, "vision", "layers", layers, "widths", widths, "image_size", m.image_size, "image_tokens",
         m.n_image_tokens, "features", m.n_features, "precision", m.vision_precision, "decoder", "layers", m.n_layers,
         "d_model", m.d_model, "d_ffn", m.d_ffn, "heads", m.n_heads, "kv_heads", m.n_kv_heads, "d_head", m.d_head,
@@ -112,9 +115,9 @@ static int print_json(const fv_engine *engine, const char *path, bool tensors)
 int verb_info(int argc, char **argv)
 {
     static const usage use = {
-        "info [OPTIONS] MODEL",
+        "info [OPTIONS] [MODEL]",
         "Shows what is inside a model: layout, sizes, template, the precision each part would run in; of a\n"
-        "packed file also how it was made and what each tensor lost (--tensors, in dB).",
+        "packed file also how it was made and what each tensor lost (--tensors, in dB). Without MODEL: the built-in demonstration model.",
         "  fastvlm info FastVLM-0.5B --tensors",
     };
     model_options model = { 0 };
@@ -132,16 +135,19 @@ int verb_info(int argc, char **argv)
         code = sort_words("info", &words, &model.model, &images, &prompt);
     if (code >= 0)
         return code;
-    if (!model.model || images.n || prompt)
-        return usage_error("info", "expected one model%s%s", prompt ? ", found " : "", prompt ? prompt : "");
+    if (images.n || prompt)
+        return usage_error("info", "expected one model, found %s", prompt ? prompt : images.item[0]);
+    code = check_model("info", &model, true);
+    if (code >= 0)
+        return code;
     catch_interrupt();
     code = open_engine(&engine, &model);
     if (code < 0) {
         code = EXIT_OK;
         if (json)
-            code = print_json(engine, model.model, tensors);
+            code = print_json(engine, &model, tensors);
         else {
-            print_text(engine, model.model);
+            print_text(engine, &model);
             if (tensors)
                 print_tensors(engine);
         }

@@ -23,7 +23,9 @@ static void print_usage(FILE *to)
             fv_version());
     for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++)
         fprintf(to, "  %-8s %s\n", verbs[i].name, verbs[i].summary);
-    fprintf(to, "\nfastvlm VERB --help shows a verb's options.\n\nexample:\n"
+    fprintf(to, "\nfastvlm VERB --help shows a verb's options.\n\nexamples:\n"
+                "  fastvlm run picture.png                    the small built-in demonstration model\n"
+                "  fastvlm pull apple/FastVLM-0.5B            a real one\n"
                 "  fastvlm run FastVLM-0.5B photo.jpg \"What is in the picture?\"\n");
 }
 

@@ -22,9 +22,11 @@ static int parse(int argc, char **argv, run_options *o)
     static const usage use = {
         "run [OPTIONS] [MODEL] IMAGE... [PROMPT]",
         "Answers a question about one or more pictures. The answer goes to stdout as it is made, the\n"
-        "figures to stderr. Bare arguments are told apart: a folder or GGUF file is the model, pictures\n"
+        "figures to stderr. Without MODEL the small built-in demonstration model answers; fastvlm pull\n"
+        "apple/FastVLM-0.5B fetches a real one. Bare arguments are told apart: a folder or GGUF file is the model, pictures\n"
         "(JPEG, PNG, WebP, PNM; - is standard input) are the images, what is no file is the prompt. The text\n"
         "<image> in the prompt places a picture there; otherwise pictures come first.",
+        "  fastvlm run picture.png \"What shape is red?\"\n"
         "  fastvlm run FastVLM-0.5B photo.jpg \"What is in the picture?\"",
     };
     const option_spec options[] = {
@@ -44,14 +46,14 @@ static int parse(int argc, char **argv, run_options *o)
         code = check_answer_options("run", &o->answer);
     if (code >= 0)
         return code;
-    if (!o->model.model)
-        return usage_error("run", "no model; give a checkpoint directory such as FastVLM-0.5B, or a packed file");
     if (!o->images.n && !o->prompt)
         return usage_error("run", "no picture and no prompt");
     size_t n_stdin = 0;
     for (size_t i = 0; i < o->images.n; i++)
         n_stdin += !strcmp(o->images.item[i], "-");
-    return n_stdin > 1 ? usage_error("run", "standard input (-) is given as more than one picture") : -1;
+    if (n_stdin > 1)
+        return usage_error("run", "standard input (-) is given as more than one picture");
+    return check_model("run", &o->model, o->quiet);
 }
 
 static const char *finish_name(fv_finish finish)
@@ -59,14 +61,15 @@ static const char *finish_name(fv_finish finish)
     return finish == FV_FINISH_STOP ? "stop" : finish == FV_FINISH_STOP_STRING ? "stop_string" : "length";
 }
 
-static json_t *model_json(const fv_engine *engine, const char *path)
+static json_t *model_json(const fv_engine *engine, const model_options *model)
 {
     fv_model_info m;
     fv_engine_info(engine, &m);
-    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:I, s:I, s:i, s:s}", "path", path, "layout", m.layout, "weights",
-                     m.weights_type, "vision", m.vision_precision, "decoder", m.decoder_precision, "image_size",
-                     m.image_size, "parameters", (json_int_t)m.n_parameters, "weight_bytes", (json_int_t)m.weight_bytes,
-                     "threads", m.n_threads, "cpu_level", m.cpu_level);
+    return json_pack("{s:s, s:b, s:s, s:s, s:s, s:s, s:i, s:I, s:I, s:i, s:s}", "path", model_name(model),
+                     "demonstration", !model->model, "layout", m.layout, "weights", m.weights_type, "vision",
+                     m.vision_precision, "decoder", m.decoder_precision, "image_size", m.image_size, "parameters",
+                     (json_int_t)m.n_parameters, "weight_bytes", (json_int_t)m.weight_bytes, "threads", m.n_threads,
+                     "cpu_level", m.cpu_level);
 }
 
 static int print_json(const fv_engine *engine, const run_options *o, const answer_text *a, const fv_stats *s, double total_ms)
@@ -84,7 +87,7 @@ static int print_json(const fv_engine *engine, const run_options *o, const answe
                              a->n_bytes, "token_ids", ids, "finish_reason", finish_name(a->finish), "prompt_tokens",
                              s->prompt_tokens, "image_tokens", s->image_tokens, "timings_ms", timings,
                              "tokens_per_second", "prefill", prefill, "decode", decode, "peak_rss_bytes",
-                             (json_int_t)peak_rss_bytes(), "model", model_json(engine, o->model.model));
+                             (json_int_t)peak_rss_bytes(), "model", model_json(engine, &o->model));
     char *text = root ? json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(6)) : NULL;
     bool ok = text && write_out(text, strlen(text)) && write_out("\n", 1);
     free(text);

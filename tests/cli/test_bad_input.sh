@@ -15,8 +15,6 @@ run run "$base" "$picture" --threads many
 expect "not a number" 2 "--threads: expected an integer from 0 to 1024, found \"many\""
 run run "$base" "$picture" --vision int3
 expect "unknown precision" 2 "auto|f32|bf16|f16"
-run run "$picture" "What?"
-expect "no model" 2 "no model"
 run run "$base"
 expect "nothing to answer" 2 "no picture and no prompt"
 run run "$base" "$tiny" "$picture"

@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# make demo-model: packs the checkpoint in models/demo as models/demo/demo.gguf, the file that is put into
+# the program, and builds the program with it.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# What runs fast on every processor and answers as the checkpoint does; docs/demo-model.md has the scores.
+how=(--vision bf16 --decoder z8)
+file=models/demo/demo.gguf
+program=build/release/fastvlm
+
+build() # on or off: with the file inside
+{
+    cmake --preset release -DFASTVLM_DEMO_MODEL="$1" >/dev/null
+    cmake --build --preset release --target fastvlm >/dev/null
+}
+
+if [ -e "$file" ]; then build ON; else build OFF; fi
+"$program" pack models/demo -o "$file" "${how[@]}" "$@"
+"$program" verify "$file"
+build ON
+"$program" info
