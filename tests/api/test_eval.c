@@ -8,6 +8,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/base.h"
+#include "engine/session.h"
 #include "fastvlm_tools.h"
 #include "support/golden.h"
 
@@ -199,6 +201,45 @@ static void test_broken_picture_is_skipped(void **state)
     fv_engine_free(tiny);
 }
 
+/* A session led along another's tokens, with that one's image tokens, computes the same bits. */
+static void test_forced(void **state)
+{
+    (void)state;
+    fv_engine *tiny = open_model(TINY, FV_PRECISION_F32, FV_PRECISION_F32);
+    fv_session_options o;
+    fv_session *free_one, *led;
+    fv_image *image;
+    fv_piece piece;
+    fv_model_info info;
+    fv_engine_info(tiny, &info);
+    size_t n_bytes = (size_t)info.vocab_rows * sizeof(float);
+    fv_session_options_default(&o);
+    o.max_new_tokens = 5;
+    assert_int_equal(fv_image_open(&image, PICTURE, NULL, &err), FV_OK);
+    assert_int_equal(fv_session_new(&free_one, tiny, &o, &err), FV_OK);
+    assert_int_equal(fv_session_new(&led, tiny, &o, &err), FV_OK);
+    assert_int_equal(fv_session_force(led, 0, &err), FV_ERR_STATE);
+    assert_null(fv_session_rows(free_one));
+    assert_int_equal(fv_session_add_image(free_one, image, &err), FV_OK);
+    assert_int_equal(fv_session_add_rows(led, fv_session_rows(free_one), &err), FV_OK);
+    for (int turn = 0; turn < 3; turn++) { /* the answers end when five tokens are out */
+        assert_int_equal(fv_session_add_text(free_one, "What is this?", &err), FV_OK);
+        assert_int_equal(fv_session_add_text(led, "What is this?", &err), FV_OK);
+        assert_int_equal(fv_session_force(led, -1, &err), FV_ERR_ARGUMENT);
+        for (piece.done = false; !piece.done;) {
+            assert_int_equal(fv_session_next(free_one, &piece, &err), FV_OK);
+            if (piece.id < 0 || (piece.done && piece.finish == FV_FINISH_STOP))
+                continue;
+            assert_int_equal(fv_session_force(led, piece.id, &err), FV_OK);
+            assert_memory_equal(fv_session_logits(led), fv_session_logits(free_one), n_bytes);
+        }
+    }
+    fv_image_free(image);
+    fv_session_free(free_one);
+    fv_session_free(led);
+    fv_engine_free(tiny);
+}
+
 /* ---- the demonstration test ---- */
 
 static char *dir;
@@ -299,6 +340,42 @@ static void test_history(void **state)
     fv_engine_free(demo);
 }
 
+/* Earlier turns change what a model of random weights says to every question. */
+static void test_history_matters(void **state)
+{
+    (void)state;
+    static char with[1 << 16], without[1 << 16];
+    char line[4096], link[600];
+    FILE *f = fopen(DEMO "/questions.jsonl", "r");
+    assert_non_null(f);
+    *with = *without = 0;
+    while (fgets(line, sizeof line, f)) {
+        char *history = strstr(line, "\"history\": [[");
+        if (!history)
+            continue;
+        strcat(with, line);
+        strcpy(history, "\"history\": []}\n");
+        strcat(without, line);
+    }
+    fclose(f);
+    snprintf(link, sizeof link, "%s/pictures", dir);
+    assert_int_equal(symlink(DEMO "/pictures", link), 0);
+    fv_engine *tiny = open_model(TINY, FV_PRECISION_F32, FV_PRECISION_F32);
+    fv_task_settings settings = { .max_new_tokens = 12 };
+    fv_task *t[2];
+    size_t other = 0;
+    for (int i = 0; i < 2; i++) {
+        write_file("questions.jsonl", i ? without : with);
+        assert_int_equal(fv_task_run(&t[i], tiny, dir, &settings, &err), FV_OK);
+    }
+    for (size_t i = 0; i < t[0]->n; i++)
+        other += strcmp(t[0]->answers[i].answer, t[1]->answers[i].answer) != 0;
+    assert_true(t[0]->n >= 10 && other > t[0]->n / 2);
+    fv_task_free(t[0]);
+    fv_task_free(t[1]);
+    fv_engine_free(tiny);
+}
+
 static void refuse_score(const char *questions, const char *answers, fv_status status, const char *says)
 {
     fv_task *t = (fv_task *)1;
@@ -338,6 +415,43 @@ static void test_score(void **state)
     assert_int_equal(fv_task_score(&t, dir, "/none", NULL, &err), FV_ERR_IO);
 }
 
+/* Whichever allocation fails, it is said and nothing is kept. */
+static void test_out_of_memory(void **state)
+{
+    (void)state;
+    static const char *const paths[] = { PICTURE };
+    fv_eval_settings s = { .paths = paths, .n_paths = 1, .max_new_tokens = 2 };
+    fv_engine *ref = open_model(TINY, FV_PRECISION_F32, FV_PRECISION_F32), *test = open_model(TINY, FV_PRECISION_BF16, FV_PRECISION_BF16);
+    fv_eval *e = NULL;
+    fv_task *t = NULL;
+    int64_t held = fv_mem_live();
+    fv_status status;
+    uint64_t n = 0;
+    do {
+        fv_mem_fail_after(n);
+        status = fv_eval_run(&e, ref, test, &s, &err);
+        assert_true(status == FV_OK || status == FV_ERR_MEMORY);
+        assert_true(status == FV_OK || (!e && fv_mem_live() == held));
+        n += 1 + n / 32;
+    } while (status != FV_OK);
+    assert_true(n > 100);
+    fv_mem_fail_after(UINT64_MAX);
+    fv_eval_free(e);
+    write_file("questions.jsonl", Q("a", "1") Q("b", "2"));
+    const char *answers = write_file("answers.jsonl", "{\"answer\": \"1\"}\n{\"answer\": \"3\"}");
+    n = 0;
+    do {
+        fv_mem_fail_after(n++);
+        status = fv_task_score(&t, dir, answers, NULL, &err);
+        assert_true(status == FV_OK || (status == FV_ERR_MEMORY && !t && fv_mem_live() == held));
+    } while (status != FV_OK);
+    fv_mem_fail_after(UINT64_MAX);
+    fv_task_free(t);
+    assert_int_equal(fv_mem_live(), held);
+    fv_engine_free(ref);
+    fv_engine_free(test);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -346,9 +460,12 @@ int main(void)
         cmocka_unit_test(test_packed),
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_broken_picture_is_skipped),
+        cmocka_unit_test(test_forced),
         cmocka_unit_test_setup_teardown(test_task, setup, teardown),
         cmocka_unit_test_setup_teardown(test_history, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_history_matters, setup, teardown),
         cmocka_unit_test_setup_teardown(test_score, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_out_of_memory, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
