@@ -5,7 +5,7 @@ PREFIX ?= /usr/local
 BUILD  := cmake --build --preset
 quiet  := >/dev/null
 
-.PHONY: all demo demo-model test test-full test-arm bench bench-peers check fuzz install clean help
+.PHONY: all demo demo-model test test-interop test-interop-full test-full test-arm bench bench-peers check fuzz install clean help
 
 all: ## build the program and the libraries: build/release
 	@tools/setup.sh build
@@ -23,6 +23,14 @@ demo-model: ## pack models/demo again, for the program to carry
 test: ## every test that needs no weights and no network, also under sanitizers and for Arm
 	@tools/setup.sh build check arm
 	@tools/test.sh
+
+test-interop: all ## exported models in ONNX Runtime, transformers.js and others, from the package indexes
+	@tools/setup.sh interop
+	@tools/test-interop.sh
+
+test-interop-full: all ## and in transformers, llama.cpp and Genie: packages of several gigabytes
+	@tools/setup.sh interop
+	@tools/test-interop.sh onnx tokenizers js transformers llama genie
 
 test-full: all ## the full-size 0.5B model against values recorded from the reference
 	@tools/test-full.sh

@@ -80,7 +80,7 @@ typedef struct model_options {
     { 't', "threads", OPTION_INT, &(m).threads, "N", "threads (default: one per physical core)", 0, 1024 },       \
     { 0, "vision", OPTION_CHOICE, &(m).vision, "auto|f32|bf16|f16|int8", "arithmetic of the vision encoder", 0, 0 },   \
     { 0, "decoder", OPTION_CHOICE, &(m).decoder, "auto|f32|bf16|f16|z8|q4", "arithmetic of the decoder", 0, 0 },        \
-    { 0, "kv", OPTION_CHOICE, &(m).kv, "auto|f32|f16|q8", "type of the KV cache", 0, 0 },                           \
+    { 0, "kv", OPTION_CHOICE, &(m).kv, "auto|f32|f16|q8", "type of the KV cache", 0, 0 },                         \
     { 0, "image-size", OPTION_INT, &(m).image_size, "N", "side of the encoder's input, a multiple of 64", 0, 4096 }
 
 /* Prints "fastvlm: MESSAGE" and gives EXIT_FAILED. */

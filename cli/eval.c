@@ -181,7 +181,7 @@ static int eval_text(const fv_eval *e, const eval_options *o)
         print_text("TEST's own image tokens", &e->own);
     if (ref)
         print_text("REF's image tokens", &e->ref);
-    printf("\n%zu pictures, %zu skipped, %.1f s", e->n_images, e->n_skipped, e->ms / 1e3);
+    printf("\n%zu picture%s, %zu skipped, %.1f s", e->n_images, e->n_images == 1 ? "" : "s", e->n_skipped, e->ms / 1e3);
     printf("; REF %s, TEST %s\n", o->ref.model, o->test.model);
     return fflush(stdout) == 0 && !ferror(stdout) ? EXIT_OK : EXIT_FAILED;
 }
@@ -228,10 +228,10 @@ static int compare(eval_options *o, progress_line *progress)
                                .log = log_line, .log_user = progress, .progress = show_progress, .progress_user = progress };
         fv_status status = fv_eval_run(&e, ref, test, &s, &err);
         clear_progress(progress);
-        title(heading, sizeof heading, ref, test);
-        if (status == FV_OK && o->svg)
-            status = fv_eval_plot(e, heading, o->svg, &err);
         code = status != FV_OK ? report(&err) : o->json ? eval_json(e, ref, test, o) : eval_text(e, o);
+        title(heading, sizeof heading, ref, test);
+        if (status == FV_OK && o->svg && fv_eval_plot(e, heading, o->svg, &err) != FV_OK)
+            code = report(&err);
     }
     fv_eval_free(e);
     fv_engine_free(test);
@@ -245,13 +245,18 @@ static double percent(size_t n, size_t of) { return of ? 100 * (double)n / (doub
 
 static json_t *task_json(const fv_task *t, const char *model)
 {
-    json_t *kinds = json_array();
+    json_t *kinds = json_array(), *answers = json_array();
     for (size_t i = 0; i < t->n_kinds; i++)
         json_array_append_new(kinds, json_pack("{s:s, s:I, s:I, s:f}", "kind", t->kinds[i].kind, "n", (json_int_t)t->kinds[i].n, "correct",
                                                (json_int_t)t->kinds[i].n_correct, "percent",
                                                percent(t->kinds[i].n_correct, t->kinds[i].n)));
-    return json_pack("{s:s?, s:I, s:I, s:f, s:o, s:f}", "model", model, "n", (json_int_t)t->n, "correct", (json_int_t)t->n_correct, "percent",
-                     percent(t->n_correct, t->n), "kinds", kinds, "ms", t->ms);
+    for (size_t i = 0; i < t->n; i++) {
+        const fv_task_answer *a = &t->answers[i];
+        json_array_append_new(answers, json_pack("{s:s, s:s, s:s, s:s, s:s, s:b}", "image", a->image, "kind", a->kind, "question", a->question,
+                                                 "wanted", a->wanted, "answer", a->answer, "correct", a->correct));
+    }
+    return json_pack("{s:s?, s:I, s:I, s:f, s:o, s:o, s:f}", "model", model, "n", (json_int_t)t->n, "correct", (json_int_t)t->n_correct, "percent",
+                     percent(t->n_correct, t->n), "kinds", kinds, "answers", answers, "ms", t->ms);
 }
 
 static void task_text(const fv_task *t)
@@ -278,8 +283,6 @@ static int take_test(eval_options *o, const char *model, json_t *results, bool *
         return code;
     status = model ? fv_task_run(&t, engine, o->task, &s, &err) : fv_task_score(&t, o->task, o->score, &s, &err);
     clear_progress(progress);
-    if (status == FV_OK && o->answers)
-        status = fv_task_save(t, o->answers, &err);
     if (status != FV_OK) {
         code = report(&err);
     } else {
@@ -291,6 +294,8 @@ static int take_test(eval_options *o, const char *model, json_t *results, bool *
                 printf("%s%s\n", model == o->words.item[0] ? "" : "\n", model);
             task_text(t);
         }
+        if (o->answers && fv_task_save(t, o->answers, &err) != FV_OK)
+            code = report(&err);
     }
     fv_task_free(t);
     fv_engine_free(engine);

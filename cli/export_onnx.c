@@ -54,6 +54,7 @@ int export_onnx(int argc, char **argv)
         { 0, "seq-len", OPTION_INT, &s.seq_len, "N", "ids that embed_tokens takes (default: 512)", 1, 1 << 17 },
         { 0, "step-len", OPTION_INT, &s.step_len, "N", "rows of one decoder step (default: 1)", 1, 4096 },
         { 0, "cache-len", OPTION_INT, &s.cache_len, "N", "rows of the decoder's cache (default: 512; npu: 1023)", 1, 1 << 17 },
+        { 0, "qdq", OPTION_FLAG, &s.qdq, NULL, "an int8 encoder (pack --vision int8) as QuantizeLinear and DequantizeLinear", 0, 0 },
         { 0, "external-data", OPTION_FLAG, &external, NULL, "weights in a file of their own even below 2 GB", 0, 0 },
     };
     int code = parse_options(argc, argv, &use, table, sizeof table / sizeof *table, &words);

@@ -36,7 +36,7 @@ typedef struct fv_pack_options {
     const char *const *images; /* INT8: pictures and folders of pictures to calibrate with, */
     size_t       n_images;     /* 0: built-in synthetic scenes (the file says so) */
     int          max_images;   /* 0: 32 */
-    double       min_cosine;   /* INT8: layers stay in bf16 until features and image tokens are so close to f32's; 0: 0.9995 */
+    double       min_cosine;   /* INT8: layers stay in bf16 until features and image tokens are so close to f32's; 0: 0.9992 */
     uint64_t     reserved[8];  /* zero */
 } fv_pack_options;
 
@@ -50,7 +50,7 @@ typedef struct fv_pack_report {
     size_t   n_images, n_skipped;   /* pictures used; broken ones */
     bool     synthetic_images;
     size_t   n_units, n_wide;       /* groups of layers; those that stayed in bf16 */
-    double   feature_cosine, token_cosine, token_sqnr; /* against f32, over up to four of the pictures; dB */
+    double   feature_cosine, token_cosine, token_sqnr; /* against f32, over up to three of the pictures; dB */
 } fv_pack_report;
 
 FV_API void fv_pack_options_default(fv_pack_options *options);
@@ -196,6 +196,7 @@ typedef struct fv_onnx_settings {
     int            step_len;    /* rows of one decoder step; 0: 1 */
     int            cache_len;   /* 0: 512, for the NPU 1023 */
     fv_precision   precision;   /* F32 or F16; AUTO: F32, for the NPU F16 */
+    bool           qdq;         /* the int8 encoder of a packed file, quantised in the graph; GENERIC in F32 only */
     bool           external_data; /* weights in NAME.onnx_data even when one file could hold them */
     uint64_t       reserved[8]; /* zero */
 } fv_onnx_settings;

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what a build, the tests or the Arm check need and this machine lacks.
 #
-#     tools/setup.sh [build] [check] [arm]      default: build
+#     tools/setup.sh [build] [check] [arm] [interop]      default: build
 #
 # Asks compilers and pkg-config first, says nothing when nothing is missing. On Debian and
 # Ubuntu it installs with apt, as root or through sudo; elsewhere it says what to install.
@@ -87,6 +87,14 @@ need_arm()
     [ -e /usr/aarch64-linux-gnu/include/stdio.h ] || missing+=("the C library for 64-bit Arm|libc6-dev-arm64-cross")
 }
 
+need_interop()
+{
+    need_command python3 python3
+    python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=("Python's venv|python3-venv")
+    need_command node nodejs
+    need_command npm npm
+}
+
 # The sanitizer runtimes carry clang's version in their package name.
 clang_rt_package()
 {
@@ -153,8 +161,8 @@ collect()
     missing=()
     for group in "${@:-build}"; do
         case $group in
-        build | check | arm) "need_$group" ;;
-        *) echo "setup: unknown group $group (build, check, arm)" >&2; exit 2 ;;
+        build | check | arm | interop) "need_$group" ;;
+        *) echo "setup: unknown group $group (build, check, arm, interop)" >&2; exit 2 ;;
         esac
     done
 }

@@ -48,10 +48,13 @@ static fv_status sync_and_close(int fd, const char *path, fv_error *err)
 fv_status fv_outfile_open(fv_outfile *f, const char *path, fv_error *err)
 {
     char suffix[32];
+    struct stat st;
     fv_status status = FV_OK;
     *f = (fv_outfile){ .fd = -1 };
     if (fv_is_dir(path))
         return fv_fail(err, FV_ERR_IO, 0, "%s: is a folder; expected the name of a file to write", path);
+    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode)) /* would be replaced by a file */
+        return fv_fail(err, FV_ERR_IO, 0, "%s: is a device or a pipe; expected the name of a file to write", path);
     snprintf(suffix, sizeof suffix, ".part-%ld", (long)getpid());
     f->place = fv_strdup(path);
     f->part = path_with(path, suffix);

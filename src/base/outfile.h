@@ -16,7 +16,7 @@ typedef struct fv_outfile {
     uint64_t n_bytes;       /* written so far */
 } fv_outfile;
 
-/* Fails when path is a folder or its folder does not exist. On failure *f is zero. */
+/* path must not exist, or be a regular file; its folder must exist. On failure *f is zero. */
 fv_status fv_outfile_open(fv_outfile *f, const char *path, fv_error *err);
 fv_status fv_outfile_write(fv_outfile *f, const void *data, size_t n_bytes, fv_error *err);
 fv_status fv_outfile_commit(fv_outfile *f, fv_error *err); /* releases f, also on failure */

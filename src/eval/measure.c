@@ -52,12 +52,12 @@ double fv_kl_divergence(const float *want, const float *got, size_t n)
 {
     double top_w, top_g, sum_w = log_sum(want, n, &top_w), sum_g = log_sum(got, n, &top_g), kl = 0;
     for (size_t i = 0; i < n; i++) {
-        double p = (double)want[i] - top_w - sum_w, q = (double)got[i] - top_g - sum_g;
-        /* sum of q - p is 0 in exact arithmetic; with it every term is >= 0, and a small divergence is not
-         * the difference of large ones */
-        kl += exp(p) * (p - q) + (exp(q) - exp(p));
+        double p = (double)want[i] - top_w - sum_w, q = (double)got[i] - top_g - sum_g, x = q - p;
+        /* p log(p / q) and the sum of q - p, which is 0 in exact arithmetic: now every term is >= 0, and a
+         * small divergence is not the difference of large numbers. A large x would overflow. */
+        kl += x < 1 ? exp(p) * (expm1(x) - x) : exp(q) - exp(p) - exp(p) * x;
     }
-    return kl < 0 ? 0 : kl;
+    return kl;
 }
 
 size_t fv_largest(const float *x, size_t n)

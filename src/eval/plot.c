@@ -7,7 +7,7 @@
 #include "fastvlm_tools.h"
 #include "io/json_write.h"
 
-enum { LEFT = 56, TOP = 56, PLOT = 300, BOTTOM = 150, STEP = 16, TITLE = 120 };
+enum { LEFT = 56, TOP = 56, PLOT = 300, BOTTOM = 115, STEP = 16, TITLE = 120 };
 
 #define OWN_COLOR "#1f6feb"
 #define REF_COLOR "#d1570a"

@@ -20,8 +20,7 @@ enum {
     SAMPLE_ROWS = 256,   /* of every layer's input, over all pictures */
     JUDGED_ROWS = 64,    /* of them, for the choice of scales */
     JUDGED_OUTPUTS = 48,
-    JUDGED_IMAGES = 4,   /* for the encoder as a whole */
-    CANDIDATES = 6,      /* units tried when one has to go back */
+    JUDGED_IMAGES = 3,   /* for the encoder as a whole */
     DEFAULT_IMAGES = 32, SCENES = 16
 };
 
@@ -508,62 +507,12 @@ fail:
     return status;
 }
 
-/* Of the units that lose most by themselves, the one whose return helps most goes back to a wider type. */
-static fv_status send_one_back(fv_calibration *q, fv_error *err)
-{
-    size_t candidate[CANDIDATES], n = 0;
-    double best = -1;
-    size_t chosen = 0;
-    for (; n < CANDIDATES; n++) {
-        size_t least = q->n_units;
-        for (size_t u = 0; u < q->n_units; u++) {
-            bool taken = !q->units[u].int8;
-            for (size_t i = 0; i < n; i++)
-                taken = taken || candidate[i] == u;
-            if (!taken && (least == q->n_units || q->units[u].sqnr < q->units[least].sqnr))
-                least = u;
-        }
-        if (least == q->n_units)
-            break;
-        candidate[n] = least;
-    }
-    for (size_t i = 0; i < n; i++) {
-        loss l;
-        q->units[candidate[i]].int8 = false;
-        fv_status status = measure(q, 1, &l, err);
-        q->units[candidate[i]].int8 = true;
-        FV_TRY(status);
-        if (fmin(l.features, l.tokens) > best) {
-            best = fmin(l.features, l.tokens);
-            chosen = candidate[i];
-        }
-    }
-    if (n)
-        q->units[chosen].int8 = false;
-    return FV_OK;
-}
-
 static size_t count_int8(const fv_calibration *q)
 {
     size_t n = 0;
     for (size_t i = 0; i < q->n_units; i++)
         n += q->units[i].int8;
     return n;
-}
-
-static fv_status reach_target(fv_calibration *q, fv_error *err)
-{
-    double wanted_cosine = q->o.min_cosine > 0 ? q->o.min_cosine : 0.9995;
-    for (;;) {
-        loss l;
-        FV_TRY(measure(q, q->n_judged, &l, err));
-        q->feature_cosine = l.features;
-        q->token_cosine = l.tokens;
-        q->token_sqnr = l.sqnr;
-        if (fmin(l.features, l.tokens) >= wanted_cosine || !count_int8(q))
-            return FV_OK;
-        FV_TRY(send_one_back(q, err));
-    }
 }
 
 fv_status fv_calibrate_layers(fv_calibration *q, fv_error *err)
@@ -577,14 +526,39 @@ fv_status fv_calibrate_layers(fv_calibration *q, fv_error *err)
     for (size_t i = 0; status == FV_OK && i < q->n_units; i++) {
         loss l = { 0 };
         q->units[i].int8 = true;
-        status = measure(q, FV_MIN(q->n_judged, (size_t)2), &l, err);
+        status = measure(q, 1, &l, err);
         q->units[i].int8 = false;
-        q->units[i].cosine = l.tokens;
+        q->units[i].cosine = fmin(l.features, l.tokens);
     }
     for (size_t i = 0; keep && i < q->n_units; i++)
         q->units[i].int8 = keep[i];
     fv_free(keep);
     return status;
+}
+
+/* Units go back to a wider type in the order of what each costs by itself, as measured, until the encoder
+ * is as close to f32 as is wanted. */
+static fv_status reach_target(fv_calibration *q, fv_error *err)
+{
+    double wanted_cosine = q->o.min_cosine > 0 ? q->o.min_cosine : 0.9992;
+    bool measured = false;
+    for (;;) {
+        loss l;
+        FV_TRY(measure(q, q->n_judged, &l, err));
+        q->feature_cosine = l.features;
+        q->token_cosine = l.tokens;
+        q->token_sqnr = l.sqnr;
+        if (fmin(l.features, l.tokens) >= wanted_cosine || !count_int8(q))
+            return FV_OK;
+        if (!measured)
+            FV_TRY(fv_calibrate_layers(q, err));
+        measured = true;
+        size_t worst = q->n_units;
+        for (size_t i = 0; i < q->n_units; i++)
+            if (q->units[i].int8 && (worst == q->n_units || q->units[i].cosine < q->units[worst].cosine))
+                worst = i;
+        q->units[worst].int8 = false;
+    }
 }
 
 /* ---- pictures ---------------------------------------------------------------------------------------------- */

@@ -12,7 +12,7 @@ typedef struct fv_calibrate_options {
     const char *const *paths; /* pictures and folders; n_paths 0: built-in synthetic scenes */
     size_t n_paths;
     int    max_images;        /* 0: 32; of more pictures so many are taken, evenly over the list */
-    double min_cosine;        /* of features and image tokens, mean over pictures; 0: 0.9995 */
+    double min_cosine;        /* of features and image tokens, mean over pictures; 0: 0.9992 */
     fv_progress_fn *progress;
     void  *progress_user;
     fv_log_fn *log;
@@ -24,7 +24,7 @@ typedef struct fv_calibration fv_calibration;
 typedef struct fv_layer_loss {
     char   name[FV_PACKED_NAME]; /* of the unit's first layer: units go to int8 as a whole */
     double sqnr;                 /* dB: of the outputs of its matrices on the sample rows, the worst */
-    double cosine;               /* of the image tokens when only this unit is in int8; NAN: not measured */
+    double cosine;               /* of features or image tokens, the smaller, when only this unit is in int8; NAN: not measured */
     bool   int8;
 } fv_layer_loss;
 
@@ -33,7 +33,7 @@ fv_status fv_calibrate(fv_calibration **out, const fv_config *c, fv_weights *w, 
                        const fv_calibrate_options *options, fv_error *err);
 void      fv_calibration_free(fv_calibration *c);
 
-/* Runs the encoder with each unit alone in int8 over the first pictures and fills the losses' cosines. */
+/* Runs the encoder with each unit alone in int8 over a picture and fills the losses' cosines. */
 fv_status fv_calibrate_layers(fv_calibration *c, fv_error *err);
 
 size_t               fv_calibration_units(const fv_calibration *c);

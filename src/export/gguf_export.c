@@ -64,7 +64,7 @@ static fv_type type_of(const gguf_out *g, const fv_weight *t)
         return g->type;
     if (t->k % FV_BLOCK)
         return FV_TYPE_F16;
-    return t->n == (size_t)g->s->config.n_vocab ? FV_TYPE_Q8_0 : g->type;
+    return t->slot == &g->s->weights.decoder.embed || t->slot == &g->s->weights.decoder.head ? FV_TYPE_Q8_0 : g->type;
 }
 
 typedef struct row_job {

@@ -24,7 +24,8 @@ typedef enum item_from {
     FROM_TENSOR,    /* tensor */
     FROM_F32,       /* f32 [n], bound vectors and biases */
     FROM_MATRIX,    /* mat, row by row */
-    FROM_TAPS,      /* f32 [taps, n] -> [n, 1, k, k] */
+    FROM_INT8_BIAS, /* mat: what its bias8 holds besides the zero's part */
+    FROM_TAPS,      /* dw [taps, n] -> [n, 1, k, k] */
     FROM_STEM,      /* f32 [n, taps, rgb] -> [n, rgb, k, k] */
     FROM_CONSTANT,  /* value, or for I64 zero */
     FROM_BN_WEIGHT  /* sqrt(1 + eps): together with a variance of 1 exactly nothing */
@@ -38,6 +39,7 @@ typedef struct item {
     item_from from;
     const fv_tensor *tensor;
     const fv_mat *mat;
+    const fv_dw *dw;
     const float *f32;
     float value;
     uint64_t n_stored;  /* values that the source has; the rest are zeros (rows added to the embedding) */
@@ -108,6 +110,7 @@ static fv_status add_part(hf *h, const fv_weight *t, const char *rest, const uin
     i->from = x ? FROM_TENSOR : fallback->from;
     i->tensor = x;
     i->mat = fallback->mat;
+    i->dw = fallback->dw;
     i->f32 = fallback->f32;
     i->value = fallback->value;
     return FV_OK;
@@ -132,16 +135,18 @@ static fv_status add_batch_norm(hf *h, const fv_weight *t, const fv_dw *dw, fv_e
 static fv_status add_matrix(hf *h, const fv_weight *t, fv_error *err)
 {
     const fv_mat *mat = t->slot;
-    const item weight = { .from = FROM_MATRIX, .mat = mat }, bias = { .from = FROM_F32, .f32 = mat->bias };
+    const item weight = { .from = FROM_MATRIX, .mat = mat };
+    const item bias = { .from = mat->type == FV_TYPE_I8 ? FROM_INT8_BIAS : FROM_F32, .f32 = mat->bias, .mat = mat };
     /* 1x1 convolutions are everything in the tower but the attention's linear layers */
     bool conv = t->part == FV_PART_VISION && !strstr(t->name[FV_LAYOUT_LLAVA_QWEN2], ".token_mixer.");
     const uint64_t shape[4] = { t->n, t->k, conv ? 1 : 0, 1 }, bias_shape[4] = { t->n };
-    if (!h->s->kernels.convert[FV_TYPE_F32][mat->type])
+    if (mat->type != FV_TYPE_I8 && !h->s->kernels.convert[FV_TYPE_F32][mat->type])
         return fv_fail(err, FV_ERR_UNSUPPORTED, 0, "%s: %s is %s, which cannot be turned back into floats", h->s->path,
                        t->name[h->s->config.layout], fv_type_name(mat->type));
     FV_TRY(add_part(h, t, ".weight", shape, &weight, err));
-    if (t->part == FV_PART_DECODER && t->n == (size_t)h->s->config.n_vocab && h->target.rows > (int)t->n) {
-        item *x = &h->items[h->n - 1]; /* the embedding, or a head of its own */
+    const fv_decoder_weights *d = &h->s->weights.decoder;
+    if ((t->slot == &d->embed || t->slot == &d->head) && h->target.rows > (int)t->n) {
+        item *x = &h->items[h->n - 1];
         x->shape[0] = (uint64_t)h->target.rows;
         x->n_elems = (uint64_t)h->target.rows * t->k;
     }
@@ -166,12 +171,12 @@ static fv_status add_weight(void *user, const fv_weight *t, fv_error *err)
         return add_part(h, t, ".bias", vector, &bias, err);
     }
     case FV_WEIGHT_DEPTHWISE: {
-        const item weight = { .from = FROM_TAPS, .f32 = dw->w }, bias = { .from = FROM_F32, .f32 = dw->bias };
+        const item weight = { .from = FROM_TAPS, .dw = dw }, bias = { .from = FROM_F32, .f32 = dw->bias };
         FV_TRY(add_part(h, t, ".weight", dw_shape, &weight, err));
         return add_part(h, t, ".bias", vector, &bias, err);
     }
     case FV_WEIGHT_DEPTHWISE_BN: {
-        const item weight = { .from = FROM_TAPS, .f32 = dw->w };
+        const item weight = { .from = FROM_TAPS, .dw = dw };
         FV_TRY(add_part(h, t, ".conv.weight", dw_shape, &weight, err));
         return add_batch_norm(h, t, dw, err);
     }
@@ -210,20 +215,50 @@ static int by_type_and_name(const void *a, const void *b)
 
 /* ---- the data ---- */
 
+/* A value of an int8 matrix: the input is x inv + zero there, so inv belongs to the weight. */
+static float int8_weight(const fv_mat *m, size_t i)
+{
+    return m->mul[i / m->k] * ((const int8_t *)m->data)[i] * m->in.inv[i % m->k];
+}
+
+/* mul (bias8 + zero times the sum of the row). */
+static float int8_bias(const fv_mat *m, size_t row)
+{
+    int64_t sum = 0;
+    for (size_t i = 0; i < m->k; i++)
+        sum += ((const int8_t *)m->data)[row * m->k + i];
+    return m->mul[row] * (float)(m->bias8[row] + m->in.zero * sum);
+}
+
+/* Tap t of output o. */
+static float tap(const fv_dw *dw, size_t t, size_t o)
+{
+    size_t at = t * dw->channels * dw->mult + o;
+    return dw->w8 ? dw->mul[o] * dw->w8[at] * dw->in.inv[o / dw->mult] : dw->w[at];
+}
+
 /* Values at .. at + n of an item as f32. */
 static void values_of(const hf *h, const item *x, uint64_t at, size_t n, float *to)
 {
-    size_t channels = x->n_dims ? (size_t)x->shape[0] : 1, per = channels ? (size_t)(x->n_elems / channels) : 1;
+    size_t per = x->n_dims && x->shape[0] ? (size_t)(x->n_elems / x->shape[0]) : 1;
     size_t taps = x->n_dims == 4 ? (size_t)(x->shape[2] * x->shape[3]) : 1;
     switch (x->from) {
     case FROM_F32: memcpy(to, x->f32 + at, n * sizeof *to); break;
     case FROM_MATRIX:
+        for (size_t i = 0; i < n && x->mat->type == FV_TYPE_I8; i++)
+            to[i] = int8_weight(x->mat, (size_t)at + i);
+        if (x->mat->type == FV_TYPE_I8)
+            break;
         h->s->kernels.convert[FV_TYPE_F32][x->mat->type](
             to, (const uint8_t *)x->mat->data + fv_row_bytes(x->mat->type, (size_t)at), n);
         break;
     case FROM_TAPS: /* [n, taps] from [taps, n] */
         for (size_t i = 0; i < n; i++)
-            to[i] = x->f32[(at + i) % per * channels + (at + i) / per];
+            to[i] = tap(x->dw, (at + i) % per, (at + i) / per);
+        break;
+    case FROM_INT8_BIAS:
+        for (size_t i = 0; i < n; i++)
+            to[i] = int8_bias(x->mat, (size_t)at + i);
         break;
     case FROM_STEM: /* [n, rgb, taps] from [n, taps, rgb] */
         for (size_t i = 0; i < n; i++) {

@@ -133,15 +133,15 @@ static fv_value attention(const decoder *d, int layer, fv_value x, const fv_deco
     const fv_config *c = d->c;
     bool npu = d->s->npu;
     fv_value scale = fv_onnx_scalar(g, g->real, 1 / sqrt((double)c->d_head));
-    fv_value q = split_heads(d, fv_onnx_linear(g, "self_attn.q_proj", x, &w->q), c->n_heads);
-    fv_value k = split_heads(d, fv_onnx_linear(g, "self_attn.k_proj", x, &w->k), c->n_kv_heads);
+    fv_value q = split_heads(d, fv_onnx_linear(g, "self_attn.q_proj", x, &w->q, NULL), c->n_heads);
+    fv_value k = split_heads(d, fv_onnx_linear(g, "self_attn.k_proj", x, &w->k, NULL), c->n_kv_heads);
     q = fv_onnx(g, "Mul", rotate(d, q), scale);
     k = rotate(d, k);
     if (npu) {
         fv_onnx_call_next(g, cache_name(g, false, layer, false));
         k = fv_onnx_transpose(g, k, FV_INTS(0, 1, 3, 2));
     }
-    fv_value v = fv_onnx_linear(g, "self_attn.v_proj", x, &w->v);
+    fv_value v = fv_onnx_linear(g, "self_attn.v_proj", x, &w->v, NULL);
     v = fv_onnx_reshape(g, v, FV_INTS(0, 0, c->n_kv_heads, c->d_head));
     if (npu)
         fv_onnx_call_next(g, cache_name(g, false, layer, true));
@@ -159,16 +159,16 @@ static fv_value attention(const decoder *d, int layer, fv_value x, const fv_deco
     weights = fv_onnx_reshape(g, weights, FV_INTS(0, c->n_kv_heads, -1, 0));
     fv_value y = fv_onnx_reshape(g, fv_onnx(g, "MatMul", weights, v), FV_INTS(0, c->n_heads, -1, c->d_head));
     y = fv_onnx_reshape(g, fv_onnx_transpose(g, y, FV_INTS(0, 2, 1, 3)), FV_INTS(0, 0, (int64_t)c->n_heads * c->d_head));
-    return fv_onnx_linear(g, "self_attn.o_proj", y, &w->o);
+    return fv_onnx_linear(g, "self_attn.o_proj", y, &w->o, NULL);
 }
 
 /* SiLU(gate) * up, down */
 static fv_value mlp(fv_onnx_graph *g, fv_value x, const fv_decoder_layer *w)
 {
-    fv_value gate = fv_onnx_linear(g, "mlp.gate_proj", x, &w->gate);
+    fv_value gate = fv_onnx_linear(g, "mlp.gate_proj", x, &w->gate, NULL);
     gate = fv_onnx(g, "Mul", gate, fv_onnx(g, "Sigmoid", gate));
-    fv_value up = fv_onnx_linear(g, "mlp.up_proj", x, &w->up);
-    return fv_onnx_linear(g, "mlp.down_proj", fv_onnx(g, "Mul", gate, up), &w->down);
+    fv_value up = fv_onnx_linear(g, "mlp.up_proj", x, &w->up, NULL);
+    return fv_onnx_linear(g, "mlp.down_proj", fv_onnx(g, "Mul", gate, up), &w->down, NULL);
 }
 
 static void declare_cache(const decoder *d)
@@ -250,9 +250,7 @@ void fv_onnx_decoder(fv_onnx_graph *g, const fv_config *c, const fv_decoder_weig
         x = fv_onnx(g, "Slice", x, from, to, axis);
     }
     x = fv_onnx_rms_norm(g, "norm", x, w->norm, (size_t)c->d_model, c->rms_eps);
-    if (s->io == g->real && !free)
-        fv_onnx_call_next(g, "logits");
-    x = fv_onnx_linear(g, "lm_head", x, &w->head);
+    x = fv_onnx_linear(g, "lm_head", x, &w->head, s->io == g->real && !free ? "logits" : NULL);
     if (free)
         x = sink(&d, x);
     if (s->io != g->real) {

@@ -32,6 +32,8 @@ static fv_status settle(fv_onnx_settings *s, fv_error *err)
         return fv_fail(err, FV_ERR_ARGUMENT, 0, "unknown part, target or kind of operators");
     if (s->precision != FV_PRECISION_F32 && s->precision != FV_PRECISION_F16)
         return fv_fail(err, FV_ERR_ARGUMENT, 0, "an ONNX export has precision f32 or f16");
+    if (s->qdq && (s->target != FV_ONNX_GENERIC || s->precision != FV_PRECISION_F32))
+        return fv_fail(err, FV_ERR_ARGUMENT, 0, "the quantised encoder is an export for generic, in f32 beside its int8 layers");
     FV_TRY(check_range("opset", s->opset, MIN_OPSET, MAX_OPSET, err));
     FV_TRY(check_range("seq_len", s->seq_len, 1, MAX_LEN, err));
     FV_TRY(check_range("step_len", s->step_len, 1, 4096, err));
@@ -52,6 +54,20 @@ typedef struct job {
     unsigned outside;   /* the parts whose weights are in a file of their own */
 } job;
 
+static bool has_int8(const fv_source *s)
+{
+    const fv_vision_weights *v = &s->weights.vision;
+    bool found = v->project1.type == FV_TYPE_I8 || v->project2.type == FV_TYPE_I8;
+    for (int i = 0; i < s->config.n_stages; i++) {
+        found = found || v->stage[i].down_pw.type == FV_TYPE_I8;
+        for (int b = 0; b < s->config.stage[i].depth; b++) {
+            const fv_vision_block *w = &v->stage[i].block[b];
+            found = found || w->ffn.fc1.type == FV_TYPE_I8 || w->qkv.type == FV_TYPE_I8 || w->proj.type == FV_TYPE_I8;
+        }
+    }
+    return found;
+}
+
 static fv_status write_part(job *j, unsigned part, const char *name, fv_error *err)
 {
     fv_onnx_graph g;
@@ -59,6 +75,7 @@ static fv_status write_part(job *j, unsigned part, const char *name, fv_error *e
     if (!(j->s->parts & part))
         return FV_OK;
     fv_onnx_begin(&g, name, j->real, j->s->opset, j->s->ops == FV_ONNX_FUSED, err);
+    g.qdq = j->s->qdq;
     switch (part) {
     case FV_ONNX_VISION: fv_onnx_vision(&g, &j->source.config, &w->vision, &j->shape); break;
     case FV_ONNX_EMBED: fv_onnx_embed(&g, &j->source.config, &w->decoder, &j->shape); break;
@@ -77,7 +94,7 @@ static fv_status write_parts(job *j, fv_error *err)
     bool js = j->s->target == FV_ONNX_TRANSFORMERS_JS, f16 = j->real == FV_TYPE_F16;
     const char *suffix = f16 ? "_fp16" : js ? "" : "_fp32";
     char name[64];
-    snprintf(name, sizeof name, "vision_encoder%s", suffix);
+    snprintf(name, sizeof name, "vision_encoder%s", j->s->qdq ? "_qdq" : suffix);
     FV_TRY(write_part(j, FV_ONNX_VISION, name, err));
     snprintf(name, sizeof name, "embed_tokens%s", suffix);
     FV_TRY(write_part(j, FV_ONNX_EMBED, name, err));
@@ -98,6 +115,11 @@ fv_status fv_export_onnx(const char *model, const fv_onnx_settings *settings, co
     job j = { .s = &s, .options = options };
     bool js = s.target == FV_ONNX_TRANSFORMERS_JS;
     FV_TRY(fv_source_open(&j.source, model, true, options, err));
+    if (s.qdq && !has_int8(&j.source)) {
+        status = fv_fail(err, FV_ERR_UNSUPPORTED, 0,
+                         "%s: the encoder is not in int8; make a file with fastvlm pack CHECKPOINT -o FILE --vision int8", model);
+        goto fail;
+    }
     j.real = s.precision == FV_PRECISION_F16 ? FV_TYPE_F16 : FV_TYPE_F32;
     j.shape = (fv_onnx_shape){ .free_batch = js, .npu = s.target == FV_ONNX_NPU, .io = js ? FV_TYPE_F32 : j.real,
                                .image_size = s.image_size ? s.image_size : j.source.config.image_size,

@@ -328,6 +328,19 @@ fv_value fv_onnx_i64(fv_onnx_graph *g, const int64_t *values, size_t n)
     return add_i64(g, fv_onnx_text(g, "%s", text), values, n, 1);
 }
 
+fv_value fv_onnx_u8_scalar(fv_onnx_graph *g, int value)
+{
+    const char *name = fv_onnx_text(g, "u8(%d)", value);
+    const fv_onnx_weight *found = find_weight(g, name);
+    if (found)
+        return found->name;
+    uint8_t *data = fv_onnx_take(g, 1, 1);
+    if (!data)
+        return "";
+    *data = (uint8_t)value;
+    return add_weight(g, name, FV_TYPE_U8, data, FV_TYPE_U8, NULL, 0)->name;
+}
+
 fv_value fv_onnx_i64_scalar(fv_onnx_graph *g, int64_t value)
 {
     return add_i64(g, fv_onnx_text(g, "i64(%" PRId64 ")", value), &value, 1, 0);

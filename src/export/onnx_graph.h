@@ -31,7 +31,7 @@ typedef struct fv_onnx_weight {
     const void *data;
     fv_type     from;                    /* of data: any float type when type is one, otherwise the same */
     uint64_t    stride[FV_ONNX_DIMS];
-    const float *row_scale;              /* [shape[0]] factor of each row, or NULL */
+    const float *row_scale, *column_scale; /* [shape[0]], [shape[1]] factors, or NULL */
     struct fv_onnx_weight *next;
 } fv_onnx_weight;
 
@@ -40,6 +40,7 @@ typedef struct fv_onnx_graph {
     fv_onnx_weight *weights, **last_weight;
     fv_type real;                        /* of activations and weights: F32 or F16 */
     int     opset;
+    bool    qdq;                         /* int8 layers with QuantizeLinear and DequantizeLinear, otherwise widened */
     bool    fused;                       /* Gelu, LayerNormalization, RMSNormalization where the opset has them */
     char    scope[FV_ONNX_NAME];         /* in front of names */
     const char *next_name;               /* of the next node's result */
@@ -96,7 +97,7 @@ void     fv_onnx_output(fv_onnx_graph *g, const char *name, fv_type type, const 
 
 /* ---- initialisers ---- */
 
-/* NAME in the scope, shape as given; the result may be changed (strides, row_scale) before writing. */
+/* NAME in the scope, shape as given; the result may be changed (strides, scales) before writing. */
 fv_onnx_weight *fv_onnx_weights(fv_onnx_graph *g, const char *name, const void *data, fv_type from, const uint64_t *shape,
                                 int n_dims);
 #define FV_SHAPE(...) (const uint64_t[]){ __VA_ARGS__ }, (int)(sizeof((const uint64_t[]){ __VA_ARGS__ }) / sizeof(uint64_t))
@@ -104,5 +105,6 @@ fv_onnx_weight *fv_onnx_weights(fv_onnx_graph *g, const char *name, const void *
 fv_value fv_onnx_scalar(fv_onnx_graph *g, fv_type type, double value);
 fv_value fv_onnx_i64(fv_onnx_graph *g, const int64_t *values, size_t n);       /* [n] */
 fv_value fv_onnx_i64_scalar(fv_onnx_graph *g, int64_t value);
+fv_value fv_onnx_u8_scalar(fv_onnx_graph *g, int value);
 
 #endif

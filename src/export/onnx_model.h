@@ -19,8 +19,9 @@ fv_value fv_onnx_mean(fv_onnx_graph *g, fv_value x, int64_t axis);
 /* [begin, end) of an axis. */
 fv_value fv_onnx_slice(fv_onnx_graph *g, fv_value x, int64_t begin, int64_t end, int64_t axis);
 
-/* x [.., k] times the weights [n, k], plus the bias when there is one. NAME in the scope. */
-fv_value fv_onnx_linear(fv_onnx_graph *g, const char *name, fv_value x, const fv_mat *w);
+/* x [.., k] times the weights [n, k], plus the bias when there is one. NAME in the scope; result
+ * (may be NULL) names what comes out. */
+fv_value fv_onnx_linear(fv_onnx_graph *g, const char *name, fv_value x, const fv_mat *w, const char *result);
 /* A 1x1 convolution of x [batch, k, height, width]; scale [n] (may be NULL) multiplies weights and bias. */
 fv_value fv_onnx_pointwise(fv_onnx_graph *g, const char *name, fv_value x, const fv_mat *w, const float *scale);
 fv_value fv_onnx_depthwise(fv_onnx_graph *g, const char *name, fv_value x, const fv_dw *w, int stride);

@@ -108,17 +108,11 @@ void fv_onnx_vision(fv_onnx_graph *g, const fv_config *c, const fv_vision_weight
     x = expand(g, x, w);
     fv_onnx_scope(g, "mm_projector");
     x = fv_onnx_transpose(g, fv_onnx_reshape(g, x, FV_INTS(0, c->n_features, tokens)), FV_INTS(0, 2, 1));
-    x = fv_onnx_gelu(g, fv_onnx_linear(g, "0", x, &w->project1));
-    fv_mat last = w->project2; /* the bias apart: its sum is the graph's output */
-    last.bias = NULL;
-    x = fv_onnx_linear(g, "2", x, &last);
-    fv_onnx_weight *bias = fv_onnx_weights(g, "2.bias", w->project2.bias, FV_TYPE_F32, FV_SHAPE((uint64_t)c->d_model));
-    if (s->io == g->real)
-        fv_onnx_call_next(g, "image_features");
-    x = fv_onnx(g, "Add", x, bias->name);
+    x = fv_onnx_gelu(g, fv_onnx_linear(g, "0", x, &w->project1, NULL));
+    x = fv_onnx_linear(g, "2", x, &w->project2, s->io == g->real ? "image_features" : NULL);
     if (s->io != g->real) {
         fv_onnx_call_next(g, "image_features");
-        x = fv_onnx_cast(g, x, s->io);
+        fv_onnx_cast(g, x, s->io);
     }
     fv_onnx_dim features[3] = { batch, FV_DIM(tokens), FV_DIM(c->d_model) };
     fv_onnx_output(g, "image_features", s->io, features, 3);

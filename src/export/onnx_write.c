@@ -111,6 +111,8 @@ static float load(const fv_onnx_weight *t, uint64_t i)
     const uint8_t *p = t->data;
     float f;
     uint16_t h;
+    if (t->from == FV_TYPE_I8)
+        return (int8_t)p[i];
     if (t->from == FV_TYPE_F32) {
         memcpy(&f, p + 4 * i, 4);
         return f;
@@ -174,7 +176,7 @@ fail:
     return status;
 }
 
-/* Any order, element by element: small convolutions. */
+/* Any order, element by element: small convolutions, int8 widened. */
 static fv_status write_strided(writer *w, const fv_onnx_weight *t)
 {
     uint64_t n = weight_elems(t), index[FV_ONNX_DIMS] = { 0 };
@@ -186,7 +188,11 @@ static fv_status write_strided(writer *w, const fv_onnx_weight *t)
         uint64_t from = 0;
         for (int d = 0; d < t->n_dims; d++)
             from += index[d] * t->stride[d];
-        store(out, t->type, (size_t)i, load(t, from) * (t->row_scale ? t->row_scale[index[0]] : 1));
+        if (t->type == FV_TYPE_I8)
+            out[i] = ((const uint8_t *)t->data)[from];
+        else
+            store(out, t->type, (size_t)i, load(t, from) * (t->row_scale ? t->row_scale[index[0]] : 1) *
+                  (t->column_scale ? t->column_scale[index[1]] : 1));
         for (int d = t->n_dims - 1; d >= 0 && ++index[d] == t->shape[d]; d--)
             index[d] = 0;
     }
@@ -199,7 +205,7 @@ static fv_status write_values(writer *w, const fv_onnx_weight *t)
 {
     if (!t->stride[0])
         return write_plain(w, t);
-    if (t->n_dims == 2 && t->stride[0] == 1 && t->stride[1] == t->shape[0])
+    if (t->from != FV_TYPE_I8 && t->n_dims == 2 && t->stride[0] == 1 && t->stride[1] == t->shape[0])
         return write_transposed(w, t);
     return write_strided(w, t);
 }

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/half.h"
 #include "base/outfile.h"
 #include "base/sha256.h"
 #include "fastvlm_tools.h"
@@ -365,6 +366,94 @@ static void test_hf_fuses_and_unpacks(void **state)
     same_answer(in("unpacked2"), VARIANT("base"));
 }
 
+static float *floats_of(const fv_tensors *t, const char *name, size_t *n)
+{
+    const fv_tensor *x = fv_tensors_find(t, name);
+    if (!x)
+        fail_msg("%s is missing", name);
+    float *f = malloc(x->n_elems * sizeof *f);
+    *n = x->n_elems;
+    for (size_t i = 0; i < *n; i++) {
+        if (x->type == FV_TYPE_F32) {
+            memcpy(&f[i], (const char *)x->data + 4 * i, 4);
+        } else {
+            uint16_t h;
+            memcpy(&h, (const char *)x->data + 2 * i, 2);
+            f[i] = x->type == FV_TYPE_BF16 ? fv_bf16_to_f32(h) : fv_f16_to_f32(h);
+        }
+    }
+    return f;
+}
+
+/* int8 layers come back as the floats they stand for. */
+static void test_hf_unpacks_int8(void **state)
+{
+    (void)state;
+    static const char *const names[] = { "stages.1.blocks.0.mlp.fc1.weight", "stages.1.blocks.0.mlp.fc1.bias",
+                                         "stages.2.blocks.0.mlp.fc2.weight", "stages.2.blocks.0.mlp.fc2.bias" };
+    fv_error err = { 0 };
+    const char *pictures[] = { PICTURE };
+    fv_pack_options options;
+    fv_hf_settings fast = { .layout = FV_HF_FAST_VLM };
+    fv_tensors *got, *want;
+    fv_pack_options_default(&options);
+    options.vision = FV_PRECISION_INT8;
+    options.min_cosine = 0.5; /* this encoder is noise: keep all of it in int8 */
+    options.images = pictures;
+    options.n_images = 1;
+    works(fv_pack(VARIANT("base"), in("m.gguf"), &options, NULL, &err), &err);
+    works(fv_export_hf(in("m.gguf"), &fast, in("out"), NULL, &err), &err);
+    works(fv_tensors_open(&got, in("out"), &err), &err);
+    works(fv_tensors_open(&want, VARIANT("fast_vlm"), &err), &err);
+    for (size_t i = 0; i < FV_COUNT(names); i++) {
+        char name[160];
+        size_t n, m;
+        snprintf(name, sizeof name, "model.vision_tower.timm_model.%s", names[i]);
+        float *g = floats_of(got, name, &n), *w = floats_of(want, name, &m);
+        assert_int_equal(n, m);
+        double d = relative_l2(g, w, n);
+        if (!(d > 1e-6 && d < 0.1)) /* the scale of every input channel is in the weights, too */
+            fail_msg("%s: relative L2 %g", name, d);
+        free(g);
+        free(w);
+    }
+    fv_tensors_free(got);
+    fv_tensors_free(want);
+}
+
+/* A vocabulary that fills every row has none for "<image>": the embedding grows, by zeros. */
+static void test_hf_grows(void **state)
+{
+    (void)state;
+    static const char *const names[] = { "config.json", "model.safetensors", "vocab.json", "merges.txt" };
+    fv_error err = { 0 };
+    fv_hf_settings fast = { .layout = FV_HF_FAST_VLM };
+    fv_tensors *t, *from;
+    assert_int_equal(mkdir(in("full"), 0777), 0);
+    for (size_t i = 0; i < FV_COUNT(names); i++) {
+        char to[64];
+        char *path = fv_path_join(VARIANT("base"), names[i]);
+        snprintf(to, sizeof to, "full/%s", names[i]);
+        assert_int_equal(symlink(path, in(to)), 0);
+        fv_free(path);
+    }
+    put(in("full/added_tokens.json"), "{\"<|endoftext|>\": 280, \"<|im_start|>\": 281, \"<|im_end|>\": 282, \"<a>\": 283, \"<b>\": 284, "
+                                      "\"<c>\": 285, \"<d>\": 286, \"<e>\": 287}");
+    works(fv_export_hf(in("full"), &fast, in("grown"), NULL, &err), &err);
+    works(fv_tensors_open(&t, in("grown"), &err), &err);
+    works(fv_tensors_open(&from, VARIANT("base"), &err), &err);
+    const fv_tensor *x = fv_tensors_find(t, "model.language_model.embed_tokens.weight");
+    const fv_tensor *y = fv_tensors_find(from, "model.embed_tokens.weight");
+    assert_int_equal(x->shape[0], 320);
+    assert_memory_equal(x->data, y->data, y->n_bytes);
+    for (uint64_t i = y->n_bytes; i < x->n_bytes; i++)
+        assert_int_equal(((const uint8_t *)x->data)[i], 0);
+    fv_tensors_free(t);
+    fv_tensors_free(from);
+    ask a = { .dir = in("grown"), .image = PICTURE, .prompt = "What do you see?", .max_new = 4, .n_threads = 2 };
+    assert_true(run_ask(&a).n > 0);
+}
+
 static void test_hf_dtype(void **state)
 {
     (void)state;
@@ -515,7 +604,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_calib_values), TEST(test_calib_selection), TEST(test_calib_random), TEST(test_calib_refuses),
         TEST(test_lut), TEST(test_genie), TEST(test_tokenizer), TEST(test_hf_layouts), TEST(test_hf_fuses_and_unpacks),
-        TEST(test_hf_dtype), TEST(test_gguf), TEST(test_all), TEST(test_memory),
+        TEST(test_hf_unpacks_int8), TEST(test_hf_grows), TEST(test_hf_dtype), TEST(test_gguf), TEST(test_all), TEST(test_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -319,6 +319,10 @@ static void test_image_sizes(void **state)
     st.image_size = 100;
     assert_int_equal(fv_engine_open(&e, TINY, &st, &err), FV_ERR_ARGUMENT);
     assert_non_null(strstr(err.message, "multiple of 64"));
+    st.image_size = 0;
+    st.kv = (fv_kv)9;
+    assert_int_equal(fv_engine_open(&e, TINY, &st, &err), FV_ERR_ARGUMENT);
+    assert_non_null(strstr(err.message, "KV cache"));
 }
 
 int main(void)

@@ -42,6 +42,12 @@ run export onnx m -o x
 expect "missing tensor" 1 "tensor model.norm.weight is missing" "[64]"
 nothing_left x
 
+run export onnx "$base" -o x --qdq
+expect "quantised without an int8 encoder" 1 "not in int8" "pack CHECKPOINT"
+run export onnx "$base" -o x --qdq --for npu
+expect "quantised for the NPU" 1 "generic"
+nothing_left x
+
 # ---- outputs that cannot be
 echo old >file
 mkdir full

@@ -49,10 +49,10 @@ def sha(path):
         return hashlib.sha256(f.read()).hexdigest()
 
 
-def export(name, *args):
+def export(name, *args, model=MODEL):
     """Exports into a folder of its own, checks every file, returns {file name: path}."""
     out = os.path.join(WORK.name, name)
-    fastvlm("export", "onnx", MODEL, "-o", out, "-q", *args)
+    fastvlm("export", "onnx", model, "-o", out, "-q", *args)
     files = {}
     for root, _, names in os.walk(out):
         for n in sorted(names):
@@ -168,10 +168,19 @@ def engine():
     return stages, answer["token_ids"], info
 
 
+def pixels(e, kind):
+    return (e["pixels_u8"].astype(np.float64) * (1 / 255)).astype(kind).transpose(2, 0, 1)[None]
+
+
+def cosine(a, b):
+    a, b = np.asarray(a, np.float64).ravel(), np.asarray(b, np.float64).ravel()
+    return a @ b / np.sqrt((a @ a) * (b @ b))
+
+
 def vision(name, path, e, limit):
     s = session(path)
-    pixels = (e["pixels_u8"].astype(np.float64) * (1 / 255)).astype(real(s, "pixel_values")).transpose(2, 0, 1)[None]
-    close(name + ": vision encoder", s.run(["image_features"], {"pixel_values": pixels})[0][0], e["image_tokens"], limit)
+    got = s.run(["image_features"], {"pixel_values": pixels(e, real(s, "pixel_values"))})[0][0]
+    close(name + ": vision encoder", got, e["image_tokens"], limit)
 
 
 def embedding(name, path, e, rows):
@@ -275,6 +284,31 @@ def main():
     js = export("transformers.js f16", "--for", "transformers.js", "--precision", "f16", "--ops", "fused")
     vision("transformers.js f16", js["vision_encoder_fp16.onnx"], e, F16)
     decoder("transformers.js f16", Growing(js["decoder_model_merged_fp16.onnx"]), e, ids, table, n_tokens, F16)
+
+    # Block weights of a packed file, widened: as the plain graph, but for the 8 bits.
+    packed = os.path.join(WORK.name, "packed.gguf")
+    fastvlm("pack", MODEL, "-o", packed, "--decoder", "z8", "-q")
+    files = export("packed", model=packed)
+    vision("packed", files["vision_encoder_fp32.onnx"], e, F32)
+    rows = prefill(Fixed(files["decoder_fixed_kv_fp32.onnx"]), e["inputs_embeds"], 1)
+    close("packed: prompt logits", rows[:, :n_tokens], e["logits_prefill"][:, :n_tokens], 3e-2)
+
+    # An int8 encoder, every layer of it: closer to ours in int8 than int8 is to f32.
+    int8 = os.path.join(WORK.name, "int8.gguf")
+    fastvlm("pack", MODEL, PICTURE, "-o", int8, "--vision", "int8", "--min-cosine", "0.1", "-q")
+    dump = os.path.join(WORK.name, "dump8")
+    fastvlm("run", "-q", "-n", "1", "--dump", dump, int8, PICTURE, "-p", QUESTION)
+    ours = np.load(os.path.join(dump, "image_tokens.npy"))
+    files = export("qdq", "--qdq", "--only", "vision", model=int8)
+    kinds = [n.op_type for n in onnx.load(files["vision_encoder_qdq.onnx"]).graph.node]
+    check("qdq: its operators", kinds.count("QuantizeLinear") > 20 and kinds.count("DequantizeLinear") == 2 * kinds.count("QuantizeLinear"))
+    got = session(files["vision_encoder_qdq.onnx"]).run(["image_features"], {"pixel_values": pixels(e, np.float32)})[0][0]
+    like, lost = cosine(got, ours), cosine(e["image_tokens"], ours)
+    check("qdq: image tokens as ours in int8", like > 0.999 and like > lost, "cosine %.5f; f32 against ours in int8 %.5f" % (like, lost))
+    files = export("widened", "--only", "vision", model=int8)
+    got = session(files["vision_encoder_fp32.onnx"]).run(["image_features"], {"pixel_values": pixels(e, np.float32)})[0][0]
+    like = cosine(got, e["image_tokens"])
+    check("int8 widened: image tokens", like > lost, "cosine %.5f to f32" % like)
 
     print("%d passed, %d failed" % (passed, failed))
     return failed > 0

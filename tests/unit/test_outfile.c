@@ -73,6 +73,11 @@ static void test_file(void **state)
     assert_int_equal(fv_outfile_open(&f, dir, &err), FV_ERR_IO);
     assert_non_null(strstr(err.message, "is a folder"));
     fv_free(path);
+    path = fv_path_join(dir, "pipe");
+    assert_int_equal(mkfifo(path, 0666), 0);
+    assert_int_equal(fv_outfile_open(&f, path, &err), FV_ERR_IO);
+    assert_non_null(strstr(err.message, "pipe"));
+    fv_free(path);
     path = fv_path_join(dir, "none/x");
     assert_int_equal(fv_outfile_open(&f, path, &err), FV_ERR_IO);
     fv_outfile_abandon(&f);

@@ -1,0 +1,354 @@
+/* eval through the public header: a model against itself, against bf16 and z8, and what is refused. */
+#include "cm.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "fastvlm_tools.h"
+#include "support/golden.h"
+
+#define GOLDEN FV_SOURCE_DIR "/tests/golden/"
+#define TINY GOLDEN "tiny/checkpoint"
+#define PICTURE GOLDEN "tiny/image.png"
+#define DEMO FV_SOURCE_DIR "/tests/demo"
+
+static fv_error err;
+
+static fv_engine *open_model(const char *path, fv_precision vision, fv_precision decoder)
+{
+    fv_settings s;
+    fv_engine *e;
+    fv_settings_default(&s);
+    s.n_threads = 2;
+    s.vision = vision;
+    s.decoder = decoder;
+    if (fv_engine_open(&e, path, &s, &err) != FV_OK)
+        fail_msg("%s", err.message);
+    return e;
+}
+
+static fv_eval *compare(fv_engine *ref, fv_engine *test, fv_eval_features features)
+{
+    static const char *const paths[] = { PICTURE, DEMO "/pictures" };
+    fv_eval_settings s = { .paths = paths, .n_paths = 2, .max_images = 3, .max_new_tokens = 6, .features = features };
+    fv_eval *e;
+    if (fv_eval_run(&e, ref, test, &s, &err) != FV_OK)
+        fail_msg("%s", err.message);
+    return e;
+}
+
+static const fv_eval_stage *stage(const fv_eval *e, const char *name)
+{
+    for (size_t i = 0; i < e->n_stages; i++)
+        if (!strcmp(e->stages[i].name, name))
+            return &e->stages[i];
+    fail_msg("no stage %s", name);
+    return NULL;
+}
+
+static void test_itself(void **state)
+{
+    (void)state;
+    fv_engine *m = open_model(TINY, FV_PRECISION_F32, FV_PRECISION_F32);
+    fv_eval *e = compare(m, m, FV_EVAL_BOTH);
+    assert_int_equal(e->n_images, 3);
+    assert_int_equal(e->n_skipped, 0);
+    assert_true(e->own.n_tokens > 0 && e->own.n_tokens <= 18);
+    assert_int_equal(e->own.n_agree, e->own.n_tokens);
+    assert_int_equal(e->ref.n_tokens, e->own.n_tokens);
+    assert_true(e->own.max < 1e-12);
+    assert_true(e->least_features == 1 && e->least_tokens == 1);
+    for (size_t i = 0; i < e->n_stages; i++)
+        assert_true(isinf(e->stages[i].own.sqnr) && e->stages[i].own.cosine == 1);
+    assert_true(isnan(stage(e, "vision.stem.0")->ref.sqnr)); /* the decoder's only */
+    assert_string_equal(e->stages[0].name, "vision.stem.0");
+    assert_string_equal(e->stages[e->n_stages - 1].name, "decoder.norm");
+    stage(e, "vision.network.4.0");
+    stage(e, "vision.conv_exp");
+    stage(e, "image_tokens");
+    fv_eval_free(e);
+    fv_engine_free(m);
+}
+
+static void assert_between(const char *what, double x, double low, double high)
+{
+    if (!(x >= low && x <= high))
+        fail_msg("%s is %g, expected %g to %g", what, x, low, high);
+}
+
+static void test_bf16(void **state)
+{
+    (void)state;
+    fv_engine *ref = open_model(TINY, FV_PRECISION_F32, FV_PRECISION_F32), *test = open_model(TINY, FV_PRECISION_BF16, FV_PRECISION_BF16);
+    fv_eval *e = compare(ref, test, FV_EVAL_BOTH);
+    assert_between("features", stage(e, "vision.features")->own.sqnr, 30, 70);
+    assert_between("cosine", stage(e, "vision.features")->own.cosine, 0.999, 0.9999999);
+    assert_between("a picture's features", e->images[0].features.sqnr, 30, 70);
+    assert_between("the worst picture's", e->least_features, 0.999, 0.9999999);
+    assert_between("last layer", stage(e, "decoder.layer.2")->own.sqnr, 25, 65);
+    assert_true(stage(e, "decoder.layer.2")->ref.sqnr > stage(e, "decoder.layer.2")->own.sqnr);
+    assert_true(isinf(stage(e, "inputs_embeds")->ref.sqnr) && isfinite(stage(e, "inputs_embeds")->own.sqnr));
+    assert_between("KL, own", e->own.mean, 1e-7, 1e-3);
+    assert_between("KL, ref", e->ref.mean, 1e-7, 1e-3);
+    assert_true(e->own.max >= e->own.mean && e->own.max >= e->own.median && e->own.median > 0);
+    assert_true(e->own.mean != e->ref.mean);
+    fv_eval_free(e);
+    /* each alone gives the same figures */
+    fv_eval *own = compare(ref, test, FV_EVAL_OWN), *given = compare(ref, test, FV_EVAL_REF), *both = compare(ref, test, FV_EVAL_BOTH);
+    assert_true(own->ref.n_tokens == 0 && given->own.n_tokens == 0);
+    assert_true(own->own.mean == both->own.mean && given->ref.mean == both->ref.mean);
+    assert_true(isnan(stage(own, "decoder.norm")->ref.sqnr) && isnan(stage(given, "decoder.norm")->own.sqnr));
+    assert_true(stage(given, "vision.features")->own.sqnr == stage(both, "vision.features")->own.sqnr);
+    fv_eval_free(own);
+    fv_eval_free(given);
+    fv_eval_free(both);
+    fv_engine_free(ref);
+    fv_engine_free(test);
+}
+
+/* The same vision encoder: the decoder's loss is all there is, and both ways are one. */
+static void test_packed(void **state)
+{
+    (void)state;
+    char *dir = temp_dir(), file[600];
+    fv_pack_options o;
+    snprintf(file, sizeof file, "%s/z8.gguf", dir);
+    fv_pack_options_default(&o);
+    o.vision = FV_PRECISION_F32;
+    o.decoder = FV_PRECISION_Z8;
+    assert_int_equal(fv_pack(TINY, file, &o, NULL, &err), FV_OK);
+    fv_engine *ref = open_model(TINY, FV_PRECISION_F32, FV_PRECISION_F32), *test = open_model(file, FV_PRECISION_AUTO, FV_PRECISION_AUTO);
+    fv_eval *e = compare(ref, test, FV_EVAL_BOTH);
+    assert_true(isinf(stage(e, "image_tokens")->own.sqnr));
+    assert_between("layer", stage(e, "decoder.layer.1")->own.sqnr, 20, 50);
+    assert_true(stage(e, "decoder.layer.1")->ref.sqnr == stage(e, "decoder.layer.1")->own.sqnr);
+    assert_between("KL", e->own.mean, 1e-5, 0.05);
+    assert_true(e->own.mean == e->ref.mean);
+
+    snprintf(file, sizeof file, "%s/plot.svg", dir);
+    assert_int_equal(fv_eval_plot(e, "a < b & c", file, &err), FV_OK);
+    FILE *f = fopen(file, "r");
+    static char text[1 << 16];
+    text[fread(text, 1, sizeof text - 1, f)] = 0;
+    fclose(f);
+    assert_non_null(strstr(text, "a &lt; b &amp; c"));
+    assert_non_null(strstr(text, ">vision.stem.0<"));
+    assert_non_null(strstr(text, "</svg>"));
+    assert_null(strstr(text, "nan"));
+    assert_null(strstr(text, "inf"));
+    snprintf(file, sizeof file, "%s/none/plot.svg", dir);
+    assert_int_equal(fv_eval_plot(e, NULL, file, &err), FV_ERR_IO);
+    fv_eval_free(e);
+    fv_engine_free(ref);
+    fv_engine_free(test);
+    temp_remove(dir);
+}
+
+static void refuse(fv_engine *ref, fv_engine *test, const fv_eval_settings *s, fv_status status, const char *says)
+{
+    fv_eval *e = (fv_eval *)1;
+    assert_int_equal(fv_eval_run(&e, ref, test, s, &err), status);
+    assert_null(e);
+    if (!strstr(err.message, says))
+        fail_msg("\"%s\" does not say \"%s\"", err.message, says);
+}
+
+static bool stop(void *user, const char *name, double done)
+{
+    (void)name;
+    (void)done;
+    return --*(int *)user < 0;
+}
+
+static void test_refused(void **state)
+{
+    (void)state;
+    fv_engine *tiny = open_model(TINY, FV_PRECISION_F32, FV_PRECISION_F32);
+    fv_engine *other = open_model(FV_SOURCE_DIR "/models/demo", FV_PRECISION_F32, FV_PRECISION_F32);
+    const char *picture = PICTURE, *text = GOLDEN "tiny/README.md", *none = "/none";
+    refuse(tiny, other, &(fv_eval_settings){ .paths = &picture, .n_paths = 1 }, FV_ERR_ARGUMENT, "one model in two precisions");
+    refuse(tiny, tiny, &(fv_eval_settings){ .paths = &text, .n_paths = 1 }, FV_ERR_IO, "none of 1 pictures can be read");
+    refuse(tiny, tiny, &(fv_eval_settings){ .paths = &none, .n_paths = 1 }, FV_ERR_IO, "/none");
+    refuse(tiny, tiny, &(fv_eval_settings){ 0 }, FV_ERR_ARGUMENT, "no pictures");
+    refuse(tiny, tiny, &(fv_eval_settings){ .paths = &picture, .n_paths = 1, .max_new_tokens = -1 }, FV_ERR_ARGUMENT, "max_new_tokens -1");
+    for (int calls = 0; calls < 8; calls += 3) {
+        int left = calls;
+        refuse(tiny, tiny, &(fv_eval_settings){ .paths = &picture, .n_paths = 1, .progress = stop, .progress_user = &left },
+               FV_ERR_CANCELLED, "cancelled");
+    }
+    fv_engine_free(tiny);
+    fv_engine_free(other);
+}
+
+static void test_broken_picture_is_skipped(void **state)
+{
+    (void)state;
+    fv_engine *tiny = open_model(TINY, FV_PRECISION_F32, FV_PRECISION_F32);
+    const char *paths[] = { GOLDEN "tiny/README.md", PICTURE };
+    fv_eval_settings s = { .paths = paths, .n_paths = 2, .max_new_tokens = 2 };
+    fv_eval *e;
+    assert_int_equal(fv_eval_run(&e, tiny, tiny, &s, &err), FV_OK);
+    assert_int_equal(e->n_images, 1);
+    assert_int_equal(e->n_skipped, 1);
+    assert_string_equal(e->images[0].path, PICTURE);
+    fv_eval_free(e);
+    fv_engine_free(tiny);
+}
+
+/* ---- the demonstration test ---- */
+
+static char *dir;
+
+static int setup(void **state)
+{
+    (void)state;
+    dir = temp_dir();
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    temp_remove(dir);
+    return 0;
+}
+
+static const char *write_file(const char *name, const char *text)
+{
+    static char path[2][600];
+    static int next;
+    char *p = path[next++ % 2];
+    snprintf(p, 600, "%s/%s", dir, name);
+    FILE *f = fopen(p, "w");
+    assert_non_null(f);
+    fputs(text, f);
+    fclose(f);
+    return p;
+}
+
+static void test_task(void **state)
+{
+    (void)state;
+    fv_engine *demo = open_model(FV_SOURCE_DIR "/models/demo", FV_PRECISION_F32, FV_PRECISION_F32);
+    fv_task_settings s = { .max_questions = 22 };
+    fv_task *t, *again;
+    assert_int_equal(fv_task_run(&t, demo, DEMO, &s, &err), FV_OK);
+    assert_int_equal(t->n, 22);
+    assert_int_equal(t->n_kinds, 11);
+    size_t n = 0, correct = 0;
+    for (size_t i = 0; i < t->n_kinds; i++) {
+        n += t->kinds[i].n;
+        correct += t->kinds[i].n_correct;
+        assert_true(i == 0 || strcmp(t->kinds[i - 1].kind, t->kinds[i].kind) < 0);
+    }
+    assert_int_equal(n, t->n);
+    assert_int_equal(correct, t->n_correct);
+    assert_true(t->n_correct > 4); /* a trained model, not noise */
+
+    char *path = strdup(write_file("answers.jsonl", ""));
+    assert_int_equal(fv_task_save(t, path, &err), FV_OK);
+    assert_int_equal(fv_task_score(&again, DEMO, path, &s, &err), FV_OK);
+    assert_int_equal(again->n_correct, t->n_correct);
+    for (size_t i = 0; i < t->n; i++)
+        assert_string_equal(again->answers[i].answer, t->answers[i].answer);
+    free(path);
+    fv_task_free(again);
+    fv_task_free(t);
+    fv_engine_free(demo);
+}
+
+/* The text of a picture's earlier turns, put into the model's mouth, is what it would see had it said
+ * them itself. */
+static void test_history(void **state)
+{
+    (void)state;
+    fv_engine *demo = open_model(FV_SOURCE_DIR "/models/demo", FV_PRECISION_F32, FV_PRECISION_F32);
+    fv_session *session;
+    fv_image *image;
+    fv_piece piece = { 0 };
+    fv_task *t;
+    fv_task_settings s = { 0 };
+    char first[512] = "", second[512] = "", line[2048], picture[600];
+    snprintf(picture, sizeof picture, "%s/pictures/00010.jpg", DEMO);
+    assert_int_equal(fv_image_open(&image, picture, NULL, &err), FV_OK);
+    assert_int_equal(fv_session_new(&session, demo, NULL, &err), FV_OK);
+    assert_int_equal(fv_session_add_image(session, image, &err), FV_OK);
+    for (int turn = 0; turn < 2; turn++) {
+        char *to = turn ? second : first;
+        assert_int_equal(fv_session_add_text(session, turn ? "What color is it?" : "Where is the star?", &err), FV_OK);
+        for (piece.done = false; !piece.done;) {
+            assert_int_equal(fv_session_next(session, &piece, &err), FV_OK);
+            strncat(to, piece.text, piece.n_bytes);
+        }
+    }
+    fv_session_free(session);
+    fv_image_free(image);
+    snprintf(line, sizeof line, "{\"image\": \"%s\", \"kind\": \"followup\", \"question\": \"What color is it?\", \"answer\": \"%s\", "
+             "\"history\": [[\"Where is the star?\", \"%s\"]]}\n", "00010.jpg", second, first);
+    write_file("questions.jsonl", line);
+    snprintf(line, sizeof line, "%s/00010.jpg", dir);
+    assert_int_equal(symlink(picture, line), 0);
+    assert_int_equal(fv_task_run(&t, demo, dir, &s, &err), FV_OK);
+    assert_string_equal(t->answers[0].answer, second);
+    assert_true(t->answers[0].correct);
+    fv_task_free(t);
+    fv_engine_free(demo);
+}
+
+static void refuse_score(const char *questions, const char *answers, fv_status status, const char *says)
+{
+    fv_task *t = (fv_task *)1;
+    write_file("questions.jsonl", questions);
+    assert_int_equal(fv_task_score(&t, dir, write_file("answers.jsonl", answers), NULL, &err), status);
+    assert_null(t);
+    if (!strstr(err.message, says))
+        fail_msg("\"%s\" does not say \"%s\"", err.message, says);
+}
+
+#define Q(image, wanted) "{\"image\": \"" image "\", \"kind\": \"k\", \"question\": \"q\", \"answer\": \"" wanted "\", \"history\": []}\n"
+
+static void test_score(void **state)
+{
+    (void)state;
+    fv_task *t;
+    write_file("questions.jsonl", Q("a", "1") "\n" Q("b", "2") Q("c", "3"));
+    /* in order; what is missing is wrong */
+    assert_int_equal(fv_task_score(&t, dir, write_file("a.jsonl", "{\"answer\": \"1\"}\n{\"answer\": \"3\"}"), NULL, &err), FV_OK);
+    assert_true(t->n == 3 && t->n_correct == 1 && t->answers[0].correct);
+    fv_task_free(t);
+    /* by name, the last one counts */
+    const char *named = "{\"image\": \"c\", \"question\": \"q\", \"answer\": \"3\"}\n{\"image\": \"b\", \"question\": \"q\", \"answer\": \"2\"}\n"
+                        "{\"image\": \"b\", \"question\": \"q\", \"answer\": \"4\"}\n{\"image\": \"a\", \"question\": \"?\", \"answer\": \"1\"}\n";
+    assert_int_equal(fv_task_score(&t, dir, write_file("a.jsonl", named), NULL, &err), FV_OK);
+    assert_true(t->n_correct == 1 && t->answers[2].correct);
+    assert_string_equal(t->answers[1].answer, "4");
+    fv_task_free(t);
+    refuse_score("", "", FV_ERR_FORMAT, "holds no question");
+    refuse_score("[]", "", FV_ERR_FORMAT, "line 1: expected an object");
+    refuse_score(Q("a", "1") "{\"image\": \"a\"", "", FV_ERR_FORMAT, "line 2");
+    refuse_score("{\"image\": \"a\", \"kind\": \"k\", \"question\": 1, \"answer\": \"\"}", "", FV_ERR_FORMAT, "question: expected a string");
+    refuse_score("{\"image\": \"a\", \"kind\": \"k\", \"question\": \"\", \"answer\": \"\", \"history\": [[\"a\", \"\"]]}", "", FV_ERR_FORMAT,
+                 "history: turn 0");
+    refuse_score(Q("a", "1"), "{\"text\": \"1\"}", FV_ERR_FORMAT, "answer");
+    assert_int_equal(fv_task_score(&t, "/none", "x", NULL, &err), FV_ERR_IO);
+    assert_int_equal(fv_task_score(&t, dir, "/none", NULL, &err), FV_ERR_IO);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_itself),
+        cmocka_unit_test(test_bf16),
+        cmocka_unit_test(test_packed),
+        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_broken_picture_is_skipped),
+        cmocka_unit_test_setup_teardown(test_task, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_history, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_score, setup, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

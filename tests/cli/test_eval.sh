@@ -1,0 +1,143 @@
+#!/bin/bash
+# eval as a user calls it: two models on pictures, the score of a test, and the same verdicts as score.py.
+. "$(dirname "$0")/cases.sh"
+demo=$root/models/demo
+task=$root/tests/demo
+
+run eval --help
+expect "eval --help" 0
+check "eval --help has an example" grep -q "^  fastvlm eval " <<<"$out"
+
+# ---- two models
+run eval "$tiny" "$tiny" "$picture" --vision bf16 --decoder bf16 -n 6 --svg "$work/loss.svg"
+expect "eval against bf16" 0
+check "a stage" grep -qE "^vision.network.4.0 +[3-7][0-9]\.[0-9] +0\.9999" <<<"$out"
+check "the stem stays f32" grep -qE "^vision.stem.2 +equal +1" <<<"$out"
+check "a picture" grep -qE "^image.png +[3-7][0-9]\.[0-9] +0\.999" <<<"$out"
+check "text, own" grep -qE "^TEST's own image tokens +6 +[0-9.e-]+ +[0-9.e-]+ +[0-9.e-]+ +[0-9]+\.[0-9]+$" <<<"$out"
+check "text, given" grep -qE "^REF's image tokens +6 " <<<"$out"
+check "the plot" grep -q "vision bf16, decoder bf16 against vision f32, decoder f32" "$work/loss.svg"
+run pack "$tiny" -o "$work/z8.gguf" --vision f32 --decoder z8
+echo "no picture" >"$work/broken.png"
+run eval "$tiny" "$work/z8.gguf" "$picture" "$work/broken.png" -n 6 --features ref --json
+expect "eval of a packed file" 0 "skipped:" "broken.png"
+if command -v python3 >/dev/null; then
+    check "its figures" python3 - "$work/out" <<'END'
+import json, sys
+r = json.load(open(sys.argv[1]))
+assert r["pictures"] == 1 and r["skipped"] == 1 and r["own"] is None
+assert r["test"]["decoder"] == "z8" and r["reference"]["decoder"] == "f32"
+assert 1e-6 < r["ref"]["kl_mean"] < 0.05 and r["ref"]["kl_max"] >= r["ref"]["kl_median"] > 0 and r["ref"]["tokens"] == 6
+stages = {s["name"]: s for s in r["stages"]}
+assert stages["image_tokens"]["own"] == {"sqnr": None, "cosine": 1.0}
+assert 20 < stages["decoder.layer.2"]["ref"]["sqnr"] < 60 and 0.99 < stages["decoder.layer.2"]["ref"]["cosine"] < 1
+assert r["images"][0]["features"]["cosine"] == 1.0 and r["images"][0]["answer"]
+END
+fi
+
+# ---- the demonstration test
+run eval --task "$task" "$demo" --limit 33 --answers "$work/answers.jsonl"
+expect "a task" 0
+score=$out
+check "its table" grep -qE "^all +33 +[0-9]+ +[0-9.]+$" <<<"$out"
+run eval --task "$task" --score "$work/answers.jsonl" --limit 33
+check "the same score from the file" test "$out" = "$score"
+run eval --task "$task" "$demo" "$demo" --limit 3
+check "two models" test "$(grep -c "^all " <<<"$out")" = 2
+run eval --task "$task" --score "$work/answers.jsonl" --min 100
+expect "too few" 1 "fewer than 100 %"
+run eval --task "$task" --score "$work/answers.jsonl" --min 1
+expect "enough" 0
+
+if command -v python3 >/dev/null; then
+    head -n 33 "$task/questions.jsonl" >"$work/questions.jsonl"
+    python3 "$root/tools/train/score.py" "$work/questions.jsonl" "$work/answers.jsonl" >"$work/table"
+    check "score.py's table" test "$score" = "$(cat "$work/table")"
+    # Wanted answers of the test, answers made of the same words and of traps, both scored.
+    mkdir "$work/crafted"
+    python3 - "$root" "$work/crafted" <<'END'
+import json, os, random, sys
+root, out = sys.argv[1:]
+rnd = random.Random(1)
+qs = [json.loads(l) for l in open(os.path.join(root, "tests/demo/questions.jsonl"))]
+parts = ['"', '""', " ", "  ", "\n", ".", ",", "_", "empty", "12 shapes", "3 shapes", "1 shapes", "red circle", "Blue STAR", "gray moons", "é", "²",
+         "\u0661 shapes", "\u212a", "\u0130", "\u00a0", "\u2003", "\x1c", "a", "\u0301"]
+def change(s):
+    words = s.split(" ")
+    for _ in range(rnd.randrange(3)):
+        what, at = rnd.randrange(6), rnd.randrange(len(words))
+        if what == 0:
+            rnd.shuffle(words)
+        elif what == 1:
+            words[at] = words[at].swapcase()
+        elif what == 2:
+            words.insert(at, rnd.choice(parts))
+        elif what == 3:
+            words[at] += rnd.choice(parts)
+        elif what == 4:
+            words = rnd.choice(qs)["answer"].split(" ")
+        else:
+            words[at] = words[at].rstrip(".")
+    return " ".join(words)
+with open(os.path.join(out, "questions.jsonl"), "w") as q, open(os.path.join(out, "answers.jsonl"), "w") as a:
+    for i in range(3000):
+        x = rnd.choice(qs)
+        wanted = change(x["answer"]) if i % 3 == 0 else x["answer"]
+        kind = "describe" if i % 2 else x["kind"]
+        q.write(json.dumps(dict(image="p", kind=kind, question="q", answer=wanted, history=[])) + "\n")
+        a.write(json.dumps(dict(answer=change(wanted))) + "\n")
+END
+    run eval --task "$work/crafted" --score "$work/crafted/answers.jsonl" --json
+    expect "crafted answers" 0
+    check "the verdicts of score.py" python3 - "$root" "$work/out" "$work/crafted/answers.jsonl" <<'END'
+import json, os, sys
+sys.path.insert(0, os.path.join(sys.argv[1], "tools/train"))
+sys.dont_write_bytecode = True
+from score import correct
+given = [json.loads(l)["answer"] for l in open(sys.argv[3])]
+got = json.load(open(sys.argv[2]))["results"][0]["answers"]
+assert len(got) == len(given) == 3000
+right = 0
+for g, answer in zip(got, given):
+    assert g["correct"] == correct(g["kind"], g["wanted"], answer), (g, answer)
+    right += g["correct"]
+assert 600 < right < 2700, right
+END
+else
+    echo "skip: no python3, so no comparison with score.py"
+fi
+
+# ---- what is wrong
+run eval
+expect "nothing" 2 "expected two models and at least one picture"
+run eval "$tiny" "$tiny"
+expect "no picture" 2 "expected two models and at least one picture"
+run eval "$tiny" "$demo" "$picture"
+expect "two different models" 1 "one model in two precisions"
+run eval "$tiny" "$tiny" "$work/broken.png"
+expect "only broken pictures" 1 "none of 1 pictures can be read"
+run eval "$tiny" "$tiny" "$work/none.png"
+expect "no such picture" 1 "no such picture or folder"
+run eval "$tiny" "$work/none" "$picture"
+expect "no such model" 1 "no such directory or file"
+run eval "$tiny" "$tiny" "$picture" -n 1 --svg "$work/none/x.svg"
+expect "no such folder" 1 "none/x.svg: cannot create"
+run eval "$tiny" "$tiny" "$picture" --min 3
+expect "min without task" 2 "need --task"
+run eval --task "$task"
+expect "no model" 2 "no model"
+mkdir "$work/empty"
+run eval --task "$work/empty" "$demo"
+expect "no questions" 1 "questions.jsonl"
+run eval --task "$task" "$demo" --limit 1 --answers "$work/none/x"
+expect "no folder for the answers" 1 "none/x: cannot create"
+check "the score is told all the same" grep -q "^all " <<<"$out"
+run eval --task "$task" "$demo" "$tiny" --answers "$work/x"
+expect "answers of two" 2 "one model"
+run eval --task "$task" "$demo" --svg "$work/x"
+expect "a plot of a task" 2 "do not go with --task"
+printf '{"image": "none.png", "kind": "k", "question": "q", "answer": "a", "history": []}\n' >"$work/questions.jsonl"
+run eval --task "$work" "$demo" --answers "$work/x"
+expect "a picture that is missing" 1 "none.png"
+check "nothing is left" test ! -e "$work/x"
+finish
