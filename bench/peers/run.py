@@ -167,8 +167,9 @@ class Peers:
         if not os.path.exists(a.fastvlm):
             say("run.py: no %s, our rows left out (make, or --fastvlm PATH)" % a.fastvlm)
             return
-        for v, d in [p.split("/") for p in a.ours.split(",")]:
-            cmd = [a.fastvlm, "bench", self.ck, "--json", "--vision", v, "--decoder", d, "--stages",
+        runs = [(self.ck, ["--vision", v, "--decoder", d]) for v, d in [p.split("/") for p in a.ours.split(",") if p]]
+        for model, how in runs + [(p, []) for p in a.packed.split(",") if p]:
+            cmd = [a.fastvlm, "bench", model, "--json"] + how + ["--stages",
                    "load,preprocess,vision,projector,prefill,decode,first_token", "--reps", str(a.reps), "--threads", str(a.threads)]
             say("$ " + " ".join(cmd))
             for _ in range(3):
@@ -188,7 +189,10 @@ class Peers:
             with open(self.records, "a") as f:
                 for s in stages.values():
                     s["stage"] = s.pop("name")
+                    if s["stage"] == "load" and model != self.ck:
+                        s["precision"] = "packed"
                     if s["stage"] == "first_token":
+                        v, d = stages["vision"]["precision"], stages["decode"]["precision"]
                         s["precision"] = v if v == d else v + "+" + d
                     s.update(engine="fastvlm", threads=a.threads, quiet=note)
                     f.write(json.dumps(s) + "\n")
@@ -333,6 +337,7 @@ def main():
     ap.add_argument("--full", action="store_true", help="all engines, int8 encoders too")
     ap.add_argument("--latest", action="store_true", help="newest versions instead of the measured ones")
     ap.add_argument("--fastvlm", default=os.path.join(ROOT, "build/release/fastvlm"), help="our program (build/release/fastvlm)")
+    ap.add_argument("--packed", default="", help="packed files of ours to time as well, comma separated")
     ap.add_argument("--ours", default="f32/f32,bf16/bf16", help="vision/decoder precisions of our runs (f32/f32,bf16/bf16)")
     ap.add_argument("--threads", type=int, default=2)
     ap.add_argument("--reps", type=int, default=7)
