@@ -39,7 +39,7 @@ cat <<'END'
 reads a FastVLM checkpoint directory as published (Hugging Face layouts llava_qwen2 and fast_vlm) or a file that
 .B fastvlm pack
 made of one, looks at
-pictures and answers questions about them, on the processor alone. Verbs that take a model and are given none use a
+pictures and answers questions about them, on the processor alone. Without a model, run, chat, info and bench use a
 small demonstration model that is part of the program: it knows drawn shapes and printed words only.
 .B fastvlm pull
 fetches a real one.

@@ -37,6 +37,7 @@ typedef struct layer {
     float  *low, *high;          /* [k] of the input */
     float  *rows;                /* [SAMPLE_ROWS, k] */
     size_t  n_rows;
+    double  macs;                /* of a picture, in millions */
     float  *inv;                 /* [k] */
     int     zero;
     int8_t *w8;                  /* [n, k] or [taps, n] */
@@ -166,6 +167,7 @@ static void observe(void *user, const void *site, const float *x, size_t n, size
     layer *l = find(q, site);
     if (!l)
         return;
+    l->macs = (double)n * (double)l->n * (double)(l->depthwise ? l->taps : l->k) * 1e-6;
     range_job j = { l, x, n };
     fv_pool_run(q->pool, (c + RANGE_COLUMNS - 1) / RANGE_COLUMNS, range_task, &j);
     size_t end = SAMPLE_ROWS * (q->image + 1) / q->n_images;
@@ -536,11 +538,34 @@ fv_status fv_calibrate_layers(fv_calibration *q, fv_error *err)
     return status;
 }
 
-/* Units go back to a wider type in the order of what each costs by itself, as measured, until the encoder
- * is as close to f32 as is wanted. */
+static double unit_macs(const fv_calibration *q, size_t unit)
+{
+    double macs = 0;
+    for (size_t i = 0; i < q->n_layers; i++)
+        macs += q->layers[i].unit == unit ? q->layers[i].macs : 0;
+    return macs;
+}
+
+/* The unit in int8 that loses most for the time that it saves. */
+static size_t worst_unit(const fv_calibration *q)
+{
+    size_t worst = q->n_units;
+    double most = -1;
+    for (size_t i = 0; i < q->n_units; i++) {
+        double lost = (1 - q->units[i].cosine) / (unit_macs(q, i) + 1e-9);
+        if (q->units[i].int8 && lost > most) {
+            most = lost;
+            worst = i;
+        }
+    }
+    return worst;
+}
+
+/* Units go back to a wider type, those first that lose most for the time they save, until the encoder is as
+ * close to f32 as is wanted. Losses nearly add up, so it is measured again when their sum says it may do. */
 static fv_status reach_target(fv_calibration *q, fv_error *err)
 {
-    double wanted_cosine = q->o.min_cosine > 0 ? q->o.min_cosine : 0.9992;
+    double goal = 1 - (q->o.min_cosine > 0 ? q->o.min_cosine : 0.9991);
     bool measured = false;
     for (;;) {
         loss l;
@@ -548,16 +573,19 @@ static fv_status reach_target(fv_calibration *q, fv_error *err)
         q->feature_cosine = l.features;
         q->token_cosine = l.tokens;
         q->token_sqnr = l.sqnr;
-        if (fmin(l.features, l.tokens) >= wanted_cosine || !count_int8(q))
+        double lost = 1 - fmin(l.features, l.tokens), sum = 0;
+        if (lost <= goal || !count_int8(q))
             return FV_OK;
         if (!measured)
             FV_TRY(fv_calibrate_layers(q, err));
         measured = true;
-        size_t worst = q->n_units;
         for (size_t i = 0; i < q->n_units; i++)
-            if (q->units[i].int8 && (worst == q->n_units || q->units[i].cosine < q->units[worst].cosine))
-                worst = i;
-        q->units[worst].int8 = false;
+            sum += q->units[i].int8 ? 1 - q->units[i].cosine : 0;
+        for (double left = sum; left > sum * goal / lost && count_int8(q);) {
+            size_t unit = worst_unit(q);
+            q->units[unit].int8 = false;
+            left -= 1 - q->units[unit].cosine;
+        }
     }
 }
 

@@ -29,8 +29,10 @@ run run -p "What color is the star?" -i "$sign" -q
 check "by option" test "$out" = Red
 run run "$sign" --json -q
 check "JSON says so" grep -q '"demonstration": true' <<<"$out"
+size=$(grep '"parameters"' <<<"$out")
 run run "$tiny" "$sign" --json -q -n 2
 check "MODEL wins" grep -q '"demonstration": false' <<<"$out"
+check "MODEL is what answers" test "$(grep '"parameters"' <<<"$out")" != "$size" -a -n "$size"
 run run -m "$tiny" "$sign" -n 2
 expect "--model wins" 0
 check "no notice with a model" test "$(grep -c "$notice" <<<"$err")" = 0

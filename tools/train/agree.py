@@ -39,7 +39,8 @@ def torch_answers(a):
     if a.torch:
         return load(a.torch)
     if not (os.path.exists(path) and os.path.exists(stamp) and open(stamp).read() == want):
-        subprocess.run([a.python, os.path.join(ROOT, "tools/train/evaluate.py"), a.model, a.test, "--answers", path], check=True)
+        subprocess.run([a.python, os.path.join(ROOT, "tools/train/evaluate.py"), a.model, a.test, "--answers", path, "--threads",
+                        str(a.threads)], check=True)
         with open(stamp, "w") as f:
             f.write(want)
     return load(path)
@@ -73,6 +74,7 @@ def main():
     ap.add_argument("--test", default=os.path.join(ROOT, "build/demo-test"))
     ap.add_argument("--out", default=os.path.join(ROOT, "build/demo-answers"))
     ap.add_argument("--torch", help="PyTorch's answers, made elsewhere by evaluate.py --answers")
+    ap.add_argument("--threads", type=int, default=1, help="of PyTorch: more only help on idle cores")
     ap.add_argument("--python", default=sys.executable, help="a Python that has torch")
     a = ap.parse_args()
     os.makedirs(a.out, exist_ok=True)
