@@ -21,19 +21,21 @@ typedef struct eval_options {
 static int parse(int argc, char **argv, eval_options *o)
 {
     static const usage use = {
-        "eval [OPTIONS] REF TEST PICTURES... | --task DIR MODEL...",
+        "eval [OPTIONS] REF TEST PICTURES... | --task DIR [MODEL...]",
         "Compares the model TEST with the model REF on pictures (files and folders): signal to noise and\n"
         "cosine of every stage, and how far its choice of words is from REF's along REF's answers, with its\n"
         "own image tokens and with REF's. REF and TEST are checkpoints or packed files of one model.\n"
-        "With --task: asks the questions of a test folder and scores the answers by exact rules.",
+        "With --task: asks the questions of a test folder and scores the answers by exact rules; without\n"
+        "MODEL of the built-in demonstration model.",
         "  fastvlm eval FastVLM-0.5B fastvlm-0.5b-q4.gguf photos/ --svg loss.svg\n"
         "  fastvlm eval FastVLM-0.5B FastVLM-0.5B photo.jpg --vision bf16 --decoder bf16\n"
-        "  fastvlm eval --task tests/demo models/demo --min 90",
+        "  fastvlm eval --task tests/demo fastvlm-demo-q4.gguf --min 90",
     };
     const option_spec options[] = {
         { 't', "threads", OPTION_INT, &o->test.threads, "N", "threads (default: one per physical core)", 0, 1024 },
         { 0, "vision", OPTION_CHOICE, &o->test.vision, "auto|f32|bf16|f16|int8", "arithmetic of TEST's (or MODEL's) vision encoder", 0, 0 },
         { 0, "decoder", OPTION_CHOICE, &o->test.decoder, "auto|f32|bf16|f16|z8|q4", "arithmetic of TEST's (or MODEL's) decoder", 0, 0 },
+        { 0, "kv", OPTION_CHOICE, &o->test.kv, "auto|f32|f16|q8", "type of TEST's (or MODEL's) KV cache", 0, 0 },
         { 0, "ref-vision", OPTION_CHOICE, &o->ref.vision, "auto|f32|bf16|f16|int8", "REF's (auto: f32 of a checkpoint, a file's own)", 0, 0 },
         { 0, "ref-decoder", OPTION_CHOICE, &o->ref.decoder, "auto|f32|bf16|f16|z8|q4", "REF's (auto: as above)", 0, 0 },
         { 0, "image-size", OPTION_INT, &o->test.image_size, "N", "side of the encoder's input, a multiple of 64", 0, 4096 },
@@ -64,8 +66,6 @@ static int parse(int argc, char **argv, eval_options *o)
         return usage_error("eval", "--svg, --prompt, --features, --fit, --ref-vision and --ref-decoder do not go with --task");
     if (o->score && (o->words.n || o->answers))
         return usage_error("eval", "--score needs no model and writes no answers");
-    if (!o->score && !o->words.n)
-        return usage_error("eval", "no model; give a checkpoint directory or a packed file");
     if (o->answers && o->words.n > 1)
         return usage_error("eval", "--answers takes the answers of one model, found %zu", o->words.n);
     return -1;
@@ -268,7 +268,7 @@ static void task_text(const fv_task *t)
     printf("%-10s %6zu %8zu %8.1f\n", "all", t->n, t->n_correct, percent(t->n_correct, t->n));
 }
 
-/* One model, or NULL: the answers of --score. */
+/* One model, NULL being the built-in one; with --score the answers of the file. */
 static int take_test(eval_options *o, const char *model, json_t *results, bool *enough, progress_line *progress)
 {
     fv_task_settings s = { .max_questions = o->limit, .max_new_tokens = o->max_new_tokens, .progress = show_progress,
@@ -278,17 +278,19 @@ static int take_test(eval_options *o, const char *model, json_t *results, bool *
     fv_error err;
     fv_status status;
     o->test.model = model;
-    int code = model ? open_engine(&engine, &o->test) : -1;
+    int code = o->score ? -1 : check_model("eval", &o->test, o->quiet);
+    if (code < 0 && !o->score)
+        code = open_engine(&engine, &o->test);
     if (code >= 0)
         return code;
-    status = model ? fv_task_run(&t, engine, o->task, &s, &err) : fv_task_score(&t, o->task, o->score, &s, &err);
+    status = !o->score ? fv_task_run(&t, engine, o->task, &s, &err) : fv_task_score(&t, o->task, o->score, &s, &err);
     clear_progress(progress);
     if (status != FV_OK) {
         code = report(&err);
     } else {
         *enough = *enough && percent(t->n_correct, t->n) >= (double)o->min;
         if (o->json) {
-            json_array_append_new(results, task_json(t, model));
+            json_array_append_new(results, task_json(t, o->score ? NULL : model_name(&o->test)));
         } else {
             if (o->words.n > 1)
                 printf("%s%s\n", model == o->words.item[0] ? "" : "\n", model);
@@ -307,7 +309,7 @@ static int take_tests(eval_options *o, progress_line *progress)
     json_t *results = json_array();
     bool enough = true;
     int code = -1;
-    if (o->score)
+    if (!o->words.n)
         code = take_test(o, NULL, results, &enough, progress);
     for (size_t i = 0; i < o->words.n && code < 0; i++)
         code = take_test(o, o->words.item[i], results, &enough, progress);

@@ -261,8 +261,8 @@ static fv_status ask(asking *a, size_t i, char **text, size_t *n, size_t *capaci
     FV_TRY(fv_session_add_text(a->session, q->text, err));
     for (*n = 0; !piece.done;) {
         FV_TRY(fv_session_next(a->session, &piece, err));
-        if (*n + piece.n_bytes > *capacity) {
-            size_t more = 2 * (*n + piece.n_bytes);
+        if (*n + piece.n_bytes >= *capacity) { /* never NULL, also for an empty answer */
+            size_t more = 2 * (*n + piece.n_bytes) + 64;
             char *grown = fv_grow(*text, *n, more, 1);
             if (!grown)
                 return fv_fail_memory(err, more, "an answer");

@@ -44,6 +44,16 @@ run eval --task "$task" --score "$work/answers.jsonl" --limit 33
 check "the same score from the file" test "$out" = "$score"
 run eval --task "$task" "$demo" "$demo" --limit 3
 check "two models" test "$(grep -c "^all " <<<"$out")" = 2
+run eval --task "$task" --limit 3 --json
+if grep -q "no model" <<<"$err"; then
+    expect "a program without a model" 2
+else
+    expect "the built-in model" 0 "demonstration model"
+    check "its name" grep -q '"model": "built-in demonstration model"' <<<"$out"
+fi
+run eval "$tiny" "$tiny" "$picture" --vision f32 --decoder f32 --kv q8 -n 4 --json
+expect "an 8-bit cache" 0
+check "nothing else differs" grep -q '"least_image_tokens_cosine": 1.0' <<<"$out"
 run eval --task "$task" --score "$work/answers.jsonl" --min 100
 expect "too few" 1 "fewer than 100 %"
 run eval --task "$task" --score "$work/answers.jsonl" --min 1
@@ -124,8 +134,6 @@ run eval "$tiny" "$tiny" "$picture" -n 1 --svg "$work/none/x.svg"
 expect "no such folder" 1 "none/x.svg: cannot create"
 run eval "$tiny" "$tiny" "$picture" --min 3
 expect "min without task" 2 "need --task"
-run eval --task "$task"
-expect "no model" 2 "no model"
 mkdir "$work/empty"
 run eval --task "$work/empty" "$demo"
 expect "no questions" 1 "questions.jsonl"
