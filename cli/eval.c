@@ -14,19 +14,20 @@ typedef struct eval_options {
     const char *prompt, *svg, *task, *answers, *score;
     int max_new_tokens, limit, features, fit;
     float min;
-    bool json, quiet;
+    bool json, quiet, layers;
     text_list words;
 } eval_options;
 
 static int parse(int argc, char **argv, eval_options *o)
 {
     static const usage use = {
-        "eval [OPTIONS] REF TEST PICTURES... | --task DIR [MODEL...]",
+        "eval [OPTIONS] REF TEST PICTURES... | --task DIR [MODEL...] | --layers CHECKPOINT [PICTURES...]",
         "Compares the model TEST with the model REF on pictures (files and folders): signal to noise and\n"
         "cosine of every stage, and how far its choice of words is from REF's along REF's answers, with its\n"
         "own image tokens and with REF's. REF and TEST are checkpoints or packed files of one model.\n"
         "With --task: asks the questions of a test folder and scores the answers by exact rules; without\n"
-        "MODEL of the built-in demonstration model.",
+        "MODEL of the built-in demonstration model. With --layers: what int8 would cost in each group of\n"
+        "the encoder's layers, alone, and which of them pack would keep in bf16.",
         "  fastvlm eval FastVLM-0.5B fastvlm-0.5b-q4.gguf photos/ --svg loss.svg\n"
         "  fastvlm eval FastVLM-0.5B FastVLM-0.5B photo.jpg --vision bf16 --decoder bf16\n"
         "  fastvlm eval --task tests/demo fastvlm-demo-q4.gguf --min 90",
@@ -43,6 +44,7 @@ static int parse(int argc, char **argv, eval_options *o)
         { 'p', "prompt", OPTION_TEXT, &o->prompt, "TEXT", "the question (default \"Describe the image.\")", 0, 0 },
         { 'n', "max-new-tokens", OPTION_INT, &o->max_new_tokens, "N", "longest answer (default 32; task: 96)", 1, 1e6 },
         { 0, "features", OPTION_CHOICE, &o->features, "both|own|ref", "whose image tokens TEST's decoder sees", 0, 0 },
+        { 0, "layers", OPTION_FLAG, &o->layers, NULL, "int8 group by group; without PICTURES on synthetic scenes", 0, 0 },
         { 0, "limit", OPTION_INT, &o->limit, "N", "at most N pictures, evenly; task: the first N questions", 1, 1e7 },
         { 0, "task", OPTION_TEXT, &o->task, "DIR", "a test folder: questions.jsonl and its pictures", 0, 0 },
         { 0, "answers", OPTION_TEXT, &o->answers, "FILE", "task: write the answers, one JSON object a line", 0, 0 },
@@ -55,6 +57,11 @@ static int parse(int argc, char **argv, eval_options *o)
     int code = parse_options(argc, argv, &use, options, sizeof options / sizeof *options, &o->words);
     if (code >= 0)
         return code;
+    if (o->layers) {
+        if (o->task || o->svg || o->answers || o->score || o->words.n < 1)
+            return usage_error("eval", "--layers takes a checkpoint and pictures, --limit and --json");
+        return -1;
+    }
     if (!o->task) {
         if (o->answers || o->score || o->min > 0)
             return usage_error("eval", "--answers, --score and --min need --task DIR");
@@ -325,6 +332,53 @@ static int take_tests(eval_options *o, progress_line *progress)
     return code;
 }
 
+typedef struct layer_list {
+    json_t *json;           /* NULL: text */
+    progress_line *progress;
+    size_t n, n_int8;
+} layer_list;
+
+static void take_layer(void *user, const fv_layer_loss *l)
+{
+    layer_list *list = user;
+    if (!list->n++ && !list->json) {
+        clear_progress(list->progress);
+        printf("%-48s %9s %10s  %s\n", "group of layers", "SQNR dB", "cosine", "pack");
+    }
+    list->n_int8 += l->int8;
+    if (list->json)
+        json_array_append_new(list->json, json_pack("{s:s, s:f, s:f, s:b}", "name", l->name, "sqnr", l->sqnr, "cosine", l->cosine,
+                                                    "int8", l->int8));
+    else
+        printf("%-48s %9.1f %10.6f  %s\n", l->name, l->sqnr, l->cosine, l->int8 ? "int8" : "bf16");
+}
+
+static int take_layers(eval_options *o, progress_line *progress)
+{
+    fv_pack_options p;
+    fv_error err;
+    fv_pack_options_default(&p);
+    p.images = (const char *const *)o->words.item + 1;
+    p.n_images = o->words.n - 1;
+    p.max_images = o->limit;
+    p.n_threads = o->test.threads;
+    p.progress = show_progress;
+    p.progress_user = progress;
+    p.log = log_line;
+    p.log_user = progress;
+    layer_list list = { .json = o->json ? json_array() : NULL, .progress = progress };
+    fv_status status = fv_eval_layers(o->words.item[0], &p, take_layer, &list, &err);
+    clear_progress(progress);
+    if (status != FV_OK) {
+        json_decref(list.json);
+        return report(&err);
+    }
+    if (o->json)
+        return print_json(json_pack("{s:o}", "layers", list.json));
+    printf("%zu of %zu groups in int8\n", list.n_int8, list.n);
+    return EXIT_OK;
+}
+
 int verb_eval(int argc, char **argv)
 {
     eval_options o = { 0 };
@@ -333,5 +387,7 @@ int verb_eval(int argc, char **argv)
         return code;
     catch_interrupt();
     progress_line progress = { .enabled = !o.quiet && is_terminal(2) };
+    if (o.layers)
+        return take_layers(&o, &progress);
     return o.task ? take_tests(&o, &progress) : compare(&o, &progress);
 }

@@ -50,7 +50,7 @@ typedef struct fv_pack_report {
     size_t   n_images, n_skipped;   /* pictures used; broken ones */
     bool     synthetic_images;
     size_t   n_units, n_wide;       /* groups of layers; those that stayed in bf16 */
-    double   feature_cosine, token_cosine, token_sqnr; /* against f32, over up to three of the pictures; dB */
+    double   feature_cosine, token_cosine, token_sqnr; /* against f32, over some of the pictures; dB */
 } fv_pack_report;
 
 FV_API void fv_pack_options_default(fv_pack_options *options);
@@ -61,6 +61,20 @@ FV_API void fv_pack_options_default(fv_pack_options *options);
  * was. A weight that is NaN or infinite is FV_ERR_FORMAT. */
 FV_API fv_status fv_pack(const char *checkpoint, const char *file, const fv_pack_options *options,
                          fv_pack_report *report, fv_error *err);
+
+/* What int8 costs, one unit of the encoder's layers at a time (an FFN with its convolution is one). */
+typedef struct fv_layer_loss {
+    char   name[64];    /* of the unit's first layer */
+    double sqnr;        /* dB: of the outputs of its matrices on rows of the pictures, the worst of them */
+    double cosine;      /* of features or image tokens, the smaller, when this unit alone is in int8 */
+    bool   int8;        /* what pack would choose for it */
+} fv_layer_loss;
+
+typedef void fv_layer_loss_fn(void *user, const fv_layer_loss *loss);
+
+/* Calibrates as fv_pack does for INT8, with its options, writes nothing, and calls fn for every unit in order. */
+FV_API fv_status fv_eval_layers(const char *checkpoint, const fv_pack_options *options, fv_layer_loss_fn *fn, void *user,
+                                fv_error *err);
 
 /* ---------------------------------------------------------------- verify */
 

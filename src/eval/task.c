@@ -269,7 +269,8 @@ static fv_status ask(asking *a, size_t i, char **text, size_t *n, size_t *capaci
             *text = grown;
             *capacity = more;
         }
-        memcpy(*text + *n, piece.text, piece.n_bytes);
+        if (piece.n_bytes)
+            memcpy(*text + *n, piece.text, piece.n_bytes);
         *n += piece.n_bytes;
     }
     return keep_answer(a->t, i, *text, *n, err);

@@ -20,7 +20,8 @@ enum {
     SAMPLE_ROWS = 256,   /* of every layer's input, over all pictures */
     JUDGED_ROWS = 64,    /* of them, for the choice of scales */
     JUDGED_OUTPUTS = 48,
-    JUDGED_IMAGES = 3,   /* for the encoder as a whole */
+    JUDGED_IMAGES = 16,  /* at most, for the encoder as a whole: */
+    JUDGED_PIXELS = 3 << 20, /* pictures until there are so many pixels */
     DEFAULT_IMAGES = 32, SCENES = 16
 };
 
@@ -65,7 +66,7 @@ struct fv_calibration {
     fv_vision seen;              /* in f32 */
     judged  judge[JUDGED_IMAGES];
     size_t  n_judged, n_images, n_skipped, image;
-    bool    synthetic;
+    bool    synthetic, measured; /* measured: the units' cosines are */
     fv_vision_block *blocks;     /* of the int8 encoder */
     fv_vision_weights int8;
     double  feature_cosine, token_cosine, token_sqnr;
@@ -95,6 +96,13 @@ static fv_status count_layer(void *user, const fv_weight *t, fv_error *err)
     return FV_OK;
 }
 
+static void name_unit(fv_layer_loss *unit, const fv_weight *t)
+{
+    char name[FV_PACKED_NAME];
+    fv_weight_packed_name(name, t, "");
+    snprintf(unit->name, sizeof unit->name, "%.63s", name);
+}
+
 /* Depthwise convolution, fc1 and fc2 are one unit, as are the two layers between stages. */
 static fv_status add_layer(void *user, const fv_weight *t, fv_error *err)
 {
@@ -107,7 +115,7 @@ static fv_status add_layer(void *user, const fv_weight *t, fv_error *err)
     bool joins = !depthwise && ((q->n_layers > 0 && l[-1].depthwise) ||
                                 (q->n_layers > 1 && l[-2].weight.kind == FV_WEIGHT_DEPTHWISE_BN));
     if (!joins)
-        fv_weight_packed_name(q->units[q->n_units++].name, t, "");
+        name_unit(&q->units[q->n_units++], t);
     l->unit = q->n_units - 1;
     q->units[l->unit].int8 = true;
     q->units[l->unit].cosine = NAN;
@@ -519,6 +527,9 @@ static size_t count_int8(const fv_calibration *q)
 
 fv_status fv_calibrate_layers(fv_calibration *q, fv_error *err)
 {
+    if (q->measured)
+        return FV_OK;
+    q->measured = true;
     bool *keep = fv_alloc(q->n_units, sizeof *keep);
     fv_status status = keep ? FV_OK : fv_fail_memory(err, q->n_units, "units");
     for (size_t i = 0; keep && i < q->n_units; i++) {
@@ -566,7 +577,6 @@ static size_t worst_unit(const fv_calibration *q)
 static fv_status reach_target(fv_calibration *q, fv_error *err)
 {
     double goal = 1 - (q->o.min_cosine > 0 ? q->o.min_cosine : 0.9991);
-    bool measured = false;
     for (;;) {
         loss l;
         FV_TRY(measure(q, q->n_judged, &l, err));
@@ -576,9 +586,7 @@ static fv_status reach_target(fv_calibration *q, fv_error *err)
         double lost = 1 - fmin(l.features, l.tokens), sum = 0;
         if (lost <= goal || !count_int8(q))
             return FV_OK;
-        if (!measured)
-            FV_TRY(fv_calibrate_layers(q, err));
-        measured = true;
+        FV_TRY(fv_calibrate_layers(q, err));
         for (size_t i = 0; i < q->n_units; i++)
             sum += q->units[i].int8 ? 1 - q->units[i].cosine : 0;
         for (double left = sum; left > sum * goal / lost && count_int8(q);) {
@@ -611,7 +619,8 @@ static fv_status see(fv_calibration *q, const float *pixels, fv_error *err)
 {
     fv_watch watch = { .observe = observe, .observe_user = q };
     size_t n_tokens = (size_t)fv_config_image_tokens(q->c->image_size) * (size_t)q->c->d_model;
-    bool judge = q->n_judged < JUDGED_IMAGES && q->image >= q->n_judged * q->n_images / JUDGED_IMAGES;
+    size_t side = (size_t)q->c->image_size, most = FV_MIN((size_t)JUDGED_IMAGES, FV_MAX((size_t)JUDGED_PIXELS / (side * side), (size_t)1));
+    bool judge = q->n_judged < most && q->image >= q->n_judged * q->n_images / most;
     if (q->o.progress && q->o.progress(q->o.progress_user, "calibrate", (double)q->image / (double)q->n_images))
         return fv_fail(err, FV_ERR_CANCELLED, 0, "packing was cancelled; nothing was written");
     FV_TRY(fv_vision_run(&q->seen, &q->ops, pixels, &watch, err));

@@ -21,19 +21,12 @@ typedef struct fv_calibrate_options {
 
 typedef struct fv_calibration fv_calibration;
 
-typedef struct fv_layer_loss {
-    char   name[FV_PACKED_NAME]; /* of the unit's first layer: units go to int8 as a whole */
-    double sqnr;                 /* dB: of the outputs of its matrices on the sample rows, the worst */
-    double cosine;               /* of features or image tokens, the smaller, when only this unit is in int8; NAN: not measured */
-    bool   int8;
-} fv_layer_loss;
-
 /* w as loaded from a checkpoint; it outlives *out. */
 fv_status fv_calibrate(fv_calibration **out, const fv_config *c, fv_weights *w, const fv_kernels *k, fv_pool *pool,
                        const fv_calibrate_options *options, fv_error *err);
 void      fv_calibration_free(fv_calibration *c);
 
-/* Runs the encoder with each unit alone in int8 over a picture and fills the losses' cosines. */
+/* Fills the losses' cosines where that has not been done: the encoder with each unit alone in int8 over a picture. */
 fv_status fv_calibrate_layers(fv_calibration *c, fv_error *err);
 
 size_t               fv_calibration_units(const fv_calibration *c);

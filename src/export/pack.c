@@ -382,6 +382,16 @@ static fv_status write_file(packer *p, const char *checkpoint, const char *file,
     return fv_gguf_finish(p->out, err);
 }
 
+static void close_packer(packer *p)
+{
+    fv_gguf_writer_free(p->out);
+    fv_weights_free(&p->weights);
+    fv_tensors_free(p->tensors);
+    fv_tokenizer_free(p->tokenizer);
+    fv_pool_free(p->pool);
+    fv_free(p->sqnr);
+}
+
 static fv_status calibrate(packer *p, fv_calibration **c, fv_error *err)
 {
     const fv_pack_options *o = p->o;
@@ -419,11 +429,28 @@ fv_status fv_pack(const char *checkpoint, const char *file, const fv_pack_option
             fv_calibration_report(calibration, report);
     }
     fv_calibration_free(calibration);
-    fv_gguf_writer_free(p.out);
-    fv_weights_free(&p.weights);
-    fv_tensors_free(p.tensors);
-    fv_tokenizer_free(p.tokenizer);
-    fv_pool_free(p.pool);
-    fv_free(p.sqnr);
+    close_packer(&p);
+    return status;
+}
+
+fv_status fv_eval_layers(const char *checkpoint, const fv_pack_options *options, fv_layer_loss_fn *fn, void *user, fv_error *err)
+{
+    fv_pack_options o;
+    fv_calibration *calibration = NULL;
+    fv_pack_options_default(&o);
+    if (options)
+        o = *options;
+    o.vision = FV_PRECISION_INT8;
+    FV_TRY(check_options(&o, err));
+    packer p = { .o = &o };
+    fv_status status = FV_OK;
+    FV_TRY_GOTO(load(&p, checkpoint, err));
+    FV_TRY_GOTO(calibrate(&p, &calibration, err));
+    FV_TRY_GOTO(fv_calibrate_layers(calibration, err));
+    for (size_t i = 0; i < fv_calibration_units(calibration); i++)
+        fn(user, fv_calibration_unit(calibration, i));
+fail:
+    fv_calibration_free(calibration);
+    close_packer(&p);
     return status;
 }

@@ -62,7 +62,9 @@ expect "no GGUF file" 1 "does not begin with \"GGUF\""
 run pack "$tiny"
 expect "no output" 2 "-o FILE.gguf"
 run pack -o "$work/x.gguf"
-expect "no checkpoint" 2 "expected one checkpoint directory"
+expect "no checkpoint" 2 "no checkpoint directory"
+run pack "$tiny" "$tiny/../image.png" -o "$work/x.gguf"
+expect "pictures without int8" 2 "pictures are for --vision int8"
 run pack "$tiny" -o "$work/x.gguf" --pure
 expect "pure alone" 2 "--pure needs --decoder q4"
 run pack "$tiny" -o "$work/x.gguf" --decoder q5

@@ -15,6 +15,7 @@
 #include "text/tokenizer_gguf.h"
 
 #define GOLDEN FV_SOURCE_DIR "/tests/golden/"
+#define DEMO FV_SOURCE_DIR "/models/demo"
 #define TINY GOLDEN "tiny/checkpoint"
 #define IMAGE GOLDEN "tiny/image.png"
 
@@ -176,6 +177,66 @@ static void test_precisions(void **state)
 }
 
 /* ---- from memory ---- */
+
+/* The encoder in int8, every layer of it and with the layers that pack takes out: close to f32, the same
+ * bits on any number of threads, and nearly the same from portable kernels. */
+static void test_int8(void **state)
+{
+    static const char *const pictures[] = { FV_SOURCE_DIR "/tests/demo/pictures" };
+    static const int threads[] = { 1, 2, 3, 5 };
+    fv_pack_options o;
+    fv_pack_report all, some;
+    fv_error err;
+    fv_model_info info;
+    (void)state;
+    fv_pack_options_default(&o);
+    o.vision = FV_PRECISION_INT8;
+    o.decoder = FV_PRECISION_F32;
+    o.images = pictures;
+    o.n_images = 1;
+    o.max_images = 8;
+    o.min_cosine = 0.1;
+    char *everything = in_work("int8-all.gguf"), *chosen = in_work("int8.gguf");
+    if (fv_pack(DEMO, everything, &o, &all, &err) != FV_OK)
+        fail_msg("%s", err.message);
+    assert_int_equal(all.n_images, 8);
+    assert_int_equal(all.n_wide, 0);
+    assert_true(all.n_units > 20 && !all.synthetic_images);
+    assert_true(all.feature_cosine > 0.98);
+    o.min_cosine = 0.999;
+    assert_int_equal(fv_pack(DEMO, chosen, &o, &some, &err), FV_OK);
+    assert_true(some.n_wide > 0 && some.n_wide < some.n_units);
+    assert_true(some.feature_cosine >= 0.999 && some.token_cosine >= 0.999);
+    assert_int_equal(fv_verify(chosen, NULL, NULL, &err), FV_OK);
+
+    fv_engine *f32 = open_file(DEMO, FV_PRECISION_F32, FV_PRECISION_F32, FV_OK, NULL);
+    fv_engine *int8 = open_file(chosen, FV_PRECISION_AUTO, FV_PRECISION_AUTO, FV_OK, NULL);
+    fv_eval_settings s = { .paths = pictures, .n_paths = 1, .max_images = 5, .max_new_tokens = 4, .features = FV_EVAL_OWN };
+    fv_eval *e;
+    fv_engine_info(int8, &info);
+    assert_string_equal(info.vision_precision, "int8");
+    if (fv_eval_run(&e, f32, int8, &s, &err) != FV_OK)
+        fail_msg("%s", err.message);
+    double mean = 0;
+    for (size_t i = 0; i < e->n_images; i++)
+        mean += e->images[i].features.cosine / (double)e->n_images;
+    assert_true(mean > 0.998 && e->least_features > 0.99 && e->least_tokens > 0.99);
+    fv_eval_free(e);
+    fv_engine_free(f32);
+    fv_engine_free(int8);
+
+    char *dump[FV_COUNT(threads)];
+    for (size_t i = 0; i < FV_COUNT(threads); i++) {
+        dump[i] = temp_dir();
+        ask a = { .dir = chosen, .image = FV_SOURCE_DIR "/examples/images/sign.png", .prompt = "What does the text say?",
+                  .dump_dir = dump[i], .n_threads = threads[i], .max_new = 4, .ignore_eos = true };
+        run_ask(&a);
+        if (i)
+            same_dumps(dump[0], dump[i], "int8 on another number of threads");
+    }
+    for (size_t i = 0; i < FV_COUNT(threads); i++)
+        temp_remove(dump[i]);
+}
 
 static uint8_t *aligned_copy(const char *path, size_t *n)
 {
@@ -383,7 +444,18 @@ static void test_pack_fails(void **state)
     o.pure = false;
     o.vision = FV_PRECISION_Q4;
     assert_int_equal(fv_pack(TINY, in_work("x.gguf"), &o, NULL, &err), FV_ERR_ARGUMENT);
-    o.vision = FV_PRECISION_INT8; /* only with a calibration */
+    static const char *const none[] = { "no-such-folder" }, *const broken[] = { TINY "/config.json" };
+    o.vision = FV_PRECISION_BF16;
+    o.images = none;
+    o.n_images = 1;
+    assert_int_equal(fv_pack(TINY, in_work("x.gguf"), &o, NULL, &err), FV_ERR_ARGUMENT); /* pictures are for int8 */
+    o.vision = FV_PRECISION_INT8;
+    assert_int_equal(fv_pack(TINY, in_work("x.gguf"), &o, NULL, &err), FV_ERR_IO);
+    o.images = broken;
+    assert_int_equal(fv_pack(TINY, in_work("x.gguf"), &o, NULL, &err), FV_ERR_FORMAT);
+    assert_non_null(strstr(err.message, "none of 1 pictures could be read"));
+    o.n_images = 0;
+    o.min_cosine = 1.5;
     assert_int_equal(fv_pack(TINY, in_work("x.gguf"), &o, NULL, &err), FV_ERR_ARGUMENT);
     assert_int_equal(fv_pack(work, in_work("x.gguf"), NULL, NULL, &err), FV_ERR_IO);
     assert_int_equal(fv_pack(TINY, work, NULL, NULL, &err), FV_ERR_IO);
@@ -464,7 +536,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_same_bits), cmocka_unit_test(test_variants),    cmocka_unit_test(test_precisions),
-        cmocka_unit_test(test_memory),    cmocka_unit_test(test_wrong_files), cmocka_unit_test(test_verify),
+        cmocka_unit_test(test_int8),      cmocka_unit_test(test_memory),      cmocka_unit_test(test_wrong_files),
+        cmocka_unit_test(test_verify),
         cmocka_unit_test(test_pack_fails), cmocka_unit_test(test_nan),        cmocka_unit_test(test_out_of_memory),
     };
     return cmocka_run_group_tests(tests, make_work, remove_work);
