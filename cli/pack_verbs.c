@@ -34,7 +34,7 @@ int verb_pack(int argc, char **argv)
         { 'o', "output", OPTION_TEXT, &out, "FILE", "the file to write", 0, 0 },
         { 0, "vision", OPTION_CHOICE, &v, "auto|f32|bf16|f16|int8", "type of the vision encoder (auto: as stored)", 0, 0 },
         { 0, "decoder", OPTION_CHOICE, &d, "auto|f32|bf16|f16|z8|q4", "type of the decoder (auto: as stored)", 0, 0 },
-        { 0, "max-images", OPTION_INT, &o.max_images, "N", "pictures to calibrate int8 with (default 32)", 0, 100000 },
+        { 0, "max-images", OPTION_INT, &o.max_images, "N", "pictures to calibrate int8 with (default 32, small ones 128)", 0, 100000 },
         { 0, "min-cosine", OPTION_FLOAT, &min_cosine, "X", "int8 layers go back to bf16 until features are so close to f32 (0.9991)", 0, 1 },
         { 0, "pure", OPTION_FLAG, &o.pure, NULL, "with q4: the embedding in q4, too, not in z8", 0, 0 },
         { 't', "threads", OPTION_INT, &o.n_threads, "N", "threads (default: one per physical core)", 0, 1024 },

@@ -22,7 +22,7 @@ enum {
     JUDGED_OUTPUTS = 48,
     JUDGED_IMAGES = 16,  /* at most, for the encoder as a whole: */
     JUDGED_PIXELS = 3 << 20, /* pictures until there are so many pixels */
-    DEFAULT_IMAGES = 32, SCENES = 16
+    DEFAULT_IMAGES = 32, SCENES = 16, /* at 1024 x 1024; of smaller pictures up to four times as many */
 };
 
 static const float alphas[] = { 0, 0.25f, 0.5f, 0.75f, 1 };
@@ -654,7 +654,8 @@ static fv_status see_file(fv_calibration *q, const char *path, float *pixels, ui
 
 static fv_status see_all(fv_calibration *q, fv_error *err)
 {
-    size_t size = (size_t)q->c->image_size, n = size * size * 3, most = q->o.max_images > 0 ? (size_t)q->o.max_images : DEFAULT_IMAGES;
+    size_t size = (size_t)q->c->image_size, n = size * size * 3, more = FV_MIN((size_t)4, FV_MAX(((size_t)1 << 20) / (size * size), (size_t)1));
+    size_t most = q->o.max_images > 0 ? (size_t)q->o.max_images : DEFAULT_IMAGES * more;
     fv_pictures files = { 0 };
     fv_status status = FV_OK;
     float *pixels = fv_alloc(n, sizeof *pixels);
@@ -666,7 +667,7 @@ static fv_status see_all(fv_calibration *q, fv_error *err)
     if (q->o.n_paths)
         FV_TRY_GOTO(fv_pictures_collect(&files, q->o.paths, q->o.n_paths, err));
     q->synthetic = !q->o.n_paths;
-    q->n_images = q->synthetic ? FV_MIN((size_t)SCENES, most) : FV_MIN(files.n, most);
+    q->n_images = q->synthetic ? FV_MIN(SCENES * more, most) : FV_MIN(files.n, most);
     for (size_t i = 0, total = q->n_images; i < total; i++) {
         if (q->synthetic) {
             fv_scene_draw(u8, q->c->image_size, i);

@@ -194,12 +194,12 @@ static void test_int8(void **state)
     o.decoder = FV_PRECISION_F32;
     o.images = pictures;
     o.n_images = 1;
-    o.max_images = 8;
+    o.max_images = 48;
     o.min_cosine = 0.1;
     char *everything = in_work("int8-all.gguf"), *chosen = in_work("int8.gguf");
     if (fv_pack(DEMO, everything, &o, &all, &err) != FV_OK)
         fail_msg("%s", err.message);
-    assert_int_equal(all.n_images, 8);
+    assert_int_equal(all.n_images, 48);
     assert_int_equal(all.n_wide, 0);
     assert_true(all.n_units > 20 && !all.synthetic_images);
     assert_true(all.feature_cosine > 0.98);
