@@ -30,7 +30,7 @@ plain_build()
     local log=build/plain.log
     { cmake -S . -B build/plain -G Ninja -DFASTVLM_IMAGE=OFF -DFASTVLM_PULL=OFF -DFASTVLM_TOOLS=OFF -DFASTVLM_TESTS=OFF -DFASTVLM_WERROR=ON &&
         cmake --build build/plain; } >"$log" 2>&1 || { tail -n 40 "$log"; return 1; }
-    tools/check/symbols.sh build/plain/libfastvlm.so
+    tools/check/symbols.sh build/plain/libfastvlm.so include/fastvlm.h include/fastvlm_pull.h
 }
 
 release_exports()

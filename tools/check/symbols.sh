@@ -2,14 +2,17 @@
 # The shared library exports names that begin with fv_ and nothing else, and exactly those that the
 # public headers declare.
 #
-#     tools/check/symbols.sh build/release/libfastvlm.so
+#     tools/check/symbols.sh build/release/libfastvlm.so [HEADER...]      default: all of include/
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 library=${1:-build/release/libfastvlm.so}
+[ $# -gt 0 ] && shift
+headers=("$@")
+[ ${#headers[@]} -eq 0 ] && headers=(include/*.h)
 bad=0
 
 exported=$(nm -D --defined-only "$library" | awk '{ print $NF }' | sed 's/@.*//' | sort -u)
-declared=$(cat include/*.h | tr '\n' ' ' | grep -oE 'FV_API[^;]*;' | sed -nE 's/^FV_API[^(]*[ *](fv_[a-z0-9_]+)\(.*/\1/p' | sort -u)
+declared=$(cat "${headers[@]}" | tr '\n' ' ' | grep -oE 'FV_API[^;]*;' | sed -nE 's/^FV_API[^(]*[ *](fv_[a-z0-9_]+)\(.*/\1/p' | sort -u)
 
 foreign=$(echo "$exported" | grep -v '^fv_' || true)
 [ -z "$foreign" ] || { echo "$library exports: $foreign"; bad=1; }
