@@ -75,7 +75,7 @@ static int parse(int argc, char **argv, bench *b)
     if (images.n && !b->image)
         b->image = images.item[0];
     if (prompt)
-        return usage_error("bench", "expected one model, found %s", prompt);
+        return usage_error("bench", "%s: no such model; expected a checkpoint directory or a packed file", prompt);
     code = check_model("bench", &b->model, false);
     return code < 0 ? parse_stages(b) : code;
 }

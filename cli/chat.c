@@ -18,6 +18,7 @@ typedef struct chat {
     size_t n_turns;
     size_t n_images;   /* of the turn being written */
     bool figures;
+    size_t n_failed;    /* questions and pictures */
 } chat;
 
 static const char commands[] =
@@ -64,16 +65,19 @@ static void ask(chat *c, const char *text)
     answer_text a = { 0 };
     if (fv_session_add_text(c->session, text, &err) != FV_OK) {
         report(&err);
+        c->n_failed++;
         return;
     }
-    if (take_answer(c->session, &a, true, c->progress) < 0) {
-        write_out("\n", 1);
+    bool answered = take_answer(c->session, &a, true, c->progress) < 0;
+    if (answered) {
+        answered = write_out("\n", 1);
         remember(c, text, &a);
         if (c->figures) {
             fv_session_stats(c->session, &stats);
             print_profile(c->engine, &stats);
         }
     }
+    c->n_failed += !answered;
     c->n_images = 0;
     answer_free(&a);
 }
@@ -92,7 +96,9 @@ static bool command(chat *c, char *line)
         fv_session_reset(c->session);
         forget(c);
     } else if (!strcmp(line, "/image") && *rest) {
-        if (add_picture(c->session, rest, c->answer, c->progress) < 0)
+        if (add_picture(c->session, rest, c->answer, c->progress) >= 0)
+            c->n_failed++;
+        else
             fprintf(stderr, "picture %zu of the next question: %s\n", ++c->n_images, rest);
     } else {
         if (strcmp(line, "/help"))
@@ -135,7 +141,7 @@ int verb_chat(int argc, char **argv)
         "chat [OPTIONS] [MODEL] [IMAGE]...",
         "A conversation: every line is a question, the answers go to stdout. Earlier turns stay in the\n"
         "KV cache and are not computed again. Without MODEL: the small built-in demonstration model.\n\n"
-        "/image FILE, /history, /reset, /help and /quit are commands.",
+        "/image FILE, /history, /reset, /help and /quit are commands. Exit code 1 when a question or picture failed.",
         "  fastvlm chat FastVLM-0.5B photo.jpg",
     };
     model_options model = { 0 };
@@ -174,7 +180,7 @@ int verb_chat(int argc, char **argv)
         if (prompt)
             ask(&c, prompt);
         converse(&c);
-        code = EXIT_OK;
+        code = c.n_failed ? EXIT_FAILED : EXIT_OK;
     }
     forget(&c);
     fv_session_free(c.session);

@@ -122,6 +122,14 @@ static bool is_picture(const char *path)
     return n >= 3 && b[0] == 'P' && b[1] >= '1' && b[1] <= '6' && (b[2] == ' ' || b[2] == '\n' || b[2] == '\r' || b[2] == '\t');
 }
 
+/* One word with a slash, or with digits and a dash or dot inside, names a model rather than asks for something. */
+static bool names_a_model(const char *word)
+{
+    bool one = !strpbrk(word, " \t\n?!"), digits = strpbrk(word, "0123456789") != NULL;
+    const char *mark = strpbrk(word, "-.");
+    return one && (strchr(word, '/') || (digits && mark && mark > word && mark[1]));
+}
+
 word_kind classify_word(const char *verb, const char *word)
 {
     static const char *const pictures[] = { ".jpg", ".jpeg", ".png", ".webp", ".ppm", ".pgm", ".pnm", ".gif", ".bmp",
@@ -134,6 +142,11 @@ word_kind classify_word(const char *verb, const char *word)
         if (has_ending(word, pictures) || has_ending(word, models) || !strncmp(word, "./", 2) || *word == '/') {
             fprintf(stderr, "fastvlm %s: %s: no such file; a prompt that looks like a file is given with --prompt \"%s\"\n",
                     verb, word, word);
+            return WORD_ERROR;
+        }
+        if (names_a_model(word)) {
+            fprintf(stderr, "fastvlm %s: %s: no such model (fastvlm pull fetches one); if it is the prompt, say --prompt \"%s\"\n", verb,
+                    word, word);
             return WORD_ERROR;
         }
         return WORD_PROMPT;

@@ -40,6 +40,9 @@ int verb_doctor(int argc, char **argv)
         code = sort_words("doctor", &words, &model.model, &images, &prompt);
     if (code >= 0)
         return code;
+    if (images.n || prompt)
+        return usage_error("doctor", "%s: no such model; expected a checkpoint directory or a packed file",
+                           prompt ? prompt : images.item[0]);
     fv_system_info(&s);
     line("fastvlm", fv_version());
     snprintf(text, sizeof text, "%s, %d physical cores for this process", cpu_model(), s.n_cores);

@@ -136,7 +136,9 @@ int verb_info(int argc, char **argv)
     if (code >= 0)
         return code;
     if (images.n || prompt)
-        return usage_error("info", "expected one model, found %s", prompt ? prompt : images.item[0]);
+        return usage_error("info", prompt ? "%s: no such model; expected a checkpoint directory or a packed file"
+                                          : "%s is a picture; expected a checkpoint directory or a packed file",
+                           prompt ? prompt : images.item[0]);
     code = check_model("info", &model, true);
     if (code >= 0)
         return code;

@@ -1,6 +1,7 @@
 /* fastvlm: the program. Finds the verb and runs it. */
 #include "cli.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -29,6 +30,16 @@ static void print_usage(FILE *to)
                 "  fastvlm run FastVLM-0.5B photo.jpg \"What is in the picture?\"\n");
 }
 
+/* What was printed is worth nothing when it could not be written. */
+static int end(int code)
+{
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return code;
+    if (code == EXIT_OK)
+        fprintf(stderr, "fastvlm: cannot write to stdout: %s\n", strerror(errno));
+    return EXIT_FAILED;
+}
+
 int main(int argc, char **argv)
 {
     if (argc < 2) {
@@ -37,15 +48,15 @@ int main(int argc, char **argv)
     }
     if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) {
         print_usage(stdout);
-        return EXIT_OK;
+        return end(EXIT_OK);
     }
     if (!strcmp(argv[1], "--version")) {
         printf("fastvlm %s\n", fv_version());
-        return EXIT_OK;
+        return end(EXIT_OK);
     }
     for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++)
         if (!strcmp(argv[1], verbs[i].name))
-            return verbs[i].run(argc - 1, argv + 1);
+            return end(verbs[i].run(argc - 1, argv + 1));
     fprintf(stderr, "fastvlm: unknown verb \"%s\"; fastvlm --help lists them\n", argv[1]);
     return EXIT_USAGE;
 }

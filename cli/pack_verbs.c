@@ -72,10 +72,15 @@ int verb_pack(int argc, char **argv)
         fprintf(stderr, "; nothing lost\n");
     else
         fprintf(stderr, "; %s lost most, %.1f dB\n", r.worst_name, (double)r.worst_sqnr);
-    if (r.n_units)
-        fprintf(stderr, "int8 by %zu %s%s: features' cosine %.5f, image tokens' %.5f (%.1f dB); %zu of %zu units stay in bf16\n",
-                r.n_images, r.synthetic_images ? "synthetic scenes" : "pictures", r.n_skipped ? " (broken ones left out)" : "",
+    if (r.n_units) {
+        fprintf(stderr, "int8 by %zu %s%s, over some of which features' cosine to f32 is %.5f, image tokens' %.5f (%.1f dB); %zu of %zu units "
+                "stay in bf16\n", r.n_images, r.synthetic_images ? "synthetic scenes" : "pictures", r.n_images == 1 ? " alone" : "",
                 r.feature_cosine, r.token_cosine, r.token_sqnr, r.n_wide, r.n_units);
+        if (r.n_skipped)
+            fprintf(stderr, "%zu broken pictures were left out\n", r.n_skipped);
+        if (r.synthetic_images)
+            fprintf(stderr, "pictures like those that will come make a better calibration: fastvlm pack CHECKPOINT PICTURES...; fastvlm eval measures it\n");
+    }
     return EXIT_OK;
 }
 

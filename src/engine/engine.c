@@ -165,12 +165,17 @@ static void add_record(fv_engine *e, const char *key, const char *name)
 {
     const fv_gguf_value *v = fv_gguf_find(e->gguf, key);
     int64_t value = 0;
+    double number = 0;
     if (!v)
         return;
     snprintf(e->record[e->n_records][0], FV_RECORD_TEXT, "%s", name);
     char *text = e->record[e->n_records][1];
     if (v->type == FV_GGUF_STRING)
         snprintf(text, FV_RECORD_TEXT, "%.*s", (int)FV_MIN(v->n, (uint64_t)(FV_RECORD_TEXT - 1)), (const char *)v->data);
+    else if (v->type == FV_GGUF_F64 && fv_gguf_number(e->gguf, key, -1e300, 1e300, &number, NULL) == FV_OK)
+        snprintf(text, FV_RECORD_TEXT, "%.5f", number);
+    else if (v->type == FV_GGUF_ARRAY)
+        snprintf(text, FV_RECORD_TEXT, "%" PRIu64, v->n);
     else if (fv_gguf_int(e->gguf, key, INT64_MIN, INT64_MAX, &value, NULL) == FV_OK)
         snprintf(text, FV_RECORD_TEXT, "%" PRId64, value);
     else
@@ -185,6 +190,8 @@ static fv_status read_record(fv_engine *e, fv_error *err)
         { FV_ARCHITECTURE ".packed_by", "packed by" },
         { FV_ARCHITECTURE ".calibration.method", "calibration" },
         { FV_ARCHITECTURE ".calibration.image_count", "calibration images" },
+        { FV_ARCHITECTURE ".calibration.feature_cosine", "features' cosine" },
+        { FV_ARCHITECTURE ".calibration.wide", "groups not in int8" },
         { FV_GGUF_SHA256, "sha256" },
     };
     e->record = fv_alloc_zero(FV_COUNT(keys), sizeof *e->record);

@@ -677,8 +677,9 @@ static fv_status see_all(fv_calibration *q, fv_error *err)
             FV_TRY_GOTO(see_file(q, files.path[i * files.n / total], pixels, u8, err));
         }
     }
-    if (!q->image)
-        status = fv_fail(err, FV_ERR_FORMAT, 0, "none of %zu pictures could be read; calibration needs at least one", q->n_skipped);
+    if (q->image <= q->n_skipped)
+        status = fv_fail(err, FV_ERR_FORMAT, 0, "only %zu of %zu pictures could be read; calibration needs more than half of them", q->image,
+                         q->image + q->n_skipped);
 fail:
     fv_pictures_free(&files);
     fv_free(pixels);

@@ -70,7 +70,7 @@ check "bench names it" grep -q "^built-in demonstration model" <<<"$out"
 
 # ---- demo.gguf is packed from the checkpoint of now: what the decoder's tensors lost says so. (The last bits of a
 # calibration belong to the processor that it ran on.)
-decoder() { grep -E "model\.(layers|embed)" <<<"$out"; }
+decoder() { grep -oE "model\.(layers|embed).*" <<<"$out"; }
 run info --tensors "$root/models/demo/demo.gguf"
 packed=$(decoder)
 run pack "$root/models/demo" -o "$work/demo.gguf" --decoder "${how##* }" -q
