@@ -117,6 +117,8 @@ static int answer_question(fv_engine *engine, const run_options *o, progress_lin
     if (fv_session_new(&session, engine, &so, &err) != FV_OK)
         return report(&err);
     int code = -1;
+    if (!o->images.n && !o->quiet)
+        fprintf(stderr, "no picture given: the answer comes from the question alone\n");
     for (size_t i = 0; i < o->images.n && code < 0; i++)
         code = add_picture(session, o->images.item[i], &o->answer, progress);
     if (code < 0 && fv_session_add_text(session, o->prompt ? o->prompt : DEFAULT_PROMPT, &err) != FV_OK)
