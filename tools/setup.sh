@@ -66,7 +66,7 @@ need_check()
     need_command g++ g++
     need_command gcc gcc
     need_command nm binutils
-    need_command python3 python3-minimal
+    python3 -c 'import json, http.server' 2>/dev/null || missing+=("Python with its standard library|python3")
     if ! command -v clang >/dev/null 2>&1; then
         missing+=("the command clang|clang" "clang's sanitizers|@clang-rt")
     elif ! links_with clang -fsanitize=address,fuzzer-no-link; then
