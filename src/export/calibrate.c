@@ -560,11 +560,11 @@ static double unit_macs(const fv_calibration *q, size_t unit)
 /* The unit in int8 that loses most for the time that it saves. */
 static size_t worst_unit(const fv_calibration *q)
 {
-    size_t worst = q->n_units;
-    double most = -1;
+    size_t worst = 0;
+    double most = -INFINITY;
     for (size_t i = 0; i < q->n_units; i++) {
         double lost = (1 - q->units[i].cosine) / (unit_macs(q, i) + 1e-9);
-        if (q->units[i].int8 && lost > most) {
+        if (q->units[i].int8 && !(lost <= most)) {
             most = lost;
             worst = i;
         }
@@ -583,17 +583,20 @@ static fv_status reach_target(fv_calibration *q, fv_error *err)
         q->feature_cosine = l.features;
         q->token_cosine = l.tokens;
         q->token_sqnr = l.sqnr;
+        if (!isfinite(l.features) || !isfinite(l.tokens))
+            return fv_fail(err, FV_ERR_FORMAT, 0, "the encoder's features are NaN or infinite; fetch the checkpoint again");
         double lost = 1 - fmin(l.features, l.tokens), sum = 0;
         if (lost <= goal || !count_int8(q))
             return FV_OK;
         FV_TRY(fv_calibrate_layers(q, err));
         for (size_t i = 0; i < q->n_units; i++)
             sum += q->units[i].int8 ? 1 - q->units[i].cosine : 0;
-        for (double left = sum; left > sum * goal / lost && count_int8(q);) {
+        double left = sum;
+        do { /* one at least, so that this ends */
             size_t unit = worst_unit(q);
             q->units[unit].int8 = false;
             left -= 1 - q->units[unit].cosine;
-        }
+        } while (left > sum * goal / lost && count_int8(q));
     }
 }
 
@@ -771,11 +774,10 @@ void fv_calibration_report(const fv_calibration *q, fv_pack_report *r)
 
 /* ---- into the file --------------------------------------------------------------------------------------------- */
 
-static fv_status parts(void *user, const fv_weight *t, bool fill, fv_pack_part list[FV_PACK_PARTS], size_t *n, fv_error *err)
+static fv_status parts(void *user, const fv_weight *t, fv_pack_part list[FV_PACK_PARTS], size_t *n, fv_error *err)
 {
     fv_calibration *q = user;
     const layer *l = find(q, t->slot);
-    (void)fill;
     (void)err;
     *n = 0;
     if (!l || !q->units[l->unit].int8)

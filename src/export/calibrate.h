@@ -35,7 +35,7 @@ const fv_layer_loss *fv_calibration_unit(const fv_calibration *c, size_t i);
 /* What the encoder loses as it is now, over the pictures it was judged by. */
 void fv_calibration_report(const fv_calibration *c, fv_pack_report *report);
 
-/* The hook of fv_pack_with's packer; valid while c lives. */
+/* What the packer asks for each weight; valid while c lives. */
 fv_pack_hook fv_calibration_hook(fv_calibration *c);
 
 #endif

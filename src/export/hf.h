@@ -1,9 +1,10 @@
-/* hf: what the two files of the checkpoint export share. */
+/* hf: what the exports of checkpoint files share. */
 #ifndef FV_HF_H
 #define FV_HF_H
 
 #include "base/outfile.h"
 #include "export/source.h"
+#include "io/json_write.h"
 
 typedef struct fv_hf_target {
     fv_layout   layout;
@@ -15,5 +16,8 @@ typedef struct fv_hf_target {
 
 /* Every file but the weights, into the folder stage. hf_files.c */
 fv_status fv_hf_write_files(const fv_source *s, const fv_hf_target *t, const char *stage, fv_error *err);
+
+/* The members of a CLIPImageProcessor's preprocessor_config.json for a square input of this side. */
+void fv_hf_put_preprocessor(fv_json_text *j, int side);
 
 #endif

@@ -223,10 +223,8 @@ static void put_three(fv_json_text *j, const char *key, double value)
     fv_json_end(j);
 }
 
-static void put_preprocessor(const hf_files *f, fv_json_text *j)
+void fv_hf_put_preprocessor(fv_json_text *j, int side)
 {
-    int side = f->s->config.image_size;
-    fv_json_begin(j, NULL, '{');
     fv_json_begin_row(j, "crop_size", '{');
     fv_json_put_int(j, "height", side);
     fv_json_put_int(j, "width", side);
@@ -245,6 +243,12 @@ static void put_preprocessor(const hf_files *f, fv_json_text *j)
     fv_json_begin_row(j, "size", '{');
     fv_json_put_int(j, "shortest_edge", side);
     fv_json_end(j);
+}
+
+static void put_preprocessor(const hf_files *f, fv_json_text *j)
+{
+    fv_json_begin(j, NULL, '{');
+    fv_hf_put_preprocessor(j, f->s->config.image_size);
     fv_json_end(j);
 }
 

@@ -99,14 +99,14 @@ static fv_pack_part part_of(const char *suffix, fv_type type, size_t rows, size_
 
 /* A weight of the table as its engine binds it; a matrix' own part (the first) is written by
  * write_matrix. */
-static fv_status parts_of(packer *p, const fv_weight *t, bool fill, fv_pack_part list[FV_PACK_PARTS], size_t *n, bool *hooked,
+static fv_status parts_of(packer *p, const fv_weight *t, fv_pack_part list[FV_PACK_PARTS], size_t *n, bool *hooked,
                           fv_error *err)
 {
     const fv_dw *dw = t->slot;
     const fv_mat *m = t->slot;
     *n = 0;
     if (p->hook)
-        FV_TRY(p->hook->parts(p->hook->user, t, fill, list, n, err));
+        FV_TRY(p->hook->parts(p->hook->user, t, list, n, err));
     *hooked = *n > 0;
     if (*hooked)
         return FV_OK;
@@ -136,7 +136,7 @@ static fv_status list_one(void *user, const fv_weight *t, fv_error *err)
     char name[FV_PACKED_NAME];
     bool hooked;
     size_t n;
-    FV_TRY(parts_of(p, t, false, list, &n, &hooked, err));
+    FV_TRY(parts_of(p, t, list, &n, &hooked, err));
     for (size_t i = 0; i < n; i++) {
         fv_weight_packed_name(name, t, list[i].suffix);
         fv_gguf_add_tensor(p->out, name, list[i].type, list[i].shape, list[i].n_dims);
@@ -269,7 +269,7 @@ static fv_status write_one(void *user, const fv_weight *t, fv_error *err)
     char name[FV_PACKED_NAME];
     bool hooked, matrix = t->kind == FV_WEIGHT_MATRIX || t->kind == FV_WEIGHT_MATRIX_BIAS || t->kind == FV_WEIGHT_STEM;
     size_t n;
-    FV_TRY(parts_of(p, t, true, list, &n, &hooked, err));
+    FV_TRY(parts_of(p, t, list, &n, &hooked, err));
     for (size_t i = 0; i < n; i++, p->at++) {
         fv_weight_packed_name(name, t, list[i].suffix);
         FV_TRY(matrix && !hooked && i == 0 ? write_matrix(p, t, &list[i], name, err) : write_ready(p, &list[i], name, err));

@@ -22,9 +22,9 @@ typedef struct fv_pack_part {
 typedef struct fv_pack_hook {
     void *user;
     /* The tensors that stand for this weight, in order; *n = 0 leaves it to the options. t->slot holds
-     * the bound weight (const float *, fv_mat or fv_dw). Called twice: to list the tensors (data and sqnr
-     * are not looked at, fill is false) and, in the same order of weights, to write them. */
-    fv_status (*parts)(void *user, const fv_weight *t, bool fill, fv_pack_part list[FV_PACK_PARTS], size_t *n, fv_error *err);
+     * the bound weight (const float *, fv_mat or fv_dw). Called twice, in the same order of weights: to list
+     * the tensors (data and sqnr are not looked at) and to write them. */
+    fv_status (*parts)(void *user, const fv_weight *t, fv_pack_part list[FV_PACK_PARTS], size_t *n, fv_error *err);
     /* Adds metadata: the record of the calibration. NULL: none. */
     void (*describe)(void *user, fv_gguf_writer *w);
 } fv_pack_hook;

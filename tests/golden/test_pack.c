@@ -463,33 +463,49 @@ static void test_pack_fails(void **state)
 }
 
 /* A NaN among the weights is found while packing, and named. */
-static void test_nan(void **state)
+/* A copy of the checkpoint in the folder name with a NaN in a tensor. */
+static char *spoilt(const char *name, const char *tensor)
 {
-    (void)state;
-    char command[2600];
+    char command[2600], file[200];
     fv_error err = { 0 };
     fv_tensors *t = NULL;
-    snprintf(command, sizeof command, "cp -r %s %s", TINY, in_work("nan"));
+    snprintf(command, sizeof command, "cp -r %s %s", TINY, in_work(name));
     assert_int_equal(system(command), 0);
-    if (fv_tensors_open(&t, in_work("nan"), &err) != FV_OK)
+    if (fv_tensors_open(&t, in_work(name), &err) != FV_OK)
         fail_msg("%s", err.message);
-    const fv_tensor *x = fv_tensors_find(t, "model.layers.1.mlp.up_proj.weight");
+    const fv_tensor *x = fv_tensors_find(t, tensor);
     assert_int_equal(x->type, FV_TYPE_BF16);
     uint8_t *first; /* offsets count from the end of the header */
     size_t n;
-    first = read_whole(in_work("nan/model.safetensors"), &n);
+    snprintf(file, sizeof file, "%s/model.safetensors", name);
+    first = read_whole(in_work(file), &n);
     uint8_t *at = memmem(first, n, x->data, (size_t)x->n_bytes);
     assert_non_null(at);
-    FILE *f = fopen(in_work("nan/model.safetensors"), "r+b");
+    FILE *f = fopen(in_work(file), "r+b");
     assert_non_null(f);
     fseek(f, (long)(at - first) + 10, SEEK_SET);
     fwrite("\xc0\x7f", 1, 2, f);
     fclose(f);
     fv_tensors_free(t);
     fv_free(first);
-    assert_int_equal(fv_pack(in_work("nan"), in_work("nan.gguf"), NULL, NULL, &err), FV_ERR_FORMAT);
+    return in_work(name);
+}
+
+static void test_nan(void **state)
+{
+    (void)state;
+    fv_error err = { 0 };
+    fv_pack_options o;
+    assert_int_equal(fv_pack(spoilt("nan", "model.layers.1.mlp.up_proj.weight"), in_work("nan.gguf"), NULL, NULL, &err), FV_ERR_FORMAT);
     assert_non_null(strstr(err.message, "model.layers.1.mlp.up_proj.weight: 1 weights are NaN or infinite"));
     holds("nan.gguf", false);
+
+    fv_pack_options_default(&o);
+    o.vision = FV_PRECISION_INT8; /* what cannot be measured is no reason to go on measuring */
+    o.max_images = 1;
+    assert_int_equal(fv_pack(spoilt("nan8", "model.mm_projector.0.weight"), in_work("nan8.gguf"), &o, NULL, &err), FV_ERR_FORMAT);
+    assert_non_null(strstr(err.message, "NaN or infinite"));
+    holds("nan8.gguf", false);
 }
 
 /* Opening, when every allocation fails once. */
