@@ -12,9 +12,9 @@ int verb_pack(int argc, char **argv)
         "pack [OPTIONS] CHECKPOINT [PICTURES...] -o FILE",
         "Writes a checkpoint directory as one GGUF file that every verb takes in its place: weights fused\n"
         "and in the types they run in, tokenizer, template, preprocessing, hashes. It opens at once, without\n"
-        "conversion. z8 and q4 are blocks of 32 weights with one scale, 8.5 and 4.5 bits a weight. int8 is\n"
-        "calibrated with the given pictures or folders (synthetic scenes when there are none); layers that\n"
-        "cost too much stay in bf16.",
+        "conversion. z8 and q4 are blocks of 32 weights with one scale, 8.5 and 4.5 bits a weight. int8 and\n"
+        "the rounding of q4 are calibrated with the given pictures or folders (synthetic scenes when there are\n"
+        "none); layers that cost too much in int8 stay in bf16.",
         "  fastvlm pack FastVLM-0.5B -o fastvlm-0.5b.gguf --vision bf16 --decoder z8",
     };
     static const fv_precision vision[] = { FV_PRECISION_AUTO, FV_PRECISION_F32, FV_PRECISION_BF16, FV_PRECISION_F16,
@@ -26,7 +26,7 @@ int verb_pack(int argc, char **argv)
     fv_error err;
     text_list words;
     const char *out = NULL;
-    int v = 0, d = 0;
+    int v = 0, d = 0, rounding = 0;
     float min_cosine = 0;
     bool quiet = false;
     fv_pack_options_default(&o);
@@ -34,8 +34,9 @@ int verb_pack(int argc, char **argv)
         { 'o', "output", OPTION_TEXT, &out, "FILE", "the file to write", 0, 0 },
         { 0, "vision", OPTION_CHOICE, &v, "auto|f32|bf16|f16|int8", "type of the vision encoder (auto: as stored)", 0, 0 },
         { 0, "decoder", OPTION_CHOICE, &d, "auto|f32|bf16|f16|z8|q4", "type of the decoder (auto: as stored)", 0, 0 },
-        { 0, "max-images", OPTION_INT, &o.max_images, "N", "pictures to calibrate int8 with (default 32, small ones 128)", 0, 100000 },
+        { 0, "max-images", OPTION_INT, &o.max_images, "N", "pictures to calibrate with (default: int8 32, rounding 16; small ones four times as many)", 0, 100000 },
         { 0, "min-cosine", OPTION_FLOAT, &min_cosine, "X", "int8 layers go back to bf16 until features are so close to f32 (0.9991)", 0, 1 },
+        { 0, "rounding", OPTION_CHOICE, &rounding, "auto|search|calibrated", "of z8 and q4: by the weights alone, or with the decoder's inputs in view (auto: q4)", 0, 0 },
         { 0, "pure", OPTION_FLAG, &o.pure, NULL, "with q4: the embedding in q4, too, not in z8", 0, 0 },
         { 't', "threads", OPTION_INT, &o.n_threads, "N", "threads (default: one per physical core)", 0, 1024 },
         { 'q', "quiet", OPTION_FLAG, &quiet, NULL, "no progress and no summary", 0, 0 },
@@ -52,8 +53,13 @@ int verb_pack(int argc, char **argv)
     o.images = (const char *const *)words.item + 1;
     o.n_images = words.n - 1;
     o.min_cosine = min_cosine;
-    if (o.n_images && o.vision != FV_PRECISION_INT8)
-        return usage_error("pack", "pictures are for --vision int8; found %zu arguments", words.n);
+    o.rounding = (fv_rounding)rounding;
+    bool blocks = o.decoder == FV_PRECISION_Z8 || o.decoder == FV_PRECISION_Q4;
+    if (rounding && !blocks)
+        return usage_error("pack", "--rounding is for --decoder z8 or q4");
+    if (o.n_images && o.vision != FV_PRECISION_INT8 && o.rounding != FV_ROUNDING_CALIBRATED &&
+        (o.decoder != FV_PRECISION_Q4 || o.rounding == FV_ROUNDING_SEARCH))
+        return usage_error("pack", "pictures are for --vision int8, --decoder q4 and --rounding calibrated; found %zu arguments", words.n);
     if (o.pure && o.decoder != FV_PRECISION_Q4)
         return usage_error("pack", "--pure needs --decoder q4");
     catch_interrupt();
@@ -76,11 +82,14 @@ int verb_pack(int argc, char **argv)
         fprintf(stderr, "int8 by %zu %s%s, over some of which features' cosine to f32 is %.5f, image tokens' %.5f (%.1f dB); %zu of %zu units "
                 "stay in bf16\n", r.n_images, r.synthetic_images ? "synthetic scenes" : "pictures", r.n_images == 1 ? " alone" : "",
                 r.feature_cosine, r.token_cosine, r.token_sqnr, r.n_wide, r.n_units);
-        if (r.n_skipped)
-            fprintf(stderr, "%zu broken pictures were left out\n", r.n_skipped);
-        if (r.synthetic_images)
-            fprintf(stderr, "pictures like those that will come make a better calibration: fastvlm pack CHECKPOINT PICTURES...; fastvlm eval measures it\n");
     }
+    if (r.n_rounding_rows)
+        fprintf(stderr, "rounded by %zu rows of %zu %s%s and the model's answers\n", r.n_rounding_rows, r.n_rounding_images,
+                r.synthetic_images ? "synthetic scene" : "picture", r.n_rounding_images == 1 ? "" : "s");
+    if (r.n_skipped)
+        fprintf(stderr, "%zu broken pictures were left out\n", r.n_skipped);
+    if (r.synthetic_images)
+        fprintf(stderr, "pictures like those that will come make a better calibration: fastvlm pack CHECKPOINT PICTURES...; fastvlm eval measures it\n");
     return EXIT_OK;
 }
 

@@ -24,6 +24,13 @@ typedef struct fv_export_options {
 
 /* ---------------------------------------------------------------- pack */
 
+/* How weights become the blocks of z8 and q4. */
+typedef enum fv_rounding {
+    FV_ROUNDING_AUTO = 0,   /* Q4: calibrated; Z8: search */
+    FV_ROUNDING_SEARCH,     /* every block the scale of least squared error, every weight to the nearest value */
+    FV_ROUNDING_CALIBRATED  /* the least error of what the layers compute, on pictures and the model's answers */
+} fv_rounding;
+
 typedef struct fv_pack_options {
     fv_precision vision;       /* AUTO: as stored; F32, BF16, F16, INT8 */
     fv_precision decoder;      /* AUTO: as stored; F32, BF16, F16, Z8, Q4 */
@@ -33,11 +40,12 @@ typedef struct fv_pack_options {
     void        *progress_user;
     fv_log_fn   *log;          /* NULL: silent */
     void        *log_user;
-    const char *const *images; /* INT8: pictures and folders of pictures to calibrate with, */
+    const char *const *images; /* INT8, calibrated rounding: pictures and folders of pictures to calibrate with, */
     size_t       n_images;     /* 0: built-in synthetic scenes (the file says so) */
-    int          max_images;   /* 0: 32, of pictures smaller than 1024 x 1024 up to 128 */
+    int          max_images;   /* 0: 32, for rounding 16; of pictures smaller than 1024 x 1024 up to four times as many */
     double       min_cosine;   /* INT8: layers stay in bf16 until features and image tokens are so close to f32's; 0: 0.9991 */
-    uint64_t     reserved[8];  /* zero */
+    fv_rounding  rounding;     /* of a decoder in Z8 or Q4 */
+    uint64_t     reserved[7];  /* zero */
 } fv_pack_options;
 
 typedef struct fv_pack_report {
@@ -46,11 +54,12 @@ typedef struct fv_pack_report {
     float    worst_sqnr;       /* dB, of the tensor that lost most; infinite when none lost anything */
     char     worst_name[64];
     double   ms;
-    /* INT8 */
-    size_t   n_images, n_skipped;   /* pictures used; broken ones */
+    /* INT8, calibrated rounding */
+    size_t   n_images, n_skipped;   /* pictures used for the encoder; broken ones */
     bool     synthetic_images;
     size_t   n_units, n_wide;       /* groups of layers; those that stayed in bf16 */
     double   feature_cosine, token_cosine, token_sqnr; /* against f32, over some of the pictures; dB */
+    size_t   n_rounding_images, n_rounding_rows; /* pictures used for the rounding, rows of the decoder they gave */
 } fv_pack_report;
 
 FV_API void fv_pack_options_default(fv_pack_options *options);

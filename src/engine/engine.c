@@ -192,6 +192,9 @@ static fv_status read_record(fv_engine *e, fv_error *err)
         { FV_ARCHITECTURE ".calibration.image_count", "calibration images" },
         { FV_ARCHITECTURE ".calibration.feature_cosine", "features' cosine" },
         { FV_ARCHITECTURE ".calibration.wide", "groups not in int8" },
+        { FV_ARCHITECTURE ".rounding.method", "rounding" },
+        { FV_ARCHITECTURE ".rounding.image_count", "rounding images" },
+        { FV_ARCHITECTURE ".rounding.row_count", "rounding rows" },
         { FV_GGUF_SHA256, "sha256" },
     };
     e->record = fv_alloc_zero(FV_COUNT(keys), sizeof *e->record);

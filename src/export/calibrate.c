@@ -11,8 +11,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "export/pictures.h"
-#include "image/image.h"
 #include "nn/config_gguf.h"
 #include "nn/vision.h"
 
@@ -22,7 +20,6 @@ enum {
     JUDGED_OUTPUTS = 48,
     JUDGED_IMAGES = 16,  /* at most, for the encoder as a whole: */
     JUDGED_PIXELS = 3 << 20, /* pictures until there are so many pixels */
-    DEFAULT_IMAGES = 32, SCENES = 16, /* at 1024 x 1024; of smaller pictures up to four times as many */
 };
 
 static const float alphas[] = { 0, 0.25f, 0.5f, 0.75f, 1 };
@@ -618,14 +615,15 @@ static fv_status keep_for_judging(fv_calibration *q, const float *pixels, fv_err
     return FV_OK;
 }
 
-static fv_status see(fv_calibration *q, const float *pixels, fv_error *err)
+static fv_status see(void *user, const float *pixels, size_t at, size_t n, fv_error *err)
 {
+    fv_calibration *q = user;
     fv_watch watch = { .observe = observe, .observe_user = q };
     size_t n_tokens = (size_t)fv_config_image_tokens(q->c->image_size) * (size_t)q->c->d_model;
     size_t side = (size_t)q->c->image_size, most = FV_MIN((size_t)JUDGED_IMAGES, FV_MAX((size_t)JUDGED_PIXELS / (side * side), (size_t)1));
+    q->image = at;
+    q->n_images = n;
     bool judge = q->n_judged < most && q->image >= q->n_judged * q->n_images / most;
-    if (q->o.progress && q->o.progress(q->o.progress_user, "calibrate", (double)q->image / (double)q->n_images))
-        return fv_fail(err, FV_ERR_CANCELLED, 0, "packing was cancelled; nothing was written");
     FV_TRY(fv_vision_run(&q->seen, &q->ops, pixels, &watch, err));
     if (judge)
         FV_TRY(keep_for_judging(q, pixels, err));
@@ -639,62 +637,12 @@ static fv_status see(fv_calibration *q, const float *pixels, fv_error *err)
     return status;
 }
 
-static fv_status see_file(fv_calibration *q, const char *path, float *pixels, uint8_t *u8, fv_error *err)
-{
-    fv_image *image = NULL;
-    fv_error why;
-    if (fv_image_open(&image, path, NULL, &why) != FV_OK) {
-        q->n_skipped++;
-        q->n_images--;
-        if (q->o.log)
-            q->o.log(q->o.log_user, FV_LOG_WARNING, why.message);
-        return FV_OK;
-    }
-    fv_status status = fv_preprocess(pixels, u8, image, q->c->crop ? FV_FIT_CROP : FV_FIT_PAD, q->c->image_size, q->pool, q->k, err);
-    fv_image_free(image);
-    return status == FV_OK ? see(q, pixels, err) : status;
-}
-
-static fv_status see_all(fv_calibration *q, fv_error *err)
-{
-    size_t size = (size_t)q->c->image_size, n = size * size * 3, more = FV_MIN((size_t)4, FV_MAX(((size_t)1 << 20) / (size * size), (size_t)1));
-    size_t most = q->o.max_images > 0 ? (size_t)q->o.max_images : DEFAULT_IMAGES * more;
-    fv_pictures files = { 0 };
-    fv_status status = FV_OK;
-    float *pixels = fv_alloc(n, sizeof *pixels);
-    uint8_t *u8 = fv_alloc(n, 1);
-    if (!pixels || !u8) {
-        status = fv_fail_memory(err, n * sizeof *pixels, "a picture");
-        goto fail;
-    }
-    if (q->o.n_paths)
-        FV_TRY_GOTO(fv_pictures_collect(&files, q->o.paths, q->o.n_paths, err));
-    q->synthetic = !q->o.n_paths;
-    q->n_images = q->synthetic ? FV_MIN(SCENES * more, most) : FV_MIN(files.n, most);
-    for (size_t i = 0, total = q->n_images; i < total; i++) {
-        if (q->synthetic) {
-            fv_scene_draw(u8, q->c->image_size, i);
-            fv_pixels_f32(pixels, u8, n);
-            FV_TRY_GOTO(see(q, pixels, err));
-        } else {
-            FV_TRY_GOTO(see_file(q, files.path[i * files.n / total], pixels, u8, err));
-        }
-    }
-    if (q->image <= q->n_skipped)
-        status = fv_fail(err, FV_ERR_FORMAT, 0, "only %zu of %zu pictures could be read; calibration needs more than half of them", q->image,
-                         q->image + q->n_skipped);
-fail:
-    fv_pictures_free(&files);
-    fv_free(pixels);
-    fv_free(u8);
-    return status;
-}
-
 /* ---- whole --------------------------------------------------------------------------------------------------- */
 
 static fv_status run(fv_calibration *q, fv_error *err)
 {
     size_t n_blocks = 0;
+    fv_seen seen;
     for (int i = 0; i < q->c->n_stages; i++)
         n_blocks += (size_t)q->c->stage[i].depth;
     FV_TRY(fv_weights_walk(q->w, q->c, count_layer, q, err));
@@ -706,7 +654,9 @@ static fv_status run(fv_calibration *q, fv_error *err)
     FV_TRY(fv_weights_walk(q->w, q->c, add_layer, q, err));
     FV_TRY(fv_ops_init(&q->ops, q->k, q->pool, err));
     FV_TRY(fv_vision_init(&q->seen, q->c, &q->w->vision, q->c->image_size, FV_TYPE_F32, &q->ops, err));
-    FV_TRY(see_all(q, err));
+    FV_TRY(fv_calibrate_pictures(&seen, &q->o, FV_CALIBRATE_IMAGES, FV_CALIBRATE_SCENES, q->c, q->k, q->pool, see, q, err));
+    q->n_skipped = seen.n_skipped;
+    q->synthetic = seen.synthetic;
     fv_vision_free(&q->seen);
     FV_TRY(solve(q, err));
     return reach_target(q, err);

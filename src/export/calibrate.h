@@ -19,6 +19,25 @@ typedef struct fv_calibrate_options {
     void  *log_user;
 } fv_calibrate_options;
 
+/* ---- what it is calibrated with (samples.c) ---- */
+
+enum { FV_CALIBRATE_IMAGES = 32, FV_CALIBRATE_SCENES = 16 }; /* int8 at 1024 x 1024 */
+
+typedef struct fv_seen {
+    size_t n, n_skipped;    /* pictures seen; broken ones */
+    bool   synthetic;
+} fv_seen;
+
+/* Sees the at-th of n pictures, f32 [S, S, 3] in [0, 1]. */
+typedef fv_status fv_calibrate_fn(void *user, const float *pixels, size_t at, size_t n, fv_error *err);
+
+/* Shows the pictures of the options to fn, at most so many, or so many scenes; of less than 1024 x 1024 pixels up to
+ * four times as many. Broken pictures are skipped; it is an error when they are half or more of all. */
+fv_status fv_calibrate_pictures(fv_seen *out, const fv_calibrate_options *o, size_t pictures, size_t scenes, const fv_config *c,
+                                const fv_kernels *k, fv_pool *pool, fv_calibrate_fn *fn, void *user, fv_error *err);
+
+/* ---- the encoder ---- */
+
 typedef struct fv_calibration fv_calibration;
 
 /* w as loaded from a checkpoint; it outlives *out. */

@@ -89,7 +89,7 @@ static void convert_row(void *user, size_t task, unsigned worker)
     } else if (fv_type_is_block(j->type) || fv_type_is_block(m->type)) {
         g->s->kernels.convert[FV_TYPE_F32][m->type](values, from, m->k);
         if (fv_type_is_block(j->type))
-            fv_quantize_weights(j->type, to, values, m->k, NULL);
+            fv_quantize_weights(j->type, to, values, m->k);
         else
             g->s->kernels.convert[j->type][FV_TYPE_F32](to, values, m->k);
     } else {

@@ -8,6 +8,7 @@
  * size of the model. */
 #include "export/pack.h"
 #include "export/calibrate.h"
+#include "export/rounder.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -21,7 +22,10 @@ enum { SLAB_ROWS_ELEMS = 1 << 18 }; /* values a task converts */
 
 typedef struct packer {
     const fv_pack_options *o;
-    const fv_pack_hook *hook;       /* NULL: none */
+    fv_calibration *calibration;    /* the encoder in int8; NULL: in floats */
+    fv_rounder *rounder;            /* of the decoder; NULL: none */
+    fv_pack_hook hook[2];
+    size_t n_hooks;
     fv_kernels kernels;
     fv_pool *pool;
     fv_config config;
@@ -105,8 +109,8 @@ static fv_status parts_of(packer *p, const fv_weight *t, fv_pack_part list[FV_PA
     const fv_dw *dw = t->slot;
     const fv_mat *m = t->slot;
     *n = 0;
-    if (p->hook)
-        FV_TRY(p->hook->parts(p->hook->user, t, list, n, err));
+    for (size_t i = 0; i < p->n_hooks && !*n; i++)
+        FV_TRY(p->hook[i].parts(p->hook[i].user, t, list, n, err));
     *hooked = *n > 0;
     if (*hooked)
         return FV_OK;
@@ -203,7 +207,7 @@ static void slab_task(void *user, size_t task, unsigned worker)
     p->kernels.convert[FV_TYPE_F32][m->type](before, (const uint8_t *)m->data + fv_row_bytes(m->type, (j->first + at) * m->k), n);
     if (fv_type_is_block(j->to)) {
         for (size_t row = 0; row < rows; row++, out += fv_row_bytes(j->to, m->k)) {
-            fv_quantize_weights(j->to, out, before + row * m->k, m->k, NULL);
+            fv_quantize_weights(j->to, out, before + row * m->k, m->k);
             fv_dequantize_weights(j->to, after + row * m->k, out, m->k);
         }
     } else {
@@ -269,6 +273,9 @@ static fv_status write_one(void *user, const fv_weight *t, fv_error *err)
     char name[FV_PACKED_NAME];
     bool hooked, matrix = t->kind == FV_WEIGHT_MATRIX || t->kind == FV_WEIGHT_MATRIX_BIAS || t->kind == FV_WEIGHT_STEM;
     size_t n;
+    for (size_t i = 0; i < p->n_hooks; i++)
+        if (p->hook[i].prepare)
+            FV_TRY(p->hook[i].prepare(p->hook[i].user, t, err));
     FV_TRY(parts_of(p, t, list, &n, &hooked, err));
     for (size_t i = 0; i < n; i++, p->at++) {
         fv_weight_packed_name(name, t, list[i].suffix);
@@ -307,18 +314,27 @@ static fv_status put_metadata(packer *p, const char *checkpoint, fv_error *err)
     put_name(w, checkpoint);
     if (fv_type_is_block(p->decoder))
         fv_gguf_put_u32(w, "general.quantization_version", 2);
-    snprintf(text, sizeof text, "fastvlm %s --vision %s --decoder %s%s", FV_VERSION, vision, decoder, p->o->pure ? " --pure" : "");
+    snprintf(text, sizeof text, "fastvlm %s --vision %s --decoder %s%s%s", FV_VERSION, vision, decoder, p->o->pure ? " --pure" : "",
+             p->o->rounding == FV_ROUNDING_SEARCH ? " --rounding search" : p->o->rounding ? " --rounding calibrated" : "");
     put_text(w, FV_ARCHITECTURE ".packed_by", text);
     put_text(w, FV_ARCHITECTURE ".vision.precision", vision);
     put_text(w, FV_ARCHITECTURE ".decoder.precision", decoder);
     p->config.tied = p->weights.tied;
     fv_config_write_gguf(&p->config, w);
-    if (p->hook && p->hook->describe)
-        p->hook->describe(p->hook->user, w);
+    if (fv_type_is_block(p->decoder) && !p->rounder)
+        put_text(w, FV_ARCHITECTURE ".rounding.method", "search");
+    for (size_t i = 0; i < p->n_hooks; i++)
+        if (p->hook[i].describe)
+            p->hook[i].describe(p->hook[i].user, w);
     return fv_tokenizer_write_gguf(p->tokenizer, w, err);
 }
 
 /* ---- all of it ---- */
+
+static bool calibrates_rounding(const fv_pack_options *o)
+{
+    return o->rounding == FV_ROUNDING_CALIBRATED || (o->rounding == FV_ROUNDING_AUTO && o->decoder == FV_PRECISION_Q4);
+}
 
 static fv_status check_options(const fv_pack_options *o, fv_error *err)
 {
@@ -326,8 +342,12 @@ static fv_status check_options(const fv_pack_options *o, fv_error *err)
         return fv_fail(err, FV_ERR_ARGUMENT, 0, "n_threads is %d; expected 0 (all cores) to 1024", o->n_threads);
     if ((unsigned)o->vision > FV_PRECISION_F16 && o->vision != FV_PRECISION_INT8)
         return fv_fail(err, FV_ERR_ARGUMENT, 0, "the vision encoder is packed in f32, bf16, f16 or int8");
-    if (o->n_images && o->vision != FV_PRECISION_INT8)
-        return fv_fail(err, FV_ERR_ARGUMENT, 0, "pictures are for calibrating an encoder in int8");
+    if ((unsigned)o->rounding > FV_ROUNDING_CALIBRATED)
+        return fv_fail(err, FV_ERR_ARGUMENT, 0, "unknown rounding; expected search or calibrated");
+    if (o->rounding != FV_ROUNDING_AUTO && o->decoder != FV_PRECISION_Z8 && o->decoder != FV_PRECISION_Q4)
+        return fv_fail(err, FV_ERR_ARGUMENT, 0, "rounding is of a decoder in z8 or q4");
+    if (o->n_images && o->vision != FV_PRECISION_INT8 && !calibrates_rounding(o))
+        return fv_fail(err, FV_ERR_ARGUMENT, 0, "pictures are for calibrating an encoder in int8 or the rounding of a decoder");
     if (!(o->min_cosine >= 0 && o->min_cosine < 1) || o->max_images < 0)
         return fv_fail(err, FV_ERR_ARGUMENT, 0, "the cosine to reach lies between 0 and 1, the number of pictures is not negative");
     if ((unsigned)o->decoder > FV_PRECISION_Q4)
@@ -384,6 +404,8 @@ static fv_status write_file(packer *p, const char *checkpoint, const char *file,
 
 static void close_packer(packer *p)
 {
+    fv_calibration_free(p->calibration);
+    fv_rounder_free(p->rounder);
     fv_gguf_writer_free(p->out);
     fv_weights_free(&p->weights);
     fv_tensors_free(p->tensors);
@@ -392,20 +414,27 @@ static void close_packer(packer *p)
     fv_free(p->sqnr);
 }
 
-static fv_status calibrate(packer *p, fv_calibration **c, fv_error *err)
+static fv_status calibrate(packer *p, fv_error *err)
 {
     const fv_pack_options *o = p->o;
     fv_calibrate_options options = { .paths = o->images, .n_paths = o->n_images, .max_images = o->max_images,
                                      .min_cosine = o->min_cosine, .progress = o->progress, .progress_user = o->progress_user,
                                      .log = o->log, .log_user = o->log_user };
-    return fv_calibrate(c, &p->config, &p->weights, &p->kernels, p->pool, &options, err);
+    if (p->vision == FV_TYPE_I8) {
+        FV_TRY(fv_calibrate(&p->calibration, &p->config, &p->weights, &p->kernels, p->pool, &options, err));
+        p->hook[p->n_hooks++] = fv_calibration_hook(p->calibration);
+        options.log = NULL; /* what is broken has been said */
+    }
+    if (calibrates_rounding(o)) {
+        FV_TRY(fv_rounder_new(&p->rounder, &p->config, &p->weights, p->tokenizer, &p->kernels, p->pool, p->decoder, &options, err));
+        p->hook[p->n_hooks++] = fv_rounder_hook(p->rounder);
+    }
+    return FV_OK;
 }
 
 fv_status fv_pack(const char *checkpoint, const char *file, const fv_pack_options *options, fv_pack_report *report, fv_error *err)
 {
     fv_pack_options o;
-    fv_calibration *calibration = NULL;
-    fv_pack_hook hook;
     double start = fv_now_ms();
     fv_pack_options_default(&o);
     if (options)
@@ -413,10 +442,8 @@ fv_status fv_pack(const char *checkpoint, const char *file, const fv_pack_option
     FV_TRY(check_options(&o, err));
     packer p = { .o = &o };
     fv_status status = load(&p, checkpoint, err);
-    if (status == FV_OK && p.vision == FV_TYPE_I8 && (status = calibrate(&p, &calibration, err)) == FV_OK) {
-        hook = fv_calibration_hook(calibration);
-        p.hook = &hook;
-    }
+    if (status == FV_OK)
+        status = calibrate(&p, err);
     if (status == FV_OK)
         status = write_file(&p, checkpoint, file, err);
     if (status == FV_OK && report) {
@@ -425,10 +452,11 @@ fv_status fv_pack(const char *checkpoint, const char *file, const fv_pack_option
         report->n_parameters = p.n_listed;
         report->file_bytes = fv_gguf_total_bytes(p.out);
         report->ms = fv_now_ms() - start;
-        if (calibration)
-            fv_calibration_report(calibration, report);
+        if (p.rounder)
+            fv_rounder_report(p.rounder, report);
+        if (p.calibration)
+            fv_calibration_report(p.calibration, report);
     }
-    fv_calibration_free(calibration);
     close_packer(&p);
     return status;
 }
@@ -436,21 +464,22 @@ fv_status fv_pack(const char *checkpoint, const char *file, const fv_pack_option
 fv_status fv_eval_layers(const char *checkpoint, const fv_pack_options *options, fv_layer_loss_fn *fn, void *user, fv_error *err)
 {
     fv_pack_options o;
-    fv_calibration *calibration = NULL;
     fv_pack_options_default(&o);
     if (options)
         o = *options;
     o.vision = FV_PRECISION_INT8;
+    o.decoder = FV_PRECISION_AUTO;
+    o.rounding = FV_ROUNDING_AUTO;
+    o.pure = false;
     FV_TRY(check_options(&o, err));
     packer p = { .o = &o };
     fv_status status = FV_OK;
     FV_TRY_GOTO(load(&p, checkpoint, err));
-    FV_TRY_GOTO(calibrate(&p, &calibration, err));
-    FV_TRY_GOTO(fv_calibrate_layers(calibration, err));
-    for (size_t i = 0; i < fv_calibration_units(calibration); i++)
-        fn(user, fv_calibration_unit(calibration, i));
+    FV_TRY_GOTO(calibrate(&p, err));
+    FV_TRY_GOTO(fv_calibrate_layers(p.calibration, err));
+    for (size_t i = 0; i < fv_calibration_units(p.calibration); i++)
+        fn(user, fv_calibration_unit(p.calibration, i));
 fail:
-    fv_calibration_free(calibration);
     close_packer(&p);
     return status;
 }

@@ -207,7 +207,7 @@ static void run_attention(fv_decoder *d, const fv_ops *ops, size_t layer, size_t
     fv_pool_run(ops->pool, tasks, attend_task, &j);
 }
 
-static void run_layer(fv_decoder *d, const fv_ops *ops, size_t layer, size_t n, size_t past)
+static void run_layer(fv_decoder *d, const fv_ops *ops, size_t layer, size_t n, size_t past, const fv_watch *watch)
 {
     const fv_decoder_layer *w = &d->w->layer[layer];
     size_t dm = (size_t)d->c->d_model, q = (size_t)d->c->n_heads * (size_t)d->c->d_head;
@@ -215,14 +215,18 @@ static void run_layer(fv_decoder *d, const fv_ops *ops, size_t layer, size_t n, 
     fv_type act = n == 1 ? FV_TYPE_F32 : d->act;
     float eps = (float)d->c->rms_eps;
     ops->k->rmsnorm(d->h, act, dm, d->x, dm, w->norm1, n, dm, eps);
+    fv_watch_observe(watch, &w->q, d->h, n, dm); /* k and v have the same input */
     fv_linear qkv[3] = { { .w = &w->q, .y = d->q, .ldy = q }, { .w = &w->k, .y = d->k, .ldy = kv },
                          { .w = &w->v, .y = d->v, .ldy = kv } };
     fv_linear_run(ops, qkv, 3, d->h, act, dm, n);
     run_attention(d, ops, layer, n, past, act);
+    fv_watch_observe(watch, &w->o, d->h, n, q);
     fv_linear o = { .w = &w->o, .y = d->x, .ldy = dm, .residual = d->x, .ldr = dm };
     fv_linear_run(ops, &o, 1, d->h, act, q, n);
     ops->k->rmsnorm(d->h, act, dm, d->x, dm, w->norm2, n, dm, eps);
+    fv_watch_observe(watch, &w->gate, d->h, n, dm); /* as up's */
     fv_gated_run(ops, &w->gate, &w->up, d->ffn, act, d->h, act, n);
+    fv_watch_observe(watch, &w->down, d->ffn, n, (size_t)d->c->d_ffn);
     fv_linear down = { .w = &w->down, .y = d->x, .ldy = dm, .residual = d->x, .ldr = dm };
     fv_linear_run(ops, &down, 1, d->ffn, act, (size_t)d->c->d_ffn, n);
 }
@@ -278,7 +282,7 @@ static fv_status run_rows(fv_decoder *d, const fv_ops *ops, const float *x, size
     for (size_t i = 0; i < layers; i++) {
         if (n > 1)
             FV_TRY(fv_watch_step(watch, "prefill", done + share * (double)i / (double)layers, err));
-        run_layer(d, ops, i, n, past);
+        run_layer(d, ops, i, n, past, watch);
         if (n > 1 && fv_watch_taps(watch)) {
             snprintf(name, sizeof name, "decoder.layer.%zu", i);
             FV_TRY(fv_watch_rows(watch, name, d->x, n, dm, err));
@@ -306,4 +310,16 @@ fv_status fv_decoder_run(fv_decoder *d, const fv_ops *ops, const float *x, size_
     ops->k->rmsnorm(normed, FV_TYPE_F32, dm, d->x + (m - 1) * dm, dm, d->w->norm, 1, dm, (float)d->c->rms_eps);
     head(d, ops, normed, d->logits);
     return FV_OK;
+}
+
+void fv_decoder_run_layer(fv_decoder *d, const fv_ops *ops, size_t layer, float *x, size_t n, const fv_watch *watch)
+{
+    size_t dm = (size_t)d->c->d_model, m;
+    for (size_t i = 0; i < n; i += m) {
+        m = FV_MIN(n - i, d->rows);
+        memcpy(d->x, x + i * dm, m * dm * sizeof *x);
+        set_positions(d, m, i);
+        run_layer(d, ops, layer, m, i, watch);
+        memcpy(x + i * dm, d->x, m * dm * sizeof *x);
+    }
 }

@@ -55,4 +55,8 @@ void fv_decoder_embed(const fv_decoder *d, const fv_ops *ops, float *x, const in
 fv_status fv_decoder_run(fv_decoder *d, const fv_ops *ops, const float *x, size_t n, const fv_watch *watch,
                          fv_error *err);
 
+/* One layer alone over a sequence of n rows (already reserved) from its beginning, in place; what the cache held
+ * of this layer is lost. For what goes through a model layer by layer, such as calibration. */
+void fv_decoder_run_layer(fv_decoder *d, const fv_ops *ops, size_t layer, float *x, size_t n, const fv_watch *watch);
+
 #endif

@@ -18,7 +18,7 @@ typedef struct fv_watch {
     const char *dump_dir;      /* NULL: none */
     fv_tap_fn *tap;            /* NULL: none */
     void *tap_user;
-    fv_observe_fn *observe;    /* NULL: none; wants an encoder in f32 */
+    fv_observe_fn *observe;    /* NULL: none; wants an encoder or decoder in f32 */
     void *observe_user;
 } fv_watch;
 

@@ -126,7 +126,7 @@ static void put(const block *b, fv_type type, uint8_t *dst)
             dst[i] = (uint8_t)((int)b->q[i] + 8) | (uint8_t)(((int)b->q[i + FV_BLOCK / 2] + 8) << 4);
 }
 
-static double quantize(const grid *g, uint8_t *dst, const float *x, size_t k, const float *importance, bool searching)
+static double quantize(const grid *g, uint8_t *dst, const float *x, size_t k, bool searching)
 {
     double error = 0;
     for (size_t at = 0; at < k; at += FV_BLOCK, dst += fv_row_bytes(g->type, FV_BLOCK)) {
@@ -134,7 +134,7 @@ static double quantize(const grid *g, uint8_t *dst, const float *x, size_t k, co
         for (int i = 0; i < FV_BLOCK; i++) {
             const bool good = isfinite(x[at + (size_t)i]);
             b.x[i] = good ? x[at + (size_t)i] : 0;
-            b.weight[i] = importance ? importance[at + (size_t)i] : 1;
+            b.weight[i] = 1;
             error += good ? 0 : (double)INFINITY;
         }
         plain(&b, g);
@@ -146,15 +146,11 @@ static double quantize(const grid *g, uint8_t *dst, const float *x, size_t k, co
     return error;
 }
 
-double fv_quantize_weights(fv_type type, void *dst, const float *x, size_t k, const float *importance)
-{
-    return quantize(type == FV_TYPE_Q8_0 ? &q8 : &q4, dst, x, k, importance, true);
-}
+static const grid *grid_of(fv_type type) { return type == FV_TYPE_Q8_0 ? &q8 : &q4; }
 
-double fv_quantize_weights_plain(fv_type type, void *dst, const float *x, size_t k, const float *importance)
-{
-    return quantize(type == FV_TYPE_Q8_0 ? &q8 : &q4, dst, x, k, importance, false);
-}
+double fv_quantize_weights(fv_type type, void *dst, const float *x, size_t k) { return quantize(grid_of(type), dst, x, k, true); }
+
+double fv_quantize_weights_plain(fv_type type, void *dst, const float *x, size_t k) { return quantize(grid_of(type), dst, x, k, false); }
 
 void fv_dequantize_weights(fv_type type, float *dst, const void *src, size_t k)
 {
@@ -168,5 +164,129 @@ void fv_dequantize_weights(fv_type type, float *dst, const void *src, size_t k)
             int nibble = i < FV_BLOCK / 2 ? q[i % 16] & 15 : q[i % 16] >> 4;
             dst[i] = d * (float)(type == FV_TYPE_Q8_0 ? (int)(int8_t)q[i] : nibble - 8);
         }
+    }
+}
+
+/* ---- with the inputs in view ---------------------------------------------------------------- */
+
+enum { NEAR_SCALES = 4 };
+#define NEAR_STEP 0.02f
+
+/* Row j of R from the rows after it, from the last row up: R R^T = H column by column, so that the dot products
+ * run along rows. */
+bool fv_inputs_factor(fv_inputs *in, const fv_kernels *k)
+{
+    const size_t n = in->n;
+    float *h = in->h, *dots = in->importance; /* free until the end */
+    double mean = 0;
+    for (size_t i = 0; i < n; i++)
+        mean += (double)h[i * n + i] / (double)n;
+    if (!(mean < 1e30))
+        return false;
+    if (mean < 1e-30) { /* nothing ever came in */
+        memset(h, 0, n * n * sizeof *h);
+        mean = 1;
+    }
+    const float damping = (float)(FV_DAMPING * mean);
+    for (size_t i = 0; i < n; i++)
+        h[i * n + i] += damping;
+    for (size_t j = n; j-- > 0;) {
+        float *row = h + j * n;
+        if (j + 1 < n) {
+            k->gemv[FV_TYPE_F32](dots, h + j + 1, n, row + j + 1, NULL, j + 1, n - j - 1);
+            for (size_t i = 0; i <= j; i++)
+                h[i * n + j] -= dots[i];
+        }
+        row[j] = sqrtf(FV_MAX(row[j], damping)); /* exactly, it never is below; rounded, it may be */
+        for (size_t i = 0; i < j; i++)
+            h[i * n + j] /= row[j];
+    }
+    double sum = 0;
+    for (size_t i = 0; i < n; i++)
+        sum += (double)h[i * n + i] * (double)h[i * n + i];
+    for (size_t i = 0; i < n; i++) {
+        in->importance[i] = (float)((double)h[i * n + i] * (double)h[i * n + i] * (double)n / sum);
+        for (size_t l = i + 1; l < n; l++)
+            h[l * n + i] = h[i * n + l] = h[i * n + l] / h[l * n + l];
+    }
+    return true;
+}
+
+static size_t panel_bytes(const fv_kernels *k, size_t n)
+{
+    return (fv_packed_elems(&k->gemm_f32, n, FV_BLOCK) * sizeof(float) + 63) / 64 * 64;
+}
+
+size_t fv_compensated_scratch(const fv_kernels *k, size_t n)
+{
+    return panel_bytes(k, n) + FV_COMPENSATED_ROWS * (n + FV_BLOCK) * sizeof(float);
+}
+
+/* Rounds the block's values in order to the scale d, each error handed on to the values behind it. w: the values
+ * before any error was added; off: what of them is lost. Kept when it costs less than b->error. */
+static void round_in_order(block *b, const grid *g, uint16_t d, const float *w, const float *share, size_t ld, float off[FV_BLOCK])
+{
+    const float scale = fv_f16_to_f32(d), inv = d & 0x7fff ? 1 / scale : 0;
+    float x[FV_BLOCK], q[FV_BLOCK], lost[FV_BLOCK];
+    double error = 0;
+    memcpy(x, b->x, sizeof x);
+    for (int i = 0; i < FV_BLOCK; i++) {
+        q[i] = round_even(clamp(x[i] * inv, g));
+        lost[i] = w[i] - scale * q[i];
+        const double miss = (double)x[i] - (double)scale * (double)q[i];
+        error += (double)b->weight[i] * miss * miss;
+        if (error >= b->error)
+            return;
+        for (int l = i + 1; l < FV_BLOCK; l++)
+            x[l] += lost[i] * share[(size_t)i * ld + (size_t)l];
+    }
+    b->d = d;
+    b->error = error;
+    memcpy(b->q, q, sizeof q);
+    memcpy(off, lost, sizeof lost);
+}
+
+/* The search does not know what the errors do inside the block; scales around its own are tried with them. */
+static void search_in_order(block *b, const grid *g, const float *w, const float *share, size_t ld, float off[FV_BLOCK])
+{
+    const float d = fv_f16_to_f32(b->d);
+    const uint16_t found = b->d;
+    for (int i = 0; i < FV_BLOCK; i++)
+        off[i] = w[i] - d * b->q[i]; /* without any sharing, where that overflows */
+    b->error = INFINITY;
+    round_in_order(b, g, found, w, share, ld, off);
+    for (int i = 1; i <= NEAR_SCALES; i++) {
+        round_in_order(b, g, fv_f32_to_f16_sat(d * (1 + NEAR_STEP * (float)i)), w, share, ld, off);
+        round_in_order(b, g, fv_f32_to_f16_sat(d * (1 - NEAR_STEP * (float)i)), w, share, ld, off);
+    }
+}
+
+void fv_quantize_compensated(fv_type type, uint8_t *dst, size_t dst_bytes, const float *w, size_t ld, size_t rows,
+                             const fv_inputs *in, const fv_kernels *k, void *scratch)
+{
+    const grid *g = grid_of(type);
+    const size_t n = in->n;
+    float *panel = scratch, *x = (float *)((uint8_t *)scratch + panel_bytes(k, n)), *off = x + FV_COMPENSATED_ROWS * n;
+    for (size_t row = 0; row < rows; row++)
+        memcpy(x + row * n, w + row * ld, n * sizeof *x);
+    for (size_t at = 0; at < n; at += FV_BLOCK) {
+        const size_t rest = n - at - FV_BLOCK;
+        for (size_t row = 0; row < rows; row++) {
+            block b = { .error = INFINITY };
+            for (size_t i = 0; i < FV_BLOCK; i++) {
+                b.x[i] = isfinite(x[row * n + at + i]) ? x[row * n + at + i] : 0;
+                b.weight[i] = in->importance[at + i];
+            }
+            plain(&b, g);
+            search(&b, g);
+            search_in_order(&b, g, w + row * ld + at, in->h + at * n + at, n, off + row * FV_BLOCK);
+            put(&b, type, dst + row * dst_bytes + fv_row_bytes(type, at));
+        }
+        if (rest == 0)
+            break;
+        k->gemm_f32.pack[FV_TYPE_F32](panel, in->h + (at + FV_BLOCK) * n + at, n, rest, FV_BLOCK);
+        k->gemm_f32.run(&(fv_gemm_args){ .m = rows, .n = rest, .k = FV_BLOCK, .a = off, .lda = FV_BLOCK, .b = panel,
+                                         .c = x + at + FV_BLOCK, .ldc = n, .c_type = FV_TYPE_F32,
+                                         .residual = x + at + FV_BLOCK, .ldr = n });
     }
 }

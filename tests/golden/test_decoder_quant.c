@@ -29,7 +29,7 @@ static void to_blocks(const fv_kernels *k, fv_mat *m, fv_type type)
     assert_non_null(wide);
     for (size_t j = 0; j < m->n; j++) {
         k->convert[FV_TYPE_F32][m->type](wide, (const uint8_t *)m->data + j * m->k * fv_type_size(m->type), m->k);
-        fv_quantize_weights(type, blocks + j * row, wide, m->k, NULL);
+        fv_quantize_weights(type, blocks + j * row, wide, m->k);
     }
     free(wide);
     assert_true(n_made < MAX_BLOCKS);
