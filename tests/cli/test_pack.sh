@@ -20,7 +20,11 @@ expect "run takes the file" 0
 check "the same answer" test "$out" = "$text"
 
 run pack "$tiny" -o "$work/q4.gguf" --vision f16 --decoder q4
-expect "pack q4" 0 "lost most" "dB"
+expect "pack q4" 0 "lost most" "dB" "rounded by" "synthetic scenes and the model's answers"
+run pack "$tiny" "$picture" -o "$work/one.gguf" --vision f16 --decoder z8 --rounding calibrated
+expect "pack z8, calibrated with a picture" 0 "of 1 picture and the model's answers"
+run info "$work/one.gguf"
+check "info: how it was rounded" grep -q "compensated, pictures" <<<"$out"
 cp "$work/q4.gguf" "$work/any-name"
 run run "$work/any-name" "$picture" -n 2 --json -q
 expect "a file of any name" 0
@@ -64,7 +68,13 @@ expect "no output" 2 "-o FILE.gguf"
 run pack -o "$work/x.gguf"
 expect "no checkpoint" 2 "no checkpoint directory"
 run pack "$tiny" "$tiny/../image.png" -o "$work/x.gguf"
-expect "pictures without int8" 2 "pictures are for --vision int8"
+expect "pictures for nothing" 2 "pictures are for --vision int8, --decoder q4"
+run pack "$tiny" "$tiny/../image.png" -o "$work/x.gguf" --decoder q4 --rounding search
+expect "pictures for the search" 2 "pictures are for --vision int8, --decoder q4"
+run pack "$tiny" -o "$work/x.gguf" --decoder f16 --rounding calibrated
+expect "rounding without blocks" 2 "--rounding is for --decoder z8 or q4"
+run pack "$tiny" -o "$work/x.gguf" --decoder q4 --rounding nearest
+expect "unknown rounding" 2 "auto|search|calibrated"
 run pack "$tiny" -o "$work/x.gguf" --pure
 expect "pure alone" 2 "--pure needs --decoder q4"
 run pack "$tiny" -o "$work/x.gguf" --decoder q5

@@ -132,6 +132,15 @@ static fv_engine *open_file(const char *path, fv_precision vision, fv_precision 
     return e;
 }
 
+static const char *record_of(const fv_engine *e, const char *wanted)
+{
+    const char *key, *value;
+    for (size_t i = 0; fv_engine_record(e, i, &key, &value); i++)
+        if (!strcmp(key, wanted))
+            return value;
+    return NULL;
+}
+
 static void test_precisions(void **state)
 {
     (void)state;
@@ -161,6 +170,8 @@ static void test_precisions(void **state)
     assert_true(lost);
     assert_true(fv_engine_record(e, 1, &key, &value));
     assert_string_equal(value, "fastvlm " FV_VERSION " --vision f32 --decoder q4");
+    assert_string_equal(record_of(e, "rounding"), "compensated, synthetic scenes");
+    assert_true(atoi(record_of(e, "rounding rows")) > 100);
     fv_engine_free(e);
 
     e = open_file(pack_as(TINY, "pure.gguf", FV_PRECISION_F32, FV_PRECISION_Q4, true), 0, 0, FV_OK, NULL);
@@ -169,11 +180,87 @@ static void test_precisions(void **state)
             assert_string_equal(t.dtype, "Q4_0");
     fv_engine_free(e);
 
-    fv_engine_free(open_file(z8, FV_PRECISION_F32, FV_PRECISION_Z8, FV_OK, NULL));
+    e = open_file(z8, FV_PRECISION_F32, FV_PRECISION_Z8, FV_OK, NULL);
+    assert_string_equal(record_of(e, "rounding"), "search");
+    assert_null(record_of(e, "rounding rows"));
+    fv_engine_free(e);
     open_file(z8, FV_PRECISION_F16, FV_PRECISION_AUTO, FV_ERR_UNSUPPORTED, "the vision is packed in bf16");
     open_file(z8, FV_PRECISION_AUTO, FV_PRECISION_F32, FV_ERR_UNSUPPORTED, "the decoder is packed in z8 and cannot");
     open_file(TINY, FV_PRECISION_AUTO, FV_PRECISION_Z8, FV_ERR_UNSUPPORTED, "need a packed file: fastvlm pack");
     open_file(TINY "/config.json", FV_PRECISION_AUTO, FV_PRECISION_AUTO, FV_ERR_FORMAT, "not a GGUF file");
+}
+
+/* ---- rounding ---- */
+
+#define HELD_OUT FV_SOURCE_DIR "/tests/demo/pictures"
+
+static char *round_as(const char *name, fv_precision decoder, fv_rounding rounding, int n_threads, fv_pack_report *report)
+{
+    static const char *const pictures[] = { DEMO "/calibration" };
+    fv_pack_options o;
+    fv_error err = { 0 };
+    char *path = in_work(name);
+    fv_pack_options_default(&o);
+    o.vision = FV_PRECISION_F32;
+    o.decoder = decoder;
+    o.rounding = rounding;
+    o.n_threads = n_threads;
+    o.images = pictures;
+    o.n_images = rounding != FV_ROUNDING_SEARCH;
+    if (fv_pack(DEMO, path, &o, report, &err) != FV_OK || fv_verify(path, NULL, NULL, &err) != FV_OK)
+        fail_msg("%s", err.message);
+    return path;
+}
+
+static double divergence(const char *path)
+{
+    static const char *const pictures[] = { HELD_OUT };
+    fv_eval_settings s = { .paths = pictures, .n_paths = 1, .max_images = 40, .features = FV_EVAL_REF };
+    fv_engine *f32 = open_file(DEMO, FV_PRECISION_F32, FV_PRECISION_F32, FV_OK, NULL);
+    fv_engine *test = open_file(path, FV_PRECISION_AUTO, FV_PRECISION_AUTO, FV_OK, NULL);
+    fv_eval *e;
+    fv_error err = { 0 };
+    double sum = 0;
+    static const char *const prompts[] = { "Describe the image.", "What shapes are there?", "How many shapes are there?" };
+    for (size_t i = 0; i < FV_COUNT(prompts); i++) {
+        s.prompt = prompts[i];
+        if (fv_eval_run(&e, f32, test, &s, &err) != FV_OK)
+            fail_msg("%s", err.message);
+        sum += e->ref.mean;
+        fv_eval_free(e);
+    }
+    fv_engine_free(f32);
+    fv_engine_free(test);
+    return sum;
+}
+
+/* Calibrated rounding brings the demonstration model's q4 closer to f32 on other pictures; the file is the same on
+ * any number of threads; z8 is calibrated when it is asked for. */
+static void test_rounding(void **state)
+{
+    fv_pack_report r, none;
+    (void)state;
+    char *search = round_as("search.gguf", FV_PRECISION_Q4, FV_ROUNDING_SEARCH, 2, &none);
+    char *calibrated = round_as("calibrated.gguf", FV_PRECISION_Q4, FV_ROUNDING_AUTO, 2, &r);
+    assert_true(none.n_rounding_rows == 0 && none.n_rounding_images == 0);
+    assert_true(r.n_rounding_images == 64 && r.n_rounding_rows > 64 * 16 && !r.synthetic_images && r.n_skipped == 0);
+    double before = divergence(search), after = divergence(calibrated);
+    if (!(after < 0.6 * before))
+        fail_msg("q4 diverges by %g, by search by %g: ratio %.3f, expected below 0.6", after, before, after / before);
+
+    size_t n, m;
+    uint8_t *first = read_whole(calibrated, &n);
+    static const int threads[] = { 1, 3 };
+    for (size_t i = 0; i < FV_COUNT(threads); i++) {
+        uint8_t *other = read_whole(round_as("threads.gguf", FV_PRECISION_Q4, FV_ROUNDING_AUTO, threads[i], NULL), &m);
+        assert_int_equal(n, m);
+        assert_memory_equal(first, other, n);
+        fv_free(other);
+    }
+    fv_free(first);
+
+    round_as("z8.gguf", FV_PRECISION_Z8, FV_ROUNDING_CALIBRATED, 2, &r);
+    assert_true(r.n_rounding_rows > 0);
 }
 
 /* ---- from memory ---- */
@@ -448,7 +535,16 @@ static void test_pack_fails(void **state)
     o.vision = FV_PRECISION_BF16;
     o.images = none;
     o.n_images = 1;
-    assert_int_equal(fv_pack(TINY, in_work("x.gguf"), &o, NULL, &err), FV_ERR_ARGUMENT); /* pictures are for int8 */
+    assert_int_equal(fv_pack(TINY, in_work("x.gguf"), &o, NULL, &err), FV_ERR_ARGUMENT); /* pictures are for int8 and rounding */
+    o.decoder = FV_PRECISION_Q4;
+    assert_int_equal(fv_pack(TINY, in_work("x.gguf"), &o, NULL, &err), FV_ERR_IO);
+    o.rounding = FV_ROUNDING_SEARCH;
+    assert_int_equal(fv_pack(TINY, in_work("x.gguf"), &o, NULL, &err), FV_ERR_ARGUMENT);
+    o.decoder = FV_PRECISION_F16;
+    o.rounding = FV_ROUNDING_CALIBRATED; /* of a decoder without blocks */
+    assert_int_equal(fv_pack(TINY, in_work("x.gguf"), &o, NULL, &err), FV_ERR_ARGUMENT);
+    o.decoder = FV_PRECISION_AUTO;
+    o.rounding = FV_ROUNDING_AUTO;
     o.vision = FV_PRECISION_INT8;
     assert_int_equal(fv_pack(TINY, in_work("x.gguf"), &o, NULL, &err), FV_ERR_IO);
     o.images = broken;
@@ -506,6 +602,15 @@ static void test_nan(void **state)
     assert_int_equal(fv_pack(spoilt("nan8", "model.mm_projector.0.weight"), in_work("nan8.gguf"), &o, NULL, &err), FV_ERR_FORMAT);
     assert_non_null(strstr(err.message, "NaN or infinite"));
     holds("nan8.gguf", false);
+
+    fv_pack_options_default(&o);
+    o.decoder = FV_PRECISION_Q4; /* rounding names it, too */
+    o.max_images = 2;
+    assert_int_equal(fv_pack(in_work("nan"), in_work("nan4.gguf"), &o, NULL, &err), FV_ERR_FORMAT);
+    assert_non_null(strstr(err.message, "model.layers.1.mlp.up_proj.weight: 1 weights are NaN or infinite"));
+    assert_int_equal(fv_pack(in_work("nan8"), in_work("nan4.gguf"), &o, NULL, &err), FV_ERR_FORMAT);
+    assert_non_null(strstr(err.message, "model.mm_projector.0.weight: 1 weights are NaN or infinite"));
+    holds("nan4.gguf", false);
 }
 
 /* Opening, when every allocation fails once. */
@@ -552,7 +657,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_same_bits), cmocka_unit_test(test_variants),    cmocka_unit_test(test_precisions),
-        cmocka_unit_test(test_int8),      cmocka_unit_test(test_memory),      cmocka_unit_test(test_wrong_files),
+        cmocka_unit_test(test_int8),      cmocka_unit_test(test_rounding),    cmocka_unit_test(test_memory),      cmocka_unit_test(test_wrong_files),
         cmocka_unit_test(test_verify),
         cmocka_unit_test(test_pack_fails), cmocka_unit_test(test_nan),        cmocka_unit_test(test_out_of_memory),
     };
