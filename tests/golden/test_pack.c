@@ -483,13 +483,15 @@ static void holds(const char *name, bool there)
     closedir(dir);
 }
 
-typedef struct stop_at { double at; int calls; } stop_at;
+typedef struct stop_at { double at; int calls; const char *stage; } stop_at;
 
 static bool stop(void *user, const char *stage, double done)
 {
     stop_at *s = user;
-    assert_string_equal(stage, "pack");
     s->calls++;
+    if (s->stage)
+        return !strcmp(stage, s->stage) && done >= s->at;
+    assert_string_equal(stage, "pack");
     return done >= s->at;
 }
 
@@ -499,13 +501,24 @@ static void test_pack_fails(void **state)
     fv_pack_options o;
     fv_error err = { 0 };
     struct rlimit before, small;
-    stop_at at = { 0.5, 0 };
+    stop_at at = { 0.5, 0, NULL };
     fv_pack_options_default(&o);
     o.progress = stop;
     o.progress_user = &at;
     assert_int_equal(fv_pack(TINY, in_work("stopped.gguf"), &o, NULL, &err), FV_ERR_CANCELLED);
     assert_true(at.calls > 10);
     holds("stopped.gguf", false);
+
+    static const char *const stages[] = { "calibrate", "round" }; /* while it is being calibrated */
+    o.decoder = FV_PRECISION_Q4;
+    o.max_images = 3;
+    for (size_t i = 0; i < FV_COUNT(stages); i++) {
+        at.stage = stages[i];
+        assert_int_equal(fv_pack(TINY, in_work("stopped.gguf"), &o, NULL, &err), FV_ERR_CANCELLED);
+        holds("stopped.gguf", false);
+    }
+    at.stage = NULL;
+    o.decoder = FV_PRECISION_AUTO;
 
     /* an older file stays as it was */
     char *path = pack_as(TINY, "older.gguf", FV_PRECISION_F32, FV_PRECISION_F32, false);
@@ -639,6 +652,31 @@ static void test_out_of_memory(void **state)
     fv_engine_free(e);
 }
 
+/* The same of rounding, for every fifth of its allocations. */
+static void test_rounding_out_of_memory(void **state)
+{
+    (void)state;
+    fv_pack_options o;
+    fv_error err;
+    uint64_t n = 0;
+    fv_pack_options_default(&o);
+    o.decoder = FV_PRECISION_Q4;
+    o.n_threads = 1;
+    o.max_images = 1;
+    for (;; n += 5) {
+        int64_t live = fv_mem_live();
+        fv_mem_fail_after(n);
+        fv_status status = fv_pack(TINY, in_work("short.gguf"), &o, NULL, &err);
+        fv_mem_fail_after(UINT64_MAX);
+        assert_int_equal(fv_mem_live(), live);
+        if (status == FV_OK)
+            break;
+        assert_int_equal(status, FV_ERR_MEMORY);
+        holds("short.gguf", false);
+    }
+    assert_true(n > 50);
+}
+
 static int make_work(void **state)
 {
     (void)state;
@@ -660,6 +698,7 @@ int main(void)
         cmocka_unit_test(test_int8),      cmocka_unit_test(test_rounding),    cmocka_unit_test(test_memory),      cmocka_unit_test(test_wrong_files),
         cmocka_unit_test(test_verify),
         cmocka_unit_test(test_pack_fails), cmocka_unit_test(test_nan),        cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_rounding_out_of_memory),
     };
     return cmocka_run_group_tests(tests, make_work, remove_work);
 }
