@@ -262,8 +262,9 @@ static json_t *task_json(const fv_task *t, const char *model)
         json_array_append_new(answers, json_pack("{s:s, s:s, s:s, s:s, s:s, s:b}", "image", a->image, "kind", a->kind, "question", a->question,
                                                  "wanted", a->wanted, "answer", a->answer, "correct", a->correct));
     }
-    return json_pack("{s:s?, s:I, s:I, s:f, s:o, s:o, s:f}", "model", model, "n", (json_int_t)t->n, "correct", (json_int_t)t->n_correct, "percent",
-                     percent(t->n_correct, t->n), "kinds", kinds, "answers", answers, "ms", t->ms);
+    return json_pack("{s:s?, s:I, s:I, s:I, s:f, s:o, s:o, s:f}", "model", model, "n", (json_int_t)t->n, "correct", (json_int_t)t->n_correct,
+                     "unanswered", (json_int_t)t->n_unanswered, "percent", percent(t->n_correct, t->n), "kinds", kinds, "answers", answers,
+                     "ms", t->ms);
 }
 
 static void task_text(const fv_task *t)
@@ -295,6 +296,9 @@ static int take_test(eval_options *o, const char *model, json_t *results, bool *
     if (status != FV_OK) {
         code = report(&err);
     } else {
+        if (t->n_unanswered)
+            fprintf(stderr, "fastvlm: warning: %s: no answer to %zu of %zu questions; they count as wrong\n",
+                    o->score ? o->score : model_name(&o->test), t->n_unanswered, t->n);
         *enough = *enough && percent(t->n_correct, t->n) >= (double)o->min;
         if (o->json) {
             json_array_append_new(results, task_json(t, o->score ? NULL : model_name(&o->test)));

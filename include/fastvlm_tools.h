@@ -171,6 +171,7 @@ typedef struct fv_task {
     const fv_task_kind   *kinds;  /* by name */
     size_t n, n_correct, n_kinds;
     double ms;
+    size_t n_unanswered;          /* of the wrong ones: the answer is missing or empty */
 } fv_task;
 
 /* Asks the questions of the folder dir (questions.jsonl and the pictures it names) and scores the
@@ -178,7 +179,7 @@ typedef struct fv_task {
 FV_API fv_status fv_task_run(fv_task **out, fv_engine *engine, const char *dir,
                              const fv_task_settings *settings, fv_error *err);
 /* Scores answers that something else gave: one JSON object with "answer" a line, in the order of the
- * questions, or with "image" and "question" to find them by. What is not answered is wrong. */
+ * questions, or with "image" and "question" to find them by. What is not answered is wrong: n_unanswered counts it. */
 FV_API fv_status fv_task_score(fv_task **out, const char *dir, const char *answers,
                                const fv_task_settings *settings, fv_error *err);
 /* One line {"image", "question", "answer"} each. */
