@@ -70,7 +70,7 @@ static void ask(chat *c, const char *text)
     }
     bool answered = take_answer(c->session, &a, true, c->progress) < 0;
     if (answered) {
-        answered = write_out("\n", 1);
+        answered = write_out("\n", 1) || end_out() == EXIT_OK;
         remember(c, text, &a);
         if (c->figures) {
             fv_session_stats(c->session, &stats);

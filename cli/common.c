@@ -247,6 +247,27 @@ bool write_out(const char *text, size_t n_bytes)
     return fwrite(text, 1, n_bytes, stdout) == n_bytes && fflush(stdout) == 0;
 }
 
+int end_out(void)
+{
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return EXIT_OK;
+    fprintf(stderr, "fastvlm: cannot write to standard output: it is closed or full\n");
+    return EXIT_FAILED;
+}
+
+int print_json(json_t *root, int n_digits)
+{
+    char *text = root ? json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(n_digits)) : NULL;
+    json_decref(root);
+    if (!text) {
+        fprintf(stderr, "fastvlm: the result does not become JSON: a name in it is not UTF-8, or memory is out\n");
+        return EXIT_FAILED;
+    }
+    bool ok = write_out(text, strlen(text)) && write_out("\n", 1);
+    free(text);
+    return ok ? EXIT_OK : end_out();
+}
+
 /* ---- the machine ------------------------------------------------------------------------------ */
 
 uint64_t peak_rss_bytes(void)

@@ -9,6 +9,8 @@
 #include "cli.h"
 #include "fastvlm_tools.h"
 
+enum { DIGITS = 9 }; /* of the numbers in JSON */
+
 typedef struct eval_options {
     model_options test, ref;     /* ref.model and test.model are words */
     const char *prompt, *svg, *task, *answers, *score;
@@ -84,17 +86,6 @@ static void log_line(void *user, fv_log_level level, const char *message)
     fprintf(stderr, "fastvlm: %s%s\n", level == FV_LOG_WARNING ? "warning: " : "", message);
 }
 
-static int print_json(json_t *root)
-{
-    char *text = root ? json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(9)) : NULL;
-    bool ok = text && write_out(text, strlen(text)) && write_out("\n", 1);
-    free(text);
-    json_decref(root);
-    if (!ok)
-        fprintf(stderr, "fastvlm: cannot write the result: standard output is closed or full\n");
-    return ok ? EXIT_OK : EXIT_FAILED;
-}
-
 /* A number, or null: not measured, or infinite because nothing differs (then cosine is 1). */
 static json_t *number(double x) { return isfinite(x) ? json_real(x) : json_null(); }
 
@@ -137,7 +128,7 @@ static int eval_json(const fv_eval *e, const fv_engine *ref, const fv_engine *te
                                 model_json(test, o->test.model), "pictures", (json_int_t)e->n_images, "skipped",
                                 (json_int_t)e->n_skipped, "own", text_json(&e->own), "ref", text_json(&e->ref),
                                 "least_features_cosine", e->least_features, "least_image_tokens_cosine", e->least_tokens, "stages",
-                                stages, "images", images, "ms", e->ms));
+                                stages, "images", images, "ms", e->ms), DIGITS);
 }
 
 static void print_loss(const fv_eval_loss *l)
@@ -190,7 +181,7 @@ static int eval_text(const fv_eval *e, const eval_options *o)
         print_text("REF's image tokens", &e->ref);
     printf("\n%zu picture%s, %zu skipped, %.1f s", e->n_images, e->n_images == 1 ? "" : "s", e->n_skipped, e->ms / 1e3);
     printf("; REF %s, TEST %s\n", o->ref.model, o->test.model);
-    return fflush(stdout) == 0 && !ferror(stdout) ? EXIT_OK : EXIT_FAILED;
+    return end_out();
 }
 
 /* What is compared, as the plot's title. */
@@ -325,9 +316,9 @@ static int take_tests(eval_options *o, progress_line *progress)
     for (size_t i = 0; i < o->words.n && code < 0; i++)
         code = take_test(o, o->words.item[i], results, &enough, progress);
     if (code < 0 && o->json)
-        code = print_json(json_pack("{s:s, s:O}", "task", o->task, "results", results));
+        code = print_json(json_pack("{s:s, s:O}", "task", o->task, "results", results), DIGITS);
     else if (code < 0)
-        code = fflush(stdout) == 0 && !ferror(stdout) ? EXIT_OK : EXIT_FAILED;
+        code = end_out();
     json_decref(results);
     if (code == EXIT_OK && !enough) {
         fprintf(stderr, "fastvlm: fewer than %g %% of the answers are right\n", (double)o->min);
@@ -378,7 +369,7 @@ static int take_layers(eval_options *o, progress_line *progress)
         return report(&err);
     }
     if (o->json)
-        return print_json(json_pack("{s:o}", "layers", list.json));
+        return print_json(json_pack("{s:o}", "layers", list.json), DIGITS);
     printf("%zu of %zu groups in int8\n", list.n_int8, list.n);
     return EXIT_OK;
 }

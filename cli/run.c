@@ -72,7 +72,7 @@ static json_t *model_json(const fv_engine *engine, const model_options *model)
                      "cpu_level", m.cpu_level);
 }
 
-static int print_json(const fv_engine *engine, const run_options *o, const answer_text *a, const fv_stats *s, double total_ms)
+static int print_answer(const fv_engine *engine, const run_options *o, const answer_text *a, const fv_stats *s, double total_ms)
 {
     json_t *ids = json_array();
     for (size_t i = 0; i < a->n_ids; i++)
@@ -88,13 +88,7 @@ static int print_json(const fv_engine *engine, const run_options *o, const answe
                              s->prompt_tokens, "image_tokens", s->image_tokens, "timings_ms", timings,
                              "tokens_per_second", "prefill", prefill, "decode", decode, "peak_rss_bytes",
                              (json_int_t)peak_rss_bytes(), "model", model_json(engine, &o->model));
-    char *text = root ? json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(6)) : NULL;
-    bool ok = text && write_out(text, strlen(text)) && write_out("\n", 1);
-    free(text);
-    json_decref(root);
-    if (!ok)
-        fprintf(stderr, "fastvlm: cannot write the answer: standard output is closed or full\n");
-    return ok ? EXIT_OK : EXIT_FAILED;
+    return print_json(root, 6);
 }
 
 static int make_dump_dir(const char *dir)
@@ -127,9 +121,9 @@ static int answer_question(fv_engine *engine, const run_options *o, progress_lin
         code = take_answer(session, &a, !o->json, progress);
     fv_session_stats(session, &stats);
     if (code < 0)
-        code = o->json ? print_json(engine, o, &a, &stats,
-                                    fv_engine_load_ms(engine) + stats.image_ms + stats.first_token_ms + stats.decode_ms)
-                       : write_out("\n", 1) ? EXIT_OK : EXIT_FAILED;
+        code = o->json ? print_answer(engine, o, &a, &stats,
+                                      fv_engine_load_ms(engine) + stats.image_ms + stats.first_token_ms + stats.decode_ms)
+                       : write_out("\n", 1) ? EXIT_OK : end_out();
     if (!o->quiet && code == EXIT_OK)
         print_profile(engine, &stats);
     answer_free(&a);

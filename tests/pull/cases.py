@@ -120,6 +120,17 @@ def output_folder_and_json():
     return c
 
 
+def output_is_full():
+    for args in ((), ("--json",), ("--list",)):
+        c = Case()
+        with open("/dev/full", "w") as full:
+            done = subprocess.run([PROGRAM, "pull", REPO, "-q", *args], cwd=c.dir, env=c.environment(), stdout=full, stderr=subprocess.PIPE, text=True,
+                                  timeout=120)
+        assert done.returncode == 1 and done.stderr == "fastvlm: cannot write to standard output: it is closed or full\n", done.stderr
+        c.end()
+    return Case().pull()
+
+
 def list_fetches_nothing():
     c = Case().pull("--list")
     assert c.code == 0 and hashlib.sha256(FILES["model.safetensors"]).hexdigest() in c.out
