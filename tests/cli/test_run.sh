@@ -65,6 +65,14 @@ printf '/image %s\nWhat do you see?\n/history\n/nonsense\n/reset\n/quit\n' "$pic
 code=$? out=$(cat "$work/out") err=$(cat "$work/err")
 expect "chat" 0 "picture 1 of the next question" "you:   What do you see?" "/nonsense: unknown"
 check "chat answers" test "$(head -c 4 <<<"$out")" = " The"
+printf '/image %s\nWhat do you see?\n' "$picture" | "$fastvlm" chat -q "$tiny" -n 6 --vision f32 --decoder f32 >"$work/out" 2>"$work/err"
+code=$? out=$(cat "$work/out") err=$(cat "$work/err")
+check "chat -q answers and says nothing else" test "$code" = 0 -a -z "$err" -a "$(head -c 4 <<<"$out")" = " The"
+for line in /image "/image  "; do
+    echo "$line" | "$fastvlm" chat "$tiny" >"$work/out" 2>"$work/err"
+    code=$? out=$(cat "$work/out") err=$(cat "$work/err")
+    expect "\"$line\" without a file" 1 "/image needs a picture: /image FILE"
+done
 
 # ---- info, bench, doctor
 run info "$tiny" --tensors
