@@ -202,7 +202,7 @@ fv_status fv_outdir_open(fv_outdir *d, const char *path, bool force, fv_error *e
     d->merge = fv_is_dir(path);
     if (d->merge && !force && !is_empty_dir(path))
         return fv_fail(err, FV_ERR_IO, 0,
-                       "%s: the folder is not empty; choose another, or allow files of the same names to be replaced", path);
+                       "%s: the folder is not empty; choose another, or have files of the same names replaced (--force)", path);
     snprintf(suffix, sizeof suffix, "%s.part-%ld", d->merge ? "/" : "", (long)getpid());
     d->place = path_with(path, "");
     d->stage = path_with(path, suffix);

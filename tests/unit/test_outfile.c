@@ -125,7 +125,8 @@ static void test_folder(void **state)
     expect(place, "sub/two", "2");
 
     assert_int_equal(fv_outdir_open(&d, place, false, &err), FV_ERR_IO); /* not empty */
-    assert_non_null(strstr(err.message, "not empty"));
+    assert_non_null(strstr(err.message, "not empty; choose another"));
+    assert_non_null(strstr(err.message, "--force"));
     fv_outdir_abandon(&d);
     assert_int_equal(fv_outdir_open(&d, place, true, &err), FV_OK); /* merged */
     put(d.stage, "three", "3");
