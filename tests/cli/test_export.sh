@@ -90,10 +90,20 @@ expect "noise is warned of" 0 "mean nothing"
 run export lut "$base" -o LUT.bin
 expect "lut" 0 "LUT.bin: 288 rows of 64 f32"
 check "size of LUT.bin" test "$(stat -c %s LUT.bin)" = $((288 * 64 * 4))
+run export genie "$base" -o genie
+expect "genie" 0 "genie: genie_model.json, genie_dialog.json, genie_dialog_htp.json, htp_backend.json"
+check "these files" test "$(ls genie | tr '\n' ' ')" = "genie_dialog.json genie_dialog_htp.json genie_model.json htp_backend.json "
 run export hf "$base" -o full --force -q
 check "quiet" test "$code" = 0 -a -z "$err$out"
 check "with --force beside what was there" test -e full/old -a -e full/model.safetensors
 run export --all "$base" -o lot --only calib,genie,gguf --calib "$picture"
-expect "all" 0 "manifest.json" "genie/LUT.bin"
+expect "all" 0 "manifest.json: 12 files" "calib: 1 samples" "genie: genie_model.json" "genie/LUT.bin: 288 rows"
 check "parts" test "$(ls lot | tr '\n' ' ')" = "calib genie gguf manifest.json "
+run export --all "$base" -o graphs --only onnx,npu,transformers.js
+expect "all: graphs with their folders" 0 "onnx/vision_encoder_fp32.onnx: " "onnx-npu/decoder_npu_fp16.onnx: " \
+    "transformers.js/onnx/decoder_model_merged.onnx: " "transformers.js: config.json"
+check "all: no folder of the way there" test "$(grep -c part- <<<"$err")" = 0
+while IFS=: read -r name _; do
+    check "all: $name is there" test -e "graphs/$name"
+done <<<"$err"
 finish
