@@ -14,7 +14,7 @@ int verb_pack(int argc, char **argv)
         "and in the types they run in, tokenizer, template, preprocessing, hashes. It opens at once, without\n"
         "conversion. z8 and q4 are blocks of 32 weights with one scale, 8.5 and 4.5 bits a weight. int8 is\n"
         "calibrated with the given pictures or folders (synthetic scenes when there are none); layers that\n"
-        "cost too much stay in bf16.",
+        "cost too much stay in bf16; when all do, the file says bf16.",
         "  fastvlm pack FastVLM-0.5B -o fastvlm-0.5b.gguf --vision bf16 --decoder z8",
     };
     static const fv_precision vision[] = { FV_PRECISION_AUTO, FV_PRECISION_F32, FV_PRECISION_BF16, FV_PRECISION_F16,
@@ -64,6 +64,10 @@ int verb_pack(int argc, char **argv)
     clear_progress(&line);
     if (status != FV_OK)
         return report(&err);
+    bool no_int8 = r.n_units && r.n_wide == r.n_units;
+    if (no_int8)
+        fprintf(stderr, "fastvlm: warning: no unit in int8 comes as close to f32 as wanted (cosine %.7g): the file's vision encoder is in bf16; "
+                "a smaller --min-cosine allows int8\n", o.min_cosine > 0 ? o.min_cosine : 0.9991);
     if (quiet)
         return EXIT_OK;
     fprintf(stderr, "%s: %zu tensors, %.1f million weights, %.1f MB in %.1f s", out, r.n_tensors, (double)r.n_parameters / 1e6,
@@ -72,7 +76,7 @@ int verb_pack(int argc, char **argv)
         fprintf(stderr, "; nothing lost\n");
     else
         fprintf(stderr, "; %s lost most, %.1f dB\n", r.worst_name, (double)r.worst_sqnr);
-    if (r.n_units) {
+    if (r.n_units && !no_int8) {
         fprintf(stderr, "int8 by %zu %s%s, over some of which features' cosine to f32 is %.5f, image tokens' %.5f (%.1f dB); %zu of %zu units "
                 "stay in bf16\n", r.n_images, r.synthetic_images ? "synthetic scenes" : "pictures", r.n_images == 1 ? " alone" : "",
                 r.feature_cosine, r.token_cosine, r.token_sqnr, r.n_wide, r.n_units);

@@ -49,7 +49,7 @@ typedef struct fv_pack_report {
     /* INT8 */
     size_t   n_images, n_skipped;   /* pictures used; broken ones */
     bool     synthetic_images;
-    size_t   n_units, n_wide;       /* groups of layers; those that stayed in bf16 */
+    size_t   n_units, n_wide;       /* groups of layers; those that stayed in bf16: when all did, the file is one in bf16 */
     double   feature_cosine, token_cosine, token_sqnr; /* against f32, over some of the pictures; dB */
 } fv_pack_report;
 

@@ -401,6 +401,14 @@ static fv_status calibrate(packer *p, fv_calibration **c, fv_error *err)
     return fv_calibrate(c, &p->config, &p->weights, &p->kernels, p->pool, &options, err);
 }
 
+static bool any_int8(const fv_calibration *c)
+{
+    for (size_t i = 0; i < fv_calibration_units(c); i++)
+        if (fv_calibration_unit(c, i)->int8)
+            return true;
+    return false;
+}
+
 fv_status fv_pack(const char *checkpoint, const char *file, const fv_pack_options *options, fv_pack_report *report, fv_error *err)
 {
     fv_pack_options o;
@@ -415,7 +423,10 @@ fv_status fv_pack(const char *checkpoint, const char *file, const fv_pack_option
     fv_status status = load(&p, checkpoint, err);
     if (status == FV_OK && p.vision == FV_TYPE_I8 && (status = calibrate(&p, &calibration, err)) == FV_OK) {
         hook = fv_calibration_hook(calibration);
-        p.hook = &hook;
+        if (any_int8(calibration))
+            p.hook = &hook;
+        else
+            p.vision = FV_TYPE_BF16; /* and the file says so */
     }
     if (status == FV_OK)
         status = write_file(&p, checkpoint, file, err);

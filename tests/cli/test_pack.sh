@@ -37,6 +37,19 @@ expect "another precision" 1 "the decoder is packed in q4 and cannot run in anot
 run run "$tiny" "$picture" -n 2 --decoder q4
 expect "a directory in q4" 1 "need a packed file" "fastvlm pack"
 
+# ---- int8
+run pack "$tiny" -o "$work/int8.gguf" --vision int8
+expect "pack int8" 0 "int8 by 64 synthetic scenes" "of 17 units stay in bf16"
+run pack "$tiny" -o "$work/wide.gguf" --vision int8 --max-images 2 --min-cosine 0.9999999
+expect "no unit in int8" 0 "warning: no unit in int8 comes as close to f32 as wanted (cosine 0.9999999)" "vision encoder is in bf16"
+check "no figures of int8" test "$(grep -c "int8 by" <<<"$err")" = 0
+run pack "$tiny" -o "$work/wide.gguf" --vision int8 --max-images 2 --min-cosine 0.9999999 -q
+expect "said also with -q" 0 "vision encoder is in bf16"
+run pack "$tiny" -o "$work/bf16.gguf" --vision bf16
+check "such a file is one in bf16" cmp "$work/wide.gguf" "$work/bf16.gguf"
+run info "$work/wide.gguf" --json
+check "info says bf16" test "$(grep -c '"precision": "bf16"' <<<"$out")" = 2
+
 if command -v python3 >/dev/null; then
     for file in f32 q4; do
         out=$(python3 "$root/tests/cli/read_packed.py" "$work/$file.gguf" "$tiny" 2>"$work/err")
