@@ -47,7 +47,7 @@ static int parse(int argc, char **argv, eval_options *o)
         { 'n', "max-new-tokens", OPTION_INT, &o->max_new_tokens, "N", "longest answer (default 32; task: 96)", 1, 1e6 },
         { 0, "features", OPTION_CHOICE, &o->features, "both|own|ref", "whose image tokens TEST's decoder sees", 0, 0 },
         { 0, "layers", OPTION_FLAG, &o->layers, NULL, "int8 group by group; without PICTURES on synthetic scenes", 0, 0 },
-        { 0, "limit", OPTION_INT, &o->limit, "N", "at most N pictures, evenly; task: the first N questions", 1, 1e7 },
+        { 0, "limit", OPTION_INT, &o->limit, "N", "at most N pictures, evenly (layers: or N scenes); task: the first N questions", 1, 1e7 },
         { 0, "task", OPTION_TEXT, &o->task, "DIR", "a test folder: questions.jsonl and its pictures", 0, 0 },
         { 0, "answers", OPTION_TEXT, &o->answers, "FILE", "task: write the answers, one JSON object a line", 0, 0 },
         { 0, "score", OPTION_TEXT, &o->score, "FILE", "task: score the answers in FILE, from any engine, without a model", 0, 0 },

@@ -34,7 +34,7 @@ int verb_pack(int argc, char **argv)
         { 'o', "output", OPTION_TEXT, &out, "FILE", "the file to write", 0, 0 },
         { 0, "vision", OPTION_CHOICE, &v, "auto|f32|bf16|f16|int8", "type of the vision encoder (auto: as stored)", 0, 0 },
         { 0, "decoder", OPTION_CHOICE, &d, "auto|f32|bf16|f16|z8|q4", "type of the decoder (auto: as stored)", 0, 0 },
-        { 0, "max-images", OPTION_INT, &o.max_images, "N", "pictures to calibrate int8 with (default 32, small ones 128)", 0, 100000 },
+        { 0, "max-images", OPTION_INT, &o.max_images, "N", "pictures at most, or so many scenes, to calibrate int8 with (default 32 and 16, small ones up to 128 and 64)", 0, 100000 },
         { 0, "min-cosine", OPTION_FLOAT, &min_cosine, "X", "int8 layers go back to bf16 until features are so close to f32 (0.9991)", 0, 1 },
         { 0, "pure", OPTION_FLAG, &o.pure, NULL, "with q4: the embedding in q4, too, not in z8", 0, 0 },
         { 't', "threads", OPTION_INT, &o.n_threads, "N", "threads (default: one per physical core)", 0, 1024 },
@@ -78,7 +78,7 @@ int verb_pack(int argc, char **argv)
         fprintf(stderr, "; %s lost most, %.1f dB\n", r.worst_name, (double)r.worst_sqnr);
     if (r.n_units && !no_int8) {
         fprintf(stderr, "int8 by %zu %s%s, over some of which features' cosine to f32 is %.5f, image tokens' %.5f (%.1f dB); %zu of %zu units "
-                "stay in bf16\n", r.n_images, r.synthetic_images ? "synthetic scenes" : "pictures", r.n_images == 1 ? " alone" : "",
+                "stay in bf16\n", r.n_images, r.synthetic_images ? "synthetic scene" : "picture", r.n_images == 1 ? "" : "s",
                 r.feature_cosine, r.token_cosine, r.token_sqnr, r.n_wide, r.n_units);
         if (r.n_skipped)
             fprintf(stderr, "%zu broken pictures were left out\n", r.n_skipped);

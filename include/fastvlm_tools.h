@@ -35,7 +35,8 @@ typedef struct fv_pack_options {
     void        *log_user;
     const char *const *images; /* INT8: pictures and folders of pictures to calibrate with, */
     size_t       n_images;     /* 0: built-in synthetic scenes (the file says so) */
-    int          max_images;   /* 0: 32, of pictures smaller than 1024 x 1024 up to 128 */
+    int          max_images;   /* of pictures at most, of scenes exactly; 0: 32 pictures, 16 scenes, smaller than 1024 x 1024
+                                  up to four times as many */
     double       min_cosine;   /* INT8: layers stay in bf16 until features and image tokens are so close to f32's; 0: 0.9991 */
     uint64_t     reserved[8];  /* zero */
 } fv_pack_options;

@@ -658,7 +658,7 @@ static fv_status see_file(fv_calibration *q, const char *path, float *pixels, ui
 static fv_status see_all(fv_calibration *q, fv_error *err)
 {
     size_t size = (size_t)q->c->image_size, n = size * size * 3, more = FV_MIN((size_t)4, FV_MAX(((size_t)1 << 20) / (size * size), (size_t)1));
-    size_t most = q->o.max_images > 0 ? (size_t)q->o.max_images : DEFAULT_IMAGES * more;
+    size_t most = q->o.max_images > 0 ? (size_t)q->o.max_images : (q->o.n_paths ? DEFAULT_IMAGES : SCENES) * more;
     fv_pictures files = { 0 };
     fv_status status = FV_OK;
     float *pixels = fv_alloc(n, sizeof *pixels);
@@ -670,7 +670,7 @@ static fv_status see_all(fv_calibration *q, fv_error *err)
     if (q->o.n_paths)
         FV_TRY_GOTO(fv_pictures_collect(&files, q->o.paths, q->o.n_paths, err));
     q->synthetic = !q->o.n_paths;
-    q->n_images = q->synthetic ? FV_MIN(SCENES * more, most) : FV_MIN(files.n, most);
+    q->n_images = q->synthetic ? most : FV_MIN(files.n, most);
     for (size_t i = 0, total = q->n_images; i < total; i++) {
         if (q->synthetic) {
             fv_scene_draw(u8, q->c->image_size, i);

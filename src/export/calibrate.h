@@ -11,7 +11,8 @@
 typedef struct fv_calibrate_options {
     const char *const *paths; /* pictures and folders; n_paths 0: built-in synthetic scenes */
     size_t n_paths;
-    int    max_images;        /* 0: as fv_pack_options says; of more pictures so many are taken, evenly over the list */
+    int    max_images;        /* 0: as fv_pack_options says; of more pictures so many are taken, evenly over the list;
+                                 without pictures so many scenes are drawn */
     double min_cosine;        /* of features and image tokens, mean over pictures; 0: 0.9991 */
     fv_progress_fn *progress;
     void  *progress_user;

@@ -40,6 +40,14 @@ expect "a directory in q4" 1 "need a packed file" "fastvlm pack"
 # ---- int8
 run pack "$tiny" -o "$work/int8.gguf" --vision int8
 expect "pack int8" 0 "int8 by 64 synthetic scenes" "of 17 units stay in bf16"
+for n in 1 3 70; do
+    run pack "$tiny" -o "$work/int8.gguf" --vision int8 --max-images $n --min-cosine 0.1
+    expect "$n scenes" 0 "int8 by $n synthetic scene"
+    run info "$work/int8.gguf" --json
+    check "$n scenes: the file says so" grep -q "\"calibration images\": \"$n\"" <<<"$out"
+done
+run pack "$tiny" "$picture" "$picture" "$picture" -o "$work/int8.gguf" --vision int8 --max-images 2 --min-cosine 0.1
+expect "at most 2 pictures" 0 "int8 by 2 pictures"
 run pack "$tiny" -o "$work/wide.gguf" --vision int8 --max-images 2 --min-cosine 0.9999999
 expect "no unit in int8" 0 "warning: no unit in int8 comes as close to f32 as wanted (cosine 0.9999999)" "vision encoder is in bf16"
 check "no figures of int8" test "$(grep -c "int8 by" <<<"$err")" = 0
