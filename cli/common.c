@@ -17,9 +17,10 @@ int report(const fv_error *err)
     return EXIT_FAILED;
 }
 
-static void log_warning(void *user, fv_log_level level, const char *message)
+void log_line(void *user, fv_log_level level, const char *message)
 {
-    (void)user;
+    if (user)
+        clear_progress(user);
     fprintf(stderr, "fastvlm: %s%s\n", level == FV_LOG_WARNING ? "warning: " : "", message);
 }
 
@@ -38,7 +39,7 @@ int open_engine(fv_engine **out, const model_options *m)
     s.decoder = decoder[m->decoder];
     s.image_size = m->image_size;
     s.kv = (fv_kv)m->kv;
-    s.log = log_warning;
+    s.log = log_line;
     const void *data;
     size_t n_bytes;
     fv_status status = !m->model && demo_model(&data, &n_bytes) ? fv_engine_open_memory(out, data, n_bytes, &s, &err)

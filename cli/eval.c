@@ -80,12 +80,6 @@ static int parse(int argc, char **argv, eval_options *o)
     return -1;
 }
 
-static void log_line(void *user, fv_log_level level, const char *message)
-{
-    clear_progress(user);
-    fprintf(stderr, "fastvlm: %s%s\n", level == FV_LOG_WARNING ? "warning: " : "", message);
-}
-
 /* A number, or null: not measured, or infinite because nothing differs (then cosine is 1). */
 static json_t *number(double x) { return isfinite(x) ? json_real(x) : json_null(); }
 

@@ -60,6 +60,8 @@ int verb_pack(int argc, char **argv)
     progress_line line = { .enabled = !quiet && is_terminal(2) };
     o.progress = show_progress;
     o.progress_user = &line;
+    o.log = log_line;
+    o.log_user = &line;
     fv_status status = fv_pack(words.item[0], out, &o, &r, &err);
     clear_progress(&line);
     if (status != FV_OK)

@@ -128,7 +128,7 @@ fv_status fv_export_onnx(const char *model, const fv_onnx_settings *settings, co
         j.shape.n_tokens = fv_tokenizer_size(j.source.tokenizer);
         j.shape.image_token = fv_onnx_js_image_token(&j.source);
     }
-    FV_TRY_GOTO(fv_outdir_open(&out, dir, options && options->force, err));
+    FV_TRY_GOTO(fv_export_dir(&out, dir, options, err));
     if (js)
         FV_TRY_GOTO(fv_outdir_sub(&out, "onnx", err));
     snprintf(j.shown, sizeof j.shown, "%s%s", out.place, js ? "/onnx" : "");

@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/outfile.h"
 #include "nn/config_gguf.h"
 #include "quant/quantize.h"
 #include "text/tokenizer_gguf.h"
@@ -363,6 +364,7 @@ static fv_status write_file(packer *p, const char *checkpoint, const char *file,
 {
     fv_config c = p->config;
     c.tied = p->weights.tied;
+    fv_outfile_leftovers(file, p->o->log, p->o->log_user);
     FV_TRY(fv_gguf_writer_new(&p->out, file, err));
     FV_TRY(put_metadata(p, checkpoint, err));
     FV_TRY(fv_weights_walk(&p->weights, &c, list_one, p, err));

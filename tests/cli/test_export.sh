@@ -79,6 +79,34 @@ for artefact in lut gguf hf all; do
     nothing_left x
 done
 
+# ---- killed: the next run to the same place takes away what is left
+kill_when() { # FOLDER ARGUMENTS...: the process is killed while it fills the folder
+    local stage=$1 i
+    shift
+    "$fastvlm" "$@" -q >/dev/null 2>&1 </dev/null &
+    killed=$!
+    for ((i = 0; i < 500; i++)); do
+        [ -e "$stage$killed/sample_000.raw" ] && break
+        sleep 0.02
+    done
+    kill -9 $killed
+    wait $killed 2>/dev/null
+    [ -e "$stage$killed/sample_000.raw" ] || { code=0 out= err=; not_ok "nothing in $stage$killed"; }
+}
+mkdir there
+for place in x there/; do
+    kill_when "$place.part-" export calib --random 100000 --image-size 64 -o $place
+    mkdir "x.part-$killed-mine"
+    run export calib --random 1 --image-size 64 -o $place
+    expect "after a kill: $place" 0 "warning: $place.part-$killed: left by a run that was killed; removed"
+    check "it is gone: $place" test ! -e "$place.part-$killed" -a -e "$place/sample_000.raw" -a -e "x.part-$killed-mine"
+    rm -r "$place" x.part-*-mine
+done
+echo half >"LUT.part-$killed"
+run export lut "$base" -o LUT
+expect "a file is spoken of" 0 "LUT.part-$killed: a run that did not end seems to have left this file; remove it"
+rm LUT "LUT.part-$killed"
+
 # ---- what works says so and nothing more
 run export calib "$picture" -o calib --image-size 64
 expect "calib" 0 "calib: 1 samples, 0 pictures skipped"

@@ -68,6 +68,15 @@ else
     echo "skip: no python3, so no second reader"
 fi
 
+# ---- what a killed run may leave where files cannot be made without a name
+sleep 0 &
+gone=$!
+wait $gone
+echo half >"$work/q4.gguf.$gone.part"
+run pack "$tiny" -o "$work/q4.gguf" --decoder q4
+expect "a file left by a killed run" 0 "warning: $work/q4.gguf.$gone.part: a run that did not end seems to have left this file; remove it"
+rm "$work/q4.gguf.$gone.part"
+
 # ---- what is wrong
 printf '\x01' | dd of="$work/any-name" bs=1 seek=$(($(stat -c %s "$work/any-name") - 5000)) conv=notrunc status=none
 run verify "$work/any-name"
