@@ -1,9 +1,7 @@
 /* fastvlm run: pictures and a question in, the answer on stdout. */
-#include <errno.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "answer.h"
 
@@ -35,7 +33,7 @@ static int parse(int argc, char **argv, run_options *o)
         { 'p', "prompt", OPTION_TEXT, &o->prompt, "TEXT", "the question (default \"" DEFAULT_PROMPT "\")", 0, 0 },
         ANSWER_OPTIONS(o->answer),
         { 0, "json", OPTION_FLAG, &o->json, NULL, "one JSON object on stdout instead of text", 0, 0 },
-        { 0, "dump", OPTION_TEXT, &o->dump, "DIR", "write every stage as .npy into DIR", 0, 0 },
+        { 0, "dump", OPTION_TEXT, &o->dump, "DIR", "every stage as .npy into DIR, when the answer is complete", 0, 0 },
         { 'q', "quiet", OPTION_FLAG, &o->quiet, NULL, "no progress and no figures", 0, 0 },
     };
     text_list words = { 0 };
@@ -91,14 +89,6 @@ static int print_answer(const fv_engine *engine, const run_options *o, const ans
     return print_json(root, 6);
 }
 
-static int make_dump_dir(const char *dir)
-{
-    if (mkdir(dir, 0777) == 0 || errno == EEXIST)
-        return -1;
-    fprintf(stderr, "fastvlm: %s: cannot create the folder: %s\n", dir, strerror(errno));
-    return EXIT_FAILED;
-}
-
 static int answer_question(fv_engine *engine, const run_options *o, progress_line *progress)
 {
     fv_session_options so;
@@ -139,8 +129,6 @@ int verb_run(int argc, char **argv)
     if (code >= 0)
         return code;
     catch_interrupt();
-    if (o.dump && (code = make_dump_dir(o.dump)) >= 0)
-        return code;
     progress_line progress = { .enabled = !o.quiet && is_terminal(2) };
     code = open_engine(&engine, &o.model);
     if (code < 0)
