@@ -48,6 +48,9 @@ for n in 1 3 70; do
 done
 run pack "$tiny" "$picture" "$picture" "$picture" -o "$work/int8.gguf" --vision int8 --max-images 2 --min-cosine 0.1
 expect "at most 2 pictures" 0 "int8 by 2 pictures"
+echo "no picture" >"$work/broken.png"
+run pack "$tiny" "$picture" "$picture" "$work/broken.png" -o "$work/int8.gguf" --vision int8 --min-cosine 0.1
+expect "a broken picture is named" 0 "warning: $work/broken.png: " "1 broken pictures were left out"
 run pack "$tiny" -o "$work/wide.gguf" --vision int8 --max-images 2 --min-cosine 0.9999999
 expect "no unit in int8" 0 "warning: no unit in int8 comes as close to f32 as wanted (cosine 0.9999999)" "vision encoder is in bf16"
 check "no figures of int8" test "$(grep -c "int8 by" <<<"$err")" = 0
