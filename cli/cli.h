@@ -125,6 +125,6 @@ bool write_out(const char *text, size_t n_bytes);
 /* EXIT_OK, or EXIT_FAILED after saying that something printed could not be written. */
 int end_out(void);
 /* Prints and releases root, reals with n_digits (0: all); an exit code. */
-int print_json(json_t *root, int n_digits);
+int print_json(json_t *root, unsigned n_digits);
 
 #endif

@@ -256,7 +256,7 @@ int end_out(void)
     return EXIT_FAILED;
 }
 
-int print_json(json_t *root, int n_digits)
+int print_json(json_t *root, unsigned n_digits)
 {
     char *text = root ? json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(n_digits)) : NULL;
     json_decref(root);
