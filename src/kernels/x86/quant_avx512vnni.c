@@ -134,9 +134,8 @@ static inline __attribute__((always_inline)) void gemv(float *y, const void *w, 
         __m512 s = _mm512_setzero_ps();
         size_t b = 0;
         for (; b + 4 <= nb; b += 4, at += 4 * step, q += 128, part += part_step, d += 4) {
-            _mm_prefetch(at + AHEAD, _MM_HINT_T0);
-            if (type == FV_TYPE_Q8_0)
-                _mm_prefetch(at + AHEAD + 64, _MM_HINT_T0);
+            if (type == FV_TYPE_Q4_0)
+                _mm_prefetch(at + AHEAD, _MM_HINT_T0);
             s = add_blocks(type, s, at, q, part, d);
         }
         if (b < nb) {
