@@ -88,6 +88,37 @@ static void test_file(void **state)
     temp_remove(dir);
 }
 
+/* Pieces around the size of the buffer, which is what a write begins at a multiple of. */
+static void test_pieces(void **state)
+{
+    (void)state;
+    enum { BUFFER = 2 << 20 };
+    static const size_t size[] = { 1, BUFFER - 1, BUFFER, 3, 2 * BUFFER + 5, 0, BUFFER - 8, BUFFER + 1, 7 };
+    static uint8_t piece[2 * BUFFER + 5];
+    fv_error err = { 0 };
+    fv_outfile f;
+    char *dir = temp_dir(), *path = fv_path_join(dir, "x");
+    uint8_t *data;
+    size_t n, at = 0;
+    assert_int_equal(fv_outfile_open(&f, path, &err), FV_OK);
+    for (size_t i = 0; i < FV_COUNT(size); i++) {
+        for (size_t j = 0; j < size[i]; j++)
+            piece[j] = (uint8_t)((at + j) * 251 >> 3);
+        assert_int_equal(fv_outfile_write(&f, piece, size[i], &err), FV_OK);
+        at += size[i];
+    }
+    assert_int_equal(f.n_bytes, at);
+    assert_int_equal(fv_outfile_commit(&f, &err), FV_OK);
+    assert_int_equal(fv_read_file(&data, &n, path, 1 << 30, &err), FV_OK);
+    assert_int_equal(n, at);
+    for (size_t j = 0; j < n; j++)
+        if (data[j] != (uint8_t)(j * 251 >> 3))
+            fail_msg("byte %zu", j);
+    fv_free(data);
+    fv_free(path);
+    temp_remove(dir);
+}
+
 /* A limit on the size of files stands in for a disk without room. */
 static void test_no_room(void **state)
 {
@@ -283,7 +314,7 @@ static void test_killed(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_file), cmocka_unit_test(test_no_room),
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_file), cmocka_unit_test(test_pieces), cmocka_unit_test(test_no_room),
                                         cmocka_unit_test(test_folder), cmocka_unit_test(test_killed) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
