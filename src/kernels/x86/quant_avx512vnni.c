@@ -18,37 +18,112 @@ enum {
 
 /* ---- activations --------------------------------------------------------------------- */
 
+typedef struct row_parts {
+    int8_t  *q, *q4;
+    int32_t *part, *part4, *sum;
+    float   *d;
+} row_parts;
+
+/* Block b by itself: behind the last four, and where a scale is 0 or NaN. */
+static void quantize_block(const row_parts *to, size_t b, const float *x)
+{
+    const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
+    const __m512 x0 = _mm512_loadu_ps(x), x1 = _mm512_loadu_ps(x + 16);
+    const __m512i m0 = _mm512_and_si512(_mm512_castps_si512(x0), magnitude);
+    const __m512i m1 = _mm512_and_si512(_mm512_castps_si512(x1), magnitude);
+    float inv;
+    to->d[b] = fv_qrow_scale(_mm512_reduce_max_epu32(_mm512_max_epu32(m0, m1)), &inv);
+    __m128i q0 = _mm_setzero_si128(), q1 = q0;
+    if (inv > 0) {
+        q0 = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(x0, _mm512_set1_ps(inv))));
+        q1 = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(x1, _mm512_set1_ps(inv))));
+    }
+    const __m256i both = _mm256_set_m128i(q1, q0);
+    const __m256i fours = _mm256_dpbusd_epi32(_mm256_setzero_si256(), _mm256_set1_epi8(1), both);
+    const __m256i much = _mm256_sub_epi32(_mm256_setzero_si256(), _mm256_slli_epi32(fours, 7));
+    const __m128i sums = _mm_add_epi32(_mm256_castsi256_si128(much), _mm256_extracti128_si256(much, 1));
+    _mm256_storeu_si256((__m256i *)(void *)(to->q + b * FV_BLOCK), both);
+    _mm256_storeu_si256((__m256i *)(void *)(to->part + 8 * b), much);
+    _mm_storeu_si128((__m128i *)(void *)(to->q4 + fv_qrow_at4(b)), q0);
+    _mm_storeu_si128((__m128i *)(void *)(to->q4 + fv_qrow_at4(b) + 64), q1);
+    _mm_storeu_si128((__m128i *)(void *)(to->part4 + 4 * b), _mm_srai_epi32(sums, 4));
+    const __m128i pairs = _mm_add_epi32(sums, _mm_shuffle_epi32(sums, 0x4e));
+    to->sum[b] = _mm_cvtsi128_si32(_mm_add_epi32(pairs, _mm_shuffle_epi32(pairs, 0xb1)));
+}
+
+/* 64 numbers of two blocks as bytes. */
+static inline __m512i to_bytes(const __m512 *x, __m512 inv0, __m512 inv1)
+{
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    const __m512i r0 = _mm512_cvtps_epi32(_mm512_mul_ps(x[0], inv0)), r1 = _mm512_cvtps_epi32(_mm512_mul_ps(x[1], inv0));
+    const __m512i r2 = _mm512_cvtps_epi32(_mm512_mul_ps(x[2], inv1)), r3 = _mm512_cvtps_epi32(_mm512_mul_ps(x[3], inv1));
+    return _mm512_permutexvar_epi32(order, _mm512_packs_epi16(_mm512_packs_epi32(r0, r1), _mm512_packs_epi32(r2, r3)));
+}
+
+/* -128 times the sums of four bytes. */
+static inline __m512i much_of(__m512i bytes)
+{
+    const __m512i fours = _mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_set1_epi8(1), bytes);
+    return _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_slli_epi32(fours, 7));
+}
+
+/* Blocks b to b + 3, whose maxima and scales share vectors. */
+static inline void quantize_blocks(const row_parts *to, size_t b, const float *x)
+{
+    const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
+    __m512 v[8];
+    __m512i m[4];
+    UNROLL for (int i = 0; i < 8; i++)
+        v[i] = _mm512_loadu_ps(x + 16 * i);
+    UNROLL for (int i = 0; i < 4; i++)
+        m[i] = _mm512_max_epu32(_mm512_and_si512(_mm512_castps_si512(v[2 * i]), magnitude),
+                                _mm512_and_si512(_mm512_castps_si512(v[2 * i + 1]), magnitude));
+    const __m512i m01 = _mm512_max_epu32(_mm512_unpacklo_epi32(m[0], m[1]), _mm512_unpackhi_epi32(m[0], m[1]));
+    const __m512i m23 = _mm512_max_epu32(_mm512_unpacklo_epi32(m[2], m[3]), _mm512_unpackhi_epi32(m[2], m[3]));
+    const __m512i all = _mm512_max_epu32(_mm512_unpacklo_epi64(m01, m23), _mm512_unpackhi_epi64(m01, m23));
+    const __m256i half = _mm256_max_epu32(_mm512_castsi512_si256(all), _mm512_extracti64x4_epi64(all, 1));
+    const __m128i largest = _mm_max_epu32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+    /* fv_qrow_scale's cases */
+    const __mmask8 usual = _mm_cmplt_epu32_mask(largest, _mm_set1_epi32(0x7f800000)) &
+                           _mm_cmpge_epu32_mask(largest, _mm_set1_epi32(0x0d800000));
+    if (usual != 15) {
+        for (size_t i = 0; i < 4; i++)
+            quantize_block(to, b + i, x + i * FV_BLOCK);
+        return;
+    }
+    const __m128 most = _mm_castsi128_ps(largest), limit = _mm_set1_ps(127);
+    const __m512 inv = _mm512_castps128_ps512(_mm_div_ps(limit, most));
+    _mm_storeu_ps(to->d + b, _mm_div_ps(most, limit));
+    __m512 each[4];
+    UNROLL for (int i = 0; i < 4; i++)
+        each[i] = _mm512_permutexvar_ps(_mm512_set1_epi32(i), inv);
+    const __m512i q01 = to_bytes(v, each[0], each[1]), q23 = to_bytes(v + 4, each[2], each[3]);
+    const __m512i much01 = much_of(q01), much23 = much_of(q23);
+    /* both halves of every block side by side, then one behind the other */
+    __m512i sums = _mm512_add_epi32(_mm512_shuffle_i32x4(much01, much23, 0x88), _mm512_shuffle_i32x4(much01, much23, 0xdd));
+    _mm512_storeu_si512(to->q + b * FV_BLOCK, q01);
+    _mm512_storeu_si512(to->q + b * FV_BLOCK + 64, q23);
+    _mm512_storeu_si512(to->part + 8 * b, much01);
+    _mm512_storeu_si512(to->part + 8 * b + 16, much23);
+    _mm512_storeu_si512(to->q4 + fv_qrow_at4(b), _mm512_shuffle_i32x4(q01, q23, 0x88));
+    _mm512_storeu_si512(to->q4 + fv_qrow_at4(b) + 64, _mm512_shuffle_i32x4(q01, q23, 0xdd));
+    _mm512_storeu_si512(to->part4 + 4 * b, _mm512_srai_epi32(sums, 4));
+    sums = _mm512_add_epi32(sums, _mm512_shuffle_epi32(sums, 0x4e));
+    sums = _mm512_add_epi32(sums, _mm512_shuffle_epi32(sums, 0xb1));
+    const __m512i firsts = _mm512_zextsi128_si512(_mm_setr_epi32(0, 4, 8, 12));
+    _mm_storeu_si128((__m128i *)(void *)(to->sum + b), _mm512_castsi512_si128(_mm512_permutexvar_epi32(firsts, sums)));
+}
+
 static void quantize_row__avx512vnni(void *dst, const float *x, size_t k)
 {
     const size_t nb = k / FV_BLOCK;
-    int8_t *q = dst;
-    int32_t *part = (int32_t *)fv_qrow_part(dst, nb), *part4 = (int32_t *)fv_qrow_part4(dst, nb);
-    int8_t *q4 = (int8_t *)fv_qrow_q4(dst, nb);
-    int32_t *sum = (int32_t *)fv_qrow_sum(dst, nb);
-    float *d = (float *)fv_qrow_d(dst, nb);
-    const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
-    for (size_t b = 0; b < nb; b++, x += FV_BLOCK, q += FV_BLOCK, part += 8, part4 += 4) {
-        const __m512 x0 = _mm512_loadu_ps(x), x1 = _mm512_loadu_ps(x + 16);
-        const __m512i m0 = _mm512_and_si512(_mm512_castps_si512(x0), magnitude);
-        const __m512i m1 = _mm512_and_si512(_mm512_castps_si512(x1), magnitude);
-        float inv;
-        d[b] = fv_qrow_scale(_mm512_reduce_max_epu32(_mm512_max_epu32(m0, m1)), &inv);
-        __m128i q0 = _mm_setzero_si128(), q1 = q0;
-        if (inv > 0) {
-            q0 = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(x0, _mm512_set1_ps(inv))));
-            q1 = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(x1, _mm512_set1_ps(inv))));
-        }
-        const __m256i both = _mm256_set_m128i(q1, q0);
-        const __m256i fours = _mm256_dpbusd_epi32(_mm256_setzero_si256(), _mm256_set1_epi8(1), both);
-        const __m256i much = _mm256_sub_epi32(_mm256_setzero_si256(), _mm256_slli_epi32(fours, 7));
-        _mm256_storeu_si256((__m256i *)(void *)q, both);
-        _mm256_storeu_si256((__m256i *)(void *)part, much);
-        _mm_storeu_si128((__m128i *)(void *)(q4 + fv_qrow_at4(b)), q0);
-        _mm_storeu_si128((__m128i *)(void *)(q4 + fv_qrow_at4(b) + 64), q1);
-        _mm_storeu_si128((__m128i *)(void *)part4,
-                         _mm_srai_epi32(_mm_add_epi32(_mm256_castsi256_si128(much), _mm256_extracti128_si256(much, 1)), 4));
-        sum[b] = _mm512_reduce_add_epi32(_mm512_zextsi256_si512(much));
-    }
+    const row_parts to = { dst, (int8_t *)fv_qrow_q4(dst, nb), (int32_t *)fv_qrow_part(dst, nb),
+                           (int32_t *)fv_qrow_part4(dst, nb), (int32_t *)fv_qrow_sum(dst, nb), (float *)fv_qrow_d(dst, nb) };
+    size_t b = 0;
+    for (; b + 4 <= nb; b += 4)
+        quantize_blocks(&to, b, x + b * FV_BLOCK);
+    for (; b < nb; b++)
+        quantize_block(&to, b, x + b * FV_BLOCK);
     fv_qrow_fill(dst, nb);
 }
 
