@@ -87,10 +87,8 @@ int take_answer(fv_session *session, answer_text *out, bool stream, progress_lin
             fprintf(stderr, "fastvlm: out of memory\n");
             return EXIT_FAILED;
         }
-        if (stream && piece.n_bytes && !write_out(piece.text, piece.n_bytes)) {
-            fprintf(stderr, "fastvlm: cannot write the answer: standard output is closed or full\n");
-            return EXIT_FAILED;
-        }
+        if (stream && piece.n_bytes && !write_out(piece.text, piece.n_bytes))
+            return end_out();
     }
     out->finish = piece.finish;
     return -1;

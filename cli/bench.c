@@ -183,7 +183,7 @@ static const char *precision_of(const fv_model_info *m, int stage)
 #define FASTVLM_COMMIT "unknown"
 #endif
 
-static int print_json(const bench *b, const fv_model_info *m)
+static int print_figures(const bench *b, const fv_model_info *m)
 {
     struct utsname host;
     json_t *stages = json_array();
@@ -203,11 +203,7 @@ static int print_json(const bench *b, const fv_model_info *m)
                              "system", host.sysname, "release", host.release, "kernels", m->cpu_level, "version", fv_version(),
                              "commit", FASTVLM_COMMIT, "model", model_name(&b->model), "threads", m->n_threads, "image_size",
                              m->image_size, "stages", stages, "peak_rss_bytes", (json_int_t)peak_rss_bytes());
-    char *text = root ? json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(6)) : NULL;
-    bool ok = text && write_out(text, strlen(text)) && write_out("\n", 1);
-    free(text);
-    json_decref(root);
-    return ok ? EXIT_OK : EXIT_FAILED;
+    return print_json(root, 6);
 }
 
 static int print_table(const bench *b, const fv_model_info *m, bool csv)
@@ -233,7 +229,7 @@ static int print_table(const bench *b, const fv_model_info *m, bool csv)
     }
     if (!csv)
         printf("\npeak memory %.0f MB\n", (double)peak_rss_bytes() / 1e6);
-    return fflush(stdout) ? EXIT_FAILED : EXIT_OK;
+    return end_out();
 }
 
 static int run_bench(bench *b, fv_engine **engine, fv_image *image, progress_line *line)
@@ -260,7 +256,7 @@ static int run_bench(bench *b, fv_engine **engine, fv_image *image, progress_lin
     for (int i = 0; i < N_STAGES; i++)
         qsort(b->ms[i], b->n[i], sizeof b->ms[i][0], by_value);
     fv_engine_info(*engine, &m);
-    return b->form == 1 ? print_json(b, &m) : print_table(b, &m, b->form == 2);
+    return b->form == 1 ? print_figures(b, &m) : print_table(b, &m, b->form == 2);
 }
 
 int verb_bench(int argc, char **argv)

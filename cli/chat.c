@@ -17,7 +17,7 @@ typedef struct chat {
     turn *history;
     size_t n_turns;
     size_t n_images;   /* of the turn being written */
-    bool figures;
+    bool figures, quiet;
     size_t n_failed;    /* questions and pictures */
 } chat;
 
@@ -70,7 +70,7 @@ static void ask(chat *c, const char *text)
     }
     bool answered = take_answer(c->session, &a, true, c->progress) < 0;
     if (answered) {
-        answered = write_out("\n", 1);
+        answered = write_out("\n", 1) || end_out() == EXIT_OK;
         remember(c, text, &a);
         if (c->figures) {
             fv_session_stats(c->session, &stats);
@@ -95,14 +95,17 @@ static bool command(chat *c, char *line)
     else if (!strcmp(line, "/reset")) {
         fv_session_reset(c->session);
         forget(c);
-    } else if (!strcmp(line, "/image") && *rest) {
+    } else if (!strcmp(line, "/image") && !*rest) {
+        fprintf(stderr, "/image needs a picture: /image FILE puts it into the next question\n");
+        c->n_failed++;
+    } else if (!strcmp(line, "/image")) {
         if (add_picture(c->session, rest, c->answer, c->progress) >= 0)
             c->n_failed++;
-        else
-            fprintf(stderr, "picture %zu of the next question: %s\n", ++c->n_images, rest);
+        else if (++c->n_images, !c->quiet)
+            fprintf(stderr, "picture %zu of the next question: %s\n", c->n_images, rest);
     } else {
         if (strcmp(line, "/help"))
-            fprintf(stderr, "%s: unknown, or its file is missing\n", line);
+            fprintf(stderr, "%s: unknown\n", line);
         fputs(commands, stderr);
     }
     return true;
@@ -113,7 +116,7 @@ static void converse(chat *c)
     char *line = NULL;
     size_t capacity = 0;
     bool prompt = is_terminal(0) && is_terminal(2);
-    if (prompt)
+    if (prompt && !c->quiet)
         fprintf(stderr, "/help lists the commands\n");
     while (!interrupted()) {
         if (prompt)
@@ -146,7 +149,7 @@ int verb_chat(int argc, char **argv)
     };
     model_options model = { 0 };
     answer_options answer = ANSWER_DEFAULTS;
-    bool figures = false;
+    bool figures = false, quiet = false;
     const char *prompt = NULL;
     text_list words, images = { 0 };
     const option_spec options[] = {
@@ -154,6 +157,7 @@ int verb_chat(int argc, char **argv)
         { 'i', "image", OPTION_LIST, &images, "FILE", "a picture for the first question", 0, 0 },
         ANSWER_OPTIONS(answer),
         { 0, "figures", OPTION_FLAG, &figures, NULL, "the figures of every answer on stderr", 0, 0 },
+        { 'q', "quiet", OPTION_FLAG, &quiet, NULL, "no progress and no notes", 0, 0 },
     };
     int code = parse_options(argc, argv, &use, options, sizeof options / sizeof *options, &words);
     if (code < 0)
@@ -161,12 +165,12 @@ int verb_chat(int argc, char **argv)
     if (code < 0)
         code = check_answer_options("chat", &answer);
     if (code < 0)
-        code = check_model("chat", &model, false);
+        code = check_model("chat", &model, quiet);
     if (code >= 0)
         return code;
 
-    progress_line progress = { .enabled = is_terminal(2) };
-    chat c = { .answer = &answer, .progress = &progress, .figures = figures };
+    progress_line progress = { .enabled = !quiet && is_terminal(2) };
+    chat c = { .answer = &answer, .progress = &progress, .figures = figures, .quiet = quiet };
     fv_session_options so;
     fv_error err;
     catch_interrupt();

@@ -4,6 +4,7 @@
 #ifndef FV_CLI_H
 #define FV_CLI_H
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -116,8 +117,14 @@ typedef struct progress_line {
 } progress_line;
 bool show_progress(void *user, const char *stage, double done);
 void clear_progress(progress_line *p);
+/* fv_log_fn: "fastvlm: warning: MESSAGE" on stderr; user is NULL or a progress_line. */
+void log_line(void *user, fv_log_level level, const char *message);
 
-/* Writes all bytes to stdout at once; false when that failed. */
+/* Writes all bytes to stdout at once; false when that failed, which end_out says. */
 bool write_out(const char *text, size_t n_bytes);
+/* EXIT_OK, or EXIT_FAILED after saying that something printed could not be written. */
+int end_out(void);
+/* Prints and releases root, reals with n_digits (0: all); an exit code. */
+int print_json(json_t *root, unsigned n_digits);
 
 #endif

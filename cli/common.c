@@ -17,9 +17,10 @@ int report(const fv_error *err)
     return EXIT_FAILED;
 }
 
-static void log_warning(void *user, fv_log_level level, const char *message)
+void log_line(void *user, fv_log_level level, const char *message)
 {
-    (void)user;
+    if (user)
+        clear_progress(user);
     fprintf(stderr, "fastvlm: %s%s\n", level == FV_LOG_WARNING ? "warning: " : "", message);
 }
 
@@ -38,7 +39,7 @@ int open_engine(fv_engine **out, const model_options *m)
     s.decoder = decoder[m->decoder];
     s.image_size = m->image_size;
     s.kv = (fv_kv)m->kv;
-    s.log = log_warning;
+    s.log = log_line;
     const void *data;
     size_t n_bytes;
     fv_status status = !m->model && demo_model(&data, &n_bytes) ? fv_engine_open_memory(out, data, n_bytes, &s, &err)
@@ -245,6 +246,27 @@ void clear_progress(progress_line *p)
 bool write_out(const char *text, size_t n_bytes)
 {
     return fwrite(text, 1, n_bytes, stdout) == n_bytes && fflush(stdout) == 0;
+}
+
+int end_out(void)
+{
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return EXIT_OK;
+    fprintf(stderr, "fastvlm: cannot write to standard output: it is closed or full\n");
+    return EXIT_FAILED;
+}
+
+int print_json(json_t *root, unsigned n_digits)
+{
+    char *text = root ? json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(n_digits)) : NULL;
+    json_decref(root);
+    if (!text) {
+        fprintf(stderr, "fastvlm: the result does not become JSON: a name in it is not UTF-8, or memory is out\n");
+        return EXIT_FAILED;
+    }
+    bool ok = write_out(text, strlen(text)) && write_out("\n", 1);
+    free(text);
+    return ok ? EXIT_OK : end_out();
 }
 
 /* ---- the machine ------------------------------------------------------------------------------ */

@@ -9,6 +9,8 @@
 #include "cli.h"
 #include "fastvlm_tools.h"
 
+enum { DIGITS = 9 }; /* of the numbers in JSON */
+
 typedef struct eval_options {
     model_options test, ref;     /* ref.model and test.model are words */
     const char *prompt, *svg, *task, *answers, *score;
@@ -45,7 +47,7 @@ static int parse(int argc, char **argv, eval_options *o)
         { 'n', "max-new-tokens", OPTION_INT, &o->max_new_tokens, "N", "longest answer (default 32; task: 96)", 1, 1e6 },
         { 0, "features", OPTION_CHOICE, &o->features, "both|own|ref", "whose image tokens TEST's decoder sees", 0, 0 },
         { 0, "layers", OPTION_FLAG, &o->layers, NULL, "int8 group by group; without PICTURES on synthetic scenes", 0, 0 },
-        { 0, "limit", OPTION_INT, &o->limit, "N", "at most N pictures, evenly; task: the first N questions", 1, 1e7 },
+        { 0, "limit", OPTION_INT, &o->limit, "N", "at most N pictures, evenly (layers: or N scenes); task: the first N questions", 1, 1e7 },
         { 0, "task", OPTION_TEXT, &o->task, "DIR", "a test folder: questions.jsonl and its pictures", 0, 0 },
         { 0, "answers", OPTION_TEXT, &o->answers, "FILE", "task: write the answers, one JSON object a line", 0, 0 },
         { 0, "score", OPTION_TEXT, &o->score, "FILE", "task: score the answers in FILE, from any engine, without a model", 0, 0 },
@@ -76,23 +78,6 @@ static int parse(int argc, char **argv, eval_options *o)
     if (o->answers && o->words.n > 1)
         return usage_error("eval", "--answers takes the answers of one model, found %zu", o->words.n);
     return -1;
-}
-
-static void log_line(void *user, fv_log_level level, const char *message)
-{
-    clear_progress(user);
-    fprintf(stderr, "fastvlm: %s%s\n", level == FV_LOG_WARNING ? "warning: " : "", message);
-}
-
-static int print_json(json_t *root)
-{
-    char *text = root ? json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(9)) : NULL;
-    bool ok = text && write_out(text, strlen(text)) && write_out("\n", 1);
-    free(text);
-    json_decref(root);
-    if (!ok)
-        fprintf(stderr, "fastvlm: cannot write the result: standard output is closed or full\n");
-    return ok ? EXIT_OK : EXIT_FAILED;
 }
 
 /* A number, or null: not measured, or infinite because nothing differs (then cosine is 1). */
@@ -137,7 +122,7 @@ static int eval_json(const fv_eval *e, const fv_engine *ref, const fv_engine *te
                                 model_json(test, o->test.model), "pictures", (json_int_t)e->n_images, "skipped",
                                 (json_int_t)e->n_skipped, "own", text_json(&e->own), "ref", text_json(&e->ref),
                                 "least_features_cosine", e->least_features, "least_image_tokens_cosine", e->least_tokens, "stages",
-                                stages, "images", images, "ms", e->ms));
+                                stages, "images", images, "ms", e->ms), DIGITS);
 }
 
 static void print_loss(const fv_eval_loss *l)
@@ -190,7 +175,7 @@ static int eval_text(const fv_eval *e, const eval_options *o)
         print_text("REF's image tokens", &e->ref);
     printf("\n%zu picture%s, %zu skipped, %.1f s", e->n_images, e->n_images == 1 ? "" : "s", e->n_skipped, e->ms / 1e3);
     printf("; REF %s, TEST %s\n", o->ref.model, o->test.model);
-    return fflush(stdout) == 0 && !ferror(stdout) ? EXIT_OK : EXIT_FAILED;
+    return end_out();
 }
 
 /* What is compared, as the plot's title. */
@@ -262,8 +247,9 @@ static json_t *task_json(const fv_task *t, const char *model)
         json_array_append_new(answers, json_pack("{s:s, s:s, s:s, s:s, s:s, s:b}", "image", a->image, "kind", a->kind, "question", a->question,
                                                  "wanted", a->wanted, "answer", a->answer, "correct", a->correct));
     }
-    return json_pack("{s:s?, s:I, s:I, s:f, s:o, s:o, s:f}", "model", model, "n", (json_int_t)t->n, "correct", (json_int_t)t->n_correct, "percent",
-                     percent(t->n_correct, t->n), "kinds", kinds, "answers", answers, "ms", t->ms);
+    return json_pack("{s:s?, s:I, s:I, s:I, s:f, s:o, s:o, s:f}", "model", model, "n", (json_int_t)t->n, "correct", (json_int_t)t->n_correct,
+                     "unanswered", (json_int_t)t->n_unanswered, "percent", percent(t->n_correct, t->n), "kinds", kinds, "answers", answers,
+                     "ms", t->ms);
 }
 
 static void task_text(const fv_task *t)
@@ -295,6 +281,9 @@ static int take_test(eval_options *o, const char *model, json_t *results, bool *
     if (status != FV_OK) {
         code = report(&err);
     } else {
+        if (t->n_unanswered)
+            fprintf(stderr, "fastvlm: warning: %s: no answer to %zu of %zu questions; they count as wrong\n",
+                    o->score ? o->score : model_name(&o->test), t->n_unanswered, t->n);
         *enough = *enough && percent(t->n_correct, t->n) >= (double)o->min;
         if (o->json) {
             json_array_append_new(results, task_json(t, o->score ? NULL : model_name(&o->test)));
@@ -321,9 +310,9 @@ static int take_tests(eval_options *o, progress_line *progress)
     for (size_t i = 0; i < o->words.n && code < 0; i++)
         code = take_test(o, o->words.item[i], results, &enough, progress);
     if (code < 0 && o->json)
-        code = print_json(json_pack("{s:s, s:O}", "task", o->task, "results", results));
+        code = print_json(json_pack("{s:s, s:O}", "task", o->task, "results", results), DIGITS);
     else if (code < 0)
-        code = fflush(stdout) == 0 && !ferror(stdout) ? EXIT_OK : EXIT_FAILED;
+        code = end_out();
     json_decref(results);
     if (code == EXIT_OK && !enough) {
         fprintf(stderr, "fastvlm: fewer than %g %% of the answers are right\n", (double)o->min);
@@ -374,7 +363,7 @@ static int take_layers(eval_options *o, progress_line *progress)
         return report(&err);
     }
     if (o->json)
-        return print_json(json_pack("{s:o}", "layers", list.json));
+        return print_json(json_pack("{s:o}", "layers", list.json), DIGITS);
     printf("%zu of %zu groups in int8\n", list.n_int8, list.n);
     return EXIT_OK;
 }

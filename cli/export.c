@@ -16,7 +16,7 @@ static const verb_entry artefacts[] = {
     { "all", "everything, with a manifest; also: fastvlm export --all", export_all },
 };
 
-static void log_line(void *user, fv_log_level level, const char *message)
+static void log_export(void *user, fv_log_level level, const char *message)
 {
     export_common *e = user;
     clear_progress(&e->progress);
@@ -35,7 +35,7 @@ int begin_export(const char *verb, export_common *e, const text_list *words, con
     if (model)
         *model = words->item[0];
     e->progress.enabled = !e->quiet && is_terminal(STDERR_FILENO);
-    *options = (fv_export_options){ .force = e->force, .log = log_line, .log_user = e, .progress = show_progress,
+    *options = (fv_export_options){ .force = e->force, .log = log_export, .log_user = e, .progress = show_progress,
                                     .progress_user = &e->progress };
     catch_interrupt();
     return -1;

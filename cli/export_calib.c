@@ -1,8 +1,6 @@
 /* fastvlm export calib: pictures -> raw tensors and their list. */
 #include "export.h"
 
-#include <stdio.h>
-
 static const usage use = {
     .synopsis = "export calib [OPTIONS] PICTURES... -o DIR",
     .about = "Writes pictures, fitted and scaled as the encoder sees them, as sample_000.raw ... with input_list.txt for\n"
@@ -17,7 +15,6 @@ int export_calib(int argc, char **argv)
 {
     export_common e = { 0 };
     fv_calib_settings s = { 0 };
-    fv_calib_result result;
     fv_export_options options;
     fv_error err;
     int layout = 0, dtype = 0, fit = 0;
@@ -47,9 +44,5 @@ int export_calib(int argc, char **argv)
     s.layout = (fv_calib_layout)layout;
     s.dtype = (fv_calib_dtype)dtype;
     s.fit = fit == 1 ? FV_FIT_CROP : fit == 2 ? FV_FIT_STRETCH : FV_FIT_PAD;
-    fv_status status = fv_export_calib(&s, e.out, &options, &result, &err);
-    code = end_export(&e, status, &err);
-    if (status == FV_OK && !e.quiet)
-        fprintf(stderr, "%s: %zu samples, %zu pictures skipped\n", e.out, result.n_samples, result.n_skipped);
-    return code;
+    return end_export(&e, fv_export_calib(&s, e.out, &options, NULL, &err), &err);
 }

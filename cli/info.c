@@ -68,7 +68,7 @@ static void print_text(const fv_engine *engine, const model_options *model)
            "<|im_start|>assistant\\n\n");
 }
 
-static int print_json(const fv_engine *engine, const model_options *model, bool tensors)
+static int print_model(const fv_engine *engine, const model_options *model, bool tensors)
 {
     fv_model_info m;
     fv_tensor_info t;
@@ -105,11 +105,7 @@ static int print_json(const fv_engine *engine, const model_options *model, bool 
         }
         json_object_set_new(root, "tensors", list);
     }
-    char *text = root ? json_dumps(root, JSON_INDENT(1)) : NULL;
-    bool ok = text && write_out(text, strlen(text)) && write_out("\n", 1);
-    free(text);
-    json_decref(root);
-    return ok ? EXIT_OK : EXIT_FAILED;
+    return print_json(root, 0);
 }
 
 int verb_info(int argc, char **argv)
@@ -147,7 +143,7 @@ int verb_info(int argc, char **argv)
     if (code < 0) {
         code = EXIT_OK;
         if (json)
-            code = print_json(engine, &model, tensors);
+            code = print_model(engine, &model, tensors);
         else {
             print_text(engine, &model);
             if (tensors)

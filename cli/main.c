@@ -1,7 +1,6 @@
 /* fastvlm: the program. Finds the verb and runs it. */
 #include "cli.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -30,15 +29,8 @@ static void print_usage(FILE *to)
                 "  fastvlm run FastVLM-0.5B photo.jpg \"What is in the picture?\"\n");
 }
 
-/* What was printed is worth nothing when it could not be written. */
-static int end(int code)
-{
-    if (fflush(stdout) == 0 && !ferror(stdout))
-        return code;
-    if (code == EXIT_OK)
-        fprintf(stderr, "fastvlm: cannot write to stdout: %s\n", strerror(errno));
-    return EXIT_FAILED;
-}
+/* What was printed is worth nothing when it could not be written. A verb that failed has said why. */
+static int end(int code) { return code == EXIT_OK ? end_out() : code; }
 
 int main(int argc, char **argv)
 {

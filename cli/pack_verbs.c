@@ -14,7 +14,8 @@ int verb_pack(int argc, char **argv)
         "and in the types they run in, tokenizer, template, preprocessing, hashes. It opens at once, without\n"
         "conversion. z8 and q4 are blocks of 32 weights with one scale, 8.5 and 4.5 bits a weight. int8 and\n"
         "the rounding of q4 are calibrated with the given pictures or folders (synthetic scenes when there are\n"
-        "none); layers that cost too much in int8 stay in bf16.",
+        "none); layers that cost too much in int8 stay in bf16; when all do,\n"
+        "the file says bf16.",
         "  fastvlm pack FastVLM-0.5B -o fastvlm-0.5b.gguf --vision bf16 --decoder z8",
     };
     static const fv_precision vision[] = { FV_PRECISION_AUTO, FV_PRECISION_F32, FV_PRECISION_BF16, FV_PRECISION_F16,
@@ -34,7 +35,7 @@ int verb_pack(int argc, char **argv)
         { 'o', "output", OPTION_TEXT, &out, "FILE", "the file to write", 0, 0 },
         { 0, "vision", OPTION_CHOICE, &v, "auto|f32|bf16|f16|int8", "type of the vision encoder (auto: as stored)", 0, 0 },
         { 0, "decoder", OPTION_CHOICE, &d, "auto|f32|bf16|f16|z8|q4", "type of the decoder (auto: as stored)", 0, 0 },
-        { 0, "max-images", OPTION_INT, &o.max_images, "N", "pictures to calibrate with (default: int8 32, rounding 16; small ones four times as many)", 0, 100000 },
+        { 0, "max-images", OPTION_INT, &o.max_images, "N", "pictures at most, or so many scenes, to calibrate with (default 32, for rounding 16, 16 scenes; small ones four times as many)", 0, 100000 },
         { 0, "min-cosine", OPTION_FLOAT, &min_cosine, "X", "int8 layers go back to bf16 until features are so close to f32 (0.9991)", 0, 1 },
         { 0, "rounding", OPTION_CHOICE, &rounding, "auto|search|calibrated", "of z8 and q4: by the weights alone, or with the decoder's inputs in view (auto: q4)", 0, 0 },
         { 0, "pure", OPTION_FLAG, &o.pure, NULL, "with q4: the embedding in q4, too, not in z8", 0, 0 },
@@ -66,10 +67,16 @@ int verb_pack(int argc, char **argv)
     progress_line line = { .enabled = !quiet && is_terminal(2) };
     o.progress = show_progress;
     o.progress_user = &line;
+    o.log = log_line;
+    o.log_user = &line;
     fv_status status = fv_pack(words.item[0], out, &o, &r, &err);
     clear_progress(&line);
     if (status != FV_OK)
         return report(&err);
+    bool no_int8 = r.n_units && r.n_wide == r.n_units;
+    if (no_int8)
+        fprintf(stderr, "fastvlm: warning: no unit in int8 comes as close to f32 as wanted (cosine %.7g): the file's vision encoder is in bf16; "
+                "a smaller --min-cosine allows int8\n", o.min_cosine > 0 ? o.min_cosine : 0.9991);
     if (quiet)
         return EXIT_OK;
     fprintf(stderr, "%s: %zu tensors, %.1f million weights, %.1f MB in %.1f s", out, r.n_tensors, (double)r.n_parameters / 1e6,
@@ -78,9 +85,9 @@ int verb_pack(int argc, char **argv)
         fprintf(stderr, "; nothing lost\n");
     else
         fprintf(stderr, "; %s lost most, %.1f dB\n", r.worst_name, (double)r.worst_sqnr);
-    if (r.n_units) {
+    if (r.n_units && !no_int8) {
         fprintf(stderr, "int8 by %zu %s%s, over some of which features' cosine to f32 is %.5f, image tokens' %.5f (%.1f dB); %zu of %zu units "
-                "stay in bf16\n", r.n_images, r.synthetic_images ? "synthetic scenes" : "pictures", r.n_images == 1 ? " alone" : "",
+                "stay in bf16\n", r.n_images, r.synthetic_images ? "synthetic scene" : "picture", r.n_images == 1 ? "" : "s",
                 r.feature_cosine, r.token_cosine, r.token_sqnr, r.n_wide, r.n_units);
     }
     if (r.n_rounding_rows)

@@ -68,7 +68,7 @@ static void describe(const fv_pull_info *i)
             i->license_file[0] ? ", see " : "", i->license_file, i->gated ? " (accepted on the hub)" : "");
 }
 
-static int print_json(const fv_pull *pull, bool complete)
+static int print_result(const fv_pull *pull, bool complete)
 {
     fv_pull_info i;
     fv_pull_file_info f;
@@ -82,11 +82,7 @@ static int print_json(const fv_pull *pull, bool complete)
                              "commit", i.commit, "dir", i.dir, "license", i.license, "license_file", i.license_file, "gated",
                              i.gated ? 1 : 0, "complete", complete ? 1 : 0, "bytes", (json_int_t)i.total_bytes, "received_bytes",
                              (json_int_t)i.received_bytes, "files", files);
-    char *text = root ? json_dumps(root, JSON_INDENT(1)) : NULL;
-    bool ok = text && write_out(text, strlen(text)) && write_out("\n", 1);
-    free(text);
-    json_decref(root);
-    return ok ? EXIT_OK : EXIT_FAILED;
+    return print_json(root, 0);
 }
 
 static void print_list(const fv_pull *pull)
@@ -118,7 +114,7 @@ static int print_end(const fv_pull *pull)
            (double)i.total_bytes / 1e6, i.received_bytes ? "" : "; nothing had to be fetched");
     print_word(i.dir);
     printf(" photo.jpg \"What is in the picture?\"\n");
-    return fflush(stdout) == 0 ? EXIT_OK : EXIT_FAILED;
+    return end_out();
 }
 
 int verb_pull(int argc, char **argv)
@@ -173,7 +169,7 @@ int verb_pull(int argc, char **argv)
     if (status != FV_OK)
         code = report(&err);
     else if (json)
-        code = print_json(pull, !list);
+        code = print_result(pull, !list);
     else if (list) {
         print_list(pull);
         code = EXIT_OK;

@@ -1,9 +1,7 @@
 /* fastvlm run: pictures and a question in, the answer on stdout. */
-#include <errno.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "answer.h"
 
@@ -35,7 +33,7 @@ static int parse(int argc, char **argv, run_options *o)
         { 'p', "prompt", OPTION_TEXT, &o->prompt, "TEXT", "the question (default \"" DEFAULT_PROMPT "\")", 0, 0 },
         ANSWER_OPTIONS(o->answer),
         { 0, "json", OPTION_FLAG, &o->json, NULL, "one JSON object on stdout instead of text", 0, 0 },
-        { 0, "dump", OPTION_TEXT, &o->dump, "DIR", "write every stage as .npy into DIR", 0, 0 },
+        { 0, "dump", OPTION_TEXT, &o->dump, "DIR", "every stage as .npy into DIR, when the answer is complete", 0, 0 },
         { 'q', "quiet", OPTION_FLAG, &o->quiet, NULL, "no progress and no figures", 0, 0 },
     };
     text_list words = { 0 };
@@ -72,7 +70,7 @@ static json_t *model_json(const fv_engine *engine, const model_options *model)
                      "cpu_level", m.cpu_level);
 }
 
-static int print_json(const fv_engine *engine, const run_options *o, const answer_text *a, const fv_stats *s, double total_ms)
+static int print_answer(const fv_engine *engine, const run_options *o, const answer_text *a, const fv_stats *s, double total_ms)
 {
     json_t *ids = json_array();
     for (size_t i = 0; i < a->n_ids; i++)
@@ -88,21 +86,7 @@ static int print_json(const fv_engine *engine, const run_options *o, const answe
                              s->prompt_tokens, "image_tokens", s->image_tokens, "timings_ms", timings,
                              "tokens_per_second", "prefill", prefill, "decode", decode, "peak_rss_bytes",
                              (json_int_t)peak_rss_bytes(), "model", model_json(engine, &o->model));
-    char *text = root ? json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(6)) : NULL;
-    bool ok = text && write_out(text, strlen(text)) && write_out("\n", 1);
-    free(text);
-    json_decref(root);
-    if (!ok)
-        fprintf(stderr, "fastvlm: cannot write the answer: standard output is closed or full\n");
-    return ok ? EXIT_OK : EXIT_FAILED;
-}
-
-static int make_dump_dir(const char *dir)
-{
-    if (mkdir(dir, 0777) == 0 || errno == EEXIST)
-        return -1;
-    fprintf(stderr, "fastvlm: %s: cannot create the folder: %s\n", dir, strerror(errno));
-    return EXIT_FAILED;
+    return print_json(root, 6);
 }
 
 static int answer_question(fv_engine *engine, const run_options *o, progress_line *progress)
@@ -127,9 +111,9 @@ static int answer_question(fv_engine *engine, const run_options *o, progress_lin
         code = take_answer(session, &a, !o->json, progress);
     fv_session_stats(session, &stats);
     if (code < 0)
-        code = o->json ? print_json(engine, o, &a, &stats,
-                                    fv_engine_load_ms(engine) + stats.image_ms + stats.first_token_ms + stats.decode_ms)
-                       : write_out("\n", 1) ? EXIT_OK : EXIT_FAILED;
+        code = o->json ? print_answer(engine, o, &a, &stats,
+                                      fv_engine_load_ms(engine) + stats.image_ms + stats.first_token_ms + stats.decode_ms)
+                       : write_out("\n", 1) ? EXIT_OK : end_out();
     if (!o->quiet && code == EXIT_OK)
         print_profile(engine, &stats);
     answer_free(&a);
@@ -145,8 +129,6 @@ int verb_run(int argc, char **argv)
     if (code >= 0)
         return code;
     catch_interrupt();
-    if (o.dump && (code = make_dump_dir(o.dump)) >= 0)
-        return code;
     progress_line progress = { .enabled = !o.quiet && is_terminal(2) };
     code = open_engine(&engine, &o.model);
     if (code < 0)

@@ -233,7 +233,8 @@ typedef struct fv_session_options {
     bool     ignore_eos;         /* go on after the end token: for timing */
     fv_progress_fn *progress;    /* NULL: none; also how to cancel */
     void    *progress_user;
-    const char *dump_dir;        /* not NULL: write every stage there as .npy; copied */
+    const char *dump_dir;        /* not NULL: every stage as .npy in this folder, which is made if need be, when an
+                                    answer is complete; copied */
     uint64_t reserved[8];
 } fv_session_options;
 

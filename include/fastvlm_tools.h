@@ -42,7 +42,8 @@ typedef struct fv_pack_options {
     void        *log_user;
     const char *const *images; /* INT8, calibrated rounding: pictures and folders of pictures to calibrate with, */
     size_t       n_images;     /* 0: built-in synthetic scenes (the file says so) */
-    int          max_images;   /* 0: 32, for rounding 16; of pictures smaller than 1024 x 1024 up to four times as many */
+    int          max_images;   /* of pictures at most, of scenes exactly; 0: 32 pictures (for rounding 16), 16 scenes, smaller than
+                                  1024 x 1024 up to four times as many */
     double       min_cosine;   /* INT8: layers stay in bf16 until features and image tokens are so close to f32's; 0: 0.9991 */
     fv_rounding  rounding;     /* of a decoder in Z8 or Q4 */
     uint64_t     reserved[7];  /* zero */
@@ -57,7 +58,7 @@ typedef struct fv_pack_report {
     /* INT8, calibrated rounding */
     size_t   n_images, n_skipped;   /* pictures used for the encoder; broken ones */
     bool     synthetic_images;
-    size_t   n_units, n_wide;       /* groups of layers; those that stayed in bf16 */
+    size_t   n_units, n_wide;       /* groups of layers; those that stayed in bf16: when all did, the file is one in bf16 */
     double   feature_cosine, token_cosine, token_sqnr; /* against f32, over some of the pictures; dB */
     size_t   n_rounding_images, n_rounding_rows; /* pictures used for the rounding, rows of the decoder they gave */
 } fv_pack_report;
@@ -180,6 +181,7 @@ typedef struct fv_task {
     const fv_task_kind   *kinds;  /* by name */
     size_t n, n_correct, n_kinds;
     double ms;
+    size_t n_unanswered;          /* of the wrong ones: the answer is missing or empty */
 } fv_task;
 
 /* Asks the questions of the folder dir (questions.jsonl and the pictures it names) and scores the
@@ -187,7 +189,7 @@ typedef struct fv_task {
 FV_API fv_status fv_task_run(fv_task **out, fv_engine *engine, const char *dir,
                              const fv_task_settings *settings, fv_error *err);
 /* Scores answers that something else gave: one JSON object with "answer" a line, in the order of the
- * questions, or with "image" and "question" to find them by. What is not answered is wrong. */
+ * questions, or with "image" and "question" to find them by. What is not answered is wrong: n_unanswered counts it. */
 FV_API fv_status fv_task_score(fv_task **out, const char *dir, const char *answers,
                                const fv_task_settings *settings, fv_error *err);
 /* One line {"image", "question", "answer"} each. */

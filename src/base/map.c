@@ -8,6 +8,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+enum { HUGE_MAP_BYTES = 8 << 20 }; /* from which a map asks for huge pages */
+
 static fv_status fail_errno(fv_error *err, const char *path, const char *verb)
 {
     return fv_fail(err, FV_ERR_IO, 0, "%s: cannot %s: %s", path, verb, strerror(errno));
@@ -58,6 +60,10 @@ fv_status fv_map_open(fv_map *map, const char *path, fv_error *err)
         }
         map->data = data;
         map->size = (size_t)st.st_size;
+#if defined(MADV_HUGEPAGE)
+        if (map->size >= HUGE_MAP_BYTES)
+            madvise(data, map->size, MADV_HUGEPAGE); /* a hint for what is not in memory yet; refusal costs speed only */
+#endif
     }
     close(fd);
     return FV_OK;

@@ -4,12 +4,17 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { BUFFER_BYTES = 1 << 20 };
+/* Also what a write starts at a multiple of: what is written in whole huge pages, Linux keeps in such pages, and a
+ * map of the file then reads them through one entry of the page table instead of 512. */
+enum { BUFFER_BYTES = 2 << 20 };
 
 static fv_status fail_errno(fv_error *err, const char *path, const char *verb)
 {
@@ -98,14 +103,22 @@ static fv_status flush(fv_outfile *f, fv_error *err)
 
 fv_status fv_outfile_write(fv_outfile *f, const void *data, size_t n_bytes, fv_error *err)
 {
+    const uint8_t *from = data;
     f->n_bytes += n_bytes;
-    if (n_bytes > BUFFER_BYTES - f->used)
-        FV_TRY(flush(f, err));
-    if (n_bytes >= BUFFER_BYTES)
-        return write_all(f, data, n_bytes, err);
-    if (n_bytes > 0)
-        memcpy(f->buffer + f->used, data, n_bytes);
-    f->used += n_bytes;
+    while (n_bytes > 0) {
+        size_t n = n_bytes / BUFFER_BYTES * BUFFER_BYTES;
+        if (f->used == 0 && n > 0) {
+            FV_TRY(write_all(f, from, n, err));
+        } else {
+            n = FV_MIN(n_bytes, BUFFER_BYTES - f->used);
+            memcpy(f->buffer + f->used, from, n);
+            f->used += n;
+            if (f->used == BUFFER_BYTES)
+                FV_TRY(flush(f, err));
+        }
+        from += n;
+        n_bytes -= n;
+    }
     return FV_OK;
 }
 
@@ -154,7 +167,68 @@ fv_status fv_outfile_put(const char *path, const void *data, size_t n_bytes, fv_
     return status;
 }
 
+/* ---- what killed processes left --------------------------------------------------------------- */
+
+static void warn(fv_log_fn *log, void *user, const char *folder, const char *name, const char *what)
+{
+    char message[512];
+    size_t n = strlen(folder);
+    if (!log)
+        return;
+    snprintf(message, sizeof message, "%s%s%s: %s", strcmp(folder, ".") ? folder : "",
+             strcmp(folder, ".") && folder[n - 1] != '/' ? "/" : "", name, what);
+    log(user, FV_LOG_WARNING, message);
+}
+
+/* The process in "<before>PID<after>"; 0: name is not of that form. */
+static long pid_in(const char *name, const char *before, size_t n_before, const char *after)
+{
+    char *end;
+    if (strncmp(name, before, n_before) || name[n_before] < '1' || name[n_before] > '9')
+        return 0;
+    errno = 0;
+    long pid = strtol(name + n_before, &end, 10);
+    return errno || strcmp(end, after) || pid > INT32_MAX ? 0 : pid;
+}
+
+static bool is_gone(long pid) { return kill((pid_t)pid, 0) != 0 && errno == ESRCH; }
+
+/* path as its folder and the name in it; false when memory is out. */
+static bool split(const char *path, char **folder, char **name)
+{
+    char *whole = path_with(path, ""), *slash = whole ? strrchr(whole, '/') : NULL;
+    *name = whole ? fv_strdup(slash ? slash + 1 : whole) : NULL;
+    if (slash)
+        slash[slash == whole] = 0;
+    *folder = slash ? whole : fv_strdup(".");
+    if (!slash)
+        fv_free(whole);
+    return *folder && *name;
+}
+
+void fv_outfile_leftovers(const char *path, fv_log_fn *log, void *log_user)
+{
+    char *folder = NULL, *name = NULL;
+    DIR *dir = log && split(path, &folder, &name) ? opendir(folder) : NULL;
+    size_t n = name ? strlen(name) : 0;
+    for (struct dirent *e; dir && (e = readdir(dir));) {
+        struct stat st;
+        if (strncmp(e->d_name, name, n))
+            continue;
+        long pid = pid_in(e->d_name + n, ".part-", 6, "");
+        pid = pid ? pid : pid_in(e->d_name + n, ".", 1, ".part");
+        if (pid && is_gone(pid) && fstatat(dirfd(dir), e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode))
+            warn(log, log_user, folder, e->d_name, "a run that did not end seems to have left this file; remove it");
+    }
+    if (dir)
+        closedir(dir);
+    fv_free(folder);
+    fv_free(name);
+}
+
 /* ---- a folder ------------------------------------------------------------------------------- */
+
+#define MARK ".fastvlm-part"
 
 static fv_status make_dir(const char *path, fv_error *err)
 {
@@ -189,7 +263,96 @@ static bool is_empty_dir(const char *path)
     return empty;
 }
 
-fv_status fv_outdir_open(fv_outdir *d, const char *path, bool force, fv_error *err)
+/* By file descriptors, so that it works when memory is out. Takes fd. */
+static void empty_folder(int fd)
+{
+    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+    if (!dir) {
+        if (fd >= 0)
+            close(fd);
+        return;
+    }
+    for (struct dirent *e; (e = readdir(dir));) {
+        if (is_dot(e->d_name) || unlinkat(fd, e->d_name, 0) == 0)
+            continue;
+        empty_folder(openat(fd, e->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+        unlinkat(fd, e->d_name, AT_REMOVEDIR);
+    }
+    closedir(dir);
+}
+
+/* A folder of ours, by its mark, whose lock nobody holds: also no process that this one cannot see, as in another
+ * container. Gives the mark, locked, or -1. */
+static int take_abandoned(int fd)
+{
+    struct stat st;
+    int mark = openat(fd, MARK, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (mark >= 0 && (fstat(mark, &st) != 0 || !S_ISREG(st.st_mode) || st.st_uid != geteuid() || flock(mark, LOCK_EX | LOCK_NB) != 0)) {
+        close(mark);
+        mark = -1;
+    }
+    return mark;
+}
+
+/* Removes the folders "<prefix>PID" in folder that killed processes have left. */
+static void sweep(const char *folder, const char *prefix, fv_log_fn *log, void *log_user)
+{
+    DIR *dir = opendir(folder);
+    for (struct dirent *e; dir && (e = readdir(dir));) {
+        long pid = pid_in(e->d_name, prefix, strlen(prefix), "");
+        if (!pid || (pid != (long)getpid() && !is_gone(pid)))
+            continue;
+        int fd = openat(dirfd(dir), e->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        int mark = fd < 0 ? -1 : take_abandoned(fd);
+        if (mark < 0) {
+            if (fd >= 0)
+                close(fd);
+            continue;
+        }
+        empty_folder(fd);
+        bool gone = unlinkat(dirfd(dir), e->d_name, AT_REMOVEDIR) == 0;
+        warn(log, log_user, folder, e->d_name,
+             gone ? "left by a run that was killed; removed" : "left by a run that was killed; it cannot be removed");
+        close(mark);
+    }
+    if (dir)
+        closedir(dir);
+}
+
+static void sweep_for(const fv_outdir *d, fv_log_fn *log, void *log_user)
+{
+    char *folder = NULL, *name = NULL, *prefix = NULL;
+    if (split(d->place, &folder, &name) && (prefix = path_with(name, ".part-")))
+        sweep(folder, prefix, log, log_user);
+    if (d->merge)
+        sweep(d->place, ".part-", log, log_user);
+    fv_free(folder);
+    fv_free(name);
+    fv_free(prefix);
+}
+
+static fv_status make_stage(fv_outdir *d, fv_error *err)
+{
+    static const char text[] = "fastvlm fills this folder and gives it its name at the end.\n";
+    if (mkdir(d->stage, 0777) != 0)
+        return fail_errno(err, d->stage, "create the folder");
+    char *mark = fv_path_join(d->stage, MARK);
+    d->lock = mark ? open(mark, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666) : -1;
+    fv_status status = d->lock >= 0 ? FV_OK : mark ? fail_errno(err, mark, "create") : fv_fail_memory(err, strlen(d->stage), "a path");
+    if (d->lock >= 0)
+        flock(d->lock, LOCK_EX | LOCK_NB); /* where there are no locks, nothing is ever removed */
+    if (d->lock >= 0 && write(d->lock, text, sizeof text - 1) != sizeof text - 1) {
+        status = fail_errno(err, mark, "write");
+        close(d->lock);
+        unlink(mark);
+    }
+    if (status != FV_OK)
+        rmdir(d->stage);
+    fv_free(mark);
+    return status;
+}
+
+fv_status fv_outdir_open(fv_outdir *d, const char *path, bool force, fv_log_fn *log, void *log_user, fv_error *err)
 {
     char suffix[32];
     struct stat st;
@@ -200,16 +363,22 @@ fv_status fv_outdir_open(fv_outdir *d, const char *path, bool force, fv_error *e
     if (lstat(path, &st) == 0 && !fv_is_dir(path))
         return fv_fail(err, FV_ERR_IO, 0, "%s: is a file; expected a folder to write into", path);
     d->merge = fv_is_dir(path);
-    if (d->merge && !force && !is_empty_dir(path))
-        return fv_fail(err, FV_ERR_IO, 0,
-                       "%s: the folder is not empty; choose another, or allow files of the same names to be replaced", path);
     snprintf(suffix, sizeof suffix, "%s.part-%ld", d->merge ? "/" : "", (long)getpid());
     d->place = path_with(path, "");
     d->stage = path_with(path, suffix);
-    if (!d->place || !d->stage)
+    if (!d->place || !d->stage) {
         status = fv_fail_memory(err, strlen(path), "a path");
-    else if (!(status = make_parents(d->stage, err)) && mkdir(d->stage, 0777) != 0)
-        status = fail_errno(err, d->stage, "create the folder");
+        goto fail;
+    }
+    sweep_for(d, log, log_user);
+    if (d->merge && !force && !is_empty_dir(path)) {
+        status = fv_fail(err, FV_ERR_IO, 0,
+                         "%s: the folder is not empty; choose another, or have files of the same names replaced (--force)", path);
+        goto fail;
+    }
+    FV_TRY_GOTO(make_parents(d->stage, err));
+    FV_TRY_GOTO(make_stage(d, err));
+fail:
     if (status != FV_OK) {
         fv_free(d->place);
         fv_free(d->stage);
@@ -252,32 +421,25 @@ static fv_status move_entries(const char *from, const char *to, fv_error *err)
     return status;
 }
 
-/* By file descriptors, so that it works when memory is out. Takes fd. */
-static void empty_folder(int fd)
+static fv_status remove_mark(const fv_outdir *d, fv_error *err)
 {
-    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
-    if (!dir) {
-        if (fd >= 0)
-            close(fd);
-        return;
-    }
-    for (struct dirent *e; (e = readdir(dir));) {
-        if (is_dot(e->d_name) || unlinkat(fd, e->d_name, 0) == 0)
-            continue;
-        empty_folder(openat(fd, e->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
-        unlinkat(fd, e->d_name, AT_REMOVEDIR);
-    }
-    closedir(dir);
+    char *mark = fv_path_join(d->stage, MARK);
+    if (!mark)
+        return fv_fail_memory(err, strlen(d->stage), "a path");
+    fv_status status = unlink(mark) == 0 || errno == ENOENT ? FV_OK : fail_errno(err, mark, "remove");
+    fv_free(mark);
+    return status;
 }
 
 fv_status fv_outdir_commit(fv_outdir *d, fv_error *err)
 {
-    fv_status status = FV_OK;
-    if (d->merge)
+    fv_status status = remove_mark(d, err);
+    if (status == FV_OK && d->merge)
         status = move_entries(d->stage, d->place, err);
-    else if (rename(d->stage, d->place) != 0)
+    else if (status == FV_OK && rename(d->stage, d->place) != 0)
         status = fail_errno(err, d->place, "rename the finished folder to this name");
     if (status == FV_OK && !d->merge) {
+        close(d->lock);
         fv_free(d->place);
         fv_free(d->stage);
         *d = (fv_outdir){ 0 };
@@ -292,6 +454,7 @@ void fv_outdir_abandon(fv_outdir *d)
     if (d->stage) {
         empty_folder(open(d->stage, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
         rmdir(d->stage);
+        close(d->lock);
     }
     fv_free(d->place);
     fv_free(d->stage);

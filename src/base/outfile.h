@@ -2,7 +2,8 @@
  *
  * A file is written beside its place (PATH.part-PID), flushed to the disk and renamed. A folder is
  * filled beside its place in the same way; into a folder that exists its entries are moved one by
- * one at the end. What was not committed leaves nothing behind. */
+ * one at the end. What was not committed leaves nothing behind, unless the process is killed: the
+ * next one that writes to the same place removes such a folder and speaks of such a file. */
 #ifndef FV_OUTFILE_H
 #define FV_OUTFILE_H
 
@@ -25,15 +26,21 @@ void      fv_outfile_abandon(fv_outfile *f);               /* does nothing after
 /* A whole small file at once. */
 fv_status fv_outfile_put(const char *path, const void *data, size_t n_bytes, fv_error *err);
 
+/* Warns of every PATH.part-PID, and PATH.PID.part as the GGUF writer names it, whose process is no more.
+ * log may be NULL. */
+void fv_outfile_leftovers(const char *path, fv_log_fn *log, void *log_user);
+
 typedef struct fv_outdir {
     char *place;
     char *stage;    /* the folder to fill; NULL when there is nothing to release */
     bool  merge;    /* place exists: entries are moved into it */
+    int   lock;     /* of the mark in it, which says that it may be removed once nobody holds it */
 } fv_outdir;
 
 /* path must not exist, or be an empty folder; with force a folder that holds files will do, whose
- * files of the same names are replaced at the end. Missing parents are made. */
-fv_status fv_outdir_open(fv_outdir *d, const char *path, bool force, fv_error *err);
+ * files of the same names are replaced at the end. Missing parents are made. Folders that killed
+ * processes left on the way to the same place are removed, with a warning; log may be NULL. */
+fv_status fv_outdir_open(fv_outdir *d, const char *path, bool force, fv_log_fn *log, void *log_user, fv_error *err);
 fv_status fv_outdir_sub(const fv_outdir *d, const char *name, fv_error *err); /* makes stage/name */
 fv_status fv_outdir_commit(fv_outdir *d, fv_error *err);
 void      fv_outdir_abandon(fv_outdir *d);

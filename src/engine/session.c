@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "engine/session.h"
+#include "base/outfile.h"
 #include "engine/engine.h"
 #include "image/image.h"
 #include "io/npy.h"
@@ -30,6 +31,7 @@ struct fv_session {
     fv_session_options options;
     char    *system, *dump_dir;      /* copies */
     fv_watch watch;
+    fv_outdir dump;                  /* being filled for the next complete answer */
     size_t   max_context;
     phase    phase;
 
@@ -103,6 +105,29 @@ static fv_status init_parts(fv_session *s, const fv_session_options *o, fv_error
     return FV_OK;
 }
 
+/* ---- dumps: the files of an answer appear when it is complete ----------------------------- */
+
+static fv_status begin_dump(fv_session *s, fv_error *err)
+{
+    if (!s->dump_dir || s->dump.stage)
+        return FV_OK;
+    FV_TRY(fv_outdir_open(&s->dump, s->dump_dir, true, NULL, NULL, err));
+    s->watch.dump_dir = s->dump.stage;
+    return FV_OK;
+}
+
+static fv_status end_dump(fv_session *s, fv_error *err)
+{
+    s->watch.dump_dir = NULL;
+    return s->dump.stage ? fv_outdir_commit(&s->dump, err) : FV_OK;
+}
+
+static void drop_dump(fv_session *s)
+{
+    s->watch.dump_dir = NULL;
+    fv_outdir_abandon(&s->dump);
+}
+
 fv_status fv_session_new(fv_session **out, fv_engine *engine, const fv_session_options *options, fv_error *err)
 {
     fv_session_options o;
@@ -118,12 +143,14 @@ fv_status fv_session_new(fv_session **out, fv_engine *engine, const fv_session_o
     s->options = o;
     s->pending = -1;
     s->max_context = (size_t)(o.max_context ? o.max_context : engine->config.max_context);
+    s->watch = (fv_watch){ .progress = o.progress, .user = o.progress_user };
     fv_status status = init_parts(s, &o, err);
+    if (status == FV_OK)
+        status = begin_dump(s, err);
     if (status != FV_OK) {
         fv_session_free(s);
         return status;
     }
-    s->watch = (fv_watch){ .progress = o.progress, .user = o.progress_user, .dump_dir = s->dump_dir };
     *out = s;
     return FV_OK;
 }
@@ -132,6 +159,7 @@ void fv_session_free(fv_session *s)
 {
     if (!s)
         return;
+    drop_dump(s);
     fv_vision_free(&s->vision);
     fv_decoder_free(&s->decoder);
     fv_ops_free(&s->ops);
@@ -205,7 +233,7 @@ static fv_status reserve_image(fv_session *s, size_t n, fv_error *err)
     return FV_OK;
 }
 
-fv_status fv_session_add_image(fv_session *s, const fv_image *image, fv_error *err)
+static fv_status see(fv_session *s, const fv_image *image, fv_error *err)
 {
     const fv_engine *e = s->engine;
     size_t size = (size_t)e->image_size, rows = (size_t)fv_config_image_tokens(e->image_size);
@@ -213,10 +241,11 @@ fv_status fv_session_add_image(fv_session *s, const fv_image *image, fv_error *e
     double start = fv_now_ms();
     FV_TRY(reserve_image(s, (s->phase == PHASE_WRITING ? s->n_images : 0) + 1, err));
     FV_TRY(prepare_vision(s, err));
+    FV_TRY(begin_dump(s, err));
 
     FV_TRY(fv_preprocess(s->pixels, s->pixels_u8, image, fit, e->image_size, e->pool, &e->kernels, err));
     if (fv_watch_dumps(&s->watch))
-        FV_TRY(fv_npy_write(s->dump_dir, "pixels_u8", FV_TYPE_U8, s->pixels_u8, (size_t[]){ size, size, 3 }, 3, err));
+        FV_TRY(fv_npy_write(s->watch.dump_dir, "pixels_u8", FV_TYPE_U8, s->pixels_u8, (size_t[]){ size, size, 3 }, 3, err));
     double at_vision = fv_now_ms();
     FV_TRY(fv_vision_run(&s->vision, &s->ops, s->pixels, &s->watch, err));
     double at_projector = fv_now_ms();
@@ -233,6 +262,14 @@ fv_status fv_session_add_image(fv_session *s, const fv_image *image, fv_error *e
     s->stats.vision_ms += at_projector - at_vision;
     s->stats.projector_ms += fv_now_ms() - at_projector;
     return FV_OK;
+}
+
+fv_status fv_session_add_image(fv_session *s, const fv_image *image, fv_error *err)
+{
+    fv_status status = see(s, image, err);
+    if (status != FV_OK)
+        drop_dump(s);
+    return status;
 }
 
 fv_status fv_session_add_rows(fv_session *s, const float *rows, fv_error *err)
@@ -345,6 +382,7 @@ static fv_status run_prompt(fv_session *s, fv_error *err)
     fv_turn turn = { .start = s->begun ? FV_TURN_AFTER_CUT : FV_TURN_FIRST, .system = s->system,
                      .user = s->text ? s->text : "", .n_user_bytes = s->n_text, .n_images = s->n_images };
     fv_status status = FV_OK;
+    FV_TRY_GOTO(begin_dump(s, err));
     if (s->pending >= 0) /* the last token of a cut answer */
         FV_TRY_GOTO(fv_ids_push(&ids, s->pending, err));
     FV_TRY_GOTO(fv_template_turn(&ids, s->engine->tokenizer, &turn, err));
@@ -390,17 +428,21 @@ static fv_status keep_step(fv_session *s, fv_error *err)
         return fv_fail_memory(err, (s->n_steps + 1) * v * sizeof *grown, "a dump");
     s->steps = grown;
     memcpy(s->steps + s->n_steps++ * v, s->decoder.logits, v * sizeof *grown);
-    return fv_watch_rows(&s->watch, "logits_steps", s->steps, s->n_steps, v, err);
+    fv_status status = fv_watch_rows(&s->watch, "logits_steps", s->steps, s->n_steps, v, err);
+    if (status != FV_OK)
+        drop_dump(s);
+    return status;
 }
 
 /* Ends the answer; the stream may still hold text back (none after a stop string). */
-static void finish(fv_session *s, fv_piece *out, fv_finish why)
+static fv_status finish(fv_session *s, fv_piece *out, fv_finish why, fv_error *err)
 {
     if (why != FV_FINISH_STOP_STRING && fv_stream_finish(s->stream, &out->text, &out->n_bytes))
         why = FV_FINISH_STOP_STRING;
     out->done = true;
     out->finish = why;
     drop_turn(s);
+    return end_dump(s, err);
 }
 
 /* Runs the token chosen last through the decoder. */
@@ -422,14 +464,13 @@ fv_status fv_session_next(fv_session *s, fv_piece *out, fv_error *err)
     *out = (fv_piece){ .text = "", .id = -1 };
     if (s->phase == PHASE_IDLE)
         return fv_fail(err, FV_ERR_STATE, 0, "no question to answer: add a picture or text first");
-    if (s->phase == PHASE_ENDING) {
-        finish(s, out, FV_FINISH_LENGTH);
-        return FV_OK;
-    }
+    if (s->phase == PHASE_ENDING)
+        return finish(s, out, FV_FINISH_LENGTH, err);
     if (s->phase == PHASE_WRITING) {
         fv_status status = run_prompt(s, err);
         if (status != FV_OK) {
             drop_turn(s);
+            drop_dump(s);
             return status;
         }
     } else {
@@ -445,18 +486,16 @@ fv_status fv_session_next(fv_session *s, fv_piece *out, fv_error *err)
     else
         s->stats.decode_ms += now - start;
     s->stats.context_used = (int)s->decoder.kv.n;
-    if (is_end(s, id)) {
-        finish(s, out, FV_FINISH_STOP);
-        return FV_OK;
-    }
+    if (is_end(s, id))
+        return finish(s, out, FV_FINISH_STOP, err);
     s->pending = id;
     FV_TRY(fv_ids_push(&s->history, id, err));
     const char *bytes = fv_tokenizer_bytes(s->engine->tokenizer, id, &n_bytes);
     if (!fv_tokenizer_is_special(s->engine->tokenizer, id))
         stopped = fv_stream_push(s->stream, bytes, n_bytes, &out->text, &out->n_bytes);
     if (stopped)
-        finish(s, out, FV_FINISH_STOP_STRING);
-    else if ((s->options.max_new_tokens && s->stats.new_tokens >= s->options.max_new_tokens) ||
+        return finish(s, out, FV_FINISH_STOP_STRING, err);
+    if ((s->options.max_new_tokens && s->stats.new_tokens >= s->options.max_new_tokens) ||
              s->decoder.kv.n + 1 >= s->max_context)
         s->phase = PHASE_ENDING;
     return FV_OK;
@@ -470,6 +509,7 @@ fv_status fv_session_force(fv_session *s, int32_t id, fv_error *err)
         fv_status status = run_prompt(s, err);
         if (status != FV_OK) {
             drop_turn(s);
+            drop_dump(s);
             return status;
         }
     } else if (s->phase == PHASE_ANSWERING) {
@@ -496,6 +536,7 @@ void fv_session_tap(fv_session *s, fv_tap_fn *tap, void *user)
 void fv_session_reset(fv_session *s)
 {
     drop_turn(s);
+    drop_dump(s);
     s->decoder.kv.n = 0;
     s->history.n = 0;
     s->pending = -1;

@@ -162,6 +162,7 @@ static fv_status keep_answer(task *t, size_t i, const char *text, size_t n, fv_e
         return fv_fail_memory(err, strlen(q->text), "a question");
     FV_TRY(fv_score_answer(&a->correct, a->kind, a->wanted, a->answer, err));
     t->result->n_correct += a->correct;
+    t->result->n_unanswered += !a->correct && n == 0;
     return FV_OK;
 }
 

@@ -429,7 +429,7 @@ fv_status fv_export_all(const char *model, const fv_all_settings *settings, cons
     fv_source_close(&s);
     l.image_size = l.set.calib.image_size ? l.set.calib.image_size : l.config.image_size;
     FV_TRY_GOTO(place_of_calib(&l, dir, err));
-    FV_TRY_GOTO(fv_outdir_open(&l.dir, dir, options && options->force, err));
+    FV_TRY_GOTO(fv_export_dir(&l.dir, dir, options, err));
     FV_TRY_GOTO(run_all(&l, err));
     FV_TRY_GOTO(write_manifest(&l, err));
     FV_TRY_GOTO(fv_outdir_commit(&l.dir, err));

@@ -264,9 +264,10 @@ fv_status fv_export_calib(const fv_calib_settings *settings, const char *dir, co
     }
     fv_kernels_init(&c.kernels, fv_cpu_level(NULL));
     FV_TRY_GOTO(fv_pool_new(&c.pool, fv_cpu_cores(), err));
-    FV_TRY_GOTO(fv_outdir_open(&c.dir, dir, options && options->force, err));
+    FV_TRY_GOTO(fv_export_dir(&c.dir, dir, options, err));
     FV_TRY_GOTO(write_samples(&c, &files, err));
     FV_TRY_GOTO(fv_outdir_commit(&c.dir, err));
+    fv_export_log(options, FV_LOG_INFO, "%s: %zu samples, %zu pictures skipped", dir, c.n, c.n_skipped);
     if (settings->n_random)
         fv_export_log(options, FV_LOG_WARNING, "random samples: activation ranges calibrated with them mean nothing; use "
                       "pictures for anything but a trial of the tools");

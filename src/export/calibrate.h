@@ -11,7 +11,8 @@
 typedef struct fv_calibrate_options {
     const char *const *paths; /* pictures and folders; n_paths 0: built-in synthetic scenes */
     size_t n_paths;
-    int    max_images;        /* 0: as fv_pack_options says; of more pictures so many are taken, evenly over the list */
+    int    max_images;        /* 0: as fv_pack_options says; of more pictures so many are taken, evenly over the list;
+                                 without pictures so many scenes are drawn */
     double min_cosine;        /* of features and image tokens, mean over pictures; 0: 0.9991 */
     fv_progress_fn *progress;
     void  *progress_user;
@@ -31,7 +32,7 @@ typedef struct fv_seen {
 /* Sees the at-th of n pictures, f32 [S, S, 3] in [0, 1]. */
 typedef fv_status fv_calibrate_fn(void *user, const float *pixels, size_t at, size_t n, fv_error *err);
 
-/* Shows the pictures of the options to fn, at most so many, or so many scenes; of less than 1024 x 1024 pixels up to
+/* Shows the pictures of the options to fn, at most so many unless the options say how many, or so many scenes; of less than 1024 x 1024 pixels up to
  * four times as many. Broken pictures are skipped; it is an error when they are half or more of all. */
 fv_status fv_calibrate_pictures(fv_seen *out, const fv_calibrate_options *o, size_t pictures, size_t scenes, const fv_config *c,
                                 const fv_kernels *k, fv_pool *pool, fv_calibrate_fn *fn, void *user, fv_error *err);

@@ -264,12 +264,13 @@ fv_status fv_export_genie(const char *model, const fv_genie_settings *settings, 
         g.set = *settings;
     FV_TRY(fv_source_open(&s, model, true, options, err));
     FV_TRY_GOTO(check(&g, err));
-    FV_TRY_GOTO(fv_outdir_open(&out, dir, options && options->force, err));
+    FV_TRY_GOTO(fv_export_dir(&out, dir, options, err));
     FV_TRY_GOTO(write_one(&g, &out, "genie_model.json", put_model, err));
     FV_TRY_GOTO(write_one(&g, &out, "genie_dialog.json", put_cpu_dialog, err));
     FV_TRY_GOTO(write_one(&g, &out, "genie_dialog_htp.json", put_htp_dialog, err));
     FV_TRY_GOTO(write_one(&g, &out, "htp_backend.json", put_extensions, err));
     FV_TRY_GOTO(fv_outdir_commit(&out, err));
+    fv_export_log(options, FV_LOG_INFO, "%s: genie_model.json, genie_dialog.json, genie_dialog_htp.json, htp_backend.json", dir);
 fail:
     fv_outdir_abandon(&out);
     fv_source_close(&s);

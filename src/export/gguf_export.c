@@ -271,6 +271,7 @@ fv_status fv_export_gguf(const char *model, fv_decoder_type type, const char *fi
     if (fv_is_dir(file))
         return fv_fail(err, FV_ERR_IO, 0, "%s: is a folder; expected the name of a file to write", file);
     FV_TRY(fv_source_open(&s, model, true, options, err));
+    fv_export_leftovers(file, options);
     s.config.tied = s.weights.tied;
     if ((status = fv_gguf_writer_new(&g.w, file, err)) == FV_OK)
         status = write_all(&g, err);

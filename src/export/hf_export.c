@@ -400,7 +400,7 @@ fv_status fv_export_hf(const char *model, const fv_hf_settings *settings, const 
     h.target.copy_config = s.config.layout == h.target.layout && h.dtype == FV_PRECISION_AUTO;
     FV_TRY_GOTO(fv_weights_walk(&s.weights, &s.config, add_weight, &h, err));
     FV_TRY_GOTO(add_unused(&h, err));
-    FV_TRY_GOTO(fv_outdir_open(&out, dir, options && options->force, err));
+    FV_TRY_GOTO(fv_export_dir(&out, dir, options, err));
     FV_TRY_GOTO(fv_hf_write_files(&s, &h.target, out.stage, err));
     FV_TRY_GOTO(write_weights(&h, out.stage, err));
     FV_TRY_GOTO(fv_outdir_commit(&out, err));

@@ -29,6 +29,7 @@ fv_status fv_export_lut(const char *model, const char *file, const fv_export_opt
     fv_source s;
     fv_outfile f;
     FV_TRY(fv_source_open(&s, model, true, options, err));
+    fv_export_leftovers(file, options);
     fv_status status = fv_outfile_open(&f, file, err);
     if (status == FV_OK && (status = write_rows(&f, &s, err)) == FV_OK)
         status = fv_outfile_commit(&f, err);

@@ -49,7 +49,7 @@ typedef struct job {
     fv_source source;
     fv_onnx_shape shape;
     fv_type real;
-    char dir[4096];
+    char dir[4096], shown[4096]; /* the folder being filled; where it will be */
     const fv_export_options *options;
     unsigned outside;   /* the parts whose weights are in a file of their own */
 } job;
@@ -82,7 +82,7 @@ static fv_status write_part(job *j, unsigned part, const char *name, fv_error *e
     default: fv_onnx_decoder(&g, &j->source.config, &w->decoder, &j->shape);
     }
     bool outside = false;
-    fv_status status = fv_onnx_write(&g, j->dir, name, j->s->external_data, &j->source.kernels, j->options, &outside, err);
+    fv_status status = fv_onnx_write(&g, j->dir, j->shown, name, j->s->external_data, &j->source.kernels, j->options, &outside, err);
     j->outside |= outside ? part : 0;
     fv_onnx_end(&g);
     return status;
@@ -128,9 +128,10 @@ fv_status fv_export_onnx(const char *model, const fv_onnx_settings *settings, co
         j.shape.n_tokens = fv_tokenizer_size(j.source.tokenizer);
         j.shape.image_token = fv_onnx_js_image_token(&j.source);
     }
-    FV_TRY_GOTO(fv_outdir_open(&out, dir, options && options->force, err));
+    FV_TRY_GOTO(fv_export_dir(&out, dir, options, err));
     if (js)
         FV_TRY_GOTO(fv_outdir_sub(&out, "onnx", err));
+    snprintf(j.shown, sizeof j.shown, "%s%s", out.place, js ? "/onnx" : "");
     if (snprintf(j.dir, sizeof j.dir, "%s%s", out.stage, js ? "/onnx" : "") >= (int)sizeof j.dir) {
         status = fv_fail(err, FV_ERR_ARGUMENT, 0, "%s: the path is too long", dir);
         goto fail;
@@ -139,6 +140,8 @@ fv_status fv_export_onnx(const char *model, const fv_onnx_settings *settings, co
     if (js && s.parts == ALL_PARTS)
         FV_TRY_GOTO(fv_onnx_js_files(&j.source, j.real == FV_TYPE_F16, j.outside, out.stage, err));
     FV_TRY_GOTO(fv_outdir_commit(&out, err));
+    if (js && s.parts == ALL_PARTS)
+        fv_export_log(options, FV_LOG_INFO, "%s: config.json, generation_config.json, tokenizer and processor files", dir);
 fail:
     fv_outdir_abandon(&out);
     fv_source_close(&j.source);

@@ -336,8 +336,8 @@ static fv_status open_in(fv_outfile *f, const char *dir, const char *name, fv_er
     return status;
 }
 
-fv_status fv_onnx_write(const fv_onnx_graph *g, const char *dir, const char *name, bool external, const fv_kernels *kernels,
-                        const fv_export_options *options, bool *outside, fv_error *err)
+fv_status fv_onnx_write(const fv_onnx_graph *g, const char *dir, const char *shown, const char *name, bool external,
+                        const fv_kernels *kernels, const fv_export_options *options, bool *outside, fv_error *err)
 {
     char file_name[FV_ONNX_NAME], data_name[FV_ONNX_NAME];
     FV_TRY(fv_onnx_status(g));
@@ -358,10 +358,10 @@ fv_status fv_onnx_write(const fv_onnx_graph *g, const char *dir, const char *nam
     FV_TRY_GOTO(fv_outfile_commit(&w.file, err));
     *outside = w.external;
     if (w.external)
-        fv_export_log(options, FV_LOG_INFO, "%s  %.1f MB, weights in %s  %.1f MB", file_name, (double)n / 1e6, data_name,
+        fv_export_log(options, FV_LOG_INFO, "%s/%s: %.1f MB, weights in %s: %.1f MB", shown, file_name, (double)n / 1e6, data_name,
                       (double)n_data / 1e6);
     else
-        fv_export_log(options, FV_LOG_INFO, "%s  %.1f MB", file_name, (double)n / 1e6);
+        fv_export_log(options, FV_LOG_INFO, "%s/%s: %.1f MB", shown, file_name, (double)n / 1e6);
     return FV_OK;
 fail:
     fv_outfile_abandon(&w.file);

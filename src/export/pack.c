@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/outfile.h"
 #include "nn/config_gguf.h"
 #include "quant/quantize.h"
 #include "text/tokenizer_gguf.h"
@@ -383,6 +384,7 @@ static fv_status write_file(packer *p, const char *checkpoint, const char *file,
 {
     fv_config c = p->config;
     c.tied = p->weights.tied;
+    fv_outfile_leftovers(file, p->o->log, p->o->log_user);
     FV_TRY(fv_gguf_writer_new(&p->out, file, err));
     FV_TRY(put_metadata(p, checkpoint, err));
     FV_TRY(fv_weights_walk(&p->weights, &c, list_one, p, err));
@@ -414,6 +416,14 @@ static void close_packer(packer *p)
     fv_free(p->sqnr);
 }
 
+static bool any_int8(const fv_calibration *c)
+{
+    for (size_t i = 0; i < fv_calibration_units(c); i++)
+        if (fv_calibration_unit(c, i)->int8)
+            return true;
+    return false;
+}
+
 static fv_status calibrate(packer *p, fv_error *err)
 {
     const fv_pack_options *o = p->o;
@@ -422,7 +432,10 @@ static fv_status calibrate(packer *p, fv_error *err)
                                      .log = o->log, .log_user = o->log_user };
     if (p->vision == FV_TYPE_I8) {
         FV_TRY(fv_calibrate(&p->calibration, &p->config, &p->weights, &p->kernels, p->pool, &options, err));
-        p->hook[p->n_hooks++] = fv_calibration_hook(p->calibration);
+        if (any_int8(p->calibration))
+            p->hook[p->n_hooks++] = fv_calibration_hook(p->calibration);
+        else
+            p->vision = FV_TYPE_BF16; /* and the file says so */
         options.log = NULL; /* what is broken has been said */
     }
     if (calibrates_rounding(o)) {

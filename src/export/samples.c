@@ -53,7 +53,7 @@ fv_status fv_calibrate_pictures(fv_seen *out, const fv_calibrate_options *o, siz
                                 const fv_kernels *k, fv_pool *pool, fv_calibrate_fn *fn, void *user, fv_error *err)
 {
     size_t size = (size_t)c->image_size, n = size * size * 3, more = FV_MIN((size_t)4, FV_MAX(((size_t)1 << 20) / (size * size), (size_t)1));
-    size_t most = o->max_images > 0 ? (size_t)o->max_images : pictures * more;
+    size_t most = o->max_images > 0 ? (size_t)o->max_images : (o->n_paths ? pictures : scenes) * more;
     walk w = { .o = o, .c = c, .k = k, .pool = pool, .pixels = fv_alloc(n, sizeof *w.pixels), .u8 = fv_alloc(n, 1),
                .fn = fn, .user = user, .seen = out };
     fv_pictures files = { 0 };
@@ -65,7 +65,7 @@ fv_status fv_calibrate_pictures(fv_seen *out, const fv_calibrate_options *o, siz
     }
     if (o->n_paths)
         FV_TRY_GOTO(fv_pictures_collect(&files, o->paths, o->n_paths, err));
-    w.n = out->synthetic ? FV_MIN(scenes * more, most) : FV_MIN(files.n, most);
+    w.n = out->synthetic ? most : FV_MIN(files.n, most);
     for (size_t i = 0, total = w.n; i < total; i++)
         FV_TRY_GOTO(out->synthetic ? see_scene(&w, i, err) : see_file(&w, files.path[i * files.n / total], err));
     if (out->n <= out->n_skipped)

@@ -19,6 +19,17 @@ void fv_export_log(const fv_export_options *options, fv_log_level level, const c
     options->log(options->log_user, level, message);
 }
 
+fv_status fv_export_dir(fv_outdir *d, const char *path, const fv_export_options *o, fv_error *err)
+{
+    return fv_outdir_open(d, path, o && o->force, o ? o->log : NULL, o ? o->log_user : NULL, err);
+}
+
+void fv_export_leftovers(const char *file, const fv_export_options *o)
+{
+    if (o)
+        fv_outfile_leftovers(file, o->log, o->log_user);
+}
+
 fv_status fv_export_progress(const fv_export_options *options, const char *stage, double done, fv_error *err)
 {
     if (options && options->progress && options->progress(options->progress_user, stage, done))

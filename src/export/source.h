@@ -2,7 +2,7 @@
 #ifndef FV_SOURCE_H
 #define FV_SOURCE_H
 
-#include "base/base.h"
+#include "base/outfile.h"
 #include "fastvlm_tools.h"
 #include "io/gguf.h"
 #include "nn/config.h"
@@ -31,6 +31,12 @@ fv_status fv_source_token(const fv_source *s, const char *text, int32_t *id, fv_
 
 /* A file of the checkpoint directory; false when there is none. */
 bool fv_source_has_file(const fv_source *s, const char *name);
+
+/* The folder an export fills: fv_outdir_open with its options. options may be NULL. */
+fv_status fv_export_dir(fv_outdir *d, const char *path, const fv_export_options *options, fv_error *err);
+
+/* For an export that writes one file: fv_outfile_leftovers with its options. options may be NULL. */
+void      fv_export_leftovers(const char *file, const fv_export_options *options);
 
 /* What exports say on the way. options may be NULL. */
 void      fv_export_log(const fv_export_options *options, fv_log_level level, const char *format, ...) FV_PRINTF(3, 4);

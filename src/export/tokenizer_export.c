@@ -13,6 +13,7 @@ fv_status fv_export_tokenizer(const char *model, const char *file, const fv_expo
     size_t n = 0;
     fv_status status = FV_OK;
     FV_TRY(fv_source_open(&s, model, false, options, err));
+    fv_export_leftovers(file, options);
     bool copied = fv_source_has_file(&s, "tokenizer.json");
     if (copied) {
         if (!(path = fv_path_join(model, "tokenizer.json")))

@@ -14,7 +14,8 @@ static fv_status write_file(FILE *f, const char *path, const char *header, size_
         ok = false;
         code = errno;
     }
-    return ok ? FV_OK : fv_fail(err, FV_ERR_IO, 0, "%s: writing %zu bytes failed: %s", path, n_bytes, strerror(code));
+    return ok ? FV_OK : fv_fail(err, FV_ERR_IO, 0, "%s: cannot write %zu bytes: %s%s", path, n_bytes, strerror(code),
+                                code == ENOSPC || code == EDQUOT ? "; make room or choose another place" : "");
 }
 
 fv_status fv_npy_write(const char *dir, const char *name, fv_type type, const void *data, const size_t *shape,
@@ -42,8 +43,8 @@ fv_status fv_npy_write(const char *dir, const char *name, fv_type type, const vo
     snprintf(beside, sizeof beside, "%s.part", path);
     FILE *f = fopen(beside, "wb");
     if (!f)
-        return fv_fail(err, FV_ERR_IO, 0, "%s: cannot write: %s", beside, strerror(errno));
-    fv_status status = write_file(f, beside, header, total, data, n, err);
+        return fv_fail(err, FV_ERR_IO, 0, "%s: cannot create: %s", path, strerror(errno));
+    fv_status status = write_file(f, path, header, total, data, n, err);
     if (status == FV_OK && rename(beside, path) != 0)
         status = fv_fail(err, FV_ERR_IO, 0, "%s: cannot rename to %s: %s", beside, path, strerror(errno));
     if (status != FV_OK)

@@ -1,11 +1,13 @@
 /* The blocks of 32 weights, as GGUF lays them out, and the row of quantised activations that meets them.
  *
- * A row of k activations, in nb = k / 32 blocks, is five arrays one behind the other:
+ * A row of k activations is six arrays one behind the other, of as many blocks as k has and zeros up to a
+ * multiple of four; nb is that multiple:
  *
- *     i8  q     [k]       x = d q
- *     i32 part  [k / 4]   -128 times the sum of four q: what is too much when weights are taken as q + 128
- *     i32 part4 [k / 4]   -8 times that sum in a block's first half, -128 times in its second: what is too
- *                         much when 4-bit weights are taken as they lie, q + 8 and 16 (q + 8)
+ *     i8  q     [32 nb]   x = d q
+ *     i32 part  [8 nb]    -128 times the sum of four q: what is too much when weights are taken as q + 128
+ *     i8  q4    [32 nb]   the q of four blocks as 4-bit weights meet them: the four first halves, the four second
+ *     i32 part4 [4 nb]    -8 times the sum of four q of a block's first half and the four of its second that
+ *                         share bytes with them: what is too much when 4-bit weights are taken as q + 8
  *     f32 d     [nb]
  *     i32 sum   [nb]      -128 times the sum of a block's q
  *
@@ -16,6 +18,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "base/types.h"
 
@@ -32,28 +35,57 @@ typedef struct fv_q4_block {
 _Static_assert(sizeof(fv_q8_block) == FV_Q8_BLOCK_BYTES, "GGUF's Q8_0");
 _Static_assert(sizeof(fv_q4_block) == FV_Q4_BLOCK_BYTES, "GGUF's Q4_0");
 
-enum { FV_QROW_PART = 32, FV_QROW_PART4 = 64, FV_QROW_D = 96, FV_QROW_SUM = 100, FV_QROW_BYTES = 104 }; /* times nb */
+/* times nb */
+enum { FV_QROW_PART = 32, FV_QROW_Q4 = 64, FV_QROW_PART4 = 96, FV_QROW_D = 112, FV_QROW_SUM = 116, FV_QROW_BYTES = 120 };
+
+/* n_blocks, as all below: of k */
+static inline size_t fv_qrow_blocks(size_t n_blocks) { return (n_blocks + 3) / 4 * 4; }
 
 static inline const int8_t *fv_qrow_q(const void *row) { return (const int8_t *)row; }
 
-static inline const int32_t *fv_qrow_part(const void *row, size_t nb)
+static inline const int32_t *fv_qrow_part(const void *row, size_t n_blocks)
 {
-    return (const int32_t *)(const void *)((const char *)row + FV_QROW_PART * nb);
+    return (const int32_t *)(const void *)((const char *)row + FV_QROW_PART * fv_qrow_blocks(n_blocks));
 }
 
-static inline const int32_t *fv_qrow_part4(const void *row, size_t nb)
+static inline const int8_t *fv_qrow_q4(const void *row, size_t n_blocks)
 {
-    return (const int32_t *)(const void *)((const char *)row + FV_QROW_PART4 * nb);
+    return (const int8_t *)row + FV_QROW_Q4 * fv_qrow_blocks(n_blocks);
 }
 
-static inline const float *fv_qrow_d(const void *row, size_t nb)
+static inline const int32_t *fv_qrow_part4(const void *row, size_t n_blocks)
 {
-    return (const float *)(const void *)((const char *)row + FV_QROW_D * nb);
+    return (const int32_t *)(const void *)((const char *)row + FV_QROW_PART4 * fv_qrow_blocks(n_blocks));
 }
 
-static inline const int32_t *fv_qrow_sum(const void *row, size_t nb)
+static inline const float *fv_qrow_d(const void *row, size_t n_blocks)
 {
-    return (const int32_t *)(const void *)((const char *)row + FV_QROW_SUM * nb);
+    return (const float *)(const void *)((const char *)row + FV_QROW_D * fv_qrow_blocks(n_blocks));
+}
+
+static inline const int32_t *fv_qrow_sum(const void *row, size_t n_blocks)
+{
+    return (const int32_t *)(const void *)((const char *)row + FV_QROW_SUM * fv_qrow_blocks(n_blocks));
+}
+
+/* Where block b of q4 begins; its second half is 64 bytes on. */
+static inline size_t fv_qrow_at4(size_t b) { return b / 4 * 128 + b % 4 * 16; }
+
+/* Zeros for the blocks that fill up the last four. */
+static inline void fv_qrow_fill(void *row, size_t n_blocks)
+{
+    const size_t all = fv_qrow_blocks(n_blocks), none = all - n_blocks;
+    if (!none)
+        return;
+    memset((char *)row + n_blocks * FV_BLOCK, 0, none * FV_BLOCK);
+    memset((char *)fv_qrow_part(row, n_blocks) + n_blocks * 32, 0, none * 32);
+    for (size_t b = n_blocks; b < all; b++) {
+        memset((char *)fv_qrow_q4(row, n_blocks) + fv_qrow_at4(b), 0, FV_BLOCK / 2);
+        memset((char *)fv_qrow_q4(row, n_blocks) + fv_qrow_at4(b) + 64, 0, FV_BLOCK / 2);
+    }
+    memset((char *)fv_qrow_part4(row, n_blocks) + n_blocks * 16, 0, none * 16);
+    memset((char *)fv_qrow_d(row, n_blocks) + n_blocks * 4, 0, none * 4);
+    memset((char *)fv_qrow_sum(row, n_blocks) + n_blocks * 4, 0, none * 4);
 }
 
 /* The scale of a block from its largest |x|, taken as bits: 0 for what is too small to divide by, NaN

@@ -95,7 +95,7 @@ typedef void fv_quantize_row_fn(void *dst, const float *x, size_t k);
 /* From one row to the next: an odd number of lines of 64 bytes. */
 static inline size_t fv_quantized_row_bytes(size_t k)
 {
-    return ((k / FV_BLOCK * 104 + 63) / 64 | 1) * 64;
+    return (((k / FV_BLOCK + 3) / 4 * 4 * 120 + 63) / 64 | 1) * 64;
 }
 
 /* y[j] = sum over blocks of (d_w d_x) sum_i q_w q_x, + bias[j] when bias, j < n. x: a quantised row. */

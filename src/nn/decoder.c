@@ -135,6 +135,32 @@ void fv_decoder_embed(const fv_decoder *d, const fv_ops *ops, float *x, const in
 
 /* ---- one layer --------------------------------------------------------------------------- */
 
+typedef struct norm_job {
+    const fv_decoder *d;
+    const fv_ops *ops;
+    const float *weight;
+    fv_type act;
+    size_t n;
+} norm_job;
+
+enum { NORM_ROWS = 16 /* a task */ };
+
+static void norm_task(void *user, size_t task, unsigned worker)
+{
+    const norm_job *j = user;
+    size_t dm = (size_t)j->d->c->d_model, row = task * NORM_ROWS;
+    (void)worker;
+    j->ops->k->rmsnorm((uint8_t *)j->d->h + row * dm * fv_type_size(j->act), j->act, dm, j->d->x + row * dm, dm, j->weight,
+                       FV_MIN((size_t)NORM_ROWS, j->n - row), dm, (float)j->d->c->rms_eps);
+}
+
+/* h = the norm of x's n rows */
+static void norm(const fv_decoder *d, const fv_ops *ops, const float *weight, fv_type act, size_t n)
+{
+    norm_job j = { d, ops, weight, act, n };
+    fv_pool_run(ops->pool, (n + NORM_ROWS - 1) / NORM_ROWS, norm_task, &j);
+}
+
 typedef struct head_job {
     fv_decoder *d;
     const fv_ops *ops;
@@ -213,8 +239,7 @@ static void run_layer(fv_decoder *d, const fv_ops *ops, size_t layer, size_t n, 
     size_t dm = (size_t)d->c->d_model, q = (size_t)d->c->n_heads * (size_t)d->c->d_head;
     size_t kv = (size_t)d->c->n_kv_heads * (size_t)d->c->d_head;
     fv_type act = n == 1 ? FV_TYPE_F32 : d->act;
-    float eps = (float)d->c->rms_eps;
-    ops->k->rmsnorm(d->h, act, dm, d->x, dm, w->norm1, n, dm, eps);
+    norm(d, ops, w->norm1, act, n);
     fv_watch_observe(watch, &w->q, d->h, n, dm); /* k and v have the same input */
     fv_linear qkv[3] = { { .w = &w->q, .y = d->q, .ldy = q }, { .w = &w->k, .y = d->k, .ldy = kv },
                          { .w = &w->v, .y = d->v, .ldy = kv } };
@@ -223,7 +248,7 @@ static void run_layer(fv_decoder *d, const fv_ops *ops, size_t layer, size_t n, 
     fv_watch_observe(watch, &w->o, d->h, n, q);
     fv_linear o = { .w = &w->o, .y = d->x, .ldy = dm, .residual = d->x, .ldr = dm };
     fv_linear_run(ops, &o, 1, d->h, act, q, n);
-    ops->k->rmsnorm(d->h, act, dm, d->x, dm, w->norm2, n, dm, eps);
+    norm(d, ops, w->norm2, act, n);
     fv_watch_observe(watch, &w->gate, d->h, n, dm); /* as up's */
     fv_gated_run(ops, &w->gate, &w->up, d->ffn, act, d->h, act, n);
     fv_watch_observe(watch, &w->down, d->ffn, n, (size_t)d->c->d_ffn);

@@ -203,8 +203,10 @@ static fv_status ask_hub(fv_pull *p, fv_http_job *job, text_sink *sink, fv_error
             return fail_refused(p, job, NULL, err);
         if (job->outcome == FV_HTTP_FAILED && sink->n > 0)
             return fv_fail(err, FV_ERR_LIMIT, 0, "%s: the hub's answer does not fit %d bytes", p->repo, FV_HUB_MAX_BYTES);
-        if (job->outcome != FV_HTTP_AGAIN || job->offline || n > p->retries)
+        if (job->outcome != FV_HTTP_AGAIN || job->unknown || (n > p->retries && n == 1)) /* a wrong name: at once */
             return fv_fail(err, FV_ERR_IO, 0, "%s: %s", p->repo, job->message);
+        if (n > p->retries)
+            return fv_fail(err, FV_ERR_IO, 0, "%s: %s; given up after %d tries", p->repo, job->message, n);
         double ms = wait_ms(p, n, job);
         if (tell_wait(p, job, ms, ""))
             return stopped(err);

@@ -386,7 +386,7 @@ fv_status fv_http_start(fv_http *http, fv_http_job *job, fv_error *err)
     job->hops = 0;
     job->code = 0;
     job->n_taken = 0;
-    job->offline = false;
+    job->unknown = false;
     job->message[0] = job->detail[0] = 0;
     job->easy = http->curl->easy_init();
     if (!job->easy || !set_options(http, job)) {
@@ -429,11 +429,10 @@ static void judge_transport(const fv_http *http, fv_http_job *job, CURLcode resu
     switch (result) {
     case CURLE_COULDNT_RESOLVE_HOST:
     case CURLE_COULDNT_RESOLVE_PROXY:
-        job->offline = true;
+        job->unknown = true;
         complain(job, FV_HTTP_AGAIN, "%s: the name is not found; is there a network, and is the name right?", host);
         break;
     case CURLE_COULDNT_CONNECT:
-        job->offline = true;
         complain(job, FV_HTTP_AGAIN, "%s: no connection (%s)", host, why);
         break;
     case CURLE_PEER_FAILED_VERIFICATION:

@@ -50,7 +50,7 @@ struct fv_http_job {
     double wait_s;         /* from Retry-After, negative when absent */
     char code_name[64];    /* the hub's X-Error-Code: "GatedRepo", or "" */
     char message[400];     /* host and what went wrong; never a query string, never the token */
-    bool offline;          /* no connection was made: no network, unknown host, refused */
+    bool unknown;          /* the host's name is not found: no network, or a wrong name */
 
     /* While it runs. */
     void *easy, *headers;

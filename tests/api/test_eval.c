@@ -395,14 +395,17 @@ static void test_score(void **state)
     write_file("questions.jsonl", Q("a", "1") "\n" Q("b", "2") Q("c", "3"));
     /* in order; what is missing is wrong */
     assert_int_equal(fv_task_score(&t, dir, write_file("a.jsonl", "{\"answer\": \"1\"}\n{\"answer\": \"3\"}"), NULL, &err), FV_OK);
-    assert_true(t->n == 3 && t->n_correct == 1 && t->answers[0].correct);
+    assert_true(t->n == 3 && t->n_correct == 1 && t->answers[0].correct && t->n_unanswered == 1);
     fv_task_free(t);
     /* by name, the last one counts */
     const char *named = "{\"image\": \"c\", \"question\": \"q\", \"answer\": \"3\"}\n{\"image\": \"b\", \"question\": \"q\", \"answer\": \"2\"}\n"
                         "{\"image\": \"b\", \"question\": \"q\", \"answer\": \"4\"}\n{\"image\": \"a\", \"question\": \"?\", \"answer\": \"1\"}\n";
     assert_int_equal(fv_task_score(&t, dir, write_file("a.jsonl", named), NULL, &err), FV_OK);
-    assert_true(t->n_correct == 1 && t->answers[2].correct);
+    assert_true(t->n_correct == 1 && t->answers[2].correct && t->n_unanswered == 1);
     assert_string_equal(t->answers[1].answer, "4");
+    fv_task_free(t);
+    assert_int_equal(fv_task_score(&t, dir, write_file("a.jsonl", "{\"answer\": \" \"}"), NULL, &err), FV_OK);
+    assert_true(t->n_correct == 0 && t->n_unanswered == 3);
     fv_task_free(t);
     refuse_score("", "", FV_ERR_FORMAT, "holds no question");
     refuse_score("[]", "", FV_ERR_FORMAT, "line 1: expected an object");

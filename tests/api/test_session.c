@@ -2,9 +2,11 @@
  * stop strings, errors that leave the session usable. */
 #include "cm.h"
 
+#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "fastvlm.h"
 
@@ -325,12 +327,71 @@ static void test_image_sizes(void **state)
     assert_non_null(strstr(err.message, "KV cache"));
 }
 
+static size_t count_files(const char *dir)
+{
+    size_t n = 0;
+    DIR *d = opendir(dir);
+    for (struct dirent *e; d && (e = readdir(d));)
+        n += strcmp(e->d_name, ".") && strcmp(e->d_name, "..");
+    if (d)
+        closedir(d);
+    return n;
+}
+
+/* The files of a dump appear with the end of the answer; what has no end leaves nothing. */
+static void test_dump(void **state)
+{
+    (void)state;
+    char parent[] = "/tmp/fastvlm-dump-XXXXXX", dir[64], file[96];
+    struct stat first, second;
+    fv_error err;
+    fv_piece piece;
+    fv_session_options o = options(2);
+    assert_non_null(mkdtemp(parent));
+    snprintf(dir, sizeof dir, "%s/d", parent);
+    snprintf(file, sizeof file, "%s/logits_steps.npy", dir);
+    o.dump_dir = dir;
+    o.ignore_eos = true;
+    fv_session *s = start(&o);
+    say(s, "What do you see?", image);
+    assert_int_equal(fv_session_next(s, &piece, &err), FV_OK);
+    assert_int_not_equal(stat(dir, &first), 0);
+    while (!piece.done)
+        assert_int_equal(fv_session_next(s, &piece, &err), FV_OK);
+    assert_int_equal(count_files(parent), 1);
+    size_t n = count_files(dir);
+    assert_true(n > 20);
+    assert_int_equal(stat(file, &first), 0);
+    say(s, "And what else?", NULL); /* a second answer: the steps of both */
+    listen(s);
+    assert_int_equal(count_files(dir), n);
+    assert_int_equal(stat(file, &second), 0);
+    assert_true(second.st_size > first.st_size);
+    say(s, "And?", image);
+    assert_int_equal(fv_session_next(s, &piece, &err), FV_OK);
+    fv_session_free(s);
+    assert_int_equal(count_files(dir), n);
+    assert_int_equal(stat(file, &first), 0);
+    assert_int_equal(first.st_size, second.st_size);
+    snprintf(dir, sizeof dir, "%s/e", parent);
+    s = start(&o);
+    say(s, "And?", image);
+    fv_session_reset(s);
+    assert_int_equal(count_files(parent), 1);
+    say(s, "And?", NULL); /* after a reset there are dumps again */
+    listen(s);
+    fv_session_free(s);
+    assert_int_equal(count_files(parent), 2);
+    snprintf(file, sizeof file, "rm -r %s", parent);
+    assert_int_equal(system(file), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_turns),       cmocka_unit_test(test_pictures),      cmocka_unit_test(test_context_limit),
         cmocka_unit_test(test_stop_string), cmocka_unit_test(test_cancel),        cmocka_unit_test(test_bad_arguments),
-        cmocka_unit_test(test_sampling),    cmocka_unit_test(test_image_sizes),
+        cmocka_unit_test(test_sampling),    cmocka_unit_test(test_image_sizes), cmocka_unit_test(test_dump),
     };
     return cmocka_run_group_tests(tests, open_all, close_all);
 }

@@ -121,9 +121,30 @@ expect "marks without pictures" 1 "<image>"
 # ---- output
 run run "$base" "$picture" --dump /proc/no-such-folder
 expect "dump folder cannot be made" 1 "cannot create the folder"
-"$fastvlm" run "$base" "$picture" -n 4 >/dev/full 2>"$work/err" </dev/null
-code=$? out= err=$(cat "$work/err")
-expect "no room for the answer" 1 "cannot write the answer"
+"$fastvlm" pack "$base" -o "$work/packed.gguf" -q
+full() { # NAME ARGUMENTS...: with standard output full, one message
+    local name=$1
+    shift
+    "$fastvlm" "$@" >/dev/full 2>"$work/err" </dev/null
+    code=$? out= err=$(cat "$work/err")
+    expect "no room: $name" 1 "cannot write to standard output: it is closed or full"
+    check "no room: $name: said once" test "$(grep -c "^fastvlm" "$work/err")" = 1
+}
+full run run "$base" "$picture" -n 4 -q
+full "run --json" run "$base" "$picture" -n 4 -q --json
+full bench bench "$base" --stages load --reps 1
+full "bench --json" bench "$base" --stages load --reps 1 --json
+full "bench csv" bench "$base" --stages load --reps 1 --format csv
+full info info "$base"
+full "info --tensors" info "$base" --tensors
+full "info --json" info "$base" --json
+full verify verify "$work/packed.gguf"
+full eval eval "$base" "$base" "$picture" -n 2
+full "eval --json" eval "$base" "$base" "$picture" -n 2 --json
+full "eval --task" eval --task "$root/tests/demo" --score "$root/tests/demo/questions.jsonl"
+full doctor doctor
+full "--help" --help
+full "chat" chat --help
 "$fastvlm" run "$base" "$picture" -n 40 --ignore-eos 2>"$work/err" </dev/null | head -c 1 >/dev/null
 code=${PIPESTATUS[0]} err=$(cat "$work/err")
 check "closed pipe ends the program" test "$code" -ne 141

@@ -42,6 +42,13 @@ score=$out
 check "its table" grep -qE "^all +33 +[0-9]+ +[0-9.]+$" <<<"$out"
 run eval --task "$task" --score "$work/answers.jsonl" --limit 33
 check "the same score from the file" test "$out" = "$score"
+check "every question has an answer" test -z "$err"
+head -n 21 "$work/answers.jsonl" >"$work/fewer.jsonl"
+run eval --task "$task" --score "$work/fewer.jsonl" --limit 33
+expect "missing answers are said" 0 "fewer.jsonl: no answer to 12 of 33 questions; they count as wrong"
+check "and counted" grep -qE "^all +33 " <<<"$out"
+run eval --task "$task" --score "$work/fewer.jsonl" --limit 33 --json
+check "and in JSON" grep -q '"unanswered": 12' <<<"$out"
 run eval --task "$task" "$demo" "$demo" --limit 3
 check "two models" test "$(grep -c "^all " <<<"$out")" = 2
 run eval --task "$task" --limit 3 --json

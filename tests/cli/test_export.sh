@@ -53,7 +53,7 @@ for artefact in genie hf all; do
     run export $artefact "$base" -o file
     expect "$artefact into a file" 1 "file: is a file"
     run export $artefact "$base" -o full
-    expect "$artefact into a folder with files" 1 "not empty"
+    expect "$artefact into a folder with files" 1 "full: the folder is not empty; choose another, or" "--force"
 done
 for artefact in lut tokenizer gguf; do
     run export $artefact "$base" -o empty
@@ -79,6 +79,34 @@ for artefact in lut gguf hf all; do
     nothing_left x
 done
 
+# ---- killed: the next run to the same place takes away what is left
+kill_when() { # FOLDER ARGUMENTS...: the process is killed while it fills the folder
+    local stage=$1 i
+    shift
+    "$fastvlm" "$@" -q >/dev/null 2>&1 </dev/null &
+    killed=$!
+    for ((i = 0; i < 500; i++)); do
+        [ -e "$stage$killed/sample_000.raw" ] && break
+        sleep 0.02
+    done
+    kill -9 $killed
+    wait $killed 2>/dev/null
+    [ -e "$stage$killed/sample_000.raw" ] || { code=0 out= err=; not_ok "nothing in $stage$killed"; }
+}
+mkdir there
+for place in x there/; do
+    kill_when "$place.part-" export calib --random 100000 --image-size 64 -o $place
+    mkdir "x.part-$killed-mine"
+    run export calib --random 1 --image-size 64 -o $place
+    expect "after a kill: $place" 0 "warning: $place.part-$killed: left by a run that was killed; removed"
+    check "it is gone: $place" test ! -e "$place.part-$killed" -a -e "$place/sample_000.raw" -a -e "x.part-$killed-mine"
+    rm -r "$place" x.part-*-mine
+done
+echo half >"LUT.part-$killed"
+run export lut "$base" -o LUT
+expect "a file is spoken of" 0 "LUT.part-$killed: a run that did not end seems to have left this file; remove it"
+rm LUT "LUT.part-$killed"
+
 # ---- what works says so and nothing more
 run export calib "$picture" -o calib --image-size 64
 expect "calib" 0 "calib: 1 samples, 0 pictures skipped"
@@ -90,10 +118,20 @@ expect "noise is warned of" 0 "mean nothing"
 run export lut "$base" -o LUT.bin
 expect "lut" 0 "LUT.bin: 288 rows of 64 f32"
 check "size of LUT.bin" test "$(stat -c %s LUT.bin)" = $((288 * 64 * 4))
+run export genie "$base" -o genie
+expect "genie" 0 "genie: genie_model.json, genie_dialog.json, genie_dialog_htp.json, htp_backend.json"
+check "these files" test "$(ls genie | tr '\n' ' ')" = "genie_dialog.json genie_dialog_htp.json genie_model.json htp_backend.json "
 run export hf "$base" -o full --force -q
 check "quiet" test "$code" = 0 -a -z "$err$out"
 check "with --force beside what was there" test -e full/old -a -e full/model.safetensors
 run export --all "$base" -o lot --only calib,genie,gguf --calib "$picture"
-expect "all" 0 "manifest.json" "genie/LUT.bin"
+expect "all" 0 "manifest.json: 12 files" "calib: 1 samples" "genie: genie_model.json" "genie/LUT.bin: 288 rows"
 check "parts" test "$(ls lot | tr '\n' ' ')" = "calib genie gguf manifest.json "
+run export --all "$base" -o graphs --only onnx,npu,transformers.js
+expect "all: graphs with their folders" 0 "onnx/vision_encoder_fp32.onnx: " "onnx-npu/decoder_npu_fp16.onnx: " \
+    "transformers.js/onnx/decoder_model_merged.onnx: " "transformers.js: config.json"
+check "all: no folder of the way there" test "$(grep -c part- <<<"$err")" = 0
+while IFS=: read -r name _; do
+    check "all: $name is there" test -e "graphs/$name"
+done <<<"$err"
 finish

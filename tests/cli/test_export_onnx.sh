@@ -55,7 +55,7 @@ echo old >full/old
 run export onnx "$base" -o file
 expect "into a file" 1 "file: is a file"
 run export onnx "$base" -o full
-expect "into a folder with files" 1 "not empty"
+expect "into a folder with files" 1 "full: the folder is not empty; choose another, or" "--force"
 check "the file is as it was" test "$(cat file)" = old
 check "the folder is as it was" test "$(ls -A full)" = old
 
@@ -71,7 +71,7 @@ check "the folder is still as it was" test "$(ls -A full)" = old
 
 # ---- what works says so and nothing more
 run export onnx "$base" -o x
-expect "three graphs" 0 "vision_encoder_fp32.onnx" "embed_tokens_fp32.onnx" "decoder_fixed_kv_fp32.onnx"
+expect "three graphs" 0 "x/vision_encoder_fp32.onnx: " "x/embed_tokens_fp32.onnx: " "x/decoder_fixed_kv_fp32.onnx: "
 check "their names" test "$(ls x | tr '\n' ' ')" = "decoder_fixed_kv_fp32.onnx embed_tokens_fp32.onnx vision_encoder_fp32.onnx "
 run export onnx "$base" -o full --only embed --force -q
 check "quiet, beside what was there" test "$code" = 0 -a -z "$err$out" -a "$(ls full | tr '\n' ' ')" = "embed_tokens_fp32.onnx old "

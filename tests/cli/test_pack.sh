@@ -41,6 +41,30 @@ expect "another precision" 1 "the decoder is packed in q4 and cannot run in anot
 run run "$tiny" "$picture" -n 2 --decoder q4
 expect "a directory in q4" 1 "need a packed file" "fastvlm pack"
 
+# ---- int8
+run pack "$tiny" -o "$work/int8.gguf" --vision int8
+expect "pack int8" 0 "int8 by 64 synthetic scenes" "of 17 units stay in bf16"
+for n in 1 3 70; do
+    run pack "$tiny" -o "$work/int8.gguf" --vision int8 --max-images $n --min-cosine 0.1
+    expect "$n scenes" 0 "int8 by $n synthetic scene"
+    run info "$work/int8.gguf" --json
+    check "$n scenes: the file says so" grep -q "\"calibration images\": \"$n\"" <<<"$out"
+done
+run pack "$tiny" "$picture" "$picture" "$picture" -o "$work/int8.gguf" --vision int8 --max-images 2 --min-cosine 0.1
+expect "at most 2 pictures" 0 "int8 by 2 pictures"
+echo "no picture" >"$work/broken.png"
+run pack "$tiny" "$picture" "$picture" "$work/broken.png" -o "$work/int8.gguf" --vision int8 --min-cosine 0.1
+expect "a broken picture is named" 0 "warning: $work/broken.png: " "1 broken pictures were left out"
+run pack "$tiny" -o "$work/wide.gguf" --vision int8 --max-images 2 --min-cosine 0.9999999
+expect "no unit in int8" 0 "warning: no unit in int8 comes as close to f32 as wanted (cosine 0.9999999)" "vision encoder is in bf16"
+check "no figures of int8" test "$(grep -c "int8 by" <<<"$err")" = 0
+run pack "$tiny" -o "$work/wide.gguf" --vision int8 --max-images 2 --min-cosine 0.9999999 -q
+expect "said also with -q" 0 "vision encoder is in bf16"
+run pack "$tiny" -o "$work/bf16.gguf" --vision bf16
+check "such a file is one in bf16" cmp "$work/wide.gguf" "$work/bf16.gguf"
+run info "$work/wide.gguf" --json
+check "info says bf16" test "$(grep -c '"precision": "bf16"' <<<"$out")" = 2
+
 if command -v python3 >/dev/null; then
     for file in f32 q4; do
         out=$(python3 "$root/tests/cli/read_packed.py" "$work/$file.gguf" "$tiny" 2>"$work/err")
@@ -50,6 +74,15 @@ if command -v python3 >/dev/null; then
 else
     echo "skip: no python3, so no second reader"
 fi
+
+# ---- what a killed run may leave where files cannot be made without a name
+sleep 0 &
+gone=$!
+wait $gone
+echo half >"$work/q4.gguf.$gone.part"
+run pack "$tiny" -o "$work/q4.gguf" --decoder q4
+expect "a file left by a killed run" 0 "warning: $work/q4.gguf.$gone.part: a run that did not end seems to have left this file; remove it"
+rm "$work/q4.gguf.$gone.part"
 
 # ---- what is wrong
 printf '\x01' | dd of="$work/any-name" bs=1 seek=$(($(stat -c %s "$work/any-name") - 5000)) conv=notrunc status=none

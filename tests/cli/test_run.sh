@@ -48,7 +48,24 @@ for name in pixels_u8 vision.stem.0 vision.network.10 vision.features image_toke
     logits_prefill logits_steps; do
     check "dump of $name" test -s "$work/dump/$name.npy"
 done
-check "no half files" test -z "$(ls "$work/dump" | grep part)"
+check "no half files" test -z "$(ls -A "$work/dump" | grep part)"
+ls -A "$work/dump" >"$work/names"
+echo old >"$work/dump/old"
+echo old >"$work/dump/image_tokens.npy"
+run run "$tiny" "$picture" "What do you see?" -n 2 --dump "$work/dump/" -q
+expect "run --dump into a folder with files" 0
+check "the new beside what was there" test "$(ls -A "$work/dump" | grep -vx old)" = "$(cat "$work/names")" -a -s "$work/dump/old" -a \
+    "$(head -c 3 "$work/dump/image_tokens.npy")" != old
+# a limit on the size of files stands in for a full disk: the first file has room, a later one has not
+for where in dump none/dump; do
+    echo old >"$work/dump/image_tokens.npy"
+    (ulimit -f 300; "$fastvlm" run "$tiny" "$picture" -n 2 --dump "$work/$where" -q >"$work/out" 2>"$work/err" </dev/null)
+    code=$? out= err=$(cat "$work/err")
+    expect "run --dump without room: $where" 1 "vision.stem.0.npy: cannot write"
+    check "one message: $where" test "$(grep -c "" "$work/err")" = 1
+done
+check "nothing half written" test "$(ls -A "$work/dump" | grep -vx old)" = "$(cat "$work/names")" -a "$(cat "$work/dump/image_tokens.npy")" = old -a \
+    -z "$(ls -A "$work/none")"
 
 # ---- interrupt: a clear end, exit code 1
 "$fastvlm" run "$tiny" "$picture" -n 500 --ignore-eos --threads 1 >"$work/out" 2>"$work/err" </dev/null &
@@ -65,6 +82,14 @@ printf '/image %s\nWhat do you see?\n/history\n/nonsense\n/reset\n/quit\n' "$pic
 code=$? out=$(cat "$work/out") err=$(cat "$work/err")
 expect "chat" 0 "picture 1 of the next question" "you:   What do you see?" "/nonsense: unknown"
 check "chat answers" test "$(head -c 4 <<<"$out")" = " The"
+printf '/image %s\nWhat do you see?\n' "$picture" | "$fastvlm" chat -q "$tiny" -n 6 --vision f32 --decoder f32 >"$work/out" 2>"$work/err"
+code=$? out=$(cat "$work/out") err=$(cat "$work/err")
+check "chat -q answers and says nothing else" test "$code" = 0 -a -z "$err" -a "$(head -c 4 <<<"$out")" = " The"
+for line in /image "/image  "; do
+    echo "$line" | "$fastvlm" chat "$tiny" >"$work/out" 2>"$work/err"
+    code=$? out=$(cat "$work/out") err=$(cat "$work/err")
+    expect "\"$line\" without a file" 1 "/image needs a picture: /image FILE"
+done
 
 # ---- info, bench, doctor
 run info "$tiny" --tensors

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -118,6 +119,17 @@ def output_folder_and_json():
     assert {f["name"] for f in answer["files"]} == set(FILES)
     assert sorted(os.listdir(os.path.join(c.dir, "a", "b c"))) == sorted(FILES)
     return c
+
+
+def output_is_full():
+    for args in ((), ("--json",), ("--list",)):
+        c = Case()
+        with open("/dev/full", "w") as full:
+            done = subprocess.run([PROGRAM, "pull", REPO, "-q", *args], cwd=c.dir, env=c.environment(), stdout=full, stderr=subprocess.PIPE, text=True,
+                                  timeout=120)
+        assert done.returncode == 1 and done.stderr == "fastvlm: cannot write to standard output: it is closed or full\n", done.stderr
+        c.end()
+    return Case().pull()
 
 
 def list_fetches_nothing():
@@ -399,11 +411,36 @@ def redirects():
 def nothing_listens():
     c = Case()
     c.hub.stop()
-    c.pull().fails("no connection")
+    c.pull("--retries", "2").fails("no connection", "given up after 3 tries")
+    assert c.err.count("no connection") == 3 and c.err.count("trying again in") == 2, c.err
+    c.pull("--retries", "0").fails("no connection")
+    assert "trying" not in c.err and "tries" not in c.err, c.err
     c.pull(HF_ENDPOINT="https://hub.invalid").fails("the name is not found")
+    assert "trying again" not in c.err, c.err
     c.pull(HF_ENDPOINT="https://user:secret@hub.invalid").fails("no plain https")
     assert "secret" not in c.err
     c.hub = Hub(REPO, FILES, ())
+    return c
+
+
+def listens_late():
+    """The hub refuses connections at first, then again between the listing and the files."""
+    c = Case()
+    c.hub.stop()
+    late = threading.Timer(0.5, c.hub.start_again)
+    late.start()
+    c.pull()
+    late.join()
+    c.succeeds()
+    assert "no connection" in c.err and "trying again in" in c.err, c.err
+    shutil.rmtree(c.path())
+
+    late = threading.Timer(0.5, c.hub.start_again)
+    c.hub.edit = lambda answer: (c.hub.stop(), late.start())
+    c.pull()
+    late.join()
+    c.succeeds()
+    assert "no connection" in c.err and "trying again in" in c.err, c.err
     return c
 
 

@@ -37,8 +37,8 @@ class Hub:
         self.hub = self.start(HubHandler)
         self.cdn = self.start(CdnHandler)
 
-    def start(self, handler):
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    def start(self, handler, port=0):
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
         server.handle_error = lambda request, address: None  # a client that went away
         server.daemon_threads = True
         server.state = self
@@ -49,6 +49,10 @@ class Hub:
         for server in (self.hub, self.cdn):
             server.shutdown()
             server.server_close()
+
+    def start_again(self):
+        self.hub = self.start(HubHandler, self.hub.server_port)
+        self.cdn = self.start(CdnHandler, self.cdn.server_port)
 
     @property
     def url(self):

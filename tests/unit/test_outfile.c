@@ -2,11 +2,14 @@
 #include "cm.h"
 
 #include <dirent.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/outfile.h"
@@ -85,6 +88,37 @@ static void test_file(void **state)
     temp_remove(dir);
 }
 
+/* Pieces around the size of the buffer, which is what a write begins at a multiple of. */
+static void test_pieces(void **state)
+{
+    (void)state;
+    enum { BUFFER = 2 << 20 };
+    static const size_t size[] = { 1, BUFFER - 1, BUFFER, 3, 2 * BUFFER + 5, 0, BUFFER - 8, BUFFER + 1, 7 };
+    static uint8_t piece[2 * BUFFER + 5];
+    fv_error err = { 0 };
+    fv_outfile f;
+    char *dir = temp_dir(), *path = fv_path_join(dir, "x");
+    uint8_t *data;
+    size_t n, at = 0;
+    assert_int_equal(fv_outfile_open(&f, path, &err), FV_OK);
+    for (size_t i = 0; i < FV_COUNT(size); i++) {
+        for (size_t j = 0; j < size[i]; j++)
+            piece[j] = (uint8_t)((at + j) * 251 >> 3);
+        assert_int_equal(fv_outfile_write(&f, piece, size[i], &err), FV_OK);
+        at += size[i];
+    }
+    assert_int_equal(f.n_bytes, at);
+    assert_int_equal(fv_outfile_commit(&f, &err), FV_OK);
+    assert_int_equal(fv_read_file(&data, &n, path, 1 << 30, &err), FV_OK);
+    assert_int_equal(n, at);
+    for (size_t j = 0; j < n; j++)
+        if (data[j] != (uint8_t)(j * 251 >> 3))
+            fail_msg("byte %zu", j);
+    fv_free(data);
+    fv_free(path);
+    temp_remove(dir);
+}
+
 /* A limit on the size of files stands in for a disk without room. */
 static void test_no_room(void **state)
 {
@@ -115,7 +149,7 @@ static void test_folder(void **state)
     fv_error err = { 0 };
     fv_outdir d;
     char *dir = temp_dir(), *place = fv_path_join(dir, "a/b/out/");
-    assert_int_equal(fv_outdir_open(&d, place, false, &err), FV_OK); /* makes a and a/b */
+    assert_int_equal(fv_outdir_open(&d, place, false, NULL, NULL, &err), FV_OK); /* makes a and a/b */
     put(d.stage, "one", "1");
     assert_int_equal(fv_outdir_sub(&d, "sub", &err), FV_OK);
     put(d.stage, "sub/two", "2");
@@ -124,10 +158,11 @@ static void test_folder(void **state)
     expect(place, "one", "1");
     expect(place, "sub/two", "2");
 
-    assert_int_equal(fv_outdir_open(&d, place, false, &err), FV_ERR_IO); /* not empty */
-    assert_non_null(strstr(err.message, "not empty"));
+    assert_int_equal(fv_outdir_open(&d, place, false, NULL, NULL, &err), FV_ERR_IO); /* not empty */
+    assert_non_null(strstr(err.message, "not empty; choose another"));
+    assert_non_null(strstr(err.message, "--force"));
     fv_outdir_abandon(&d);
-    assert_int_equal(fv_outdir_open(&d, place, true, &err), FV_OK); /* merged */
+    assert_int_equal(fv_outdir_open(&d, place, true, NULL, NULL, &err), FV_OK); /* merged */
     put(d.stage, "three", "3");
     assert_int_equal(fv_outdir_sub(&d, "sub", &err), FV_OK);
     put(d.stage, "sub/two", "two");
@@ -138,7 +173,7 @@ static void test_folder(void **state)
     expect(place, "three", "3");
     assert_int_equal(count_entries(place), 3);
 
-    assert_int_equal(fv_outdir_open(&d, place, true, &err), FV_OK); /* abandoned */
+    assert_int_equal(fv_outdir_open(&d, place, true, NULL, NULL, &err), FV_OK); /* abandoned */
     put(d.stage, "four", "4");
     fv_outdir_abandon(&d);
     fv_outdir_abandon(&d);
@@ -147,13 +182,13 @@ static void test_folder(void **state)
 
     place = fv_path_join(dir, "file");
     put(dir, "file", "x");
-    assert_int_equal(fv_outdir_open(&d, place, true, &err), FV_ERR_IO);
+    assert_int_equal(fv_outdir_open(&d, place, true, NULL, NULL, &err), FV_ERR_IO);
     assert_non_null(strstr(err.message, "is a file"));
-    assert_int_equal(fv_outdir_open(&d, "", true, &err), FV_ERR_ARGUMENT);
+    assert_int_equal(fv_outdir_open(&d, "", true, NULL, NULL, &err), FV_ERR_ARGUMENT);
     fv_free(place);
     place = fv_path_join(dir, "empty"); /* an empty folder is taken */
     assert_int_equal(mkdir(place, 0777), 0);
-    assert_int_equal(fv_outdir_open(&d, place, false, &err), FV_OK);
+    assert_int_equal(fv_outdir_open(&d, place, false, NULL, NULL, &err), FV_OK);
     put(d.stage, "one", "1");
     assert_int_equal(fv_outdir_commit(&d, &err), FV_OK);
     assert_int_equal(count_entries(place), 1);
@@ -161,9 +196,125 @@ static void test_folder(void **state)
     temp_remove(dir);
 }
 
+static size_t n_said;
+static char said[600];
+
+static void hear(void *user, fv_log_level level, const char *message)
+{
+    (void)user;
+    assert_int_equal(level, FV_LOG_WARNING);
+    n_said++;
+    snprintf(said, sizeof said, "%s", message);
+}
+
+/* A process that begins a folder and is gone before its end; its number. */
+static long die_filling(const char *place)
+{
+    fv_error err = { 0 };
+    fv_outdir d;
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        if (fv_outdir_open(&d, place, true, NULL, NULL, &err) != FV_OK || fv_outdir_sub(&d, "sub", &err) != FV_OK)
+            _exit(1);
+        put(d.stage, "sub/big", "x");
+        _exit(0);
+    }
+    int how;
+    assert_int_equal(waitpid(pid, &how, 0), pid);
+    assert_true(WIFEXITED(how) && WEXITSTATUS(how) == 0);
+    return (long)pid;
+}
+
+/* What killed processes left is removed and said; nothing else is. */
+static void test_killed(void **state)
+{
+    (void)state;
+    fv_error err = { 0 };
+    fv_outdir d, held;
+    char *dir = temp_dir(), *place = fv_path_join(dir, "out"), path[700], other[700];
+    long pid = die_filling(place);
+    snprintf(path, sizeof path, "%s.part-%ld", place, pid);
+    assert_true(fv_is_dir(path));
+    n_said = 0;
+    assert_int_equal(fv_outdir_open(&d, place, false, hear, NULL, &err), FV_OK);
+    assert_false(fv_is_dir(path));
+    assert_int_equal(n_said, 1);
+    assert_non_null(strstr(said, path));
+    put(d.stage, "one", "1");
+    assert_int_equal(fv_outdir_open(&held, place, false, hear, NULL, &err), FV_ERR_IO); /* this process fills it: not removed */
+    assert_true(fv_is_dir(d.stage));
+    assert_int_equal(fv_outdir_commit(&d, &err), FV_OK);
+    assert_int_equal(count_entries(place), 1);
+
+    /* inside a folder that exists; also with a slash at the end; an empty one stays empty in the eyes of the next */
+    fv_free(place);
+    place = fv_path_join(dir, "empty/");
+    assert_int_equal(mkdir(place, 0777), 0);
+    pid = die_filling(place);
+    snprintf(path, sizeof path, "%s.part-%ld", place, pid);
+    assert_true(fv_is_dir(path));
+    assert_int_equal(fv_outdir_open(&d, place, false, hear, NULL, &err), FV_OK);
+    assert_false(fv_is_dir(path));
+    assert_int_equal(n_said, 2);
+    fv_outdir_abandon(&d);
+    assert_int_equal(count_entries(place), 0);
+    assert_int_equal(count_entries(dir), 2);
+
+    /* without the mark, of a process that runs, with a mark that somebody holds, of another name, a file, a link */
+    fv_free(place);
+    place = fv_path_join(dir, "new");
+    long gone = die_filling(place);
+    snprintf(path, sizeof path, "%s.part-%ld", place, gone);
+    int lock = open(strcat(strcpy(other, path), "/.fastvlm-part"), O_RDWR);
+    assert_true(lock >= 0 && flock(lock, LOCK_EX | LOCK_NB) == 0);
+    pid = die_filling(place);
+    snprintf(other, sizeof other, "%s.part-%ld/.fastvlm-part", place, pid);
+    assert_int_equal(unlink(other), 0);
+    pid = die_filling(place); /* takes nothing away either */
+    snprintf(other, sizeof other, "%s.part-%ld", place, pid);
+    assert_int_equal(rename(other, strcat(strcpy(said, place), ".part-01")), 0);
+    assert_int_equal(symlink(said, other), 0);
+    put(dir, "new.part-1x", "x");
+    snprintf(other, sizeof other, "%s.part-%ld0000000000", place, gone);
+    assert_int_equal(mkdir(other, 0777), 0);
+    put(other, ".fastvlm-part", "");
+    snprintf(other, sizeof other, "%s.part-%ld", place, (long)getppid());
+    assert_int_equal(mkdir(other, 0777), 0);
+    put(other, ".fastvlm-part", "");
+    size_t n = count_entries(dir);
+    n_said = 0;
+    assert_int_equal(fv_outdir_open(&d, place, true, hear, NULL, &err), FV_OK);
+    fv_outdir_abandon(&d);
+    assert_int_equal(n_said, 0);
+    assert_int_equal(count_entries(dir), n);
+    close(lock); /* then it is taken */
+    assert_int_equal(fv_outdir_open(&d, place, true, hear, NULL, &err), FV_OK);
+    fv_outdir_abandon(&d);
+    assert_int_equal(n_said, 1);
+    assert_non_null(strstr(said, path));
+    assert_int_equal(count_entries(dir), n - 1);
+
+    /* files are spoken of, not removed */
+    snprintf(other, sizeof other, "file.part-%ld", gone);
+    put(dir, other, "x");
+    snprintf(other, sizeof other, "file.%ld.part", gone);
+    put(dir, other, "x");
+    put(dir, "file.part-1", "x"); /* runs */
+    put(dir, "file.part", "x");
+    fv_free(place);
+    place = fv_path_join(dir, "file");
+    n_said = 0;
+    fv_outfile_leftovers(place, hear, NULL);
+    assert_int_equal(n_said, 2);
+    assert_int_equal(count_entries(dir), n + 3);
+    fv_free(place);
+    temp_remove(dir);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_file), cmocka_unit_test(test_no_room),
-                                        cmocka_unit_test(test_folder) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_file), cmocka_unit_test(test_pieces), cmocka_unit_test(test_no_room),
+                                        cmocka_unit_test(test_folder), cmocka_unit_test(test_killed) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -18,7 +18,7 @@ AUX = dict(n_char=len(CHARS) + 1, n_slot=7, n_shape=len(SHAPES) + 1, n_color=len
 
 def places(sc, size):
     """What stands where, for the auxiliary heads: cells [16,16,3] (character, shape, colour; 0 = none), and for grids of 8
-    and 4 the objects per cell and the words whose centre is in a cell (cell, spelling; 0 = end, -1 = beyond)."""
+    and 4 the objects per cell and the words whose centre is in a cell (cell, spelling; 0 = end, -1 = beyond). Grids of 16, 8, 4: is the object outlined."""
     k = size / sc.L
     ox, oy = (sc.L - sc.W) // 2 * k, (sc.L - sc.H) // 2 * k
     g = size // 16
@@ -35,12 +35,20 @@ def places(sc, size):
         at = min(3, int(y * 4 / size)) * 4 + min(3, int(x * 4 / size))
         pos[at] = None if at in pos else [2 * o.cx / sc.W - 1, 2 * o.cy / sc.H - 1]
     out["pos4"] = pos
-    for o in sc.objs:
+    for n in (16, 8, 4):                                  # the one object there: 1 outlined, 0 filled; -1 none or several
+        out["line%d" % n] = np.full(n * n, -1, np.int8)
+    centres = {n: [min(n - 1, int((o.cy * k + oy) * n / size)) * n + min(n - 1, int((o.cx * k + ox) * n / size)) for o in sc.objs]
+               for n in (8, 4)}
+    for i, o in enumerate(sc.objs):
         x, y, r = o.cx * k + ox, o.cy * k + oy, o.r * k
+        for n in (8, 4):
+            if centres[n].count(centres[n][i]) == 1:
+                out["line%d" % n][centres[n][i]] = o.outline
         near = (X - x) ** 2 + (Y - y) ** 2 < (.85 * r) ** 2
         near[min(g - 1, int(y / 16)), min(g - 1, int(x / 16))] = True
         si, ci, zi = SHAPES.index(o.shape), COLOR_NAMES.index(o.color), SIZE_NAMES.index(o.size)
         cells[near, 1], cells[near, 2] = si + 1, ci + 1
+        out["line16"].reshape(g, g)[near] = o.outline
         for n in (8, 4):
             q = out["obj%d" % n][min(n - 1, int(y * n / size)) * n + min(n - 1, int(x * n / size))]
             q[si] = q[len(SHAPES) + ci] = q[len(SHAPES) + len(COLOR_NAMES) + zi] = 1
@@ -62,6 +70,8 @@ def places(sc, size):
 
 def pack_places(ps):
     y = {"cells": torch.from_numpy(np.stack([p["cells"] for p in ps]))}
+    for n in ("16", "8", "4"):
+        y["line" + n] = torch.from_numpy(np.stack([p["line" + n] for p in ps]))
     for n in ("8", "4"):
         y["obj" + n] = torch.from_numpy(np.stack([p["obj" + n] for p in ps]))
         m = int(n) ** 2

@@ -176,7 +176,8 @@ class Vision(nn.Module):
 
 class Aux(nn.Module):
     """Heads for training only: what is printed or drawn at each cell of stage 3, and the spelling of a word at the cell of
-    stage 4 and of the output that holds its centre, with the shapes, colours and sizes there. Never exported."""
+    stage 4 and of the output that holds its centre, with the shapes, colours and sizes there, and whether the one object
+    there is outlined. Never exported."""
 
     def __init__(self, c, n_char, n_slot, n_shape, n_color, n_size):
         super().__init__()
@@ -189,6 +190,8 @@ class Aux(nn.Module):
         self.o4, self.o5 = nn.Linear(d[3], many), nn.Linear(2 * d[4], many)
         self.p5, self.p6 = nn.Linear(2 * d[4], 2), nn.Linear(c["hidden"], 2)
         self.w6, self.o6 = nn.Linear(c["hidden"], n_slot * n_char), nn.Linear(c["hidden"], many)
+        self.l3, self.l4 = nn.Linear(d[2], 1), nn.Linear(d[3], 1)
+        self.l5, self.l6 = nn.Linear(2 * d[4], 1), nn.Linear(c["hidden"], 1)
 
     def forward(self, taps, y, device):
         t3, t4, t5, t6 = taps
@@ -199,6 +202,12 @@ class Aux(nn.Module):
             tgt = cells[:, k]
             w = torch.where(tgt == 0, 0.1, 1.0)
             total = total + (F.cross_entropy(l, tgt, reduction="none") * w).sum() / w.sum()
+        for head, t, key in ((self.l3, t3.permute(0, 2, 3, 1).flatten(0, 2), "16"), (self.l4, t4.permute(0, 2, 3, 1).flatten(0, 2), "8"),
+                             (self.l5, t5.flatten(0, 1), "4"), (self.l6, t6.flatten(0, 1), "4")):
+            line = y["line" + key].to(device).flatten().float()
+            w = torch.where(line > 0, 2.5, 1.0) * (line >= 0)
+            bce = F.binary_cross_entropy_with_logits(head(t).float().flatten(), line.clamp_min(0), reduction="none")
+            total = total + (bce * w).sum() / w.sum().clamp_min(8)
         ns, nc = self.slot
         at, xy = y["pos4at"].to(device), y["pos4"].to(device)
         if len(at):

@@ -631,8 +631,8 @@ def q_absent(r, sc):
 
 KINDS = dict(describe=q_describe, count=q_count, color=q_color, shape=q_shape, size=q_size, where=q_where, relation=q_relation,
              text=q_text, yesno=q_yesno, absent=q_absent)
-TRAIN_MIX = [("describe", 8), ("count", 14), ("color", 13), ("shape", 9), ("size", 9), ("where", 15), ("relation", 18), ("text", 22),
-             ("yesno", 12), ("absent", 8)]
+TRAIN_MIX = [("describe", 8), ("count", 16), ("color", 9), ("shape", 7), ("size", 10), ("where", 12), ("relation", 12), ("text", 18),
+             ("yesno", 10), ("absent", 7), ("style", 13), ("side", 26)]
 
 
 def q_followup(r, sc):
@@ -674,10 +674,40 @@ def q_followup(r, sc):
     return None
 
 
+def q_style(r, sc):
+    """Filled or outlined, as often the one as the other: training only (scenes have few outlined objects)."""
+    want = r.p(.5)
+    o = [o for o in sc.objs if o.outline == want]
+    o = r.pick(o) if o else None
+    s = o and ref(r, sc, o, ("shape", "color"))
+    if not s:
+        return None
+    return r.pick(["Is the %s filled or outlined?", "Is the %s outlined or filled?"]) % s, "Outlined" if o.outline else "Filled", None
+
+
+def q_side(r, sc):
+    """The yes-or-no questions of q_relation alone: training only (they are the hardest to learn)."""
+    for _ in range(12 if len(sc.objs) > 1 else 0):
+        a, b = r.shuffled(sc.objs)[:2]
+        rel = r.pick(sorted(REL))
+        h, sa, sb = holds(sc, a, b, rel), ref(r, sc, a), ref(r, sc, b)
+        if h is not None and sa and sb:
+            w = rel if rel in ("above", "below") or r.p(.5) else "to the " + rel
+            return "Is the %s %s the %s?" % (sa, w, sb), "Yes" if h else "No", None
+    return None
+
+
+TRAIN_ONLY = {"style": ("size", q_style), "side": ("relation", q_side)}
+
+
 def ask(r, sc, kind):
     if kind == "followup":
         return q_followup(r, sc)
-    g = KINDS[kind](r, sc)
+    if kind in TRAIN_ONLY:
+        kind, f = TRAIN_ONLY[kind]
+        g = f(r, sc)
+    else:
+        g = KINDS[kind](r, sc)
     return None if g is None else [dict(kind=kind, question=g[0], answer=g[1])]
 
 
@@ -688,7 +718,7 @@ def questions(sc, r, n):
     for _ in range(n * 4):
         if len(out) == n:
             break
-        if r.p(.07):
+        if r.p(.1):
             c = q_followup(r, sc)
         else:
             k = r.u(0, tot)

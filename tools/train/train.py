@@ -166,6 +166,8 @@ def worker(rank, world, a, counter):
     n_img = (c["image"] // 64) ** 2
     kind_w = torch.ones(len(KIND_NAMES))
     kind_w[KIND_NAMES.index("text")], kind_w[KIND_NAMES.index("describe")] = a.w_text, a.w_describe
+    for kind in ("relation", "size", "count", "followup"):
+        kind_w[KIND_NAMES.index(kind)] = a.w_hard
     stats, lastlog, lastsave = torch.zeros(2 * len(KIND_NAMES) + 4), time.time(), time.time()
     while True:
         now = torch.tensor([spent + time.time() - t0], dtype=torch.float64)
@@ -285,6 +287,7 @@ def main():
     ap.add_argument("--aux", type=float, default=0.8, help="weight of the auxiliary heads; falls to 0 with time")
     ap.add_argument("--w-text", type=float, default=0.6, help="weight of the tokens of read-out answers")
     ap.add_argument("--w-describe", type=float, default=0.7)
+    ap.add_argument("--w-hard", type=float, default=1.5, help="weight of the tokens of answers about relations, sizes, counts")
     ap.add_argument("--seed", type=int, default=1)
     ap.add_argument("--log", type=int, default=20)
     ap.add_argument("--save", type=float, default=300.0)

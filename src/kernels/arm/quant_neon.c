@@ -33,9 +33,10 @@ static void quantize_row__neon(void *dst, const float *x, size_t k)
     const size_t nb = k / FV_BLOCK;
     int8_t *q = dst;
     int32_t *part = (int32_t *)fv_qrow_part(dst, nb), *part4 = (int32_t *)fv_qrow_part4(dst, nb);
+    int8_t *q4 = (int8_t *)fv_qrow_q4(dst, nb);
     int32_t *sum = (int32_t *)fv_qrow_sum(dst, nb);
     float *d = (float *)fv_qrow_d(dst, nb);
-    for (size_t b = 0; b < nb; b++, x += FV_BLOCK, q += FV_BLOCK, part += 8, part4 += 8) {
+    for (size_t b = 0; b < nb; b++, x += FV_BLOCK, q += FV_BLOCK, part += 8, part4 += 4) {
         float32x4_t v[8];
         int32x4_t r[8];
         uint32x4_t largest = vdupq_n_u32(0);
@@ -49,21 +50,24 @@ static void quantize_row__neon(void *dst, const float *x, size_t k)
         FV_UNROLL
         for (size_t i = 0; i < 8; i++)
             r[i] = inv > 0 ? vcvtnq_s32_f32(vmulq_n_f32(v[i], inv)) : vdupq_n_s32(0);
-        int32x4_t all = vdupq_n_s32(0);
+        int32x4_t both = vdupq_n_s32(0);
         FV_UNROLL
         for (size_t h = 0; h < 2; h++) {
             const int32x4_t *t = r + 4 * h;
             const int16x8_t low = vcombine_s16(vmovn_s32(t[0]), vmovn_s32(t[1]));
             const int16x8_t high = vcombine_s16(vmovn_s32(t[2]), vmovn_s32(t[3]));
-            vst1q_s8(q + 16 * h, vcombine_s8(vmovn_s16(low), vmovn_s16(high)));
+            const int8x16_t bytes = vcombine_s8(vmovn_s16(low), vmovn_s16(high));
+            vst1q_s8(q + 16 * h, bytes);
+            vst1q_s8(q4 + fv_qrow_at4(b) + 64 * h, bytes);
             const int32x4_t fours = vpaddq_s32(vpaddq_s32(t[0], t[1]), vpaddq_s32(t[2], t[3]));
             const int32x4_t much = vnegq_s32(vshlq_n_s32(fours, 7));
             vst1q_s32(part + 4 * h, much);
-            vst1q_s32(part4 + 4 * h, h ? much : vshrq_n_s32(much, 4));
-            all = vaddq_s32(all, much);
+            both = vaddq_s32(both, much);
         }
-        sum[b] = vaddvq_s32(all);
+        vst1q_s32(part4, vshrq_n_s32(both, 4));
+        sum[b] = vaddvq_s32(both);
     }
+    fv_qrow_fill(dst, nb);
 }
 
 void fv_quant_init_neon(fv_kernels *k);

@@ -32,63 +32,77 @@ FV_INLINE int8x16_t load16(const void *p) { return vld1q_s8((const int8_t *)p); 
 
 #if defined(QUANT_DOT)
 
-/* A block's 32 weights; of 4 bits, the second half counts 16 times. */
-FV_INLINE int8x16x2_t load_block(const char *block, fv_type type)
+/* sum += the block's products, in two times 4 sums of four. */
+FV_INLINE void add_q8(float32x4_t sum[2], const char *block, const int8_t *q, float d)
 {
-    if (type == FV_TYPE_Q8_0)
-        return (int8x16x2_t){ { load16(block + 2), load16(block + 18) } };
-    const uint8x16_t pairs = vld1q_u8((const uint8_t *)block + 2);
-    return (int8x16x2_t){
-        { vsubq_s8(vreinterpretq_s8_u8(vandq_u8(pairs, vdupq_n_u8(0x0f))), vdupq_n_s8(8)),
-          vreinterpretq_s8_u8(veorq_u8(vandq_u8(pairs, vdupq_n_u8(0xf0)), vdupq_n_u8(0x80))) }
-    };
-}
-
-FV_INLINE void add_products(float32x4_t s[2], const char *block, fv_type type, const int8_t *q, float d)
-{
-    const int8x16x2_t w = load_block(block, type);
     const float scale = block_scale(block) * d;
     const int32x4_t none = vdupq_n_s32(0);
-    s[0] = vfmaq_n_f32(s[0], vcvtq_f32_s32(dot16(none, w.val[0], load16(q))), scale);
-    s[1] = vfmaq_n_f32(s[1], vcvtq_f32_s32(dot16(none, w.val[1], load16(q + 16))), scale);
+    sum[0] = vfmaq_n_f32(sum[0], vcvtq_f32_s32(dot16(none, load16(block + 2), load16(q))), scale);
+    sum[1] = vfmaq_n_f32(sum[1], vcvtq_f32_s32(dot16(none, load16(block + 18), load16(q + 16))), scale);
 }
 
-FV_INLINE void gemv(float *y, const void *w, fv_type type, const void *x, const float *bias, size_t n, size_t k)
+/* The same of 4 bits, in 4 sums of eight. */
+FV_INLINE float32x4_t add_q4(float32x4_t sum, const char *block, const int8_t *q, float d)
 {
-    const size_t nb = k / FV_BLOCK, step = block_bytes(type);
-    const float *d = fv_qrow_d(x, nb);
-    const char *at = w;
-    for (size_t j = 0; j < n; j++) {
-        const int8_t *q = fv_qrow_q(x);
-        float32x4_t even[2] = { vdupq_n_f32(0), vdupq_n_f32(0) }, odd[2] = { vdupq_n_f32(0), vdupq_n_f32(0) };
-        size_t b = 0;
-        for (; b + 2 <= nb; b += 2, at += 2 * step, q += 2 * FV_BLOCK) {
-            add_products(even, at, type, q, d[b]);
-            add_products(odd, at + step, type, q + FV_BLOCK, d[b + 1]);
-        }
-        if (b < nb) {
-            add_products(even, at, type, q, d[b]);
-            at += step;
-        }
-        if (type == FV_TYPE_Q4_0) {
-            even[1] = vmulq_n_f32(even[1], 1.0f / 16);
-            odd[1] = vmulq_n_f32(odd[1], 1.0f / 16);
-        }
-        const float32x4_t u = vaddq_f32(vaddq_f32(even[0], odd[0]), vaddq_f32(even[1], odd[1]));
-        const float32x2_t v = vadd_f32(vget_low_f32(u), vget_high_f32(u));
-        const float sum = vget_lane_f32(v, 0) + vget_lane_f32(v, 1);
-        y[j] = bias ? sum + bias[j] : sum;
-    }
+    const uint8x16_t pairs = vld1q_u8((const uint8_t *)block + 2);
+    const int8x16_t eight = vdupq_n_s8(8);
+    const int8x16_t first = vsubq_s8(vreinterpretq_s8_u8(vandq_u8(pairs, vdupq_n_u8(15))), eight);
+    const int8x16_t second = vsubq_s8(vreinterpretq_s8_u8(vshrq_n_u8(pairs, 4)), eight);
+    const int32x4_t products = dot16(dot16(vdupq_n_s32(0), first, load16(q)), second, load16(q + 16));
+    return vfmaq_n_f32(sum, vcvtq_f32_s32(products), block_scale(block) * d);
+}
+
+FV_INLINE float add_sums(const float32x4_t s[4])
+{
+    const float32x4_t u = vaddq_f32(vaddq_f32(s[0], s[2]), vaddq_f32(s[1], s[3]));
+    const float32x2_t v = vadd_f32(vget_low_f32(u), vget_high_f32(u));
+    return vget_lane_f32(v, 0) + vget_lane_f32(v, 1);
 }
 
 static void QUANT_ISA(gemv_q8)(float *y, const void *w, const void *x, const float *bias, size_t n, size_t k)
 {
-    gemv(y, w, FV_TYPE_Q8_0, x, bias, n, k);
+    const size_t nb = k / FV_BLOCK, step = FV_Q8_BLOCK_BYTES;
+    const float *d = fv_qrow_d(x, nb);
+    const char *at = w;
+    for (size_t j = 0; j < n; j++) {
+        const int8_t *q = fv_qrow_q(x);
+        float32x4_t s[4] = { vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0) };
+        size_t b = 0;
+        for (; b + 2 <= nb; b += 2, at += 2 * step, q += 2 * FV_BLOCK) {
+            add_q8(s, at, q, d[b]);
+            add_q8(s + 2, at + step, q + FV_BLOCK, d[b + 1]);
+        }
+        if (b < nb) {
+            add_q8(s, at, q, d[b]);
+            at += step;
+        }
+        y[j] = bias ? add_sums(s) + bias[j] : add_sums(s);
+    }
 }
 
 static void QUANT_ISA(gemv_q4)(float *y, const void *w, const void *x, const float *bias, size_t n, size_t k)
 {
-    gemv(y, w, FV_TYPE_Q4_0, x, bias, n, k);
+    const size_t nb = k / FV_BLOCK, step = FV_Q4_BLOCK_BYTES;
+    const float *d = fv_qrow_d(x, nb);
+    const char *at = w;
+    for (size_t j = 0; j < n; j++) {
+        const int8_t *q = fv_qrow_q(x);
+        float32x4_t s[4] = { vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0) };
+        size_t b = 0;
+        for (; b + 4 <= nb; b += 4, at += 4 * step, q += 4 * FV_BLOCK) {
+            FV_UNROLL
+            for (size_t i = 0; i < 4; i++)
+                s[i] = add_q4(s[i], at + i * step, q + i * FV_BLOCK, d[b + i]);
+        }
+        FV_UNROLL
+        for (size_t i = 0; i < 3; i++) {
+            if (b + i >= nb)
+                continue;
+            s[i] = add_q4(s[i], at, q + i * FV_BLOCK, d[b + i]);
+            at += step;
+        }
+        y[j] = bias ? add_sums(s) + bias[j] : add_sums(s);
+    }
 }
 
 #endif

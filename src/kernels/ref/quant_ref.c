@@ -23,9 +23,10 @@ static void quantize_row__ref(void *dst, const float *x, size_t k)
     size_t nb = k / FV_BLOCK;
     int8_t *q = dst;
     int32_t *part = (int32_t *)fv_qrow_part(dst, nb), *part4 = (int32_t *)fv_qrow_part4(dst, nb);
+    int8_t *q4 = (int8_t *)fv_qrow_q4(dst, nb);
     int32_t *sum = (int32_t *)fv_qrow_sum(dst, nb);
     float *d = (float *)fv_qrow_d(dst, nb);
-    for (size_t b = 0; b < nb; b++, x += FV_BLOCK, q += FV_BLOCK, part += 8, part4 += 8) {
+    for (size_t b = 0; b < nb; b++, x += FV_BLOCK, q += FV_BLOCK, part += 8, part4 += 4) {
         uint32_t largest = 0;
         float inv;
         for (int i = 0; i < FV_BLOCK; i++) {
@@ -40,14 +41,17 @@ static void quantize_row__ref(void *dst, const float *x, size_t k)
             part[i / 4] -= 128 * q[i];
             sum[b] -= 128 * q[i];
         }
-        for (int i = 0; i < 8; i++)
-            part4[i] = i < 4 ? part[i] / 16 : part[i];
+        for (int i = 0; i < 4; i++)
+            part4[i] = (part[i] + part[i + 4]) / 16;
+        memcpy(q4 + fv_qrow_at4(b), q, FV_BLOCK / 2);
+        memcpy(q4 + fv_qrow_at4(b) + 64, q + FV_BLOCK / 2, FV_BLOCK / 2);
     }
+    fv_qrow_fill(dst, nb);
 }
 
-/* 16 sums of f32: sum 8 (b % 2) + i takes the four products from element 4 i of block b on, in order of b;
- * then halves are added to halves. With 4 bits the products of a block's second half count 16 times until
- * then, as the weights lie in the upper halves of bytes. */
+/* 16 sums of f32, in order of b, then halves are added to halves. 8 bits: sum 8 (b % 2) + i takes the four
+ * products from element 4 i of block b on. 4 bits: sum 4 (b % 4) + i takes those and the four of the second
+ * half whose weights share their bytes. */
 static void gemv(float *y, const void *w, fv_type type, const void *x, const float *bias, size_t n, size_t k)
 {
     size_t nb = k / FV_BLOCK;
@@ -58,16 +62,16 @@ static void gemv(float *y, const void *w, fv_type type, const void *x, const flo
         float s[16] = { 0 };
         for (size_t b = 0; b < nb; b++) {
             float scale = weight_scale(row, type, b) * d[b];
-            for (size_t i = 0; i < 8; i++) {
+            const size_t lanes = type == FV_TYPE_Q4_0 ? 4 : 8;
+            for (size_t i = 0; i < lanes; i++) {
                 int32_t products = 0;
-                for (size_t e = b * FV_BLOCK + 4 * i; e < b * FV_BLOCK + 4 * i + 4; e++)
-                    products += weight(row, type, e) * q[e] * (type == FV_TYPE_Q4_0 && i >= 4 ? 16 : 1);
-                float *to = &s[b % 2 * 8 + i];
+                for (size_t four = b * FV_BLOCK + 4 * i; four < (b + 1) * FV_BLOCK; four += 4 * lanes)
+                    for (size_t e = four; e < four + 4; e++)
+                        products += weight(row, type, e) * q[e];
+                float *to = &s[b % (16 / lanes) * lanes + i];
                 *to = fmaf((float)products, scale, *to);
             }
         }
-        for (int i = 0; i < 16 && type == FV_TYPE_Q4_0; i++)
-            s[i] *= i % 8 < 4 ? 1 : 1.0f / 16;
         for (int half = 8; half; half /= 2)
             for (int i = 0; i < half; i++)
                 s[i] += s[i + half];

@@ -13,12 +13,11 @@ static inline __m256i dot8(__m256i part, __m256i w, __m256i q)
     return _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(q, w)), _mm256_set1_epi16(1));
 }
 
-/* The second half is shifted down, as 240 x 127 twice would be too much for 16 bits, and counts 16 times after. */
-static inline __m256i dot4(__m256i part4, __m256i w, __m256i q)
+/* Four products of at most 15 x 128 fit in 16 bits. */
+static inline __m256i dot4(__m256i part4, __m256i first, __m256i second, __m256i q, __m256i q_second)
 {
-    const __m256i u = _mm256_and_si256(_mm256_srlv_epi64(w, _mm256_setr_epi64x(0, 0, 4, 4)), _mm256_set1_epi8(15));
-    const __m256i times = _mm256_setr_epi16(1, 1, 1, 1, 1, 1, 1, 1, 16, 16, 16, 16, 16, 16, 16, 16);
-    return _mm256_add_epi32(part4, _mm256_madd_epi16(_mm256_maddubs_epi16(u, q), times));
+    const __m256i pairs = _mm256_add_epi16(_mm256_maddubs_epi16(first, q), _mm256_maddubs_epi16(second, q_second));
+    return _mm256_add_epi32(part4, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
 
 static inline void add_products(__m256i *sum, __m256i w, __m256i x)
@@ -36,10 +35,11 @@ static void quantize_row__avx2(void *dst, const float *x, size_t k)
     const size_t nb = k / FV_BLOCK;
     int8_t *q = dst;
     int32_t *part = (int32_t *)fv_qrow_part(dst, nb), *part4 = (int32_t *)fv_qrow_part4(dst, nb);
+    int8_t *q4 = (int8_t *)fv_qrow_q4(dst, nb);
     int32_t *sum = (int32_t *)fv_qrow_sum(dst, nb);
     float *d = (float *)fv_qrow_d(dst, nb);
     const __m256i magnitude = _mm256_set1_epi32(0x7fffffff), order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-    for (size_t b = 0; b < nb; b++, x += FV_BLOCK, q += FV_BLOCK, part += 8, part4 += 8) {
+    for (size_t b = 0; b < nb; b++, x += FV_BLOCK, q += FV_BLOCK, part += 8, part4 += 4) {
         __m256 v[4];
         __m256i largest = _mm256_setzero_si256(), r[4];
         UNROLL for (int i = 0; i < 4; i++) {
@@ -59,11 +59,14 @@ static void quantize_row__avx2(void *dst, const float *x, size_t k)
         const __m256i much = _mm256_sub_epi32(_mm256_setzero_si256(), _mm256_slli_epi32(fours, 7));
         _mm256_storeu_si256((__m256i *)(void *)q, bytes);
         _mm256_storeu_si256((__m256i *)(void *)part, much);
-        _mm256_storeu_si256((__m256i *)(void *)part4, _mm256_srav_epi32(much, _mm256_setr_epi32(4, 4, 4, 4, 0, 0, 0, 0)));
+        _mm_storeu_si128((__m128i *)(void *)(q4 + fv_qrow_at4(b)), _mm256_castsi256_si128(bytes));
+        _mm_storeu_si128((__m128i *)(void *)(q4 + fv_qrow_at4(b) + 64), _mm256_extracti128_si256(bytes, 1));
         __m128i s = _mm_add_epi32(_mm256_castsi256_si128(much), _mm256_extracti128_si256(much, 1));
+        _mm_storeu_si128((__m128i *)(void *)part4, _mm_srai_epi32(s, 4));
         s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
         sum[b] = _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
     }
+    fv_qrow_fill(dst, nb);
 }
 
 void fv_quant_init_avx2(fv_kernels *k);

@@ -12,10 +12,9 @@ static inline __m256i dot8(__m256i part, __m256i w, __m256i q)
     return _mm256_dpbusd_avx_epi32(part, _mm256_xor_si256(w, _mm256_set1_epi8(-128)), q);
 }
 
-static inline __m256i dot4(__m256i part4, __m256i w, __m256i q)
+static inline __m256i dot4(__m256i part4, __m256i first, __m256i second, __m256i q, __m256i q_second)
 {
-    const long long low = 0x0f0f0f0f0f0f0f0f, high = (long long)0xf0f0f0f0f0f0f0f0;
-    return _mm256_dpbusd_avx_epi32(part4, _mm256_and_si256(w, _mm256_setr_epi64x(low, low, high, high)), q);
+    return _mm256_dpbusd_avx_epi32(_mm256_dpbusd_avx_epi32(part4, first, q), second, q_second);
 }
 
 /* The instruction itself: around the intrinsic gcc 12 moves sums about. */

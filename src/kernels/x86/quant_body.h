@@ -2,9 +2,8 @@
  *
  *     QUANT_ISA(name)               the name with the instruction set behind it
  *     MR, TILES                     rows of a tile; its functions, tile_1 ... tile_MR
- *     dot8(part, w, q)              part + sums of four products of 32 signed weights,
- *     dot4(part4, w, q)             the same of 4-bit weights as they lie (blocks.h), both halves of w alike;
- *                                   each may do without what is taken off in part
+ *     dot8(part, w, q)              part + sums of four products of 32 signed weights; may do without part
+ *     dot4(part4, w, v, q, r)       part4 + sums of four products w q and four v r, w and v below 16
  *     add_products                  of a panel's 8 x 4 bytes and a broadcast word of A
  *     PANEL_FLIP                    what the panels' signed bytes are xored with */
 #ifndef FV_QUANT_BODY_H
@@ -37,59 +36,78 @@ static float block_scale(const char *block)
 
 /* ---- matrix times vector --------------------------------------------------------------- */
 
-/* The block's products in 8 sums of four. */
-static inline __attribute__((always_inline)) __m256 dot_block(const char *w, fv_type type, const int8_t *q,
-                                                              const int32_t *part)
+static float add_sums(__m256 first, __m256 second)
 {
-    if (type == FV_TYPE_Q8_0)
-        return _mm256_cvtepi32_ps(dot8(load32(part), load32(w + 2), load32(q)));
-    const __m256i both = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)(w + 2)));
-    return _mm256_cvtepi32_ps(dot4(load32(part), both, load32(q)));
+    const __m256 t = _mm256_add_ps(first, second);
+    const __m128 u = _mm_add_ps(_mm256_castps256_ps128(t), _mm256_extractf128_ps(t, 1));
+    const __m128 v = _mm_add_ps(u, _mm_movehl_ps(u, u));
+    return _mm_cvtss_f32(_mm_add_ss(v, _mm_movehdup_ps(v)));
 }
 
-static inline __attribute__((always_inline)) void gemv(float *y, const void *w, fv_type type, const void *x,
-                                                       const float *bias, size_t n, size_t k)
+/* sum += the block's products, in 8 sums of four. */
+static inline __m256 add_q8(__m256 sum, const char *w, const int8_t *q, const int32_t *part, float d)
 {
-    const size_t nb = k / FV_BLOCK, step = block_bytes(type);
-    const int8_t *q0 = fv_qrow_q(x);
-    const int32_t *part0 = type == FV_TYPE_Q8_0 ? fv_qrow_part(x, nb) : fv_qrow_part4(x, nb);
-    const float *d = fv_qrow_d(x, nb);
-    const char *at = w;
-    for (size_t j = 0; j < n; j++) {
-        const int8_t *q = q0;
-        const int32_t *part = part0;
-        __m256 even = _mm256_setzero_ps(), odd = even;
-        size_t b = 0;
-        for (; b + 2 <= nb; b += 2, at += 2 * step, q += 64, part += 16) {
-            even = _mm256_fmadd_ps(dot_block(at, type, q, part), _mm256_set1_ps(block_scale(at) * d[b]), even);
-            odd = _mm256_fmadd_ps(dot_block(at + step, type, q + 32, part + 8),
-                                  _mm256_set1_ps(block_scale(at + step) * d[b + 1]), odd);
-        }
-        if (b < nb) {
-            even = _mm256_fmadd_ps(dot_block(at, type, q, part), _mm256_set1_ps(block_scale(at) * d[b]), even);
-            at += step;
-        }
-        if (type == FV_TYPE_Q4_0) {
-            const __m256 upper = _mm256_setr_ps(1, 1, 1, 1, 1.0f / 16, 1.0f / 16, 1.0f / 16, 1.0f / 16);
-            even = _mm256_mul_ps(even, upper);
-            odd = _mm256_mul_ps(odd, upper);
-        }
-        const __m256 t = _mm256_add_ps(even, odd);
-        const __m128 u = _mm_add_ps(_mm256_castps256_ps128(t), _mm256_extractf128_ps(t, 1));
-        const __m128 v = _mm_add_ps(u, _mm_movehl_ps(u, u));
-        const float sum = _mm_cvtss_f32(_mm_add_ss(v, _mm_movehdup_ps(v)));
-        y[j] = bias ? sum + bias[j] : sum;
-    }
+    const __m256i products = dot8(load32(part), load32(w + 2), load32(q));
+    return _mm256_fmadd_ps(_mm256_cvtepi32_ps(products), _mm256_set1_ps(block_scale(w) * d), sum);
 }
 
 static void QUANT_ISA(gemv_q8)(float *y, const void *w, const void *x, const float *bias, size_t n, size_t k)
 {
-    gemv(y, w, FV_TYPE_Q8_0, x, bias, n, k);
+    const size_t nb = k / FV_BLOCK, step = FV_Q8_BLOCK_BYTES;
+    const float *d = fv_qrow_d(x, nb);
+    const char *at = w;
+    for (size_t j = 0; j < n; j++) {
+        const int8_t *q = fv_qrow_q(x);
+        const int32_t *part = fv_qrow_part(x, nb);
+        __m256 even = _mm256_setzero_ps(), odd = even;
+        size_t b = 0;
+        for (; b + 2 <= nb; b += 2, at += 2 * step, q += 64, part += 16) {
+            even = add_q8(even, at, q, part, d[b]);
+            odd = add_q8(odd, at + step, q + 32, part + 8, d[b + 1]);
+        }
+        if (b < nb) {
+            even = add_q8(even, at, q, part, d[b]);
+            at += step;
+        }
+        y[j] = bias ? add_sums(even, odd) + bias[j] : add_sums(even, odd);
+    }
+}
+
+/* sum += the products of two blocks, of each in 4 sums of eight. */
+static inline __m256 add_q4(__m256 sum, const char *w, const int8_t *q4, const int32_t *part4, const float *d)
+{
+    const __m128i w0 = _mm_loadu_si128((const __m128i *)(const void *)(w + 2));
+    const __m128i w1 = _mm_loadu_si128((const __m128i *)(const void *)(w + FV_Q4_BLOCK_BYTES + 2));
+    const __m256i both = _mm256_inserti128_si256(_mm256_castsi128_si256(w0), w1, 1), low = _mm256_set1_epi8(15);
+    const __m256i products = dot4(load32(part4), _mm256_and_si256(both, low),
+                                  _mm256_and_si256(_mm256_srli_epi16(both, 4), low), load32(q4), load32(q4 + 64));
+    const __m128 scale0 = _mm_set1_ps(block_scale(w) * d[0]), scale1 = _mm_set1_ps(block_scale(w + FV_Q4_BLOCK_BYTES) * d[1]);
+    return _mm256_fmadd_ps(_mm256_cvtepi32_ps(products), _mm256_insertf128_ps(_mm256_castps128_ps256(scale0), scale1, 1), sum);
 }
 
 static void QUANT_ISA(gemv_q4)(float *y, const void *w, const void *x, const float *bias, size_t n, size_t k)
 {
-    gemv(y, w, FV_TYPE_Q4_0, x, bias, n, k);
+    const size_t nb = k / FV_BLOCK, step = FV_Q4_BLOCK_BYTES;
+    const float *d = fv_qrow_d(x, nb);
+    const char *at = w;
+    for (size_t j = 0; j < n; j++) {
+        const int8_t *q4 = fv_qrow_q4(x, nb);
+        const int32_t *part4 = fv_qrow_part4(x, nb);
+        __m256 first = _mm256_setzero_ps(), second = first;
+        size_t b = 0;
+        for (; b + 4 <= nb; b += 4, at += 4 * step, q4 += 128, part4 += 16) {
+            first = add_q4(first, at, q4, part4, d + b);
+            second = add_q4(second, at + 2 * step, q4 + 32, part4 + 8, d + b + 2);
+        }
+        if (b < nb) {
+            char last[4 * FV_Q4_BLOCK_BYTES] = { 0 };
+            memcpy(last, at, (nb - b) * step);
+            at += (nb - b) * step;
+            first = add_q4(first, last, q4, part4, d + b);
+            second = add_q4(second, last + 2 * step, q4 + 32, part4 + 8, d + b + 2);
+        }
+        y[j] = bias ? add_sums(first, second) + bias[j] : add_sums(first, second);
+    }
 }
 
 /* ---- matrix times matrix --------------------------------------------------------------- */
