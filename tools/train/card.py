@@ -74,7 +74,7 @@ def block_weak(qs, f32):
 def block_training():
     with open(os.path.join(ROOT, "tools/train/loss.csv")) as f:
         last = list(csv.DictReader(f))[-1]
-    return "{:,} pictures, each seen once, with six questions each, in {:,} steps; {:.1f} hours on a share of two CPU cores.".format(
+    return "{:,} pictures, each seen once, with six or eight questions each, in {:,} steps; {:.1f} hours on a share of two CPU cores.".format(
         int(last["pictures"]), int(last["step"]), float(last["hours"]))
 
 
