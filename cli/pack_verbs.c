@@ -36,7 +36,7 @@ int verb_pack(int argc, char **argv)
         { 0, "vision", OPTION_CHOICE, &v, "auto|f32|bf16|f16|int8", "type of the vision encoder (auto: as stored)", 0, 0 },
         { 0, "decoder", OPTION_CHOICE, &d, "auto|f32|bf16|f16|z8|q4", "type of the decoder (auto: as stored)", 0, 0 },
         { 0, "max-images", OPTION_INT, &o.max_images, "N", "pictures at most, or so many scenes, to calibrate with (default 32, for rounding 16, 16 scenes; small ones four times as many)", 0, 100000 },
-        { 0, "min-cosine", OPTION_FLOAT, &min_cosine, "X", "int8 layers go back to bf16 until features are so close to f32 (0.9991)", 0, 1 },
+        { 0, "min-cosine", OPTION_FLOAT, &min_cosine, "X", "int8 layers go back to bf16 until features are so close to f32 (0.9992)", 0, 1 },
         { 0, "rounding", OPTION_CHOICE, &rounding, "auto|search|calibrated", "of z8 and q4: by the weights alone, or with the decoder's inputs in view (auto: q4)", 0, 0 },
         { 0, "pure", OPTION_FLAG, &o.pure, NULL, "with q4: the embedding in q4, too, not in z8", 0, 0 },
         { 't', "threads", OPTION_INT, &o.n_threads, "N", "threads (default: one per physical core)", 0, 1024 },
@@ -76,7 +76,7 @@ int verb_pack(int argc, char **argv)
     bool no_int8 = r.n_units && r.n_wide == r.n_units;
     if (no_int8)
         fprintf(stderr, "fastvlm: warning: no unit in int8 comes as close to f32 as wanted (cosine %.7g): the file's vision encoder is in bf16; "
-                "a smaller --min-cosine allows int8\n", o.min_cosine > 0 ? o.min_cosine : 0.9991);
+                "a smaller --min-cosine allows int8\n", o.min_cosine > 0 ? o.min_cosine : 0.9992);
     if (quiet)
         return EXIT_OK;
     fprintf(stderr, "%s: %zu tensors, %.1f million weights, %.1f MB in %.1f s", out, r.n_tensors, (double)r.n_parameters / 1e6,

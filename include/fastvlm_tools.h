@@ -44,7 +44,7 @@ typedef struct fv_pack_options {
     size_t       n_images;     /* 0: built-in synthetic scenes (the file says so) */
     int          max_images;   /* of pictures at most, of scenes exactly; 0: 32 pictures (for rounding 16), 16 scenes, smaller than
                                   1024 x 1024 up to four times as many */
-    double       min_cosine;   /* INT8: layers stay in bf16 until features and image tokens are so close to f32's; 0: 0.9991 */
+    double       min_cosine;   /* INT8: layers stay in bf16 until features and image tokens are so close to f32's; 0: 0.9992 */
     fv_rounding  rounding;     /* of a decoder in Z8 or Q4 */
     uint64_t     reserved[7];  /* zero */
 } fv_pack_options;

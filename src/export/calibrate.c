@@ -573,7 +573,7 @@ static size_t worst_unit(const fv_calibration *q)
  * close to f32 as is wanted. Losses nearly add up, so it is measured again when their sum says it may do. */
 static fv_status reach_target(fv_calibration *q, fv_error *err)
 {
-    double goal = 1 - (q->o.min_cosine > 0 ? q->o.min_cosine : 0.9991);
+    double goal = 1 - (q->o.min_cosine > 0 ? q->o.min_cosine : 0.9992);
     for (;;) {
         loss l;
         FV_TRY(measure(q, q->n_judged, &l, err));

@@ -13,7 +13,7 @@ typedef struct fv_calibrate_options {
     size_t n_paths;
     int    max_images;        /* 0: as fv_pack_options says; of more pictures so many are taken, evenly over the list;
                                  without pictures so many scenes are drawn */
-    double min_cosine;        /* of features and image tokens, mean over pictures; 0: 0.9991 */
+    double min_cosine;        /* of features and image tokens, mean over pictures; 0: 0.9992 */
     fv_progress_fn *progress;
     void  *progress_user;
     fv_log_fn *log;
