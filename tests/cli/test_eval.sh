@@ -35,6 +35,25 @@ assert r["images"][0]["features"]["cosine"] == 1.0 and r["images"][0]["answer"]
 END
 fi
 
+# ---- what calibrated rounding is worth: on pictures that it has not seen
+divergence() # FILE: the mean over REF's tokens, of two questions
+{
+    for question in "Describe the image." "What shapes are there?"; do
+        run eval "$demo" "$1" "$task/pictures" --limit 100 --features ref --prompt "$question"
+        expect "eval of $(basename "$1"), $question" 0
+        awk '/^REF.s image tokens/ { print $5 }' <<<"$out" >>"$1.kl"
+    done
+}
+run pack "$demo" -o "$work/search.gguf" --vision f32 --decoder q4 --rounding search
+run pack "$demo" "$demo/calibration" -o "$work/calibrated.gguf" --vision f32 --decoder q4
+expect "pack, calibrated rounding" 0
+divergence "$work/search.gguf"
+divergence "$work/calibrated.gguf"
+check "q4 is closer to f32: $(paste -sd' ' "$work/search.gguf.kl" "$work/calibrated.gguf.kl" | tr '\n' ';')" awk '
+    { sum[FILENAME] += $1; n[FILENAME]++ }
+    END { exit !(n[ARGV[1]] == 2 && n[ARGV[2]] == 2 && sum[ARGV[2]] > 0 && sum[ARGV[2]] < 0.7 * sum[ARGV[1]]) }' \
+    "$work/search.gguf.kl" "$work/calibrated.gguf.kl"
+
 # ---- the demonstration test
 run eval --task "$task" "$demo" --limit 33 --answers "$work/answers.jsonl"
 expect "a task" 0

@@ -192,9 +192,7 @@ static void test_precisions(void **state)
 
 /* ---- rounding ---- */
 
-#define HELD_OUT FV_SOURCE_DIR "/tests/demo/pictures"
-
-static char *round_as(const char *name, fv_precision decoder, fv_rounding rounding, int n_threads, fv_pack_report *report)
+static char *round_as(const char *name, fv_precision decoder, fv_rounding rounding, int n_threads, int max_images, fv_pack_report *report)
 {
     static const char *const pictures[] = { DEMO "/calibration" };
     fv_pack_options o;
@@ -207,59 +205,34 @@ static char *round_as(const char *name, fv_precision decoder, fv_rounding roundi
     o.n_threads = n_threads;
     o.images = pictures;
     o.n_images = rounding != FV_ROUNDING_SEARCH;
+    o.max_images = max_images;
     if (fv_pack(DEMO, path, &o, report, &err) != FV_OK || fv_verify(path, NULL, NULL, &err) != FV_OK)
         fail_msg("%s", err.message);
     return path;
 }
 
-static double divergence(const char *path)
-{
-    static const char *const pictures[] = { HELD_OUT };
-    fv_eval_settings s = { .paths = pictures, .n_paths = 1, .max_images = 40, .features = FV_EVAL_REF };
-    fv_engine *f32 = open_file(DEMO, FV_PRECISION_F32, FV_PRECISION_F32, FV_OK, NULL);
-    fv_engine *test = open_file(path, FV_PRECISION_AUTO, FV_PRECISION_AUTO, FV_OK, NULL);
-    fv_eval *e;
-    fv_error err = { 0 };
-    double sum = 0;
-    static const char *const prompts[] = { "Describe the image.", "What shapes are there?", "How many shapes are there?" };
-    for (size_t i = 0; i < FV_COUNT(prompts); i++) {
-        s.prompt = prompts[i];
-        if (fv_eval_run(&e, f32, test, &s, &err) != FV_OK)
-            fail_msg("%s", err.message);
-        sum += e->ref.mean;
-        fv_eval_free(e);
-    }
-    fv_engine_free(f32);
-    fv_engine_free(test);
-    return sum;
-}
-
-/* Calibrated rounding brings the demonstration model's q4 closer to f32 on other pictures; the file is the same on
- * any number of threads; z8 is calibrated when it is asked for. */
+/* The file is the same on any number of threads; z8 is calibrated when it is asked for. How much closer q4 comes to
+ * f32 is tests/cli/test_eval.sh's. */
 static void test_rounding(void **state)
 {
     fv_pack_report r, none;
     (void)state;
-    char *search = round_as("search.gguf", FV_PRECISION_Q4, FV_ROUNDING_SEARCH, 2, &none);
-    char *calibrated = round_as("calibrated.gguf", FV_PRECISION_Q4, FV_ROUNDING_AUTO, 2, &r);
+    round_as("search.gguf", FV_PRECISION_Q4, FV_ROUNDING_SEARCH, 2, 0, &none);
+    char *calibrated = round_as("calibrated.gguf", FV_PRECISION_Q4, FV_ROUNDING_AUTO, 2, 3, &r);
     assert_true(none.n_rounding_rows == 0 && none.n_rounding_images == 0);
-    assert_true(r.n_rounding_images == 64 && r.n_rounding_rows > 64 * 16 && !r.synthetic_images && r.n_skipped == 0);
-    double before = divergence(search), after = divergence(calibrated);
-    if (!(after < 0.6 * before))
-        fail_msg("q4 diverges by %g, by search by %g: ratio %.3f, expected below 0.6", after, before, after / before);
-
+    assert_true(r.n_rounding_images == 3 && r.n_rounding_rows > 3 * 16 && !r.synthetic_images && r.n_skipped == 0);
     size_t n, m;
     uint8_t *first = read_whole(calibrated, &n);
     static const int threads[] = { 1, 3 };
     for (size_t i = 0; i < FV_COUNT(threads); i++) {
-        uint8_t *other = read_whole(round_as("threads.gguf", FV_PRECISION_Q4, FV_ROUNDING_AUTO, threads[i], NULL), &m);
+        uint8_t *other = read_whole(round_as("threads.gguf", FV_PRECISION_Q4, FV_ROUNDING_AUTO, threads[i], 3, NULL), &m);
         assert_int_equal(n, m);
         assert_memory_equal(first, other, n);
         fv_free(other);
     }
     fv_free(first);
 
-    round_as("z8.gguf", FV_PRECISION_Z8, FV_ROUNDING_CALIBRATED, 2, &r);
+    round_as("z8.gguf", FV_PRECISION_Z8, FV_ROUNDING_CALIBRATED, 2, 3, &r);
     assert_true(r.n_rounding_rows > 0);
 }
 
