@@ -5,7 +5,7 @@
 
 static const usage use = {
     .synopsis = "export onnx [OPTIONS] CHECKPOINT -o DIR",
-    .about = "Writes vision_encoder, embed_tokens and decoder as ONNX graphs into DIR. docs/export.md has their\n"
+    .about = "Writes vision_encoder, embed_tokens and decoder as ONNX graphs into DIR. docs/onnx.md has their\n"
              "signatures. BatchNorm is folded; the same checkpoint and options always give the same bytes.",
     .example = "  fastvlm export onnx FastVLM-0.5B -o onnx/\n"
                "  fastvlm export onnx FastVLM-0.5B -o site/model --for transformers.js --precision f16",
