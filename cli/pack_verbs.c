@@ -28,7 +28,7 @@ int verb_pack(int argc, char **argv)
     text_list words;
     const char *out = NULL;
     int v = 0, d = 0, rounding = 0;
-    float min_cosine = 0;
+    float min_cosine = -1; /* not given */
     bool quiet = false;
     fv_pack_options_default(&o);
     const option_spec options[] = {
@@ -47,13 +47,15 @@ int verb_pack(int argc, char **argv)
         return code;
     if (!words.n)
         return usage_error("pack", "no checkpoint directory");
+    if (min_cosine == 0 || min_cosine >= 1)
+        return usage_error("pack", "--min-cosine lies between 0 and 1, without them");
     if (!out)
         return usage_error("pack", "no output; say -o FILE.gguf");
     o.vision = vision[v];
     o.decoder = decoder[d];
     o.images = (const char *const *)words.item + 1;
     o.n_images = words.n - 1;
-    o.min_cosine = min_cosine;
+    o.min_cosine = min_cosine > 0 ? min_cosine : 0;
     o.rounding = (fv_rounding)rounding;
     bool blocks = o.decoder == FV_PRECISION_Z8 || o.decoder == FV_PRECISION_Q4;
     if (rounding && !blocks)

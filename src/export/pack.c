@@ -317,6 +317,12 @@ static fv_status put_metadata(packer *p, const char *checkpoint, fv_error *err)
         fv_gguf_put_u32(w, "general.quantization_version", 2);
     snprintf(text, sizeof text, "fastvlm %s --vision %s --decoder %s%s%s", FV_VERSION, vision, decoder, p->o->pure ? " --pure" : "",
              p->o->rounding == FV_ROUNDING_SEARCH ? " --rounding search" : p->o->rounding ? " --rounding calibrated" : "");
+    size_t n = strlen(text);
+    const bool int8 = !strcmp(vision, "int8");
+    if (p->o->min_cosine > 0 && int8)
+        n += (size_t)snprintf(text + n, sizeof text - n, " --min-cosine %.7g", p->o->min_cosine);
+    if (p->o->max_images > 0 && (p->rounder || int8))
+        snprintf(text + n, sizeof text - n, " --max-images %d", p->o->max_images);
     put_text(w, FV_ARCHITECTURE ".packed_by", text);
     put_text(w, FV_ARCHITECTURE ".vision.precision", vision);
     put_text(w, FV_ARCHITECTURE ".decoder.precision", decoder);

@@ -53,11 +53,17 @@ done
 run pack "$tiny" "$picture" "$picture" "$picture" -o "$work/int8.gguf" --vision int8 --max-images 2 --min-cosine 0.1
 expect "at most 2 pictures" 0 "int8 by 2 pictures"
 echo "no picture" >"$work/broken.png"
+run info "$work/int8.gguf"
+check "the options are on record" grep -qE "packed by.* --min-cosine 0.1 --max-images 2$" <<<"$out"
 run pack "$tiny" "$picture" "$picture" "$work/broken.png" -o "$work/int8.gguf" --vision int8 --min-cosine 0.1
 expect "a broken picture is named" 0 "warning: $work/broken.png: " "1 broken pictures were left out"
 run pack "$tiny" -o "$work/wide.gguf" --vision int8 --max-images 2 --min-cosine 0.9999999
 expect "no unit in int8" 0 "warning: no unit in int8 comes as close to f32 as wanted (cosine 0.9999999)" "vision encoder is in bf16"
 check "no figures of int8" test "$(grep -c "int8 by" <<<"$err")" = 0
+for x in 0 1; do
+    run pack "$tiny" -o "$work/none.gguf" --vision int8 --min-cosine $x
+    expect "--min-cosine $x" 2 "between 0 and 1"
+done
 run pack "$tiny" -o "$work/wide.gguf" --vision int8 --max-images 2 --min-cosine 0.9999999 -q
 expect "said also with -q" 0 "vision encoder is in bf16"
 run pack "$tiny" -o "$work/bf16.gguf" --vision bf16
