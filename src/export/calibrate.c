@@ -554,14 +554,20 @@ static double unit_macs(const fv_calibration *q, size_t unit)
     return macs;
 }
 
-/* The unit in int8 that loses most for the time that it saves. */
-static size_t worst_unit(const fv_calibration *q)
+/* Which units can bring the encoder closer: all, or, while image tokens are close enough, those before the features. */
+static bool counts(const fv_calibration *q, size_t unit, bool features_only)
+{
+    return q->units[unit].int8 && !(features_only && !strncmp(q->units[unit].name, "model.mm_projector", strlen("model.mm_projector")));
+}
+
+/* The one of them that loses most for the time that it saves. */
+static size_t worst_unit(const fv_calibration *q, bool features_only)
 {
     size_t worst = 0;
     double most = -INFINITY;
     for (size_t i = 0; i < q->n_units; i++) {
         double lost = (1 - q->units[i].cosine) / (unit_macs(q, i) + 1e-9);
-        if (q->units[i].int8 && !(lost <= most)) {
+        if (counts(q, i, features_only) && !(lost <= most)) {
             most = lost;
             worst = i;
         }
@@ -586,14 +592,18 @@ static fv_status reach_target(fv_calibration *q, fv_error *err)
         if (lost <= goal || !count_int8(q))
             return FV_OK;
         FV_TRY(fv_calibrate_layers(q, err));
-        for (size_t i = 0; i < q->n_units; i++)
-            sum += q->units[i].int8 ? 1 - q->units[i].cosine : 0;
+        size_t n_left = 0;
+        const bool features_only = 1 - l.tokens <= goal;
+        for (size_t i = 0; i < q->n_units; i++) {
+            sum += counts(q, i, features_only) ? 1 - q->units[i].cosine : 0;
+            n_left += counts(q, i, features_only);
+        }
         double left = sum;
-        do { /* one at least, so that this ends */
-            size_t unit = worst_unit(q);
+        do { /* one at least, so that this ends: features that are not close have one in int8 before them */
+            size_t unit = worst_unit(q, features_only);
             q->units[unit].int8 = false;
             left -= 1 - q->units[unit].cosine;
-        } while (left > sum * goal / lost && count_int8(q));
+        } while (--n_left > 0 && left > sum * goal / lost);
     }
 }
 
