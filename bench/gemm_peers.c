@@ -1,13 +1,15 @@
 /* oneDNN on the model's matrix products: the rate a GEMM of ours is measured against.
  *
- *     cc -O2 -fopenmp bench/gemm_peers.c -o build/gemm_peers -ldnnl       (libdnnl-dev; oneDNN 2.6 or 3.x)
+ *     cc -O2 -fopenmp bench/gemm_peers.c -o build/gemm_peers -ldnnl   (libdnnl-dev; 2.6 or 3.x)
  *     build/gemm_peers [-t 1,2] [-s SECONDS] [-d f32,bf16,int8] [-m MAX_M] [bench/shapes/gemm.txt]
  *
- * C[M,N] = A[M,K] B[K,N]. B is packed once by oneDNN (format any), as an engine packs its weights; A and C are plain row-major.
- * -m cuts M, as checkkernels --bench does at 8192: taller products only stream more of the same through memory.
- * f32 and bf16 have C in the same type, int8 is u8 * s8 -> u8. One line per product, type and thread count:
+ * C[M,N] = A[M,K] B[K,N]. B is packed once by oneDNN (format any), as an engine packs its weights;
+ * A and C are plain row-major. -m cuts M, as checkkernels --bench does at 8192: taller products
+ * only stream more of the same through memory. f32 and bf16 have C in the same type, int8 is u8 *
+ * s8 -> u8. One line per product, type and thread count:
  *
- *     name M N K type threads best_us median_us rate      rate in G operations a second, 2 M N K per product, from the best time
+ *     name M N K type threads best_us median_us rate
+ *                                    rate: G operations/s, 2 M N K per product, best time
  */
 #include <omp.h>
 #include <oneapi/dnnl/dnnl.h>
@@ -27,13 +29,13 @@ static double now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-#define CHECK(x)                                                                                   \
-    do {                                                                                           \
-        dnnl_status_t s_ = (x);                                                                    \
-        if (s_ != dnnl_success) {                                                                  \
-            fprintf(stderr, "gemm_peers: %s: status %d\n", #x, (int)s_);                           \
-            return false;                                                                          \
-        }                                                                                          \
+#define CHECK(x)                                                         \
+    do {                                                                 \
+        dnnl_status_t s_ = (x);                                          \
+        if (s_ != dnnl_success) {                                        \
+            fprintf(stderr, "gemm_peers: %s: status %d\n", #x, (int)s_); \
+            return false;                                                \
+        }                                                                \
     } while (0)
 
 /* ---- what changed between oneDNN 2 and 3: descriptors became handles ---- */
@@ -43,7 +45,8 @@ typedef dnnl_memory_desc_t layout;
 typedef const_dnnl_memory_desc_t const_layout;
 #define SIZE_OF(l) dnnl_memory_desc_get_size(l)
 
-static dnnl_status_t layout_init(layout *l, const dnnl_dims_t dims, dnnl_data_type_t type, dnnl_format_tag_t tag)
+static dnnl_status_t layout_init(layout *l, const dnnl_dims_t dims, dnnl_data_type_t type,
+                                 dnnl_format_tag_t tag)
 {
     return dnnl_memory_desc_create_with_tag(l, 2, dims, type, tag);
 }
@@ -58,9 +61,10 @@ static dnnl_status_t matmul_init(dnnl_primitive_desc_t *pd, layout a, layout b, 
 #else
 typedef dnnl_memory_desc_t layout;
 typedef const dnnl_memory_desc_t *const_layout;
-#define SIZE_OF(l) dnnl_memory_desc_get_size(l)
+#define SIZE_OF(l)  dnnl_memory_desc_get_size(l)
 
-static dnnl_status_t layout_init(layout *l, const dnnl_dims_t dims, dnnl_data_type_t type, dnnl_format_tag_t tag)
+static dnnl_status_t layout_init(layout *l, const dnnl_dims_t dims, dnnl_data_type_t type,
+                                 dnnl_format_tag_t tag)
 {
     return dnnl_memory_desc_init_by_tag(l, 2, dims, type, tag);
 }
@@ -109,7 +113,8 @@ static bool fill(dnnl_memory_t m, size_t n_bytes, dnnl_data_type_t type)
     return true;
 }
 
-static bool matmul(const char *name, long m, long n, long k, const operand *t, int threads, double seconds)
+static bool matmul(const char *name, long m, long n, long k, const operand *t, int threads,
+                   double seconds)
 {
     layout la, lb, lc;
     CHECK(layout_init(&la, (dnnl_dims_t){ m, k }, t->a, dnnl_ab));
@@ -133,15 +138,17 @@ static bool matmul(const char *name, long m, long n, long k, const operand *t, i
     int n_samples = 0;
     CHECK(dnnl_primitive_execute(prim, stream, 3, args)); /* warm up */
     CHECK(dnnl_stream_wait(stream));
-    for (double end = now() + seconds; n_samples < MAX_SAMPLES && (n_samples < 5 || now() < end); n_samples++) {
+    for (double end = now() + seconds; n_samples < MAX_SAMPLES && (n_samples < 5 || now() < end);
+         n_samples++) {
         double t0 = now();
         CHECK(dnnl_primitive_execute(prim, stream, 3, args));
         CHECK(dnnl_stream_wait(stream));
         sample[n_samples] = now() - t0;
     }
     qsort(sample, (size_t)n_samples, sizeof *sample, by_value);
-    printf("%s %ld %ld %ld %s %d %.1f %.1f %.1f\n", name, m, n, k, t->name, threads, sample[0] * 1e6,
-           sample[n_samples / 2] * 1e6, 2e-9 * (double)m * (double)n * (double)k / sample[0]);
+    printf("%s %ld %ld %ld %s %d %.1f %.1f %.1f\n", name, m, n, k, t->name, threads,
+           sample[0] * 1e6, sample[n_samples / 2] * 1e6,
+           2e-9 * (double)m * (double)n * (double)k / sample[0]);
     fflush(stdout);
     dnnl_memory_destroy(a), dnnl_memory_destroy(b), dnnl_memory_destroy(c);
     dnnl_primitive_destroy(prim), dnnl_primitive_desc_destroy(pd);
@@ -151,8 +158,10 @@ static bool matmul(const char *name, long m, long n, long k, const operand *t, i
 
 static int usage(void)
 {
-    fprintf(stderr, "usage: gemm_peers [-t THREADS,...] [-s SECONDS] [-d f32,bf16,int8] [-m MAX_M] [SHAPES]\n"
-                    "example: gemm_peers -t 1,2 bench/shapes/gemm.txt\n");
+    fprintf(
+        stderr,
+        "usage: gemm_peers [-t THREADS,...] [-s SECONDS] [-d f32,bf16,int8] [-m MAX_M] [SHAPES]\n"
+        "example: gemm_peers -t 1,2 bench/shapes/gemm.txt\n");
     return 2;
 }
 
@@ -188,13 +197,14 @@ int main(int argc, char **argv)
         return 1;
     }
     const dnnl_version_t *v = dnnl_version();
-    printf("# oneDNN %d.%d.%d, isa %d; name M N K type threads best_us median_us Gop/s\n", v->major, v->minor, v->patch,
-           (int)dnnl_get_effective_cpu_isa());
+    printf("# oneDNN %d.%d.%d, isa %d; name M N K type threads best_us median_us Gop/s\n", v->major,
+           v->minor, v->patch, (int)dnnl_get_effective_cpu_isa());
     bool ok = true;
     char line[256], name[64];
     while (fgets(line, sizeof line, f)) {
         long m, n, k;
-        if (line[strspn(line, " \t")] == '#' || sscanf(line, "%63s %ld %ld %ld", name, &m, &n, &k) != 4)
+        if (line[strspn(line, " \t")] == '#' ||
+            sscanf(line, "%63s %ld %ld %ld", name, &m, &n, &k) != 4)
             continue;
         m = m < max_m ? m : max_m;
         for (size_t i = 0; i < sizeof operands / sizeof *operands; i++) {

@@ -8,7 +8,8 @@
 int check_answer_options(const char *verb, answer_options *a)
 {
     if (a->greedy && a->temperature > 0)
-        return usage_error(verb, "--greedy and --temperature %g contradict each other", (double)a->temperature);
+        return usage_error(verb, "--greedy and --temperature %g contradict each other",
+                           (double)a->temperature);
     if (a->temperature == 0 && (a->top_k > 0 || a->top_p < 1 || a->min_p > 0))
         return usage_error(verb, "--top-k, --top-p and --min-p need --temperature above 0");
     return -1;
@@ -34,9 +35,11 @@ void session_options(fv_session_options *o, const answer_options *a, progress_li
     o->progress_user = progress;
 }
 
-int add_picture(fv_session *session, const char *path, const answer_options *a, progress_line *progress)
+int add_picture(fv_session *session, const char *path, const answer_options *a,
+                progress_line *progress)
 {
-    fv_image_options options = { .ignore_exif = a->no_exif, .max_pixels = (uint64_t)a->max_megapixels * 1000000 };
+    fv_image_options options = { .ignore_exif = a->no_exif,
+                                 .max_pixels = (uint64_t)a->max_megapixels * 1000000 };
     fv_image *image = NULL;
     fv_error err;
     fv_status status = fv_image_open(&image, path, &options, &err);
@@ -106,11 +109,14 @@ static double rate(double n, double ms) { return ms > 0 ? n / ms * 1e3 : 0; }
 void print_profile(const fv_engine *engine, const fv_stats *s)
 {
     fprintf(stderr,
-            "load %.0f ms · decode image %.1f ms · preprocess %.1f ms · vision %.0f ms · projector %.1f ms\n"
+            "load %.0f ms · decode image %.1f ms · preprocess %.1f ms · vision %.0f ms · projector "
+            "%.1f ms\n"
             "prefill %.0f ms (%d rows, %.0f tok/s) · first token after %.0f ms",
-            fv_engine_load_ms(engine), s->image_ms, s->preprocess_ms, s->vision_ms, s->projector_ms, s->prefill_ms,
-            s->prompt_tokens, rate(s->prompt_tokens, s->prefill_ms), s->first_token_ms);
+            fv_engine_load_ms(engine), s->image_ms, s->preprocess_ms, s->vision_ms, s->projector_ms,
+            s->prefill_ms, s->prompt_tokens, rate(s->prompt_tokens, s->prefill_ms),
+            s->first_token_ms);
     if (s->new_tokens > 1)
-        fprintf(stderr, " · %d tokens, %.1f tok/s", s->new_tokens, rate(s->new_tokens - 1, s->decode_ms));
+        fprintf(stderr, " · %d tokens, %.1f tok/s", s->new_tokens,
+                rate(s->new_tokens - 1, s->decode_ms));
     fprintf(stderr, " · peak memory %.0f MB\n", (double)peak_rss_bytes() / 1e6);
 }

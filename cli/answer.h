@@ -13,36 +13,54 @@ typedef struct answer_options {
     text_list stop;
 } answer_options;
 
-#define ANSWER_DEFAULTS { .top_p = 1.0f, .repetition_penalty = 1.0f, .max_megapixels = 268 }
+#define ANSWER_DEFAULTS                                                  \
+    {                                                                    \
+        .top_p = 1.0f, .repetition_penalty = 1.0f, .max_megapixels = 268 \
+    }
 
-#define ANSWER_OPTIONS(a)                                                                                            \
-    { 's', "system", OPTION_TEXT, &(a).system, "TEXT", "the system prompt", 0, 0 },                                  \
-    { 'n', "max-new-tokens", OPTION_INT, &(a).max_new_tokens, "N", "longest answer; 0: what the context leaves", 0, 1e6 }, \
-    { 0, "context", OPTION_INT, &(a).max_context, "N", "rows of the conversation; 0: the model's limit", 0, 1e7 },   \
-    { 0, "greedy", OPTION_FLAG, &(a).greedy, NULL, "always the likeliest token (the default)", 0, 0 },              \
-    { 0, "temperature", OPTION_FLOAT, &(a).temperature, "T", "draw at this temperature; 0: greedy", 0, 100 },        \
-    { 0, "top-k", OPTION_INT, &(a).top_k, "N", "draw from the N likeliest; 0: off", 0, 1e9 },                        \
-    { 0, "top-p", OPTION_FLOAT, &(a).top_p, "P", "draw from the likeliest that add up to P; 1: off", 0, 1 },         \
-    { 0, "min-p", OPTION_FLOAT, &(a).min_p, "P", "only tokens at least P times as likely as the best; 0: off", 0, 1 }, \
-    { 0, "repetition-penalty", OPTION_FLOAT, &(a).repetition_penalty, "R", "divide the logits of seen tokens; 1: off", 0.01, 100 }, \
-    { 0, "seed", OPTION_U64, &(a).seed, "N", "seed of the draw (default 0)", 0, 0 },                                 \
-    { 0, "stop", OPTION_LIST, &(a).stop, "TEXT", "end the answer before this text; may come several times", 0, 0 }, \
-    { 0, "fit", OPTION_CHOICE, &(a).fit, "auto|pad|crop|stretch", "how a picture meets the square input", 0, 0 },    \
-    { 0, "no-exif", OPTION_FLAG, &(a).no_exif, NULL, "do not turn pictures by their EXIF orientation", 0, 0 },       \
-    { 0, "max-megapixels", OPTION_INT, &(a).max_megapixels, "N", "refuse larger pictures (default 268)", 1, 4294 },  \
-    { 0, "ignore-eos", OPTION_FLAG, &(a).ignore_eos, NULL, "go on after the end of the answer (timing)", 0, 0 }
+/* clang-format off */
+#define ANSWER_OPTIONS(a)                                                                         \
+    { 's', "system", OPTION_TEXT, &(a).system, "TEXT", "the system prompt", 0, 0 },               \
+    { 'n', "max-new-tokens", OPTION_INT, &(a).max_new_tokens, "N",                                \
+      "longest answer; 0: what the context leaves", 0, 1e6 },                                     \
+    { 0, "context", OPTION_INT, &(a).max_context, "N",                                            \
+      "rows of the conversation; 0: the model's limit", 0, 1e7 },                                 \
+    { 0, "greedy", OPTION_FLAG, &(a).greedy, NULL,                                                \
+      "always the likeliest token (the default)", 0, 0 },                                         \
+    { 0, "temperature", OPTION_FLOAT, &(a).temperature, "T",                                      \
+      "draw at this temperature; 0: greedy", 0, 100 },                                            \
+    { 0, "top-k", OPTION_INT, &(a).top_k, "N", "draw from the N likeliest; 0: off", 0, 1e9 },     \
+    { 0, "top-p", OPTION_FLOAT, &(a).top_p, "P",                                                  \
+      "draw from the likeliest that add up to P; 1: off", 0, 1 },                                 \
+    { 0, "min-p", OPTION_FLOAT, &(a).min_p, "P",                                                  \
+      "only tokens at least P times as likely as the best; 0: off", 0, 1 },                       \
+    { 0, "repetition-penalty", OPTION_FLOAT, &(a).repetition_penalty, "R",                        \
+      "divide the logits of seen tokens; 1: off", 0.01, 100 },                                    \
+    { 0, "seed", OPTION_U64, &(a).seed, "N", "seed of the draw (default 0)", 0, 0 },              \
+    { 0, "stop", OPTION_LIST, &(a).stop, "TEXT",                                                  \
+      "end the answer before this text; may come several times", 0, 0 },                          \
+    { 0, "fit", OPTION_CHOICE, &(a).fit, "auto|pad|crop|stretch",                                 \
+      "how a picture meets the square input", 0, 0 },                                             \
+    { 0, "no-exif", OPTION_FLAG, &(a).no_exif, NULL,                                              \
+      "do not turn pictures by their EXIF orientation", 0, 0 },                                   \
+    { 0, "max-megapixels", OPTION_INT, &(a).max_megapixels, "N",                                  \
+      "refuse larger pictures (default 268)", 1, 4294 },                                          \
+    { 0, "ignore-eos", OPTION_FLAG, &(a).ignore_eos, NULL,                                        \
+      "go on after the end of the answer (timing)", 0, 0 }
+/* clang-format on */
 
 /* -1, or an exit code after saying what is wrong. */
 int check_answer_options(const char *verb, answer_options *a);
 void session_options(fv_session_options *out, const answer_options *a, progress_line *progress);
 /* Reads and encodes one picture into the turn being written. */
-int add_picture(fv_session *session, const char *path, const answer_options *a, progress_line *progress);
+int add_picture(fv_session *session, const char *path, const answer_options *a,
+                progress_line *progress);
 
 typedef struct answer_text {
-    char    *text;
-    size_t   n_bytes, capacity;
+    char *text;
+    size_t n_bytes, capacity;
     int32_t *ids;
-    size_t   n_ids, ids_capacity;
+    size_t n_ids, ids_capacity;
     fv_finish finish;
 } answer_text;
 

@@ -9,8 +9,9 @@
 
 enum { MAX_REPS = 1000, N_STAGES = 7 };
 
-static const char *const stage_names[N_STAGES] = { "load",    "preprocess", "vision",     "projector",
-                                                   "prefill", "decode",     "first_token" };
+static const char *const stage_names[N_STAGES] = { "load",       "preprocess", "vision",
+                                                   "projector",  "prefill",    "decode",
+                                                   "first_token" };
 enum { LOAD, PREPROCESS, VISION, PROJECTOR, PREFILL, DECODE, FIRST_TOKEN };
 
 typedef struct bench {
@@ -18,7 +19,7 @@ typedef struct bench {
     const char *image, *stages;
     int reps, tokens, form;
     bool wanted[N_STAGES];
-    double ms[N_STAGES][MAX_REPS];  /* decode: of one token */
+    double ms[N_STAGES][MAX_REPS]; /* decode: of one token */
     size_t n[N_STAGES];
     int prompt_tokens;
 } bench;
@@ -32,13 +33,17 @@ static int parse_stages(bench *b)
         return -1;
     }
     snprintf(text, sizeof text, "%s", b->stages);
-    for (char *save = NULL, *word = strtok_r(text, ",", &save); word; word = strtok_r(NULL, ",", &save)) {
+    for (char *save = NULL, *word = strtok_r(text, ",", &save); word;
+         word = strtok_r(NULL, ",", &save)) {
         size_t i = 0;
         while (i < N_STAGES && strcmp(word, stage_names[i]))
             i++;
         if (i == N_STAGES)
-            return usage_error("bench", "--stages: unknown stage \"%s\"; expected load, preprocess, vision, projector, "
-                                        "prefill, decode, first_token", word);
+            return usage_error(
+                "bench",
+                "--stages: unknown stage \"%s\"; expected load, preprocess, vision, projector, "
+                "prefill, decode, first_token",
+                word);
         b->wanted[i] = true;
     }
     return -1;
@@ -48,19 +53,25 @@ static int parse(int argc, char **argv, bench *b)
 {
     static const usage use = {
         "bench [OPTIONS] [MODEL]",
-        "Times the stages of a model on this machine: a picture (drawn, or --image), the prompt \"Describe\n"
-        "the image.\", then --tokens tokens with the end token ignored. The first repetition warms up and\n"
+        "Times the stages of a model on this machine: a picture (drawn, or --image), the prompt "
+        "\"Describe\n"
+        "the image.\", then --tokens tokens with the end token ignored. The first repetition warms "
+        "up and\n"
         "does not count. Without MODEL: the small built-in demonstration model.",
         "  fastvlm bench FastVLM-0.5B --vision bf16 --reps 5",
     };
     bool json = false;
     const option_spec options[] = {
         MODEL_OPTIONS(b->model),
-        { 'i', "image", OPTION_TEXT, &b->image, "FILE", "a picture instead of the drawn one", 0, 0 },
-        { 'r', "reps", OPTION_INT, &b->reps, "N", "repetitions that count (default 5)", 1, MAX_REPS },
-        { 'n', "tokens", OPTION_INT, &b->tokens, "N", "tokens to decode in a repetition (default 32)", 2, 100000 },
+        { 'i', "image", OPTION_TEXT, &b->image, "FILE", "a picture instead of the drawn one", 0,
+          0 },
+        { 'r', "reps", OPTION_INT, &b->reps, "N", "repetitions that count (default 5)", 1,
+          MAX_REPS },
+        { 'n', "tokens", OPTION_INT, &b->tokens, "N",
+          "tokens to decode in a repetition (default 32)", 2, 100000 },
         { 0, "stages", OPTION_TEXT, &b->stages, "LIST", "only these, separated by commas", 0, 0 },
-        { 'f', "format", OPTION_CHOICE, &b->form, "text|json|csv", "of the figures on stdout", 0, 0 },
+        { 'f', "format", OPTION_CHOICE, &b->form, "text|json|csv", "of the figures on stdout", 0,
+          0 },
         { 0, "json", OPTION_FLAG, &json, NULL, "the same as --format json", 0, 0 },
     };
     text_list words, images = { 0 };
@@ -75,7 +86,8 @@ static int parse(int argc, char **argv, bench *b)
     if (images.n && !b->image)
         b->image = images.item[0];
     if (prompt)
-        return usage_error("bench", "%s: no such model; expected a checkpoint directory or a packed file", prompt);
+        return usage_error(
+            "bench", "%s: no such model; expected a checkpoint directory or a packed file", prompt);
     code = check_model("bench", &b->model, false);
     return code < 0 ? parse_stages(b) : code;
 }
@@ -112,13 +124,15 @@ static void add(bench *b, int stage, double ms, int rep)
 }
 
 /* rep -1 warms up. */
-static fv_status repeat(bench *b, fv_engine *engine, const fv_image *image, int rep, progress_line *line, fv_error *err)
+static fv_status repeat(bench *b, fv_engine *engine, const fv_image *image, int rep,
+                        progress_line *line, fv_error *err)
 {
     fv_session_options o;
     fv_session *session = NULL;
     fv_piece piece = { 0 };
     fv_stats s;
-    bool decode = b->wanted[DECODE], prefill = decode || b->wanted[PREFILL] || b->wanted[FIRST_TOKEN];
+    bool decode = b->wanted[DECODE],
+         prefill = decode || b->wanted[PREFILL] || b->wanted[FIRST_TOKEN];
     fv_session_options_default(&o);
     o.ignore_eos = true;
     o.max_new_tokens = decode ? b->tokens : 1;
@@ -191,41 +205,49 @@ static int print_figures(const bench *b, const fv_model_info *m)
     for (int i = 0; i < N_STAGES; i++) {
         if (!b->n[i])
             continue;
-        json_t *s = json_pack("{s:s, s:s, s:f, s:f, s:i}", "name", stage_names[i], "precision", precision_of(m, i), "best_ms",
-                              b->ms[i][0], "median_ms", median(b, i), "repetitions", (int)b->n[i]);
+        json_t *s = json_pack("{s:s, s:s, s:f, s:f, s:i}", "name", stage_names[i], "precision",
+                              precision_of(m, i), "best_ms", b->ms[i][0], "median_ms", median(b, i),
+                              "repetitions", (int)b->n[i]);
         if (i == PREFILL)
             json_object_set_new(s, "tokens", json_integer(b->prompt_tokens));
         if (i == PREFILL || i == DECODE)
             json_object_set_new(s, "tokens_per_second", json_real(rate(b, i, median(b, i))));
         json_array_append_new(stages, s);
     }
-    json_t *root = json_pack("{s:{s:s, s:s, s:s, s:s}, s:s, s:s, s:s, s:i, s:i, s:o, s:I}", "machine", "cpu", cpu_model(),
-                             "system", host.sysname, "release", host.release, "kernels", m->cpu_level, "version", fv_version(),
-                             "commit", FASTVLM_COMMIT, "model", model_name(&b->model), "threads", m->n_threads, "image_size",
-                             m->image_size, "stages", stages, "peak_rss_bytes", (json_int_t)peak_rss_bytes());
+    json_t *root = json_pack("{s:{s:s, s:s, s:s, s:s}, s:s, s:s, s:s, s:i, s:i, s:o, s:I}",
+                             "machine", "cpu", cpu_model(), "system", host.sysname, "release",
+                             host.release, "kernels", m->cpu_level, "version", fv_version(),
+                             "commit", FASTVLM_COMMIT, "model", model_name(&b->model), "threads",
+                             m->n_threads, "image_size", m->image_size, "stages", stages,
+                             "peak_rss_bytes", (json_int_t)peak_rss_bytes());
     return print_json(root, 6);
 }
 
 static int print_table(const bench *b, const fv_model_info *m, bool csv)
 {
     if (csv)
-        printf("stage,precision,best_ms,median_ms,tokens_per_second,repetitions,threads,image_size,kernels,cpu,version,commit\n");
+        printf("stage,precision,best_ms,median_ms,tokens_per_second,repetitions,threads,image_size,"
+               "kernels,cpu,version,commit\n");
     else
-        printf("%s, %d threads, kernels %s, fastvlm %s (%s)\n%s, %d x %d\n\n%-12s %-6s %10s %10s %10s\n", cpu_model(),
-               m->n_threads, m->cpu_level, fv_version(), FASTVLM_COMMIT, model_name(&b->model), m->image_size, m->image_size, "stage",
-               "type", "best ms", "median ms", "tokens/s");
+        printf("%s, %d threads, kernels %s, fastvlm %s (%s)\n%s, %d x %d\n\n%-12s %-6s %10s %10s "
+               "%10s\n",
+               cpu_model(), m->n_threads, m->cpu_level, fv_version(), FASTVLM_COMMIT,
+               model_name(&b->model), m->image_size, m->image_size, "stage", "type", "best ms",
+               "median ms", "tokens/s");
     for (int i = 0; i < N_STAGES; i++) {
         if (!b->n[i])
             continue;
         double speed = rate(b, i, median(b, i));
         if (csv)
-            printf("%s,%s,%.3f,%.3f,%.2f,%zu,%d,%d,%s,\"%s\",%s,%s\n", stage_names[i], precision_of(m, i), b->ms[i][0],
-                   median(b, i), speed, b->n[i], m->n_threads, m->image_size, m->cpu_level, cpu_model(), fv_version(),
-                   FASTVLM_COMMIT);
+            printf("%s,%s,%.3f,%.3f,%.2f,%zu,%d,%d,%s,\"%s\",%s,%s\n", stage_names[i],
+                   precision_of(m, i), b->ms[i][0], median(b, i), speed, b->n[i], m->n_threads,
+                   m->image_size, m->cpu_level, cpu_model(), fv_version(), FASTVLM_COMMIT);
         else if (speed > 0)
-            printf("%-12s %-6s %10.2f %10.2f %10.1f\n", stage_names[i], precision_of(m, i), b->ms[i][0], median(b, i), speed);
+            printf("%-12s %-6s %10.2f %10.2f %10.1f\n", stage_names[i], precision_of(m, i),
+                   b->ms[i][0], median(b, i), speed);
         else
-            printf("%-12s %-6s %10.2f %10.2f\n", stage_names[i], precision_of(m, i), b->ms[i][0], median(b, i));
+            printf("%-12s %-6s %10.2f %10.2f\n", stage_names[i], precision_of(m, i), b->ms[i][0],
+                   median(b, i));
     }
     if (!csv)
         printf("\npeak memory %.0f MB\n", (double)peak_rss_bytes() / 1e6);
@@ -270,7 +292,8 @@ int verb_bench(int argc, char **argv)
         return code;
     catch_interrupt();
     progress_line line = { .enabled = is_terminal(2) };
-    fv_status status = b.image ? fv_image_open(&image, b.image, NULL, &err) : draw_image(&image, &err);
+    fv_status status = b.image ? fv_image_open(&image, b.image, NULL, &err)
+                               : draw_image(&image, &err);
     code = status == FV_OK ? run_bench(&b, &engine, image, &line) : report(&err);
     fv_image_free(image);
     fv_engine_free(engine);

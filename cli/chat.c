@@ -16,17 +16,16 @@ typedef struct chat {
     progress_line *progress;
     turn *history;
     size_t n_turns;
-    size_t n_images;   /* of the turn being written */
+    size_t n_images; /* of the turn being written */
     bool figures, quiet;
-    size_t n_failed;    /* questions and pictures */
+    size_t n_failed; /* questions and pictures */
 } chat;
 
-static const char commands[] =
-    "/image FILE  put a picture into the next question\n"
-    "/history     show the conversation\n"
-    "/reset       begin a new conversation\n"
-    "/help        this list\n"
-    "/quit        end (or Ctrl-D)\n";
+static const char commands[] = "/image FILE  put a picture into the next question\n"
+                               "/history     show the conversation\n"
+                               "/reset       begin a new conversation\n"
+                               "/help        this list\n"
+                               "/quit        end (or Ctrl-D)\n";
 
 static void show_history(const chat *c)
 {
@@ -142,9 +141,12 @@ int verb_chat(int argc, char **argv)
 {
     static const usage use = {
         "chat [OPTIONS] [MODEL] [IMAGE]...",
-        "A conversation: every line is a question, the answers go to stdout. Earlier turns stay in the\n"
-        "KV cache and are not computed again. Without MODEL: the small built-in demonstration model.\n\n"
-        "/image FILE, /history, /reset, /help and /quit are commands. Exit code 1 when a question or picture failed.",
+        "A conversation: every line is a question, the answers go to stdout. Earlier turns stay in "
+        "the\n"
+        "KV cache and are not computed again. Without MODEL: the small built-in demonstration "
+        "model.\n\n"
+        "/image FILE, /history, /reset, /help and /quit are commands. Exit code 1 when a question "
+        "or picture failed.",
         "  fastvlm chat FastVLM-0.5B photo.jpg",
     };
     model_options model = { 0 };
@@ -156,7 +158,8 @@ int verb_chat(int argc, char **argv)
         MODEL_OPTIONS(model),
         { 'i', "image", OPTION_LIST, &images, "FILE", "a picture for the first question", 0, 0 },
         ANSWER_OPTIONS(answer),
-        { 0, "figures", OPTION_FLAG, &figures, NULL, "the figures of every answer on stderr", 0, 0 },
+        { 0, "figures", OPTION_FLAG, &figures, NULL, "the figures of every answer on stderr", 0,
+          0 },
         { 'q', "quiet", OPTION_FLAG, &quiet, NULL, "no progress and no notes", 0, 0 },
     };
     int code = parse_options(argc, argv, &use, options, sizeof options / sizeof *options, &words);

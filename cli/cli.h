@@ -29,24 +29,24 @@ int verb_export(int argc, char **argv);
 int verb_pull(int argc, char **argv);
 int verb_eval(int argc, char **argv);
 
-/* ---- options.c: a table of options per verb ------------------------------------------- */
+/* ---- options.c: a table of options per verb ---------------------------------------------- */
 
 typedef enum option_kind {
-    OPTION_FLAG,    /* bool */
-    OPTION_INT,     /* int in [min, max] */
-    OPTION_U64,     /* uint64_t */
-    OPTION_FLOAT,   /* float in [min, max] */
-    OPTION_TEXT,    /* const char * */
-    OPTION_LIST,    /* text_list: may come several times */
-    OPTION_CHOICE   /* int: index in choices, "a|b|c" */
+    OPTION_FLAG,  /* bool */
+    OPTION_INT,   /* int in [min, max] */
+    OPTION_U64,   /* uint64_t */
+    OPTION_FLOAT, /* float in [min, max] */
+    OPTION_TEXT,  /* const char * */
+    OPTION_LIST,  /* text_list: may come several times */
+    OPTION_CHOICE /* int: index in choices, "a|b|c" */
 } option_kind;
 
 typedef struct option_spec {
-    char short_name;        /* 0: none */
+    char short_name; /* 0: none */
     const char *name;
     option_kind kind;
     void *value;
-    const char *arg;        /* "N", "DIR"; the choices of OPTION_CHOICE */
+    const char *arg; /* "N", "DIR"; the choices of OPTION_CHOICE */
     const char *help;
     double min, max;
 } option_spec;
@@ -57,15 +57,15 @@ typedef struct text_list {
 } text_list;
 
 typedef struct usage {
-    const char *synopsis;   /* "run [OPTIONS] [MODEL] IMAGE... [PROMPT]" */
+    const char *synopsis; /* "run [OPTIONS] [MODEL] IMAGE... [PROMPT]" */
     const char *about;
-    const char *example;    /* lines */
+    const char *example; /* lines */
 } usage;
 
 /* Fills the options' values and *words with everything that is no option. Returns -1 to go on, or
  * an exit code: after --help, or after saying what is wrong. */
-int parse_options(int argc, char **argv, const usage *use, const option_spec *options, size_t n_options,
-                  text_list *words);
+int parse_options(int argc, char **argv, const usage *use, const option_spec *options,
+                  size_t n_options, text_list *words);
 int usage_error(const char *verb, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* ---- common.c ---------------------------------------------------------------------------- */
@@ -76,38 +76,47 @@ typedef struct model_options {
     int threads, vision, decoder, image_size, kv;
 } model_options;
 
-#define MODEL_OPTIONS(m)                                                                                          \
-    { 'm', "model", OPTION_TEXT, &(m).model, "FILE", "the checkpoint directory or packed file", 0, 0 },           \
-    { 't', "threads", OPTION_INT, &(m).threads, "N", "threads (default: one per physical core)", 0, 1024 },       \
-    { 0, "vision", OPTION_CHOICE, &(m).vision, "auto|f32|bf16|f16|int8", "arithmetic of the vision encoder", 0, 0 },   \
-    { 0, "decoder", OPTION_CHOICE, &(m).decoder, "auto|f32|bf16|f16|z8|q4", "arithmetic of the decoder", 0, 0 },        \
-    { 0, "kv", OPTION_CHOICE, &(m).kv, "auto|f32|f16|q8", "type of the KV cache", 0, 0 },                         \
-    { 0, "image-size", OPTION_INT, &(m).image_size, "N", "side of the encoder's input, a multiple of 64", 0, 4096 }
+/* clang-format off */
+#define MODEL_OPTIONS(m)                                                                          \
+    { 'm', "model", OPTION_TEXT, &(m).model, "FILE",                                              \
+      "the checkpoint directory or packed file", 0, 0 },                                          \
+    { 't', "threads", OPTION_INT, &(m).threads, "N",                                              \
+      "threads (default: one per physical core)", 0, 1024 },                                      \
+    { 0, "vision", OPTION_CHOICE, &(m).vision, "auto|f32|bf16|f16|int8",                          \
+      "arithmetic of the vision encoder", 0, 0 },                                                 \
+    { 0, "decoder", OPTION_CHOICE, &(m).decoder, "auto|f32|bf16|f16|z8|q4",                       \
+      "arithmetic of the decoder", 0, 0 },                                                        \
+    { 0, "kv", OPTION_CHOICE, &(m).kv, "auto|f32|f16|q8", "type of the KV cache", 0, 0 },         \
+    { 0, "image-size", OPTION_INT, &(m).image_size, "N",                                          \
+      "side of the encoder's input, a multiple of 64", 0, 4096 }
+/* clang-format on */
 
 /* Prints "fastvlm: MESSAGE" and gives EXIT_FAILED. */
 int report(const fv_error *err);
 /* Opens m->model; where that is NULL, the demonstration model. */
 int open_engine(fv_engine **out, const model_options *m);
 
-/* The demonstration model inside the program (FASTVLM_DEMO_MODEL), which verbs use when none is named. */
-bool        demo_model(const void **data, size_t *n_bytes); /* false: this program has none */
-const char *model_name(const model_options *m);             /* the path, or that it is the built-in one */
-/* Where no model is named: -1 after saying on stderr, unless quiet, that the demonstration model answers;
- * a usage error in a program without it. */
-int         check_model(const char *verb, const model_options *m, bool quiet);
+/* The demonstration model inside the program (FASTVLM_DEMO_MODEL), which verbs use when none is
+ * named. */
+bool demo_model(const void **data, size_t *n_bytes); /* false: this program has none */
+const char *model_name(const model_options *m);      /* the path, or that it is the built-in one */
+/* Where no model is named: -1 after saying on stderr, unless quiet, that the demonstration model
+ * answers; a usage error in a program without it. */
+int check_model(const char *verb, const model_options *m, bool quiet);
 
 typedef enum word_kind { WORD_MODEL, WORD_IMAGE, WORD_PROMPT, WORD_ERROR } word_kind;
 /* What a bare argument is; WORD_ERROR has said why. */
 word_kind classify_word(const char *verb, const char *word);
 
 /* Sorts bare arguments into model, images and prompt. -1, or an exit code. */
-int sort_words(const char *verb, const text_list *words, const char **model, text_list *images, const char **prompt);
+int sort_words(const char *verb, const text_list *words, const char **model, text_list *images,
+               const char **prompt);
 
-void     catch_interrupt(void);       /* Ctrl-C sets a flag; a closed pipe becomes a write error */
-bool     interrupted(void);
+void catch_interrupt(void); /* Ctrl-C sets a flag; a closed pipe becomes a write error */
+bool interrupted(void);
 uint64_t peak_rss_bytes(void);
-const char *cpu_model(void);          /* "AMD EPYC", from the system; static */
-bool     is_terminal(int fd);
+const char *cpu_model(void); /* "AMD EPYC", from the system; static */
+bool is_terminal(int fd);
 
 /* A line on stderr while the library works, when that is a terminal. fv_progress_fn; user is a
  * progress_line. Also how Ctrl-C reaches the library. */

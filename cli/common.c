@@ -1,4 +1,5 @@
-/* Opening the model, the built-in one, telling arguments apart, progress, Ctrl-C, memory. See cli.h. */
+/* Opening the model, the built-in one, telling arguments apart, progress, Ctrl-C, memory. See
+ * cli.h. */
 #include "cli.h"
 
 #include <errno.h>
@@ -27,10 +28,10 @@ void log_line(void *user, fv_log_level level, const char *message)
 int open_engine(fv_engine **out, const model_options *m)
 {
     /* in the order of MODEL_OPTIONS' choices */
-    static const fv_precision vision[] = { FV_PRECISION_AUTO, FV_PRECISION_F32, FV_PRECISION_BF16, FV_PRECISION_F16,
-                                           FV_PRECISION_INT8 };
-    static const fv_precision decoder[] = { FV_PRECISION_AUTO, FV_PRECISION_F32, FV_PRECISION_BF16, FV_PRECISION_F16,
-                                            FV_PRECISION_Z8, FV_PRECISION_Q4 };
+    static const fv_precision vision[] = { FV_PRECISION_AUTO, FV_PRECISION_F32, FV_PRECISION_BF16,
+                                           FV_PRECISION_F16, FV_PRECISION_INT8 };
+    static const fv_precision decoder[] = { FV_PRECISION_AUTO, FV_PRECISION_F32, FV_PRECISION_BF16,
+                                            FV_PRECISION_F16,  FV_PRECISION_Z8,  FV_PRECISION_Q4 };
     fv_settings s;
     fv_error err;
     fv_settings_default(&s);
@@ -42,12 +43,13 @@ int open_engine(fv_engine **out, const model_options *m)
     s.log = log_line;
     const void *data;
     size_t n_bytes;
-    fv_status status = !m->model && demo_model(&data, &n_bytes) ? fv_engine_open_memory(out, data, n_bytes, &s, &err)
-                                                                : fv_engine_open(out, m->model, &s, &err);
+    fv_status status = !m->model && demo_model(&data, &n_bytes)
+                           ? fv_engine_open_memory(out, data, n_bytes, &s, &err)
+                           : fv_engine_open(out, m->model, &s, &err);
     return status == FV_OK ? -1 : report(&err);
 }
 
-/* ---- the demonstration model --------------------------------------------------------------- */
+/* ---- the demonstration model ------------------------------------------------------------- */
 
 #ifdef FASTVLM_DEMO_MODEL
 extern const unsigned char demo_model_begin[], demo_model_end[]; /* demo_model.S */
@@ -67,7 +69,10 @@ bool demo_model(const void **data, size_t *n_bytes)
 }
 #endif
 
-const char *model_name(const model_options *m) { return m->model ? m->model : "built-in demonstration model"; }
+const char *model_name(const model_options *m)
+{
+    return m->model ? m->model : "built-in demonstration model";
+}
 
 int check_model(const char *verb, const model_options *m, bool quiet)
 {
@@ -76,15 +81,17 @@ int check_model(const char *verb, const model_options *m, bool quiet)
     if (m->model)
         return -1;
     if (!demo_model(&data, &n_bytes))
-        return usage_error(verb, "no model; give a checkpoint directory such as FastVLM-0.5B (fastvlm pull apple/FastVLM-0.5B "
+        return usage_error(verb, "no model; give a checkpoint directory such as FastVLM-0.5B "
+                                 "(fastvlm pull apple/FastVLM-0.5B "
                                  "fetches it), or a packed file");
     if (!quiet)
-        fprintf(stderr, "no MODEL named: the small built-in demonstration model answers, which knows drawn shapes and printed "
+        fprintf(stderr, "no MODEL named: the small built-in demonstration model answers, which "
+                        "knows drawn shapes and printed "
                         "words only; a real one: fastvlm pull apple/FastVLM-0.5B\n");
     return -1;
 }
 
-/* ---- what an argument is ------------------------------------------------------------------ */
+/* ---- what an argument is ----------------------------------------------------------------- */
 
 static bool has_ending(const char *word, const char *const *endings)
 {
@@ -120,10 +127,12 @@ static bool is_picture(const char *path)
         return true;
     if (n >= 12 && !memcmp(b, "RIFF", 4) && !memcmp(b + 8, "WEBP", 4))
         return true;
-    return n >= 3 && b[0] == 'P' && b[1] >= '1' && b[1] <= '6' && (b[2] == ' ' || b[2] == '\n' || b[2] == '\r' || b[2] == '\t');
+    return n >= 3 && b[0] == 'P' && b[1] >= '1' && b[1] <= '6' &&
+           (b[2] == ' ' || b[2] == '\n' || b[2] == '\r' || b[2] == '\t');
 }
 
-/* One word with a slash, or with digits and a dash or dot inside, names a model rather than asks for something. */
+/* One word with a slash, or with digits and a dash or dot inside, names a model rather than asks
+ * for something. */
 static bool names_a_model(const char *word)
 {
     bool one = !strpbrk(word, " \t\n?!"), digits = strpbrk(word, "0123456789") != NULL;
@@ -133,21 +142,27 @@ static bool names_a_model(const char *word)
 
 word_kind classify_word(const char *verb, const char *word)
 {
-    static const char *const pictures[] = { ".jpg", ".jpeg", ".png", ".webp", ".ppm", ".pgm", ".pnm", ".gif", ".bmp",
-                                            ".tif", ".tiff", ".heic", ".avif", NULL };
+    static const char *const pictures[] = { ".jpg",  ".jpeg", ".png",  ".webp", ".ppm",
+                                            ".pgm",  ".pnm",  ".gif",  ".bmp",  ".tif",
+                                            ".tiff", ".heic", ".avif", NULL };
     static const char *const models[] = { ".gguf", ".safetensors", NULL };
     struct stat st;
     if (!strcmp(word, "-"))
         return WORD_IMAGE;
     if (stat(word, &st) != 0) {
-        if (has_ending(word, pictures) || has_ending(word, models) || !strncmp(word, "./", 2) || *word == '/') {
-            fprintf(stderr, "fastvlm %s: %s: no such file; a prompt that looks like a file is given with --prompt \"%s\"\n",
+        if (has_ending(word, pictures) || has_ending(word, models) || !strncmp(word, "./", 2) ||
+            *word == '/') {
+            fprintf(stderr,
+                    "fastvlm %s: %s: no such file; a prompt that looks like a file is given with "
+                    "--prompt \"%s\"\n",
                     verb, word, word);
             return WORD_ERROR;
         }
         if (names_a_model(word)) {
-            fprintf(stderr, "fastvlm %s: %s: no such model (fastvlm pull fetches one); if it is the prompt, say --prompt \"%s\"\n", verb,
-                    word, word);
+            fprintf(stderr,
+                    "fastvlm %s: %s: no such model (fastvlm pull fetches one); if it is the "
+                    "prompt, say --prompt \"%s\"\n",
+                    verb, word, word);
             return WORD_ERROR;
         }
         return WORD_PROMPT;
@@ -160,12 +175,15 @@ word_kind classify_word(const char *verb, const char *word)
         return WORD_MODEL;
     if (has_ending(word, pictures))
         return WORD_IMAGE;
-    fprintf(stderr, "fastvlm %s: %s is a file, but no JPEG, PNG, WebP or PNM picture; say --image %s or --prompt \"%s\"\n",
+    fprintf(stderr,
+            "fastvlm %s: %s is a file, but no JPEG, PNG, WebP or PNM picture; say --image %s or "
+            "--prompt \"%s\"\n",
             verb, word, word, word);
     return WORD_ERROR;
 }
 
-int sort_words(const char *verb, const text_list *words, const char **model, text_list *images, const char **prompt)
+int sort_words(const char *verb, const text_list *words, const char **model, text_list *images,
+               const char **prompt)
 {
     for (size_t i = 0; i < words->n; i++) {
         const char *word = words->item[i];
@@ -173,7 +191,9 @@ int sort_words(const char *verb, const text_list *words, const char **model, tex
         case WORD_ERROR: return EXIT_USAGE;
         case WORD_MODEL:
             if (*model)
-                return usage_error(verb, "two models, %s and %s; a prompt that is the name of a folder is given with --prompt",
+                return usage_error(verb,
+                                   "two models, %s and %s; a prompt that is the name of a folder "
+                                   "is given with --prompt",
                                    *model, word);
             *model = word;
             break;
@@ -184,14 +204,16 @@ int sort_words(const char *verb, const text_list *words, const char **model, tex
             break;
         case WORD_PROMPT:
             if (*prompt)
-                return usage_error(verb, "two prompts, \"%s\" and \"%s\"; quote the prompt as one argument", *prompt, word);
+                return usage_error(
+                    verb, "two prompts, \"%s\" and \"%s\"; quote the prompt as one argument",
+                    *prompt, word);
             *prompt = word;
         }
     }
     return -1;
 }
 
-/* ---- signals and terminals ------------------------------------------------------------------ */
+/* ---- signals and terminals --------------------------------------------------------------- */
 
 static volatile sig_atomic_t stop_asked;
 
@@ -261,7 +283,8 @@ int print_json(json_t *root, unsigned n_digits)
     char *text = root ? json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(n_digits)) : NULL;
     json_decref(root);
     if (!text) {
-        fprintf(stderr, "fastvlm: the result does not become JSON: a name in it is not UTF-8, or memory is out\n");
+        fprintf(stderr, "fastvlm: the result does not become JSON: a name in it is not UTF-8, or "
+                        "memory is out\n");
         return EXIT_FAILED;
     }
     bool ok = write_out(text, strlen(text)) && write_out("\n", 1);
@@ -269,7 +292,7 @@ int print_json(json_t *root, unsigned n_digits)
     return ok ? EXIT_OK : end_out();
 }
 
-/* ---- the machine ------------------------------------------------------------------------------ */
+/* ---- the machine ------------------------------------------------------------------------- */
 
 uint64_t peak_rss_bytes(void)
 {

@@ -25,7 +25,8 @@ int verb_doctor(int argc, char **argv)
 {
     static const usage use = {
         "doctor [MODEL]",
-        "Shows what this machine offers to the engine, and what to do where something is missing. With a\n"
+        "Shows what this machine offers to the engine, and what to do where something is missing. "
+        "With a\n"
         "model it also opens it and says whether it fits.",
         "  fastvlm doctor FastVLM-0.5B",
     };
@@ -41,21 +42,25 @@ int verb_doctor(int argc, char **argv)
     if (code >= 0)
         return code;
     if (images.n || prompt)
-        return usage_error("doctor", "%s: no such model; expected a checkpoint directory or a packed file",
+        return usage_error("doctor",
+                           "%s: no such model; expected a checkpoint directory or a packed file",
                            prompt ? prompt : images.item[0]);
     fv_system_info(&s);
     line("fastvlm", fv_version());
     snprintf(text, sizeof text, "%s, %d physical cores for this process", cpu_model(), s.n_cores);
     line("processor", text);
-    snprintf(text, sizeof text, "%s%s%s", s.cpu_level, strcmp(s.cpu_level, s.cpu_best) ? ", lowered by FV_CPU from " : "",
+    snprintf(text, sizeof text, "%s%s%s", s.cpu_level,
+             strcmp(s.cpu_level, s.cpu_best) ? ", lowered by FV_CPU from " : "",
              strcmp(s.cpu_level, s.cpu_best) ? s.cpu_best : "");
     line("kernels", text);
     if (s.cpu_unknown)
-        line("", "FV_CPU names no level of this build; unset it, or use ref, avx2, avx512, avx512bf16, neon, ...");
+        line("", "FV_CPU names no level of this build; unset it, or use ref, avx2, avx512, "
+                 "avx512bf16, neon, ...");
     line("bf16", s.fast_bf16 ? "multiplied by the processor: the default for bf16 checkpoints"
                              : "not multiplied by this processor: f32 is the default");
     if (memory_gb("MemTotal") > 0) {
-        snprintf(text, sizeof text, "%.1f GB, %.1f GB available (FastVLM-0.5B needs about 1.6, 1.5B 4.2, 7B 15.8)",
+        snprintf(text, sizeof text,
+                 "%.1f GB, %.1f GB available (FastVLM-0.5B needs about 1.6, 1.5B 4.2, 7B 15.8)",
                  memory_gb("MemTotal"), memory_gb("MemAvailable"));
         line("memory", text);
     }
@@ -66,11 +71,15 @@ int verb_doctor(int argc, char **argv)
         if (code >= 0)
             return code;
         fv_engine_info(engine, &m);
-        snprintf(text, sizeof text, "%s opens in %.0f ms: %.0f MB of weights, vision %s, decoder %s", model.model,
-                 fv_engine_load_ms(engine), (double)m.weight_bytes / 1e6, m.vision_precision, m.decoder_precision);
+        snprintf(text, sizeof text,
+                 "%s opens in %.0f ms: %.0f MB of weights, vision %s, decoder %s", model.model,
+                 fv_engine_load_ms(engine), (double)m.weight_bytes / 1e6, m.vision_precision,
+                 m.decoder_precision);
         line("model", text);
-        if (memory_gb("MemAvailable") > 0 && (double)m.weight_bytes / 1e9 + 0.4 > memory_gb("MemAvailable"))
-            line("", "it may not fit the memory available: close other programs or take a smaller model");
+        if (memory_gb("MemAvailable") > 0 &&
+            (double)m.weight_bytes / 1e9 + 0.4 > memory_gb("MemAvailable"))
+            line("", "it may not fit the memory available: close other programs or take a smaller "
+                     "model");
         fv_engine_free(engine);
     } else {
         const void *data;

@@ -1,4 +1,5 @@
-/* fastvlm eval: what a precision costs against a reference, and how many questions of a test come out right. */
+/* fastvlm eval: what a precision costs against a reference, and how many questions of a test come
+ * out right. */
 #include <jansson.h>
 #include <math.h>
 #include <stdio.h>
@@ -12,7 +13,7 @@
 enum { DIGITS = 9 }; /* of the numbers in JSON */
 
 typedef struct eval_options {
-    model_options test, ref;     /* ref.model and test.model are words */
+    model_options test, ref; /* ref.model and test.model are words */
     const char *prompt, *svg, *task, *answers, *score;
     int max_new_tokens, limit, features, fit;
     float min;
@@ -23,106 +24,147 @@ typedef struct eval_options {
 static int parse(int argc, char **argv, eval_options *o)
 {
     static const usage use = {
-        "eval [OPTIONS] REF TEST PICTURES... | --task DIR [MODEL...] | --layers CHECKPOINT [PICTURES...]",
-        "Compares the model TEST with the model REF on pictures (files and folders): signal to noise and\n"
-        "cosine of every stage, and how far its choice of words is from REF's along REF's answers, with its\n"
-        "own image tokens and with REF's. REF and TEST are checkpoints or packed files of one model.\n"
-        "With --task: asks the questions of a test folder and scores the answers by exact rules; without\n"
-        "MODEL of the built-in demonstration model. With --layers: what int8 would cost in each group of\n"
+        "eval [OPTIONS] REF TEST PICTURES... | --task DIR [MODEL...] | --layers CHECKPOINT "
+        "[PICTURES...]",
+        "Compares the model TEST with the model REF on pictures (files and folders): signal to "
+        "noise and\n"
+        "cosine of every stage, and how far its choice of words is from REF's along REF's answers, "
+        "with its\n"
+        "own image tokens and with REF's. REF and TEST are checkpoints or packed files of one "
+        "model.\n"
+        "With --task: asks the questions of a test folder and scores the answers by exact rules; "
+        "without\n"
+        "MODEL of the built-in demonstration model. With --layers: what int8 would cost in each "
+        "group of\n"
         "the encoder's layers, alone, and which of them pack would keep in bf16.",
         "  fastvlm eval FastVLM-0.5B fastvlm-0.5b-q4.gguf photos/ --svg loss.svg\n"
         "  fastvlm eval FastVLM-0.5B FastVLM-0.5B photo.jpg --vision bf16 --decoder bf16\n"
         "  fastvlm eval --task tests/demo --min 90",
     };
     const option_spec options[] = {
-        { 't', "threads", OPTION_INT, &o->test.threads, "N", "threads (default: one per physical core)", 0, 1024 },
-        { 0, "vision", OPTION_CHOICE, &o->test.vision, "auto|f32|bf16|f16|int8", "arithmetic of TEST's (or MODEL's) vision encoder", 0, 0 },
-        { 0, "decoder", OPTION_CHOICE, &o->test.decoder, "auto|f32|bf16|f16|z8|q4", "arithmetic of TEST's (or MODEL's) decoder", 0, 0 },
-        { 0, "kv", OPTION_CHOICE, &o->test.kv, "auto|f32|f16|q8", "type of TEST's (or MODEL's) KV cache", 0, 0 },
-        { 0, "ref-vision", OPTION_CHOICE, &o->ref.vision, "auto|f32|bf16|f16|int8", "REF's (auto: f32 of a checkpoint, a file's own)", 0, 0 },
-        { 0, "ref-decoder", OPTION_CHOICE, &o->ref.decoder, "auto|f32|bf16|f16|z8|q4", "REF's (auto: as above)", 0, 0 },
-        { 0, "image-size", OPTION_INT, &o->test.image_size, "N", "side of the encoder's input, a multiple of 64", 0, 4096 },
-        { 0, "fit", OPTION_CHOICE, &o->fit, "auto|pad|crop|stretch", "how a picture meets the square input", 0, 0 },
-        { 'p', "prompt", OPTION_TEXT, &o->prompt, "TEXT", "the question (default \"Describe the image.\")", 0, 0 },
-        { 'n', "max-new-tokens", OPTION_INT, &o->max_new_tokens, "N", "longest answer (default 32; task: 96)", 1, 1e6 },
-        { 0, "features", OPTION_CHOICE, &o->features, "both|own|ref", "whose image tokens TEST's decoder sees", 0, 0 },
-        { 0, "layers", OPTION_FLAG, &o->layers, NULL, "int8 group by group; without PICTURES on synthetic scenes", 0, 0 },
-        { 0, "limit", OPTION_INT, &o->limit, "N", "at most N pictures, evenly (layers: or N scenes); task: the first N questions", 1, 1e7 },
-        { 0, "task", OPTION_TEXT, &o->task, "DIR", "a test folder: questions.jsonl and its pictures", 0, 0 },
-        { 0, "answers", OPTION_TEXT, &o->answers, "FILE", "task: write the answers, one JSON object a line", 0, 0 },
-        { 0, "score", OPTION_TEXT, &o->score, "FILE", "task: score the answers in FILE, from any engine, without a model", 0, 0 },
-        { 0, "min", OPTION_FLOAT, &o->min, "PERCENT", "task: exit code 1 when fewer are right", 0, 100 },
+        { 't', "threads", OPTION_INT, &o->test.threads, "N",
+          "threads (default: one per physical core)", 0, 1024 },
+        { 0, "vision", OPTION_CHOICE, &o->test.vision, "auto|f32|bf16|f16|int8",
+          "arithmetic of TEST's (or MODEL's) vision encoder", 0, 0 },
+        { 0, "decoder", OPTION_CHOICE, &o->test.decoder, "auto|f32|bf16|f16|z8|q4",
+          "arithmetic of TEST's (or MODEL's) decoder", 0, 0 },
+        { 0, "kv", OPTION_CHOICE, &o->test.kv, "auto|f32|f16|q8",
+          "type of TEST's (or MODEL's) KV cache", 0, 0 },
+        { 0, "ref-vision", OPTION_CHOICE, &o->ref.vision, "auto|f32|bf16|f16|int8",
+          "REF's (auto: f32 of a checkpoint, a file's own)", 0, 0 },
+        { 0, "ref-decoder", OPTION_CHOICE, &o->ref.decoder, "auto|f32|bf16|f16|z8|q4",
+          "REF's (auto: as above)", 0, 0 },
+        { 0, "image-size", OPTION_INT, &o->test.image_size, "N",
+          "side of the encoder's input, a multiple of 64", 0, 4096 },
+        { 0, "fit", OPTION_CHOICE, &o->fit, "auto|pad|crop|stretch",
+          "how a picture meets the square input", 0, 0 },
+        { 'p', "prompt", OPTION_TEXT, &o->prompt, "TEXT",
+          "the question (default \"Describe the image.\")", 0, 0 },
+        { 'n', "max-new-tokens", OPTION_INT, &o->max_new_tokens, "N",
+          "longest answer (default 32; task: 96)", 1, 1e6 },
+        { 0, "features", OPTION_CHOICE, &o->features, "both|own|ref",
+          "whose image tokens TEST's decoder sees", 0, 0 },
+        { 0, "layers", OPTION_FLAG, &o->layers, NULL,
+          "int8 group by group; without PICTURES on synthetic scenes", 0, 0 },
+        { 0, "limit", OPTION_INT, &o->limit, "N",
+          "at most N pictures, evenly (layers: or N scenes); task: the first N questions", 1, 1e7 },
+        { 0, "task", OPTION_TEXT, &o->task, "DIR",
+          "a test folder: questions.jsonl and its pictures", 0, 0 },
+        { 0, "answers", OPTION_TEXT, &o->answers, "FILE",
+          "task: write the answers, one JSON object a line", 0, 0 },
+        { 0, "score", OPTION_TEXT, &o->score, "FILE",
+          "task: score the answers in FILE, from any engine, without a model", 0, 0 },
+        { 0, "min", OPTION_FLOAT, &o->min, "PERCENT", "task: exit code 1 when fewer are right", 0,
+          100 },
         { 0, "svg", OPTION_TEXT, &o->svg, "FILE", "draw signal to noise by depth", 0, 0 },
-        { 0, "json", OPTION_FLAG, &o->json, NULL, "one JSON object on stdout instead of text", 0, 0 },
+        { 0, "json", OPTION_FLAG, &o->json, NULL, "one JSON object on stdout instead of text", 0,
+          0 },
         { 'q', "quiet", OPTION_FLAG, &o->quiet, NULL, "no progress", 0, 0 },
     };
-    int code = parse_options(argc, argv, &use, options, sizeof options / sizeof *options, &o->words);
+    int code = parse_options(argc, argv, &use, options, sizeof options / sizeof *options,
+                             &o->words);
     if (code >= 0)
         return code;
     if (o->layers) {
         if (o->task || o->svg || o->answers || o->score || o->words.n < 1)
-            return usage_error("eval", "--layers takes a checkpoint and pictures, --limit and --json");
+            return usage_error("eval",
+                               "--layers takes a checkpoint and pictures, --limit and --json");
         return -1;
     }
     if (!o->task) {
         if (o->answers || o->score || o->min > 0)
             return usage_error("eval", "--answers, --score and --min need --task DIR");
         if (o->words.n < 3)
-            return usage_error("eval", "expected two models and at least one picture or folder, found %zu arguments", o->words.n);
+            return usage_error(
+                "eval",
+                "expected two models and at least one picture or folder, found %zu arguments",
+                o->words.n);
         return -1;
     }
     if (o->svg || o->prompt || o->features || o->fit || o->ref.vision || o->ref.decoder)
-        return usage_error("eval", "--svg, --prompt, --features, --fit, --ref-vision and --ref-decoder do not go with --task");
+        return usage_error("eval", "--svg, --prompt, --features, --fit, --ref-vision and "
+                                   "--ref-decoder do not go with --task");
     if (o->score && (o->words.n || o->answers))
         return usage_error("eval", "--score needs no model and writes no answers");
     if (o->answers && o->words.n > 1)
-        return usage_error("eval", "--answers takes the answers of one model, found %zu", o->words.n);
+        return usage_error("eval", "--answers takes the answers of one model, found %zu",
+                           o->words.n);
     return -1;
 }
 
 /* A number, or null: not measured, or infinite because nothing differs (then cosine is 1). */
 static json_t *number(double x) { return isfinite(x) ? json_real(x) : json_null(); }
 
-/* ---- two models --------------------------------------------------------------------------- */
+/* ---- two models -------------------------------------------------------------------------- */
 
-static json_t *loss_json(const fv_eval_loss *l) { return json_pack("{s:o, s:o}", "sqnr", number(l->sqnr), "cosine", number(l->cosine)); }
+static json_t *loss_json(const fv_eval_loss *l)
+{
+    return json_pack("{s:o, s:o}", "sqnr", number(l->sqnr), "cosine", number(l->cosine));
+}
 
 static json_t *text_json(const fv_eval_text *t)
 {
     if (!t->n_tokens)
         return json_null();
-    return json_pack("{s:I, s:I, s:f, s:f, s:f, s:f}", "tokens", (json_int_t)t->n_tokens, "agree", (json_int_t)t->n_agree,
-                     "agreement", (double)t->n_agree / (double)t->n_tokens, "kl_mean", t->mean, "kl_median", t->median, "kl_max", t->max);
+    return json_pack("{s:I, s:I, s:f, s:f, s:f, s:f}", "tokens", (json_int_t)t->n_tokens, "agree",
+                     (json_int_t)t->n_agree, "agreement", (double)t->n_agree / (double)t->n_tokens,
+                     "kl_mean", t->mean, "kl_median", t->median, "kl_max", t->max);
 }
 
 static json_t *model_json(const fv_engine *engine, const char *path)
 {
     fv_model_info m;
     fv_engine_info(engine, &m);
-    return json_pack("{s:s, s:s, s:s, s:I}", "path", path, "vision", m.vision_precision, "decoder", m.decoder_precision,
-                     "weight_bytes", (json_int_t)m.weight_bytes);
+    return json_pack("{s:s, s:s, s:s, s:I}", "path", path, "vision", m.vision_precision, "decoder",
+                     m.decoder_precision, "weight_bytes", (json_int_t)m.weight_bytes);
 }
 
-static int eval_json(const fv_eval *e, const fv_engine *ref, const fv_engine *test, const eval_options *o)
+static int eval_json(const fv_eval *e, const fv_engine *ref, const fv_engine *test,
+                     const eval_options *o)
 {
     json_t *stages = json_array(), *images = json_array();
     for (size_t i = 0; i < e->n_stages; i++) {
-        json_t *stage = json_pack("{s:s, s:o}", "name", e->stages[i].name, "own", loss_json(&e->stages[i].own));
+        json_t *stage = json_pack("{s:s, s:o}", "name", e->stages[i].name, "own",
+                                  loss_json(&e->stages[i].own));
         if (!isnan(e->stages[i].ref.sqnr))
             json_object_set_new(stage, "ref", loss_json(&e->stages[i].ref));
         json_array_append_new(stages, stage);
     }
     for (size_t i = 0; i < e->n_images; i++) {
         const fv_eval_image *x = &e->images[i];
-        json_array_append_new(images, json_pack("{s:s, s:o, s:o, s:o, s:o, s:s}", "path", x->path, "features", loss_json(&x->features),
-                                                "image_tokens", loss_json(&x->tokens), "own", text_json(&x->own), "ref",
-                                                text_json(&x->ref), "answer", x->answer));
+        json_array_append_new(images, json_pack("{s:s, s:o, s:o, s:o, s:o, s:s}", "path", x->path,
+                                                "features", loss_json(&x->features), "image_tokens",
+                                                loss_json(&x->tokens), "own", text_json(&x->own),
+                                                "ref", text_json(&x->ref), "answer", x->answer));
     }
-    return print_json(json_pack("{s:o, s:o, s:I, s:I, s:o, s:o, s:f, s:f, s:o, s:o, s:f}", "reference", model_json(ref, o->ref.model), "test",
-                                model_json(test, o->test.model), "pictures", (json_int_t)e->n_images, "skipped",
-                                (json_int_t)e->n_skipped, "own", text_json(&e->own), "ref", text_json(&e->ref),
-                                "least_features_cosine", e->least_features, "least_image_tokens_cosine", e->least_tokens, "stages",
-                                stages, "images", images, "ms", e->ms), DIGITS);
+    return print_json(
+        json_pack("{s:o, s:o, s:I, s:I, s:o, s:o, s:f, s:f, s:o, s:o, s:f}", "reference",
+                  model_json(ref, o->ref.model), "test", model_json(test, o->test.model),
+                  "pictures", (json_int_t)e->n_images, "skipped", (json_int_t)e->n_skipped, "own",
+                  text_json(&e->own), "ref", text_json(&e->ref), "least_features_cosine",
+                  e->least_features, "least_image_tokens_cosine", e->least_tokens, "stages", stages,
+                  "images", images, "ms", e->ms),
+        DIGITS);
 }
 
 static void print_loss(const fv_eval_loss *l)
@@ -138,8 +180,8 @@ static void print_loss(const fv_eval_loss *l)
 static void print_text(const char *name, const fv_eval_text *t)
 {
     if (t->n_tokens)
-        printf("%-28s %6zu %10.3g %10.3g %10.3g %9.2f\n", name, t->n_tokens, t->mean, t->median, t->max,
-               100 * (double)t->n_agree / (double)t->n_tokens);
+        printf("%-28s %6zu %10.3g %10.3g %10.3g %9.2f\n", name, t->n_tokens, t->mean, t->median,
+               t->max, 100 * (double)t->n_agree / (double)t->n_tokens);
 }
 
 static const char *last_part(const char *path)
@@ -167,13 +209,16 @@ static int eval_text(const fv_eval *e, const eval_options *o)
         print_loss(&e->images[i].tokens);
         printf("\n");
     }
-    printf("%-28s  %8s %12.9f  %8s %12.9f\n\n", "least", "", e->least_features, "", e->least_tokens);
-    printf("%-28s %6s %10s %10s %10s %9s\n", "text: KL divergence, nats", "tokens", "mean", "median", "max", "agree %");
+    printf("%-28s  %8s %12.9f  %8s %12.9f\n\n", "least", "", e->least_features, "",
+           e->least_tokens);
+    printf("%-28s %6s %10s %10s %10s %9s\n", "text: KL divergence, nats", "tokens", "mean",
+           "median", "max", "agree %");
     if (own)
         print_text("TEST's own image tokens", &e->own);
     if (ref)
         print_text("REF's image tokens", &e->ref);
-    printf("\n%zu picture%s, %zu skipped, %.1f s", e->n_images, e->n_images == 1 ? "" : "s", e->n_skipped, e->ms / 1e3);
+    printf("\n%zu picture%s, %zu skipped, %.1f s", e->n_images, e->n_images == 1 ? "" : "s",
+           e->n_skipped, e->ms / 1e3);
     printf("; REF %s, TEST %s\n", o->ref.model, o->test.model);
     return end_out();
 }
@@ -184,8 +229,8 @@ static void title(char *to, size_t size, const fv_engine *ref, const fv_engine *
     fv_model_info a, b;
     fv_engine_info(ref, &a);
     fv_engine_info(test, &b);
-    snprintf(to, size, "SQNR by depth: vision %s, decoder %s against vision %s, decoder %s", b.vision_precision,
-             b.decoder_precision, a.vision_precision, a.decoder_precision);
+    snprintf(to, size, "SQNR by depth: vision %s, decoder %s against vision %s, decoder %s",
+             b.vision_precision, b.decoder_precision, a.vision_precision, a.decoder_precision);
 }
 
 /* "auto" of a reference is f32 where a checkpoint is opened. */
@@ -215,12 +260,22 @@ static int compare(eval_options *o, progress_line *progress)
     if (code < 0)
         code = open_engine(&test, &o->test);
     if (code < 0) {
-        fv_eval_settings s = { .paths = o->words.item + 2, .n_paths = o->words.n - 2, .max_images = o->limit, .prompt = o->prompt,
-                               .max_new_tokens = o->max_new_tokens, .features = features[o->features], .fit = (fv_fit)o->fit,
-                               .log = log_line, .log_user = progress, .progress = show_progress, .progress_user = progress };
+        fv_eval_settings s = { .paths = o->words.item + 2,
+                               .n_paths = o->words.n - 2,
+                               .max_images = o->limit,
+                               .prompt = o->prompt,
+                               .max_new_tokens = o->max_new_tokens,
+                               .features = features[o->features],
+                               .fit = (fv_fit)o->fit,
+                               .log = log_line,
+                               .log_user = progress,
+                               .progress = show_progress,
+                               .progress_user = progress };
         fv_status status = fv_eval_run(&e, ref, test, &s, &err);
         clear_progress(progress);
-        code = status != FV_OK ? report(&err) : o->json ? eval_json(e, ref, test, o) : eval_text(e, o);
+        code = status != FV_OK ? report(&err)
+               : o->json       ? eval_json(e, ref, test, o)
+                               : eval_text(e, o);
         title(heading, sizeof heading, ref, test);
         if (status == FV_OK && o->svg && fv_eval_plot(e, heading, o->svg, &err) != FV_OK)
             code = report(&err);
@@ -231,7 +286,7 @@ static int compare(eval_options *o, progress_line *progress)
     return code;
 }
 
-/* ---- a test of questions -------------------------------------------------------------------- */
+/* ---- a test of questions ----------------------------------------------------------------- */
 
 static double percent(size_t n, size_t of) { return of ? 100 * (double)n / (double)of : 0; }
 
@@ -239,17 +294,21 @@ static json_t *task_json(const fv_task *t, const char *model)
 {
     json_t *kinds = json_array(), *answers = json_array();
     for (size_t i = 0; i < t->n_kinds; i++)
-        json_array_append_new(kinds, json_pack("{s:s, s:I, s:I, s:f}", "kind", t->kinds[i].kind, "n", (json_int_t)t->kinds[i].n, "correct",
+        json_array_append_new(kinds, json_pack("{s:s, s:I, s:I, s:f}", "kind", t->kinds[i].kind,
+                                               "n", (json_int_t)t->kinds[i].n, "correct",
                                                (json_int_t)t->kinds[i].n_correct, "percent",
                                                percent(t->kinds[i].n_correct, t->kinds[i].n)));
     for (size_t i = 0; i < t->n; i++) {
         const fv_task_answer *a = &t->answers[i];
-        json_array_append_new(answers, json_pack("{s:s, s:s, s:s, s:s, s:s, s:b}", "image", a->image, "kind", a->kind, "question", a->question,
-                                                 "wanted", a->wanted, "answer", a->answer, "correct", a->correct));
+        json_array_append_new(answers,
+                              json_pack("{s:s, s:s, s:s, s:s, s:s, s:b}", "image", a->image, "kind",
+                                        a->kind, "question", a->question, "wanted", a->wanted,
+                                        "answer", a->answer, "correct", a->correct));
     }
-    return json_pack("{s:s?, s:I, s:I, s:I, s:f, s:o, s:o, s:f}", "model", model, "n", (json_int_t)t->n, "correct", (json_int_t)t->n_correct,
-                     "unanswered", (json_int_t)t->n_unanswered, "percent", percent(t->n_correct, t->n), "kinds", kinds, "answers", answers,
-                     "ms", t->ms);
+    return json_pack("{s:s?, s:I, s:I, s:I, s:f, s:o, s:o, s:f}", "model", model, "n",
+                     (json_int_t)t->n, "correct", (json_int_t)t->n_correct, "unanswered",
+                     (json_int_t)t->n_unanswered, "percent", percent(t->n_correct, t->n), "kinds",
+                     kinds, "answers", answers, "ms", t->ms);
 }
 
 static void task_text(const fv_task *t)
@@ -262,9 +321,12 @@ static void task_text(const fv_task *t)
 }
 
 /* One model, NULL being the built-in one; with --score the answers of the file. */
-static int take_test(eval_options *o, const char *model, json_t *results, bool *enough, progress_line *progress)
+static int take_test(eval_options *o, const char *model, json_t *results, bool *enough,
+                     progress_line *progress)
 {
-    fv_task_settings s = { .max_questions = o->limit, .max_new_tokens = o->max_new_tokens, .progress = show_progress,
+    fv_task_settings s = { .max_questions = o->limit,
+                           .max_new_tokens = o->max_new_tokens,
+                           .progress = show_progress,
                            .progress_user = progress };
     fv_engine *engine = NULL;
     fv_task *t = NULL;
@@ -276,14 +338,17 @@ static int take_test(eval_options *o, const char *model, json_t *results, bool *
         code = open_engine(&engine, &o->test);
     if (code >= 0)
         return code;
-    status = !o->score ? fv_task_run(&t, engine, o->task, &s, &err) : fv_task_score(&t, o->task, o->score, &s, &err);
+    status = !o->score ? fv_task_run(&t, engine, o->task, &s, &err)
+                       : fv_task_score(&t, o->task, o->score, &s, &err);
     clear_progress(progress);
     if (status != FV_OK) {
         code = report(&err);
     } else {
         if (t->n_unanswered)
-            fprintf(stderr, "fastvlm: warning: %s: no answer to %zu of %zu questions; they count as wrong\n",
-                    o->score ? o->score : model_name(&o->test), t->n_unanswered, t->n);
+            fprintf(
+                stderr,
+                "fastvlm: warning: %s: no answer to %zu of %zu questions; they count as wrong\n",
+                o->score ? o->score : model_name(&o->test), t->n_unanswered, t->n);
         *enough = *enough && percent(t->n_correct, t->n) >= (double)o->min;
         if (o->json) {
             json_array_append_new(results, task_json(t, o->score ? NULL : model_name(&o->test)));
@@ -322,7 +387,7 @@ static int take_tests(eval_options *o, progress_line *progress)
 }
 
 typedef struct layer_list {
-    json_t *json;           /* NULL: text */
+    json_t *json; /* NULL: text */
     progress_line *progress;
     size_t n, n_int8;
 } layer_list;
@@ -336,8 +401,8 @@ static void take_layer(void *user, const fv_layer_loss *l)
     }
     list->n_int8 += l->int8;
     if (list->json)
-        json_array_append_new(list->json, json_pack("{s:s, s:f, s:f, s:b}", "name", l->name, "sqnr", l->sqnr, "cosine", l->cosine,
-                                                    "int8", l->int8));
+        json_array_append_new(list->json, json_pack("{s:s, s:f, s:f, s:b}", "name", l->name, "sqnr",
+                                                    l->sqnr, "cosine", l->cosine, "int8", l->int8));
     else
         printf("%-48s %9.1f %10.6f  %s\n", l->name, l->sqnr, l->cosine, l->int8 ? "int8" : "bf16");
 }

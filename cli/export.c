@@ -28,14 +28,17 @@ int begin_export(const char *verb, export_common *e, const text_list *words, con
                  fv_export_options *options)
 {
     if (model && words->n != 1)
-        return usage_error(verb, words->n ? "more than one model, %s and %s" : "no model", words->item[0],
-                           words->item[1]);
+        return usage_error(verb, words->n ? "more than one model, %s and %s" : "no model",
+                           words->item[0], words->item[1]);
     if (!e->out)
         return usage_error(verb, "no output; say -o");
     if (model)
         *model = words->item[0];
     e->progress.enabled = !e->quiet && is_terminal(STDERR_FILENO);
-    *options = (fv_export_options){ .force = e->force, .log = log_export, .log_user = e, .progress = show_progress,
+    *options = (fv_export_options){ .force = e->force,
+                                    .log = log_export,
+                                    .log_user = e,
+                                    .progress = show_progress,
                                     .progress_user = &e->progress };
     catch_interrupt();
     return -1;
@@ -54,7 +57,8 @@ static void print_usage(FILE *to)
     for (size_t i = 0; i < sizeof artefacts / sizeof *artefacts; i++)
         fprintf(to, "  %-10s %s\n", artefacts[i].name, artefacts[i].summary);
     fprintf(to, "\nfastvlm export ARTEFACT --help shows its options.\n\nexample:\n"
-                "  fastvlm export onnx FastVLM-0.5B -o onnx/\n  fastvlm export --all FastVLM-0.5B -o artefacts/\n");
+                "  fastvlm export onnx FastVLM-0.5B -o onnx/\n  fastvlm export --all FastVLM-0.5B "
+                "-o artefacts/\n");
 }
 
 int verb_export(int argc, char **argv)

@@ -21,15 +21,23 @@ typedef struct export_common {
     progress_line progress;
 } export_common;
 
-#define EXPORT_FILE(e)                                                                          \
-    { 'o', "output", OPTION_TEXT, &(e).out, "FILE", "the file to write", 0, 0 },                 \
-    { 'q', "quiet", OPTION_FLAG, &(e).quiet, NULL, "no progress and no list of what was written", 0, 0 }
-#define EXPORT_DIR(e)                                                                           \
-    { 'o', "output", OPTION_TEXT, &(e).out, "DIR", "the folder to write; made when it does not exist", 0, 0 }, \
-    { 0, "force", OPTION_FLAG, &(e).force, NULL, "replace files in a folder that is not empty", 0, 0 },  \
-    { 'q', "quiet", OPTION_FLAG, &(e).quiet, NULL, "no progress and no list of what was written", 0, 0 }
+/* clang-format off */
+#define EXPORT_FILE(e)                                                                            \
+    { 'o', "output", OPTION_TEXT, &(e).out, "FILE", "the file to write", 0, 0 },                  \
+    { 'q', "quiet", OPTION_FLAG, &(e).quiet, NULL,                                                \
+      "no progress and no list of what was written", 0, 0 }
+/* clang-format off */
+#define EXPORT_DIR(e)                                                                             \
+    { 'o', "output", OPTION_TEXT, &(e).out, "DIR",                                                \
+      "the folder to write; made when it does not exist", 0, 0 },                                 \
+    { 0, "force", OPTION_FLAG, &(e).force, NULL,                                                  \
+      "replace files in a folder that is not empty", 0, 0 },                                      \
+    { 'q', "quiet", OPTION_FLAG, &(e).quiet, NULL,                                                \
+      "no progress and no list of what was written", 0, 0 }
+/* clang-format on */
 
-/* Checks that there is an output and, with model, exactly one bare argument; fills *options. -1, or an exit code. */
+/* Checks that there is an output and, with model, exactly one bare argument; fills *options. -1, or
+ * an exit code. */
 int begin_export(const char *verb, export_common *e, const text_list *words, const char **model,
                  fv_export_options *options);
 /* Ends the progress line; the exit code. */

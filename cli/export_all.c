@@ -5,8 +5,10 @@
 
 static const usage use = {
     .synopsis = "export --all [OPTIONS] MODEL -o DIR",
-    .about = "Writes every artefact into folders of DIR, and manifest.json with the size and SHA-256 of each file and of the\n"
-             "model's own. DIR appears when everything is complete. Without --calib the calibration samples are noise.",
+    .about = "Writes every artefact into folders of DIR, and manifest.json with the size and "
+             "SHA-256 of each file and of the\n"
+             "model's own. DIR appears when everything is complete. Without --calib the "
+             "calibration samples are noise.",
     .example = "  fastvlm export --all FastVLM-0.5B -o artefacts/ --calib photos/\n"
                "  fastvlm export --all FastVLM-0.5B -o artefacts/ --only genie,gguf",
 };
@@ -14,9 +16,16 @@ static const usage use = {
 /* "genie,gguf" -> flags; 0: not understood */
 static unsigned parse_parts(const char *list)
 {
-    static const struct { const char *name; unsigned flag; } parts[] = {
-        { "onnx", FV_ALL_ONNX }, { "npu", FV_ALL_NPU }, { "transformers.js", FV_ALL_TRANSFORMERS_JS },
-        { "calib", FV_ALL_CALIB }, { "genie", FV_ALL_GENIE }, { "gguf", FV_ALL_GGUF }, { "hf", FV_ALL_HF } };
+    static const struct {
+        const char *name;
+        unsigned flag;
+    } parts[] = { { "onnx", FV_ALL_ONNX },
+                  { "npu", FV_ALL_NPU },
+                  { "transformers.js", FV_ALL_TRANSFORMERS_JS },
+                  { "calib", FV_ALL_CALIB },
+                  { "genie", FV_ALL_GENIE },
+                  { "gguf", FV_ALL_GGUF },
+                  { "hf", FV_ALL_HF } };
     unsigned flags = 0;
     for (const char *at = list;; at++) {
         size_t n = strcspn(at, ",");
@@ -44,17 +53,25 @@ int export_all(int argc, char **argv)
     text_list words = { 0 }, pictures = { 0 };
     const option_spec table[] = {
         EXPORT_DIR(e),
-        { 0, "only", OPTION_TEXT, &only, "LIST", "some of onnx,npu,transformers.js,calib,genie,gguf,hf", 0, 0 },
-        { 0, "calib", OPTION_LIST, &pictures, "DIR", "pictures to calibrate with; may come several times", 0, 0 },
-        { 0, "samples", OPTION_INT, &s.calib.max_samples, "N", "at most so many of them", 1, 100000 },
-        { 0, "layout", OPTION_CHOICE, &layout, "nhwc|nchw", "of the samples (default: nhwc)", 0, 0 },
-        { 0, "image-size", OPTION_INT, &s.calib.image_size, "N", "side of the picture (default: the model's)", 64, 4096 },
+        { 0, "only", OPTION_TEXT, &only, "LIST",
+          "some of onnx,npu,transformers.js,calib,genie,gguf,hf", 0, 0 },
+        { 0, "calib", OPTION_LIST, &pictures, "DIR",
+          "pictures to calibrate with; may come several times", 0, 0 },
+        { 0, "samples", OPTION_INT, &s.calib.max_samples, "N", "at most so many of them", 1,
+          100000 },
+        { 0, "layout", OPTION_CHOICE, &layout, "nhwc|nchw", "of the samples (default: nhwc)", 0,
+          0 },
+        { 0, "image-size", OPTION_INT, &s.calib.image_size, "N",
+          "side of the picture (default: the model's)", 64, 4096 },
     };
     int code = parse_options(argc, argv, &use, table, sizeof table / sizeof *table, &words);
     if (code >= 0)
         return code;
     if (only && !(s.parts = parse_parts(only)))
-        return usage_error(argv[0], "--only: expected some of onnx,npu,transformers.js,calib,genie,gguf,hf, found \"%s\"", only);
+        return usage_error(
+            argv[0],
+            "--only: expected some of onnx,npu,transformers.js,calib,genie,gguf,hf, found \"%s\"",
+            only);
     if ((code = begin_export(argv[0], &e, &words, &model, &options)) >= 0)
         return code;
     s.calib.paths = pictures.item;

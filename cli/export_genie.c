@@ -5,7 +5,8 @@ int export_lut(int argc, char **argv)
 {
     static const usage use = {
         .synopsis = "export lut [OPTIONS] MODEL -o FILE",
-        .about = "Writes the embedding as rows of little-endian f32 without a header, as genie-t2t-run reads it.",
+        .about = "Writes the embedding as rows of little-endian f32 without a header, as "
+                 "genie-t2t-run reads it.",
         .example = "  fastvlm export lut FastVLM-0.5B -o LUT.bin",
     };
     export_common e = { 0 };
@@ -24,8 +25,10 @@ int export_tokenizer(int argc, char **argv)
 {
     static const usage use = {
         .synopsis = "export tokenizer [OPTIONS] MODEL -o FILE",
-        .about = "Writes tokenizer.json: the model's own where it has one, otherwise built from vocab.json, merges.txt and the\n"
-                 "added tokens. Hugging Face tokenizers and Genie read it and give the ids that this program gives.",
+        .about = "Writes tokenizer.json: the model's own where it has one, otherwise built from "
+                 "vocab.json, merges.txt and the\n"
+                 "added tokens. Hugging Face tokenizers and Genie read it and give the ids that "
+                 "this program gives.",
         .example = "  fastvlm export tokenizer FastVLM-0.5B -o tokenizer.json",
     };
     export_common e = { 0 };
@@ -44,9 +47,12 @@ int export_genie(int argc, char **argv)
 {
     static const usage use = {
         .synopsis = "export genie [OPTIONS] MODEL -o DIR",
-        .about = "Writes genie_model.json for qnn-genai-transformer-composer --config_file, the dialogs genie_dialog.json (CPU)\n"
-                 "and genie_dialog_htp.json (NPU) for genie-t2t-run, and htp_backend.json. Greedy unless --sampling.",
-        .example = "  fastvlm export genie FastVLM-0.5B -o genie/ --device-dir /data/local/tmp/fastvlm",
+        .about = "Writes genie_model.json for qnn-genai-transformer-composer --config_file, the "
+                 "dialogs genie_dialog.json (CPU)\n"
+                 "and genie_dialog_htp.json (NPU) for genie-t2t-run, and htp_backend.json. Greedy "
+                 "unless --sampling.",
+        .example =
+            "  fastvlm export genie FastVLM-0.5B -o genie/ --device-dir /data/local/tmp/fastvlm",
     };
     export_common e = { 0 };
     fv_genie_settings s = { 0 };
@@ -56,13 +62,18 @@ int export_genie(int argc, char **argv)
     text_list words = { 0 };
     const option_spec table[] = {
         EXPORT_DIR(e),
-        { 0, "context", OPTION_INT, &s.context, "N", "rows of a conversation (default: 512)", 2, 1 << 20 },
-        { 0, "max-new-tokens", OPTION_INT, &s.max_new_tokens, "N", "length of an answer (default: 50)", 1, 1 << 20 },
+        { 0, "context", OPTION_INT, &s.context, "N", "rows of a conversation (default: 512)", 2,
+          1 << 20 },
+        { 0, "max-new-tokens", OPTION_INT, &s.max_new_tokens, "N",
+          "length of an answer (default: 50)", 1, 1 << 20 },
         { 't', "threads", OPTION_INT, &s.n_threads, "N", "of the CPU engine (default: 6)", 1, 64 },
-        { 0, "sampling", OPTION_FLAG, &s.sampling, NULL, "temperature 0.8, top-k 40, top-p 0.95, as the hand-off has it", 0, 0 },
+        { 0, "sampling", OPTION_FLAG, &s.sampling, NULL,
+          "temperature 0.8, top-k 40, top-p 0.95, as the hand-off has it", 0, 0 },
         { 0, "seed", OPTION_U64, &s.seed, "N", "of the sampling (default: 42)", 0, 0 },
-        { 0, "device-dir", OPTION_TEXT, &s.device_dir, "PATH", "where the files lie on the phone", 0, 0 },
-        { 0, "model-bin", OPTION_TEXT, &s.model_bin, "NAME", "the composed decoder there (default: fastvlm_model.bin)", 0, 0 },
+        { 0, "device-dir", OPTION_TEXT, &s.device_dir, "PATH", "where the files lie on the phone",
+          0, 0 },
+        { 0, "model-bin", OPTION_TEXT, &s.model_bin, "NAME",
+          "the composed decoder there (default: fastvlm_model.bin)", 0, 0 },
     };
     int code = parse_options(argc, argv, &use, table, sizeof table / sizeof *table, &words);
     if (code >= 0 || (code = begin_export(argv[0], &e, &words, &model, &options)) >= 0)

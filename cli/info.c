@@ -11,7 +11,8 @@ static void shape_text(char *out, size_t size, const fv_tensor_info *t)
 {
     size_t at = (size_t)snprintf(out, size, "[");
     for (int i = 0; i < t->n_dims && at < size; i++)
-        at += (size_t)snprintf(out + at, size - at, "%s%llu", i ? ", " : "", (unsigned long long)t->shape[i]);
+        at += (size_t)snprintf(out + at, size - at, "%s%llu", i ? ", " : "",
+                               (unsigned long long)t->shape[i]);
     if (at < size)
         snprintf(out + at, size - at, "]");
 }
@@ -22,8 +23,8 @@ static void print_tensors(const fv_engine *engine)
     char shape[96];
     for (size_t i = 0; fv_engine_tensor(engine, i, &t); i++) {
         shape_text(shape, sizeof shape, &t);
-        printf("%-5s %-20s %12llu bytes  %s  %s%s", t.dtype, shape, (unsigned long long)t.n_bytes, t.file, t.name,
-               t.used ? "" : "  (not used)");
+        printf("%-5s %-20s %12llu bytes  %s  %s%s", t.dtype, shape, (unsigned long long)t.n_bytes,
+               t.file, t.name, t.used ? "" : "  (not used)");
         printf(isfinite(t.sqnr) ? "  %.1f dB\n" : "\n", (double)t.sqnr);
     }
 }
@@ -42,10 +43,12 @@ static void print_text(const fv_engine *engine, const model_options *model)
     }
     printf("%s\n", model_name(model));
     if (!model->model)
-        printf("  %-12s small, trained on drawn shapes and printed words alone (models/demo/README.md)\n"
-               "  %-12s fastvlm pull apple/FastVLM-0.5B fetches a real one\n", "for", "");
-    printf("  layout       %s in %s, %zu tensors (%zu not used), %.1f MB of %s\n", m.layout, m.format, n, unused,
-           (double)stored / 1e6, m.weights_type);
+        printf("  %-12s small, trained on drawn shapes and printed words alone "
+               "(models/demo/README.md)\n"
+               "  %-12s fastvlm pull apple/FastVLM-0.5B fetches a real one\n",
+               "for", "");
+    printf("  layout       %s in %s, %zu tensors (%zu not used), %.1f MB of %s\n", m.layout,
+           m.format, n, unused, (double)stored / 1e6, m.weights_type);
     for (size_t i = 0; fv_engine_record(engine, i, &key, &value); i++)
         printf("  %-12s %s\n", key, value);
     printf("  parameters   %.1f million in use, %.1f MB in memory\n", (double)m.n_parameters / 1e6,
@@ -56,15 +59,19 @@ static void print_text(const fv_engine *engine, const model_options *model)
     printf(", widths");
     for (int i = 0; i < m.vision_stages; i++)
         printf(" %d", m.vision_widths[i]);
-    printf("; input %d x %d, %d image tokens of %d features\n", m.image_size, m.image_size, m.n_image_tokens, m.n_features);
-    printf("  decoder      Qwen2, %d layers of %d (feed-forward %d), %d query and %d key-value heads of %d\n", m.n_layers,
-           m.d_model, m.d_ffn, m.n_heads, m.n_kv_heads, m.d_head);
+    printf("; input %d x %d, %d image tokens of %d features\n", m.image_size, m.image_size,
+           m.n_image_tokens, m.n_features);
+    printf("  decoder      Qwen2, %d layers of %d (feed-forward %d), %d query and %d key-value "
+           "heads of %d\n",
+           m.n_layers, m.d_model, m.d_ffn, m.n_heads, m.n_kv_heads, m.d_head);
     printf("  vocabulary   %d tokens, %d rows, output head %s\n", m.n_tokens, m.vocab_rows,
            m.tied_head ? "tied to the embedding" : "of its own");
     printf("  context      %d rows\n", m.max_context);
-    printf("  precision    vision %s, decoder %s (%d threads, kernels %s)\n", m.vision_precision, m.decoder_precision,
-           m.n_threads, m.cpu_level);
-    printf("  template     <|im_start|>system\\n{system}<|im_end|>\\n<|im_start|>user\\n<image>\\n{question}<|im_end|>\\n"
+    printf("  precision    vision %s, decoder %s (%d threads, kernels %s)\n", m.vision_precision,
+           m.decoder_precision, m.n_threads, m.cpu_level);
+    printf("  template     "
+           "<|im_start|>system\\n{system}<|im_end|>\\n<|im_start|>user\\n<image>\\n{question}<|im_"
+           "end|>\\n"
            "<|im_start|>assistant\\n\n");
 }
 
@@ -79,13 +86,16 @@ static int print_model(const fv_engine *engine, const model_options *model, bool
         json_array_append_new(widths, json_integer(m.vision_widths[i]));
     }
     json_t *root = json_pack(
-        "{s:s, s:b, s:s, s:s, s:s, s:I, s:I, s:{s:o, s:o, s:i, s:i, s:i, s:s}, s:{s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:b, s:s}}",
-        "path", model_name(model), "demonstration", !model->model, "layout", m.layout, "format", m.format, "weights", m.weights_type, "parameters",
-        (json_int_t)m.n_parameters, "weight_bytes", (json_int_t)m.weight_bytes, "vision", "layers", layers, "widths", widths, "image_size", m.image_size, "image_tokens",
-        m.n_image_tokens, "features", m.n_features, "precision", m.vision_precision, "decoder", "layers", m.n_layers,
-        "d_model", m.d_model, "d_ffn", m.d_ffn, "heads", m.n_heads, "kv_heads", m.n_kv_heads, "d_head", m.d_head,
-        "vocab_rows", m.vocab_rows, "tokens", m.n_tokens, "max_context", m.max_context, "tied_head", m.tied_head ? 1 : 0,
-        "precision", m.decoder_precision);
+        "{s:s, s:b, s:s, s:s, s:s, s:I, s:I, s:{s:o, s:o, s:i, s:i, s:i, s:s}, s:{s:i, s:i, s:i, "
+        "s:i, s:i, s:i, s:i, s:i, s:i, s:b, s:s}}",
+        "path", model_name(model), "demonstration", !model->model, "layout", m.layout, "format",
+        m.format, "weights", m.weights_type, "parameters", (json_int_t)m.n_parameters,
+        "weight_bytes", (json_int_t)m.weight_bytes, "vision", "layers", layers, "widths", widths,
+        "image_size", m.image_size, "image_tokens", m.n_image_tokens, "features", m.n_features,
+        "precision", m.vision_precision, "decoder", "layers", m.n_layers, "d_model", m.d_model,
+        "d_ffn", m.d_ffn, "heads", m.n_heads, "kv_heads", m.n_kv_heads, "d_head", m.d_head,
+        "vocab_rows", m.vocab_rows, "tokens", m.n_tokens, "max_context", m.max_context, "tied_head",
+        m.tied_head ? 1 : 0, "precision", m.decoder_precision);
     const char *key, *value;
     json_t *record = json_object();
     for (size_t i = 0; fv_engine_record(engine, i, &key, &value); i++)
@@ -97,8 +107,9 @@ static int print_model(const fv_engine *engine, const model_options *model, bool
             json_t *shape = json_array();
             for (int d = 0; d < t.n_dims; d++)
                 json_array_append_new(shape, json_integer((json_int_t)t.shape[d]));
-            json_t *one = json_pack("{s:s, s:s, s:o, s:I, s:s, s:b}", "name", t.name, "dtype", t.dtype, "shape",
-                                    shape, "bytes", (json_int_t)t.n_bytes, "file", t.file, "used", t.used ? 1 : 0);
+            json_t *one = json_pack("{s:s, s:s, s:o, s:I, s:s, s:b}", "name", t.name, "dtype",
+                                    t.dtype, "shape", shape, "bytes", (json_int_t)t.n_bytes, "file",
+                                    t.file, "used", t.used ? 1 : 0);
             if (isfinite(t.sqnr))
                 json_object_set_new(one, "sqnr_db", json_real((double)t.sqnr));
             json_array_append_new(list, one);
@@ -112,8 +123,10 @@ int verb_info(int argc, char **argv)
 {
     static const usage use = {
         "info [OPTIONS] [MODEL]",
-        "Shows what is inside a model: layout, sizes, template, the precision each part would run in; of a\n"
-        "packed file also how it was made and what each tensor lost (--tensors, in dB). Without MODEL: the built-in demonstration model.",
+        "Shows what is inside a model: layout, sizes, template, the precision each part would run "
+        "in; of a\n"
+        "packed file also how it was made and what each tensor lost (--tensors, in dB). Without "
+        "MODEL: the built-in demonstration model.",
         "  fastvlm info FastVLM-0.5B --tensors",
     };
     model_options model = { 0 };
@@ -132,9 +145,11 @@ int verb_info(int argc, char **argv)
     if (code >= 0)
         return code;
     if (images.n || prompt)
-        return usage_error("info", prompt ? "%s: no such model; expected a checkpoint directory or a packed file"
-                                          : "%s is a picture; expected a checkpoint directory or a packed file",
-                           prompt ? prompt : images.item[0]);
+        return usage_error(
+            "info",
+            prompt ? "%s: no such model; expected a checkpoint directory or a packed file"
+                   : "%s is a picture; expected a checkpoint directory or a packed file",
+            prompt ? prompt : images.item[0]);
     code = check_model("info", &model, true);
     if (code >= 0)
         return code;

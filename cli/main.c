@@ -19,17 +19,21 @@ static const verb_entry verbs[] = {
 
 static void print_usage(FILE *to)
 {
-    fprintf(to, "fastvlm %s: runs Apple's FastVLM vision-language models on CPUs\n\nusage: fastvlm VERB [OPTIONS] ...\n\n",
+    fprintf(to,
+            "fastvlm %s: runs Apple's FastVLM vision-language models on CPUs\n\nusage: fastvlm "
+            "VERB [OPTIONS] ...\n\n",
             fv_version());
     for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++)
         fprintf(to, "  %-8s %s\n", verbs[i].name, verbs[i].summary);
-    fprintf(to, "\nfastvlm VERB --help shows a verb's options.\n\nexamples:\n"
-                "  fastvlm run picture.png                    the small built-in demonstration model\n"
-                "  fastvlm pull apple/FastVLM-0.5B            a real one\n"
-                "  fastvlm run FastVLM-0.5B photo.jpg \"What is in the picture?\"\n");
+    fprintf(to,
+            "\nfastvlm VERB --help shows a verb's options.\n\nexamples:\n"
+            "  fastvlm run picture.png                    the small built-in demonstration model\n"
+            "  fastvlm pull apple/FastVLM-0.5B            a real one\n"
+            "  fastvlm run FastVLM-0.5B photo.jpg \"What is in the picture?\"\n");
 }
 
-/* What was printed is worth nothing when it could not be written. A verb that failed has said why. */
+/* What was printed is worth nothing when it could not be written. A verb that failed has said
+ * why. */
 static int end(int code) { return code == EXIT_OK ? end_out() : code; }
 
 int main(int argc, char **argv)

@@ -27,8 +27,9 @@ static void print_help(const usage *use, const option_spec *options, size_t n)
     for (size_t i = 0; i < n; i++) {
         char left[64];
         const option_spec *o = &options[i];
-        snprintf(left, sizeof left, "%c%c%s --%s%s%s", o->short_name ? '-' : ' ', o->short_name ? o->short_name : ' ',
-                 o->short_name ? "," : " ", o->name, o->arg ? " " : "", o->arg ? o->arg : "");
+        snprintf(left, sizeof left, "%c%c%s --%s%s%s", o->short_name ? '-' : ' ',
+                 o->short_name ? o->short_name : ' ', o->short_name ? "," : " ", o->name,
+                 o->arg ? " " : "", o->arg ? o->arg : "");
         printf("  %-32s%s %s\n", left, strlen(left) > 32 ? " " : "", o->help);
     }
     printf("  %-32s %s\n\nexample:\n%s\n", "-h, --help", "this text", use->example);
@@ -59,8 +60,8 @@ static int parse_number(const char *verb, const option_spec *o, const char *text
     char expected[96], *end;
     errno = 0;
     double value = o->kind == OPTION_FLOAT ? strtod(text, &end) : (double)strtol(text, &end, 10);
-    snprintf(expected, sizeof expected, "%s from %g to %g", o->kind == OPTION_FLOAT ? "a number" : "an integer", o->min,
-             o->max);
+    snprintf(expected, sizeof expected, "%s from %g to %g",
+             o->kind == OPTION_FLOAT ? "a number" : "an integer", o->min, o->max);
     if (end == text || *end || errno || !(value >= o->min && value <= o->max))
         return bad_value(verb, o, text, expected);
     if (o->kind == OPTION_FLOAT)
@@ -81,7 +82,9 @@ static int take_value(const char *verb, const option_spec *o, const char *text)
     case OPTION_U64:
         errno = 0;
         *(uint64_t *)o->value = strtoull(text, &end, 10);
-        return end == text || *end || errno || *text == '-' ? bad_value(verb, o, text, "a whole number") : -1;
+        return end == text || *end || errno || *text == '-'
+                   ? bad_value(verb, o, text, "a whole number")
+                   : -1;
     case OPTION_LIST:
         if (list->n == sizeof list->item / sizeof *list->item)
             return usage_error(verb, "--%s: more than %zu times", o->name, list->n);
@@ -98,7 +101,8 @@ static int take_value(const char *verb, const option_spec *o, const char *text)
     }
 }
 
-int parse_options(int argc, char **argv, const usage *use, const option_spec *options, size_t n, text_list *words)
+int parse_options(int argc, char **argv, const usage *use, const option_spec *options, size_t n,
+                  text_list *words)
 {
     struct option longs[MAX_OPTIONS + 2] = { 0 };
     char shorts[2 * MAX_OPTIONS + 8] = ":h";
@@ -106,8 +110,8 @@ int parse_options(int argc, char **argv, const usage *use, const option_spec *op
     const char *verb = argv[0];
     for (size_t i = 0; i < n; i++) {
         bool has_arg = options[i].kind != OPTION_FLAG;
-        longs[i] = (struct option){ options[i].name, has_arg ? required_argument : no_argument, NULL,
-                                    FIRST_CODE + (int)i };
+        longs[i] = (struct option){ options[i].name, has_arg ? required_argument : no_argument,
+                                    NULL, FIRST_CODE + (int)i };
         if (options[i].short_name) {
             shorts[at++] = options[i].short_name;
             if (has_arg)
@@ -129,7 +133,8 @@ int parse_options(int argc, char **argv, const usage *use, const option_spec *op
             return usage_error(verb, "%s needs a value", word);
         const option_spec *o = NULL;
         for (size_t i = 0; i < n; i++)
-            if (code == FIRST_CODE + (int)i || (options[i].short_name && code == options[i].short_name))
+            if (code == FIRST_CODE + (int)i ||
+                (options[i].short_name && code == options[i].short_name))
                 o = &options[i];
         int code_or_go = o ? take_value(verb, o, optarg) : -1;
         if (code_or_go >= 0)

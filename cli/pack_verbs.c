@@ -10,18 +10,22 @@ int verb_pack(int argc, char **argv)
 {
     static const usage use = {
         "pack [OPTIONS] CHECKPOINT [PICTURES...] -o FILE",
-        "Writes a checkpoint directory as one GGUF file that every verb takes in its place: weights fused\n"
-        "and in the types they run in, tokenizer, template, preprocessing, hashes. It opens at once, without\n"
-        "conversion. z8 and q4 are blocks of 32 weights with one scale, 8.5 and 4.5 bits a weight. int8 and\n"
-        "the rounding of q4 are calibrated with the given pictures or folders (synthetic scenes when there are\n"
+        "Writes a checkpoint directory as one GGUF file that every verb takes in its place: "
+        "weights fused\n"
+        "and in the types they run in, tokenizer, template, preprocessing, hashes. It opens at "
+        "once, without\n"
+        "conversion. z8 and q4 are blocks of 32 weights with one scale, 8.5 and 4.5 bits a weight. "
+        "int8 and\n"
+        "the rounding of q4 are calibrated with the given pictures or folders (synthetic scenes "
+        "when there are\n"
         "none); layers that cost too much in int8 stay in bf16; when all do,\n"
         "the file says bf16.",
         "  fastvlm pack FastVLM-0.5B -o fastvlm-0.5b.gguf --vision bf16 --decoder z8",
     };
-    static const fv_precision vision[] = { FV_PRECISION_AUTO, FV_PRECISION_F32, FV_PRECISION_BF16, FV_PRECISION_F16,
-                                           FV_PRECISION_INT8 };
-    static const fv_precision decoder[] = { FV_PRECISION_AUTO, FV_PRECISION_F32, FV_PRECISION_BF16, FV_PRECISION_F16,
-                                            FV_PRECISION_Z8, FV_PRECISION_Q4 };
+    static const fv_precision vision[] = { FV_PRECISION_AUTO, FV_PRECISION_F32, FV_PRECISION_BF16,
+                                           FV_PRECISION_F16, FV_PRECISION_INT8 };
+    static const fv_precision decoder[] = { FV_PRECISION_AUTO, FV_PRECISION_F32, FV_PRECISION_BF16,
+                                            FV_PRECISION_F16,  FV_PRECISION_Z8,  FV_PRECISION_Q4 };
     fv_pack_options o;
     fv_pack_report r;
     fv_error err;
@@ -33,13 +37,23 @@ int verb_pack(int argc, char **argv)
     fv_pack_options_default(&o);
     const option_spec options[] = {
         { 'o', "output", OPTION_TEXT, &out, "FILE", "the file to write", 0, 0 },
-        { 0, "vision", OPTION_CHOICE, &v, "auto|f32|bf16|f16|int8", "type of the vision encoder (auto: as stored)", 0, 0 },
-        { 0, "decoder", OPTION_CHOICE, &d, "auto|f32|bf16|f16|z8|q4", "type of the decoder (auto: as stored)", 0, 0 },
-        { 0, "max-images", OPTION_INT, &o.max_images, "N", "pictures at most, or so many scenes, to calibrate with (default 32, for rounding 16, 16 scenes; small ones four times as many)", 0, 100000 },
-        { 0, "min-cosine", OPTION_FLOAT, &min_cosine, "X", "int8 layers go back to bf16 until features are so close to f32 (0.9992)", 0, 1 },
-        { 0, "rounding", OPTION_CHOICE, &rounding, "auto|search|calibrated", "of z8 and q4: by the weights alone, or with the decoder's inputs in view (auto: q4)", 0, 0 },
-        { 0, "pure", OPTION_FLAG, &o.pure, NULL, "with q4: the embedding in q4, too, not in z8", 0, 0 },
-        { 't', "threads", OPTION_INT, &o.n_threads, "N", "threads (default: one per physical core)", 0, 1024 },
+        { 0, "vision", OPTION_CHOICE, &v, "auto|f32|bf16|f16|int8",
+          "type of the vision encoder (auto: as stored)", 0, 0 },
+        { 0, "decoder", OPTION_CHOICE, &d, "auto|f32|bf16|f16|z8|q4",
+          "type of the decoder (auto: as stored)", 0, 0 },
+        { 0, "max-images", OPTION_INT, &o.max_images, "N",
+          "pictures at most, or so many scenes, to calibrate with (default 32, for rounding 16, 16 "
+          "scenes; small ones four times as many)",
+          0, 100000 },
+        { 0, "min-cosine", OPTION_FLOAT, &min_cosine, "X",
+          "int8 layers go back to bf16 until features are so close to f32 (0.9992)", 0, 1 },
+        { 0, "rounding", OPTION_CHOICE, &rounding, "auto|search|calibrated",
+          "of z8 and q4: by the weights alone, or with the decoder's inputs in view (auto: q4)", 0,
+          0 },
+        { 0, "pure", OPTION_FLAG, &o.pure, NULL, "with q4: the embedding in q4, too, not in z8", 0,
+          0 },
+        { 't', "threads", OPTION_INT, &o.n_threads, "N", "threads (default: one per physical core)",
+          0, 1024 },
         { 'q', "quiet", OPTION_FLAG, &quiet, NULL, "no progress and no summary", 0, 0 },
     };
     int code = parse_options(argc, argv, &use, options, sizeof options / sizeof *options, &words);
@@ -62,7 +76,10 @@ int verb_pack(int argc, char **argv)
         return usage_error("pack", "--rounding is for --decoder z8 or q4");
     if (o.n_images && o.vision != FV_PRECISION_INT8 && o.rounding != FV_ROUNDING_CALIBRATED &&
         (o.decoder != FV_PRECISION_Q4 || o.rounding == FV_ROUNDING_SEARCH))
-        return usage_error("pack", "pictures are for --vision int8, --decoder q4 and --rounding calibrated; found %zu arguments", words.n);
+        return usage_error("pack",
+                           "pictures are for --vision int8, --decoder q4 and --rounding "
+                           "calibrated; found %zu arguments",
+                           words.n);
     if (o.pure && o.decoder != FV_PRECISION_Q4)
         return usage_error("pack", "--pure needs --decoder q4");
     catch_interrupt();
@@ -77,28 +94,38 @@ int verb_pack(int argc, char **argv)
         return report(&err);
     bool no_int8 = r.n_units && r.n_wide == r.n_units;
     if (no_int8)
-        fprintf(stderr, "fastvlm: warning: no unit in int8 comes as close to f32 as wanted (cosine %.7g): the file's vision encoder is in bf16; "
-                "a smaller --min-cosine allows int8\n", o.min_cosine > 0 ? o.min_cosine : 0.9992);
+        fprintf(stderr,
+                "fastvlm: warning: no unit in int8 comes as close to f32 as wanted (cosine %.7g): "
+                "the file's vision encoder is in bf16; "
+                "a smaller --min-cosine allows int8\n",
+                o.min_cosine > 0 ? o.min_cosine : 0.9992);
     if (quiet)
         return EXIT_OK;
-    fprintf(stderr, "%s: %zu tensors, %.1f million weights, %.1f MB in %.1f s", out, r.n_tensors, (double)r.n_parameters / 1e6,
-            (double)r.file_bytes / 1e6, r.ms / 1e3);
+    fprintf(stderr, "%s: %zu tensors, %.1f million weights, %.1f MB in %.1f s", out, r.n_tensors,
+            (double)r.n_parameters / 1e6, (double)r.file_bytes / 1e6, r.ms / 1e3);
     if (isinf(r.worst_sqnr))
         fprintf(stderr, "; nothing lost\n");
     else
         fprintf(stderr, "; %s lost most, %.1f dB\n", r.worst_name, (double)r.worst_sqnr);
     if (r.n_units && !no_int8) {
-        fprintf(stderr, "int8 by %zu %s%s, over some of which features' cosine to f32 is %.5f, image tokens' %.5f (%.1f dB); %zu of %zu units "
-                "stay in bf16\n", r.n_images, r.synthetic_images ? "synthetic scene" : "picture", r.n_images == 1 ? "" : "s",
-                r.feature_cosine, r.token_cosine, r.token_sqnr, r.n_wide, r.n_units);
+        fprintf(stderr,
+                "int8 by %zu %s%s, over some of which features' cosine to f32 is %.5f, image "
+                "tokens' %.5f (%.1f dB); %zu of %zu units "
+                "stay in bf16\n",
+                r.n_images, r.synthetic_images ? "synthetic scene" : "picture",
+                r.n_images == 1 ? "" : "s", r.feature_cosine, r.token_cosine, r.token_sqnr,
+                r.n_wide, r.n_units);
     }
     if (r.n_rounding_rows)
-        fprintf(stderr, "rounded by %zu rows of %zu %s%s and the model's answers\n", r.n_rounding_rows, r.n_rounding_images,
-                r.synthetic_images ? "synthetic scene" : "picture", r.n_rounding_images == 1 ? "" : "s");
+        fprintf(stderr, "rounded by %zu rows of %zu %s%s and the model's answers\n",
+                r.n_rounding_rows, r.n_rounding_images,
+                r.synthetic_images ? "synthetic scene" : "picture",
+                r.n_rounding_images == 1 ? "" : "s");
     if (r.n_skipped)
         fprintf(stderr, "%zu broken pictures were left out\n", r.n_skipped);
     if (r.synthetic_images)
-        fprintf(stderr, "pictures like those that will come make a better calibration: fastvlm pack CHECKPOINT PICTURES...; fastvlm eval measures it\n");
+        fprintf(stderr, "pictures like those that will come make a better calibration: fastvlm "
+                        "pack CHECKPOINT PICTURES...; fastvlm eval measures it\n");
     return EXIT_OK;
 }
 
@@ -106,8 +133,10 @@ int verb_verify(int argc, char **argv)
 {
     static const usage use = {
         "verify [OPTIONS] FILE",
-        "Checks a packed file: its hashes, that every tensor of the model is there and of a type and shape\n"
-        "that runs, that the tokenizer can be built, that no value is NaN or infinite. Says \"intact\", or\n"
+        "Checks a packed file: its hashes, that every tensor of the model is there and of a type "
+        "and shape\n"
+        "that runs, that the tokenizer can be built, that no value is NaN or infinite. Says "
+        "\"intact\", or\n"
         "what is wrong.",
         "  fastvlm verify fastvlm-0.5b.gguf",
     };

@@ -11,7 +11,7 @@
 
 typedef struct pull_line {
     bool enabled, shown, moving;
-    double started;          /* s, when bytes began to come */
+    double started; /* s, when bytes began to come */
     uint64_t received_then;
 } pull_line;
 
@@ -39,10 +39,11 @@ static void show_bytes(pull_line *line, const fv_pull_progress *p)
     double elapsed = line->moving ? now_s() - line->started : 0;
     double rate = elapsed > 0.5 ? (double)(p->received_bytes - line->received_then) / elapsed : 0;
     double left = (double)(p->total_bytes - p->done_bytes);
-    fprintf(stderr, "\r%s%.1f of %.1f MB", p->checking ? "checking, " : "", (double)p->done_bytes / 1e6, (double)p->total_bytes / 1e6);
+    fprintf(stderr, "\r%s%.1f of %.1f MB", p->checking ? "checking, " : "",
+            (double)p->done_bytes / 1e6, (double)p->total_bytes / 1e6);
     if (rate > 0)
-        fprintf(stderr, ", %.1f MB/s, %.0f:%02.0f left", rate / 1e6, (double)(long)(left / rate / 60),
-                (double)((long)(left / rate) % 60));
+        fprintf(stderr, ", %.1f MB/s, %.0f:%02.0f left", rate / 1e6,
+                (double)(long)(left / rate / 60), (double)((long)(left / rate) % 60));
     fprintf(stderr, "  %s\033[K", p->file);
     line->shown = true;
 }
@@ -60,12 +61,14 @@ static bool on_progress(void *user, const fv_pull_progress *p)
 
 static void describe(const fv_pull_info *i)
 {
-    fprintf(stderr, "%s at %.12s: %zu files, %.1f MB, into the folder %s", i->repo, i->commit, i->n_files,
-            (double)i->total_bytes / 1e6, i->dir);
+    fprintf(stderr, "%s at %.12s: %zu files, %.1f MB, into the folder %s", i->repo, i->commit,
+            i->n_files, (double)i->total_bytes / 1e6, i->dir);
     if (i->have_bytes > 0)
         fprintf(stderr, "; %.1f MB are there already", (double)i->have_bytes / 1e6);
-    fprintf(stderr, "\nlicence: %s%s%s%s\n", i->license[0] ? i->license : "the model card names none",
-            i->license_file[0] ? ", see " : "", i->license_file, i->gated ? " (accepted on the hub)" : "");
+    fprintf(stderr, "\nlicence: %s%s%s%s\n",
+            i->license[0] ? i->license : "the model card names none",
+            i->license_file[0] ? ", see " : "", i->license_file,
+            i->gated ? " (accepted on the hub)" : "");
 }
 
 static int print_result(const fv_pull *pull, bool complete)
@@ -75,13 +78,15 @@ static int print_result(const fv_pull *pull, bool complete)
     json_t *files = json_array();
     fv_pull_describe(pull, &i);
     for (size_t k = 0; fv_pull_file(pull, k, &f); k++)
-        json_array_append_new(files, json_pack("{s:s, s:I, s:I, s:s, s:s}", "name", f.name, "bytes", (json_int_t)f.n_bytes,
-                                               "have_bytes", (json_int_t)f.have_bytes, "hash_type",
+        json_array_append_new(files, json_pack("{s:s, s:I, s:I, s:s, s:s}", "name", f.name, "bytes",
+                                               (json_int_t)f.n_bytes, "have_bytes",
+                                               (json_int_t)f.have_bytes, "hash_type",
                                                f.sha256 ? "sha256" : "git-sha1", "hash", f.hash));
-    json_t *root = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:b, s:b, s:I, s:I, s:o}", "repo", i.repo, "revision", i.revision,
-                             "commit", i.commit, "dir", i.dir, "license", i.license, "license_file", i.license_file, "gated",
-                             i.gated ? 1 : 0, "complete", complete ? 1 : 0, "bytes", (json_int_t)i.total_bytes, "received_bytes",
-                             (json_int_t)i.received_bytes, "files", files);
+    json_t *root = json_pack(
+        "{s:s, s:s, s:s, s:s, s:s, s:s, s:b, s:b, s:I, s:I, s:o}", "repo", i.repo, "revision",
+        i.revision, "commit", i.commit, "dir", i.dir, "license", i.license, "license_file",
+        i.license_file, "gated", i.gated ? 1 : 0, "complete", complete ? 1 : 0, "bytes",
+        (json_int_t)i.total_bytes, "received_bytes", (json_int_t)i.received_bytes, "files", files);
     return print_json(root, 0);
 }
 
@@ -89,13 +94,16 @@ static void print_list(const fv_pull *pull)
 {
     fv_pull_file_info f;
     for (size_t k = 0; fv_pull_file(pull, k, &f); k++)
-        printf("%14llu  %-8s %-64s  %s\n", (unsigned long long)f.n_bytes, f.sha256 ? "sha256" : "git-sha1", f.hash, f.name);
+        printf("%14llu  %-8s %-64s  %s\n", (unsigned long long)f.n_bytes,
+               f.sha256 ? "sha256" : "git-sha1", f.hash, f.name);
 }
 
 /* A folder's name as one can type it. */
 static void print_word(const char *word)
 {
-    bool plain = word[strspn(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._/")] == 0;
+    bool plain =
+        word[strspn(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._/")] ==
+        0;
     if (plain && word[0] != '-') {
         printf("%s", word);
         return;
@@ -110,8 +118,9 @@ static int print_end(const fv_pull *pull)
 {
     fv_pull_info i;
     fv_pull_describe(pull, &i);
-    printf("%s: complete, %zu files, %.1f MB, every hash checked%s\nnext:\n  fastvlm run ", i.dir, i.n_files,
-           (double)i.total_bytes / 1e6, i.received_bytes ? "" : "; nothing had to be fetched");
+    printf("%s: complete, %zu files, %.1f MB, every hash checked%s\nnext:\n  fastvlm run ", i.dir,
+           i.n_files, (double)i.total_bytes / 1e6,
+           i.received_bytes ? "" : "; nothing had to be fetched");
     print_word(i.dir);
     printf(" photo.jpg \"What is in the picture?\"\n");
     return end_out();
@@ -121,10 +130,14 @@ int verb_pull(int argc, char **argv)
 {
     static const usage use = {
         "pull [OPTIONS] REPO",
-        "Fetches a checkpoint from the Hugging Face hub: configuration, tokenizer, weights, licence. Checks every\n"
-        "size and hash against the hub's. Interrupted, it goes on where it stopped; complete, it checks again.\n"
-        "HF_TOKEN holds an access token for gated repositories, HF_ENDPOINT the address of a mirror.",
-        "  fastvlm pull apple/FastVLM-0.5B\n  fastvlm run FastVLM-0.5B photo.jpg \"What is in the picture?\"",
+        "Fetches a checkpoint from the Hugging Face hub: configuration, tokenizer, weights, "
+        "licence. Checks every\n"
+        "size and hash against the hub's. Interrupted, it goes on where it stopped; complete, it "
+        "checks again.\n"
+        "HF_TOKEN holds an access token for gated repositories, HF_ENDPOINT the address of a "
+        "mirror.",
+        "  fastvlm pull apple/FastVLM-0.5B\n  fastvlm run FastVLM-0.5B photo.jpg \"What is in the "
+        "picture?\"",
     };
     fv_pull_options o;
     fv_pull *pull = NULL;
@@ -136,10 +149,13 @@ int verb_pull(int argc, char **argv)
 
     fv_pull_options_default(&o);
     const option_spec options[] = {
-        { 'o', "output", OPTION_TEXT, &o.dir, "DIR", "the folder (default: the last part of REPO, here: ./FastVLM-0.5B)", 0, 0 },
-        { 0, "revision", OPTION_TEXT, &o.revision, "NAME", "branch, tag or commit (default: main)", 0, 0 },
+        { 'o', "output", OPTION_TEXT, &o.dir, "DIR",
+          "the folder (default: the last part of REPO, here: ./FastVLM-0.5B)", 0, 0 },
+        { 0, "revision", OPTION_TEXT, &o.revision, "NAME", "branch, tag or commit (default: main)",
+          0, 0 },
         { 'j', "connections", OPTION_INT, &o.connections, "N", "at once (default: 4)", 1, 16 },
-        { 0, "retries", OPTION_INT, &o.retries, "N", "of a request that gets nowhere (default: 5)", 0, 20 },
+        { 0, "retries", OPTION_INT, &o.retries, "N", "of a request that gets nowhere (default: 5)",
+          0, 20 },
         { 0, "list", OPTION_FLAG, &list, NULL, "show what would be fetched, fetch nothing", 0, 0 },
         { 0, "json", OPTION_FLAG, &json, NULL, "the result as one JSON object", 0, 0 },
         { 'q', "quiet", OPTION_FLAG, &quiet, NULL, "no progress", 0, 0 },
@@ -148,7 +164,8 @@ int verb_pull(int argc, char **argv)
     if (code >= 0)
         return code;
     if (words.n != 1)
-        return usage_error("pull", "expected one repository, like apple/FastVLM-0.5B; found %zu", words.n);
+        return usage_error("pull", "expected one repository, like apple/FastVLM-0.5B; found %zu",
+                           words.n);
     o.repo = words.item[0];
     o.endpoint = getenv("HF_ENDPOINT");
     o.token = getenv("HF_TOKEN");

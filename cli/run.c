@@ -19,21 +19,29 @@ static int parse(int argc, char **argv, run_options *o)
 {
     static const usage use = {
         "run [OPTIONS] [MODEL] IMAGE... [PROMPT]",
-        "Answers a question about one or more pictures. The answer goes to stdout as it is made, the\n"
-        "figures to stderr. Without MODEL the small built-in demonstration model answers; fastvlm pull\n"
-        "apple/FastVLM-0.5B fetches a real one. Bare arguments are told apart: a folder or GGUF file is the model, pictures\n"
-        "(JPEG, PNG, WebP, PNM; - is standard input) are the images, what is no file is the prompt. The text\n"
+        "Answers a question about one or more pictures. The answer goes to stdout as it is made, "
+        "the\n"
+        "figures to stderr. Without MODEL the small built-in demonstration model answers; fastvlm "
+        "pull\n"
+        "apple/FastVLM-0.5B fetches a real one. Bare arguments are told apart: a folder or GGUF "
+        "file is the model, pictures\n"
+        "(JPEG, PNG, WebP, PNM; - is standard input) are the images, what is no file is the "
+        "prompt. The text\n"
         "<image> in the prompt places a picture there; otherwise pictures come first.",
         "  fastvlm run picture.png \"What shape is red?\"\n"
         "  fastvlm run FastVLM-0.5B photo.jpg \"What is in the picture?\"",
     };
     const option_spec options[] = {
         MODEL_OPTIONS(o->model),
-        { 'i', "image", OPTION_LIST, &o->images, "FILE", "a picture; may come several times", 0, 0 },
-        { 'p', "prompt", OPTION_TEXT, &o->prompt, "TEXT", "the question (default \"" DEFAULT_PROMPT "\")", 0, 0 },
+        { 'i', "image", OPTION_LIST, &o->images, "FILE", "a picture; may come several times", 0,
+          0 },
+        { 'p', "prompt", OPTION_TEXT, &o->prompt, "TEXT",
+          "the question (default \"" DEFAULT_PROMPT "\")", 0, 0 },
         ANSWER_OPTIONS(o->answer),
-        { 0, "json", OPTION_FLAG, &o->json, NULL, "one JSON object on stdout instead of text", 0, 0 },
-        { 0, "dump", OPTION_TEXT, &o->dump, "DIR", "every stage as .npy into DIR, when the answer is complete", 0, 0 },
+        { 0, "json", OPTION_FLAG, &o->json, NULL, "one JSON object on stdout instead of text", 0,
+          0 },
+        { 0, "dump", OPTION_TEXT, &o->dump, "DIR",
+          "every stage as .npy into DIR, when the answer is complete", 0, 0 },
         { 'q', "quiet", OPTION_FLAG, &o->quiet, NULL, "no progress and no figures", 0, 0 },
     };
     text_list words = { 0 };
@@ -56,36 +64,42 @@ static int parse(int argc, char **argv, run_options *o)
 
 static const char *finish_name(fv_finish finish)
 {
-    return finish == FV_FINISH_STOP ? "stop" : finish == FV_FINISH_STOP_STRING ? "stop_string" : "length";
+    return finish == FV_FINISH_STOP          ? "stop"
+           : finish == FV_FINISH_STOP_STRING ? "stop_string"
+                                             : "length";
 }
 
 static json_t *model_json(const fv_engine *engine, const model_options *model)
 {
     fv_model_info m;
     fv_engine_info(engine, &m);
-    return json_pack("{s:s, s:b, s:s, s:s, s:s, s:s, s:i, s:I, s:I, s:i, s:s}", "path", model_name(model),
-                     "demonstration", !model->model, "layout", m.layout, "weights", m.weights_type, "vision",
-                     m.vision_precision, "decoder", m.decoder_precision, "image_size", m.image_size, "parameters",
-                     (json_int_t)m.n_parameters, "weight_bytes", (json_int_t)m.weight_bytes, "threads", m.n_threads,
-                     "cpu_level", m.cpu_level);
+    return json_pack("{s:s, s:b, s:s, s:s, s:s, s:s, s:i, s:I, s:I, s:i, s:s}", "path",
+                     model_name(model), "demonstration", !model->model, "layout", m.layout,
+                     "weights", m.weights_type, "vision", m.vision_precision, "decoder",
+                     m.decoder_precision, "image_size", m.image_size, "parameters",
+                     (json_int_t)m.n_parameters, "weight_bytes", (json_int_t)m.weight_bytes,
+                     "threads", m.n_threads, "cpu_level", m.cpu_level);
 }
 
-static int print_answer(const fv_engine *engine, const run_options *o, const answer_text *a, const fv_stats *s, double total_ms)
+static int print_answer(const fv_engine *engine, const run_options *o, const answer_text *a,
+                        const fv_stats *s, double total_ms)
 {
     json_t *ids = json_array();
     for (size_t i = 0; i < a->n_ids; i++)
         json_array_append_new(ids, json_integer(a->ids[i]));
-    json_t *timings = json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "load", fv_engine_load_ms(engine), "image",
-                                s->image_ms, "preprocess", s->preprocess_ms, "vision", s->vision_ms, "projector",
-                                s->projector_ms, "prefill", s->prefill_ms, "first_token", s->first_token_ms, "decode",
-                                s->decode_ms, "total", total_ms);
+    json_t *timings = json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "load",
+                                fv_engine_load_ms(engine), "image", s->image_ms, "preprocess",
+                                s->preprocess_ms, "vision", s->vision_ms, "projector",
+                                s->projector_ms, "prefill", s->prefill_ms, "first_token",
+                                s->first_token_ms, "decode", s->decode_ms, "total", total_ms);
     double prefill = s->prefill_ms > 0 ? s->prompt_tokens / s->prefill_ms * 1e3 : 0;
     double decode = s->decode_ms > 0 ? (s->new_tokens - 1) / s->decode_ms * 1e3 : 0;
-    json_t *root = json_pack("{s:s%, s:o, s:s, s:i, s:i, s:o, s:{s:f, s:f}, s:I, s:o}", "text", a->text ? a->text : "",
-                             a->n_bytes, "token_ids", ids, "finish_reason", finish_name(a->finish), "prompt_tokens",
-                             s->prompt_tokens, "image_tokens", s->image_tokens, "timings_ms", timings,
-                             "tokens_per_second", "prefill", prefill, "decode", decode, "peak_rss_bytes",
-                             (json_int_t)peak_rss_bytes(), "model", model_json(engine, &o->model));
+    json_t *root = json_pack(
+        "{s:s%, s:o, s:s, s:i, s:i, s:o, s:{s:f, s:f}, s:I, s:o}", "text", a->text ? a->text : "",
+        a->n_bytes, "token_ids", ids, "finish_reason", finish_name(a->finish), "prompt_tokens",
+        s->prompt_tokens, "image_tokens", s->image_tokens, "timings_ms", timings,
+        "tokens_per_second", "prefill", prefill, "decode", decode, "peak_rss_bytes",
+        (json_int_t)peak_rss_bytes(), "model", model_json(engine, &o->model));
     return print_json(root, 6);
 }
 
@@ -105,15 +119,18 @@ static int answer_question(fv_engine *engine, const run_options *o, progress_lin
         fprintf(stderr, "no picture given: the answer comes from the question alone\n");
     for (size_t i = 0; i < o->images.n && code < 0; i++)
         code = add_picture(session, o->images.item[i], &o->answer, progress);
-    if (code < 0 && fv_session_add_text(session, o->prompt ? o->prompt : DEFAULT_PROMPT, &err) != FV_OK)
+    if (code < 0 &&
+        fv_session_add_text(session, o->prompt ? o->prompt : DEFAULT_PROMPT, &err) != FV_OK)
         code = report(&err);
     if (code < 0)
         code = take_answer(session, &a, !o->json, progress);
     fv_session_stats(session, &stats);
     if (code < 0)
-        code = o->json ? print_answer(engine, o, &a, &stats,
-                                      fv_engine_load_ms(engine) + stats.image_ms + stats.first_token_ms + stats.decode_ms)
-                       : write_out("\n", 1) ? EXIT_OK : end_out();
+        code = o->json              ? print_answer(engine, o, &a, &stats,
+                                                   fv_engine_load_ms(engine) + stats.image_ms +
+                                                       stats.first_token_ms + stats.decode_ms)
+               : write_out("\n", 1) ? EXIT_OK
+                                    : end_out();
     if (!o->quiet && code == EXIT_OK)
         print_profile(engine, &stats);
     answer_free(&a);

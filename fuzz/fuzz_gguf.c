@@ -1,5 +1,5 @@
-/* Bytes as a GGUF file: what is accepted must lie inside the bytes, without overlaps, and every value
- * must be readable. */
+/* Bytes as a GGUF file: what is accepted must lie inside the bytes, without overlaps, and every
+ * value must be readable. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,7 +9,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_bytes);
 
 static volatile uint64_t sink;
 
-static void read_value(const fv_gguf *g, const fv_gguf_value *v, const uint8_t *data, size_t n_bytes)
+static void read_value(const fv_gguf *g, const fv_gguf_value *v, const uint8_t *data,
+                       size_t n_bytes)
 {
     char key[256];
     int64_t i = 0, list[8];
@@ -60,7 +61,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_bytes)
         uint64_t n = 1;
         for (int d = 0; d < x->n_dims; d++)
             n *= x->shape[d];
-        if (n != x->n_elems || fv_row_bytes(x->type, n) != x->n_bytes || fv_tensors_find(t, x->name) != x)
+        if (n != x->n_elems || fv_row_bytes(x->type, n) != x->n_bytes ||
+            fv_tensors_find(t, x->name) != x)
             abort();
         const uint8_t *begin = x->data;
         if (begin < data || x->n_bytes > (uint64_t)(data + n_bytes - begin))

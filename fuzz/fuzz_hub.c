@@ -1,5 +1,5 @@
-/* Bytes as the hub's answer: what parses must be a list of plain names with hashes that can be checked, what does
- * not must say why. */
+/* Bytes as the hub's answer: what parses must be a list of plain names with hashes that can be
+ * checked, what does not must say why. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,8 +21,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_bytes)
         abort();
     for (size_t i = 0; i < l.n_files; i++) {
         const fv_hub_file *f = &l.files[i];
-        if (!f->name[0] || f->name[0] == '.' || strpbrk(f->name, "/\\:\n") || strlen(f->hash) != (f->sha256 ? 64 : 40) ||
-            f->size > (uint64_t)1 << 50)
+        if (!f->name[0] || f->name[0] == '.' || strpbrk(f->name, "/\\:\n") ||
+            strlen(f->hash) != (f->sha256 ? 64 : 40) || f->size > (uint64_t)1 << 50)
             abort();
     }
     fv_hub_free(&l);

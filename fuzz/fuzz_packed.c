@@ -1,5 +1,6 @@
-/* Bytes as a packed model: config, tokenizer and weights of whatever the GGUF reader accepts. A tokenizer
- * that opens must encode and decode; its ready tables may disagree with its keys, not with memory. */
+/* Bytes as a packed model: config, tokenizer and weights of whatever the GGUF reader accepts. A
+ * tokenizer that opens must encode and decode; its ready tables may disagree with its keys, not
+ * with memory. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,13 +14,15 @@ static volatile size_t sink;
 
 static void use(const fv_tokenizer *t)
 {
-    static const char text[] = "Hello, the picture <|im_end|> \xc3\xa9 aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+    static const char text[] = "Hello, the picture <|im_end|> \xc3\xa9 "
+                               "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
     fv_ids ids = { 0 };
     size_t n;
     if (fv_tokenizer_encode(t, text, sizeof text - 1, &ids, NULL) == FV_OK) {
         for (size_t i = 0; i < ids.n; i++) {
             const char *bytes = fv_tokenizer_bytes(t, ids.data[i], &n);
-            if (ids.data[i] < 0 || ids.data[i] >= fv_tokenizer_size(t) || n > fv_tokenizer_max_bytes(t))
+            if (ids.data[i] < 0 || ids.data[i] >= fv_tokenizer_size(t) ||
+                n > fv_tokenizer_max_bytes(t))
                 abort();
             for (size_t j = 0; bytes && j < n; j++)
                 sink += (unsigned char)bytes[j];
@@ -41,7 +44,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_bytes)
     if (n_bytes)
         memcpy(copy, data, n_bytes);
     if (fv_gguf_read(&g, copy, n_bytes, "input", NULL) == FV_OK) {
-        if (fv_config_read_gguf(&config, g, NULL) == FV_OK && fv_weights_bind(&weights, &config, fv_gguf_tensors(g), NULL) == FV_OK)
+        if (fv_config_read_gguf(&config, g, NULL) == FV_OK &&
+            fv_weights_bind(&weights, &config, fv_gguf_tensors(g), NULL) == FV_OK)
             fv_weights_free(&weights);
         if (fv_tokenizer_open_gguf(&ready, g, NULL) == FV_OK)
             use(ready);

@@ -1,5 +1,6 @@
 /* Bytes as a prompt for the tiny vocabulary. Invalid UTF-8 is refused; of anything else the tokens'
- * bytes are the NFC of the text, however long the words are, and the stream gives them unchanged. */
+ * bytes are the NFC of the text, however long the words are, and the stream gives them
+ * unchanged. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -82,7 +83,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_bytes)
     char *got = decode(&ids, &n);
     if (!added && n_bytes > 0) { /* around an added token NFC works on the parts */
         utf8proc_uint8_t *want = NULL;
-        utf8proc_ssize_t n_want = utf8proc_map(data, (utf8proc_ssize_t)n_bytes, &want, UTF8PROC_STABLE | UTF8PROC_COMPOSE);
+        utf8proc_ssize_t n_want = utf8proc_map(data, (utf8proc_ssize_t)n_bytes, &want,
+                                               UTF8PROC_STABLE | UTF8PROC_COMPOSE);
         if (n_want < 0 || n != (size_t)n_want || memcmp(got, want, n) != 0)
             abort();
         free(want);

@@ -1,6 +1,6 @@
 /* Bytes as a checkpoint's tokenizer files. The first byte says which: even, vocab.json, merges.txt,
- * added_tokens.json and tokenizer_config.json with a 0x1E byte between them (missing ones are absent);
- * odd, tokenizer.json. What loads must encode and give its bytes back. */
+ * added_tokens.json and tokenizer_config.json with a 0x1E byte between them (missing ones are
+ * absent); odd, tokenizer.json. What loads must encode and give its bytes back. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -31,7 +31,8 @@ static void check_round_trip(const fv_tokenizer *t, const char *text)
     for (size_t i = 0; i < ids.n; i++) {
         size_t n;
         const char *bytes = fv_tokenizer_bytes(t, ids.data[i], &n);
-        if (!bytes || n > fv_tokenizer_max_bytes(t) || n > strlen(text) - at || memcmp(text + at, bytes, n) != 0)
+        if (!bytes || n > fv_tokenizer_max_bytes(t) || n > strlen(text) - at ||
+            memcmp(text + at, bytes, n) != 0)
             abort();
         at += n;
     }
@@ -63,7 +64,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_bytes)
         return 0;
     }
     check_round_trip(t, "<|im_start|>user\nDescribe the image, it's 12 caf\xc3\xa9s.<|im_end|>\n");
-    check_round_trip(t, "hehehehehehehehehehehehehehehehehehehehehehehehehehehehehehehehehehethethethethethe");
+    check_round_trip(
+        t, "hehehehehehehehehehehehehehehehehehehehehehehehehehehehehehehehehehethethethethethe");
     fv_tokenizer_free(t);
     return 0;
 }

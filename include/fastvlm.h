@@ -38,7 +38,7 @@ extern "C" {
 #define FV_VERSION_MAJOR 0
 #define FV_VERSION_MINOR 1
 #define FV_VERSION_PATCH 0
-#define FV_VERSION "0.1.0"
+#define FV_VERSION       "0.1.0"
 
 /* ---------------------------------------------------------------- status and errors */
 
@@ -57,8 +57,8 @@ typedef enum fv_status {
 /* The caller owns it; only read it after a call that returned something but FV_OK. */
 typedef struct fv_error {
     fv_status status;
-    uint64_t  at;            /* byte offset in the file, or 0 */
-    char      message[504];  /* UTF-8, one line, no newline at the end */
+    uint64_t at;       /* byte offset in the file, or 0 */
+    char message[504]; /* UTF-8, one line, no newline at the end */
 } fv_error;
 
 FV_API const char *fv_version(void);
@@ -67,13 +67,14 @@ FV_API const char *fv_status_name(fv_status status); /* "format", never NULL */
 /* ---------------------------------------------------------------- settings */
 
 typedef enum fv_precision {
-    FV_PRECISION_AUTO = 0, /* as stored where the processor multiplies that quickly, otherwise f32 */
+    /* as stored where the processor multiplies that quickly, otherwise f32 */
+    FV_PRECISION_AUTO = 0,
     FV_PRECISION_F32,
     FV_PRECISION_BF16,
     FV_PRECISION_F16,
-    FV_PRECISION_Z8,       /* decoder of a packed file: blocks of 8 bits (GGUF's Q8_0) */
-    FV_PRECISION_Q4,       /* decoder of a packed file: blocks of 4 bits (Q4_0) */
-    FV_PRECISION_INT8      /* vision of a packed file: 8 bits, calibrated */
+    FV_PRECISION_Z8,  /* decoder of a packed file: blocks of 8 bits (GGUF's Q8_0) */
+    FV_PRECISION_Q4,  /* decoder of a packed file: blocks of 4 bits (Q4_0) */
+    FV_PRECISION_INT8 /* vision of a packed file: 8 bits, calibrated */
 } fv_precision;
 
 /* What the decoder remembers of every token, in every layer. */
@@ -81,7 +82,7 @@ typedef enum fv_kv {
     FV_KV_AUTO = 0, /* f32 when the decoder is, otherwise f16 */
     FV_KV_F32,
     FV_KV_F16,
-    FV_KV_Q8        /* 8 bits and a scale for every 32 values: 0.56 of f16's memory */
+    FV_KV_Q8 /* 8 bits and a scale for every 32 values: 0.56 of f16's memory */
 } fv_kv;
 
 typedef enum fv_log_level { FV_LOG_WARNING, FV_LOG_INFO } fv_log_level;
@@ -94,15 +95,15 @@ typedef void fv_log_fn(void *user, fv_log_level level, const char *message);
 typedef bool fv_progress_fn(void *user, const char *stage, double done);
 
 typedef struct fv_settings {
-    int          n_threads;   /* 0: one per physical core */
-    fv_precision vision;      /* arithmetic of the vision encoder and the projector */
-    fv_precision decoder;     /* arithmetic of the decoder */
-    int          image_size;  /* side of the encoder's square input, a multiple of 64; 0: the model's own */
-    fv_log_fn   *log;         /* NULL: silent */
-    void        *log_user;
-    fv_kv        kv;          /* of every session's KV cache */
-    uint32_t     reserved32;  /* zero */
-    uint64_t     reserved[7]; /* zero */
+    int n_threads;        /* 0: one per physical core */
+    fv_precision vision;  /* arithmetic of the vision encoder and the projector */
+    fv_precision decoder; /* arithmetic of the decoder */
+    int image_size; /* side of the encoder's square input, a multiple of 64; 0: the model's own */
+    fv_log_fn *log; /* NULL: silent */
+    void *log_user;
+    fv_kv kv;             /* of every session's KV cache */
+    uint32_t reserved32;  /* zero */
+    uint64_t reserved[7]; /* zero */
 } fv_settings;
 
 FV_API void fv_settings_default(fv_settings *settings);
@@ -110,11 +111,12 @@ FV_API void fv_settings_default(fv_settings *settings);
 /* ---------------------------------------------------------------- this machine */
 
 typedef struct fv_system {
-    const char *cpu_best;   /* highest level of kernels the processor has: "avx512bf16", "neon", "ref" */
-    const char *cpu_level;  /* the one in use: lower when the environment's FV_CPU says so */
-    bool cpu_unknown;       /* FV_CPU names no level */
-    bool fast_bf16;         /* the level in use multiplies bf16 faster than f32 */
-    int  n_cores;           /* physical cores this process may use */
+    /* highest level of kernels the processor has: "avx512bf16", "neon", "ref" */
+    const char *cpu_best;
+    const char *cpu_level; /* the one in use: lower when the environment's FV_CPU says so */
+    bool cpu_unknown;      /* FV_CPU names no level */
+    bool fast_bf16;        /* the level in use multiplies bf16 faster than f32 */
+    int n_cores;           /* physical cores this process may use */
 } fv_system;
 
 /* Strings are static. */
@@ -122,22 +124,22 @@ FV_API void fv_system_info(fv_system *out);
 
 /* ---------------------------------------------------------------- engine */
 
-typedef struct fv_engine  fv_engine;
+typedef struct fv_engine fv_engine;
 typedef struct fv_session fv_session;
-typedef struct fv_image   fv_image;
+typedef struct fv_image fv_image;
 
 /* Opens a checkpoint directory (Hugging Face layout llava_qwen2 or fast_vlm) or a packed file
- * (fastvlm pack). settings may be NULL. On failure *out is NULL. The files must not change while the
- * engine is open: weights are mapped, not copied. A packed file runs in the precisions it was packed
- * in, or, where its weights are bf16 or f16, in f32; others are FV_ERR_UNSUPPORTED. */
-FV_API fv_status fv_engine_open(fv_engine **out, const char *path,
-                                const fv_settings *settings, fv_error *err);
+ * (fastvlm pack). settings may be NULL. On failure *out is NULL. The files must not change while
+ * the engine is open: weights are mapped, not copied. A packed file runs in the precisions it was
+ * packed in, or, where its weights are bf16 or f16, in f32; others are FV_ERR_UNSUPPORTED. */
+FV_API fv_status fv_engine_open(fv_engine **out, const char *path, const fv_settings *settings,
+                                fv_error *err);
 /* The same for the bytes of a packed file, which the engine borrows: they begin at a multiple of 64
  * and outlive it unchanged. */
 FV_API fv_status fv_engine_open_memory(fv_engine **out, const void *data, size_t n_bytes,
                                        const fv_settings *settings, fv_error *err);
 /* All sessions must be freed first. */
-FV_API void      fv_engine_free(fv_engine *engine);
+FV_API void fv_engine_free(fv_engine *engine);
 
 typedef struct fv_model_info {
     const char *layout;            /* "llava_qwen2" or "fast_vlm" */
@@ -148,12 +150,12 @@ typedef struct fv_model_info {
     int image_size, n_image_tokens;
     int vision_stages, vision_layers[8], vision_widths[8], n_features;
     int d_model, d_ffn, n_layers, n_heads, n_kv_heads, d_head;
-    int vocab_rows, n_tokens;      /* rows of the embedding; ids that have a token */
-    int max_context;               /* rows a session can hold */
+    int vocab_rows, n_tokens; /* rows of the embedding; ids that have a token */
+    int max_context;          /* rows a session can hold */
     uint64_t n_parameters, weight_bytes;
     bool tied_head;
-    int  n_threads;
-    const char *cpu_level;         /* "avx512bf16", "neon", ... the kernels in use */
+    int n_threads;
+    const char *cpu_level; /* "avx512bf16", "neon", ... the kernels in use */
 } fv_model_info;
 
 /* Strings are borrowed from the engine. */
@@ -161,16 +163,18 @@ FV_API void fv_engine_info(const fv_engine *engine, fv_model_info *out);
 
 typedef struct fv_tensor_info {
     const char *name, *dtype, *file;
-    int         n_dims;
-    uint64_t    shape[4];
-    uint64_t    n_bytes;
-    bool        used;   /* false: in the file, not needed to run */
-    float       sqnr;   /* dB lost in packing; infinite: nothing, NaN: not a packed file */
+    int n_dims;
+    uint64_t shape[4];
+    uint64_t n_bytes;
+    bool used;  /* false: in the file, not needed to run */
+    float sqnr; /* dB lost in packing; infinite: nothing, NaN: not a packed file */
 } fv_tensor_info;
 
 /* How a packed file came to be: pairs of key and value such as "packed by" and "fastvlm 0.1.0";
- * false when index is past the last one, always for a checkpoint directory. Borrowed from the engine. */
-FV_API bool fv_engine_record(const fv_engine *engine, size_t index, const char **key, const char **value);
+ * false when index is past the last one, always for a checkpoint directory. Borrowed from the
+ * engine. */
+FV_API bool fv_engine_record(const fv_engine *engine, size_t index, const char **key,
+                             const char **value);
 
 /* Tensors of the checkpoint in file order; false when index is past the last one. */
 FV_API bool fv_engine_tensor(const fv_engine *engine, size_t index, fv_tensor_info *out);
@@ -187,25 +191,26 @@ FV_API const char *fv_engine_token_text(const fv_engine *engine, int32_t id, siz
 /* ---------------------------------------------------------------- images */
 
 typedef struct fv_image_options {
-    bool     ignore_exif;   /* true: do not turn the picture by its EXIF orientation */
-    uint64_t max_pixels;    /* refuse larger pictures before decoding; 0: 2^28 */
+    bool ignore_exif;    /* true: do not turn the picture by its EXIF orientation */
+    uint64_t max_pixels; /* refuse larger pictures before decoding; 0: 2^28 */
     uint64_t reserved[6];
 } fv_image_options;
 
 /* JPEG, PNG, WebP (first frame) or PNM (P5, P6) from a file or from memory. options may be
  * NULL. The image owns its pixels; data is only read during the call. */
-FV_API fv_status fv_image_open(fv_image **out, const char *path,
-                               const fv_image_options *options, fv_error *err);
+FV_API fv_status fv_image_open(fv_image **out, const char *path, const fv_image_options *options,
+                               fv_error *err);
 FV_API fv_status fv_image_read(fv_image **out, const void *data, size_t n_bytes,
                                const fv_image_options *options, fv_error *err);
 /* Copies height rows of width RGB pixels, row_bytes apart (at least 3 * width). */
 FV_API fv_status fv_image_from_rgb(fv_image **out, const uint8_t *rgb, int width, int height,
                                    size_t row_bytes, fv_error *err);
-FV_API int            fv_image_width(const fv_image *image);
-FV_API int            fv_image_height(const fv_image *image);
-FV_API const uint8_t *fv_image_rgb(const fv_image *image);    /* [height, width, 3] */
-FV_API const char    *fv_image_format(const fv_image *image); /* "JPEG", "PNG", "WebP", "PNM", "RGB" */
-FV_API void           fv_image_free(fv_image *image);
+FV_API int fv_image_width(const fv_image *image);
+FV_API int fv_image_height(const fv_image *image);
+FV_API const uint8_t *fv_image_rgb(const fv_image *image); /* [height, width, 3] */
+/* "JPEG", "PNG", "WebP", "PNM", "RGB" */
+FV_API const char *fv_image_format(const fv_image *image);
+FV_API void fv_image_free(fv_image *image);
 
 /* How a picture that is not square meets the square input. */
 typedef enum fv_fit {
@@ -218,31 +223,32 @@ typedef enum fv_fit {
 /* ---------------------------------------------------------------- session */
 
 typedef struct fv_session_options {
-    float    temperature;        /* 0: greedy */
-    int      top_k;              /* 0: off */
-    float    top_p;              /* 1: off */
-    float    min_p;              /* 0: off */
-    float    repetition_penalty; /* 1: off; over the session's generated and prompt text ids */
+    float temperature;        /* 0: greedy */
+    int top_k;                /* 0: off */
+    float top_p;              /* 1: off */
+    float min_p;              /* 0: off */
+    float repetition_penalty; /* 1: off; over the session's generated and prompt text ids */
     uint64_t seed;
-    int      max_new_tokens;     /* per answer; 0: what the context leaves */
-    int      max_context;        /* rows of the KV cache; 0: grows up to the model's limit */
-    fv_fit   fit;
-    const char *system;          /* NULL: "You are a helpful assistant."; copied */
-    const char *const *stop;     /* n_stop strings that end an answer; copied */
-    size_t   n_stop;
-    bool     ignore_eos;         /* go on after the end token: for timing */
-    fv_progress_fn *progress;    /* NULL: none; also how to cancel */
-    void    *progress_user;
-    const char *dump_dir;        /* not NULL: every stage as .npy in this folder, which is made if need be, when an
-                                    answer is complete; copied */
+    int max_new_tokens; /* per answer; 0: what the context leaves */
+    int max_context;    /* rows of the KV cache; 0: grows up to the model's limit */
+    fv_fit fit;
+    const char *system;      /* NULL: "You are a helpful assistant."; copied */
+    const char *const *stop; /* n_stop strings that end an answer; copied */
+    size_t n_stop;
+    bool ignore_eos;          /* go on after the end token: for timing */
+    fv_progress_fn *progress; /* NULL: none; also how to cancel */
+    void *progress_user;
+    /* not NULL: every stage as .npy in this folder, which is made if need be, when an answer is
+     * complete; copied */
+    const char *dump_dir;
     uint64_t reserved[8];
 } fv_session_options;
 
-FV_API void      fv_session_options_default(fv_session_options *options);
+FV_API void fv_session_options_default(fv_session_options *options);
 /* The engine must outlive the session. options may be NULL. */
 FV_API fv_status fv_session_new(fv_session **out, fv_engine *engine,
                                 const fv_session_options *options, fv_error *err);
-FV_API void      fv_session_free(fv_session *session);
+FV_API void fv_session_free(fv_session *session);
 
 /* Puts a picture into the user turn being written: encodes it now. By default it stands at
  * the turn's start; the text "<image>" in fv_session_add_text moves the k-th picture to the
@@ -255,17 +261,17 @@ FV_API fv_status fv_session_add_text(fv_session *session, const char *text, fv_e
 
 typedef enum fv_finish {
     FV_FINISH_NONE = 0,
-    FV_FINISH_STOP,        /* the model ended its answer */
-    FV_FINISH_LENGTH,      /* max_new_tokens or the context is used up */
-    FV_FINISH_STOP_STRING  /* a stop string came; it is not part of the text */
+    FV_FINISH_STOP,       /* the model ended its answer */
+    FV_FINISH_LENGTH,     /* max_new_tokens or the context is used up */
+    FV_FINISH_STOP_STRING /* a stop string came; it is not part of the text */
 } fv_finish;
 
 typedef struct fv_piece {
-    const char *text;    /* complete UTF-8, not NUL-terminated; valid until the next call */
-    size_t      n_bytes; /* may be 0: a token that ends inside a character */
-    int32_t     id;      /* the token just chosen; -1 with done when none was */
-    bool        done;    /* the answer is over; text may still hold its last bytes */
-    fv_finish   finish;  /* why, when done */
+    const char *text; /* complete UTF-8, not NUL-terminated; valid until the next call */
+    size_t n_bytes;   /* may be 0: a token that ends inside a character */
+    int32_t id;       /* the token just chosen; -1 with done when none was */
+    bool done;        /* the answer is over; text may still hold its last bytes */
+    fv_finish finish; /* why, when done */
 } fv_piece;
 
 /* Runs the prompt when the turn has just been written, then chooses one token. After done,
@@ -281,11 +287,11 @@ typedef struct fv_stats {
     double image_ms;      /* reading and decoding, as measured by fv_image_open/read */
     double preprocess_ms; /* fit, resize, scale */
     double vision_ms, projector_ms, prefill_ms, decode_ms;
-    double first_token_ms;/* from the first add_* of the turn to the first chosen token */
-    int    prompt_tokens; /* rows of the last turn's prompt, image tokens included */
-    int    image_tokens;  /* of them */
-    int    new_tokens;    /* of the last answer */
-    int    context_used;  /* rows in the KV cache */
+    double first_token_ms; /* from the first add_* of the turn to the first chosen token */
+    int prompt_tokens;     /* rows of the last turn's prompt, image tokens included */
+    int image_tokens;      /* of them */
+    int new_tokens;        /* of the last answer */
+    int context_used;      /* rows in the KV cache */
 } fv_stats;
 
 FV_API void fv_session_stats(const fv_session *session, fv_stats *out);

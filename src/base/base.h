@@ -14,121 +14,124 @@
 
 #if defined(__GNUC__)
 #define FV_PRINTF(f, a) __attribute__((format(printf, f, a)))
-#define FV_MUST_CHECK __attribute__((warn_unused_result))
+#define FV_MUST_CHECK   __attribute__((warn_unused_result))
 #else
 #define FV_PRINTF(f, a)
 #define FV_MUST_CHECK
 #endif
 
 #define FV_COUNT(array) (sizeof(array) / sizeof((array)[0]))
-#define FV_MIN(a, b) ((a) < (b) ? (a) : (b))
-#define FV_MAX(a, b) ((a) > (b) ? (a) : (b))
+#define FV_MIN(a, b)    ((a) < (b) ? (a) : (b))
+#define FV_MAX(a, b)    ((a) > (b) ? (a) : (b))
 
-/* ---- status.c ------------------------------------------------------------------- */
+/* ---- status.c ---------------------------------------------------------------------------- */
 
 /* Fills *err (which may be NULL) and returns status, so that callers can `return fv_fail(...)`. */
-fv_status fv_fail(fv_error *err, fv_status status, uint64_t at, const char *format, ...) FV_PRINTF(4, 5);
+fv_status fv_fail(fv_error *err, fv_status status, uint64_t at, const char *format, ...)
+    FV_PRINTF(4, 5);
 
 /* FV_ERR_MEMORY with the number of bytes asked for and what for. */
 fv_status fv_fail_memory(fv_error *err, size_t n_bytes, const char *what);
 
-#define FV_TRY(call)                        \
-    do {                                    \
-        fv_status fv_try_status_ = (call);  \
-        if (fv_try_status_ != FV_OK)        \
-            return fv_try_status_;          \
+#define FV_TRY(call)                       \
+    do {                                   \
+        fv_status fv_try_status_ = (call); \
+        if (fv_try_status_ != FV_OK)       \
+            return fv_try_status_;         \
     } while (0)
 
 /* The same for functions with a `fail:` label and a `status` variable. */
-#define FV_TRY_GOTO(call)                \
-    do {                                 \
-        if ((status = (call)) != FV_OK)  \
-            goto fail;                   \
+#define FV_TRY_GOTO(call)               \
+    do {                                \
+        if ((status = (call)) != FV_OK) \
+            goto fail;                  \
     } while (0)
 
-/* ---- mem.c ---------------------------------------------------------------------- */
+/* ---- mem.c ------------------------------------------------------------------------------- */
 
 /* NULL when the product overflows or memory is out; count or size 0 gives a valid block.
  * Blocks of fv_alloc are 64-byte aligned; all are released with fv_free. */
 void *fv_alloc(size_t count, size_t size) FV_MUST_CHECK;
 void *fv_alloc_zero(size_t count, size_t size) FV_MUST_CHECK;
-/* Grows a block of fv_alloc from old_count to count elements; the old block stays valid on failure. */
+/* Grows a block of fv_alloc from old_count to count elements; the old block stays valid on
+ * failure. */
 void *fv_grow(void *block, size_t old_count, size_t count, size_t size) FV_MUST_CHECK;
-void  fv_free(void *block);
+void fv_free(void *block);
 char *fv_strdup(const char *text) FV_MUST_CHECK;
 
 /* Large blocks straight from the system with huge pages where there are any; zeroed. */
 void *fv_pages_alloc(size_t n_bytes) FV_MUST_CHECK;
-void  fv_pages_free(void *block, size_t n_bytes);
+void fv_pages_free(void *block, size_t n_bytes);
 
 /* For tests: allocations asked for and still held, in this process; after n_calls more calls all
  * fail, until called again (UINT64_MAX: never fail). */
 uint64_t fv_mem_taken(void);
-int64_t  fv_mem_live(void);
-void     fv_mem_fail_after(uint64_t n_calls);
+int64_t fv_mem_live(void);
+void fv_mem_fail_after(uint64_t n_calls);
 
 /* An arena that measures and carves with the same code: with base == NULL fv_arena_take
  * only counts; allocate `used` bytes, set base and capacity, and run the same calls again. */
 typedef struct fv_arena {
     uint8_t *base;
-    size_t   capacity, used;
-    bool     overflow; /* a product overflowed while measuring */
+    size_t capacity, used;
+    bool overflow; /* a product overflowed while measuring */
 } fv_arena;
 void *fv_arena_take(fv_arena *arena, size_t count, size_t size); /* 64-byte aligned */
 
-/* ---- map.c ---------------------------------------------------------------------- */
+/* ---- map.c ------------------------------------------------------------------------------- */
 
 /* A whole file mapped read-only. An empty file gives data == NULL, size 0. */
 typedef struct fv_map {
     const uint8_t *data;
-    size_t         size;
+    size_t size;
 } fv_map;
 
 fv_status fv_map_open(fv_map *map, const char *path, fv_error *err);
-void      fv_map_close(fv_map *map);
+void fv_map_close(fv_map *map);
 /* Reads ahead (will_need) or gives the pages of a range back to the system. Hints only. */
-void      fv_map_advise(const fv_map *map, size_t offset, size_t n_bytes, bool will_need);
+void fv_map_advise(const fv_map *map, size_t offset, size_t n_bytes, bool will_need);
 
 /* Reads a whole file, or standard input for "-", into memory with a NUL after the last byte.
  * Fails with FV_ERR_LIMIT when there are more than max_bytes. */
-fv_status fv_read_file(uint8_t **data, size_t *n_bytes, const char *path, size_t max_bytes, fv_error *err);
+fv_status fv_read_file(uint8_t **data, size_t *n_bytes, const char *path, size_t max_bytes,
+                       fv_error *err);
 
 /* "dir/name" in a block to fv_free; NULL when memory is out. */
 char *fv_path_join(const char *dir, const char *name) FV_MUST_CHECK;
-bool  fv_is_dir(const char *path);
-bool  fv_is_file(const char *path);
+bool fv_is_dir(const char *path);
+bool fv_is_file(const char *path);
 
-/* ---- clock.c -------------------------------------------------------------------- */
+/* ---- clock.c ----------------------------------------------------------------------------- */
 
-double fv_now_ms(void);        /* monotonic */
+double fv_now_ms(void); /* monotonic */
 
-/* ---- cpu.c ---------------------------------------------------------------------- */
+/* ---- cpu.c ------------------------------------------------------------------------------- */
 
 enum {
     /* x86-64 */
-    FV_CPU_AVX2 = 1u << 0,       /* AVX2, FMA, F16C */
-    FV_CPU_AVX512 = 1u << 1,     /* F, BW, VL, DQ */
+    FV_CPU_AVX2 = 1u << 0,   /* AVX2, FMA, F16C */
+    FV_CPU_AVX512 = 1u << 1, /* F, BW, VL, DQ */
     FV_CPU_AVX512BF16 = 1u << 2,
     FV_CPU_AVX512VNNI = 1u << 3,
     FV_CPU_AVXVNNI = 1u << 4,
     /* AArch64 */
     FV_CPU_NEON = 1u << 8,
     FV_CPU_DOTPROD = 1u << 9,
-    FV_CPU_FP16 = 1u << 10,      /* half-precision arithmetic and FMLAL */
-    FV_CPU_BF16 = 1u << 11,      /* BFDOT, BFMMLA */
+    FV_CPU_FP16 = 1u << 10, /* half-precision arithmetic and FMLAL */
+    FV_CPU_BF16 = 1u << 11, /* BFDOT, BFMMLA */
     FV_CPU_I8MM = 1u << 12
 };
 
-unsigned fv_cpu_detect(void);  /* what this processor and system offer */
+unsigned fv_cpu_detect(void); /* what this processor and system offer */
 /* detect() lowered by the environment's FV_CPU ("ref", "avx2", "avx512", "avx512bf16",
  * "neon", ...): a name means that level and those below it. An unknown name is reported
  * through *unknown (may be NULL) and ignored. */
 unsigned fv_cpu_level(const char **unknown);
 /* Name of the highest level in flags: "ref", "avx2", ... */
 const char *fv_cpu_name(unsigned flags);
-int  fv_cpu_cores(void);       /* physical cores this process may run on, at least 1 */
+int fv_cpu_cores(void); /* physical cores this process may run on, at least 1 */
 
-/* ---- pool.c --------------------------------------------------------------------- */
+/* ---- pool.c ------------------------------------------------------------------------------ */
 
 /* A persistent pool. fv_pool_run calls fn(user, task, worker) for every task in
  * [0, n_tasks), worker in [0, fv_pool_threads), each worker number used by one thread at
@@ -138,10 +141,10 @@ typedef struct fv_pool fv_pool;
 typedef void fv_task_fn(void *user, size_t task, unsigned worker);
 
 fv_status fv_pool_new(fv_pool **out, int n_threads, fv_error *err);
-void      fv_pool_free(fv_pool *pool);
-unsigned  fv_pool_threads(const fv_pool *pool);
-void      fv_pool_run(fv_pool *pool, size_t n_tasks, fv_task_fn *fn, void *user);
+void fv_pool_free(fv_pool *pool);
+unsigned fv_pool_threads(const fv_pool *pool);
+void fv_pool_run(fv_pool *pool, size_t n_tasks, fv_task_fn *fn, void *user);
 
-/* ---- half.h has the f16 and bf16 conversions -------------------------------------- */
+/* ---- half.h has the f16 and bf16 conversions --------------------------------------------- */
 
 #endif

@@ -48,7 +48,8 @@ unsigned fv_cpu_detect(void)
         a1 = 0;
     if (a1 & 1u << 4)
         flags |= FV_CPU_AVXVNNI;
-    const unsigned avx512 = 1u << 16 /* F */ | 1u << 17 /* DQ */ | 1u << 30 /* BW */ | 1u << 31 /* VL */;
+    const unsigned avx512 = 1u << 16 /* F */ | 1u << 17 /* DQ */ | 1u << 30 /* BW */ |
+                            1u << 31 /* VL */;
     if ((saved & 0xe6) != 0xe6 || (b & avx512) != avx512)
         return flags;
     flags |= FV_CPU_AVX512;
@@ -65,7 +66,8 @@ unsigned fv_cpu_detect(void)
 unsigned fv_cpu_detect(void)
 {
     unsigned long cap = getauxval(AT_HWCAP), cap2 = getauxval(AT_HWCAP2);
-    const unsigned long fp16 = 1ul << 9 /* FPHP */ | 1ul << 10 /* ASIMDHP */ | 1ul << 23 /* ASIMDFHM */;
+    const unsigned long fp16 = 1ul << 9 /* FPHP */ | 1ul << 10 /* ASIMDHP */ |
+                               1ul << 23 /* ASIMDFHM */;
     unsigned flags = FV_CPU_NEON;
 
     if (cap & 1ul << 20)
@@ -105,17 +107,11 @@ unsigned fv_cpu_detect(void)
 
 #elif defined(__aarch64__)
 
-unsigned fv_cpu_detect(void)
-{
-    return FV_CPU_NEON;
-}
+unsigned fv_cpu_detect(void) { return FV_CPU_NEON; }
 
 #else
 
-unsigned fv_cpu_detect(void)
-{
-    return 0;
-}
+unsigned fv_cpu_detect(void) { return 0; }
 
 #endif
 
@@ -124,14 +120,15 @@ unsigned fv_cpu_detect(void)
  * AVX-512, so "avx512" does not include it. */
 static const struct level {
     const char *name;
-    unsigned    flag, mask;
+    unsigned flag, mask;
 } levels[] = {
     { "ref", 0, 0 },
 #if defined(__x86_64__)
     { "avx2", FV_CPU_AVX2, FV_CPU_AVX2 },
     { "avxvnni", FV_CPU_AVXVNNI, FV_CPU_AVX2 | FV_CPU_AVXVNNI },
     { "avx512", FV_CPU_AVX512, FV_CPU_AVX2 | FV_CPU_AVX512 },
-    { "avx512vnni", FV_CPU_AVX512VNNI, FV_CPU_AVX2 | FV_CPU_AVXVNNI | FV_CPU_AVX512 | FV_CPU_AVX512VNNI },
+    { "avx512vnni", FV_CPU_AVX512VNNI,
+      FV_CPU_AVX2 | FV_CPU_AVXVNNI | FV_CPU_AVX512 | FV_CPU_AVX512VNNI },
     { "avx512bf16", FV_CPU_AVX512BF16,
       FV_CPU_AVX2 | FV_CPU_AVXVNNI | FV_CPU_AVX512 | FV_CPU_AVX512VNNI | FV_CPU_AVX512BF16 },
 #elif defined(__aarch64__)

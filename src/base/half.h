@@ -27,10 +27,7 @@ static inline float fv_f32_of_bits(uint32_t bits)
     return value;
 }
 
-static inline float fv_bf16_to_f32(uint16_t half)
-{
-    return fv_f32_of_bits((uint32_t)half << 16);
-}
+static inline float fv_bf16_to_f32(uint16_t half) { return fv_f32_of_bits((uint32_t)half << 16); }
 
 static inline uint16_t fv_f32_to_bf16(float value)
 {
@@ -46,7 +43,8 @@ static inline float fv_f16_to_f32(uint16_t half)
     uint32_t rest = half & 0x7fff;
 
     if (rest >= 0x7c00) /* infinity and NaN */
-        return fv_f32_of_bits(sign | 0x7f800000 | (rest & 0x3ff) << 13 | (rest > 0x7c00 ? 0x400000u : 0));
+        return fv_f32_of_bits(sign | 0x7f800000 | (rest & 0x3ff) << 13 |
+                              (rest > 0x7c00 ? 0x400000u : 0));
     if (rest >= 0x0400)
         return fv_f32_of_bits(sign | ((rest << 13) + (112u << 23)));
     float tiny = (float)rest * 0x1p-24f; /* exact */

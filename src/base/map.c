@@ -48,8 +48,8 @@ fv_status fv_map_open(fv_map *map, const char *path, fv_error *err)
     }
     if ((uint64_t)st.st_size > SIZE_MAX) {
         close(fd);
-        return fv_fail(err, FV_ERR_LIMIT, 0, "%s: %" PRIu64 " bytes do not fit the address space", path,
-                       (uint64_t)st.st_size);
+        return fv_fail(err, FV_ERR_LIMIT, 0, "%s: %" PRIu64 " bytes do not fit the address space",
+                       path, (uint64_t)st.st_size);
     }
     if (st.st_size > 0) {
         void *data = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
@@ -62,7 +62,8 @@ fv_status fv_map_open(fv_map *map, const char *path, fv_error *err)
         map->size = (size_t)st.st_size;
 #if defined(MADV_HUGEPAGE)
         if (map->size >= HUGE_MAP_BYTES)
-            madvise(data, map->size, MADV_HUGEPAGE); /* a hint for what is not in memory yet; refusal costs speed only */
+            /* a hint for what is not in memory yet; refusal costs speed only */
+            madvise(data, map->size, MADV_HUGEPAGE);
 #endif
     }
     close(fd);
@@ -90,7 +91,8 @@ void fv_map_advise(const fv_map *map, size_t offset, size_t n_bytes, bool will_n
         return;
     }
     /* Whole pages only: the neighbours at both ends are someone else's. Unlike
-     * posix_madvise, which glibc ignores here, madvise really drops them; the data comes back from the file. */
+     * posix_madvise, which glibc ignores here, madvise really drops them; the data comes back from
+     * the file. */
     size_t begin = (offset + page - 1) / page * page;
     if (end < map->size)
         end = end / page * page;
@@ -131,7 +133,8 @@ static fv_status read_all(int fd, uint8_t **data, size_t *n_bytes, size_t hint, 
             break;
         used += (size_t)n;
         if (used > max_bytes) {
-            status = fv_fail(err, FV_ERR_LIMIT, 0, "%s: more than the %zu bytes allowed", path, max_bytes);
+            status = fv_fail(err, FV_ERR_LIMIT, 0, "%s: more than the %zu bytes allowed", path,
+                             max_bytes);
             goto fail;
         }
     }
@@ -145,7 +148,8 @@ fail:
     return status;
 }
 
-fv_status fv_read_file(uint8_t **data, size_t *n_bytes, const char *path, size_t max_bytes, fv_error *err)
+fv_status fv_read_file(uint8_t **data, size_t *n_bytes, const char *path, size_t max_bytes,
+                       fv_error *err)
 {
     int fd;
     struct stat st;
@@ -158,10 +162,11 @@ fv_status fv_read_file(uint8_t **data, size_t *n_bytes, const char *path, size_t
     FV_TRY(open_file(&fd, &st, path, err));
     fv_status status;
     if (S_ISREG(st.st_mode) && (uint64_t)st.st_size > max_bytes)
-        status = fv_fail(err, FV_ERR_LIMIT, 0, "%s: %" PRIu64 " bytes, at most %zu are allowed", path,
-                         (uint64_t)st.st_size, max_bytes);
+        status = fv_fail(err, FV_ERR_LIMIT, 0, "%s: %" PRIu64 " bytes, at most %zu are allowed",
+                         path, (uint64_t)st.st_size, max_bytes);
     else
-        status = read_all(fd, data, n_bytes, S_ISREG(st.st_mode) ? (size_t)st.st_size : 0, path, max_bytes, err);
+        status = read_all(fd, data, n_bytes, S_ISREG(st.st_mode) ? (size_t)st.st_size : 0, path,
+                          max_bytes, err);
     close(fd);
     return status;
 }

@@ -16,18 +16,12 @@ enum { ALIGNMENT = 64, HUGE_PAGE = 2 << 20 };
 /* Counted for tests: decoding must not allocate, and every allocation must be able to fail.
  * Relaxed is enough, the numbers order nothing. */
 static _Atomic uint64_t n_taken;
-static _Atomic int64_t  n_live;
+static _Atomic int64_t n_live;
 static _Atomic uint64_t fail_at; /* 0: never; otherwise the number of the first call that fails */
 
-uint64_t fv_mem_taken(void)
-{
-    return atomic_load_explicit(&n_taken, memory_order_relaxed);
-}
+uint64_t fv_mem_taken(void) { return atomic_load_explicit(&n_taken, memory_order_relaxed); }
 
-int64_t fv_mem_live(void)
-{
-    return atomic_load_explicit(&n_live, memory_order_relaxed);
-}
+int64_t fv_mem_live(void) { return atomic_load_explicit(&n_live, memory_order_relaxed); }
 
 void fv_mem_fail_after(uint64_t n_calls)
 {
@@ -114,7 +108,8 @@ void *fv_pages_alloc(size_t n_bytes)
 
     /* The kernel only gives huge pages to blocks that start on one: map more, cut the ends. */
     size_t slack = length >= HUGE_PAGE ? HUGE_PAGE : 0;
-    uint8_t *raw = mmap(NULL, length + slack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    uint8_t *raw = mmap(NULL, length + slack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+                        -1, 0);
     if (raw == MAP_FAILED)
         return NULL;
     size_t head = slack ? (size_t)(-(uintptr_t)raw % HUGE_PAGE) : 0;
@@ -145,7 +140,8 @@ void *fv_arena_take(fv_arena *arena, size_t count, size_t size)
     if (arena->overflow)
         return NULL;
     if (__builtin_mul_overflow(count, size, &n_bytes) || n_bytes > SIZE_MAX - ALIGNMENT ||
-        __builtin_add_overflow(arena->used, (n_bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT, &used)) {
+        __builtin_add_overflow(arena->used, (n_bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT,
+                               &used)) {
         arena->overflow = true;
         return NULL;
     }

@@ -12,15 +12,16 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* Also what a write starts at a multiple of: what is written in whole huge pages, Linux keeps in such pages, and a
- * map of the file then reads them through one entry of the page table instead of 512. */
+/* Also what a write starts at a multiple of: what is written in whole huge pages, Linux keeps in
+ * such pages, and a map of the file then reads them through one entry of the page table instead of
+ * 512. */
 enum { BUFFER_BYTES = 2 << 20 };
 
 static fv_status fail_errno(fv_error *err, const char *path, const char *verb)
 {
     if (errno == ENOSPC || errno == EDQUOT)
-        return fv_fail(err, FV_ERR_IO, 0, "%s: cannot %s: %s; make room or choose another place", path, verb,
-                       strerror(errno));
+        return fv_fail(err, FV_ERR_IO, 0, "%s: cannot %s: %s; make room or choose another place",
+                       path, verb, strerror(errno));
     return fv_fail(err, FV_ERR_IO, 0, "%s: cannot %s: %s", path, verb, strerror(errno));
 }
 
@@ -48,7 +49,7 @@ static fv_status sync_and_close(int fd, const char *path, fv_error *err)
     return status;
 }
 
-/* ---- a file --------------------------------------------------------------------------------- */
+/* ---- a file ------------------------------------------------------------------------------ */
 
 fv_status fv_outfile_open(fv_outfile *f, const char *path, fv_error *err)
 {
@@ -57,9 +58,11 @@ fv_status fv_outfile_open(fv_outfile *f, const char *path, fv_error *err)
     fv_status status = FV_OK;
     *f = (fv_outfile){ .fd = -1 };
     if (fv_is_dir(path))
-        return fv_fail(err, FV_ERR_IO, 0, "%s: is a folder; expected the name of a file to write", path);
+        return fv_fail(err, FV_ERR_IO, 0, "%s: is a folder; expected the name of a file to write",
+                       path);
     if (stat(path, &st) == 0 && !S_ISREG(st.st_mode)) /* would be replaced by a file */
-        return fv_fail(err, FV_ERR_IO, 0, "%s: is a device or a pipe; expected the name of a file to write", path);
+        return fv_fail(err, FV_ERR_IO, 0,
+                       "%s: is a device or a pipe; expected the name of a file to write", path);
     snprintf(suffix, sizeof suffix, ".part-%ld", (long)getpid());
     f->place = fv_strdup(path);
     f->part = path_with(path, suffix);
@@ -167,7 +170,7 @@ fv_status fv_outfile_put(const char *path, const void *data, size_t n_bytes, fv_
     return status;
 }
 
-/* ---- what killed processes left --------------------------------------------------------------- */
+/* ---- what killed processes left ---------------------------------------------------------- */
 
 static void warn(fv_log_fn *log, void *user, const char *folder, const char *name, const char *what)
 {
@@ -217,8 +220,10 @@ void fv_outfile_leftovers(const char *path, fv_log_fn *log, void *log_user)
             continue;
         long pid = pid_in(e->d_name + n, ".part-", 6, "");
         pid = pid ? pid : pid_in(e->d_name + n, ".", 1, ".part");
-        if (pid && is_gone(pid) && fstatat(dirfd(dir), e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode))
-            warn(log, log_user, folder, e->d_name, "a run that did not end seems to have left this file; remove it");
+        if (pid && is_gone(pid) && fstatat(dirfd(dir), e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+            S_ISREG(st.st_mode))
+            warn(log, log_user, folder, e->d_name,
+                 "a run that did not end seems to have left this file; remove it");
     }
     if (dir)
         closedir(dir);
@@ -226,7 +231,7 @@ void fv_outfile_leftovers(const char *path, fv_log_fn *log, void *log_user)
     fv_free(name);
 }
 
-/* ---- a folder ------------------------------------------------------------------------------- */
+/* ---- a folder ---------------------------------------------------------------------------- */
 
 #define MARK ".fastvlm-part"
 
@@ -281,13 +286,14 @@ static void empty_folder(int fd)
     closedir(dir);
 }
 
-/* A folder of ours, by its mark, whose lock nobody holds: also no process that this one cannot see, as in another
- * container. Gives the mark, locked, or -1. */
+/* A folder of ours, by its mark, whose lock nobody holds: also no process that this one cannot see,
+ * as in another container. Gives the mark, locked, or -1. */
 static int take_abandoned(int fd)
 {
     struct stat st;
     int mark = openat(fd, MARK, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    if (mark >= 0 && (fstat(mark, &st) != 0 || !S_ISREG(st.st_mode) || st.st_uid != geteuid() || flock(mark, LOCK_EX | LOCK_NB) != 0)) {
+    if (mark >= 0 && (fstat(mark, &st) != 0 || !S_ISREG(st.st_mode) || st.st_uid != geteuid() ||
+                      flock(mark, LOCK_EX | LOCK_NB) != 0)) {
         close(mark);
         mark = -1;
     }
@@ -312,7 +318,8 @@ static void sweep(const char *folder, const char *prefix, fv_log_fn *log, void *
         empty_folder(fd);
         bool gone = unlinkat(dirfd(dir), e->d_name, AT_REMOVEDIR) == 0;
         warn(log, log_user, folder, e->d_name,
-             gone ? "left by a run that was killed; removed" : "left by a run that was killed; it cannot be removed");
+             gone ? "left by a run that was killed; removed"
+                  : "left by a run that was killed; it cannot be removed");
         close(mark);
     }
     if (dir)
@@ -338,7 +345,9 @@ static fv_status make_stage(fv_outdir *d, fv_error *err)
         return fail_errno(err, d->stage, "create the folder");
     char *mark = fv_path_join(d->stage, MARK);
     d->lock = mark ? open(mark, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666) : -1;
-    fv_status status = d->lock >= 0 ? FV_OK : mark ? fail_errno(err, mark, "create") : fv_fail_memory(err, strlen(d->stage), "a path");
+    fv_status status = d->lock >= 0 ? FV_OK
+                       : mark       ? fail_errno(err, mark, "create")
+                                    : fv_fail_memory(err, strlen(d->stage), "a path");
     if (d->lock >= 0)
         flock(d->lock, LOCK_EX | LOCK_NB); /* where there are no locks, nothing is ever removed */
     if (d->lock >= 0 && write(d->lock, text, sizeof text - 1) != sizeof text - 1) {
@@ -352,7 +361,8 @@ static fv_status make_stage(fv_outdir *d, fv_error *err)
     return status;
 }
 
-fv_status fv_outdir_open(fv_outdir *d, const char *path, bool force, fv_log_fn *log, void *log_user, fv_error *err)
+fv_status fv_outdir_open(fv_outdir *d, const char *path, bool force, fv_log_fn *log, void *log_user,
+                         fv_error *err)
 {
     char suffix[32];
     struct stat st;
@@ -373,7 +383,9 @@ fv_status fv_outdir_open(fv_outdir *d, const char *path, bool force, fv_log_fn *
     sweep_for(d, log, log_user);
     if (d->merge && !force && !is_empty_dir(path)) {
         status = fv_fail(err, FV_ERR_IO, 0,
-                         "%s: the folder is not empty; choose another, or have files of the same names replaced (--force)", path);
+                         "%s: the folder is not empty; choose another, or have files of the same "
+                         "names replaced (--force)",
+                         path);
         goto fail;
     }
     FV_TRY_GOTO(make_parents(d->stage, err));
@@ -426,7 +438,8 @@ static fv_status remove_mark(const fv_outdir *d, fv_error *err)
     char *mark = fv_path_join(d->stage, MARK);
     if (!mark)
         return fv_fail_memory(err, strlen(d->stage), "a path");
-    fv_status status = unlink(mark) == 0 || errno == ENOENT ? FV_OK : fail_errno(err, mark, "remove");
+    fv_status status = unlink(mark) == 0 || errno == ENOENT ? FV_OK
+                                                            : fail_errno(err, mark, "remove");
     fv_free(mark);
     return status;
 }

@@ -1,7 +1,7 @@
 /* A persistent pool of threads that share the tasks of one call at a time.
  *
- * Every thread begins with a run of tasks of its own, in order, and then helps the others: tasks that follow
- * each other often read memory that does, and the processor sees one stream.
+ * Every thread begins with a run of tasks of its own, in order, and then helps the others: tasks
+ * that follow each other often read memory that does, and the processor sees one stream.
  *
  * The caller opens a job, works on it like everybody else, closes it when no task is left to
  * take, and waits for those who joined. A worker that wakes too late finds the job closed:
@@ -25,14 +25,14 @@ enum { MAX_THREADS = 1024, STACK_BYTES = 2 << 20, PAUSES_PER_LOOK = 32 };
 #define SPIN_MS 0.05
 
 #define INSIDE_MASK ((uint64_t)0xffff)
-#define OPEN ((uint64_t)1 << 16)
-#define STOP ((uint64_t)1 << 17)
-#define EPOCH_ONE ((uint64_t)1 << 32)
+#define OPEN        ((uint64_t)1 << 16)
+#define STOP        ((uint64_t)1 << 17)
+#define EPOCH_ONE   ((uint64_t)1 << 32)
 
 typedef struct worker {
-    fv_pool  *pool;
+    fv_pool *pool;
     pthread_t thread;
-    unsigned  number; /* 1 to n_threads - 1; 0 is the caller */
+    unsigned number; /* 1 to n_threads - 1; 0 is the caller */
 } worker;
 
 /* A thread's run of tasks; in a cache line of its own, for it is written all the time. */
@@ -43,22 +43,22 @@ typedef struct run {
 
 struct fv_pool {
     unsigned n_threads, n_started;
-    double   spin_ms; /* 0 when there are more threads than cores */
-    worker  *workers; /* [n_threads - 1] */
+    double spin_ms;  /* 0 when there are more threads than cores */
+    worker *workers; /* [n_threads - 1] */
 
     /* The job; written before it opens, read by those inside. */
     fv_task_fn *fn;
-    void       *user;
-    run        *runs; /* [n_threads] */
+    void *user;
+    run *runs; /* [n_threads] */
 
     /* Each in a cache line of its own: they are written by different threads all the time. */
     alignas(64) _Atomic uint64_t state;
     alignas(64) atomic_bool busy; /* a caller is inside fv_pool_run */
 
     alignas(64) pthread_mutex_t lock;
-    pthread_cond_t  opened, emptied;
+    pthread_cond_t opened, emptied;
     _Atomic unsigned n_sleeping;
-    atomic_bool      caller_sleeps;
+    atomic_bool caller_sleeps;
 };
 
 static inline void pause_cpu(void)
@@ -75,7 +75,8 @@ static void do_tasks(fv_pool *pool, unsigned number)
     for (unsigned i = 0; i < pool->n_threads; i++) {
         run *r = &pool->runs[(number + i) % pool->n_threads];
         size_t task = atomic_load_explicit(&r->next, memory_order_relaxed);
-        while (task < r->end && (task = atomic_fetch_add_explicit(&r->next, 1, memory_order_relaxed)) < r->end)
+        while (task < r->end &&
+               (task = atomic_fetch_add_explicit(&r->next, 1, memory_order_relaxed)) < r->end)
             pool->fn(pool->user, task, number);
     }
 }
@@ -151,7 +152,8 @@ static void open_job(fv_pool *pool, size_t n_tasks, fv_task_fn *fn, void *user)
     pool->user = user;
     for (unsigned i = 0; i < pool->n_threads; i++) {
         size_t share = n_tasks / pool->n_threads, rest = n_tasks % pool->n_threads;
-        atomic_store_explicit(&pool->runs[i].next, share * i + FV_MIN(i, rest), memory_order_relaxed);
+        atomic_store_explicit(&pool->runs[i].next, share * i + FV_MIN(i, rest),
+                              memory_order_relaxed);
         pool->runs[i].end = share * (i + 1) + FV_MIN(i + 1, rest);
     }
     /* Nobody is inside, and the job is closed: only this thread writes the state now. The
@@ -172,10 +174,7 @@ static void open_job(fv_pool *pool, size_t n_tasks, fv_task_fn *fn, void *user)
             pthread_cond_signal(&pool->opened);
 }
 
-static bool is_empty(fv_pool *pool)
-{
-    return (atomic_load(&pool->state) & INSIDE_MASK) == 0;
-}
+static bool is_empty(fv_pool *pool) { return (atomic_load(&pool->state) & INSIDE_MASK) == 0; }
 
 static void close_job(fv_pool *pool)
 {
@@ -201,7 +200,8 @@ static void close_job(fv_pool *pool)
 
 void fv_pool_run(fv_pool *pool, size_t n_tasks, fv_task_fn *fn, void *user)
 {
-    if (n_tasks <= 1 || pool->n_threads == 1 || atomic_exchange_explicit(&pool->busy, true, memory_order_acquire)) {
+    if (n_tasks <= 1 || pool->n_threads == 1 ||
+        atomic_exchange_explicit(&pool->busy, true, memory_order_acquire)) {
         for (size_t task = 0; task < n_tasks; task++)
             fn(user, task, 0);
         return;
@@ -212,10 +212,7 @@ void fv_pool_run(fv_pool *pool, size_t n_tasks, fv_task_fn *fn, void *user)
     atomic_store_explicit(&pool->busy, false, memory_order_release);
 }
 
-unsigned fv_pool_threads(const fv_pool *pool)
-{
-    return pool->n_threads;
-}
+unsigned fv_pool_threads(const fv_pool *pool) { return pool->n_threads; }
 
 /* ---------------------------------------------------------------- life */
 
@@ -241,7 +238,8 @@ fv_status fv_pool_new(fv_pool **out, int n_threads, fv_error *err)
 
     *out = NULL;
     if (n_threads < 0 || n_threads > MAX_THREADS)
-        return fv_fail(err, FV_ERR_ARGUMENT, 0, "%d threads, expected 0 (automatic) to %d", n_threads, MAX_THREADS);
+        return fv_fail(err, FV_ERR_ARGUMENT, 0, "%d threads, expected 0 (automatic) to %d",
+                       n_threads, MAX_THREADS);
     if (n_threads == 0)
         n_threads = FV_MIN(cores, MAX_THREADS);
     fv_pool *pool = fv_alloc_zero(1, sizeof *pool);
@@ -256,7 +254,8 @@ fv_status fv_pool_new(fv_pool **out, int n_threads, fv_error *err)
     pool->runs = fv_alloc_zero((size_t)n_threads, sizeof *pool->runs);
     if (!pool->workers || !pool->runs) {
         fv_pool_free(pool);
-        return fv_fail_memory(err, (size_t)n_threads * (sizeof *pool->workers + sizeof *pool->runs), "thread pool");
+        return fv_fail_memory(err, (size_t)n_threads * (sizeof *pool->workers + sizeof *pool->runs),
+                              "thread pool");
     }
     for (unsigned number = 1; number < pool->n_threads; number++) {
         worker *w = &pool->workers[number - 1];
@@ -265,8 +264,8 @@ fv_status fv_pool_new(fv_pool **out, int n_threads, fv_error *err)
         int code = start_worker(w);
         if (code != 0) {
             fv_pool_free(pool);
-            return fv_fail(err, FV_ERR_LIMIT, 0, "cannot start thread %u of %d: %s", number + 1, n_threads,
-                           strerror(code));
+            return fv_fail(err, FV_ERR_LIMIT, 0, "cannot start thread %u of %d: %s", number + 1,
+                           n_threads, strerror(code));
         }
         pool->n_started++;
     }

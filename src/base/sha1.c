@@ -32,7 +32,8 @@ static void add_block(uint32_t state[5], const uint8_t *p)
 
 void fv_sha1_begin(fv_sha1 *s)
 {
-    static const uint32_t initial[5] = { 0x67452301, 0xefcdab89, 0x98badcfe, 0x10325476, 0xc3d2e1f0 };
+    static const uint32_t initial[5] = { 0x67452301, 0xefcdab89, 0x98badcfe, 0x10325476,
+                                         0xc3d2e1f0 };
     memcpy(s->state, initial, sizeof initial);
     s->n_bytes = 0;
 }

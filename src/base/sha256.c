@@ -1,7 +1,7 @@
 /* SHA-256. [FIPS 180-4, sections 4.1.2, 5.3.3 and 6.2]
  *
- * x86 processors with instructions for it run those: checking a download is hashing, and they are several times as
- * fast. The test holds both to the published values. */
+ * x86 processors with instructions for it run those: checking a download is hashing, and they are
+ * several times as fast. The test holds both to the published values. */
 #include "base/sha256.h"
 
 #include <stdatomic.h>
@@ -83,10 +83,11 @@ static bool has_sha_instructions(void)
     return answer == YES;
 }
 
-/* The instructions keep the state as ABEF and CDGH, highest lane first; each does two rounds. The last sixteen words of
- * the schedule stand in w, four rounds' worth in each. */
-__attribute__((target("sha,ssse3,sse4.1")))
-static void add_blocks_sha(uint32_t state[8], const uint8_t *data, size_t n_blocks)
+/* The instructions keep the state as ABEF and CDGH, highest lane first; each does two rounds. The
+ * last sixteen words of the schedule stand in w, four rounds' worth in each. */
+__attribute__((target("sha,ssse3,sse4.1"))) static void add_blocks_sha(uint32_t state[8],
+                                                                       const uint8_t *data,
+                                                                       size_t n_blocks)
 {
     const __m128i swap = _mm_set_epi64x(0x0c0d0e0f08090a0b, 0x0405060700010203);
     __m128i abcd = _mm_shuffle_epi32(_mm_loadu_si128((const void *)state), 0xb1);
@@ -100,10 +101,12 @@ static void add_blocks_sha(uint32_t state[8], const uint8_t *data, size_t n_bloc
             if (i < 4)
                 w[i] = _mm_shuffle_epi8(_mm_loadu_si128((const void *)(data + 16 * i)), swap);
             else
-                w[i % 4] = _mm_sha256msg2_epu32(_mm_add_epi32(_mm_sha256msg1_epu32(w[i % 4], w[(i + 1) % 4]),
-                                                              _mm_alignr_epi8(w[(i + 3) % 4], w[(i + 2) % 4], 4)),
-                                                w[(i + 3) % 4]);
-            __m128i wk = _mm_add_epi32(w[i % 4], _mm_loadu_si128((const void *)(round_constant + 4 * i)));
+                w[i % 4] = _mm_sha256msg2_epu32(
+                    _mm_add_epi32(_mm_sha256msg1_epu32(w[i % 4], w[(i + 1) % 4]),
+                                  _mm_alignr_epi8(w[(i + 3) % 4], w[(i + 2) % 4], 4)),
+                    w[(i + 3) % 4]);
+            __m128i wk = _mm_add_epi32(w[i % 4],
+                                       _mm_loadu_si128((const void *)(round_constant + 4 * i)));
             cdgh = _mm_sha256rnds2_epu32(cdgh, abef, wk);
             abef = _mm_sha256rnds2_epu32(abef, cdgh, _mm_shuffle_epi32(wk, 0x0e));
         }

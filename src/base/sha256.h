@@ -17,8 +17,8 @@ enum { FV_SHA256_BYTES = 32 };
 
 typedef struct fv_sha256 {
     uint32_t state[8];
-    uint64_t n_bytes;      /* seen so far */
-    uint8_t  block[64];    /* the last n_bytes % 64 of them */
+    uint64_t n_bytes;  /* seen so far */
+    uint8_t block[64]; /* the last n_bytes % 64 of them */
 } fv_sha256;
 
 void fv_sha256_begin(fv_sha256 *s);

@@ -4,10 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-const char *fv_version(void)
-{
-    return FV_VERSION;
-}
+const char *fv_version(void) { return FV_VERSION; }
 
 const char *fv_status_name(fv_status status)
 {

@@ -29,37 +29,37 @@ typedef enum phase {
 struct fv_session {
     const fv_engine *engine;
     fv_session_options options;
-    char    *system, *dump_dir;      /* copies */
+    char *system, *dump_dir; /* copies */
     fv_watch watch;
-    fv_outdir dump;                  /* being filled for the next complete answer */
-    size_t   max_context;
-    phase    phase;
+    fv_outdir dump; /* being filled for the next complete answer */
+    size_t max_context;
+    phase phase;
 
     /* the turn being written */
-    char    *text;
-    size_t   n_text, text_capacity;
-    float   *image_rows;             /* [n_images * T, d_model] */
-    size_t   n_images, image_capacity;
-    double   turn_start;
+    char *text;
+    size_t n_text, text_capacity;
+    float *image_rows; /* [n_images * T, d_model] */
+    size_t n_images, image_capacity;
+    double turn_start;
 
     /* the conversation */
-    fv_ids   history;                /* ids in the cache and chosen, FV_IMAGE_MARK for a picture */
-    int32_t  pending;                /* chosen, not yet in the cache; -1: none */
-    bool     begun;                  /* the system part is in the cache */
+    fv_ids history;  /* ids in the cache and chosen, FV_IMAGE_MARK for a picture */
+    int32_t pending; /* chosen, not yet in the cache; -1: none */
+    bool begun;      /* the system part is in the cache */
 
     /* the model's working parts */
-    fv_ops      ops;
-    fv_vision   vision;              /* memory taken with the first picture */
-    bool        has_vision;
-    uint8_t    *pixels_u8;
-    float      *pixels;
-    fv_decoder  decoder;
-    float      *row;                 /* [d_model] of one token */
+    fv_ops ops;
+    fv_vision vision; /* memory taken with the first picture */
+    bool has_vision;
+    uint8_t *pixels_u8;
+    float *pixels;
+    fv_decoder decoder;
+    float *row; /* [d_model] of one token */
     fv_sampler *sampler;
-    fv_stream  *stream;
+    fv_stream *stream;
 
-    float   *steps;                  /* dump: logits of every step */
-    size_t   n_steps;
+    float *steps; /* dump: logits of every step */
+    size_t n_steps;
     fv_stats stats;
 };
 
@@ -71,9 +71,11 @@ void fv_session_options_default(fv_session_options *o)
 static fv_status check_options(const fv_engine *e, const fv_session_options *o, fv_error *err)
 {
     if (o->max_new_tokens < 0)
-        return fv_fail(err, FV_ERR_ARGUMENT, 0, "max_new_tokens is %d; expected 0 (automatic) or more", o->max_new_tokens);
+        return fv_fail(err, FV_ERR_ARGUMENT, 0,
+                       "max_new_tokens is %d; expected 0 (automatic) or more", o->max_new_tokens);
     if (o->max_context < 0 || o->max_context > e->config.max_context)
-        return fv_fail(err, FV_ERR_ARGUMENT, 0, "max_context is %d; expected 0 to %d, the model's limit", o->max_context,
+        return fv_fail(err, FV_ERR_ARGUMENT, 0,
+                       "max_context is %d; expected 0 to %d, the model's limit", o->max_context,
                        e->config.max_context);
     if ((unsigned)o->fit > FV_FIT_STRETCH)
         return fv_fail(err, FV_ERR_ARGUMENT, 0, "unknown fit; expected pad, crop or stretch");
@@ -86,17 +88,23 @@ static fv_status init_parts(fv_session *s, const fv_session_options *o, fv_error
     fv_type act = e->decoder == FV_TYPE_BF16 ? FV_TYPE_BF16 : FV_TYPE_F32;
     static const fv_type kv_types[] = { FV_TYPE_F16, FV_TYPE_F32, FV_TYPE_F16, FV_TYPE_I8 };
     fv_type kv = e->kv == FV_KV_AUTO && e->decoder == FV_TYPE_F32 ? FV_TYPE_F32 : kv_types[e->kv];
-    fv_sampler_options sampling = { .temperature = o->temperature, .top_k = o->top_k, .top_p = o->top_p,
-                                    .min_p = o->min_p, .repetition_penalty = o->repetition_penalty, .seed = o->seed };
+    fv_sampler_options sampling = { .temperature = o->temperature,
+                                    .top_k = o->top_k,
+                                    .top_p = o->top_p,
+                                    .min_p = o->min_p,
+                                    .repetition_penalty = o->repetition_penalty,
+                                    .seed = o->seed };
     FV_TRY(fv_ops_init(&s->ops, &e->kernels, e->pool, err));
     FV_TRY(fv_decoder_init(&s->decoder, &e->config, &e->weights.decoder, act, kv, err));
-    FV_TRY(fv_sampler_new(&s->sampler, &sampling, (size_t)e->config.n_vocab, (size_t)fv_tokenizer_size(e->tokenizer), err));
+    FV_TRY(fv_sampler_new(&s->sampler, &sampling, (size_t)e->config.n_vocab,
+                          (size_t)fv_tokenizer_size(e->tokenizer), err));
     for (int32_t id = 0; id < fv_tokenizer_size(e->tokenizer); id++)
         if (!fv_tokenizer_has(e->tokenizer, id))
             fv_sampler_forbid(s->sampler, id);
     if (e->image_token >= 0)
         fv_sampler_forbid(s->sampler, e->image_token);
-    FV_TRY(fv_stream_new(&s->stream, fv_tokenizer_max_bytes(e->tokenizer), o->stop, o->n_stop, err));
+    FV_TRY(
+        fv_stream_new(&s->stream, fv_tokenizer_max_bytes(e->tokenizer), o->stop, o->n_stop, err));
     s->row = fv_alloc((size_t)e->config.d_model, sizeof *s->row);
     s->system = o->system ? fv_strdup(o->system) : NULL;
     s->dump_dir = o->dump_dir ? fv_strdup(o->dump_dir) : NULL;
@@ -105,7 +113,7 @@ static fv_status init_parts(fv_session *s, const fv_session_options *o, fv_error
     return FV_OK;
 }
 
-/* ---- dumps: the files of an answer appear when it is complete ----------------------------- */
+/* ---- dumps: the files of an answer appear when it is complete ---------------------------- */
 
 static fv_status begin_dump(fv_session *s, fv_error *err)
 {
@@ -128,7 +136,8 @@ static void drop_dump(fv_session *s)
     fv_outdir_abandon(&s->dump);
 }
 
-fv_status fv_session_new(fv_session **out, fv_engine *engine, const fv_session_options *options, fv_error *err)
+fv_status fv_session_new(fv_session **out, fv_engine *engine, const fv_session_options *options,
+                         fv_error *err)
 {
     fv_session_options o;
     *out = NULL;
@@ -212,16 +221,19 @@ static fv_status prepare_vision(fv_session *s, fv_error *err)
     if (!s->pixels_u8 || !s->pixels)
         return fv_fail_memory(err, n * sizeof *s->pixels, "pixels");
     fv_vision_free(&s->vision);
-    FV_TRY(fv_vision_init(&s->vision, &e->config, &e->weights.vision, e->image_size, e->vision, &s->ops, err));
+    FV_TRY(fv_vision_init(&s->vision, &e->config, &e->weights.vision, e->image_size, e->vision,
+                          &s->ops, err));
     s->has_vision = true;
     return FV_OK;
 }
 
 static fv_status reserve_image(fv_session *s, size_t n, fv_error *err)
 {
-    size_t rows = (size_t)fv_config_image_tokens(s->engine->image_size), d = (size_t)s->engine->config.d_model;
+    size_t rows = (size_t)fv_config_image_tokens(s->engine->image_size),
+           d = (size_t)s->engine->config.d_model;
     if (n * rows > s->max_context)
-        return fv_fail(err, FV_ERR_LIMIT, 0, "%zu pictures of %zu rows each do not fit the context of %zu rows", n, rows,
+        return fv_fail(err, FV_ERR_LIMIT, 0,
+                       "%zu pictures of %zu rows each do not fit the context of %zu rows", n, rows,
                        s->max_context);
     if (n <= s->image_capacity)
         return FV_OK;
@@ -237,20 +249,26 @@ static fv_status see(fv_session *s, const fv_image *image, fv_error *err)
 {
     const fv_engine *e = s->engine;
     size_t size = (size_t)e->image_size, rows = (size_t)fv_config_image_tokens(e->image_size);
-    fv_fit fit = s->options.fit != FV_FIT_AUTO ? s->options.fit : e->config.crop ? FV_FIT_CROP : FV_FIT_PAD;
+    fv_fit fit = s->options.fit != FV_FIT_AUTO ? s->options.fit
+                 : e->config.crop              ? FV_FIT_CROP
+                                               : FV_FIT_PAD;
     double start = fv_now_ms();
     FV_TRY(reserve_image(s, (s->phase == PHASE_WRITING ? s->n_images : 0) + 1, err));
     FV_TRY(prepare_vision(s, err));
     FV_TRY(begin_dump(s, err));
 
-    FV_TRY(fv_preprocess(s->pixels, s->pixels_u8, image, fit, e->image_size, e->pool, &e->kernels, err));
+    FV_TRY(fv_preprocess(s->pixels, s->pixels_u8, image, fit, e->image_size, e->pool, &e->kernels,
+                         err));
     if (fv_watch_dumps(&s->watch))
-        FV_TRY(fv_npy_write(s->watch.dump_dir, "pixels_u8", FV_TYPE_U8, s->pixels_u8, (size_t[]){ size, size, 3 }, 3, err));
+        FV_TRY(fv_npy_write(s->watch.dump_dir, "pixels_u8", FV_TYPE_U8, s->pixels_u8,
+                            (size_t[]){ size, size, 3 }, 3, err));
     double at_vision = fv_now_ms();
     FV_TRY(fv_vision_run(&s->vision, &s->ops, s->pixels, &s->watch, err));
     double at_projector = fv_now_ms();
     size_t slot = s->phase == PHASE_WRITING ? s->n_images : 0;
-    FV_TRY(fv_projector_run(&s->vision, &s->ops, s->image_rows + slot * rows * (size_t)e->config.d_model, &s->watch, err));
+    FV_TRY(fv_projector_run(&s->vision, &s->ops,
+                            s->image_rows + slot * rows * (size_t)e->config.d_model, &s->watch,
+                            err));
 
     if (s->phase != PHASE_WRITING) {
         start_turn(s);
@@ -274,7 +292,8 @@ fv_status fv_session_add_image(fv_session *s, const fv_image *image, fv_error *e
 
 fv_status fv_session_add_rows(fv_session *s, const float *rows, fv_error *err)
 {
-    size_t n = (size_t)fv_config_image_tokens(s->engine->image_size) * (size_t)s->engine->config.d_model;
+    size_t n = (size_t)fv_config_image_tokens(s->engine->image_size) *
+               (size_t)s->engine->config.d_model;
     size_t slot = s->phase == PHASE_WRITING ? s->n_images : 0;
     FV_TRY(reserve_image(s, slot + 1, err));
     memcpy(s->image_rows + slot * n, rows, n * sizeof *rows);
@@ -285,7 +304,8 @@ fv_status fv_session_add_rows(fv_session *s, const float *rows, fv_error *err)
 
 const float *fv_session_rows(const fv_session *s)
 {
-    size_t n = (size_t)fv_config_image_tokens(s->engine->image_size) * (size_t)s->engine->config.d_model;
+    size_t n = (size_t)fv_config_image_tokens(s->engine->image_size) *
+               (size_t)s->engine->config.d_model;
     return s->phase == PHASE_WRITING && s->n_images ? s->image_rows + (s->n_images - 1) * n : NULL;
 }
 
@@ -307,12 +327,13 @@ fv_status fv_session_add_text(fv_session *s, const char *text, fv_error *err)
     return FV_OK;
 }
 
-/* ---- the prompt ---------------------------------------------------------------------------- */
+/* ---- the prompt -------------------------------------------------------------------------- */
 
 /* rows [n, d_model]: embeddings, and for every mark the rows of the next picture. */
 static void splice(fv_session *s, float *rows, const fv_ids *ids)
 {
-    size_t d = (size_t)s->engine->config.d_model, t = (size_t)fv_config_image_tokens(s->engine->image_size), image = 0;
+    size_t d = (size_t)s->engine->config.d_model,
+           t = (size_t)fv_config_image_tokens(s->engine->image_size), image = 0;
     for (size_t i = 0; i < ids->n; i++) {
         if (ids->data[i] == FV_IMAGE_MARK) {
             memcpy(rows, s->image_rows + image++ * t * d, t * d * sizeof *rows);
@@ -349,15 +370,18 @@ static fv_status reserve_history(fv_session *s, size_t n, fv_error *err)
 
 static fv_status run_ids(fv_session *s, const fv_ids *ids, fv_error *err)
 {
-    size_t d = (size_t)s->engine->config.d_model, t = (size_t)fv_config_image_tokens(s->engine->image_size);
+    size_t d = (size_t)s->engine->config.d_model,
+           t = (size_t)fv_config_image_tokens(s->engine->image_size);
     size_t n = ids->n - s->n_images + s->n_images * t, held = s->decoder.kv.n;
     fv_status status = FV_OK;
     float *rows = NULL;
     if (held + n + 1 > s->max_context)
-        return fv_fail(err, FV_ERR_LIMIT, 0,
-                       "the prompt has %zu rows, %zu of them of pictures; the context of %zu rows holds %zu already and one "
-                       "must stay free for the answer: shorten the prompt or start a new conversation",
-                       n, s->n_images * t, s->max_context, held);
+        return fv_fail(
+            err, FV_ERR_LIMIT, 0,
+            "the prompt has %zu rows, %zu of them of pictures; the context of %zu rows holds %zu "
+            "already and one "
+            "must stay free for the answer: shorten the prompt or start a new conversation",
+            n, s->n_images * t, s->max_context, held);
     size_t answer = s->options.max_new_tokens ? (size_t)s->options.max_new_tokens : 512;
     size_t room = FV_MIN(s->max_context, held + n + FV_MIN(answer, (size_t)512));
     rows = fv_alloc(n * d, sizeof *rows);
@@ -379,8 +403,11 @@ static fv_status run_prompt(fv_session *s, fv_error *err)
     double start = fv_now_ms();
     fv_ids ids = { 0 };
     size_t history = s->history.n;
-    fv_turn turn = { .start = s->begun ? FV_TURN_AFTER_CUT : FV_TURN_FIRST, .system = s->system,
-                     .user = s->text ? s->text : "", .n_user_bytes = s->n_text, .n_images = s->n_images };
+    fv_turn turn = { .start = s->begun ? FV_TURN_AFTER_CUT : FV_TURN_FIRST,
+                     .system = s->system,
+                     .user = s->text ? s->text : "",
+                     .n_user_bytes = s->n_text,
+                     .n_images = s->n_images };
     fv_status status = FV_OK;
     FV_TRY_GOTO(begin_dump(s, err));
     if (s->pending >= 0) /* the last token of a cut answer */
@@ -408,7 +435,7 @@ fail:
     return status;
 }
 
-/* ---- the answer ---------------------------------------------------------------------------- */
+/* ---- the answer -------------------------------------------------------------------------- */
 
 static bool is_end(const fv_session *s, int32_t id)
 {
@@ -496,7 +523,7 @@ fv_status fv_session_next(fv_session *s, fv_piece *out, fv_error *err)
     if (stopped)
         return finish(s, out, FV_FINISH_STOP_STRING, err);
     if ((s->options.max_new_tokens && s->stats.new_tokens >= s->options.max_new_tokens) ||
-             s->decoder.kv.n + 1 >= s->max_context)
+        s->decoder.kv.n + 1 >= s->max_context)
         s->phase = PHASE_ENDING;
     return FV_OK;
 }
@@ -504,7 +531,8 @@ fv_status fv_session_next(fv_session *s, fv_piece *out, fv_error *err)
 fv_status fv_session_force(fv_session *s, int32_t id, fv_error *err)
 {
     if (id < 0 || id >= s->engine->config.n_vocab)
-        return fv_fail(err, FV_ERR_ARGUMENT, 0, "token %d; expected 0 to %d", id, s->engine->config.n_vocab - 1);
+        return fv_fail(err, FV_ERR_ARGUMENT, 0, "token %d; expected 0 to %d", id,
+                       s->engine->config.n_vocab - 1);
     if (s->phase == PHASE_WRITING) {
         fv_status status = run_prompt(s, err);
         if (status != FV_OK) {

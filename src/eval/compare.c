@@ -5,8 +5,8 @@
  *     answer    the reference chooses greedily; the test model is given the same tokens, and its
  *               distribution of each is compared with the reference's
  *
- * The test model runs prompt and answer with its own image tokens and once more with the reference's:
- * the second shows what its decoder alone loses. */
+ * The test model runs prompt and answer with its own image tokens and once more with the
+ * reference's: the second shows what its decoder alone loses. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -18,25 +18,26 @@
 #include "fastvlm_tools.h"
 
 typedef struct divergences {
-    double *kl;              /* of every token */
-    size_t  n, capacity;
-    size_t  n_agree;
+    double *kl; /* of every token */
+    size_t n, capacity;
+    size_t n_agree;
 } divergences;
 
 typedef struct comparison {
     const fv_eval_settings *settings;
-    fv_engine  *engine_ref, *engine_test;
-    fv_session *ref, *test[FV_WITH_BOTH]; /* the first also encodes the pictures; the second NULL: not asked for */
-    bool        wanted[FV_WITH_BOTH];
-    fv_stages   stages;
+    fv_engine *engine_ref, *engine_test;
+    /* the first also encodes the pictures; the second NULL: not asked for */
+    fv_session *ref, *test[FV_WITH_BOTH];
+    bool wanted[FV_WITH_BOTH];
+    fv_stages stages;
     divergences text[FV_WITH_BOTH];
-    int32_t    *allowed;     /* ids that can be chosen */
-    size_t      n_allowed;
-    float      *want, *got;  /* their logits */
-    char       *answer;      /* of the picture at hand */
-    size_t      n_answer, answer_capacity;
-    size_t      at, n_pictures; /* progress */
-    fv_eval    *result;
+    int32_t *allowed; /* ids that can be chosen */
+    size_t n_allowed;
+    float *want, *got; /* their logits */
+    char *answer;      /* of the picture at hand */
+    size_t n_answer, answer_capacity;
+    size_t at, n_pictures; /* progress */
+    fv_eval *result;
     fv_eval_image *images;
 } comparison;
 
@@ -44,8 +45,11 @@ typedef struct comparison {
 
 static fv_status check_same(const char *what, int a, int b, fv_error *err)
 {
-    return a == b ? FV_OK : fv_fail(err, FV_ERR_ARGUMENT, 0, "%s is %d in the reference and %d in the test model; eval compares "
-                                    "one model in two precisions", what, a, b);
+    return a == b ? FV_OK
+                  : fv_fail(err, FV_ERR_ARGUMENT, 0,
+                            "%s is %d in the reference and %d in the test model; eval compares "
+                            "one model in two precisions",
+                            what, a, b);
 }
 
 static fv_status check_models(const fv_engine *a, const fv_engine *b, fv_error *err)
@@ -54,14 +58,17 @@ static fv_status check_models(const fv_engine *a, const fv_engine *b, fv_error *
     FV_TRY(check_same("the image size", a->image_size, b->image_size, err));
     FV_TRY(check_same("the number of vision stages", x->n_stages, y->n_stages, err));
     for (int i = 0; i < x->n_stages; i++) {
-        FV_TRY(check_same("the depth of a vision stage", x->stage[i].depth, y->stage[i].depth, err));
-        FV_TRY(check_same("the width of a vision stage", x->stage[i].width, y->stage[i].width, err));
+        FV_TRY(
+            check_same("the depth of a vision stage", x->stage[i].depth, y->stage[i].depth, err));
+        FV_TRY(
+            check_same("the width of a vision stage", x->stage[i].width, y->stage[i].width, err));
     }
     FV_TRY(check_same("the number of features", x->n_features, y->n_features, err));
     FV_TRY(check_same("d_model", x->d_model, y->d_model, err));
     FV_TRY(check_same("the number of layers", x->n_layers, y->n_layers, err));
     FV_TRY(check_same("the size of the vocabulary", x->n_vocab, y->n_vocab, err));
-    return check_same("the number of tokens", fv_tokenizer_size(a->tokenizer), fv_tokenizer_size(b->tokenizer), err);
+    return check_same("the number of tokens", fv_tokenizer_size(a->tokenizer),
+                      fv_tokenizer_size(b->tokenizer), err);
 }
 
 /* The tokens a sampler may choose: no rows of padding, no "<image>". */
@@ -141,7 +148,8 @@ static fv_status lead(comparison *c, int with, int32_t id, double *kl, bool *agr
     *kl = fv_kl_divergence(c->want, c->got, c->n_allowed);
     *agree = fv_largest(c->want, c->n_allowed) == fv_largest(c->got, c->n_allowed);
     if (!isfinite(*kl))
-        return fv_fail(err, FV_ERR_FORMAT, 0, "a logit of the test model or of the reference is NaN or infinite");
+        return fv_fail(err, FV_ERR_FORMAT, 0,
+                       "a logit of the test model or of the reference is NaN or infinite");
     return FV_OK;
 }
 
@@ -176,11 +184,13 @@ static fv_status compare_answer(comparison *c, bool equal, fv_error *err)
 
 /* ---- pictures ---- */
 
-static fv_status compare_picture(comparison *c, const fv_image *image, fv_eval_image *out, fv_error *err)
+static fv_status compare_picture(comparison *c, const fv_image *image, fv_eval_image *out,
+                                 fv_error *err)
 {
     const char *prompt = c->settings->prompt ? c->settings->prompt : "Describe the image.";
     fv_session *own = c->test[FV_WITH_OWN], *given = c->test[FV_WITH_REF];
-    size_t n_rows = (size_t)fv_config_image_tokens(c->engine_ref->image_size) * (size_t)c->engine_ref->config.d_model;
+    size_t n_rows = (size_t)fv_config_image_tokens(c->engine_ref->image_size) *
+                    (size_t)c->engine_ref->config.d_model;
     size_t first[FV_WITH_BOTH], agreed[FV_WITH_BOTH];
     fv_session_reset(c->ref);
     fv_session_reset(own);
@@ -190,8 +200,10 @@ static fv_status compare_picture(comparison *c, const fv_image *image, fv_eval_i
     FV_TRY(fv_session_add_image(c->ref, image, err));
     FV_TRY(fv_session_add_image(own, image, err));
     fv_stages_drop(&c->stages);
-    out->features = (fv_eval_loss){ fv_distance_sqnr(&c->stages.features), fv_distance_cosine(&c->stages.features) };
-    out->tokens = (fv_eval_loss){ fv_distance_sqnr(&c->stages.tokens), fv_distance_cosine(&c->stages.tokens) };
+    out->features = (fv_eval_loss){ fv_distance_sqnr(&c->stages.features),
+                                    fv_distance_cosine(&c->stages.features) };
+    out->tokens = (fv_eval_loss){ fv_distance_sqnr(&c->stages.tokens),
+                                  fv_distance_cosine(&c->stages.tokens) };
 
     bool equal = !memcmp(fv_session_rows(c->ref), fv_session_rows(own), n_rows * sizeof(float));
     FV_TRY(fv_session_add_text(c->ref, prompt, err));
@@ -212,7 +224,8 @@ static fv_status compare_picture(comparison *c, const fv_image *image, fv_eval_i
     return FV_OK;
 }
 
-static fv_status take_picture(comparison *c, const char *path, fv_error *first_problem, fv_error *err)
+static fv_status take_picture(comparison *c, const char *path, fv_error *first_problem,
+                              fv_error *err)
 {
     fv_image *image = NULL;
     fv_error why = { 0 };
@@ -255,7 +268,8 @@ static fv_status run_pictures(comparison *c, fv_error *err)
     for (c->at = 0; c->at < c->n_pictures; c->at++)
         FV_TRY_GOTO(take_picture(c, files.path[c->at * files.n / c->n_pictures], &problem, err));
     if (c->result->n_images == 0)
-        status = fv_fail(err, FV_ERR_IO, 0, "none of %zu pictures can be read; the first: %s", c->n_pictures, problem.message);
+        status = fv_fail(err, FV_ERR_IO, 0, "none of %zu pictures can be read; the first: %s",
+                         c->n_pictures, problem.message);
 fail:
     fv_pictures_free(&files);
     return status;
@@ -268,7 +282,8 @@ static bool pass_progress(void *user, const char *stage, double done)
     const comparison *c = user;
     (void)stage;
     (void)done;
-    return c->settings->progress(c->settings->progress_user, "eval", (double)c->at / (double)c->n_pictures);
+    return c->settings->progress(c->settings->progress_user, "eval",
+                                 (double)c->at / (double)c->n_pictures);
 }
 
 static fv_status open_sessions(comparison *c, fv_error *err)
@@ -296,7 +311,8 @@ static fv_status open_sessions(comparison *c, fv_error *err)
 
 static fv_eval_loss loss_of(const fv_distance *d)
 {
-    return d->n ? (fv_eval_loss){ fv_distance_sqnr(d), fv_distance_cosine(d) } : (fv_eval_loss){ NAN, NAN };
+    return d->n ? (fv_eval_loss){ fv_distance_sqnr(d), fv_distance_cosine(d) }
+                : (fv_eval_loss){ NAN, NAN };
 }
 
 static fv_status finish(comparison *c, fv_error *err)
@@ -308,7 +324,8 @@ static fv_status finish(comparison *c, fv_error *err)
         return fv_fail_memory(err, c->stages.n * sizeof *stages, "the stages");
     for (size_t i = 0; i < c->stages.n; i++) {
         const fv_stage_sum *sum = &c->stages.sum[i];
-        stages[i] = (fv_eval_stage){ fv_strdup(sum->name), loss_of(&sum->with[FV_WITH_OWN]), loss_of(&sum->with[FV_WITH_REF]) };
+        stages[i] = (fv_eval_stage){ fv_strdup(sum->name), loss_of(&sum->with[FV_WITH_OWN]),
+                                     loss_of(&sum->with[FV_WITH_REF]) };
         r->n_stages++;
         if (!stages[i].name)
             return fv_fail_memory(err, strlen(sum->name), "a stage's name");
@@ -323,17 +340,24 @@ static fv_status finish(comparison *c, fv_error *err)
     return FV_OK;
 }
 
-fv_status fv_eval_run(fv_eval **out, fv_engine *reference, fv_engine *test, const fv_eval_settings *settings, fv_error *err)
+fv_status fv_eval_run(fv_eval **out, fv_engine *reference, fv_engine *test,
+                      const fv_eval_settings *settings, fv_error *err)
 {
     double start = fv_now_ms();
     *out = NULL;
     if (!settings->n_paths)
         return fv_fail(err, FV_ERR_ARGUMENT, 0, "no pictures to compare on");
-    if (settings->max_images < 0 || settings->max_new_tokens < 0 || (unsigned)settings->features > FV_EVAL_REF)
-        return fv_fail(err, FV_ERR_ARGUMENT, 0, "max_images %d, max_new_tokens %d, features %d; expected 0 or more, features up to %d",
-                       settings->max_images, settings->max_new_tokens, (int)settings->features, FV_EVAL_REF);
+    if (settings->max_images < 0 || settings->max_new_tokens < 0 ||
+        (unsigned)settings->features > FV_EVAL_REF)
+        return fv_fail(
+            err, FV_ERR_ARGUMENT, 0,
+            "max_images %d, max_new_tokens %d, features %d; expected 0 or more, features up to %d",
+            settings->max_images, settings->max_new_tokens, (int)settings->features, FV_EVAL_REF);
     FV_TRY(check_models(reference, test, err));
-    comparison c = { .settings = settings, .engine_ref = reference, .engine_test = test, .n_pictures = 1,
+    comparison c = { .settings = settings,
+                     .engine_ref = reference,
+                     .engine_test = test,
+                     .n_pictures = 1,
                      .result = fv_alloc_zero(1, sizeof *c.result) };
     fv_status status;
     if (!c.result)

@@ -26,7 +26,10 @@ void fv_distance_join(fv_distance *d, const fv_distance *more)
     d->n += more->n;
 }
 
-double fv_distance_sqnr(const fv_distance *d) { return d->noise == 0 ? INFINITY : 10 * log10(d->want2 / d->noise); }
+double fv_distance_sqnr(const fv_distance *d)
+{
+    return d->noise == 0 ? INFINITY : 10 * log10(d->want2 / d->noise);
+}
 
 double fv_distance_cosine(const fv_distance *d)
 {
@@ -53,8 +56,9 @@ double fv_kl_divergence(const float *want, const float *got, size_t n)
     double top_w, top_g, sum_w = log_sum(want, n, &top_w), sum_g = log_sum(got, n, &top_g), kl = 0;
     for (size_t i = 0; i < n; i++) {
         double p = (double)want[i] - top_w - sum_w, q = (double)got[i] - top_g - sum_g, x = q - p;
-        /* p log(p / q) and the sum of q - p, which is 0 in exact arithmetic: now every term is >= 0, and a
-         * small divergence is not the difference of large numbers. A large x would overflow. */
+        /* p log(p / q) and the sum of q - p, which is 0 in exact arithmetic: now every term is >=
+         * 0, and a small divergence is not the difference of large numbers. A large x would
+         * overflow. */
         kl += x < 1 ? exp(p) * (expm1(x) - x) : exp(q) - exp(p) - exp(p) * x;
     }
     return kl;

@@ -10,15 +10,15 @@ typedef struct fv_distance {
     size_t n;
 } fv_distance;
 
-void   fv_distance_add(fv_distance *d, const float *want, const float *got, size_t n);
-void   fv_distance_join(fv_distance *d, const fv_distance *more);
+void fv_distance_add(fv_distance *d, const float *want, const float *got, size_t n);
+void fv_distance_join(fv_distance *d, const fv_distance *more);
 /* 10 log10(sum w^2 / sum (w - g)^2) in dB; infinity when nothing differs. */
 double fv_distance_sqnr(const fv_distance *d);
 /* sum w g / sqrt(sum w^2 sum g^2); 1 when both are zero, 0 when one is. */
 double fv_distance_cosine(const fv_distance *d);
 
-/* Kullback-Leibler divergence sum p log(p / q) in nats, p and q the softmax of want and got. At least
- * 0; infinity or NaN only when a logit is. */
+/* Kullback-Leibler divergence sum p log(p / q) in nats, p and q the softmax of want and got. At
+ * least 0; infinity or NaN only when a logit is. */
 double fv_kl_divergence(const float *want, const float *got, size_t n);
 /* The index of the largest, the lowest among equals. */
 size_t fv_largest(const float *x, size_t n);

@@ -1,8 +1,8 @@
 /* A wanted and a given answer -> right or wrong. See score.h.
  *
- * The same verdicts as tools/train/score.py, whose text is Unicode: lower-casing, spaces, digits and
- * word boundaries are Python's. One exception: a capital sigma at the end of a word gives sigma, not
- * final sigma. */
+ * The same verdicts as tools/train/score.py, whose text is Unicode: lower-casing, spaces, digits
+ * and word boundaries are Python's. One exception: a capital sigma at the end of a word gives
+ * sigma, not final sigma. */
 #include "eval/score.h"
 
 #include <string.h>
@@ -10,15 +10,17 @@
 
 typedef struct letters {
     int32_t *at;
-    size_t   n;
+    size_t n;
 } letters;
 
 enum { N_COLORS = 11, N_SHAPES = 10 };
 
-static const char *const colors[N_COLORS] = { "red", "orange", "yellow", "green", "blue", "purple", "pink", "brown",
-                                              "black", "white", "gray" };
-static const char *const shapes[N_SHAPES] = { "circle", "square", "triangle", "rectangle", "star", "heart", "cross",
-                                              "hexagon", "moon", "arrow" };
+static const char *const colors[N_COLORS] = { "red",  "orange", "yellow", "green", "blue", "purple",
+                                              "pink", "brown",  "black",  "white", "gray" };
+static const char *const shapes[N_SHAPES] = {
+    "circle", "square", "triangle", "rectangle", "star",
+    "heart",  "cross",  "hexagon",  "moon",      "arrow"
+};
 
 /* ---- text ---- */
 
@@ -30,7 +32,8 @@ static fv_status read_lower(letters *out, const char *text, fv_error *err)
         return fv_fail_memory(err, 2 * n * sizeof *out->at, "an answer");
     while (at < n) {
         utf8proc_int32_t c;
-        utf8proc_ssize_t step = utf8proc_iterate((const utf8proc_uint8_t *)text + at, (utf8proc_ssize_t)(n - at), &c);
+        utf8proc_ssize_t step = utf8proc_iterate((const utf8proc_uint8_t *)text + at,
+                                                 (utf8proc_ssize_t)(n - at), &c);
         if (step <= 0)
             return fv_fail(err, FV_ERR_FORMAT, at, "an answer is not valid UTF-8 at byte %zu", at);
         at += (size_t)step;
@@ -46,8 +49,9 @@ static fv_status read_lower(letters *out, const char *text, fv_error *err)
 
 static bool is_space(int32_t c)
 {
-    return (c >= 9 && c <= 13) || (c >= 0x1c && c <= 0x20) || c == 0x85 || c == 0xa0 || c == 0x1680 ||
-           (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000;
+    return (c >= 9 && c <= 13) || (c >= 0x1c && c <= 0x20) || c == 0x85 || c == 0xa0 ||
+           c == 0x1680 || (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 ||
+           c == 0x202f || c == 0x205f || c == 0x3000;
 }
 
 static bool is_digit(int32_t c) { return utf8proc_category(c) == UTF8PROC_CATEGORY_ND; }
@@ -103,12 +107,12 @@ static void normalise(letters *t)
 /* ---- the same facts ---- */
 
 typedef struct facts {
-    size_t  shown[N_COLORS][N_SHAPES]; /* "red circle" */
-    letters plain;                     /* the text with "" for every quotation */
-    letters quotes;                    /* lengths and letters of the quotations, one after the other */
-    size_t  n_quotes;
-    letters counts;                    /* the same of the numbers before " shapes", in order */
-    bool    empty;
+    size_t shown[N_COLORS][N_SHAPES]; /* "red circle" */
+    letters plain;                    /* the text with "" for every quotation */
+    letters quotes; /* lengths and letters of the quotations, one after the other */
+    size_t n_quotes;
+    letters counts; /* the same of the numbers before " shapes", in order */
+    bool empty;
 } facts;
 
 static void keep(letters *list, const int32_t *from, size_t n)
@@ -196,8 +200,8 @@ static size_t times_quoted(const facts *f, const int32_t *quote, size_t n)
 
 static bool same_facts(const facts *a, const facts *b)
 {
-    if (memcmp(a->shown, b->shown, sizeof a->shown) || a->empty != b->empty || a->n_quotes != b->n_quotes ||
-        !same(a->counts.at, a->counts.n, b->counts.at, b->counts.n))
+    if (memcmp(a->shown, b->shown, sizeof a->shown) || a->empty != b->empty ||
+        a->n_quotes != b->n_quotes || !same(a->counts.at, a->counts.n, b->counts.at, b->counts.n))
         return false;
     for (size_t i = 0; i < a->quotes.n; i += 1 + (size_t)a->quotes.at[i]) {
         const int32_t *quote = a->quotes.at + i + 1;
@@ -215,7 +219,8 @@ static void free_facts(facts *f)
     fv_free(f->counts.at);
 }
 
-fv_status fv_score_answer(bool *correct, const char *kind, const char *wanted, const char *answer, fv_error *err)
+fv_status fv_score_answer(bool *correct, const char *kind, const char *wanted, const char *answer,
+                          fv_error *err)
 {
     letters want = { 0 }, got = { 0 };
     facts in_want = { 0 }, in_got = { 0 };

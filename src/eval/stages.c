@@ -5,7 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
-fv_status fv_stages_keep(void *stages, const char *name, const float *x, size_t rows, size_t cols, fv_error *err)
+fv_status fv_stages_keep(void *stages, const char *name, const float *x, size_t rows, size_t cols,
+                         fv_error *err)
 {
     fv_stages *s = stages;
     if (s->n_kept == s->kept_capacity) {
@@ -43,7 +44,7 @@ static fv_status find_sum(fv_stages *s, fv_stage_sum **out, const char *name, fv
     }
     *out = &s->sum[s->n++];
     **out = (fv_stage_sum){ 0 };
-    snprintf((*out)->name, sizeof (*out)->name, "%s", name);
+    snprintf((*out)->name, sizeof(*out)->name, "%s", name);
     return FV_OK;
 }
 
@@ -51,12 +52,14 @@ static fv_status find_sum(fv_stages *s, fv_stage_sum **out, const char *name, fv
 static fv_kept_stage *find_kept(fv_stages *s, const char *name)
 {
     for (size_t i = 0; i < s->n_kept; i++)
-        if (!strcmp(s->kept[i].name, name) && !s->kept[i].compared[s->with == FV_WITH_BOTH ? FV_WITH_OWN : s->with])
+        if (!strcmp(s->kept[i].name, name) &&
+            !s->kept[i].compared[s->with == FV_WITH_BOTH ? FV_WITH_OWN : s->with])
             return &s->kept[i];
     return NULL;
 }
 
-fv_status fv_stages_compare(void *stages, const char *name, const float *x, size_t rows, size_t cols, fv_error *err)
+fv_status fv_stages_compare(void *stages, const char *name, const float *x, size_t rows,
+                            size_t cols, fv_error *err)
 {
     fv_stages *s = stages;
     fv_kept_stage *k = find_kept(s, name);
@@ -65,12 +68,14 @@ fv_status fv_stages_compare(void *stages, const char *name, const float *x, size
     if (!k)
         return FV_OK;
     if (k->rows != rows || k->cols != cols)
-        return fv_fail(err, FV_ERR_ARGUMENT, 0, "%s is %zu x %zu in the reference and %zu x %zu in the test model; eval "
-                       "compares one model in two precisions", name, k->rows, k->cols, rows, cols);
+        return fv_fail(err, FV_ERR_ARGUMENT, 0,
+                       "%s is %zu x %zu in the reference and %zu x %zu in the test model; eval "
+                       "compares one model in two precisions",
+                       name, k->rows, k->cols, rows, cols);
     fv_distance_add(&d, k->x, x, rows * cols);
     if (!isfinite(d.noise))
-        return fv_fail(err, FV_ERR_FORMAT, 0, "%s holds values that are NaN or infinite in the %s", name,
-                       isfinite(d.want2) ? "test model" : "reference");
+        return fv_fail(err, FV_ERR_FORMAT, 0, "%s holds values that are NaN or infinite in the %s",
+                       name, isfinite(d.want2) ? "test model" : "reference");
     FV_TRY(find_sum(s, &sum, name, err));
     for (int with = 0; with < FV_WITH_BOTH; with++)
         if (s->with == with || s->with == FV_WITH_BOTH) {

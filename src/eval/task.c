@@ -1,5 +1,5 @@
-/* questions.jsonl and pictures -> answers -> how many are right. The test that tools/train/make_test.py
- * writes; one JSON object a line:
+/* questions.jsonl and pictures -> answers -> how many are right. The test that
+ * tools/train/make_test.py writes; one JSON object a line:
  *
  *     {"image": "pictures/00010.jpg", "kind": "followup", "question": "What color is it?",
  *      "answer": "Purple", "history": [["Where is the star?", "Bottom left"]]}
@@ -22,7 +22,7 @@ enum { MAX_FILE = 1 << 28, MAX_ANSWER = 96 };
 /* A file of JSON objects, one a line, blank lines skipped. */
 typedef struct json_lines {
     fv_json **doc;
-    size_t    n, capacity;
+    size_t n, capacity;
 } json_lines;
 
 typedef struct question {
@@ -32,15 +32,16 @@ typedef struct question {
 
 typedef struct task {
     json_lines lines;
-    question  *question;
-    size_t     n;
-    fv_task   *result;
+    question *question;
+    size_t n;
+    fv_task *result;
     fv_task_answer *answer;
 } task;
 
 /* ---- reading ---- */
 
-static fv_status keep_line(json_lines *l, const char *text, size_t n_bytes, const char *path, size_t number, fv_error *err)
+static fv_status keep_line(json_lines *l, const char *text, size_t n_bytes, const char *path,
+                           size_t number, fv_error *err)
 {
     if (l->n == l->capacity) {
         size_t more = FV_MAX(2 * l->capacity, (size_t)256);
@@ -88,9 +89,13 @@ static fv_status check_history(const fv_json *doc, const fv_json_value *history,
     const char *text;
     for (size_t i = 0; i < fv_json_count(history); i++) {
         const fv_json_value *turn = fv_json_at(history, i);
-        if (fv_json_type_of(turn) != FV_JSON_ARRAY || fv_json_count(turn) != 2 || !fv_json_as_string(fv_json_at(turn, 0), &text) ||
+        if (fv_json_type_of(turn) != FV_JSON_ARRAY || fv_json_count(turn) != 2 ||
+            !fv_json_as_string(fv_json_at(turn, 0), &text) ||
             !fv_json_as_string(fv_json_at(turn, 1), &text) || !*text)
-            return fv_fail(err, FV_ERR_FORMAT, 0, "%s: history: turn %zu is no pair of a question and an answer that is not empty", fv_json_name(doc), i);
+            return fv_fail(
+                err, FV_ERR_FORMAT, 0,
+                "%s: history: turn %zu is no pair of a question and an answer that is not empty",
+                fv_json_name(doc), i);
     }
     return FV_OK;
 }
@@ -109,10 +114,14 @@ static fv_status read_question(question *q, const fv_json *doc, fv_error *err)
 static fv_status read_questions(task *t, const char *dir, const fv_task_settings *s, fv_error *err)
 {
     if (s && (s->max_questions < 0 || s->max_new_tokens < 0))
-        return fv_fail(err, FV_ERR_ARGUMENT, 0, "max_questions is %d, max_new_tokens %d; expected 0 or more", s->max_questions,
-                       s->max_new_tokens);
+        return fv_fail(err, FV_ERR_ARGUMENT, 0,
+                       "max_questions is %d, max_new_tokens %d; expected 0 or more",
+                       s->max_questions, s->max_new_tokens);
     if (!fv_is_dir(dir))
-        return fv_fail(err, FV_ERR_IO, 0, "%s: no such folder; expected one with questions.jsonl and pictures, such as tests/demo", dir);
+        return fv_fail(err, FV_ERR_IO, 0,
+                       "%s: no such folder; expected one with questions.jsonl and pictures, such "
+                       "as tests/demo",
+                       dir);
     char *path = fv_path_join(dir, "questions.jsonl");
     if (!path)
         return fv_fail_memory(err, strlen(dir), "a path");
@@ -194,7 +203,8 @@ static fv_status count_kinds(task *t, fv_error *err)
 /* ---- asking ---- */
 
 /* The earlier turns: the answers in them are put into the model's mouth. */
-static fv_status tell_history(fv_session *s, const fv_tokenizer *tokenizer, const fv_json_value *history, fv_error *err)
+static fv_status tell_history(fv_session *s, const fv_tokenizer *tokenizer,
+                              const fv_json_value *history, fv_error *err)
 {
     for (size_t i = 0; i < fv_json_count(history); i++) {
         const char *text = "", *said = "";
@@ -212,15 +222,15 @@ static fv_status tell_history(fv_session *s, const fv_tokenizer *tokenizer, cons
 }
 
 typedef struct asking {
-    task       *t;
-    fv_engine  *engine;
+    task *t;
+    fv_engine *engine;
     fv_session *session;
     const char *dir;
-    float      *rows;      /* image tokens of the last picture, */
-    const char *rows_of;   /* and its name; NULL: none yet */
-    fv_json_text text;     /* the answer's bytes */
+    float *rows;         /* image tokens of the last picture, */
+    const char *rows_of; /* and its name; NULL: none yet */
+    fv_json_text text;   /* the answer's bytes */
     const fv_task_settings *settings;
-    size_t      at;
+    size_t at;
 } asking;
 
 static bool pass_progress(void *user, const char *stage, double done)
@@ -228,14 +238,16 @@ static bool pass_progress(void *user, const char *stage, double done)
     const asking *a = user;
     (void)stage;
     (void)done;
-    return a->settings->progress(a->settings->progress_user, "task", (double)a->at / (double)a->t->n);
+    return a->settings->progress(a->settings->progress_user, "task",
+                                 (double)a->at / (double)a->t->n);
 }
 
 /* Questions about the same picture that follow each other encode it once. */
 static fv_status show_picture(asking *a, const char *name, fv_error *err)
 {
     fv_image *image = NULL;
-    size_t n = (size_t)fv_config_image_tokens(a->engine->image_size) * (size_t)a->engine->config.d_model;
+    size_t n = (size_t)fv_config_image_tokens(a->engine->image_size) *
+               (size_t)a->engine->config.d_model;
     if (a->rows_of && !strcmp(a->rows_of, name))
         return fv_session_add_rows(a->session, a->rows, err);
     char *path = fv_path_join(a->dir, name);
@@ -277,7 +289,8 @@ static fv_status ask(asking *a, size_t i, char **text, size_t *n, size_t *capaci
     return keep_answer(a->t, i, *text, *n, err);
 }
 
-static fv_status ask_all(task *t, fv_engine *engine, const char *dir, const fv_task_settings *s, fv_error *err)
+static fv_status ask_all(task *t, fv_engine *engine, const char *dir, const fv_task_settings *s,
+                         fv_error *err)
 {
     asking a = { .t = t, .engine = engine, .dir = dir, .settings = s };
     fv_session_options o;
@@ -293,7 +306,8 @@ static fv_status ask_all(task *t, fv_engine *engine, const char *dir, const fv_t
     FV_TRY(fv_session_new(&a.session, engine, &o, err));
     a.rows = fv_alloc(n_rows * (size_t)engine->config.d_model, sizeof *a.rows);
     if (!a.rows) {
-        status = fv_fail_memory(err, n_rows * (size_t)engine->config.d_model * sizeof *a.rows, "image tokens");
+        status = fv_fail_memory(err, n_rows * (size_t)engine->config.d_model * sizeof *a.rows,
+                                "image tokens");
         goto fail;
     }
     for (a.at = 0; a.at < t->n; a.at++)
@@ -309,7 +323,8 @@ fail:
 /* ---- answers of another engine ---- */
 
 /* The last answer with this picture and question, as score.py takes it; NULL: none. */
-static fv_status find_answer(const json_lines *l, const question *q, const char **out, fv_error *err)
+static fv_status find_answer(const json_lines *l, const question *q, const char **out,
+                             fv_error *err)
 {
     *out = "";
     for (size_t i = 0; i < l->n; i++) {
@@ -356,7 +371,8 @@ static fv_status finish(fv_task **out, task *t, double start, fv_status status, 
     return status;
 }
 
-fv_status fv_task_run(fv_task **out, fv_engine *engine, const char *dir, const fv_task_settings *settings, fv_error *err)
+fv_status fv_task_run(fv_task **out, fv_engine *engine, const char *dir,
+                      const fv_task_settings *settings, fv_error *err)
 {
     task t = { 0 };
     double start = fv_now_ms();
@@ -366,7 +382,8 @@ fv_status fv_task_run(fv_task **out, fv_engine *engine, const char *dir, const f
     return finish(out, &t, start, status, err);
 }
 
-fv_status fv_task_score(fv_task **out, const char *dir, const char *answers, const fv_task_settings *settings, fv_error *err)
+fv_status fv_task_score(fv_task **out, const char *dir, const char *answers,
+                        const fv_task_settings *settings, fv_error *err)
 {
     task t = { 0 };
     json_lines lines = { 0 };

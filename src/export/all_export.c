@@ -1,7 +1,7 @@
 /* Every artefact of a model and a manifest of them. See fastvlm_tools.h.
  *
- * The exports write into a folder beside the place, which takes its name when the manifest is in it:
- * a folder of that name is complete. */
+ * The exports write into a folder beside the place, which takes its name when the manifest is in
+ * it: a folder of that name is complete. */
 #include <dirent.h>
 #include <limits.h>
 #include <stdio.h>
@@ -15,7 +15,14 @@
 #include "export/source.h"
 #include "io/json_write.h"
 
-enum { HEX = 2 * FV_SHA256_BYTES + 1, SLICE = 8 << 20, N_RANDOM = 8, CACHE_ROWS = 512, NPU_CACHE_ROWS = 1023, N_IDS = 512 };
+enum {
+    HEX = 2 * FV_SHA256_BYTES + 1,
+    SLICE = 8 << 20,
+    N_RANDOM = 8,
+    CACHE_ROWS = 512,
+    NPU_CACHE_ROWS = 1023,
+    N_IDS = 512
+};
 
 typedef struct lot {
     const char *model;
@@ -24,8 +31,8 @@ typedef struct lot {
     fv_outdir dir;
     fv_config config;
     fv_json_text j;
-    char *list_root;    /* of input_list.txt */
-    int  image_size;
+    char *list_root; /* of input_list.txt */
+    int image_size;
 } lot;
 
 /* ---- names of files, in order ---- */
@@ -60,7 +67,8 @@ static fv_status add_name(name_list *l, const char *name, fv_error *err)
 }
 
 /* The files below root/below, as paths behind root; folders are entered when deep. */
-static fv_status list_files(name_list *l, const char *root, const char *below, bool deep, fv_error *err)
+static fv_status list_files(name_list *l, const char *root, const char *below, bool deep,
+                            fv_error *err)
 {
     fv_status status = FV_OK;
     char *folder = fv_path_join(root, below);
@@ -88,11 +96,15 @@ static fv_status list_files(name_list *l, const char *root, const char *below, b
     return status;
 }
 
-static int by_name(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
 
 /* ---- hashes ---- */
 
-static fv_status hash_file(const lot *l, const char *folder, const char *name, char hex[HEX], uint64_t *n_bytes, fv_error *err)
+static fv_status hash_file(const lot *l, const char *folder, const char *name, char hex[HEX],
+                           uint64_t *n_bytes, fv_error *err)
 {
     uint8_t digest[FV_SHA256_BYTES];
     fv_map map = { 0 };
@@ -118,7 +130,8 @@ fail:
     return status;
 }
 
-/* Files of the model with their hashes, and one hash over the lines "HASH  NAME" that sha256sum prints. */
+/* Files of the model with their hashes, and one hash over the lines "HASH  NAME" that sha256sum
+ * prints. */
 static fv_status put_source(lot *l, fv_error *err)
 {
     name_list files = { 0 };
@@ -166,7 +179,8 @@ fail:
 
 /* ---- what is in a file ---- */
 
-static void put_tensor(fv_json_text *j, const char *direction, const char *name, const char *dtype, const int64_t *shape, int n)
+static void put_tensor(fv_json_text *j, const char *direction, const char *name, const char *dtype,
+                       const int64_t *shape, int n)
 {
     fv_json_begin_row(j, NULL, '{');
     if (direction)
@@ -184,7 +198,8 @@ static void put_tensor(fv_json_text *j, const char *direction, const char *name,
     fv_json_end(j);
 }
 
-#define SHAPE(...) (const int64_t[]){ __VA_ARGS__ }, (int)(sizeof((int64_t[]){ __VA_ARGS__ }) / sizeof(int64_t))
+#define SHAPE(...) \
+    (const int64_t[]){ __VA_ARGS__ }, (int)(sizeof((int64_t[]){ __VA_ARGS__ }) / sizeof(int64_t))
 
 typedef enum graph_kind { GRAPH_FIXED, GRAPH_NPU, GRAPH_JS } graph_kind;
 
@@ -196,7 +211,9 @@ static void put_cache(const lot *l, fv_json_text *j, graph_kind kind, bool outpu
     const char *key = output ? "present.{layer}.key" : "past_key_values.{layer}.key";
     const char *value = output ? "present.{layer}.value" : "past_key_values.{layer}.value";
     int64_t kv = l->config.n_kv_heads, d = l->config.d_head, batch = kind == GRAPH_JS ? ANY : 1;
-    int64_t rows = kind == GRAPH_JS ? ANY : kind == GRAPH_NPU ? (output ? 1 : NPU_CACHE_ROWS) : CACHE_ROWS;
+    int64_t rows = kind == GRAPH_JS    ? ANY
+                   : kind == GRAPH_NPU ? (output ? 1 : NPU_CACHE_ROWS)
+                                       : CACHE_ROWS;
     if (kind == GRAPH_NPU)
         put_tensor(j, way, key, type, SHAPE(1, kv, d, rows));
     else
@@ -213,7 +230,8 @@ static void put_decoder(const lot *l, fv_json_text *j, graph_kind kind)
     if (kind == GRAPH_NPU)
         put_tensor(j, "input", "attention_mask", "i64", SHAPE(1, 1, 1, NPU_CACHE_ROWS + 1));
     else
-        put_tensor(j, "input", "attention_mask", "i64", SHAPE(batch, kind == GRAPH_JS ? ANY : CACHE_ROWS + 1));
+        put_tensor(j, "input", "attention_mask", "i64",
+                   SHAPE(batch, kind == GRAPH_JS ? ANY : CACHE_ROWS + 1));
     put_tensor(j, "input", "position_ids", "i64", SHAPE(batch, step));
     if (kind == GRAPH_JS)
         put_tensor(j, "input", "num_logits_to_keep", "i64", NULL, 0);
@@ -230,7 +248,8 @@ static void put_graph(const lot *l, fv_json_text *j, const char *name, graph_kin
     int64_t batch = kind == GRAPH_JS ? ANY : 1, ids = kind == GRAPH_JS ? ANY : N_IDS;
     if (strstr(name, "vision_encoder")) {
         put_tensor(j, "input", "pixel_values", type, SHAPE(batch, 3, side, side));
-        put_tensor(j, "output", "image_features", type, SHAPE(batch, fv_config_image_tokens(side), c->d_model));
+        put_tensor(j, "output", "image_features", type,
+                   SHAPE(batch, fv_config_image_tokens(side), c->d_model));
     } else if (strstr(name, "embed_tokens")) {
         put_tensor(j, "input", "input_ids", "i64", SHAPE(batch, ids));
         put_tensor(j, "output", "inputs_embeds", type, SHAPE(batch, ids, c->d_model));
@@ -257,7 +276,10 @@ static void put_content(const lot *l, fv_json_text *j, const char *name)
         fv_json_end(j);
     } else if (dot && !strcmp(dot, ".onnx")) {
         fv_json_begin(j, "tensors", '[');
-        put_graph(l, j, name, !strncmp(name, "onnx-npu/", 9) ? GRAPH_NPU : !strncmp(name, "onnx/", 5) ? GRAPH_FIXED : GRAPH_JS);
+        put_graph(l, j, name,
+                  !strncmp(name, "onnx-npu/", 9) ? GRAPH_NPU
+                  : !strncmp(name, "onnx/", 5)   ? GRAPH_FIXED
+                                                 : GRAPH_JS);
         fv_json_end(j);
     }
 }
@@ -312,7 +334,8 @@ static fv_status write_manifest(lot *l, fv_error *err)
     else
         status = fv_outfile_put(path, l->j.text, l->j.n, err);
     if (status == FV_OK)
-        fv_export_log(l->options, FV_LOG_INFO, "manifest.json: %zu files, %.1f MB", files.n, (double)total / 1e6);
+        fv_export_log(l->options, FV_LOG_INFO, "manifest.json: %zu files, %.1f MB", files.n,
+                      (double)total / 1e6);
 fail:
     fv_free(path);
     free_names(&files);
@@ -331,7 +354,8 @@ static void pass_log(void *user, fv_log_level level, const char *message)
     fv_export_log(l->options, level, "%s", message);
 }
 
-static fv_status run_onnx(const lot *l, const char *dir, fv_onnx_target target, const fv_export_options *into, fv_error *err)
+static fv_status run_onnx(const lot *l, const char *dir, fv_onnx_target target,
+                          const fv_export_options *into, fv_error *err)
 {
     fv_onnx_settings s;
     fv_onnx_settings_default(&s);
@@ -340,7 +364,8 @@ static fv_status run_onnx(const lot *l, const char *dir, fv_onnx_target target, 
     return fv_export_onnx(l->model, &s, dir, into, err);
 }
 
-static fv_status run_calib(const lot *l, const char *dir, const fv_export_options *into, fv_error *err)
+static fv_status run_calib(const lot *l, const char *dir, const fv_export_options *into,
+                           fv_error *err)
 {
     fv_calib_settings s = l->set.calib;
     if (!s.n_paths && !s.n_random)
@@ -366,13 +391,16 @@ static fv_status run_one(lot *l, unsigned part, int which, const char *name, fv_
     switch (part) {
     case FV_ALL_ONNX: status = run_onnx(l, path, FV_ONNX_GENERIC, &into, err); break;
     case FV_ALL_NPU: status = run_onnx(l, path, FV_ONNX_NPU, &into, err); break;
-    case FV_ALL_TRANSFORMERS_JS: status = run_onnx(l, path, FV_ONNX_TRANSFORMERS_JS, &into, err); break;
+    case FV_ALL_TRANSFORMERS_JS:
+        status = run_onnx(l, path, FV_ONNX_TRANSFORMERS_JS, &into, err);
+        break;
     case FV_ALL_CALIB: status = run_calib(l, path, &into, err); break;
     case FV_ALL_GGUF: status = fv_export_gguf(l->model, types[which], path, &into, err); break;
     case FV_ALL_HF: status = fv_export_hf(l->model, &hf, path, &into, err); break;
     default:
-        status = which == 0 ? fv_export_genie(l->model, NULL, path, &into, err)
-               : which == 1 ? fv_export_lut(l->model, path, &into, err) : fv_export_tokenizer(l->model, path, &into, err);
+        status = which == 0   ? fv_export_genie(l->model, NULL, path, &into, err)
+                 : which == 1 ? fv_export_lut(l->model, path, &into, err)
+                              : fv_export_tokenizer(l->model, path, &into, err);
     }
     fv_free(path);
     return status;
@@ -380,7 +408,11 @@ static fv_status run_one(lot *l, unsigned part, int which, const char *name, fv_
 
 static fv_status run_all(lot *l, fv_error *err)
 {
-    static const struct { unsigned part; int which; const char *folder, *name; } steps[] = {
+    static const struct {
+        unsigned part;
+        int which;
+        const char *folder, *name;
+    } steps[] = {
         { FV_ALL_ONNX, 0, NULL, "onnx" },
         { FV_ALL_NPU, 0, NULL, "onnx-npu" },
         { FV_ALL_TRANSFORMERS_JS, 0, NULL, "transformers.js" },
@@ -408,10 +440,13 @@ static fv_status run_all(lot *l, fv_error *err)
 static fv_status place_of_calib(lot *l, const char *dir, fv_error *err)
 {
     char here[PATH_MAX];
-    char *root = *dir == '/' ? fv_strdup(dir) : getcwd(here, sizeof here) ? fv_path_join(here, dir) : NULL;
+    char *root = *dir == '/'                 ? fv_strdup(dir)
+                 : getcwd(here, sizeof here) ? fv_path_join(here, dir)
+                                             : NULL;
     l->list_root = root ? fv_path_join(root, "calib") : NULL;
     fv_free(root);
-    return l->list_root ? FV_OK : fv_fail(err, FV_ERR_IO, 0, "%s: cannot be named from the root", dir);
+    return l->list_root ? FV_OK
+                        : fv_fail(err, FV_ERR_IO, 0, "%s: cannot be named from the root", dir);
 }
 
 fv_status fv_export_all(const char *model, const fv_all_settings *settings, const char *dir,

@@ -24,16 +24,16 @@ enum { DEFAULT_SIZE = 1024, MAX_SIZE = 4096 };
 typedef struct calib {
     const fv_calib_settings *settings;
     const fv_export_options *options;
-    int      size;
-    fv_fit   fit;
+    int size;
+    fv_fit fit;
     fv_outdir dir;
     fv_kernels kernels;
     fv_pool *pool;
-    uint8_t *u8, *sample;    /* [S, S, 3]; one sample as it is written */
-    size_t   sample_bytes;
+    uint8_t *u8, *sample; /* [S, S, 3]; one sample as it is written */
+    size_t sample_bytes;
     fv_json_text record, list;
-    size_t   n, n_skipped, n_chosen;
-    char     first_problem[400];
+    size_t n, n_skipped, n_chosen;
+    char first_problem[400];
 } calib;
 
 /* ---- one sample ---- */
@@ -44,7 +44,8 @@ static fv_status write_sample(calib *c, const char *source, fv_error *err)
     uint8_t digest[FV_SHA256_BYTES];
     fv_sha256 sha;
     snprintf(name, sizeof name, "sample_%03zu.raw", c->n);
-    char *path = fv_path_join(c->dir.stage, name), *listed = fv_path_join(c->settings->list_root, name);
+    char *path = fv_path_join(c->dir.stage, name),
+         *listed = fv_path_join(c->settings->list_root, name);
     fv_status status = path && listed ? fv_outfile_put(path, c->sample, c->sample_bytes, err)
                                       : fv_fail_memory(err, strlen(c->dir.stage), "a path");
     if (status == FV_OK) {
@@ -113,7 +114,8 @@ static fv_status take_picture(calib *c, const char *path, fv_error *err)
         return fv_fail(err, status, 0, "%s", why.message);
     if (status != FV_OK) {
         if (c->n_skipped++ == 0)
-            snprintf(c->first_problem, sizeof c->first_problem, "%.*s", (int)sizeof c->first_problem - 1, why.message);
+            snprintf(c->first_problem, sizeof c->first_problem, "%.*s",
+                     (int)sizeof c->first_problem - 1, why.message);
         fv_export_log(c->options, FV_LOG_WARNING, "skipped: %s", why.message);
         return FV_OK;
     }
@@ -126,7 +128,10 @@ static fv_status take_picture(calib *c, const char *path, fv_error *err)
 
 /* ---- the folder ---- */
 
-static const char *fit_name(fv_fit fit) { return fit == FV_FIT_CROP ? "crop" : fit == FV_FIT_STRETCH ? "stretch" : "pad"; }
+static const char *fit_name(fv_fit fit)
+{
+    return fit == FV_FIT_CROP ? "crop" : fit == FV_FIT_STRETCH ? "stretch" : "pad";
+}
 
 static void begin_record(calib *c, size_t n_found)
 {
@@ -147,14 +152,16 @@ static void begin_record(calib *c, size_t n_found)
         fv_json_put_text(j, "selection", "random: uniform noise, activation ranges mean nothing");
         fv_json_put_int(j, "seed", (int64_t)s->seed);
     } else {
-        fv_json_put_text(j, "selection", c->n_chosen < n_found ? "evenly over the sorted list" : "all");
+        fv_json_put_text(j, "selection",
+                         c->n_chosen < n_found ? "evenly over the sorted list" : "all");
         fv_json_put_int(j, "pictures_found", (int64_t)n_found);
         fv_json_put_text(j, "fit", fit_name(c->fit));
     }
     fv_json_begin(j, "samples", '[');
 }
 
-static fv_status write_text(const calib *c, const char *name, const fv_json_text *text, fv_error *err)
+static fv_status write_text(const calib *c, const char *name, const fv_json_text *text,
+                            fv_error *err)
 {
     char *path = fv_path_join(c->dir.stage, name);
     if (!path)
@@ -183,8 +190,10 @@ static fv_status write_samples(calib *c, const fv_pictures *files, fv_error *err
     }
     size_t wanted = (size_t)FV_MAX(c->settings->min_samples, 1);
     if (c->n < wanted)
-        return fv_fail(err, FV_ERR_IO, 0, "%zu of %zu pictures can be read, at least %zu are needed; the first that cannot: %s",
-                       c->n, c->n_chosen, wanted, c->n_skipped ? c->first_problem : "none");
+        return fv_fail(
+            err, FV_ERR_IO, 0,
+            "%zu of %zu pictures can be read, at least %zu are needed; the first that cannot: %s",
+            c->n, c->n_chosen, wanted, c->n_skipped ? c->first_problem : "none");
     fv_json_end(&c->record);
     fv_json_put_int(&c->record, "skipped", (int64_t)c->n_skipped);
     fv_json_end(&c->record);
@@ -201,18 +210,22 @@ static fv_status check(calib *c, const char *dir, fv_error *err)
     c->size = s->image_size ? s->image_size : DEFAULT_SIZE;
     c->fit = s->fit == FV_FIT_AUTO ? FV_FIT_PAD : s->fit;
     if (c->size < FV_PATCH || c->size > MAX_SIZE || c->size % FV_PATCH)
-        return fv_fail(err, FV_ERR_ARGUMENT, 0, "image_size is %d; expected a multiple of %d up to %d", c->size, FV_PATCH,
+        return fv_fail(err, FV_ERR_ARGUMENT, 0,
+                       "image_size is %d; expected a multiple of %d up to %d", c->size, FV_PATCH,
                        MAX_SIZE);
     if (s->n_random < 0 || s->max_samples < 0 || s->min_samples < 0 || s->n_random > 100000)
         return fv_fail(err, FV_ERR_ARGUMENT, 0, "the number of samples is %d; expected 0 to 100000",
                        FV_MIN(s->n_random, FV_MIN(s->max_samples, s->min_samples)));
     if ((s->n_random > 0) == (s->n_paths > 0))
-        return fv_fail(err, FV_ERR_ARGUMENT, 0, s->n_paths ? "pictures and random samples were both asked for; choose one"
-                                                           : "no pictures were given and no random samples asked for");
+        return fv_fail(err, FV_ERR_ARGUMENT, 0,
+                       s->n_paths ? "pictures and random samples were both asked for; choose one"
+                                  : "no pictures were given and no random samples asked for");
     if (strchr(s->list_root ? s->list_root : dir, ' '))
         return fv_fail(err, FV_ERR_ARGUMENT, 0,
-                       "%s: the path holds a space, which the readers of input_list.txt take for the end of a name; "
-                       "choose a folder without one", s->list_root ? s->list_root : dir);
+                       "%s: the path holds a space, which the readers of input_list.txt take for "
+                       "the end of a name; "
+                       "choose a folder without one",
+                       s->list_root ? s->list_root : dir);
     return FV_OK;
 }
 
@@ -225,14 +238,17 @@ static fv_status absolute(char **out, const char *dir, fv_error *err)
     } else if (getcwd(here, sizeof here)) {
         *out = fv_path_join(here, !strncmp(dir, "./", 2) ? dir + 2 : dir);
     } else {
-        return fv_fail(err, FV_ERR_IO, 0, "%s: the current folder has no name; give an absolute path", dir);
+        return fv_fail(err, FV_ERR_IO, 0,
+                       "%s: the current folder has no name; give an absolute path", dir);
     }
     if (!*out)
         return fv_fail_memory(err, strlen(dir), "a path");
     if (strchr(*out, ' ')) {
         fv_fail(err, FV_ERR_ARGUMENT, 0,
-                "%s: the path holds a space, which the readers of input_list.txt take for the end of a name; choose a "
-                "folder without one", *out);
+                "%s: the path holds a space, which the readers of input_list.txt take for the end "
+                "of a name; choose a "
+                "folder without one",
+                *out);
         fv_free(*out);
         *out = NULL;
         return FV_ERR_ARGUMENT;
@@ -240,8 +256,8 @@ static fv_status absolute(char **out, const char *dir, fv_error *err)
     return FV_OK;
 }
 
-fv_status fv_export_calib(const fv_calib_settings *settings, const char *dir, const fv_export_options *options,
-                          fv_calib_result *result, fv_error *err)
+fv_status fv_export_calib(const fv_calib_settings *settings, const char *dir,
+                          const fv_export_options *options, fv_calib_result *result, fv_error *err)
 {
     fv_calib_settings copy = *settings;
     calib c = { .settings = &copy, .options = options };
@@ -267,9 +283,11 @@ fv_status fv_export_calib(const fv_calib_settings *settings, const char *dir, co
     FV_TRY_GOTO(fv_export_dir(&c.dir, dir, options, err));
     FV_TRY_GOTO(write_samples(&c, &files, err));
     FV_TRY_GOTO(fv_outdir_commit(&c.dir, err));
-    fv_export_log(options, FV_LOG_INFO, "%s: %zu samples, %zu pictures skipped", dir, c.n, c.n_skipped);
+    fv_export_log(options, FV_LOG_INFO, "%s: %zu samples, %zu pictures skipped", dir, c.n,
+                  c.n_skipped);
     if (settings->n_random)
-        fv_export_log(options, FV_LOG_WARNING, "random samples: activation ranges calibrated with them mean nothing; use "
+        fv_export_log(options, FV_LOG_WARNING,
+                      "random samples: activation ranges calibrated with them mean nothing; use "
                       "pictures for anything but a trial of the tools");
     if (result)
         *result = (fv_calib_result){ .n_samples = c.n, .n_skipped = c.n_skipped };

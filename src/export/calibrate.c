@@ -1,10 +1,11 @@
 /* Post-training quantisation of the encoder. See calibrate.h.
  *
- * A layer's input x becomes q = round(x inv[c]) + zero with inv[c] = 1 / (s[c] step). s evens out channels of
- * different size (s = |x|max^alpha) and is absorbed by the layer's weights, so the product stays one of u8
- * with i8: outlier channels do not cost the others their steps. [SmoothQuant, arXiv 2211.10438] alpha and the
- * clipping of the range are those with the least error of the layer's output on sample rows. Depthwise
- * convolutions have a scale for each channel of input and weights anyway. */
+ * A layer's input x becomes q = round(x inv[c]) + zero with inv[c] = 1 / (s[c] step). s evens out
+ * channels of different size (s = |x|max^alpha) and is absorbed by the layer's weights, so the
+ * product stays one of u8 with i8: outlier channels do not cost the others their steps.
+ * [SmoothQuant, arXiv 2211.10438] alpha and the clipping of the range are those with the least
+ * error of the layer's output on sample rows. Depthwise convolutions have a scale for each channel
+ * of input and weights anyway. */
 #include "export/calibrate.h"
 
 #include <math.h>
@@ -15,10 +16,10 @@
 #include "nn/vision.h"
 
 enum {
-    SAMPLE_ROWS = 256,   /* of every layer's input, over all pictures */
-    JUDGED_ROWS = 64,    /* of them, for the choice of scales */
+    SAMPLE_ROWS = 256, /* of every layer's input, over all pictures */
+    JUDGED_ROWS = 64,  /* of them, for the choice of scales */
     JUDGED_OUTPUTS = 48,
-    JUDGED_IMAGES = 16,  /* at most, for the encoder as a whole: */
+    JUDGED_IMAGES = 16,      /* at most, for the encoder as a whole: */
     JUDGED_PIXELS = 3 << 20, /* pictures until there are so many pixels */
 };
 
@@ -27,22 +28,22 @@ static const float clips[] = { 1, 0.95f, 0.9f, 0.8f, 0.7f, 0.6f, 0.5f };
 
 /* A layer in int8. */
 typedef struct layer {
-    fv_weight weight;            /* its row of the table, slot: fv_mat or fv_dw */
-    bool    depthwise;
-    size_t  n, k;                /* outputs; channels of the input */
+    fv_weight weight; /* its row of the table, slot: fv_mat or fv_dw */
+    bool depthwise;
+    size_t n, k; /* outputs; channels of the input */
     unsigned taps;
-    size_t  unit;
-    float  *low, *high;          /* [k] of the input */
-    float  *rows;                /* [SAMPLE_ROWS, k] */
-    size_t  n_rows;
-    double  macs;                /* of a picture, in millions */
-    float  *inv;                 /* [k] */
-    int     zero;
-    int8_t *w8;                  /* [n, k] or [taps, n] */
-    float  *mul;                 /* [n] */
-    int32_t *bias8;              /* [n], matrices */
-    double  sqnr;
-    float   alpha, clip;
+    size_t unit;
+    float *low, *high; /* [k] of the input */
+    float *rows;       /* [SAMPLE_ROWS, k] */
+    size_t n_rows;
+    double macs; /* of a picture, in millions */
+    float *inv;  /* [k] */
+    int zero;
+    int8_t *w8;     /* [n, k] or [taps, n] */
+    float *mul;     /* [n] */
+    int32_t *bias8; /* [n], matrices */
+    double sqnr;
+    float alpha, clip;
 } layer;
 
 typedef struct judged {
@@ -55,21 +56,21 @@ struct fv_calibration {
     const fv_kernels *k;
     fv_pool *pool;
     fv_calibrate_options o;
-    layer  *layers;
-    size_t  n_layers, capacity;
+    layer *layers;
+    size_t n_layers, capacity;
     fv_layer_loss *units;
-    size_t  n_units;
-    fv_ops  ops;
-    fv_vision seen;              /* in f32 */
-    judged  judge[JUDGED_IMAGES];
-    size_t  n_judged, n_images, n_skipped, image;
-    bool    synthetic, measured; /* measured: the units' cosines are */
-    fv_vision_block *blocks;     /* of the int8 encoder */
+    size_t n_units;
+    fv_ops ops;
+    fv_vision seen; /* in f32 */
+    judged judge[JUDGED_IMAGES];
+    size_t n_judged, n_images, n_skipped, image;
+    bool synthetic, measured; /* measured: the units' cosines are */
+    fv_vision_block *blocks;  /* of the int8 encoder */
     fv_vision_weights int8;
-    double  feature_cosine, token_cosine, token_sqnr;
+    double feature_cosine, token_cosine, token_sqnr;
 };
 
-/* ---- the layers ------------------------------------------------------------------------------ */
+/* ---- the layers -------------------------------------------------------------------------- */
 
 static bool wanted(const fv_calibration *q, const fv_weight *t)
 {
@@ -80,7 +81,9 @@ static bool wanted(const fv_calibration *q, const fv_weight *t)
     case FV_WEIGHT_DEPTHWISE_BN: return true;
     case FV_WEIGHT_DEPTHWISE: return t->train == FV_TRAIN_LARGE_KERNEL;
     case FV_WEIGHT_MATRIX:
-    case FV_WEIGHT_MATRIX_BIAS: return t->slot != (const void *)&v->stem2 && t->slot != (const void *)&v->squeeze && t->slot != (const void *)&v->excite;
+    case FV_WEIGHT_MATRIX_BIAS:
+        return t->slot != (const void *)&v->stem2 && t->slot != (const void *)&v->squeeze &&
+               t->slot != (const void *)&v->excite;
     default: return false;
     }
 }
@@ -108,7 +111,9 @@ static fv_status add_layer(void *user, const fv_weight *t, fv_error *err)
         return FV_OK;
     bool depthwise = t->kind == FV_WEIGHT_DEPTHWISE || t->kind == FV_WEIGHT_DEPTHWISE_BN;
     layer *l = &q->layers[q->n_layers];
-    *l = (layer){ .weight = *t, .depthwise = depthwise, .n = t->n, .k = t->k, .taps = t->kernel * t->kernel };
+    *l = (layer){
+        .weight = *t, .depthwise = depthwise, .n = t->n, .k = t->k, .taps = t->kernel * t->kernel
+    };
     bool joins = !depthwise && ((q->n_layers > 0 && l[-1].depthwise) ||
                                 (q->n_layers > 1 && l[-2].weight.kind == FV_WEIGHT_DEPTHWISE_BN));
     if (!joins)
@@ -125,7 +130,8 @@ static fv_status add_layer(void *user, const fv_weight *t, fv_error *err)
     l->mul = fv_alloc(l->n, sizeof *l->mul);
     l->bias8 = fv_alloc(l->n, sizeof *l->bias8);
     if (!l->low || !l->high || !l->inv || !l->rows || !l->w8 || !l->mul || !l->bias8)
-        return fv_fail_memory(err, SAMPLE_ROWS * l->k * sizeof *l->rows, "the calibration of a layer");
+        return fv_fail_memory(err, SAMPLE_ROWS * l->k * sizeof *l->rows,
+                              "the calibration of a layer");
     for (size_t i = 0; i < l->k; i++) {
         l->low[i] = 0; /* the range holds 0, which padding and GELU need exactly */
         l->high[i] = 0;
@@ -141,7 +147,7 @@ static layer *find(fv_calibration *q, const void *slot)
     return NULL;
 }
 
-/* ---- what flows through ------------------------------------------------------------------------ */
+/* ---- what flows through ------------------------------------------------------------------ */
 
 typedef struct range_job {
     layer *l;
@@ -183,17 +189,18 @@ static void observe(void *user, const void *site, const float *x, size_t n, size
     }
 }
 
-/* ---- scales of a matrix ------------------------------------------------------------------------- */
+/* ---- scales of a matrix ------------------------------------------------------------------ */
 
 typedef struct worker_memory {
-    float *w, *s, *wq;      /* rows of weights, [JUDGED_OUTPUTS, k] twice; smoothing [k] */
-    float *y, *xq;          /* [JUDGED_ROWS, JUDGED_OUTPUTS]; [k] */
+    float *w, *s, *wq; /* rows of weights, [JUDGED_OUTPUTS, k] twice; smoothing [k] */
+    float *y, *xq;     /* [JUDGED_ROWS, JUDGED_OUTPUTS]; [k] */
 } worker_memory;
 
 static void weight_row(const fv_calibration *q, const layer *l, size_t row, float *out)
 {
     const fv_mat *m = l->weight.slot;
-    q->k->convert[FV_TYPE_F32][m->type](out, (const uint8_t *)m->data + row * fv_row_bytes(m->type, m->k), m->k);
+    q->k->convert[FV_TYPE_F32][m->type](
+        out, (const uint8_t *)m->data + row * fv_row_bytes(m->type, m->k), m->k);
 }
 
 static float dot(const float *a, const float *b, size_t n)
@@ -242,8 +249,8 @@ static float step_of(const layer *l, const float *s, float clip, int *zero)
     return step;
 }
 
-/* A row of weights times s as i8: the scale with the least squared error. Returns the scale; out holds the
- * values that the i8 stand for, w8 (may be NULL) the i8. */
+/* A row of weights times s as i8: the scale with the least squared error. Returns the scale; out
+ * holds the values that the i8 stand for, w8 (may be NULL) the i8. */
 static float round_row(const float *w, const float *s, size_t k, float *out, int8_t *w8)
 {
     static const float shrink[] = { 1, 0.95f, 0.9f, 0.85f, 0.8f };
@@ -256,7 +263,8 @@ static float round_row(const float *w, const float *s, size_t k, float *out, int
     for (size_t i = 0; i < FV_COUNT(shrink); i++) {
         float scale = most * shrink[i] / 127, inverse = 1 / scale, error[8] = { 0 };
         for (size_t c = 0; c < k; c++) {
-            float x = w[c] * s[c], q = rintf(fminf(fmaxf(x * inverse, -127), 127)), lost = x - q * scale;
+            float x = w[c] * s[c], q = rintf(fminf(fmaxf(x * inverse, -127), 127)),
+                  lost = x - q * scale;
             error[c & 7] += lost * lost;
         }
         double sum = 0;
@@ -277,8 +285,8 @@ static float round_row(const float *w, const float *s, size_t k, float *out, int
 }
 
 /* Squared error of the judged outputs with these scales; *signal: their own squares. */
-static double judge_scales(const layer *l, const worker_memory *m, const float *s, float step, int zero, size_t rows, size_t outputs,
-                           double *signal)
+static double judge_scales(const layer *l, const worker_memory *m, const float *s, float step,
+                           int zero, size_t rows, size_t outputs, double *signal)
 {
     double error = 0;
     *signal = 0;
@@ -289,7 +297,8 @@ static double judge_scales(const layer *l, const worker_memory *m, const float *
             m->xq[c] = (fminf(fmaxf(v, 0), 255) - (float)zero) * step;
         }
         for (size_t j = 0; j < outputs; j++) {
-            double y = (double)m->y[i * JUDGED_OUTPUTS + j], lost = y - (double)dot(m->xq, m->wq + j * l->k, l->k);
+            double y = (double)m->y[i * JUDGED_OUTPUTS + j],
+                   lost = y - (double)dot(m->xq, m->wq + j * l->k, l->k);
             error += lost * lost;
             *signal += y * y;
         }
@@ -300,14 +309,16 @@ static double judge_scales(const layer *l, const worker_memory *m, const float *
 static void solve_matrix(const fv_calibration *q, layer *l, const worker_memory *m)
 {
     const fv_mat *mat = l->weight.slot;
-    size_t rows = FV_MIN((size_t)JUDGED_ROWS, l->n_rows), outputs = FV_MIN((size_t)JUDGED_OUTPUTS, l->n);
+    size_t rows = FV_MIN((size_t)JUDGED_ROWS, l->n_rows),
+           outputs = FV_MIN((size_t)JUDGED_OUTPUTS, l->n);
     double best = INFINITY, signal = 0;
     float step = 1;
     for (size_t j = 0; j < outputs; j++)
         weight_row(q, l, j * l->n / outputs, m->w + j * l->k);
     for (size_t i = 0; i < rows; i++)
         for (size_t j = 0; j < outputs; j++)
-            m->y[i * JUDGED_OUTPUTS + j] = dot(l->rows + i * l->n_rows / rows * l->k, m->w + j * l->k, l->k);
+            m->y[i * JUDGED_OUTPUTS + j] = dot(l->rows + i * l->n_rows / rows * l->k,
+                                               m->w + j * l->k, l->k);
     for (size_t a = 0; a < FV_COUNT(alphas); a++) {
         smoothing(l, alphas[a], m->s);
         for (size_t j = 0; j < outputs; j++)
@@ -332,15 +343,17 @@ static void solve_matrix(const fv_calibration *q, layer *l, const worker_memory 
         int8_t *w8 = l->w8 + j * l->k;
         int32_t sum = 0;
         weight_row(q, l, j, m->w);
-        float scale = round_row(m->w, m->s, l->k, m->wq, w8) * step, bias = mat->bias ? mat->bias[j] : 0;
+        float scale = round_row(m->w, m->s, l->k, m->wq, w8) * step,
+              bias = mat->bias ? mat->bias[j] : 0;
         for (size_t c = 0; c < l->k; c++)
             sum += w8[c];
-        l->mul[j] = fmaxf(scale, fabsf(bias) * 0x1p-28f); /* rows of zeros, too, have a bias that fits */
+        /* rows of zeros, too, have a bias that fits */
+        l->mul[j] = fmaxf(scale, fabsf(bias) * 0x1p-28f);
         l->bias8[j] = (int32_t)rintf(bias / l->mul[j]) - l->zero * sum;
     }
 }
 
-/* ---- scales of a depthwise convolution --------------------------------------------------------------- */
+/* ---- scales of a depthwise convolution --------------------------------------------------- */
 
 static void solve_depthwise(layer *l)
 {
@@ -356,7 +369,8 @@ static void solve_depthwise(layer *l)
             double error = 0;
             here = 0;
             for (size_t r = 0; r < l->n_rows; r++) {
-                float x = l->rows[r * l->k + c], v = rintf(fminf(fmaxf(x / trial, -128), 127)) * trial;
+                float x = l->rows[r * l->k + c],
+                      v = rintf(fminf(fmaxf(x / trial, -128), 127)) * trial;
                 error += (double)(x - v) * (double)(x - v);
                 here += (double)x * (double)x;
             }
@@ -381,7 +395,7 @@ static void solve_depthwise(layer *l)
     }
 }
 
-/* ---- all layers, side by side ------------------------------------------------------------------------- */
+/* ---- all layers, side by side ------------------------------------------------------------ */
 
 typedef struct solve_job {
     fv_calibration *q;
@@ -413,8 +427,11 @@ static fv_status solve(fv_calibration *q, fv_error *err)
     }
     for (size_t i = 0; i < workers; i++) {
         float *at = memory + i * each;
-        m[i] = (worker_memory){ .w = at, .wq = at + JUDGED_OUTPUTS * k, .s = at + 2 * JUDGED_OUTPUTS * k,
-                                .xq = at + 2 * JUDGED_OUTPUTS * k + k, .y = at + 2 * JUDGED_OUTPUTS * k + 2 * k };
+        m[i] = (worker_memory){ .w = at,
+                                .wq = at + JUDGED_OUTPUTS * k,
+                                .s = at + 2 * JUDGED_OUTPUTS * k,
+                                .xq = at + 2 * JUDGED_OUTPUTS * k + k,
+                                .y = at + 2 * JUDGED_OUTPUTS * k + 2 * k };
     }
     solve_job j = { q, m };
     fv_pool_run(q->pool, q->n_layers, solve_task, &j);
@@ -430,12 +447,13 @@ fail:
     return status;
 }
 
-/* ---- the encoder in int8 -------------------------------------------------------------------------------- */
+/* ---- the encoder in int8 ----------------------------------------------------------------- */
 
 /* Where the int8 encoder has what slot is in the loaded one. */
 static void *moved(const fv_calibration *q, void *slot)
 {
-    const char *at = slot, *blocks = (const char *)q->w->blocks, *vision = (const char *)&q->w->vision;
+    const char *at = slot, *blocks = (const char *)q->w->blocks,
+               *vision = (const char *)&q->w->vision;
     if (at >= vision && at < vision + sizeof q->w->vision)
         return (char *)(void *)&q->int8 + (at - vision);
     return (char *)q->blocks + (at - blocks);
@@ -458,11 +476,21 @@ static void assemble(fv_calibration *q)
         fv_u8 in = { .inv = l->inv, .zero = l->zero };
         if (l->depthwise) {
             fv_dw *dw = moved(q, l->weight.slot);
-            *dw = (fv_dw){ .bias = dw->bias, .channels = dw->channels, .mult = dw->mult, .kernel = dw->kernel, .w8 = l->w8,
-                           .mul = l->mul, .in = in };
+            *dw = (fv_dw){ .bias = dw->bias,
+                           .channels = dw->channels,
+                           .mult = dw->mult,
+                           .kernel = dw->kernel,
+                           .w8 = l->w8,
+                           .mul = l->mul,
+                           .in = in };
         } else {
-            *(fv_mat *)moved(q, l->weight.slot) =
-                (fv_mat){ .data = l->w8, .type = FV_TYPE_I8, .n = l->n, .k = l->k, .bias8 = l->bias8, .mul = l->mul, .in = in };
+            *(fv_mat *)moved(q, l->weight.slot) = (fv_mat){ .data = l->w8,
+                                                            .type = FV_TYPE_I8,
+                                                            .n = l->n,
+                                                            .k = l->k,
+                                                            .bias8 = l->bias8,
+                                                            .mul = l->mul,
+                                                            .in = in };
         }
     }
 }
@@ -487,7 +515,8 @@ static fv_status measure(fv_calibration *q, size_t n, loss *out, fv_error *err)
 {
     fv_watch watch = { .progress = q->o.progress, .user = q->o.progress_user };
     fv_vision v = { 0 };
-    size_t t = (size_t)fv_config_image_tokens(q->c->image_size), d = (size_t)q->c->d_model, f = (size_t)q->c->n_features;
+    size_t t = (size_t)fv_config_image_tokens(q->c->image_size), d = (size_t)q->c->d_model,
+           f = (size_t)q->c->n_features;
     fv_status status = FV_OK;
     double signal = 0, noise = 0;
     *out = (loss){ 0 };
@@ -554,10 +583,13 @@ static double unit_macs(const fv_calibration *q, size_t unit)
     return macs;
 }
 
-/* Which units can bring the encoder closer: all, or, while image tokens are close enough, those before the features. */
+/* Which units can bring the encoder closer: all, or, while image tokens are close enough, those
+ * before the features. */
 static bool counts(const fv_calibration *q, size_t unit, bool features_only)
 {
-    return q->units[unit].int8 && !(features_only && !strncmp(q->units[unit].name, "model.mm_projector", strlen("model.mm_projector")));
+    return q->units[unit].int8 &&
+           !(features_only &&
+             !strncmp(q->units[unit].name, "model.mm_projector", strlen("model.mm_projector")));
 }
 
 /* The one of them that loses most for the time that it saves. */
@@ -575,8 +607,9 @@ static size_t worst_unit(const fv_calibration *q, bool features_only)
     return worst;
 }
 
-/* Units go back to a wider type, those first that lose most for the time they save, until the encoder is as
- * close to f32 as is wanted. Losses nearly add up, so it is measured again when their sum says it may do. */
+/* Units go back to a wider type, those first that lose most for the time they save, until the
+ * encoder is as close to f32 as is wanted. Losses nearly add up, so it is measured again when their
+ * sum says it may do. */
 static fv_status reach_target(fv_calibration *q, fv_error *err)
 {
     double goal = 1 - (q->o.min_cosine > 0 ? q->o.min_cosine : 0.9992);
@@ -587,7 +620,9 @@ static fv_status reach_target(fv_calibration *q, fv_error *err)
         q->token_cosine = l.tokens;
         q->token_sqnr = l.sqnr;
         if (!isfinite(l.features) || !isfinite(l.tokens))
-            return fv_fail(err, FV_ERR_FORMAT, 0, "the encoder's features are NaN or infinite; fetch the checkpoint again");
+            return fv_fail(
+                err, FV_ERR_FORMAT, 0,
+                "the encoder's features are NaN or infinite; fetch the checkpoint again");
         double lost = 1 - fmin(l.features, l.tokens), sum = 0;
         if (lost <= goal || !count_int8(q))
             return FV_OK;
@@ -599,7 +634,9 @@ static fv_status reach_target(fv_calibration *q, fv_error *err)
             n_left += counts(q, i, features_only);
         }
         double left = sum;
-        do { /* one at least, so that this ends: features that are not close have one in int8 before them */
+        /* one at least, so that this ends: features that are not close have one in int8 before
+         * them */
+        do {
             size_t unit = worst_unit(q, features_only);
             q->units[unit].int8 = false;
             left -= 1 - q->units[unit].cosine;
@@ -607,7 +644,7 @@ static fv_status reach_target(fv_calibration *q, fv_error *err)
     }
 }
 
-/* ---- pictures ---------------------------------------------------------------------------------------------- */
+/* ---- pictures ---------------------------------------------------------------------------- */
 
 static fv_status keep_for_judging(fv_calibration *q, const float *pixels, fv_error *err)
 {
@@ -630,7 +667,9 @@ static fv_status see(void *user, const float *pixels, size_t at, size_t n, fv_er
     fv_calibration *q = user;
     fv_watch watch = { .observe = observe, .observe_user = q };
     size_t n_tokens = (size_t)fv_config_image_tokens(q->c->image_size) * (size_t)q->c->d_model;
-    size_t side = (size_t)q->c->image_size, most = FV_MIN((size_t)JUDGED_IMAGES, FV_MAX((size_t)JUDGED_PIXELS / (side * side), (size_t)1));
+    size_t side = (size_t)q->c->image_size,
+           most = FV_MIN((size_t)JUDGED_IMAGES,
+                         FV_MAX((size_t)JUDGED_PIXELS / (side * side), (size_t)1));
     q->image = at;
     q->n_images = n;
     bool judge = q->n_judged < most && q->image >= q->n_judged * q->n_images / most;
@@ -647,7 +686,7 @@ static fv_status see(void *user, const float *pixels, size_t at, size_t n, fv_er
     return status;
 }
 
-/* ---- whole --------------------------------------------------------------------------------------------------- */
+/* ---- whole ------------------------------------------------------------------------------- */
 
 static fv_status run(fv_calibration *q, fv_error *err)
 {
@@ -663,8 +702,10 @@ static fv_status run(fv_calibration *q, fv_error *err)
         return fv_fail_memory(err, q->capacity * sizeof *q->layers, "calibration");
     FV_TRY(fv_weights_walk(q->w, q->c, add_layer, q, err));
     FV_TRY(fv_ops_init(&q->ops, q->k, q->pool, err));
-    FV_TRY(fv_vision_init(&q->seen, q->c, &q->w->vision, q->c->image_size, FV_TYPE_F32, &q->ops, err));
-    FV_TRY(fv_calibrate_pictures(&seen, &q->o, FV_CALIBRATE_IMAGES, FV_CALIBRATE_SCENES, q->c, q->k, q->pool, see, q, err));
+    FV_TRY(
+        fv_vision_init(&q->seen, q->c, &q->w->vision, q->c->image_size, FV_TYPE_F32, &q->ops, err));
+    FV_TRY(fv_calibrate_pictures(&seen, &q->o, FV_CALIBRATE_IMAGES, FV_CALIBRATE_SCENES, q->c, q->k,
+                                 q->pool, see, q, err));
     q->n_skipped = seen.n_skipped;
     q->synthetic = seen.synthetic;
     fv_vision_free(&q->seen);
@@ -672,8 +713,8 @@ static fv_status run(fv_calibration *q, fv_error *err)
     return reach_target(q, err);
 }
 
-fv_status fv_calibrate(fv_calibration **out, const fv_config *c, fv_weights *w, const fv_kernels *k, fv_pool *pool,
-                       const fv_calibrate_options *options, fv_error *err)
+fv_status fv_calibrate(fv_calibration **out, const fv_config *c, fv_weights *w, const fv_kernels *k,
+                       fv_pool *pool, const fv_calibrate_options *options, fv_error *err)
 {
     fv_calibration *q = fv_alloc_zero(1, sizeof *q);
     *out = NULL;
@@ -732,9 +773,10 @@ void fv_calibration_report(const fv_calibration *q, fv_pack_report *r)
     r->n_wide = q->n_units - count_int8(q);
 }
 
-/* ---- into the file --------------------------------------------------------------------------------------------- */
+/* ---- into the file ----------------------------------------------------------------------- */
 
-static fv_status parts(void *user, const fv_weight *t, fv_pack_part list[FV_PACK_PARTS], size_t *n, fv_error *err)
+static fv_status parts(void *user, const fv_weight *t, fv_pack_part list[FV_PACK_PARTS], size_t *n,
+                       fv_error *err)
 {
     fv_calibration *q = user;
     const layer *l = find(q, t->slot);
@@ -746,7 +788,9 @@ static fv_status parts(void *user, const fv_weight *t, fv_pack_part list[FV_PACK
     const void *bias = l->depthwise ? (const void *)((const fv_dw *)t->slot)->bias : l->bias8;
     list[0] = (fv_pack_part){ ".weight", FV_TYPE_I8, 2, { rows, columns }, l->w8, (float)l->sqnr };
     list[1] = (fv_pack_part){ ".scale", FV_TYPE_F32, 1, { l->n, 0 }, l->mul, INFINITY };
-    list[2] = (fv_pack_part){ ".bias", l->depthwise ? FV_TYPE_F32 : FV_TYPE_I32, 1, { l->n, 0 }, bias, INFINITY };
+    list[2] = (fv_pack_part){ ".bias", l->depthwise ? FV_TYPE_F32 : FV_TYPE_I32,
+                              1,       { l->n, 0 },
+                              bias,    INFINITY };
     list[3] = (fv_pack_part){ ".inv", FV_TYPE_F32, 1, { l->k, 0 }, l->inv, INFINITY };
     list[4] = (fv_pack_part){ ".zero", FV_TYPE_I32, 1, { 1, 0 }, &l->zero, INFINITY };
     *n = 5;
@@ -769,4 +813,7 @@ static void describe(void *user, fv_gguf_writer *w)
             fv_gguf_put_item(w, q->units[i].name, strlen(q->units[i].name));
 }
 
-fv_pack_hook fv_calibration_hook(fv_calibration *q) { return (fv_pack_hook){ .user = q, .parts = parts, .describe = describe }; }
+fv_pack_hook fv_calibration_hook(fv_calibration *q)
+{
+    return (fv_pack_hook){ .user = q, .parts = parts, .describe = describe };
+}

@@ -33,7 +33,10 @@ static void put_tensor(fv_json_text *j, const char *key, const char *name, bool 
 static void put_model(const genie *g, fv_json_text *j)
 {
     const fv_config *c = &g->s->config;
-    static const struct { const char *key, *name; bool matrix; } layer[] = {
+    static const struct {
+        const char *key, *name;
+        bool matrix;
+    } layer[] = {
         { "tensor.attention_normalization_weight", "input_layernorm.weight", false },
         { "tensor.attention_q_weight", "self_attn.q_proj.weight", true },
         { "tensor.attention_q_bias", "self_attn.q_proj.bias", false },
@@ -71,16 +74,23 @@ static void put_model(const genie *g, fv_json_text *j)
     fv_json_put_text(j, "operation.rope_complex_organization", "SoA");
     fv_json_put_int(j, "operation.rope_num_rotations", c->d_head);
     fv_json_put_real(j, "operation.rope_scaling", c->rope_theta);
-    fv_json_put_text(j, "tensor.layer_name", fast ? "model.language_model.layers.(\\d+)." : "model.layers.(\\d+).");
+    fv_json_put_text(j, "tensor.layer_name",
+                     fast ? "model.language_model.layers.(\\d+)." : "model.layers.(\\d+).");
     put_tensor(j, "tensor.embedding_token_weight",
-               fast ? "model.language_model.embed_tokens.weight" : "model.embed_tokens.weight", false);
+               fast ? "model.language_model.embed_tokens.weight" : "model.embed_tokens.weight",
+               false);
     for (size_t i = 0; i < FV_COUNT(layer); i++)
         put_tensor(j, layer[i].key, layer[i].name, layer[i].matrix);
-    put_tensor(j, "tensor.output_normalization_weight", fast ? "model.language_model.norm.weight" : "model.norm.weight", false);
+    put_tensor(j, "tensor.output_normalization_weight",
+               fast ? "model.language_model.norm.weight" : "model.norm.weight", false);
     /* The released 0.5B is tied and stores its head all the same, where the composer finds it. */
-    bool head = !g->s->weights.tied || !g->s->tensors || fv_tensors_find(g->s->tensors, "lm_head.weight");
+    bool head = !g->s->weights.tied || !g->s->tensors ||
+                fv_tensors_find(g->s->tensors, "lm_head.weight");
     put_tensor(j, "tensor.output_weight",
-               head ? "lm_head.weight" : fast ? "model.language_model.embed_tokens.weight" : "model.embed_tokens.weight", true);
+               head   ? "lm_head.weight"
+               : fast ? "model.language_model.embed_tokens.weight"
+                      : "model.embed_tokens.weight",
+               true);
     fv_json_end(j);
 }
 
@@ -218,7 +228,8 @@ static fv_status write_one(const genie *g, const fv_outdir *dir, const char *nam
     char *path = fv_path_join(dir->stage, name);
     fv_status status = fv_json_done(&j, err);
     if (status == FV_OK)
-        status = path ? fv_outfile_put(path, j.text, j.n, err) : fv_fail_memory(err, strlen(name), "a path");
+        status = path ? fv_outfile_put(path, j.text, j.n, err)
+                      : fv_fail_memory(err, strlen(name), "a path");
     fv_free(path);
     fv_json_text_free(&j);
     return status;
@@ -240,13 +251,17 @@ static fv_status check(genie *g, fv_error *err)
     if (!s->model_bin)
         s->model_bin = "fastvlm_model.bin";
     if (s->context < 2 || s->context > g->s->config.max_context)
-        return fv_fail(err, FV_ERR_ARGUMENT, 0, "the context is %d rows; expected 2 to the model's %d", s->context,
+        return fv_fail(err, FV_ERR_ARGUMENT, 0,
+                       "the context is %d rows; expected 2 to the model's %d", s->context,
                        g->s->config.max_context);
     if (s->max_new_tokens < 1 || s->max_new_tokens >= s->context)
-        return fv_fail(err, FV_ERR_ARGUMENT, 0, "max_new_tokens is %d; expected 1 to the context's %d less one",
+        return fv_fail(err, FV_ERR_ARGUMENT, 0,
+                       "max_new_tokens is %d; expected 1 to the context's %d less one",
                        s->max_new_tokens, s->context);
-    if (s->n_threads < 1 || s->n_threads > 64 || strlen(s->device_dir) > 400 || strlen(s->model_bin) > 100)
-        return fv_fail(err, FV_ERR_ARGUMENT, 0, "n_threads is %d; expected 1 to 64, and paths of at most 400 bytes",
+    if (s->n_threads < 1 || s->n_threads > 64 || strlen(s->device_dir) > 400 ||
+        strlen(s->model_bin) > 100)
+        return fv_fail(err, FV_ERR_ARGUMENT, 0,
+                       "n_threads is %d; expected 1 to 64, and paths of at most 400 bytes",
                        s->n_threads);
     FV_TRY(fv_source_token(g->s, "<|im_start|>", &g->start, err));
     FV_TRY(fv_source_token(g->s, "<|im_end|>", &g->end, err));
@@ -270,7 +285,9 @@ fv_status fv_export_genie(const char *model, const fv_genie_settings *settings, 
     FV_TRY_GOTO(write_one(&g, &out, "genie_dialog_htp.json", put_htp_dialog, err));
     FV_TRY_GOTO(write_one(&g, &out, "htp_backend.json", put_extensions, err));
     FV_TRY_GOTO(fv_outdir_commit(&out, err));
-    fv_export_log(options, FV_LOG_INFO, "%s: genie_model.json, genie_dialog.json, genie_dialog_htp.json, htp_backend.json", dir);
+    fv_export_log(
+        options, FV_LOG_INFO,
+        "%s: genie_model.json, genie_dialog.json, genie_dialog_htp.json, htp_backend.json", dir);
 fail:
     fv_outdir_abandon(&out);
     fv_source_close(&s);

@@ -1,6 +1,6 @@
 /* The decoder alone as a GGUF file of architecture "qwen2", by llama.cpp's names.
  *
- *     model.embed_tokens  token_embd     model.norm  output_norm     lm_head  output (absent when tied)
+ *     model.embed_tokens  token_embd     model.norm  output_norm     lm_head  output (untied)
  *     layers.{i}.self_attn.{q,k,v}_proj  blk.{i}.attn_{q,k,v}        .o_proj  .attn_output
  *     layers.{i}.mlp.{gate,up,down}_proj blk.{i}.ffn_{gate,up,down}
  *     input_layernorm  attn_norm         post_attention_layernorm  ffn_norm
@@ -20,8 +20,8 @@ typedef struct gguf_out {
     const fv_source *s;
     fv_gguf_writer *w;
     fv_type type;
-    bool listing;               /* the first pass: names and shapes */
-    float *values;              /* a chunk */
+    bool listing;  /* the first pass: names and shapes */
+    float *values; /* a chunk */
     uint8_t *converted;
     size_t capacity;
     uint64_t n_written, n_values;
@@ -31,9 +31,14 @@ typedef struct gguf_out {
 /* ---- names ---- */
 
 static const char *const layer_names[][2] = {
-    { "input_layernorm.weight", "attn_norm.weight" }, { "post_attention_layernorm.weight", "ffn_norm.weight" },
-    { "self_attn.q_proj", "attn_q" }, { "self_attn.k_proj", "attn_k" }, { "self_attn.v_proj", "attn_v" },
-    { "self_attn.o_proj", "attn_output" }, { "mlp.gate_proj", "ffn_gate" }, { "mlp.up_proj", "ffn_up" },
+    { "input_layernorm.weight", "attn_norm.weight" },
+    { "post_attention_layernorm.weight", "ffn_norm.weight" },
+    { "self_attn.q_proj", "attn_q" },
+    { "self_attn.k_proj", "attn_k" },
+    { "self_attn.v_proj", "attn_v" },
+    { "self_attn.o_proj", "attn_output" },
+    { "mlp.gate_proj", "ffn_gate" },
+    { "mlp.up_proj", "ffn_up" },
     { "mlp.down_proj", "ffn_down" },
 };
 
@@ -53,7 +58,8 @@ static fv_status name_of(char to[FV_GGUF_NAME], const fv_weight *t, fv_error *er
                 snprintf(to, FV_GGUF_NAME, "blk.%d.%s", layer, layer_names[i][1]);
                 return FV_OK;
             }
-    return *to ? FV_OK : fv_fail(err, FV_ERR_UNSUPPORTED, 0, "%s has no name in a qwen2 GGUF file", name);
+    return *to ? FV_OK
+               : fv_fail(err, FV_ERR_UNSUPPORTED, 0, "%s has no name in a qwen2 GGUF file", name);
 }
 
 /* ---- tensors ---- */
@@ -64,7 +70,9 @@ static fv_type type_of(const gguf_out *g, const fv_weight *t)
         return g->type;
     if (t->k % FV_BLOCK)
         return FV_TYPE_F16;
-    return t->slot == &g->s->weights.decoder.embed || t->slot == &g->s->weights.decoder.head ? FV_TYPE_Q8_0 : g->type;
+    return t->slot == &g->s->weights.decoder.embed || t->slot == &g->s->weights.decoder.head
+               ? FV_TYPE_Q8_0
+               : g->type;
 }
 
 typedef struct row_job {
@@ -102,7 +110,8 @@ static fv_status write_matrix(gguf_out *g, const fv_mat *m, fv_type type, fv_err
     size_t rows = FV_MAX((size_t)CHUNK / m->k, (size_t)1);
     for (size_t at = 0; at < m->n; at += rows) {
         size_t n = FV_MIN(rows, m->n - at);
-        FV_TRY(fv_export_progress(g->s->options, "decoder", (double)g->n_written / (double)g->n_values, err));
+        FV_TRY(fv_export_progress(g->s->options, "decoder",
+                                  (double)g->n_written / (double)g->n_values, err));
         row_job job = { g, m, at, type };
         fv_pool_run(g->s->pool, n, convert_row, &job);
         FV_TRY(fv_gguf_write(g->w, g->converted, n * fv_row_bytes(type, m->k), err));
@@ -151,12 +160,19 @@ static fv_status put_weight(void *user, const fv_weight *t, fv_error *err)
 
 /* ---- metadata ---- */
 
-static void put_text(gguf_out *g, const char *key, const char *text) { fv_gguf_put_string(g->w, key, text, strlen(text)); }
+static void put_text(gguf_out *g, const char *key, const char *text)
+{
+    fv_gguf_put_string(g->w, key, text, strlen(text));
+}
 
 /* llama.cpp's numbers for general.file_type and for the kinds of tokens. */
 static uint32_t file_type(fv_type type)
 {
-    return type == FV_TYPE_F16 ? 1 : type == FV_TYPE_Q4_0 ? 2 : type == FV_TYPE_Q8_0 ? 7 : type == FV_TYPE_BF16 ? 32 : 0;
+    return type == FV_TYPE_F16    ? 1
+           : type == FV_TYPE_Q4_0 ? 2
+           : type == FV_TYPE_Q8_0 ? 7
+           : type == FV_TYPE_BF16 ? 32
+                                  : 0;
 }
 
 enum { TOKEN_NORMAL = 1, TOKEN_CONTROL = 3, TOKEN_USER = 4, TOKEN_UNUSED = 5 };
@@ -183,7 +199,8 @@ static void put_model(gguf_out *g)
 static fv_status put_tokens(gguf_out *g, fv_error *err)
 {
     const fv_tokenizer *t = g->s->tokenizer;
-    size_t n_rows = (size_t)g->s->config.n_vocab, n_merges, room = 2 * fv_tokenizer_max_bytes(t) + 32;
+    size_t n_rows = (size_t)g->s->config.n_vocab, n_merges,
+           room = 2 * fv_tokenizer_max_bytes(t) + 32;
     fv_status status = FV_OK;
     fv_merge_ids *merges = NULL;
     int32_t *kinds = fv_alloc(n_rows, sizeof *kinds);
@@ -199,8 +216,10 @@ static fv_status put_tokens(gguf_out *g, fv_error *err)
         size_t n = kind == FV_TOKEN_NONE ? (size_t)snprintf(text, room, "[PAD%zu]", id)
                                          : fv_tokenizer_stored_text(t, (int32_t)id, text);
         fv_gguf_put_item(g->w, text, n);
-        kinds[id] = kind == FV_TOKEN_NORMAL ? TOKEN_NORMAL : kind == FV_TOKEN_SPECIAL ? TOKEN_CONTROL :
-                    kind == FV_TOKEN_ADDED ? TOKEN_USER : TOKEN_UNUSED;
+        kinds[id] = kind == FV_TOKEN_NORMAL    ? TOKEN_NORMAL
+                    : kind == FV_TOKEN_SPECIAL ? TOKEN_CONTROL
+                    : kind == FV_TOKEN_ADDED   ? TOKEN_USER
+                                               : TOKEN_UNUSED;
     }
     fv_gguf_put_array(g->w, "tokenizer.ggml.token_type", FV_GGUF_I32, kinds, n_rows);
     fv_gguf_put_strings(g->w, "tokenizer.ggml.merges", n_merges);
@@ -220,7 +239,8 @@ fail:
 /* The question with a picture in front of it is not something this file can answer; text is. */
 static const char chat_template[] =
     "{%- for m in messages -%}"
-    "{%- if loop.first and m.role != 'system' -%}{{ '<|im_start|>system\\nYou are a helpful assistant.<|im_end|>\\n' }}"
+    "{%- if loop.first and m.role != 'system' -%}{{ '<|im_start|>system\\nYou are a helpful "
+    "assistant.<|im_end|>\\n' }}"
     "{%- endif -%}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{%- endfor -%}"
     "{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\\n' }}{%- endif -%}";
 
@@ -261,15 +281,18 @@ static fv_status write_all(gguf_out *g, fv_error *err)
 fv_status fv_export_gguf(const char *model, fv_decoder_type type, const char *file,
                          const fv_export_options *options, fv_error *err)
 {
-    static const fv_type types[] = { FV_TYPE_F16, FV_TYPE_Q8_0, FV_TYPE_Q4_0, FV_TYPE_BF16, FV_TYPE_F32 };
+    static const fv_type types[] = { FV_TYPE_F16, FV_TYPE_Q8_0, FV_TYPE_Q4_0, FV_TYPE_BF16,
+                                     FV_TYPE_F32 };
     fv_source s;
     gguf_out g = { .s = &s };
     fv_status status = FV_OK;
     if ((unsigned)type >= FV_COUNT(types))
-        return fv_fail(err, FV_ERR_ARGUMENT, 0, "unknown type; expected f16, q8_0, q4_0, bf16 or f32");
+        return fv_fail(err, FV_ERR_ARGUMENT, 0,
+                       "unknown type; expected f16, q8_0, q4_0, bf16 or f32");
     g.type = types[type];
     if (fv_is_dir(file))
-        return fv_fail(err, FV_ERR_IO, 0, "%s: is a folder; expected the name of a file to write", file);
+        return fv_fail(err, FV_ERR_IO, 0, "%s: is a folder; expected the name of a file to write",
+                       file);
     FV_TRY(fv_source_open(&s, model, true, options, err));
     fv_export_leftovers(file, options);
     s.config.tied = s.weights.tied;
@@ -280,10 +303,11 @@ fv_status fv_export_gguf(const char *model, fv_decoder_type type, const char *fi
     fv_free(g.values);
     fv_free(g.converted);
     if (status == FV_OK && g.n_fallback)
-        fv_export_log(options, FV_LOG_INFO, "%zu matrices have rows that are no multiple of 32: f16", g.n_fallback);
+        fv_export_log(options, FV_LOG_INFO,
+                      "%zu matrices have rows that are no multiple of 32: f16", g.n_fallback);
     if (status == FV_OK)
-        fv_export_log(options, FV_LOG_INFO, "%s: %zu tensors, %s, %.1f MB", file, g.n_tensors, fv_type_name(g.type),
-                      (double)n_bytes / 1e6);
+        fv_export_log(options, FV_LOG_INFO, "%s: %zu tensors, %s, %.1f MB", file, g.n_tensors,
+                      fv_type_name(g.type), (double)n_bytes / 1e6);
     fv_source_close(&s);
     return status;
 }

@@ -7,17 +7,19 @@
 #include "io/json_write.h"
 
 typedef struct fv_hf_target {
-    fv_layout   layout;
-    const char *dtype;        /* "bfloat16" */
-    bool        copy_config;  /* the source's own config.json is right */
-    int         rows;         /* of the embedding */
-    int32_t     image_token;  /* fast_vlm: the id of "<image>" */
+    fv_layout layout;
+    const char *dtype;   /* "bfloat16" */
+    bool copy_config;    /* the source's own config.json is right */
+    int rows;            /* of the embedding */
+    int32_t image_token; /* fast_vlm: the id of "<image>" */
 } fv_hf_target;
 
 /* Every file but the weights, into the folder stage. hf_files.c */
-fv_status fv_hf_write_files(const fv_source *s, const fv_hf_target *t, const char *stage, fv_error *err);
+fv_status fv_hf_write_files(const fv_source *s, const fv_hf_target *t, const char *stage,
+                            fv_error *err);
 
-/* The members of a CLIPImageProcessor's preprocessor_config.json for a square input of this side. */
+/* The members of a CLIPImageProcessor's preprocessor_config.json for a square input of this
+ * side. */
 void fv_hf_put_preprocessor(fv_json_text *j, int side);
 
 #endif

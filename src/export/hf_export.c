@@ -42,7 +42,8 @@ typedef struct item {
     const fv_dw *dw;
     const float *f32;
     float value;
-    uint64_t n_stored;  /* values that the source has; the rest are zeros (rows added to the embedding) */
+    /* values that the source has; the rest are zeros (rows added to the embedding) */
+    uint64_t n_stored;
 } item;
 
 typedef struct hf {
@@ -67,8 +68,8 @@ static fv_type wanted_type(const hf *h, fv_type stored)
 }
 
 /* A new item of this shape (ends at the first 0); NULL when memory is out. */
-static item *add(hf *h, const char *name, const char *rest, fv_type stored, const uint64_t shape[FV_TENSOR_MAX_DIMS],
-                 fv_error *err)
+static item *add(hf *h, const char *name, const char *rest, fv_type stored,
+                 const uint64_t shape[FV_TENSOR_MAX_DIMS], fv_error *err)
 {
     if (h->n == h->capacity) {
         size_t more = FV_MAX(h->capacity * 2, (size_t)256);
@@ -99,8 +100,9 @@ static const fv_tensor *stored(const hf *h, const fv_weight *t, const char *rest
 }
 
 /* The tensor name + rest of a weight: as stored, or from what fallback says. */
-static fv_status add_part(hf *h, const fv_weight *t, const char *rest, const uint64_t shape[FV_TENSOR_MAX_DIMS],
-                          const item *fallback, fv_error *err)
+static fv_status add_part(hf *h, const fv_weight *t, const char *rest,
+                          const uint64_t shape[FV_TENSOR_MAX_DIMS], const item *fallback,
+                          fv_error *err)
 {
     const fv_tensor *x = stored(h, t, rest);
     fv_type type = x ? x->type : fallback->from == FROM_MATRIX ? fallback->mat->type : FV_TYPE_F32;
@@ -118,13 +120,17 @@ static fv_status add_part(hf *h, const fv_weight *t, const char *rest, const uin
 
 static fv_status add_batch_norm(hf *h, const fv_weight *t, const fv_dw *dw, fv_error *err)
 {
-    static const char *const rest[4] = { ".bn.weight", ".bn.bias", ".bn.running_mean", ".bn.running_var" };
-    const item fallback[4] = { { .from = FROM_BN_WEIGHT }, { .from = FROM_F32, .f32 = dw->bias },
-                               { .from = FROM_CONSTANT, .value = 0 }, { .from = FROM_CONSTANT, .value = 1 } };
+    static const char *const rest[4] = { ".bn.weight", ".bn.bias", ".bn.running_mean",
+                                         ".bn.running_var" };
+    const item fallback[4] = { { .from = FROM_BN_WEIGHT },
+                               { .from = FROM_F32, .f32 = dw->bias },
+                               { .from = FROM_CONSTANT, .value = 0 },
+                               { .from = FROM_CONSTANT, .value = 1 } };
     const uint64_t shape[4] = { t->n }, scalar[4] = { 0 };
     for (int i = 0; i < 4; i++)
         FV_TRY(add_part(h, t, rest[i], shape, &fallback[i], err));
-    item *count = add(h, t->name[h->target.layout], ".bn.num_batches_tracked", FV_TYPE_I64, scalar, err);
+    item *count = add(h, t->name[h->target.layout], ".bn.num_batches_tracked", FV_TYPE_I64, scalar,
+                      err);
     if (!count)
         return FV_ERR_MEMORY;
     count->tensor = stored(h, t, ".bn.num_batches_tracked");
@@ -136,12 +142,16 @@ static fv_status add_matrix(hf *h, const fv_weight *t, fv_error *err)
 {
     const fv_mat *mat = t->slot;
     const item weight = { .from = FROM_MATRIX, .mat = mat };
-    const item bias = { .from = mat->type == FV_TYPE_I8 ? FROM_INT8_BIAS : FROM_F32, .f32 = mat->bias, .mat = mat };
+    const item bias = { .from = mat->type == FV_TYPE_I8 ? FROM_INT8_BIAS : FROM_F32,
+                        .f32 = mat->bias,
+                        .mat = mat };
     /* 1x1 convolutions are everything in the tower but the attention's linear layers */
-    bool conv = t->part == FV_PART_VISION && !strstr(t->name[FV_LAYOUT_LLAVA_QWEN2], ".token_mixer.");
+    bool conv = t->part == FV_PART_VISION &&
+                !strstr(t->name[FV_LAYOUT_LLAVA_QWEN2], ".token_mixer.");
     const uint64_t shape[4] = { t->n, t->k, conv ? 1 : 0, 1 }, bias_shape[4] = { t->n };
     if (mat->type != FV_TYPE_I8 && !h->s->kernels.convert[FV_TYPE_F32][mat->type])
-        return fv_fail(err, FV_ERR_UNSUPPORTED, 0, "%s: %s is %s, which cannot be turned back into floats", h->s->path,
+        return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
+                       "%s: %s is %s, which cannot be turned back into floats", h->s->path,
                        t->name[h->s->config.layout], fv_type_name(mat->type));
     FV_TRY(add_part(h, t, ".weight", shape, &weight, err));
     const fv_decoder_weights *d = &h->s->weights.decoder;
@@ -150,28 +160,33 @@ static fv_status add_matrix(hf *h, const fv_weight *t, fv_error *err)
         x->shape[0] = (uint64_t)h->target.rows;
         x->n_elems = (uint64_t)h->target.rows * t->k;
     }
-    return t->kind == FV_WEIGHT_MATRIX_BIAS ? add_part(h, t, ".bias", bias_shape, &bias, err) : FV_OK;
+    return t->kind == FV_WEIGHT_MATRIX_BIAS ? add_part(h, t, ".bias", bias_shape, &bias, err)
+                                            : FV_OK;
 }
 
 static fv_status add_weight(void *user, const fv_weight *t, fv_error *err)
 {
     hf *h = user;
-    const uint64_t vector[4] = { t->n }, scale[4] = { t->n, 1, 1 }, dw_shape[4] = { t->n, 1, t->kernel, t->kernel },
+    const uint64_t vector[4] = { t->n }, scale[4] = { t->n, 1, 1 },
+                   dw_shape[4] = { t->n, 1, t->kernel, t->kernel },
                    stem_shape[4] = { t->n, t->k, t->kernel, t->kernel };
     const fv_dw *dw = t->slot;
     const fv_mat *mat = t->slot;
     switch (t->kind) {
     case FV_WEIGHT_VECTOR: {
         const item values = { .from = FROM_F32, .f32 = *(const float *const *)t->slot };
-        return add_part(h, t, "", strstr(t->name[0], ".layer_scale") ? scale : vector, &values, err);
+        return add_part(h, t, "", strstr(t->name[0], ".layer_scale") ? scale : vector, &values,
+                        err);
     }
     case FV_WEIGHT_STEM: {
-        const item weight = { .from = FROM_STEM, .f32 = mat->data }, bias = { .from = FROM_F32, .f32 = mat->bias };
+        const item weight = { .from = FROM_STEM, .f32 = mat->data },
+                   bias = { .from = FROM_F32, .f32 = mat->bias };
         FV_TRY(add_part(h, t, ".weight", stem_shape, &weight, err));
         return add_part(h, t, ".bias", vector, &bias, err);
     }
     case FV_WEIGHT_DEPTHWISE: {
-        const item weight = { .from = FROM_TAPS, .dw = dw }, bias = { .from = FROM_F32, .f32 = dw->bias };
+        const item weight = { .from = FROM_TAPS, .dw = dw },
+                   bias = { .from = FROM_F32, .f32 = dw->bias };
         FV_TRY(add_part(h, t, ".weight", dw_shape, &weight, err));
         return add_part(h, t, ".bias", vector, &bias, err);
     }
@@ -187,13 +202,15 @@ static fv_status add_weight(void *user, const fv_weight *t, fv_error *err)
 /* Tensors that the model does not read but the llava_qwen2 layout has. */
 static fv_status add_unused(hf *h, fv_error *err)
 {
-    static const char *const names[] = { "lm_head.weight", "model.vision_tower.vision_tower.model.head.proj" };
+    static const char *const names[] = { "lm_head.weight",
+                                         "model.vision_tower.vision_tower.model.head.proj" };
     for (size_t i = 0; i < FV_COUNT(names); i++) {
         const fv_tensor *x = h->s->tensors ? fv_tensors_find(h->s->tensors, names[i]) : NULL;
         bool listed = false;
         for (size_t k = 0; k < h->n && !listed; k++)
             listed = !strcmp(h->items[k].name, names[i]);
-        if (!x || listed || h->target.layout != FV_LAYOUT_LLAVA_QWEN2 || x->type == FV_TYPE_I64 || x->type == FV_TYPE_U8)
+        if (!x || listed || h->target.layout != FV_LAYOUT_LLAVA_QWEN2 || x->type == FV_TYPE_I64 ||
+            x->type == FV_TYPE_U8)
             continue;
         uint64_t shape[4] = { 0 };
         memcpy(shape, x->shape, sizeof *shape * (size_t)x->n_dims);
@@ -272,7 +289,8 @@ static void values_of(const hf *h, const item *x, uint64_t at, size_t n, float *
     }
 }
 
-static fv_status write_item(hf *h, fv_outfile *f, const item *x, float *values, uint8_t *converted, fv_error *err)
+static fv_status write_item(hf *h, fv_outfile *f, const item *x, float *values, uint8_t *converted,
+                            fv_error *err)
 {
     static const uint8_t zeros[4096];
     size_t size = fv_type_size(x->type);
@@ -281,13 +299,15 @@ static fv_status write_item(hf *h, fv_outfile *f, const item *x, float *values, 
     for (uint64_t at = 0; at < n_stored; at += CHUNK) {
         size_t n = (size_t)FV_MIN((uint64_t)CHUNK, n_stored - at);
         const void *data = converted;
-        FV_TRY(fv_export_progress(h->s->options, "weights", (double)h->n_written / (double)h->n_values, err));
+        FV_TRY(fv_export_progress(h->s->options, "weights",
+                                  (double)h->n_written / (double)h->n_values, err));
         if (x->type == FV_TYPE_I64 && !t)
             data = zeros;
         else if (t && t->type == x->type)
             data = (const uint8_t *)t->data + at * size;
         else if (t)
-            h->s->kernels.convert[x->type][t->type](converted, (const uint8_t *)t->data + at * fv_type_size(t->type), n);
+            h->s->kernels.convert[x->type][t->type](
+                converted, (const uint8_t *)t->data + at * fv_type_size(t->type), n);
         else {
             values_of(h, x, at, n, values);
             if (x->type == FV_TYPE_F32)
@@ -323,7 +343,10 @@ static fv_status write_weights(hf *h, const char *stage, fv_error *err)
     qsort(h->items, h->n, sizeof *h->items, by_type_and_name);
     for (size_t i = 0; i < h->n; i++) {
         const item *x = &h->items[i];
-        list[i] = (fv_tensor){ .name = x->name, .type = x->type, .n_dims = x->n_dims, .n_elems = x->n_elems,
+        list[i] = (fv_tensor){ .name = x->name,
+                               .type = x->type,
+                               .n_dims = x->n_dims,
+                               .n_elems = x->n_elems,
                                .n_bytes = x->n_elems * fv_type_size(x->type) };
         memcpy(list[i].shape, x->shape, sizeof list[i].shape);
         h->n_values += x->n_elems;
@@ -354,9 +377,12 @@ static fv_status check_expressible(const fv_source *s, const fv_hf_target *t, fv
     for (int i = 0; i < c->n_stages; i++)
         plain = plain && c->stage[i].cpe == (i >= 3 ? 7 : 0) && c->stage[i].attention == (i >= 3) &&
                 c->stage[i].hidden == 4 * c->stage[i].width;
-    return plain ? FV_OK : fv_fail(err, FV_ERR_UNSUPPORTED, 0,
-                                   "%s: the vision encoder has kernels, mixers or ratios of its own, which the fast_vlm "
-                                   "layout cannot express; export the llava_qwen2 layout", s->path);
+    return plain ? FV_OK
+                 : fv_fail(err, FV_ERR_UNSUPPORTED, 0,
+                           "%s: the vision encoder has kernels, mixers or ratios of its own, which "
+                           "the fast_vlm "
+                           "layout cannot express; export the llava_qwen2 layout",
+                           s->path);
 }
 
 static const char *dtype_name(const hf *h)
@@ -389,7 +415,8 @@ fv_status fv_export_hf(const char *model, const fv_hf_settings *settings, const 
     fv_outdir out = { 0 };
     hf h = { .s = &s, .dtype = settings ? settings->dtype : FV_PRECISION_AUTO };
     fv_status status = FV_OK;
-    h.target.layout = settings && settings->layout == FV_HF_LLAVA_QWEN2 ? FV_LAYOUT_LLAVA_QWEN2 : FV_LAYOUT_FAST_VLM;
+    h.target.layout = settings && settings->layout == FV_HF_LLAVA_QWEN2 ? FV_LAYOUT_LLAVA_QWEN2
+                                                                        : FV_LAYOUT_FAST_VLM;
     if ((unsigned)h.dtype > FV_PRECISION_F16)
         return fv_fail(err, FV_ERR_ARGUMENT, 0, "unknown dtype; expected auto, f32, bf16 or f16");
     FV_TRY(fv_source_open(&s, model, true, options, err));

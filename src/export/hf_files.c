@@ -13,17 +13,19 @@ typedef struct hf_files {
     const fv_source *s;
     const fv_hf_target *t;
     const char *stage;
-    int positions;              /* max_position_embeddings */
-    int32_t bos, start, end;    /* <|endoftext|>, <|im_start|>, <|im_end|> */
+    int positions;           /* max_position_embeddings */
+    int32_t bos, start, end; /* <|endoftext|>, <|im_start|>, <|im_end|> */
 } hf_files;
 
-static const int fastvithd_layers[5] = { 2, 12, 24, 4, 2 }, fastvithd_widths[5] = { 96, 192, 384, 768, 1536 };
+static const int fastvithd_layers[5] = { 2, 12, 24, 4, 2 },
+                 fastvithd_widths[5] = { 96, 192, 384, 768, 1536 };
 
 static bool is_fastvithd(const fv_config *c)
 {
     bool same = c->n_stages == 5 && c->mixer_kernel == 3 && c->down_kernel == 7;
     for (int i = 0; same && i < 5; i++)
-        same = c->stage[i].depth == fastvithd_layers[i] && c->stage[i].width == fastvithd_widths[i] &&
+        same = c->stage[i].depth == fastvithd_layers[i] &&
+               c->stage[i].width == fastvithd_widths[i] &&
                c->stage[i].hidden == 4 * c->stage[i].width && c->stage[i].attention == (i >= 3) &&
                c->stage[i].cpe == (i >= 3 ? 7 : 0);
     return same;
@@ -268,7 +270,8 @@ static void put_processor(const hf_files *f, fv_json_text *j)
 
 #define SYSTEM_TURN "<|im_start|>system\\nYou are a helpful assistant.<|im_end|>\\n"
 
-/* Renders as the template of the checkpoints that transformers' script makes. [docs/model.md, 9.2] */
+/* Renders as the template of the checkpoints that transformers' script makes. [docs/model.md,
+ * 9.2] */
 static const char fast_template[] =
     "{%- for m in messages -%}"
     "{%- if loop.first and m.role != 'system' -%}{{ '" SYSTEM_TURN "' }}{%- endif -%}"
@@ -363,7 +366,7 @@ typedef struct small_file {
     const char *name;
     unsigned layouts;
     void (*put)(const hf_files *, fv_json_text *);
-    int token_file;         /* fv_token_file where put is NULL and template is not the file; -1: none */
+    int token_file; /* fv_token_file where put is NULL and template is not the file; -1: none */
 } small_file;
 
 static const small_file all_files[] = {
@@ -380,7 +383,8 @@ static const small_file all_files[] = {
     { "added_tokens.json", BOTH, NULL, FV_FILE_ADDED_TOKENS_JSON },
 };
 
-static fv_status make_text(const hf_files *f, const small_file *file, fv_json_text *j, fv_error *err)
+static fv_status make_text(const hf_files *f, const small_file *file, fv_json_text *j,
+                           fv_error *err)
 {
     const char *image = "<image>";
     if (file->put) {
@@ -388,8 +392,9 @@ static fv_status make_text(const hf_files *f, const small_file *file, fv_json_te
         return fv_json_done(j, err);
     }
     if (file->token_file >= 0)
-        return fv_tokenizer_write(f->s->tokenizer, (fv_token_file)file->token_file, is_fast(f) ? image : NULL,
-                                  is_fast(f) ? NULL : image, &j->text, &j->n, err);
+        return fv_tokenizer_write(f->s->tokenizer, (fv_token_file)file->token_file,
+                                  is_fast(f) ? image : NULL, is_fast(f) ? NULL : image, &j->text,
+                                  &j->n, err);
     fv_json_line(j, fast_template, sizeof fast_template - 1);
     j->n -= j->n > 0; /* a newline at the end would be part of every prompt */
     return j->failed ? fv_fail_memory(err, sizeof fast_template, "the chat template") : FV_OK;
@@ -416,7 +421,8 @@ static fv_status write_file(const hf_files *f, const small_file *file, fv_error 
     return status;
 }
 
-/* max_position_embeddings is not part of fv_config, which holds the lesser of it and other limits. */
+/* max_position_embeddings is not part of fv_config, which holds the lesser of it and other
+ * limits. */
 static fv_status read_positions(hf_files *f, fv_error *err)
 {
     fv_json *doc = NULL;
@@ -429,8 +435,8 @@ static fv_status read_positions(hf_files *f, fv_error *err)
     if (fv_is_file(path)) {
         FV_TRY_GOTO(fv_json_open(&doc, path, 4 << 20, err));
         FV_TRY_GOTO(fv_json_opt_object(doc, fv_json_root(doc), "text_config", &text, err));
-        FV_TRY_GOTO(fv_json_opt_int(doc, text ? text : fv_json_root(doc), "max_position_embeddings", 1, INT32_MAX,
-                                    &positions, err));
+        FV_TRY_GOTO(fv_json_opt_int(doc, text ? text : fv_json_root(doc), "max_position_embeddings",
+                                    1, INT32_MAX, &positions, err));
     }
     f->positions = (int)positions;
 fail:
@@ -439,7 +445,8 @@ fail:
     return status;
 }
 
-fv_status fv_hf_write_files(const fv_source *s, const fv_hf_target *t, const char *stage, fv_error *err)
+fv_status fv_hf_write_files(const fv_source *s, const fv_hf_target *t, const char *stage,
+                            fv_error *err)
 {
     hf_files f = { .s = s, .t = t, .stage = stage };
     FV_TRY(fv_source_token(s, "<|endoftext|>", &f.bos, err));

@@ -14,8 +14,10 @@ static fv_status write_rows(fv_outfile *f, const fv_source *s, fv_error *err)
         return fv_fail_memory(err, ROWS * embed->k * sizeof *rows, "rows of the embedding");
     for (size_t at = 0; at < embed->n; at += ROWS) {
         size_t n = FV_MIN((size_t)ROWS, embed->n - at) * embed->k;
-        const uint8_t *from = (const uint8_t *)embed->data + at * fv_row_bytes(embed->type, embed->k);
-        FV_TRY_GOTO(fv_export_progress(s->options, "embedding", (double)at / (double)embed->n, err));
+        const uint8_t *from = (const uint8_t *)embed->data +
+                              at * fv_row_bytes(embed->type, embed->k);
+        FV_TRY_GOTO(
+            fv_export_progress(s->options, "embedding", (double)at / (double)embed->n, err));
         s->kernels.convert[FV_TYPE_F32][embed->type](rows, from, n);
         FV_TRY_GOTO(fv_outfile_write(f, rows, n * sizeof *rows, err));
     }
@@ -24,7 +26,8 @@ fail:
     return status;
 }
 
-fv_status fv_export_lut(const char *model, const char *file, const fv_export_options *options, fv_error *err)
+fv_status fv_export_lut(const char *model, const char *file, const fv_export_options *options,
+                        fv_error *err)
 {
     fv_source s;
     fv_outfile f;
@@ -35,8 +38,8 @@ fv_status fv_export_lut(const char *model, const char *file, const fv_export_opt
         status = fv_outfile_commit(&f, err);
     fv_outfile_abandon(&f);
     if (status == FV_OK)
-        fv_export_log(options, FV_LOG_INFO, "%s: %zu rows of %zu f32", file, s.weights.decoder.embed.n,
-                      s.weights.decoder.embed.k);
+        fv_export_log(options, FV_LOG_INFO, "%s: %zu rows of %zu f32", file,
+                      s.weights.decoder.embed.n, s.weights.decoder.embed.k);
     fv_source_close(&s);
     return status;
 }

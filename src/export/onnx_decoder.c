@@ -8,8 +8,8 @@
  *              host writes them where the mask says
  *     growing  past [kv, P, D] -> present [kv, P + N, D]
  *
- * Keys are kept after RoPE. Query heads that share a key head are folded into rows, so that keys and
- * values are never repeated. */
+ * Keys are kept after RoPE. Query heads that share a key head are folded into rows, so that keys
+ * and values are never repeated. */
 #include "export/onnx_model.h"
 
 #include <math.h>
@@ -20,8 +20,9 @@ typedef struct decoder {
     fv_onnx_graph *g;
     const fv_config *c;
     const fv_onnx_shape *s;
-    fv_value cos, sin;      /* [batch, 1, N, D] */
-    fv_value bias;          /* [batch, 1, 1 or N, positions]: 0 where a row may look, very small elsewhere */
+    fv_value cos, sin; /* [batch, 1, N, D] */
+    /* [batch, 1, 1 or N, positions]: 0 where a row may look, very small elsewhere */
+    fv_value bias;
 } decoder;
 
 /* position_ids [batch, N] -> angles [batch, N, D / 2] in f32, twice in a row -> cos and sin. */
@@ -33,7 +34,8 @@ static void rotary(decoder *d, fv_value positions)
     if (!frequency)
         return;
     for (size_t m = 0; m < half; m++)
-        frequency[m] = 1.0f / (float)pow(d->c->rope_theta, (double)((float)(2 * m) / (float)d->c->d_head));
+        frequency[m] = 1.0f /
+                       (float)pow(d->c->rope_theta, (double)((float)(2 * m) / (float)d->c->d_head));
     fv_onnx_weight *f = fv_onnx_weights(g, "frequency", frequency, FV_TYPE_F32, FV_SHAPE(half));
     f->type = FV_TYPE_F32;
     fv_value rows = fv_onnx_unsqueeze(g, fv_onnx_cast(g, positions, FV_TYPE_F32), FV_INTS(1, 3));
@@ -48,9 +50,13 @@ static void rotary(decoder *d, fv_value positions)
     }
 }
 
-static double forbidden(const fv_onnx_graph *g) { return g->real == FV_TYPE_F16 ? -65504.0 : -0x1p126; }
+static double forbidden(const fv_onnx_graph *g)
+{
+    return g->real == FV_TYPE_F16 ? -65504.0 : -0x1p126;
+}
 
-/* attention_mask of fixed length, 1 = may be looked at; with several new rows also causal among them. */
+/* attention_mask of fixed length, 1 = may be looked at; with several new rows also causal among
+ * them. */
 static void fixed_bias(decoder *d, fv_value mask)
 {
     fv_onnx_graph *g = d->g;
@@ -63,7 +69,8 @@ static void fixed_bias(decoder *d, fv_value mask)
         for (size_t i = 0; causal && i < n; i++)
             for (size_t j = 0; j <= total - n + i; j++)
                 causal[i * total + j] = 1;
-        fv_onnx_weight *t = fv_onnx_weights(g, "causal", causal, FV_TYPE_F32, FV_SHAPE(1, 1, n, total));
+        fv_onnx_weight *t = fv_onnx_weights(g, "causal", causal, FV_TYPE_F32,
+                                            FV_SHAPE(1, 1, n, total));
         seen = fv_onnx(g, "Mul", seen, t->name);
     }
     fv_value one = fv_onnx_scalar(g, g->real, 1), low = fv_onnx_scalar(g, g->real, forbidden(g));
@@ -81,7 +88,8 @@ static void growing_bias(decoder *d, fv_value x, fv_value mask)
     fv_value row = fv_onnx(g, "Range", fv_onnx(g, "Sub", total, n), total, one);
     fv_value later = fv_onnx(g, "Greater", column, fv_onnx_unsqueeze(g, row, FV_INTS(1)));
     fv_value hidden = fv_onnx(g, "Equal", fv_onnx_unsqueeze(g, mask, FV_INTS(1, 2)), zero);
-    fv_value low = fv_onnx_scalar(g, g->real, forbidden(g)), nothing = fv_onnx_scalar(g, g->real, 0);
+    fv_value low = fv_onnx_scalar(g, g->real, forbidden(g)),
+             nothing = fv_onnx_scalar(g, g->real, 0);
     d->bias = fv_onnx(g, "Where", fv_onnx(g, "Or", later, hidden), low, nothing);
 }
 
@@ -97,7 +105,8 @@ static fv_value rotate(const decoder *d, fv_value x)
 {
     fv_onnx_graph *g = d->g;
     int64_t half = d->c->d_head / 2;
-    fv_value first = fv_onnx_slice(g, x, 0, half, 3), second = fv_onnx_slice(g, x, half, 2 * half, 3);
+    fv_value first = fv_onnx_slice(g, x, 0, half, 3),
+             second = fv_onnx_slice(g, x, half, 2 * half, 3);
     fv_value turned = fv_onnx(g, "Concat", fv_onnx(g, "Neg", second), first);
     fv_onnx_int(g, "axis", -1);
     return fv_onnx(g, "Add", fv_onnx(g, "Mul", x, d->cos), fv_onnx(g, "Mul", turned, d->sin));
@@ -105,22 +114,26 @@ static fv_value rotate(const decoder *d, fv_value x)
 
 static const char *cache_name(fv_onnx_graph *g, bool past, int layer, bool value)
 {
-    return fv_onnx_text(g, "%s.%d.%s", past ? "past_key_values" : "present", layer, value ? "value" : "key");
+    return fv_onnx_text(g, "%s.%d.%s", past ? "past_key_values" : "present", layer,
+                        value ? "value" : "key");
 }
 
-/* past and new, and present under its name. fresh [batch, kv, N, D], for the npu's keys [batch, kv, D, N]. */
+/* past and new, and present under its name. fresh [batch, kv, N, D], for the npu's keys [batch, kv,
+ * D, N]. */
 static fv_value extend(const decoder *d, int layer, bool value, fv_value fresh)
 {
     fv_onnx_graph *g = d->g;
     bool turned = d->s->npu && !value;
-    const char *past = cache_name(g, true, layer, value), *present = cache_name(g, false, layer, value);
+    const char *past = cache_name(g, true, layer, value),
+               *present = cache_name(g, false, layer, value);
     if (d->s->free_batch)
         fv_onnx_call_next(g, present);
     fv_value all = fv_onnx(g, "Concat", past, fresh);
     fv_onnx_int(g, "axis", turned ? 3 : 2);
     if (!d->s->free_batch && !d->s->npu) {
         int64_t n = d->s->step_len, end = d->s->cache_len + n;
-        fv_value from = fv_onnx_i64(g, &n, 1), to = fv_onnx_i64(g, &end, 1), axis = fv_onnx_i64(g, FV_INTS(2));
+        fv_value from = fv_onnx_i64(g, &n, 1), to = fv_onnx_i64(g, &end, 1),
+                 axis = fv_onnx_i64(g, FV_INTS(2));
         fv_onnx_call_next(g, present);
         fv_onnx(g, "Slice", all, from, to, axis);
     }
@@ -134,7 +147,8 @@ static fv_value attention(const decoder *d, int layer, fv_value x, const fv_deco
     bool npu = d->s->npu;
     fv_value scale = fv_onnx_scalar(g, g->real, 1 / sqrt((double)c->d_head));
     fv_value q = split_heads(d, fv_onnx_linear(g, "self_attn.q_proj", x, &w->q, NULL), c->n_heads);
-    fv_value k = split_heads(d, fv_onnx_linear(g, "self_attn.k_proj", x, &w->k, NULL), c->n_kv_heads);
+    fv_value k = split_heads(d, fv_onnx_linear(g, "self_attn.k_proj", x, &w->k, NULL),
+                             c->n_kv_heads);
     q = fv_onnx(g, "Mul", rotate(d, q), scale);
     k = rotate(d, k);
     if (npu) {
@@ -157,8 +171,10 @@ static fv_value attention(const decoder *d, int layer, fv_value x, const fv_deco
     fv_value weights = fv_onnx(g, "Softmax", fv_onnx(g, "Add", scores, d->bias));
     fv_onnx_int(g, "axis", -1);
     weights = fv_onnx_reshape(g, weights, FV_INTS(0, c->n_kv_heads, -1, 0));
-    fv_value y = fv_onnx_reshape(g, fv_onnx(g, "MatMul", weights, v), FV_INTS(0, c->n_heads, -1, c->d_head));
-    y = fv_onnx_reshape(g, fv_onnx_transpose(g, y, FV_INTS(0, 2, 1, 3)), FV_INTS(0, 0, (int64_t)c->n_heads * c->d_head));
+    fv_value y = fv_onnx_reshape(g, fv_onnx(g, "MatMul", weights, v),
+                                 FV_INTS(0, c->n_heads, -1, c->d_head));
+    y = fv_onnx_reshape(g, fv_onnx_transpose(g, y, FV_INTS(0, 2, 1, 3)),
+                        FV_INTS(0, 0, (int64_t)c->n_heads * c->d_head));
     return fv_onnx_linear(g, "self_attn.o_proj", y, &w->o, NULL);
 }
 
@@ -178,7 +194,9 @@ static void declare_cache(const decoder *d)
     fv_onnx_dim kv = FV_DIM(d->c->n_kv_heads), head = FV_DIM(d->c->d_head);
     fv_onnx_dim batch = s->free_batch ? FV_FREE("batch_size") : FV_DIM(1);
     fv_onnx_dim past = s->free_batch ? FV_FREE("past_sequence_length") : FV_DIM(s->cache_len);
-    fv_onnx_dim present = s->free_batch ? FV_FREE("total_sequence_length") : s->npu ? FV_DIM(s->step_len) : past;
+    fv_onnx_dim present = s->free_batch ? FV_FREE("total_sequence_length")
+                          : s->npu      ? FV_DIM(s->step_len)
+                                        : past;
     for (int i = 0; i < d->c->n_layers; i++)
         for (int value = 0; value < 2; value++) {
             bool turned = s->npu && !value;
@@ -189,8 +207,9 @@ static void declare_cache(const decoder *d)
         }
 }
 
-/* Ids without a token are never answers, nor is "<image>", which only stands for something in a prompt:
- * their logits sink. The engine does the same when it chooses. [docs/model.md, section 7] */
+/* Ids without a token are never answers, nor is "<image>", which only stands for something in a
+ * prompt: their logits sink. The engine does the same when it chooses. [docs/model.md, section
+ * 7] */
 static fv_value sink(const decoder *d, fv_value logits)
 {
     size_t n = (size_t)d->c->n_vocab;
@@ -206,14 +225,16 @@ static fv_value sink(const decoder *d, fv_value logits)
     return fv_onnx(d->g, "Add", logits, t->name);
 }
 
-void fv_onnx_decoder(fv_onnx_graph *g, const fv_config *c, const fv_decoder_weights *w, const fv_onnx_shape *s)
+void fv_onnx_decoder(fv_onnx_graph *g, const fv_config *c, const fv_decoder_weights *w,
+                     const fv_onnx_shape *s)
 {
     decoder d = { .g = g, .c = c, .s = s };
     bool free = s->free_batch;
     int64_t total = (int64_t)s->cache_len + s->step_len;
     fv_onnx_dim batch = free ? FV_FREE("batch_size") : FV_DIM(1);
     fv_onnx_dim rows = free ? FV_FREE("sequence_length") : FV_DIM(s->step_len);
-    fv_onnx_dim embeds[3] = { batch, rows, FV_DIM(c->d_model) }, logits[3] = { batch, rows, FV_DIM(c->n_vocab) };
+    fv_onnx_dim embeds[3] = { batch, rows, FV_DIM(c->d_model) },
+                logits[3] = { batch, rows, FV_DIM(c->n_vocab) };
     fv_onnx_dim seen[4] = { batch, free ? FV_FREE("total_sequence_length") : FV_DIM(total) };
     if (s->npu) {
         seen[1] = seen[2] = FV_DIM(1);
@@ -238,9 +259,11 @@ void fv_onnx_decoder(fv_onnx_graph *g, const fv_config *c, const fv_decoder_weig
     for (int i = 0; i < c->n_layers; i++) {
         const fv_decoder_layer *l = &w->layer[i];
         fv_onnx_scope(g, "layers.%d", i);
-        fv_value h = fv_onnx_rms_norm(g, "input_layernorm", x, l->norm1, (size_t)c->d_model, c->rms_eps);
+        fv_value h = fv_onnx_rms_norm(g, "input_layernorm", x, l->norm1, (size_t)c->d_model,
+                                      c->rms_eps);
         x = fv_onnx(g, "Add", x, attention(&d, i, h, l));
-        h = fv_onnx_rms_norm(g, "post_attention_layernorm", x, l->norm2, (size_t)c->d_model, c->rms_eps);
+        h = fv_onnx_rms_norm(g, "post_attention_layernorm", x, l->norm2, (size_t)c->d_model,
+                             c->rms_eps);
         x = fv_onnx(g, "Add", x, mlp(g, h, l));
     }
     fv_onnx_scope(g, "%s", "");
@@ -259,12 +282,15 @@ void fv_onnx_decoder(fv_onnx_graph *g, const fv_config *c, const fv_decoder_weig
     }
 }
 
-void fv_onnx_embed(fv_onnx_graph *g, const fv_config *c, const fv_decoder_weights *w, const fv_onnx_shape *s)
+void fv_onnx_embed(fv_onnx_graph *g, const fv_config *c, const fv_decoder_weights *w,
+                   const fv_onnx_shape *s)
 {
     fv_onnx_dim dims[3] = { s->free_batch ? FV_FREE("batch_size") : FV_DIM(1),
-                            s->free_batch ? FV_FREE("sequence_length") : FV_DIM(s->seq_len), FV_DIM(c->d_model) };
+                            s->free_batch ? FV_FREE("sequence_length") : FV_DIM(s->seq_len),
+                            FV_DIM(c->d_model) };
     fv_value ids = fv_onnx_input(g, "input_ids", FV_TYPE_I64, dims, 2);
-    if (s->free_batch && s->image_token >= c->n_vocab) { /* looked up before the picture takes its place */
+    /* looked up before the picture takes its place */
+    if (s->free_batch && s->image_token >= c->n_vocab) {
         fv_value last = fv_onnx_i64_scalar(g, c->n_vocab - 1);
         ids = fv_onnx(g, "Min", ids, last);
     }

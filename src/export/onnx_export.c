@@ -7,7 +7,14 @@
 #include "export/onnx_write.h"
 
 enum { ALL_PARTS = FV_ONNX_VISION | FV_ONNX_EMBED | FV_ONNX_DECODER };
-enum { MIN_OPSET = 13, MAX_OPSET = 24, PRIMITIVE_OPSET = 14, FUSED_OPSET = 23, MAX_SIZE = 4096, MAX_LEN = 1 << 17 };
+enum {
+    MIN_OPSET = 13,
+    MAX_OPSET = 24,
+    PRIMITIVE_OPSET = 14,
+    FUSED_OPSET = 23,
+    MAX_SIZE = 4096,
+    MAX_LEN = 1 << 17
+};
 
 void fv_onnx_settings_default(fv_onnx_settings *s) { *s = (fv_onnx_settings){ 0 }; }
 
@@ -28,18 +35,22 @@ static fv_status settle(fv_onnx_settings *s, fv_error *err)
     s->cache_len = s->cache_len ? s->cache_len : s->target == FV_ONNX_NPU ? 1023 : 512;
     if (s->precision == FV_PRECISION_AUTO)
         s->precision = s->target == FV_ONNX_NPU ? FV_PRECISION_F16 : FV_PRECISION_F32;
-    if (s->parts & ~(unsigned)ALL_PARTS || (unsigned)s->target > FV_ONNX_TRANSFORMERS_JS || (unsigned)s->ops > FV_ONNX_FUSED)
+    if (s->parts & ~(unsigned)ALL_PARTS || (unsigned)s->target > FV_ONNX_TRANSFORMERS_JS ||
+        (unsigned)s->ops > FV_ONNX_FUSED)
         return fv_fail(err, FV_ERR_ARGUMENT, 0, "unknown part, target or kind of operators");
     if (s->precision != FV_PRECISION_F32 && s->precision != FV_PRECISION_F16)
         return fv_fail(err, FV_ERR_ARGUMENT, 0, "an ONNX export has precision f32 or f16");
     if (s->qdq && (s->target != FV_ONNX_GENERIC || s->precision != FV_PRECISION_F32))
-        return fv_fail(err, FV_ERR_ARGUMENT, 0, "the quantised encoder is an export for generic, in f32 beside its int8 layers");
+        return fv_fail(
+            err, FV_ERR_ARGUMENT, 0,
+            "the quantised encoder is an export for generic, in f32 beside its int8 layers");
     FV_TRY(check_range("opset", s->opset, MIN_OPSET, MAX_OPSET, err));
     FV_TRY(check_range("seq_len", s->seq_len, 1, MAX_LEN, err));
     FV_TRY(check_range("step_len", s->step_len, 1, 4096, err));
     FV_TRY(check_range("cache_len", s->cache_len, 1, MAX_LEN, err));
     if (s->image_size < 0 || s->image_size % FV_PATCH || s->image_size > MAX_SIZE)
-        return fv_fail(err, FV_ERR_ARGUMENT, 0, "image_size is %d; expected a multiple of %d up to %d", s->image_size,
+        return fv_fail(err, FV_ERR_ARGUMENT, 0,
+                       "image_size is %d; expected a multiple of %d up to %d", s->image_size,
                        FV_PATCH, MAX_SIZE);
     return FV_OK;
 }
@@ -51,7 +62,7 @@ typedef struct job {
     fv_type real;
     char dir[4096], shown[4096]; /* the folder being filled; where it will be */
     const fv_export_options *options;
-    unsigned outside;   /* the parts whose weights are in a file of their own */
+    unsigned outside; /* the parts whose weights are in a file of their own */
 } job;
 
 static bool has_int8(const fv_source *s)
@@ -62,7 +73,8 @@ static bool has_int8(const fv_source *s)
         found = found || v->stage[i].down_pw.type == FV_TYPE_I8;
         for (int b = 0; b < s->config.stage[i].depth; b++) {
             const fv_vision_block *w = &v->stage[i].block[b];
-            found = found || w->ffn.fc1.type == FV_TYPE_I8 || w->qkv.type == FV_TYPE_I8 || w->proj.type == FV_TYPE_I8;
+            found = found || w->ffn.fc1.type == FV_TYPE_I8 || w->qkv.type == FV_TYPE_I8 ||
+                    w->proj.type == FV_TYPE_I8;
         }
     }
     return found;
@@ -82,7 +94,8 @@ static fv_status write_part(job *j, unsigned part, const char *name, fv_error *e
     default: fv_onnx_decoder(&g, &j->source.config, &w->decoder, &j->shape);
     }
     bool outside = false;
-    fv_status status = fv_onnx_write(&g, j->dir, j->shown, name, j->s->external_data, &j->source.kernels, j->options, &outside, err);
+    fv_status status = fv_onnx_write(&g, j->dir, j->shown, name, j->s->external_data,
+                                     &j->source.kernels, j->options, &outside, err);
     j->outside |= outside ? part : 0;
     fv_onnx_end(&g);
     return status;
@@ -90,7 +103,8 @@ static fv_status write_part(job *j, unsigned part, const char *name, fv_error *e
 
 static fv_status write_parts(job *j, fv_error *err)
 {
-    static const char *const decoder[] = { "decoder_fixed_kv", "decoder_npu", "decoder_model_merged" };
+    static const char *const decoder[] = { "decoder_fixed_kv", "decoder_npu",
+                                           "decoder_model_merged" };
     bool js = j->s->target == FV_ONNX_TRANSFORMERS_JS, f16 = j->real == FV_TYPE_F16;
     const char *suffix = f16 ? "_fp16" : js ? "" : "_fp32";
     char name[64];
@@ -117,13 +131,20 @@ fv_status fv_export_onnx(const char *model, const fv_onnx_settings *settings, co
     FV_TRY(fv_source_open(&j.source, model, true, options, err));
     if (s.qdq && !has_int8(&j.source)) {
         status = fv_fail(err, FV_ERR_UNSUPPORTED, 0,
-                         "%s: the encoder is not in int8; make a file with fastvlm pack CHECKPOINT -o FILE --vision int8", model);
+                         "%s: the encoder is not in int8; make a file with fastvlm pack CHECKPOINT "
+                         "-o FILE --vision int8",
+                         model);
         goto fail;
     }
     j.real = s.precision == FV_PRECISION_F16 ? FV_TYPE_F16 : FV_TYPE_F32;
-    j.shape = (fv_onnx_shape){ .free_batch = js, .npu = s.target == FV_ONNX_NPU, .io = js ? FV_TYPE_F32 : j.real,
-                               .image_size = s.image_size ? s.image_size : j.source.config.image_size,
-                               .seq_len = s.seq_len, .step_len = s.step_len, .cache_len = s.cache_len };
+    j.shape = (fv_onnx_shape){ .free_batch = js,
+                               .npu = s.target == FV_ONNX_NPU,
+                               .io = js ? FV_TYPE_F32 : j.real,
+                               .image_size = s.image_size ? s.image_size
+                                                          : j.source.config.image_size,
+                               .seq_len = s.seq_len,
+                               .step_len = s.step_len,
+                               .cache_len = s.cache_len };
     if (js) {
         j.shape.n_tokens = fv_tokenizer_size(j.source.tokenizer);
         j.shape.image_token = fv_onnx_js_image_token(&j.source);
@@ -141,7 +162,9 @@ fv_status fv_export_onnx(const char *model, const fv_onnx_settings *settings, co
         FV_TRY_GOTO(fv_onnx_js_files(&j.source, j.real == FV_TYPE_F16, j.outside, out.stage, err));
     FV_TRY_GOTO(fv_outdir_commit(&out, err));
     if (js && s.parts == ALL_PARTS)
-        fv_export_log(options, FV_LOG_INFO, "%s: config.json, generation_config.json, tokenizer and processor files", dir);
+        fv_export_log(options, FV_LOG_INFO,
+                      "%s: config.json, generation_config.json, tokenizer and processor files",
+                      dir);
 fail:
     fv_outdir_abandon(&out);
     fv_source_close(&j.source);

@@ -10,7 +10,7 @@ enum { BLOCK_BYTES = 1 << 16 };
 
 typedef struct onnx_block {
     struct onnx_block *next;
-    size_t  used, size;
+    size_t used, size;
     uint8_t data[];
 } onnx_block;
 
@@ -54,7 +54,8 @@ const char *fv_onnx_text(fv_onnx_graph *g, const char *format, ...)
 /* protobuf-c's structs hold char *; nothing writes through them. */
 static char *borrowed(const char *text) { return (char *)(uintptr_t)text; }
 
-void fv_onnx_begin(fv_onnx_graph *g, const char *name, fv_type real, int opset, bool fused, fv_error *err)
+void fv_onnx_begin(fv_onnx_graph *g, const char *name, fv_type real, int opset, bool fused,
+                   fv_error *err)
 {
     *g = (fv_onnx_graph){ .real = real, .opset = opset, .fused = fused, .err = err };
     onnx__graph_proto__init(&g->graph);
@@ -100,7 +101,7 @@ static bool grow(fv_onnx_graph *g, void ***list, size_t n, size_t *room)
     return true;
 }
 
-/* ---- nodes ---------------------------------------------------------------------------------- */
+/* ---- nodes ------------------------------------------------------------------------------- */
 
 void fv_onnx_call_next(fv_onnx_graph *g, const char *name) { g->next_name = name; }
 
@@ -112,8 +113,8 @@ static const char *name_result(fv_onnx_graph *g, const char *op)
                 : fv_onnx_text(g, "%s%s%s_%u", g->scope, *g->scope ? "/" : "", op, g->n_values++);
 }
 
-void fv_onnx_node_many(fv_onnx_graph *g, const char *op, const fv_value *inputs, size_t n_inputs, fv_value *outputs,
-                       size_t n_outputs)
+void fv_onnx_node_many(fv_onnx_graph *g, const char *op, const fv_value *inputs, size_t n_inputs,
+                       fv_value *outputs, size_t n_outputs)
 {
     Onnx__NodeProto *node = fv_onnx_take(g, 1, sizeof *node);
     for (size_t i = 0; i < n_outputs; i++)
@@ -145,7 +146,8 @@ fv_value fv_onnx_node(fv_onnx_graph *g, const char *op, const fv_value *inputs, 
     return output;
 }
 
-static Onnx__AttributeProto *add_attribute(fv_onnx_graph *g, const char *name, Onnx__AttributeProto__AttributeType type)
+static Onnx__AttributeProto *add_attribute(fv_onnx_graph *g, const char *name,
+                                           Onnx__AttributeProto__AttributeType type)
 {
     enum { ROOM = 8 };
     Onnx__AttributeProto *a = fv_onnx_take(g, 1, sizeof *a);
@@ -189,7 +191,7 @@ void fv_onnx_ints(fv_onnx_graph *g, const char *name, const int64_t *values, siz
     a->n_ints = n;
 }
 
-/* ---- inputs, outputs ------------------------------------------------------------------------ */
+/* ---- inputs, outputs --------------------------------------------------------------------- */
 
 int32_t fv_onnx_data_type(fv_type type)
 {
@@ -203,7 +205,8 @@ int32_t fv_onnx_data_type(fv_type type)
     }
 }
 
-static Onnx__ValueInfoProto *value_info(fv_onnx_graph *g, const char *name, fv_type type, const fv_onnx_dim *dims, size_t n)
+static Onnx__ValueInfoProto *value_info(fv_onnx_graph *g, const char *name, fv_type type,
+                                        const fv_onnx_dim *dims, size_t n)
 {
     Onnx__ValueInfoProto *info = fv_onnx_take(g, 1, sizeof *info);
     Onnx__TypeProto *outer = fv_onnx_take(g, 1, sizeof *outer);
@@ -241,7 +244,8 @@ static Onnx__ValueInfoProto *value_info(fv_onnx_graph *g, const char *name, fv_t
     return info;
 }
 
-fv_value fv_onnx_input(fv_onnx_graph *g, const char *name, fv_type type, const fv_onnx_dim *dims, size_t n)
+fv_value fv_onnx_input(fv_onnx_graph *g, const char *name, fv_type type, const fv_onnx_dim *dims,
+                       size_t n)
 {
     Onnx__ValueInfoProto *info = value_info(g, name, type, dims, n);
     if (!info || !grow(g, (void ***)&g->graph.input, g->graph.n_input, &g->input_room))
@@ -250,17 +254,18 @@ fv_value fv_onnx_input(fv_onnx_graph *g, const char *name, fv_type type, const f
     return info->name;
 }
 
-void fv_onnx_output(fv_onnx_graph *g, const char *name, fv_type type, const fv_onnx_dim *dims, size_t n)
+void fv_onnx_output(fv_onnx_graph *g, const char *name, fv_type type, const fv_onnx_dim *dims,
+                    size_t n)
 {
     Onnx__ValueInfoProto *info = value_info(g, name, type, dims, n);
     if (info && grow(g, (void ***)&g->graph.output, g->graph.n_output, &g->output_room))
         g->graph.output[g->graph.n_output++] = info;
 }
 
-/* ---- initialisers --------------------------------------------------------------------------- */
+/* ---- initialisers ------------------------------------------------------------------------ */
 
-static fv_onnx_weight *add_weight(fv_onnx_graph *g, const char *name, fv_type type, const void *data, fv_type from,
-                                  const uint64_t *shape, int n_dims)
+static fv_onnx_weight *add_weight(fv_onnx_graph *g, const char *name, fv_type type,
+                                  const void *data, fv_type from, const uint64_t *shape, int n_dims)
 {
     static fv_onnx_weight nowhere; /* for a caller that goes on after memory ran out; never read */
     fv_onnx_weight *w = fv_onnx_take(g, 1, sizeof *w);
@@ -268,7 +273,9 @@ static fv_onnx_weight *add_weight(fv_onnx_graph *g, const char *name, fv_type ty
         nowhere = (fv_onnx_weight){ .name = "" };
         return &nowhere;
     }
-    *w = (fv_onnx_weight){ .name = name, .type = type, .n_dims = n_dims, .data = data, .from = from };
+    *w = (fv_onnx_weight){
+        .name = name, .type = type, .n_dims = n_dims, .data = data, .from = from
+    };
     if (n_dims)
         memcpy(w->shape, shape, (size_t)n_dims * sizeof *shape);
     *g->last_weight = w;
@@ -276,12 +283,16 @@ static fv_onnx_weight *add_weight(fv_onnx_graph *g, const char *name, fv_type ty
     return w;
 }
 
-fv_onnx_weight *fv_onnx_weights(fv_onnx_graph *g, const char *name, const void *data, fv_type from, const uint64_t *shape,
-                                int n_dims)
+fv_onnx_weight *fv_onnx_weights(fv_onnx_graph *g, const char *name, const void *data, fv_type from,
+                                const uint64_t *shape, int n_dims)
 {
     const char *full = fv_onnx_text(g, "%s%s%s", g->scope, *g->scope ? "." : "", name);
-    return add_weight(g, full, fv_type_is_block(from) || from == FV_TYPE_F32 || from == FV_TYPE_F16 || from == FV_TYPE_BF16
-                               ? g->real : from, data, from, shape, n_dims);
+    return add_weight(g, full,
+                      fv_type_is_block(from) || from == FV_TYPE_F32 || from == FV_TYPE_F16 ||
+                              from == FV_TYPE_BF16
+                          ? g->real
+                          : from,
+                      data, from, shape, n_dims);
 }
 
 static const fv_onnx_weight *find_weight(const fv_onnx_graph *g, const char *name)
@@ -305,7 +316,8 @@ fv_value fv_onnx_scalar(fv_onnx_graph *g, fv_type type, double value)
     return add_weight(g, name, type, data, FV_TYPE_F32, NULL, 0)->name;
 }
 
-static fv_value add_i64(fv_onnx_graph *g, const char *name, const int64_t *values, size_t n, int n_dims)
+static fv_value add_i64(fv_onnx_graph *g, const char *name, const int64_t *values, size_t n,
+                        int n_dims)
 {
     uint64_t shape[1] = { n };
     const fv_onnx_weight *found = find_weight(g, name);

@@ -22,40 +22,42 @@ enum { FV_ONNX_DIMS = 4, FV_ONNX_NAME = 192 };
 
 typedef const char *fv_value;
 
-/* An initialiser. Element (i, j, k, l) is data[i stride[0] + j stride[1] + ...]; a plain array has stride[0] 0. */
+/* An initialiser. Element (i, j, k, l) is data[i stride[0] + j stride[1] + ...]; a plain array has
+ * stride[0] 0. */
 typedef struct fv_onnx_weight {
     const char *name;
-    fv_type     type;                    /* in the file: F32, F16, I64, I8 or U8 */
-    int         n_dims;
-    uint64_t    shape[FV_ONNX_DIMS];
+    fv_type type; /* in the file: F32, F16, I64, I8 or U8 */
+    int n_dims;
+    uint64_t shape[FV_ONNX_DIMS];
     const void *data;
-    fv_type     from;                    /* of data: any float type when type is one, otherwise the same */
-    uint64_t    stride[FV_ONNX_DIMS];
+    fv_type from; /* of data: any float type when type is one, otherwise the same */
+    uint64_t stride[FV_ONNX_DIMS];
     const float *row_scale, *column_scale; /* [shape[0]], [shape[1]] factors, or NULL */
     struct fv_onnx_weight *next;
 } fv_onnx_weight;
 
 typedef struct fv_onnx_graph {
-    Onnx__GraphProto graph;              /* everything but the initialisers */
+    Onnx__GraphProto graph; /* everything but the initialisers */
     fv_onnx_weight *weights, **last_weight;
-    fv_type real;                        /* of activations and weights: F32 or F16 */
-    int     opset;
-    bool    qdq;                         /* int8 layers with QuantizeLinear and DequantizeLinear, otherwise widened */
-    bool    fused;                       /* Gelu, LayerNormalization, RMSNormalization where the opset has them */
-    char    scope[FV_ONNX_NAME];         /* in front of names */
-    const char *next_name;               /* of the next node's result */
+    fv_type real; /* of activations and weights: F32 or F16 */
+    int opset;
+    bool qdq;   /* int8 layers with QuantizeLinear and DequantizeLinear, otherwise widened */
+    bool fused; /* Gelu, LayerNormalization, RMSNormalization where the opset has them */
+    char scope[FV_ONNX_NAME]; /* in front of names */
+    const char *next_name;    /* of the next node's result */
     unsigned n_values;
-    size_t   node_room, input_room, output_room;
+    size_t node_room, input_room, output_room;
     struct onnx_block *blocks;
     fv_status status;
     fv_error *err;
 } fv_onnx_graph;
 
-void      fv_onnx_begin(fv_onnx_graph *g, const char *name, fv_type real, int opset, bool fused, fv_error *err);
-void      fv_onnx_end(fv_onnx_graph *g);
+void fv_onnx_begin(fv_onnx_graph *g, const char *name, fv_type real, int opset, bool fused,
+                   fv_error *err);
+void fv_onnx_end(fv_onnx_graph *g);
 static inline fv_status fv_onnx_status(const fv_onnx_graph *g) { return g->status; }
 
-int32_t fv_onnx_data_type(fv_type type);   /* TensorProto.DataType */
+int32_t fv_onnx_data_type(fv_type type); /* TensorProto.DataType */
 
 /* Memory that lives as long as the graph; zeroed; NULL when out. */
 void *fv_onnx_take(fv_onnx_graph *g, size_t count, size_t size);
@@ -65,14 +67,14 @@ void fv_onnx_scope(fv_onnx_graph *g, const char *format, ...) FV_PRINTF(2, 3);
 
 /* ---- nodes ---- */
 
-#define fv_onnx(g, op, ...)                                            \
-    fv_onnx_node(g, op, (const fv_value[]){ __VA_ARGS__ },             \
+#define fv_onnx(g, op, ...)                                \
+    fv_onnx_node(g, op, (const fv_value[]){ __VA_ARGS__ }, \
                  sizeof((const fv_value[]){ __VA_ARGS__ }) / sizeof(fv_value))
 
 fv_value fv_onnx_node(fv_onnx_graph *g, const char *op, const fv_value *inputs, size_t n_inputs);
 /* The same with several results. */
-void fv_onnx_node_many(fv_onnx_graph *g, const char *op, const fv_value *inputs, size_t n_inputs, fv_value *outputs,
-                       size_t n_outputs);
+void fv_onnx_node_many(fv_onnx_graph *g, const char *op, const fv_value *inputs, size_t n_inputs,
+                       fv_value *outputs, size_t n_outputs);
 /* The next node's result gets this name: a graph's output. */
 void fv_onnx_call_next(fv_onnx_graph *g, const char *name);
 
@@ -80,30 +82,37 @@ void fv_onnx_call_next(fv_onnx_graph *g, const char *name);
 void fv_onnx_int(fv_onnx_graph *g, const char *name, int64_t value);
 void fv_onnx_float(fv_onnx_graph *g, const char *name, float value);
 void fv_onnx_ints(fv_onnx_graph *g, const char *name, const int64_t *values, size_t n);
-#define FV_INTS(...) (const int64_t[]){ __VA_ARGS__ }, sizeof((const int64_t[]){ __VA_ARGS__ }) / sizeof(int64_t)
+#define FV_INTS(...) \
+    (const int64_t[]){ __VA_ARGS__ }, sizeof((const int64_t[]){ __VA_ARGS__ }) / sizeof(int64_t)
 
 /* ---- inputs, outputs ---- */
 
 /* A dimension: a number, or a name when it may vary. */
 typedef struct fv_onnx_dim {
-    int64_t     n;
+    int64_t n;
     const char *name;
 } fv_onnx_dim;
-#define FV_DIM(number) (fv_onnx_dim){ (int64_t)(number), NULL }
-#define FV_FREE(text) (fv_onnx_dim){ 0, text }
+#define FV_DIM(number) \
+    (fv_onnx_dim) { (int64_t)(number), NULL }
+#define FV_FREE(text) \
+    (fv_onnx_dim) { 0, text }
 
-fv_value fv_onnx_input(fv_onnx_graph *g, const char *name, fv_type type, const fv_onnx_dim *dims, size_t n);
-void     fv_onnx_output(fv_onnx_graph *g, const char *name, fv_type type, const fv_onnx_dim *dims, size_t n);
+fv_value fv_onnx_input(fv_onnx_graph *g, const char *name, fv_type type, const fv_onnx_dim *dims,
+                       size_t n);
+void fv_onnx_output(fv_onnx_graph *g, const char *name, fv_type type, const fv_onnx_dim *dims,
+                    size_t n);
 
 /* ---- initialisers ---- */
 
 /* NAME in the scope, shape as given; the result may be changed (strides, scales) before writing. */
-fv_onnx_weight *fv_onnx_weights(fv_onnx_graph *g, const char *name, const void *data, fv_type from, const uint64_t *shape,
-                                int n_dims);
-#define FV_SHAPE(...) (const uint64_t[]){ __VA_ARGS__ }, (int)(sizeof((const uint64_t[]){ __VA_ARGS__ }) / sizeof(uint64_t))
+fv_onnx_weight *fv_onnx_weights(fv_onnx_graph *g, const char *name, const void *data, fv_type from,
+                                const uint64_t *shape, int n_dims);
+#define FV_SHAPE(...)                  \
+    (const uint64_t[]){ __VA_ARGS__ }, \
+        (int)(sizeof((const uint64_t[]){ __VA_ARGS__ }) / sizeof(uint64_t))
 /* Constants; equal ones are one. */
 fv_value fv_onnx_scalar(fv_onnx_graph *g, fv_type type, double value);
-fv_value fv_onnx_i64(fv_onnx_graph *g, const int64_t *values, size_t n);       /* [n] */
+fv_value fv_onnx_i64(fv_onnx_graph *g, const int64_t *values, size_t n); /* [n] */
 fv_value fv_onnx_i64_scalar(fv_onnx_graph *g, int64_t value);
 fv_value fv_onnx_u8_scalar(fv_onnx_graph *g, int value);
 

@@ -1,7 +1,8 @@
-/* The small files beside the graphs that transformers.js reads: configuration, processors, tokenizer.
+/* The small files beside the graphs that transformers.js reads: configuration, processors,
+ * tokenizer.
  *
- * Its class is LlavaQwen2ForCausalLM: the prompt holds one id of "<image>" for every image token, so the
- * tokenizer gets that as a special token where it has none. */
+ * Its class is LlavaQwen2ForCausalLM: the prompt holds one id of "<image>" for every image token,
+ * so the tokenizer gets that as a special token where it has none. */
 #include <stdio.h>
 #include <string.h>
 
@@ -14,7 +15,7 @@ typedef struct js_files {
     const fv_source *s;
     bool f16;
     unsigned outside;
-    int32_t image, text_end, turn_end;  /* <image>, <|endoftext|>, <|im_end|> */
+    int32_t image, text_end, turn_end; /* <image>, <|endoftext|>, <|im_end|> */
 } js_files;
 
 /* Content is text, with "<image>\n" in front of the question. [docs/model.md, 5.2] */
@@ -44,7 +45,8 @@ static void put_config(const js_files *f, fv_json_text *j)
     fv_json_put_int(j, "vocab_size", c->n_vocab);
     fv_json_begin(j, "transformers.js_config", '{');
     fv_json_put_text(j, "dtype", f->f16 ? "fp16" : "fp32");
-    fv_json_begin(j, "use_external_data_format", '{'); /* how many files of weights belong to a graph */
+    /* how many files of weights belong to a graph */
+    fv_json_begin(j, "use_external_data_format", '{');
     fv_json_put_int(j, "vision_encoder", !!(f->outside & FV_ONNX_VISION));
     fv_json_put_int(j, "embed_tokens", !!(f->outside & FV_ONNX_EMBED));
     fv_json_put_int(j, "decoder_model_merged", !!(f->outside & FV_ONNX_DECODER));
@@ -96,10 +98,12 @@ static void put_tokenizer_config(const js_files *f, fv_json_text *j)
     fv_json_put_text(j, "unk_token", NULL);
 }
 
-static fv_status write_text(const char *dir, const char *name, const void *text, size_t n, fv_error *err)
+static fv_status write_text(const char *dir, const char *name, const void *text, size_t n,
+                            fv_error *err)
 {
     char *path = fv_path_join(dir, name);
-    fv_status status = path ? fv_outfile_put(path, text, n, err) : fv_fail_memory(err, strlen(name), "a path");
+    fv_status status = path ? fv_outfile_put(path, text, n, err)
+                            : fv_fail_memory(err, strlen(name), "a path");
     fv_free(path);
     return status;
 }
@@ -110,12 +114,17 @@ int32_t fv_onnx_js_image_token(const fv_source *s)
     return image >= 0 ? image : fv_tokenizer_size(s->tokenizer);
 }
 
-fv_status fv_onnx_js_files(const fv_source *s, bool f16, unsigned outside, const char *dir, fv_error *err)
+fv_status fv_onnx_js_files(const fv_source *s, bool f16, unsigned outside, const char *dir,
+                           fv_error *err)
 {
-    static const struct { const char *name; void (*put)(const js_files *, fv_json_text *); } files[] = {
-        { "config.json", put_config }, { "generation_config.json", put_generation },
-        { "preprocessor_config.json", put_preprocessor }, { "processor_config.json", put_processor },
-        { "tokenizer_config.json", put_tokenizer_config } };
+    static const struct {
+        const char *name;
+        void (*put)(const js_files *, fv_json_text *);
+    } files[] = { { "config.json", put_config },
+                  { "generation_config.json", put_generation },
+                  { "preprocessor_config.json", put_preprocessor },
+                  { "processor_config.json", put_processor },
+                  { "tokenizer_config.json", put_tokenizer_config } };
     js_files f = { .s = s, .f16 = f16, .outside = outside, .image = fv_onnx_js_image_token(s) };
     FV_TRY(fv_source_token(s, "<|endoftext|>", &f.text_end, err));
     FV_TRY(fv_source_token(s, "<|im_end|>", &f.turn_end, err));
@@ -132,7 +141,8 @@ fv_status fv_onnx_js_files(const fv_source *s, bool f16, unsigned outside, const
     }
     char *text = NULL;
     size_t n = 0;
-    FV_TRY(fv_tokenizer_write(s->tokenizer, FV_FILE_TOKENIZER_JSON, "<image>", NULL, &text, &n, err));
+    FV_TRY(
+        fv_tokenizer_write(s->tokenizer, FV_FILE_TOKENIZER_JSON, "<image>", NULL, &text, &n, err));
     fv_status status = write_text(dir, "tokenizer.json", text, n, err);
     fv_free(text);
     return status;

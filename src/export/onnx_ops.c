@@ -49,7 +49,8 @@ fv_value fv_onnx_mean(fv_onnx_graph *g, fv_value x, int64_t axis)
 
 fv_value fv_onnx_slice(fv_onnx_graph *g, fv_value x, int64_t begin, int64_t end, int64_t axis)
 {
-    fv_value from = fv_onnx_i64(g, &begin, 1), to = fv_onnx_i64(g, &end, 1), along = fv_onnx_i64(g, &axis, 1);
+    fv_value from = fv_onnx_i64(g, &begin, 1), to = fv_onnx_i64(g, &end, 1),
+             along = fv_onnx_i64(g, &axis, 1);
     return fv_onnx(g, "Slice", x, from, to, along);
 }
 
@@ -73,25 +74,29 @@ static const char *part_name(fv_onnx_graph *g, const char *name, const char *par
  *
  *     q = round(x inv[c]) + zero,   y[n] = mul[n] (bias8[n] + sum of w8[n, c] q[c])
  *
- * As a graph: x inv - QuantizeLinear(step 1, zero) - DequantizeLinear - Conv with DequantizeLinear(w8, mul): one
- * step for the whole map and one for each output, the smoothing in inv and w8. Widened: the weights that the
- * layer stands for, mul w8 inv. */
+ * As a graph: x inv - QuantizeLinear(step 1, zero) - DequantizeLinear - Conv with
+ * DequantizeLinear(w8, mul): one step for the whole map and one for each output, the smoothing in
+ * inv and w8. Widened: the weights that the layer stands for, mul w8 inv. */
 
 /* x times inv, as u8 and back. */
-static fv_value through_u8(fv_onnx_graph *g, const char *name, fv_value x, const fv_u8 *in, size_t k, bool channels_last)
+static fv_value through_u8(fv_onnx_graph *g, const char *name, fv_value x, const fv_u8 *in,
+                           size_t k, bool channels_last)
 {
-    fv_onnx_weight *inv = channels_last
-        ? fv_onnx_weights(g, part_name(g, name, "inv"), in->inv, FV_TYPE_F32, FV_SHAPE(k))
-        : fv_onnx_weights(g, part_name(g, name, "inv"), in->inv, FV_TYPE_F32, FV_SHAPE(k, 1, 1));
+    fv_onnx_weight *inv = channels_last ? fv_onnx_weights(g, part_name(g, name, "inv"), in->inv,
+                                                          FV_TYPE_F32, FV_SHAPE(k))
+                                        : fv_onnx_weights(g, part_name(g, name, "inv"), in->inv,
+                                                          FV_TYPE_F32, FV_SHAPE(k, 1, 1));
     fv_value step = fv_onnx_scalar(g, FV_TYPE_F32, 1), zero = fv_onnx_u8_scalar(g, in->zero);
     fv_value q = fv_onnx(g, "QuantizeLinear", fv_onnx(g, "Mul", x, inv->name), step, zero);
     return fv_onnx(g, "DequantizeLinear", q, step, zero);
 }
 
 /* w8 with a step for each output, which is its axis. */
-static fv_value widen_weights(fv_onnx_graph *g, const char *name, const fv_onnx_weight *w8, const float *mul, uint64_t n, int axis)
+static fv_value widen_weights(fv_onnx_graph *g, const char *name, const fv_onnx_weight *w8,
+                              const float *mul, uint64_t n, int axis)
 {
-    fv_onnx_weight *step = fv_onnx_weights(g, part_name(g, name, "step"), mul, FV_TYPE_F32, FV_SHAPE(n));
+    fv_onnx_weight *step = fv_onnx_weights(g, part_name(g, name, "step"), mul, FV_TYPE_F32,
+                                           FV_SHAPE(n));
     fv_value w = fv_onnx(g, "DequantizeLinear", w8->name, step->name);
     fv_onnx_int(g, "axis", axis);
     return w;
@@ -115,20 +120,23 @@ static const float *plain_bias(fv_onnx_graph *g, const fv_mat *w, const float *s
         int64_t sum = 0;
         for (size_t c = 0; c < w->k; c++)
             sum += row[c];
-        bias[i] = (float)((double)w->mul[i] * (double)(w->bias8[i] + w->in.zero * sum)) * (scale ? scale[i] : 1);
+        bias[i] = (float)((double)w->mul[i] * (double)(w->bias8[i] + w->in.zero * sum)) *
+                  (scale ? scale[i] : 1);
     }
     return bias;
 }
 
 /* ---- layers ---- */
 
-fv_value fv_onnx_linear(fv_onnx_graph *g, const char *name, fv_value x, const fv_mat *w, const char *result)
+fv_value fv_onnx_linear(fv_onnx_graph *g, const char *name, fv_value x, const fv_mat *w,
+                        const char *result)
 {
     bool int8 = w->type == FV_TYPE_I8, qdq = int8 && g->qdq;
     const float *bias = int8 ? plain_bias(g, w, NULL) : w->bias;
     if (qdq)
         x = through_u8(g, name, x, &w->in, w->k, true);
-    fv_onnx_weight *t = fv_onnx_weights(g, part_name(g, name, "weight"), w->data, w->type, FV_SHAPE(w->k, w->n));
+    fv_onnx_weight *t = fv_onnx_weights(g, part_name(g, name, "weight"), w->data, w->type,
+                                        FV_SHAPE(w->k, w->n));
     t->stride[0] = 1;
     t->stride[1] = w->k;
     if (int8 && !qdq) {
@@ -142,19 +150,22 @@ fv_value fv_onnx_linear(fv_onnx_graph *g, const char *name, fv_value x, const fv
     fv_value y = fv_onnx(g, "MatMul", x, weights);
     if (!bias)
         return y;
-    fv_onnx_weight *b = fv_onnx_weights(g, part_name(g, name, "bias"), bias, FV_TYPE_F32, FV_SHAPE(w->n));
+    fv_onnx_weight *b = fv_onnx_weights(g, part_name(g, name, "bias"), bias, FV_TYPE_F32,
+                                        FV_SHAPE(w->n));
     fv_onnx_call_next(g, result);
     return fv_onnx(g, "Add", y, b->name);
 }
 
 /* f16 keeps the scale apart: times a small scale, weights would lose bits to the narrow range. */
-fv_value fv_onnx_pointwise(fv_onnx_graph *g, const char *name, fv_value x, const fv_mat *w, const float *scale)
+fv_value fv_onnx_pointwise(fv_onnx_graph *g, const char *name, fv_value x, const fv_mat *w,
+                           const float *scale)
 {
     bool fold = g->real == FV_TYPE_F32, int8 = w->type == FV_TYPE_I8, qdq = int8 && g->qdq;
     const float *folded = fold ? scale : NULL, *bias = int8 ? plain_bias(g, w, NULL) : w->bias;
     if (qdq)
         x = through_u8(g, name, x, &w->in, w->k, false);
-    fv_onnx_weight *t = fv_onnx_weights(g, part_name(g, name, "weight"), w->data, w->type, FV_SHAPE(w->n, w->k, 1, 1));
+    fv_onnx_weight *t = fv_onnx_weights(g, part_name(g, name, "weight"), w->data, w->type,
+                                        FV_SHAPE(w->n, w->k, 1, 1));
     const float *rows = int8 ? products(g, w->mul, folded, w->n) : folded;
     if (int8 && !qdq) {
         t->type = g->real;
@@ -166,7 +177,8 @@ fv_value fv_onnx_pointwise(fv_onnx_graph *g, const char *name, fv_value x, const
         t->row_scale = rows;
     fv_value weights = qdq ? widen_weights(g, name, t, rows, w->n, 0) : t->name, y;
     if (bias) {
-        fv_onnx_weight *b = fv_onnx_weights(g, part_name(g, name, "bias"), bias, FV_TYPE_F32, FV_SHAPE(w->n));
+        fv_onnx_weight *b = fv_onnx_weights(g, part_name(g, name, "bias"), bias, FV_TYPE_F32,
+                                            FV_SHAPE(w->n));
         b->row_scale = folded;
         y = fv_onnx(g, "Conv", x, weights, b->name);
     } else {
@@ -175,7 +187,8 @@ fv_value fv_onnx_pointwise(fv_onnx_graph *g, const char *name, fv_value x, const
     fv_onnx_ints(g, "kernel_shape", FV_INTS(1, 1));
     if (!scale || fold)
         return y;
-    fv_onnx_weight *s = fv_onnx_weights(g, part_name(g, name, "layer_scale"), scale, FV_TYPE_F32, FV_SHAPE(w->n, 1, 1));
+    fv_onnx_weight *s = fv_onnx_weights(g, part_name(g, name, "layer_scale"), scale, FV_TYPE_F32,
+                                        FV_SHAPE(w->n, 1, 1));
     return fv_onnx(g, "Mul", y, s->name);
 }
 
@@ -190,14 +203,16 @@ static const float *widening(fv_onnx_graph *g, const fv_dw *w)
 }
 
 /* The engine keeps taps first, [kernel * kernel, n]; ONNX wants [n, 1, kernel, kernel]. */
-fv_value fv_onnx_depthwise(fv_onnx_graph *g, const char *name, fv_value x, const fv_dw *w, int stride)
+fv_value fv_onnx_depthwise(fv_onnx_graph *g, const char *name, fv_value x, const fv_dw *w,
+                           int stride)
 {
     uint64_t n = w->channels * w->mult, k = w->kernel;
     int64_t pad = (int64_t)k / 2;
     bool qdq = w->w8 && g->qdq;
     if (qdq)
         x = through_u8(g, name, x, &w->in, w->channels, false);
-    fv_onnx_weight *t = fv_onnx_weights(g, part_name(g, name, "weight"), w->w8 ? (const void *)w->w8 : w->w,
+    fv_onnx_weight *t = fv_onnx_weights(g, part_name(g, name, "weight"),
+                                        w->w8 ? (const void *)w->w8 : w->w,
                                         w->w8 ? FV_TYPE_I8 : FV_TYPE_F32, FV_SHAPE(n, 1, k, k));
     t->stride[0] = 1;
     t->stride[2] = k * n;
@@ -207,7 +222,8 @@ fv_value fv_onnx_depthwise(fv_onnx_graph *g, const char *name, fv_value x, const
         t->row_scale = widening(g, w);
     }
     fv_value weights = qdq ? widen_weights(g, name, t, w->mul, n, 0) : t->name;
-    fv_onnx_weight *b = fv_onnx_weights(g, part_name(g, name, "bias"), w->bias, FV_TYPE_F32, FV_SHAPE(n));
+    fv_onnx_weight *b = fv_onnx_weights(g, part_name(g, name, "bias"), w->bias, FV_TYPE_F32,
+                                        FV_SHAPE(n));
     fv_value y = fv_onnx(g, "Conv", x, weights, b->name);
     fv_onnx_int(g, "group", (int64_t)w->channels);
     fv_onnx_ints(g, "kernel_shape", FV_INTS((int64_t)k, (int64_t)k));
@@ -217,7 +233,8 @@ fv_value fv_onnx_depthwise(fv_onnx_graph *g, const char *name, fv_value x, const
 }
 
 /* (x - mean) / sqrt(variance + eps) * weight + bias */
-fv_value fv_onnx_channel_norm(fv_onnx_graph *g, fv_value x, const float *weight, const float *bias, size_t c, double eps)
+fv_value fv_onnx_channel_norm(fv_onnx_graph *g, fv_value x, const float *weight, const float *bias,
+                              size_t c, double eps)
 {
     bool widen = g->real == FV_TYPE_F16;
     if (g->fused && g->opset >= 17) { /* works on the last axes only */
@@ -244,10 +261,12 @@ fv_value fv_onnx_channel_norm(fv_onnx_graph *g, fv_value x, const float *weight,
 }
 
 /* weight * (x / sqrt(mean(x^2) + eps)) */
-fv_value fv_onnx_rms_norm(fv_onnx_graph *g, const char *name, fv_value x, const float *weight, size_t d, double eps)
+fv_value fv_onnx_rms_norm(fv_onnx_graph *g, const char *name, fv_value x, const float *weight,
+                          size_t d, double eps)
 {
     bool widen = g->real == FV_TYPE_F16;
-    fv_onnx_weight *w = fv_onnx_weights(g, part_name(g, name, "weight"), weight, FV_TYPE_F32, FV_SHAPE(d));
+    fv_onnx_weight *w = fv_onnx_weights(g, part_name(g, name, "weight"), weight, FV_TYPE_F32,
+                                        FV_SHAPE(d));
     if (g->fused && g->opset >= 23) {
         fv_value y = fv_onnx(g, "RMSNormalization", x, w->name);
         fv_onnx_int(g, "axis", -1);

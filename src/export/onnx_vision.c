@@ -1,7 +1,9 @@
-/* pixel_values [1, 3, S, S] -> FastViTHD and projector as an ONNX graph -> image_features [1, T, d_model].
+/* pixel_values [1, 3, S, S] -> FastViTHD and projector as an ONNX graph -> image_features [1, T,
+ * d_model].
  *
  * Maps are [batch, channels, height, width]; linear layers over channels are 1x1 convolutions, so
- * that nothing needs transposing but the operands of attention. Layers: docs/model.md, section 3. */
+ * that nothing needs transposing but the operands of attention. Layers: docs/model.md, section
+ * 3. */
 #include "export/onnx_model.h"
 
 #include <math.h>
@@ -16,17 +18,20 @@ static fv_value ffn(fv_onnx_graph *g, fv_value x, const fv_ffn *w)
 }
 
 /* Softmax(q^T k / sqrt(32)) v with heads of d channels; x [batch, c, height, width]. */
-static fv_value attention(fv_onnx_graph *g, fv_value x, const fv_vision_block *w, int64_t c, int64_t d, int64_t side)
+static fv_value attention(fv_onnx_graph *g, fv_value x, const fv_vision_block *w, int64_t c,
+                          int64_t d, int64_t side)
 {
     int64_t heads = c / d, n = side * side;
     fv_value part[3], split[2];
-    fv_value qkv = fv_onnx_reshape(g, fv_onnx_pointwise(g, "token_mixer.qkv", x, &w->qkv, NULL), FV_INTS(0, 3 * heads, d, n));
+    fv_value qkv = fv_onnx_reshape(g, fv_onnx_pointwise(g, "token_mixer.qkv", x, &w->qkv, NULL),
+                                   FV_INTS(0, 3 * heads, d, n));
     split[0] = qkv;
     split[1] = fv_onnx_i64(g, FV_INTS(heads, heads, heads));
     fv_onnx_node_many(g, "Split", split, 2, part, 3);
     fv_onnx_int(g, "axis", 1);
     fv_value scale = fv_onnx_scalar(g, g->real, 1 / sqrt((double)d));
-    fv_value q = fv_onnx_transpose(g, fv_onnx(g, "Mul", part[0], scale), FV_INTS(0, 1, 3, 2)); /* [heads, n, d] */
+    /* [heads, n, d] */
+    fv_value q = fv_onnx_transpose(g, fv_onnx(g, "Mul", part[0], scale), FV_INTS(0, 1, 3, 2));
     fv_value weights = fv_onnx(g, "Softmax", fv_onnx(g, "MatMul", q, part[1]));
     fv_onnx_int(g, "axis", -1);
     fv_value v = fv_onnx_transpose(g, part[2], FV_INTS(0, 1, 3, 2));
@@ -35,7 +40,8 @@ static fv_value attention(fv_onnx_graph *g, fv_value x, const fv_vision_block *w
     return fv_onnx_pointwise(g, "token_mixer.proj", y, &w->proj, w->scale);
 }
 
-static fv_value block(fv_onnx_graph *g, fv_value x, const fv_vision_block *w, const fv_vision_stage *s, int64_t d, int64_t side)
+static fv_value block(fv_onnx_graph *g, fv_value x, const fv_vision_block *w,
+                      const fv_vision_stage *s, int64_t d, int64_t side)
 {
     if (s->attention) {
         fv_value h = fv_onnx_channel_norm(g, x, w->norm_w, w->norm_b, (size_t)s->width, LN_EPS);
@@ -51,7 +57,8 @@ static fv_value stem(fv_onnx_graph *g, fv_value x, const fv_vision_weights *w)
     uint64_t c = w->stem0.n;
     fv_onnx_scope(g, "patch_embed");
     /* The engine's rows are over (y, x, rgb). */
-    fv_onnx_weight *t = fv_onnx_weights(g, "0.weight", w->stem0.data, FV_TYPE_F32, FV_SHAPE(c, 3, 3, 3));
+    fv_onnx_weight *t = fv_onnx_weights(g, "0.weight", w->stem0.data, FV_TYPE_F32,
+                                        FV_SHAPE(c, 3, 3, 3));
     t->stride[0] = 27;
     t->stride[1] = 1;
     t->stride[2] = 9;
@@ -77,7 +84,8 @@ static fv_value expand(fv_onnx_graph *g, fv_value x, const fv_vision_weights *w)
     return fv_onnx_gelu(g, fv_onnx(g, "Mul", x, gate));
 }
 
-void fv_onnx_vision(fv_onnx_graph *g, const fv_config *c, const fv_vision_weights *w, const fv_onnx_shape *s)
+void fv_onnx_vision(fv_onnx_graph *g, const fv_config *c, const fv_vision_weights *w,
+                    const fv_onnx_shape *s)
 {
     fv_onnx_dim batch = s->free_batch ? FV_FREE("batch_size") : FV_DIM(1);
     int64_t side = s->image_size / 4, tokens = fv_config_image_tokens(s->image_size);
@@ -107,7 +115,8 @@ void fv_onnx_vision(fv_onnx_graph *g, const fv_config *c, const fv_vision_weight
     }
     x = expand(g, x, w);
     fv_onnx_scope(g, "mm_projector");
-    x = fv_onnx_transpose(g, fv_onnx_reshape(g, x, FV_INTS(0, c->n_features, tokens)), FV_INTS(0, 2, 1));
+    x = fv_onnx_transpose(g, fv_onnx_reshape(g, x, FV_INTS(0, c->n_features, tokens)),
+                          FV_INTS(0, 2, 1));
     x = fv_onnx_gelu(g, fv_onnx_linear(g, "0", x, &w->project1, NULL));
     x = fv_onnx_linear(g, "2", x, &w->project2, s->io == g->real ? "image_features" : NULL);
     if (s->io != g->real) {

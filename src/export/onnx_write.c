@@ -43,9 +43,12 @@ static uint64_t weight_elems(const fv_onnx_weight *w)
     return n;
 }
 
-static uint64_t weight_bytes(const fv_onnx_weight *w) { return weight_elems(w) * fv_type_size(w->type); }
+static uint64_t weight_bytes(const fv_onnx_weight *w)
+{
+    return weight_elems(w) * fv_type_size(w->type);
+}
 
-/* ---- protobuf's wire format ------------------------------------------------------------------- */
+/* ---- protobuf's wire format -------------------------------------------------------------- */
 
 static size_t put_varint(uint8_t *p, uint64_t value)
 {
@@ -87,13 +90,14 @@ static fv_status write_message(writer *w, const ProtobufCMessage *message)
     return status;
 }
 
-/* ---- the values of a weight ------------------------------------------------------------------- */
+/* ---- the values of a weight -------------------------------------------------------------- */
 
 static fv_status put_values(writer *w, const void *data, size_t n_bytes)
 {
     w->done += n_bytes;
     FV_TRY(fv_outfile_write(w->external ? &w->data : &w->file, data, n_bytes, w->err));
-    return fv_export_progress(w->options, w->name, w->total ? (double)w->done / (double)w->total : 1, w->err);
+    return fv_export_progress(w->options, w->name,
+                              w->total ? (double)w->done / (double)w->total : 1, w->err);
 }
 
 static void store(void *dst, fv_type type, size_t i, float value)
@@ -128,7 +132,8 @@ static fv_status write_plain(writer *w, const fv_onnx_weight *t)
     fv_status status = FV_OK;
     if (t->from == t->type && !t->row_scale) {
         for (uint64_t at = 0, size = fv_type_size(t->type); at < n; at += CHUNK)
-            FV_TRY(put_values(w, (const uint8_t *)t->data + at * size, (size_t)(FV_MIN(n - at, (uint64_t)CHUNK) * size)));
+            FV_TRY(put_values(w, (const uint8_t *)t->data + at * size,
+                              (size_t)(FV_MIN(n - at, (uint64_t)CHUNK) * size)));
         return FV_OK;
     }
     float *values = fv_alloc(2 * CHUNK, sizeof *values), *out = values + CHUNK;
@@ -136,7 +141,8 @@ static fv_status write_plain(writer *w, const fv_onnx_weight *t)
         return fv_fail_memory(w->err, 2 * CHUNK * sizeof *values, "weights on their way");
     for (uint64_t at = 0; at < n; at += CHUNK) {
         size_t m = (size_t)FV_MIN(n - at, (uint64_t)CHUNK);
-        w->k->convert[FV_TYPE_F32][t->from](values, (const uint8_t *)t->data + fv_row_bytes(t->from, (size_t)at), m);
+        w->k->convert[FV_TYPE_F32][t->from](
+            values, (const uint8_t *)t->data + fv_row_bytes(t->from, (size_t)at), m);
         for (size_t i = 0; t->row_scale && i < m; i++)
             values[i] *= t->row_scale[(at + i) / row];
         w->k->convert[t->type][FV_TYPE_F32](out, values, m);
@@ -163,8 +169,9 @@ static fv_status write_transposed(writer *w, const fv_onnx_weight *t)
         for (size_t i0 = 0; i0 < n; i0 += 16) {
             size_t rows = FV_MIN((size_t)16, n - i0);
             for (size_t i = 0; i < rows; i++)
-                w->k->convert[FV_TYPE_F32][t->from](strip[i], (const uint8_t *)t->data + (i0 + i) * row_bytes +
-                                                    fv_row_bytes(t->from, j0), m);
+                w->k->convert[FV_TYPE_F32][t->from](
+                    strip[i],
+                    (const uint8_t *)t->data + (i0 + i) * row_bytes + fv_row_bytes(t->from, j0), m);
             for (size_t j = 0; j < m; j++)
                 for (size_t i = 0; i < rows; i++)
                     store(out, t->type, j * n + i0 + i, strip[i][j]);
@@ -191,8 +198,9 @@ static fv_status write_strided(writer *w, const fv_onnx_weight *t)
         if (t->type == FV_TYPE_I8)
             out[i] = ((const uint8_t *)t->data)[from];
         else
-            store(out, t->type, (size_t)i, load(t, from) * (t->row_scale ? t->row_scale[index[0]] : 1) *
-                  (t->column_scale ? t->column_scale[index[1]] : 1));
+            store(out, t->type, (size_t)i,
+                  load(t, from) * (t->row_scale ? t->row_scale[index[0]] : 1) *
+                      (t->column_scale ? t->column_scale[index[1]] : 1));
         for (int d = t->n_dims - 1; d >= 0 && ++index[d] == t->shape[d]; d--)
             index[d] = 0;
     }
@@ -210,7 +218,7 @@ static fv_status write_values(writer *w, const fv_onnx_weight *t)
     return write_strided(w, t);
 }
 
-/* ---- the file ----------------------------------------------------------------------------------- */
+/* ---- the file ---------------------------------------------------------------------------- */
 
 /* TensorProto without its values. */
 typedef struct header {
@@ -220,10 +228,14 @@ typedef struct header {
     int64_t dims[FV_ONNX_DIMS];
 } header;
 
-static bool is_outside(const fv_onnx_weight *t, bool external) { return external && weight_bytes(t) >= EXTERNAL_MIN; }
+static bool is_outside(const fv_onnx_weight *t, bool external)
+{
+    return external && weight_bytes(t) >= EXTERNAL_MIN;
+}
 
 /* offset: in the data file, when the values go there. */
-static void fill_header(header *h, const fv_onnx_weight *t, bool outside, const char *data_name, uint64_t offset)
+static void fill_header(header *h, const fv_onnx_weight *t, bool outside, const char *data_name,
+                        uint64_t offset)
 {
     static const char *const keys[3] = { "location", "offset", "length" };
     onnx__tensor_proto__init(&h->tensor);
@@ -251,7 +263,8 @@ static void fill_header(header *h, const fv_onnx_weight *t, bool outside, const 
     h->tensor.data_location = ONNX__TENSOR_PROTO__DATA_LOCATION__EXTERNAL;
 }
 
-static uint64_t tensor_size(const fv_onnx_weight *t, bool outside, const char *data_name, uint64_t offset)
+static uint64_t tensor_size(const fv_onnx_weight *t, bool outside, const char *data_name,
+                            uint64_t offset)
 {
     header h;
     fill_header(&h, t, outside, data_name, offset);
@@ -259,7 +272,10 @@ static uint64_t tensor_size(const fv_onnx_weight *t, bool outside, const char *d
     return outside ? n : n + head_size(FIELD_RAW_DATA, weight_bytes(t)) + weight_bytes(t);
 }
 
-static uint64_t align_up(uint64_t at) { return (at + EXTERNAL_ALIGN - 1) / EXTERNAL_ALIGN * EXTERNAL_ALIGN; }
+static uint64_t align_up(uint64_t at)
+{
+    return (at + EXTERNAL_ALIGN - 1) / EXTERNAL_ALIGN * EXTERNAL_ALIGN;
+}
 
 static uint64_t graph_size(const fv_onnx_graph *g, bool external, const char *data_name)
 {
@@ -282,7 +298,8 @@ static fv_status write_weight(writer *w, const fv_onnx_weight *t)
     w->external = is_outside(t, outside);
     fill_header(&h, t, w->external, w->data_name, w->data_at);
     fv_status status = FV_OK;
-    FV_TRY_GOTO(write_head(w, FIELD_INITIALIZER, tensor_size(t, w->external, w->data_name, w->data_at)));
+    FV_TRY_GOTO(
+        write_head(w, FIELD_INITIALIZER, tensor_size(t, w->external, w->data_name, w->data_at)));
     FV_TRY_GOTO(write_message(w, &h.tensor.base));
     if (w->external) {
         uint64_t end = w->data_at + weight_bytes(t);
@@ -336,14 +353,17 @@ static fv_status open_in(fv_outfile *f, const char *dir, const char *name, fv_er
     return status;
 }
 
-fv_status fv_onnx_write(const fv_onnx_graph *g, const char *dir, const char *shown, const char *name, bool external,
-                        const fv_kernels *kernels, const fv_export_options *options, bool *outside, fv_error *err)
+fv_status fv_onnx_write(const fv_onnx_graph *g, const char *dir, const char *shown,
+                        const char *name, bool external, const fv_kernels *kernels,
+                        const fv_export_options *options, bool *outside, fv_error *err)
 {
     char file_name[FV_ONNX_NAME], data_name[FV_ONNX_NAME];
     FV_TRY(fv_onnx_status(g));
     snprintf(file_name, sizeof file_name, "%s.onnx", name);
     snprintf(data_name, sizeof data_name, "%s.onnx_data", name);
-    writer w = { .name = file_name, .data_name = data_name, .k = kernels, .options = options, .err = err };
+    writer w = {
+        .name = file_name, .data_name = data_name, .k = kernels, .options = options, .err = err
+    };
     for (const fv_onnx_weight *t = g->weights; t; t = t->next)
         w.total += weight_bytes(t);
     w.external = external || graph_size(g, false, data_name) + 256 > MESSAGE_LIMIT;
@@ -358,8 +378,8 @@ fv_status fv_onnx_write(const fv_onnx_graph *g, const char *dir, const char *sho
     FV_TRY_GOTO(fv_outfile_commit(&w.file, err));
     *outside = w.external;
     if (w.external)
-        fv_export_log(options, FV_LOG_INFO, "%s/%s: %.1f MB, weights in %s: %.1f MB", shown, file_name, (double)n / 1e6, data_name,
-                      (double)n_data / 1e6);
+        fv_export_log(options, FV_LOG_INFO, "%s/%s: %.1f MB, weights in %s: %.1f MB", shown,
+                      file_name, (double)n / 1e6, data_name, (double)n_data / 1e6);
     else
         fv_export_log(options, FV_LOG_INFO, "%s/%s: %.1f MB", shown, file_name, (double)n / 1e6);
     return FV_OK;

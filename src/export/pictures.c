@@ -35,7 +35,9 @@ void fv_pictures_free(fv_pictures *l)
 
 static bool is_picture_name(const char *name)
 {
-    static const char *const endings[] = { ".jpg", ".jpeg", ".png", ".webp", ".ppm", ".pgm", ".pnm" };
+    static const char *const endings[] = {
+        ".jpg", ".jpeg", ".png", ".webp", ".ppm", ".pgm", ".pnm"
+    };
     const char *dot = strrchr(name, '.');
     for (size_t i = 0; dot && i < FV_COUNT(endings); i++)
         if (!strcasecmp(dot, endings[i]))
@@ -43,7 +45,10 @@ static bool is_picture_name(const char *name)
     return false;
 }
 
-static int by_name(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
 
 /* The pictures of a folder in the order of their names; folders inside are not entered. */
 static fv_status add_folder(fv_pictures *l, const char *folder, fv_error *err)
@@ -62,12 +67,15 @@ static fv_status add_folder(fv_pictures *l, const char *folder, fv_error *err)
     closedir(dir);
     FV_TRY(status);
     if (l->n == first)
-        return fv_fail(err, FV_ERR_IO, 0, "%s: the folder holds no picture; expected .jpg, .png, .webp or .ppm files", folder);
+        return fv_fail(err, FV_ERR_IO, 0,
+                       "%s: the folder holds no picture; expected .jpg, .png, .webp or .ppm files",
+                       folder);
     qsort(l->path + first, l->n - first, sizeof *l->path, by_name);
     return FV_OK;
 }
 
-fv_status fv_pictures_collect(fv_pictures *l, const char *const *paths, size_t n_paths, fv_error *err)
+fv_status fv_pictures_collect(fv_pictures *l, const char *const *paths, size_t n_paths,
+                              fv_error *err)
 {
     *l = (fv_pictures){ 0 };
     for (size_t i = 0; i < n_paths; i++) {

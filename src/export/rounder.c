@@ -12,11 +12,12 @@
 #include "text/template.h"
 
 enum {
-    IMAGES = 16,         /* at 1024 x 1024, 256 rows each; of smaller pictures up to four times as many */
+    IMAGES = 16, /* at 1024 x 1024, 256 rows each; of smaller pictures up to four times as many */
     ANSWER_TOKENS = 32,
-    MAX_GROUP = 1024,    /* columns of one H: 4 MB, and Cholesky's cube stays small. Wider inputs (4864 in the 0.5B
-                          * model's MLP) are cut into groups that know nothing of each other */
-    N_SITES = 4,         /* inputs of a layer: of q, k, v; of o; of gate, up; of down */
+    /* columns of one H: 4 MB, and Cholesky's cube stays small. Wider inputs (4864 in the 0.5B
+     * model's MLP) are cut into groups that know nothing of each other */
+    MAX_GROUP = 1024,
+    N_SITES = 4, /* inputs of a layer: of q, k, v; of o; of gate, up; of down */
     N_MATRICES = 7
 };
 
@@ -24,12 +25,18 @@ static const int site_of[N_MATRICES] = { 0, 0, 0, 1, 2, 2, 3 }, first_of[N_SITES
 
 /* Asked in turn, a picture each. */
 static const char *const questions[] = {
-    "Describe the image.", "What is in the picture?", "What colours are there?", "How many objects are there?",
-    "What does the text say?", "What is on the left?", "Is there a person? Answer yes or no.", "What is in the middle of the image?",
+    "Describe the image.",
+    "What is in the picture?",
+    "What colours are there?",
+    "How many objects are there?",
+    "What does the text say?",
+    "What is on the left?",
+    "Is there a person? Answer yes or no.",
+    "What is in the middle of the image?",
 };
 
 typedef struct sequence {
-    float *x;            /* [n, d_model]: what comes into the layer at hand */
+    float *x; /* [n, d_model]: what comes into the layer at hand */
     size_t n;
 } sequence;
 
@@ -53,16 +60,16 @@ struct fv_rounder {
     sequence *seq;
     size_t n_seq, seq_capacity, n_rows, longest;
     fv_seen seen;
-    float *tokens;              /* [T, d_model] of the picture at hand */
+    float *tokens; /* [T, d_model] of the picture at hand */
     site sites[N_SITES];
-    float *turned;              /* [k, longest]: a sequence's inputs, columns first */
-    float *x;                   /* [longest, d_model] */
-    uint8_t *scratch;           /* for each thread: rows of weights twice, then fv_quantize_compensated's */
+    float *turned;    /* [k, longest]: a sequence's inputs, columns first */
+    float *x;         /* [longest, d_model] */
+    uint8_t *scratch; /* for each thread: rows of weights twice, then fv_quantize_compensated's */
     size_t scratch_bytes, scratch_rows_bytes;
-    double *sums;               /* [3 tasks]: signal, noise, values that are not finite */
-    uint8_t *data[N_MATRICES];  /* the layer at hand, rounded */
+    double *sums;              /* [3 tasks]: signal, noise, values that are not finite */
+    uint8_t *data[N_MATRICES]; /* the layer at hand, rounded */
     float sqnr[N_MATRICES];
-    int layer;                  /* the layer at hand; -1: none yet */
+    int layer; /* the layer at hand; -1: none yet */
 };
 
 static fv_mat *matrix(const fv_rounder *r, int layer, int i)
@@ -81,14 +88,15 @@ static fv_status cancelled(const fv_rounder *r, double done, fv_error *err)
     return FV_OK;
 }
 
-/* ---- sequences: a prompt with its picture, and the model's own answer --------------------------- */
+/* ---- sequences: a prompt with its picture, and the model's own answer -------------------- */
 
 static bool is_end(const fv_rounder *r, int32_t id)
 {
     for (int i = 0; i < r->c->n_eos; i++)
         if (r->c->eos[i] == id)
             return true;
-    return id == fv_tokenizer_find(r->t, "<|im_end|>") || id == fv_tokenizer_find(r->t, "<|endoftext|>");
+    return id == fv_tokenizer_find(r->t, "<|im_end|>") ||
+           id == fv_tokenizer_find(r->t, "<|endoftext|>");
 }
 
 static int32_t likeliest(const fv_rounder *r)
@@ -133,19 +141,24 @@ static fv_status add_sequence(fv_rounder *r, const char *question, fv_error *err
 {
     size_t t = (size_t)fv_config_image_tokens(r->c->image_size);
     fv_ids ids = { 0 };
-    fv_turn turn = { .start = FV_TURN_FIRST, .user = question, .n_user_bytes = strlen(question), .n_images = 1 };
+    fv_turn turn = {
+        .start = FV_TURN_FIRST, .user = question, .n_user_bytes = strlen(question), .n_images = 1
+    };
     sequence *s = &r->seq[r->n_seq];
     fv_status status = FV_OK;
     FV_TRY_GOTO(fv_template_turn(&ids, r->t, &turn, err));
     size_t room = FV_MIN(ids.n - 1 + t + ANSWER_TOKENS, (size_t)r->c->max_context);
     if (ids.n - 1 + t > room) {
-        status = fv_fail(err, FV_ERR_LIMIT, 0, "a prompt of %zu rows does not fit the model's context of %zu; pack with rounding by search",
+        status = fv_fail(err, FV_ERR_LIMIT, 0,
+                         "a prompt of %zu rows does not fit the model's context of %zu; pack with "
+                         "rounding by search",
                          ids.n - 1 + t, room);
         goto fail;
     }
     s->x = fv_alloc(room * (size_t)r->c->d_model, sizeof *s->x);
     if (!s->x) {
-        status = fv_fail_memory(err, room * (size_t)r->c->d_model * sizeof *s->x, "rows for calibration");
+        status = fv_fail_memory(err, room * (size_t)r->c->d_model * sizeof *s->x,
+                                "rows for calibration");
         goto fail;
     }
     r->n_seq++;
@@ -181,18 +194,22 @@ static fv_status gather(fv_rounder *r, fv_error *err)
     r->tokens = fv_alloc(n, sizeof *r->tokens);
     if (!r->tokens)
         return fv_fail_memory(err, n * sizeof *r->tokens, "image tokens");
-    FV_TRY(fv_vision_init(&r->vision, r->c, &r->w->vision, r->c->image_size, FV_TYPE_F32, &r->ops, err));
-    FV_TRY(fv_calibrate_pictures(&r->seen, &r->o, IMAGES, IMAGES, r->c, r->k, r->pool, see, r, err));
+    FV_TRY(fv_vision_init(&r->vision, r->c, &r->w->vision, r->c->image_size, FV_TYPE_F32, &r->ops,
+                          err));
+    FV_TRY(
+        fv_calibrate_pictures(&r->seen, &r->o, IMAGES, IMAGES, r->c, r->k, r->pool, see, r, err));
     fv_vision_free(&r->vision);
     return FV_OK;
 }
 
-/* ---- what a layer sees ------------------------------------------------------------------------------- */
+/* ---- what a layer sees ------------------------------------------------------------------- */
 
 static fv_inputs group_of(const site *s, size_t g)
 {
     size_t from = g * s->width;
-    return (fv_inputs){ .n = FV_MIN(s->width, s->k - from), .h = s->h + from * s->width, .importance = s->importance + from };
+    return (fv_inputs){ .n = FV_MIN(s->width, s->k - from),
+                        .h = s->h + from * s->width,
+                        .importance = s->importance + from };
 }
 
 typedef struct turn_job {
@@ -222,7 +239,9 @@ static void observe(void *user, const void *at, const float *x, size_t n, size_t
         fv_pool_run(r->pool, c / FV_BLOCK, turn_task, &turn);
         for (size_t g = 0; g < s->n_groups; g++) {
             fv_inputs in = group_of(s, g);
-            fv_mat m = { .data = r->turned + g * s->width * n, .type = FV_TYPE_F32, .n = in.n, .k = n };
+            fv_mat m = {
+                .data = r->turned + g * s->width * n, .type = FV_TYPE_F32, .n = in.n, .k = n
+            };
             fv_linear sum = { .w = &m, .y = in.h, .ldy = in.n, .residual = in.h, .ldr = in.n };
             fv_linear_run(&r->ops, &sum, 1, m.data, FV_TYPE_F32, n, in.n);
         }
@@ -231,7 +250,11 @@ static void observe(void *user, const void *at, const float *x, size_t n, size_t
 
 typedef struct factor_job {
     const fv_rounder *r;
-    struct { const site *s; size_t g; bool good; } group[64];
+    struct {
+        const site *s;
+        size_t g;
+        bool good;
+    } group[64];
     size_t n;
 } factor_job;
 
@@ -248,7 +271,10 @@ static fv_status run_factors(const fv_rounder *r, factor_job *j, fv_error *err)
     fv_pool_run(r->pool, j->n, factor_task, j);
     for (size_t i = 0; i < j->n; i++)
         if (!j->group[i].good)
-            return fv_fail(err, FV_ERR_FORMAT, 0, "decoder layer %d: what comes into it is NaN or infinite; fetch the checkpoint again", r->layer);
+            return fv_fail(err, FV_ERR_FORMAT, 0,
+                           "decoder layer %d: what comes into it is NaN or infinite; fetch the "
+                           "checkpoint again",
+                           r->layer);
     j->n = 0;
     return FV_OK;
 }
@@ -267,12 +293,12 @@ static fv_status factor_all(const fv_rounder *r, fv_error *err)
     return run_factors(r, &j, err);
 }
 
-/* ---- rounding ---------------------------------------------------------------------------------------------- */
+/* ---- rounding ---------------------------------------------------------------------------- */
 
 typedef struct round_job {
     fv_rounder *r;
     const fv_mat *m;
-    const site *s;      /* NULL: only look for what is not finite */
+    const site *s; /* NULL: only look for what is not finite */
     uint8_t *out;
 } round_job;
 
@@ -280,12 +306,14 @@ static void round_task(void *user, size_t task, unsigned worker)
 {
     round_job *j = user;
     fv_rounder *r = j->r;
-    size_t k = j->m->k, first = task * FV_COMPENSATED_ROWS, rows = FV_MIN((size_t)FV_COMPENSATED_ROWS, j->m->n - first);
+    size_t k = j->m->k, first = task * FV_COMPENSATED_ROWS,
+           rows = FV_MIN((size_t)FV_COMPENSATED_ROWS, j->m->n - first);
     size_t row_bytes = fv_row_bytes(r->type, k);
     uint8_t *scratch = r->scratch + worker * r->scratch_bytes, *out = j->out + first * row_bytes;
     float *w = (float *)(void *)scratch, *back = w + rows * k;
     double *sum = r->sums + 3 * task;
-    r->k->convert[FV_TYPE_F32][j->m->type](w, (const uint8_t *)j->m->data + first * fv_row_bytes(j->m->type, k), rows * k);
+    r->k->convert[FV_TYPE_F32][j->m->type](
+        w, (const uint8_t *)j->m->data + first * fv_row_bytes(j->m->type, k), rows * k);
     sum[0] = sum[1] = sum[2] = 0;
     for (size_t i = 0; i < rows * k; i++)
         sum[2] += isfinite(w[i]) ? 0 : 1;
@@ -293,7 +321,8 @@ static void round_task(void *user, size_t task, unsigned worker)
         return;
     for (size_t g = 0; g < j->s->n_groups; g++) {
         fv_inputs in = group_of(j->s, g);
-        fv_quantize_compensated(r->type, out + fv_row_bytes(r->type, g * j->s->width), row_bytes, w + g * j->s->width, k, rows, &in, r->k,
+        fv_quantize_compensated(r->type, out + fv_row_bytes(r->type, g * j->s->width), row_bytes,
+                                w + g * j->s->width, k, rows, &in, r->k,
                                 scratch + r->scratch_rows_bytes);
     }
     for (size_t i = 0; i < rows; i++)
@@ -305,7 +334,8 @@ static void round_task(void *user, size_t task, unsigned worker)
     }
 }
 
-/* sum: signal, noise, values that are not finite; added in the order of the rows, whoever computed them. */
+/* sum: signal, noise, values that are not finite; added in the order of the rows, whoever computed
+ * them. */
 static void run_matrix(fv_rounder *r, int i, bool rounding, double sum[3])
 {
     const fv_mat *m = matrix(r, r->layer, i);
@@ -319,8 +349,10 @@ static void run_matrix(fv_rounder *r, int i, bool rounding, double sum[3])
 
 static fv_status check_finite(fv_rounder *r, const fv_weight *q, fv_error *err)
 {
-    static const char *const names[N_MATRICES] = { "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
-                                                   "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj" };
+    static const char *const names[N_MATRICES] = { "self_attn.q_proj", "self_attn.k_proj",
+                                                   "self_attn.v_proj", "self_attn.o_proj",
+                                                   "mlp.gate_proj",    "mlp.up_proj",
+                                                   "mlp.down_proj" };
     char name[FV_PACKED_NAME];
     fv_weight_packed_name(name, q, "");
     char *end = strstr(name, names[0]);
@@ -328,8 +360,10 @@ static fv_status check_finite(fv_rounder *r, const fv_weight *q, fv_error *err)
         double sum[3];
         run_matrix(r, i, false, sum);
         if (sum[2] > 0)
-            return fv_fail(err, FV_ERR_FORMAT, 0, "%.*s%s.weight: %.0f weights are NaN or infinite; fetch the checkpoint again",
-                           end ? (int)(end - name) : 0, name, names[i], sum[2]);
+            return fv_fail(
+                err, FV_ERR_FORMAT, 0,
+                "%.*s%s.weight: %.0f weights are NaN or infinite; fetch the checkpoint again",
+                end ? (int)(end - name) : 0, name, names[i], sum[2]);
     }
     return FV_OK;
 }
@@ -340,7 +374,8 @@ static fv_status run_sequences(fv_rounder *r, bool seeing, double done, fv_error
     for (size_t i = 0; i < r->n_seq; i++) {
         const sequence *s = &r->seq[i];
         float *x = seeing ? r->x : s->x;
-        FV_TRY(cancelled(r, (r->layer + done + 0.3 * (double)i / (double)r->n_seq) / r->c->n_layers, err));
+        FV_TRY(cancelled(r, (r->layer + done + 0.3 * (double)i / (double)r->n_seq) / r->c->n_layers,
+                         err));
         if (seeing)
             memcpy(x, s->x, s->n * (size_t)r->c->d_model * sizeof *x);
         fv_decoder_run_layer(&r->decoder, &r->ops, (size_t)r->layer, x, s->n, &watch);
@@ -369,14 +404,18 @@ static fv_status round_layer(fv_rounder *r, int layer, const fv_weight *q, fv_er
     }
     for (int i = 0; i < N_MATRICES; i++)
         if (wanted(&before[i]))
-            *matrix(r, layer, i) = (fv_mat){ .data = r->data[i], .type = r->type, .n = before[i].n, .k = before[i].k, .bias = before[i].bias };
+            *matrix(r, layer, i) = (fv_mat){ .data = r->data[i],
+                                             .type = r->type,
+                                             .n = before[i].n,
+                                             .k = before[i].k,
+                                             .bias = before[i].bias };
     fv_status status = layer + 1 < r->c->n_layers ? run_sequences(r, false, 0.7, err) : FV_OK;
     for (int i = 0; i < N_MATRICES; i++)
         *matrix(r, layer, i) = before[i];
     return status;
 }
 
-/* ---- memory -------------------------------------------------------------------------------------------------- */
+/* ---- memory ------------------------------------------------------------------------------ */
 
 static bool take_site(fv_rounder *r, site *s, size_t k)
 {
@@ -408,13 +447,15 @@ static fv_status take_memory(fv_rounder *r, fv_error *err)
         good = good && take_site(r, &r->sites[i], matrix(r, 0, first_of[i])->k);
         if (!r->sites[i].n_groups)
             continue;
-        fv_ops_need need = fv_linear_need(r->k, r->ops.n_workers, r->sites[i].width, r->longest, r->sites[i].width, FV_TYPE_F32);
+        fv_ops_need need = fv_linear_need(r->k, r->ops.n_workers, r->sites[i].width, r->longest,
+                                          r->sites[i].width, FV_TYPE_F32);
         FV_TRY(fv_ops_reserve(&r->ops, &need, err));
     }
     r->scratch_rows_bytes = 2 * FV_COMPENSATED_ROWS * most_k * sizeof(float);
     r->scratch_bytes = (r->scratch_bytes + r->scratch_rows_bytes + 63) / 64 * 64;
     r->scratch = fv_alloc(r->ops.n_workers, r->scratch_bytes);
-    r->sums = fv_alloc(3 * ((most_n + FV_COMPENSATED_ROWS - 1) / FV_COMPENSATED_ROWS), sizeof *r->sums);
+    r->sums = fv_alloc(3 * ((most_n + FV_COMPENSATED_ROWS - 1) / FV_COMPENSATED_ROWS),
+                       sizeof *r->sums);
     r->turned = fv_alloc(most_k * r->longest, sizeof *r->turned);
     r->x = fv_alloc(r->longest * (size_t)r->c->d_model, sizeof *r->x);
     if (!good || !r->scratch || !r->sums || !r->turned || !r->x)
@@ -424,15 +465,18 @@ static fv_status take_memory(fv_rounder *r, fv_error *err)
     return fv_decoder_reserve(&r->decoder, &r->ops, r->longest, r->longest, err);
 }
 
-fv_status fv_rounder_new(fv_rounder **out, const fv_config *c, fv_weights *w, const fv_tokenizer *t, const fv_kernels *k,
-                         fv_pool *pool, fv_type type, const fv_calibrate_options *options, fv_error *err)
+fv_status fv_rounder_new(fv_rounder **out, const fv_config *c, fv_weights *w, const fv_tokenizer *t,
+                         const fv_kernels *k, fv_pool *pool, fv_type type,
+                         const fv_calibrate_options *options, fv_error *err)
 {
     fv_rounder *r = fv_alloc_zero(1, sizeof *r);
     fv_status status;
     *out = NULL;
     if (!r)
         return fv_fail_memory(err, sizeof *r, "a rounder");
-    *r = (fv_rounder){ .c = c, .w = w, .t = t, .k = k, .pool = pool, .type = type, .o = *options, .layer = -1 };
+    *r = (fv_rounder){
+        .c = c, .w = w, .t = t, .k = k, .pool = pool, .type = type, .o = *options, .layer = -1
+    };
     FV_TRY_GOTO(fv_ops_init(&r->ops, k, pool, err));
     FV_TRY_GOTO(fv_decoder_init(&r->decoder, c, &w->decoder, FV_TYPE_F32, FV_TYPE_F32, err));
     FV_TRY_GOTO(gather(r, err));
@@ -476,7 +520,7 @@ void fv_rounder_report(const fv_rounder *r, fv_pack_report *report)
     report->n_skipped = r->seen.n_skipped;
 }
 
-/* ---- into the file --------------------------------------------------------------------------------------------- */
+/* ---- into the file ----------------------------------------------------------------------- */
 
 /* Where a weight stands; false: not one of a layer's matrices. */
 static bool find(const fv_rounder *r, const void *slot, int *layer, int *i)
@@ -498,7 +542,8 @@ static fv_status prepare(void *user, const fv_weight *t, fv_error *err)
     return round_layer(r, layer, t, err);
 }
 
-static fv_status parts(void *user, const fv_weight *t, fv_pack_part list[FV_PACK_PARTS], size_t *n, fv_error *err)
+static fv_status parts(void *user, const fv_weight *t, fv_pack_part list[FV_PACK_PARTS], size_t *n,
+                       fv_error *err)
 {
     fv_rounder *r = user;
     int layer, i;
@@ -518,10 +563,14 @@ static fv_status parts(void *user, const fv_weight *t, fv_pack_part list[FV_PACK
 static void describe(void *user, fv_gguf_writer *w)
 {
     const fv_rounder *r = user;
-    const char *method = r->seen.synthetic ? "compensated, synthetic scenes" : "compensated, pictures";
+    const char *method = r->seen.synthetic ? "compensated, synthetic scenes"
+                                           : "compensated, pictures";
     fv_gguf_put_string(w, KEY("method"), method, strlen(method));
     fv_gguf_put_u32(w, KEY("image_count"), (uint32_t)r->seen.n);
     fv_gguf_put_u32(w, KEY("row_count"), (uint32_t)r->n_rows);
 }
 
-fv_pack_hook fv_rounder_hook(fv_rounder *r) { return (fv_pack_hook){ .user = r, .prepare = prepare, .parts = parts, .describe = describe }; }
+fv_pack_hook fv_rounder_hook(fv_rounder *r)
+{
+    return (fv_pack_hook){ .user = r, .prepare = prepare, .parts = parts, .describe = describe };
+}

@@ -30,7 +30,8 @@ void fv_export_leftovers(const char *file, const fv_export_options *o)
         fv_outfile_leftovers(file, o->log, o->log_user);
 }
 
-fv_status fv_export_progress(const fv_export_options *options, const char *stage, double done, fv_error *err)
+fv_status fv_export_progress(const fv_export_options *options, const char *stage, double done,
+                             fv_error *err)
 {
     if (options && options->progress && options->progress(options->progress_user, stage, done))
         return fv_fail(err, FV_ERR_CANCELLED, 0, "stopped; nothing was written");
@@ -50,25 +51,32 @@ static fv_status open_parts(fv_source *s, bool weights, fv_error *err)
         FV_TRY(fv_tokenizer_load_dir(&s->tokenizer, s->path, err));
     }
     if (fv_tokenizer_size(s->tokenizer) > s->config.n_vocab)
-        return fv_fail(err, FV_ERR_FORMAT, 0,
-                       "%s: the tokenizer has %d tokens, vocab_size is %d; they are of different models",
-                       s->path, fv_tokenizer_size(s->tokenizer), s->config.n_vocab);
+        return fv_fail(
+            err, FV_ERR_FORMAT, 0,
+            "%s: the tokenizer has %d tokens, vocab_size is %d; they are of different models",
+            s->path, fv_tokenizer_size(s->tokenizer), s->config.n_vocab);
     if (!weights)
         return FV_OK;
     FV_TRY(fv_pool_new(&s->pool, fv_cpu_cores(), err));
     if (s->packed)
         return fv_weights_bind(&s->weights, &s->config, fv_gguf_tensors(s->packed), err);
     FV_TRY(fv_tensors_open(&s->tensors, s->path, err));
-    fv_weight_options options = { .vision = FV_TYPE_F32, .decoder = FV_TYPE_F32, .kernels = &s->kernels, .pool = s->pool,
-                                  .log = o ? o->log : NULL, .log_user = o ? o->log_user : NULL };
+    fv_weight_options options = { .vision = FV_TYPE_F32,
+                                  .decoder = FV_TYPE_F32,
+                                  .kernels = &s->kernels,
+                                  .pool = s->pool,
+                                  .log = o ? o->log : NULL,
+                                  .log_user = o ? o->log_user : NULL };
     return fv_weights_load(&s->weights, &s->config, s->tensors, &options, err);
 }
 
-fv_status fv_source_open(fv_source *s, const char *path, bool weights, const fv_export_options *options, fv_error *err)
+fv_status fv_source_open(fv_source *s, const char *path, bool weights,
+                         const fv_export_options *options, fv_error *err)
 {
     *s = (fv_source){ .options = options };
     if (!fv_is_dir(path) && !fv_is_file(path))
-        return fv_fail(err, FV_ERR_IO, 0, "%s: no such model; expected a checkpoint directory or a packed file", path);
+        return fv_fail(err, FV_ERR_IO, 0,
+                       "%s: no such model; expected a checkpoint directory or a packed file", path);
     if (!(s->path = fv_strdup(path)))
         return fv_fail_memory(err, strlen(path), "a path");
     fv_status status = open_parts(s, weights, err);
@@ -91,7 +99,9 @@ void fv_source_close(fv_source *s)
 fv_status fv_source_token(const fv_source *s, const char *text, int32_t *id, fv_error *err)
 {
     *id = fv_tokenizer_find(s->tokenizer, text);
-    return *id >= 0 ? FV_OK : fv_fail(err, FV_ERR_FORMAT, 0, "%s: the tokenizer has no %s; expected Qwen2's", s->path, text);
+    return *id >= 0 ? FV_OK
+                    : fv_fail(err, FV_ERR_FORMAT, 0,
+                              "%s: the tokenizer has no %s; expected Qwen2's", s->path, text);
 }
 
 bool fv_source_has_file(const fv_source *s, const char *name)

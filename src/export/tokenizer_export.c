@@ -6,7 +6,8 @@
 
 enum { MAX_TOKENIZER_BYTES = 256 << 20 };
 
-fv_status fv_export_tokenizer(const char *model, const char *file, const fv_export_options *options, fv_error *err)
+fv_status fv_export_tokenizer(const char *model, const char *file, const fv_export_options *options,
+                              fv_error *err)
 {
     fv_source s;
     char *text = NULL, *path = NULL;
@@ -21,12 +22,14 @@ fv_status fv_export_tokenizer(const char *model, const char *file, const fv_expo
         else
             status = fv_read_file((uint8_t **)&text, &n, path, MAX_TOKENIZER_BYTES, err);
     } else {
-        status = fv_tokenizer_write(s.tokenizer, FV_FILE_TOKENIZER_JSON, NULL, NULL, &text, &n, err);
+        status = fv_tokenizer_write(s.tokenizer, FV_FILE_TOKENIZER_JSON, NULL, NULL, &text, &n,
+                                    err);
     }
     if (status == FV_OK)
         status = fv_outfile_put(file, text, n, err);
     if (status == FV_OK)
-        fv_export_log(options, FV_LOG_INFO, "%s: %d tokens, %s", file, fv_tokenizer_size(s.tokenizer),
+        fv_export_log(options, FV_LOG_INFO, "%s: %d tokens, %s", file,
+                      fv_tokenizer_size(s.tokenizer),
                       copied ? "the checkpoint's own file" : "built from its vocabulary");
     fv_free(text);
     fv_free(path);

@@ -12,7 +12,8 @@
 static uint64_t count_odd(const fv_tensor *x)
 {
     const uint8_t *p = x->data, *end = p + x->n_bytes;
-    size_t step = fv_type_is_block(x->type) ? fv_row_bytes(x->type, FV_BLOCK) : fv_type_size(x->type);
+    size_t step = fv_type_is_block(x->type) ? fv_row_bytes(x->type, FV_BLOCK)
+                                            : fv_type_size(x->type);
     uint32_t mask = x->type == FV_TYPE_F32 ? 0x7f800000 : x->type == FV_TYPE_BF16 ? 0x7f80 : 0x7c00;
     uint64_t odd = 0;
     if (x->type == FV_TYPE_I8 || x->type == FV_TYPE_I32 || x->type == FV_TYPE_I64)
@@ -33,7 +34,8 @@ static fv_status check_values(const fv_gguf *g, fv_error *err)
         const fv_tensor *x = fv_tensors_at(t, i);
         uint64_t odd = count_odd(x);
         if (odd)
-            return fv_fail(err, FV_ERR_FORMAT, 0, "%s: tensor %s: %" PRIu64 " values are NaN or infinite", fv_gguf_name(g),
+            return fv_fail(err, FV_ERR_FORMAT, 0,
+                           "%s: tensor %s: %" PRIu64 " values are NaN or infinite", fv_gguf_name(g),
                            x->name, odd);
     }
     return FV_OK;
@@ -54,11 +56,13 @@ fv_status fv_verify(const char *file, fv_progress_fn *progress, void *progress_u
     FV_TRY_GOTO(fv_tokenizer_open_gguf(&ready, g, err));
     FV_TRY_GOTO(fv_tokenizer_same(tokenizer, ready, &same, err));
     if (!same) {
-        status = fv_fail(err, FV_ERR_FORMAT, 0, "%s: the tensors tokenizer.* are not what tokenizer.ggml.* says", file);
+        status = fv_fail(err, FV_ERR_FORMAT, 0,
+                         "%s: the tensors tokenizer.* are not what tokenizer.ggml.* says", file);
         goto fail;
     }
     if (fv_tokenizer_size(tokenizer) > config.n_vocab) {
-        status = fv_fail(err, FV_ERR_FORMAT, 0, "%s: the tokenizer has %d tokens, the embedding %d rows", file,
+        status = fv_fail(err, FV_ERR_FORMAT, 0,
+                         "%s: the tokenizer has %d tokens, the embedding %d rows", file,
                          (int)fv_tokenizer_size(tokenizer), config.n_vocab);
         goto fail;
     }

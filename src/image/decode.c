@@ -12,7 +12,7 @@ static bool begins(const fv_picture_file *file, size_t at, const char *with, siz
 }
 #define BEGINS(file, at, literal) begins(file, at, literal, sizeof(literal) - 1)
 
-/* ---- what is not read, said by name ---------------------------------------------- */
+/* ---- what is not read, said by name ------------------------------------------------------ */
 
 static const char *foreign_format(const fv_picture_file *file)
 {
@@ -53,7 +53,8 @@ static void describe_start(char *out, size_t capacity, const fv_picture_file *fi
         size_t line = 0;
         while (line < n && file->data[line] >= 0x20)
             line++;
-        snprintf(out, capacity, "text that starts with \"%.*s\"", (int)line, (const char *)file->data);
+        snprintf(out, capacity, "text that starts with \"%.*s\"", (int)line,
+                 (const char *)file->data);
         return;
     }
     int used = snprintf(out, capacity, "bytes");
@@ -67,29 +68,35 @@ static fv_status fail_unknown(const fv_picture_file *file, fv_error *err)
     char found[80];
 
     if (foreign)
-        return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
-                       "%s: this is %s; pictures are read as JPEG, PNG, WebP or PNM: convert it first", file->name,
-                       foreign);
+        return fv_fail(
+            err, FV_ERR_UNSUPPORTED, 0,
+            "%s: this is %s; pictures are read as JPEG, PNG, WebP or PNM: convert it first",
+            file->name, foreign);
     describe_start(found, sizeof found, file);
-    return fv_fail(err, FV_ERR_FORMAT, 0, "%s: not a picture: found %s, expected JPEG, PNG, WebP or PNM (P5, P6)",
+    return fv_fail(err, FV_ERR_FORMAT, 0,
+                   "%s: not a picture: found %s, expected JPEG, PNG, WebP or PNM (P5, P6)",
                    file->name, found);
 }
 
-/* ---- the formats ----------------------------------------------------------------- */
+/* ---- the formats ------------------------------------------------------------------------- */
 
 static bool is_jpeg(const fv_picture_file *file) { return BEGINS(file, 0, "\xff\xd8\xff"); }
 static bool is_png(const fv_picture_file *file) { return BEGINS(file, 0, "\x89PNG\r\n\x1a\n"); }
-static bool is_webp(const fv_picture_file *file) { return BEGINS(file, 0, "RIFF") && BEGINS(file, 8, "WEBP"); }
+static bool is_webp(const fv_picture_file *file)
+{
+    return BEGINS(file, 0, "RIFF") && BEGINS(file, 8, "WEBP");
+}
 
 static bool is_pnm(const fv_picture_file *file)
 {
-    return file->size >= 3 && file->data[0] == 'P' && (file->data[1] == '5' || file->data[1] == '6') &&
+    return file->size >= 3 && file->data[0] == 'P' &&
+           (file->data[1] == '5' || file->data[1] == '6') &&
            strchr(" \t\n\r\v\f#", file->data[2]) && file->data[2];
 }
 
 static const struct {
-    const char   *name;
-    bool        (*is)(const fv_picture_file *file);
+    const char *name;
+    bool (*is)(const fv_picture_file *file);
     fv_decode_fn *decode; /* NULL: this build leaves it out */
 } formats[] = {
 #ifdef FASTVLM_IMAGE
@@ -104,37 +111,44 @@ static const struct {
     { "PNM", is_pnm, fv_decode_pnm },
 };
 
-static fv_status decode(fv_image *image, int *orientation, const fv_picture_file *file, fv_error *err)
+static fv_status decode(fv_image *image, int *orientation, const fv_picture_file *file,
+                        fv_error *err)
 {
     if (file->size == 0)
-        return fv_fail(err, FV_ERR_FORMAT, 0, "%s: empty, expected a picture (JPEG, PNG, WebP or PNM)", file->name);
+        return fv_fail(err, FV_ERR_FORMAT, 0,
+                       "%s: empty, expected a picture (JPEG, PNG, WebP or PNM)", file->name);
     for (size_t i = 0; i < FV_COUNT(formats); i++) {
         if (!formats[i].is(file))
             continue;
         if (!formats[i].decode)
-            return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
-                           "%s: this is a %s, and this build reads PNM only: build with FASTVLM_IMAGE=ON", file->name,
-                           formats[i].name);
+            return fv_fail(
+                err, FV_ERR_UNSUPPORTED, 0,
+                "%s: this is a %s, and this build reads PNM only: build with FASTVLM_IMAGE=ON",
+                file->name, formats[i].name);
         image->format = formats[i].name;
         return formats[i].decode(image, orientation, file, err);
     }
     return fail_unknown(file, err);
 }
 
-fv_status fv_image_allocate(fv_image *image, const fv_picture_file *file, uint64_t width, uint64_t height,
-                            fv_error *err)
+fv_status fv_image_allocate(fv_image *image, const fv_picture_file *file, uint64_t width,
+                            uint64_t height, fv_error *err)
 {
     if (width == 0 || height == 0)
-        return fv_fail(err, FV_ERR_FORMAT, 0, "%s: the %s header says %" PRIu64 " x %" PRIu64
-                       " pixels: a picture has at least one", file->name, image->format, width, height);
+        return fv_fail(err, FV_ERR_FORMAT, 0,
+                       "%s: the %s header says %" PRIu64 " x %" PRIu64
+                       " pixels: a picture has at least one",
+                       file->name, image->format, width, height);
     if (width > FV_IMAGE_MAX_SIDE || height > FV_IMAGE_MAX_SIDE)
-        return fv_fail(err, FV_ERR_LIMIT, 0, "%s: %" PRIu64 " x %" PRIu64
-                       " pixels; a side may have at most %d: scale the picture down", file->name, width, height,
-                       FV_IMAGE_MAX_SIDE);
+        return fv_fail(err, FV_ERR_LIMIT, 0,
+                       "%s: %" PRIu64 " x %" PRIu64
+                       " pixels; a side may have at most %d: scale the picture down",
+                       file->name, width, height, FV_IMAGE_MAX_SIDE);
     if (width * height > file->max_pixels)
-        return fv_fail(err, FV_ERR_LIMIT, 0, "%s: %" PRIu64 " x %" PRIu64 " pixels are %" PRIu64 ", the limit is %" PRIu64
-                       ": scale the picture down or raise max_pixels (--max-megapixels)", file->name, width, height,
-                       width * height, file->max_pixels);
+        return fv_fail(err, FV_ERR_LIMIT, 0,
+                       "%s: %" PRIu64 " x %" PRIu64 " pixels are %" PRIu64 ", the limit is %" PRIu64
+                       ": scale the picture down or raise max_pixels (--max-megapixels)",
+                       file->name, width, height, width * height, file->max_pixels);
     image->rgb = fv_pixels_alloc((size_t)width, (size_t)height);
     if (!image->rgb)
         return fv_fail_memory(err, (size_t)(width * height) * 3, file->name);
@@ -162,10 +176,10 @@ void fv_pixels_free(uint8_t *rgb, size_t width, size_t height)
         fv_pages_free(rgb, n_bytes);
 }
 
-/* ---- the public functions --------------------------------------------------------- */
+/* ---- the public functions ---------------------------------------------------------------- */
 
-static fv_status read_picture(fv_image **out, fv_picture_file *file, const fv_image_options *options, double begin,
-                              fv_error *err)
+static fv_status read_picture(fv_image **out, fv_picture_file *file,
+                              const fv_image_options *options, double begin, fv_error *err)
 {
     int orientation = 1;
     fv_status status;
@@ -185,7 +199,8 @@ fail:
     return status;
 }
 
-fv_status fv_image_open(fv_image **out, const char *path, const fv_image_options *options, fv_error *err)
+fv_status fv_image_open(fv_image **out, const char *path, const fv_image_options *options,
+                        fv_error *err)
 {
     double begin = fv_now_ms();
     uint8_t *data = NULL;
@@ -193,37 +208,43 @@ fv_status fv_image_open(fv_image **out, const char *path, const fv_image_options
 
     *out = NULL;
     if (!path || !*path)
-        return fv_fail(err, FV_ERR_ARGUMENT, 0, "no picture given: expected a file name, or - for standard input");
+        return fv_fail(err, FV_ERR_ARGUMENT, 0,
+                       "no picture given: expected a file name, or - for standard input");
     if (fv_is_dir(path))
         return fv_fail(err, FV_ERR_IO, 0, "%s: is a directory, expected a picture file", path);
     FV_TRY(fv_read_file(&data, &size, path, MAX_FILE_BYTES, err));
-    fv_picture_file file = { .name = strcmp(path, "-") == 0 ? "standard input" : path, .data = data, .size = size };
+    fv_picture_file file = { .name = strcmp(path, "-") == 0 ? "standard input" : path,
+                             .data = data,
+                             .size = size };
     fv_status status = read_picture(out, &file, options, begin, err);
     fv_free(data);
     return status;
 }
 
-fv_status fv_image_read(fv_image **out, const void *data, size_t n_bytes, const fv_image_options *options,
-                        fv_error *err)
+fv_status fv_image_read(fv_image **out, const void *data, size_t n_bytes,
+                        const fv_image_options *options, fv_error *err)
 {
     fv_picture_file file = { .name = "picture in memory", .data = data, .size = n_bytes };
 
     *out = NULL;
     if (!data && n_bytes)
-        return fv_fail(err, FV_ERR_ARGUMENT, 0, "picture in memory: data is NULL, n_bytes is %zu", n_bytes);
+        return fv_fail(err, FV_ERR_ARGUMENT, 0, "picture in memory: data is NULL, n_bytes is %zu",
+                       n_bytes);
     return read_picture(out, &file, options, fv_now_ms(), err);
 }
 
-fv_status fv_image_from_rgb(fv_image **out, const uint8_t *rgb, int width, int height, size_t row_bytes,
-                            fv_error *err)
+fv_status fv_image_from_rgb(fv_image **out, const uint8_t *rgb, int width, int height,
+                            size_t row_bytes, fv_error *err)
 {
     double begin = fv_now_ms();
     fv_picture_file file = { .name = "pixels", .max_pixels = UINT64_MAX };
 
     *out = NULL;
     if (!rgb || width < 1 || height < 1 || row_bytes < (size_t)width * 3)
-        return fv_fail(err, FV_ERR_ARGUMENT, 0, "pixels: %d x %d with %zu bytes a row%s; expected sides of at least "
-                       "1 and rows of at least 3 * width bytes", width, height, row_bytes, rgb ? "" : ", data NULL");
+        return fv_fail(err, FV_ERR_ARGUMENT, 0,
+                       "pixels: %d x %d with %zu bytes a row%s; expected sides of at least "
+                       "1 and rows of at least 3 * width bytes",
+                       width, height, row_bytes, rgb ? "" : ", data NULL");
     fv_image *image = fv_alloc_zero(1, sizeof *image);
     if (!image)
         return fv_fail_memory(err, sizeof *image, file.name);
@@ -240,11 +261,11 @@ fv_status fv_image_from_rgb(fv_image **out, const uint8_t *rgb, int width, int h
     return FV_OK;
 }
 
-int            fv_image_width(const fv_image *image) { return image->width; }
-int            fv_image_height(const fv_image *image) { return image->height; }
+int fv_image_width(const fv_image *image) { return image->width; }
+int fv_image_height(const fv_image *image) { return image->height; }
 const uint8_t *fv_image_rgb(const fv_image *image) { return image->rgb; }
-const char    *fv_image_format(const fv_image *image) { return image->format; }
-double         fv_image_decode_ms(const fv_image *image) { return image->decode_ms; }
+const char *fv_image_format(const fv_image *image) { return image->format; }
+double fv_image_decode_ms(const fv_image *image) { return image->decode_ms; }
 
 void fv_image_free(fv_image *image)
 {

@@ -19,25 +19,26 @@
 enum { MAX_SCANS = 500 };
 
 typedef struct jpeg_job {
-    struct jpeg_error_mgr         errors; /* first: libjpeg hands back a pointer to it */
-    struct jpeg_progress_mgr      progress;
+    struct jpeg_error_mgr errors; /* first: libjpeg hands back a pointer to it */
+    struct jpeg_progress_mgr progress;
     struct jpeg_decompress_struct jpeg;
-    jmp_buf                       escape;
-    const fv_picture_file        *file;
-    fv_image                     *image;
-    int                          *orientation;
-    uint8_t                      *cmyk;   /* one row, when the file has four channels */
-    fv_error                     *err;
-    fv_status                     status;
+    jmp_buf escape;
+    const fv_picture_file *file;
+    fv_image *image;
+    int *orientation;
+    uint8_t *cmyk; /* one row, when the file has four channels */
+    fv_error *err;
+    fv_status status;
 } jpeg_job;
 
-/* ---- callbacks ------------------------------------------------------------------- */
+/* ---- callbacks --------------------------------------------------------------------------- */
 
 static jpeg_job *job_of(j_common_ptr common) { return (jpeg_job *)(void *)common->err; }
 
 static size_t offset_of(const jpeg_job *job)
 {
-    return job->jpeg.src ? job->file->size - FV_MIN(job->jpeg.src->bytes_in_buffer, job->file->size) : 0;
+    return job->jpeg.src ? job->file->size - FV_MIN(job->jpeg.src->bytes_in_buffer, job->file->size)
+                         : 0;
 }
 
 static _Noreturn void stop(jpeg_job *job, fv_status status)
@@ -52,8 +53,9 @@ static _Noreturn void fail_damaged(j_common_ptr common)
     char what[JMSG_LENGTH_MAX];
 
     common->err->format_message(common, what);
-    stop(job, fv_fail(job->err, FV_ERR_FORMAT, offset_of(job), "%s: damaged JPEG: %s (byte %zu of %zu)" FV_TAKE_ANOTHER,
-                      job->file->name, what, offset_of(job), job->file->size));
+    stop(job, fv_fail(job->err, FV_ERR_FORMAT, offset_of(job),
+                      "%s: damaged JPEG: %s (byte %zu of %zu)" FV_TAKE_ANOTHER, job->file->name,
+                      what, offset_of(job), job->file->size));
 }
 
 static void on_error(j_common_ptr common)
@@ -61,7 +63,8 @@ static void on_error(j_common_ptr common)
     jpeg_job *job = job_of(common);
 
     if (common->err->msg_code == JERR_OUT_OF_MEMORY)
-        stop(job, fv_fail(job->err, FV_ERR_MEMORY, 0, "out of memory: decoding %s", job->file->name));
+        stop(job,
+             fv_fail(job->err, FV_ERR_MEMORY, 0, "out of memory: decoding %s", job->file->name));
     fail_damaged(common);
 }
 
@@ -75,8 +78,9 @@ static void on_message(j_common_ptr common, int level)
     switch (common->err->msg_code) {
     case JWRN_JPEG_EOF:
         stop(job, fv_fail(job->err, FV_ERR_FORMAT, job->file->size,
-                          "%s: JPEG ends early: %zu bytes hold %u of %u rows" FV_CUT_OFF, job->file->name,
-                          job->file->size, job->jpeg.output_scanline, job->jpeg.image_height));
+                          "%s: JPEG ends early: %zu bytes hold %u of %u rows" FV_CUT_OFF,
+                          job->file->name, job->file->size, job->jpeg.output_scanline,
+                          job->jpeg.image_height));
     case JWRN_HIT_MARKER:
     case JWRN_HUFF_BAD_CODE:
     case JWRN_MUST_RESYNC:
@@ -84,8 +88,7 @@ static void on_message(j_common_ptr common, int level)
     case JWRN_ARITH_BAD_CODE:
 #endif
         fail_damaged(common);
-    default: /* a spare byte, an odd version number: nothing is lost */
-        break;
+    default: /* a spare byte, an odd version number: nothing is lost */ break;
     }
 }
 
@@ -97,11 +100,11 @@ static void on_progress(j_common_ptr common)
 
     if (job->jpeg.input_scan_number > MAX_SCANS)
         stop(job, fv_fail(job->err, FV_ERR_LIMIT, offset_of(job),
-                          "%s: progressive JPEG with more than %d scans: too costly to decode", job->file->name,
-                          MAX_SCANS));
+                          "%s: progressive JPEG with more than %d scans: too costly to decode",
+                          job->file->name, MAX_SCANS));
 }
 
-/* ---- steps ----------------------------------------------------------------------- */
+/* ---- steps ------------------------------------------------------------------------------- */
 
 static void read_orientation(jpeg_job *job)
 {
@@ -162,12 +165,15 @@ static void run(jpeg_job *job)
     jpeg_read_header(jpeg, TRUE);
 
     if (jpeg->data_precision != 8)
-        stop(job, fv_fail(job->err, FV_ERR_UNSUPPORTED, 0, "%s: JPEG with %d bits a sample; expected 8",
-                          job->file->name, jpeg->data_precision));
+        stop(job,
+             fv_fail(job->err, FV_ERR_UNSUPPORTED, 0, "%s: JPEG with %d bits a sample; expected 8",
+                     job->file->name, jpeg->data_precision));
     if (jpeg->num_components != 1 && jpeg->num_components != 3 && jpeg->num_components != 4)
-        stop(job, fv_fail(job->err, FV_ERR_UNSUPPORTED, 0, "%s: JPEG with %d channels; expected 1, 3 or 4",
-                          job->file->name, jpeg->num_components));
-    job->status = fv_image_allocate(job->image, job->file, jpeg->image_width, jpeg->image_height, job->err);
+        stop(job, fv_fail(job->err, FV_ERR_UNSUPPORTED, 0,
+                          "%s: JPEG with %d channels; expected 1, 3 or 4", job->file->name,
+                          jpeg->num_components));
+    job->status = fv_image_allocate(job->image, job->file, jpeg->image_width, jpeg->image_height,
+                                    job->err);
     if (job->status != FV_OK)
         return;
     read_orientation(job);
@@ -183,7 +189,8 @@ static void run(jpeg_job *job)
     jpeg_finish_decompress(jpeg);
 }
 
-fv_status fv_decode_jpeg(fv_image *image, int *orientation, const fv_picture_file *file, fv_error *err)
+fv_status fv_decode_jpeg(fv_image *image, int *orientation, const fv_picture_file *file,
+                         fv_error *err)
 {
     jpeg_job *job = fv_alloc_zero(1, sizeof *job);
 

@@ -11,24 +11,25 @@ enum { IHDR_END = 33, MAX_EXIF_BYTES = 1 << 16 };
 
 typedef struct png_job {
     const fv_picture_file *file;
-    size_t                 at;       /* bytes read */
-    fv_image              *image;
-    int                   *orientation;
-    png_structp            png;
-    png_infop              info;
-    bool                   no_memory;
-    fv_error              *err;
-    fv_status              status;
+    size_t at; /* bytes read */
+    fv_image *image;
+    int *orientation;
+    png_structp png;
+    png_infop info;
+    bool no_memory;
+    fv_error *err;
+    fv_status status;
 } png_job;
 
-/* ---- callbacks ------------------------------------------------------------------- */
+/* ---- callbacks --------------------------------------------------------------------------- */
 
 static void on_error(png_structp png, png_const_charp what)
 {
     png_job *job = png_get_error_ptr(png);
 
     if (job->status == FV_OK)
-        job->status = fv_fail(job->err, FV_ERR_FORMAT, job->at, "%s: damaged PNG: %s (byte %zu of %zu)" FV_TAKE_ANOTHER,
+        job->status = fv_fail(job->err, FV_ERR_FORMAT, job->at,
+                              "%s: damaged PNG: %s (byte %zu of %zu)" FV_TAKE_ANOTHER,
                               job->file->name, what, job->at, job->file->size);
     png_longjmp(png, 1);
 }
@@ -68,9 +69,12 @@ static void on_free(png_structp png, png_voidp block)
     fv_free(block);
 }
 
-/* ---- steps ----------------------------------------------------------------------- */
+/* ---- steps ------------------------------------------------------------------------------- */
 
-static uint32_t be32(const uint8_t *p) { return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | p[2] << 8 | p[3]; }
+static uint32_t be32(const uint8_t *p)
+{
+    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | p[2] << 8 | p[3];
+}
 
 /* Text, colour profiles and the like are skipped unread; the orientation is not. */
 static void keep_only_exif(png_structp png)
@@ -90,7 +94,8 @@ static void read_orientation(png_job *job)
     png_uint_32 n_bytes = 0;
 
     if (png_get_eXIf_1(job->png, job->info, &n_bytes, &exif) && exif)
-        job->no_memory |= !fv_exif_orientation(job->orientation, exif, FV_MIN(n_bytes, (png_uint_32)MAX_EXIF_BYTES));
+        job->no_memory |= !fv_exif_orientation(job->orientation, exif,
+                                               FV_MIN(n_bytes, (png_uint_32)MAX_EXIF_BYTES));
 #endif
 }
 
@@ -123,19 +128,22 @@ static void run(png_job *job)
     read_orientation(job);
 }
 
-fv_status fv_decode_png(fv_image *image, int *orientation, const fv_picture_file *file, fv_error *err)
+fv_status fv_decode_png(fv_image *image, int *orientation, const fv_picture_file *file,
+                        fv_error *err)
 {
     /* Sizes are checked here, where the message can name them, before libpng sees them. */
     if (file->size < IHDR_END)
-        return fv_fail(err, FV_ERR_FORMAT, file->size, "%s: PNG ends early, at byte %zu" FV_CUT_OFF, file->name,
-                       file->size);
+        return fv_fail(err, FV_ERR_FORMAT, file->size, "%s: PNG ends early, at byte %zu" FV_CUT_OFF,
+                       file->name, file->size);
     if (memcmp(file->data + 8, "\0\0\0\x0dIHDR", 8) != 0)
-        return fv_fail(err, FV_ERR_FORMAT, 8, "%s: damaged PNG: it does not begin with an IHDR chunk" FV_TAKE_ANOTHER,
+        return fv_fail(err, FV_ERR_FORMAT, 8,
+                       "%s: damaged PNG: it does not begin with an IHDR chunk" FV_TAKE_ANOTHER,
                        file->name);
     FV_TRY(fv_image_allocate(image, file, be32(file->data + 16), be32(file->data + 20), err));
 
     png_job job = { .file = file, .image = image, .orientation = orientation, .err = err };
-    job.png = png_create_read_struct_2(PNG_LIBPNG_VER_STRING, &job, on_error, on_warning, &job, on_alloc, on_free);
+    job.png = png_create_read_struct_2(PNG_LIBPNG_VER_STRING, &job, on_error, on_warning, &job,
+                                       on_alloc, on_free);
     job.info = job.png ? png_create_info_struct(job.png) : NULL;
     bool created = job.info != NULL;
     if (created)
@@ -144,8 +152,8 @@ fv_status fv_decode_png(fv_image *image, int *orientation, const fv_picture_file
     if (job.no_memory)
         return fv_fail(err, FV_ERR_MEMORY, 0, "out of memory: decoding %s", file->name);
     if (!created)
-        return fv_fail(err, FV_ERR_UNSUPPORTED, 0, "%s: libpng at run time does not fit the one built with",
-                       file->name);
+        return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
+                       "%s: libpng at run time does not fit the one built with", file->name);
     return job.status;
 }
 #endif

@@ -11,16 +11,14 @@
 
 typedef struct pnm_header {
     uint64_t width, height, maxval;
-    size_t   at;         /* of the first sample */
+    size_t at;           /* of the first sample */
     unsigned n_channels; /* 1 or 3 */
 } pnm_header;
 
-static bool is_space(uint8_t c)
-{
-    return c == ' ' || (c >= '\t' && c <= '\r');
-}
+static bool is_space(uint8_t c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
 
-/* The next number; false when there is none. Numbers past a million stay there: no limit is near. */
+/* The next number; false when there is none. Numbers past a million stay there: no limit is
+ * near. */
 static bool read_number(uint64_t *value, const fv_picture_file *file, size_t *at)
 {
     while (*at < file->size && (is_space(file->data[*at]) || file->data[*at] == '#')) {
@@ -45,14 +43,17 @@ static fv_status read_header(pnm_header *h, const fv_picture_file *file, fv_erro
     h->at = 2;
     for (int i = 0; i < 3; i++)
         if (!read_number(number[i], file, &h->at))
-            return fv_fail(err, FV_ERR_FORMAT, h->at, "%s: PNM header: no %s at byte %zu, expected a number",
-                           file->name, what[i], h->at);
+            return fv_fail(err, FV_ERR_FORMAT, h->at,
+                           "%s: PNM header: no %s at byte %zu, expected a number", file->name,
+                           what[i], h->at);
     if (h->at >= file->size || !is_space(file->data[h->at]))
-        return fv_fail(err, FV_ERR_FORMAT, h->at, "%s: PNM header: no space after the maximum value", file->name);
+        return fv_fail(err, FV_ERR_FORMAT, h->at,
+                       "%s: PNM header: no space after the maximum value", file->name);
     h->at++;
     if (h->maxval < 1 || h->maxval > 65535)
-        return fv_fail(err, FV_ERR_FORMAT, h->at, "%s: PNM header: maximum value %" PRIu64 ", expected 1 to 65535",
-                       file->name, h->maxval);
+        return fv_fail(err, FV_ERR_FORMAT, h->at,
+                       "%s: PNM header: maximum value %" PRIu64 ", expected 1 to 65535", file->name,
+                       h->maxval);
     return FV_OK;
 }
 
@@ -63,7 +64,8 @@ static void fill_table(uint8_t *to_u8, size_t n, uint64_t maxval)
         to_u8[v] = v >= maxval ? 255 : (uint8_t)nearbyint((double)v / (double)maxval * 255);
 }
 
-static void convert_row(uint8_t *rgb, const uint8_t *sample, const pnm_header *h, const uint8_t *to_u8)
+static void convert_row(uint8_t *rgb, const uint8_t *sample, const pnm_header *h,
+                        const uint8_t *to_u8)
 {
     size_t n_bytes = h->maxval > 255 ? 2 : 1;
 
@@ -73,7 +75,8 @@ static void convert_row(uint8_t *rgb, const uint8_t *sample, const pnm_header *h
     }
 }
 
-fv_status fv_decode_pnm(fv_image *image, int *orientation, const fv_picture_file *file, fv_error *err)
+fv_status fv_decode_pnm(fv_image *image, int *orientation, const fv_picture_file *file,
+                        fv_error *err)
 {
     pnm_header h;
 
@@ -82,8 +85,9 @@ fv_status fv_decode_pnm(fv_image *image, int *orientation, const fv_picture_file
     FV_TRY(fv_image_allocate(image, file, h.width, h.height, err));
     size_t row = (size_t)h.width * h.n_channels * (h.maxval > 255 ? 2 : 1);
     if (file->size - h.at < row * h.height)
-        return fv_fail(err, FV_ERR_FORMAT, file->size, "%s: PNM ends early: %zu of %zu bytes of pixels are there"
-                       FV_CUT_OFF, file->name, file->size - h.at, row * (size_t)h.height);
+        return fv_fail(err, FV_ERR_FORMAT, file->size,
+                       "%s: PNM ends early: %zu of %zu bytes of pixels are there" FV_CUT_OFF,
+                       file->name, file->size - h.at, row * (size_t)h.height);
 
     if (h.maxval == 255 && h.n_channels == 3) {
         memcpy(image->rgb, file->data + h.at, row * (size_t)h.height);

@@ -18,34 +18,40 @@ enum { CHUNK_HEAD = 8, RIFF_HEAD = 12, ANMF_HEAD = 16, VP8X_BYTES = 10 };
 
 typedef struct webp_chunk {
     const uint8_t *head, *data;
-    size_t         size; /* of data, without padding */
+    size_t size; /* of data, without padding */
 } webp_chunk;
 
 typedef struct webp_layout {
-    const uint8_t *frame;          /* first chunk of the picture's bits */
-    size_t         frame_size;     /* to the end of its last chunk */
-    bool           extended;
-    uint32_t       width, height;  /* canvas, when extended */
-    uint32_t       x, y;           /* the frame's place on it */
-    webp_chunk     exif;
+    const uint8_t *frame; /* first chunk of the picture's bits */
+    size_t frame_size;    /* to the end of its last chunk */
+    bool extended;
+    uint32_t width, height; /* canvas, when extended */
+    uint32_t x, y;          /* the frame's place on it */
+    webp_chunk exif;
 } webp_layout;
 
 static uint32_t le24(const uint8_t *p) { return p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16; }
 static uint32_t le32(const uint8_t *p) { return le24(p) | (uint32_t)p[3] << 24; }
 
-static bool chunk_is(const webp_chunk *chunk, const char *name) { return memcmp(chunk->head, name, 4) == 0; }
+static bool chunk_is(const webp_chunk *chunk, const char *name)
+{
+    return memcmp(chunk->head, name, 4) == 0;
+}
 
 /* The chunk at *at of [0, end), which moves past it. */
-static fv_status next_chunk(webp_chunk *chunk, size_t *at, size_t end, const fv_picture_file *file, fv_error *err)
+static fv_status next_chunk(webp_chunk *chunk, size_t *at, size_t end, const fv_picture_file *file,
+                            fv_error *err)
 {
     if (end - *at < CHUNK_HEAD)
-        return fv_fail(err, FV_ERR_FORMAT, *at, "%s: damaged WebP: %zu spare bytes after the last chunk", file->name,
+        return fv_fail(err, FV_ERR_FORMAT, *at,
+                       "%s: damaged WebP: %zu spare bytes after the last chunk", file->name,
                        end - *at);
     chunk->head = file->data + *at;
     chunk->data = chunk->head + CHUNK_HEAD;
     chunk->size = le32(chunk->head + 4);
     if (chunk->size > end - *at - CHUNK_HEAD)
-        return fv_fail(err, FV_ERR_FORMAT, *at, "%s: damaged WebP: the chunk at byte %zu says %zu bytes, %zu are left",
+        return fv_fail(err, FV_ERR_FORMAT, *at,
+                       "%s: damaged WebP: the chunk at byte %zu says %zu bytes, %zu are left",
                        file->name, *at, chunk->size, end - *at - CHUNK_HEAD);
     *at += CHUNK_HEAD + chunk->size;
     if (*at < end)
@@ -53,7 +59,8 @@ static fv_status next_chunk(webp_chunk *chunk, size_t *at, size_t end, const fv_
     return FV_OK;
 }
 
-/* Notes a chunk of picture bits; the first ALPH, VP8 or VP8L begins the frame, the latter two end it. */
+/* Notes a chunk of picture bits; the first ALPH, VP8 or VP8L begins the frame, the latter two end
+ * it. */
 static bool take_bits(webp_layout *l, const webp_chunk *chunk, bool *complete)
 {
     bool bits = chunk_is(chunk, "VP8 ") || chunk_is(chunk, "VP8L");
@@ -72,7 +79,8 @@ static fv_status take_animation_frame(webp_layout *l, const webp_chunk *anmf, bo
     size_t at = (size_t)(anmf->data - file->data), end = at + anmf->size;
 
     if (anmf->size < ANMF_HEAD)
-        return fv_fail(err, FV_ERR_FORMAT, at, "%s: damaged WebP: an ANMF chunk of %zu bytes", file->name, anmf->size);
+        return fv_fail(err, FV_ERR_FORMAT, at, "%s: damaged WebP: an ANMF chunk of %zu bytes",
+                       file->name, anmf->size);
     l->x = 2 * le24(anmf->data);
     l->y = 2 * le24(anmf->data + 3);
     for (at += ANMF_HEAD; at < end && !*complete;) {
@@ -89,8 +97,10 @@ static fv_status read_layout(webp_layout *l, const fv_picture_file *file, fv_err
     bool complete = false;
 
     if (end > file->size)
-        return fv_fail(err, FV_ERR_FORMAT, file->size, "%s: WebP ends early: its header says %zu bytes, the file has "
-                       "%zu" FV_CUT_OFF, file->name, end, file->size);
+        return fv_fail(err, FV_ERR_FORMAT, file->size,
+                       "%s: WebP ends early: its header says %zu bytes, the file has "
+                       "%zu" FV_CUT_OFF,
+                       file->name, end, file->size);
     while (at < end) {
         webp_chunk chunk;
         FV_TRY(next_chunk(&chunk, &at, end, file, err));
@@ -108,7 +118,8 @@ static fv_status read_layout(webp_layout *l, const fv_picture_file *file, fv_err
         }
     }
     if (!complete)
-        return fv_fail(err, FV_ERR_FORMAT, at, "%s: damaged WebP: no picture in it (neither VP8 nor VP8L)", file->name);
+        return fv_fail(err, FV_ERR_FORMAT, at,
+                       "%s: damaged WebP: no picture in it (neither VP8 nor VP8L)", file->name);
     return FV_OK;
 }
 
@@ -119,17 +130,21 @@ static fv_status fail_vp8(const fv_picture_file *file, VP8StatusCode code, size_
         return fv_fail(err, FV_ERR_MEMORY, 0, "out of memory: decoding %s", file->name);
     case VP8_STATUS_NOT_ENOUGH_DATA:
     case VP8_STATUS_SUSPENDED:
-        return fv_fail(err, FV_ERR_FORMAT, at, "%s: damaged WebP: the bits of the picture end early" FV_TAKE_ANOTHER,
+        return fv_fail(err, FV_ERR_FORMAT, at,
+                       "%s: damaged WebP: the bits of the picture end early" FV_TAKE_ANOTHER,
                        file->name);
     case VP8_STATUS_UNSUPPORTED_FEATURE:
-        return fv_fail(err, FV_ERR_UNSUPPORTED, at, "%s: WebP of a kind that libwebp does not decode", file->name);
+        return fv_fail(err, FV_ERR_UNSUPPORTED, at,
+                       "%s: WebP of a kind that libwebp does not decode", file->name);
     default:
-        return fv_fail(err, FV_ERR_FORMAT, at, "%s: damaged WebP: the bits of the picture are not VP8" FV_TAKE_ANOTHER,
+        return fv_fail(err, FV_ERR_FORMAT, at,
+                       "%s: damaged WebP: the bits of the picture are not VP8" FV_TAKE_ANOTHER,
                        file->name);
     }
 }
 
-fv_status fv_decode_webp(fv_image *image, int *orientation, const fv_picture_file *file, fv_error *err)
+fv_status fv_decode_webp(fv_image *image, int *orientation, const fv_picture_file *file,
+                         fv_error *err)
 {
     webp_layout l = { 0 };
     WebPDecoderConfig config;
@@ -137,8 +152,8 @@ fv_status fv_decode_webp(fv_image *image, int *orientation, const fv_picture_fil
     FV_TRY(read_layout(&l, file, err));
     size_t at = (size_t)(l.frame - file->data);
     if (!WebPInitDecoderConfig(&config))
-        return fv_fail(err, FV_ERR_UNSUPPORTED, 0, "%s: libwebp at run time does not fit the one built with",
-                       file->name);
+        return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
+                       "%s: libwebp at run time does not fit the one built with", file->name);
     VP8StatusCode code = WebPGetFeatures(l.frame, l.frame_size, &config.input);
     if (code != VP8_STATUS_OK)
         return fail_vp8(file, code, at, err);
@@ -149,9 +164,10 @@ fv_status fv_decode_webp(fv_image *image, int *orientation, const fv_picture_fil
     }
     FV_TRY(fv_image_allocate(image, file, l.width, l.height, err));
     if (l.x > l.width || w > l.width - l.x || l.y > l.height || h > l.height - l.y)
-        return fv_fail(err, FV_ERR_FORMAT, at, "%s: damaged WebP: a frame of %" PRIu32 " x %" PRIu32 " at %" PRIu32
-                       ", %" PRIu32 " leaves the canvas of %" PRIu32 " x %" PRIu32, file->name, w, h, l.x, l.y,
-                       l.width, l.height);
+        return fv_fail(err, FV_ERR_FORMAT, at,
+                       "%s: damaged WebP: a frame of %" PRIu32 " x %" PRIu32 " at %" PRIu32
+                       ", %" PRIu32 " leaves the canvas of %" PRIu32 " x %" PRIu32,
+                       file->name, w, h, l.x, l.y, l.width, l.height);
 
     size_t row = (size_t)l.width * 3;
     if (w != l.width || h != l.height)

@@ -55,7 +55,8 @@ static int first_orientation(ExifData *exif, const uint8_t *data, size_t n_bytes
         return 0;
     memcpy(with_head, head, sizeof head);
     memcpy(with_head + sizeof head, data, n_bytes);
-    exif_data_unset_option(exif, EXIF_DATA_OPTION_FOLLOW_SPECIFICATION); /* it would invent missing tags */
+    /* it would invent missing tags */
+    exif_data_unset_option(exif, EXIF_DATA_OPTION_FOLLOW_SPECIFICATION);
     exif_data_load_data(exif, with_head, (unsigned)(n_bytes + sizeof head));
     fv_free(with_head);
 

@@ -14,43 +14,44 @@
 #include "kernels/kernels.h"
 
 struct fv_image {
-    int         width, height;
-    uint8_t    *rgb;      /* [height, width, 3] */
-    const char *format;   /* static string */
-    double      decode_ms; /* reading, decoding and turning */
+    int width, height;
+    uint8_t *rgb;       /* [height, width, 3] */
+    const char *format; /* static string */
+    double decode_ms;   /* reading, decoding and turning */
 };
 
 double fv_image_decode_ms(const fv_image *image);
 
-/* ---- decoding ------------------------------------------------------------------- */
+/* ---- decoding ---------------------------------------------------------------------------- */
 
 enum { FV_IMAGE_MAX_SIDE = 65535 };
 
 typedef struct fv_picture_file {
-    const char    *name;  /* for messages */
+    const char *name; /* for messages */
     const uint8_t *data;
-    size_t         size;
-    uint64_t       max_pixels;
+    size_t size;
+    uint64_t max_pixels;
 } fv_picture_file;
 
 /* Ends of messages that say what to do. */
-#define FV_CUT_OFF "; the file is cut off: copy or download it again"
+#define FV_CUT_OFF      "; the file is cut off: copy or download it again"
 #define FV_TAKE_ANOTHER "; save it anew or take another copy"
 
 /* Decodes into *image, which is zero, and sets *orientation when the file has one (1..8).
  * On failure the caller releases what image->rgb holds. */
-typedef fv_status fv_decode_fn(fv_image *image, int *orientation, const fv_picture_file *file, fv_error *err);
+typedef fv_status fv_decode_fn(fv_image *image, int *orientation, const fv_picture_file *file,
+                               fv_error *err);
 
 fv_decode_fn fv_decode_jpeg, fv_decode_png, fv_decode_webp, fv_decode_pnm;
 
 /* Checks the size against the limits, then sets width, height and allocates rgb. */
-fv_status fv_image_allocate(fv_image *image, const fv_picture_file *file, uint64_t width, uint64_t height,
-                            fv_error *err);
+fv_status fv_image_allocate(fv_image *image, const fv_picture_file *file, uint64_t width,
+                            uint64_t height, fv_error *err);
 
 /* Pixels [height, width, 3] of an fv_image and one byte more, so that a pixel can be read as four
  * bytes; NULL when memory is out. */
 uint8_t *fv_pixels_alloc(size_t width, size_t height) FV_MUST_CHECK;
-void     fv_pixels_free(uint8_t *rgb, size_t width, size_t height);
+void fv_pixels_free(uint8_t *rgb, size_t width, size_t height);
 
 /* Orientation 1..8 of a TIFF structure as EXIF has it, with or without "Exif\0\0" before it;
  * 0 when it names none. False when memory was out. */
@@ -59,7 +60,7 @@ bool fv_exif_orientation(int *orientation, const uint8_t *data, size_t n_bytes);
 /* Turns the pixels so that they stand as orientation says; 1 and values out of range do nothing. */
 fv_status fv_image_turn(fv_image *image, int orientation, fv_error *err);
 
-/* ---- preprocessing -------------------------------------------------------------- */
+/* ---- preprocessing ----------------------------------------------------------------------- */
 
 /* One direction of a resampling: the picture lies at [offset, offset + length) on a line of
  * `in` pixels, black elsewhere; the line is scaled to `out` pixels, of which [first, first +
@@ -72,8 +73,8 @@ typedef struct fv_axis {
 
 /* dst [y->count, x->count, 3] from the picture [y->length, x->length, 3] with rows src_ld bytes
  * apart, as Pillow's 8-bit BICUBIC would have it. pool may be NULL. */
-fv_status fv_resize_u8(uint8_t *dst, const uint8_t *src, size_t src_ld, const fv_axis *x, const fv_axis *y,
-                       fv_pool *pool, const fv_kernels *kernels, fv_error *err);
+fv_status fv_resize_u8(uint8_t *dst, const uint8_t *src, size_t src_ld, const fv_axis *x,
+                       const fv_axis *y, fv_pool *pool, const fv_kernels *kernels, fv_error *err);
 
 /* dst [size, size, 3]; fit must not be FV_FIT_AUTO; pool may be NULL. */
 fv_status fv_fit_u8(uint8_t *dst, const fv_image *image, fv_fit fit, int size, fv_pool *pool,
@@ -82,8 +83,9 @@ fv_status fv_fit_u8(uint8_t *dst, const fv_image *image, fv_fit fit, int size, f
 /* dst[i] = (float)((double)src[i] * (1.0 / 255)), as the reference scales. */
 void fv_pixels_f32(float *dst, const uint8_t *src, size_t n);
 
-/* Both steps: pixels [size, size, 3] f32. u8 [size, size, 3] takes the step between; it may be NULL. */
-fv_status fv_preprocess(float *pixels, uint8_t *u8, const fv_image *image, fv_fit fit, int size, fv_pool *pool,
-                        const fv_kernels *kernels, fv_error *err);
+/* Both steps: pixels [size, size, 3] f32. u8 [size, size, 3] takes the step between; it may be
+ * NULL. */
+fv_status fv_preprocess(float *pixels, uint8_t *u8, const fv_image *image, fv_fit fit, int size,
+                        fv_pool *pool, const fv_kernels *kernels, fv_error *err);
 
 #endif

@@ -7,10 +7,10 @@
 enum { TILE = 64 };
 
 typedef struct turn {
-    uint8_t       *dst;
-    size_t         width, height; /* of dst */
-    const uint8_t *src;           /* of the pixel that becomes dst's first */
-    ptrdiff_t      step_x, step_y; /* bytes in src for one pixel right, one row down in dst */
+    uint8_t *dst;
+    size_t width, height;     /* of dst */
+    const uint8_t *src;       /* of the pixel that becomes dst's first */
+    ptrdiff_t step_x, step_y; /* bytes in src for one pixel right, one row down in dst */
 } turn;
 
 static void turn_tile(const turn *t, size_t x0, size_t y0)
@@ -28,8 +28,11 @@ static void turn_tile(const turn *t, size_t x0, size_t y0)
 
 fv_status fv_image_turn(fv_image *image, int orientation, fv_error *err)
 {
-    /* Which way the stored picture is mirrored, and whether rows and columns change places after that. */
-    static const struct { bool flip_x, flip_y, transpose; } how[9] = {
+    /* Which way the stored picture is mirrored, and whether rows and columns change places after
+     * that. */
+    static const struct {
+        bool flip_x, flip_y, transpose;
+    } how[9] = {
         [2] = { true, false, false }, [3] = { true, true, false }, [4] = { false, true, false },
         [5] = { false, false, true }, [6] = { false, true, true }, [7] = { true, true, true },
         [8] = { true, false, true },
@@ -38,7 +41,8 @@ fv_status fv_image_turn(fv_image *image, int orientation, fv_error *err)
         return FV_OK;
 
     size_t w = (size_t)image->width, h = (size_t)image->height;
-    bool flip_x = how[orientation].flip_x, flip_y = how[orientation].flip_y, transpose = how[orientation].transpose;
+    bool flip_x = how[orientation].flip_x, flip_y = how[orientation].flip_y,
+         transpose = how[orientation].transpose;
     ptrdiff_t right = flip_x ? -3 : 3, down = (flip_y ? -3 : 3) * (ptrdiff_t)w;
     turn t = {
         .dst = fv_pixels_alloc(w, h),

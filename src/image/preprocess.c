@@ -20,7 +20,9 @@ static void pad_axes(fv_axis *x, fv_axis *y, int64_t w, int64_t h, int64_t size)
 static fv_axis crop_axis(int64_t length, int64_t shorter, int64_t size)
 {
     int64_t out = (int64_t)((double)(size * length) / (double)shorter);
-    return (fv_axis){ .in = length, .out = out, .length = length, .first = (out - size) / 2, .count = size };
+    return (fv_axis){
+        .in = length, .out = out, .length = length, .first = (out - size) / 2, .count = size
+    };
 }
 
 static fv_axis stretch_axis(int64_t length, int64_t size)
@@ -37,9 +39,7 @@ fv_status fv_fit_u8(uint8_t *dst, const fv_image *image, fv_fit fit, int size, f
     if (size < 1 || size > MAX_SIZE)
         return fv_fail(err, FV_ERR_ARGUMENT, 0, "input side %d, expected 1 to %d", size, MAX_SIZE);
     switch (fit) {
-    case FV_FIT_PAD:
-        pad_axes(&x, &y, w, h, size);
-        break;
+    case FV_FIT_PAD: pad_axes(&x, &y, w, h, size); break;
     case FV_FIT_CROP:
         x = crop_axis(w, shorter, size);
         y = crop_axis(h, shorter, size);
@@ -64,8 +64,8 @@ void fv_pixels_f32(float *dst, const uint8_t *src, size_t n)
         dst[i] = table[src[i]];
 }
 
-fv_status fv_preprocess(float *pixels, uint8_t *u8, const fv_image *image, fv_fit fit, int size, fv_pool *pool,
-                        const fv_kernels *kernels, fv_error *err)
+fv_status fv_preprocess(float *pixels, uint8_t *u8, const fv_image *image, fv_fit fit, int size,
+                        fv_pool *pool, const fv_kernels *kernels, fv_error *err)
 {
     size_t n = (size_t)FV_MAX(size, 0) * (size_t)FV_MAX(size, 0) * 3;
     uint8_t *own = u8 ? NULL : fv_alloc(n, 1);

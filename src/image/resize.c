@@ -13,7 +13,7 @@
 
 enum { PRECISION_BITS = 22, ROW_BLOCK = 4, MIN_STRIP = 16 };
 
-/* ---- weights ---------------------------------------------------------------------- */
+/* ---- weights ----------------------------------------------------------------------------- */
 
 /* Keys' cubic, a = -0.5, in Pillow's order of operations. */
 static double bicubic(double x)
@@ -30,7 +30,7 @@ static double bicubic(double x)
 
 /* The inputs [begin, end) under the kernel of one output; shrinking widens the kernel. */
 typedef struct window {
-    double  center, filter_scale;
+    double center, filter_scale;
     int64_t begin, end;
 } window;
 
@@ -66,12 +66,13 @@ static void fill_weights(int32_t *w, double *k, const window *v)
     }
 }
 
-/* ---- one direction ---------------------------------------------------------------- */
+/* ---- one direction ----------------------------------------------------------------------- */
 
 typedef struct plan {
-    fv_resize_taps taps;  /* of the outputs [lo, hi): those that see the picture; the others are black */
+    /* of the outputs [lo, hi): those that see the picture; the others are black */
+    fv_resize_taps taps;
     int64_t lo, hi;
-    void   *block;        /* owns what taps points to */
+    void *block; /* owns what taps points to */
 } plan;
 
 /* The part of the window that lies on the picture, as indices into the picture. */
@@ -153,8 +154,8 @@ static fv_status make_plan(plan *p, const fv_axis *axis, fv_error *err)
         fill_weights(window_w, k, &v);
         /* Every output has n_taps inputs; near the end its own are the last of them. */
         first[i] = (int32_t)FV_MIN(begin, axis->length - (int64_t)t->n_taps);
-        memcpy(w + i * (int64_t)t->n_groups * 4 + (begin - first[i]), window_w + (begin + axis->offset - v.begin),
-               (size_t)(end - begin) * sizeof *w);
+        memcpy(w + i * (int64_t)t->n_groups * 4 + (begin - first[i]),
+               window_w + (begin + axis->offset - v.begin), (size_t)(end - begin) * sizeof *w);
     }
     t->first = first;
     t->w = w;
@@ -164,10 +165,10 @@ static fv_status make_plan(plan *p, const fv_axis *axis, fv_error *err)
     return FV_OK;
 }
 
-/* ---- both passes ------------------------------------------------------------------ */
+/* ---- both passes ------------------------------------------------------------------------- */
 
 typedef struct resize_job {
-    uint8_t *dst;          /* of row y.lo */
+    uint8_t *dst; /* of row y.lo */
     size_t dst_ld;
     const uint8_t *src;
     size_t src_ld;
@@ -195,8 +196,8 @@ static void resize_strip(void *user, size_t task, unsigned worker)
         size_t first = (size_t)y->first[o];
         for (; next < first + y->n_taps; next += ROW_BLOCK) {
             size_t m = FV_MIN((size_t)ROW_BLOCK, y->n_in - next);
-            job->kernels->resize_h(ring + (next - origin) % job->n_ring * job->ring_ld, job->ring_ld,
-                                   job->src + next * job->src_ld, job->src_ld, m, x);
+            job->kernels->resize_h(ring + (next - origin) % job->n_ring * job->ring_ld,
+                                   job->ring_ld, job->src + next * job->src_ld, job->src_ld, m, x);
         }
         for (size_t i = 0; i < y->n_taps; i++)
             rows[i] = ring + (first + i - origin) % job->n_ring * job->ring_ld;
@@ -207,11 +208,13 @@ static void resize_strip(void *user, size_t task, unsigned worker)
     }
 }
 
-fv_status fv_resize_u8(uint8_t *dst, const uint8_t *src, size_t src_ld, const fv_axis *x, const fv_axis *y,
-                       fv_pool *pool, const fv_kernels *kernels, fv_error *err)
+fv_status fv_resize_u8(uint8_t *dst, const uint8_t *src, size_t src_ld, const fv_axis *x,
+                       const fv_axis *y, fv_pool *pool, const fv_kernels *kernels, fv_error *err)
 {
     size_t n_workers = pool ? fv_pool_threads(pool) : 1;
-    resize_job job = { .dst_ld = (size_t)x->count * 3, .src = src, .src_ld = src_ld, .kernels = kernels };
+    resize_job job = {
+        .dst_ld = (size_t)x->count * 3, .src = src, .src_ld = src_ld, .kernels = kernels
+    };
     fv_status status;
 
     FV_TRY_GOTO(make_plan(&job.x, x, err));
@@ -225,7 +228,8 @@ fv_status fv_resize_u8(uint8_t *dst, const uint8_t *src, size_t src_ld, const fv
     job.rings = fv_alloc(n_workers * job.n_ring, job.ring_ld);
     job.rows = fv_alloc(n_workers * job.y.taps.n_taps, sizeof *job.rows);
     if (!job.rings || !job.rows) {
-        status = fv_fail_memory(err, n_workers * job.n_ring * job.ring_ld, "resampling the picture");
+        status = fv_fail_memory(err, n_workers * job.n_ring * job.ring_ld,
+                                "resampling the picture");
         goto fail;
     }
     memset(dst, 0, (size_t)job.y.lo * job.dst_ld);

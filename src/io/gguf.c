@@ -4,36 +4,42 @@
 #include <string.h>
 
 enum {
-    VERSION = 3, HEADER_BYTES = 24,
-    MIN_PAIR_BYTES = 8 + 1 + 4 + 1,    /* one letter and one byte */
+    VERSION = 3,
+    HEADER_BYTES = 24,
+    MIN_PAIR_BYTES = 8 + 1 + 4 + 1, /* one letter and one byte */
     MIN_INFO_BYTES = 8 + 1 + 4 + 4 + 8,
-    MAX_PAIRS = 1 << 16, MAX_TENSORS = 1 << 18, MAX_KEY = 65535, MAX_DEPTH = 4, MAX_ALIGNMENT = 1 << 20
+    MAX_PAIRS = 1 << 16,
+    MAX_TENSORS = 1 << 18,
+    MAX_KEY = 65535,
+    MAX_DEPTH = 4,
+    MAX_ALIGNMENT = 1 << 20
 };
 
 struct fv_gguf {
-    fv_map         map;       /* empty when the bytes are borrowed */
+    fv_map map; /* empty when the bytes are borrowed */
     const uint8_t *bytes;
-    size_t         n_bytes, data_at;
-    char          *name;
-    fv_gguf_value *pairs;     /* [n_pairs] */
-    size_t         n_pairs;
-    uint32_t      *slots;     /* hash table over pairs: index + 1, 0 is empty */
-    size_t         n_slots;   /* a power of two */
-    fv_tensors    *tensors;
+    size_t n_bytes, data_at;
+    char *name;
+    fv_gguf_value *pairs; /* [n_pairs] */
+    size_t n_pairs;
+    uint32_t *slots; /* hash table over pairs: index + 1, 0 is empty */
+    size_t n_slots;  /* a power of two */
+    fv_tensors *tensors;
 };
 
 typedef struct cursor {
-    const char    *name;
+    const char *name;
     const uint8_t *begin, *at, *end;
-    fv_error      *err;
+    fv_error *err;
 } cursor;
 
 static const uint8_t type_bytes[FV_GGUF_TYPE_COUNT] = { 1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8 };
 
 const char *fv_gguf_type_name(fv_gguf_type type)
 {
-    static const char *const name[FV_GGUF_TYPE_COUNT] = { "u8", "i8", "u16", "i16", "u32", "i32", "f32", "bool",
-                                                          "string", "array", "u64", "i64", "f64" };
+    static const char *const name[FV_GGUF_TYPE_COUNT] = { "u8",  "i8",  "u16",  "i16",    "u32",
+                                                          "i32", "f32", "bool", "string", "array",
+                                                          "u64", "i64", "f64" };
     return name[type];
 }
 
@@ -52,8 +58,9 @@ static uint64_t offset_of(const cursor *c) { return (uint64_t)(c->at - c->begin)
 
 static fv_status ends_early(const cursor *c, const char *what)
 {
-    return fv_fail(c->err, FV_ERR_FORMAT, offset_of(c), "%s: the file ends inside %s at byte %" PRIu64 " (is it truncated?)",
-                   c->name, what, offset_of(c));
+    return fv_fail(c->err, FV_ERR_FORMAT, offset_of(c),
+                   "%s: the file ends inside %s at byte %" PRIu64 " (is it truncated?)", c->name,
+                   what, offset_of(c));
 }
 
 static fv_status take(cursor *c, size_t n, uint64_t *out, const char *what)
@@ -71,8 +78,9 @@ static fv_status take_string(cursor *c, const uint8_t **out, uint64_t *n, const 
     FV_TRY(take(c, 8, n, what));
     if (*n > left(c))
         return fv_fail(c->err, FV_ERR_FORMAT, offset_of(c) - 8,
-                       "%s: %s at byte %" PRIu64 " claims %" PRIu64 " bytes, the file has %" PRIu64 " more", c->name, what,
-                       offset_of(c) - 8, *n, left(c));
+                       "%s: %s at byte %" PRIu64 " claims %" PRIu64 " bytes, the file has %" PRIu64
+                       " more",
+                       c->name, what, offset_of(c) - 8, *n, left(c));
     *out = c->at;
     c->at += *n;
     return FV_OK;
@@ -90,7 +98,12 @@ static bool is_text(const uint8_t *s, uint64_t n)
         int more = c >= 0xf0 ? 3 : c >= 0xe0 ? 2 : 1;
         if (c < 0xc2 || c > 0xf4 || n - i < (uint64_t)more)
             return false;
-        uint8_t low = c == 0xe0 ? 0xa0 : c == 0xf0 ? 0x90 : 0x80, high = c == 0xed ? 0x9f : c == 0xf4 ? 0x8f : 0xbf;
+        uint8_t low = c == 0xe0   ? 0xa0
+                      : c == 0xf0 ? 0x90
+                                  : 0x80,
+                high = c == 0xed   ? 0x9f
+                       : c == 0xf4 ? 0x8f
+                                   : 0xbf;
         if (s[i] < low || s[i] > high)
             return false;
         for (int j = 1; j < more; j++)
@@ -108,16 +121,17 @@ static fv_status take_type(cursor *c, fv_gguf_type *out, const fv_gguf_value *v)
     uint64_t type = 0;
     FV_TRY(take(c, 4, &type, "the metadata"));
     if (type >= FV_GGUF_TYPE_COUNT)
-        return fv_fail(c->err, FV_ERR_FORMAT, offset_of(c) - 4, "%s: %.*s has metadata type %" PRIu64 ", expected 0 to %d",
-                       c->name, (int)FV_MIN(v->n_key, 80), v->key, type, FV_GGUF_TYPE_COUNT - 1);
+        return fv_fail(c->err, FV_ERR_FORMAT, offset_of(c) - 4,
+                       "%s: %.*s has metadata type %" PRIu64 ", expected 0 to %d", c->name,
+                       (int)FV_MIN(v->n_key, 80), v->key, type, FV_GGUF_TYPE_COUNT - 1);
     *out = (fv_gguf_type)type;
     return FV_OK;
 }
 
 static fv_status bad_bool(const cursor *c, const fv_gguf_value *v)
 {
-    return fv_fail(c->err, FV_ERR_FORMAT, offset_of(c), "%s: %.*s: a bool is neither 0 nor 1", c->name,
-                   (int)FV_MIN(v->n_key, 80), v->key);
+    return fv_fail(c->err, FV_ERR_FORMAT, offset_of(c), "%s: %.*s: a bool is neither 0 nor 1",
+                   c->name, (int)FV_MIN(v->n_key, 80), v->key);
 }
 
 /* Moves over an array; the outermost one is described in *v. */
@@ -127,15 +141,17 @@ static fv_status skip_array(cursor *c, fv_gguf_value *v, bool outer, int depth)
     const uint8_t *text;
     uint64_t n = 0, length, n_bytes;
     if (depth == MAX_DEPTH)
-        return fv_fail(c->err, FV_ERR_UNSUPPORTED, offset_of(c), "%s: %.*s: arrays are nested more than %d deep", c->name,
+        return fv_fail(c->err, FV_ERR_UNSUPPORTED, offset_of(c),
+                       "%s: %.*s: arrays are nested more than %d deep", c->name,
                        (int)FV_MIN(v->n_key, 80), v->key, MAX_DEPTH);
     FV_TRY(take_type(c, &of, v));
     FV_TRY(take(c, 8, &n, "the metadata"));
     uint64_t least = of == FV_GGUF_STRING ? 8 : of == FV_GGUF_ARRAY ? 12 : type_bytes[of];
     if (__builtin_mul_overflow(n, least, &n_bytes) || n_bytes > left(c))
-        return fv_fail(c->err, FV_ERR_FORMAT, offset_of(c),
-                       "%s: %.*s claims %" PRIu64 " elements of type %s, the file has %" PRIu64 " bytes more", c->name,
-                       (int)FV_MIN(v->n_key, 80), v->key, n, fv_gguf_type_name(of), left(c));
+        return fv_fail(
+            c->err, FV_ERR_FORMAT, offset_of(c),
+            "%s: %.*s claims %" PRIu64 " elements of type %s, the file has %" PRIu64 " bytes more",
+            c->name, (int)FV_MIN(v->n_key, 80), v->key, n, fv_gguf_type_name(of), left(c));
     if (outer) {
         v->of = of;
         v->n = n;
@@ -160,12 +176,16 @@ static fv_status take_pair(cursor *c, fv_gguf_value *v)
     uint64_t n = 0, at = offset_of(c);
     FV_TRY(take_string(c, &key, &n, "a metadata key"));
     if (n == 0 || n > MAX_KEY)
-        return fv_fail(c->err, FV_ERR_FORMAT, at, "%s: a metadata key at byte %" PRIu64 " has %" PRIu64
-                       " bytes, expected 1 to %d", c->name, at, n, MAX_KEY);
+        return fv_fail(c->err, FV_ERR_FORMAT, at,
+                       "%s: a metadata key at byte %" PRIu64 " has %" PRIu64
+                       " bytes, expected 1 to %d",
+                       c->name, at, n, MAX_KEY);
     for (uint64_t i = 0; i < n; i++)
         if (key[i] <= 0x20 || key[i] >= 0x7f)
-            return fv_fail(c->err, FV_ERR_FORMAT, at, "%s: the metadata key at byte %" PRIu64 " holds byte 0x%02x; keys are "
-                           "printable ASCII", c->name, at, key[i]);
+            return fv_fail(c->err, FV_ERR_FORMAT, at,
+                           "%s: the metadata key at byte %" PRIu64 " holds byte 0x%02x; keys are "
+                           "printable ASCII",
+                           c->name, at, key[i]);
     *v = (fv_gguf_value){ .key = (const char *)key, .n_key = (size_t)n };
     FV_TRY(take_type(c, &v->type, v));
     v->data = c->at;
@@ -173,9 +193,10 @@ static fv_status take_pair(cursor *c, fv_gguf_value *v)
         return skip_array(c, v, true, 0);
     if (v->type == FV_GGUF_STRING) {
         FV_TRY(take_string(c, &v->data, &v->n, "a string of the metadata"));
-        return is_text(v->data, v->n) ? FV_OK
-                                      : fv_fail(c->err, FV_ERR_FORMAT, at, "%s: %.*s is not UTF-8, or holds a NUL", c->name,
-                                                (int)FV_MIN(n, 80), v->key);
+        return is_text(v->data, v->n)
+                   ? FV_OK
+                   : fv_fail(c->err, FV_ERR_FORMAT, at, "%s: %.*s is not UTF-8, or holds a NUL",
+                             c->name, (int)FV_MIN(n, 80), v->key);
     }
     if (left(c) < type_bytes[v->type])
         return ends_early(c, "the metadata");
@@ -206,7 +227,8 @@ static uint32_t *slot_of(const fv_gguf *g, const char *key, size_t n)
 static fv_status read_pairs(fv_gguf *g, cursor *c, uint64_t n)
 {
     if (n > MAX_PAIRS || n > left(c) / MIN_PAIR_BYTES)
-        return fv_fail(c->err, FV_ERR_FORMAT, 16, "%s: claims %" PRIu64 " metadata keys in %zu bytes, at most %d are allowed",
+        return fv_fail(c->err, FV_ERR_FORMAT, 16,
+                       "%s: claims %" PRIu64 " metadata keys in %zu bytes, at most %d are allowed",
                        c->name, n, g->n_bytes, MAX_PAIRS);
     g->n_slots = 16;
     while (g->n_slots < 2 * n)
@@ -220,7 +242,8 @@ static fv_status read_pairs(fv_gguf *g, cursor *c, uint64_t n)
         FV_TRY(take_pair(c, v));
         uint32_t *slot = slot_of(g, v->key, v->n_key);
         if (*slot)
-            return fv_fail(c->err, FV_ERR_FORMAT, offset_of(c), "%s: the metadata key %.*s comes twice", c->name,
+            return fv_fail(c->err, FV_ERR_FORMAT, offset_of(c),
+                           "%s: the metadata key %.*s comes twice", c->name,
                            (int)FV_MIN(v->n_key, 80), v->key);
         *slot = (uint32_t)g->n_pairs + 1;
     }
@@ -230,8 +253,11 @@ static fv_status read_pairs(fv_gguf *g, cursor *c, uint64_t n)
 /* ---- tensors ---- */
 
 /* Numbers of ggml's types. Those without one of ours are named in messages. */
-static const struct { uint8_t number; fv_type type; } known_types[] = {
-    { 0, FV_TYPE_F32 }, { 1, FV_TYPE_F16 }, { 2, FV_TYPE_Q4_0 }, { 8, FV_TYPE_Q8_0 },
+static const struct {
+    uint8_t number;
+    fv_type type;
+} known_types[] = {
+    { 0, FV_TYPE_F32 }, { 1, FV_TYPE_F16 },  { 2, FV_TYPE_Q4_0 }, { 8, FV_TYPE_Q8_0 },
     { 24, FV_TYPE_I8 }, { 26, FV_TYPE_I32 }, { 27, FV_TYPE_I64 }, { 30, FV_TYPE_BF16 },
 };
 
@@ -262,12 +288,15 @@ static fv_status measure(const cursor *c, fv_tensor *x)
     x->n_elems = 1;
     for (int i = 0; i < x->n_dims; i++)
         if (__builtin_mul_overflow(x->n_elems, x->shape[i], &x->n_elems))
-            return fv_fail(c->err, FV_ERR_FORMAT, 0, "%s: tensor %s: the product of its shape %s overflows", c->name, x->name,
+            return fv_fail(c->err, FV_ERR_FORMAT, 0,
+                           "%s: tensor %s: the product of its shape %s overflows", c->name, x->name,
                            fv_shape_text(shape, x->shape, x->n_dims));
     if (__builtin_mul_overflow(x->n_elems, (uint64_t)64, &bits)) /* so that no size below can */
-        return fv_fail(c->err, FV_ERR_FORMAT, 0, "%s: tensor %s: its size overflows", c->name, x->name);
+        return fv_fail(c->err, FV_ERR_FORMAT, 0, "%s: tensor %s: its size overflows", c->name,
+                       x->name);
     if (fv_type_is_block(x->type) && row % FV_BLOCK)
-        return fv_fail(c->err, FV_ERR_FORMAT, 0, "%s: tensor %s: rows of %" PRIu64 " elements, %s needs a multiple of %d",
+        return fv_fail(c->err, FV_ERR_FORMAT, 0,
+                       "%s: tensor %s: rows of %" PRIu64 " elements, %s needs a multiple of %d",
                        c->name, x->name, row, fv_type_name(x->type), FV_BLOCK);
     x->n_bytes = fv_row_bytes(x->type, x->n_elems);
     return FV_OK;
@@ -279,17 +308,21 @@ static fv_status take_info(cursor *c, fv_tensor *x, char name[FV_GGUF_NAME], uin
     uint64_t n = 0, n_dims = 0, type = 0, at = offset_of(c), ne[FV_TENSOR_MAX_DIMS] = { 0 };
     FV_TRY(take_string(c, &text, &n, "a tensor's name"));
     if (n == 0 || n >= FV_GGUF_NAME)
-        return fv_fail(c->err, FV_ERR_FORMAT, at, "%s: a tensor's name at byte %" PRIu64 " has %" PRIu64
-                       " bytes, expected 1 to %d", c->name, at, n, FV_GGUF_NAME - 1);
+        return fv_fail(c->err, FV_ERR_FORMAT, at,
+                       "%s: a tensor's name at byte %" PRIu64 " has %" PRIu64
+                       " bytes, expected 1 to %d",
+                       c->name, at, n, FV_GGUF_NAME - 1);
     if (!is_text(text, n))
-        return fv_fail(c->err, FV_ERR_FORMAT, at, "%s: a tensor's name at byte %" PRIu64 " is not UTF-8, or holds a NUL",
+        return fv_fail(c->err, FV_ERR_FORMAT, at,
+                       "%s: a tensor's name at byte %" PRIu64 " is not UTF-8, or holds a NUL",
                        c->name, at);
     memcpy(name, text, (size_t)n);
     name[n] = '\0';
     *x = (fv_tensor){ .name = name };
     FV_TRY(take(c, 4, &n_dims, "the list of tensors"));
     if (n_dims > FV_TENSOR_MAX_DIMS)
-        return fv_fail(c->err, FV_ERR_FORMAT, at, "%s: tensor %s has %" PRIu64 " dimensions, at most %d are allowed", c->name,
+        return fv_fail(c->err, FV_ERR_FORMAT, at,
+                       "%s: tensor %s has %" PRIu64 " dimensions, at most %d are allowed", c->name,
                        name, n_dims, FV_TENSOR_MAX_DIMS);
     for (uint64_t i = 0; i < n_dims; i++)
         FV_TRY(take(c, 8, &ne[i], "the list of tensors"));
@@ -298,9 +331,11 @@ static fv_status take_info(cursor *c, fv_tensor *x, char name[FV_GGUF_NAME], uin
         x->shape[n_dims - 1 - i] = ne[i];
     FV_TRY(take(c, 4, &type, "the list of tensors"));
     if (!type_of_number(type, &x->type))
-        return fv_fail(c->err, FV_ERR_UNSUPPORTED, at, "%s: tensor %s has type number %" PRIu64
-                       "; expected F32 (0), F16 (1), Q4_0 (2), Q8_0 (8), I8 (24), I32 (26), I64 (27) or BF16 (30)", c->name,
-                       name, type);
+        return fv_fail(c->err, FV_ERR_UNSUPPORTED, at,
+                       "%s: tensor %s has type number %" PRIu64
+                       "; expected F32 (0), F16 (1), Q4_0 (2), Q8_0 (8), I8 (24), I32 (26), I64 "
+                       "(27) or BF16 (30)",
+                       c->name, name, type);
     FV_TRY(take(c, 8, offset, "the list of tensors"));
     return measure(c, x);
 }
@@ -309,12 +344,14 @@ static fv_status place(const fv_gguf *g, const cursor *c, fv_tensor *x, uint64_t
 {
     uint64_t offset = (uint64_t)(uintptr_t)x->data, room = g->n_bytes - g->data_at;
     if (offset % alignment)
-        return fv_fail(c->err, FV_ERR_FORMAT, 0, "%s: tensor %s has offset %" PRIu64 ", expected a multiple of %" PRIu64,
+        return fv_fail(c->err, FV_ERR_FORMAT, 0,
+                       "%s: tensor %s has offset %" PRIu64 ", expected a multiple of %" PRIu64,
                        c->name, x->name, offset, alignment);
     if (offset > room || x->n_bytes > room - offset)
-        return fv_fail(c->err, FV_ERR_FORMAT, 0, "%s: tensor %s lies at bytes %" PRIu64 " to %" PRIu64
-                       " of the data, the file has %" PRIu64 " (is it truncated?)", c->name, x->name, offset,
-                       offset + x->n_bytes, room);
+        return fv_fail(c->err, FV_ERR_FORMAT, 0,
+                       "%s: tensor %s lies at bytes %" PRIu64 " to %" PRIu64
+                       " of the data, the file has %" PRIu64 " (is it truncated?)",
+                       c->name, x->name, offset, offset + x->n_bytes, room);
     x->data = g->bytes + g->data_at + offset;
     return FV_OK;
 }
@@ -324,29 +361,36 @@ static fv_status read_tensors(fv_gguf *g, cursor *c, uint64_t n)
     int64_t alignment = FV_GGUF_ALIGNMENT;
     fv_status status = FV_OK;
     if (n > MAX_TENSORS || n > left(c) / MIN_INFO_BYTES)
-        return fv_fail(c->err, FV_ERR_FORMAT, 8, "%s: claims %" PRIu64 " tensors in %zu bytes, at most %d are allowed", c->name,
-                       n, g->n_bytes, MAX_TENSORS);
+        return fv_fail(c->err, FV_ERR_FORMAT, 8,
+                       "%s: claims %" PRIu64 " tensors in %zu bytes, at most %d are allowed",
+                       c->name, n, g->n_bytes, MAX_TENSORS);
     FV_TRY(fv_gguf_opt_int(g, "general.alignment", 8, MAX_ALIGNMENT, &alignment, c->err));
     if (alignment % 8)
-        return fv_fail(c->err, FV_ERR_FORMAT, 0, "%s: general.alignment is %" PRId64 ", expected a multiple of 8", c->name,
+        return fv_fail(c->err, FV_ERR_FORMAT, 0,
+                       "%s: general.alignment is %" PRId64 ", expected a multiple of 8", c->name,
                        alignment);
     fv_tensor *list = fv_alloc((size_t)n, sizeof *list);
-    char (*names)[FV_GGUF_NAME] = fv_alloc((size_t)n, sizeof *names);
+    char(*names)[FV_GGUF_NAME] = fv_alloc((size_t)n, sizeof *names);
     if (!list || !names) {
-        status = fv_fail_memory(c->err, (size_t)n * (sizeof *list + sizeof *names), "the list of tensors");
+        status = fv_fail_memory(c->err, (size_t)n * (sizeof *list + sizeof *names),
+                                "the list of tensors");
         goto fail;
     }
     for (size_t i = 0; i < n; i++) {
         uint64_t offset = 0;
         FV_TRY_GOTO(take_info(c, &list[i], names[i], &offset));
         if (offset > UINTPTR_MAX) {
-            status = fv_fail(c->err, FV_ERR_FORMAT, 0, "%s: tensor %s has offset %" PRIu64, c->name, names[i], offset);
+            status = fv_fail(c->err, FV_ERR_FORMAT, 0, "%s: tensor %s has offset %" PRIu64, c->name,
+                             names[i], offset);
             goto fail;
         }
-        list[i].data = (const void *)(uintptr_t)offset; /* until it is known where the data begins */
+        /* until it is known where the data begins */
+        list[i].data = (const void *)(uintptr_t)offset;
     }
-    uint64_t at = offset_of(c), data_at = (at + (uint64_t)alignment - 1) / (uint64_t)alignment * (uint64_t)alignment;
-    g->data_at = (size_t)FV_MIN(data_at, g->n_bytes); /* a file without tensors may lack the padding */
+    uint64_t at = offset_of(c),
+             data_at = (at + (uint64_t)alignment - 1) / (uint64_t)alignment * (uint64_t)alignment;
+    /* a file without tensors may lack the padding */
+    g->data_at = (size_t)FV_MIN(data_at, g->n_bytes);
     for (size_t i = 0; i < n; i++)
         FV_TRY_GOTO(place(g, c, &list[i], (uint64_t)alignment));
     FV_TRY_GOTO(fv_tensors_from_list(&g->tensors, list, (size_t)n, g->name, c->err));
@@ -363,13 +407,16 @@ static fv_status read_all(fv_gguf *g, fv_error *err)
     cursor c = { g->name, g->bytes, g->bytes, g->bytes + g->n_bytes, err };
     uint64_t version = 0, n_tensors = 0, n_pairs = 0;
     if (g->n_bytes < HEADER_BYTES || memcmp(g->bytes, "GGUF", 4))
-        return fv_fail(err, FV_ERR_FORMAT, 0, "%s: not a GGUF file: it does not begin with \"GGUF\"", g->name);
+        return fv_fail(err, FV_ERR_FORMAT, 0,
+                       "%s: not a GGUF file: it does not begin with \"GGUF\"", g->name);
     c.at += 4;
     FV_TRY(take(&c, 4, &version, "the header"));
     if (version != VERSION)
-        return fv_fail(err, FV_ERR_UNSUPPORTED, 4, (version & 0xffff) == 0 ? "%s: GGUF in big-endian order (version 0x%08x); "
-                       "expected version %d, little-endian" : "%s: GGUF version %u, expected %d", g->name, (unsigned)version,
-                       VERSION);
+        return fv_fail(err, FV_ERR_UNSUPPORTED, 4,
+                       (version & 0xffff) == 0 ? "%s: GGUF in big-endian order (version 0x%08x); "
+                                                 "expected version %d, little-endian"
+                                               : "%s: GGUF version %u, expected %d",
+                       g->name, (unsigned)version, VERSION);
     FV_TRY(take(&c, 8, &n_tensors, "the header"));
     FV_TRY(take(&c, 8, &n_pairs, "the header"));
     FV_TRY(read_pairs(g, &c, n_pairs));
@@ -387,7 +434,8 @@ static fv_status new_gguf(fv_gguf **out, const char *name, fv_error *err)
     return FV_OK;
 }
 
-fv_status fv_gguf_read(fv_gguf **out, const void *data, size_t n_bytes, const char *name, fv_error *err)
+fv_status fv_gguf_read(fv_gguf **out, const void *data, size_t n_bytes, const char *name,
+                       fv_error *err)
 {
     fv_gguf *g = NULL;
     *out = NULL;
@@ -449,15 +497,20 @@ const fv_gguf_value *fv_gguf_find(const fv_gguf *g, const char *key)
     return slot ? &g->pairs[slot - 1] : NULL;
 }
 
-static fv_status need(const fv_gguf *g, const char *key, const char *expected, const fv_gguf_value **out, fv_error *err)
+static fv_status need(const fv_gguf *g, const char *key, const char *expected,
+                      const fv_gguf_value **out, fv_error *err)
 {
     *out = fv_gguf_find(g, key);
-    return *out ? FV_OK : fv_fail(err, FV_ERR_FORMAT, 0, "%s: %s is missing, expected %s", g->name, key, expected);
+    return *out ? FV_OK
+                : fv_fail(err, FV_ERR_FORMAT, 0, "%s: %s is missing, expected %s", g->name, key,
+                          expected);
 }
 
-static fv_status wrong(const fv_gguf *g, const char *key, const char *expected, const fv_gguf_value *v, fv_error *err)
+static fv_status wrong(const fv_gguf *g, const char *key, const char *expected,
+                       const fv_gguf_value *v, fv_error *err)
 {
-    return fv_fail(err, FV_ERR_FORMAT, (uint64_t)(v->data - g->bytes), "%s: %s: expected %s, found %s %s", g->name, key, expected,
+    return fv_fail(err, FV_ERR_FORMAT, (uint64_t)(v->data - g->bytes),
+                   "%s: %s: expected %s, found %s %s", g->name, key, expected,
                    v->type == FV_GGUF_ARRAY ? "an array of" : "type",
                    fv_gguf_type_name(v->type == FV_GGUF_ARRAY ? v->of : v->type));
 }
@@ -479,7 +532,8 @@ static bool int_at(fv_gguf_type type, const uint8_t *p, int64_t *out)
     }
 }
 
-fv_status fv_gguf_int(const fv_gguf *g, const char *key, int64_t min, int64_t max, int64_t *out, fv_error *err)
+fv_status fv_gguf_int(const fv_gguf *g, const char *key, int64_t min, int64_t max, int64_t *out,
+                      fv_error *err)
 {
     const fv_gguf_value *v;
     int64_t value;
@@ -488,17 +542,20 @@ fv_status fv_gguf_int(const fv_gguf *g, const char *key, int64_t min, int64_t ma
         return wrong(g, key, "an integer", v, err);
     if (value < min || value > max)
         return fv_fail(err, FV_ERR_FORMAT, (uint64_t)(v->data - g->bytes),
-                       "%s: %s is %" PRId64 ", expected an integer in [%" PRId64 ", %" PRId64 "]", g->name, key, value, min, max);
+                       "%s: %s is %" PRId64 ", expected an integer in [%" PRId64 ", %" PRId64 "]",
+                       g->name, key, value, min, max);
     *out = value;
     return FV_OK;
 }
 
-fv_status fv_gguf_opt_int(const fv_gguf *g, const char *key, int64_t min, int64_t max, int64_t *out, fv_error *err)
+fv_status fv_gguf_opt_int(const fv_gguf *g, const char *key, int64_t min, int64_t max, int64_t *out,
+                          fv_error *err)
 {
     return fv_gguf_find(g, key) ? fv_gguf_int(g, key, min, max, out, err) : FV_OK;
 }
 
-fv_status fv_gguf_number(const fv_gguf *g, const char *key, double min, double max, double *out, fv_error *err)
+fv_status fv_gguf_number(const fv_gguf *g, const char *key, double min, double max, double *out,
+                         fv_error *err)
 {
     const fv_gguf_value *v;
     int64_t whole;
@@ -518,8 +575,9 @@ fv_status fv_gguf_number(const fv_gguf *g, const char *key, double min, double m
         return wrong(g, key, "a number", v, err);
     }
     if (!(value >= min && value <= max))
-        return fv_fail(err, FV_ERR_FORMAT, (uint64_t)(v->data - g->bytes), "%s: %s is %g, expected a number in [%g, %g]", g->name,
-                       key, value, min, max);
+        return fv_fail(err, FV_ERR_FORMAT, (uint64_t)(v->data - g->bytes),
+                       "%s: %s is %g, expected a number in [%g, %g]", g->name, key, value, min,
+                       max);
     *out = value;
     return FV_OK;
 }
@@ -535,7 +593,8 @@ fv_status fv_gguf_opt_bool(const fv_gguf *g, const char *key, bool *out, fv_erro
     return FV_OK;
 }
 
-fv_status fv_gguf_string(const fv_gguf *g, const char *key, const char **out, size_t *n, fv_error *err)
+fv_status fv_gguf_string(const fv_gguf *g, const char *key, const char **out, size_t *n,
+                         fv_error *err)
 {
     const fv_gguf_value *v;
     FV_TRY(need(g, key, "a string", &v, err));
@@ -546,7 +605,8 @@ fv_status fv_gguf_string(const fv_gguf *g, const char *key, const char **out, si
     return FV_OK;
 }
 
-fv_status fv_gguf_opt_string(const fv_gguf *g, const char *key, const char **out, size_t *n, fv_error *err)
+fv_status fv_gguf_opt_string(const fv_gguf *g, const char *key, const char **out, size_t *n,
+                             fv_error *err)
 {
     return fv_gguf_find(g, key) ? fv_gguf_string(g, key, out, n, err) : FV_OK;
 }
@@ -554,31 +614,36 @@ fv_status fv_gguf_opt_string(const fv_gguf *g, const char *key, const char **out
 bool fv_gguf_string_is(const fv_gguf *g, const char *key, const char *text)
 {
     const fv_gguf_value *v = fv_gguf_find(g, key);
-    return v && v->type == FV_GGUF_STRING && v->n == strlen(text) && !memcmp(v->data, text, (size_t)v->n);
+    return v && v->type == FV_GGUF_STRING && v->n == strlen(text) &&
+           !memcmp(v->data, text, (size_t)v->n);
 }
 
-fv_status fv_gguf_ints(const fv_gguf *g, const char *key, int64_t min, int64_t max, size_t min_n, size_t max_n, int64_t *out,
-                       size_t *n, fv_error *err)
+fv_status fv_gguf_ints(const fv_gguf *g, const char *key, int64_t min, int64_t max, size_t min_n,
+                       size_t max_n, int64_t *out, size_t *n, fv_error *err)
 {
     const fv_gguf_value *v;
     FV_TRY(need(g, key, "an array of integers", &v, err));
     if (v->type != FV_GGUF_ARRAY || (v->n && v->of == FV_GGUF_BOOL))
         return wrong(g, key, "an array of integers", v, err);
     if (v->n < min_n || v->n > max_n)
-        return fv_fail(err, FV_ERR_FORMAT, (uint64_t)(v->data - g->bytes), "%s: %s has %" PRIu64
-                       " elements, expected %zu to %zu", g->name, key, v->n, min_n, max_n);
+        return fv_fail(err, FV_ERR_FORMAT, (uint64_t)(v->data - g->bytes),
+                       "%s: %s has %" PRIu64 " elements, expected %zu to %zu", g->name, key, v->n,
+                       min_n, max_n);
     for (size_t i = 0; i < v->n; i++) {
         if (!int_at(v->of, v->data + i * type_bytes[v->of], &out[i]))
             return wrong(g, key, "an array of integers", v, err);
         if (out[i] < min || out[i] > max)
-            return fv_fail(err, FV_ERR_FORMAT, (uint64_t)(v->data - g->bytes), "%s: %s[%zu] is %" PRId64
-                           ", expected an integer in [%" PRId64 ", %" PRId64 "]", g->name, key, i, out[i], min, max);
+            return fv_fail(err, FV_ERR_FORMAT, (uint64_t)(v->data - g->bytes),
+                           "%s: %s[%zu] is %" PRId64 ", expected an integer in [%" PRId64
+                           ", %" PRId64 "]",
+                           g->name, key, i, out[i], min, max);
     }
     *n = (size_t)v->n;
     return FV_OK;
 }
 
-fv_status fv_gguf_array(const fv_gguf *g, const char *key, fv_gguf_type of, const fv_gguf_value **out, fv_error *err)
+fv_status fv_gguf_array(const fv_gguf *g, const char *key, fv_gguf_type of,
+                        const fv_gguf_value **out, fv_error *err)
 {
     char expected[48] = "an array of type ";
     const fv_gguf_value *v;

@@ -20,21 +20,23 @@ typedef struct bytes {
     size_t n, capacity;
 } bytes;
 
-typedef struct span { uint64_t begin, end; } span; /* of a tensor, in the data */
+typedef struct span {
+    uint64_t begin, end;
+} span; /* of a tensor, in the data */
 
 struct fv_gguf_writer {
-    char     *path, *beside;
-    int       fd;             /* -1: none */
-    bool      named;          /* beside exists */
-    bytes     meta, infos;
-    uint64_t  n_pairs, n_infos, data_bytes, written;
-    span     *spans;          /* [n_infos] */
-    size_t    capacity, current;
-    size_t    hash_at, header_hash_at, floats_at, n_floats; /* in meta */
-    uint8_t  *buffer;
-    size_t    n_buffer;
+    char *path, *beside;
+    int fd;     /* -1: none */
+    bool named; /* beside exists */
+    bytes meta, infos;
+    uint64_t n_pairs, n_infos, data_bytes, written;
+    span *spans; /* [n_infos] */
+    size_t capacity, current;
+    size_t hash_at, header_hash_at, floats_at, n_floats; /* in meta */
+    uint8_t *buffer;
+    size_t n_buffer;
     fv_sha256 hash;
-    fv_error  error;          /* the first one; status FV_OK: none */
+    fv_error error; /* the first one; status FV_OK: none */
 };
 
 /* ---- bytes of the header ---- */
@@ -96,10 +98,22 @@ static void put_int(fv_gguf_writer *w, const char *key, fv_gguf_type type, uint6
     add_int(w, &w->meta, value, n);
 }
 
-void fv_gguf_put_u32(fv_gguf_writer *w, const char *key, uint32_t value) { put_int(w, key, FV_GGUF_U32, value, 4); }
-void fv_gguf_put_i32(fv_gguf_writer *w, const char *key, int32_t value) { put_int(w, key, FV_GGUF_I32, (uint32_t)value, 4); }
-void fv_gguf_put_u64(fv_gguf_writer *w, const char *key, uint64_t value) { put_int(w, key, FV_GGUF_U64, value, 8); }
-void fv_gguf_put_bool(fv_gguf_writer *w, const char *key, bool value) { put_int(w, key, FV_GGUF_BOOL, value, 1); }
+void fv_gguf_put_u32(fv_gguf_writer *w, const char *key, uint32_t value)
+{
+    put_int(w, key, FV_GGUF_U32, value, 4);
+}
+void fv_gguf_put_i32(fv_gguf_writer *w, const char *key, int32_t value)
+{
+    put_int(w, key, FV_GGUF_I32, (uint32_t)value, 4);
+}
+void fv_gguf_put_u64(fv_gguf_writer *w, const char *key, uint64_t value)
+{
+    put_int(w, key, FV_GGUF_U64, value, 8);
+}
+void fv_gguf_put_bool(fv_gguf_writer *w, const char *key, bool value)
+{
+    put_int(w, key, FV_GGUF_BOOL, value, 1);
+}
 
 void fv_gguf_put_f32(fv_gguf_writer *w, const char *key, float value)
 {
@@ -128,7 +142,8 @@ static void put_array_head(fv_gguf_writer *w, const char *key, fv_gguf_type of, 
     add_int(w, &w->meta, n, 8);
 }
 
-void fv_gguf_put_array(fv_gguf_writer *w, const char *key, fv_gguf_type of, const void *values, size_t n)
+void fv_gguf_put_array(fv_gguf_writer *w, const char *key, fv_gguf_type of, const void *values,
+                       size_t n)
 {
     static const uint8_t size[FV_GGUF_TYPE_COUNT] = { 1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8 };
     put_array_head(w, key, of, n);
@@ -139,16 +154,28 @@ void fv_gguf_put_array(fv_gguf_writer *w, const char *key, fv_gguf_type of, cons
         uint32_t u32;
         switch (size[of]) { /* as numbers, whatever this machine's byte order */
         case 1: value = *at; break;
-        case 2: memcpy(&u16, at, 2); value = u16; break;
-        case 4: memcpy(&u32, at, 4); value = u32; break;
+        case 2:
+            memcpy(&u16, at, 2);
+            value = u16;
+            break;
+        case 4:
+            memcpy(&u32, at, 4);
+            value = u32;
+            break;
         default: memcpy(&value, at, 8); break;
         }
         add_int(w, &w->meta, value, size[of]);
     }
 }
 
-void fv_gguf_put_strings(fv_gguf_writer *w, const char *key, size_t n) { put_array_head(w, key, FV_GGUF_STRING, n); }
-void fv_gguf_put_item(fv_gguf_writer *w, const char *text, size_t n_bytes) { add_string(w, &w->meta, text, n_bytes); }
+void fv_gguf_put_strings(fv_gguf_writer *w, const char *key, size_t n)
+{
+    put_array_head(w, key, FV_GGUF_STRING, n);
+}
+void fv_gguf_put_item(fv_gguf_writer *w, const char *text, size_t n_bytes)
+{
+    add_string(w, &w->meta, text, n_bytes);
+}
 
 void fv_gguf_reserve_floats(fv_gguf_writer *w, const char *key, size_t n)
 {
@@ -170,7 +197,10 @@ void fv_gguf_set_floats(fv_gguf_writer *w, const float *values, size_t n)
 
 /* ---- the list of tensors ---- */
 
-static uint64_t aligned(uint64_t n) { return (n + FV_GGUF_ALIGNMENT - 1) / FV_GGUF_ALIGNMENT * FV_GGUF_ALIGNMENT; }
+static uint64_t aligned(uint64_t n)
+{
+    return (n + FV_GGUF_ALIGNMENT - 1) / FV_GGUF_ALIGNMENT * FV_GGUF_ALIGNMENT;
+}
 
 static void complain(fv_gguf_writer *w, const char *name, const char *why)
 {
@@ -178,7 +208,8 @@ static void complain(fv_gguf_writer *w, const char *name, const char *why)
         fv_fail(&w->error, FV_ERR_ARGUMENT, 0, "%s: tensor %s: %s", w->path, name, why);
 }
 
-void fv_gguf_add_tensor(fv_gguf_writer *w, const char *name, fv_type type, const uint64_t *shape, int n_dims)
+void fv_gguf_add_tensor(fv_gguf_writer *w, const char *name, fv_type type, const uint64_t *shape,
+                        int n_dims)
 {
     uint64_t n = 1, row = n_dims ? shape[n_dims - 1] : 1;
     if (strlen(name) >= FV_GGUF_NAME)
@@ -254,14 +285,16 @@ fv_status fv_gguf_writer_new(fv_gguf_writer **out, const char *path, fv_error *e
     if (lstat(path, &st) == 0 && S_ISDIR(st.st_mode))
         return fv_fail(err, FV_ERR_IO, 0, "%s: is a directory, expected the name of a file", path);
     if (stat(path, &st) == 0 && !S_ISREG(st.st_mode))
-        return fv_fail(err, FV_ERR_IO, 0, "%s: is no regular file, cannot be replaced by a model", path);
+        return fv_fail(err, FV_ERR_IO, 0, "%s: is no regular file, cannot be replaced by a model",
+                       path);
     fv_gguf_writer *w = fv_alloc_zero(1, sizeof *w);
     if (!w)
         return fv_fail_memory(err, sizeof *w, "a GGUF file");
     w->fd = -1;
     w->path = fv_strdup(path);
     w->buffer = fv_alloc(BUFFER_BYTES, 1);
-    fv_status status = w->path && w->buffer ? open_beside(w, err) : fv_fail_memory(err, BUFFER_BYTES, "a GGUF file");
+    fv_status status = w->path && w->buffer ? open_beside(w, err)
+                                            : fv_fail_memory(err, BUFFER_BYTES, "a GGUF file");
     if (status != FV_OK) {
         fv_gguf_writer_free(w);
         return status;
@@ -334,7 +367,10 @@ static fv_status pad_to(fv_gguf_writer *w, uint64_t end, fv_error *err)
     return end > w->written ? put_data(w, zeros, (size_t)(end - w->written), err) : FV_OK;
 }
 
-static uint64_t header_bytes(const fv_gguf_writer *w) { return aligned(24 + w->meta.n + w->infos.n); }
+static uint64_t header_bytes(const fv_gguf_writer *w)
+{
+    return aligned(24 + w->meta.n + w->infos.n);
+}
 
 uint64_t fv_gguf_total_bytes(const fv_gguf_writer *w) { return header_bytes(w) + w->data_bytes; }
 
@@ -347,8 +383,8 @@ static fv_status check_room(const fv_gguf_writer *w, fv_error *err)
     uint64_t has = (uint64_t)fs.f_bavail * (fs.f_frsize ? fs.f_frsize : fs.f_bsize);
     if (has >= wanted)
         return FV_OK;
-    return fv_fail(err, FV_ERR_IO, 0, "%s: needs %.1f MB, the disk has %.1f MB free", w->path, (double)wanted / 1e6,
-                   (double)has / 1e6);
+    return fv_fail(err, FV_ERR_IO, 0, "%s: needs %.1f MB, the disk has %.1f MB free", w->path,
+                   (double)wanted / 1e6, (double)has / 1e6);
 }
 
 static void put_hash(fv_gguf_writer *w, const char *key, size_t *at)
@@ -376,7 +412,8 @@ static fv_status write_header(fv_gguf_writer *w, fv_error *err)
     FV_TRY(write_all(w, head, sizeof head, err));
     FV_TRY(write_all(w, w->meta.data, w->meta.n, err));
     FV_TRY(write_all(w, w->infos.data, w->infos.n, err));
-    return write_all(w, zeros, (size_t)(header_bytes(w) - sizeof head - w->meta.n - w->infos.n), err);
+    return write_all(w, zeros, (size_t)(header_bytes(w) - sizeof head - w->meta.n - w->infos.n),
+                     err);
 }
 
 fv_status fv_gguf_begin_data(fv_gguf_writer *w, fv_error *err)
@@ -395,7 +432,8 @@ fv_status fv_gguf_begin_data(fv_gguf_writer *w, fv_error *err)
 
 fv_status fv_gguf_write(fv_gguf_writer *w, const void *data, size_t n_bytes, fv_error *err)
 {
-    while (w->current < w->n_infos && w->written == w->spans[w->current].end) { /* also over empty tensors */
+    /* also over empty tensors */
+    while (w->current < w->n_infos && w->written == w->spans[w->current].end) {
         w->current++;
         if (w->current < w->n_infos)
             FV_TRY(pad_to(w, w->spans[w->current].begin, err));
@@ -439,7 +477,8 @@ fv_status fv_gguf_finish(fv_gguf_writer *w, fv_error *err)
     char hex[HEX + 1];
     fv_sha256 hash;
     if (w->n_infos && w->written < w->spans[w->n_infos - 1].end)
-        return fv_fail(err, FV_ERR_STATE, 0, "%s: the tensors have %" PRIu64 " bytes, %" PRIu64 " were written", w->path,
+        return fv_fail(err, FV_ERR_STATE, 0,
+                       "%s: the tensors have %" PRIu64 " bytes, %" PRIu64 " were written", w->path,
                        w->data_bytes, w->written);
     FV_TRY(pad_to(w, w->data_bytes, err));
     FV_TRY(flush(w, err));
@@ -476,7 +515,8 @@ fv_status fv_gguf_finish(fv_gguf_writer *w, fv_error *err)
 
 enum { STEP_BYTES = 8 << 20 };
 
-static fv_status compare(const fv_gguf *g, const char *key, fv_sha256 *hash, const char *what, fv_error *err)
+static fv_status compare(const fv_gguf *g, const char *key, fv_sha256 *hash, const char *what,
+                         fv_error *err)
 {
     uint8_t digest[FV_SHA256_BYTES];
     char hex[HEX + 1];
@@ -485,20 +525,27 @@ static fv_status compare(const fv_gguf *g, const char *key, fv_sha256 *hash, con
     if (fv_gguf_string_is(g, key, hex))
         return FV_OK;
     const fv_gguf_value *v = fv_gguf_find(g, key);
-    return fv_fail(err, FV_ERR_FORMAT, 0, "%s: %s has changed since the file was written: its SHA-256 is %s, %s says %.*s",
-                   fv_gguf_name(g), what, hex, key, (int)FV_MIN(v->n, (uint64_t)HEX), (const char *)v->data);
+    return fv_fail(err, FV_ERR_FORMAT, 0,
+                   "%s: %s has changed since the file was written: its SHA-256 is %s, %s says %.*s",
+                   fv_gguf_name(g), what, hex, key, (int)FV_MIN(v->n, (uint64_t)HEX),
+                   (const char *)v->data);
 }
 
-fv_status fv_gguf_check_hashes(const fv_gguf *g, fv_progress_fn *progress, void *user, fv_error *err)
+fv_status fv_gguf_check_hashes(const fv_gguf *g, fv_progress_fn *progress, void *user,
+                               fv_error *err)
 {
     size_t n_bytes, data_at;
     const uint8_t *data = fv_gguf_bytes(g, &n_bytes, &data_at);
-    const fv_gguf_value *own = fv_gguf_find(g, FV_GGUF_SHA256_HEADER), *whole = fv_gguf_find(g, FV_GGUF_SHA256);
+    const fv_gguf_value *own = fv_gguf_find(g, FV_GGUF_SHA256_HEADER),
+                        *whole = fv_gguf_find(g, FV_GGUF_SHA256);
     char zeros[HEX];
     fv_sha256 hash;
-    if (!own || own->type != FV_GGUF_STRING || own->n != HEX || !whole || whole->type != FV_GGUF_STRING || whole->n != HEX)
-        return fv_fail(err, FV_ERR_UNSUPPORTED, 0, "%s: holds no " FV_GGUF_SHA256 " and " FV_GGUF_SHA256_HEADER
-                       " of %d digits: it cannot be verified", fv_gguf_name(g), HEX);
+    if (!own || own->type != FV_GGUF_STRING || own->n != HEX || !whole ||
+        whole->type != FV_GGUF_STRING || whole->n != HEX)
+        return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
+                       "%s: holds no " FV_GGUF_SHA256 " and " FV_GGUF_SHA256_HEADER
+                       " of %d digits: it cannot be verified",
+                       fv_gguf_name(g), HEX);
     memset(zeros, '0', HEX);
     size_t at = (size_t)(own->data - data);
     fv_sha256_begin(&hash);
@@ -508,8 +555,10 @@ fv_status fv_gguf_check_hashes(const fv_gguf *g, fv_progress_fn *progress, void 
     FV_TRY(compare(g, FV_GGUF_SHA256_HEADER, &hash, "the header", err));
     fv_sha256_begin(&hash);
     for (size_t i = data_at; i < n_bytes; i += STEP_BYTES) {
-        if (progress && progress(user, "verify", (double)(i - data_at) / (double)(n_bytes - data_at)))
-            return fv_fail(err, FV_ERR_CANCELLED, 0, "%s: verifying was cancelled", fv_gguf_name(g));
+        if (progress &&
+            progress(user, "verify", (double)(i - data_at) / (double)(n_bytes - data_at)))
+            return fv_fail(err, FV_ERR_CANCELLED, 0, "%s: verifying was cancelled",
+                           fv_gguf_name(g));
         fv_sha256_add(&hash, data + i, FV_MIN((size_t)STEP_BYTES, n_bytes - i));
     }
     return compare(g, FV_GGUF_SHA256, &hash, "the tensor data", err);

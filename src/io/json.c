@@ -9,23 +9,18 @@
 
 struct fv_json {
     json_t *root;
-    char   *name;
+    char *name;
 };
 
 /* fv_json_value is jansson's json_t under a name of ours. */
-static const json_t *node(const fv_json_value *value)
-{
-    return (const json_t *)value;
-}
+static const json_t *node(const fv_json_value *value) { return (const json_t *)value; }
 
-static const fv_json_value *value_of(const json_t *json)
-{
-    return (const fv_json_value *)json;
-}
+static const fv_json_value *value_of(const json_t *json) { return (const fv_json_value *)json; }
 
 /* ---- parsing ---- */
 
-fv_status fv_json_parse(fv_json **out, const void *text, size_t n_bytes, const char *name, fv_error *err)
+fv_status fv_json_parse(fv_json **out, const void *text, size_t n_bytes, const char *name,
+                        fv_error *err)
 {
     json_error_t why;
 
@@ -34,8 +29,9 @@ fv_status fv_json_parse(fv_json **out, const void *text, size_t n_bytes, const c
         return fv_fail(err, FV_ERR_FORMAT, 0, "%s: the file is empty, expected JSON", name);
     const uint8_t *nul = memchr(text, '\0', n_bytes); /* jansson passes over them in silence */
     if (nul)
-        return fv_fail(err, FV_ERR_FORMAT, (uint64_t)(nul - (const uint8_t *)text), "%s: byte %zu is a NUL, which no JSON holds",
-                       name, (size_t)(nul - (const uint8_t *)text));
+        return fv_fail(err, FV_ERR_FORMAT, (uint64_t)(nul - (const uint8_t *)text),
+                       "%s: byte %zu is a NUL, which no JSON holds", name,
+                       (size_t)(nul - (const uint8_t *)text));
     fv_json *doc = fv_alloc_zero(1, sizeof *doc);
     char *copy = fv_strdup(name);
     if (!doc || !copy) {
@@ -78,15 +74,9 @@ void fv_json_free(fv_json *doc)
     fv_free(doc);
 }
 
-const fv_json_value *fv_json_root(const fv_json *doc)
-{
-    return value_of(doc->root);
-}
+const fv_json_value *fv_json_root(const fv_json *doc) { return value_of(doc->root); }
 
-const char *fv_json_name(const fv_json *doc)
-{
-    return doc->name;
-}
+const char *fv_json_name(const fv_json *doc) { return doc->name; }
 
 /* ---- messages ---- */
 
@@ -106,13 +96,15 @@ static bool find_path(json_t *at, const json_t *target, char *path, size_t used)
     if (at == target)
         return true;
     if (json_is_object(at)) {
-        json_object_foreach(at, key, child) {
+        json_object_foreach(at, key, child)
+        {
             int n = snprintf(path + used, PATH_BYTES - used, "%s.", key);
             if (find_path(child, target, path, FV_MIN(used + (size_t)n, PATH_BYTES - 1)))
                 return true;
         }
     } else if (json_is_array(at)) {
-        json_array_foreach(at, index, child) {
+        json_array_foreach(at, index, child)
+        {
             int n = snprintf(path + used, PATH_BYTES - used, "%zu.", index);
             if (find_path(child, target, path, FV_MIN(used + (size_t)n, PATH_BYTES - 1)))
                 return true;
@@ -122,20 +114,22 @@ static bool find_path(json_t *at, const json_t *target, char *path, size_t used)
     return false;
 }
 
-static fv_status wrong(const fv_json *doc, const fv_json_value *object, const char *key, const char *expected,
-                       const char *found, fv_error *err)
+static fv_status wrong(const fv_json *doc, const fv_json_value *object, const char *key,
+                       const char *expected, const char *found, fv_error *err)
 {
     char path[PATH_BYTES] = "";
 
     if (object && !find_path(doc->root, node(object), path, 0))
         path[0] = '\0';
     if (!found)
-        return fv_fail(err, FV_ERR_FORMAT, 0, "%s: %s%s is missing, expected %s", doc->name, path, key, expected);
-    return fv_fail(err, FV_ERR_FORMAT, 0, "%s: %s%s: expected %s, found %s", doc->name, path, key, expected, found);
+        return fv_fail(err, FV_ERR_FORMAT, 0, "%s: %s%s is missing, expected %s", doc->name, path,
+                       key, expected);
+    return fv_fail(err, FV_ERR_FORMAT, 0, "%s: %s%s: expected %s, found %s", doc->name, path, key,
+                   expected, found);
 }
 
-static fv_status wrong_type(const fv_json *doc, const fv_json_value *object, const char *key, const char *expected,
-                            fv_error *err)
+static fv_status wrong_type(const fv_json *doc, const fv_json_value *object, const char *key,
+                            const char *expected, fv_error *err)
 {
     const fv_json_value *found = fv_json_member(object, key);
 
@@ -182,7 +176,8 @@ const fv_json_value *fv_json_member(const fv_json_value *object, const char *key
 
 size_t fv_json_count(const fv_json_value *value)
 {
-    return json_is_array(node(value)) ? json_array_size(node(value)) : json_object_size(node(value));
+    return json_is_array(node(value)) ? json_array_size(node(value))
+                                      : json_object_size(node(value));
 }
 
 const fv_json_value *fv_json_at(const fv_json_value *array, size_t index)
@@ -190,9 +185,11 @@ const fv_json_value *fv_json_at(const fv_json_value *array, size_t index)
     return value_of(json_array_get(node(array), index));
 }
 
-bool fv_json_next(const fv_json_value *object, void **iter, const char **key, const fv_json_value **value)
+bool fv_json_next(const fv_json_value *object, void **iter, const char **key,
+                  const fv_json_value **value)
 {
-    json_t *json = (json_t *)(uintptr_t)object; /* jansson's iterators take no const, but do not write */
+    /* jansson's iterators take no const, but do not write */
+    json_t *json = (json_t *)(uintptr_t)object;
 
     *iter = *iter ? json_object_iter_next(json, *iter) : json_object_iter(json);
     if (!*iter)
@@ -234,8 +231,8 @@ static bool absent(const fv_json_value *object, const char *key)
     return fv_json_type_of(fv_json_member(object, key)) == FV_JSON_NULL;
 }
 
-fv_status fv_json_int(const fv_json *doc, const fv_json_value *object, const char *key,
-                      int64_t min, int64_t max, int64_t *out, fv_error *err)
+fv_status fv_json_int(const fv_json *doc, const fv_json_value *object, const char *key, int64_t min,
+                      int64_t max, int64_t *out, fv_error *err)
 {
     char expected[80], found[32];
     int64_t value;
@@ -281,7 +278,8 @@ fv_status fv_json_opt_number(const fv_json *doc, const fv_json_value *object, co
     return absent(object, key) ? FV_OK : fv_json_number(doc, object, key, min, max, out, err);
 }
 
-fv_status fv_json_bool(const fv_json *doc, const fv_json_value *object, const char *key, bool *out, fv_error *err)
+fv_status fv_json_bool(const fv_json *doc, const fv_json_value *object, const char *key, bool *out,
+                       fv_error *err)
 {
     if (!fv_json_as_bool(fv_json_member(object, key), out))
         return wrong_type(doc, object, key, "true or false", err);
@@ -343,14 +341,15 @@ fv_status fv_json_opt_array(const fv_json *doc, const fv_json_value *object, con
 }
 
 fv_status fv_json_ints(const fv_json *doc, const fv_json_value *object, const char *key,
-                       int64_t min, int64_t max, size_t min_n, size_t max_n,
-                       int64_t *out, size_t *n, fv_error *err)
+                       int64_t min, int64_t max, size_t min_n, size_t max_n, int64_t *out,
+                       size_t *n, fv_error *err)
 {
     char expected[160], found[64];
     const fv_json_value *array = fv_json_member(object, key);
     size_t count = fv_json_count(array);
 
-    snprintf(expected, sizeof expected, "%zu to %zu integers in [%" PRId64 ", %" PRId64 "]", min_n, max_n, min, max);
+    snprintf(expected, sizeof expected, "%zu to %zu integers in [%" PRId64 ", %" PRId64 "]", min_n,
+             max_n, min, max);
     if (!json_is_array(node(array)))
         return wrong_type(doc, object, key, expected, err);
     snprintf(found, sizeof found, "%zu values", count);

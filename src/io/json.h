@@ -19,18 +19,19 @@
 
 #include "base/base.h"
 
-typedef struct fv_json       fv_json;
+typedef struct fv_json fv_json;
 typedef struct fv_json_value fv_json_value;
 
 /* Parses n_bytes of UTF-8. name is what messages call it ("config.json"); copied. The top value
  * must be an object or an array. FV_ERR_FORMAT carries the byte offset in err->at. */
-fv_status fv_json_parse(fv_json **out, const void *text, size_t n_bytes, const char *name, fv_error *err);
+fv_status fv_json_parse(fv_json **out, const void *text, size_t n_bytes, const char *name,
+                        fv_error *err);
 /* The same for a file of at most max_bytes; messages use the last part of the path. */
 fv_status fv_json_open(fv_json **out, const char *path, size_t max_bytes, fv_error *err);
-void      fv_json_free(fv_json *doc);
+void fv_json_free(fv_json *doc);
 
 const fv_json_value *fv_json_root(const fv_json *doc);
-const char          *fv_json_name(const fv_json *doc);
+const char *fv_json_name(const fv_json *doc);
 
 /* ---- members of an object ----
  *
@@ -39,8 +40,8 @@ const char          *fv_json_name(const fv_json *doc);
  * fv_json_opt_* leave *out as it is when the member is absent or null, and still fail when it has
  * another type or is out of range. Bounds are inclusive. */
 
-fv_status fv_json_int(const fv_json *doc, const fv_json_value *object, const char *key,
-                      int64_t min, int64_t max, int64_t *out, fv_error *err);
+fv_status fv_json_int(const fv_json *doc, const fv_json_value *object, const char *key, int64_t min,
+                      int64_t max, int64_t *out, fv_error *err);
 fv_status fv_json_opt_int(const fv_json *doc, const fv_json_value *object, const char *key,
                           int64_t min, int64_t max, int64_t *out, fv_error *err);
 /* An integer or a real; finite. */
@@ -48,8 +49,8 @@ fv_status fv_json_number(const fv_json *doc, const fv_json_value *object, const 
                          double min, double max, double *out, fv_error *err);
 fv_status fv_json_opt_number(const fv_json *doc, const fv_json_value *object, const char *key,
                              double min, double max, double *out, fv_error *err);
-fv_status fv_json_bool(const fv_json *doc, const fv_json_value *object, const char *key,
-                       bool *out, fv_error *err);
+fv_status fv_json_bool(const fv_json *doc, const fv_json_value *object, const char *key, bool *out,
+                       fv_error *err);
 fv_status fv_json_opt_bool(const fv_json *doc, const fv_json_value *object, const char *key,
                            bool *out, fv_error *err);
 /* Without a NUL inside. */
@@ -67,23 +68,30 @@ fv_status fv_json_opt_array(const fv_json *doc, const fv_json_value *object, con
                             const fv_json_value **out, fv_error *err);
 /* An array of min_n to max_n integers, each in [min, max]; *n is their number. */
 fv_status fv_json_ints(const fv_json *doc, const fv_json_value *object, const char *key,
-                       int64_t min, int64_t max, size_t min_n, size_t max_n,
-                       int64_t *out, size_t *n, fv_error *err);
+                       int64_t min, int64_t max, size_t min_n, size_t max_n, int64_t *out,
+                       size_t *n, fv_error *err);
 
 /* ---- values without a key: walking files whose keys are data ---- */
 
 typedef enum fv_json_type {
-    FV_JSON_NULL, FV_JSON_BOOL, FV_JSON_INT, FV_JSON_REAL, FV_JSON_STRING, FV_JSON_ARRAY, FV_JSON_OBJECT
+    FV_JSON_NULL,
+    FV_JSON_BOOL,
+    FV_JSON_INT,
+    FV_JSON_REAL,
+    FV_JSON_STRING,
+    FV_JSON_ARRAY,
+    FV_JSON_OBJECT
 } fv_json_type;
 
-fv_json_type fv_json_type_of(const fv_json_value *value);      /* NULL counts as FV_JSON_NULL */
-const char  *fv_json_type_name(const fv_json_value *value);    /* "a string", for messages */
+fv_json_type fv_json_type_of(const fv_json_value *value);  /* NULL counts as FV_JSON_NULL */
+const char *fv_json_type_name(const fv_json_value *value); /* "a string", for messages */
 /* NULL when absent or when object is none. */
 const fv_json_value *fv_json_member(const fv_json_value *object, const char *key);
-size_t               fv_json_count(const fv_json_value *value); /* of an array or object, else 0 */
+size_t fv_json_count(const fv_json_value *value); /* of an array or object, else 0 */
 const fv_json_value *fv_json_at(const fv_json_value *array, size_t index); /* NULL past the end */
 /* Members in file order. *iter starts as NULL; false after the last one. */
-bool fv_json_next(const fv_json_value *object, void **iter, const char **key, const fv_json_value **value);
+bool fv_json_next(const fv_json_value *object, void **iter, const char **key,
+                  const fv_json_value **value);
 /* False, and *out unchanged, when value is NULL or of another type (or the string holds a NUL). */
 bool fv_json_as_int(const fv_json_value *value, int64_t *out);
 bool fv_json_as_bool(const fv_json_value *value, bool *out);

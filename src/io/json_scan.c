@@ -12,10 +12,7 @@ void fv_scan_begin(fv_scan *s, const void *text, size_t n_bytes, char *unescaped
     s->end = s->begin + n_bytes;
 }
 
-static uint64_t offset(const fv_scan *s)
-{
-    return (uint64_t)(s->at - s->begin);
-}
+static uint64_t offset(const fv_scan *s) { return (uint64_t)(s->at - s->begin); }
 
 char fv_scan_peek(fv_scan *s)
 {
@@ -29,13 +26,16 @@ fv_status fv_scan_unexpected(fv_scan *s, const char *expected, fv_error *err)
     char found = fv_scan_peek(s);
 
     if (s->at == s->end)
-        return fv_fail(err, FV_ERR_FORMAT, offset(s), "%s: the text ends at byte %" PRIu64 ", expected %s",
-                       s->name, offset(s), expected);
+        return fv_fail(err, FV_ERR_FORMAT, offset(s),
+                       "%s: the text ends at byte %" PRIu64 ", expected %s", s->name, offset(s),
+                       expected);
     if (found > 0x20 && found < 0x7f)
-        return fv_fail(err, FV_ERR_FORMAT, offset(s), "%s: byte %" PRIu64 ": expected %s, found '%c'",
-                       s->name, offset(s), expected, found);
-    return fv_fail(err, FV_ERR_FORMAT, offset(s), "%s: byte %" PRIu64 ": expected %s, found byte 0x%02x",
-                   s->name, offset(s), expected, (unsigned)(unsigned char)found);
+        return fv_fail(err, FV_ERR_FORMAT, offset(s),
+                       "%s: byte %" PRIu64 ": expected %s, found '%c'", s->name, offset(s),
+                       expected, found);
+    return fv_fail(err, FV_ERR_FORMAT, offset(s),
+                   "%s: byte %" PRIu64 ": expected %s, found byte 0x%02x", s->name, offset(s),
+                   expected, (unsigned)(unsigned char)found);
 }
 
 fv_status fv_scan_open(fv_scan *s, char bracket, bool *first, fv_error *err)
@@ -123,7 +123,8 @@ static fv_status unescape(fv_scan *s, char **to, fv_error *err)
         }
     }
     if (c >= 0xd800 && c <= 0xdfff)
-        return fv_fail(err, FV_ERR_FORMAT, offset(s), "%s: byte %" PRIu64 ": half a surrogate pair", s->name, offset(s));
+        return fv_fail(err, FV_ERR_FORMAT, offset(s), "%s: byte %" PRIu64 ": half a surrogate pair",
+                       s->name, offset(s));
     *to = put_utf8(*to, (uint32_t)c);
     return FV_OK;
 }
@@ -138,8 +139,8 @@ fv_status fv_scan_string(fv_scan *s, const char **text, size_t *n_bytes, fv_erro
         while (s->at < s->end && *s->at != '"' && *s->at != '\\' && (unsigned char)*s->at >= 0x20)
             s->at++;
         if (s->at == s->end || (unsigned char)*s->at < 0x20)
-            return fv_fail(err, FV_ERR_FORMAT, offset(s), "%s: byte %" PRIu64 ": a string is not closed",
-                           s->name, offset(s));
+            return fv_fail(err, FV_ERR_FORMAT, offset(s),
+                           "%s: byte %" PRIu64 ": a string is not closed", s->name, offset(s));
         if (*s->at == '"' && to == s->unescaped) { /* no escape: a slice of the text */
             *text = run;
             *n_bytes = (size_t)(s->at++ - run);
@@ -167,10 +168,7 @@ fv_status fv_scan_key(fv_scan *s, const char **text, size_t *n_bytes, fv_error *
     return FV_OK;
 }
 
-static bool is_digit(const fv_scan *s)
-{
-    return s->at < s->end && *s->at >= '0' && *s->at <= '9';
-}
+static bool is_digit(const fv_scan *s) { return s->at < s->end && *s->at >= '0' && *s->at <= '9'; }
 
 fv_status fv_scan_int(fv_scan *s, int64_t min, int64_t max, int64_t *out, fv_error *err)
 {
@@ -187,15 +185,19 @@ fv_status fv_scan_int(fv_scan *s, int64_t min, int64_t max, int64_t *out, fv_err
         value = value * 10 + (uint64_t)(*s->at++ - '0');
     }
     if (*digits == '0' && s->at - digits > 1)
-        return fv_fail(err, FV_ERR_FORMAT, start, "%s: byte %" PRIu64 ": a number begins with 0", s->name, start);
-    if (s->at < s->end && (*s->at == '.' || *s->at == 'e' || *s->at == 'E'))
-        return fv_fail(err, FV_ERR_FORMAT, start, "%s: byte %" PRIu64 ": expected an integer, found a real number",
+        return fv_fail(err, FV_ERR_FORMAT, start, "%s: byte %" PRIu64 ": a number begins with 0",
                        s->name, start);
+    if (s->at < s->end && (*s->at == '.' || *s->at == 'e' || *s->at == 'E'))
+        return fv_fail(err, FV_ERR_FORMAT, start,
+                       "%s: byte %" PRIu64 ": expected an integer, found a real number", s->name,
+                       start);
     int64_t result = huge ? 0 : minus ? -(int64_t)value : (int64_t)value;
     if (huge || result < min || result > max)
         return fv_fail(err, FV_ERR_FORMAT, start,
-                       "%s: byte %" PRIu64 ": expected an integer in [%" PRId64 ", %" PRId64 "], found %.*s",
-                       s->name, start, min, max, (int)FV_MIN(s->at - s->begin - (ptrdiff_t)start, 40), s->begin + start);
+                       "%s: byte %" PRIu64 ": expected an integer in [%" PRId64 ", %" PRId64
+                       "], found %.*s",
+                       s->name, start, min, max,
+                       (int)FV_MIN(s->at - s->begin - (ptrdiff_t)start, 40), s->begin + start);
     *out = result;
     return FV_OK;
 }

@@ -20,23 +20,25 @@
 #include "base/base.h"
 
 typedef struct fv_scan {
-    const char *name;         /* for messages */
+    const char *name; /* for messages */
     const char *at, *begin, *end;
-    char       *unescaped;    /* strings with escapes go here; as long as the text, so never short */
+    char *unescaped; /* strings with escapes go here; as long as the text, so never short */
 } fv_scan;
 
 /* text and unescaped (n_bytes of it) are borrowed; both must outlive the strings. */
 void fv_scan_begin(fv_scan *s, const void *text, size_t n_bytes, char *unescaped, const char *name);
 
-fv_status fv_scan_open(fv_scan *s, char bracket, bool *first, fv_error *err);             /* '{' or '[' */
-fv_status fv_scan_more(fv_scan *s, char bracket, bool *first, bool *more, fv_error *err); /* '}' or ']' */
+fv_status fv_scan_open(fv_scan *s, char bracket, bool *first, fv_error *err); /* '{' or '[' */
+/* '}' or ']' */
+fv_status fv_scan_more(fv_scan *s, char bracket, bool *first, bool *more, fv_error *err);
 fv_status fv_scan_string(fv_scan *s, const char **text, size_t *n_bytes, fv_error *err);
-fv_status fv_scan_key(fv_scan *s, const char **text, size_t *n_bytes, fv_error *err); /* and its colon */
+/* and its colon */
+fv_status fv_scan_key(fv_scan *s, const char **text, size_t *n_bytes, fv_error *err);
 fv_status fv_scan_int(fv_scan *s, int64_t min, int64_t max, int64_t *out, fv_error *err);
 fv_status fv_scan_bool(fv_scan *s, bool *out, fv_error *err);
-fv_status fv_scan_skip(fv_scan *s, fv_error *err);   /* any value, nested up to 64 deep */
-fv_status fv_scan_end(fv_scan *s, fv_error *err);    /* nothing but white space is left */
-char      fv_scan_peek(fv_scan *s);                  /* next character that is no white space; 0 at the end */
+fv_status fv_scan_skip(fv_scan *s, fv_error *err); /* any value, nested up to 64 deep */
+fv_status fv_scan_end(fv_scan *s, fv_error *err);  /* nothing but white space is left */
+char fv_scan_peek(fv_scan *s); /* next character that is no white space; 0 at the end */
 
 /* "NAME: byte N: expected EXPECTED, found 'c'" */
 fv_status fv_scan_unexpected(fv_scan *s, const char *expected, fv_error *err);

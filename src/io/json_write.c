@@ -50,7 +50,8 @@ static void add_string(fv_json_text *j, const char *s, size_t n)
 
 static void new_line(fv_json_text *j)
 {
-    static const char spaces[2 * FV_JSON_DEPTH + 1] = "                                                                ";
+    static const char spaces[2 * FV_JSON_DEPTH + 1] =
+        "                                                                ";
     add(j, "\n", 1);
     add(j, spaces, 2 * (size_t)j->depth);
 }
@@ -84,8 +85,14 @@ static void begin(fv_json_text *j, const char *key, char bracket, bool row)
     j->close[j->depth++] = bracket == '{' ? '}' : ']';
 }
 
-void fv_json_begin(fv_json_text *j, const char *key, char bracket) { begin(j, key, bracket, false); }
-void fv_json_begin_row(fv_json_text *j, const char *key, char bracket) { begin(j, key, bracket, true); }
+void fv_json_begin(fv_json_text *j, const char *key, char bracket)
+{
+    begin(j, key, bracket, false);
+}
+void fv_json_begin_row(fv_json_text *j, const char *key, char bracket)
+{
+    begin(j, key, bracket, true);
+}
 
 void fv_json_end(fv_json_text *j)
 {

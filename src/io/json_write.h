@@ -20,13 +20,13 @@
 enum { FV_JSON_DEPTH = 32 };
 
 typedef struct fv_json_text {
-    char  *text;          /* with a NUL */
+    char *text; /* with a NUL */
     size_t n, capacity;
-    int    depth;
-    bool   row[FV_JSON_DEPTH], some[FV_JSON_DEPTH]; /* on one line; has a member already */
-    char   close[FV_JSON_DEPTH];
-    bool   failed;        /* memory was out */
-    bool   compact;       /* set before the first value: no spaces, no lines */
+    int depth;
+    bool row[FV_JSON_DEPTH], some[FV_JSON_DEPTH]; /* on one line; has a member already */
+    char close[FV_JSON_DEPTH];
+    bool failed;  /* memory was out */
+    bool compact; /* set before the first value: no spaces, no lines */
 } fv_json_text;
 
 void fv_json_begin(fv_json_text *j, const char *key, char bracket);
@@ -34,15 +34,17 @@ void fv_json_begin_row(fv_json_text *j, const char *key, char bracket);
 void fv_json_end(fv_json_text *j);
 
 void fv_json_put_text(fv_json_text *j, const char *key, const char *value); /* NULL gives null */
-void fv_json_put_bytes(fv_json_text *j, const char *key, const char *value, size_t n); /* valid UTF-8 */
+/* valid UTF-8 */
+void fv_json_put_bytes(fv_json_text *j, const char *key, const char *value, size_t n);
 void fv_json_put_int(fv_json_text *j, const char *key, int64_t value);
-void fv_json_put_real(fv_json_text *j, const char *key, double value); /* shortest digits that give value back */
+/* shortest digits that give value back */
+void fv_json_put_real(fv_json_text *j, const char *key, double value);
 void fv_json_put_bool(fv_json_text *j, const char *key, bool value);
 
 /* A line as it is, for text that is no JSON but shares the buffer. */
 void fv_json_line(fv_json_text *j, const char *line, size_t n);
 
 fv_status fv_json_done(fv_json_text *j, fv_error *err); /* adds the last newline */
-void      fv_json_text_free(fv_json_text *j);
+void fv_json_text_free(fv_json_text *j);
 
 #endif

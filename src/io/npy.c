@@ -5,8 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
-static fv_status write_file(FILE *f, const char *path, const char *header, size_t n_header, const void *data,
-                            size_t n_bytes, fv_error *err)
+static fv_status write_file(FILE *f, const char *path, const char *header, size_t n_header,
+                            const void *data, size_t n_bytes, fv_error *err)
 {
     bool ok = fwrite(header, 1, n_header, f) == n_header && fwrite(data, 1, n_bytes, f) == n_bytes;
     int code = errno;
@@ -14,12 +14,15 @@ static fv_status write_file(FILE *f, const char *path, const char *header, size_
         ok = false;
         code = errno;
     }
-    return ok ? FV_OK : fv_fail(err, FV_ERR_IO, 0, "%s: cannot write %zu bytes: %s%s", path, n_bytes, strerror(code),
-                                code == ENOSPC || code == EDQUOT ? "; make room or choose another place" : "");
+    return ok ? FV_OK
+              : fv_fail(err, FV_ERR_IO, 0, "%s: cannot write %zu bytes: %s%s", path, n_bytes,
+                        strerror(code),
+                        code == ENOSPC || code == EDQUOT ? "; make room or choose another place"
+                                                         : "");
 }
 
-fv_status fv_npy_write(const char *dir, const char *name, fv_type type, const void *data, const size_t *shape,
-                       int n_dims, fv_error *err)
+fv_status fv_npy_write(const char *dir, const char *name, fv_type type, const void *data,
+                       const size_t *shape, int n_dims, fv_error *err)
 {
     const char *descr = type == FV_TYPE_F32 ? "<f4" : type == FV_TYPE_U8 ? "|u1" : "<i8";
     char header[256] = "\x93NUMPY\x01", text[128];
@@ -27,10 +30,11 @@ fv_status fv_npy_write(const char *dir, const char *name, fv_type type, const vo
     int at = 0;
     for (int i = 0; i < n_dims; i++) {
         n *= shape[i];
-        at += snprintf(text + at, sizeof text - (size_t)at, "%zu,%s", shape[i], i + 1 < n_dims ? " " : "");
+        at += snprintf(text + at, sizeof text - (size_t)at, "%zu,%s", shape[i],
+                       i + 1 < n_dims ? " " : "");
     }
-    int length = snprintf(header + 10, sizeof header - 10, "{'descr': '%s', 'fortran_order': False, 'shape': (%s), }", descr,
-                          text);
+    int length = snprintf(header + 10, sizeof header - 10,
+                          "{'descr': '%s', 'fortran_order': False, 'shape': (%s), }", descr, text);
     size_t total = (10 + (size_t)length + 1 + 63) / 64 * 64; /* the data is aligned to 64 */
     memset(header + 10 + length, ' ', total - 10 - (size_t)length);
     header[total - 1] = '\n';
@@ -46,7 +50,8 @@ fv_status fv_npy_write(const char *dir, const char *name, fv_type type, const vo
         return fv_fail(err, FV_ERR_IO, 0, "%s: cannot create: %s", path, strerror(errno));
     fv_status status = write_file(f, path, header, total, data, n, err);
     if (status == FV_OK && rename(beside, path) != 0)
-        status = fv_fail(err, FV_ERR_IO, 0, "%s: cannot rename to %s: %s", beside, path, strerror(errno));
+        status = fv_fail(err, FV_ERR_IO, 0, "%s: cannot rename to %s: %s", beside, path,
+                         strerror(errno));
     if (status != FV_OK)
         remove(beside);
     return status;

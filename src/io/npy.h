@@ -7,7 +7,7 @@
 
 /* Writes DIR/NAME.npy: beside, then renamed, so that no half file keeps the name. type is F32, U8
  * or I64; n_dims <= 4. */
-fv_status fv_npy_write(const char *dir, const char *name, fv_type type, const void *data, const size_t *shape,
-                       int n_dims, fv_error *err);
+fv_status fv_npy_write(const char *dir, const char *name, fv_type type, const void *data,
+                       const size_t *shape, int n_dims, fv_error *err);
 
 #endif

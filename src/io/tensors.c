@@ -11,7 +11,7 @@ enum { MAX_HEADER_BYTES = 100 << 20, MAX_INDEX_BYTES = 64 << 20, MAX_FILES = 102
 
 typedef struct tensor_file {
     fv_map map;
-    char  *name;
+    char *name;
 } tensor_file;
 
 struct fv_tensors {
@@ -21,7 +21,7 @@ struct fv_tensors {
     size_t n, capacity;
     uint32_t *slots; /* hash table over list: index + 1, 0 is empty; size a power of two */
     size_t n_slots;
-    char **names;    /* the blocks behind list[i].name */
+    char **names; /* the blocks behind list[i].name */
 };
 
 static uint64_t hash_text(const char *s) /* FNV-1a */
@@ -54,7 +54,8 @@ static fv_status rehash(fv_tensors *t, fv_error *err)
 
 const fv_tensor *fv_tensors_find(const fv_tensors *t, const char *name)
 {
-    for (size_t at = hash_text(name) & (t->n_slots - 1); t->slots[at]; at = (at + 1) & (t->n_slots - 1))
+    for (size_t at = hash_text(name) & (t->n_slots - 1); t->slots[at];
+         at = (at + 1) & (t->n_slots - 1))
         if (!strcmp(t->list[t->slots[at] - 1].name, name))
             return &t->list[t->slots[at] - 1];
     return NULL;
@@ -68,14 +69,18 @@ const char *fv_shape_text(char text[FV_SHAPE_TEXT], const uint64_t *shape, int n
 {
     int at = snprintf(text, FV_SHAPE_TEXT, "[");
     for (int i = 0; i < n_dims; i++)
-        at += snprintf(text + at, (size_t)(FV_SHAPE_TEXT - at), "%s%" PRIu64, i ? ", " : "", shape[i]);
+        at += snprintf(text + at, (size_t)(FV_SHAPE_TEXT - at), "%s%" PRIu64, i ? ", " : "",
+                       shape[i]);
     snprintf(text + at, (size_t)(FV_SHAPE_TEXT - at), "]");
     return text;
 }
 
 static bool type_of_dtype(const char *dtype, fv_type *out)
 {
-    static const struct { const char *name; fv_type type; } known[] = {
+    static const struct {
+        const char *name;
+        fv_type type;
+    } known[] = {
         { "F32", FV_TYPE_F32 }, { "F16", FV_TYPE_F16 }, { "BF16", FV_TYPE_BF16 },
         { "I64", FV_TYPE_I64 }, { "U8", FV_TYPE_U8 },
     };
@@ -89,8 +94,9 @@ static bool type_of_dtype(const char *dtype, fv_type *out)
 }
 
 /* One entry of the header: {"dtype": "BF16", "shape": [..], "data_offsets": [begin, end]}. */
-static fv_status read_entry(fv_tensor *x, const fv_json *doc, const fv_json_value *entry, const char *name,
-                            const uint8_t *data, uint64_t data_bytes, uint64_t data_at, fv_error *err)
+static fv_status read_entry(fv_tensor *x, const fv_json *doc, const fv_json_value *entry,
+                            const char *name, const uint8_t *data, uint64_t data_bytes,
+                            uint64_t data_at, fv_error *err)
 {
     const char *file = fv_json_name(doc), *dtype;
     int64_t offsets[2];
@@ -102,32 +108,37 @@ static fv_status read_entry(fv_tensor *x, const fv_json *doc, const fv_json_valu
         return fv_fail(err, FV_ERR_FORMAT, 0, "%s: %s: expected an object, found %s", file, name,
                        fv_json_type_name(entry));
     if ((status = fv_json_string(doc, entry, "dtype", &dtype, &inner)) != FV_OK ||
-        (status = fv_json_ints(doc, entry, "shape", 0, INT64_MAX, 0, FV_TENSOR_MAX_DIMS, shape, &n_dims, &inner)) !=
-            FV_OK ||
-        (status = fv_json_ints(doc, entry, "data_offsets", 0, INT64_MAX, 2, 2, offsets, &n_offsets, &inner)) != FV_OK)
+        (status = fv_json_ints(doc, entry, "shape", 0, INT64_MAX, 0, FV_TENSOR_MAX_DIMS, shape,
+                               &n_dims, &inner)) != FV_OK ||
+        (status = fv_json_ints(doc, entry, "data_offsets", 0, INT64_MAX, 2, 2, offsets, &n_offsets,
+                               &inner)) != FV_OK)
         return fv_fail(err, status, 0, "%s (tensor %s)", inner.message, name);
     if (!type_of_dtype(dtype, &x->type))
-        return fv_fail(err, FV_ERR_UNSUPPORTED, 0, "%s: tensor %s has dtype %s; expected F32, F16, BF16, I64 or U8",
-                       file, name, dtype);
+        return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
+                       "%s: tensor %s has dtype %s; expected F32, F16, BF16, I64 or U8", file, name,
+                       dtype);
     x->n_dims = (int)n_dims;
     x->n_elems = 1;
     for (size_t i = 0; i < n_dims; i++) {
         x->shape[i] = (uint64_t)shape[i];
         if (__builtin_mul_overflow(x->n_elems, x->shape[i], &x->n_elems))
-            return fv_fail(err, FV_ERR_FORMAT, 0, "%s: tensor %s: the product of its shape overflows", file, name);
+            return fv_fail(err, FV_ERR_FORMAT, 0,
+                           "%s: tensor %s: the product of its shape overflows", file, name);
     }
     uint64_t begin = (uint64_t)offsets[0], end = (uint64_t)offsets[1];
     if (__builtin_mul_overflow(x->n_elems, fv_type_size(x->type), &x->n_bytes))
         return fv_fail(err, FV_ERR_FORMAT, 0, "%s: tensor %s: its size overflows", file, name);
     if (begin > end || end > data_bytes)
         return fv_fail(err, FV_ERR_FORMAT, data_at + begin,
-                       "%s: tensor %s lies at bytes %" PRIu64 " to %" PRIu64 " of the data, the file has %" PRIu64
-                       " (is it truncated?)",
+                       "%s: tensor %s lies at bytes %" PRIu64 " to %" PRIu64
+                       " of the data, the file has %" PRIu64 " (is it truncated?)",
                        file, name, begin, end, data_bytes);
     if (end - begin != x->n_bytes)
-        return fv_fail(err, FV_ERR_FORMAT, data_at + begin,
-                       "%s: tensor %s: %s elements of %s need %" PRIu64 " bytes, its range has %" PRIu64, file, name,
-                       dtype, fv_shape_text((char[FV_SHAPE_TEXT]){ 0 }, x->shape, x->n_dims), x->n_bytes, end - begin);
+        return fv_fail(
+            err, FV_ERR_FORMAT, data_at + begin,
+            "%s: tensor %s: %s elements of %s need %" PRIu64 " bytes, its range has %" PRIu64, file,
+            name, dtype, fv_shape_text((char[FV_SHAPE_TEXT]){ 0 }, x->shape, x->n_dims), x->n_bytes,
+            end - begin);
     x->data = data ? data + begin : NULL;
     return FV_OK;
 }
@@ -177,23 +188,26 @@ static fv_status check_overlap(fv_tensors *t, size_t first, const char *file, fv
         if (!x->n_bytes)
             continue;
         if (before && (const uint8_t *)before->data + before->n_bytes > (const uint8_t *)x->data)
-            return fv_fail(err, FV_ERR_FORMAT, 0, "%s: tensors %s and %s overlap", file, before->name, x->name);
+            return fv_fail(err, FV_ERR_FORMAT, 0, "%s: tensors %s and %s overlap", file,
+                           before->name, x->name);
         before = x;
     }
     return FV_OK;
 }
 
-static fv_status read_header(fv_tensors *t, uint32_t file_index, const uint8_t *bytes, size_t n_bytes,
-                             const char *file, fv_error *err)
+static fv_status read_header(fv_tensors *t, uint32_t file_index, const uint8_t *bytes,
+                             size_t n_bytes, const char *file, fv_error *err)
 {
     if (n_bytes < 8)
-        return fv_fail(err, FV_ERR_FORMAT, 0, "%s: %zu bytes are too few for a safetensors file", file, n_bytes);
+        return fv_fail(err, FV_ERR_FORMAT, 0, "%s: %zu bytes are too few for a safetensors file",
+                       file, n_bytes);
     uint64_t header = 0;
     for (int i = 7; i >= 0; i--)
         header = header << 8 | bytes[i];
     if (header > MAX_HEADER_BYTES || header > n_bytes - 8)
         return fv_fail(err, FV_ERR_FORMAT, 0,
-                       "%s: the header claims %" PRIu64 " bytes; the file has %zu and %d are the limit (not a "
+                       "%s: the header claims %" PRIu64
+                       " bytes; the file has %zu and %d are the limit (not a "
                        "safetensors file, or truncated)",
                        file, header, n_bytes, MAX_HEADER_BYTES);
     fv_json *doc = NULL;
@@ -211,7 +225,8 @@ static fv_status read_header(fv_tensors *t, uint32_t file_index, const uint8_t *
         fv_tensor x = { .file = file_index };
         if (!strcmp(name, "__metadata__"))
             continue;
-        FV_TRY_GOTO(read_entry(&x, doc, entry, name, bytes + 8 + header, n_bytes - 8 - header, 8 + header, err));
+        FV_TRY_GOTO(read_entry(&x, doc, entry, name, bytes + 8 + header, n_bytes - 8 - header,
+                               8 + header, err));
         FV_TRY_GOTO(push(t, &x, name, err));
     }
     FV_TRY_GOTO(check_overlap(t, first, file, err));
@@ -258,8 +273,9 @@ static fv_status add_shards(fv_tensors *t, const char *dir, const char *index_pa
     while (fv_json_next(weights, &iter, &name, &value)) {
         size_t i = 0;
         if (!fv_json_as_string(value, &file) || strchr(file, '/') || !*file || *file == '.') {
-            status = fv_fail(err, FV_ERR_FORMAT, 0, "%s: %s: expected the name of a file in the same folder",
-                             index_path, name);
+            status = fv_fail(err, FV_ERR_FORMAT, 0,
+                             "%s: %s: expected the name of a file in the same folder", index_path,
+                             name);
             goto fail;
         }
         while (i < t->n_files && strcmp(t->files[i].name, file))
@@ -272,7 +288,8 @@ static fv_status add_shards(fv_tensors *t, const char *dir, const char *index_pa
     while (fv_json_next(weights, &iter, &name, &value)) {
         const fv_tensor *x = fv_tensors_find(t, name);
         if (!x || !fv_json_as_string(value, &file) || strcmp(t->files[x->file].name, file)) {
-            status = fv_fail(err, FV_ERR_FORMAT, 0, "%s: tensor %s is not in %s", index_path, name, file);
+            status = fv_fail(err, FV_ERR_FORMAT, 0, "%s: tensor %s is not in %s", index_path, name,
+                             file);
             goto fail;
         }
     }
@@ -297,7 +314,8 @@ fv_status fv_tensors_open(fv_tensors **out, const char *dir, fv_error *err)
 {
     *out = NULL;
     fv_tensors *t = fv_alloc_zero(1, sizeof *t);
-    char *single = fv_path_join(dir, "model.safetensors"), *index = fv_path_join(dir, "model.safetensors.index.json");
+    char *single = fv_path_join(dir, "model.safetensors"),
+         *index = fv_path_join(dir, "model.safetensors.index.json");
     fv_status status = FV_OK;
     if (!t || !single || !index) {
         status = fv_fail_memory(err, sizeof *t, "the list of tensors");
@@ -309,7 +327,8 @@ fv_status fv_tensors_open(fv_tensors **out, const char *dir, fv_error *err)
         FV_TRY_GOTO(add_shards(t, dir, index, err));
     else {
         status = fv_fail(err, FV_ERR_IO, 0,
-                         "%s: no weights: expected model.safetensors, or model.safetensors.index.json and its shards",
+                         "%s: no weights: expected model.safetensors, or "
+                         "model.safetensors.index.json and its shards",
                          dir);
         goto fail;
     }
@@ -345,7 +364,8 @@ static fv_status new_list(fv_tensors **out, const char *name, fv_error *err)
     return FV_OK;
 }
 
-fv_status fv_tensors_read(fv_tensors **out, const void *data, size_t n_bytes, const char *name, fv_error *err)
+fv_status fv_tensors_read(fv_tensors **out, const void *data, size_t n_bytes, const char *name,
+                          fv_error *err)
 {
     fv_status status = FV_OK;
     fv_tensors *t = NULL;
@@ -363,7 +383,8 @@ fail:
     return FV_OK;
 }
 
-fv_status fv_tensors_from_list(fv_tensors **out, const fv_tensor *list, size_t n, const char *file, fv_error *err)
+fv_status fv_tensors_from_list(fv_tensors **out, const fv_tensor *list, size_t n, const char *file,
+                               fv_error *err)
 {
     fv_status status = FV_OK;
     fv_tensors *t = NULL;
@@ -375,7 +396,8 @@ fv_status fv_tensors_from_list(fv_tensors **out, const fv_tensor *list, size_t n
     FV_TRY_GOTO(rehash(t, err));
     for (size_t i = 0; i < n; i++) {
         if (fv_tensors_find(t, t->list[i].name) != &t->list[i]) {
-            status = fv_fail(err, FV_ERR_FORMAT, 0, "%s: tensor %s is listed twice", file, t->list[i].name);
+            status = fv_fail(err, FV_ERR_FORMAT, 0, "%s: tensor %s is listed twice", file,
+                             t->list[i].name);
             goto fail;
         }
     }
@@ -409,5 +431,6 @@ void fv_tensors_drop(const fv_tensors *t, const fv_tensor *x)
 {
     const fv_map *map = &t->files[x->file].map;
     if (map->data && x->data)
-        fv_map_advise(map, (size_t)((const uint8_t *)x->data - map->data), (size_t)x->n_bytes, false);
+        fv_map_advise(map, (size_t)((const uint8_t *)x->data - map->data), (size_t)x->n_bytes,
+                      false);
 }

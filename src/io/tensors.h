@@ -1,5 +1,5 @@
-/* tensors: the named tensors of a model, mapped into memory. This file reads checkpoint directories;
- * gguf.h reads the other format into the same list.
+/* tensors: the named tensors of a model, mapped into memory. This file reads checkpoint
+ * directories; gguf.h reads the other format into the same list.
  *
  *     model.safetensors | model.safetensors.index.json + shards  ->  fv_tensors
  *
@@ -15,32 +15,36 @@
 enum { FV_TENSOR_MAX_DIMS = 4 };
 
 typedef struct fv_tensor {
-    const char *name;        /* borrowed from the store */
-    fv_type     type;
-    int         n_dims;      /* 0: a scalar */
-    uint64_t    shape[FV_TENSOR_MAX_DIMS];
-    const void *data;        /* in the mapping; aligned to nothing */
-    uint64_t    n_elems, n_bytes;
-    uint32_t    file;        /* index for fv_tensors_file */
+    const char *name; /* borrowed from the store */
+    fv_type type;
+    int n_dims; /* 0: a scalar */
+    uint64_t shape[FV_TENSOR_MAX_DIMS];
+    const void *data; /* in the mapping; aligned to nothing */
+    uint64_t n_elems, n_bytes;
+    uint32_t file; /* index for fv_tensors_file */
 } fv_tensor;
 
 typedef struct fv_tensors fv_tensors;
 
 /* Opens DIR/model.safetensors, or the shards that DIR/model.safetensors.index.json names. */
 fv_status fv_tensors_open(fv_tensors **out, const char *dir, fv_error *err);
-void      fv_tensors_free(fv_tensors *t);
+void fv_tensors_free(fv_tensors *t);
 
-size_t           fv_tensors_count(const fv_tensors *t);
-const fv_tensor *fv_tensors_at(const fv_tensors *t, size_t index);          /* in file order */
-const fv_tensor *fv_tensors_find(const fv_tensors *t, const char *name);    /* NULL: none */
-const char      *fv_tensors_file(const fv_tensors *t, uint32_t file);       /* "model.safetensors" */
+size_t fv_tensors_count(const fv_tensors *t);
+const fv_tensor *fv_tensors_at(const fv_tensors *t, size_t index);       /* in file order */
+const fv_tensor *fv_tensors_find(const fv_tensors *t, const char *name); /* NULL: none */
+const char *fv_tensors_file(const fv_tensors *t, uint32_t file);         /* "model.safetensors" */
 
-/* Reads one safetensors file's bytes into a list; for fuzzing and tests. The bytes must outlive it. */
-fv_status fv_tensors_read(fv_tensors **out, const void *data, size_t n_bytes, const char *name, fv_error *err);
+/* Reads one safetensors file's bytes into a list; for fuzzing and tests. The bytes must outlive
+ * it. */
+fv_status fv_tensors_read(fv_tensors **out, const void *data, size_t n_bytes, const char *name,
+                          fv_error *err);
 
 /* For readers of other formats: a list of n tensors that lie in one file, refused when a name comes
- * twice or two of them share bytes. Names and file are copied; the tensors' bytes must outlive it. */
-fv_status fv_tensors_from_list(fv_tensors **out, const fv_tensor *list, size_t n, const char *file, fv_error *err);
+ * twice or two of them share bytes. Names and file are copied; the tensors' bytes must outlive
+ * it. */
+fv_status fv_tensors_from_list(fv_tensors **out, const fv_tensor *list, size_t n, const char *file,
+                               fv_error *err);
 
 /* "[3072, 768]" into text; returns text. */
 enum { FV_SHAPE_TEXT = 96 };

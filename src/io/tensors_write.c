@@ -9,7 +9,8 @@ enum { ALIGNMENT = 64 };
 
 fv_status fv_tensors_write_header(fv_outfile *f, const fv_tensor *list, size_t n, fv_error *err)
 {
-    static const char spaces[ALIGNMENT + 1] = "                                                                ";
+    static const char spaces[ALIGNMENT + 1] =
+        "                                                                ";
     fv_json_text j = { .compact = true };
     uint64_t at = 0;
     uint8_t length[8];

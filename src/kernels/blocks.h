@@ -1,13 +1,14 @@
-/* The blocks of 32 weights, as GGUF lays them out, and the row of quantised activations that meets them.
+/* The blocks of 32 weights, as GGUF lays them out, and the row of quantised activations that meets
+ * them.
  *
- * A row of k activations is six arrays one behind the other, of as many blocks as k has and zeros up to a
- * multiple of four; nb is that multiple:
+ * A row of k activations is six arrays one behind the other, of as many blocks as k has and zeros
+ * up to a multiple of four; nb is that multiple:
  *
  *     i8  q     [32 nb]   x = d q
- *     i32 part  [8 nb]    -128 times the sum of four q: what is too much when weights are taken as q + 128
- *     i8  q4    [32 nb]   the q of four blocks as 4-bit weights meet them: the four first halves, the four second
- *     i32 part4 [4 nb]    -8 times the sum of four q of a block's first half and the four of its second that
- *                         share bytes with them: what is too much when 4-bit weights are taken as q + 8
+ *     i32 part  [8 nb]    -128 times the sum of four q: the excess when weights are read as q + 128
+ *     i8  q4    [32 nb]   four blocks in the order of 4-bit weights: four first halves, four second
+ *     i32 part4 [4 nb]    -8 times the sum of four q of a block's first half and of the four that
+ *                         share bytes with them: the excess when weights are read as q + 8
  *     f32 d     [nb]
  *     i32 sum   [nb]      -128 times the sum of a block's q
  *
@@ -23,20 +24,27 @@
 #include "base/types.h"
 
 typedef struct fv_q8_block {
-    uint16_t d;    /* f16 */
-    int8_t   q[FV_BLOCK];
+    uint16_t d; /* f16 */
+    int8_t q[FV_BLOCK];
 } fv_q8_block;
 
 typedef struct fv_q4_block {
-    uint16_t d;    /* f16 */
-    uint8_t  q[FV_BLOCK / 2]; /* low halves are elements 0 .. 15, high halves 16 .. 31 */
+    uint16_t d;              /* f16 */
+    uint8_t q[FV_BLOCK / 2]; /* low halves are elements 0 .. 15, high halves 16 .. 31 */
 } fv_q4_block;
 
 _Static_assert(sizeof(fv_q8_block) == FV_Q8_BLOCK_BYTES, "GGUF's Q8_0");
 _Static_assert(sizeof(fv_q4_block) == FV_Q4_BLOCK_BYTES, "GGUF's Q4_0");
 
 /* times nb */
-enum { FV_QROW_PART = 32, FV_QROW_Q4 = 64, FV_QROW_PART4 = 96, FV_QROW_D = 112, FV_QROW_SUM = 116, FV_QROW_BYTES = 120 };
+enum {
+    FV_QROW_PART = 32,
+    FV_QROW_Q4 = 64,
+    FV_QROW_PART4 = 96,
+    FV_QROW_D = 112,
+    FV_QROW_SUM = 116,
+    FV_QROW_BYTES = 120
+};
 
 /* n_blocks, as all below: of k */
 static inline size_t fv_qrow_blocks(size_t n_blocks) { return (n_blocks + 3) / 4 * 4; }
@@ -45,7 +53,8 @@ static inline const int8_t *fv_qrow_q(const void *row) { return (const int8_t *)
 
 static inline const int32_t *fv_qrow_part(const void *row, size_t n_blocks)
 {
-    return (const int32_t *)(const void *)((const char *)row + FV_QROW_PART * fv_qrow_blocks(n_blocks));
+    return (const int32_t *)(const void *)((const char *)row +
+                                           FV_QROW_PART * fv_qrow_blocks(n_blocks));
 }
 
 static inline const int8_t *fv_qrow_q4(const void *row, size_t n_blocks)
@@ -55,7 +64,8 @@ static inline const int8_t *fv_qrow_q4(const void *row, size_t n_blocks)
 
 static inline const int32_t *fv_qrow_part4(const void *row, size_t n_blocks)
 {
-    return (const int32_t *)(const void *)((const char *)row + FV_QROW_PART4 * fv_qrow_blocks(n_blocks));
+    return (const int32_t *)(const void *)((const char *)row +
+                                           FV_QROW_PART4 * fv_qrow_blocks(n_blocks));
 }
 
 static inline const float *fv_qrow_d(const void *row, size_t n_blocks)
@@ -65,7 +75,8 @@ static inline const float *fv_qrow_d(const void *row, size_t n_blocks)
 
 static inline const int32_t *fv_qrow_sum(const void *row, size_t n_blocks)
 {
-    return (const int32_t *)(const void *)((const char *)row + FV_QROW_SUM * fv_qrow_blocks(n_blocks));
+    return (const int32_t *)(const void *)((const char *)row +
+                                           FV_QROW_SUM * fv_qrow_blocks(n_blocks));
 }
 
 /* Where block b of q4 begins; its second half is 64 bytes on. */
@@ -88,11 +99,15 @@ static inline void fv_qrow_fill(void *row, size_t n_blocks)
     memset((char *)fv_qrow_sum(row, n_blocks) + n_blocks * 4, 0, none * 4);
 }
 
-/* The scale of a block from its largest |x|, taken as bits: 0 for what is too small to divide by, NaN
- * when the block holds an infinity or a NaN; then every q is 0. *inv is what x is multiplied by. */
+/* The scale of a block from its largest |x|, taken as bits: 0 for what is too small to divide by,
+ * NaN when the block holds an infinity or a NaN; then every q is 0. *inv is what x is multiplied
+ * by. */
 static inline float fv_qrow_scale(uint32_t largest_bits, float *inv)
 {
-    union { uint32_t bits; float value; } largest = { largest_bits }, nan = { 0x7fc00000 };
+    union {
+        uint32_t bits;
+        float value;
+    } largest = { largest_bits }, nan = { 0x7fc00000 };
     *inv = 0;
     if (largest_bits >= 0x7f800000)
         return nan.value;

@@ -5,11 +5,13 @@
 
 typedef void init_fn(fv_kernels *k);
 
-init_fn fv_gemm_init_ref, fv_dwconv_init_ref, fv_attn_init_ref, fv_rows_init_ref, fv_resize_init_ref;
+init_fn fv_gemm_init_ref, fv_dwconv_init_ref, fv_attn_init_ref, fv_rows_init_ref,
+    fv_resize_init_ref;
 init_fn fv_quant_init_ref;
 init_fn fv_int8_init_ref;
 #if defined(__x86_64__)
-init_fn fv_gemm_init_avx2, fv_dwconv_init_avx2, fv_attn_init_avx2, fv_rows_init_avx2, fv_resize_init_avx2;
+init_fn fv_gemm_init_avx2, fv_dwconv_init_avx2, fv_attn_init_avx2, fv_rows_init_avx2,
+    fv_resize_init_avx2;
 init_fn fv_quant_init_avx2, fv_quant_init_avxvnni;
 init_fn fv_gemm_init_avx512, fv_dwconv_init_avx512, fv_attn_init_avx512, fv_rows_init_avx512;
 init_fn fv_dwconv_u8_init_avx2, fv_gemm_u8_init_avx2, fv_gemm_u8_init_avxvnni;
@@ -20,7 +22,8 @@ init_fn fv_quant_init_avx512vnni;
 init_fn fv_gemm_u8_init_avx512vnni, fv_dwconv_u8_init_avx512vnni;
 #endif
 #if defined(__aarch64__)
-init_fn fv_gemm_init_neon, fv_dwconv_init_neon, fv_attn_init_neon, fv_rows_init_neon, fv_resize_init_neon;
+init_fn fv_gemm_init_neon, fv_dwconv_init_neon, fv_attn_init_neon, fv_rows_init_neon,
+    fv_resize_init_neon;
 init_fn fv_int8_init_neon, fv_dwconv_u8_init_neon, fv_gemm_u8_init_dotprod, fv_gemm_u8_init_i8mm;
 init_fn fv_resize_init_dotprod;
 init_fn fv_gemm_init_bf16, fv_rows_init_bf16;

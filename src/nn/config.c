@@ -9,7 +9,7 @@
 
 enum {
     MAX_CONFIG_BYTES = 4 << 20,
-    MAX_WIDTH = 1 << 16,   /* of anything in the model */
+    MAX_WIDTH = 1 << 16, /* of anything in the model */
     MAX_VOCAB = 1 << 22,
     MAX_POSITIONS = 1 << 22,
     MAX_IMAGE = 1 << 13
@@ -43,8 +43,8 @@ static fv_status expect_text(const reader *r, const char *key, const char *wante
     const char *found = wanted;
     FV_TRY(fv_json_opt_string(r->doc, r->root, key, &found, r->err));
     if (strcmp(found, wanted))
-        return fv_fail(r->err, FV_ERR_UNSUPPORTED, 0, "%s: %s is \"%s\"; only \"%s\" is supported", fv_json_name(r->doc),
-                       key, found, wanted);
+        return fv_fail(r->err, FV_ERR_UNSUPPORTED, 0, "%s: %s is \"%s\"; only \"%s\" is supported",
+                       fv_json_name(r->doc), key, found, wanted);
     return FV_OK;
 }
 
@@ -57,7 +57,8 @@ static fv_status read_eos(const reader *r, fv_config *c)
     if (!value || fv_json_type_of(value) == FV_JSON_NULL)
         return FV_OK;
     if (fv_json_type_of(value) == FV_JSON_ARRAY) {
-        FV_TRY(fv_json_ints(r->doc, r->root, "eos_token_id", 0, MAX_VOCAB, 0, FV_MAX_EOS, ids, &n, r->err));
+        FV_TRY(fv_json_ints(r->doc, r->root, "eos_token_id", 0, MAX_VOCAB, 0, FV_MAX_EOS, ids, &n,
+                            r->err));
     } else {
         FV_TRY(fv_json_int(r->doc, r->root, "eos_token_id", 0, MAX_VOCAB, &ids[0], r->err));
         n = 1;
@@ -80,11 +81,13 @@ static fv_status read_decoder(const reader *r, fv_config *c)
     FV_TRY(opt_int(r, "num_key_value_heads", 1, 1024, &c->n_kv_heads));
     c->d_head = c->d_model / c->n_heads;
     FV_TRY(opt_int(r, "head_dim", 1, MAX_WIDTH, &c->d_head));
-    if (c->d_head % 2 || c->d_head > 256 || c->d_head * c->n_heads != c->d_model || c->n_heads % c->n_kv_heads ||
-        c->d_model % 2 || c->d_ffn % 2)
+    if (c->d_head % 2 || c->d_head > 256 || c->d_head * c->n_heads != c->d_model ||
+        c->n_heads % c->n_kv_heads || c->d_model % 2 || c->d_ffn % 2)
         return fv_fail(r->err, FV_ERR_UNSUPPORTED, 0,
-                       "%s: hidden_size %d, intermediate_size %d, %d heads, %d key-value heads: expected even sizes, "
-                       "an even head width of at most 256 that divides hidden_size, and heads divisible by key-value heads",
+                       "%s: hidden_size %d, intermediate_size %d, %d heads, %d key-value heads: "
+                       "expected even sizes, "
+                       "an even head width of at most 256 that divides hidden_size, and heads "
+                       "divisible by key-value heads",
                        fv_json_name(r->doc), c->d_model, c->d_ffn, c->n_heads, c->n_kv_heads);
     FV_TRY(get_int(r, "vocab_size", 1, MAX_VOCAB, &c->n_vocab));
     int positions = 32768;
@@ -99,13 +102,15 @@ static fv_status read_decoder(const reader *r, fv_config *c)
     }
     FV_TRY(fv_json_opt_number(r->doc, r->root, "rope_theta", 1, 1e12, &c->rope_theta, r->err));
     if (fv_json_type_of(fv_json_member(r->root, "rope_scaling")) != FV_JSON_NULL)
-        return fv_fail(r->err, FV_ERR_UNSUPPORTED, 0, "%s: rope_scaling is not supported", fv_json_name(r->doc));
+        return fv_fail(r->err, FV_ERR_UNSUPPORTED, 0, "%s: rope_scaling is not supported",
+                       fv_json_name(r->doc));
     c->rms_eps = 1e-6;
     FV_TRY(fv_json_opt_number(r->doc, r->root, "rms_norm_eps", 0, 1, &c->rms_eps, r->err));
     FV_TRY(expect_text(r, "hidden_act", "silu"));
     FV_TRY(fv_json_opt_bool(r->doc, r->root, "use_sliding_window", &sliding, r->err));
     if (sliding)
-        return fv_fail(r->err, FV_ERR_UNSUPPORTED, 0, "%s: use_sliding_window is not supported", fv_json_name(r->doc));
+        return fv_fail(r->err, FV_ERR_UNSUPPORTED, 0, "%s: use_sliding_window is not supported",
+                       fv_json_name(r->doc));
     FV_TRY(fv_json_opt_bool(r->doc, r->root, "tie_word_embeddings", &c->tied, r->err));
     return read_eos(r, c);
 }
@@ -115,8 +120,11 @@ static void fastvithd(fv_config *c)
     static const int depth[5] = { 2, 12, 24, 4, 2 }, width[5] = { 96, 192, 384, 768, 1536 };
     c->n_stages = 5;
     for (int i = 0; i < 5; i++)
-        c->stage[i] = (fv_vision_stage){ .depth = depth[i], .width = width[i], .hidden = 4 * width[i],
-                                         .attention = i >= 3, .cpe = i >= 3 ? 7 : 0 };
+        c->stage[i] = (fv_vision_stage){ .depth = depth[i],
+                                         .width = width[i],
+                                         .hidden = 4 * width[i],
+                                         .attention = i >= 3,
+                                         .cpe = i >= 3 ? 7 : 0 };
     c->mixer_kernel = 3;
     c->down_kernel = 7;
     c->d_head_vision = 32;
@@ -132,12 +140,14 @@ static fv_status read_stages(const reader *r, fv_config *c)
     if (!fv_json_member(r->root, "layers") && !fv_json_member(r->root, "embed_dims"))
         return FV_OK;
     FV_TRY(fv_json_ints(r->doc, r->root, "layers", 1, 256, 5, 5, depth, &n_depth, r->err));
-    FV_TRY(fv_json_ints(r->doc, r->root, "embed_dims", 2, MAX_WIDTH, 5, 5, width, &n_width, r->err));
+    FV_TRY(
+        fv_json_ints(r->doc, r->root, "embed_dims", 2, MAX_WIDTH, 5, 5, width, &n_width, r->err));
     for (int i = 0; i < c->n_stages; i++) {
         if (width[i] % 2 || (i && width[i] != 2 * width[i - 1]))
-            return fv_fail(r->err, FV_ERR_UNSUPPORTED, 0,
-                           "%s: embed_dims[%d] is %d; expected an even number, twice the one before", file, i,
-                           (int)width[i]);
+            return fv_fail(
+                r->err, FV_ERR_UNSUPPORTED, 0,
+                "%s: embed_dims[%d] is %d; expected an even number, twice the one before", file, i,
+                (int)width[i]);
         c->stage[i].depth = (int)depth[i];
         c->stage[i].width = (int)width[i];
         c->stage[i].hidden = 4 * (int)width[i];
@@ -146,7 +156,8 @@ static fv_status read_stages(const reader *r, fv_config *c)
     for (int i = 0; list && i < c->n_stages; i++) {
         int64_t ratio = 0;
         if (!fv_json_as_int(fv_json_at(list, (size_t)i), &ratio) || ratio < 1 || ratio > 16)
-            return fv_fail(r->err, FV_ERR_UNSUPPORTED, 0, "%s: mlp_ratios[%d]: expected an integer in [1, 16]", file, i);
+            return fv_fail(r->err, FV_ERR_UNSUPPORTED, 0,
+                           "%s: mlp_ratios[%d]: expected an integer in [1, 16]", file, i);
         c->stage[i].hidden = (int)ratio * c->stage[i].width;
     }
     list = NULL;
@@ -155,8 +166,10 @@ static fv_status read_stages(const reader *r, fv_config *c)
         const char *mixer = "";
         if (!fv_json_as_string(fv_json_at(list, (size_t)i), &mixer) ||
             (strcmp(mixer, "attention") && strcmp(mixer, "repmixer")))
-            return fv_fail(r->err, FV_ERR_UNSUPPORTED, 0,
-                           "%s: token_mixers[%d]: expected \"repmixer\" or \"attention\", found \"%s\"", file, i, mixer);
+            return fv_fail(
+                r->err, FV_ERR_UNSUPPORTED, 0,
+                "%s: token_mixers[%d]: expected \"repmixer\" or \"attention\", found \"%s\"", file,
+                i, mixer);
         c->stage[i].attention = *mixer == 'a';
     }
     list = NULL;
@@ -166,8 +179,8 @@ static fv_status read_stages(const reader *r, fv_config *c)
         int64_t k = 0;
         if (fv_json_type_of(shape) != FV_JSON_NULL &&
             (!fv_json_as_int(fv_json_at(shape, 0), &k) || (k != 3 && k != 7)))
-            return fv_fail(r->err, FV_ERR_UNSUPPORTED, 0, "%s: pos_embs_shapes[%d]: expected null, [7, 7] or [3, 3]", file,
-                           i);
+            return fv_fail(r->err, FV_ERR_UNSUPPORTED, 0,
+                           "%s: pos_embs_shapes[%d]: expected null, [7, 7] or [3, 3]", file, i);
         c->stage[i].cpe = (int)k;
     }
     return FV_OK;
@@ -178,11 +191,14 @@ static fv_status finish_vision(const reader *r, fv_config *c)
     const char *file = fv_json_name(r->doc);
     for (int i = 0; i < c->n_stages; i++)
         if (c->stage[i].attention && c->stage[i].width % c->d_head_vision)
-            return fv_fail(r->err, FV_ERR_UNSUPPORTED, 0, "%s: width %d of attention stage %d is no multiple of %d", file,
+            return fv_fail(r->err, FV_ERR_UNSUPPORTED, 0,
+                           "%s: width %d of attention stage %d is no multiple of %d", file,
                            c->stage[i].width, i, c->d_head_vision);
-    if ((c->mixer_kernel != 3 && c->mixer_kernel != 7) || (c->down_kernel != 3 && c->down_kernel != 7))
-        return fv_fail(r->err, FV_ERR_UNSUPPORTED, 0, "%s: repmixer_kernel_size %d, down_patch_size %d: expected 3 or 7",
-                       file, c->mixer_kernel, c->down_kernel);
+    if ((c->mixer_kernel != 3 && c->mixer_kernel != 7) ||
+        (c->down_kernel != 3 && c->down_kernel != 7))
+        return fv_fail(r->err, FV_ERR_UNSUPPORTED, 0,
+                       "%s: repmixer_kernel_size %d, down_patch_size %d: expected 3 or 7", file,
+                       c->mixer_kernel, c->down_kernel);
     return FV_OK;
 }
 
@@ -194,9 +210,11 @@ static fv_status image_size_of_tower(const reader *r, fv_config *c)
     const char *digits = strrchr(tower, '_');
     char *end = NULL;
     long size = digits ? strtol(digits + 1, &end, 10) : 0;
-    if (!digits || end == digits + 1 || *end || size < FV_PATCH || size > MAX_IMAGE || size % FV_PATCH)
+    if (!digits || end == digits + 1 || *end || size < FV_PATCH || size > MAX_IMAGE ||
+        size % FV_PATCH)
         return fv_fail(r->err, FV_ERR_UNSUPPORTED, 0,
-                       "%s: mm_vision_tower is \"%s\"; expected a name that ends in _SIZE, a multiple of %d up to %d",
+                       "%s: mm_vision_tower is \"%s\"; expected a name that ends in _SIZE, a "
+                       "multiple of %d up to %d",
                        fv_json_name(r->doc), tower, FV_PATCH, MAX_IMAGE);
     c->image_size = (int)size;
     return FV_OK;
@@ -213,8 +231,8 @@ static fv_status read_llava(const reader *r, fv_config *c)
     c->max_context = FV_MIN(c->max_context, limit);
     FV_TRY(fv_json_opt_string(r->doc, r->root, "image_aspect_ratio", &aspect, r->err));
     if (!strcmp(aspect, "anyres"))
-        return fv_fail(r->err, FV_ERR_UNSUPPORTED, 0, "%s: image_aspect_ratio \"anyres\" is not supported",
-                       fv_json_name(r->doc));
+        return fv_fail(r->err, FV_ERR_UNSUPPORTED, 0,
+                       "%s: image_aspect_ratio \"anyres\" is not supported", fv_json_name(r->doc));
     c->crop = strcmp(aspect, "pad") != 0;
     FV_TRY(image_size_of_tower(r, c));
     fastvithd(c);
@@ -232,13 +250,15 @@ static fv_status read_llava(const reader *r, fv_config *c)
     int stated = c->n_features;
     FV_TRY(opt_int(r, "mm_hidden_size", 1, MAX_WIDTH * 2, &stated));
     if (stated != c->n_features)
-        return fv_fail(r->err, FV_ERR_UNSUPPORTED, 0, "%s: mm_hidden_size is %d, the vision widths give %d",
-                       fv_json_name(r->doc), stated, c->n_features);
+        return fv_fail(r->err, FV_ERR_UNSUPPORTED, 0,
+                       "%s: mm_hidden_size is %d, the vision widths give %d", fv_json_name(r->doc),
+                       stated, c->n_features);
     return FV_OK;
 }
 
 /* preprocessor_config.json, or processor_config.json with an "image_processor" inside. */
-static fv_status read_processor(const void *text, size_t n, const char *dir_name, fv_config *c, fv_error *err)
+static fv_status read_processor(const void *text, size_t n, const char *dir_name, fv_config *c,
+                                fv_error *err)
 {
     fv_json *doc = NULL;
     fv_status status = FV_OK;
@@ -254,8 +274,8 @@ static fv_status read_processor(const void *text, size_t n, const char *dir_name
     else if (size)
         FV_TRY_GOTO(fv_json_int(doc, size, "shortest_edge", FV_PATCH, MAX_IMAGE, &side, err));
     if (side % FV_PATCH)
-        status = fv_fail(err, FV_ERR_UNSUPPORTED, 0, "%s: crop_size %d is not a multiple of %d", dir_name, (int)side,
-                         FV_PATCH);
+        status = fv_fail(err, FV_ERR_UNSUPPORTED, 0, "%s: crop_size %d is not a multiple of %d",
+                         dir_name, (int)side, FV_PATCH);
     else if (side)
         c->image_size = (int)side;
 fail:
@@ -263,7 +283,8 @@ fail:
     return status;
 }
 
-static fv_status read_fast_vlm(const reader *r, const void *processor, size_t n_processor, fv_config *c)
+static fv_status read_fast_vlm(const reader *r, const void *processor, size_t n_processor,
+                               fv_config *c)
 {
     const fv_json_value *text, *vision = NULL, *args = NULL;
     bool tied_here = false;
@@ -317,7 +338,8 @@ fv_status fv_config_parse(fv_config *out, const void *config, size_t n_config, c
         FV_TRY_GOTO(read_fast_vlm(&r, processor, n_processor, out));
     } else {
         status = fv_fail(err, FV_ERR_UNSUPPORTED, 0,
-                         "%s: model_type is \"%s\"; expected \"llava_qwen2\" (apple/FastVLM) or \"fast_vlm\" (transformers)",
+                         "%s: model_type is \"%s\"; expected \"llava_qwen2\" (apple/FastVLM) or "
+                         "\"fast_vlm\" (transformers)",
                          name, type);
         goto fail;
     }
@@ -330,8 +352,8 @@ fail:
 }
 
 /* The first of the files that exists, or NULL in *text. */
-static fv_status read_first(const char *dir, const char *const *names, size_t n_names, uint8_t **text, size_t *n,
-                            fv_error *err)
+static fv_status read_first(const char *dir, const char *const *names, size_t n_names,
+                            uint8_t **text, size_t *n, fv_error *err)
 {
     *text = NULL;
     *n = 0;
@@ -339,7 +361,8 @@ static fv_status read_first(const char *dir, const char *const *names, size_t n_
         char *path = fv_path_join(dir, names[i]);
         if (!path)
             return fv_fail_memory(err, strlen(dir), "a path");
-        fv_status status = fv_is_file(path) ? fv_read_file(text, n, path, MAX_CONFIG_BYTES, err) : FV_OK;
+        fv_status status = fv_is_file(path) ? fv_read_file(text, n, path, MAX_CONFIG_BYTES, err)
+                                            : FV_OK;
         fv_free(path);
         FV_TRY(status);
     }
@@ -349,7 +372,8 @@ static fv_status read_first(const char *dir, const char *const *names, size_t n_
 fv_status fv_config_load(fv_config *out, const char *dir, fv_error *err)
 {
     static const char *const config_name[] = { "config.json" };
-    static const char *const processor_names[] = { "preprocessor_config.json", "processor_config.json" };
+    static const char *const processor_names[] = { "preprocessor_config.json",
+                                                   "processor_config.json" };
     uint8_t *config = NULL, *processor = NULL;
     size_t n_config, n_processor;
     fv_status status = FV_OK;
@@ -358,8 +382,10 @@ fv_status fv_config_load(fv_config *out, const char *dir, fv_error *err)
         return fv_fail_memory(err, strlen(dir), "a path");
     FV_TRY_GOTO(read_first(dir, config_name, 1, &config, &n_config, err));
     if (!config) {
-        status = fv_fail(err, FV_ERR_IO, 0,
-                         "%s: no config.json; expected a checkpoint directory such as apple/FastVLM-0.5B's", dir);
+        status = fv_fail(
+            err, FV_ERR_IO, 0,
+            "%s: no config.json; expected a checkpoint directory such as apple/FastVLM-0.5B's",
+            dir);
         goto fail;
     }
     FV_TRY_GOTO(read_first(dir, processor_names, 2, &processor, &n_processor, err));

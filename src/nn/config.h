@@ -12,33 +12,33 @@ typedef enum fv_layout { FV_LAYOUT_LLAVA_QWEN2, FV_LAYOUT_FAST_VLM } fv_layout;
 enum { FV_MAX_STAGES = 8, FV_MAX_EOS = 4, FV_PATCH = 64 };
 
 typedef struct fv_vision_stage {
-    int  depth, width;   /* blocks; channels */
-    int  hidden;         /* channels inside the FFN */
-    bool attention;      /* attention blocks, otherwise RepMixer blocks */
-    int  cpe;            /* kernel of the positional convolution in front; 0: none */
+    int depth, width; /* blocks; channels */
+    int hidden;       /* channels inside the FFN */
+    bool attention;   /* attention blocks, otherwise RepMixer blocks */
+    int cpe;          /* kernel of the positional convolution in front; 0: none */
 } fv_vision_stage;
 
 typedef struct fv_config {
     fv_layout layout;
 
     /* vision */
-    int image_size;                     /* side of the square input the model was trained with */
+    int image_size; /* side of the square input the model was trained with */
     int n_stages;
     fv_vision_stage stage[FV_MAX_STAGES];
-    int mixer_kernel, down_kernel;      /* 3 and 7 */
-    int n_features, n_squeeze;          /* channels of conv_exp; of its squeeze */
-    int d_head_vision;                  /* 32 */
-    bool crop;                          /* fit of a picture that is not square: crop, otherwise pad */
+    int mixer_kernel, down_kernel; /* 3 and 7 */
+    int n_features, n_squeeze;     /* channels of conv_exp; of its squeeze */
+    int d_head_vision;             /* 32 */
+    bool crop;                     /* fit of a picture that is not square: crop, otherwise pad */
 
     /* decoder */
     int d_model, d_ffn, n_layers, n_heads, n_kv_heads, d_head;
-    int n_vocab;                        /* rows of the embedding */
-    int max_context;                    /* rows of a conversation */
+    int n_vocab;     /* rows of the embedding */
+    int max_context; /* rows of a conversation */
     double rope_theta, rms_eps;
-    bool tied;                          /* the output head is the embedding, whatever is stored */
-    int32_t eos[FV_MAX_EOS];            /* from the config; the tokenizer's end tokens come on top */
+    bool tied;               /* the output head is the embedding, whatever is stored */
+    int32_t eos[FV_MAX_EOS]; /* from the config; the tokenizer's end tokens come on top */
     int n_eos;
-    int32_t image_token;                /* the id of "<image>" or -1 */
+    int32_t image_token; /* the id of "<image>" or -1 */
 } fv_config;
 
 /* Reads DIR/config.json (and preprocessor_config.json or processor_config.json for fast_vlm). */

@@ -27,8 +27,8 @@ static fv_status kv_reserve(fv_kv_cache *kv, size_t n, fv_error *err)
     if (!fresh.data)
         return fv_fail_memory(err, fresh.data_bytes, "the KV cache");
     for (size_t i = 0; i < kv->n_layers * 2 * kv->n_heads && kv->n; i++)
-        memcpy(fresh.data + i * fresh.capacity * kv_row_bytes(kv), kv->data + i * kv->capacity * kv_row_bytes(kv),
-               kv->n * kv_row_bytes(kv));
+        memcpy(fresh.data + i * fresh.capacity * kv_row_bytes(kv),
+               kv->data + i * kv->capacity * kv_row_bytes(kv), kv->n * kv_row_bytes(kv));
     fv_free(kv->data);
     *kv = fresh;
     return FV_OK;
@@ -46,13 +46,17 @@ static bool layers_have_blocks(const fv_config *c, const fv_decoder_weights *w)
     return any;
 }
 
-fv_status fv_decoder_init(fv_decoder *d, const fv_config *c, const fv_decoder_weights *w, fv_type act, fv_type kv_type,
-                          fv_error *err)
+fv_status fv_decoder_init(fv_decoder *d, const fv_config *c, const fv_decoder_weights *w,
+                          fv_type act, fv_type kv_type, fv_error *err)
 {
     bool blocks = layers_have_blocks(c, w);
-    *d = (fv_decoder){ .c = c, .w = w, .act = blocks ? FV_TYPE_F32 : act,
+    *d = (fv_decoder){ .c = c,
+                       .w = w,
+                       .act = blocks ? FV_TYPE_F32 : act,
                        .blocks = blocks || fv_type_is_block(w->head.type) };
-    d->kv = (fv_kv_cache){ .type = kv_type, .n_layers = (size_t)c->n_layers, .n_heads = (size_t)c->n_kv_heads,
+    d->kv = (fv_kv_cache){ .type = kv_type,
+                           .n_layers = (size_t)c->n_layers,
+                           .n_heads = (size_t)c->n_kv_heads,
                            .d_head = (size_t)c->d_head };
     size_t half = (size_t)c->d_head / 2;
     d->frequency = fv_alloc(half, sizeof *d->frequency);
@@ -61,7 +65,8 @@ fv_status fv_decoder_init(fv_decoder *d, const fv_config *c, const fv_decoder_we
         return fv_fail_memory(err, (size_t)c->n_vocab * sizeof *d->logits, "logits");
     /* f_m = theta^(-2m/d), rounded to f32 as the reference keeps it */
     for (size_t m = 0; m < half; m++)
-        d->frequency[m] = 1.0f / (float)pow(c->rope_theta, (double)((float)(2 * m) / (float)c->d_head));
+        d->frequency[m] = 1.0f /
+                          (float)pow(c->rope_theta, (double)((float)(2 * m) / (float)c->d_head));
     return FV_OK;
 }
 
@@ -90,7 +95,8 @@ static void layout(fv_decoder *d, size_t rows, fv_arena *a)
 static fv_ops_need needs(const fv_decoder *d, const fv_ops *ops, size_t m)
 {
     const fv_config *c = d->c;
-    size_t dm = (size_t)c->d_model, kv = (size_t)c->n_kv_heads * (size_t)c->d_head, f = (size_t)c->d_ffn;
+    size_t dm = (size_t)c->d_model, kv = (size_t)c->n_kv_heads * (size_t)c->d_head,
+           f = (size_t)c->d_ffn;
     fv_ops_need need = fv_linear_need(ops->k, ops->n_workers, dm, dm, m, d->act);
     need = fv_ops_max(need, fv_linear_need(ops->k, ops->n_workers, kv, dm, m, d->act));
     need = fv_ops_max(need, fv_gated_need(ops->k, f, dm, m, d->act));
@@ -102,7 +108,8 @@ static fv_ops_need needs(const fv_decoder *d, const fv_ops *ops, size_t m)
     return need;
 }
 
-fv_status fv_decoder_reserve(fv_decoder *d, fv_ops *ops, size_t n_rows, size_t n_context, fv_error *err)
+fv_status fv_decoder_reserve(fv_decoder *d, fv_ops *ops, size_t n_rows, size_t n_context,
+                             fv_error *err)
 {
     n_rows = FV_MIN(n_rows, (size_t)FV_PREFILL_ROWS);
     FV_TRY(kv_reserve(&d->kv, n_context, err));
@@ -125,12 +132,14 @@ fv_status fv_decoder_reserve(fv_decoder *d, fv_ops *ops, size_t n_rows, size_t n
     return FV_OK;
 }
 
-void fv_decoder_embed(const fv_decoder *d, const fv_ops *ops, float *x, const int32_t *ids, size_t n)
+void fv_decoder_embed(const fv_decoder *d, const fv_ops *ops, float *x, const int32_t *ids,
+                      size_t n)
 {
     const fv_mat *e = &d->w->embed;
     for (size_t i = 0; i < n; i++)
         ops->k->convert[FV_TYPE_F32][e->type](
-            x + i * e->k, (const uint8_t *)e->data + (size_t)ids[i] * fv_row_bytes(e->type, e->k), e->k);
+            x + i * e->k, (const uint8_t *)e->data + (size_t)ids[i] * fv_row_bytes(e->type, e->k),
+            e->k);
 }
 
 /* ---- one layer --------------------------------------------------------------------------- */
@@ -150,8 +159,9 @@ static void norm_task(void *user, size_t task, unsigned worker)
     const norm_job *j = user;
     size_t dm = (size_t)j->d->c->d_model, row = task * NORM_ROWS;
     (void)worker;
-    j->ops->k->rmsnorm((uint8_t *)j->d->h + row * dm * fv_type_size(j->act), j->act, dm, j->d->x + row * dm, dm, j->weight,
-                       FV_MIN((size_t)NORM_ROWS, j->n - row), dm, (float)j->d->c->rms_eps);
+    j->ops->k->rmsnorm((uint8_t *)j->d->h + row * dm * fv_type_size(j->act), j->act, dm,
+                       j->d->x + row * dm, dm, j->weight, FV_MIN((size_t)NORM_ROWS, j->n - row), dm,
+                       (float)j->d->c->rms_eps);
 }
 
 /* h = the norm of x's n rows */
@@ -175,7 +185,8 @@ static void rotate_task(void *user, size_t head, unsigned worker)
     head_job *j = user;
     fv_decoder *d = j->d;
     const fv_kernels *k = j->ops->k;
-    size_t w = (size_t)d->c->d_head, heads = (size_t)d->c->n_heads, kv_heads = (size_t)d->c->n_kv_heads;
+    size_t w = (size_t)d->c->d_head, heads = (size_t)d->c->n_heads,
+           kv_heads = (size_t)d->c->n_kv_heads;
     size_t group = heads / kv_heads, row_bytes = kv_row_bytes(&d->kv);
     uint8_t *keys = kv_at(&d->kv, j->layer, 0, head) + j->past * row_bytes;
     uint8_t *values = kv_at(&d->kv, j->layer, 1, head) + j->past * row_bytes;
@@ -186,7 +197,8 @@ static void rotate_task(void *user, size_t head, unsigned worker)
         k->rope(d->q + (i * heads + head * group) * w, cosine, sine, group, w);
         k->rope(key, cosine, sine, 1, w);
         k->convert[d->kv.type][FV_TYPE_F32](keys + i * row_bytes, key, w);
-        k->convert[d->kv.type][FV_TYPE_F32](values + i * row_bytes, d->v + (i * kv_heads + head) * w, w);
+        k->convert[d->kv.type][FV_TYPE_F32](values + i * row_bytes,
+                                            d->v + (i * kv_heads + head) * w, w);
     }
 }
 
@@ -196,19 +208,28 @@ static void attend_task(void *user, size_t task, unsigned worker)
 {
     head_job *j = user;
     const fv_decoder *d = j->d;
-    size_t w = (size_t)d->c->d_head, heads = (size_t)d->c->n_heads, group = heads / (size_t)d->c->n_kv_heads;
+    size_t w = (size_t)d->c->d_head, heads = (size_t)d->c->n_heads,
+           group = heads / (size_t)d->c->n_kv_heads;
     size_t ld = d->kv.type == FV_TYPE_I8 ? kv_row_bytes(&d->kv) : w;
-    fv_attn_args a = { .n_kv = j->past + j->n, .ldk = ld, .ldv = ld, .kv_type = d->kv.type, .d = w,
-                       .scale = 1.0f / sqrtf((float)w), .out_type = j->out_type, .scratch = fv_ops_worker(j->ops, worker) };
+    fv_attn_args a = { .n_kv = j->past + j->n,
+                       .ldk = ld,
+                       .ldv = ld,
+                       .kv_type = d->kv.type,
+                       .d = w,
+                       .scale = 1.0f / sqrtf((float)w),
+                       .out_type = j->out_type,
+                       .scratch = fv_ops_worker(j->ops, worker) };
     size_t head, at;
     if (j->n == 1) {
-        size_t parts = (group + FV_ATTN_MAX_Q - 1) / FV_ATTN_MAX_Q, part = task % parts * FV_ATTN_MAX_Q;
+        size_t parts = (group + FV_ATTN_MAX_Q - 1) / FV_ATTN_MAX_Q,
+               part = task % parts * FV_ATTN_MAX_Q;
         head = task / parts;
         at = (head * group + part) * w;
         a.n_q = FV_MIN((size_t)FV_ATTN_MAX_Q, group - part);
         a.ldq = a.ldo = w;
     } else {
-        size_t blocks = (j->n + FV_ATTN_MAX_Q - 1) / FV_ATTN_MAX_Q, row = task % blocks * FV_ATTN_MAX_Q;
+        size_t blocks = (j->n + FV_ATTN_MAX_Q - 1) / FV_ATTN_MAX_Q,
+               row = task % blocks * FV_ATTN_MAX_Q;
         head = task / blocks / group;
         at = row * heads * w + task / blocks * w;
         a.n_q = FV_MIN((size_t)FV_ATTN_MAX_Q, j->n - row);
@@ -223,7 +244,8 @@ static void attend_task(void *user, size_t task, unsigned worker)
     j->ops->k->attn(&a);
 }
 
-static void run_attention(fv_decoder *d, const fv_ops *ops, size_t layer, size_t n, size_t past, fv_type act)
+static void run_attention(fv_decoder *d, const fv_ops *ops, size_t layer, size_t n, size_t past,
+                          fv_type act)
 {
     size_t heads = (size_t)d->c->n_heads, kv_heads = (size_t)d->c->n_kv_heads;
     head_job j = { d, ops, n, past, layer, d->h, act };
@@ -233,7 +255,8 @@ static void run_attention(fv_decoder *d, const fv_ops *ops, size_t layer, size_t
     fv_pool_run(ops->pool, tasks, attend_task, &j);
 }
 
-static void run_layer(fv_decoder *d, const fv_ops *ops, size_t layer, size_t n, size_t past, const fv_watch *watch)
+static void run_layer(fv_decoder *d, const fv_ops *ops, size_t layer, size_t n, size_t past,
+                      const fv_watch *watch)
 {
     const fv_decoder_layer *w = &d->w->layer[layer];
     size_t dm = (size_t)d->c->d_model, q = (size_t)d->c->n_heads * (size_t)d->c->d_head;
@@ -241,7 +264,8 @@ static void run_layer(fv_decoder *d, const fv_ops *ops, size_t layer, size_t n, 
     fv_type act = n == 1 ? FV_TYPE_F32 : d->act;
     norm(d, ops, w->norm1, act, n);
     fv_watch_observe(watch, &w->q, d->h, n, dm); /* k and v have the same input */
-    fv_linear qkv[3] = { { .w = &w->q, .y = d->q, .ldy = q }, { .w = &w->k, .y = d->k, .ldy = kv },
+    fv_linear qkv[3] = { { .w = &w->q, .y = d->q, .ldy = q },
+                         { .w = &w->k, .y = d->k, .ldy = kv },
                          { .w = &w->v, .y = d->v, .ldy = kv } };
     fv_linear_run(ops, qkv, 3, d->h, act, dm, n);
     run_attention(d, ops, layer, n, past, act);
@@ -275,11 +299,13 @@ static void head(fv_decoder *d, const fv_ops *ops, const float *normed, float *l
 }
 
 /* The final norm of a prompt's rows, and in files the logits of every row. */
-static fv_status dump_all_rows(fv_decoder *d, const fv_ops *ops, size_t n, const fv_watch *watch, fv_error *err)
+static fv_status dump_all_rows(fv_decoder *d, const fv_ops *ops, size_t n, const fv_watch *watch,
+                               fv_error *err)
 {
     size_t dm = (size_t)d->c->d_model, v = (size_t)d->c->n_vocab;
     fv_status status = FV_OK;
-    float *normed = fv_alloc(n * dm, sizeof *normed), *logits = fv_watch_dumps(watch) ? fv_alloc(n * v, sizeof *logits) : NULL;
+    float *normed = fv_alloc(n * dm, sizeof *normed),
+          *logits = fv_watch_dumps(watch) ? fv_alloc(n * v, sizeof *logits) : NULL;
     if (!normed || (!logits && fv_watch_dumps(watch))) {
         status = fv_fail_memory(err, n * v * sizeof *logits, "a dump");
         goto fail;
@@ -297,8 +323,8 @@ fail:
     return status;
 }
 
-static fv_status run_rows(fv_decoder *d, const fv_ops *ops, const float *x, size_t n, const fv_watch *watch,
-                          double done, double share, fv_error *err)
+static fv_status run_rows(fv_decoder *d, const fv_ops *ops, const float *x, size_t n,
+                          const fv_watch *watch, double done, double share, fv_error *err)
 {
     size_t dm = (size_t)d->c->d_model, layers = (size_t)d->c->n_layers, past = d->kv.n;
     char name[64];
@@ -319,25 +345,28 @@ static fv_status run_rows(fv_decoder *d, const fv_ops *ops, const float *x, size
     return FV_OK;
 }
 
-fv_status fv_decoder_run(fv_decoder *d, const fv_ops *ops, const float *x, size_t n, const fv_watch *watch,
-                         fv_error *err)
+fv_status fv_decoder_run(fv_decoder *d, const fv_ops *ops, const float *x, size_t n,
+                         const fv_watch *watch, fv_error *err)
 {
     size_t dm = (size_t)d->c->d_model, before = d->kv.n, m = 0;
     for (size_t i = 0; i < n; i += m) {
         m = FV_MIN(n - i, d->rows);
-        fv_status status = run_rows(d, ops, x + i * dm, m, watch, (double)i / (double)n, (double)m / (double)n, err);
+        fv_status status = run_rows(d, ops, x + i * dm, m, watch, (double)i / (double)n,
+                                    (double)m / (double)n, err);
         if (status != FV_OK) {
             d->kv.n = before;
             return status;
         }
     }
     float *normed = d->q; /* [d_model]; the queries are not needed any more */
-    ops->k->rmsnorm(normed, FV_TYPE_F32, dm, d->x + (m - 1) * dm, dm, d->w->norm, 1, dm, (float)d->c->rms_eps);
+    ops->k->rmsnorm(normed, FV_TYPE_F32, dm, d->x + (m - 1) * dm, dm, d->w->norm, 1, dm,
+                    (float)d->c->rms_eps);
     head(d, ops, normed, d->logits);
     return FV_OK;
 }
 
-void fv_decoder_run_layer(fv_decoder *d, const fv_ops *ops, size_t layer, float *x, size_t n, const fv_watch *watch)
+void fv_decoder_run_layer(fv_decoder *d, const fv_ops *ops, size_t layer, float *x, size_t n,
+                          const fv_watch *watch)
 {
     size_t dm = (size_t)d->c->d_model, m;
     for (size_t i = 0; i < n; i += m) {

@@ -13,10 +13,10 @@
 #include "nn/ops_split.h"
 
 enum {
-    TALL_PACKED_BYTES = 6 << 20, /* packed weights beyond this do not stay in a shared cache */
+    TALL_PACKED_BYTES = 6 << 20,   /* packed weights beyond this do not stay in a shared cache */
     WIDE_PACKED_BYTES = 640 << 10, /* and these stay in a core's own */
     ROWS_PER_TASK = 96,
-    VECTOR_BYTES = 128 << 10     /* weights of a matrix-vector task; shorter runs are slower to read */
+    VECTOR_BYTES = 128 << 10 /* weights of a matrix-vector task; shorter runs are slower to read */
 };
 
 static size_t round_up(size_t x, size_t to) { return (x + to - 1) / to * to; }
@@ -54,7 +54,7 @@ fv_status fv_ops_reserve(fv_ops *ops, const fv_ops_need *need, fv_error *err)
     return grow(&ops->shared, &ops->shared_bytes, 1, need->shared_bytes, err);
 }
 
-/* ---- packing ------------------------------------------------------------------------- */
+/* ---- packing ----------------------------------------------------------------------------- */
 
 static size_t packed_bytes(const fv_gemm_kernel *g, size_t n, size_t k)
 {
@@ -68,7 +68,8 @@ typedef struct pack_job {
     size_t columns; /* a task */
 } pack_job;
 
-static void pack_columns(const fv_gemm_kernel *g, uint8_t *dst, const fv_mat *w, size_t first, size_t n)
+static void pack_columns(const fv_gemm_kernel *g, uint8_t *dst, const fv_mat *w, size_t first,
+                         size_t n)
 {
     g->pack[w->type](dst, fv_mat_row(w, first), w->k, n, w->k);
 }
@@ -78,7 +79,8 @@ static void pack_task(void *user, size_t task, unsigned worker)
     pack_job *j = user;
     size_t first = task * j->columns, n = FV_MIN(j->columns, j->w->n - first);
     (void)worker;
-    pack_columns(j->g, j->dst + fv_packed_elems(j->g, first, j->w->k) * fv_type_size(j->g->type), j->w, first, n);
+    pack_columns(j->g, j->dst + fv_packed_elems(j->g, first, j->w->k) * fv_type_size(j->g->type),
+                 j->w, first, n);
 }
 
 static void pack_all(const fv_ops *ops, const fv_gemm_kernel *g, uint8_t *dst, const fv_mat *w)
@@ -87,7 +89,7 @@ static void pack_all(const fv_ops *ops, const fv_gemm_kernel *g, uint8_t *dst, c
     fv_pool_run(ops->pool, (w->n + j.columns - 1) / j.columns, pack_task, &j);
 }
 
-/* ---- linear layers ------------------------------------------------------------------- */
+/* ---- linear layers ----------------------------------------------------------------------- */
 
 typedef struct linear_job {
     const fv_ops *ops;
@@ -98,18 +100,29 @@ typedef struct linear_job {
     size_t ldx;
 } linear_job;
 
-static fv_gemm_args gemm_args(const fv_linear *l, const void *x, size_t ldx, size_t row, size_t m, size_t col,
-                              size_t n, const void *packed)
+static fv_gemm_args gemm_args(const fv_linear *l, const void *x, size_t ldx, size_t row, size_t m,
+                              size_t col, size_t n, const void *packed)
 {
     return (fv_gemm_args){
-        .m = m, .n = n, .k = l->w->k, .a = x, .lda = ldx, .b = packed,
-        .c = (uint8_t *)l->y + (row * l->ldy + col) * fv_type_size(l->y_type), .ldc = l->ldy, .c_type = l->y_type,
-        .act = l->act, .bias = l->w->bias ? l->w->bias + col : NULL, .scale = l->scale ? l->scale + col : NULL,
-        .residual = l->residual ? l->residual + row * l->ldr + col : NULL, .ldr = l->ldr,
+        .m = m,
+        .n = n,
+        .k = l->w->k,
+        .a = x,
+        .lda = ldx,
+        .b = packed,
+        .c = (uint8_t *)l->y + (row * l->ldy + col) * fv_type_size(l->y_type),
+        .ldc = l->ldy,
+        .c_type = l->y_type,
+        .act = l->act,
+        .bias = l->w->bias ? l->w->bias + col : NULL,
+        .scale = l->scale ? l->scale + col : NULL,
+        .residual = l->residual ? l->residual + row * l->ldr + col : NULL,
+        .ldr = l->ldr,
     };
 }
 
-const fv_linear *fv_find_columns(const fv_linear *layers, size_t n_layers, size_t columns, size_t task, size_t *col)
+const fv_linear *fv_find_columns(const fv_linear *layers, size_t n_layers, size_t columns,
+                                 size_t task, size_t *col)
 {
     for (size_t i = 0; i < n_layers; i++) {
         size_t here = (layers[i].w->n + columns - 1) / columns;
@@ -147,8 +160,9 @@ static void tall_task(void *user, size_t task, unsigned worker)
     linear_job *j = user;
     size_t row = task * j->rows, m = FV_MIN(j->rows, j->m - row);
     (void)worker;
-    fv_gemm_args args = gemm_args(j->layer, (const uint8_t *)j->x + row * j->ldx * fv_type_size(j->g->type), j->ldx,
-                                  row, m, 0, j->layer->w->n, j->ops->shared);
+    fv_gemm_args args = gemm_args(j->layer,
+                                  (const uint8_t *)j->x + row * j->ldx * fv_type_size(j->g->type),
+                                  j->ldx, row, m, 0, j->layer->w->n, j->ops->shared);
     j->g->run(&args);
 }
 
@@ -162,14 +176,14 @@ static void vector_task(void *user, size_t task, unsigned worker)
     (void)worker;
     if (l->residual) {
         float *sum = fv_ops_worker(j->ops, worker);
-        j->ops->k->gemv[l->w->type](sum, fv_mat_row(l->w, col), l->w->k, j->x, l->w->bias ? l->w->bias + col : NULL, n,
-                                    l->w->k);
+        j->ops->k->gemv[l->w->type](sum, fv_mat_row(l->w, col), l->w->k, j->x,
+                                    l->w->bias ? l->w->bias + col : NULL, n, l->w->k);
         if (y != l->residual + col)
             memmove(y, l->residual + col, n * sizeof *y);
         j->ops->k->add(y, sum, n);
     } else {
-        j->ops->k->gemv[l->w->type](y, fv_mat_row(l->w, col), l->w->k, j->x, l->w->bias ? l->w->bias + col : NULL, n,
-                                    l->w->k);
+        j->ops->k->gemv[l->w->type](y, fv_mat_row(l->w, col), l->w->k, j->x,
+                                    l->w->bias ? l->w->bias + col : NULL, n, l->w->k);
     }
 }
 
@@ -204,13 +218,13 @@ static void widen_task(void *user, size_t task, unsigned worker)
     widen_job *j = user;
     (void)worker;
     for (size_t row = task * ROWS_PER_TASK; row < FV_MIN(j->m, (task + 1) * ROWS_PER_TASK); row++)
-        j->k->convert[FV_TYPE_F32][j->from](j->dst + row * j->cols, j->src + row * j->ld * fv_type_size(j->from),
-                                            j->cols);
+        j->k->convert[FV_TYPE_F32][j->from](j->dst + row * j->cols,
+                                            j->src + row * j->ld * fv_type_size(j->from), j->cols);
 }
 
 /* Operands in the kernel's type: x itself, or a copy behind the packed weights in shared. */
-static const void *operands(const fv_ops *ops, const fv_gemm_kernel *g, const void *x, fv_type x_type, size_t *ldx,
-                            size_t m, size_t k, size_t packed)
+static const void *operands(const fv_ops *ops, const fv_gemm_kernel *g, const void *x,
+                            fv_type x_type, size_t *ldx, size_t m, size_t k, size_t packed)
 {
     if (x_type == g->type)
         return x;
@@ -225,17 +239,23 @@ static bool is_tall(const fv_gemm_kernel *g, size_t n, size_t k, size_t m, unsig
     return packed_bytes(g, n, k) <= TALL_PACKED_BYTES && m >= (size_t)ROWS_PER_TASK * n_workers * 4;
 }
 
-void fv_linear_run(const fv_ops *ops, const fv_linear *layers, size_t n_layers, const void *x, fv_type x_type,
-                   size_t ldx, size_t m)
+void fv_linear_run(const fv_ops *ops, const fv_linear *layers, size_t n_layers, const void *x,
+                   fv_type x_type, size_t ldx, size_t m)
 {
     if (fv_has_blocks(layers, n_layers)) {
         assert(x_type == FV_TYPE_F32);
         fv_linear_run_quant(ops, layers, n_layers, x, ldx, m);
         return;
     }
-    linear_job j = { .ops = ops, .g = fv_gemm_of(ops->k, x_type), .layer = layers, .n_layers = n_layers, .m = m,
-                     .x = x, .ldx = ldx };
-    if (m == 1 && x_type == FV_TYPE_F32 && layers->y_type == FV_TYPE_F32 && !layers->scale && !layers->act) {
+    linear_job j = { .ops = ops,
+                     .g = fv_gemm_of(ops->k, x_type),
+                     .layer = layers,
+                     .n_layers = n_layers,
+                     .m = m,
+                     .x = x,
+                     .ldx = ldx };
+    if (m == 1 && x_type == FV_TYPE_F32 && layers->y_type == FV_TYPE_F32 && !layers->scale &&
+        !layers->act) {
         j.columns = fv_vector_columns(layers, n_layers, ops->n_workers);
         fv_pool_run(ops->pool, fv_count_columns(layers, n_layers, j.columns), vector_task, &j);
         return;
@@ -253,11 +273,13 @@ void fv_linear_run(const fv_ops *ops, const fv_linear *layers, size_t n_layers, 
     }
 }
 
-fv_ops_need fv_linear_need(const fv_kernels *kernels, unsigned n_workers, size_t n, size_t k, size_t m, fv_type x_type)
+fv_ops_need fv_linear_need(const fv_kernels *kernels, unsigned n_workers, size_t n, size_t k,
+                           size_t m, fv_type x_type)
 {
     const fv_gemm_kernel *g = fv_gemm_of(kernels, x_type);
     fv_ops_need need = { packed_bytes(g, wide_columns(g, n, k, n_workers), k), 64 };
-    need.worker_bytes = FV_MAX(need.worker_bytes, FV_VECTOR_COLUMNS * sizeof(float)); /* sums of a matrix-vector task */
+    /* sums of a matrix-vector task */
+    need.worker_bytes = FV_MAX(need.worker_bytes, FV_VECTOR_COLUMNS * sizeof(float));
     if (is_tall(g, n, k, m, n_workers))
         need.shared_bytes = packed_bytes(g, n, k);
     if (x_type != g->type)
@@ -265,7 +287,7 @@ fv_ops_need fv_linear_need(const fv_kernels *kernels, unsigned n_workers, size_t
     return need;
 }
 
-/* ---- gated layer ----------------------------------------------------------------------- */
+/* ---- gated layer ------------------------------------------------------------------------- */
 
 typedef struct gated_job {
     const fv_ops *ops;
@@ -284,8 +306,15 @@ static void gated_task(void *user, size_t task, unsigned worker)
     size_t col = task * j->columns, n = FV_MIN(j->columns, j->gate->n - col), ldy = j->gate->n;
     uint8_t *packed = fv_ops_worker(j->ops, worker);
     float *gate = (float *)(packed + packed_bytes(j->g, j->columns, j->gate->k));
-    fv_gemm_args args = { .m = j->m, .n = n, .k = j->gate->k, .a = j->x, .lda = j->ldx, .b = packed, .c = gate,
-                          .ldc = j->columns, .c_type = FV_TYPE_F32 };
+    fv_gemm_args args = { .m = j->m,
+                          .n = n,
+                          .k = j->gate->k,
+                          .a = j->x,
+                          .lda = j->ldx,
+                          .b = packed,
+                          .c = gate,
+                          .ldc = j->columns,
+                          .c_type = FV_TYPE_F32 };
     pack_columns(j->g, packed, j->gate, col, n);
     j->g->run(&args);
     args.c = (uint8_t *)j->y + col * fv_type_size(j->y_type);
@@ -302,21 +331,29 @@ static void gated_vector_task(void *user, size_t task, unsigned worker)
     gated_job *j = user;
     size_t col = task * j->columns, n = FV_MIN(j->columns, j->gate->n - col);
     float *gate = fv_ops_worker(j->ops, worker), *y = (float *)j->y + col;
-    j->ops->k->gemv[j->gate->type](gate, fv_mat_row(j->gate, col), j->gate->k, j->x, NULL, n, j->gate->k);
+    j->ops->k->gemv[j->gate->type](gate, fv_mat_row(j->gate, col), j->gate->k, j->x, NULL, n,
+                                   j->gate->k);
     j->ops->k->gemv[j->up->type](y, fv_mat_row(j->up, col), j->up->k, j->x, NULL, n, j->up->k);
     j->ops->k->swiglu(y, gate, y, n);
 }
 
-void fv_gated_run(const fv_ops *ops, const fv_mat *gate, const fv_mat *up, void *y, fv_type y_type, const void *x,
-                  fv_type x_type, size_t m)
+void fv_gated_run(const fv_ops *ops, const fv_mat *gate, const fv_mat *up, void *y, fv_type y_type,
+                  const void *x, fv_type x_type, size_t m)
 {
     if (fv_type_is_block(gate->type) || fv_type_is_block(up->type)) {
         assert(x_type == FV_TYPE_F32 && y_type == FV_TYPE_F32);
         fv_gated_run_quant(ops, gate, up, y, x, m);
         return;
     }
-    gated_job j = { .ops = ops, .g = fv_gemm_of(ops->k, x_type), .gate = gate, .up = up, .y = y, .y_type = y_type,
-                    .x = x, .ldx = gate->k, .m = m };
+    gated_job j = { .ops = ops,
+                    .g = fv_gemm_of(ops->k, x_type),
+                    .gate = gate,
+                    .up = up,
+                    .y = y,
+                    .y_type = y_type,
+                    .x = x,
+                    .ldx = gate->k,
+                    .m = m };
     if (m == 1 && x_type == FV_TYPE_F32 && y_type == FV_TYPE_F32) {
         fv_linear as_one = { .w = gate };
         j.columns = fv_vector_columns(&as_one, 1, ops->n_workers);
@@ -339,14 +376,26 @@ fv_ops_need fv_gated_need(const fv_kernels *kernels, size_t n, size_t k, size_t 
     return need;
 }
 
-/* ---- depthwise convolution -------------------------------------------------------------- */
+/* ---- depthwise convolution --------------------------------------------------------------- */
 
 void fv_dw_row(const fv_kernels *k, void *dst, size_t dst_ld, fv_type dst_type, const float *src,
-               fv_map_shape shape, const fv_dw *dw, unsigned stride, fv_act act, size_t y, size_t x0, size_t x1)
+               fv_map_shape shape, const fv_dw *dw, unsigned stride, fv_act act, size_t y,
+               size_t x0, size_t x1)
 {
-    fv_dwconv_args args = { .width = shape.width, .src_ld = dw->channels, .channels = dw->channels, .k = dw->kernel,
-                            .stride = stride, .mult = dw->mult, .weight = dw->w, .bias = dw->bias, .act = act,
-                            .x0 = x0, .x1 = x1, .dst = dst, .dst_ld = dst_ld, .dst_type = dst_type };
+    fv_dwconv_args args = { .width = shape.width,
+                            .src_ld = dw->channels,
+                            .channels = dw->channels,
+                            .k = dw->kernel,
+                            .stride = stride,
+                            .mult = dw->mult,
+                            .weight = dw->w,
+                            .bias = dw->bias,
+                            .act = act,
+                            .x0 = x0,
+                            .x1 = x1,
+                            .dst = dst,
+                            .dst_ld = dst_ld,
+                            .dst_type = dst_type };
     for (unsigned dy = 0; dy < dw->kernel; dy++) {
         size_t at = y * stride + dy; /* row + kernel / 2 */
         if (at >= dw->kernel / 2 && at - dw->kernel / 2 < shape.height)
@@ -371,12 +420,12 @@ static void dw_task(void *user, size_t task, unsigned worker)
     dw_job *j = user;
     size_t width = j->shape.width / j->stride, n_out = j->dw->channels * j->dw->mult;
     (void)worker;
-    fv_dw_row(j->ops->k, j->dst + task * width * n_out * fv_type_size(j->dst_type), n_out, j->dst_type, j->src, j->shape,
-           j->dw, j->stride, j->act, task, 0, width);
+    fv_dw_row(j->ops->k, j->dst + task * width * n_out * fv_type_size(j->dst_type), n_out,
+              j->dst_type, j->src, j->shape, j->dw, j->stride, j->act, task, 0, width);
 }
 
-void fv_dw_run(const fv_ops *ops, void *dst, fv_type dst_type, const float *src, fv_map_shape shape, const fv_dw *dw,
-               unsigned stride, fv_act act)
+void fv_dw_run(const fv_ops *ops, void *dst, fv_type dst_type, const float *src, fv_map_shape shape,
+               const fv_dw *dw, unsigned stride, fv_act act)
 {
     dw_job j = { ops, dst, dst_type, src, shape, dw, stride, act };
     fv_pool_run(ops->pool, shape.height / stride, dw_task, &j);
@@ -385,17 +434,19 @@ void fv_dw_run(const fv_ops *ops, void *dst, fv_type dst_type, const float *src,
 /* ---- fused FFN --------------------------------------------------------------------------- */
 
 typedef struct ffn_plan {
-    bool fused;            /* both weights packed in shared, pixels in blocks */
-    size_t block;          /* pixels */
+    bool fused;   /* both weights packed in shared, pixels in blocks */
+    size_t block; /* pixels */
     size_t packed1, packed2;
-    size_t t_bytes, h_bytes, wide_bytes; /* a block after dw; the hidden block; the larger of both widened to f32 */
+    /* a block after dw; the hidden block; the larger of both widened to f32 */
+    size_t t_bytes, h_bytes, wide_bytes;
 } ffn_plan;
 
-static ffn_plan plan_ffn(const fv_gemm_kernel *g, unsigned n_workers, size_t c, size_t hidden, size_t n_pixels,
-                         fv_type act)
+static ffn_plan plan_ffn(const fv_gemm_kernel *g, unsigned n_workers, size_t c, size_t hidden,
+                         size_t n_pixels, fv_type act)
 {
     ffn_plan p = { .packed1 = packed_bytes(g, hidden, c), .packed2 = packed_bytes(g, c, hidden) };
-    size_t wanted = (384u << 10) / (hidden * fv_type_size(g->type)); /* the hidden block stays in a core's cache */
+    /* the hidden block stays in a core's cache */
+    size_t wanted = (384u << 10) / (hidden * fv_type_size(g->type));
     p.block = round_up(FV_MAX(FV_MIN(wanted, (size_t)128), (size_t)32), g->mr);
     p.fused = p.packed1 + p.packed2 <= TALL_PACKED_BYTES && n_pixels >= p.block * n_workers;
     size_t rows = p.fused ? p.block : n_pixels;
@@ -429,34 +480,58 @@ static void ffn_task(void *user, size_t task, unsigned worker)
     ffn_job *j = user;
     const fv_ffn *f = j->ffn;
     size_t c = f->dw.channels, hidden = f->fc1.n, width = j->shape.width;
-    size_t first = task * j->plan.block, last = FV_MIN(first + j->plan.block, j->shape.height * width);
+    size_t first = task * j->plan.block,
+           last = FV_MIN(first + j->plan.block, j->shape.height * width);
     uint8_t *t = fv_ops_worker(j->ops, worker), *h = t + j->plan.t_bytes;
     float *wide = (float *)(h + j->plan.h_bytes);
 
     for (size_t p = first; p < last;) { /* the block's pieces of rows */
         size_t y = p / width, x0 = p % width, x1 = FV_MIN(width, x0 + (last - p));
-        fv_dw_row(j->ops->k, t + (p - first) * c * fv_type_size(j->act), c, j->act, j->src, j->shape, &f->dw, 1,
-               FV_ACT_NONE, y, x0, x1);
+        fv_dw_row(j->ops->k, t + (p - first) * c * fv_type_size(j->act), c, j->act, j->src,
+                  j->shape, &f->dw, 1, FV_ACT_NONE, y, x0, x1);
         p += x1 - x0;
     }
-    fv_gemm_args up = { .m = last - first, .n = hidden, .k = c, .a = widen_block(j, t, wide, (last - first) * c),
-                        .lda = c, .b = j->ops->shared, .c = h, .ldc = hidden, .c_type = j->act, .act = FV_ACT_GELU,
+    fv_gemm_args up = { .m = last - first,
+                        .n = hidden,
+                        .k = c,
+                        .a = widen_block(j, t, wide, (last - first) * c),
+                        .lda = c,
+                        .b = j->ops->shared,
+                        .c = h,
+                        .ldc = hidden,
+                        .c_type = j->act,
+                        .act = FV_ACT_GELU,
                         .bias = f->fc1.bias };
     j->g->run(&up);
-    fv_gemm_args down = { .m = last - first, .n = c, .k = hidden,
-                          .a = widen_block(j, h, wide, (last - first) * hidden), .lda = hidden,
-                          .b = j->ops->shared + j->plan.packed1, .c = j->dst + first * c, .ldc = c,
-                          .c_type = FV_TYPE_F32, .bias = f->fc2.bias, .scale = f->scale,
-                          .residual = j->src + first * c, .ldr = c };
+    fv_gemm_args down = { .m = last - first,
+                          .n = c,
+                          .k = hidden,
+                          .a = widen_block(j, h, wide, (last - first) * hidden),
+                          .lda = hidden,
+                          .b = j->ops->shared + j->plan.packed1,
+                          .c = j->dst + first * c,
+                          .ldc = c,
+                          .c_type = FV_TYPE_F32,
+                          .bias = f->fc2.bias,
+                          .scale = f->scale,
+                          .residual = j->src + first * c,
+                          .ldr = c };
     j->g->run(&down);
 }
 
-void fv_ffn_run(const fv_ops *ops, float *dst, const float *src, fv_map_shape shape, const fv_ffn *ffn, fv_type act)
+void fv_ffn_run(const fv_ops *ops, float *dst, const float *src, fv_map_shape shape,
+                const fv_ffn *ffn, fv_type act)
 {
     const fv_gemm_kernel *g = fv_gemm_of(ops->k, act);
     size_t n_pixels = shape.height * shape.width, c = ffn->dw.channels, hidden = ffn->fc1.n;
-    ffn_job j = { .ops = ops, .g = g, .plan = plan_ffn(g, ops->n_workers, c, hidden, n_pixels, act), .dst = dst,
-                  .src = src, .shape = shape, .ffn = ffn, .act = act };
+    ffn_job j = { .ops = ops,
+                  .g = g,
+                  .plan = plan_ffn(g, ops->n_workers, c, hidden, n_pixels, act),
+                  .dst = dst,
+                  .src = src,
+                  .shape = shape,
+                  .ffn = ffn,
+                  .act = act };
     if (j.plan.fused) {
         pack_all(ops, g, ops->shared, &ffn->fc1);
         pack_all(ops, g, ops->shared + j.plan.packed1, &ffn->fc2);
@@ -470,12 +545,18 @@ void fv_ffn_run(const fv_ops *ops, float *dst, const float *src, fv_map_shape sh
     fv_dw_run(ops, t, act, src, shape, &ffn->dw, 1, FV_ACT_NONE);
     fv_linear up = { .w = &ffn->fc1, .y = h, .ldy = hidden, .y_type = act, .act = FV_ACT_GELU };
     fv_linear_run(ops, &up, 1, t, act, c, n_pixels);
-    fv_linear down = { .w = &ffn->fc2, .y = dst, .ldy = c, .y_type = FV_TYPE_F32, .scale = ffn->scale, .residual = src,
+    fv_linear down = { .w = &ffn->fc2,
+                       .y = dst,
+                       .ldy = c,
+                       .y_type = FV_TYPE_F32,
+                       .scale = ffn->scale,
+                       .residual = src,
                        .ldr = c };
     fv_linear_run(ops, &down, 1, h, act, hidden, n_pixels);
 }
 
-fv_ops_need fv_ffn_need(const fv_kernels *k, unsigned n_workers, size_t c, size_t hidden, size_t n_pixels, fv_type act)
+fv_ops_need fv_ffn_need(const fv_kernels *k, unsigned n_workers, size_t c, size_t hidden,
+                        size_t n_pixels, fv_type act)
 {
     const fv_gemm_kernel *g = fv_gemm_of(k, act);
     ffn_plan p = plan_ffn(g, n_workers, c, hidden, n_pixels, act);
@@ -487,7 +568,7 @@ fv_ops_need fv_ffn_need(const fv_kernels *k, unsigned n_workers, size_t c, size_
     return need;
 }
 
-/* ---- attention ---------------------------------------------------------------------------- */
+/* ---- attention --------------------------------------------------------------------------- */
 
 typedef struct attention_job {
     const fv_ops *ops;
@@ -503,16 +584,27 @@ static void attention_task(void *user, size_t task, unsigned worker)
     attention_job *j = user;
     size_t blocks = (j->n + FV_ATTN_MAX_Q - 1) / FV_ATTN_MAX_Q;
     size_t head = task / blocks, row = task % blocks * FV_ATTN_MAX_Q, at = head * j->d;
-    fv_attn_args a = { .q = j->qkv + row * 3 * j->c + at, .n_q = FV_MIN((size_t)FV_ATTN_MAX_Q, j->n - row),
-                       .ldq = 3 * j->c, .k = j->qkv + j->c + at, .v = j->qkv + 2 * j->c + at, .n_kv = j->n,
-                       .ldk = 3 * j->c, .ldv = 3 * j->c, .kv_type = FV_TYPE_F32, .d = j->d,
-                       .scale = 0, .out = j->out + (row * j->c + at) * fv_type_size(j->out_type), .ldo = j->c,
-                       .out_type = j->out_type, .scratch = fv_ops_worker(j->ops, worker) };
+    fv_attn_args a = { .q = j->qkv + row * 3 * j->c + at,
+                       .n_q = FV_MIN((size_t)FV_ATTN_MAX_Q, j->n - row),
+                       .ldq = 3 * j->c,
+                       .k = j->qkv + j->c + at,
+                       .v = j->qkv + 2 * j->c + at,
+                       .n_kv = j->n,
+                       .ldk = 3 * j->c,
+                       .ldv = 3 * j->c,
+                       .kv_type = FV_TYPE_F32,
+                       .d = j->d,
+                       .scale = 0,
+                       .out = j->out + (row * j->c + at) * fv_type_size(j->out_type),
+                       .ldo = j->c,
+                       .out_type = j->out_type,
+                       .scratch = fv_ops_worker(j->ops, worker) };
     a.scale = 1.0f / __builtin_sqrtf((float)j->d);
     j->ops->k->attn(&a);
 }
 
-void fv_attention_run(const fv_ops *ops, void *out, fv_type out_type, const float *qkv, size_t n, size_t c, size_t d)
+void fv_attention_run(const fv_ops *ops, void *out, fv_type out_type, const float *qkv, size_t n,
+                      size_t c, size_t d)
 {
     attention_job j = { ops, out, out_type, qkv, n, c, d };
     fv_pool_run(ops->pool, c / d * ((n + FV_ATTN_MAX_Q - 1) / FV_ATTN_MAX_Q), attention_task, &j);

@@ -1,14 +1,14 @@
-/* Linear layers of which some weights are in blocks of 8 or 4 bits. The rows of x are quantised once,
- * into the shared scratch; one row then meets the weights as they are stored, several meet panels that
- * every task packs for its columns. Matrices that are not in blocks use x itself. */
+/* Linear layers of which some weights are in blocks of 8 or 4 bits. The rows of x are quantised
+ * once, into the shared scratch; one row then meets the weights as they are stored, several meet
+ * panels that every task packs for its columns. Matrices that are not in blocks use x itself. */
 #include <string.h>
 
 #include "nn/ops_split.h"
 
 enum {
-    TASK_COLUMNS = 128,    /* of a product at most: its sums stay in L2 */
-    TASKS_PER_WORKER = 7,  /* at least, while there are columns: 896 columns are 2 x 7 x 64 */
-    QUANTISE_ROWS = 8      /* a task */
+    TASK_COLUMNS = 128,   /* of a product at most: its sums stay in L2 */
+    TASKS_PER_WORKER = 7, /* at least, while there are columns: 896 columns are 2 x 7 x 64 */
+    QUANTISE_ROWS = 8     /* a task */
 };
 
 static size_t round_up(size_t x, size_t to) { return (x + to - 1) / to * to; }
@@ -29,7 +29,8 @@ static size_t product_columns(const fv_kernels *k, size_t n, unsigned n_workers)
 
 static size_t packed_bytes(const fv_kernels *k, size_t columns, size_t depth)
 {
-    size_t blocks = fv_packed_q_bytes(&k->gemm_q, columns, depth), plain = fv_packed_elems(&k->gemm_f32, columns, depth) * 4;
+    size_t blocks = fv_packed_q_bytes(&k->gemm_q, columns, depth),
+           plain = fv_packed_elems(&k->gemm_f32, columns, depth) * 4;
     return round_up(FV_MAX(blocks, plain), 64);
 }
 
@@ -56,7 +57,8 @@ static void quantise_task(void *user, size_t task, unsigned worker)
     quantise_job *j = user;
     (void)worker;
     for (size_t row = task * QUANTISE_ROWS; row < FV_MIN(j->m, (task + 1) * QUANTISE_ROWS); row++)
-        j->ops->k->quantize_row(j->ops->shared + row * fv_quantized_row_bytes(j->k), j->x + row * j->ldx, j->k);
+        j->ops->k->quantize_row(j->ops->shared + row * fv_quantized_row_bytes(j->k),
+                                j->x + row * j->ldx, j->k);
 }
 
 /* into ops->shared */
@@ -69,10 +71,11 @@ static void quantise(const fv_ops *ops, const float *x, size_t ldx, size_t m, si
         fv_pool_run(ops->pool, (m + QUANTISE_ROWS - 1) / QUANTISE_ROWS, quantise_task, &j);
 }
 
-/* ---- products ------------------------------------------------------------------------------- */
+/* ---- products ---------------------------------------------------------------------------- */
 
 /* y[0 .. n) = x times rows col .. of w */
-static void vector_product(const fv_ops *ops, float *y, const fv_mat *w, const float *x, size_t col, size_t n)
+static void vector_product(const fv_ops *ops, float *y, const fv_mat *w, const float *x, size_t col,
+                           size_t n)
 {
     const float *bias = w->bias ? w->bias + col : NULL;
     if (fv_type_is_block(w->type))
@@ -82,8 +85,8 @@ static void vector_product(const fv_ops *ops, float *y, const fv_mat *w, const f
 }
 
 /* args: all but k, a, b and bias */
-static void product(const fv_ops *ops, fv_gemm_args args, const fv_mat *w, const float *x, size_t ldx, size_t col,
-                    void *packed)
+static void product(const fv_ops *ops, fv_gemm_args args, const fv_mat *w, const float *x,
+                    size_t ldx, size_t col, void *packed)
 {
     args.k = w->k;
     args.b = packed;
@@ -101,7 +104,7 @@ static void product(const fv_ops *ops, fv_gemm_args args, const fv_mat *w, const
     }
 }
 
-/* ---- linear layers ---------------------------------------------------------------------------- */
+/* ---- linear layers ----------------------------------------------------------------------- */
 
 typedef struct linear_job {
     const fv_ops *ops;
@@ -131,23 +134,30 @@ static void rows_task(void *user, size_t task, unsigned worker)
     linear_job *j = user;
     size_t col;
     const fv_linear *l = fv_find_columns(j->layer, j->n_layers, j->columns, task, &col);
-    fv_gemm_args args = { .m = j->m, .n = FV_MIN(j->columns, l->w->n - col), .c = (float *)l->y + col, .ldc = l->ldy,
-                          .c_type = FV_TYPE_F32, .scale = l->scale ? l->scale + col : NULL,
-                          .residual = l->residual ? l->residual + col : NULL, .ldr = l->ldr };
+    fv_gemm_args args = { .m = j->m,
+                          .n = FV_MIN(j->columns, l->w->n - col),
+                          .c = (float *)l->y + col,
+                          .ldc = l->ldy,
+                          .c_type = FV_TYPE_F32,
+                          .scale = l->scale ? l->scale + col : NULL,
+                          .residual = l->residual ? l->residual + col : NULL,
+                          .ldr = l->ldr };
     product(j->ops, args, l->w, j->x, j->ldx, col, fv_ops_worker(j->ops, worker));
 }
 
-void fv_linear_run_quant(const fv_ops *ops, const fv_linear *layers, size_t n_layers, const float *x, size_t ldx, size_t m)
+void fv_linear_run_quant(const fv_ops *ops, const fv_linear *layers, size_t n_layers,
+                         const float *x, size_t ldx, size_t m)
 {
     linear_job j = { ops, layers, n_layers, m, 0, x, ldx };
     quantise(ops, x, ldx, m, layers->w->k);
     const bool vector = m == 1 && !layers->scale;
     j.columns = vector ? fv_vector_columns(layers, n_layers, ops->n_workers)
                        : product_columns(ops->k, layers->w->n, ops->n_workers);
-    fv_pool_run(ops->pool, fv_count_columns(layers, n_layers, j.columns), vector ? vector_task : rows_task, &j);
+    fv_pool_run(ops->pool, fv_count_columns(layers, n_layers, j.columns),
+                vector ? vector_task : rows_task, &j);
 }
 
-/* ---- gated layer -------------------------------------------------------------------------------- */
+/* ---- gated layer ------------------------------------------------------------------------- */
 
 typedef struct gated_job {
     const fv_ops *ops;
@@ -183,12 +193,14 @@ static void gated_rows_task(void *user, size_t task, unsigned worker)
     product(j->ops, args, j->up, j->x, j->up->k, col, packed);
 }
 
-void fv_gated_run_quant(const fv_ops *ops, const fv_mat *gate, const fv_mat *up, float *y, const float *x, size_t m)
+void fv_gated_run_quant(const fv_ops *ops, const fv_mat *gate, const fv_mat *up, float *y,
+                        const float *x, size_t m)
 {
     gated_job j = { ops, gate, up, y, x, m, 0 };
     const fv_linear as_one = { .w = gate };
     quantise(ops, x, gate->k, m, gate->k);
     j.columns = m == 1 ? fv_vector_columns(&as_one, 1, ops->n_workers)
                        : product_columns(ops->k, gate->n, ops->n_workers);
-    fv_pool_run(ops->pool, (gate->n + j.columns - 1) / j.columns, m == 1 ? gated_vector_task : gated_rows_task, &j);
+    fv_pool_run(ops->pool, (gate->n + j.columns - 1) / j.columns,
+                m == 1 ? gated_vector_task : gated_rows_task, &j);
 }

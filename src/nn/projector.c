@@ -2,7 +2,8 @@
  * docs/model.md, section 4. */
 #include "nn/vision.h"
 
-fv_status fv_projector_run(fv_vision *v, const fv_ops *ops, float *tokens, const fv_watch *watch, fv_error *err)
+fv_status fv_projector_run(fv_vision *v, const fv_ops *ops, float *tokens, const fv_watch *watch,
+                           fv_error *err)
 {
     const fv_mat *w1 = &v->w->project1, *w2 = &v->w->project2;
     size_t t = (size_t)fv_config_image_tokens(v->image_size);
@@ -10,7 +11,12 @@ fv_status fv_projector_run(fv_vision *v, const fv_ops *ops, float *tokens, const
     void *mid = to ? (void *)v->map8 : v->map[1];
     if (w1->type == FV_TYPE_I8) {
         fv_quantise_run(ops, (uint8_t *)v->map[0], v->features, t, w1->k, &w1->in);
-        fv_linear8 first = { .w = w1, .y = mid, .ldy = w1->n, .y_type = to ? FV_TYPE_U8 : v->act, .to = to, .act = FV_ACT_GELU };
+        fv_linear8 first = { .w = w1,
+                             .y = mid,
+                             .ldy = w1->n,
+                             .y_type = to ? FV_TYPE_U8 : v->act,
+                             .to = to,
+                             .act = FV_ACT_GELU };
         fv_linear8_run(ops, &first, (const uint8_t *)v->map[0], w1->k, t);
     } else {
         const void *x = v->features;
@@ -19,7 +25,11 @@ fv_status fv_projector_run(fv_vision *v, const fv_ops *ops, float *tokens, const
             ops->k->convert[v->act][FV_TYPE_F32](v->map[0], v->features, t * w1->k);
             x = v->map[0];
         }
-        fv_linear first = { .w = w1, .y = v->map[1], .ldy = w1->n, .y_type = to ? FV_TYPE_F32 : v->act, .act = FV_ACT_GELU };
+        fv_linear first = { .w = w1,
+                            .y = v->map[1],
+                            .ldy = w1->n,
+                            .y_type = to ? FV_TYPE_F32 : v->act,
+                            .act = FV_ACT_GELU };
         fv_linear_run(ops, &first, 1, x, v->act, w1->k, t);
         if (to)
             fv_quantise_run(ops, v->map8, v->map[1], t, w2->k, to);

@@ -17,21 +17,21 @@
 #include <string.h>
 
 typedef struct candidate {
-    double  weight;  /* exp(score): 1 for the best */
-    float   score;   /* (logit - largest logit) / T, so 0 for the best */
+    double weight; /* exp(score): 1 for the best */
+    float score;   /* (logit - largest logit) / T, so 0 for the best */
     int32_t id;
 } candidate;
 
 struct fv_sampler {
     fv_sampler_options options;
-    size_t     n_rows, n_tokens;
-    size_t     n_forbidden;
-    int32_t   *forbidden;   /* [n_tokens] */
-    float     *logits;      /* [n_tokens] working copy */
-    uint8_t   *seen;        /* [n_tokens] 1 while an id is in the history being walked, 2 forbidden */
-    float     *largest;     /* [n_tokens] heap of top-k */
-    candidate *candidates;  /* [n_tokens] */
-    uint64_t   state[4];
+    size_t n_rows, n_tokens;
+    size_t n_forbidden;
+    int32_t *forbidden; /* [n_tokens] */
+    float *logits;      /* [n_tokens] working copy */
+    uint8_t *seen;      /* [n_tokens] 1 while an id is in the history being walked, 2 forbidden */
+    float *largest;     /* [n_tokens] heap of top-k */
+    candidate *candidates; /* [n_tokens] */
+    uint64_t state[4];
 };
 
 /* ---- making one ---- */
@@ -41,23 +41,28 @@ void fv_sampler_options_default(fv_sampler_options *options)
     *options = (fv_sampler_options){ .top_p = 1, .repetition_penalty = 1 };
 }
 
-static fv_status check(bool good, const char *name, double found, const char *expected, fv_error *err)
+static fv_status check(bool good, const char *name, double found, const char *expected,
+                       fv_error *err)
 {
-    return good ? FV_OK : fv_fail(err, FV_ERR_ARGUMENT, 0, "%s is %g, expected %s", name, found, expected);
+    return good ? FV_OK
+                : fv_fail(err, FV_ERR_ARGUMENT, 0, "%s is %g, expected %s", name, found, expected);
 }
 
 static fv_status check_options(const fv_sampler_options *o, fv_error *err)
 {
-    FV_TRY(check(o->temperature >= 0 && isfinite(o->temperature), "temperature", (double)o->temperature, "0 or more", err));
+    FV_TRY(check(o->temperature >= 0 && isfinite(o->temperature), "temperature",
+                 (double)o->temperature, "0 or more", err));
     FV_TRY(check(o->top_k >= 0, "top_k", o->top_k, "0 or more", err));
-    FV_TRY(check(o->top_p >= 0 && o->top_p <= 1, "top_p", (double)o->top_p, "a number in [0, 1]", err));
-    FV_TRY(check(o->min_p >= 0 && o->min_p <= 1, "min_p", (double)o->min_p, "a number in [0, 1]", err));
+    FV_TRY(check(o->top_p >= 0 && o->top_p <= 1, "top_p", (double)o->top_p, "a number in [0, 1]",
+                 err));
+    FV_TRY(check(o->min_p >= 0 && o->min_p <= 1, "min_p", (double)o->min_p, "a number in [0, 1]",
+                 err));
     return check(o->repetition_penalty > 0 && isfinite(o->repetition_penalty), "repetition_penalty",
                  (double)o->repetition_penalty, "more than 0", err);
 }
 
-fv_status fv_sampler_new(fv_sampler **out, const fv_sampler_options *options, size_t n_rows, size_t n_tokens,
-                         fv_error *err)
+fv_status fv_sampler_new(fv_sampler **out, const fv_sampler_options *options, size_t n_rows,
+                         size_t n_tokens, fv_error *err)
 {
     fv_sampler_options o;
 
@@ -67,7 +72,9 @@ fv_status fv_sampler_new(fv_sampler **out, const fv_sampler_options *options, si
         o = *options;
     FV_TRY(check_options(&o, err));
     if (n_rows == 0 || n_tokens == 0 || n_rows > INT32_MAX)
-        return fv_fail(err, FV_ERR_ARGUMENT, 0, "%zu rows of logits and %zu tokens: nothing to choose from", n_rows, n_tokens);
+        return fv_fail(err, FV_ERR_ARGUMENT, 0,
+                       "%zu rows of logits and %zu tokens: nothing to choose from", n_rows,
+                       n_tokens);
     n_tokens = FV_MIN(n_tokens, n_rows);
 
     fv_sampler *s = fv_alloc_zero(1, sizeof *s);
@@ -112,10 +119,7 @@ void fv_sampler_forbid(fv_sampler *s, int32_t id)
 
 /* ---- random numbers ---- */
 
-static uint64_t rotate(uint64_t x, int by)
-{
-    return x << by | x >> (64 - by);
-}
+static uint64_t rotate(uint64_t x, int by) { return x << by | x >> (64 - by); }
 
 void fv_sampler_seed(fv_sampler *s, uint64_t seed)
 {
@@ -265,8 +269,8 @@ static double weigh(candidate *c, size_t n)
     return total;
 }
 
-/* Moves the best to the end of the array, one by one, until they reach top_p; gives back the first of
- * them. At least one is taken. */
+/* Moves the best to the end of the array, one by one, until they reach top_p; gives back the first
+ * of them. At least one is taken. */
 static candidate *keep_top_p(fv_sampler *s, size_t *n, double total)
 {
     candidate *heap = s->candidates;
@@ -318,8 +322,8 @@ static int32_t draw(fv_sampler *s, const candidate *c, size_t n)
 
 /* ---- all of it ---- */
 
-fv_status fv_sampler_pick(fv_sampler *s, const float *logits, const int32_t *history, size_t n_history,
-                          int32_t *id, fv_error *err)
+fv_status fv_sampler_pick(fv_sampler *s, const float *logits, const int32_t *history,
+                          size_t n_history, int32_t *id, fv_error *err)
 {
     memcpy(s->logits, logits, s->n_tokens * sizeof *logits);
     for (size_t i = 0; i < s->n_forbidden; i++)
@@ -329,7 +333,8 @@ fv_status fv_sampler_pick(fv_sampler *s, const float *logits, const int32_t *his
 
     float max = largest_of(s->logits, s->n_tokens);
     if (max == -INFINITY)
-        return fv_fail(err, FV_ERR_FORMAT, 0, "no token can be chosen: none of the %zu logits is a number above -infinity",
+        return fv_fail(err, FV_ERR_FORMAT, 0,
+                       "no token can be chosen: none of the %zu logits is a number above -infinity",
                        s->n_tokens);
     if (s->options.temperature == 0 || max == INFINITY) {
         size_t best = 0;

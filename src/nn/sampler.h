@@ -12,11 +12,11 @@
 typedef struct fv_sampler fv_sampler; /* one thread at a time */
 
 typedef struct fv_sampler_options {
-    float    temperature;        /* 0: greedy */
-    int      top_k;              /* 0: off */
-    float    top_p;              /* 1: off */
-    float    min_p;              /* 0: off */
-    float    repetition_penalty; /* 1: off */
+    float temperature;        /* 0: greedy */
+    int top_k;                /* 0: off */
+    float top_p;              /* 1: off */
+    float min_p;              /* 0: off */
+    float repetition_penalty; /* 1: off */
     uint64_t seed;
 } fv_sampler_options;
 
@@ -24,18 +24,18 @@ void fv_sampler_options_default(fv_sampler_options *options); /* greedy, everyth
 
 /* n_rows: length of the logits; ids >= n_tokens are never chosen. options may be NULL. Out-of-range
  * options are FV_ERR_ARGUMENT by name. All memory is taken here. */
-fv_status fv_sampler_new(fv_sampler **out, const fv_sampler_options *options, size_t n_rows, size_t n_tokens,
-                         fv_error *err);
-void      fv_sampler_free(fv_sampler *s);
+fv_status fv_sampler_new(fv_sampler **out, const fv_sampler_options *options, size_t n_rows,
+                         size_t n_tokens, fv_error *err);
+void fv_sampler_free(fv_sampler *s);
 /* Never choose id (no token behind it, "<image>"). Ids out of range are ignored. */
-void      fv_sampler_forbid(fv_sampler *s, int32_t id);
+void fv_sampler_forbid(fv_sampler *s, int32_t id);
 /* Starts the random sequence again. */
-void      fv_sampler_seed(fv_sampler *s, uint64_t seed);
+void fv_sampler_seed(fv_sampler *s, uint64_t seed);
 
 /* Chooses from logits[n_rows]; history are the ids the repetition penalty looks at (negative ones,
  * as FV_IMAGE_MARK, and those past n_rows are skipped; NULL when n_history is 0). A NaN is never
  * chosen; when no allowed logit is a number above -infinity: FV_ERR_FORMAT. */
-fv_status fv_sampler_pick(fv_sampler *s, const float *logits, const int32_t *history, size_t n_history,
-                          int32_t *id, fv_error *err);
+fv_status fv_sampler_pick(fv_sampler *s, const float *logits, const int32_t *history,
+                          size_t n_history, int32_t *id, fv_error *err);
 
 #endif

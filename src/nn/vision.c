@@ -11,7 +11,7 @@
 #define LN_EPS 1e-5f
 
 enum {
-    BAND = 4,       /* output rows of the stem a task makes */
+    BAND = 4, /* output rows of the stem a task makes */
     NORM_ROWS = 64
 };
 
@@ -20,13 +20,15 @@ static size_t max_size(size_t a, size_t b) { return a > b ? a : b; }
 static size_t worker_bytes_of_stem(const fv_config *c, size_t size)
 {
     size_t c0 = (size_t)c->stage[0].width;
-    return ((2 * BAND + 1) * size / 2 * c0 + size / 2 * 27 + size / 4 * c0) * sizeof(float) + 4 * 64;
+    return ((2 * BAND + 1) * size / 2 * c0 + size / 2 * 27 + size / 4 * c0) * sizeof(float) +
+           4 * 64;
 }
 
 static void layout(fv_vision *v, fv_arena *a)
 {
     const fv_config *c = v->c;
-    size_t side = (size_t)v->image_size / 4, largest = 0, t = (size_t)fv_config_image_tokens(v->image_size);
+    size_t side = (size_t)v->image_size / 4, largest = 0,
+           t = (size_t)fv_config_image_tokens(v->image_size);
     for (int i = 0; i < c->n_stages; i++, side /= 2) {
         /* an attention stage keeps normed input and q, k, v beside its map */
         size_t n = side * side * (size_t)c->stage[i].width;
@@ -48,14 +50,17 @@ static bool any_int8(const fv_config *c, const fv_vision_weights *w)
         any = any || w->stage[i].down_dw.w8;
         for (int j = 0; j < c->stage[i].depth; j++) {
             const fv_vision_block *b = &w->stage[i].block[j];
-            any = any || b->ffn.dw.w8 || (c->stage[i].attention && (b->qkv.type == FV_TYPE_I8 || b->proj.type == FV_TYPE_I8));
+            any = any || b->ffn.dw.w8 ||
+                  (c->stage[i].attention &&
+                   (b->qkv.type == FV_TYPE_I8 || b->proj.type == FV_TYPE_I8));
         }
     }
     return any;
 }
 
 /* What the int8 layers of a stage want. */
-static fv_ops_need needs8(const fv_vision *v, const fv_kernels *k, unsigned workers, int stage, size_t side)
+static fv_ops_need needs8(const fv_vision *v, const fv_kernels *k, unsigned workers, int stage,
+                          size_t side)
 {
     const fv_vision_stage_weights *w = &v->w->stage[stage];
     const fv_vision_stage *s = &v->c->stage[stage];
@@ -63,7 +68,8 @@ static fv_ops_need needs8(const fv_vision *v, const fv_kernels *k, unsigned work
     fv_ops_need need = { NORM_ROWS * ch * sizeof(float), 64 };
     for (int j = 0; j < s->depth; j++)
         if (w->block[j].ffn.dw.w8)
-            need = fv_ops_max(need, fv_ffn8_need(k, workers, &w->block[j].ffn, (fv_map_shape){ side, side }));
+            need = fv_ops_max(
+                need, fv_ffn8_need(k, workers, &w->block[j].ffn, (fv_map_shape){ side, side }));
     if (s->attention) {
         need = fv_ops_max(need, fv_linear8_need(k, workers, 3 * ch, ch, n));
         need = fv_ops_max(need, fv_linear8_need(k, workers, ch, ch, n));
@@ -83,7 +89,9 @@ static fv_ops_need needs(const fv_vision *v, const fv_ops *ops)
     size_t side = (size_t)v->image_size / 4, width = (size_t)c->stage[0].width;
     fv_ops_need need = { worker_bytes_of_stem(c, (size_t)v->image_size), 0 };
     /* the stem's two matrices, packed side by side */
-    need.shared_bytes = (fv_packed_elems(&k->gemm_f32, width, 27) + fv_packed_elems(&k->gemm_f32, width, width) + 64) * 4;
+    need.shared_bytes = (fv_packed_elems(&k->gemm_f32, width, 27) +
+                         fv_packed_elems(&k->gemm_f32, width, width) + 64) *
+                        4;
     for (int i = 0; i < c->n_stages; i++, side /= 2) {
         size_t n = side * side, ch = (size_t)c->stage[i].width;
         need = fv_ops_max(need, fv_ffn_need(k, workers, ch, (size_t)c->stage[i].hidden, n, v->act));
@@ -93,18 +101,21 @@ static fv_ops_need needs(const fv_vision *v, const fv_ops *ops)
         if (v->any8)
             need = fv_ops_max(need, needs8(v, k, workers, i, side));
     }
-    size_t t = (size_t)fv_config_image_tokens(v->image_size), f = (size_t)c->n_features, d = (size_t)c->d_model;
+    size_t t = (size_t)fv_config_image_tokens(v->image_size), f = (size_t)c->n_features,
+           d = (size_t)c->d_model;
     need = fv_ops_max(need, fv_linear_need(k, workers, d, f, t, v->act));
-    need = fv_ops_max(need, fv_ops_max(fv_linear8_need(k, workers, d, f, t), fv_linear8_need(k, workers, d, d, t)));
+    need = fv_ops_max(need, fv_ops_max(fv_linear8_need(k, workers, d, f, t),
+                                       fv_linear8_need(k, workers, d, d, t)));
     return fv_ops_max(need, fv_linear_need(k, workers, d, d, t, v->act));
 }
 
-fv_status fv_vision_init(fv_vision *v, const fv_config *c, const fv_vision_weights *w, int image_size, fv_type act,
-                         fv_ops *ops, fv_error *err)
+fv_status fv_vision_init(fv_vision *v, const fv_config *c, const fv_vision_weights *w,
+                         int image_size, fv_type act, fv_ops *ops, fv_error *err)
 {
     if (act == FV_TYPE_I8)
         act = ops->k->fast_bf16 ? FV_TYPE_BF16 : FV_TYPE_F32;
-    *v = (fv_vision){ .c = c, .w = w, .image_size = image_size, .any8 = any_int8(c, w), .act = act };
+    *v =
+        (fv_vision){ .c = c, .w = w, .image_size = image_size, .any8 = any_int8(c, w), .act = act };
     fv_arena a = { 0 };
     layout(v, &a);
     v->memory_bytes = a.used;
@@ -128,10 +139,10 @@ typedef struct stem_job {
     const fv_vision *v;
     const fv_ops *ops;
     const float *pixels;
-    float *dst;             /* [S/4 * S/4, c] */
-    const float *packed0;   /* stem0's and stem2's weights; f32, the stem is 0.5 % of the work */
+    float *dst;           /* [S/4 * S/4, c] */
+    const float *packed0; /* stem0's and stem2's weights; f32, the stem is 0.5 % of the work */
     const float *packed2;
-    float *tap0, *tap1;     /* whole maps for a dump, or NULL */
+    float *tap0, *tap1; /* whole maps for a dump, or NULL */
 } stem_job;
 
 /* One row of S/2 outputs of the 3x3, stride 2 convolution: rows of 27 taps, then a product. */
@@ -149,11 +160,21 @@ static void stem0_row(const stem_job *j, float *taps, float *dst, size_t y)
             }
             if (skip)
                 memset(to, 0, 3 * sizeof *to);
-            memcpy(to + 3 * skip, j->pixels + ((row - 1) * size + 2 * x + skip - 1) * 3, (9 - 3 * skip) * sizeof *to);
+            memcpy(to + 3 * skip, j->pixels + ((row - 1) * size + 2 * x + skip - 1) * 3,
+                   (9 - 3 * skip) * sizeof *to);
         }
     }
-    fv_gemm_args g = { .m = half, .n = w->n, .k = 27, .a = taps, .lda = 27, .b = j->packed0, .c = dst, .ldc = w->n,
-                       .c_type = FV_TYPE_F32, .act = FV_ACT_GELU, .bias = w->bias };
+    fv_gemm_args g = { .m = half,
+                       .n = w->n,
+                       .k = 27,
+                       .a = taps,
+                       .lda = 27,
+                       .b = j->packed0,
+                       .c = dst,
+                       .ldc = w->n,
+                       .c_type = FV_TYPE_F32,
+                       .act = FV_ACT_GELU,
+                       .bias = w->bias };
     j->ops->k->gemm_f32.run(&g);
 }
 
@@ -171,31 +192,53 @@ static void stem_task(void *user, size_t task, unsigned worker)
     for (size_t i = first ? 0 : 1; i < 2 * (last - first) + 1; i++) {
         stem0_row(j, taps, band + i * half * c, top + i - 1);
         if (j->tap0)
-            memcpy(j->tap0 + (top + i - 1) * half * c, band + i * half * c, half * c * sizeof *band);
+            memcpy(j->tap0 + (top + i - 1) * half * c, band + i * half * c,
+                   half * c * sizeof *band);
     }
     for (size_t y = first; y < last; y++) {
-        fv_dwconv_args d = { .width = half, .src_ld = c, .channels = c, .k = 3, .stride = 2, .mult = 1,
-                             .weight = w->stem1.w, .bias = w->stem1.bias, .act = FV_ACT_GELU, .x0 = 0, .x1 = quarter,
-                             .dst = line, .dst_ld = c, .dst_type = FV_TYPE_F32 };
+        fv_dwconv_args d = { .width = half,
+                             .src_ld = c,
+                             .channels = c,
+                             .k = 3,
+                             .stride = 2,
+                             .mult = 1,
+                             .weight = w->stem1.w,
+                             .bias = w->stem1.bias,
+                             .act = FV_ACT_GELU,
+                             .x0 = 0,
+                             .x1 = quarter,
+                             .dst = line,
+                             .dst_ld = c,
+                             .dst_type = FV_TYPE_F32 };
         for (size_t dy = 0; dy < 3; dy++)
             if (y || dy)
                 d.src[dy] = band + (2 * (y - first) + dy) * half * c;
         j->ops->k->dwconv(&d);
         if (j->tap1)
             memcpy(j->tap1 + y * quarter * c, line, quarter * c * sizeof *line);
-        fv_gemm_args g = { .m = quarter, .n = w->stem2.n, .k = c, .a = line, .lda = c, .b = j->packed2,
-                           .c = j->dst + y * quarter * c, .ldc = c, .c_type = FV_TYPE_F32, .act = FV_ACT_GELU,
+        fv_gemm_args g = { .m = quarter,
+                           .n = w->stem2.n,
+                           .k = c,
+                           .a = line,
+                           .lda = c,
+                           .b = j->packed2,
+                           .c = j->dst + y * quarter * c,
+                           .ldc = c,
+                           .c_type = FV_TYPE_F32,
+                           .act = FV_ACT_GELU,
                            .bias = w->stem2.bias };
         j->ops->k->gemm_f32.run(&g);
     }
 }
 
-static fv_status run_stem(fv_vision *v, const fv_ops *ops, const float *pixels, const fv_watch *watch, fv_error *err)
+static fv_status run_stem(fv_vision *v, const fv_ops *ops, const float *pixels,
+                          const fv_watch *watch, fv_error *err)
 {
     const fv_gemm_kernel *g = &ops->k->gemm_f32;
     const fv_vision_weights *w = v->w;
     size_t half = (size_t)v->image_size / 2, quarter = half / 2, c = w->stem0.n;
-    float *packed0 = (float *)ops->shared, *packed2 = packed0 + (fv_packed_elems(g, c, 27) + 15) / 16 * 16;
+    float *packed0 = (float *)ops->shared,
+          *packed2 = packed0 + (fv_packed_elems(g, c, 27) + 15) / 16 * 16;
     g->pack[w->stem0.type](packed0, w->stem0.data, 27, c, 27);
     g->pack[w->stem2.type](packed2, w->stem2.data, c, c, c);
     stem_job j = { v, ops, pixels, v->map[0], packed0, packed2, NULL, NULL };
@@ -219,7 +262,7 @@ fail:
     return status;
 }
 
-/* ---- blocks -------------------------------------------------------------------------------- */
+/* ---- blocks ------------------------------------------------------------------------------ */
 
 static void swap_maps(fv_vision *v)
 {
@@ -229,28 +272,37 @@ static void swap_maps(fv_vision *v)
 }
 
 /* The FFN layer by layer in f32, for one who wants to see what goes into each. */
-static fv_status observed_ffn(const fv_ops *ops, float *dst, const float *src, fv_map_shape shape, const fv_ffn *f,
-                              const fv_watch *watch, fv_error *err)
+static fv_status observed_ffn(const fv_ops *ops, float *dst, const float *src, fv_map_shape shape,
+                              const fv_ffn *f, const fv_watch *watch, fv_error *err)
 {
-    size_t n = shape.height * shape.width, c = f->dw.channels, hidden = f->fc1.n, n_bytes = n * (c + hidden) * sizeof(float);
+    size_t n = shape.height * shape.width, c = f->dw.channels, hidden = f->fc1.n,
+           n_bytes = n * (c + hidden) * sizeof(float);
     float *t = fv_pages_alloc(n_bytes), *h = t + n * c;
     if (!t)
         return fv_fail_memory(err, n_bytes, "the maps inside an FFN");
     fv_watch_observe(watch, &f->dw, src, n, c);
     fv_dw_run(ops, t, FV_TYPE_F32, src, shape, &f->dw, 1, FV_ACT_NONE);
     fv_watch_observe(watch, &f->fc1, t, n, c);
-    fv_linear up = { .w = &f->fc1, .y = h, .ldy = hidden, .y_type = FV_TYPE_F32, .act = FV_ACT_GELU };
+    fv_linear up = {
+        .w = &f->fc1, .y = h, .ldy = hidden, .y_type = FV_TYPE_F32, .act = FV_ACT_GELU
+    };
     fv_linear_run(ops, &up, 1, t, FV_TYPE_F32, c, n);
     fv_watch_observe(watch, &f->fc2, h, n, hidden);
-    fv_linear down = { .w = &f->fc2, .y = dst, .ldy = c, .y_type = FV_TYPE_F32, .scale = f->scale, .residual = src, .ldr = c };
+    fv_linear down = { .w = &f->fc2,
+                       .y = dst,
+                       .ldy = c,
+                       .y_type = FV_TYPE_F32,
+                       .scale = f->scale,
+                       .residual = src,
+                       .ldr = c };
     fv_linear_run(ops, &down, 1, h, FV_TYPE_F32, hidden, n);
     fv_pages_free(t, n_bytes);
     return FV_OK;
 }
 
 /* x = DW3x3(x); x = x + scale * FFN(x) */
-static fv_status repmixer_block(fv_vision *v, const fv_ops *ops, const fv_vision_block *b, fv_map_shape shape,
-                                const fv_watch *watch, fv_error *err)
+static fv_status repmixer_block(fv_vision *v, const fv_ops *ops, const fv_vision_block *b,
+                                fv_map_shape shape, const fv_watch *watch, fv_error *err)
 {
     if (b->ffn.dw.w8) {
         fv_dw_u8_run(ops, v->map[1], v->map8, &b->ffn.dw.in, v->map[0], shape, &b->mixer);
@@ -268,7 +320,7 @@ typedef struct norm_job {
     const fv_ops *ops;
     const fv_vision_block *b;
     uint8_t *dst;
-    fv_type type;           /* U8: for int8 */
+    fv_type type; /* U8: for int8 */
     const float *src;
     size_t n, c;
 } norm_job;
@@ -280,15 +332,15 @@ static void norm_task(void *user, size_t task, unsigned worker)
     uint8_t *dst = j->dst + row * j->c * fv_type_size(j->type);
     bool as_u8 = j->type == FV_TYPE_U8;
     float *wide = fv_ops_worker(j->ops, worker);
-    j->ops->k->layernorm(as_u8 ? (void *)wide : dst, as_u8 ? FV_TYPE_F32 : j->type, j->c, j->src + row * j->c, j->c, j->b->norm_w,
-                         j->b->norm_b, n, j->c, LN_EPS);
+    j->ops->k->layernorm(as_u8 ? (void *)wide : dst, as_u8 ? FV_TYPE_F32 : j->type, j->c,
+                         j->src + row * j->c, j->c, j->b->norm_w, j->b->norm_b, n, j->c, LN_EPS);
     if (as_u8)
         j->ops->k->quantize_u8(dst, j->c, wide, j->c, j->b->qkv.in.inv, j->b->qkv.in.zero, n, j->c);
 }
 
 /* x = x + scale1 * MHSA(LN(x)); x = x + scale2 * FFN(x) */
-static fv_status attention_block(fv_vision *v, const fv_ops *ops, const fv_vision_block *b, fv_map_shape shape,
-                                 const fv_watch *watch, fv_error *err)
+static fv_status attention_block(fv_vision *v, const fv_ops *ops, const fv_vision_block *b,
+                                 fv_map_shape shape, const fv_watch *watch, fv_error *err)
 {
     size_t n = shape.height * shape.width, c = b->proj.n;
     float *x = v->map[0], *qkv = v->map[1] + n * c;
@@ -304,14 +356,27 @@ static fv_status attention_block(fv_vision *v, const fv_ops *ops, const fv_visio
         fv_linear to_qkv = { .w = &b->qkv, .y = qkv, .ldy = 3 * c, .y_type = FV_TYPE_F32 };
         fv_linear_run(ops, &to_qkv, 1, normed, v->act, c, n);
     }
-    fv_attention_run(ops, normed, proj8 ? FV_TYPE_F32 : v->act, qkv, n, c, (size_t)v->c->d_head_vision);
+    fv_attention_run(ops, normed, proj8 ? FV_TYPE_F32 : v->act, qkv, n, c,
+                     (size_t)v->c->d_head_vision);
     if (proj8) {
         fv_quantise_run(ops, v->map8, normed, n, c, &b->proj.in);
-        fv_linear8 proj = { .w = &b->proj, .y = x, .ldy = c, .y_type = FV_TYPE_F32, .scale = b->scale, .residual = x, .ldr = c };
+        fv_linear8 proj = { .w = &b->proj,
+                            .y = x,
+                            .ldy = c,
+                            .y_type = FV_TYPE_F32,
+                            .scale = b->scale,
+                            .residual = x,
+                            .ldr = c };
         fv_linear8_run(ops, &proj, v->map8, c, n);
     } else {
         fv_watch_observe(watch, &b->proj, normed, n, c);
-        fv_linear proj = { .w = &b->proj, .y = x, .ldy = c, .y_type = FV_TYPE_F32, .scale = b->scale, .residual = x, .ldr = c };
+        fv_linear proj = { .w = &b->proj,
+                           .y = x,
+                           .ldy = c,
+                           .y_type = FV_TYPE_F32,
+                           .scale = b->scale,
+                           .residual = x,
+                           .ldr = c };
         fv_linear_run(ops, &proj, 1, normed, v->act, c, n);
     }
     fv_status status = FV_OK;
@@ -328,21 +393,26 @@ static fv_status attention_block(fv_vision *v, const fv_ops *ops, const fv_visio
 }
 
 /* rows 5, 6 and the like: DW7x7 stride 2, GELU, 1x1, GELU */
-static void down(fv_vision *v, const fv_ops *ops, const fv_vision_stage_weights *s, fv_map_shape shape, const fv_watch *watch)
+static void down(fv_vision *v, const fv_ops *ops, const fv_vision_stage_weights *s,
+                 fv_map_shape shape, const fv_watch *watch)
 {
     size_t c2 = s->down_pw.n, n = shape.height * shape.width, c = s->down_dw.channels;
     if (s->down_dw.w8) {
         uint8_t *t = (uint8_t *)v->map[1];
         fv_quantise_run(ops, v->map8, v->map[0], n, c, &s->down_dw.in);
         fv_dw8_run(ops, t, &s->down_pw.in, v->map8, shape, &s->down_dw, 2, FV_ACT_GELU);
-        fv_linear8 pw8 = { .w = &s->down_pw, .y = v->map[0], .ldy = c2, .y_type = FV_TYPE_F32, .act = FV_ACT_GELU };
+        fv_linear8 pw8 = {
+            .w = &s->down_pw, .y = v->map[0], .ldy = c2, .y_type = FV_TYPE_F32, .act = FV_ACT_GELU
+        };
         fv_linear8_run(ops, &pw8, t, c2, n / 4);
         return;
     }
     fv_watch_observe(watch, &s->down_dw, v->map[0], n, c);
     fv_dw_run(ops, v->map[1], v->act, v->map[0], shape, &s->down_dw, 2, FV_ACT_GELU);
     fv_watch_observe(watch, &s->down_pw, v->map[1], n / 4, c2);
-    fv_linear pw = { .w = &s->down_pw, .y = v->map[0], .ldy = c2, .y_type = FV_TYPE_F32, .act = FV_ACT_GELU };
+    fv_linear pw = {
+        .w = &s->down_pw, .y = v->map[0], .ldy = c2, .y_type = FV_TYPE_F32, .act = FV_ACT_GELU
+    };
     fv_linear_run(ops, &pw, 1, v->map[1], v->act, c2, n / 4);
 }
 
@@ -369,8 +439,8 @@ static void expand(fv_vision *v, const fv_ops *ops, fv_map_shape shape)
     k->scale_gelu(v->features, f, v->map[1], f, gate, n, f);
 }
 
-static fv_status tap(const fv_vision *v, const fv_watch *watch, fv_map_shape shape, size_t c, int network, int block,
-                     fv_error *err)
+static fv_status tap(const fv_vision *v, const fv_watch *watch, fv_map_shape shape, size_t c,
+                     int network, int block, fv_error *err)
 {
     char name[64];
     if (!fv_watch_taps(watch))
@@ -382,7 +452,8 @@ static fv_status tap(const fv_vision *v, const fv_watch *watch, fv_map_shape sha
     return fv_watch_map(watch, name, v->map[0], shape.height, shape.width, c, err);
 }
 
-fv_status fv_vision_run(fv_vision *v, const fv_ops *ops, const float *pixels, const fv_watch *watch, fv_error *err)
+fv_status fv_vision_run(fv_vision *v, const fv_ops *ops, const float *pixels, const fv_watch *watch,
+                        fv_error *err)
 {
     const fv_config *c = v->c;
     size_t side = (size_t)v->image_size / 4;
@@ -420,8 +491,10 @@ fv_status fv_vision_run(fv_vision *v, const fv_ops *ops, const float *pixels, co
     expand(v, ops, shape);
     if (fv_watch_taps(watch)) {
         size_t f = (size_t)c->n_features;
-        FV_TRY(fv_watch_map(watch, "vision.conv_exp", v->features, shape.height, shape.width, f, err));
-        FV_TRY(fv_watch_rows(watch, "vision.features", v->features, shape.height * shape.width, f, err));
+        FV_TRY(
+            fv_watch_map(watch, "vision.conv_exp", v->features, shape.height, shape.width, f, err));
+        FV_TRY(fv_watch_rows(watch, "vision.features", v->features, shape.height * shape.width, f,
+                             err));
     }
     return fv_watch_step(watch, "vision", 1, err);
 }

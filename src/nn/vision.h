@@ -10,25 +10,29 @@ typedef struct fv_vision {
     const fv_config *c;
     const fv_vision_weights *w;
     int image_size;
-    bool any8;                 /* some layer is in int8 */
-    fv_type act;               /* of the operands of matrix products: F32, BF16 or F16; int8 layers say so themselves */
-    float *map[2];             /* the largest map, twice; stages alternate between them */
-    uint8_t *map8;             /* the input of an int8 layer */
-    float *features;           /* [T, n_features] */
-    float *squeeze;            /* [2 n_features + n_squeeze] */
-    void  *memory;
+    bool any8; /* some layer is in int8 */
+    /* of the operands of matrix products: F32, BF16 or F16; int8 layers say so themselves */
+    fv_type act;
+    float *map[2];   /* the largest map, twice; stages alternate between them */
+    uint8_t *map8;   /* the input of an int8 layer */
+    float *features; /* [T, n_features] */
+    float *squeeze;  /* [2 n_features + n_squeeze] */
+    void *memory;
     size_t memory_bytes;
 } fv_vision;
 
-/* Takes the memory for one image size, also in ops. act I8: the layers that are not in int8 run in what is fast. */
-fv_status fv_vision_init(fv_vision *v, const fv_config *c, const fv_vision_weights *w, int image_size, fv_type act,
-                         fv_ops *ops, fv_error *err);
-void      fv_vision_free(fv_vision *v);
+/* Takes the memory for one image size, also in ops. act I8: the layers that are not in int8 run in
+ * what is fast. */
+fv_status fv_vision_init(fv_vision *v, const fv_config *c, const fv_vision_weights *w,
+                         int image_size, fv_type act, fv_ops *ops, fv_error *err);
+void fv_vision_free(fv_vision *v);
 
 /* Fills v->features from pixels [S, S, 3] in [0, 1]. */
-fv_status fv_vision_run(fv_vision *v, const fv_ops *ops, const float *pixels, const fv_watch *watch, fv_error *err);
+fv_status fv_vision_run(fv_vision *v, const fv_ops *ops, const float *pixels, const fv_watch *watch,
+                        fv_error *err);
 
 /* projector: features [T, n_features] -> image tokens [T, d_model], y = W2 gelu(W1 x + b1) + b2. */
-fv_status fv_projector_run(fv_vision *v, const fv_ops *ops, float *tokens, const fv_watch *watch, fv_error *err);
+fv_status fv_projector_run(fv_vision *v, const fv_ops *ops, float *tokens, const fv_watch *watch,
+                           fv_error *err);
 
 #endif

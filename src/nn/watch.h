@@ -1,28 +1,31 @@
-/* watch: what looks on while the model runs: progress, cancelling, and every stage's values, written to
- * files or given to a function. */
+/* watch: what looks on while the model runs: progress, cancelling, and every stage's values,
+ * written to files or given to a function. */
 #ifndef FV_WATCH_H
 #define FV_WATCH_H
 
 #include "base/base.h"
 
-/* Every stage as it is computed, in the order of the model: rows x cols values, a map as [height * width,
- * channels]. x is only there during the call. A prompt in several runs gives a stage several times. */
-typedef fv_status fv_tap_fn(void *user, const char *name, const float *x, size_t rows, size_t cols, fv_error *err);
+/* Every stage as it is computed, in the order of the model: rows x cols values, a map as [height *
+ * width, channels]. x is only there during the call. A prompt in several runs gives a stage several
+ * times. */
+typedef fv_status fv_tap_fn(void *user, const char *name, const float *x, size_t rows, size_t cols,
+                            fv_error *err);
 
 /* Sees what goes into a layer, f32 [n, c]; site is the layer's fv_mat or fv_dw. */
 typedef void fv_observe_fn(void *user, const void *site, const float *x, size_t n, size_t c);
 
 typedef struct fv_watch {
-    fv_progress_fn *progress;  /* NULL: none */
+    fv_progress_fn *progress; /* NULL: none */
     void *user;
-    const char *dump_dir;      /* NULL: none */
-    fv_tap_fn *tap;            /* NULL: none */
+    const char *dump_dir; /* NULL: none */
+    fv_tap_fn *tap;       /* NULL: none */
     void *tap_user;
-    fv_observe_fn *observe;    /* NULL: none; wants an encoder or decoder in f32 */
+    fv_observe_fn *observe; /* NULL: none; wants an encoder or decoder in f32 */
     void *observe_user;
 } fv_watch;
 
-static inline void fv_watch_observe(const fv_watch *w, const void *site, const float *x, size_t n, size_t c)
+static inline void fv_watch_observe(const fv_watch *w, const void *site, const float *x, size_t n,
+                                    size_t c)
 {
     if (w->observe)
         w->observe(w->observe_user, site, x, n, c);
@@ -36,9 +39,10 @@ static inline bool fv_watch_dumps(const fv_watch *w) { return w->dump_dir != NUL
 static inline bool fv_watch_taps(const fv_watch *w) { return w->dump_dir || w->tap; }
 
 /* Calls the tap and writes DIR/NAME.npy, where there are any. */
-fv_status fv_watch_rows(const fv_watch *w, const char *name, const float *x, size_t rows, size_t cols, fv_error *err);
+fv_status fv_watch_rows(const fv_watch *w, const char *name, const float *x, size_t rows,
+                        size_t cols, fv_error *err);
 /* A map [height * width, channels]; in the file [channels, height, width]. */
-fv_status fv_watch_map(const fv_watch *w, const char *name, const float *x, size_t height, size_t width,
-                       size_t channels, fv_error *err);
+fv_status fv_watch_map(const fv_watch *w, const char *name, const float *x, size_t height,
+                       size_t width, size_t channels, fv_error *err);
 
 #endif

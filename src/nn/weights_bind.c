@@ -2,10 +2,10 @@
  *
  *     vector      NAME         F32 [n]
  *     matrix      NAME.weight  F32, F16, BF16, Q8_0 or Q4_0 [n, k]; NAME.bias F32 [n]
- *                 NAME.weight  I8 [n, k]; NAME.scale F32 [n]; NAME.bias I32 [n]; NAME.inv F32 [k]; NAME.zero I32 [1]
+ *     NAME.weight  I8 [n, k]; NAME.scale F32 [n]; NAME.bias I32 [n]; NAME.inv F32 [k]; NAME.zero I32 [1]
  *     stem        NAME.weight  F32 [n, taps * k]; NAME.bias F32 [n]
  *     depthwise   NAME.weight  F32 [taps, n];     NAME.bias F32 [n]
- *                 NAME.weight  I8 [taps, n]; NAME.scale F32 [n]; NAME.bias F32 [n]; NAME.inv F32 [k]; NAME.zero I32 [1] */
+ *     NAME.weight  I8 [taps, n]; NAME.scale F32 [n]; NAME.bias F32 [n]; NAME.inv F32 [k]; NAME.zero I32 [1] */
 #include <stdio.h>
 #include <string.h>
 
@@ -30,14 +30,18 @@ static const char *set_text(char text[64], type_set set)
         if (!(set >> i & 1))
             continue;
         set &= ~(1u << i);
-        at += (size_t)snprintf(text + at, 64 - at, "%s%s", !at ? "" : set ? ", " : " or ", fv_type_name((fv_type)i));
+        at += (size_t)snprintf(text + at, 64 - at, "%s%s",
+                               !at   ? ""
+                               : set ? ", "
+                                     : " or ",
+                               fv_type_name((fv_type)i));
     }
     return text;
 }
 
 /* A tensor of exactly this shape and one of these types. */
-static fv_status need(binder *b, const fv_tensor **out, const fv_weight *t, const char *suffix, size_t rows, size_t columns,
-                      type_set types, fv_error *err)
+static fv_status need(binder *b, const fv_tensor **out, const fv_weight *t, const char *suffix,
+                      size_t rows, size_t columns, type_set types, fv_error *err)
 {
     char name[FV_PACKED_NAME], found[FV_SHAPE_TEXT], wanted[FV_SHAPE_TEXT], set[64];
     uint64_t shape[2] = { rows, columns };
@@ -48,11 +52,14 @@ static fv_status need(binder *b, const fv_tensor **out, const fv_weight *t, cons
     if (!x)
         return fv_fail(err, FV_ERR_FORMAT, 0, "%s: tensor %s is missing; expected one of shape %s",
                        fv_tensors_file(b->tensors, 0), name, wanted);
-    if (x->n_dims != n_dims || memcmp(x->shape, shape, (size_t)n_dims * sizeof *shape) || !(types >> x->type & 1))
-        return fv_fail(err, FV_ERR_FORMAT, 0, "%s: tensor %s has %s %s, expected %s %s", fv_tensors_file(b->tensors, x->file),
-                       name, fv_type_name(x->type), fv_shape_text(found, x->shape, x->n_dims), set_text(set, types), wanted);
+    if (x->n_dims != n_dims || memcmp(x->shape, shape, (size_t)n_dims * sizeof *shape) ||
+        !(types >> x->type & 1))
+        return fv_fail(err, FV_ERR_FORMAT, 0, "%s: tensor %s has %s %s, expected %s %s",
+                       fv_tensors_file(b->tensors, x->file), name, fv_type_name(x->type),
+                       fv_shape_text(found, x->shape, x->n_dims), set_text(set, types), wanted);
     if ((uintptr_t)x->data % 4)
-        return fv_fail(err, FV_ERR_FORMAT, 0, "%s: tensor %s does not begin at a multiple of 4 bytes",
+        return fv_fail(err, FV_ERR_FORMAT, 0,
+                       "%s: tensor %s does not begin at a multiple of 4 bytes",
                        fv_tensors_file(b->tensors, x->file), name);
     b->w->used[x - fv_tensors_at(b->tensors, 0)] = true;
     b->w->n_parameters += x->n_elems;
@@ -60,7 +67,8 @@ static fv_status need(binder *b, const fv_tensor **out, const fv_weight *t, cons
     return FV_OK;
 }
 
-static fv_status bind_vector(binder *b, const float **out, const fv_weight *t, const char *suffix, fv_error *err)
+static fv_status bind_vector(binder *b, const float **out, const fv_weight *t, const char *suffix,
+                             fv_error *err)
 {
     const fv_tensor *x;
     FV_TRY(need(b, &x, t, suffix, t->n, 0, only_f32, err));
@@ -76,8 +84,8 @@ static fv_status bind_u8(binder *b, fv_u8 *out, const fv_weight *t, fv_error *er
     FV_TRY(need(b, &zero, t, ".zero", 1, 0, 1u << FV_TYPE_I32, err));
     *out = (fv_u8){ .inv = inv->data, .zero = *(const int32_t *)zero->data };
     if (out->zero < 0 || out->zero > 255)
-        return fv_fail(err, FV_ERR_FORMAT, 0, "%s: %s is %d, expected 0 to 255", fv_tensors_file(b->tensors, zero->file), zero->name,
-                       out->zero);
+        return fv_fail(err, FV_ERR_FORMAT, 0, "%s: %s is %d, expected 0 to 255",
+                       fv_tensors_file(b->tensors, zero->file), zero->name, out->zero);
     return FV_OK;
 }
 
@@ -87,7 +95,9 @@ static fv_status bind_matrix(binder *b, const fv_weight *t, fv_error *err)
     const fv_tensor *x = NULL;
     bool stem = t->kind == FV_WEIGHT_STEM;
     size_t k = stem ? t->k * t->kernel * t->kernel : t->k;
-    type_set types = stem ? only_f32 : t->part == FV_PART_DECODER ? floats | blocks : floats | 1u << FV_TYPE_I8;
+    type_set types = stem                         ? only_f32
+                     : t->part == FV_PART_DECODER ? floats | blocks
+                                                  : floats | 1u << FV_TYPE_I8;
     FV_TRY(need(b, &x, t, ".weight", t->n, k, types, err));
     *m = (fv_mat){ .data = x->data, .type = x->type, .n = t->n, .k = k };
     if (x->type == FV_TYPE_I8) {
@@ -103,7 +113,8 @@ static fv_status bind_depthwise(binder *b, const fv_weight *t, fv_error *err)
 {
     fv_dw *dw = t->slot;
     const fv_tensor *x = NULL;
-    FV_TRY(need(b, &x, t, ".weight", (size_t)t->kernel * t->kernel, t->n, only_f32 | 1u << FV_TYPE_I8, err));
+    FV_TRY(need(b, &x, t, ".weight", (size_t)t->kernel * t->kernel, t->n,
+                only_f32 | 1u << FV_TYPE_I8, err));
     *dw = (fv_dw){ .channels = t->k, .mult = (unsigned)(t->n / t->k), .kernel = t->kernel };
     if (x->type == FV_TYPE_I8) {
         dw->w8 = x->data;
@@ -125,8 +136,10 @@ static fv_status bind_one(void *user, const fv_weight *t, fv_error *err)
     }
 }
 
-/* Layers that hand u8 to each other are all in int8 or none; convolutions outside them have no int8 form. */
-static fv_status check_int8(const fv_weights *w, const fv_config *c, const fv_tensors *tensors, fv_error *err)
+/* Layers that hand u8 to each other are all in int8 or none; convolutions outside them have no int8
+ * form. */
+static fv_status check_int8(const fv_weights *w, const fv_config *c, const fv_tensors *tensors,
+                            fv_error *err)
 {
     bool ok = !w->vision.stem1.w8 && !w->vision.expand.w8 && w->vision.stem2.type != FV_TYPE_I8 &&
               w->vision.squeeze.type != FV_TYPE_I8 && w->vision.excite.type != FV_TYPE_I8;
@@ -140,11 +153,13 @@ static fv_status check_int8(const fv_weights *w, const fv_config *c, const fv_te
         }
     }
     return ok ? FV_OK
-              : fv_fail(err, FV_ERR_UNSUPPORTED, 0, "%s: int8 and wider layers are mixed in a way that this build does not run",
+              : fv_fail(err, FV_ERR_UNSUPPORTED, 0,
+                        "%s: int8 and wider layers are mixed in a way that this build does not run",
                         fv_tensors_file(tensors, 0));
 }
 
-fv_status fv_weights_bind(fv_weights *w, const fv_config *c, const fv_tensors *tensors, fv_error *err)
+fv_status fv_weights_bind(fv_weights *w, const fv_config *c, const fv_tensors *tensors,
+                          fv_error *err)
 {
     fv_status status = FV_OK;
     binder b = { w, tensors };

@@ -12,7 +12,7 @@
 
 #define BN_EPS 1e-5
 
-/* ---- memory of the model: a chain of blocks, carved in order ------------------------- */
+/* ---- memory of the model: a chain of blocks, carved in order ----------------------------- */
 
 enum { BLOCK_BYTES = 8 << 20 };
 
@@ -27,7 +27,7 @@ typedef struct loader {
     const fv_config *c;
     const fv_tensors *tensors;
     const fv_weight_options *options;
-    const char *odd_name;   /* first tensor with a value that is not finite */
+    const char *odd_name; /* first tensor with a value that is not finite */
     uint64_t n_odd;
 } loader;
 
@@ -52,7 +52,7 @@ static void *take(fv_weights *w, size_t n_bytes, fv_error *err)
     return b->data + b->used - n_bytes;
 }
 
-/* ---- reading a tensor ------------------------------------------------------------------ */
+/* ---- reading a tensor -------------------------------------------------------------------- */
 
 static const fv_tensor *look_up(loader *l, const char *name)
 {
@@ -62,22 +62,27 @@ static const fv_tensor *look_up(loader *l, const char *name)
     return x;
 }
 
-static bool is_float(fv_type type) { return type == FV_TYPE_F32 || type == FV_TYPE_F16 || type == FV_TYPE_BF16; }
+static bool is_float(fv_type type)
+{
+    return type == FV_TYPE_F32 || type == FV_TYPE_F16 || type == FV_TYPE_BF16;
+}
 
 /* Finds a tensor of this shape; trailing dimensions of 1 may be there or not. */
-static fv_status need(loader *l, const fv_tensor **out, const char *name, const uint64_t *shape, int n_dims,
-                      fv_error *err)
+static fv_status need(loader *l, const fv_tensor **out, const char *name, const uint64_t *shape,
+                      int n_dims, fv_error *err)
 {
     char found[FV_SHAPE_TEXT], wanted[FV_SHAPE_TEXT];
     const fv_tensor *x = *out = look_up(l, name);
     fv_shape_text(wanted, shape, n_dims);
     if (!x)
-        return fv_fail(err, FV_ERR_FORMAT, 0, "tensor %s is missing; expected one of shape %s", name, wanted);
+        return fv_fail(err, FV_ERR_FORMAT, 0, "tensor %s is missing; expected one of shape %s",
+                       name, wanted);
     bool same = true;
     for (int i = 0; i < FV_TENSOR_MAX_DIMS; i++)
         same = same && (i < x->n_dims ? x->shape[i] : 1) == (i < n_dims ? shape[i] : 1);
     if (!same || !is_float(x->type))
-        return fv_fail(err, FV_ERR_FORMAT, 0, "%s: tensor %s has %s %s, expected F32, F16 or BF16 %s",
+        return fv_fail(err, FV_ERR_FORMAT, 0,
+                       "%s: tensor %s has %s %s, expected F32, F16 or BF16 %s",
                        fv_tensors_file(l->tensors, x->file), name, fv_type_name(x->type),
                        fv_shape_text(found, x->shape, x->n_dims), wanted);
     l->w->n_parameters += x->n_elems;
@@ -105,7 +110,8 @@ static void note_odd(loader *l, const char *name, uint64_t n)
 }
 
 /* A vector as f32. */
-static fv_status load_vector(loader *l, const float **out, const char *name, size_t n, fv_error *err)
+static fv_status load_vector(loader *l, const float **out, const char *name, size_t n,
+                             fv_error *err)
 {
     const fv_tensor *x;
     uint64_t shape[1] = { n }, odd = 0;
@@ -122,7 +128,7 @@ static fv_status load_vector(loader *l, const float **out, const char *name, siz
     return FV_OK;
 }
 
-/* ---- convolutions in double: [n, per_group, kernel, kernel] and [n] --------------------- */
+/* ---- convolutions in double: [n, per_group, kernel, kernel] and [n] ---------------------- */
 
 typedef struct conv {
     double *w, *b;
@@ -135,7 +141,9 @@ static fv_status conv_new(conv *v, size_t n, size_t per_group, unsigned kernel, 
     *v = (conv){ .n = n, .per_group = per_group, .kernel = kernel };
     v->w = fv_alloc_zero(n * per_group, sizeof *v->w * kernel * kernel);
     v->b = fv_alloc_zero(n, sizeof *v->b);
-    return v->w && v->b ? FV_OK : fv_fail_memory(err, n * per_group * kernel * kernel * sizeof *v->w, "a convolution");
+    return v->w && v->b ? FV_OK
+                        : fv_fail_memory(err, n * per_group * kernel * kernel * sizeof *v->w,
+                                         "a convolution");
 }
 
 static void conv_free(conv *v)
@@ -145,7 +153,8 @@ static void conv_free(conv *v)
 }
 
 /* y = scale x + shift of a BatchNorm in eval mode. */
-static fv_status load_bn(loader *l, const char *base, size_t n, double *scale, double *shift, fv_error *err)
+static fv_status load_bn(loader *l, const char *base, size_t n, double *scale, double *shift,
+                         fv_error *err)
 {
     static const char *const part[4] = { "weight", "bias", "running_mean", "running_var" };
     const fv_tensor *x[4];
@@ -166,8 +175,8 @@ static fv_status load_bn(loader *l, const char *base, size_t n, double *scale, d
 
 /* v += the convolution WEIGHT, BIAS (kernel k at the centre of v's), followed by the BatchNorm bn;
  * bias and bn may be NULL. */
-static fv_status add_conv(loader *l, conv *v, const char *weight, const char *bias, const char *bn, unsigned k,
-                          fv_error *err)
+static fv_status add_conv(loader *l, conv *v, const char *weight, const char *bias, const char *bn,
+                          unsigned k, fv_error *err)
 {
     const fv_tensor *x, *bias_x = NULL;
     uint64_t shape[4] = { v->n, v->per_group, k, k }, bias_shape[1] = { v->n };
@@ -193,7 +202,8 @@ static fv_status add_conv(loader *l, conv *v, const char *weight, const char *bi
                 for (unsigned z = 0; z < k; z++) {
                     float f = value_at(x, ((o * v->per_group + i) * k + y) * k + z);
                     odd += !isfinite(f);
-                    v->w[((o * v->per_group + i) * v->kernel + y + edge) * v->kernel + z + edge] += scale[o] * f;
+                    v->w[((o * v->per_group + i) * v->kernel + y + edge) * v->kernel + z + edge] +=
+                        scale[o] * f;
                 }
         v->b[o] += shift[o] + (bias_x ? scale[o] * value_at(bias_x, o) : 0);
     }
@@ -209,7 +219,8 @@ static void add_identity(conv *v, const double *gain)
     for (size_t o = 0; o < v->n; o++) {
         unsigned middle = v->kernel / 2;
         size_t i = o % v->per_group;
-        v->w[((o * v->per_group + i) * v->kernel + middle) * v->kernel + middle] += gain ? gain[o] : 1.0;
+        v->w[((o * v->per_group + i) * v->kernel + middle) * v->kernel + middle] += gain ? gain[o]
+                                                                                         : 1.0;
     }
 }
 
@@ -229,7 +240,8 @@ static fv_status add_conv_bn(loader *l, conv *v, const char *base, unsigned k, f
     return add_conv(l, v, weight, NULL, bn, k, err);
 }
 
-/* Sum of the branches base.rbr_conv.{i}, base.rbr_scale (1x1) and base.rbr_skip (BatchNorm alone). */
+/* Sum of the branches base.rbr_conv.{i}, base.rbr_scale (1x1) and base.rbr_skip (BatchNorm
+ * alone). */
 static fv_status add_mobileone(loader *l, conv *v, const char *base, fv_error *err)
 {
     char name[FV_WEIGHT_NAME + 32];
@@ -322,7 +334,8 @@ static fv_status load_conv(loader *l, conv *v, const fv_weight *t, size_t per_gr
         return add_conv_bn(l, v, fused, t->kernel, err);
     snprintf(base, sizeof base, "%.*s", last ? (int)(last - fused) : 0, fused);
     if (!fv_tensors_find(l->tensors, weight)) {
-        if (t->train == FV_TRAIN_MOBILEONE && (has(l, base, ".rbr_conv.0.conv.weight") || has(l, base, ".rbr_skip.weight")))
+        if (t->train == FV_TRAIN_MOBILEONE &&
+            (has(l, base, ".rbr_conv.0.conv.weight") || has(l, base, ".rbr_skip.weight")))
             return add_mobileone(l, v, base, err);
         if (t->train == FV_TRAIN_REPMIXER && has(l, base, ".norm.rbr_skip.weight"))
             return add_repmixer(l, v, base, err);
@@ -351,7 +364,10 @@ static fv_status load_depthwise(loader *l, const fv_weight *t, fv_error *err)
     float *w = NULL;
     FV_TRY_GOTO(load_conv(l, &v, t, 1, err));
     w = take(l->w, taps * t->n * sizeof *w, err);
-    *out = (fv_dw){ .w = w, .bias = to_f32(l, v.b, t->n, err), .channels = t->k, .mult = (unsigned)(t->n / t->k),
+    *out = (fv_dw){ .w = w,
+                    .bias = to_f32(l, v.b, t->n, err),
+                    .channels = t->k,
+                    .mult = (unsigned)(t->n / t->k),
                     .kernel = t->kernel };
     if (!w || !out->bias) {
         status = FV_ERR_MEMORY;
@@ -375,7 +391,11 @@ static fv_status load_stem(loader *l, const fv_weight *t, fv_error *err)
     float *w = NULL;
     FV_TRY_GOTO(load_conv(l, &v, t, t->k, err));
     w = take(l->w, taps * t->k * t->n * sizeof *w, err);
-    *out = (fv_mat){ .data = w, .type = FV_TYPE_F32, .n = t->n, .k = taps * t->k, .bias = to_f32(l, v.b, t->n, err) };
+    *out = (fv_mat){ .data = w,
+                     .type = FV_TYPE_F32,
+                     .n = t->n,
+                     .k = taps * t->k,
+                     .bias = to_f32(l, v.b, t->n, err) };
     if (!w || !out->bias) {
         status = FV_ERR_MEMORY;
         goto fail;
@@ -396,7 +416,7 @@ enum { CHUNK = 1 << 19 }; /* elements a task converts or checks */
 typedef struct chunk_job {
     const fv_kernels *k;
     const uint8_t *src;
-    uint8_t *dst;       /* NULL: only check */
+    uint8_t *dst; /* NULL: only check */
     fv_type from, to;
     size_t n;
     uint64_t n_odd;
@@ -441,7 +461,8 @@ static fv_status load_matrix(loader *l, const fv_weight *t, fv_error *err)
     uint64_t shape[2] = { t->n, t->k };
     snprintf(name, sizeof name, "%s.weight", t->name[l->c->layout]);
     *out = (fv_mat){ .n = t->n, .k = t->k };
-    if (t->train != FV_TRAIN_NONE && !fv_tensors_find(l->tensors, name)) { /* a 1x1 convolution to fuse */
+    /* a 1x1 convolution to fuse */
+    if (t->train != FV_TRAIN_NONE && !fv_tensors_find(l->tensors, name)) {
         conv v = { 0 };
         fv_status status = load_conv(l, &v, t, t->k, err);
         if (status == FV_OK) {
@@ -458,7 +479,9 @@ static fv_status load_matrix(loader *l, const fv_weight *t, fv_error *err)
     bool mapped = aligned && (x->type == wanted || wanted == FV_TYPE_F32);
     if (wanted == FV_TYPE_F32)
         wanted = x->type; /* widened as it is read */
-    chunk_job job = { .k = o->kernels, .src = x->data, .from = x->type, .to = wanted, .n = x->n_elems };
+    chunk_job job = {
+        .k = o->kernels, .src = x->data, .from = x->type, .to = wanted, .n = x->n_elems
+    };
     if (!mapped && !(job.dst = take(l->w, x->n_elems * fv_type_size(wanted), err)))
         return FV_ERR_MEMORY;
     fv_pool_run(o->pool, (x->n_elems + CHUNK - 1) / CHUNK, run_chunk, &job);
@@ -515,8 +538,10 @@ fv_status fv_weights_load(fv_weights *w, const fv_config *c, const fv_tensors *t
         w->decoder.head = w->decoder.embed;
     if (l.n_odd) {
         char message[256];
-        snprintf(message, sizeof message, "%" PRIu64 " weights are NaN or infinite, the first in tensor %s: answers will "
-                 "be wrong; fetch the checkpoint again", l.n_odd, l.odd_name);
+        snprintf(message, sizeof message,
+                 "%" PRIu64 " weights are NaN or infinite, the first in tensor %s: answers will "
+                 "be wrong; fetch the checkpoint again",
+                 l.n_odd, l.odd_name);
         warn(options, message);
     }
     return FV_OK;

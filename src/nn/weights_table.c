@@ -6,17 +6,27 @@
 
 /* Sizes that differ from part to part; a row's n and k index this list. */
 enum dim {
-    DIM_RGB, DIM_C, DIM_C2, DIM_3C, DIM_HIDDEN, DIM_FEATURES, DIM_SQUEEZE, /* vision */
-    DIM_D, DIM_Q, DIM_KV, DIM_FFN, DIM_VOCAB,                              /* decoder */
+    DIM_RGB,
+    DIM_C,
+    DIM_C2,
+    DIM_3C,
+    DIM_HIDDEN,
+    DIM_FEATURES,
+    DIM_SQUEEZE, /* vision */
+    DIM_D,
+    DIM_Q,
+    DIM_KV,
+    DIM_FFN,
+    DIM_VOCAB, /* decoder */
     DIM_COUNT
 };
 
 typedef struct row {
-    const char *apple, *fast;   /* behind the part's prefix */
+    const char *apple, *fast; /* behind the part's prefix */
     fv_weight_kind kind;
-    size_t offset;              /* in the part's struct */
+    size_t offset; /* in the part's struct */
     enum dim n, k;
-    unsigned kernel;            /* 0: KERNEL_* below, from the config */
+    unsigned kernel; /* 0: KERNEL_* below, from the config */
     fv_train_form train;
 } row;
 
@@ -25,17 +35,17 @@ enum { KERNEL_MIXER = 100, KERNEL_DOWN, KERNEL_CPE };
 #define AT(type, member) offsetof(type, member)
 
 static const row stem_rows[] = {
-    { "patch_embed.0.reparam_conv", "stem.0.reparam_conv", FV_WEIGHT_STEM, AT(fv_vision_weights, stem0), DIM_C, DIM_RGB,
-      3, FV_TRAIN_MOBILEONE },
-    { "patch_embed.1.reparam_conv", "stem.1.reparam_conv", FV_WEIGHT_DEPTHWISE, AT(fv_vision_weights, stem1), DIM_C,
-      DIM_C, 3, FV_TRAIN_MOBILEONE },
-    { "patch_embed.2.reparam_conv", "stem.2.reparam_conv", FV_WEIGHT_MATRIX_BIAS, AT(fv_vision_weights, stem2), DIM_C,
-      DIM_C, 1, FV_TRAIN_MOBILEONE },
+    { "patch_embed.0.reparam_conv", "stem.0.reparam_conv", FV_WEIGHT_STEM,
+      AT(fv_vision_weights, stem0), DIM_C, DIM_RGB, 3, FV_TRAIN_MOBILEONE },
+    { "patch_embed.1.reparam_conv", "stem.1.reparam_conv", FV_WEIGHT_DEPTHWISE,
+      AT(fv_vision_weights, stem1), DIM_C, DIM_C, 3, FV_TRAIN_MOBILEONE },
+    { "patch_embed.2.reparam_conv", "stem.2.reparam_conv", FV_WEIGHT_MATRIX_BIAS,
+      AT(fv_vision_weights, stem2), DIM_C, DIM_C, 1, FV_TRAIN_MOBILEONE },
 };
 
 static const row cpe_rows[] = {
-    { "reparam_conv", "pos_emb.reparam_conv", FV_WEIGHT_DEPTHWISE, AT(fv_vision_stage_weights, cpe), DIM_C, DIM_C,
-      KERNEL_CPE, FV_TRAIN_CPE },
+    { "reparam_conv", "pos_emb.reparam_conv", FV_WEIGHT_DEPTHWISE, AT(fv_vision_stage_weights, cpe),
+      DIM_C, DIM_C, KERNEL_CPE, FV_TRAIN_CPE },
 };
 
 static const row down_rows[] = {
@@ -46,72 +56,84 @@ static const row down_rows[] = {
 };
 
 static const row mixer_rows[] = {
-    { "token_mixer.reparam_conv", "token_mixer.reparam_conv", FV_WEIGHT_DEPTHWISE, AT(fv_vision_block, mixer), DIM_C,
-      DIM_C, KERNEL_MIXER, FV_TRAIN_REPMIXER },
-    { "layer_scale", "layer_scale.gamma", FV_WEIGHT_VECTOR, AT(fv_vision_block, ffn.scale), DIM_C, DIM_C, 1,
-      FV_TRAIN_NONE },
+    { "token_mixer.reparam_conv", "token_mixer.reparam_conv", FV_WEIGHT_DEPTHWISE,
+      AT(fv_vision_block, mixer), DIM_C, DIM_C, KERNEL_MIXER, FV_TRAIN_REPMIXER },
+    { "layer_scale", "layer_scale.gamma", FV_WEIGHT_VECTOR, AT(fv_vision_block, ffn.scale), DIM_C,
+      DIM_C, 1, FV_TRAIN_NONE },
 };
 
 static const row attention_rows[] = {
-    { "norm.weight", "norm.weight", FV_WEIGHT_VECTOR, AT(fv_vision_block, norm_w), DIM_C, DIM_C, 1, FV_TRAIN_NONE },
-    { "norm.bias", "norm.bias", FV_WEIGHT_VECTOR, AT(fv_vision_block, norm_b), DIM_C, DIM_C, 1, FV_TRAIN_NONE },
-    { "token_mixer.qkv", "token_mixer.qkv", FV_WEIGHT_MATRIX, AT(fv_vision_block, qkv), DIM_3C, DIM_C, 1,
+    { "norm.weight", "norm.weight", FV_WEIGHT_VECTOR, AT(fv_vision_block, norm_w), DIM_C, DIM_C, 1,
       FV_TRAIN_NONE },
-    { "token_mixer.proj", "token_mixer.proj", FV_WEIGHT_MATRIX_BIAS, AT(fv_vision_block, proj), DIM_C, DIM_C, 1,
+    { "norm.bias", "norm.bias", FV_WEIGHT_VECTOR, AT(fv_vision_block, norm_b), DIM_C, DIM_C, 1,
       FV_TRAIN_NONE },
-    { "layer_scale_1", "layer_scale_1.gamma", FV_WEIGHT_VECTOR, AT(fv_vision_block, scale), DIM_C, DIM_C, 1,
-      FV_TRAIN_NONE },
-    { "layer_scale_2", "layer_scale_2.gamma", FV_WEIGHT_VECTOR, AT(fv_vision_block, ffn.scale), DIM_C, DIM_C, 1,
-      FV_TRAIN_NONE },
+    { "token_mixer.qkv", "token_mixer.qkv", FV_WEIGHT_MATRIX, AT(fv_vision_block, qkv), DIM_3C,
+      DIM_C, 1, FV_TRAIN_NONE },
+    { "token_mixer.proj", "token_mixer.proj", FV_WEIGHT_MATRIX_BIAS, AT(fv_vision_block, proj),
+      DIM_C, DIM_C, 1, FV_TRAIN_NONE },
+    { "layer_scale_1", "layer_scale_1.gamma", FV_WEIGHT_VECTOR, AT(fv_vision_block, scale), DIM_C,
+      DIM_C, 1, FV_TRAIN_NONE },
+    { "layer_scale_2", "layer_scale_2.gamma", FV_WEIGHT_VECTOR, AT(fv_vision_block, ffn.scale),
+      DIM_C, DIM_C, 1, FV_TRAIN_NONE },
 };
 
 static const row ffn_rows[] = {
-    { "convffn.conv", "mlp.conv", FV_WEIGHT_DEPTHWISE_BN, AT(fv_vision_block, ffn.dw), DIM_C, DIM_C, 7, FV_TRAIN_NONE },
-    { "convffn.fc1", "mlp.fc1", FV_WEIGHT_MATRIX_BIAS, AT(fv_vision_block, ffn.fc1), DIM_HIDDEN, DIM_C, 1,
-      FV_TRAIN_NONE },
-    { "convffn.fc2", "mlp.fc2", FV_WEIGHT_MATRIX_BIAS, AT(fv_vision_block, ffn.fc2), DIM_C, DIM_HIDDEN, 1,
-      FV_TRAIN_NONE },
+    { "convffn.conv", "mlp.conv", FV_WEIGHT_DEPTHWISE_BN, AT(fv_vision_block, ffn.dw), DIM_C, DIM_C,
+      7, FV_TRAIN_NONE },
+    { "convffn.fc1", "mlp.fc1", FV_WEIGHT_MATRIX_BIAS, AT(fv_vision_block, ffn.fc1), DIM_HIDDEN,
+      DIM_C, 1, FV_TRAIN_NONE },
+    { "convffn.fc2", "mlp.fc2", FV_WEIGHT_MATRIX_BIAS, AT(fv_vision_block, ffn.fc2), DIM_C,
+      DIM_HIDDEN, 1, FV_TRAIN_NONE },
 };
 
 static const row expand_rows[] = {
-    { "conv_exp.reparam_conv", "final_conv.reparam_conv", FV_WEIGHT_DEPTHWISE, AT(fv_vision_weights, expand),
-      DIM_FEATURES, DIM_C, 3, FV_TRAIN_MOBILEONE },
-    { "conv_exp.se.reduce", "final_conv.se.fc1", FV_WEIGHT_MATRIX_BIAS, AT(fv_vision_weights, squeeze), DIM_SQUEEZE,
-      DIM_FEATURES, 1, FV_TRAIN_NONE },
-    { "conv_exp.se.expand", "final_conv.se.fc2", FV_WEIGHT_MATRIX_BIAS, AT(fv_vision_weights, excite), DIM_FEATURES,
-      DIM_SQUEEZE, 1, FV_TRAIN_NONE },
+    { "conv_exp.reparam_conv", "final_conv.reparam_conv", FV_WEIGHT_DEPTHWISE,
+      AT(fv_vision_weights, expand), DIM_FEATURES, DIM_C, 3, FV_TRAIN_MOBILEONE },
+    { "conv_exp.se.reduce", "final_conv.se.fc1", FV_WEIGHT_MATRIX_BIAS,
+      AT(fv_vision_weights, squeeze), DIM_SQUEEZE, DIM_FEATURES, 1, FV_TRAIN_NONE },
+    { "conv_exp.se.expand", "final_conv.se.fc2", FV_WEIGHT_MATRIX_BIAS,
+      AT(fv_vision_weights, excite), DIM_FEATURES, DIM_SQUEEZE, 1, FV_TRAIN_NONE },
 };
 
 static const row projector_rows[] = {
-    { "mm_projector.0", "multi_modal_projector.linear_1", FV_WEIGHT_MATRIX_BIAS, AT(fv_vision_weights, project1), DIM_D,
-      DIM_FEATURES, 1, FV_TRAIN_NONE },
-    { "mm_projector.2", "multi_modal_projector.linear_2", FV_WEIGHT_MATRIX_BIAS, AT(fv_vision_weights, project2), DIM_D,
-      DIM_D, 1, FV_TRAIN_NONE },
+    { "mm_projector.0", "multi_modal_projector.linear_1", FV_WEIGHT_MATRIX_BIAS,
+      AT(fv_vision_weights, project1), DIM_D, DIM_FEATURES, 1, FV_TRAIN_NONE },
+    { "mm_projector.2", "multi_modal_projector.linear_2", FV_WEIGHT_MATRIX_BIAS,
+      AT(fv_vision_weights, project2), DIM_D, DIM_D, 1, FV_TRAIN_NONE },
 };
 
 static const row embed_rows[] = {
-    { "model.embed_tokens", "model.language_model.embed_tokens", FV_WEIGHT_MATRIX, AT(fv_decoder_weights, embed),
-      DIM_VOCAB, DIM_D, 1, FV_TRAIN_NONE },
-    { "model.norm.weight", "model.language_model.norm.weight", FV_WEIGHT_VECTOR, AT(fv_decoder_weights, norm), DIM_D,
-      DIM_D, 1, FV_TRAIN_NONE },
+    { "model.embed_tokens", "model.language_model.embed_tokens", FV_WEIGHT_MATRIX,
+      AT(fv_decoder_weights, embed), DIM_VOCAB, DIM_D, 1, FV_TRAIN_NONE },
+    { "model.norm.weight", "model.language_model.norm.weight", FV_WEIGHT_VECTOR,
+      AT(fv_decoder_weights, norm), DIM_D, DIM_D, 1, FV_TRAIN_NONE },
 };
 
 static const row head_rows[] = {
-    { "lm_head", "lm_head", FV_WEIGHT_MATRIX, AT(fv_decoder_weights, head), DIM_VOCAB, DIM_D, 1, FV_TRAIN_NONE },
+    { "lm_head", "lm_head", FV_WEIGHT_MATRIX, AT(fv_decoder_weights, head), DIM_VOCAB, DIM_D, 1,
+      FV_TRAIN_NONE },
 };
 
 #define BOTH(name) name, name
 static const row layer_rows[] = {
-    { BOTH("input_layernorm.weight"), FV_WEIGHT_VECTOR, AT(fv_decoder_layer, norm1), DIM_D, DIM_D, 1, FV_TRAIN_NONE },
-    { BOTH("self_attn.q_proj"), FV_WEIGHT_MATRIX_BIAS, AT(fv_decoder_layer, q), DIM_Q, DIM_D, 1, FV_TRAIN_NONE },
-    { BOTH("self_attn.k_proj"), FV_WEIGHT_MATRIX_BIAS, AT(fv_decoder_layer, k), DIM_KV, DIM_D, 1, FV_TRAIN_NONE },
-    { BOTH("self_attn.v_proj"), FV_WEIGHT_MATRIX_BIAS, AT(fv_decoder_layer, v), DIM_KV, DIM_D, 1, FV_TRAIN_NONE },
-    { BOTH("self_attn.o_proj"), FV_WEIGHT_MATRIX, AT(fv_decoder_layer, o), DIM_D, DIM_Q, 1, FV_TRAIN_NONE },
-    { BOTH("post_attention_layernorm.weight"), FV_WEIGHT_VECTOR, AT(fv_decoder_layer, norm2), DIM_D, DIM_D, 1,
+    { BOTH("input_layernorm.weight"), FV_WEIGHT_VECTOR, AT(fv_decoder_layer, norm1), DIM_D, DIM_D,
+      1, FV_TRAIN_NONE },
+    { BOTH("self_attn.q_proj"), FV_WEIGHT_MATRIX_BIAS, AT(fv_decoder_layer, q), DIM_Q, DIM_D, 1,
       FV_TRAIN_NONE },
-    { BOTH("mlp.gate_proj"), FV_WEIGHT_MATRIX, AT(fv_decoder_layer, gate), DIM_FFN, DIM_D, 1, FV_TRAIN_NONE },
-    { BOTH("mlp.up_proj"), FV_WEIGHT_MATRIX, AT(fv_decoder_layer, up), DIM_FFN, DIM_D, 1, FV_TRAIN_NONE },
-    { BOTH("mlp.down_proj"), FV_WEIGHT_MATRIX, AT(fv_decoder_layer, down), DIM_D, DIM_FFN, 1, FV_TRAIN_NONE },
+    { BOTH("self_attn.k_proj"), FV_WEIGHT_MATRIX_BIAS, AT(fv_decoder_layer, k), DIM_KV, DIM_D, 1,
+      FV_TRAIN_NONE },
+    { BOTH("self_attn.v_proj"), FV_WEIGHT_MATRIX_BIAS, AT(fv_decoder_layer, v), DIM_KV, DIM_D, 1,
+      FV_TRAIN_NONE },
+    { BOTH("self_attn.o_proj"), FV_WEIGHT_MATRIX, AT(fv_decoder_layer, o), DIM_D, DIM_Q, 1,
+      FV_TRAIN_NONE },
+    { BOTH("post_attention_layernorm.weight"), FV_WEIGHT_VECTOR, AT(fv_decoder_layer, norm2), DIM_D,
+      DIM_D, 1, FV_TRAIN_NONE },
+    { BOTH("mlp.gate_proj"), FV_WEIGHT_MATRIX, AT(fv_decoder_layer, gate), DIM_FFN, DIM_D, 1,
+      FV_TRAIN_NONE },
+    { BOTH("mlp.up_proj"), FV_WEIGHT_MATRIX, AT(fv_decoder_layer, up), DIM_FFN, DIM_D, 1,
+      FV_TRAIN_NONE },
+    { BOTH("mlp.down_proj"), FV_WEIGHT_MATRIX, AT(fv_decoder_layer, down), DIM_D, DIM_FFN, 1,
+      FV_TRAIN_NONE },
 };
 
 typedef struct walker {
@@ -134,13 +156,18 @@ static unsigned kernel_of(const walker *w, unsigned kernel)
     }
 }
 
-static fv_status walk_rows(const walker *w, const row *rows, size_t n_rows, const char *apple, const char *fast,
-                           void *base)
+static fv_status walk_rows(const walker *w, const row *rows, size_t n_rows, const char *apple,
+                           const char *fast, void *base)
 {
     for (size_t i = 0; i < n_rows; i++) {
         const row *r = &rows[i];
-        fv_weight weight = { .kind = r->kind, .part = w->part, .train = r->train, .n = w->dim[r->n], .k = w->dim[r->k],
-                             .kernel = kernel_of(w, r->kernel), .slot = (char *)base + r->offset };
+        fv_weight weight = { .kind = r->kind,
+                             .part = w->part,
+                             .train = r->train,
+                             .n = w->dim[r->n],
+                             .k = w->dim[r->k],
+                             .kernel = kernel_of(w, r->kernel),
+                             .slot = (char *)base + r->offset };
         snprintf(weight.name[FV_LAYOUT_LLAVA_QWEN2], FV_WEIGHT_NAME, "%s%s", apple, r->apple);
         snprintf(weight.name[FV_LAYOUT_FAST_VLM], FV_WEIGHT_NAME, "%s%s", fast, r->fast);
         FV_TRY(w->fn(w->user, &weight, w->err));
@@ -148,10 +175,11 @@ static fv_status walk_rows(const walker *w, const row *rows, size_t n_rows, cons
     return FV_OK;
 }
 
-#define WALK(w, rows, apple, fast, base) FV_TRY(walk_rows(w, rows, FV_COUNT(rows), apple, fast, base))
+#define WALK(w, rows, apple, fast, base) \
+    FV_TRY(walk_rows(w, rows, FV_COUNT(rows), apple, fast, base))
 
 #define APPLE_TOWER "model.vision_tower.vision_tower.model."
-#define FAST_TOWER "model.vision_tower.timm_model."
+#define FAST_TOWER  "model.vision_tower.timm_model."
 
 static fv_status walk_stage(walker *w, fv_vision_stage_weights *stage, int i, int *network)
 {
@@ -210,10 +238,12 @@ void fv_weight_packed_name(char out[FV_PACKED_NAME], const fv_weight *weight, co
 {
     const char *name = weight->name[FV_LAYOUT_LLAVA_QWEN2];
     bool tower = !strncmp(name, APPLE_TOWER, sizeof APPLE_TOWER - 1);
-    snprintf(out, FV_PACKED_NAME, "%s%s%s", tower ? "vision." : "", tower ? name + sizeof APPLE_TOWER - 1 : name, suffix);
+    snprintf(out, FV_PACKED_NAME, "%s%s%s", tower ? "vision." : "",
+             tower ? name + sizeof APPLE_TOWER - 1 : name, suffix);
 }
 
-fv_status fv_weights_walk(fv_weights *weights, const fv_config *c, fv_weight_fn *fn, void *user, fv_error *err)
+fv_status fv_weights_walk(fv_weights *weights, const fv_config *c, fv_weight_fn *fn, void *user,
+                          fv_error *err)
 {
     walker w = { .c = c, .part = FV_PART_VISION, .fn = fn, .user = user, .err = err };
     fv_vision_weights *v = &weights->vision;

@@ -8,22 +8,42 @@
 
 static const char *const library_names[] = {
 #if defined(__APPLE__)
-    "libcurl.4.dylib", "/usr/lib/libcurl.4.dylib",
+    "libcurl.4.dylib",
+    "/usr/lib/libcurl.4.dylib",
 #else
-    "libcurl.so.4", "libcurl-gnutls.so.4",
+    "libcurl.so.4",
+    "libcurl-gnutls.so.4",
 #endif
 };
 
-#define FUNCTION(name) { "curl_" #name, offsetof(fv_curl, name) }
+#define FUNCTION(name)                         \
+    {                                          \
+        "curl_" #name, offsetof(fv_curl, name) \
+    }
 static const struct {
     const char *name;
     size_t at;
 } functions[] = {
-    FUNCTION(global_init), FUNCTION(easy_init), FUNCTION(easy_setopt), FUNCTION(easy_getinfo), FUNCTION(easy_strerror),
-    FUNCTION(easy_cleanup), FUNCTION(slist_append), FUNCTION(slist_free_all), FUNCTION(multi_init),
-    FUNCTION(multi_add_handle), FUNCTION(multi_remove_handle), FUNCTION(multi_perform), FUNCTION(multi_poll),
-    FUNCTION(multi_info_read), FUNCTION(multi_cleanup), FUNCTION(url), FUNCTION(url_set), FUNCTION(url_get),
-    FUNCTION(url_cleanup), FUNCTION(free),
+    FUNCTION(global_init),
+    FUNCTION(easy_init),
+    FUNCTION(easy_setopt),
+    FUNCTION(easy_getinfo),
+    FUNCTION(easy_strerror),
+    FUNCTION(easy_cleanup),
+    FUNCTION(slist_append),
+    FUNCTION(slist_free_all),
+    FUNCTION(multi_init),
+    FUNCTION(multi_add_handle),
+    FUNCTION(multi_remove_handle),
+    FUNCTION(multi_perform),
+    FUNCTION(multi_poll),
+    FUNCTION(multi_info_read),
+    FUNCTION(multi_cleanup),
+    FUNCTION(url),
+    FUNCTION(url_set),
+    FUNCTION(url_get),
+    FUNCTION(url_cleanup),
+    FUNCTION(free),
 };
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -63,8 +83,10 @@ fv_status fv_curl_load(const fv_curl **out, fv_error *err)
 {
     pthread_once(&once, load);
     if (problem[0])
-        return fv_fail(err, FV_ERR_UNSUPPORTED, 0, "downloading needs libcurl 7.66 or newer (%s); install it (Debian, Ubuntu: "
-                       "apt-get install libcurl4)", problem);
+        return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
+                       "downloading needs libcurl 7.66 or newer (%s); install it (Debian, Ubuntu: "
+                       "apt-get install libcurl4)",
+                       problem);
     *out = &table;
     return FV_OK;
 }

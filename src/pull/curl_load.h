@@ -1,7 +1,7 @@
 /* curl_load: libcurl, opened when first needed.
  *
- * It is not linked: with it come some thirty libraries, which would add 6 ms to the start of every `fastvlm run` and
- * a dependency to every program that uses the library for pictures only. */
+ * It is not linked: with it come some thirty libraries, which would add 6 ms to the start of every
+ * `fastvlm run` and a dependency to every program that uses the library for pictures only. */
 #ifndef FV_CURL_LOAD_H
 #define FV_CURL_LOAD_H
 
@@ -22,7 +22,8 @@ typedef struct fv_curl {
     CURLMcode (*multi_add_handle)(CURLM *multi, CURL *easy);
     CURLMcode (*multi_remove_handle)(CURLM *multi, CURL *easy);
     CURLMcode (*multi_perform)(CURLM *multi, int *n_running);
-    CURLMcode (*multi_poll)(CURLM *multi, struct curl_waitfd *extra, unsigned n_extra, int ms, int *n_ready);
+    CURLMcode (*multi_poll)(CURLM *multi, struct curl_waitfd *extra, unsigned n_extra, int ms,
+                            int *n_ready);
     CURLMsg *(*multi_info_read)(CURLM *multi, int *n_left);
     CURLMcode (*multi_cleanup)(CURLM *multi);
     CURLU *(*url)(void);

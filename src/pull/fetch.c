@@ -1,7 +1,7 @@
 /* Plans a download and carries it out: the calls of fastvlm_pull.h.
  *
  *     open    ask the hub, choose the files, look at what the folder holds
- *     run     check what is whole already, fetch the rest in pieces of 64 MiB over several connections,
+ *     run     check what is complete, fetch the rest in 64 MiB pieces over several connections,
  *             hash behind the first gap meanwhile, name what is right
  *
  * Pieces are given out from the front, so the hash is never far behind the last byte. */
@@ -23,10 +23,10 @@
 
 #define PIECE_BYTES (UINT64_C(64) << 20)
 enum { MAX_SLOTS = 16, HASH_STEP = 16 << 20, TICK_MS = 100, SAVE_MS = 1000 };
-#define FIRST_WAIT_MS 300.0
-#define LONGEST_WAIT_MS 30000.0
+#define FIRST_WAIT_MS          300.0
+#define LONGEST_WAIT_MS        30000.0
 #define LONGEST_RETRY_AFTER_MS 60000.0
-#define PROGRESS_BYTES (256 << 10) /* that count as the connection working */
+#define PROGRESS_BYTES         (256 << 10) /* that count as the connection working */
 
 typedef enum file_state { FILE_FETCH, FILE_CHECK, FILE_DONE } file_state;
 
@@ -41,9 +41,9 @@ typedef struct pull_file {
 typedef struct slot {
     fv_http_job job;
     struct fv_pull *pull;
-    pull_file *file;        /* NULL: free */
-    uint64_t at, end;       /* still to come */
-    uint64_t tried_at;      /* `at` when the retries began to count */
+    pull_file *file;   /* NULL: free */
+    uint64_t at, end;  /* still to come */
+    uint64_t tried_at; /* `at` when the retries began to count */
     int tries;
     double not_before;
     bool running;
@@ -61,7 +61,7 @@ struct fv_pull {
     uint64_t received;
     double told, saved;
     uint32_t jitter;
-    fv_error trouble;       /* of a write inside a callback */
+    fv_error trouble; /* of a write inside a callback */
     bool troubled;
 };
 
@@ -72,11 +72,13 @@ void fv_pull_options_default(fv_pull_options *options)
     options->connections = 4;
 }
 
-/* ---- telling ---------------------------------------------------------------------------------- */
+/* ---- telling ----------------------------------------------------------------------------- */
 
 static bool tell(fv_pull *p, const char *file, bool checking, const char *note)
 {
-    fv_pull_progress now = { .received_bytes = p->received, .file = file, .checking = checking, .note = note };
+    fv_pull_progress now = {
+        .received_bytes = p->received, .file = file, .checking = checking, .note = note
+    };
     if (!p->progress)
         return false;
     for (size_t i = 0; p->files && i < p->listing.n_files; i++) {
@@ -102,7 +104,8 @@ static fv_status stopped(fv_error *err)
     return fv_fail(err, FV_ERR_CANCELLED, 0, "interrupted; the same command goes on from here");
 }
 
-/* How long to wait before try number n (from 1): doubling, a little apart, or what the server asked for. */
+/* How long to wait before try number n (from 1): doubling, a little apart, or what the server asked
+ * for. */
 static double wait_ms(fv_pull *p, int n, const fv_http_job *job)
 {
     double ms = FIRST_WAIT_MS;
@@ -122,26 +125,35 @@ static bool tell_wait(fv_pull *p, const fv_http_job *job, double ms, const char 
     return tell(p, file, false, note);
 }
 
-static fv_status fail_refused(const fv_pull *p, const fv_http_job *job, const char *file, fv_error *err)
+static fv_status fail_refused(const fv_pull *p, const fv_http_job *job, const char *file,
+                              fv_error *err)
 {
     const char *name = job->code_name;
     bool gated = !strcmp(name, "GatedRepo");
     if (job->code == 403 || gated)
-        return fv_fail(err, FV_ERR_IO, 0, "%s: access refused (%d); accept its licence at %s/%s, and put a token of that account that may "
-                       "read it into HF_TOKEN", p->repo, job->code, p->endpoint, p->repo);
+        return fv_fail(err, FV_ERR_IO, 0,
+                       "%s: access refused (%d); accept its licence at %s/%s, and put a token of "
+                       "that account that may "
+                       "read it into HF_TOKEN",
+                       p->repo, job->code, p->endpoint, p->repo);
     if (job->code == 401)
-        return fv_fail(err, FV_ERR_IO, 0, "%s: not open to this request (401): the name is wrong, or it is private or gated, or "
-                       "HF_TOKEN is missing or not valid", p->repo);
+        return fv_fail(
+            err, FV_ERR_IO, 0,
+            "%s: not open to this request (401): the name is wrong, or it is private or gated, or "
+            "HF_TOKEN is missing or not valid",
+            p->repo);
     if (file)
         return fv_fail(err, FV_ERR_IO, 0, "%s: %s: %s", p->repo, file, job->message);
     if (!strcmp(name, "RevisionNotFound"))
-        return fv_fail(err, FV_ERR_IO, 0, "%s: no revision \"%s\" (404); see %s/%s/commits/main", p->repo, p->revision, p->endpoint,
-                       p->repo);
-    return fv_fail(err, FV_ERR_IO, 0, "%s: no such repository%s (404); is the name right? FastVLM is at apple/FastVLM-0.5B, -1.5B, -7B",
+        return fv_fail(err, FV_ERR_IO, 0, "%s: no revision \"%s\" (404); see %s/%s/commits/main",
+                       p->repo, p->revision, p->endpoint, p->repo);
+    return fv_fail(err, FV_ERR_IO, 0,
+                   "%s: no such repository%s (404); is the name right? FastVLM is at "
+                   "apple/FastVLM-0.5B, -1.5B, -7B",
                    p->repo, strcmp(p->revision, "main") ? " or revision" : "");
 }
 
-/* ---- asking the hub ------------------------------------------------------------------------------ */
+/* ---- asking the hub ---------------------------------------------------------------------- */
 
 typedef struct text_sink {
     uint8_t *data;
@@ -194,7 +206,8 @@ static fv_status ask_hub(fv_pull *p, fv_http_job *job, text_sink *sink, fv_error
         return fv_fail(err, FV_ERR_ARGUMENT, 0, "the revision's name is too long");
     for (int n = 1;; n++) {
         *job = (fv_http_job){ .take = take_text, .user = sink };
-        snprintf(job->url, sizeof job->url, "%s/api/models/%s/revision/%s?blobs=true", p->endpoint, p->repo, revision);
+        snprintf(job->url, sizeof job->url, "%s/api/models/%s/revision/%s?blobs=true", p->endpoint,
+                 p->repo, revision);
         sink->n = 0;
         FV_TRY(one_request(p, job, err));
         if (job->outcome == FV_HTTP_OK)
@@ -202,11 +215,14 @@ static fv_status ask_hub(fv_pull *p, fv_http_job *job, text_sink *sink, fv_error
         if (job->outcome == FV_HTTP_REFUSED)
             return fail_refused(p, job, NULL, err);
         if (job->outcome == FV_HTTP_FAILED && sink->n > 0)
-            return fv_fail(err, FV_ERR_LIMIT, 0, "%s: the hub's answer does not fit %d bytes", p->repo, FV_HUB_MAX_BYTES);
-        if (job->outcome != FV_HTTP_AGAIN || job->unknown || (n > p->retries && n == 1)) /* a wrong name: at once */
+            return fv_fail(err, FV_ERR_LIMIT, 0, "%s: the hub's answer does not fit %d bytes",
+                           p->repo, FV_HUB_MAX_BYTES);
+        /* a wrong name: at once */
+        if (job->outcome != FV_HTTP_AGAIN || job->unknown || (n > p->retries && n == 1))
             return fv_fail(err, FV_ERR_IO, 0, "%s: %s", p->repo, job->message);
         if (n > p->retries)
-            return fv_fail(err, FV_ERR_IO, 0, "%s: %s; given up after %d tries", p->repo, job->message, n);
+            return fv_fail(err, FV_ERR_IO, 0, "%s: %s; given up after %d tries", p->repo,
+                           job->message, n);
         double ms = wait_ms(p, n, job);
         if (tell_wait(p, job, ms, ""))
             return stopped(err);
@@ -214,7 +230,7 @@ static fv_status ask_hub(fv_pull *p, fv_http_job *job, text_sink *sink, fv_error
     }
 }
 
-/* ---- the plan -------------------------------------------------------------------------------------- */
+/* ---- the plan ---------------------------------------------------------------------------- */
 
 /* The address of a page is taken for its repository. */
 static fv_status take_repo(fv_pull *p, const char *repo, fv_error *err)
@@ -223,7 +239,9 @@ static fv_status take_repo(fv_pull *p, const char *repo, fv_error *err)
     if (!strncmp(repo, p->endpoint, n) && repo[n] == '/')
         repo += n + 1;
     if (!fv_hub_repo_ok(repo))
-        return fv_fail(err, FV_ERR_ARGUMENT, 0, "\"%s\" is no repository's name: expected OWNER/NAME, like apple/FastVLM-0.5B", repo);
+        return fv_fail(
+            err, FV_ERR_ARGUMENT, 0,
+            "\"%s\" is no repository's name: expected OWNER/NAME, like apple/FastVLM-0.5B", repo);
     p->repo = fv_strdup(repo);
     return p->repo ? FV_OK : fv_fail_memory(err, strlen(repo) + 1, "a name");
 }
@@ -237,7 +255,8 @@ static fv_status take_options(fv_pull *p, const fv_pull_options *o, fv_error *er
     if (o->connections < 0 || o->connections > MAX_SLOTS || o->retries < 0 || o->retries > 20)
         return fv_fail(err, FV_ERR_ARGUMENT, 0, "connections or retries out of range");
     if (strlen(endpoint) > 1024 || strlen(revision) > 250)
-        return fv_fail(err, FV_ERR_ARGUMENT, 0, "the hub's address or the revision's name is too long");
+        return fv_fail(err, FV_ERR_ARGUMENT, 0,
+                       "the hub's address or the revision's name is too long");
     p->endpoint = fv_strdup(endpoint);
     p->revision = fv_strdup(revision);
     if (!p->endpoint || !p->revision)
@@ -268,7 +287,8 @@ static fv_status look_at_folder(fv_pull *p, fv_error *err)
         pull_file *f = &p->files[i];
         struct stat st;
         FV_TRY(fv_part_init(&f->part, p->dir, &p->listing.files[i], err));
-        if (stat(f->part.final, &st) == 0 && S_ISREG(st.st_mode) && (uint64_t)st.st_size == f->part.file->size)
+        if (stat(f->part.final, &st) == 0 && S_ISREG(st.st_mode) &&
+            (uint64_t)st.st_size == f->part.file->size)
             f->state = FILE_CHECK;
         else
             fv_part_look(&f->part);
@@ -321,7 +341,7 @@ void fv_pull_free(fv_pull *p)
     fv_free(p);
 }
 
-/* ---- folder and space -------------------------------------------------------------------------------- */
+/* ---- folder and space -------------------------------------------------------------------- */
 
 static fv_status make_folder(const char *dir, fv_error *err)
 {
@@ -334,7 +354,8 @@ static fv_status make_folder(const char *dir, fv_error *err)
             char kept = *at;
             *at = 0;
             if (mkdir(path, 0777) != 0 && !fv_is_dir(path))
-                status = fv_fail(err, FV_ERR_IO, 0, "%s: cannot make the folder: %s", path, strerror(errno));
+                status = fv_fail(err, FV_ERR_IO, 0, "%s: cannot make the folder: %s", path,
+                                 strerror(errno));
             *at = kept;
             if (kept == 0)
                 break;
@@ -357,12 +378,13 @@ static fv_status check_space(const fv_pull *p, fv_error *err)
         return FV_OK; /* then a failing write will say it */
     uint64_t available = (uint64_t)fs.f_bavail * fs.f_frsize;
     if (need > available)
-        return fv_fail(err, FV_ERR_IO, 0, "%s: not enough room on the disk: %.1f MB more are needed, %.1f MB are free", p->dir,
-                       (double)need / 1e6, (double)available / 1e6);
+        return fv_fail(err, FV_ERR_IO, 0,
+                       "%s: not enough room on the disk: %.1f MB more are needed, %.1f MB are free",
+                       p->dir, (double)need / 1e6, (double)available / 1e6);
     return FV_OK;
 }
 
-/* ---- files that are there ------------------------------------------------------------------------------ */
+/* ---- files that are there ---------------------------------------------------------------- */
 
 static fv_status check_file(fv_pull *p, pull_file *f, fv_error *err)
 {
@@ -384,7 +406,8 @@ static fv_status check_file(fv_pull *p, pull_file *f, fv_error *err)
     fv_part_hash_begin(&f->part);
     f->state = strcmp(hex, f->part.file->hash) ? FILE_FETCH : FILE_DONE;
     if (f->state == FILE_FETCH) {
-        snprintf(note, sizeof note, "%s is not the hub's; it is fetched again and replaced", f->part.final);
+        snprintf(note, sizeof note, "%s is not the hub's; it is fetched again and replaced",
+                 f->part.final);
         fv_part_look(&f->part);
         if (tell(p, f->part.file->name, true, note))
             return stopped(err);
@@ -392,7 +415,7 @@ static fv_status check_file(fv_pull *p, pull_file *f, fv_error *err)
     return FV_OK;
 }
 
-/* ---- pieces ------------------------------------------------------------------------------------------------ */
+/* ---- pieces ------------------------------------------------------------------------------ */
 
 static bool take_bytes(void *user, const uint8_t *data, size_t n_bytes)
 {
@@ -454,7 +477,9 @@ static bool find_work(fv_pull *p, slot *s, fv_error *err, fv_status *status)
             fv_part_restart(&f->part);
             piece = (fv_range){ 0, f->part.file->size };
         }
-        *s = (slot){ .pull = p, .file = f, .at = piece.begin, .end = piece.end, .tried_at = piece.begin };
+        *s = (slot){
+            .pull = p, .file = f, .at = piece.begin, .end = piece.end, .tried_at = piece.begin
+        };
         return true;
     }
     return false;
@@ -464,10 +489,13 @@ static fv_status start_piece(fv_pull *p, slot *s, fv_error *err)
 {
     char name[800];
     const fv_hub_file *file = s->file->part.file;
-    s->job = (fv_http_job){ .begin = s->at, .end = s->end, .size = file->size, .take = take_bytes, .user = s };
+    s->job = (fv_http_job){
+        .begin = s->at, .end = s->end, .size = file->size, .take = take_bytes, .user = s
+    };
     if (!fv_http_escape(name, sizeof name, file->name, false))
         return fv_fail(err, FV_ERR_FORMAT, 0, "%s: the name is too long", file->name);
-    snprintf(s->job.url, sizeof s->job.url, "%s/%s/resolve/%s/%s", p->endpoint, p->repo, p->listing.commit, name);
+    snprintf(s->job.url, sizeof s->job.url, "%s/%s/resolve/%s/%s", p->endpoint, p->repo,
+             p->listing.commit, name);
     FV_TRY(fv_http_start(p->http, &s->job, err));
     s->running = true;
     return FV_OK;
@@ -499,13 +527,12 @@ static fv_status settle_piece(fv_pull *p, slot *s, fv_error *err)
         return p->trouble.status;
     }
     switch (job->outcome) {
-    case FV_HTTP_OK:
-        s->file = NULL;
-        return FV_OK;
-    case FV_HTTP_REFUSED:
-        return fail_refused(p, job, name, err);
+    case FV_HTTP_OK: s->file = NULL; return FV_OK;
+    case FV_HTTP_REFUSED: return fail_refused(p, job, name, err);
     case FV_HTTP_NO_RANGES:
-        if (!s->file->no_ranges && tell(p, name, false, "the server cannot send parts of a file; this one is fetched in one piece"))
+        if (!s->file->no_ranges &&
+            tell(p, name, false,
+                 "the server cannot send parts of a file; this one is fetched in one piece"))
             return stopped(err);
         s->file->no_ranges = true;
         for (int i = 0; i < p->n_slots; i++)
@@ -516,18 +543,17 @@ static fv_status settle_piece(fv_pull *p, slot *s, fv_error *err)
         fv_part_restart(&s->file->part);
         s->file = NULL;
         return FV_OK;
-    case FV_HTTP_AGAIN:
-        break;
-    default:
-        return fv_fail(err, FV_ERR_IO, 0, "%s: %s: %s", p->repo, name, job->message);
+    case FV_HTTP_AGAIN: break;
+    default: return fv_fail(err, FV_ERR_IO, 0, "%s: %s: %s", p->repo, name, job->message);
     }
     if (s->at - s->tried_at >= PROGRESS_BYTES || s->file->no_ranges) {
         s->tries = s->file->no_ranges ? s->tries : 0;
         s->tried_at = s->at;
     }
     if (++s->tries > p->retries)
-        return fv_fail(err, FV_ERR_IO, 0, "%s: %s: %s; given up after %d tries, the same command goes on from here", p->repo, name,
-                       job->message, s->tries);
+        return fv_fail(err, FV_ERR_IO, 0,
+                       "%s: %s: %s; given up after %d tries, the same command goes on from here",
+                       p->repo, name, job->message, s->tries);
     double ms = wait_ms(p, s->tries, job);
     s->not_before = fv_now_ms() + ms;
     if (s->file->no_ranges) { /* from the front */
@@ -538,7 +564,7 @@ static fv_status settle_piece(fv_pull *p, slot *s, fv_error *err)
     return tell_wait(p, job, ms, name) ? stopped(err) : FV_OK;
 }
 
-/* ---- hashing behind the first gap -------------------------------------------------------------------------- */
+/* ---- hashing behind the first gap -------------------------------------------------------- */
 
 static fv_status judge_hash(fv_pull *p, pull_file *f, fv_error *err)
 {
@@ -552,13 +578,17 @@ static fv_status judge_hash(fv_pull *p, pull_file *f, fv_error *err)
     if (f->part.resumed && !f->restarted) {
         f->restarted = true;
         fv_part_restart(&f->part);
-        snprintf(note, sizeof note, "%s: what an earlier run left does not fit; it is fetched anew", f->part.path);
+        snprintf(note, sizeof note, "%s: what an earlier run left does not fit; it is fetched anew",
+                 f->part.path);
         return tell(p, f->part.file->name, false, note) ? stopped(err) : FV_OK;
     }
     fv_part_remove(&f->part);
-    return fv_fail(err, FV_ERR_FORMAT, 0, "%s: %s does not have the %s the hub states: expected %.16s..., found %.16s...; what came was "
-                   "removed; try again, or without the proxy or mirror in between", p->repo, f->part.file->name,
-                   f->part.file->sha256 ? "SHA-256" : "git hash", f->part.file->hash, hex);
+    return fv_fail(err, FV_ERR_FORMAT, 0,
+                   "%s: %s does not have the %s the hub states: expected %.16s..., found %.16s...; "
+                   "what came was "
+                   "removed; try again, or without the proxy or mirror in between",
+                   p->repo, f->part.file->name, f->part.file->sha256 ? "SHA-256" : "git hash",
+                   f->part.file->hash, hex);
 }
 
 /* *more: there is hashing to do at once. */
@@ -635,7 +665,8 @@ fv_status fv_pull_run(fv_pull *p, fv_error *err)
     if (lock < 0)
         return fv_fail(err, FV_ERR_IO, 0, "%s: cannot open: %s", p->dir, strerror(errno));
     if (flock(lock, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
-        status = fv_fail(err, FV_ERR_STATE, 0, "%s: another download into this folder is at work", p->dir);
+        status = fv_fail(err, FV_ERR_STATE, 0, "%s: another download into this folder is at work",
+                         p->dir);
         goto fail;
     }
     for (size_t i = 0; i < p->listing.n_files; i++)
@@ -651,7 +682,8 @@ fail:
         p->slots[i] = (slot){ 0 };
     }
     for (size_t i = 0; i < p->listing.n_files; i++)
-        if (p->files[i].part.fd >= 0 && fv_part_save(&p->files[i].part, &own) != FV_OK && status == FV_OK) {
+        if (p->files[i].part.fd >= 0 && fv_part_save(&p->files[i].part, &own) != FV_OK &&
+            status == FV_OK) {
             *err = own;
             status = own.status;
         }
@@ -659,7 +691,7 @@ fail:
     return status;
 }
 
-/* ---- what a caller may know ---------------------------------------------------------------------------------- */
+/* ---- what a caller may know -------------------------------------------------------------- */
 
 bool fv_pull_file(const fv_pull *p, size_t index, fv_pull_file_info *out)
 {
@@ -667,17 +699,24 @@ bool fv_pull_file(const fv_pull *p, size_t index, fv_pull_file_info *out)
         return false;
     const pull_file *f = &p->files[index];
     uint64_t size = f->part.file->size;
-    *out = (fv_pull_file_info){ f->part.file->name, size, f->state == FILE_FETCH ? fv_part_have(&f->part) : size, f->part.file->hash,
-                                f->part.file->sha256 };
+    *out = (fv_pull_file_info){ f->part.file->name, size,
+                                f->state == FILE_FETCH ? fv_part_have(&f->part) : size,
+                                f->part.file->hash, f->part.file->sha256 };
     return true;
 }
 
 void fv_pull_describe(const fv_pull *p, fv_pull_info *out)
 {
     fv_pull_file_info f;
-    *out = (fv_pull_info){ .repo = p->repo, .revision = p->revision, .dir = p->dir, .commit = p->listing.commit,
-                           .license = p->listing.license, .license_file = p->listing.license_file, .gated = p->listing.gated,
-                           .n_files = p->listing.n_files, .received_bytes = p->received };
+    *out = (fv_pull_info){ .repo = p->repo,
+                           .revision = p->revision,
+                           .dir = p->dir,
+                           .commit = p->listing.commit,
+                           .license = p->listing.license,
+                           .license_file = p->listing.license_file,
+                           .gated = p->listing.gated,
+                           .n_files = p->listing.n_files,
+                           .received_bytes = p->received };
     for (size_t i = 0; fv_pull_file(p, i, &f); i++) {
         out->total_bytes += f.n_bytes;
         out->have_bytes += f.have_bytes;
@@ -696,7 +735,8 @@ fv_status fv_pull_open(fv_pull **out, const fv_pull_options *options, fv_error *
 {
     (void)options;
     *out = NULL;
-    return fv_fail(err, FV_ERR_UNSUPPORTED, 0, "this build cannot download: it was made with FASTVLM_PULL=OFF");
+    return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
+                   "this build cannot download: it was made with FASTVLM_PULL=OFF");
 }
 
 void fv_pull_free(fv_pull *pull) { (void)pull; }
@@ -704,7 +744,8 @@ void fv_pull_free(fv_pull *pull) { (void)pull; }
 fv_status fv_pull_run(fv_pull *pull, fv_error *err)
 {
     (void)pull;
-    return fv_fail(err, FV_ERR_UNSUPPORTED, 0, "this build cannot download: it was made with FASTVLM_PULL=OFF");
+    return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
+                   "this build cannot download: it was made with FASTVLM_PULL=OFF");
 }
 
 void fv_pull_describe(const fv_pull *pull, fv_pull_info *out)

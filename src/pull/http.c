@@ -25,15 +25,15 @@ struct fv_http {
     fv_http_job *running;
 };
 
-/* ---- addresses ------------------------------------------------------------------------------ */
+/* ---- addresses --------------------------------------------------------------------------- */
 
 bool fv_http_escape(char *out, size_t capacity, const char *text, bool keep_slash)
 {
     static const char digit[] = "0123456789ABCDEF";
     size_t n = 0;
     for (const unsigned char *p = (const unsigned char *)text; *p; p++) {
-        bool plain = (*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') || (*p >= '0' && *p <= '9') ||
-                     strchr("-._~", *p) || (keep_slash && *p == '/');
+        bool plain = (*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') ||
+                     (*p >= '0' && *p <= '9') || strchr("-._~", *p) || (keep_slash && *p == '/');
         if (n + 4 > capacity)
             return false;
         if (plain) {
@@ -50,7 +50,8 @@ bool fv_http_escape(char *out, size_t capacity, const char *text, bool keep_slas
     return true;
 }
 
-static bool copy_part(const fv_curl *curl, CURLU *url, CURLUPart part, unsigned flags, char *out, size_t capacity)
+static bool copy_part(const fv_curl *curl, CURLU *url, CURLUPart part, unsigned flags, char *out,
+                      size_t capacity)
 {
     char *text = NULL;
     bool ok = curl->url_get(url, part, &text, flags) == CURLUE_OK && strlen(text) < capacity;
@@ -60,7 +61,8 @@ static bool copy_part(const fv_curl *curl, CURLU *url, CURLUPart part, unsigned 
     return ok;
 }
 
-/* Scheme, host and port of an address; false for anything but http and https, or with a user name in it. */
+/* Scheme, host and port of an address; false for anything but http and https, or with a user name
+ * in it. */
 static bool parse_origin(const fv_curl *curl, const char *address, origin *out)
 {
     CURLU *url = curl->url();
@@ -83,25 +85,31 @@ static bool parse_origin(const fv_curl *curl, const char *address, origin *out)
 
 static bool same_origin(const origin *a, const origin *b)
 {
-    return !strcmp(a->scheme, b->scheme) && !strcasecmp(a->host, b->host) && !strcmp(a->port, b->port);
+    return !strcmp(a->scheme, b->scheme) && !strcasecmp(a->host, b->host) &&
+           !strcmp(a->port, b->port);
 }
 
 static bool is_this_machine(const origin *o)
 {
-    return !strcasecmp(o->host, "localhost") || !strcmp(o->host, "127.0.0.1") || !strcmp(o->host, "[::1]");
+    return !strcasecmp(o->host, "localhost") || !strcmp(o->host, "127.0.0.1") ||
+           !strcmp(o->host, "[::1]");
 }
 
-/* ---- open and close --------------------------------------------------------------------------- */
+/* ---- open and close ---------------------------------------------------------------------- */
 
 static fv_status take_token(fv_http *http, const char *token, fv_error *err)
 {
     static const char prefix[] = "Authorization: Bearer ";
     for (const char *p = token; *p; p++)
         if (*p <= ' ' || *p > '~')
-            return fv_fail(err, FV_ERR_ARGUMENT, 0, "the access token holds a blank or a character that no token has; set it again");
+            return fv_fail(
+                err, FV_ERR_ARGUMENT, 0,
+                "the access token holds a blank or a character that no token has; set it again");
     if (!strcmp(http->home.scheme, "http") && !is_this_machine(&http->home))
-        return fv_fail(err, FV_ERR_ARGUMENT, 0, "the access token would travel unencrypted to http://%s; use https, or no token",
-                       http->home.host);
+        return fv_fail(
+            err, FV_ERR_ARGUMENT, 0,
+            "the access token would travel unencrypted to http://%s; use https, or no token",
+            http->home.host);
     size_t n = sizeof prefix + strlen(token);
     http->authorization = fv_alloc(n, 1);
     if (!http->authorization)
@@ -110,7 +118,8 @@ static fv_status take_token(fv_http *http, const char *token, fv_error *err)
     return FV_OK;
 }
 
-fv_status fv_http_new(fv_http **out, const char *endpoint, const char *token, const char *ca_file, fv_error *err)
+fv_status fv_http_new(fv_http **out, const char *endpoint, const char *token, const char *ca_file,
+                      fv_error *err)
 {
     fv_status status = FV_OK;
     const fv_curl *curl;
@@ -121,7 +130,9 @@ fv_status fv_http_new(fv_http **out, const char *endpoint, const char *token, co
         return fv_fail_memory(err, sizeof *http, "a connection");
     http->curl = curl;
     if (!parse_origin(curl, endpoint, &http->home)) {
-        status = fv_fail(err, FV_ERR_ARGUMENT, 0, "the hub's address is no plain https:// address (a token goes into HF_TOKEN)");
+        status = fv_fail(
+            err, FV_ERR_ARGUMENT, 0,
+            "the hub's address is no plain https:// address (a token goes into HF_TOKEN)");
         goto fail;
     }
     if (token && *token)
@@ -154,14 +165,15 @@ void fv_http_free(fv_http *http)
     fv_free(http);
 }
 
-/* ---- one request --------------------------------------------------------------------------------- */
+/* ---- one request ------------------------------------------------------------------------- */
 
 static bool wants_range(const fv_http_job *job)
 {
     return job->size > 0 && !(job->begin == 0 && job->end == job->size);
 }
 
-static void complain(fv_http_job *job, fv_http_outcome outcome, const char *format, ...) FV_PRINTF(3, 4);
+static void complain(fv_http_job *job, fv_http_outcome outcome, const char *format, ...)
+    FV_PRINTF(3, 4);
 static void complain(fv_http_job *job, fv_http_outcome outcome, const char *format, ...)
 {
     va_list args;
@@ -210,7 +222,8 @@ static void read_content_range(fv_http_job *job, const char *value)
     uint64_t first, last, size;
     char *at;
     if (strncasecmp(value, "bytes ", 6) || !whole_number(value + 6, &at, &first) || *at != '-' ||
-        !whole_number(at + 1, &at, &last) || *at != '/' || !whole_number(at + 1, &at, &size) || *at || last < first)
+        !whole_number(at + 1, &at, &last) || *at != '/' || !whole_number(at + 1, &at, &size) ||
+        *at || last < first)
         return;
     job->range_begin = first;
     job->range_end = last + 1;
@@ -233,7 +246,8 @@ static size_t on_header(char *line, size_t one, size_t n, void *user)
     else if (header_value(line, n, "Content-Encoding", value, sizeof value))
         job->encoded = strcasecmp(value, "identity") != 0;
     else if (header_value(line, n, "Retry-After", value, sizeof value)) {
-        if (whole_number(value, &end, &number) && !*end) /* the other form, a date, counts as absent */
+        /* the other form, a date, counts as absent */
+        if (whole_number(value, &end, &number) && !*end)
             job->wait_s = (double)number;
     } else if (header_value(line, n, "X-Error-Code", value, sizeof value)) {
         size_t used = 0;
@@ -262,9 +276,12 @@ static bool check_answer(fv_http_job *job, long code)
         return false;
     }
     if (code == 206 && wants_range(job)) {
-        if (job->range_size != job->size || job->range_begin != job->begin || job->range_end != job->end) {
-            complain(job, FV_HTTP_FAILED, "asked for bytes %" PRIu64 " to %" PRIu64 " of %" PRIu64 ", the server sends %" PRIu64
-                     " to %" PRIu64 " of %" PRIu64, job->begin, job->end, job->size, job->range_begin, job->range_end,
+        if (job->range_size != job->size || job->range_begin != job->begin ||
+            job->range_end != job->end) {
+            complain(job, FV_HTTP_FAILED,
+                     "asked for bytes %" PRIu64 " to %" PRIu64 " of %" PRIu64
+                     ", the server sends %" PRIu64 " to %" PRIu64 " of %" PRIu64,
+                     job->begin, job->end, job->size, job->range_begin, job->range_end,
                      job->range_size);
             return false;
         }
@@ -275,7 +292,8 @@ static bool check_answer(fv_http_job *job, long code)
         complain(job, FV_HTTP_FAILED, "the server answers %ld", code);
         return false;
     } else if (job->size > 0 && job->length >= 0 && (uint64_t)job->length != job->size) {
-        complain(job, FV_HTTP_FAILED, "the hub says %" PRIu64 " bytes, the server sends %" PRId64, job->size, job->length);
+        complain(job, FV_HTTP_FAILED, "the hub says %" PRIu64 " bytes, the server sends %" PRId64,
+                 job->size, job->length);
         return false;
     }
     return job->checked = true;
@@ -291,7 +309,9 @@ static size_t on_body(char *data, size_t one, size_t n, void *user)
     if (!check_answer(job, code))
         return 0;
     if (job->size > 0 && n > job->end - job->begin - job->n_taken) {
-        complain(job, FV_HTTP_FAILED, "the server sends more than the %" PRIu64 " bytes the hub says", job->end - job->begin);
+        complain(job, FV_HTTP_FAILED,
+                 "the server sends more than the %" PRIu64 " bytes the hub says",
+                 job->end - job->begin);
         return 0;
     }
     if (!job->take(job->user, (const uint8_t *)data, n)) {
@@ -315,7 +335,8 @@ static bool aim(fv_http *http, fv_http_job *job)
         return false;
     }
     if (!strcmp(target.scheme, "http") && strcmp(http->home.scheme, "http")) {
-        complain(job, FV_HTTP_FAILED, "redirected from https to unencrypted http://%s", target.host);
+        complain(job, FV_HTTP_FAILED, "redirected from https to unencrypted http://%s",
+                 target.host);
         return false;
     }
     headers = curl->slist_append(NULL, "Accept: */*");
@@ -361,7 +382,8 @@ static bool set_options(fv_http *http, fv_http_job *job)
         bad |= curl->easy_setopt(easy, CURLOPT_CAINFO, http->ca_file);
     /* One connection a job: over HTTP/2 all ranges would share one, and its window. */
     bad |= curl->easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
-    bad |= curl->easy_setopt(easy, CURLOPT_HEADEROPT, (long)CURLHEADER_SEPARATE); /* the token is not the proxy's */
+    /* the token is not the proxy's */
+    bad |= curl->easy_setopt(easy, CURLOPT_HEADEROPT, (long)CURLHEADER_SEPARATE);
     bad |= curl->easy_setopt(easy, CURLOPT_USERAGENT, "fastvlm/" FV_VERSION);
     bad |= curl->easy_setopt(easy, CURLOPT_CONNECTTIMEOUT, (long)CONNECT_S);
     bad |= curl->easy_setopt(easy, CURLOPT_LOW_SPEED_LIMIT, (long)STALL_BYTES);
@@ -397,7 +419,8 @@ fv_status fv_http_start(fv_http *http, fv_http_job *job, fv_error *err)
     if (!aim(http, job) || http->curl->multi_add_handle(http->multi, job->easy) != CURLM_OK) {
         http->curl->easy_cleanup(job->easy);
         http->curl->slist_free_all(job->headers);
-        return fv_fail(err, FV_ERR_IO, 0, "%s", job->message[0] ? job->message : "libcurl takes no request");
+        return fv_fail(err, FV_ERR_IO, 0, "%s",
+                       job->message[0] ? job->message : "libcurl takes no request");
     }
     job->running = true;
     job->next = http->running;
@@ -421,16 +444,18 @@ void fv_http_drop(fv_http *http, fv_http_job *job)
     job->running = false;
 }
 
-/* ---- how it ended ------------------------------------------------------------------------------------ */
+/* ---- how it ended ------------------------------------------------------------------------ */
 
-static void judge_transport(const fv_http *http, fv_http_job *job, CURLcode result, const char *host)
+static void judge_transport(const fv_http *http, fv_http_job *job, CURLcode result,
+                            const char *host)
 {
     const char *why = job->detail[0] ? job->detail : http->curl->easy_strerror(result);
     switch (result) {
     case CURLE_COULDNT_RESOLVE_HOST:
     case CURLE_COULDNT_RESOLVE_PROXY:
         job->unknown = true;
-        complain(job, FV_HTTP_AGAIN, "%s: the name is not found; is there a network, and is the name right?", host);
+        complain(job, FV_HTTP_AGAIN,
+                 "%s: the name is not found; is there a network, and is the name right?", host);
         break;
     case CURLE_COULDNT_CONNECT:
         complain(job, FV_HTTP_AGAIN, "%s: no connection (%s)", host, why);
@@ -440,19 +465,19 @@ static void judge_transport(const fv_http *http, fv_http_job *job, CURLcode resu
     case CURLE_SSL_CERTPROBLEM:
     case CURLE_SSL_CACERT_BADFILE:
     case CURLE_SSL_ISSUER_ERROR:
-        complain(job, FV_HTTP_FAILED, "%s: TLS failed (%s); check the clock and the package ca-certificates, or name the "
-                 "certificates to trust in SSL_CERT_FILE", host, why);
+        complain(
+            job, FV_HTTP_FAILED,
+            "%s: TLS failed (%s); check the clock and the package ca-certificates, or name the "
+            "certificates to trust in SSL_CERT_FILE",
+            host, why);
         break;
     case CURLE_OUT_OF_MEMORY:
     case CURLE_UNSUPPORTED_PROTOCOL:
-    case CURLE_URL_MALFORMAT:
-        complain(job, FV_HTTP_FAILED, "%s: %s", host, why);
-        break;
+    case CURLE_URL_MALFORMAT: complain(job, FV_HTTP_FAILED, "%s: %s", host, why); break;
     case CURLE_OPERATION_TIMEDOUT:
         complain(job, FV_HTTP_AGAIN, "%s: nothing came for %d s", host, STALL_S);
         break;
-    default: /* cut off in one of many ways */
-        complain(job, FV_HTTP_AGAIN, "%s: %s", host, why);
+    default: /* cut off in one of many ways */ complain(job, FV_HTTP_AGAIN, "%s: %s", host, why);
     }
 }
 
@@ -467,9 +492,11 @@ static void judge_code(fv_http_job *job, const char *host)
         else
             job->outcome = FV_HTTP_OK;
     } else if (code == 401 || code == 403 || code == 404 || code == 410 || code == 416)
-        complain(job, FV_HTTP_REFUSED, "%s answers %d%s%s", host, code, job->code_name[0] ? " " : "", job->code_name);
+        complain(job, FV_HTTP_REFUSED, "%s answers %d%s%s", host, code,
+                 job->code_name[0] ? " " : "", job->code_name);
     else if (code == 429 || code == 408 || code >= 500)
-        complain(job, FV_HTTP_AGAIN, "%s answers %d%s", host, code, code == 429 ? " (too many requests)" : "");
+        complain(job, FV_HTTP_AGAIN, "%s answers %d%s", host, code,
+                 code == 429 ? " (too many requests)" : "");
     else
         complain(job, FV_HTTP_FAILED, "%s answers %d", host, code);
 }
@@ -507,7 +534,8 @@ static bool settle(fv_http *http, fv_http_job *job, CURLcode result)
     origin at;
     const char *host = parse_origin(http->curl, job->url, &at) ? at.host : "the server";
     job->code = (int)answer_code(job);
-    if (result == CURLE_OK && job->code >= 301 && job->code <= 308 && job->code != 304 && follow(http, job))
+    if (result == CURLE_OK && job->code >= 301 && job->code <= 308 && job->code != 304 &&
+        follow(http, job))
         return false;
     if (!job->message[0]) { /* nothing has been said yet */
         if (result != CURLE_OK)

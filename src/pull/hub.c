@@ -17,7 +17,8 @@ bool fv_hub_repo_ok(const char *repo)
 {
     const char *slash = strchr(repo, '/');
     size_t n = strlen(repo);
-    if (n == 0 || n > 96 || (slash && strchr(slash + 1, '/')) || strstr(repo, "..") || strstr(repo, "--"))
+    if (n == 0 || n > 96 || (slash && strchr(slash + 1, '/')) || strstr(repo, "..") ||
+        strstr(repo, "--"))
         return false;
     if (strspn(repo, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._/") != n)
         return false;
@@ -29,8 +30,8 @@ bool fv_hub_repo_ok(const char *repo)
     return true;
 }
 
-/* A path as git can hold it: relative, no empty part, no "." and "..", nothing that some system takes for a
- * separator, a device or a command to the terminal. */
+/* A path as git can hold it: relative, no empty part, no "." and "..", nothing that some system
+ * takes for a separator, a device or a command to the terminal. */
 static bool path_ok(const char *path)
 {
     if (!*path || strlen(path) > 1024)
@@ -52,29 +53,44 @@ static bool is_shard(const char *name)
 {
     unsigned at, of;
     int n = 0;
-    return sscanf(name, "model-%5u-of-%5u.safetensors%n", &at, &of, &n) == 2 && n == (int)strlen(name);
+    return sscanf(name, "model-%5u-of-%5u.safetensors%n", &at, &of, &n) == 2 &&
+           n == (int)strlen(name);
 }
 
 static bool is_license(const char *name)
 {
-    return !strncmp(name, "LICENSE", 7) || !strncmp(name, "LICENCE", 7) || !strcmp(name, "license.txt") ||
-           !strcmp(name, "license.md") || !strcmp(name, "ACKNOWLEDGEMENTS") || !strcmp(name, "NOTICE");
+    return !strncmp(name, "LICENSE", 7) || !strncmp(name, "LICENCE", 7) ||
+           !strcmp(name, "license.txt") || !strcmp(name, "license.md") ||
+           !strcmp(name, "ACKNOWLEDGEMENTS") || !strcmp(name, "NOTICE");
 }
 
 static bool is_needed(const char *path, bool shards)
 {
     static const char *const names[] = {
-        "config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json", "tokenizer.json",
-        "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
-        "chat_template.json", "chat_template.jinja", "README.md", "model.safetensors",
+        "config.json",
+        "generation_config.json",
+        "preprocessor_config.json",
+        "processor_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "added_tokens.json",
+        "vocab.json",
+        "merges.txt",
+        "chat_template.json",
+        "chat_template.jinja",
+        "README.md",
+        "model.safetensors",
     };
     size_t n = strlen(path);
-    if (strchr(path, '/') || n > 200 || (n >= 5 && !strcmp(path + n - 5, ".part"))) /* NAME.part is NAME on its way */
+    /* NAME.part is NAME on its way */
+    if (strchr(path, '/') || n > 200 || (n >= 5 && !strcmp(path + n - 5, ".part")))
         return false;
     for (size_t i = 0; i < FV_COUNT(names); i++)
         if (!strcmp(path, names[i]))
             return true;
-    return is_license(path) || (shards && (is_shard(path) || !strcmp(path, "model.safetensors.index.json")));
+    return is_license(path) ||
+           (shards && (is_shard(path) || !strcmp(path, "model.safetensors.index.json")));
 }
 
 static void copy_printable(char *out, size_t capacity, const char *text)
@@ -88,21 +104,23 @@ static void copy_printable(char *out, size_t capacity, const char *text)
 /* The card names a licence, or a list of them, or "other" with a name of its own. */
 static void read_license(fv_hub_listing *out, const fv_json_value *root)
 {
-    const fv_json_value *card = fv_json_member(root, "cardData"), *license = fv_json_member(card, "license");
+    const fv_json_value *card = fv_json_member(root, "cardData"),
+                        *license = fv_json_member(card, "license");
     const char *text = "", *own = "";
     if (fv_json_type_of(license) == FV_JSON_ARRAY)
         license = fv_json_at(license, 0);
     fv_json_as_string(license, &text);
     fv_json_as_string(fv_json_member(card, "license_name"), &own);
-    copy_printable(out->license, sizeof out->license, *own && (!*text || !strcmp(text, "other")) ? own : text);
+    copy_printable(out->license, sizeof out->license,
+                   *own && (!*text || !strcmp(text, "other")) ? own : text);
     const fv_json_value *tags = fv_json_member(root, "tags");
     for (size_t i = 0; !out->license[0] && i < fv_json_count(tags); i++)
         if (fv_json_as_string(fv_json_at(tags, i), &text) && !strncmp(text, "license:", 8))
             copy_printable(out->license, sizeof out->license, text + 8);
 }
 
-static fv_status read_file_entry(const fv_json *doc, const fv_json_value *entry, const char *name, fv_hub_file *f,
-                                 const char *repo, fv_error *err)
+static fv_status read_file_entry(const fv_json *doc, const fv_json_value *entry, const char *name,
+                                 fv_hub_file *f, const char *repo, fv_error *err)
 {
     const fv_json_value *lfs = NULL;
     const char *hash = NULL;
@@ -116,14 +134,15 @@ static fv_status read_file_entry(const fv_json *doc, const fv_json_value *entry,
         lfs_size = size;
         FV_TRY(fv_json_opt_int(doc, lfs, "size", 0, MAX_FILE_BYTES, &lfs_size, err));
         if (lfs_size != size)
-            return fv_fail(err, FV_ERR_FORMAT, 0, "%s: the hub states two sizes of %s, %" PRId64 " and %" PRId64, repo, name, size,
-                           lfs_size);
+            return fv_fail(err, FV_ERR_FORMAT, 0,
+                           "%s: the hub states two sizes of %s, %" PRId64 " and %" PRId64, repo,
+                           name, size, lfs_size);
         FV_TRY(fv_json_string(doc, lfs, "sha256", &hash, err));
     } else
         FV_TRY(fv_json_string(doc, entry, "blobId", &hash, err));
     if (!is_hex(hash, lfs ? 64 : 40))
-        return fv_fail(err, FV_ERR_FORMAT, 0, "%s: the hub states no %s of %s, found \"%.80s\"", repo, lfs ? "SHA-256" : "blob hash", name,
-                       hash);
+        return fv_fail(err, FV_ERR_FORMAT, 0, "%s: the hub states no %s of %s, found \"%.80s\"",
+                       repo, lfs ? "SHA-256" : "blob hash", name, hash);
     f->size = (uint64_t)size;
     snprintf(f->hash, sizeof f->hash, "%s", hash);
     return FV_OK;
@@ -137,7 +156,8 @@ static const fv_hub_file *find(const fv_hub_listing *l, const char *name)
     return NULL;
 }
 
-static fv_status read_siblings(fv_hub_listing *out, const fv_json *doc, const char *repo, fv_error *err)
+static fv_status read_siblings(fv_hub_listing *out, const fv_json *doc, const char *repo,
+                               fv_error *err)
 {
     const fv_json_value *list = NULL;
     const char *name;
@@ -148,15 +168,19 @@ static fv_status read_siblings(fv_hub_listing *out, const fv_json *doc, const ch
     for (size_t i = 0; i < n; i++) {
         const fv_json_value *entry = fv_json_at(list, i);
         if (fv_json_type_of(entry) != FV_JSON_OBJECT)
-            return fv_fail(err, FV_ERR_FORMAT, 0, "%s: the hub's list of files holds %s", repo, fv_json_type_name(entry));
+            return fv_fail(err, FV_ERR_FORMAT, 0, "%s: the hub's list of files holds %s", repo,
+                           fv_json_type_name(entry));
         FV_TRY(fv_json_string(doc, entry, "rfilename", &name, err));
         if (!path_ok(name))
-            return fv_fail(err, FV_ERR_FORMAT, 0, "%s: the hub lists a file \"%.200s\", a name that is not taken", repo, name);
+            return fv_fail(err, FV_ERR_FORMAT, 0,
+                           "%s: the hub lists a file \"%.200s\", a name that is not taken", repo,
+                           name);
         single |= !strcmp(name, "model.safetensors");
         n_needed += is_needed(name, true);
     }
     if (n_needed > FV_HUB_MAX_FILES)
-        return fv_fail(err, FV_ERR_LIMIT, 0, "%s: %zu files, at most %d are taken", repo, n_needed, FV_HUB_MAX_FILES);
+        return fv_fail(err, FV_ERR_LIMIT, 0, "%s: %zu files, at most %d are taken", repo, n_needed,
+                       FV_HUB_MAX_FILES);
     out->files = fv_alloc_zero(n_needed, sizeof *out->files);
     if (!out->files)
         return fv_fail_memory(err, n_needed * sizeof *out->files, "the list of files");
@@ -173,12 +197,15 @@ static fv_status read_siblings(fv_hub_listing *out, const fv_json *doc, const ch
         out->n_files++;
     }
     if (!find(out, "config.json") || !(single || find(out, "model.safetensors.index.json")))
-        return fv_fail(err, FV_ERR_UNSUPPORTED, 0, "%s holds no checkpoint: expected config.json and model.safetensors (or its "
-                       "model.safetensors.index.json) among its %zu files", repo, n);
+        return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
+                       "%s holds no checkpoint: expected config.json and model.safetensors (or its "
+                       "model.safetensors.index.json) among its %zu files",
+                       repo, n);
     return FV_OK;
 }
 
-fv_status fv_hub_parse(fv_hub_listing *out, const void *text, size_t n_bytes, const char *repo, fv_error *err)
+fv_status fv_hub_parse(fv_hub_listing *out, const void *text, size_t n_bytes, const char *repo,
+                       fv_error *err)
 {
     fv_status status;
     fv_json *doc = NULL;
@@ -188,12 +215,15 @@ fv_status fv_hub_parse(fv_hub_listing *out, const void *text, size_t n_bytes, co
     FV_TRY_GOTO(fv_json_parse(&doc, text, n_bytes, "the hub's answer", err));
     const fv_json_value *root = fv_json_root(doc), *gated;
     if (fv_json_type_of(root) != FV_JSON_OBJECT) {
-        status = fv_fail(err, FV_ERR_FORMAT, 0, "the hub's answer: expected an object, found %s", fv_json_type_name(root));
+        status = fv_fail(err, FV_ERR_FORMAT, 0, "the hub's answer: expected an object, found %s",
+                         fv_json_type_name(root));
         goto fail;
     }
     FV_TRY_GOTO(fv_json_string(doc, root, "sha", &commit, err));
     if (!is_hex(commit, 40)) {
-        status = fv_fail(err, FV_ERR_FORMAT, 0, "the hub's answer: sha: expected 40 hexadecimal digits, found \"%.60s\"", commit);
+        status = fv_fail(err, FV_ERR_FORMAT, 0,
+                         "the hub's answer: sha: expected 40 hexadecimal digits, found \"%.60s\"",
+                         commit);
         goto fail;
     }
     memcpy(out->commit, commit, 41);

@@ -15,7 +15,10 @@ enum { READ_BYTES = 1 << 20 };
 static fv_status fail_errno(fv_error *err, const char *path, const char *verb)
 {
     if (errno == ENOSPC || errno == EDQUOT)
-        return fv_fail(err, FV_ERR_IO, 0, "%s: the disk is full; make room and give the same command again, it goes on from here", path);
+        return fv_fail(
+            err, FV_ERR_IO, 0,
+            "%s: the disk is full; make room and give the same command again, it goes on from here",
+            path);
     return fv_fail(err, FV_ERR_IO, 0, "%s: cannot %s: %s", path, verb, strerror(errno));
 }
 
@@ -27,10 +30,11 @@ fv_status fv_part_init(fv_part *part, const char *dir, const fv_hub_file *file, 
     part->path = fv_path_join(dir, name);
     part->final = fv_path_join(dir, file->name);
     fv_part_hash_begin(part);
-    return part->path && part->final ? FV_OK : fv_fail_memory(err, strlen(dir) + sizeof name, "a path");
+    return part->path && part->final ? FV_OK
+                                     : fv_fail_memory(err, strlen(dir) + sizeof name, "a path");
 }
 
-/* ---- ranges ---------------------------------------------------------------------------------- */
+/* ---- ranges ------------------------------------------------------------------------------ */
 
 static bool add_range(fv_part *part, uint64_t begin, uint64_t end)
 {
@@ -72,7 +76,7 @@ bool fv_part_gap(const fv_part *part, uint64_t from, fv_range *out)
     return from < part->file->size;
 }
 
-/* ---- the record ---------------------------------------------------------------------------------- */
+/* ---- the record -------------------------------------------------------------------------- */
 
 static size_t write_record(const fv_part *part, char text[FV_PART_RECORD])
 {
@@ -80,9 +84,11 @@ static size_t write_record(const fv_part *part, char text[FV_PART_RECORD])
     char hex[65];
     fv_sha256 s;
     memset(text, 0, FV_PART_RECORD);
-    size_t n = (size_t)snprintf(text, FV_PART_RECORD, HEADER "%s %" PRIu64 "\n", part->file->hash, part->file->size);
+    size_t n = (size_t)snprintf(text, FV_PART_RECORD, HEADER "%s %" PRIu64 "\n", part->file->hash,
+                                part->file->size);
     for (size_t i = 0; i < part->n_have; i++) /* 64 ranges of at most 34 characters */
-        n += (size_t)snprintf(text + n, FV_PART_RECORD - n, "%" PRIu64 " %" PRIu64 "\n", part->have[i].begin, part->have[i].end);
+        n += (size_t)snprintf(text + n, FV_PART_RECORD - n, "%" PRIu64 " %" PRIu64 "\n",
+                              part->have[i].begin, part->have[i].end);
     fv_sha256_begin(&s);
     fv_sha256_add(&s, text, n);
     fv_sha256_end(&s, digest);
@@ -103,7 +109,8 @@ static bool read_record(fv_part *part, const char text[FV_PART_RECORD + 1])
     }
     while (*at >= '0' && *at <= '9') {
         uint64_t begin = strtoull(at, &end, 10), stop = strtoull(end, &end, 10);
-        if (*end != '\n' || begin >= stop || stop > part->file->size || !add_range(part, begin, stop))
+        if (*end != '\n' || begin >= stop || stop > part->file->size ||
+            !add_range(part, begin, stop))
             return false;
         at = end + 1;
     }
@@ -119,8 +126,10 @@ void fv_part_look(fv_part *part)
     part->n_have = 0;
     if (fd < 0)
         return;
-    bool ok = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && (uint64_t)st.st_size == part->file->size + FV_PART_RECORD &&
-              pread(fd, text, FV_PART_RECORD, (off_t)part->file->size) == FV_PART_RECORD && read_record(part, text);
+    bool ok = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) &&
+              (uint64_t)st.st_size == part->file->size + FV_PART_RECORD &&
+              pread(fd, text, FV_PART_RECORD, (off_t)part->file->size) == FV_PART_RECORD &&
+              read_record(part, text);
     close(fd);
     if (!ok)
         part->n_have = 0;
@@ -133,7 +142,8 @@ uint64_t fv_part_disk(const fv_part *part)
     return lstat(part->path, &st) == 0 && S_ISREG(st.st_mode) ? (uint64_t)st.st_blocks * 512 : 0;
 }
 
-static fv_status write_all(fv_part *part, uint64_t at, const void *data, size_t n_bytes, fv_error *err)
+static fv_status write_all(fv_part *part, uint64_t at, const void *data, size_t n_bytes,
+                           fv_error *err)
 {
     const uint8_t *p = data;
     while (n_bytes > 0) {
@@ -174,8 +184,10 @@ fv_status fv_part_open(fv_part *part, fv_error *err)
     if (part->n_have == 0 && ftruncate(part->fd, 0) != 0)
         return fail_errno(err, part->path, "empty");
 #if defined(__linux__)
-    /* A full disk shows now, not after an hour. File systems that cannot reserve say so, and go without. */
-    if (fallocate(part->fd, 0, 0, length) != 0 && errno != EOPNOTSUPP && errno != ENOSYS && errno != EINTR)
+    /* A full disk shows now, not after an hour. File systems that cannot reserve say so, and go
+     * without. */
+    if (fallocate(part->fd, 0, 0, length) != 0 && errno != EOPNOTSUPP && errno != ENOSYS &&
+        errno != EINTR)
         return fail_errno(err, part->path, "reserve the space");
 #endif
     if (ftruncate(part->fd, length) != 0)
@@ -201,7 +213,7 @@ void fv_part_restart(fv_part *part)
     fv_part_hash_begin(part);
 }
 
-/* ---- the hash --------------------------------------------------------------------------------------- */
+/* ---- the hash ---------------------------------------------------------------------------- */
 
 /* Git hashes "blob SIZE", a NUL and the bytes. */
 void fv_part_hash_begin(fv_part *part)
@@ -217,7 +229,9 @@ void fv_part_hash_begin(fv_part *part)
 fv_status fv_part_hash(fv_part *part, int fd, uint64_t max_bytes, bool *done, fv_error *err)
 {
     bool whole = fd >= 0; /* a finished file: all of it is there */
-    uint64_t end = whole ? part->file->size : part->n_have && part->have[0].begin == 0 ? part->have[0].end : 0;
+    uint64_t end = whole                                      ? part->file->size
+                   : part->n_have && part->have[0].begin == 0 ? part->have[0].end
+                                                              : 0;
     const char *path = whole ? part->final : part->path;
     fv_status status = FV_OK;
     uint8_t *buffer = NULL;
@@ -226,11 +240,13 @@ fv_status fv_part_hash(fv_part *part, int fd, uint64_t max_bytes, bool *done, fv
     if (end > part->n_hashed && !(buffer = fv_alloc(READ_BYTES, 1)))
         return fv_fail_memory(err, READ_BYTES, "a buffer");
     while (part->n_hashed < end) {
-        ssize_t n = pread(whole ? fd : part->fd, buffer, (size_t)FV_MIN(end - part->n_hashed, READ_BYTES), (off_t)part->n_hashed);
+        ssize_t n = pread(whole ? fd : part->fd, buffer,
+                          (size_t)FV_MIN(end - part->n_hashed, READ_BYTES), (off_t)part->n_hashed);
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0) {
-            status = n < 0 ? fail_errno(err, path, "read") : fv_fail(err, FV_ERR_IO, part->n_hashed, "%s: it became shorter", path);
+            status = n < 0 ? fail_errno(err, path, "read")
+                           : fv_fail(err, FV_ERR_IO, part->n_hashed, "%s: it became shorter", path);
             break;
         }
         if (part->file->sha256)
@@ -254,13 +270,14 @@ void fv_part_digest(fv_part *part, char hex[65])
     fv_hex(hex, digest, part->file->sha256 ? FV_SHA256_BYTES : FV_SHA1_BYTES);
 }
 
-/* ---- the end ------------------------------------------------------------------------------------------ */
+/* ---- the end ----------------------------------------------------------------------------- */
 
 fv_status fv_part_finish(fv_part *part, fv_error *err)
 {
     struct stat st;
     if (lstat(part->final, &st) == 0 && S_ISDIR(st.st_mode))
-        return fv_fail(err, FV_ERR_IO, 0, "%s: is a directory, expected a file or nothing", part->final);
+        return fv_fail(err, FV_ERR_IO, 0, "%s: is a directory, expected a file or nothing",
+                       part->final);
     if (ftruncate(part->fd, (off_t)part->file->size) != 0)
         return fail_errno(err, part->path, "cut");
     if (fsync(part->fd) != 0)

@@ -10,8 +10,9 @@
 typedef struct grid {
     fv_type type;
     float lo, hi;
-    bool both_signs;       /* the range is lopsided: a negative d gives the larger half to the other sign */
-    float first, step;     /* the search: d = largest / (first + i step), i < n */
+    /* the range is lopsided: a negative d gives the larger half to the other sign */
+    bool both_signs;
+    float first, step; /* the search: d = largest / (first + i step), i < n */
     int n;
 } grid;
 
@@ -101,14 +102,17 @@ static void search(block *b, const grid *g)
     float best = -1, d = 0;
     for (int sign = 1; sign >= (g->both_signs ? -1 : 1); sign -= 2) {
         for (int i = 0; i < g->n; i++) {
-            float explained, fitted = fit(b, g, (float)sign * (g->first + (float)i * g->step) / largest, &explained);
+            float explained,
+                fitted = fit(b, g, (float)sign * (g->first + (float)i * g->step) / largest,
+                             &explained);
             if (explained > best) {
                 best = explained;
                 d = fitted;
             }
         }
     }
-    for (int round = 0; round < 8 && try_scale(b, g, d) && b->d; round++) { /* round, fit, round again */
+    /* round, fit, round again */
+    for (int round = 0; round < 8 && try_scale(b, g, d) && b->d; round++) {
         float explained;
         d = fit(b, g, 1 / fv_f16_to_f32(b->d), &explained);
     }
@@ -123,7 +127,8 @@ static void put(const block *b, fv_type type, uint8_t *dst)
             dst[i] = (uint8_t)(int8_t)b->q[i];
     else
         for (int i = 0; i < FV_BLOCK / 2; i++)
-            dst[i] = (uint8_t)((int)b->q[i] + 8) | (uint8_t)(((int)b->q[i + FV_BLOCK / 2] + 8) << 4);
+            dst[i] = (uint8_t)((int)b->q[i] + 8) |
+                     (uint8_t)(((int)b->q[i + FV_BLOCK / 2] + 8) << 4);
 }
 
 static double quantize(const grid *g, uint8_t *dst, const float *x, size_t k, bool searching)
@@ -148,14 +153,21 @@ static double quantize(const grid *g, uint8_t *dst, const float *x, size_t k, bo
 
 static const grid *grid_of(fv_type type) { return type == FV_TYPE_Q8_0 ? &q8 : &q4; }
 
-double fv_quantize_weights(fv_type type, void *dst, const float *x, size_t k) { return quantize(grid_of(type), dst, x, k, true); }
+double fv_quantize_weights(fv_type type, void *dst, const float *x, size_t k)
+{
+    return quantize(grid_of(type), dst, x, k, true);
+}
 
-double fv_quantize_weights_plain(fv_type type, void *dst, const float *x, size_t k) { return quantize(grid_of(type), dst, x, k, false); }
+double fv_quantize_weights_plain(fv_type type, void *dst, const float *x, size_t k)
+{
+    return quantize(grid_of(type), dst, x, k, false);
+}
 
 void fv_dequantize_weights(fv_type type, float *dst, const void *src, size_t k)
 {
     const uint8_t *block_at = src;
-    for (size_t at = 0; at < k; at += FV_BLOCK, dst += FV_BLOCK, block_at += fv_row_bytes(type, FV_BLOCK)) {
+    for (size_t at = 0; at < k;
+         at += FV_BLOCK, dst += FV_BLOCK, block_at += fv_row_bytes(type, FV_BLOCK)) {
         uint16_t half;
         memcpy(&half, block_at, 2);
         const float d = fv_f16_to_f32(half);
@@ -167,13 +179,13 @@ void fv_dequantize_weights(fv_type type, float *dst, const void *src, size_t k)
     }
 }
 
-/* ---- with the inputs in view ---------------------------------------------------------------- */
+/* ---- with the inputs in view ------------------------------------------------------------- */
 
 enum { NEAR_SCALES = 4 };
 #define NEAR_STEP 0.02f
 
-/* Row j of R from the rows after it, from the last row up: R R^T = H column by column, so that the dot products
- * run along rows. */
+/* Row j of R from the rows after it, from the last row up: R R^T = H column by column, so that the
+ * dot products run along rows. */
 bool fv_inputs_factor(fv_inputs *in, const fv_kernels *k)
 {
     const size_t n = in->n;
@@ -197,7 +209,8 @@ bool fv_inputs_factor(fv_inputs *in, const fv_kernels *k)
             for (size_t i = 0; i <= j; i++)
                 h[i * n + j] -= dots[i];
         }
-        row[j] = sqrtf(FV_MAX(row[j], damping)); /* exactly, it never is below; rounded, it may be */
+        /* exactly, it never is below; rounded, it may be */
+        row[j] = sqrtf(FV_MAX(row[j], damping));
         for (size_t i = 0; i < j; i++)
             h[i * n + j] /= row[j];
     }
@@ -222,9 +235,11 @@ size_t fv_compensated_scratch(const fv_kernels *k, size_t n)
     return panel_bytes(k, n) + FV_COMPENSATED_ROWS * (n + FV_BLOCK) * sizeof(float);
 }
 
-/* Rounds the block's values in order to the scale d, each error handed on to the values behind it. w: the values
- * before any error was added; off: what of them is lost. Kept when it costs less than b->error. */
-static void round_in_order(block *b, const grid *g, uint16_t d, const float *w, const float *share, size_t ld, float off[FV_BLOCK])
+/* Rounds the block's values in order to the scale d, each error handed on to the values behind it.
+ * w: the values before any error was added; off: what of them is lost. Kept when it costs less than
+ * b->error. */
+static void round_in_order(block *b, const grid *g, uint16_t d, const float *w, const float *share,
+                           size_t ld, float off[FV_BLOCK])
 {
     const float scale = fv_f16_to_f32(d), inv = d & 0x7fff ? 1 / scale : 0;
     float x[FV_BLOCK], q[FV_BLOCK], lost[FV_BLOCK];
@@ -246,8 +261,10 @@ static void round_in_order(block *b, const grid *g, uint16_t d, const float *w, 
     memcpy(off, lost, sizeof lost);
 }
 
-/* The search does not know what the errors do inside the block; scales around its own are tried with them. */
-static void search_in_order(block *b, const grid *g, const float *w, const float *share, size_t ld, float off[FV_BLOCK])
+/* The search does not know what the errors do inside the block; scales around its own are tried
+ * with them. */
+static void search_in_order(block *b, const grid *g, const float *w, const float *share, size_t ld,
+                            float off[FV_BLOCK])
 {
     const float d = fv_f16_to_f32(b->d);
     const uint16_t found = b->d;
@@ -261,12 +278,14 @@ static void search_in_order(block *b, const grid *g, const float *w, const float
     }
 }
 
-void fv_quantize_compensated(fv_type type, uint8_t *dst, size_t dst_bytes, const float *w, size_t ld, size_t rows,
-                             const fv_inputs *in, const fv_kernels *k, void *scratch)
+void fv_quantize_compensated(fv_type type, uint8_t *dst, size_t dst_bytes, const float *w,
+                             size_t ld, size_t rows, const fv_inputs *in, const fv_kernels *k,
+                             void *scratch)
 {
     const grid *g = grid_of(type);
     const size_t n = in->n;
-    float *panel = scratch, *x = (float *)((uint8_t *)scratch + panel_bytes(k, n)), *off = x + FV_COMPENSATED_ROWS * n;
+    float *panel = scratch, *x = (float *)((uint8_t *)scratch + panel_bytes(k, n)),
+          *off = x + FV_COMPENSATED_ROWS * n;
     for (size_t row = 0; row < rows; row++)
         memcpy(x + row * n, w + row * ld, n * sizeof *x);
     for (size_t at = 0; at < n; at += FV_BLOCK) {
@@ -285,8 +304,16 @@ void fv_quantize_compensated(fv_type type, uint8_t *dst, size_t dst_bytes, const
         if (rest == 0)
             break;
         k->gemm_f32.pack[FV_TYPE_F32](panel, in->h + (at + FV_BLOCK) * n + at, n, rest, FV_BLOCK);
-        k->gemm_f32.run(&(fv_gemm_args){ .m = rows, .n = rest, .k = FV_BLOCK, .a = off, .lda = FV_BLOCK, .b = panel,
-                                         .c = x + at + FV_BLOCK, .ldc = n, .c_type = FV_TYPE_F32,
-                                         .residual = x + at + FV_BLOCK, .ldr = n });
+        k->gemm_f32.run(&(fv_gemm_args){ .m = rows,
+                                         .n = rest,
+                                         .k = FV_BLOCK,
+                                         .a = off,
+                                         .lda = FV_BLOCK,
+                                         .b = panel,
+                                         .c = x + at + FV_BLOCK,
+                                         .ldc = n,
+                                         .c_type = FV_TYPE_F32,
+                                         .residual = x + at + FV_BLOCK,
+                                         .ldr = n });
     }
 }

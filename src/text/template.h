@@ -12,22 +12,22 @@
 #include "text/tokenizer.h"
 
 /* Stands in the ids where a picture's rows go; the k-th one takes the turn's k-th picture. */
-#define FV_IMAGE_MARK (-200)
-#define FV_IMAGE_TEXT "<image>"
+#define FV_IMAGE_MARK     (-200)
+#define FV_IMAGE_TEXT     "<image>"
 #define FV_DEFAULT_SYSTEM "You are a helpful assistant."
 
 typedef enum fv_turn_start {
-    FV_TURN_FIRST,        /* the conversation begins: with the system part */
-    FV_TURN_AFTER_END,    /* the answer's <|im_end|> is already in the KV cache: begins with "\n" */
-    FV_TURN_AFTER_CUT     /* the answer was cut off: begins with <|im_end|> and "\n" */
+    FV_TURN_FIRST,     /* the conversation begins: with the system part */
+    FV_TURN_AFTER_END, /* the answer's <|im_end|> is already in the KV cache: begins with "\n" */
+    FV_TURN_AFTER_CUT  /* the answer was cut off: begins with <|im_end|> and "\n" */
 } fv_turn_start;
 
 typedef struct fv_turn {
     fv_turn_start start;
-    const char   *system;   /* for FV_TURN_FIRST; NULL: FV_DEFAULT_SYSTEM; "" is kept as empty */
-    const char   *user;     /* may hold "<image>" marks */
-    size_t        n_user_bytes;
-    size_t        n_images;
+    const char *system; /* for FV_TURN_FIRST; NULL: FV_DEFAULT_SYSTEM; "" is kept as empty */
+    const char *user;   /* may hold "<image>" marks */
+    size_t n_user_bytes;
+    size_t n_images;
 } fv_turn;
 
 /* Appends the ids of a user turn, up to and with "<|im_start|>assistant\n". Without marks in the

@@ -3,7 +3,8 @@
  *     text --added tokens--> pieces --NFC--> --words--> bytes --merges--> ids
  *
  * Merging follows Hugging Face's `tokenizers`: of all adjacent pairs the one of lowest rank, of
- * equal ones the leftmost, until no pair has a rank. [Sennrich, Haddow, Birch 2016; GPT-2's bytes] */
+ * equal ones the leftmost, until no pair has a rank. [Sennrich, Haddow, Birch 2016; GPT-2's
+ * bytes] */
 #include "text/tokenizer.h"
 
 #include <assert.h>
@@ -51,21 +52,21 @@ void fv_ids_free(fv_ids *ids)
 /* ---- words -> ids ---- */
 
 typedef struct symbol {
-    int32_t id;          /* -1: merged into an earlier one */
-    int32_t prev, next;  /* -1: none */
+    int32_t id;         /* -1: merged into an earlier one */
+    int32_t prev, next; /* -1: none */
 } symbol;
 
 typedef struct candidate {
-    uint32_t rank, at;   /* the pair that begins with symbol `at` */
-    int32_t  merged;
+    uint32_t rank, at; /* the pair that begins with symbol `at` */
+    int32_t merged;
 } candidate;
 
 /* What one call of encode needs besides the ids. */
 typedef struct scratch {
-    fv_nfc     nfc;
-    symbol    *symbols;  /* [capacity] */
-    candidate *heap;     /* [3 * capacity]: a pair for each symbol, two more for each merge */
-    size_t     capacity;
+    fv_nfc nfc;
+    symbol *symbols; /* [capacity] */
+    candidate *heap; /* [3 * capacity]: a pair for each symbol, two more for each merge */
+    size_t capacity;
 } scratch;
 
 /* A word of a few bytes: look for the best pair anew after each merge. */
@@ -138,7 +139,8 @@ static candidate heap_pop(candidate *heap, size_t *n)
     return top;
 }
 
-static void push_pair(const fv_tokenizer *t, const symbol *s, int32_t at, candidate *heap, size_t *n_heap)
+static void push_pair(const fv_tokenizer *t, const symbol *s, int32_t at, candidate *heap,
+                      size_t *n_heap)
 {
     const fv_merge_slot *m = fv_merge_at(t, s[at].id, s[s[at].next].id);
 
@@ -146,10 +148,11 @@ static void push_pair(const fv_tokenizer *t, const symbol *s, int32_t at, candid
         heap_push(heap, n_heap, (candidate){ m->rank, (uint32_t)at, m->merged });
 }
 
-/* A long word: candidates in a heap, n log n. A candidate is stale when its place was merged away or
- * its pair has changed; a pair at one place only ever gets longer, so comparing what it would merge
- * into tells. */
-static void encode_long(const fv_tokenizer *t, const uint8_t *word, size_t n, scratch *x, fv_ids *ids)
+/* A long word: candidates in a heap, n log n. A candidate is stale when its place was merged away
+ * or its pair has changed; a pair at one place only ever gets longer, so comparing what it would
+ * merge into tells. */
+static void encode_long(const fv_tokenizer *t, const uint8_t *word, size_t n, scratch *x,
+                        fv_ids *ids)
 {
     symbol *s = x->symbols;
     size_t n_heap = 0;
@@ -181,7 +184,8 @@ static void encode_long(const fv_tokenizer *t, const uint8_t *word, size_t n, sc
         ids->data[ids->n++] = s[i].id;
 }
 
-static fv_status encode_word(const fv_tokenizer *t, const char *word, size_t n, scratch *x, fv_ids *ids, fv_error *err)
+static fv_status encode_word(const fv_tokenizer *t, const char *word, size_t n, scratch *x,
+                             fv_ids *ids, fv_error *err)
 {
     FV_TRY(ids_reserve(ids, n, err));
     if (n <= SHORT_WORD) {
@@ -195,7 +199,8 @@ static fv_status encode_word(const fv_tokenizer *t, const char *word, size_t n, 
         x->symbols = fv_alloc(n, sizeof *x->symbols);
         x->heap = fv_alloc(n, 3 * sizeof *x->heap);
         if (!x->symbols || !x->heap)
-            return fv_fail_memory(err, n * (sizeof *x->symbols + 3 * sizeof *x->heap), "a long word");
+            return fv_fail_memory(err, n * (sizeof *x->symbols + 3 * sizeof *x->heap),
+                                  "a long word");
         x->capacity = n;
     }
     encode_long(t, (const uint8_t *)word, n, x, ids);
@@ -204,8 +209,8 @@ static fv_status encode_word(const fv_tokenizer *t, const char *word, size_t n, 
 
 /* ---- text -> ids ---- */
 
-static fv_status encode_piece(const fv_tokenizer *t, const char *text, size_t n_bytes, scratch *x, fv_ids *ids,
-                              fv_error *err)
+static fv_status encode_piece(const fv_tokenizer *t, const char *text, size_t n_bytes, scratch *x,
+                              fv_ids *ids, fv_error *err)
 {
     if (!fv_is_nfc_quick(text, n_bytes)) {
         FV_TRY(fv_nfc_normalize(&x->nfc, text, n_bytes, err));
@@ -250,7 +255,8 @@ static const fv_added_token *added_at(const fv_tokenizer *t, const uint8_t *text
     return found;
 }
 
-fv_status fv_tokenizer_encode(const fv_tokenizer *t, const char *text, size_t n_bytes, fv_ids *ids, fv_error *err)
+fv_status fv_tokenizer_encode(const fv_tokenizer *t, const char *text, size_t n_bytes, fv_ids *ids,
+                              fv_error *err)
 {
     fv_status status = FV_OK;
     scratch x = { 0 };
@@ -259,9 +265,11 @@ fv_status fv_tokenizer_encode(const fv_tokenizer *t, const char *text, size_t n_
     if (n_bytes == 0)
         return FV_OK;
     if (n_bytes > MAX_TEXT_BYTES)
-        return fv_fail(err, FV_ERR_LIMIT, 0, "the text has %zu bytes, at most %d are allowed", n_bytes, MAX_TEXT_BYTES);
+        return fv_fail(err, FV_ERR_LIMIT, 0, "the text has %zu bytes, at most %d are allowed",
+                       n_bytes, MAX_TEXT_BYTES);
     if (!fv_utf8_valid(text, n_bytes, &bad_at))
-        return fv_fail(err, FV_ERR_FORMAT, bad_at, "the text is not valid UTF-8: byte 0x%02x at offset %zu",
+        return fv_fail(err, FV_ERR_FORMAT, bad_at,
+                       "the text is not valid UTF-8: byte 0x%02x at offset %zu",
                        (unsigned)(uint8_t)text[bad_at], bad_at);
     while (at < n_bytes) {
         const fv_added_token *a = NULL;
@@ -315,12 +323,6 @@ int32_t fv_tokenizer_find(const fv_tokenizer *t, const char *text)
     return found && found->n == n ? found->id : -1;
 }
 
-int32_t fv_tokenizer_size(const fv_tokenizer *t)
-{
-    return t->n_tokens;
-}
+int32_t fv_tokenizer_size(const fv_tokenizer *t) { return t->n_tokens; }
 
-size_t fv_tokenizer_max_bytes(const fv_tokenizer *t)
-{
-    return t->max_bytes;
-}
+size_t fv_tokenizer_max_bytes(const fv_tokenizer *t) { return t->max_bytes; }

@@ -1,4 +1,5 @@
-/* Building a tokenizer's tables from a vocabulary, merges and added tokens, wherever they come from.
+/* Building a tokenizer's tables from a vocabulary, merges and added tokens, wherever they come
+ * from.
  *
  *     texts in stand-in characters -> bytes in one blob; a table text -> id
  *     merges: (left, right) texts  -> ids, through that table, which is then dropped
@@ -28,7 +29,8 @@ static void stand_in_table(int16_t byte_of[N_STAND_INS])
     for (int c = 0; c < N_STAND_INS; c++)
         byte_of[c] = -1;
     for (int byte = 0; byte < 256; byte++) {
-        bool itself = (byte >= 0x21 && byte <= 0x7e) || (byte >= 0xa1 && byte <= 0xac) || byte >= 0xae;
+        bool itself = (byte >= 0x21 && byte <= 0x7e) || (byte >= 0xa1 && byte <= 0xac) ||
+                      byte >= 0xae;
         byte_of[itself ? byte : next++] = (int16_t)byte;
     }
 }
@@ -55,7 +57,9 @@ static size_t stand_ins_to_bytes(const int16_t byte_of[N_STAND_INS], fv_slice te
 }
 
 /* text for a message: at most 40 bytes, whole characters, '?' for what is no UTF-8. */
-typedef struct shown { char text[48]; } shown;
+typedef struct shown {
+    char text[48];
+} shown;
 
 static shown show(fv_slice text)
 {
@@ -64,7 +68,8 @@ static shown show(fv_slice text)
 
     while (at < text.n) {
         bool complete, truncated;
-        size_t n = fv_utf8_step((const uint8_t *)text.data + at, text.n - at, &complete, &truncated);
+        size_t n = fv_utf8_step((const uint8_t *)text.data + at, text.n - at, &complete,
+                                &truncated);
         if (used + n > 40) {
             memcpy(s.text + used, "...", 3);
             used += 3;
@@ -85,17 +90,17 @@ static shown show(fv_slice text)
 
 typedef struct text_slot {
     uint32_t tag;
-    int32_t  id;    /* -1: empty */
+    int32_t id; /* -1: empty */
 } text_slot;
 
 typedef struct text_index {
-    text_slot             *slots;
-    size_t                 mask;
+    text_slot *slots;
+    size_t mask;
     const fv_token_source *tokens;
 } text_index;
 
-/* Eight bytes at a time. Not keyed: a hostile vocabulary can make the table slow, but its size bounds
- * by how much. */
+/* Eight bytes at a time. Not keyed: a hostile vocabulary can make the table slow, but its size
+ * bounds by how much. */
 static uint64_t mix(uint64_t h, uint64_t word)
 {
     h = (h ^ word) * 0x9e3779b97f4a7c15u;
@@ -124,14 +129,15 @@ static text_slot *index_slot(const text_index *x, fv_slice text, uint64_t hash)
         if (slot->id < 0)
             return slot;
         const fv_slice *found = &x->tokens[slot->id].text;
-        if (slot->tag == hash >> 32 && found->n == text.n && memcmp(found->data, text.data, text.n) == 0)
+        if (slot->tag == hash >> 32 && found->n == text.n &&
+            memcmp(found->data, text.data, text.n) == 0)
             return slot;
     }
 }
 
-/* Looks up a batch of texts: id[i] is -1 for what is no token. A lookup is three dependent reads from
- * memory that no cache holds (slot, token, text), so each is asked for in all of them before it is
- * used in one: this more than halves the time to load a vocabulary. */
+/* Looks up a batch of texts: id[i] is -1 for what is no token. A lookup is three dependent reads
+ * from memory that no cache holds (slot, token, text), so each is asked for in all of them before
+ * it is used in one: this more than halves the time to load a vocabulary. */
 enum { BATCH = 32 };
 
 static void index_find(const text_index *x, const fv_slice *text, size_t n, int32_t *id)
@@ -166,10 +172,11 @@ static size_t table_size(size_t n)
     return size;
 }
 
-static fv_status unknown_part(size_t index, const fv_merge_source *m, fv_slice part, const char *what,
-                              const char *name, fv_error *err)
+static fv_status unknown_part(size_t index, const fv_merge_source *m, fv_slice part,
+                              const char *what, const char *name, fv_error *err)
 {
-    return fv_fail(err, FV_ERR_FORMAT, 0, "%s: merge %zu (\"%s\" \"%s\"): %s \"%s\" is not in the vocabulary", name,
+    return fv_fail(err, FV_ERR_FORMAT, 0,
+                   "%s: merge %zu (\"%s\" \"%s\"): %s \"%s\" is not in the vocabulary", name,
                    index + 1, show(m->left).text, show(m->right).text, what, show(part).text);
 }
 
@@ -183,10 +190,10 @@ static bool is_joined(const fv_token_source *token, const fv_merge_source *m)
            memcmp(text->data + m->left.n, m->right.data, m->right.n) == 0;
 }
 
-/* The id of left + right, or -1. Merges and the tokens they make stand in the same order, so the one
- * after the last (guess) usually is it. joined has room for the longest token's text. */
-static int32_t find_joined(const text_index *x, const fv_merge_source *m, int32_t guess, int32_t n_tokens, char *joined,
-                           size_t longest)
+/* The id of left + right, or -1. Merges and the tokens they make stand in the same order, so the
+ * one after the last (guess) usually is it. joined has room for the longest token's text. */
+static int32_t find_joined(const text_index *x, const fv_merge_source *m, int32_t guess,
+                           int32_t n_tokens, char *joined, size_t longest)
 {
     fv_slice text = { joined, m->left.n + m->right.n };
     int32_t id;
@@ -201,8 +208,9 @@ static int32_t find_joined(const text_index *x, const fv_merge_source *m, int32_
     return id;
 }
 
-static fv_status add_merges(fv_tokenizer *t, const text_index *x, const fv_merge_source *merges, size_t n_merges,
-                            char *joined, size_t longest, const char *name, fv_error *err)
+static fv_status add_merges(fv_tokenizer *t, const text_index *x, const fv_merge_source *merges,
+                            size_t n_merges, char *joined, size_t longest, const char *name,
+                            fv_error *err)
 {
     fv_slice text[BATCH];
     int32_t id[BATCH], guess = 256;
@@ -215,7 +223,8 @@ static fv_status add_merges(fv_tokenizer *t, const text_index *x, const fv_merge
         }
         index_find(x, text, 2 * n, id);
         for (size_t i = 0; i < n; i++)
-            __builtin_prefetch(&t->merges[fv_merge_hash(id[2 * i], id[2 * i + 1]) & t->merge_mask], 1);
+            __builtin_prefetch(&t->merges[fv_merge_hash(id[2 * i], id[2 * i + 1]) & t->merge_mask],
+                               1);
         for (size_t i = 0; i < n; i++) {
             const fv_merge_source *m = &merges[first + i];
             int32_t left = id[2 * i], right = id[2 * i + 1];
@@ -225,12 +234,14 @@ static fv_status add_merges(fv_tokenizer *t, const text_index *x, const fv_merge
                 return unknown_part(first + i, m, m->right, "the right part", name, err);
             int32_t merged = find_joined(x, m, guess, t->n_tokens, joined, longest);
             if (merged < 0)
-                return fv_fail(err, FV_ERR_FORMAT, 0,
-                               "%s: merge %zu (\"%s\" \"%s\"): the merged text is not in the vocabulary", name,
-                               first + i + 1, show(m->left).text, show(m->right).text);
+                return fv_fail(
+                    err, FV_ERR_FORMAT, 0,
+                    "%s: merge %zu (\"%s\" \"%s\"): the merged text is not in the vocabulary", name,
+                    first + i + 1, show(m->left).text, show(m->right).text);
             guess = merged + 1;
             /* Of equal pairs the last counts. */
-            *fv_merge_at(t, left, right) = (fv_merge_slot){ left, right, (uint32_t)(first + i), merged };
+            *fv_merge_at(t, left, right) = (fv_merge_slot){ left, right, (uint32_t)(first + i),
+                                                            merged };
         }
     }
     return FV_OK;
@@ -258,12 +269,14 @@ fv_status fv_tokenizer_add_added(fv_tokenizer *t, const char *name, fv_error *er
 
     for (int32_t id = 0; id < t->n_tokens; id++)
         if (t->kind[id] >= FV_TOKEN_ADDED)
-            t->added[n++] = (fv_added_token){ t->blob + t->offset[id], t->offset[id + 1] - t->offset[id], id };
+            t->added[n++] = (fv_added_token){ t->blob + t->offset[id],
+                                              t->offset[id + 1] - t->offset[id], id };
     qsort(t->added, n, sizeof *t->added, compare_added);
     for (size_t i = 0; i < n; i++) {
         const fv_added_token *a = &t->added[i];
         if (i > 0 && compare_added(a - 1, a) == 0)
-            return fv_fail(err, FV_ERR_FORMAT, 0, "%s: added tokens %" PRId32 " and %" PRId32 " are both \"%s\"", name,
+            return fv_fail(err, FV_ERR_FORMAT, 0,
+                           "%s: added tokens %" PRId32 " and %" PRId32 " are both \"%s\"", name,
                            a[-1].id, a->id, show((fv_slice){ (const char *)a->text, a->n }).text);
         t->starts_added[a->text[0]] = true;
     }
@@ -274,8 +287,8 @@ fv_status fv_tokenizer_add_added(fv_tokenizer *t, const char *name, fv_error *er
 /* ---- all of it ---- */
 
 /* Fills blob, offset, kind, byte_id and the index. */
-static fv_status add_tokens(fv_tokenizer *t, text_index *x, const fv_token_source *tokens, const char *name,
-                            fv_error *err)
+static fv_status add_tokens(fv_tokenizer *t, text_index *x, const fv_token_source *tokens,
+                            const char *name, fv_error *err)
 {
     enum { AHEAD = 16 };
     int16_t byte_of[N_STAND_INS];
@@ -287,30 +300,38 @@ static fv_status add_tokens(fv_tokenizer *t, text_index *x, const fv_token_sourc
         fv_slice text = tokens[id].text;
         size_t n = 0;
         if (id + AHEAD < t->n_tokens)
-            __builtin_prefetch(&x->slots[hash_bytes(tokens[id + AHEAD].text.data, tokens[id + AHEAD].text.n) & x->mask], 1);
+            __builtin_prefetch(
+                &x->slots[hash_bytes(tokens[id + AHEAD].text.data, tokens[id + AHEAD].text.n) &
+                          x->mask],
+                1);
         t->offset[id] = (uint32_t)used;
         t->kind[id] = tokens[id].kind;
         if (tokens[id].kind == FV_TOKEN_NONE)
             continue;
         if (text.n == 0)
-            return fv_fail(err, FV_ERR_FORMAT, 0, "%s: the text of token %" PRId32 " is empty", name, id);
+            return fv_fail(err, FV_ERR_FORMAT, 0, "%s: the text of token %" PRId32 " is empty",
+                           name, id);
         if (tokens[id].kind == FV_TOKEN_NORMAL) {
             uint64_t hash = hash_bytes(text.data, text.n);
             text_slot *slot = index_slot(x, text, hash);
             if (slot->id >= 0)
-                return fv_fail(err, FV_ERR_FORMAT, 0, "%s: tokens %" PRId32 " and %" PRId32 " are both \"%s\"", name,
+                return fv_fail(err, FV_ERR_FORMAT, 0,
+                               "%s: tokens %" PRId32 " and %" PRId32 " are both \"%s\"", name,
                                slot->id, id, show(text).text);
             *slot = (text_slot){ (uint32_t)(hash >> 32), id };
             n = stand_ins_to_bytes(byte_of, text, t->blob + used);
             if (n == SIZE_MAX)
-                return fv_fail(err, FV_ERR_FORMAT, 0, "%s: token %" PRId32 " \"%s\" holds a character that stands for no byte",
+                return fv_fail(err, FV_ERR_FORMAT, 0,
+                               "%s: token %" PRId32
+                               " \"%s\" holds a character that stands for no byte",
                                name, id, show(text).text);
             if (n == 1)
                 t->byte_id[t->blob[used]] = id;
         } else {
             size_t bad_at;
             if (!fv_utf8_valid(text.data, text.n, &bad_at))
-                return fv_fail(err, FV_ERR_FORMAT, 0, "%s: added token %" PRId32 " \"%s\" is not valid UTF-8", name, id,
+                return fv_fail(err, FV_ERR_FORMAT, 0,
+                               "%s: added token %" PRId32 " \"%s\" is not valid UTF-8", name, id,
                                show(text).text);
             n = text.n;
             memcpy(t->blob + used, text.data, n);
@@ -321,13 +342,15 @@ static fv_status add_tokens(fv_tokenizer *t, text_index *x, const fv_token_sourc
     t->offset[t->n_tokens] = (uint32_t)used;
     for (int byte = 0; byte < 256; byte++)
         if (t->byte_id[byte] < 0)
-            return fv_fail(err, FV_ERR_FORMAT, 0, "%s: the vocabulary has no token for the single byte 0x%02x", name,
+            return fv_fail(err, FV_ERR_FORMAT, 0,
+                           "%s: the vocabulary has no token for the single byte 0x%02x", name,
                            (unsigned)byte);
     return FV_OK;
 }
 
 fv_status fv_tokenizer_build(fv_tokenizer **out, const fv_token_source *tokens, size_t n_tokens,
-                             const fv_merge_source *merges, size_t n_merges, const char *name, fv_error *err)
+                             const fv_merge_source *merges, size_t n_merges, const char *name,
+                             fv_error *err)
 {
     fv_status status = FV_OK;
     text_index x = { .tokens = tokens };
@@ -338,15 +361,19 @@ fv_status fv_tokenizer_build(fv_tokenizer **out, const fv_token_source *tokens, 
     while (n_tokens > 0 && tokens[n_tokens - 1].kind == FV_TOKEN_NONE)
         n_tokens--;
     if (n_tokens > MAX_TOKENS)
-        return fv_fail(err, FV_ERR_LIMIT, 0, "%s: %zu tokens, at most %d are allowed", name, n_tokens, MAX_TOKENS);
+        return fv_fail(err, FV_ERR_LIMIT, 0, "%s: %zu tokens, at most %d are allowed", name,
+                       n_tokens, MAX_TOKENS);
     if (n_merges > MAX_MERGES)
-        return fv_fail(err, FV_ERR_LIMIT, 0, "%s: %zu merges, at most %d are allowed", name, n_merges, MAX_MERGES);
+        return fv_fail(err, FV_ERR_LIMIT, 0, "%s: %zu merges, at most %d are allowed", name,
+                       n_merges, MAX_MERGES);
     for (size_t i = 0; i < n_tokens; i++) {
         n_text += tokens[i].text.n;
         longest = FV_MAX(longest, tokens[i].text.n);
         n_added += tokens[i].kind >= FV_TOKEN_ADDED;
         if (n_text > MAX_VOCAB_BYTES)
-            return fv_fail(err, FV_ERR_LIMIT, 0, "%s: the texts of the tokens have more than %d bytes", name, MAX_VOCAB_BYTES);
+            return fv_fail(err, FV_ERR_LIMIT, 0,
+                           "%s: the texts of the tokens have more than %d bytes", name,
+                           MAX_VOCAB_BYTES);
     }
 
     fv_tokenizer *t = fv_alloc_zero(1, sizeof *t);
@@ -363,8 +390,10 @@ fv_status fv_tokenizer_build(fv_tokenizer **out, const fv_token_source *tokens, 
     x.slots = fv_alloc(x.mask + 1, sizeof *x.slots);
     joined = fv_alloc(longest, 1);
     if (!t->blob || !t->offset || !t->kind || !t->added || !t->merges || !x.slots || !joined) {
-        status = fv_fail_memory(err, n_text + n_tokens * 5 + (t->merge_mask + 1) * sizeof *t->merges +
-                                (x.mask + 1) * sizeof *x.slots, "tokenizer");
+        status = fv_fail_memory(err,
+                                n_text + n_tokens * 5 + (t->merge_mask + 1) * sizeof *t->merges +
+                                    (x.mask + 1) * sizeof *x.slots,
+                                "tokenizer");
         goto done;
     }
     memset(x.slots, -1, (x.mask + 1) * sizeof *x.slots);

@@ -6,8 +6,9 @@
  *     tokenizer_config.json  added_tokens_decoder {"151645": {content, special, ...}}
  *     tokenizer.json         all of it in one object [Hugging Face tokenizers]
  *
- * Apple's checkpoints have the first three; a checkpoint saved by transformers 5 has tokenizer.json. The
- * texts stay slices of the mapped files until fv_tokenizer_build copies what it keeps. */
+ * Apple's checkpoints have the first three; a checkpoint saved by transformers 5 has
+ * tokenizer.json. The texts stay slices of the mapped files until fv_tokenizer_build copies what it
+ * keeps. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,8 +32,10 @@ typedef struct source {
 
 /* ---- collecting ---- */
 
-/* Later kinds override: a token of the vocabulary may be declared an added one with the same text. */
-static fv_status put_token(source *s, int64_t id, fv_slice text, fv_token_kind kind, const char *name, fv_error *err)
+/* Later kinds override: a token of the vocabulary may be declared an added one with the same
+ * text. */
+static fv_status put_token(source *s, int64_t id, fv_slice text, fv_token_kind kind,
+                           const char *name, fv_error *err)
 {
     size_t at = (size_t)id;
 
@@ -46,10 +49,11 @@ static fv_status put_token(source *s, int64_t id, fv_slice text, fv_token_kind k
         s->token_capacity = capacity;
     }
     fv_token_source *token = &s->tokens[at];
-    if (token->kind != FV_TOKEN_NONE &&
-        (kind == FV_TOKEN_NORMAL || token->text.n != text.n || memcmp(token->text.data, text.data, text.n) != 0))
-        return fv_fail(err, FV_ERR_FORMAT, 0, "%s: id %zu is given to \"%.*s\" and to \"%.*s\"", name, at,
-                       (int)FV_MIN(token->text.n, 40), token->text.data, (int)FV_MIN(text.n, 40), text.data);
+    if (token->kind != FV_TOKEN_NONE && (kind == FV_TOKEN_NORMAL || token->text.n != text.n ||
+                                         memcmp(token->text.data, text.data, text.n) != 0))
+        return fv_fail(err, FV_ERR_FORMAT, 0, "%s: id %zu is given to \"%.*s\" and to \"%.*s\"",
+                       name, at, (int)FV_MIN(token->text.n, 40), token->text.data,
+                       (int)FV_MIN(text.n, 40), text.data);
     *token = (fv_token_source){ text, (uint8_t)kind };
     s->n_tokens = FV_MAX(s->n_tokens, at + 1);
     return FV_OK;
@@ -90,8 +94,8 @@ static fv_status scan_vocab(fv_scan *scan, source *s, fv_error *err)
 
 static fv_status bad_merge(const char *name, size_t number, fv_slice line, fv_error *err)
 {
-    return fv_fail(err, FV_ERR_FORMAT, 0, "%s: %zu: expected \"left right\", found \"%.*s\"", name, number,
-                   (int)FV_MIN(line.n, 40), line.data);
+    return fv_fail(err, FV_ERR_FORMAT, 0, "%s: %zu: expected \"left right\", found \"%.*s\"", name,
+                   number, (int)FV_MIN(line.n, 40), line.data);
 }
 
 static fv_status read_merges(fv_slice text, const char *name, source *s, fv_error *err)
@@ -106,7 +110,8 @@ static fv_status read_merges(fv_slice text, const char *name, source *s, fv_erro
         at = newline ? newline + 1 : end;
         if (line.n > 0 && line.data[line.n - 1] == '\r') /* a file that passed through Windows */
             line.n--;
-        if (line.n == 0 || (number == 1 && line.n >= sizeof version - 1 && memcmp(line.data, version, sizeof version - 1) == 0))
+        if (line.n == 0 || (number == 1 && line.n >= sizeof version - 1 &&
+                            memcmp(line.data, version, sizeof version - 1) == 0))
             continue;
         if (!fv_merge_split(line, &merge))
             return bad_merge(name, number, line, err);
@@ -121,15 +126,19 @@ static fv_status check_id(const char *name, const char *text, bool is_id, int64_
 {
     if (is_id && id >= 0 && id <= MAX_ID)
         return FV_OK;
-    return fv_fail(err, FV_ERR_FORMAT, 0, "%s: \"%s\": expected an id in [0, %d]", name, text, MAX_ID);
+    return fv_fail(err, FV_ERR_FORMAT, 0, "%s: \"%s\": expected an id in [0, %d]", name, text,
+                   MAX_ID);
 }
 
-/* These change where a token matches; no Qwen2 checkpoint sets them, so they are refused, not ignored. */
-static fv_status check_flag(const char *name, const char *text, const char *flag, bool set, fv_error *err)
+/* These change where a token matches; no Qwen2 checkpoint sets them, so they are refused, not
+ * ignored. */
+static fv_status check_flag(const char *name, const char *text, const char *flag, bool set,
+                            fv_error *err)
 {
     if (!set)
         return FV_OK;
-    return fv_fail(err, FV_ERR_UNSUPPORTED, 0, "%s: added token \"%s\": %s is not supported", name, text, flag);
+    return fv_fail(err, FV_ERR_UNSUPPORTED, 0, "%s: added token \"%s\": %s is not supported", name,
+                   text, flag);
 }
 
 static const char *const flags[] = { "lstrip", "rstrip", "single_word" };
@@ -149,7 +158,8 @@ static fv_status read_decoder(const fv_json *config, source *s, fv_error *err)
         long long id = strtoll(key, &end, 10);
         FV_TRY(check_id(name, key, end > key && *end == '\0', id, err));
         if (fv_json_type_of(entry) != FV_JSON_OBJECT)
-            return fv_fail(err, FV_ERR_FORMAT, 0, "%s: added_tokens_decoder.%s: expected an object, found %s", name, key,
+            return fv_fail(err, FV_ERR_FORMAT, 0,
+                           "%s: added_tokens_decoder.%s: expected an object, found %s", name, key,
                            fv_json_type_name(entry));
         FV_TRY(fv_json_string(config, entry, "content", &text, err));
         FV_TRY(fv_json_opt_bool(config, entry, "special", &special, err));
@@ -158,16 +168,20 @@ static fv_status read_decoder(const fv_json *config, source *s, fv_error *err)
             FV_TRY(fv_json_opt_bool(config, entry, flags[i], &set, err));
             FV_TRY(check_flag(name, text, flags[i], set, err));
         }
-        FV_TRY(put_token(s, id, (fv_slice){ text, strlen(text) }, special ? FV_TOKEN_SPECIAL : FV_TOKEN_ADDED, name, err));
+        FV_TRY(put_token(s, id, (fv_slice){ text, strlen(text) },
+                         special ? FV_TOKEN_SPECIAL : FV_TOKEN_ADDED, name, err));
     }
     return FV_OK;
 }
 
-/* added_tokens.json says nothing about which tokens are special; added_tokens_decoder does where there
- * is one, else all are, as in Apple's checkpoints. */
+/* added_tokens.json says nothing about which tokens are special; added_tokens_decoder does where
+ * there is one, else all are, as in Apple's checkpoints. */
 static fv_status read_added(const fv_json *added, const fv_json *config, source *s, fv_error *err)
 {
-    const fv_json_value *decoder = config ? fv_json_member(fv_json_root(config), "added_tokens_decoder") : NULL, *value;
+    const fv_json_value *decoder = config ? fv_json_member(fv_json_root(config),
+                                                           "added_tokens_decoder")
+                                          : NULL,
+                        *value;
     const char *text;
     void *iter = NULL;
 
@@ -178,8 +192,8 @@ static fv_status read_added(const fv_json *added, const fv_json *config, source 
         FV_TRY(check_id(fv_json_name(added), text, is_id, id, err));
         snprintf(key, sizeof key, "%" PRId64, id);
         fv_json_as_bool(fv_json_member(fv_json_member(decoder, key), "special"), &special);
-        FV_TRY(put_token(s, id, (fv_slice){ text, strlen(text) }, special ? FV_TOKEN_SPECIAL : FV_TOKEN_ADDED,
-                         fv_json_name(added), err));
+        FV_TRY(put_token(s, id, (fv_slice){ text, strlen(text) },
+                         special ? FV_TOKEN_SPECIAL : FV_TOKEN_ADDED, fv_json_name(added), err));
     }
     return FV_OK;
 }
@@ -201,7 +215,8 @@ static fv_status scan_added_token(fv_scan *scan, source *s, fv_error *err)
             break;
         FV_TRY(fv_scan_key(scan, &key.data, &key.n, err));
         size_t which = 0;
-        while (which < FV_COUNT(flags) && (key.n != strlen(flags[which]) || memcmp(key.data, flags[which], key.n) != 0))
+        while (which < FV_COUNT(flags) &&
+               (key.n != strlen(flags[which]) || memcmp(key.data, flags[which], key.n) != 0))
             which++;
         if (which < FV_COUNT(flags))
             FV_TRY(fv_scan_bool(scan, &flag[which], err));
@@ -220,7 +235,8 @@ static fv_status scan_added_token(fv_scan *scan, source *s, fv_error *err)
                        (size_t)(scan->at - scan->begin));
     for (size_t i = 0; i < FV_COUNT(flags); i++)
         if ((set = flag[i]))
-            return fv_fail(err, FV_ERR_UNSUPPORTED, 0, "%s: added token %" PRId64 ": %s is not supported", scan->name, id,
+            return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
+                           "%s: added token %" PRId64 ": %s is not supported", scan->name, id,
                            flags[i]);
     return put_token(s, id, text, special ? FV_TOKEN_SPECIAL : FV_TOKEN_ADDED, scan->name, err);
 }
@@ -278,12 +294,14 @@ static fv_status scan_model(fv_scan *scan, source *s, fv_error *err)
         } else if (is_key(key, "type")) {
             FV_TRY(fv_scan_string(scan, &text.data, &text.n, err));
             if (!is_key(text, "BPE"))
-                return fv_fail(err, FV_ERR_UNSUPPORTED, 0, "%s: model.type is \"%.*s\", expected \"BPE\"", scan->name,
+                return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
+                               "%s: model.type is \"%.*s\", expected \"BPE\"", scan->name,
                                (int)FV_MIN(text.n, 40), text.data);
         } else if (is_key(key, "byte_fallback") || is_key(key, "ignore_merges")) {
             FV_TRY(fv_scan_bool(scan, &set, err));
             if (set)
-                return fv_fail(err, FV_ERR_UNSUPPORTED, 0, "%s: model.%.*s is true, which Qwen2's tokenizer never is",
+                return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
+                               "%s: model.%.*s is true, which Qwen2's tokenizer never is",
                                scan->name, (int)key.n, key.data);
         } else {
             FV_TRY(fv_scan_skip(scan, err));
@@ -336,9 +354,11 @@ static fv_status scan_tokenizer(fv_scan *scan, source *s, fv_error *err)
     }
     FV_TRY(fv_scan_end(scan, err));
     if (!has_model)
-        return fv_fail(err, FV_ERR_FORMAT, 0, "%s: model is missing, expected an object", scan->name);
+        return fv_fail(err, FV_ERR_FORMAT, 0, "%s: model is missing, expected an object",
+                       scan->name);
     if (!has_pattern)
-        return fv_fail(err, FV_ERR_UNSUPPORTED, 0, "%s: pre_tokenizer does not split by Qwen2's pattern", scan->name);
+        return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
+                       "%s: pre_tokenizer does not split by Qwen2's pattern", scan->name);
     if (!has_nfc)
         return fv_fail(err, FV_ERR_UNSUPPORTED, 0, "%s: normalizer is not NFC", scan->name);
     if (!has_added)
@@ -374,7 +394,8 @@ static fv_status parse_optional(fv_json **doc, fv_slice text, const char *name, 
     if (!text.data)
         return FV_OK;
     if (text.n > MAX_SMALL_FILE)
-        return fv_fail(err, FV_ERR_LIMIT, 0, "%s: %zu bytes, at most %d are allowed", name, text.n, MAX_SMALL_FILE);
+        return fv_fail(err, FV_ERR_LIMIT, 0, "%s: %zu bytes, at most %d are allowed", name, text.n,
+                       MAX_SMALL_FILE);
     FV_TRY(fv_json_parse(doc, text.data, text.n, name, err));
     if (fv_json_type_of(fv_json_root(*doc)) == FV_JSON_OBJECT)
         return FV_OK;
@@ -408,7 +429,8 @@ fv_status fv_tokenizer_load(fv_tokenizer **out, const fv_tokenizer_files *files,
         FV_TRY_GOTO(fv_scan_end(&scan, err));
         FV_TRY_GOTO(check_text(files->merges_txt, "merges.txt", err));
         FV_TRY_GOTO(read_merges(files->merges_txt, "merges.txt", &s, err));
-        FV_TRY_GOTO(parse_optional(&config, files->tokenizer_config_json, "tokenizer_config.json", err));
+        FV_TRY_GOTO(
+            parse_optional(&config, files->tokenizer_config_json, "tokenizer_config.json", err));
         FV_TRY_GOTO(parse_optional(&added, files->added_tokens_json, "added_tokens.json", err));
         if (added)
             FV_TRY_GOTO(read_added(added, config, &s, err));
@@ -428,7 +450,8 @@ fail:
 /* ---- from a directory ---- */
 
 /* Maps dir/name; when it may be missing and is, *text stays absent. An empty file is not absent. */
-static fv_status open_text(fv_map *map, fv_slice *text, const char *dir, const char *name, bool optional, fv_error *err)
+static fv_status open_text(fv_map *map, fv_slice *text, const char *dir, const char *name,
+                           bool optional, fv_error *err)
 {
     fv_status status = FV_OK;
     char *path = fv_path_join(dir, name);
@@ -459,7 +482,8 @@ fv_status fv_tokenizer_load_dir(fv_tokenizer **out, const char *dir, fv_error *e
             FV_TRY_GOTO(open_text(&map[0], &f.vocab_json, dir, "vocab.json", false, err));
         FV_TRY_GOTO(open_text(&map[2], &f.merges_txt, dir, "merges.txt", false, err));
         FV_TRY_GOTO(open_text(&map[3], &f.added_tokens_json, dir, "added_tokens.json", true, err));
-        FV_TRY_GOTO(open_text(&map[4], &f.tokenizer_config_json, dir, "tokenizer_config.json", true, err));
+        FV_TRY_GOTO(
+            open_text(&map[4], &f.tokenizer_config_json, dir, "tokenizer_config.json", true, err));
     }
     status = fv_tokenizer_load(out, &f, err);
 fail:

@@ -14,14 +14,17 @@ enum { TYPE_NORMAL = 1, TYPE_CONTROL = 3, TYPE_USER = 4, TYPE_UNUSED = 5 };
 
 static int32_t type_of_kind(uint8_t kind)
 {
-    return kind == FV_TOKEN_NORMAL ? TYPE_NORMAL : kind == FV_TOKEN_ADDED ? TYPE_USER : kind == FV_TOKEN_SPECIAL ? TYPE_CONTROL
-                                                                                                     : TYPE_UNUSED;
+    return kind == FV_TOKEN_NORMAL    ? TYPE_NORMAL
+           : kind == FV_TOKEN_ADDED   ? TYPE_USER
+           : kind == FV_TOKEN_SPECIAL ? TYPE_CONTROL
+                                      : TYPE_UNUSED;
 }
 
 /* ---- writing ---- */
 
 /* Merges in order of rank; NULL where a rank has none, as when a pair came twice. */
-static fv_status sort_merges(const fv_tokenizer *t, const fv_merge_slot ***out, size_t *n_ranks, size_t *n_merges, fv_error *err)
+static fv_status sort_merges(const fv_tokenizer *t, const fv_merge_slot ***out, size_t *n_ranks,
+                             size_t *n_merges, fv_error *err)
 {
     *n_ranks = *n_merges = 0;
     for (size_t i = 0; i <= t->merge_mask; i++) {
@@ -31,7 +34,8 @@ static fv_status sort_merges(const fv_tokenizer *t, const fv_merge_slot ***out, 
         ++*n_merges;
     }
     if (*n_ranks > 1 << 24)
-        return fv_fail(err, FV_ERR_FORMAT, 0, "the tokenizer has a merge of rank %zu", *n_ranks - 1);
+        return fv_fail(err, FV_ERR_FORMAT, 0, "the tokenizer has a merge of rank %zu",
+                       *n_ranks - 1);
     *out = fv_alloc_zero(*n_ranks, sizeof **out);
     if (!*out)
         return fv_fail_memory(err, *n_ranks * sizeof **out, "the merges");
@@ -42,13 +46,17 @@ static fv_status sort_merges(const fv_tokenizer *t, const fv_merge_slot ***out, 
 }
 
 /* UTF-8 of the character that stands for each byte; the other direction is in tokenizer_build.c. */
-typedef struct stand_ins { char text[256][2]; uint8_t n[256]; } stand_ins;
+typedef struct stand_ins {
+    char text[256][2];
+    uint8_t n[256];
+} stand_ins;
 
 static void make_stand_ins(stand_ins *s)
 {
     unsigned next = 0x100;
     for (unsigned byte = 0; byte < 256; byte++) {
-        bool itself = (byte >= 0x21 && byte <= 0x7e) || (byte >= 0xa1 && byte <= 0xac) || byte >= 0xae;
+        bool itself = (byte >= 0x21 && byte <= 0x7e) || (byte >= 0xa1 && byte <= 0xac) ||
+                      byte >= 0xae;
         unsigned c = itself ? byte : next++;
         s->n[byte] = c < 0x80 ? 1 : 2;
         s->text[byte][0] = (char)(c < 0x80 ? c : 0xc0 | c >> 6);
@@ -69,7 +77,8 @@ static char *put_token(char *to, const fv_tokenizer *t, int32_t id, const stand_
 static const char chat_template[] =
     "{% for message in messages %}{% if loop.first and message['role'] != 'system' %}"
     "{{ '<|im_start|>system\n" FV_DEFAULT_SYSTEM "<|im_end|>\n' }}{% endif %}"
-    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}{% endfor %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}{% endfor "
+    "%}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
 
 static void put_special(const fv_tokenizer *t, fv_gguf_writer *w, const char *key, const char *text)
@@ -103,7 +112,8 @@ fv_status fv_tokenizer_write_gguf(const fv_tokenizer *t, fv_gguf_writer *w, fv_e
         else if (t->kind[id] == FV_TOKEN_NONE)
             fv_gguf_put_item(w, text, (size_t)snprintf(text, room, "[UNUSED%" PRId32 "]", id));
         else
-            fv_gguf_put_item(w, (const char *)t->blob + t->offset[id], t->offset[id + 1] - t->offset[id]);
+            fv_gguf_put_item(w, (const char *)t->blob + t->offset[id],
+                             t->offset[id + 1] - t->offset[id]);
     }
     fv_gguf_put_array(w, KEY "token_type", FV_GGUF_I32, types, n);
     fv_gguf_put_strings(w, KEY "merges", n_merges);
@@ -126,13 +136,14 @@ fail:
     return status;
 }
 
-#define BYTES "tokenizer.bytes"
+#define BYTES   "tokenizer.bytes"
 #define OFFSETS "tokenizer.offsets"
-#define MERGES "tokenizer.merges"
+#define MERGES  "tokenizer.merges"
 
 void fv_tokenizer_list_tables(const fv_tokenizer *t, fv_gguf_writer *w)
 {
-    uint64_t n_bytes = t->offset[t->n_tokens], n_offsets = (uint64_t)t->n_tokens + 1, slots[2] = { t->merge_mask + 1, 4 };
+    uint64_t n_bytes = t->offset[t->n_tokens], n_offsets = (uint64_t)t->n_tokens + 1,
+             slots[2] = { t->merge_mask + 1, 4 };
     fv_gguf_add_tensor(w, BYTES, FV_TYPE_I8, &n_bytes, 1);
     fv_gguf_add_tensor(w, OFFSETS, FV_TYPE_I32, &n_offsets, 1);
     fv_gguf_add_tensor(w, MERGES, FV_TYPE_I32, slots, 2);
@@ -146,8 +157,8 @@ fv_status fv_tokenizer_write_tables(const fv_tokenizer *t, fv_gguf_writer *w, fv
 }
 
 /* The same merges in the same order, and b's table finds each. */
-static bool same_merges(const fv_merge_slot *const *a, size_t n_a, const fv_tokenizer *b, const fv_merge_slot *const *order,
-                        size_t n_b)
+static bool same_merges(const fv_merge_slot *const *a, size_t n_a, const fv_tokenizer *b,
+                        const fv_merge_slot *const *order, size_t n_b)
 {
     size_t i = 0, j = 0;
     for (;;) {
@@ -157,8 +168,8 @@ static bool same_merges(const fv_merge_slot *const *a, size_t n_a, const fv_toke
             j++;
         if (i == n_a || j == n_b)
             return i == n_a && j == n_b;
-        if (a[i]->left != order[j]->left || a[i]->right != order[j]->right || a[i]->merged != order[j]->merged ||
-            fv_merge_at(b, a[i]->left, a[i]->right) != order[j])
+        if (a[i]->left != order[j]->left || a[i]->right != order[j]->right ||
+            a[i]->merged != order[j]->merged || fv_merge_at(b, a[i]->left, a[i]->right) != order[j])
             return false;
         i++;
         j++;
@@ -171,7 +182,8 @@ fv_status fv_tokenizer_same(const fv_tokenizer *a, const fv_tokenizer *b, bool *
     const fv_merge_slot **order_a = NULL, **order_b = NULL;
     fv_status status = FV_OK;
     *same = a->n_tokens == b->n_tokens && !memcmp(a->kind, b->kind, n) &&
-            !memcmp(a->offset, b->offset, (n + 1) * sizeof *a->offset) && !memcmp(a->blob, b->blob, a->offset[n]) &&
+            !memcmp(a->offset, b->offset, (n + 1) * sizeof *a->offset) &&
+            !memcmp(a->blob, b->blob, a->offset[n]) &&
             !memcmp(a->byte_id, b->byte_id, sizeof a->byte_id);
     FV_TRY_GOTO(sort_merges(a, &order_a, &n_a, &n_merges_a, err));
     FV_TRY_GOTO(sort_merges(b, &order_b, &n_b, &n_merges_b, err));
@@ -197,19 +209,23 @@ static bool kind_of_type(const uint8_t *type, uint8_t *kind)
 
 static fv_status bad_type(size_t i, const uint8_t *type, const char *name, fv_error *err)
 {
-    return fv_fail(err, FV_ERR_UNSUPPORTED, 0, "%s: " KEY "token_type[%zu] is %u (its low byte), expected 1 (normal), 3 (control), "
-                   "4 (user defined) or 5 (unused)", name, i, type[0]);
+    return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
+                   "%s: " KEY
+                   "token_type[%zu] is %u (its low byte), expected 1 (normal), 3 (control), "
+                   "4 (user defined) or 5 (unused)",
+                   name, i, type[0]);
 }
 
 static fv_status check_model(const fv_gguf *g, fv_error *err)
 {
     if (fv_gguf_string_is(g, KEY "model", "gpt2") && fv_gguf_string_is(g, KEY "pre", "qwen2"))
         return FV_OK;
-    return fv_fail(err, FV_ERR_UNSUPPORTED, 0, "%s: " KEY "model and .pre are not \"gpt2\" and \"qwen2\"", fv_gguf_name(g));
+    return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
+                   "%s: " KEY "model and .pre are not \"gpt2\" and \"qwen2\"", fv_gguf_name(g));
 }
 
-static fv_status read_tokens(fv_token_source *tokens, const fv_gguf_value *texts, const fv_gguf_value *types, const char *name,
-                             fv_error *err)
+static fv_status read_tokens(fv_token_source *tokens, const fv_gguf_value *texts,
+                             const fv_gguf_value *types, const char *name, fv_error *err)
 {
     const uint8_t *at = texts->data, *type = types->data;
     for (size_t i = 0; i < texts->n; i++, type += 4) {
@@ -220,14 +236,16 @@ static fv_status read_tokens(fv_token_source *tokens, const fv_gguf_value *texts
     return FV_OK;
 }
 
-static fv_status read_merges(fv_merge_source *merges, const fv_gguf_value *texts, const char *name, fv_error *err)
+static fv_status read_merges(fv_merge_source *merges, const fv_gguf_value *texts, const char *name,
+                             fv_error *err)
 {
     const uint8_t *at = texts->data;
     for (size_t i = 0; i < texts->n; i++) {
         fv_slice line;
         line.data = fv_gguf_next(&at, &line.n);
         if (!fv_merge_split(line, &merges[i]))
-            return fv_fail(err, FV_ERR_FORMAT, 0, "%s: " KEY "merges[%zu]: expected \"left right\"", name, i);
+            return fv_fail(err, FV_ERR_FORMAT, 0, "%s: " KEY "merges[%zu]: expected \"left right\"",
+                           name, i);
     }
     return FV_OK;
 }
@@ -245,8 +263,9 @@ fv_status fv_tokenizer_read_gguf(fv_tokenizer **out, const fv_gguf *g, fv_error 
     FV_TRY(fv_gguf_array(g, KEY "token_type", FV_GGUF_I32, &types, err));
     FV_TRY(fv_gguf_array(g, KEY "merges", FV_GGUF_STRING, &lines, err));
     if (texts->n != types->n)
-        return fv_fail(err, FV_ERR_FORMAT, 0, "%s: " KEY "tokens has %" PRIu64 " elements, .token_type %" PRIu64, name, texts->n,
-                       types->n);
+        return fv_fail(err, FV_ERR_FORMAT, 0,
+                       "%s: " KEY "tokens has %" PRIu64 " elements, .token_type %" PRIu64, name,
+                       texts->n, types->n);
     tokens = fv_alloc((size_t)texts->n, sizeof *tokens);
     merges = fv_alloc((size_t)lines->n, sizeof *merges);
     if (!tokens || !merges) {
@@ -255,7 +274,8 @@ fv_status fv_tokenizer_read_gguf(fv_tokenizer **out, const fv_gguf *g, fv_error 
     }
     FV_TRY_GOTO(read_tokens(tokens, texts, types, name, err));
     FV_TRY_GOTO(read_merges(merges, lines, name, err));
-    FV_TRY_GOTO(fv_tokenizer_build(out, tokens, (size_t)texts->n, merges, (size_t)lines->n, name, err));
+    FV_TRY_GOTO(
+        fv_tokenizer_build(out, tokens, (size_t)texts->n, merges, (size_t)lines->n, name, err));
 fail:
     fv_free(tokens);
     fv_free(merges);
@@ -265,41 +285,50 @@ fail:
 /* ---- ready tables ---- */
 
 /* The tensor's bytes where it has this type and number of dimensions; *n: its first dimension. */
-static fv_status find_table(const fv_gguf *g, const char *tensor, fv_type type, int n_dims, const void **data, size_t *n,
-                            fv_error *err)
+static fv_status find_table(const fv_gguf *g, const char *tensor, fv_type type, int n_dims,
+                            const void **data, size_t *n, fv_error *err)
 {
     char shape[FV_SHAPE_TEXT];
     const fv_tensor *x = fv_tensors_find(fv_gguf_tensors(g), tensor);
     if (!x)
         return fv_fail(err, FV_ERR_FORMAT, 0, "%s: tensor %s is missing", fv_gguf_name(g), tensor);
-    if (x->type != type || x->n_dims != n_dims || (n_dims == 2 && x->shape[1] != 4) || (uintptr_t)x->data % 4)
-        return fv_fail(err, FV_ERR_FORMAT, 0, "%s: tensor %s has %s %s, expected %s %s", fv_gguf_name(g), tensor,
-                       fv_type_name(x->type), fv_shape_text(shape, x->shape, x->n_dims), fv_type_name(type),
+    if (x->type != type || x->n_dims != n_dims || (n_dims == 2 && x->shape[1] != 4) ||
+        (uintptr_t)x->data % 4)
+        return fv_fail(err, FV_ERR_FORMAT, 0, "%s: tensor %s has %s %s, expected %s %s",
+                       fv_gguf_name(g), tensor, fv_type_name(x->type),
+                       fv_shape_text(shape, x->shape, x->n_dims), fv_type_name(type),
                        n_dims == 2 ? "[n, 4]" : "[n]");
     *data = x->data;
     *n = (size_t)x->shape[0];
     return FV_OK;
 }
 
-/* Everything that encoding and decoding rely on: texts inside the bytes, ids that exist, an end to every
- * search. That the tables say what the keys say is fv_verify's. */
-static fv_status check_tables(const fv_tokenizer *t, size_t n_bytes, const char *name, fv_error *err)
+/* Everything that encoding and decoding rely on: texts inside the bytes, ids that exist, an end to
+ * every search. That the tables say what the keys say is fv_verify's. */
+static fv_status check_tables(const fv_tokenizer *t, size_t n_bytes, const char *name,
+                              fv_error *err)
 {
-    uint32_t n_used = 0, n_tokens = (uint32_t)t->n_tokens, bad = t->offset[0] != 0 || t->offset[n_tokens] != n_bytes;
+    uint32_t n_used = 0, n_tokens = (uint32_t)t->n_tokens,
+             bad = t->offset[0] != 0 || t->offset[n_tokens] != n_bytes;
     for (uint32_t i = 0; i < n_tokens; i++)
         bad |= t->offset[i] > t->offset[i + 1];
     if (bad)
-        return fv_fail(err, FV_ERR_FORMAT, 0, "%s: tensor " OFFSETS " does not divide the %zu bytes of " BYTES, name, n_bytes);
+        return fv_fail(err, FV_ERR_FORMAT, 0,
+                       "%s: tensor " OFFSETS " does not divide the %zu bytes of " BYTES, name,
+                       n_bytes);
     for (size_t i = 0; i <= t->merge_mask; i++) {
         const fv_merge_slot *m = &t->merges[i];
         bool used = m->left >= 0;
         n_used += used;
-        bad |= used ? (uint32_t)m->left >= n_tokens || (uint32_t)m->right >= n_tokens || (uint32_t)m->merged >= n_tokens
+        bad |= used ? (uint32_t)m->left >= n_tokens || (uint32_t)m->right >= n_tokens ||
+                          (uint32_t)m->merged >= n_tokens
                     : m->left != -1 || m->right != -1 || m->merged != -1 || m->rank != UINT32_MAX;
     }
     if (bad || n_used > t->merge_mask)
-        return fv_fail(err, FV_ERR_FORMAT, 0, "%s: tensor " MERGES " names tokens past the %" PRIu32 " there are, or is full", name,
-                       n_tokens);
+        return fv_fail(err, FV_ERR_FORMAT, 0,
+                       "%s: tensor " MERGES " names tokens past the %" PRIu32
+                       " there are, or is full",
+                       name, n_tokens);
     return FV_OK;
 }
 
@@ -310,13 +339,16 @@ static fv_status index_tokens(fv_tokenizer *t, const char *name, fv_error *err)
         size_t n = t->offset[id + 1] - t->offset[id];
         t->max_bytes = FV_MAX(t->max_bytes, n);
         if ((n == 0) != (t->kind[id] == FV_TOKEN_NONE))
-            return fv_fail(err, FV_ERR_FORMAT, 0, "%s: token %" PRId32 " has %zu bytes, its type says otherwise", name, id, n);
+            return fv_fail(err, FV_ERR_FORMAT, 0,
+                           "%s: token %" PRId32 " has %zu bytes, its type says otherwise", name, id,
+                           n);
         if (n == 1 && t->kind[id] == FV_TOKEN_NORMAL)
             t->byte_id[t->blob[t->offset[id]]] = id;
     }
     for (int byte = 0; byte < 256; byte++)
         if (t->byte_id[byte] < 0)
-            return fv_fail(err, FV_ERR_FORMAT, 0, "%s: the vocabulary has no token for the single byte 0x%02x", name,
+            return fv_fail(err, FV_ERR_FORMAT, 0,
+                           "%s: the vocabulary has no token for the single byte 0x%02x", name,
                            (unsigned)byte);
     return fv_tokenizer_add_added(t, name, err);
 }
@@ -336,9 +368,13 @@ fv_status fv_tokenizer_open_gguf(fv_tokenizer **out, const fv_gguf *g, fv_error 
     FV_TRY(find_table(g, BYTES, FV_TYPE_I8, 1, &blob, &n_bytes, err));
     FV_TRY(find_table(g, OFFSETS, FV_TYPE_I32, 1, &offsets, &n_offsets, err));
     FV_TRY(find_table(g, MERGES, FV_TYPE_I32, 2, &merges, &n_slots, err));
-    if (types->n > 1 << 20 || types->n + 1 != n_offsets || n_slots == 0 || n_slots > 1 << 23 || n_slots & (n_slots - 1))
-        return fv_fail(err, FV_ERR_FORMAT, 0, "%s: " OFFSETS " has %zu elements for %" PRIu64 " tokens, " MERGES " %zu slots; expected "
-                       "one more than tokens, and a power of two", name, n_offsets, types->n, n_slots);
+    if (types->n > 1 << 20 || types->n + 1 != n_offsets || n_slots == 0 || n_slots > 1 << 23 ||
+        n_slots & (n_slots - 1))
+        return fv_fail(err, FV_ERR_FORMAT, 0,
+                       "%s: " OFFSETS " has %zu elements for %" PRIu64 " tokens, " MERGES
+                       " %zu slots; expected "
+                       "one more than tokens, and a power of two",
+                       name, n_offsets, types->n, n_slots);
     fv_tokenizer *t = fv_alloc_zero(1, sizeof *t);
     if (!t)
         return fv_fail_memory(err, sizeof *t, "the tokenizer");

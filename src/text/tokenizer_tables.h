@@ -12,28 +12,28 @@
 #include "text/tokenizer.h"
 
 typedef struct fv_merge_slot {
-    int32_t  left, right;    /* left < 0: empty */
+    int32_t left, right; /* left < 0: empty */
     uint32_t rank;
-    int32_t  merged;
+    int32_t merged;
 } fv_merge_slot;
 
 typedef struct fv_added_token {
     const uint8_t *text;
-    size_t  n;
+    size_t n;
     int32_t id;
 } fv_added_token;
 
 struct fv_tokenizer {
-    uint8_t        *blob;
-    uint32_t       *offset;  /* [n_tokens + 1] */
-    uint8_t        *kind;    /* [n_tokens] fv_token_kind */
-    fv_merge_slot  *merges;  /* [merge_mask + 1] */
-    fv_added_token *added;   /* [n_added] in byte order */
-    size_t   merge_mask, n_added, max_bytes;
-    int32_t  n_tokens;
-    int32_t  byte_id[256];
-    bool     starts_added[256];
-    bool     mapped;         /* blob, offset and merges lie in a packed file */
+    uint8_t *blob;
+    uint32_t *offset;      /* [n_tokens + 1] */
+    uint8_t *kind;         /* [n_tokens] fv_token_kind */
+    fv_merge_slot *merges; /* [merge_mask + 1] */
+    fv_added_token *added; /* [n_added] in byte order */
+    size_t merge_mask, n_added, max_bytes;
+    int32_t n_tokens;
+    int32_t byte_id[256];
+    bool starts_added[256];
+    bool mapped; /* blob, offset and merges lie in a packed file */
 };
 
 /* ---- tokenizer_build.c: the parts that need no look-up, also for tables that come ready ---- */

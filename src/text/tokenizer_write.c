@@ -23,7 +23,8 @@ size_t fv_tokenizer_stored_text(const fv_tokenizer *t, int32_t id, char *text)
     fv_token_kind kind = fv_tokenizer_kind(t, id);
     size_t n = 0, n_bytes = kind == FV_TOKEN_NONE ? 0 : t->offset[id + 1] - t->offset[id];
     for (size_t i = 0; i < n_bytes; i++) {
-        unsigned byte = t->blob[t->offset[id] + i], c = kind == FV_TOKEN_NORMAL ? stand_in(byte) : 0;
+        unsigned byte = t->blob[t->offset[id] + i],
+                 c = kind == FV_TOKEN_NORMAL ? stand_in(byte) : 0;
         if (kind != FV_TOKEN_NORMAL) {
             text[n++] = (char)byte;
         } else if (c < 0x80) {
@@ -71,7 +72,7 @@ fv_status fv_tokenizer_merges(const fv_tokenizer *t, fv_merge_ids **out, size_t 
 typedef struct writer {
     const fv_tokenizer *t;
     const char *extra, *skip;
-    char *left;             /* room for a token's text */
+    char *left; /* room for a token's text */
     fv_merge_ids *merges;
     size_t n_merges;
 } writer;
@@ -135,7 +136,8 @@ static void put_byte_level(fv_json_text *j, const char *key)
 }
 
 /* Qwen2's words. [docs/tokenizer.md] */
-static const char pattern[] = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*"
+static const char pattern[] = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| "
+                              "?[^\\s\\p{L}\\p{N}]+[\\r\\n]*"
                               "|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
 
 static void put_pre_tokenizer(fv_json_text *j)
@@ -196,8 +198,8 @@ static void put_tokenizer(const writer *w, fv_json_text *j, char *joined)
     fv_json_end(j);
 }
 
-fv_status fv_tokenizer_write(const fv_tokenizer *t, fv_token_file which, const char *extra, const char *skip,
-                             char **text, size_t *n, fv_error *err)
+fv_status fv_tokenizer_write(const fv_tokenizer *t, fv_token_file which, const char *extra,
+                             const char *skip, char **text, size_t *n, fv_error *err)
 {
     writer w = { .t = t, .extra = extra, .skip = skip };
     fv_json_text j = { .compact = which != FV_FILE_ADDED_TOKENS_JSON };

@@ -1,9 +1,9 @@
 /* NFC and the pre-tokenizer's words.
  *
  * The pattern is Qwen2's and fixed, so it is written out as code instead of being handed to a regex
- * engine. It runs as fast as PCRE2's JIT, but needs no executable memory (of which phones grant none),
- * no limits on the length of a match, and no workaround for \s, where PCRE2 counts U+180E in. A test
- * holds it against PCRE2. [docs/tokenizer.md has the figures] */
+ * engine. It runs as fast as PCRE2's JIT, but needs no executable memory (of which phones grant
+ * none), no limits on the length of a match, and no workaround for \s, where PCRE2 counts U+180E
+ * in. A test holds it against PCRE2. [docs/tokenizer.md has the figures] */
 #include "text/unicode.h"
 
 #include <string.h>
@@ -33,18 +33,19 @@ static uint32_t char_at(const char *text, size_t *n)
 }
 
 typedef enum char_class {
-    OTHER,   /* [^\s\p{L}\p{N}] */
-    LETTER,  /* \p{L} */
-    NUMBER,  /* \p{N} */
-    SPACE,   /* \s but \r and \n */
-    NEWLINE  /* \r or \n */
+    OTHER,  /* [^\s\p{L}\p{N}] */
+    LETTER, /* \p{L} */
+    NUMBER, /* \p{N} */
+    SPACE,  /* \s but \r and \n */
+    NEWLINE /* \r or \n */
 } char_class;
 
 /* Unicode's White_Space property; utf8proc has no table of it. It has not changed since 6.3. */
 static bool is_white_space(uint32_t c)
 {
     return (c >= 0x09 && c <= 0x0d) || c == 0x20 || c == 0x85 || c == 0xa0 || c == 0x1680 ||
-           (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000;
+           (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f ||
+           c == 0x205f || c == 0x3000;
 }
 
 static char_class class_of(uint32_t c)
@@ -151,30 +152,23 @@ size_t fv_word_length(const char *text, size_t n_bytes)
 /* Ranges whose characters never change under NFC, whatever stands around them (quick check "yes",
  * combining class 0). Incomplete on purpose: common scripts, so that most text needs no copy. A
  * test checks every character of them against utf8proc. */
-static const struct { uint32_t first, last; } inert[] = {
-    { 0x0000, 0x02ff },   /* Latin */
-    { 0x0388, 0x0482 },   /* Greek, Cyrillic */
-    { 0x048a, 0x052f },
-    { 0x05d0, 0x05ea },   /* Hebrew */
-    { 0x061b, 0x064a },   /* Arabic */
-    { 0x0660, 0x066f },
-    { 0x0671, 0x06d5 },
-    { 0x0904, 0x0928 },   /* Devanagari letters */
-    { 0x092a, 0x0930 },
-    { 0x0e01, 0x0e37 },   /* Thai */
-    { 0x1e00, 0x1e99 },   /* Latin additional */
-    { 0x1ea0, 0x1eff },
-    { 0x2002, 0x20cf },   /* punctuation, signs */
-    { 0x2190, 0x2328 },   /* arrows, mathematics */
-    { 0x232b, 0x2adb },
-    { 0x3000, 0x3029 },   /* CJK punctuation, kana */
-    { 0x3041, 0x3094 },
-    { 0x309b, 0x30ff },
-    { 0x3400, 0x4dbf },   /* ideographs */
-    { 0x4e00, 0x9fff },
-    { 0xac00, 0xd7a3 },   /* Hangul syllables */
-    { 0xff00, 0xffef },   /* full and half width */
-    { 0x1f300, 0x1faff }, /* emoji */
+static const struct {
+    uint32_t first, last;
+} inert[] = {
+    { 0x0000, 0x02ff },                                           /* Latin */
+    { 0x0388, 0x0482 },                                           /* Greek, Cyrillic */
+    { 0x048a, 0x052f },   { 0x05d0, 0x05ea },                     /* Hebrew */
+    { 0x061b, 0x064a },                                           /* Arabic */
+    { 0x0660, 0x066f },   { 0x0671, 0x06d5 }, { 0x0904, 0x0928 }, /* Devanagari letters */
+    { 0x092a, 0x0930 },   { 0x0e01, 0x0e37 },                     /* Thai */
+    { 0x1e00, 0x1e99 },                                           /* Latin additional */
+    { 0x1ea0, 0x1eff },   { 0x2002, 0x20cf },                     /* punctuation, signs */
+    { 0x2190, 0x2328 },                                           /* arrows, mathematics */
+    { 0x232b, 0x2adb },   { 0x3000, 0x3029 },                     /* CJK punctuation, kana */
+    { 0x3041, 0x3094 },   { 0x309b, 0x30ff }, { 0x3400, 0x4dbf }, /* ideographs */
+    { 0x4e00, 0x9fff },   { 0xac00, 0xd7a3 },                     /* Hangul syllables */
+    { 0xff00, 0xffef },                                           /* full and half width */
+    { 0x1f300, 0x1faff },                                         /* emoji */
 };
 
 static bool is_inert(uint32_t c)
@@ -207,8 +201,8 @@ bool fv_is_nfc_quick(const char *text, size_t n_bytes)
     return true;
 }
 
-/* Stable sort of a run of combining characters by their class, through a buffer of n. utf8proc's own
- * reordering exchanges neighbours, which takes hours on a megabyte of marks. */
+/* Stable sort of a run of combining characters by their class, through a buffer of n. utf8proc's
+ * own reordering exchanges neighbours, which takes hours on a megabyte of marks. */
 static void sort_marks(int32_t *marks, int32_t *other, size_t n)
 {
     size_t left = n / 2, i = 0, k = left, to = 0;
@@ -218,7 +212,8 @@ static void sort_marks(int32_t *marks, int32_t *other, size_t n)
     sort_marks(marks, other, left);
     sort_marks(marks + left, other, n - left);
     while (i < left && k < n) {
-        const utf8proc_property_t *a = utf8proc_get_property(marks[i]), *b = utf8proc_get_property(marks[k]);
+        const utf8proc_property_t *a = utf8proc_get_property(marks[i]),
+                                  *b = utf8proc_get_property(marks[k]);
         other[to++] = a->combining_class <= b->combining_class ? marks[i++] : marks[k++];
     }
     while (i < left)
@@ -253,8 +248,8 @@ fv_status fv_nfc_normalize(fv_nfc *nfc, const char *text, size_t n_bytes, fv_err
 
     if (n_bytes > (SIZE_MAX / sizeof *nfc->chars - 16) / (2 * LONGEST))
         return fv_fail_memory(err, n_bytes, "NFC");
-    /* A character of k bytes decomposes into at most 3 characters for k = 2 and 4 for k > 2, that is
-     * at most 1.5 for each byte; as much again for sorting. */
+    /* A character of k bytes decomposes into at most 3 characters for k = 2 and 4 for k > 2, that
+     * is at most 1.5 for each byte; as much again for sorting. */
     room = (n_bytes + n_bytes / 2 + LONGEST) * 2;
     if (nfc->chars_capacity < room) {
         fv_free(nfc->chars);
@@ -266,15 +261,17 @@ fv_status fv_nfc_normalize(fv_nfc *nfc, const char *text, size_t n_bytes, fv_err
     while (at < n_bytes) {
         int32_t c = (int32_t)char_at(text + at, &n);
         int boundary = 0;
-        utf8proc_ssize_t made = utf8proc_decompose_char(c, nfc->chars + n_chars, (utf8proc_ssize_t)(room / 2 - n_chars),
-                                                        UTF8PROC_STABLE | UTF8PROC_DECOMPOSE, &boundary);
+        utf8proc_ssize_t made = utf8proc_decompose_char(
+            c, nfc->chars + n_chars, (utf8proc_ssize_t)(room / 2 - n_chars),
+            UTF8PROC_STABLE | UTF8PROC_DECOMPOSE, &boundary);
         if (made < 0 || (size_t)made > room / 2 - n_chars)
             return fv_fail(err, FV_ERR_FORMAT, at, "U+%04X cannot be normalised", (unsigned)c);
         n_chars += (size_t)made;
         at += n;
     }
     sort_all_marks(nfc->chars, nfc->chars + room / 2, n_chars);
-    n_chars = (size_t)utf8proc_normalize_utf32(nfc->chars, (utf8proc_ssize_t)n_chars, UTF8PROC_STABLE | UTF8PROC_COMPOSE);
+    n_chars = (size_t)utf8proc_normalize_utf32(nfc->chars, (utf8proc_ssize_t)n_chars,
+                                               UTF8PROC_STABLE | UTF8PROC_COMPOSE);
 
     if (nfc->text_capacity < n_chars * 4) {
         fv_free(nfc->text);
@@ -285,7 +282,8 @@ fv_status fv_nfc_normalize(fv_nfc *nfc, const char *text, size_t n_bytes, fv_err
     }
     nfc->n_text = 0;
     for (size_t i = 0; i < n_chars; i++)
-        nfc->n_text += (size_t)utf8proc_encode_char(nfc->chars[i], (utf8proc_uint8_t *)nfc->text + nfc->n_text);
+        nfc->n_text += (size_t)utf8proc_encode_char(nfc->chars[i],
+                                                    (utf8proc_uint8_t *)nfc->text + nfc->n_text);
     return FV_OK;
 }
 

@@ -6,19 +6,20 @@
 
 #include "base/base.h"
 
-/* True when text (valid UTF-8) is certainly in NFC; false means that it has to be normalised to know. */
+/* True when text (valid UTF-8) is certainly in NFC; false means that it has to be normalised to
+ * know. */
 bool fv_is_nfc_quick(const char *text, size_t n_bytes);
 
 /* A buffer that grows; zero-initialise, fv_nfc_free when done. */
 typedef struct fv_nfc {
-    char    *text;
+    char *text;
     int32_t *chars;
-    size_t   n_text, text_capacity, chars_capacity;
+    size_t n_text, text_capacity, chars_capacity;
 } fv_nfc;
 
 /* Puts the NFC of valid UTF-8 into nfc->text. Time is n log n at worst. */
 fv_status fv_nfc_normalize(fv_nfc *nfc, const char *text, size_t n_bytes, fv_error *err);
-void      fv_nfc_free(fv_nfc *nfc);
+void fv_nfc_free(fv_nfc *nfc);
 
 /* Length in bytes of the word that text (valid UTF-8, n_bytes >= 1) begins with: the first match of
  *

@@ -2,7 +2,7 @@
  *
  * The stream has two stages that each hold something back:
  *
- *     token bytes -> [character being built, up to 3 bytes] -> [text that may begin a stop string] -> text
+ *     token bytes -> [character being built] -> [possible start of a stop string] -> text
  *
  * Stop strings are matched byte by byte with one Knuth-Morris-Pratt automaton each (Knuth, Morris,
  * Pratt 1977): after every byte state[i] is the length of the longest beginning of stop[i] that the
@@ -82,22 +82,22 @@ bool fv_utf8_valid(const char *text, size_t n_bytes, size_t *bad_at)
 /* ---- stream ---- */
 
 typedef struct stop_string {
-    char     *text;
-    uint32_t *back;  /* [n]: back[i] is the state to fall back to from state i + 1 */
-    size_t    n;
-    size_t    state; /* bytes of text that the answer ends with now, < n */
+    char *text;
+    uint32_t *back; /* [n]: back[i] is the state to fall back to from state i + 1 */
+    size_t n;
+    size_t state; /* bytes of text that the answer ends with now, < n */
 } stop_string;
 
 struct fv_stream {
     stop_string *stop;
-    size_t   n_stop;
-    uint8_t  pending[4];  /* a character that is not complete */
-    size_t   n_pending;
-    char    *text;        /* held back from the last call, then what this call adds */
-    size_t   n_text, capacity;
-    size_t   n_given;     /* beginning of text that the last call gave out */
-    size_t   max_piece;
-    bool     stopped;
+    size_t n_stop;
+    uint8_t pending[4]; /* a character that is not complete */
+    size_t n_pending;
+    char *text; /* held back from the last call, then what this call adds */
+    size_t n_text, capacity;
+    size_t n_given; /* beginning of text that the last call gave out */
+    size_t max_piece;
+    bool stopped;
 };
 
 static void build_automaton(stop_string *s)
@@ -114,8 +114,8 @@ static void build_automaton(stop_string *s)
     }
 }
 
-fv_status fv_stream_new(fv_stream **out, size_t max_piece_bytes, const char *const *stop, size_t n_stop,
-                        fv_error *err)
+fv_status fv_stream_new(fv_stream **out, size_t max_piece_bytes, const char *const *stop,
+                        size_t n_stop, fv_error *err)
 {
     fv_status status = FV_OK;
     size_t longest = 0, room;
@@ -243,7 +243,8 @@ static void drop_given(fv_stream *s)
     s->n_given = 0;
 }
 
-bool fv_stream_push(fv_stream *stream, const char *bytes, size_t n_bytes, const char **text, size_t *n_text)
+bool fv_stream_push(fv_stream *stream, const char *bytes, size_t n_bytes, const char **text,
+                    size_t *n_text)
 {
     fv_stream *s = stream;
     size_t hold = 0;

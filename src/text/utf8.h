@@ -32,15 +32,16 @@ typedef struct fv_stream fv_stream;
 
 /* max_piece_bytes: the longest push (fv_tokenizer_max_bytes). The n_stop strings are copied; each
  * must be non-empty UTF-8, else FV_ERR_ARGUMENT. */
-fv_status fv_stream_new(fv_stream **out, size_t max_piece_bytes, const char *const *stop, size_t n_stop,
-                        fv_error *err);
-void      fv_stream_free(fv_stream *stream);
-void      fv_stream_reset(fv_stream *stream); /* for the next answer */
+fv_status fv_stream_new(fv_stream **out, size_t max_piece_bytes, const char *const *stop,
+                        size_t n_stop, fv_error *err);
+void fv_stream_free(fv_stream *stream);
+void fv_stream_reset(fv_stream *stream); /* for the next answer */
 
 /* Takes n_bytes <= max_piece_bytes and gives the text that is certain now (maybe none), valid until
  * the next call. True when a stop string is complete: the text ends before it and later pushes
  * give nothing until the stream is reset. */
-bool fv_stream_push(fv_stream *stream, const char *bytes, size_t n_bytes, const char **text, size_t *n_text);
+bool fv_stream_push(fv_stream *stream, const char *bytes, size_t n_bytes, const char **text,
+                    size_t *n_text);
 
 /* The answer is over: gives what is held back (nothing after a stop string); an incomplete
  * character becomes U+FFFD, and when that completes a stop string the result is true. */

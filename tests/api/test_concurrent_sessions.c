@@ -11,17 +11,18 @@
 
 enum { N_NEW = 12, N_SESSIONS = 3 };
 
-static const char *const questions[N_SESSIONS] = { "What do you see?", "Describe the image.", "Is there a cat?" };
+static const char *const questions[N_SESSIONS] = { "What do you see?", "Describe the image.",
+                                                   "Is there a cat?" };
 
 typedef struct conversation {
-    pthread_t   thread;
-    fv_engine  *engine;
+    pthread_t thread;
+    fv_engine *engine;
     const char *question;
-    bool        opens_image; /* decodes the picture itself, or goes without */
-    fv_status   status;
-    fv_error    err;
-    size_t      n_ids;
-    int32_t     ids[2 * N_NEW];
+    bool opens_image; /* decodes the picture itself, or goes without */
+    fv_status status;
+    fv_error err;
+    size_t n_ids;
+    int32_t ids[2 * N_NEW];
 } conversation;
 
 static fv_status talk(conversation *c)
@@ -100,7 +101,8 @@ static void test_same_answers(void **state)
         }
         for (int i = 0; i < N_SESSIONS; i++) {
             start(&together[i], engine, i);
-            assert_int_equal(pthread_create(&together[i].thread, NULL, talk_thread, &together[i]), 0);
+            assert_int_equal(pthread_create(&together[i].thread, NULL, talk_thread, &together[i]),
+                             0);
         }
         for (int i = 0; i < N_SESSIONS; i++)
             pthread_join(together[i].thread, NULL);

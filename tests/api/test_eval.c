@@ -1,4 +1,5 @@
-/* eval through the public header: a model against itself, against bf16 and z8, and what is refused. */
+/* eval through the public header: a model against itself, against bf16 and z8, and what is
+ * refused. */
 #include "cm.h"
 
 #include <math.h>
@@ -13,10 +14,10 @@
 #include "fastvlm_tools.h"
 #include "support/golden.h"
 
-#define GOLDEN FV_SOURCE_DIR "/tests/golden/"
-#define TINY GOLDEN "tiny/checkpoint"
+#define GOLDEN  FV_SOURCE_DIR "/tests/golden/"
+#define TINY    GOLDEN "tiny/checkpoint"
 #define PICTURE GOLDEN "tiny/image.png"
-#define DEMO FV_SOURCE_DIR "/tests/demo"
+#define DEMO    FV_SOURCE_DIR "/tests/demo"
 
 static fv_error err;
 
@@ -36,7 +37,9 @@ static fv_engine *open_model(const char *path, fv_precision vision, fv_precision
 static fv_eval *compare(fv_engine *ref, fv_engine *test, fv_eval_features features)
 {
     static const char *const paths[] = { PICTURE, DEMO "/pictures" };
-    fv_eval_settings s = { .paths = paths, .n_paths = 2, .max_images = 3, .max_new_tokens = 6, .features = features };
+    fv_eval_settings s = {
+        .paths = paths, .n_paths = 2, .max_images = 3, .max_new_tokens = 6, .features = features
+    };
     fv_eval *e;
     if (fv_eval_run(&e, ref, test, &s, &err) != FV_OK)
         fail_msg("%s", err.message);
@@ -85,7 +88,8 @@ static void assert_between(const char *what, double x, double low, double high)
 static void test_bf16(void **state)
 {
     (void)state;
-    fv_engine *ref = open_model(TINY, FV_PRECISION_F32, FV_PRECISION_F32), *test = open_model(TINY, FV_PRECISION_BF16, FV_PRECISION_BF16);
+    fv_engine *ref = open_model(TINY, FV_PRECISION_F32, FV_PRECISION_F32),
+              *test = open_model(TINY, FV_PRECISION_BF16, FV_PRECISION_BF16);
     fv_eval *e = compare(ref, test, FV_EVAL_BOTH);
     assert_between("features", stage(e, "vision.features")->own.sqnr, 30, 70);
     assert_between("cosine", stage(e, "vision.features")->own.cosine, 0.999, 0.9999999);
@@ -93,18 +97,22 @@ static void test_bf16(void **state)
     assert_between("the worst picture's", e->least_features, 0.999, 0.9999999);
     assert_between("last layer", stage(e, "decoder.layer.2")->own.sqnr, 25, 65);
     assert_true(stage(e, "decoder.layer.2")->ref.sqnr > stage(e, "decoder.layer.2")->own.sqnr);
-    assert_true(isinf(stage(e, "inputs_embeds")->ref.sqnr) && isfinite(stage(e, "inputs_embeds")->own.sqnr));
+    assert_true(isinf(stage(e, "inputs_embeds")->ref.sqnr) &&
+                isfinite(stage(e, "inputs_embeds")->own.sqnr));
     assert_between("KL, own", e->own.mean, 1e-7, 1e-3);
     assert_between("KL, ref", e->ref.mean, 1e-7, 1e-3);
     assert_true(e->own.max >= e->own.mean && e->own.max >= e->own.median && e->own.median > 0);
     assert_true(e->own.mean != e->ref.mean);
     fv_eval_free(e);
     /* each alone gives the same figures */
-    fv_eval *own = compare(ref, test, FV_EVAL_OWN), *given = compare(ref, test, FV_EVAL_REF), *both = compare(ref, test, FV_EVAL_BOTH);
+    fv_eval *own = compare(ref, test, FV_EVAL_OWN), *given = compare(ref, test, FV_EVAL_REF),
+            *both = compare(ref, test, FV_EVAL_BOTH);
     assert_true(own->ref.n_tokens == 0 && given->own.n_tokens == 0);
     assert_true(own->own.mean == both->own.mean && given->ref.mean == both->ref.mean);
-    assert_true(isnan(stage(own, "decoder.norm")->ref.sqnr) && isnan(stage(given, "decoder.norm")->own.sqnr));
-    assert_true(stage(given, "vision.features")->own.sqnr == stage(both, "vision.features")->own.sqnr);
+    assert_true(isnan(stage(own, "decoder.norm")->ref.sqnr) &&
+                isnan(stage(given, "decoder.norm")->own.sqnr));
+    assert_true(stage(given, "vision.features")->own.sqnr ==
+                stage(both, "vision.features")->own.sqnr);
     fv_eval_free(own);
     fv_eval_free(given);
     fv_eval_free(both);
@@ -123,7 +131,8 @@ static void test_packed(void **state)
     o.vision = FV_PRECISION_F32;
     o.decoder = FV_PRECISION_Z8;
     assert_int_equal(fv_pack(TINY, file, &o, NULL, &err), FV_OK);
-    fv_engine *ref = open_model(TINY, FV_PRECISION_F32, FV_PRECISION_F32), *test = open_model(file, FV_PRECISION_AUTO, FV_PRECISION_AUTO);
+    fv_engine *ref = open_model(TINY, FV_PRECISION_F32, FV_PRECISION_F32),
+              *test = open_model(file, FV_PRECISION_AUTO, FV_PRECISION_AUTO);
     fv_eval *e = compare(ref, test, FV_EVAL_BOTH);
     assert_true(isinf(stage(e, "image_tokens")->own.sqnr));
     assert_between("layer", stage(e, "decoder.layer.1")->own.sqnr, 20, 50);
@@ -150,7 +159,8 @@ static void test_packed(void **state)
     temp_remove(dir);
 }
 
-static void refuse(fv_engine *ref, fv_engine *test, const fv_eval_settings *s, fv_status status, const char *says)
+static void refuse(fv_engine *ref, fv_engine *test, const fv_eval_settings *s, fv_status status,
+                   const char *says)
 {
     fv_eval *e = (fv_eval *)1;
     assert_int_equal(fv_eval_run(&e, ref, test, s, &err), status);
@@ -172,14 +182,19 @@ static void test_refused(void **state)
     fv_engine *tiny = open_model(TINY, FV_PRECISION_F32, FV_PRECISION_F32);
     fv_engine *other = open_model(FV_SOURCE_DIR "/models/demo", FV_PRECISION_F32, FV_PRECISION_F32);
     const char *picture = PICTURE, *text = GOLDEN "tiny/README.md", *none = "/none";
-    refuse(tiny, other, &(fv_eval_settings){ .paths = &picture, .n_paths = 1 }, FV_ERR_ARGUMENT, "one model in two precisions");
-    refuse(tiny, tiny, &(fv_eval_settings){ .paths = &text, .n_paths = 1 }, FV_ERR_IO, "none of 1 pictures can be read");
+    refuse(tiny, other, &(fv_eval_settings){ .paths = &picture, .n_paths = 1 }, FV_ERR_ARGUMENT,
+           "one model in two precisions");
+    refuse(tiny, tiny, &(fv_eval_settings){ .paths = &text, .n_paths = 1 }, FV_ERR_IO,
+           "none of 1 pictures can be read");
     refuse(tiny, tiny, &(fv_eval_settings){ .paths = &none, .n_paths = 1 }, FV_ERR_IO, "/none");
     refuse(tiny, tiny, &(fv_eval_settings){ 0 }, FV_ERR_ARGUMENT, "no pictures");
-    refuse(tiny, tiny, &(fv_eval_settings){ .paths = &picture, .n_paths = 1, .max_new_tokens = -1 }, FV_ERR_ARGUMENT, "max_new_tokens -1");
+    refuse(tiny, tiny, &(fv_eval_settings){ .paths = &picture, .n_paths = 1, .max_new_tokens = -1 },
+           FV_ERR_ARGUMENT, "max_new_tokens -1");
     for (int calls = 0; calls < 8; calls += 3) {
         int left = calls;
-        refuse(tiny, tiny, &(fv_eval_settings){ .paths = &picture, .n_paths = 1, .progress = stop, .progress_user = &left },
+        refuse(tiny, tiny,
+               &(fv_eval_settings){
+                   .paths = &picture, .n_paths = 1, .progress = stop, .progress_user = &left },
                FV_ERR_CANCELLED, "cancelled");
     }
     fv_engine_free(tiny);
@@ -302,8 +317,8 @@ static void test_task(void **state)
     fv_engine_free(demo);
 }
 
-/* The text of a picture's earlier turns, put into the model's mouth, is what it would see had it said
- * them itself. */
+/* The text of a picture's earlier turns, put into the model's mouth, is what it would see had it
+ * said them itself. */
 static void test_history(void **state)
 {
     (void)state;
@@ -320,7 +335,9 @@ static void test_history(void **state)
     assert_int_equal(fv_session_add_image(session, image, &err), FV_OK);
     for (int turn = 0; turn < 2; turn++) {
         char *to = turn ? second : first;
-        assert_int_equal(fv_session_add_text(session, turn ? "What color is it?" : "Where is the star?", &err), FV_OK);
+        assert_int_equal(
+            fv_session_add_text(session, turn ? "What color is it?" : "Where is the star?", &err),
+            FV_OK);
         for (piece.done = false; !piece.done;) {
             assert_int_equal(fv_session_next(session, &piece, &err), FV_OK);
             strncat(to, piece.text, piece.n_bytes);
@@ -328,8 +345,11 @@ static void test_history(void **state)
     }
     fv_session_free(session);
     fv_image_free(image);
-    snprintf(line, sizeof line, "{\"image\": \"%s\", \"kind\": \"followup\", \"question\": \"What color is it?\", \"answer\": \"%s\", "
-             "\"history\": [[\"Where is the star?\", \"%s\"]]}\n", "00010.jpg", second, first);
+    snprintf(line, sizeof line,
+             "{\"image\": \"%s\", \"kind\": \"followup\", \"question\": \"What color is it?\", "
+             "\"answer\": \"%s\", "
+             "\"history\": [[\"Where is the star?\", \"%s\"]]}\n",
+             "00010.jpg", second, first);
     write_file("questions.jsonl", line);
     snprintf(line, sizeof line, "%s/00010.jpg", dir);
     assert_int_equal(symlink(picture, line), 0);
@@ -376,17 +396,21 @@ static void test_history_matters(void **state)
     fv_engine_free(tiny);
 }
 
-static void refuse_score(const char *questions, const char *answers, fv_status status, const char *says)
+static void refuse_score(const char *questions, const char *answers, fv_status status,
+                         const char *says)
 {
     fv_task *t = (fv_task *)1;
     write_file("questions.jsonl", questions);
-    assert_int_equal(fv_task_score(&t, dir, write_file("answers.jsonl", answers), NULL, &err), status);
+    assert_int_equal(fv_task_score(&t, dir, write_file("answers.jsonl", answers), NULL, &err),
+                     status);
     assert_null(t);
     if (!strstr(err.message, says))
         fail_msg("\"%s\" does not say \"%s\"", err.message, says);
 }
 
-#define Q(image, wanted) "{\"image\": \"" image "\", \"kind\": \"k\", \"question\": \"q\", \"answer\": \"" wanted "\", \"history\": []}\n"
+#define Q(image, wanted)                                                                     \
+    "{\"image\": \"" image "\", \"kind\": \"k\", \"question\": \"q\", \"answer\": \"" wanted \
+    "\", \"history\": []}\n"
 
 static void test_score(void **state)
 {
@@ -394,25 +418,33 @@ static void test_score(void **state)
     fv_task *t;
     write_file("questions.jsonl", Q("a", "1") "\n" Q("b", "2") Q("c", "3"));
     /* in order; what is missing is wrong */
-    assert_int_equal(fv_task_score(&t, dir, write_file("a.jsonl", "{\"answer\": \"1\"}\n{\"answer\": \"3\"}"), NULL, &err), FV_OK);
+    assert_int_equal(
+        fv_task_score(&t, dir, write_file("a.jsonl", "{\"answer\": \"1\"}\n{\"answer\": \"3\"}"),
+                      NULL, &err),
+        FV_OK);
     assert_true(t->n == 3 && t->n_correct == 1 && t->answers[0].correct && t->n_unanswered == 1);
     fv_task_free(t);
     /* by name, the last one counts */
-    const char *named = "{\"image\": \"c\", \"question\": \"q\", \"answer\": \"3\"}\n{\"image\": \"b\", \"question\": \"q\", \"answer\": \"2\"}\n"
-                        "{\"image\": \"b\", \"question\": \"q\", \"answer\": \"4\"}\n{\"image\": \"a\", \"question\": \"?\", \"answer\": \"1\"}\n";
+    const char *named = "{\"image\": \"c\", \"question\": \"q\", \"answer\": \"3\"}\n{\"image\": "
+                        "\"b\", \"question\": \"q\", \"answer\": \"2\"}\n"
+                        "{\"image\": \"b\", \"question\": \"q\", \"answer\": \"4\"}\n{\"image\": "
+                        "\"a\", \"question\": \"?\", \"answer\": \"1\"}\n";
     assert_int_equal(fv_task_score(&t, dir, write_file("a.jsonl", named), NULL, &err), FV_OK);
     assert_true(t->n_correct == 1 && t->answers[2].correct && t->n_unanswered == 1);
     assert_string_equal(t->answers[1].answer, "4");
     fv_task_free(t);
-    assert_int_equal(fv_task_score(&t, dir, write_file("a.jsonl", "{\"answer\": \" \"}"), NULL, &err), FV_OK);
+    assert_int_equal(
+        fv_task_score(&t, dir, write_file("a.jsonl", "{\"answer\": \" \"}"), NULL, &err), FV_OK);
     assert_true(t->n_correct == 0 && t->n_unanswered == 3);
     fv_task_free(t);
     refuse_score("", "", FV_ERR_FORMAT, "holds no question");
     refuse_score("[]", "", FV_ERR_FORMAT, "line 1: expected an object");
     refuse_score(Q("a", "1") "{\"image\": \"a\"", "", FV_ERR_FORMAT, "line 2");
-    refuse_score("{\"image\": \"a\", \"kind\": \"k\", \"question\": 1, \"answer\": \"\"}", "", FV_ERR_FORMAT, "question: expected a string");
-    refuse_score("{\"image\": \"a\", \"kind\": \"k\", \"question\": \"\", \"answer\": \"\", \"history\": [[\"a\", \"\"]]}", "", FV_ERR_FORMAT,
-                 "history: turn 0");
+    refuse_score("{\"image\": \"a\", \"kind\": \"k\", \"question\": 1, \"answer\": \"\"}", "",
+                 FV_ERR_FORMAT, "question: expected a string");
+    refuse_score("{\"image\": \"a\", \"kind\": \"k\", \"question\": \"\", \"answer\": \"\", "
+                 "\"history\": [[\"a\", \"\"]]}",
+                 "", FV_ERR_FORMAT, "history: turn 0");
     refuse_score(Q("a", "1"), "{\"text\": \"1\"}", FV_ERR_FORMAT, "answer");
     assert_int_equal(fv_task_score(&t, "/none", "x", NULL, &err), FV_ERR_IO);
     assert_int_equal(fv_task_score(&t, dir, "/none", NULL, &err), FV_ERR_IO);
@@ -424,7 +456,8 @@ static void test_out_of_memory(void **state)
     (void)state;
     static const char *const paths[] = { PICTURE };
     fv_eval_settings s = { .paths = paths, .n_paths = 1, .max_new_tokens = 2 };
-    fv_engine *ref = open_model(TINY, FV_PRECISION_F32, FV_PRECISION_F32), *test = open_model(TINY, FV_PRECISION_BF16, FV_PRECISION_BF16);
+    fv_engine *ref = open_model(TINY, FV_PRECISION_F32, FV_PRECISION_F32),
+              *test = open_model(TINY, FV_PRECISION_BF16, FV_PRECISION_BF16);
     fv_eval *e = NULL;
     fv_task *t = NULL;
     int64_t held = fv_mem_live();

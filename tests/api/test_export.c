@@ -17,10 +17,10 @@
 #include "io/tensors.h"
 #include "support/golden.h"
 
-#define GOLDEN FV_SOURCE_DIR "/tests/golden/"
+#define GOLDEN        FV_SOURCE_DIR "/tests/golden/"
 #define VARIANT(name) GOLDEN "variants/" name "/checkpoint"
-#define TINY GOLDEN "tiny/checkpoint"
-#define PICTURE GOLDEN "tiny/image.png"
+#define TINY          GOLDEN "tiny/checkpoint"
+#define PICTURE       GOLDEN "tiny/image.png"
 
 static char *dir; /* a fresh folder for every test */
 
@@ -81,7 +81,8 @@ static void works(fv_status status, const fv_error *err)
 }
 
 /* A failed export says part and leaves as many entries in the folder as there were. */
-static void fails(fv_status status, fv_status wanted, const fv_error *err, const char *part, size_t entries)
+static void fails(fv_status status, fv_status wanted, const fv_error *err, const char *part,
+                  size_t entries)
 {
     assert_int_equal(status, wanted);
     if (!strstr(err->message, part))
@@ -100,7 +101,10 @@ static void test_calib_values(void **state)
     assert_int_equal(want.n, 256 * 256 * 3);
     for (int layout = 0; layout < 2; layout++)
         for (int dtype = 0; dtype < 2; dtype++) {
-            fv_calib_settings s = { .paths = paths, .n_paths = 1, .image_size = 256, .layout = (fv_calib_layout)layout,
+            fv_calib_settings s = { .paths = paths,
+                                    .n_paths = 1,
+                                    .image_size = 256,
+                                    .layout = (fv_calib_layout)layout,
                                     .dtype = (fv_calib_dtype)dtype };
             fv_export_options force = { .force = true };
             fv_calib_result result;
@@ -114,7 +118,8 @@ static void test_calib_values(void **state)
                 size_t at = layout == FV_CALIB_NCHW ? i % 3 * 65536 + i / 3 : i;
                 float f;
                 memcpy(&f, got + 4 * (dtype == FV_CALIB_F32 ? at : 0), 4);
-                if (dtype == FV_CALIB_F32 ? f != (float)((double)want.data[i] * (1.0 / 255)) : got[at] != (uint8_t)want.data[i])
+                if (dtype == FV_CALIB_F32 ? f != (float)((double)want.data[i] * (1.0 / 255))
+                                          : got[at] != (uint8_t)want.data[i])
                     fail_msg("layout %d, dtype %d: value %zu differs", layout, dtype, i);
             }
             fv_free(got);
@@ -170,7 +175,8 @@ static void test_calib_selection(void **state)
     fv_json_free(doc);
     s.max_samples = 0;
     s.min_samples = 6;
-    fails(fv_export_calib(&s, in("few"), NULL, NULL, &err), FV_ERR_IO, &err, "5 of 7 pictures can be read, at least 6", 3);
+    fails(fv_export_calib(&s, in("few"), NULL, NULL, &err), FV_ERR_IO, &err,
+          "5 of 7 pictures can be read, at least 6", 3);
 }
 
 static void test_calib_random(void **state)
@@ -217,9 +223,11 @@ static void test_calib_refuses(void **state)
     fails(fv_export_calib(&s, in("o"), NULL, NULL, &err), FV_ERR_IO, &err, "no such picture", 2);
     s.paths = picture;
     fails(fv_export_calib(&s, in("file"), NULL, NULL, &err), FV_ERR_IO, &err, "is a file", 2);
-    fails(fv_export_calib(&s, in("with space"), NULL, NULL, &err), FV_ERR_ARGUMENT, &err, "space", 2);
+    fails(fv_export_calib(&s, in("with space"), NULL, NULL, &err), FV_ERR_ARGUMENT, &err, "space",
+          2);
     s.image_size = 100;
-    fails(fv_export_calib(&s, in("o"), NULL, NULL, &err), FV_ERR_ARGUMENT, &err, "multiple of 64", 2);
+    fails(fv_export_calib(&s, in("o"), NULL, NULL, &err), FV_ERR_ARGUMENT, &err, "multiple of 64",
+          2);
     s.image_size = 64;
     s.n_random = 1;
     fails(fv_export_calib(&s, in("o"), NULL, NULL, &err), FV_ERR_ARGUMENT, &err, "choose one", 2);
@@ -254,31 +262,39 @@ static void test_genie(void **state)
     works(fv_export_genie(TINY, NULL, in("g"), NULL, &err), &err);
     assert_int_equal(count(in("g")), 4);
     works(fv_json_open(&doc, in("g/genie_dialog.json"), 1 << 20, &err), &err);
-    const fv_json_value *d = fv_json_member(fv_json_root(doc), "dialog"), *c = fv_json_member(d, "context");
+    const fv_json_value *d = fv_json_member(fv_json_root(doc), "dialog"),
+                        *c = fv_json_member(d, "context");
     static const char *const mandatory[] = { "version", "type", "context", "tokenizer", "engine" };
     for (size_t i = 0; i < FV_COUNT(mandatory); i++)
         assert_non_null(fv_json_member(d, mandatory[i]));
     assert_true(fv_json_as_int(fv_json_member(c, "eos-token"), &x) && x == 471);
     assert_true(fv_json_as_int(fv_json_member(c, "n-vocab"), &x) && x == 512);
     const fv_json_value *engine = fv_json_member(d, "engine");
-    const fv_json_value *cpu = fv_json_member(fv_json_member(engine, "backend"), "QnnGenAiTransformer");
+    const fv_json_value *cpu = fv_json_member(fv_json_member(engine, "backend"),
+                                              "QnnGenAiTransformer");
     assert_true(fv_json_as_int(fv_json_member(cpu, "n-kv-heads"), &x) && x == 2);
-    assert_true(fv_json_as_string(fv_json_member(fv_json_member(d, "embedding"), "datatype"), &text));
+    assert_true(
+        fv_json_as_string(fv_json_member(fv_json_member(d, "embedding"), "datatype"), &text));
     assert_string_equal(text, "float32");
     fv_json_free(doc);
     works(fv_json_open(&doc, in("g/genie_model.json"), 1 << 20, &err), &err);
-    assert_true(fv_json_as_int(fv_json_member(fv_json_root(doc), "operation.rope_num_rotations"), &x) && x == 16);
+    assert_true(
+        fv_json_as_int(fv_json_member(fv_json_root(doc), "operation.rope_num_rotations"), &x) &&
+        x == 16);
     fv_json_free(doc);
     works(fv_json_open(&doc, in("g/genie_dialog_htp.json"), 1 << 20, &err), &err);
     engine = fv_json_member(fv_json_member(fv_json_root(doc), "dialog"), "engine");
     const fv_json_value *htp = fv_json_member(fv_json_member(engine, "backend"), "QnnHtp");
-    static const char *const of_htp[] = { "version", "spill-fill-bufsize", "mmap-budget", "use-mmap", "cpu-mask", "poll",
-                                          "pos-id-dim", "kv-dim" };
+    static const char *const of_htp[] = { "version",     "spill-fill-bufsize",
+                                          "mmap-budget", "use-mmap",
+                                          "cpu-mask",    "poll",
+                                          "pos-id-dim",  "kv-dim" };
     for (size_t i = 0; i < FV_COUNT(of_htp); i++)
         assert_non_null(fv_json_member(htp, of_htp[i]));
     fv_json_free(doc);
     fv_genie_settings s = { .context = 100000 };
-    fails(fv_export_genie(TINY, &s, in("h"), NULL, &err), FV_ERR_ARGUMENT, &err, "the context is 100000", 1);
+    fails(fv_export_genie(TINY, &s, in("h"), NULL, &err), FV_ERR_ARGUMENT, &err,
+          "the context is 100000", 1);
 }
 
 static void test_tokenizer(void **state)
@@ -310,10 +326,12 @@ static void same_tensors(const char *got_dir, const char *want_dir, const char *
             fail_msg("%s is missing", w->name);
         if (except && strstr(w->name, except))
             continue;
-        if (g->type != w->type || g->n_dims != w->n_dims || memcmp(g->shape, w->shape, sizeof(uint64_t) * (size_t)w->n_dims) ||
+        if (g->type != w->type || g->n_dims != w->n_dims ||
+            memcmp(g->shape, w->shape, sizeof(uint64_t) * (size_t)w->n_dims) ||
             memcmp(g->data, w->data, w->n_bytes))
             fail_msg("%s differs", w->name);
-        if ((uintptr_t)g->data % (g->type == FV_TYPE_I64 ? 8 : 4) && g->n_elems > 1 && g->type != FV_TYPE_BF16)
+        if ((uintptr_t)g->data % (g->type == FV_TYPE_I64 ? 8 : 4) && g->n_elems > 1 &&
+            g->type != FV_TYPE_BF16)
             fail_msg("%s is not aligned", w->name);
     }
     assert_int_equal(fv_tensors_count(got), fv_tensors_count(want));
@@ -323,8 +341,14 @@ static void same_tensors(const char *got_dir, const char *want_dir, const char *
 
 static void same_answer(const char *model, const char *reference)
 {
-    ask a = { .dir = model, .image = PICTURE, .prompt = "What do you see?", .max_new = 12, .n_threads = 2, .fit = FV_FIT_PAD,
-              .vision = FV_PRECISION_F32, .decoder = FV_PRECISION_F32 };
+    ask a = { .dir = model,
+              .image = PICTURE,
+              .prompt = "What do you see?",
+              .max_new = 12,
+              .n_threads = 2,
+              .fit = FV_FIT_PAD,
+              .vision = FV_PRECISION_F32,
+              .decoder = FV_PRECISION_F32 };
     answer got = run_ask(&a);
     a.dir = reference;
     answer want = run_ask(&a);
@@ -389,8 +413,10 @@ static float *floats_of(const fv_tensors *t, const char *name, size_t *n)
 static void test_hf_unpacks_int8(void **state)
 {
     (void)state;
-    static const char *const names[] = { "stages.1.blocks.0.mlp.fc1.weight", "stages.1.blocks.0.mlp.fc1.bias",
-                                         "stages.2.blocks.0.mlp.fc2.weight", "stages.2.blocks.0.mlp.fc2.bias" };
+    static const char *const names[] = { "stages.1.blocks.0.mlp.fc1.weight",
+                                         "stages.1.blocks.0.mlp.fc1.bias",
+                                         "stages.2.blocks.0.mlp.fc2.weight",
+                                         "stages.2.blocks.0.mlp.fc2.bias" };
     fv_error err = { 0 };
     const char *pictures[] = { PICTURE };
     fv_pack_options options;
@@ -425,7 +451,8 @@ static void test_hf_unpacks_int8(void **state)
 static void test_hf_grows(void **state)
 {
     (void)state;
-    static const char *const names[] = { "config.json", "model.safetensors", "vocab.json", "merges.txt" };
+    static const char *const names[] = { "config.json", "model.safetensors", "vocab.json",
+                                         "merges.txt" };
     fv_error err = { 0 };
     fv_hf_settings fast = { .layout = FV_HF_FAST_VLM };
     fv_tensors *t, *from;
@@ -437,7 +464,8 @@ static void test_hf_grows(void **state)
         assert_int_equal(symlink(path, in(to)), 0);
         fv_free(path);
     }
-    put(in("full/added_tokens.json"), "{\"<|endoftext|>\": 280, \"<|im_start|>\": 281, \"<|im_end|>\": 282, \"<a>\": 283, \"<b>\": 284, "
+    put(in("full/added_tokens.json"), "{\"<|endoftext|>\": 280, \"<|im_start|>\": 281, "
+                                      "\"<|im_end|>\": 282, \"<a>\": 283, \"<b>\": 284, "
                                       "\"<c>\": 285, \"<d>\": 286, \"<e>\": 287}");
     works(fv_export_hf(in("full"), &fast, in("grown"), NULL, &err), &err);
     works(fv_tensors_open(&t, in("grown"), &err), &err);
@@ -450,7 +478,11 @@ static void test_hf_grows(void **state)
         assert_int_equal(((const uint8_t *)x->data)[i], 0);
     fv_tensors_free(t);
     fv_tensors_free(from);
-    ask a = { .dir = in("grown"), .image = PICTURE, .prompt = "What do you see?", .max_new = 4, .n_threads = 2 };
+    ask a = { .dir = in("grown"),
+              .image = PICTURE,
+              .prompt = "What do you see?",
+              .max_new = 4,
+              .n_threads = 2 };
     assert_true(run_ask(&a).n > 0);
 }
 
@@ -465,7 +497,8 @@ static void test_hf_dtype(void **state)
     works(fv_export_hf(VARIANT("base"), &s, in("f32"), NULL, &err), &err);
     works(fv_tensors_open(&t, in("f32"), &err), &err);
     for (size_t i = 0; i < fv_tensors_count(t); i++)
-        assert_true(fv_tensors_at(t, i)->type == FV_TYPE_F32 || fv_tensors_at(t, i)->type == FV_TYPE_I64);
+        assert_true(fv_tensors_at(t, i)->type == FV_TYPE_F32 ||
+                    fv_tensors_at(t, i)->type == FV_TYPE_I64);
     fv_tensors_free(t);
     works(fv_json_open(&doc, in("f32/config.json"), 1 << 20, &err), &err);
     assert_true(fv_json_as_string(fv_json_member(fv_json_root(doc), "torch_dtype"), &text));
@@ -473,7 +506,8 @@ static void test_hf_dtype(void **state)
     fv_json_free(doc);
     same_answer(in("f32"), VARIANT("base"));
     s.dtype = (fv_precision)77;
-    fails(fv_export_hf(VARIANT("base"), &s, in("x"), NULL, &err), FV_ERR_ARGUMENT, &err, "unknown dtype", 1);
+    fails(fv_export_hf(VARIANT("base"), &s, in("x"), NULL, &err), FV_ERR_ARGUMENT, &err,
+          "unknown dtype", 1);
 }
 
 /* ---- GGUF ---- */
@@ -481,7 +515,8 @@ static void test_hf_dtype(void **state)
 static void test_gguf(void **state)
 {
     (void)state;
-    static const fv_type types[] = { FV_TYPE_F16, FV_TYPE_Q8_0, FV_TYPE_Q4_0, FV_TYPE_BF16, FV_TYPE_F32 };
+    static const fv_type types[] = { FV_TYPE_F16, FV_TYPE_Q8_0, FV_TYPE_Q4_0, FV_TYPE_BF16,
+                                     FV_TYPE_F32 };
     for (int i = 0; i < 5; i++) {
         fv_error err = { 0 };
         fv_gguf *g;
@@ -498,20 +533,24 @@ static void test_gguf(void **state)
         assert_int_equal(tokens->n, 512); /* a row each, whether it has a token or not */
         const fv_tensors *t = fv_gguf_tensors(g);
         assert_int_equal(fv_tensors_count(t), 3 + 3 * 12);
-        const fv_tensor *embed = fv_tensors_find(t, "token_embd.weight"), *down = fv_tensors_find(t, "blk.2.ffn_down.weight");
-        const fv_tensor *q = fv_tensors_find(t, "blk.1.attn_q.weight"), *head = fv_tensors_find(t, "output.weight");
+        const fv_tensor *embed = fv_tensors_find(t, "token_embd.weight"),
+                        *down = fv_tensors_find(t, "blk.2.ffn_down.weight");
+        const fv_tensor *q = fv_tensors_find(t, "blk.1.attn_q.weight"),
+                        *head = fv_tensors_find(t, "output.weight");
         assert_non_null(fv_tensors_find(t, "blk.0.attn_k.bias"));
         assert_true(embed && down && q && head);
         assert_int_equal(q->type, types[i]);
         assert_int_equal(embed->type, types[i] == FV_TYPE_Q4_0 ? FV_TYPE_Q8_0 : types[i]);
-        assert_int_equal(down->type, fv_type_is_block(types[i]) ? FV_TYPE_F16 : types[i]); /* rows of 176 */
+        /* rows of 176 */
+        assert_int_equal(down->type, fv_type_is_block(types[i]) ? FV_TYPE_F16 : types[i]);
         assert_int_equal(down->shape[0], 64);
         assert_int_equal(down->shape[1], 176);
         fv_gguf_free(g);
     }
     fv_error err = { 0 };
     fails(fv_export_gguf(TINY, FV_DECODER_F16, dir, NULL, &err), FV_ERR_IO, &err, "is a folder", 1);
-    fails(fv_export_gguf(TINY, (fv_decoder_type)9, in("x"), NULL, &err), FV_ERR_ARGUMENT, &err, "unknown type", 1);
+    fails(fv_export_gguf(TINY, (fv_decoder_type)9, in("x"), NULL, &err), FV_ERR_ARGUMENT, &err,
+          "unknown type", 1);
     works(fv_export_gguf(VARIANT("base"), FV_DECODER_F16, in("tied.gguf"), NULL, &err), &err);
     fv_gguf *g;
     works(fv_gguf_open(&g, in("tied.gguf"), &err), &err);
@@ -562,15 +601,18 @@ static void test_all(void **state)
     }
     fv_json_free(doc);
     size_t n;
-    char *list = (char *)bytes(in("lot/calib/input_list.txt"), &n), line[700]; /* where the file ended up */
+    /* where the file ended up */
+    char *list = (char *)bytes(in("lot/calib/input_list.txt"), &n), line[700];
     snprintf(line, sizeof line, "%s\n", in("lot/calib/sample_000.raw"));
     assert_string_equal(list, line);
     fv_free(list);
 
     int calls = 0;
     fv_export_options cancel = { .progress = stop_at_once, .progress_user = &calls };
-    fails(fv_export_all(VARIANT("base"), &s, in("other"), &cancel, &err), FV_ERR_CANCELLED, &err, "nothing was written", 1);
-    fails(fv_export_all(VARIANT("base"), &s, in("lot"), NULL, &err), FV_ERR_IO, &err, "not empty", 1);
+    fails(fv_export_all(VARIANT("base"), &s, in("other"), &cancel, &err), FV_ERR_CANCELLED, &err,
+          "nothing was written", 1);
+    fails(fv_export_all(VARIANT("base"), &s, in("lot"), NULL, &err), FV_ERR_IO, &err, "not empty",
+          1);
 }
 
 /* Every allocation fails once: an error, nothing left behind, nothing leaked. */
@@ -602,9 +644,21 @@ static void test_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_calib_values), TEST(test_calib_selection), TEST(test_calib_random), TEST(test_calib_refuses),
-        TEST(test_lut), TEST(test_genie), TEST(test_tokenizer), TEST(test_hf_layouts), TEST(test_hf_fuses_and_unpacks),
-        TEST(test_hf_unpacks_int8), TEST(test_hf_grows), TEST(test_hf_dtype), TEST(test_gguf), TEST(test_all), TEST(test_memory),
+        TEST(test_calib_values),
+        TEST(test_calib_selection),
+        TEST(test_calib_random),
+        TEST(test_calib_refuses),
+        TEST(test_lut),
+        TEST(test_genie),
+        TEST(test_tokenizer),
+        TEST(test_hf_layouts),
+        TEST(test_hf_fuses_and_unpacks),
+        TEST(test_hf_unpacks_int8),
+        TEST(test_hf_grows),
+        TEST(test_hf_dtype),
+        TEST(test_gguf),
+        TEST(test_all),
+        TEST(test_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -60,9 +60,11 @@ static void test_every_allocation_fails(void **state)
         fv_status status = run_all(&err);
         fv_mem_fail_after(UINT64_MAX);
         if (status != FV_ERR_MEMORY || !strstr(err.message, "memory"))
-            fail_msg("allocation %d of %d: status %s, message \"%s\"", (int)i, (int)n, fv_status_name(status), err.message);
+            fail_msg("allocation %d of %d: status %s, message \"%s\"", (int)i, (int)n,
+                     fv_status_name(status), err.message);
         if (fv_mem_live() != live)
-            fail_msg("allocation %d of %d: %d blocks are lost", (int)i, (int)n, (int)(fv_mem_live() - live));
+            fail_msg("allocation %d of %d: %d blocks are lost", (int)i, (int)n,
+                     (int)(fv_mem_live() - live));
     }
 }
 
@@ -95,6 +97,7 @@ static void test_no_token_allocates(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_every_allocation_fails), cmocka_unit_test(test_no_token_allocates) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_every_allocation_fails),
+                                        cmocka_unit_test(test_no_token_allocates) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

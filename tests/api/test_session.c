@@ -1,5 +1,5 @@
-/* Conversations through the public interface: turns, several pictures, placement, limits, cancelling,
- * stop strings, errors that leave the session usable. */
+/* Conversations through the public interface: turns, several pictures, placement, limits,
+ * cancelling, stop strings, errors that leave the session usable. */
 #include "cm.h"
 
 #include <dirent.h>
@@ -10,7 +10,7 @@
 
 #include "fastvlm.h"
 
-#define TINY FV_SOURCE_DIR "/tests/golden/tiny/checkpoint"
+#define TINY  FV_SOURCE_DIR "/tests/golden/tiny/checkpoint"
 #define IMAGE FV_SOURCE_DIR "/tests/golden/tiny/image.png"
 
 static fv_engine *engine;
@@ -24,7 +24,8 @@ static int open_all(void **state)
     fv_settings_default(&s);
     s.n_threads = 2;
     s.vision = s.decoder = FV_PRECISION_F32;
-    if (fv_engine_open(&engine, TINY, &s, &err) != FV_OK || fv_image_open(&image, IMAGE, NULL, &err) != FV_OK) {
+    if (fv_engine_open(&engine, TINY, &s, &err) != FV_OK ||
+        fv_image_open(&image, IMAGE, NULL, &err) != FV_OK) {
         fprintf(stderr, "%s\n", err.message);
         return -1;
     }
@@ -123,7 +124,8 @@ static void test_turns(void **state)
     fv_session_free(fresh);
 }
 
-/* "<image>" in the text places a picture; two pictures take two marks; a wrong number is an error. */
+/* "<image>" in the text places a picture; two pictures take two marks; a wrong number is an
+ * error. */
 static void test_pictures(void **state)
 {
     (void)state;
@@ -389,9 +391,11 @@ static void test_dump(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_turns),       cmocka_unit_test(test_pictures),      cmocka_unit_test(test_context_limit),
-        cmocka_unit_test(test_stop_string), cmocka_unit_test(test_cancel),        cmocka_unit_test(test_bad_arguments),
-        cmocka_unit_test(test_sampling),    cmocka_unit_test(test_image_sizes), cmocka_unit_test(test_dump),
+        cmocka_unit_test(test_turns),         cmocka_unit_test(test_pictures),
+        cmocka_unit_test(test_context_limit), cmocka_unit_test(test_stop_string),
+        cmocka_unit_test(test_cancel),        cmocka_unit_test(test_bad_arguments),
+        cmocka_unit_test(test_sampling),      cmocka_unit_test(test_image_sizes),
+        cmocka_unit_test(test_dump),
     };
     return cmocka_run_group_tests(tests, open_all, close_all);
 }

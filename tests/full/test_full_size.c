@@ -48,7 +48,8 @@ static size_t offset(const npy *a, const json_t *at)
 }
 
 /* Root mean square and the sampled values, within tolerance * absmax. Returns the worst of them. */
-static double compare_stage(const char *dir, const char *name, const json_t *stage, double tolerance)
+static double compare_stage(const char *dir, const char *name, const json_t *stage,
+                            double tolerance)
 {
     npy got = npy_read(dir, name);
     const json_t *shape = json_object_get(stage, "shape"), *at = json_object_get(stage, "at");
@@ -66,7 +67,8 @@ static double compare_stage(const char *dir, const char *name, const json_t *sta
         double value = json_number_value(json_array_get(json_object_get(stage, "values"), i));
         double off = fabs(got.data[offset(&got, json_array_get(at, i))] - value) / absmax;
         if (!(off <= tolerance))
-            fail_msg("%s: value %zu is %.8g, expected %.8g", name, i, got.data[offset(&got, json_array_get(at, i))], value);
+            fail_msg("%s: value %zu is %.8g, expected %.8g", name, i,
+                     got.data[offset(&got, json_array_get(at, i))], value);
         worst = fmax(worst, off);
     }
     npy_free(&got);
@@ -88,12 +90,14 @@ static void compare_logits(const char *dir, double tolerance)
 {
     npy got = npy_read(dir, "logits_prefill");
     const json_t *logits = json_object_get(want, "logits");
-    static const char *const lists[][2] = { { "top_ids", "top_values" }, { "fixed_ids", "fixed_values" } };
+    static const char *const lists[][2] = { { "top_ids", "top_values" },
+                                            { "fixed_ids", "fixed_values" } };
     const float *last = got.data + got.n - got.shape[got.n_dims - 1];
     double worst = 0;
 
     for (size_t l = 0; l < 2; l++) {
-        const json_t *ids = json_object_get(logits, lists[l][0]), *values = json_object_get(logits, lists[l][1]);
+        const json_t *ids = json_object_get(logits, lists[l][0]),
+                     *values = json_object_get(logits, lists[l][1]);
         assert_true(json_array_size(ids) > 0 && json_array_size(ids) == json_array_size(values));
         for (size_t i = 0; i < json_array_size(ids); i++)
             worst = fmax(worst, fabs(last[json_integer_value(json_array_get(ids, i))] -
@@ -114,13 +118,20 @@ static void compare_ids(const answer *a)
 
 static answer ask_full(fv_precision vision, fv_precision decoder, const char *dump_dir)
 {
-    ask a = { .dir = getenv("FV_FULL_CHECKPOINT"), .image = FULL "/scene.jpg",
-              .prompt = json_string_value(json_object_get(want, "prompt")), .dump_dir = dump_dir, .vision = vision,
-              .decoder = decoder, .ignore_eos = true, .fit = FV_FIT_PAD,
-              .max_new = (int)json_array_size(json_object_get(json_object_get(want, "greedy"), "ids")) };
+    ask a = { .dir = getenv("FV_FULL_CHECKPOINT"),
+              .image = FULL "/scene.jpg",
+              .prompt = json_string_value(json_object_get(want, "prompt")),
+              .dump_dir = dump_dir,
+              .vision = vision,
+              .decoder = decoder,
+              .ignore_eos = true,
+              .fit = FV_FIT_PAD,
+              .max_new = (int)json_array_size(
+                  json_object_get(json_object_get(want, "greedy"), "ids")) };
     answer out = run_ask(&a);
-    printf("vision %.0f ms, prefill %.0f ms, first token %.0f ms, decode %.0f ms\n", out.stats.vision_ms,
-           out.stats.prefill_ms, out.stats.first_token_ms, out.stats.decode_ms);
+    printf("vision %.0f ms, prefill %.0f ms, first token %.0f ms, decode %.0f ms\n",
+           out.stats.vision_ms, out.stats.prefill_ms, out.stats.first_token_ms,
+           out.stats.decode_ms);
     return out;
 }
 
@@ -138,7 +149,8 @@ static void test_every_stage_f32(void **state)
     temp_remove(dir);
 }
 
-/* The narrowest margin between two choices is 0.23, wide enough for 16-bit weights and activations. */
+/* The narrowest margin between two choices is 0.23, wide enough for 16-bit weights and
+ * activations. */
 static void test_same_ids_bf16(void **state)
 {
     (void)state;

@@ -1,6 +1,6 @@
-/* The tiny checkpoint with its decoder's matrices in blocks of 8 or 4 bits, made in memory: how far the
- * logits move, and that they are the same bits with any number of threads. Its down projections (k 176, no
- * multiple of 32) stay f32, so both kinds meet in a layer. */
+/* The tiny checkpoint with its decoder's matrices in blocks of 8 or 4 bits, made in memory: how far
+ * the logits move, and that they are the same bits with any number of threads. Its down projections
+ * (k 176, no multiple of 32) stay f32, so both kinds meet in a layer. */
 #include "cm.h"
 
 #include <stdio.h>
@@ -28,7 +28,8 @@ static void to_blocks(const fv_kernels *k, fv_mat *m, fv_type type)
     assert_non_null(blocks);
     assert_non_null(wide);
     for (size_t j = 0; j < m->n; j++) {
-        k->convert[FV_TYPE_F32][m->type](wide, (const uint8_t *)m->data + j * m->k * fv_type_size(m->type), m->k);
+        k->convert[FV_TYPE_F32][m->type](
+            wide, (const uint8_t *)m->data + j * m->k * fv_type_size(m->type), m->k);
         fv_quantize_weights(type, blocks + j * row, wide, m->k);
     }
     free(wide);
@@ -99,7 +100,9 @@ static void run_mix(const mix *x, fv_precision stored, int n_threads, const char
 
 static double distance(const mix *x, fv_precision stored)
 {
-    static const mix none = { FV_TYPE_F32, FV_TYPE_F32, FV_TYPE_F32, FV_TYPE_F32, false, FV_KV_AUTO };
+    static const mix none = {
+        FV_TYPE_F32, FV_TYPE_F32, FV_TYPE_F32, FV_TYPE_F32, false, FV_KV_AUTO
+    };
     char *plain = temp_dir(), *dir = temp_dir();
     run_mix(&none, FV_PRECISION_F32, 2, plain);
     run_mix(x, stored, 2, dir);
@@ -113,7 +116,8 @@ static double distance(const mix *x, fv_precision stored)
     return rel;
 }
 
-static void check_distance(const char *name, const mix *x, fv_precision stored, double least, double most)
+static void check_distance(const char *name, const mix *x, fv_precision stored, double least,
+                           double most)
 {
     double rel = distance(x, stored);
     if (!(rel > least && rel < most))
@@ -122,9 +126,12 @@ static void check_distance(const char *name, const mix *x, fv_precision stored, 
 
 static const mix z8 = { FV_TYPE_Q8_0, FV_TYPE_Q8_0, FV_TYPE_Q8_0, FV_TYPE_Q8_0, false, FV_KV_AUTO };
 static const mix q4 = { FV_TYPE_Q4_0, FV_TYPE_Q4_0, FV_TYPE_Q8_0, FV_TYPE_Q8_0, false, FV_KV_AUTO };
-static const mix pure4 = { FV_TYPE_Q4_0, FV_TYPE_Q4_0, FV_TYPE_Q4_0, FV_TYPE_Q4_0, false, FV_KV_AUTO };
+static const mix pure4 = {
+    FV_TYPE_Q4_0, FV_TYPE_Q4_0, FV_TYPE_Q4_0, FV_TYPE_Q4_0, false, FV_KV_AUTO
+};
 static const mix mixed = { FV_TYPE_Q4_0, FV_TYPE_F32, FV_TYPE_F32, FV_TYPE_Q8_0, true, FV_KV_AUTO };
-static const mix only_head = { FV_TYPE_F32, FV_TYPE_F32, FV_TYPE_Q4_0, FV_TYPE_Q8_0, false, FV_KV_AUTO };
+static const mix only_head = { FV_TYPE_F32,  FV_TYPE_F32, FV_TYPE_Q4_0,
+                               FV_TYPE_Q8_0, false,       FV_KV_AUTO };
 
 static const mix kv_f32 = { FV_TYPE_F32, FV_TYPE_F32, FV_TYPE_F32, FV_TYPE_F32, false, FV_KV_F32 };
 static const mix kv_f16 = { FV_TYPE_F32, FV_TYPE_F32, FV_TYPE_F32, FV_TYPE_F32, false, FV_KV_F16 };
@@ -133,7 +140,8 @@ static const mix kv_q8 = { FV_TYPE_F32, FV_TYPE_F32, FV_TYPE_F32, FV_TYPE_F32, f
 static void test_distances(void **state)
 {
     (void)state;
-    /* The random model multiplies errors: z8's weights alone, which are off by 0.4 %, move its logits by 2 %. */
+    /* The random model multiplies errors: z8's weights alone, which are off by 0.4 %, move its
+     * logits by 2 %. */
     check_distance("z8", &z8, FV_PRECISION_F32, 1e-3, 0.05);
     check_distance("q4", &q4, FV_PRECISION_F32, 0.05, 0.35);
     check_distance("q4 throughout", &pure4, FV_PRECISION_F32, 0.05, 0.4);
@@ -163,8 +171,10 @@ static void test_threads(void **state)
                     first[i] = got;
                     continue;
                 }
-                if (got.n != first[i].n || memcmp(got.data, first[i].data, got.n * sizeof *got.data))
-                    fail_msg("mix %zu, %s: other bits with %d threads than with 1", x, names[i], threads[t]);
+                if (got.n != first[i].n ||
+                    memcmp(got.data, first[i].data, got.n * sizeof *got.data))
+                    fail_msg("mix %zu, %s: other bits with %d threads than with 1", x, names[i],
+                             threads[t]);
                 npy_free(&got);
             }
             temp_remove(dir);
@@ -176,6 +186,7 @@ static void test_threads(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_distances), cmocka_unit_test(test_threads) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_distances),
+                                        cmocka_unit_test(test_threads) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -39,8 +39,14 @@ static size_t read_ids(const fv_json_value *list, int32_t *ids)
 static answer run(fv_precision vision, fv_precision decoder, int n_threads, const char *dump_dir)
 {
     fv_json *doc = manifest();
-    ask a = { .dir = GOLDEN "/checkpoint", .image = GOLDEN "/image.png", .prompt = user_prompt(doc), .vision = vision,
-              .decoder = decoder, .n_threads = n_threads, .max_new = 24, .dump_dir = dump_dir };
+    ask a = { .dir = GOLDEN "/checkpoint",
+              .image = GOLDEN "/image.png",
+              .prompt = user_prompt(doc),
+              .vision = vision,
+              .decoder = decoder,
+              .n_threads = n_threads,
+              .max_new = 24,
+              .dump_dir = dump_dir };
     answer out = run_ask(&a);
     fv_json_free(doc);
     return out;
@@ -63,12 +69,14 @@ static void test_stages_f32(void **state)
         npy want = npy_read(GOLDEN, name), got = npy_read(dir, name);
         if (!strcmp(name, "vision.stem.0")) { /* rows 0..31 of each channel */
             for (size_t c = 0; c < want.shape[0]; c++)
-                memmove(got.data + c * 32 * got.shape[2], got.data + c * got.shape[1] * got.shape[2],
+                memmove(got.data + c * 32 * got.shape[2],
+                        got.data + c * got.shape[1] * got.shape[2],
                         32 * got.shape[2] * sizeof *got.data);
         } else {
             assert_int_equal(got.n, want.n);
         }
-        double rel = relative_l2(got.data, want.data, want.n), diff = max_abs_diff(got.data, want.data, want.n);
+        double rel = relative_l2(got.data, want.data, want.n),
+               diff = max_abs_diff(got.data, want.data, want.n);
         if (!(rel < 1e-5))
             fail_msg("%s: relative L2 %g, expected < 1e-5 (max abs %g)", name, rel, diff);
         if (!strncmp(name, "logits", 6) && !(diff < 1e-3))
@@ -111,8 +119,11 @@ static void test_text_only(void **state)
     int32_t want[64];
     const fv_json_value *text = fv_json_member(fv_json_root(doc), "text_only");
     size_t n = read_ids(fv_json_member(text, "greedy"), want);
-    ask a = { .dir = GOLDEN "/checkpoint", .prompt = "Describe the picture.", .vision = FV_PRECISION_F32,
-              .decoder = FV_PRECISION_F32, .max_new = (int)n };
+    ask a = { .dir = GOLDEN "/checkpoint",
+              .prompt = "Describe the picture.",
+              .vision = FV_PRECISION_F32,
+              .decoder = FV_PRECISION_F32,
+              .max_new = (int)n };
     answer got = run_ask(&a);
     assert_int_equal(got.n, n);
     assert_memory_equal(got.ids, want, n * sizeof *want);
@@ -154,7 +165,8 @@ static void test_threads(void **state)
 {
     (void)state;
     static const int threads[] = { 1, 2, 3, 5 };
-    static const char *const names[] = { "vision.features", "image_tokens", "logits_prefill", "logits_steps" };
+    static const char *const names[] = { "vision.features", "image_tokens", "logits_prefill",
+                                         "logits_steps" };
     static const fv_precision precisions[] = { FV_PRECISION_F32, FV_PRECISION_BF16 };
     for (size_t p = 0; p < 2; p++) {
         npy first[4] = { 0 };
@@ -167,7 +179,8 @@ static void test_threads(void **state)
                     first[i] = got;
                     continue;
                 }
-                if (got.n != first[i].n || memcmp(got.data, first[i].data, got.n * sizeof *got.data))
+                if (got.n != first[i].n ||
+                    memcmp(got.data, first[i].data, got.n * sizeof *got.data))
                     fail_msg("%s: other bits with %d threads than with 1", names[i], threads[t]);
                 npy_free(&got);
             }
@@ -181,8 +194,9 @@ static void test_threads(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_stages_f32), cmocka_unit_test(test_greedy_f32), cmocka_unit_test(test_text_only),
-        cmocka_unit_test(test_bf16),       cmocka_unit_test(test_f16),        cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_stages_f32), cmocka_unit_test(test_greedy_f32),
+        cmocka_unit_test(test_text_only),  cmocka_unit_test(test_bf16),
+        cmocka_unit_test(test_f16),        cmocka_unit_test(test_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -15,9 +15,9 @@
 #include "text/tokenizer_gguf.h"
 
 #define GOLDEN FV_SOURCE_DIR "/tests/golden/"
-#define DEMO FV_SOURCE_DIR "/models/demo"
-#define TINY GOLDEN "tiny/checkpoint"
-#define IMAGE GOLDEN "tiny/image.png"
+#define DEMO   FV_SOURCE_DIR "/models/demo"
+#define TINY   GOLDEN "tiny/checkpoint"
+#define IMAGE  GOLDEN "tiny/image.png"
 
 static char *work; /* a folder for this program */
 
@@ -30,7 +30,8 @@ static char *in_work(const char *name)
     return p;
 }
 
-static char *pack_as(const char *checkpoint, const char *name, fv_precision vision, fv_precision decoder, bool pure)
+static char *pack_as(const char *checkpoint, const char *name, fv_precision vision,
+                     fv_precision decoder, bool pure)
 {
     fv_pack_options o;
     fv_error err = { 0 };
@@ -40,7 +41,8 @@ static char *pack_as(const char *checkpoint, const char *name, fv_precision visi
     o.decoder = decoder;
     o.pure = pure;
     o.n_threads = 2;
-    if (fv_pack(checkpoint, path, &o, NULL, &err) != FV_OK || fv_verify(path, NULL, NULL, &err) != FV_OK)
+    if (fv_pack(checkpoint, path, &o, NULL, &err) != FV_OK ||
+        fv_verify(path, NULL, NULL, &err) != FV_OK)
         fail_msg("%s", err.message);
     return path;
 }
@@ -81,8 +83,14 @@ static void same_dumps(const char *a, const char *b, const char *what)
 static void same_answer(const char *checkpoint, const char *file, fv_precision precision)
 {
     char *dump[2] = { temp_dir(), temp_dir() };
-    ask a = { .dir = checkpoint, .image = IMAGE, .prompt = "What do you see?", .dump_dir = dump[0], .vision = precision,
-              .decoder = precision, .max_new = 12, .ignore_eos = true };
+    ask a = { .dir = checkpoint,
+              .image = IMAGE,
+              .prompt = "What do you see?",
+              .dump_dir = dump[0],
+              .vision = precision,
+              .decoder = precision,
+              .max_new = 12,
+              .ignore_eos = true };
     answer from_directory = run_ask(&a);
     a.dir = file;
     a.dump_dir = dump[1];
@@ -97,27 +105,33 @@ static void same_answer(const char *checkpoint, const char *file, fv_precision p
 static void test_same_bits(void **state)
 {
     (void)state;
-    same_answer(TINY, pack_as(TINY, "f32.gguf", FV_PRECISION_F32, FV_PRECISION_F32, false), FV_PRECISION_F32);
-    same_answer(TINY, pack_as(TINY, "bf16.gguf", FV_PRECISION_BF16, FV_PRECISION_BF16, false), FV_PRECISION_BF16);
+    same_answer(TINY, pack_as(TINY, "f32.gguf", FV_PRECISION_F32, FV_PRECISION_F32, false),
+                FV_PRECISION_F32);
+    same_answer(TINY, pack_as(TINY, "bf16.gguf", FV_PRECISION_BF16, FV_PRECISION_BF16, false),
+                FV_PRECISION_BF16);
     same_answer(TINY, in_work("bf16.gguf"), FV_PRECISION_F32); /* widened as it is read */
-    same_answer(TINY, pack_as(TINY, "f16.gguf", FV_PRECISION_F16, FV_PRECISION_F16, false), FV_PRECISION_F16);
+    same_answer(TINY, pack_as(TINY, "f16.gguf", FV_PRECISION_F16, FV_PRECISION_F16, false),
+                FV_PRECISION_F16);
 }
 
 static void test_variants(void **state)
 {
     (void)state;
-    static const char *const names[] = { "base", "f16", "f32", "fast_vlm", "shape", "sharded", "stored_head", "tokenizer_json",
+    static const char *const names[] = { "base",   "f16",     "f32",         "fast_vlm",
+                                         "shape",  "sharded", "stored_head", "tokenizer_json",
                                          "unfused" };
     for (size_t i = 0; i < FV_COUNT(names); i++) {
         char path[1200];
         snprintf(path, sizeof path, GOLDEN "variants/%s/checkpoint", names[i]);
-        same_answer(path, pack_as(path, "variant.gguf", FV_PRECISION_F32, FV_PRECISION_F32, false), FV_PRECISION_F32);
+        same_answer(path, pack_as(path, "variant.gguf", FV_PRECISION_F32, FV_PRECISION_F32, false),
+                    FV_PRECISION_F32);
     }
 }
 
 /* ---- what a file says ---- */
 
-static fv_engine *open_file(const char *path, fv_precision vision, fv_precision decoder, fv_status expected, const char *part)
+static fv_engine *open_file(const char *path, fv_precision vision, fv_precision decoder,
+                            fv_status expected, const char *part)
 {
     fv_settings s;
     fv_error err = { 0 };
@@ -174,7 +188,8 @@ static void test_precisions(void **state)
     assert_true(atoi(record_of(e, "rounding rows")) > 100);
     fv_engine_free(e);
 
-    e = open_file(pack_as(TINY, "pure.gguf", FV_PRECISION_F32, FV_PRECISION_Q4, true), 0, 0, FV_OK, NULL);
+    e = open_file(pack_as(TINY, "pure.gguf", FV_PRECISION_F32, FV_PRECISION_Q4, true), 0, 0, FV_OK,
+                  NULL);
     for (size_t i = 0; fv_engine_tensor(e, i, &t); i++)
         if (!strcmp(t.name, "model.embed_tokens.weight"))
             assert_string_equal(t.dtype, "Q4_0");
@@ -184,15 +199,20 @@ static void test_precisions(void **state)
     assert_string_equal(record_of(e, "rounding"), "search");
     assert_null(record_of(e, "rounding rows"));
     fv_engine_free(e);
-    open_file(z8, FV_PRECISION_F16, FV_PRECISION_AUTO, FV_ERR_UNSUPPORTED, "the vision is packed in bf16");
-    open_file(z8, FV_PRECISION_AUTO, FV_PRECISION_F32, FV_ERR_UNSUPPORTED, "the decoder is packed in z8 and cannot");
-    open_file(TINY, FV_PRECISION_AUTO, FV_PRECISION_Z8, FV_ERR_UNSUPPORTED, "need a packed file: fastvlm pack");
-    open_file(TINY "/config.json", FV_PRECISION_AUTO, FV_PRECISION_AUTO, FV_ERR_FORMAT, "not a GGUF file");
+    open_file(z8, FV_PRECISION_F16, FV_PRECISION_AUTO, FV_ERR_UNSUPPORTED,
+              "the vision is packed in bf16");
+    open_file(z8, FV_PRECISION_AUTO, FV_PRECISION_F32, FV_ERR_UNSUPPORTED,
+              "the decoder is packed in z8 and cannot");
+    open_file(TINY, FV_PRECISION_AUTO, FV_PRECISION_Z8, FV_ERR_UNSUPPORTED,
+              "need a packed file: fastvlm pack");
+    open_file(TINY "/config.json", FV_PRECISION_AUTO, FV_PRECISION_AUTO, FV_ERR_FORMAT,
+              "not a GGUF file");
 }
 
 /* ---- rounding ---- */
 
-static char *round_as(const char *name, fv_precision decoder, fv_rounding rounding, int n_threads, int max_images, fv_pack_report *report)
+static char *round_as(const char *name, fv_precision decoder, fv_rounding rounding, int n_threads,
+                      int max_images, fv_pack_report *report)
 {
     static const char *const pictures[] = { DEMO "/calibration" };
     fv_pack_options o;
@@ -206,13 +226,14 @@ static char *round_as(const char *name, fv_precision decoder, fv_rounding roundi
     o.images = pictures;
     o.n_images = rounding != FV_ROUNDING_SEARCH;
     o.max_images = max_images;
-    if (fv_pack(DEMO, path, &o, report, &err) != FV_OK || fv_verify(path, NULL, NULL, &err) != FV_OK)
+    if (fv_pack(DEMO, path, &o, report, &err) != FV_OK ||
+        fv_verify(path, NULL, NULL, &err) != FV_OK)
         fail_msg("%s", err.message);
     return path;
 }
 
-/* The file is the same on any number of threads; z8 is calibrated when it is asked for. How much closer q4 comes to
- * f32 is tests/cli/test_eval.sh's. */
+/* The file is the same on any number of threads; z8 is calibrated when it is asked for. How much
+ * closer q4 comes to f32 is tests/cli/test_eval.sh's. */
 static void test_rounding(void **state)
 {
     fv_pack_report r, none;
@@ -220,12 +241,14 @@ static void test_rounding(void **state)
     round_as("search.gguf", FV_PRECISION_Q4, FV_ROUNDING_SEARCH, 2, 0, &none);
     char *calibrated = round_as("calibrated.gguf", FV_PRECISION_Q4, FV_ROUNDING_AUTO, 2, 3, &r);
     assert_true(none.n_rounding_rows == 0 && none.n_rounding_images == 0);
-    assert_true(r.n_rounding_images == 3 && r.n_rounding_rows > 3 * 16 && !r.synthetic_images && r.n_skipped == 0);
+    assert_true(r.n_rounding_images == 3 && r.n_rounding_rows > 3 * 16 && !r.synthetic_images &&
+                r.n_skipped == 0);
     size_t n, m;
     uint8_t *first = read_whole(calibrated, &n);
     static const int threads[] = { 1, 3 };
     for (size_t i = 0; i < FV_COUNT(threads); i++) {
-        uint8_t *other = read_whole(round_as("threads.gguf", FV_PRECISION_Q4, FV_ROUNDING_AUTO, threads[i], 3, NULL), &m);
+        uint8_t *other = read_whole(
+            round_as("threads.gguf", FV_PRECISION_Q4, FV_ROUNDING_AUTO, threads[i], 3, NULL), &m);
         assert_int_equal(n, m);
         assert_memory_equal(first, other, n);
         fv_free(other);
@@ -238,8 +261,8 @@ static void test_rounding(void **state)
 
 /* ---- from memory ---- */
 
-/* The encoder in int8, every layer of it and with the layers that pack takes out: close to f32, the same
- * bits on any number of threads, and nearly the same from portable kernels. */
+/* The encoder in int8, every layer of it and with the layers that pack takes out: close to f32, the
+ * same bits on any number of threads, and nearly the same from portable kernels. */
 static void test_int8(void **state)
 {
     static const char *const pictures[] = { FV_SOURCE_DIR "/tests/demo/pictures" };
@@ -271,7 +294,11 @@ static void test_int8(void **state)
 
     fv_engine *f32 = open_file(DEMO, FV_PRECISION_F32, FV_PRECISION_F32, FV_OK, NULL);
     fv_engine *int8 = open_file(chosen, FV_PRECISION_AUTO, FV_PRECISION_AUTO, FV_OK, NULL);
-    fv_eval_settings s = { .paths = pictures, .n_paths = 1, .max_images = 5, .max_new_tokens = 4, .features = FV_EVAL_OWN };
+    fv_eval_settings s = { .paths = pictures,
+                           .n_paths = 1,
+                           .max_images = 5,
+                           .max_new_tokens = 4,
+                           .features = FV_EVAL_OWN };
     fv_eval *e;
     fv_engine_info(int8, &info);
     assert_string_equal(info.vision_precision, "int8");
@@ -288,8 +315,13 @@ static void test_int8(void **state)
     char *dump[FV_COUNT(threads)];
     for (size_t i = 0; i < FV_COUNT(threads); i++) {
         dump[i] = temp_dir();
-        ask a = { .dir = chosen, .image = FV_SOURCE_DIR "/examples/images/sign.png", .prompt = "What does the text say?",
-                  .dump_dir = dump[i], .n_threads = threads[i], .max_new = 4, .ignore_eos = true };
+        ask a = { .dir = chosen,
+                  .image = FV_SOURCE_DIR "/examples/images/sign.png",
+                  .prompt = "What does the text say?",
+                  .dump_dir = dump[i],
+                  .n_threads = threads[i],
+                  .max_new = 4,
+                  .ignore_eos = true };
         run_ask(&a);
         if (i)
             same_dumps(dump[0], dump[i], "int8 on another number of threads");
@@ -315,7 +347,8 @@ static void test_memory(void **state)
     fv_engine *e = NULL;
     int32_t ids[16];
     size_t n_ids;
-    uint8_t *data = aligned_copy(pack_as(TINY, "memory.gguf", FV_PRECISION_F32, FV_PRECISION_F32, false), &n);
+    uint8_t *data = aligned_copy(
+        pack_as(TINY, "memory.gguf", FV_PRECISION_F32, FV_PRECISION_F32, false), &n);
     if (fv_engine_open_memory(&e, data, n, NULL, &err) != FV_OK)
         fail_msg("%s", err.message);
     assert_int_equal(fv_engine_tokenize(e, "What?", 5, ids, 16, &n_ids, &err), FV_OK);
@@ -351,7 +384,9 @@ static void test_wrong_files(void **state)
 {
     (void)state;
     size_t n;
-    uint8_t *data = aligned_copy(pack_as(TINY, "wrong.gguf", FV_PRECISION_F32, FV_PRECISION_F32, false), &n), *at;
+    uint8_t *data = aligned_copy(
+                pack_as(TINY, "wrong.gguf", FV_PRECISION_F32, FV_PRECISION_F32, false), &n),
+            *at;
 
     at = behind(data, n, "model.norm.weight");
     at[-1] = 'X';
@@ -360,8 +395,10 @@ static void test_wrong_files(void **state)
     at = behind(data, n, "fastvlm.feed_forward_length") + 4; /* 176 -> 178 */
     assert_int_equal(*at, 176);
     *at = 178;
-    refuses_memory(data, n, "tensor model.layers.0.mlp.gate_proj.weight has F32 [176, 64], expected F32, F16, BF16, Q8_0 or Q4_0 "
-                            "[178, 64]");
+    refuses_memory(data, n,
+                   "tensor model.layers.0.mlp.gate_proj.weight has F32 [176, 64], expected F32, "
+                   "F16, BF16, Q8_0 or Q4_0 "
+                   "[178, 64]");
     *at = 177;
     refuses_memory(data, n, "do not go together");
     *at = 176;
@@ -375,7 +412,8 @@ static void test_wrong_files(void **state)
     *at = 1;
     at = behind(data, n, "fastvlm.decoder.precision") + 12;
     *at = 'x';
-    refuses_memory(data, n, "fastvlm.decoder.precision is \"x32\"; expected f32, bf16, f16, z8 or q4");
+    refuses_memory(data, n,
+                   "fastvlm.decoder.precision is \"x32\"; expected f32, bf16, f16, z8 or q4");
     *at = 'f';
     at = behind(data, n, "fastvlm.image.std") + 16;
     at[2] ^= 1;
@@ -393,7 +431,8 @@ static void test_wrong_files(void **state)
     fv_tokenizer *ready = NULL, *built = NULL;
     bool same = false;
     assert_int_equal(fv_gguf_read(&g, data, n, "x", &err), FV_OK);
-    uint32_t *offsets = (uint32_t *)(uintptr_t)fv_tensors_find(fv_gguf_tensors(g), "tokenizer.offsets")->data;
+    uint32_t *offsets =
+        (uint32_t *)(uintptr_t)fv_tensors_find(fv_gguf_tensors(g), "tokenizer.offsets")->data;
     const fv_tensor *x = fv_tensors_find(fv_gguf_tensors(g), "tokenizer.merges");
     int32_t *slots = (int32_t *)(uintptr_t)x->data;
     offsets[3] += 1000000;
@@ -406,7 +445,8 @@ static void test_wrong_files(void **state)
     slots[4 * used + 3] = 1 << 20;
     refuses_memory(data, n, "names tokens past");
     slots[4 * used + 3] = merged;
-    if (fv_tokenizer_open_gguf(&ready, g, &err) != FV_OK || fv_tokenizer_read_gguf(&built, g, &err) != FV_OK)
+    if (fv_tokenizer_open_gguf(&ready, g, &err) != FV_OK ||
+        fv_tokenizer_read_gguf(&built, g, &err) != FV_OK)
         fail_msg("%s", err.message);
     assert_int_equal(fv_tokenizer_same(built, ready, &same, &err), FV_OK);
     assert_true(same);
@@ -429,7 +469,8 @@ static void test_verify(void **state)
     (void)state;
     size_t n;
     fv_error err = { 0 };
-    char *path = pack_as(TINY, "verify.gguf", FV_PRECISION_AUTO, FV_PRECISION_Q4, false), *bad = in_work("bad.gguf");
+    char *path = pack_as(TINY, "verify.gguf", FV_PRECISION_AUTO, FV_PRECISION_Q4, false),
+         *bad = in_work("bad.gguf");
     uint8_t *data = read_whole(path, &n);
     for (size_t i = 5; i < n; i += n / 50) {
         FILE *f = fopen(bad, "wb");
@@ -456,7 +497,11 @@ static void holds(const char *name, bool there)
     closedir(dir);
 }
 
-typedef struct stop_at { double at; int calls; const char *stage; } stop_at;
+typedef struct stop_at {
+    double at;
+    int calls;
+    const char *stage;
+} stop_at;
 
 static bool stop(void *user, const char *stage, double done)
 {
@@ -482,7 +527,8 @@ static void test_pack_fails(void **state)
     assert_true(at.calls > 10);
     holds("stopped.gguf", false);
 
-    static const char *const stages[] = { "calibrate", "round" }; /* while it is being calibrated */
+    /* while it is being calibrated */
+    static const char *const stages[] = { "calibrate", "round" };
     o.decoder = FV_PRECISION_Q4;
     o.max_images = 3;
     for (size_t i = 0; i < FV_COUNT(stages); i++) {
@@ -517,11 +563,13 @@ static void test_pack_fails(void **state)
     o.pure = false;
     o.vision = FV_PRECISION_Q4;
     assert_int_equal(fv_pack(TINY, in_work("x.gguf"), &o, NULL, &err), FV_ERR_ARGUMENT);
-    static const char *const none[] = { "no-such-folder" }, *const broken[] = { TINY "/config.json" };
+    static const char *const none[] = { "no-such-folder" }, *const broken[] = { TINY
+                                                                                "/config.json" };
     o.vision = FV_PRECISION_BF16;
     o.images = none;
     o.n_images = 1;
-    assert_int_equal(fv_pack(TINY, in_work("x.gguf"), &o, NULL, &err), FV_ERR_ARGUMENT); /* pictures are for int8 and rounding */
+    /* pictures are for int8 and rounding */
+    assert_int_equal(fv_pack(TINY, in_work("x.gguf"), &o, NULL, &err), FV_ERR_ARGUMENT);
     o.decoder = FV_PRECISION_Q4;
     assert_int_equal(fv_pack(TINY, in_work("x.gguf"), &o, NULL, &err), FV_ERR_IO);
     o.rounding = FV_ROUNDING_SEARCH;
@@ -578,14 +626,19 @@ static void test_nan(void **state)
     (void)state;
     fv_error err = { 0 };
     fv_pack_options o;
-    assert_int_equal(fv_pack(spoilt("nan", "model.layers.1.mlp.up_proj.weight"), in_work("nan.gguf"), NULL, NULL, &err), FV_ERR_FORMAT);
-    assert_non_null(strstr(err.message, "model.layers.1.mlp.up_proj.weight: 1 weights are NaN or infinite"));
+    assert_int_equal(fv_pack(spoilt("nan", "model.layers.1.mlp.up_proj.weight"),
+                             in_work("nan.gguf"), NULL, NULL, &err),
+                     FV_ERR_FORMAT);
+    assert_non_null(
+        strstr(err.message, "model.layers.1.mlp.up_proj.weight: 1 weights are NaN or infinite"));
     holds("nan.gguf", false);
 
     fv_pack_options_default(&o);
     o.vision = FV_PRECISION_INT8; /* what cannot be measured is no reason to go on measuring */
     o.max_images = 1;
-    assert_int_equal(fv_pack(spoilt("nan8", "model.mm_projector.0.weight"), in_work("nan8.gguf"), &o, NULL, &err), FV_ERR_FORMAT);
+    assert_int_equal(fv_pack(spoilt("nan8", "model.mm_projector.0.weight"), in_work("nan8.gguf"),
+                             &o, NULL, &err),
+                     FV_ERR_FORMAT);
     assert_non_null(strstr(err.message, "NaN or infinite"));
     holds("nan8.gguf", false);
 
@@ -593,9 +646,11 @@ static void test_nan(void **state)
     o.decoder = FV_PRECISION_Q4; /* rounding names it, too */
     o.max_images = 2;
     assert_int_equal(fv_pack(in_work("nan"), in_work("nan4.gguf"), &o, NULL, &err), FV_ERR_FORMAT);
-    assert_non_null(strstr(err.message, "model.layers.1.mlp.up_proj.weight: 1 weights are NaN or infinite"));
+    assert_non_null(
+        strstr(err.message, "model.layers.1.mlp.up_proj.weight: 1 weights are NaN or infinite"));
     assert_int_equal(fv_pack(in_work("nan8"), in_work("nan4.gguf"), &o, NULL, &err), FV_ERR_FORMAT);
-    assert_non_null(strstr(err.message, "model.mm_projector.0.weight: 1 weights are NaN or infinite"));
+    assert_non_null(
+        strstr(err.message, "model.mm_projector.0.weight: 1 weights are NaN or infinite"));
     holds("nan4.gguf", false);
 }
 
@@ -667,11 +722,12 @@ static int remove_work(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_same_bits), cmocka_unit_test(test_variants),    cmocka_unit_test(test_precisions),
-        cmocka_unit_test(test_int8),      cmocka_unit_test(test_rounding),    cmocka_unit_test(test_memory),      cmocka_unit_test(test_wrong_files),
-        cmocka_unit_test(test_verify),
-        cmocka_unit_test(test_pack_fails), cmocka_unit_test(test_nan),        cmocka_unit_test(test_out_of_memory),
-        cmocka_unit_test(test_rounding_out_of_memory),
+        cmocka_unit_test(test_same_bits),     cmocka_unit_test(test_variants),
+        cmocka_unit_test(test_precisions),    cmocka_unit_test(test_int8),
+        cmocka_unit_test(test_rounding),      cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_wrong_files),   cmocka_unit_test(test_verify),
+        cmocka_unit_test(test_pack_fails),    cmocka_unit_test(test_nan),
+        cmocka_unit_test(test_out_of_memory), cmocka_unit_test(test_rounding_out_of_memory),
     };
     return cmocka_run_group_tests(tests, make_work, remove_work);
 }

@@ -12,7 +12,7 @@
 /* A .npy file of u8 [h, w, 3]: a header of text, then the bytes. */
 typedef struct npy {
     uint8_t *file, *data;
-    int      h, w;
+    int h, w;
 } npy;
 
 static npy load(const char *name)
@@ -54,9 +54,13 @@ static void check_fit(const fv_image *image, fv_fit fit, const npy *want, const 
 static void golden_cases(void **state)
 {
     (void)state;
-    static const struct { const char *name; fv_fit fit; } cases[] = {
-        { "pre_100x37_64_pad", FV_FIT_PAD }, { "pre_20x13_48_pad", FV_FIT_PAD }, { "pre_37x100_64_pad", FV_FIT_PAD },
-        { "pre_64x64_64_pad", FV_FIT_PAD }, { "pre_50x131_32_crop", FV_FIT_CROP }, { "pre_90x70_64_crop", FV_FIT_CROP },
+    static const struct {
+        const char *name;
+        fv_fit fit;
+    } cases[] = {
+        { "pre_100x37_64_pad", FV_FIT_PAD },   { "pre_20x13_48_pad", FV_FIT_PAD },
+        { "pre_37x100_64_pad", FV_FIT_PAD },   { "pre_64x64_64_pad", FV_FIT_PAD },
+        { "pre_50x131_32_crop", FV_FIT_CROP }, { "pre_90x70_64_crop", FV_FIT_CROP },
     };
     for (size_t i = 0; i < FV_COUNT(cases); i++) {
         char name[64];
@@ -65,7 +69,8 @@ static void golden_cases(void **state)
         snprintf(name, sizeof name, "%s_out.npy", cases[i].name);
         npy out = load(name);
         fv_image *image;
-        assert_int_equal(fv_image_from_rgb(&image, in.data, in.w, in.h, (size_t)in.w * 3, NULL), FV_OK);
+        assert_int_equal(fv_image_from_rgb(&image, in.data, in.w, in.h, (size_t)in.w * 3, NULL),
+                         FV_OK);
         check_fit(image, cases[i].fit, &out, cases[i].name);
         fv_image_free(image);
         fv_free(in.file);
@@ -92,6 +97,7 @@ static void tiny_picture(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(golden_cases), cmocka_unit_test(tiny_picture) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(golden_cases),
+                                        cmocka_unit_test(tiny_picture) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -24,12 +24,22 @@ static void check_variant(const char *variant)
     const fv_json_value *ids = fv_json_member(fv_json_root(doc), "greedy");
 
     char *dump = temp_dir();
-    ask a = { .dir = checkpoint, .image = FV_SOURCE_DIR "/tests/golden/tiny/image.png", .prompt = prompt,
-              .vision = FV_PRECISION_F32, .decoder = FV_PRECISION_F32, .max_new = (int)fv_json_count(ids),
-              .dump_dir = dump, .fit = FV_FIT_PAD, .ignore_eos = true };
+    ask a = { .dir = checkpoint,
+              .image = FV_SOURCE_DIR "/tests/golden/tiny/image.png",
+              .prompt = prompt,
+              .vision = FV_PRECISION_F32,
+              .decoder = FV_PRECISION_F32,
+              .max_new = (int)fv_json_count(ids),
+              .dump_dir = dump,
+              .fit = FV_FIT_PAD,
+              .ignore_eos = true };
     answer got = run_ask(&a);
-    static const struct { const char *want, *got; } arrays[] = {
-        { "features", "vision.features" }, { "image_tokens", "image_tokens" }, { "logits_last", "logits_prefill" },
+    static const struct {
+        const char *want, *got;
+    } arrays[] = {
+        { "features", "vision.features" },
+        { "image_tokens", "image_tokens" },
+        { "logits_last", "logits_prefill" },
     };
     for (size_t i = 0; i < 3; i++) {
         npy want = npy_read(dir, arrays[i].want), have = npy_read(dump, arrays[i].got);
@@ -54,11 +64,11 @@ static void check_variant(const char *variant)
     fv_json_free(doc);
 }
 
-#define VARIANT(name)                          \
-    static void test_##name(void **state)      \
-    {                                          \
-        (void)state;                           \
-        check_variant(#name);                  \
+#define VARIANT(name)                     \
+    static void test_##name(void **state) \
+    {                                     \
+        (void)state;                      \
+        check_variant(#name);             \
     }
 VARIANT(base)
 VARIANT(fast_vlm)
@@ -73,9 +83,11 @@ VARIANT(shape)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_base),        cmocka_unit_test(test_fast_vlm), cmocka_unit_test(test_sharded),
-        cmocka_unit_test(test_tokenizer_json), cmocka_unit_test(test_stored_head), cmocka_unit_test(test_f16),
-        cmocka_unit_test(test_f32),         cmocka_unit_test(test_unfused),  cmocka_unit_test(test_shape),
+        cmocka_unit_test(test_base),        cmocka_unit_test(test_fast_vlm),
+        cmocka_unit_test(test_sharded),     cmocka_unit_test(test_tokenizer_json),
+        cmocka_unit_test(test_stored_head), cmocka_unit_test(test_f16),
+        cmocka_unit_test(test_f32),         cmocka_unit_test(test_unfused),
+        cmocka_unit_test(test_shape),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -46,18 +46,18 @@ typedef enum check_mode {
 enum { CHECK_MAX_REGIONS = 16 };
 
 typedef struct check_region {
-    uint8_t *base;           /* capacity bytes, then an unreadable page */
+    uint8_t *base; /* capacity bytes, then an unreadable page */
     size_t capacity;
-    uint8_t *data;           /* what the case got, n_bytes long; NULL: not in use */
+    uint8_t *data; /* what the case got, n_bytes long; NULL: not in use */
     size_t n_bytes;
-    bool out;                /* canaries before and after data */
+    bool out; /* canaries before and after data */
 } check_region;
 
 typedef struct fv_check {
     const fv_kernels *ref, *now; /* the oracle; the level being checked */
     const fv_kernels *below;     /* the level before it; an empty table at level "ref" */
     const char *level;
-    check_mode mode;             /* of the running case */
+    check_mode mode; /* of the running case */
 
     /* private to checkkernels.c */
     const char *only, *only_level, *shapes_dir;
@@ -71,13 +71,13 @@ typedef struct fv_check {
     check_region region[CHECK_MAX_REGIONS];
 } fv_check;
 
-/* ---- the families; one that is not linked is left out ----------------------------------- */
+/* ---- the families; one that is not linked is left out ------------------------------------ */
 
 typedef void check_fn(fv_check *c);
 check_fn check_gemm, check_dwconv, check_attn, check_rows, check_resize, check_quant, check_int8;
 check_fn bench_gemm, bench_dwconv, bench_attn, bench_rows, bench_resize, bench_quant, bench_int8;
 
-/* ---- a kernel ------------------------------------------------------------------------- */
+/* ---- a kernel ---------------------------------------------------------------------------- */
 
 /* True when the kernel should be checked: it is new at this level (changed) and was not
  * deselected with --only. Its name is what failures and --only say. At level "ref" every
@@ -90,10 +90,10 @@ bool check_case(fv_check *c, const char *format, ...) __attribute__((format(prin
 /* Checks the canaries, counts the case, takes its buffers back. */
 void check_done(fv_check *c);
 
-/* ---- what a case is made of ------------------------------------------------------------- */
+/* ---- what a case is made of -------------------------------------------------------------- */
 
 uint64_t check_rand(fv_check *c);
-size_t check_below(fv_check *c, size_t n);           /* 0 .. n-1 */
+size_t check_below(fv_check *c, size_t n); /* 0 .. n-1 */
 float check_uniform(fv_check *c, float lo, float hi);
 
 /* Memory for an input. It ends at an unreadable page (in every second case, up to 15 * align
@@ -116,10 +116,11 @@ bool check_near(fv_check *c, const char *what, size_t index, double want, double
 /* The same bytes. */
 bool check_same(fv_check *c, const char *what, const void *want, const void *got, size_t n_bytes);
 /* Between rows of an output [m, ld] that are n elements wide nothing was written. */
-bool check_gaps(fv_check *c, const char *what, const void *p, size_t elem_bytes, size_t m, size_t n, size_t ld);
+bool check_gaps(fv_check *c, const char *what, const void *p, size_t elem_bytes, size_t m, size_t n,
+                size_t ld);
 void check_fail(fv_check *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* ---- timing ------------------------------------------------------------------------------- */
+/* ---- timing ------------------------------------------------------------------------------ */
 
 /* bench/shapes/<family>.txt: one shape a line, a label and up to eight numbers; # comments. */
 typedef struct bench_shape {
@@ -137,9 +138,9 @@ void bench_free(void *p);
 typedef void bench_fn(void *user);
 double bench_best_ns(bench_fn *fn, void *user, double *median);
 
-/* Prints a line: ns, cycles, rate, spread, ratio to ref. work is what one call of fn does, in flops or
- * bytes as the unit says ("GFLOP/s", "GB/s"); ref may do less (ref_work) and may be NULL. */
-void bench_report(fv_check *c, const char *shape, const char *unit, bench_fn *fn, void *user, double work,
-                  bench_fn *ref, void *ref_user, double ref_work);
+/* Prints a line: ns, cycles, rate, spread, ratio to ref. work is what one call of fn does, in flops
+ * or bytes as the unit says ("GFLOP/s", "GB/s"); ref may do less (ref_work) and may be NULL. */
+void bench_report(fv_check *c, const char *shape, const char *unit, bench_fn *fn, void *user,
+                  double work, bench_fn *ref, void *ref_user, double ref_work);
 
 #endif

@@ -1,4 +1,5 @@
-/* Attention: against softmax in double precision, and the same bits for a row whatever rows it is called with. */
+/* Attention: against softmax in double precision, and the same bits for a row whatever rows it is
+ * called with. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,18 +27,21 @@ static void fill_kv(fv_check *c, void *p, const fv_attn_args *a, size_t ld, floa
     for (size_t j = 0; j < a->n_kv; j++) {
         int8_t *row = (int8_t *)p + j * ld;
         for (size_t i = 0; i < a->d; i++)
-            row[i] = (int8_t)(check_rand(c) % 4 ? (int)check_below(c, 255) - 127 : check_rand(c) % 2 ? 127 : -127);
+            row[i] = (int8_t)(check_rand(c) % 4   ? (int)check_below(c, 255) - 127
+                              : check_rand(c) % 2 ? 127
+                                                  : -127);
         for (size_t i = 0; i < (a->d + FV_BLOCK - 1) / FV_BLOCK; i++)
             ((float *)fv_kv_scales(row, a->d))[i] = check_uniform(c, 0, hi / 127);
     }
 }
 
-/* want[c] of row i, and the norm and relative bound of its error: an error e of a score moves its weight by
- * e of itself, so the bound grows with the products behind the scores. */
+/* want[c] of row i, and the norm and relative bound of its error: an error e of a score moves its
+ * weight by e of itself, so the bound grows with the products behind the scores. */
 static void want_row(const fv_attn_args *a, size_t i, double *want, double *norm, double *bound)
 {
     size_t n = a->causal ? a->n_visible + i : a->n_kv;
-    double *s = malloc(n * sizeof *s), top = -INFINITY, sum = 0, most = 0, spread[FV_ATTN_MAX_D] = { 0 };
+    double *s = malloc(n * sizeof *s), top = -INFINITY, sum = 0, most = 0,
+           spread[FV_ATTN_MAX_D] = { 0 };
     for (size_t j = 0; j < n; j++) {
         double size = 0;
         s[j] = 0;
@@ -70,13 +74,23 @@ static void want_row(const fv_attn_args *a, size_t i, double *want, double *norm
     free(s);
 }
 
-static void one_case(fv_check *c, size_t d, size_t n_q, size_t n_kv, bool causal, size_t n_visible, fv_type kv_type)
+static void one_case(fv_check *c, size_t d, size_t n_q, size_t n_kv, bool causal, size_t n_visible,
+                     fv_type kv_type)
 {
-    fv_type out_type = (fv_type[]){ FV_TYPE_F32, FV_TYPE_F32, FV_TYPE_F16, FV_TYPE_BF16 }[check_below(c, 4)];
+    fv_type out_type = (fv_type[]){ FV_TYPE_F32, FV_TYPE_F32, FV_TYPE_F16,
+                                    FV_TYPE_BF16 }[check_below(c, 4)];
     size_t elem = fv_type_size(out_type), kv_elem = fv_type_size(kv_type);
-    fv_attn_args a = { .n_q = n_q, .ldq = d + check_below(c, 3) * 9, .n_kv = n_kv, .ldk = d + check_below(c, 3) * 10,
-                       .ldv = d + check_below(c, 2) * 6, .kv_type = kv_type, .d = d, .causal = causal,
-                       .scale = 1.0f / sqrtf((float)d), .n_visible = n_visible, .ldo = d + check_below(c, 3) * 11,
+    fv_attn_args a = { .n_q = n_q,
+                       .ldq = d + check_below(c, 3) * 9,
+                       .n_kv = n_kv,
+                       .ldk = d + check_below(c, 3) * 10,
+                       .ldv = d + check_below(c, 2) * 6,
+                       .kv_type = kv_type,
+                       .d = d,
+                       .causal = causal,
+                       .scale = 1.0f / sqrtf((float)d),
+                       .n_visible = n_visible,
+                       .ldo = d + check_below(c, 3) * 11,
                        .out_type = out_type };
     size_t row = d;
     if (kv_type == FV_TYPE_I8) {
@@ -134,7 +148,8 @@ static void check_rope(fv_check *c)
             continue;
         float *cosine = check_in(c, half * sizeof *cosine, sizeof *cosine);
         float *sine = check_in(c, half * sizeof *sine, sizeof *sine);
-        float *x = check_out(c, n * d * sizeof *x, sizeof *x), *before = check_out(c, n * d * sizeof *x, sizeof *x);
+        float *x = check_out(c, n * d * sizeof *x, sizeof *x),
+              *before = check_out(c, n * d * sizeof *x, sizeof *x);
         check_fill(c, cosine, FV_TYPE_F32, half, -1, 1);
         check_fill(c, sine, FV_TYPE_F32, half, -1, 1);
         check_fill(c, x, FV_TYPE_F32, n * d, -100, 100);
@@ -162,11 +177,13 @@ void check_attn(fv_check *c)
                 for (size_t k = 0; k < FV_COUNT(keys); k++) {
                     bool causal = (d + r + k) % 2;
                     size_t n_q = rows[r], n_kv = causal ? n_q - 1 + keys[k] : keys[k];
-                    fv_type type = (fv_type[]){ FV_TYPE_F16, FV_TYPE_F32, FV_TYPE_I8 }[(r + k / 2) % 3];
-                    if (!check_case(c, "d=%zu n_q=%zu n_kv=%zu %s%s", widths[d], n_q, n_kv, fv_type_name(type),
-                                    causal ? " causal" : ""))
+                    fv_type type = (fv_type[]){ FV_TYPE_F16, FV_TYPE_F32,
+                                                FV_TYPE_I8 }[(r + k / 2) % 3];
+                    if (!check_case(c, "d=%zu n_q=%zu n_kv=%zu %s%s", widths[d], n_q, n_kv,
+                                    fv_type_name(type), causal ? " causal" : ""))
                         continue;
-                    size_t n_visible = causal ? keys[k] - check_below(c, FV_MIN(keys[k], (size_t)3)) : 0;
+                    size_t n_visible = causal ? keys[k] - check_below(c, FV_MIN(keys[k], (size_t)3))
+                                              : 0;
                     one_case(c, widths[d], n_q, n_kv, causal, n_visible, type);
                     check_done(c);
                 }
@@ -177,7 +194,7 @@ void check_attn(fv_check *c)
         check_rope(c);
 }
 
-/* ---- timing ------------------------------------------------------------------------------- */
+/* ---- timing ------------------------------------------------------------------------------ */
 
 typedef struct attn_bench {
     fv_attn_fn *fn;
@@ -202,8 +219,9 @@ static void run_rope(void *user)
     b->fn(b->x, b->cosine, b->sine, b->n, b->d);
 }
 
-/* A shape is: d, rows of the call, keys, elements from key to key, bytes of an element, causal. Causal: the
- * last rows of a prefill. GFLOP/s of both products; for a single position look at the GB/s. */
+/* A shape is: d, rows of the call, keys, elements from key to key, bytes of an element, causal.
+ * Causal: the last rows of a prefill. GFLOP/s of both products; for a single position look at the
+ * GB/s. */
 void bench_attn(fv_check *c)
 {
     bench_shape shape[32];
@@ -212,22 +230,38 @@ void bench_attn(fv_check *c)
         for (size_t i = 0; i < n; i++) {
             const size_t *v = shape[i].v;
             fv_type type = v[4] == 2 ? FV_TYPE_F16 : FV_TYPE_F32;
-            void *k = bench_buffer(c, type, v[2] * v[3]), *values = bench_buffer(c, type, v[2] * v[3]);
-            float *q = bench_buffer(c, FV_TYPE_F32, v[1] * v[3]), *out = bench_buffer(c, FV_TYPE_F32, v[1] * v[3]);
+            void *k = bench_buffer(c, type, v[2] * v[3]),
+                 *values = bench_buffer(c, type, v[2] * v[3]);
+            float *q = bench_buffer(c, FV_TYPE_F32, v[1] * v[3]),
+                  *out = bench_buffer(c, FV_TYPE_F32, v[1] * v[3]);
             attn_bench b = { .fn = c->now->attn,
-                             .args = { .q = q, .n_q = v[1], .ldq = v[3], .k = k, .v = values, .n_kv = v[2],
-                                       .ldk = v[3], .ldv = v[3], .kv_type = type, .d = v[0],
-                                       .scale = 1.0f / sqrtf((float)v[0]), .causal = v[5] != 0,
-                                       .n_visible = v[2] - v[1] + 1, .out = out, .ldo = v[3],
-                                       .scratch = bench_buffer(c, FV_TYPE_F32, fv_attn_scratch_bytes() / 4) } };
+                             .args = { .q = q,
+                                       .n_q = v[1],
+                                       .ldq = v[3],
+                                       .k = k,
+                                       .v = values,
+                                       .n_kv = v[2],
+                                       .ldk = v[3],
+                                       .ldv = v[3],
+                                       .kv_type = type,
+                                       .d = v[0],
+                                       .scale = 1.0f / sqrtf((float)v[0]),
+                                       .causal = v[5] != 0,
+                                       .n_visible = v[2] - v[1] + 1,
+                                       .out = out,
+                                       .ldo = v[3],
+                                       .scratch = bench_buffer(c, FV_TYPE_F32,
+                                                               fv_attn_scratch_bytes() / 4) } };
             attn_bench ref = b;
             ref.fn = c->ref->attn;
             bool is_ref = c->now->attn == c->ref->attn;
-            double keys = (double)v[2] - (v[5] ? (double)(v[1] - 1) / 2 : 0), work = 4 * keys * (double)(v[0] * v[1]);
-            bench_report(c, shape[i].label, "GFLOP/s", run_attn, &b, work, is_ref ? NULL : run_attn, &ref, work);
+            double keys = (double)v[2] - (v[5] ? (double)(v[1] - 1) / 2 : 0),
+                   work = 4 * keys * (double)(v[0] * v[1]);
+            bench_report(c, shape[i].label, "GFLOP/s", run_attn, &b, work, is_ref ? NULL : run_attn,
+                         &ref, work);
             if (v[1] < 16)
-                bench_report(c, shape[i].label, "GB/s", run_attn, &b, 2.0 * (double)(v[2] * v[0] * v[4]), NULL, NULL,
-                             0);
+                bench_report(c, shape[i].label, "GB/s", run_attn, &b,
+                             2.0 * (double)(v[2] * v[0] * v[4]), NULL, NULL, 0);
             bench_free(b.args.scratch);
             bench_free(k);
             bench_free(values);
@@ -236,13 +270,17 @@ void bench_attn(fv_check *c)
         }
     }
     if (check_slot(c, "rope", c->now->rope != c->below->rope)) {
-        rope_bench b = { c->now->rope, bench_buffer(c, FV_TYPE_F32, 14 * 64), bench_buffer(c, FV_TYPE_F32, 32),
-                         bench_buffer(c, FV_TYPE_F32, 32), 14, 64 };
+        rope_bench b = { c->now->rope,
+                         bench_buffer(c, FV_TYPE_F32, 14 * 64),
+                         bench_buffer(c, FV_TYPE_F32, 32),
+                         bench_buffer(c, FV_TYPE_F32, 32),
+                         14,
+                         64 };
         memset(b.sine, 0, 32 * sizeof *b.sine); /* repeated in place: must not grow */
         rope_bench ref = b;
         ref.fn = c->ref->rope;
-        bench_report(c, "14x64", "GB/s", run_rope, &b, 14 * 64 * 8, c->now->rope == c->ref->rope ? NULL : run_rope,
-                     &ref, 14 * 64 * 8);
+        bench_report(c, "14x64", "GB/s", run_rope, &b, 14 * 64 * 8,
+                     c->now->rope == c->ref->rope ? NULL : run_rope, &ref, 14 * 64 * 8);
         bench_free(b.x);
         bench_free(b.cosine);
         bench_free(b.sine);

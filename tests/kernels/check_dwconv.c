@@ -1,5 +1,5 @@
-/* Depthwise convolution: every shape of kernel, stride and multiplicity against double precision, and the
- * same bits however a row is cut into segments. */
+/* Depthwise convolution: every shape of kernel, stride and multiplicity against double precision,
+ * and the same bits however a row is cut into segments. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -29,14 +29,22 @@ static void want_of(const fv_dwconv_args *d, size_t x, size_t o, double *want, d
     *size = sum;
 }
 
-static void one_case(fv_check *c, unsigned k, unsigned stride, unsigned mult, size_t width, size_t channels)
+static void one_case(fv_check *c, unsigned k, unsigned stride, unsigned mult, size_t width,
+                     size_t channels)
 {
     size_t out_width = (width - 1) / stride + 1, n_out = channels * mult;
-    fv_type type = (fv_type[]){ FV_TYPE_F32, FV_TYPE_F32, FV_TYPE_F16, FV_TYPE_BF16 }[check_below(c, 4)];
+    fv_type type = (fv_type[]){ FV_TYPE_F32, FV_TYPE_F32, FV_TYPE_F16,
+                                FV_TYPE_BF16 }[check_below(c, 4)];
     size_t elem = fv_type_size(type);
-    fv_dwconv_args d = { .width = width, .src_ld = channels + check_below(c, 3) * 5, .channels = channels, .k = k,
-                         .stride = stride, .mult = mult, .act = check_below(c, 2) ? FV_ACT_GELU : FV_ACT_NONE,
-                         .dst_type = type, .dst_ld = n_out + check_below(c, 3) * 7 };
+    fv_dwconv_args d = { .width = width,
+                         .src_ld = channels + check_below(c, 3) * 5,
+                         .channels = channels,
+                         .k = k,
+                         .stride = stride,
+                         .mult = mult,
+                         .act = check_below(c, 2) ? FV_ACT_GELU : FV_ACT_NONE,
+                         .dst_type = type,
+                         .dst_ld = n_out + check_below(c, 3) * 7 };
     for (unsigned dy = 0; dy < k; dy++) {
         if (check_below(c, 6) == 0)
             continue; /* outside the map */
@@ -99,8 +107,8 @@ void check_dwconv(fv_check *c)
         unsigned k = shape & 4 ? 7 : 3, stride = 1 + (shape >> 1 & 1), mult = 1 + (shape & 1);
         for (size_t w = 0; w < FV_COUNT(widths); w++) {
             for (size_t n = 0; n < FV_COUNT(channels); n++) {
-                if (!check_case(c, "k=%u stride=%u mult=%u width=%zu channels=%zu", k, stride, mult, widths[w],
-                                channels[n]))
+                if (!check_case(c, "k=%u stride=%u mult=%u width=%zu channels=%zu", k, stride, mult,
+                                widths[w], channels[n]))
                     continue;
                 one_case(c, k, stride, mult, widths[w], channels[n]);
                 check_done(c);
@@ -109,7 +117,7 @@ void check_dwconv(fv_check *c)
     }
 }
 
-/* ---- timing: some rows of a map, one call each; larger than L2, as in the encoder ------------- */
+/* ---- timing: some rows of a map, one call each; larger than L2, as in the encoder -------- */
 
 typedef struct map_bench {
     fv_dwconv_fn *fn;
@@ -145,10 +153,21 @@ void bench_dwconv(fv_check *c)
         float *src = bench_buffer(c, FV_TYPE_F32, (n_rows * v[3] + v[2]) * v[0] * v[1]);
         float *weight = bench_buffer(c, FV_TYPE_F32, v[2] * v[2] * n_out);
         float *dst = bench_buffer(c, FV_TYPE_F32, n_rows * out * n_out);
-        map_bench b = { .fn = c->now->dwconv, .src = src, .dst = (uint8_t *)dst, .n_rows = n_rows,
-                        .args = { .width = v[0], .src_ld = v[1], .channels = v[1], .k = (unsigned)v[2],
-                                  .stride = (unsigned)v[3], .mult = (unsigned)v[4], .weight = weight, .bias = weight,
-                                  .act = v[5] ? FV_ACT_GELU : FV_ACT_NONE, .x1 = out, .dst_ld = n_out } };
+        map_bench b = { .fn = c->now->dwconv,
+                        .src = src,
+                        .dst = (uint8_t *)dst,
+                        .n_rows = n_rows,
+                        .args = { .width = v[0],
+                                  .src_ld = v[1],
+                                  .channels = v[1],
+                                  .k = (unsigned)v[2],
+                                  .stride = (unsigned)v[3],
+                                  .mult = (unsigned)v[4],
+                                  .weight = weight,
+                                  .bias = weight,
+                                  .act = v[5] ? FV_ACT_GELU : FV_ACT_NONE,
+                                  .x1 = out,
+                                  .dst_ld = n_out } };
         map_bench ref = b;
         ref.fn = c->ref->dwconv;
         ref.n_rows = 1;

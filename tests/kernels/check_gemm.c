@@ -11,9 +11,12 @@
 
 static const double EPS = 0x1p-24;
 
-/* ---- definitions in double ------------------------------------------------------------- */
+/* ---- definitions in double --------------------------------------------------------------- */
 
-static double gelu(double x) { return isinf(x) && x < 0 ? 0 : 0.5 * x * erfc(-x * 0.70710678118654752440); }
+static double gelu(double x)
+{
+    return isinf(x) && x < 0 ? 0 : 0.5 * x * erfc(-x * 0.70710678118654752440);
+}
 static double silu(double x) { return x < -700 ? 0 : x / (1 + exp(-x)); }
 
 static double clamp_to(fv_type type, double y)
@@ -27,7 +30,7 @@ static double stored_bound(fv_type type, double want, double bound)
     return bound + check_half_ulp(type, fabs(want) + bound);
 }
 
-/* ---- GEMM ------------------------------------------------------------------------------- */
+/* ---- GEMM -------------------------------------------------------------------------------- */
 
 enum { BIAS = 1, GELU = 2, GATE = 4, SCALE = 8, RESIDUAL = 16, IN_PLACE = 32, EPILOGUES = 64 };
 
@@ -39,7 +42,8 @@ typedef struct gemm_case {
     float range;  /* of A; weights lie in [-1, 1] */
 } gemm_case;
 
-static void pack_weights(const fv_gemm_kernel *g, void *packed, const void *w, size_t ld, size_t n, size_t k)
+static void pack_weights(const fv_gemm_kernel *g, void *packed, const void *w, size_t ld, size_t n,
+                         size_t k)
 {
     g->pack[g->type](packed, w, ld, n, k);
 }
@@ -47,15 +51,18 @@ static void pack_weights(const fv_gemm_kernel *g, void *packed, const void *w, s
 /* One product, judged against double precision, for odd places split in m and n against itself. */
 static void check_product(fv_check *c, const fv_gemm_kernel *g, const gemm_case *p)
 {
-    if (!check_case(c, "m=%zu n=%zu k=%zu c=%s%s%s%s%s%s%s rows +%zu", p->m, p->n, p->k, fv_type_name(p->c_type),
-                    p->epilogue & BIAS ? " bias" : "", p->epilogue & GELU ? " gelu" : "",
-                    p->epilogue & GATE ? " gate" : "", p->epilogue & SCALE ? " scale" : "",
-                    p->epilogue & RESIDUAL ? " residual" : "", p->epilogue & IN_PLACE ? " in place" : "", p->extra))
+    if (!check_case(c, "m=%zu n=%zu k=%zu c=%s%s%s%s%s%s%s rows +%zu", p->m, p->n, p->k,
+                    fv_type_name(p->c_type), p->epilogue & BIAS ? " bias" : "",
+                    p->epilogue & GELU ? " gelu" : "", p->epilogue & GATE ? " gate" : "",
+                    p->epilogue & SCALE ? " scale" : "", p->epilogue & RESIDUAL ? " residual" : "",
+                    p->epilogue & IN_PLACE ? " in place" : "", p->extra))
         return;
     const size_t size = fv_type_size(g->type), c_size = fv_type_size(p->c_type);
-    const size_t lda = p->k + p->extra, ldc = p->n + p->extra, ldg = p->n + 2 * p->extra, ldr = p->n + 3 * p->extra;
+    const size_t lda = p->k + p->extra, ldc = p->n + p->extra, ldg = p->n + 2 * p->extra,
+                 ldr = p->n + 3 * p->extra;
     const size_t m = p->m, n = p->n, k = p->k;
-    const bool in_place = (p->epilogue & IN_PLACE) && (p->epilogue & RESIDUAL) && p->c_type == FV_TYPE_F32;
+    const bool in_place = (p->epilogue & IN_PLACE) && (p->epilogue & RESIDUAL) &&
+                          p->c_type == FV_TYPE_F32;
     void *a = check_in(c, m ? ((m - 1) * lda + k) * size : 0, size);
     void *w = check_in(c, n * k * size, size);
     void *b = check_in(c, fv_packed_elems(g, n, k) * size, 64);
@@ -73,11 +80,22 @@ static void check_product(fv_check *c, const fv_gemm_kernel *g, const gemm_case 
     check_fill(c, residual, FV_TYPE_F32, m ? (m - 1) * ldr + n : 0, -3, 3);
     pack_weights(g, b, w, k, n, k);
 
-    fv_gemm_args args = { .m = m, .n = n, .k = k, .a = a, .lda = lda, .b = b, .c = got, .ldc = ldc,
-                          .c_type = p->c_type, .act = p->epilogue & GELU ? FV_ACT_GELU : FV_ACT_NONE,
-                          .bias = p->epilogue & BIAS ? bias : NULL, .scale = p->epilogue & SCALE ? scale : NULL,
-                          .gate = p->epilogue & GATE ? gate : NULL, .ldg = ldg,
-                          .residual = p->epilogue & RESIDUAL ? residual : NULL, .ldr = ldr };
+    fv_gemm_args args = { .m = m,
+                          .n = n,
+                          .k = k,
+                          .a = a,
+                          .lda = lda,
+                          .b = b,
+                          .c = got,
+                          .ldc = ldc,
+                          .c_type = p->c_type,
+                          .act = p->epilogue & GELU ? FV_ACT_GELU : FV_ACT_NONE,
+                          .bias = p->epilogue & BIAS ? bias : NULL,
+                          .scale = p->epilogue & SCALE ? scale : NULL,
+                          .gate = p->epilogue & GATE ? gate : NULL,
+                          .ldg = ldg,
+                          .residual = p->epilogue & RESIDUAL ? residual : NULL,
+                          .ldr = ldr };
     if (in_place) {
         for (size_t i = 0; i < m; i++) {
             memcpy((float *)got + i * ldc, residual + i * ldr, n * 4);
@@ -121,8 +139,10 @@ static void check_product(fv_check *c, const fv_gemm_kernel *g, const gemm_case 
                 bound += EPS * (fabs(y) + bound);
             }
             y = clamp_to(p->c_type, y);
-            bound = p->c_type == FV_TYPE_F32 ? bound * (1 + 2 * EPS) : stored_bound(p->c_type, y, bound);
-            good = check_near(c, "c", i * ldc + j, y, check_get(got, p->c_type, i * ldc + j), bound);
+            bound = p->c_type == FV_TYPE_F32 ? bound * (1 + 2 * EPS)
+                                             : stored_bound(p->c_type, y, bound);
+            good = check_near(c, "c", i * ldc + j, y, check_get(got, p->c_type, i * ldc + j),
+                              bound);
         }
     }
     check_gaps(c, "c", got, c_size, m, n, ldc);
@@ -135,7 +155,8 @@ static void check_product(fv_check *c, const fv_gemm_kernel *g, const gemm_case 
         s.m = part & 1 ? m - row : row;
         s.n = part & 2 ? n - column : column;
         s.a = (const char *)a + i * lda * size;
-        s.b = (const char *)b + fv_packed_elems(g, j, k) * size; /* k need not be a multiple of kg */
+        /* k need not be a multiple of kg */
+        s.b = (const char *)b + fv_packed_elems(g, j, k) * size;
         s.c = (char *)again + (i * ldc + j) * c_size;
         if (!s.m || !s.n)
             continue;
@@ -154,17 +175,23 @@ static void check_product(fv_check *c, const fv_gemm_kernel *g, const gemm_case 
 }
 
 /* Not numbers: a NaN or an infinity in A or in a weight reaches exactly its row or column. */
-static void check_nonfinite(fv_check *c, const fv_gemm_kernel *g, size_t k, fv_type c_type, fv_act act)
+static void check_nonfinite(fv_check *c, const fv_gemm_kernel *g, size_t k, fv_type c_type,
+                            fv_act act)
 {
     enum { M = 19, N = 37 };
-    if (!check_case(c, "NaN and infinity, k=%zu c=%s%s", k, fv_type_name(c_type), act ? " gelu" : ""))
+    if (!check_case(c, "NaN and infinity, k=%zu c=%s%s", k, fv_type_name(c_type),
+                    act ? " gelu" : ""))
         return;
     const size_t size = fv_type_size(g->type), c_size = fv_type_size(c_type);
     void *a = check_in(c, M * k * size, size), *w = check_in(c, N * k * size, size);
-    void *b = check_in(c, fv_packed_elems(g, N, k) * size, 64), *got = check_out(c, M * N * c_size, c_size);
+    void *b = check_in(c, fv_packed_elems(g, N, k) * size, 64),
+         *got = check_out(c, M * N * c_size, c_size);
     for (size_t i = 0; i < M * k; i++) {
         size_t row = i / k, q = i % k;
-        float x = row == 3 && q == k - 1 ? NAN : row == 16 && q == 0 ? INFINITY : row == 17 && q == 0 ? -INFINITY : 1;
+        float x = row == 3 && q == k - 1 ? NAN
+                  : row == 16 && q == 0  ? INFINITY
+                  : row == 17 && q == 0  ? -INFINITY
+                                         : 1;
         if (g->type == FV_TYPE_F32)
             ((float *)a)[i] = x;
         else
@@ -178,12 +205,24 @@ static void check_nonfinite(fv_check *c, const fv_gemm_kernel *g, size_t k, fv_t
             ((uint16_t *)w)[i] = fv_f32_to_bf16(x);
     }
     pack_weights(g, b, w, k, N, k);
-    g->run(&(fv_gemm_args){ .m = M, .n = N, .k = k, .a = a, .lda = k, .b = b, .c = got, .ldc = N, .c_type = c_type,
+    g->run(&(fv_gemm_args){ .m = M,
+                            .n = N,
+                            .k = k,
+                            .a = a,
+                            .lda = k,
+                            .b = b,
+                            .c = got,
+                            .ldc = N,
+                            .c_type = c_type,
                             .act = act });
     for (size_t i = 0; i < M; i++) {
         for (size_t j = 0; j < N; j++) {
-            double y = i == 3 || j == 33 ? (double)NAN : i == 16 ? (double)INFINITY : i == 17 ? -(double)INFINITY : 0.5 * (double)k;
-            if (act == FV_ACT_GELU && i == 17 && !isnan(y)) { /* -inf: 0 is right, NaN is what the formula says */
+            double y = i == 3 || j == 33 ? (double)NAN
+                       : i == 16         ? (double)INFINITY
+                       : i == 17         ? -(double)INFINITY
+                                         : 0.5 * (double)k;
+            /* -inf: 0 is right, NaN is what the formula says */
+            if (act == FV_ACT_GELU && i == 17 && !isnan(y)) {
                 double z = check_get(got, c_type, i * N + j);
                 if (!isnan(z))
                     check_near(c, "c", i * N + j, 0, z, 1e-6);
@@ -210,7 +249,8 @@ static void check_products(fv_check *c, const char *name, const fv_gemm_kernel *
         for (size_t n = 0; n <= 2 * nr + 1; n += n + 2 < nr || n > nr + 1 ? 3 : 1) {
             size_t k = kg * (1 + check_below(c, 40));
             k = m % 7 == 3 ? kg : k;
-            check_product(c, g, &(gemm_case){ m, n, k, e % EPILOGUES, c_types[e % 3], e % 4 ? e % 5 : 0, 1 });
+            check_product(
+                c, g, &(gemm_case){ m, n, k, e % EPILOGUES, c_types[e % 3], e % 4 ? e % 5 : 0, 1 });
             e++;
         }
     }
@@ -219,19 +259,28 @@ static void check_products(fv_check *c, const char *name, const fv_gemm_kernel *
         check_product(c, g, &(gemm_case){ mr + 1, nr + 1, k, 0, FV_TYPE_F32, 0, 1 });
     for (unsigned i = 0; i < EPILOGUES; i++)
         for (unsigned t = 0; t < 3; t++)
-            check_product(c, g, &(gemm_case){ 2 * mr + 3, nr + 5, 8 * kg, i, c_types[t], i % 3, i % 2 ? 4 : 0.25f });
-    /* blocks of rows, pieces of k, rows that collide in a cache (4096 bytes apart), sums beyond f16 */
-    static const size_t large[][4] = { { 130, 70, 1600, 0 },  { 67, 96, 2600, 0 },  { 45, 33, 4098, 0 },
-                                       { 30, 64, 1024, 0 },   { 61, 32, 2048, 0 },  { 250, 40, 640, 0 },
-                                       { 29, 48, 1000, 24 },  { 29, 48, 1000, 1048 }, { 113, 32, 3074, 1022 } };
+            check_product(c, g,
+                          &(gemm_case){ 2 * mr + 3, nr + 5, 8 * kg, i, c_types[t], i % 3,
+                                        i % 2 ? 4 : 0.25f });
+    /* blocks of rows, pieces of k, rows that collide in a cache (4096 bytes apart), sums beyond
+     * f16 */
+    static const size_t large[][4] = { { 130, 70, 1600, 0 },   { 67, 96, 2600, 0 },
+                                       { 45, 33, 4098, 0 },    { 30, 64, 1024, 0 },
+                                       { 61, 32, 2048, 0 },    { 250, 40, 640, 0 },
+                                       { 29, 48, 1000, 24 },   { 29, 48, 1000, 1048 },
+                                       { 113, 32, 3074, 1022 } };
     for (size_t i = 0; i < FV_COUNT(large); i++)
         for (unsigned t = 0; t < 3; t++)
-            check_product(c, g, &(gemm_case){ large[i][0], large[i][1], large[i][2],
-                                              t == 0 ? 0 : t == 1 ? BIAS | SCALE | RESIDUAL | IN_PLACE : BIAS | GELU,
-                                              c_types[(t + i) % 3], large[i][3], t == 2 ? 0.05f : 1 });
+            check_product(c, g,
+                          &(gemm_case){ large[i][0], large[i][1], large[i][2],
+                                        t == 0   ? 0
+                                        : t == 1 ? BIAS | SCALE | RESIDUAL | IN_PLACE
+                                                 : BIAS | GELU,
+                                        c_types[(t + i) % 3], large[i][3], t == 2 ? 0.05f : 1 });
     for (unsigned t = 0; t < 3; t++) {
         check_product(c, g, &(gemm_case){ mr + 2, nr + 3, 64 * kg, 0, c_types[t], 0, 4000 });
-        check_product(c, g, &(gemm_case){ mr + 2, nr + 3, 64 * kg, BIAS | RESIDUAL, c_types[t], 1, 4000 });
+        check_product(
+            c, g, &(gemm_case){ mr + 2, nr + 3, 64 * kg, BIAS | RESIDUAL, c_types[t], 1, 4000 });
         for (size_t k = kg; k <= 64 * kg; k += 9 * kg) {
             check_nonfinite(c, g, k, c_types[t], FV_ACT_NONE);
             check_nonfinite(c, g, k, c_types[t], FV_ACT_GELU);
@@ -239,23 +288,28 @@ static void check_products(fv_check *c, const char *name, const fv_gemm_kernel *
     }
 }
 
-/* ---- packing ------------------------------------------------------------------------------- */
+/* ---- packing ----------------------------------------------------------------------------- */
 
 static void check_packing(fv_check *c, const fv_gemm_kernel *g, fv_type from)
 {
     char name[32];
     snprintf(name, sizeof name, "pack_%s_%s", g->type == FV_TYPE_F32 ? "f32" : "bf16",
-             from == FV_TYPE_F32 ? "f32" : from == FV_TYPE_F16 ? "f16" : "bf16");
+             from == FV_TYPE_F32   ? "f32"
+             : from == FV_TYPE_F16 ? "f16"
+                                   : "bf16");
     if (!check_slot(c, name, true))
         return;
-    const size_t size = fv_type_size(g->type), from_size = fv_type_size(from), nr = g->nr, kg = g->kg;
+    const size_t size = fv_type_size(g->type), from_size = fv_type_size(from), nr = g->nr,
+                 kg = g->kg;
     for (size_t n = 0; n <= 2 * nr + 1; n += n % nr < 3 || n % nr + 3 > nr ? 1 : 5) {
         for (size_t k = 0; k <= 67; k += k < 35 ? 1 : 16) {
             size_t extra = check_below(c, 2) * check_below(c, 9), ld = k + extra;
             if (!check_case(c, "n=%zu k=%zu rows +%zu", n, k, extra))
                 continue;
-            size_t in_elems = n ? (n - 1) * ld + k : 0, elems = fv_packed_elems(g, n, k), groups = (k + kg - 1) / kg;
-            void *w = check_in(c, in_elems * from_size, from_size), *got = check_out(c, elems * size, 64);
+            size_t in_elems = n ? (n - 1) * ld + k : 0, elems = fv_packed_elems(g, n, k),
+                   groups = (k + kg - 1) / kg;
+            void *w = check_in(c, in_elems * from_size, from_size),
+                 *got = check_out(c, elems * size, 64);
             check_fill(c, w, from, in_elems, -3, 3);
             if (from == FV_TYPE_F16) /* any number: subnormals too */
                 for (size_t i = 0; i < in_elems; i++)
@@ -282,7 +336,7 @@ static void check_packing(fv_check *c, const fv_gemm_kernel *g, fv_type from)
     }
 }
 
-/* ---- matrix times vector ----------------------------------------------------------------------- */
+/* ---- matrix times vector ----------------------------------------------------------------- */
 
 static void check_vector_products(fv_check *c, fv_type type)
 {
@@ -298,7 +352,8 @@ static void check_vector_products(fv_check *c, fv_type type)
                 continue;
             size_t elems = n ? (n - 1) * ld + k : 0;
             void *w = check_in(c, elems * size, size);
-            float *x = check_in(c, k * 4, 4), *bias = check_in(c, n * 4, 4), *y = check_out(c, n * 4, 4);
+            float *x = check_in(c, k * 4, 4), *bias = check_in(c, n * 4, 4),
+                  *y = check_out(c, n * 4, 4);
             check_fill(c, w, type, elems, -2, 2);
             check_fill(c, x, FV_TYPE_F32, k, -3, 3);
             check_fill(c, bias, FV_TYPE_F32, n, -1, 1);
@@ -346,7 +401,7 @@ void check_gemm(fv_check *c)
         check_vector_products(c, types[i]);
 }
 
-/* ---- timing ----------------------------------------------------------------------------------------- */
+/* ---- timing ------------------------------------------------------------------------------ */
 
 typedef struct gemm_run {
     const fv_gemm_kernel *g;
@@ -371,7 +426,8 @@ typedef struct pack_run {
 static void run_pack(void *user)
 {
     pack_run *r = user;
-    for (size_t j = 0; j < r->n; j += PACK_STEP) /* into the same place, as done for weights that are used once */
+    /* into the same place, as done for weights that are used once */
+    for (size_t j = 0; j < r->n; j += PACK_STEP)
         r->fn(r->dst, r->w + j * r->k * r->size, r->k, PACK_STEP, r->k);
 }
 
@@ -389,9 +445,10 @@ static void run_gemv(void *user)
     r->fn(r->y, r->w, r->k, r->x, NULL, r->n, r->k);
 }
 
-/* Plain, then with the epilogues that the model uses: bias + GELU to 16 bits or f32 when n > k, else
- * bias + scale + residual. */
-static void bench_products(fv_check *c, const char *name, const fv_gemm_kernel *g, const fv_gemm_kernel *ref)
+/* Plain, then with the epilogues that the model uses: bias + GELU to 16 bits or f32 when n > k,
+ * else bias + scale + residual. */
+static void bench_products(fv_check *c, const char *name, const fv_gemm_kernel *g,
+                           const fv_gemm_kernel *ref)
 {
     bench_shape shape[64];
     size_t n_shapes = bench_shapes(c, "gemm", shape, FV_COUNT(shape));
@@ -400,10 +457,13 @@ static void bench_products(fv_check *c, const char *name, const fv_gemm_kernel *
     for (size_t i = 0; i < n_shapes; i++) {
         size_t m = FV_MIN(shape[i].v[0], (size_t)8192), n = shape[i].v[1], k = shape[i].v[2];
         void *a = bench_buffer(c, g->type, m * k), *w = bench_buffer(c, g->type, n * k);
-        void *b = bench_buffer(c, g->type, fv_packed_elems(g, n, k)), *out = bench_buffer(c, FV_TYPE_F32, m * n);
+        void *b = bench_buffer(c, g->type, fv_packed_elems(g, n, k)),
+             *out = bench_buffer(c, FV_TYPE_F32, m * n);
         float *vec = bench_buffer(c, FV_TYPE_F32, n);
         g->pack[g->type](b, w, k, n, k);
-        gemm_run r = { g, { .m = m, .n = n, .k = k, .a = a, .lda = k, .b = b, .c = out, .ldc = n } }, slow = r;
+        gemm_run r = { g,
+                       { .m = m, .n = n, .k = k, .a = a, .lda = k, .b = b, .c = out, .ldc = n } },
+                 slow = r;
         slow.g = ref; /* it reads other panels from the same memory: garbage, but as fast */
         slow.args.m = 1;
         slow.args.n = FV_MIN(n, (size_t)64);
@@ -421,8 +481,8 @@ static void bench_products(fv_check *c, const char *name, const fv_gemm_kernel *
             r.args.residual = out;
             r.args.ldr = n;
         }
-        bench_report(c, n > k ? "  + bias, gelu" : "  + bias, scale, residual", "GFLOP/s", run_gemm, &r, flops, NULL,
-                     NULL, 1);
+        bench_report(c, n > k ? "  + bias, gelu" : "  + bias, scale, residual", "GFLOP/s", run_gemm,
+                     &r, flops, NULL, NULL, 1);
         bench_free(a), bench_free(w), bench_free(b), bench_free(out), bench_free(vec);
     }
 }
@@ -436,11 +496,13 @@ static void bench_packing(fv_check *c, const char *name, const fv_gemm_kernel *g
     for (int t = 0; t < 3; t++) {
         for (int i = 0; i < 3; i++) {
             size_t n = shape[i][0], k = shape[i][1], size = fv_type_size(types[t]);
-            void *w = bench_buffer(c, types[t], n * k), *dst = bench_buffer(c, g->type, PACK_STEP * k);
+            void *w = bench_buffer(c, types[t], n * k),
+                 *dst = bench_buffer(c, g->type, PACK_STEP * k);
             pack_run r = { g->pack[types[t]], dst, w, n, k, size };
             char label[112];
             snprintf(label, sizeof label, "from %s, 128 of %zux%zu", fv_type_name(types[t]), n, k);
-            bench_report(c, label, "GB/s read", run_pack, &r, (double)(n * k * size), NULL, NULL, 1);
+            bench_report(c, label, "GB/s read", run_pack, &r, (double)(n * k * size), NULL, NULL,
+                         1);
             bench_free(w), bench_free(dst);
         }
     }
@@ -462,18 +524,21 @@ void bench_gemm(fv_check *c)
     bench_shape shape[16];
     for (int t = 0; t < 3; t++) {
         fv_gemv_fn *fn = now->gemv[types[t]];
-        if (fn == below->gemv[types[t]] || !strcmp(c->level, "ref") || !check_slot(c, name[types[t]], true))
+        if (fn == below->gemv[types[t]] || !strcmp(c->level, "ref") ||
+            !check_slot(c, name[types[t]], true))
             continue;
         size_t n_shapes = bench_shapes(c, "gemv", shape, FV_COUNT(shape));
         for (size_t i = 0; i < n_shapes; i++) {
             size_t n = shape[i].v[0], k = shape[i].v[1];
             void *w = bench_buffer(c, types[t], n * k);
             float *x = bench_buffer(c, FV_TYPE_F32, k), *y = bench_buffer(c, FV_TYPE_F32, n);
-            gemv_run r = { fn, y, w, x, n, k }, slow = { c->ref->gemv[types[t]], y, w, x, FV_MIN(n, (size_t)64), k };
+            gemv_run r = { fn, y, w, x, n, k },
+                     slow = { c->ref->gemv[types[t]], y, w, x, FV_MIN(n, (size_t)64), k };
             char label[112];
             snprintf(label, sizeof label, "%.40s %zux%zu", shape[i].label, n, k);
             double bytes = (double)fv_type_size(types[t]) * (double)k;
-            bench_report(c, label, "GB/s", run_gemv, &r, bytes * (double)n, run_gemv, &slow, bytes * (double)slow.n);
+            bench_report(c, label, "GB/s", run_gemv, &r, bytes * (double)n, run_gemv, &slow,
+                         bytes * (double)slow.n);
             bench_free(w), bench_free(x), bench_free(y);
         }
     }

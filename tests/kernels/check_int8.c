@@ -44,7 +44,7 @@ static float *fill_floats(fv_check *c, size_t n, float lo, float hi)
     return p;
 }
 
-/* ---- floats to bytes ------------------------------------------------------------------- */
+/* ---- floats to bytes --------------------------------------------------------------------- */
 
 static void check_quantize(fv_check *c)
 {
@@ -71,7 +71,8 @@ static void check_quantize(fv_check *c)
             c->now->quantize_u8(dst, dst_ld, src, src_ld, inv, zero, m, n);
             for (size_t i = 0; i < m; i++)
                 for (size_t j = 0; j < n; j++)
-                    if (!check_near(c, "q", i * n + j, to_u8(src[i * src_ld + j] * inv[j], zero), dst[i * dst_ld + j], 0))
+                    if (!check_near(c, "q", i * n + j, to_u8(src[i * src_ld + j] * inv[j], zero),
+                                    dst[i * dst_ld + j], 0))
                         i = m - 1, j = n;
             check_gaps(c, "q", dst, 1, m, n, dst_ld);
             check_done(c);
@@ -79,7 +80,7 @@ static void check_quantize(fv_check *c)
     }
 }
 
-/* ---- matrix products -------------------------------------------------------------------- */
+/* ---- matrix products --------------------------------------------------------------------- */
 
 enum { GELU = 1, SCALE = 2, RESIDUAL = 4, IN_PLACE = 8, EPILOGUES = 16 };
 
@@ -90,9 +91,10 @@ typedef struct product {
     size_t extra; /* elements between rows of everything */
 } product;
 
-/* An output is right when it is what the steps of the contract give, with GELU when it is within bound. */
-static bool check_output(fv_check *c, const fv_gemm_u8_args *g, size_t i, size_t j, int32_t s, const float *residual,
-                         size_t ldr, const void *got)
+/* An output is right when it is what the steps of the contract give, with GELU when it is within
+ * bound. */
+static bool check_output(fv_check *c, const fv_gemm_u8_args *g, size_t i, size_t j, int32_t s,
+                         const float *residual, size_t ldr, const void *got)
 {
     float y = (float)s * g->mul[j];
     double exact = y, bound = 0;
@@ -126,20 +128,23 @@ static bool check_output(fv_check *c, const fv_gemm_u8_args *g, size_t i, size_t
         bound += 2 * check_half_ulp(g->c_type, fabs(exact) + bound);
         return check_near(c, "c", at, exact, check_get(got, g->c_type, at), bound);
     }
-    double want = g->c_type == FV_TYPE_F16 ? fv_f16_to_f32(fv_f32_to_f16_sat(y))
-                : g->c_type == FV_TYPE_BF16 ? fv_bf16_to_f32(fv_f32_to_bf16(y)) : y;
+    double want = g->c_type == FV_TYPE_F16    ? fv_f16_to_f32(fv_f32_to_f16_sat(y))
+                  : g->c_type == FV_TYPE_BF16 ? fv_bf16_to_f32(fv_f32_to_bf16(y))
+                                              : y;
     return check_near(c, "c", at, want, check_get(got, g->c_type, at), 0);
 }
 
 static void check_product(fv_check *c, const fv_gemm_u8_kernel *g, const product *p)
 {
-    if (!check_case(c, "m=%zu n=%zu k=%zu c=%s%s%s%s%s rows +%zu", p->m, p->n, p->k, fv_type_name(p->c_type),
-                    p->epilogue & GELU ? " gelu" : "", p->epilogue & SCALE ? " scale" : "",
-                    p->epilogue & RESIDUAL ? " residual" : "", p->epilogue & IN_PLACE ? " in place" : "", p->extra))
+    if (!check_case(c, "m=%zu n=%zu k=%zu c=%s%s%s%s%s rows +%zu", p->m, p->n, p->k,
+                    fv_type_name(p->c_type), p->epilogue & GELU ? " gelu" : "",
+                    p->epilogue & SCALE ? " scale" : "", p->epilogue & RESIDUAL ? " residual" : "",
+                    p->epilogue & IN_PLACE ? " in place" : "", p->extra))
         return;
     const size_t m = p->m, n = p->n, k = p->k, c_size = fv_type_size(p->c_type);
     const size_t lda = k + p->extra, ldc = n + p->extra, ldr = n + 3 * p->extra;
-    const bool in_place = (p->epilogue & IN_PLACE) && (p->epilogue & RESIDUAL) && p->c_type == FV_TYPE_F32;
+    const bool in_place = (p->epilogue & IN_PLACE) && (p->epilogue & RESIDUAL) &&
+                          p->c_type == FV_TYPE_F32;
     const size_t a_bytes = m ? (m - 1) * lda + k : 0, c_elems = m ? (m - 1) * ldc + n : 0;
     const size_t r_elems = m ? (m - 1) * ldr + n : 0;
     uint8_t *a = check_in(c, a_bytes, 1);
@@ -153,16 +158,30 @@ static void check_product(fv_check *c, const fv_gemm_u8_kernel *g, const product
     for (size_t j = 0; j < n; j++)
         bias[j] = (int32_t)check_below(c, 4000001) - 2000000;
     double spread = 12000 * sqrt((double)k) + 1e6;
-    float *mul = fill_floats(c, n, -(float)(6 / spread), (float)(6 / spread)), *scale = fill_floats(c, n, -1.5f, 1.5f);
+    float *mul = fill_floats(c, n, -(float)(6 / spread), (float)(6 / spread)),
+          *scale = fill_floats(c, n, -1.5f, 1.5f);
     float *residual = fill_floats(c, r_elems, -3, 3), *inv = fill_floats(c, n, 2, 40);
-    void *got = check_out(c, c_elems * c_size, c_size), *again = check_out(c, c_elems * c_size, c_size);
+    void *got = check_out(c, c_elems * c_size, c_size),
+         *again = check_out(c, c_elems * c_size, c_size);
     g->pack(b, w, k, n, k);
 
-    fv_gemm_u8_args args = { .m = m, .n = n, .k = k, .a = a, .lda = lda, .b = b, .c = got, .ldc = ldc,
-                             .c_type = p->c_type, .act = p->epilogue & GELU ? FV_ACT_GELU : FV_ACT_NONE, .bias = bias,
-                             .mul = mul, .scale = p->epilogue & SCALE ? scale : NULL,
-                             .residual = p->epilogue & RESIDUAL ? residual : NULL, .ldr = ldr,
-                             .inv = p->c_type == FV_TYPE_U8 ? inv : NULL, .zero = (int)check_below(c, 256) };
+    fv_gemm_u8_args args = { .m = m,
+                             .n = n,
+                             .k = k,
+                             .a = a,
+                             .lda = lda,
+                             .b = b,
+                             .c = got,
+                             .ldc = ldc,
+                             .c_type = p->c_type,
+                             .act = p->epilogue & GELU ? FV_ACT_GELU : FV_ACT_NONE,
+                             .bias = bias,
+                             .mul = mul,
+                             .scale = p->epilogue & SCALE ? scale : NULL,
+                             .residual = p->epilogue & RESIDUAL ? residual : NULL,
+                             .ldr = ldr,
+                             .inv = p->c_type == FV_TYPE_U8 ? inv : NULL,
+                             .zero = (int)check_below(c, 256) };
     if (in_place) {
         for (size_t i = 0; i < m; i++) {
             memcpy((float *)got + i * ldc, residual + i * ldr, n * 4);
@@ -216,7 +235,8 @@ static void check_products(fv_check *c, const fv_gemm_u8_kernel *g)
     for (size_t m = 0; m <= 2 * g->mr + 1; m++) {
         for (size_t n = 0; n <= 2 * g->nr + 1; n += n + 2 < g->nr || n > g->nr + 1 ? 3 : 1) {
             size_t k = m % 7 == 3 ? 1 + m % 4 : 1 + check_below(c, 160);
-            check_product(c, g, &(product){ m, n, k, e % EPILOGUES, types[e / 2 % 4], e % 4 ? e % 5 : 0 });
+            check_product(
+                c, g, &(product){ m, n, k, e % EPILOGUES, types[e / 2 % 4], e % 4 ? e % 5 : 0 });
             e += 3;
         }
     }
@@ -227,14 +247,18 @@ static void check_products(fv_check *c, const fv_gemm_u8_kernel *g)
             for (size_t k = 61; k <= 64; k += 3)
                 check_product(c, g, &(product){ 2 * g->mr + 3, g->nr + 5, k, i, types[t], i % 3 });
     /* blocks of rows, pieces of k, rows that collide in a cache */
-    static const size_t large[][4] = { { 130, 70, 1600, 0 }, { 67, 96, 6145, 0 }, { 45, 33, 16390, 0 },
-                                       { 30, 64, 4096, 0 },  { 61, 32, 8192, 0 }, { 250, 40, 640, 0 },
+    static const size_t large[][4] = { { 130, 70, 1600, 0 }, { 67, 96, 6145, 0 },
+                                       { 45, 33, 16390, 0 }, { 30, 64, 4096, 0 },
+                                       { 61, 32, 8192, 0 },  { 250, 40, 640, 0 },
                                        { 29, 48, 4001, 95 }, { 15, 20, 65536, 0 } };
     for (size_t i = 0; i < FV_COUNT(large); i++)
         for (unsigned t = 0; t < 3; t++)
-            check_product(c, g, &(product){ large[i][0], large[i][1], large[i][2],
-                                            t == 0 ? 0 : t == 1 ? SCALE | RESIDUAL | IN_PLACE : GELU,
-                                            types[(t + i) % 3], large[i][3] });
+            check_product(c, g,
+                          &(product){ large[i][0], large[i][1], large[i][2],
+                                      t == 0   ? 0
+                                      : t == 1 ? SCALE | RESIDUAL | IN_PLACE
+                                               : GELU,
+                                      types[(t + i) % 3], large[i][3] });
 }
 
 static void check_packing(fv_check *c, const fv_gemm_u8_kernel *g)
@@ -246,7 +270,8 @@ static void check_packing(fv_check *c, const fv_gemm_u8_kernel *g)
             if (!check_case(c, "n=%zu k=%zu ld=%zu", n, k, ld))
                 continue;
             size_t n_in = n ? (n - 1) * ld + k : 0, n_bytes = fv_packed_u8_bytes(g, n, k);
-            int8_t *w = check_in(c, n_in, 1), *got = check_out(c, n_bytes, 64), *want = check_in(c, n_bytes, 1);
+            int8_t *w = check_in(c, n_in, 1), *got = check_out(c, n_bytes, 64),
+                   *want = check_in(c, n_bytes, 1);
             fill_bytes(c, w, n_in, -128);
             for (size_t at = 0; at < n_bytes; at++) {
                 size_t panel = nr * ((k + 3) / 4 * 4), in = at % panel;
@@ -262,15 +287,23 @@ static void check_packing(fv_check *c, const fv_gemm_u8_kernel *g)
 
 /* ---- depthwise convolution --------------------------------------------------------------- */
 
-static void check_map(fv_check *c, unsigned k, unsigned stride, unsigned mult, size_t width, size_t channels)
+static void check_map(fv_check *c, unsigned k, unsigned stride, unsigned mult, size_t width,
+                      size_t channels)
 {
     const size_t out = (width - 1) / stride + 1, n_out = channels * mult;
     const unsigned rows = 1 + (unsigned)check_below(c, 2), n_src = k + (rows - 1) * stride;
     const fv_dwconv_u8_kernel *kernel = &c->now->dwconv_u8;
-    fv_dwconv_u8_args d = { .rows = rows, .width = width, .src_ld = channels + check_below(c, 3) * 5,
-                            .channels = channels, .k = k, .stride = stride, .mult = mult,
-                            .src_zero = (int)check_below(c, 256), .act = check_below(c, 2) ? FV_ACT_GELU : FV_ACT_NONE,
-                            .dst_ld = n_out + check_below(c, 3) * 7, .zero = (int)check_below(c, 256) };
+    fv_dwconv_u8_args d = { .rows = rows,
+                            .width = width,
+                            .src_ld = channels + check_below(c, 3) * 5,
+                            .channels = channels,
+                            .k = k,
+                            .stride = stride,
+                            .mult = mult,
+                            .src_zero = (int)check_below(c, 256),
+                            .act = check_below(c, 2) ? FV_ACT_GELU : FV_ACT_NONE,
+                            .dst_ld = n_out + check_below(c, 3) * 7,
+                            .zero = (int)check_below(c, 256) };
     for (unsigned dy = 0; dy < n_src; dy++) {
         if (check_below(c, 6) == 0)
             continue;
@@ -309,15 +342,19 @@ static void check_map(fv_check *c, unsigned k, unsigned stride, unsigned mult, s
                 const uint8_t *row = d.src[y * stride + t / k];
                 size_t at = x * stride + t % k;
                 if (row && at >= k / 2 && at - k / 2 < width)
-                    s += (row[(at - k / 2) * d.src_ld + o / mult] - d.src_zero) * weight[t * n_out + o];
+                    s += (row[(at - k / 2) * d.src_ld + o / mult] - d.src_zero) *
+                         weight[t * n_out + o];
             }
             float bias = d.bias ? d.bias[o] : 0, v = fmaf((float)s, d.mul[o], bias);
             double q = dst[y * d.dst_row + x * d.dst_ld + o];
             if (d.act) {
                 double want = gelu(v), bound = 3e-4 * d.inv[o] + 1e-4 + 0.5;
-                good = check_near(c, "q", y * out * n_out + i, clamped(want * d.inv[o], d.zero), q, bound);
+                good = check_near(c, "q", y * out * n_out + i, clamped(want * d.inv[o], d.zero), q,
+                                  bound);
             } else {
-                good = check_near(c, "q", y * out * n_out + i, to_u8(fmaf((float)s, d.mul[o] * d.inv[o], bias * d.inv[o]), d.zero), q, 0);
+                good = check_near(
+                    c, "q", y * out * n_out + i,
+                    to_u8(fmaf((float)s, d.mul[o] * d.inv[o], bias * d.inv[o]), d.zero), q, 0);
             }
         }
         check_gaps(c, "q", dst + y * d.dst_row, 1, out, n_out, d.dst_ld);
@@ -352,8 +389,8 @@ static void check_maps(fv_check *c)
         unsigned k = shape & 4 ? 7 : 3, stride = 1 + (shape >> 1 & 1), mult = 1 + (shape & 1);
         for (size_t w = 0; w < FV_COUNT(widths); w++)
             for (size_t n = 0; n < FV_COUNT(channels); n++)
-                if (check_case(c, "k=%u stride=%u mult=%u width=%zu channels=%zu", k, stride, mult, widths[w],
-                               channels[n]))
+                if (check_case(c, "k=%u stride=%u mult=%u width=%zu channels=%zu", k, stride, mult,
+                               widths[w], channels[n]))
                     check_map(c, k, stride, mult, widths[w], channels[n]);
     }
 }
@@ -392,7 +429,8 @@ static void run_gemm(void *user)
     }
 }
 
-/* Blocks of 112 rows, as the encoder does: GELU to u8 when n > k, else scale and residual in f32, and plain to u8. */
+/* Blocks of 112 rows, as the encoder does: GELU to u8 when n > k, else scale and residual in f32,
+ * and plain to u8. */
 static void bench_products(fv_check *c)
 {
     bench_shape shape[64];
@@ -401,7 +439,8 @@ static void bench_products(fv_check *c)
     for (size_t i = 0; i < n_shapes; i++) {
         size_t m = FV_MIN(shape[i].v[0], (size_t)1024), n = shape[i].v[1], k = shape[i].v[2];
         uint8_t *a = bench_buffer(c, FV_TYPE_U8, m * k);
-        int8_t *w = bench_buffer(c, FV_TYPE_U8, n * k), *b = bench_buffer(c, FV_TYPE_U8, fv_packed_u8_bytes(g, n, k));
+        int8_t *w = bench_buffer(c, FV_TYPE_U8, n * k),
+               *b = bench_buffer(c, FV_TYPE_U8, fv_packed_u8_bytes(g, n, k));
         float *out = bench_buffer(c, FV_TYPE_F32, m * n), *mul = bench_buffer(c, FV_TYPE_F32, n);
         int32_t *bias = bench_buffer(c, FV_TYPE_F32, n);
         for (size_t q = 0; q < m * k; q++)
@@ -412,8 +451,21 @@ static void bench_products(fv_check *c)
         for (size_t q = 0; q < n; q++)
             mul[q] = 1e-5f;
         g->pack(b, w, k, n, k);
-        gemm_run r = { g, { .m = m, .n = n, .k = k, .a = a, .lda = k, .b = b, .c = out, .ldc = n, .c_type = FV_TYPE_U8,
-                            .bias = bias, .mul = mul, .inv = mul, .zero = 100 }, 112 };
+        gemm_run r = { g,
+                       { .m = m,
+                         .n = n,
+                         .k = k,
+                         .a = a,
+                         .lda = k,
+                         .b = b,
+                         .c = out,
+                         .ldc = n,
+                         .c_type = FV_TYPE_U8,
+                         .bias = bias,
+                         .mul = mul,
+                         .inv = mul,
+                         .zero = 100 },
+                       112 };
         char label[112];
         double ops = 2.0 * (double)m * (double)n * (double)k;
         snprintf(label, sizeof label, "%.40s %zux%zux%zu", shape[i].label, m, n, k);
@@ -421,8 +473,8 @@ static void bench_products(fv_check *c)
         slow.g = &c->ref->gemm_u8;
         slow.args.m = 1;
         slow.args.n = FV_MIN(n, (size_t)64);
-        bench_report(c, label, "GOP/s", run_gemm, &r, ops, g->run == slow.g->run ? NULL : run_gemm, &slow,
-                     2.0 * (double)slow.args.n * (double)k);
+        bench_report(c, label, "GOP/s", run_gemm, &r, ops, g->run == slow.g->run ? NULL : run_gemm,
+                     &slow, 2.0 * (double)slow.args.n * (double)k);
         if (n > k) {
             r.args.act = FV_ACT_GELU;
         } else {
@@ -431,8 +483,10 @@ static void bench_products(fv_check *c)
             r.args.residual = out;
             r.args.ldr = n;
         }
-        bench_report(c, n > k ? "  gelu" : "  scale, residual, f32", "GOP/s", run_gemm, &r, ops, NULL, NULL, 1);
-        bench_free(a), bench_free(w), bench_free(b), bench_free(out), bench_free(mul), bench_free(bias);
+        bench_report(c, n > k ? "  gelu" : "  scale, residual, f32", "GOP/s", run_gemm, &r, ops,
+                     NULL, NULL, 1);
+        bench_free(a), bench_free(w), bench_free(b), bench_free(out), bench_free(mul),
+            bench_free(bias);
     }
 }
 
@@ -468,15 +522,31 @@ static void bench_maps(fv_check *c)
         size_t out = v[0] / stride, n_out = v[1] * mult, n_rows = FV_MIN(out, (size_t)16);
         uint8_t *src = bench_buffer(c, FV_TYPE_U8, (n_rows * stride + k) * v[0] * v[1]);
         int8_t *weight = bench_buffer(c, FV_TYPE_U8, k * k * n_out);
-        void *packed = bench_buffer(c, FV_TYPE_U8, FV_MAX(kernel->packed_bytes(v[1], k, mult), k * k * n_out));
+        void *packed = bench_buffer(c, FV_TYPE_U8,
+                                    FV_MAX(kernel->packed_bytes(v[1], k, mult), k * k * n_out));
         float *each = bench_buffer(c, FV_TYPE_F32, n_out);
         uint8_t *dst = bench_buffer(c, FV_TYPE_U8, n_rows * out * n_out);
         kernel->pack(packed, weight, v[1], k, mult);
-        map_run b = { .fn = kernel->run, .src = src, .dst = dst, .n_rows = n_rows,
-                      .args = { .width = v[0], .src_ld = v[1], .channels = v[1], .k = k, .stride = stride,
-                                .mult = mult, .weight = packed, .mul = each, .bias = each, .inv = each, .x1 = out,
-                                .act = v[5] ? FV_ACT_GELU : FV_ACT_NONE, .dst_ld = n_out, .dst_row = out * n_out,
-                                .scratch = bench_buffer(c, FV_TYPE_U8, fv_dwconv_u8_scratch_bytes()) } };
+        map_run b = { .fn = kernel->run,
+                      .src = src,
+                      .dst = dst,
+                      .n_rows = n_rows,
+                      .args = {
+                          .width = v[0],
+                          .src_ld = v[1],
+                          .channels = v[1],
+                          .k = k,
+                          .stride = stride,
+                          .mult = mult,
+                          .weight = packed,
+                          .mul = each,
+                          .bias = each,
+                          .inv = each,
+                          .x1 = out,
+                          .act = v[5] ? FV_ACT_GELU : FV_ACT_NONE,
+                          .dst_ld = n_out,
+                          .dst_row = out * n_out,
+                          .scratch = bench_buffer(c, FV_TYPE_U8, fv_dwconv_u8_scratch_bytes()) } };
         map_run ref = b;
         ref.fn = c->ref->dwconv_u8.run;
         ref.n_rows = 1;
@@ -507,11 +577,18 @@ void bench_int8(fv_check *c)
     if (!strcmp(c->level, "ref"))
         return;
     if (check_slot(c, "quantize_u8", now->quantize_u8 != below->quantize_u8)) {
-        quantize_run r = { now->quantize_u8, bench_buffer(c, FV_TYPE_U8, 64 * 768), bench_buffer(c, FV_TYPE_F32, 64 * 768),
-                           bench_buffer(c, FV_TYPE_F32, 768), 64, 768 }, ref = r;
+        quantize_run r = { now->quantize_u8,
+                           bench_buffer(c, FV_TYPE_U8, 64 * 768),
+                           bench_buffer(c, FV_TYPE_F32, 64 * 768),
+                           bench_buffer(c, FV_TYPE_F32, 768),
+                           64,
+                           768 },
+                     ref = r;
         ref.fn = c->ref->quantize_u8;
-        bench_report(c, "64x768", "GB/s read", run_quantize, &r, 64 * 768 * 4, run_quantize, &ref, 64 * 768 * 4);
-        bench_free(r.dst), bench_free((void *)(uintptr_t)r.src), bench_free((void *)(uintptr_t)r.inv);
+        bench_report(c, "64x768", "GB/s read", run_quantize, &r, 64 * 768 * 4, run_quantize, &ref,
+                     64 * 768 * 4);
+        bench_free(r.dst), bench_free((void *)(uintptr_t)r.src),
+            bench_free((void *)(uintptr_t)r.inv);
     }
     if (check_slot(c, "gemm_u8", now->gemm_u8.run != below->gemm_u8.run))
         bench_products(c);

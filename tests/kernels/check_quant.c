@@ -1,5 +1,5 @@
-/* Checks and timings of weights in blocks of 8 or 4 bits: every level gives the portable version's bits;
- * that one is judged against double precision. */
+/* Checks and timings of weights in blocks of 8 or 4 bits: every level gives the portable version's
+ * bits; that one is judged against double precision. */
 #include "check.h"
 
 #include <math.h>
@@ -26,15 +26,20 @@ static void fill_weights(fv_check *c, void *w, fv_type type, size_t n_blocks)
     const size_t bytes = fv_row_bytes(type, FV_BLOCK);
     for (size_t b = 0; b < n_blocks; b++) {
         uint8_t *block = (uint8_t *)w + b * bytes;
-        uint16_t d = fv_f32_to_f16(check_rand(c) % 16 ? check_uniform(c, -0.25f, 0.25f) : check_uniform(c, -1e-6f, 1e-6f));
+        uint16_t d = fv_f32_to_f16(check_rand(c) % 16 ? check_uniform(c, -0.25f, 0.25f)
+                                                      : check_uniform(c, -1e-6f, 1e-6f));
         memcpy(block, &d, 2);
         for (size_t i = 2; i < bytes; i++) {
-            uint8_t least = type == FV_TYPE_Q8_0 ? 0x80 : 0, most = type == FV_TYPE_Q8_0 ? 0x7f : 0xff;
+            uint8_t least = type == FV_TYPE_Q8_0 ? 0x80 : 0,
+                    most = type == FV_TYPE_Q8_0 ? 0x7f : 0xff;
             switch (c->mode) {
             case CHECK_MIN: block[i] = least; break;
             case CHECK_MAX: block[i] = most; break;
             case CHECK_ALTERNATE: block[i] = i % 2 ? least : most; break;
-            case CHECK_SPARSE: block[i] = (uint8_t)(check_rand(c) % 8 ? type == FV_TYPE_Q8_0 ? 0 : 0x88 : check_rand(c)); break;
+            case CHECK_SPARSE:
+                block[i] = (uint8_t)(check_rand(c) % 8 ? type == FV_TYPE_Q8_0 ? 0 : 0x88
+                                                       : check_rand(c));
+                break;
             default: block[i] = (uint8_t)check_rand(c);
             }
         }
@@ -63,7 +68,8 @@ static double product(const void *w, fv_type type, const void *x, size_t k, doub
     for (size_t i = 0; i < k; i++) {
         float d;
         int q = value(w, type, i, &d);
-        double t = (double)d * q * (double)fv_qrow_d(x, k / FV_BLOCK)[i / FV_BLOCK] * fv_qrow_q(x)[i];
+        double t = (double)d * q * (double)fv_qrow_d(x, k / FV_BLOCK)[i / FV_BLOCK] *
+                   fv_qrow_q(x)[i];
         sum += t;
         *magnitude += fabs(t);
     }
@@ -79,7 +85,8 @@ static void check_rows_quantised(fv_check *c)
     static const float range[] = { 1, 3e4f, 1e-20f, 1e-38f, 3e38f };
     for (size_t k = 0; k <= 40 * FV_BLOCK; k += FV_BLOCK) {
         for (unsigned e = 0; e < 2 * FV_COUNT(range); e++) {
-            if (!check_case(c, "k=%zu range %g%s", k, (double)range[e / 2], e % 2 ? " ties, odd values" : ""))
+            if (!check_case(c, "k=%zu range %g%s", k, (double)range[e / 2],
+                            e % 2 ? " ties, odd values" : ""))
                 continue;
             const size_t bytes = fv_quantized_row_bytes(k), nb = k / FV_BLOCK;
             float *x = check_in(c, k * 4, 4);
@@ -87,11 +94,13 @@ static void check_rows_quantised(fv_check *c)
             check_fill(c, x, FV_TYPE_F32, k, -range[e / 2], range[e / 2]);
             if (e % 2 && k) {
                 for (size_t i = 0; i < k; i++)
-                    x[i] = i % FV_BLOCK ? ((float)check_below(c, 508) - 253.5f) / 2 : 127; /* x (127 / 127) is a tie */
+                    /* x (127 / 127) is a tie */
+                    x[i] = i % FV_BLOCK ? ((float)check_below(c, 508) - 253.5f) / 2 : 127;
                 if (nb > 1)
                     x[FV_BLOCK + check_below(c, FV_BLOCK)] = NAN;
                 if (nb > 2)
-                    x[2 * FV_BLOCK + check_below(c, FV_BLOCK)] = check_rand(c) % 2 ? INFINITY : -INFINITY;
+                    x[2 * FV_BLOCK + check_below(c, FV_BLOCK)] = check_rand(c) % 2 ? INFINITY
+                                                                                   : -INFINITY;
                 if (nb > 3)
                     memset(x + 3 * FV_BLOCK, 0, FV_BLOCK * sizeof *x);
             }
@@ -101,7 +110,8 @@ static void check_rows_quantised(fv_check *c)
             for (size_t i = 0; i < k; i++) { /* the definition */
                 float d = fv_qrow_d(got, nb)[i / FV_BLOCK], largest = 0;
                 bool finite = true;
-                for (size_t j = i / FV_BLOCK * FV_BLOCK; j < i / FV_BLOCK * FV_BLOCK + FV_BLOCK; j++) {
+                for (size_t j = i / FV_BLOCK * FV_BLOCK; j < i / FV_BLOCK * FV_BLOCK + FV_BLOCK;
+                     j++) {
                     largest = fmaxf(largest, fabsf(x[j]));
                     finite = finite && isfinite(x[j]);
                 }
@@ -111,7 +121,8 @@ static void check_rows_quantised(fv_check *c)
                 } else if (largest < 0x1p-100f) {
                     check_near(c, "d", i / FV_BLOCK, 0, d, 0);
                 } else {
-                    check_near(c, "x", i, x[i], (double)d * fv_qrow_q(got)[i], 0.5001 * (double)largest / 127);
+                    check_near(c, "x", i, x[i], (double)d * fv_qrow_q(got)[i],
+                               0.5001 * (double)largest / 127);
                 }
             }
             check_done(c);
@@ -119,7 +130,7 @@ static void check_rows_quantised(fv_check *c)
     }
 }
 
-/* ---- matrix times vector -------------------------------------------------------------------- */
+/* ---- matrix times vector ----------------------------------------------------------------- */
 
 static void check_vector(fv_check *c, fv_type type)
 {
@@ -144,7 +155,8 @@ static void check_vector(fv_check *c, fv_type type)
             for (size_t j = 0; j < n; j++) {
                 double magnitude, sum = product((char *)w + j * row, type, qx, k, &magnitude);
                 sum += add ? (double)add[j] : 0;
-                check_near(c, "y", j, sum, got[j], EPS * (((double)nb + 6) * magnitude + fabs(sum)));
+                check_near(c, "y", j, sum, got[j],
+                           EPS * (((double)nb + 6) * magnitude + fabs(sum)));
             }
             if (n > 1) {
                 size_t j = check_below(c, n);
@@ -157,25 +169,33 @@ static void check_vector(fv_check *c, fv_type type)
     }
 }
 
-/* ---- matrix times matrix --------------------------------------------------------------------- */
+/* ---- matrix times matrix ----------------------------------------------------------------- */
 
 enum { BIAS = 1, GELU = 2, GATE = 4, SCALE = 8, RESIDUAL = 16, EPILOGUES = 32 };
 
-static double relative(fv_type type) { return type == FV_TYPE_F16 ? 0x1p-11 : type == FV_TYPE_BF16 ? 0x1p-8 : 0; }
-
-static void check_product(fv_check *c, fv_type type, size_t m, size_t n, size_t nb, unsigned epilogue, fv_type c_type)
+static double relative(fv_type type)
 {
-    if (!check_case(c, "m=%zu n=%zu k=%zu c=%s%s%s%s%s%s", m, n, nb * FV_BLOCK, fv_type_name(c_type),
-                    epilogue & BIAS ? " bias" : "", epilogue & GELU ? " gelu" : "", epilogue & GATE ? " gate" : "",
+    return type == FV_TYPE_F16 ? 0x1p-11 : type == FV_TYPE_BF16 ? 0x1p-8 : 0;
+}
+
+static void check_product(fv_check *c, fv_type type, size_t m, size_t n, size_t nb,
+                          unsigned epilogue, fv_type c_type)
+{
+    if (!check_case(c, "m=%zu n=%zu k=%zu c=%s%s%s%s%s%s", m, n, nb * FV_BLOCK,
+                    fv_type_name(c_type), epilogue & BIAS ? " bias" : "",
+                    epilogue & GELU ? " gelu" : "", epilogue & GATE ? " gate" : "",
                     epilogue & SCALE ? " scale" : "", epilogue & RESIDUAL ? " residual" : ""))
         return;
     const fv_gemm_q_kernel *g = &c->now->gemm_q, *ref = &c->ref->gemm_q;
-    const size_t k = nb * FV_BLOCK, row = fv_row_bytes(type, k), lda = fv_quantized_row_bytes(k), size = fv_type_size(c_type);
+    const size_t k = nb * FV_BLOCK, row = fv_row_bytes(type, k), lda = fv_quantized_row_bytes(k),
+                 size = fv_type_size(c_type);
     const size_t ldc = n + check_below(c, 3);
     float *x = check_in(c, k * 4, 4);
     void *w = check_in(c, n * row, 2), *a = check_out(c, m * lda, 64);
-    void *b = check_out(c, fv_packed_q_bytes(g, n, k), 64), *b_ref = check_out(c, fv_packed_q_bytes(ref, n, k), 64);
-    float *bias = check_in(c, n * 4, 4), *scale = check_in(c, n * 4, 4), *gate = check_in(c, m * n * 4, 4);
+    void *b = check_out(c, fv_packed_q_bytes(g, n, k), 64),
+         *b_ref = check_out(c, fv_packed_q_bytes(ref, n, k), 64);
+    float *bias = check_in(c, n * 4, 4), *scale = check_in(c, n * 4, 4),
+          *gate = check_in(c, m * n * 4, 4);
     float *residual = check_in(c, m * n * 4, 4);
     const size_t c_elems = m ? (m - 1) * ldc + n : 0;
     void *want = check_out(c, c_elems * size, size), *got = check_out(c, c_elems * size, size);
@@ -191,10 +211,22 @@ static void check_product(fv_check *c, fv_type type, size_t m, size_t n, size_t 
     check_fill(c, residual, FV_TYPE_F32, m * n, -3, 3);
     g->pack[type](b, w, 0, n, k);
     ref->pack[type](b_ref, w, 0, n, k);
-    fv_gemm_args args = { .m = m, .n = n, .k = k, .a = a, .lda = lda, .b = b_ref, .c = want, .ldc = ldc, .c_type = c_type,
-                          .act = epilogue & GELU ? FV_ACT_GELU : FV_ACT_NONE, .bias = epilogue & BIAS ? bias : NULL,
-                          .scale = epilogue & SCALE ? scale : NULL, .gate = epilogue & GATE ? gate : NULL, .ldg = n,
-                          .residual = epilogue & RESIDUAL ? residual : NULL, .ldr = n };
+    fv_gemm_args args = { .m = m,
+                          .n = n,
+                          .k = k,
+                          .a = a,
+                          .lda = lda,
+                          .b = b_ref,
+                          .c = want,
+                          .ldc = ldc,
+                          .c_type = c_type,
+                          .act = epilogue & GELU ? FV_ACT_GELU : FV_ACT_NONE,
+                          .bias = epilogue & BIAS ? bias : NULL,
+                          .scale = epilogue & SCALE ? scale : NULL,
+                          .gate = epilogue & GATE ? gate : NULL,
+                          .ldg = n,
+                          .residual = epilogue & RESIDUAL ? residual : NULL,
+                          .ldr = n };
     ref->run[type](&args);
     args.b = b;
     args.c = got;
@@ -202,7 +234,8 @@ static void check_product(fv_check *c, fv_type type, size_t m, size_t n, size_t 
     const bool exact = !(epilogue & (GELU | GATE));
     for (size_t i = 0; i < m; i++) {
         if (exact)
-            check_same(c, "row of c", (char *)want + i * ldc * size, (char *)got + i * ldc * size, n * size);
+            check_same(c, "row of c", (char *)want + i * ldc * size, (char *)got + i * ldc * size,
+                       n * size);
         for (size_t j = 0; j < n && !exact; j++) {
             double y = check_get(want, c_type, i * ldc + j), most = fabs(y) + 10;
             if (!check_near(c, "c", i * ldc + j, y, check_get(got, c_type, i * ldc + j),
@@ -210,8 +243,10 @@ static void check_product(fv_check *c, fv_type type, size_t m, size_t n, size_t 
                 break;
         }
         for (size_t j = 0; j < n && !epilogue && c_type == FV_TYPE_F32; j++) {
-            double magnitude, sum = product((char *)w + j * row, type, (char *)a + i * lda, k, &magnitude);
-            if (!check_near(c, "c", i * ldc + j, sum, check_get(got, c_type, i * ldc + j), EPS * ((double)nb + 2) * magnitude))
+            double magnitude,
+                sum = product((char *)w + j * row, type, (char *)a + i * lda, k, &magnitude);
+            if (!check_near(c, "c", i * ldc + j, sum, check_get(got, c_type, i * ldc + j),
+                            EPS * ((double)nb + 2) * magnitude))
                 break;
         }
     }
@@ -239,14 +274,16 @@ static void check_product(fv_check *c, fv_type type, size_t m, size_t n, size_t 
 
 static void check_products(fv_check *c, fv_type type)
 {
-    if (!check_slot(c, name_of("gemm", type), c->now->gemm_q.pack[type] != c->below->gemm_q.pack[type]))
+    if (!check_slot(c, name_of("gemm", type),
+                    c->now->gemm_q.pack[type] != c->below->gemm_q.pack[type]))
         return;
     static const fv_type c_types[3] = { FV_TYPE_F32, FV_TYPE_BF16, FV_TYPE_F16 };
     const size_t mr = c->now->gemm_q.mr, nr = c->now->gemm_q.nr;
     unsigned e = 0;
     for (size_t m = 0; m <= 2 * mr + 1; m++)
         for (size_t n = 0; n <= 2 * nr + 1; n += n + 2 < nr || n > nr + 1 ? 5 : 1, e++)
-            check_product(c, type, m, n, 1 + check_below(c, 5), e % 3 ? e % EPILOGUES : 0, c_types[e / 3 % 3]);
+            check_product(c, type, m, n, 1 + check_below(c, 5), e % 3 ? e % EPILOGUES : 0,
+                          c_types[e / 3 % 3]);
     for (size_t nb = 1; nb <= 70; nb += nb < 20 ? 1 : 10)
         check_product(c, type, mr + 1, nr + 3, nb, 0, FV_TYPE_F32);
     for (unsigned i = 0; i < EPILOGUES; i++)
@@ -256,7 +293,7 @@ static void check_products(fv_check *c, fv_type type)
     check_product(c, type, 30, 5 * nr + 1, 130, BIAS | RESIDUAL, FV_TYPE_F32);
 }
 
-/* ---- widening ----------------------------------------------------------------------------------- */
+/* ---- widening ---------------------------------------------------------------------------- */
 
 static void check_widening(fv_check *c, fv_type type)
 {
@@ -282,7 +319,8 @@ static void check_widening(fv_check *c, fv_type type)
 /* Rows of the KV cache in 8 bits. */
 static void check_kv_rows(fv_check *c)
 {
-    fv_convert_fn *to = c->now->convert[FV_TYPE_I8][FV_TYPE_F32], *from = c->now->convert[FV_TYPE_F32][FV_TYPE_I8];
+    fv_convert_fn *to = c->now->convert[FV_TYPE_I8][FV_TYPE_F32],
+                  *from = c->now->convert[FV_TYPE_F32][FV_TYPE_I8];
     if (!check_slot(c, "convert_i8", to != c->below->convert[FV_TYPE_I8][FV_TYPE_F32]))
         return;
     for (size_t d = 2; d <= FV_ATTN_MAX_D; d += d < 70 ? 2 : 62) {
@@ -300,7 +338,8 @@ static void check_kv_rows(fv_check *c)
             for (size_t i = 0; i < d; i++) {
                 float largest = 0;
                 bool finite = true;
-                for (size_t j = i / FV_BLOCK * FV_BLOCK; j < FV_MIN(i / FV_BLOCK * FV_BLOCK + FV_BLOCK, d); j++) {
+                for (size_t j = i / FV_BLOCK * FV_BLOCK;
+                     j < FV_MIN(i / FV_BLOCK * FV_BLOCK + FV_BLOCK, d); j++) {
                     largest = fmaxf(largest, fabsf(x[j]));
                     finite = finite && isfinite(x[j]);
                 }
@@ -325,7 +364,7 @@ void check_quant(fv_check *c)
     }
 }
 
-/* ---- timing --------------------------------------------------------------------------------------- */
+/* ---- timing ------------------------------------------------------------------------------ */
 
 typedef struct quant_run {
     const fv_kernels *k;
@@ -366,7 +405,8 @@ static void run_both(void *user)
         fv_gemm_args args = r->args;
         args.n = FV_MIN(r->columns, r->n - j);
         args.c = r->y + j;
-        r->k->gemm_q.pack[r->type](r->packed, r->w + j * fv_row_bytes(r->type, r->depth), 0, args.n, r->depth);
+        r->k->gemm_q.pack[r->type](r->packed, r->w + j * fv_row_bytes(r->type, r->depth), 0, args.n,
+                                   r->depth);
         r->k->gemm_q.run[r->type](&args);
     }
 }
@@ -407,14 +447,16 @@ void bench_quant(fv_check *c)
             void *dst = bench_buffer(c, FV_TYPE_U8, fv_quantized_row_bytes(k));
             row_run r = { now, dst, x, k }, slow = { c->ref, dst, x, k };
             snprintf(label, sizeof label, "%zu", k);
-            bench_report(c, label, "GB/s read", run_row, &r, (double)k * 4, run_row, &slow, (double)k * 4);
+            bench_report(c, label, "GB/s read", run_row, &r, (double)k * 4, run_row, &slow,
+                         (double)k * 4);
             bench_free(x), bench_free(dst);
         }
     }
     for (int t = 0; t < 2; t++) {
         const fv_type type = types[t];
         bench_shape shape[64];
-        if (now->gemv_q[type] != c->below->gemv_q[type] && check_slot(c, name_of("gemv", type), true)) {
+        if (now->gemv_q[type] != c->below->gemv_q[type] &&
+            check_slot(c, name_of("gemv", type), true)) {
             size_t n_shapes = bench_shapes(c, "gemv", shape, FV_COUNT(shape));
             for (size_t i = 0; i < n_shapes; i++) {
                 size_t n = shape[i].v[0], k = shape[i].v[1];
@@ -422,36 +464,56 @@ void bench_quant(fv_check *c)
                 void *qx = bench_buffer(c, FV_TYPE_U8, fv_quantized_row_bytes(k));
                 char *w = make_weights(c, type, n, k);
                 now->quantize_row(qx, x, k);
-                quant_run r = { .k = now, .type = type, .w = w, .y = y, .x = qx, .n = n, .depth = k }, slow = r;
+                quant_run
+                    r = { .k = now, .type = type, .w = w, .y = y, .x = qx, .n = n, .depth = k },
+                    slow = r;
                 slow.k = c->ref;
                 slow.n = FV_MIN(n, (size_t)64);
                 snprintf(label, sizeof label, "%.40s %zux%zu", shape[i].label, n, k);
-                bench_report(c, label, "GB/s", run_vector, &r, (double)fv_row_bytes(type, n * k), run_vector, &slow,
-                             (double)fv_row_bytes(type, slow.n * k));
+                bench_report(c, label, "GB/s", run_vector, &r, (double)fv_row_bytes(type, n * k),
+                             run_vector, &slow, (double)fv_row_bytes(type, slow.n * k));
                 bench_free(x), bench_free(y), bench_free(qx), bench_free(w);
             }
         }
-        if (now->gemm_q.pack[type] == c->below->gemm_q.pack[type] || !check_slot(c, name_of("gemm", type), true))
+        if (now->gemm_q.pack[type] == c->below->gemm_q.pack[type] ||
+            !check_slot(c, name_of("gemm", type), true))
             continue;
         size_t n_shapes = bench_shapes(c, "gemm_q", shape, FV_COUNT(shape));
         for (size_t i = 0; i < n_shapes; i++) {
-            const size_t m = shape[i].v[0], n = shape[i].v[1], k = shape[i].v[2], lda = fv_quantized_row_bytes(k);
+            const size_t m = shape[i].v[0], n = shape[i].v[1], k = shape[i].v[2],
+                         lda = fv_quantized_row_bytes(k);
             const size_t columns = FV_MIN(n, (size_t)(128 / now->gemm_q.nr * now->gemm_q.nr));
             float *x = bench_buffer(c, FV_TYPE_F32, k), *y = bench_buffer(c, FV_TYPE_F32, m * n);
             char *a = bench_buffer(c, FV_TYPE_U8, m * lda), *w = make_weights(c, type, n, k);
             void *packed = bench_buffer(c, FV_TYPE_U8, fv_packed_q_bytes(&now->gemm_q, columns, k));
             for (size_t j = 0; j < m; j++)
                 now->quantize_row(a + j * lda, x, k);
-            quant_run r = { .k = now, .type = type, .w = w, .y = y, .packed = packed, .n = n, .depth = k,
+            quant_run r = { .k = now,
+                            .type = type,
+                            .w = w,
+                            .y = y,
+                            .packed = packed,
+                            .n = n,
+                            .depth = k,
                             .columns = columns,
-                            .args = { .m = m, .n = columns, .k = k, .a = a, .lda = lda, .b = packed, .c = y, .ldc = n } };
+                            .args = { .m = m,
+                                      .n = columns,
+                                      .k = k,
+                                      .a = a,
+                                      .lda = lda,
+                                      .b = packed,
+                                      .c = y,
+                                      .ldc = n } };
             now->gemm_q.pack[type](packed, w, 0, columns, k);
             snprintf(label, sizeof label, "%.20s %zux%zux%zu", shape[i].label, m, columns, k);
-            bench_report(c, label, "GOP/s", run_product, &r, 2.0 * (double)m * (double)columns * (double)k, NULL, NULL, 1);
+            bench_report(c, label, "GOP/s", run_product, &r,
+                         2.0 * (double)m * (double)columns * (double)k, NULL, NULL, 1);
             snprintf(label, sizeof label, "  packed, %zux%zux%zu", m, n, k);
-            bench_report(c, label, "GOP/s", run_both, &r, 2.0 * (double)m * (double)n * (double)k, NULL, NULL, 1);
+            bench_report(c, label, "GOP/s", run_both, &r, 2.0 * (double)m * (double)n * (double)k,
+                         NULL, NULL, 1);
             snprintf(label, sizeof label, "  packing alone %zux%zu", n, k);
-            bench_report(c, label, "GB/s read", run_pack, &r, (double)fv_row_bytes(type, n * k), NULL, NULL, 1);
+            bench_report(c, label, "GB/s read", run_pack, &r, (double)fv_row_bytes(type, n * k),
+                         NULL, NULL, 1);
             bench_free(x), bench_free(y), bench_free(a), bench_free(w), bench_free(packed);
         }
     }

@@ -1,5 +1,5 @@
-/* Norms, conversions and elementwise operations. Conversions, add, colsum and argmax have one right answer;
- * the others are held against double precision. */
+/* Norms, conversions and elementwise operations. Conversions, add, colsum and argmax have one right
+ * answer; the others are held against double precision. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -9,11 +9,13 @@
 #include "check.h"
 
 static const fv_type out_types[] = { FV_TYPE_F32, FV_TYPE_F16, FV_TYPE_BF16 };
-static const float odd_values[] = { NAN, -NAN, INFINITY, -INFINITY, 0.0f, -0.0f, 1e-40f, -1e-40f, 65503.9f, 65504.0f,
-                                    65519.9f, 65520.0f, -65520.0f, 1e30f, 3.4e38f, -3.4e38f, 5.96e-8f, 2.98e-8f,
-                                    2.9802322e-8f, 6.1e-5f, 6.0976e-5f, 1.00390625f, 1.01171875f, 0x1.fffffep127f };
+static const float odd_values[] = { NAN,        -NAN,        INFINITY,    -INFINITY,      0.0f,
+                                    -0.0f,      1e-40f,      -1e-40f,     65503.9f,       65504.0f,
+                                    65519.9f,   65520.0f,    -65520.0f,   1e30f,          3.4e38f,
+                                    -3.4e38f,   5.96e-8f,    2.98e-8f,    2.9802322e-8f,  6.1e-5f,
+                                    6.0976e-5f, 1.00390625f, 1.01171875f, 0x1.fffffep127f };
 
-/* ---- norms ---------------------------------------------------------------------------- */
+/* ---- norms ------------------------------------------------------------------------------- */
 
 typedef struct norm_case {
     float *src, *weight, *bias;
@@ -22,12 +24,14 @@ typedef struct norm_case {
     float eps;
 } norm_case;
 
-static void run_norm(fv_check *c, const norm_case *t, bool layer, size_t first, size_t m, uint8_t *dst)
+static void run_norm(fv_check *c, const norm_case *t, bool layer, size_t first, size_t m,
+                     uint8_t *dst)
 {
     const float *src = t->src + first * t->src_ld;
     dst += first * t->dst_ld * fv_type_size(t->type);
     if (layer)
-        c->now->layernorm(dst, t->type, t->dst_ld, src, t->src_ld, t->weight, t->bias, m, t->n, t->eps);
+        c->now->layernorm(dst, t->type, t->dst_ld, src, t->src_ld, t->weight, t->bias, m, t->n,
+                          t->eps);
     else
         c->now->rmsnorm(dst, t->type, t->dst_ld, src, t->src_ld, t->weight, m, t->n, t->eps);
 }
@@ -59,8 +63,12 @@ static void check_norm(fv_check *c, bool layer)
         for (size_t m = 0; m <= 5; m += m < 1 ? 1 : 4) {
             if (!check_case(c, "m=%zu c=%zu", m, n))
                 continue;
-            norm_case t = { .m = m, .n = n, .src_ld = n + check_below(c, 3) * 5, .dst_ld = n + check_below(c, 3) * 3,
-                            .type = out_types[check_below(c, 3)], .eps = check_below(c, 2) ? 1e-5f : 1e-6f };
+            norm_case t = { .m = m,
+                            .n = n,
+                            .src_ld = n + check_below(c, 3) * 5,
+                            .dst_ld = n + check_below(c, 3) * 3,
+                            .type = out_types[check_below(c, 3)],
+                            .eps = check_below(c, 2) ? 1e-5f : 1e-6f };
             size_t n_src = m ? (m - 1) * t.src_ld + n : 0, n_dst = m ? (m - 1) * t.dst_ld + n : 0;
             size_t elem = fv_type_size(t.type);
             float offset = check_below(c, 2) ? 0 : 20;
@@ -70,11 +78,13 @@ static void check_norm(fv_check *c, bool layer)
             check_fill(c, t.src, FV_TYPE_F32, n_src, offset - 3, offset + 3);
             check_fill(c, t.weight, FV_TYPE_F32, n, -2, 2);
             check_fill(c, t.bias, FV_TYPE_F32, n, -2, 2);
-            if (layer && (c->mode == CHECK_MIN || c->mode == CHECK_MAX)) { /* var = 0 puts rounding over eps */
+            /* var = 0 puts rounding over eps */
+            if (layer && (c->mode == CHECK_MIN || c->mode == CHECK_MAX)) {
                 for (size_t i = 0; i < n_src; i++)
                     t.src[i] = offset;
             }
-            uint8_t *dst = check_out(c, n_dst * elem, elem), *part = check_out(c, n_dst * elem, elem);
+            uint8_t *dst = check_out(c, n_dst * elem, elem),
+                    *part = check_out(c, n_dst * elem, elem);
             run_norm(c, &t, layer, 0, m, dst);
             judge_norm(c, &t, layer, dst);
             check_gaps(c, "y", dst, elem, m, n, t.dst_ld);
@@ -86,7 +96,7 @@ static void check_norm(fv_check *c, bool layer)
     }
 }
 
-/* ---- conversions ------------------------------------------------------------------------ */
+/* ---- conversions ------------------------------------------------------------------------- */
 
 static void check_convert(fv_check *c, fv_type to, fv_type from)
 {
@@ -98,7 +108,8 @@ static void check_convert(fv_check *c, fv_type to, fv_type from)
         uint8_t *src = check_in(c, count * in, in);
         uint8_t *want = check_out(c, count * out, out), *got = check_out(c, count * out, out);
         for (size_t i = 0; i < count; i++) {
-            uint64_t bits = n < 70 ? check_rand(c) : i | check_rand(c) << 16; /* all 16-bit patterns at the end */
+            /* all 16-bit patterns at the end */
+            uint64_t bits = n < 70 ? check_rand(c) : i | check_rand(c) << 16;
             uint32_t u = (uint32_t)bits;
             uint16_t h = (uint16_t)bits;
             if (in == 4 && check_below(c, 4) == 0)
@@ -122,7 +133,7 @@ static void check_convert(fv_check *c, fv_type to, fv_type from)
     }
 }
 
-/* ---- elementwise -------------------------------------------------------------------------- */
+/* ---- elementwise ------------------------------------------------------------------------- */
 
 static double gelu(double x) { return 0.5 * x * erfc(-x / sqrt(2.0)); }
 static double silu(double x) { return x / (1 + exp(-x)); }
@@ -137,7 +148,8 @@ static void check_swiglu(fv_check *c)
     for (size_t n = 0; n <= 70; n++) {
         if (!check_case(c, "n=%zu", n))
             continue;
-        float *gate = check_in(c, n * sizeof *gate, sizeof *gate), *up = check_in(c, n * sizeof *up, sizeof *up);
+        float *gate = check_in(c, n * sizeof *gate, sizeof *gate),
+              *up = check_in(c, n * sizeof *up, sizeof *up);
         float *y = check_out(c, n * sizeof *y, sizeof *y);
         float range = check_below(c, 2) ? 4.0f : 200.0f;
         check_fill(c, gate, FV_TYPE_F32, n, -range, range);
@@ -166,7 +178,8 @@ static void check_scale_gelu(fv_check *c)
             continue;
         size_t ldx = n + check_below(c, 3), ldy = n + check_below(c, 3);
         size_t nx = m ? (m - 1) * ldx + n : 0, ny = m ? (m - 1) * ldy + n : 0;
-        float *x = check_in(c, nx * sizeof *x, sizeof *x), *scale = check_in(c, n * sizeof *scale, sizeof *scale);
+        float *x = check_in(c, nx * sizeof *x, sizeof *x),
+              *scale = check_in(c, n * sizeof *scale, sizeof *scale);
         float *y = check_out(c, ny * sizeof *y, sizeof *y);
         float range = check_below(c, 2) ? 2.0f : 8.0f;
         check_fill(c, x, FV_TYPE_F32, nx, -range, range);
@@ -194,7 +207,8 @@ static void check_add(fv_check *c)
         if (!check_case(c, "n=%zu", n))
             continue;
         float *x = check_in(c, n * sizeof *x, sizeof *x);
-        float *y = check_out(c, n * sizeof *y, sizeof *y), *want = check_out(c, n * sizeof *y, sizeof *y);
+        float *y = check_out(c, n * sizeof *y, sizeof *y),
+              *want = check_out(c, n * sizeof *y, sizeof *y);
         check_fill(c, x, FV_TYPE_F32, n, -4, 4);
         check_fill(c, y, FV_TYPE_F32, n, -4, 4);
         for (size_t i = 0; i < n; i++)
@@ -213,7 +227,8 @@ static void check_colsum(fv_check *c)
             continue;
         size_t ld = n + check_below(c, 3), nx = m ? (m - 1) * ld + n : 0;
         float *x = check_in(c, nx * sizeof *x, sizeof *x);
-        float *sum = check_out(c, n * sizeof *sum, sizeof *sum), *want = check_out(c, n * sizeof *sum, sizeof *sum);
+        float *sum = check_out(c, n * sizeof *sum, sizeof *sum),
+              *want = check_out(c, n * sizeof *sum, sizeof *sum);
         check_fill(c, x, FV_TYPE_F32, nx, -4, 4);
         check_fill(c, sum, FV_TYPE_F32, n, -4, 4);
         for (size_t j = 0; j < n; j++) {
@@ -247,7 +262,8 @@ static void check_argmax(fv_check *c)
         }
         size_t want = c->ref->argmax(x, n), got = c->now->argmax(x, n);
         if (want != got)
-            check_fail(c, "want %zu (%g), got %zu (%g)", want, x[want], got, got < n ? x[got] : 0.0f);
+            check_fail(c, "want %zu (%g), got %zu (%g)", want, x[want], got,
+                       got < n ? x[got] : 0.0f);
         check_done(c);
     }
 }
@@ -258,10 +274,14 @@ void check_rows(fv_check *c)
         const char *name;
         fv_type to, from;
     } pairs[] = {
-        { "convert_f32_f16", FV_TYPE_F32, FV_TYPE_F16 },   { "convert_f32_bf16", FV_TYPE_F32, FV_TYPE_BF16 },
-        { "convert_f16_f32", FV_TYPE_F16, FV_TYPE_F32 },   { "convert_f16_bf16", FV_TYPE_F16, FV_TYPE_BF16 },
-        { "convert_bf16_f32", FV_TYPE_BF16, FV_TYPE_F32 }, { "convert_bf16_f16", FV_TYPE_BF16, FV_TYPE_F16 },
-        { "convert_f32_f32", FV_TYPE_F32, FV_TYPE_F32 },   { "convert_f16_f16", FV_TYPE_F16, FV_TYPE_F16 },
+        { "convert_f32_f16", FV_TYPE_F32, FV_TYPE_F16 },
+        { "convert_f32_bf16", FV_TYPE_F32, FV_TYPE_BF16 },
+        { "convert_f16_f32", FV_TYPE_F16, FV_TYPE_F32 },
+        { "convert_f16_bf16", FV_TYPE_F16, FV_TYPE_BF16 },
+        { "convert_bf16_f32", FV_TYPE_BF16, FV_TYPE_F32 },
+        { "convert_bf16_f16", FV_TYPE_BF16, FV_TYPE_F16 },
+        { "convert_f32_f32", FV_TYPE_F32, FV_TYPE_F32 },
+        { "convert_f16_f16", FV_TYPE_F16, FV_TYPE_F16 },
         { "convert_bf16_bf16", FV_TYPE_BF16, FV_TYPE_BF16 },
     };
     const fv_kernels *now = c->now, *below = c->below;
@@ -286,7 +306,7 @@ void check_rows(fv_check *c)
         check_argmax(c);
 }
 
-/* ---- timing: rows that stay in cache ---------------------------------------------------- */
+/* ---- timing: rows that stay in cache ----------------------------------------------------- */
 
 enum { BENCH_M = 64, BENCH_C = 768 };
 
@@ -338,8 +358,8 @@ static void run_argmax(void *user)
     ((volatile float *)b->y)[0] = (float)b->k->argmax(b->x, b->m * b->c);
 }
 
-static void bench_one(fv_check *c, rows_bench b, const char *name, bench_fn *fn, bool changed, const char *shape,
-                      size_t bytes)
+static void bench_one(fv_check *c, rows_bench b, const char *name, bench_fn *fn, bool changed,
+                      const char *shape, size_t bytes)
 {
     if (!check_slot(c, name, changed))
         return;
@@ -354,22 +374,29 @@ static void bench_one(fv_check *c, rows_bench b, const char *name, bench_fn *fn,
 void bench_rows(fv_check *c)
 {
     const fv_kernels *now = c->now, *below = c->below;
-    rows_bench b = { .m = BENCH_M, .c = BENCH_C, .x = bench_buffer(c, FV_TYPE_F32, 151936),
-                     .y = bench_buffer(c, FV_TYPE_F32, 151936), .w = bench_buffer(c, FV_TYPE_F32, BENCH_C) };
+    rows_bench b = { .m = BENCH_M,
+                     .c = BENCH_C,
+                     .x = bench_buffer(c, FV_TYPE_F32, 151936),
+                     .y = bench_buffer(c, FV_TYPE_F32, 151936),
+                     .w = bench_buffer(c, FV_TYPE_F32, BENCH_C) };
     memset(b.y, 0, 151936 * sizeof *b.y);
 #define CHANGED(slot) now->slot != below->slot
     bench_one(c, b, "layernorm", run_layernorm, CHANGED(layernorm), "64x768 f32", 8);
     bench_one(c, b, "rmsnorm", run_rmsnorm, CHANGED(rmsnorm), "64x768 f32", 8);
     b.to = FV_TYPE_BF16;
     bench_one(c, b, "rmsnorm", run_rmsnorm, CHANGED(rmsnorm), "64x768 bf16", 6);
-    bench_one(c, b, "convert_bf16_f32", run_convert, CHANGED(convert[FV_TYPE_BF16][FV_TYPE_F32]), "49152", 6);
+    bench_one(c, b, "convert_bf16_f32", run_convert, CHANGED(convert[FV_TYPE_BF16][FV_TYPE_F32]),
+              "49152", 6);
     b.to = FV_TYPE_F16;
-    bench_one(c, b, "convert_f16_f32", run_convert, CHANGED(convert[FV_TYPE_F16][FV_TYPE_F32]), "49152", 6);
+    bench_one(c, b, "convert_f16_f32", run_convert, CHANGED(convert[FV_TYPE_F16][FV_TYPE_F32]),
+              "49152", 6);
     b.to = FV_TYPE_F32;
     b.from = FV_TYPE_F16;
-    bench_one(c, b, "convert_f32_f16", run_convert, CHANGED(convert[FV_TYPE_F32][FV_TYPE_F16]), "49152", 6);
+    bench_one(c, b, "convert_f32_f16", run_convert, CHANGED(convert[FV_TYPE_F32][FV_TYPE_F16]),
+              "49152", 6);
     b.from = FV_TYPE_BF16;
-    bench_one(c, b, "convert_f32_bf16", run_convert, CHANGED(convert[FV_TYPE_F32][FV_TYPE_BF16]), "49152", 6);
+    bench_one(c, b, "convert_f32_bf16", run_convert, CHANGED(convert[FV_TYPE_F32][FV_TYPE_BF16]),
+              "49152", 6);
     bench_one(c, b, "swiglu", run_swiglu, CHANGED(swiglu), "49152", 12);
     bench_one(c, b, "scale_gelu", run_scale_gelu, CHANGED(scale_gelu), "64x768", 8);
     bench_one(c, b, "colsum", run_colsum, CHANGED(colsum), "64x768", 4);

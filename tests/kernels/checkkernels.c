@@ -3,8 +3,8 @@
  *     checkkernels [--quick] [--only NAME] [--level LEVEL] [--seed N] [--case N]
  *     checkkernels --bench [--only NAME] [--level LEVEL] [--shapes DIR]
  *
- * NAME selects the kernels whose names begin with it. --quick runs one case in three, for processors
- * that are emulated. See check.h for how checks are written. */
+ * NAME selects the kernels whose names begin with it. --quick runs one case in three, for
+ * processors that are emulated. See check.h for how checks are written. */
 #include "check.h"
 
 #include <inttypes.h>
@@ -25,7 +25,14 @@
 #define FV_SOURCE_DIR "."
 #endif
 
-enum { CANARY = 256, OUT_FILL = 0xa5, CANARY_FILL = 0xc7, SLACK_FILL = 0xff, MAX_REPORTS = 8, QUICK = 3 };
+enum {
+    CANARY = 256,
+    OUT_FILL = 0xa5,
+    CANARY_FILL = 0xc7,
+    SLACK_FILL = 0xff,
+    MAX_REPORTS = 8,
+    QUICK = 3
+};
 
 #pragma weak check_gemm
 #pragma weak bench_gemm
@@ -46,8 +53,8 @@ static const struct family {
     const char *name;
     check_fn *check, *bench;
 } families[] = {
-    { "gemm", check_gemm, bench_gemm }, { "dwconv", check_dwconv, bench_dwconv },
-    { "attn", check_attn, bench_attn }, { "rows", check_rows, bench_rows },
+    { "gemm", check_gemm, bench_gemm },       { "dwconv", check_dwconv, bench_dwconv },
+    { "attn", check_attn, bench_attn },       { "rows", check_rows, bench_rows },
     { "resize", check_resize, bench_resize }, { "quant", check_quant, bench_quant },
     { "int8", check_int8, bench_int8 },
 };
@@ -74,9 +81,10 @@ static const struct level {
 
 static fv_check *current; /* for the signal handler */
 
-static const char *const mode_name[CHECK_MODE_COUNT] = { "random", "min", "max", "alternate", "sparse" };
+static const char *const mode_name[CHECK_MODE_COUNT] = { "random", "min", "max", "alternate",
+                                                         "sparse" };
 
-/* ---- kernels and cases ---------------------------------------------------------------- */
+/* ---- kernels and cases ------------------------------------------------------------------- */
 
 static void close_slot(fv_check *c)
 {
@@ -136,10 +144,11 @@ bool check_case(fv_check *c, const char *format, ...)
 
 static void describe(fv_check *c, FILE *to)
 {
-    fprintf(to, "FAIL %s %s: %s, fill %s, seed %" PRIu64 "\n", c->level, c->kernel, c->text, mode_name[c->mode],
-            c->seed);
-    fprintf(to, "     again: checkkernels --level %s --only %s --seed %" PRIu64 " --case %" PRIu64 "\n", c->level,
-            c->kernel, c->seed, c->case_seed);
+    fprintf(to, "FAIL %s %s: %s, fill %s, seed %" PRIu64 "\n", c->level, c->kernel, c->text,
+            mode_name[c->mode], c->seed);
+    fprintf(to,
+            "     again: checkkernels --level %s --only %s --seed %" PRIu64 " --case %" PRIu64 "\n",
+            c->level, c->kernel, c->seed, c->case_seed);
 }
 
 void check_fail(fv_check *c, const char *format, ...)
@@ -189,14 +198,15 @@ static void on_crash(int sig)
     fv_check *c = current;
     if (c && c->running) {
         describe(c, stdout);
-        printf("     %s\n", sig == SIGILL ? "illegal instruction" : "touched memory past the end of a buffer");
+        printf("     %s\n",
+               sig == SIGILL ? "illegal instruction" : "touched memory past the end of a buffer");
         fflush(stdout);
     }
     signal(sig, SIG_DFL);
     raise(sig);
 }
 
-/* ---- buffers ---------------------------------------------------------------------------- */
+/* ---- buffers ----------------------------------------------------------------------------- */
 
 uint64_t check_rand(fv_check *c) { return next(&c->rng); }
 size_t check_below(fv_check *c, size_t n) { return n ? (size_t)(next(&c->rng) % n) : 0; }
@@ -221,7 +231,8 @@ static check_region *take_region(fv_check *c, size_t n_bytes)
         if (r->base)
             munmap(r->base, r->capacity + page);
         r->capacity = (n_bytes + n_bytes / 2 + page - 1) / page * page;
-        r->base = mmap(NULL, r->capacity + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        r->base = mmap(NULL, r->capacity + page, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (r->base == MAP_FAILED || mprotect(r->base + r->capacity, page, PROT_NONE) != 0) {
             fprintf(stderr, "checkkernels: no memory for a buffer of %zu bytes\n", n_bytes);
             exit(2);
@@ -306,14 +317,14 @@ double check_half_ulp(fv_type type, double x)
     }
 }
 
-/* ---- judging ------------------------------------------------------------------------------ */
+/* ---- judging ----------------------------------------------------------------------------- */
 
 bool check_near(fv_check *c, const char *what, size_t index, double want, double got, double bound)
 {
     if ((isnan(want) && isnan(got)) || want == got || fabs(want - got) <= bound)
         return true;
-    check_fail(c, "%s[%zu]: want %.9g, got %.9g, off by %.3g, allowed %.3g", what, index, want, got, fabs(want - got),
-               bound);
+    check_fail(c, "%s[%zu]: want %.9g, got %.9g, off by %.3g, allowed %.3g", what, index, want, got,
+               fabs(want - got), bound);
     return false;
 }
 
@@ -329,7 +340,8 @@ bool check_same(fv_check *c, const char *what, const void *want, const void *got
     return true;
 }
 
-bool check_gaps(fv_check *c, const char *what, const void *p, size_t elem_bytes, size_t m, size_t n, size_t ld)
+bool check_gaps(fv_check *c, const char *what, const void *p, size_t elem_bytes, size_t m, size_t n,
+                size_t ld)
 {
     const uint8_t *at = p;
     for (size_t i = 0; i + 1 < m; i++) {
@@ -341,7 +353,7 @@ bool check_gaps(fv_check *c, const char *what, const void *p, size_t elem_bytes,
     return true;
 }
 
-/* ---- timing --------------------------------------------------------------------------------- */
+/* ---- timing ------------------------------------------------------------------------------ */
 
 /* Processor time of this thread: what other programs take does not count (what they do to the
  * caches does; hence the best of many). */
@@ -352,7 +364,8 @@ static double now_ns(void)
     return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
 }
 
-/* Cycles a ns, from a chain of dependent additions (one a cycle); 0 where that cannot be written. */
+/* Cycles a ns, from a chain of dependent additions (one a cycle); 0 where that cannot be
+ * written. */
 static double measure_ghz(void)
 {
     double best = 0;
@@ -363,12 +376,16 @@ static double measure_ghz(void)
         double t = now_ns();
         for (int k = 0; k < N; k++) {
 #if defined(__x86_64__)
-            __asm__ volatile("add $1, %0\n\tadd $1, %0\n\tadd $1, %0\n\tadd $1, %0\n\tadd $1, %0\n\t"
-                             "add $1, %0\n\tadd $1, %0\n\tadd $1, %0\n\tadd $1, %0\n\tadd $1, %0" : "+r"(x));
+            __asm__ volatile(
+                "add $1, %0\n\tadd $1, %0\n\tadd $1, %0\n\tadd $1, %0\n\tadd $1, %0\n\t"
+                "add $1, %0\n\tadd $1, %0\n\tadd $1, %0\n\tadd $1, %0\n\tadd $1, %0"
+                : "+r"(x));
 #else
-            __asm__ volatile("add %0, %0, #1\n\tadd %0, %0, #1\n\tadd %0, %0, #1\n\tadd %0, %0, #1\n\t"
-                             "add %0, %0, #1\n\tadd %0, %0, #1\n\tadd %0, %0, #1\n\tadd %0, %0, #1\n\t"
-                             "add %0, %0, #1\n\tadd %0, %0, #1" : "+r"(x));
+            __asm__ volatile(
+                "add %0, %0, #1\n\tadd %0, %0, #1\n\tadd %0, %0, #1\n\tadd %0, %0, #1\n\t"
+                "add %0, %0, #1\n\tadd %0, %0, #1\n\tadd %0, %0, #1\n\tadd %0, %0, #1\n\t"
+                "add %0, %0, #1\n\tadd %0, %0, #1"
+                : "+r"(x));
 #endif
         }
         double ghz = 10.0 * N / (now_ns() - t);
@@ -408,8 +425,8 @@ double bench_best_ns(bench_fn *fn, void *user, double *median)
     return sample[0];
 }
 
-void bench_report(fv_check *c, const char *shape, const char *unit, bench_fn *fn, void *user, double work,
-                  bench_fn *ref, void *ref_user, double ref_work)
+void bench_report(fv_check *c, const char *shape, const char *unit, bench_fn *fn, void *user,
+                  double work, bench_fn *ref, void *ref_user, double ref_work)
 {
     double median, best = bench_best_ns(fn, user, &median);
     printf("%-11s %-26s %-30s %12.0f ns", c->level, c->kernel, shape, best);
@@ -469,20 +486,24 @@ size_t bench_shapes(fv_check *c, const char *family, bench_shape *shape, size_t 
     return n;
 }
 
-/* ---- the program ------------------------------------------------------------------------------ */
+/* ---- the program ------------------------------------------------------------------------- */
 
 static int usage(const char *what)
 {
-    fprintf(stderr, "checkkernels: %s\n"
-                    "usage: checkkernels [--bench] [--quick] [--only NAME] [--level LEVEL] [--seed N] [--case N]\n"
-                    "                    [--shapes DIR]\n",
+    fprintf(stderr,
+            "checkkernels: %s\n"
+            "usage: checkkernels [--bench] [--quick] [--only NAME] [--level LEVEL] [--seed N] "
+            "[--case N]\n"
+            "                    [--shapes DIR]\n",
             what);
     return 2;
 }
 
 int main(int argc, char **argv)
 {
-    static fv_check c = { .seed = 1, .only_case = UINT64_MAX, .shapes_dir = FV_SOURCE_DIR "/bench/shapes" };
+    static fv_check c = { .seed = 1,
+                          .only_case = UINT64_MAX,
+                          .shapes_dir = FV_SOURCE_DIR "/bench/shapes" };
     for (int i = 1; i < argc; i++) {
         const char *value = i + 1 < argc ? argv[i + 1] : NULL;
         if (!strcmp(argv[i], "--bench")) {
@@ -553,6 +574,7 @@ int main(int argc, char **argv)
     if (!known)
         return usage("no such level on this architecture");
     if (!c.bench)
-        printf("%s%lu passed, %lu failed\n", c.quick ? "quick, one case in three: " : "", c.n_passed, c.n_failed);
+        printf("%s%lu passed, %lu failed\n", c.quick ? "quick, one case in three: " : "",
+               c.n_passed, c.n_failed);
     return c.n_failed != 0;
 }

@@ -139,10 +139,12 @@ answer run_ask(const ask *a)
     options.dump_dir = a->dump_dir;
     options.fit = a->fit;
     options.ignore_eos = a->ignore_eos;
-    if (fv_engine_open(&engine, a->dir, &settings, &err) != FV_OK || fv_session_new(&session, engine, &options, &err) != FV_OK)
+    if (fv_engine_open(&engine, a->dir, &settings, &err) != FV_OK ||
+        fv_session_new(&session, engine, &options, &err) != FV_OK)
         fail_msg("%s", err.message);
     if (a->image) {
-        if (fv_image_open(&image, a->image, NULL, &err) != FV_OK || fv_session_add_image(session, image, &err) != FV_OK)
+        if (fv_image_open(&image, a->image, NULL, &err) != FV_OK ||
+            fv_session_add_image(session, image, &err) != FV_OK)
             fail_msg("%s", err.message);
     }
     if (fv_session_add_text(session, a->prompt, &err) != FV_OK)

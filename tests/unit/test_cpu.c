@@ -34,9 +34,17 @@ static void test_names_and_levels_agree(void **state)
     (void)state;
     static const char *names[] = {
 #if defined(__x86_64__)
-        "avx2", "avxvnni", "avx512", "avx512vnni", "avx512bf16",
+        "avx2",
+        "avxvnni",
+        "avx512",
+        "avx512vnni",
+        "avx512bf16",
 #elif defined(__aarch64__)
-        "neon", "dotprod", "fp16", "bf16", "i8mm",
+        "neon",
+        "dotprod",
+        "fp16",
+        "bf16",
+        "i8mm",
 #else
         "ref",
 #endif

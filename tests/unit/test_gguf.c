@@ -1,5 +1,5 @@
-/* The GGUF reader and writer: what they accept, and a message of its own for everything refused. The
- * names CVE-... are published overflows of another reader, made here by hand. */
+/* The GGUF reader and writer: what they accept, and a message of its own for everything refused.
+ * The names CVE-... are published overflows of another reader, made here by hand. */
 #include "cm.h"
 
 #include <math.h>
@@ -16,7 +16,7 @@
 
 typedef struct file {
     uint8_t b[8192];
-    size_t  n;
+    size_t n;
 } file;
 
 static void put(file *f, uint64_t value, size_t n)
@@ -45,7 +45,8 @@ static file start(uint64_t n_tensors, uint64_t n_pairs)
     return f;
 }
 
-static void put_info(file *f, const char *name, int n_dims, const uint64_t *ne, uint32_t type, uint64_t offset)
+static void put_info(file *f, const char *name, int n_dims, const uint64_t *ne, uint32_t type,
+                     uint64_t offset)
 {
     put_text(f, name);
     put(f, (uint64_t)n_dims, 4);
@@ -55,7 +56,8 @@ static void put_info(file *f, const char *name, int n_dims, const uint64_t *ne, 
     put(f, offset, 8);
 }
 
-#define NE(...) (sizeof((uint64_t[]){ __VA_ARGS__ }) / 8), (uint64_t[]){ __VA_ARGS__ }
+#define NE(...) \
+    (sizeof((uint64_t[]){ __VA_ARGS__ }) / 8), (uint64_t[]) { __VA_ARGS__ }
 
 static void put_data(file *f, size_t n)
 {
@@ -91,7 +93,8 @@ static void test_accepts(void **state)
     const char *text;
     size_t n;
     put_text(&f, "a.number"), put(&f, FV_GGUF_I16, 4), put(&f, 0xfffe, 2);
-    put_text(&f, "a.list"), put(&f, FV_GGUF_ARRAY, 4), put(&f, FV_GGUF_U8, 4), put(&f, 3, 8), put(&f, 0x030201, 3);
+    put_text(&f, "a.list"), put(&f, FV_GGUF_ARRAY, 4), put(&f, FV_GGUF_U8, 4), put(&f, 3, 8),
+        put(&f, 0x030201, 3);
     put_text(&f, "a.text"), put(&f, FV_GGUF_STRING, 4), put_text(&f, "\xc4\xa0y");
     put_info(&f, "m", NE(64, 3), 8, 0);
     put_info(&f, "v", NE(5), 0, 224);
@@ -111,7 +114,8 @@ static void test_accepts(void **state)
     assert_true(b);
     const fv_tensor *m = fv_tensors_find(fv_gguf_tensors(g), "m");
     assert_int_equal(m->type, FV_TYPE_Q8_0);
-    assert_true(m->n_dims == 2 && m->shape[0] == 3 && m->shape[1] == 64); /* the fastest comes last */
+    /* the fastest comes last */
+    assert_true(m->n_dims == 2 && m->shape[0] == 3 && m->shape[1] == 64);
     assert_int_equal(m->n_bytes, 3 * 68);
     assert_ptr_equal(m->data, f.b + f.n - 244);
 
@@ -182,11 +186,14 @@ static void test_refuses_metadata(void **state)
     refuses(&f, FV_ERR_FORMAT, "not UTF-8");
     f = pair("k", FV_GGUF_STRING), put_text(&f, "\xed\xa0\x80"); /* a surrogate */
     refuses(&f, FV_ERR_FORMAT, "not UTF-8");
-    f = pair("k", FV_GGUF_ARRAY), put(&f, FV_GGUF_U64, 4), put(&f, UINT64_C(1) << 61, 8); /* n times 8 is 0 */
+    /* n times 8 is 0 */
+    f = pair("k", FV_GGUF_ARRAY), put(&f, FV_GGUF_U64, 4), put(&f, UINT64_C(1) << 61, 8);
     refuses(&f, FV_ERR_FORMAT, "claims 2305843009213693952 elements");
-    f = pair("k", FV_GGUF_ARRAY), put(&f, FV_GGUF_STRING, 4), put(&f, UINT64_C(1) << 60, 8); /* CVE-2024-21825 */
+    /* CVE-2024-21825 */
+    f = pair("k", FV_GGUF_ARRAY), put(&f, FV_GGUF_STRING, 4), put(&f, UINT64_C(1) << 60, 8);
     refuses(&f, FV_ERR_FORMAT, "elements of type string");
-    f = pair("k", FV_GGUF_ARRAY), put(&f, FV_GGUF_STRING, 4), put(&f, 2, 8), put_text(&f, "ab"), put(&f, 100, 8);
+    f = pair("k", FV_GGUF_ARRAY), put(&f, FV_GGUF_STRING, 4), put(&f, 2, 8), put_text(&f, "ab"),
+    put(&f, 100, 8);
     refuses(&f, FV_ERR_FORMAT, "claims 100 bytes");
     f = pair("k", FV_GGUF_ARRAY), put(&f, FV_GGUF_BOOL, 4), put(&f, 2, 8), put(&f, 0x201, 2);
     refuses(&f, FV_ERR_FORMAT, "neither 0 nor 1");
@@ -209,9 +216,12 @@ static void test_refuses_metadata(void **state)
 static void test_refuses_tensors(void **state)
 {
     (void)state;
-    static const char long_name[] = "0123456789012345678901234567890123456789012345678901234567890123"; /* 64 */
+    /* 64 */
+    static const char long_name[] =
+        "0123456789012345678901234567890123456789012345678901234567890123";
     file f = start(1, 0);
-    put_info(&f, "a", NE(UINT64_C(1) << 32, UINT64_C(1) << 31, 4), 0, 0); /* CVE-2024-21802: the product is 0 */
+    /* CVE-2024-21802: the product is 0 */
+    put_info(&f, "a", NE(UINT64_C(1) << 32, UINT64_C(1) << 31, 4), 0, 0);
     refuses(&f, FV_ERR_FORMAT, "the product of its shape [4, 2147483648, 4294967296] overflows");
     f = start(1, 0), put_info(&f, "a", NE((UINT64_C(1) << 62) + 4), 0, 0); /* times 4 it is 16 */
     refuses(&f, FV_ERR_FORMAT, "its size overflows");
@@ -229,11 +239,14 @@ static void test_refuses_tensors(void **state)
     refuses(&f, FV_ERR_FORMAT, "lies at bytes 0 to 64 of the data, the file has 63");
     f = start(1, 0), put_info(&f, "a", NE(4), 0, 16), put_data(&f, 64);
     refuses(&f, FV_ERR_FORMAT, "has offset 16, expected a multiple of 32");
-    f = start(1, 0), put_info(&f, "a", NE(8), 0, UINT64_MAX - 31), put_data(&f, 64); /* CVE-2025-53630: offset + size wraps */
+    /* CVE-2025-53630: offset + size wraps */
+    f = start(1, 0), put_info(&f, "a", NE(8), 0, UINT64_MAX - 31), put_data(&f, 64);
     refuses(&f, FV_ERR_FORMAT, "tensor a lies at bytes 18446744073709551584");
-    f = start(2, 0), put_info(&f, "a", NE(16), 0, 0), put_info(&f, "b", NE(16), 0, 32), put_data(&f, 128);
+    f = start(2, 0), put_info(&f, "a", NE(16), 0, 0), put_info(&f, "b", NE(16), 0, 32),
+    put_data(&f, 128);
     refuses(&f, FV_ERR_FORMAT, "tensors a and b overlap");
-    f = start(2, 0), put_info(&f, "a", NE(8), 0, 0), put_info(&f, "a", NE(8), 0, 32), put_data(&f, 64);
+    f = start(2, 0), put_info(&f, "a", NE(8), 0, 0), put_info(&f, "a", NE(8), 0, 32),
+    put_data(&f, 64);
     refuses(&f, FV_ERR_FORMAT, "a is listed twice");
     f = start(1, 0), put_info(&f, long_name, NE(8), 0, 0), put_data(&f, 64);
     refuses(&f, FV_ERR_FORMAT, "has 64 bytes, expected 1 to 63");
@@ -241,7 +254,8 @@ static void test_refuses_tensors(void **state)
     refuses(&f, FV_ERR_FORMAT, "has 0 bytes");
     f = start(1, 0), put_info(&f, "a\xff", NE(8), 0, 0), put_data(&f, 64);
     refuses(&f, FV_ERR_FORMAT, "not UTF-8");
-    f = start(1, 0), put_text_n(&f, "a\0b", 3), put(&f, 1, 4), put(&f, 8, 8), put(&f, 0, 12), put_data(&f, 64);
+    f = start(1, 0), put_text_n(&f, "a\0b", 3), put(&f, 1, 4), put(&f, 8, 8), put(&f, 0, 12),
+    put_data(&f, 64);
     refuses(&f, FV_ERR_FORMAT, "holds a NUL");
     f = start(1, 0), put_info(&f, "abc", NE(8), 0, 0), f.n -= 9;
     refuses(&f, FV_ERR_FORMAT, "ends inside the list of tensors");
@@ -252,7 +266,8 @@ static void test_truncated(void **state)
 {
     (void)state;
     file f = start(1, 2);
-    put_text(&f, "a.list"), put(&f, FV_GGUF_ARRAY, 4), put(&f, FV_GGUF_STRING, 4), put(&f, 2, 8), put_text(&f, "x"), put_text(&f, "y");
+    put_text(&f, "a.list"), put(&f, FV_GGUF_ARRAY, 4), put(&f, FV_GGUF_STRING, 4), put(&f, 2, 8),
+        put_text(&f, "x"), put_text(&f, "y");
     put_text(&f, "b"), put(&f, FV_GGUF_F64, 4), put(&f, 0, 8);
     put_info(&f, "t", NE(8), 0, 0);
     put_data(&f, 32);
@@ -330,7 +345,8 @@ static void test_writes(void **state)
     float lost;
     memcpy(&lost, v->data + 8, 4);
     assert_true(lost == -2);
-    const fv_tensor *m = fv_tensors_find(fv_gguf_tensors(g), "m"), *x = fv_tensors_find(fv_gguf_tensors(g), "v");
+    const fv_tensor *m = fv_tensors_find(fv_gguf_tensors(g), "m"),
+                    *x = fv_tensors_find(fv_gguf_tensors(g), "v");
     assert_true(m->shape[0] == 3 && m->shape[1] == 5);
     assert_memory_equal(m->data, data, sizeof data);
     assert_memory_equal(x->data, "abc", 3);
@@ -448,9 +464,10 @@ static void test_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_accepts),         cmocka_unit_test(test_refuses_headers), cmocka_unit_test(test_refuses_metadata),
-        cmocka_unit_test(test_refuses_tensors), cmocka_unit_test(test_truncated),       cmocka_unit_test(test_writes),
-        cmocka_unit_test(test_write_fails),     cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_accepts),          cmocka_unit_test(test_refuses_headers),
+        cmocka_unit_test(test_refuses_metadata), cmocka_unit_test(test_refuses_tensors),
+        cmocka_unit_test(test_truncated),        cmocka_unit_test(test_writes),
+        cmocka_unit_test(test_write_fails),      cmocka_unit_test(test_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

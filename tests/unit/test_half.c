@@ -27,7 +27,8 @@ static void test_f16_there_and_back(void **state)
         if ((half & 0x7c00) == 0x7c00)
             assert_true(isinf(value) && (value < 0) == (half >> 15));
         else
-            assert_true((double)value == f16_value((uint16_t)half) && !!signbit(value) == (int)(half >> 15));
+            assert_true((double)value == f16_value((uint16_t)half) &&
+                        !!signbit(value) == (int)(half >> 15));
         assert_int_equal(fv_f32_to_f16(value), half);
     }
 }
@@ -42,7 +43,8 @@ static void test_f16_rounds_to_even(void **state)
             float side = sign ? -middle : middle;
             assert_int_equal(fv_f32_to_f16(side), sign | (half + (half & 1)));
             assert_int_equal(fv_f32_to_f16(nextafterf(side, 0)), sign | half);
-            assert_int_equal(fv_f32_to_f16(nextafterf(side, sign ? -INFINITY : INFINITY)), sign | (half + 1));
+            assert_int_equal(fv_f32_to_f16(nextafterf(side, sign ? -INFINITY : INFINITY)),
+                             sign | (half + 1));
         }
     }
 }
@@ -87,10 +89,8 @@ static void test_bf16_rounds_to_even(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_f16_there_and_back),
-        cmocka_unit_test(test_f16_rounds_to_even),
-        cmocka_unit_test(test_f16_overflow),
-        cmocka_unit_test(test_bf16_there_and_back),
+        cmocka_unit_test(test_f16_there_and_back),  cmocka_unit_test(test_f16_rounds_to_even),
+        cmocka_unit_test(test_f16_overflow),        cmocka_unit_test(test_bf16_there_and_back),
         cmocka_unit_test(test_bf16_rounds_to_even),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

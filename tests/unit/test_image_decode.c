@@ -15,7 +15,7 @@
 
 typedef struct file_bytes {
     uint8_t *data;
-    size_t   size;
+    size_t size;
 } file_bytes;
 
 static file_bytes load(const char *folder, const char *name)
@@ -48,7 +48,7 @@ static size_t each_file(const char *folder, void (*fn)(const char *name))
     return n;
 }
 
-/* ---- pictures ---------------------------------------------------------------------- */
+/* ---- pictures ---------------------------------------------------------------------------- */
 
 static void expected_pixels(void **state)
 {
@@ -70,8 +70,8 @@ static void expected_pixels(void **state)
         if (fv_image_open(&image, path, &options, &err) != FV_OK)
             fail_msg("%s", err.message);
         if (fv_image_width(image) != (int)w || fv_image_height(image) != (int)h)
-            fail_msg("%s %s: %d x %d, expected %u x %u", kind, name, fv_image_width(image), fv_image_height(image), w,
-                     h);
+            fail_msg("%s %s: %d x %d, expected %u x %u", kind, name, fv_image_width(image),
+                     fv_image_height(image), w, h);
         if (crc32_of(fv_image_rgb(image), (size_t)w * h * 3) != crc)
             fail_msg("%s %s: other pixels than Pillow's", kind, name);
         assert_true(fv_image_decode_ms(image) >= 0);
@@ -124,8 +124,8 @@ static void all_eight_orientations(void **state)
     (void)state;
     /* 1 2 3    what a viewer shows of it for each orientation, row by row */
     /* 4 5 6 */
-    static const char *const want[9] = { "", "123456", "321654", "654321", "456123", "142536", "415263", "635241",
-                                         "362514" };
+    static const char *const want[9] = { "",       "123456", "321654", "654321", "456123",
+                                         "142536", "415263", "635241", "362514" };
     for (int o = 0; o < 10; o++) {
         uint8_t rgb[18];
         for (int i = 0; i < 18; i++)
@@ -141,17 +141,19 @@ static void all_eight_orientations(void **state)
     }
 }
 
-/* ---- files that are no pictures ---------------------------------------------------- */
+/* ---- files that are no pictures ---------------------------------------------------------- */
 
 static const struct {
     const char *name;
-    fv_status   status;
+    fv_status status;
     const char *says;
 } refused[] = {
     { "empty.jpg", FV_ERR_FORMAT, "empty, expected a picture" },
-    { "text.jpg", FV_ERR_FORMAT, "found text that starts with \"Hello, I am a le\", expected JPEG, PNG, WebP or PNM" },
+    { "text.jpg", FV_ERR_FORMAT,
+      "found text that starts with \"Hello, I am a le\", expected JPEG, PNG, WebP or PNM" },
     { "noise.bin", FV_ERR_FORMAT, "not a picture: found bytes " },
-    { "png_30000x30000.png", FV_ERR_LIMIT, "30000 x 30000 pixels are 900000000, the limit is 268435456" },
+    { "png_30000x30000.png", FV_ERR_LIMIT,
+      "30000 x 30000 pixels are 900000000, the limit is 268435456" },
     { "png_70000x1.png", FV_ERR_LIMIT, "70000 x 1 pixels; a side may have at most 65535" },
     { "png_zero_width.png", FV_ERR_FORMAT, "0 x 5 pixels: a picture has at least one" },
     { "png_huge_chunk.png", FV_ERR_FORMAT, "PNG ends early" },
@@ -160,7 +162,8 @@ static const struct {
     { "png_short_pixels.png", FV_ERR_FORMAT, "damaged PNG: Not enough" },
     { "jpeg_30000x30000.jpg", FV_ERR_LIMIT, "30000 x 30000 pixels are 900000000" },
     { "jpeg_zero_height.jpg", FV_ERR_FORMAT, "damaged JPEG: Empty" },
-    { "jpeg_taller_than_its_data.jpg", FV_ERR_FORMAT, "damaged JPEG: Corrupt JPEG data: premature end" },
+    { "jpeg_taller_than_its_data.jpg", FV_ERR_FORMAT,
+      "damaged JPEG: Corrupt JPEG data: premature end" },
     { "jpeg_only_markers.jpg", FV_ERR_FORMAT, "damaged JPEG: " },
     { "jpeg_lost_code.jpg", FV_ERR_FORMAT, "damaged JPEG: " },
     { "jpeg_lost_restart.jpg", FV_ERR_FORMAT, "damaged JPEG: " },
@@ -197,9 +200,10 @@ static void check_refused(const char *name)
     fv_error err = { .message = "" };
     fv_status status = fv_image_open(&image, path, NULL, &err);
     assert_null(image);
-    if (status != refused[i].status || !strstr(err.message, refused[i].says) || !strstr(err.message, name))
-        fail_msg("%s: %s \"%s\", expected %s \"... %s ...\"", name, fv_status_name(status), err.message,
-                 fv_status_name(refused[i].status), refused[i].says);
+    if (status != refused[i].status || !strstr(err.message, refused[i].says) ||
+        !strstr(err.message, name))
+        fail_msg("%s: %s \"%s\", expected %s \"... %s ...\"", name, fv_status_name(status),
+                 err.message, fv_status_name(refused[i].status), refused[i].says);
     assert_int_equal(err.status, status);
     assert_int_equal(fv_image_open(&image, path, NULL, NULL), status);
 }
@@ -230,8 +234,8 @@ static void no_file(void **state)
 static void pixel_limit(void **state)
 {
     (void)state;
-    static const char *const names[] = { "jpeg_420.jpg", "png_rgb8.png", "webp_lossy.webp", "webp_animated.webp",
-                                         "pnm_p6.ppm" };
+    static const char *const names[] = { "jpeg_420.jpg", "png_rgb8.png", "webp_lossy.webp",
+                                         "webp_animated.webp", "pnm_p6.ppm" };
     for (size_t i = 0; i < FV_COUNT(names); i++) {
         file_bytes f = load("accept", names[i]);
         fv_image_options options = { .max_pixels = 246 };

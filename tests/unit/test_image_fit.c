@@ -1,4 +1,5 @@
-/* Fitting and resampling against Pillow's results, at every instruction level, on any number of threads. */
+/* Fitting and resampling against Pillow's results, at every instruction level, on any number of
+ * threads. */
 #include "cm.h"
 
 #include <string.h>
@@ -9,15 +10,20 @@
 static const unsigned levels[] = {
     0,
 #if defined(__x86_64__)
-    FV_CPU_AVX2, FV_CPU_AVX2 | FV_CPU_AVX512, FV_CPU_AVX2 | FV_CPU_AVX512 | FV_CPU_AVX512VNNI,
+    FV_CPU_AVX2,
+    FV_CPU_AVX2 | FV_CPU_AVX512,
+    FV_CPU_AVX2 | FV_CPU_AVX512 | FV_CPU_AVX512VNNI,
 #elif defined(__aarch64__)
-    FV_CPU_NEON, FV_CPU_NEON | FV_CPU_I8MM,
+    FV_CPU_NEON,
+    FV_CPU_NEON | FV_CPU_I8MM,
 #endif
 };
 
 static fv_fit fit_of(const char *name)
 {
-    return strcmp(name, "pad") == 0 ? FV_FIT_PAD : strcmp(name, "crop") == 0 ? FV_FIT_CROP : FV_FIT_STRETCH;
+    return strcmp(name, "pad") == 0    ? FV_FIT_PAD
+           : strcmp(name, "crop") == 0 ? FV_FIT_CROP
+                                       : FV_FIT_STRETCH;
 }
 
 static fv_image *patterned(unsigned w, unsigned h, unsigned seed)
@@ -43,7 +49,8 @@ static size_t check_cases(unsigned cpu, fv_pool *pool, unsigned max_size)
     fv_kernels_init(&kernels, cpu);
     while (fgets(line, sizeof line, list)) {
         unsigned w, h, seed, size, crc;
-        if (sscanf(line, "fit %15s %u %u %u %u %x", kind, &w, &h, &seed, &size, &crc) != 6 || size > max_size)
+        if (sscanf(line, "fit %15s %u %u %u %u %x", kind, &w, &h, &seed, &size, &crc) != 6 ||
+            size > max_size)
             continue;
         fv_image *image = patterned(w, h, seed);
         uint8_t *got = fv_alloc((size_t)size * size, 3);
@@ -103,7 +110,8 @@ static void longest_sides(void **state)
         fv_image *image = upright ? patterned(1, LONG, 2) : patterned(LONG, 1, 2), *piece;
         const uint8_t *middle = fv_image_rgb(image) + (LONG - PIECE) / 2 * 3;
         assert_int_equal(fv_image_from_rgb(&piece, middle, upright ? 1 : PIECE, upright ? PIECE : 1,
-                                           upright ? 3 : PIECE * 3, NULL), FV_OK);
+                                           upright ? 3 : PIECE * 3, NULL),
+                         FV_OK);
         assert_int_equal(fv_fit_u8(out, image, FV_FIT_CROP, S, NULL, &kernels, NULL), FV_OK);
         assert_int_equal(fv_fit_u8(want, piece, FV_FIT_CROP, S, NULL, &kernels, NULL), FV_OK);
         assert_memory_equal(out, want, sizeof out);
@@ -159,10 +167,13 @@ static void both_steps(void **state)
     for (size_t i = 0; i < 3 * 24 * 3; i++)
         assert_int_equal(u8[i], 0);
 
-    assert_int_equal(fv_preprocess(pixels, u8, image, FV_FIT_AUTO, 24, NULL, &kernels, &err), FV_ERR_ARGUMENT);
+    assert_int_equal(fv_preprocess(pixels, u8, image, FV_FIT_AUTO, 24, NULL, &kernels, &err),
+                     FV_ERR_ARGUMENT);
     assert_non_null(strstr(err.message, "expected pad, crop or stretch"));
-    assert_int_equal(fv_preprocess(pixels, NULL, image, FV_FIT_PAD, 0, NULL, &kernels, &err), FV_ERR_ARGUMENT);
-    assert_int_equal(fv_fit_u8(u8, image, FV_FIT_PAD, 20000, NULL, &kernels, &err), FV_ERR_ARGUMENT);
+    assert_int_equal(fv_preprocess(pixels, NULL, image, FV_FIT_PAD, 0, NULL, &kernels, &err),
+                     FV_ERR_ARGUMENT);
+    assert_int_equal(fv_fit_u8(u8, image, FV_FIT_PAD, 20000, NULL, &kernels, &err),
+                     FV_ERR_ARGUMENT);
     fv_image_free(image);
 }
 

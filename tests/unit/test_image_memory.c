@@ -13,7 +13,8 @@
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define SANITIZED 1
 #elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || __has_feature(memory_sanitizer)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || \
+    __has_feature(memory_sanitizer)
 #define SANITIZED 1
 #endif
 #endif
@@ -25,16 +26,13 @@ void *__libc_malloc(size_t n_bytes);
 void *__libc_calloc(size_t count, size_t size);
 void *__libc_realloc(void *block, size_t n_bytes);
 void *__libc_memalign(size_t alignment, size_t n_bytes);
-void  __libc_free(void *block);
+void __libc_free(void *block);
 
-static bool armed;          /* counting */
-static long until_failure;  /* calls that still succeed; LONG_MAX: all */
+static bool armed;         /* counting */
+static long until_failure; /* calls that still succeed; LONG_MAX: all */
 static long n_live;
 
-static bool refuse(void)
-{
-    return armed && until_failure-- == 0;
-}
+static bool refuse(void) { return armed && until_failure-- == 0; }
 
 static void *taken(void *block)
 {
@@ -43,7 +41,10 @@ static void *taken(void *block)
 }
 
 void *malloc(size_t n_bytes) { return refuse() ? NULL : taken(__libc_malloc(n_bytes)); }
-void *calloc(size_t count, size_t size) { return refuse() ? NULL : taken(__libc_calloc(count, size)); }
+void *calloc(size_t count, size_t size)
+{
+    return refuse() ? NULL : taken(__libc_calloc(count, size));
+}
 
 void *realloc(void *block, size_t n_bytes)
 {
@@ -87,13 +88,15 @@ static void sweep(const char *name)
         status = fv_image_read(&image, data, size, NULL, &err);
         bool asked_all = until_failure >= 0;
         bool same = status == FV_OK && image->width == want->width &&
-                    memcmp(image->rgb, want->rgb, (size_t)want->width * (size_t)want->height * 3) == 0;
+                    memcmp(image->rgb, want->rgb, (size_t)want->width * (size_t)want->height * 3) ==
+                        0;
         fv_image_free(image);
         armed = false;
         if (n_live != 0)
             fail_msg("%s: allocation %ld refused: %ld blocks leak", name, n, n_live);
         if (status != FV_OK && (status != FV_ERR_MEMORY || !strstr(err.message, "out of memory")))
-            fail_msg("%s: allocation %ld refused: %s, \"%s\"", name, n, fv_status_name(status), err.message);
+            fail_msg("%s: allocation %ld refused: %s, \"%s\"", name, n, fv_status_name(status),
+                     err.message);
         if (status == FV_OK && !same)
             fail_msg("%s: allocation %ld refused: other pixels", name, n);
         n_refused += status != FV_OK;
@@ -110,9 +113,19 @@ static void decoding_survives_refusals(void **state)
 {
     (void)state;
     static const char *const names[] = {
-        "jpeg_420.jpg", "jpeg_progressive.jpg", "jpeg_ycck.jpg", "jpeg_exif6.jpg", "png_rgb8.png",
-        "png_palette4_trns_interlaced.png", "png_rgba16_interlaced.png", "png_exif6.png", "webp_lossy.webp",
-        "webp_lossless_alpha.webp", "webp_lossy_alpha.webp", "webp_animated_offset.webp", "webp_exif3.webp",
+        "jpeg_420.jpg",
+        "jpeg_progressive.jpg",
+        "jpeg_ycck.jpg",
+        "jpeg_exif6.jpg",
+        "png_rgb8.png",
+        "png_palette4_trns_interlaced.png",
+        "png_rgba16_interlaced.png",
+        "png_exif6.png",
+        "webp_lossy.webp",
+        "webp_lossless_alpha.webp",
+        "webp_lossy_alpha.webp",
+        "webp_animated_offset.webp",
+        "webp_exif3.webp",
         "pnm_p6_max1000.ppm",
     };
     for (size_t i = 0; i < FV_COUNT(names); i++)

@@ -38,25 +38,29 @@ static void test_what_the_parser_refuses(void **state)
     (void)state;
     check_refused("", 0, "config.json: the file is empty, expected JSON");
     check_refused("{\"a\": 1", 7, NULL);
-    check_refused("{\"a\": 1, \"a\": 2}", 16, "config.json: line 1, column 12: duplicate object key");
+    check_refused("{\"a\": 1, \"a\": 2}", 16,
+                  "config.json: line 1, column 12: duplicate object key");
     check_refused("{\n\"a\": 1,\n}", 11, "config.json: line 3, column 1: string or '}' expected");
     check_refused("{\"a\": 1} x", 10, NULL);
     check_refused("12", 2, NULL);
     check_refused("{\"a\": \"\\u0000\"}", 15, NULL);
     check_refused("{\"a\": \"\xff\"}", 10, NULL);
-    check_refused("{\"a\"\0: 1}", 9, "config.json: byte 4 is a NUL, which no JSON holds"); /* jansson took it */
+    /* jansson took it */
+    check_refused("{\"a\"\0: 1}", 9, "config.json: byte 4 is a NUL, which no JSON holds");
     check_refused("{\"a\": 99999999999999999999}", 27, NULL);
     check_refused("{\"a\": 1e999}", 12, NULL);
     check_refused("{\"a\": NaN}", 10, NULL);
     char deep[5000];
     memset(deep, '[', sizeof deep);
-    check_refused(deep, sizeof deep, "config.json: line 1, column 2049: maximum parsing depth reached");
+    check_refused(deep, sizeof deep,
+                  "config.json: line 1, column 2049: maximum parsing depth reached");
 }
 
 static void test_getters(void **state)
 {
     (void)state;
-    fv_json *doc = parse("{\"i\": 7, \"r\": 0.5, \"s\": \"text\", \"t\": true, \"n\": null, \"o\": {\"x\": [1, 2, 3]}, \"a\": []}");
+    fv_json *doc = parse("{\"i\": 7, \"r\": 0.5, \"s\": \"text\", \"t\": true, \"n\": null, \"o\": "
+                         "{\"x\": [1, 2, 3]}, \"a\": []}");
     const fv_json_value *root = fv_json_root(doc), *o = NULL, *a = NULL;
     int64_t i = -1, list[4];
     double r = -1;
@@ -69,7 +73,8 @@ static void test_getters(void **state)
     assert_int_equal(i, 7);
     assert_int_equal(fv_json_number(doc, root, "r", 0, 1, &r, NULL), FV_OK);
     assert_true(r == 0.5);
-    assert_int_equal(fv_json_number(doc, root, "i", 0, 10, &r, NULL), FV_OK); /* an integer is a number */
+    /* an integer is a number */
+    assert_int_equal(fv_json_number(doc, root, "i", 0, 10, &r, NULL), FV_OK);
     assert_true(r == 7);
     assert_int_equal(fv_json_string(doc, root, "s", &s, NULL), FV_OK);
     assert_string_equal(s, "text");
@@ -113,8 +118,10 @@ static fv_error err;
 static void test_messages(void **state)
 {
     (void)state;
-    fv_json *doc = parse("{\"hidden_size\": \"896\", \"big\": 70000, \"eps\": -1, \"flag\": 1, \"half\": 1.5, \"none\": null,"
-                         " \"text_config\": {\"rope\": {\"theta\": \"x\", \"list\": [1, true]}}, \"many\": [{}, {\"k\": []}]}");
+    fv_json *doc = parse("{\"hidden_size\": \"896\", \"big\": 70000, \"eps\": -1, \"flag\": 1, "
+                         "\"half\": 1.5, \"none\": null,"
+                         " \"text_config\": {\"rope\": {\"theta\": \"x\", \"list\": [1, true]}}, "
+                         "\"many\": [{}, {\"k\": []}]}");
     const fv_json_value *root = fv_json_root(doc), *text, *rope;
     int64_t i = 3, list[4];
     double r;
@@ -123,15 +130,20 @@ static void test_messages(void **state)
     const char *s;
 
     assert_int_equal(fv_json_int(doc, root, "hidden_size", 1, 65536, &i, &err), FV_ERR_FORMAT);
-    assert_string_equal(err.message, "config.json: hidden_size: expected an integer in [1, 65536], found a string");
+    assert_string_equal(
+        err.message, "config.json: hidden_size: expected an integer in [1, 65536], found a string");
     assert_int_equal(fv_json_int(doc, root, "big", 1, 65536, &i, &err), FV_ERR_FORMAT);
-    assert_string_equal(err.message, "config.json: big: expected an integer in [1, 65536], found 70000");
+    assert_string_equal(err.message,
+                        "config.json: big: expected an integer in [1, 65536], found 70000");
     assert_int_equal(fv_json_int(doc, root, "half", 1, 65536, &i, &err), FV_ERR_FORMAT);
-    assert_string_equal(err.message, "config.json: half: expected an integer in [1, 65536], found a real number");
+    assert_string_equal(
+        err.message, "config.json: half: expected an integer in [1, 65536], found a real number");
     assert_int_equal(fv_json_int(doc, root, "absent", 1, 65536, &i, &err), FV_ERR_FORMAT);
-    assert_string_equal(err.message, "config.json: absent is missing, expected an integer in [1, 65536]");
+    assert_string_equal(err.message,
+                        "config.json: absent is missing, expected an integer in [1, 65536]");
     assert_int_equal(fv_json_int(doc, root, "none", 1, 65536, &i, &err), FV_ERR_FORMAT);
-    assert_string_equal(err.message, "config.json: none: expected an integer in [1, 65536], found null");
+    assert_string_equal(err.message,
+                        "config.json: none: expected an integer in [1, 65536], found null");
     assert_int_equal(i, 3);
     assert_int_equal(fv_json_number(doc, root, "eps", 0, 1, &r, &err), FV_ERR_FORMAT);
     assert_string_equal(err.message, "config.json: eps: expected a number in [0, 1], found -1");
@@ -141,19 +153,29 @@ static void test_messages(void **state)
     assert_int_equal(fv_json_object(doc, root, "text_config", &text, &err), FV_OK);
     assert_int_equal(fv_json_object(doc, text, "rope", &rope, &err), FV_OK);
     assert_int_equal(fv_json_number(doc, rope, "theta", 1, 1e9, &r, &err), FV_ERR_FORMAT);
-    assert_string_equal(err.message, "config.json: text_config.rope.theta: expected a number in [1, 1e+09], found a string");
+    assert_string_equal(
+        err.message,
+        "config.json: text_config.rope.theta: expected a number in [1, 1e+09], found a string");
     assert_int_equal(fv_json_ints(doc, rope, "list", 0, 9, 1, 4, list, &n, &err), FV_ERR_FORMAT);
-    assert_string_equal(err.message, "config.json: text_config.rope.list: expected 1 to 4 integers in [0, 9], found true or false");
+    assert_string_equal(err.message, "config.json: text_config.rope.list: expected 1 to 4 integers "
+                                     "in [0, 9], found true or false");
     assert_int_equal(fv_json_ints(doc, rope, "list", 0, 9, 3, 4, list, &n, &err), FV_ERR_FORMAT);
-    assert_string_equal(err.message, "config.json: text_config.rope.list: expected 3 to 4 integers in [0, 9], found 2 values");
+    assert_string_equal(
+        err.message,
+        "config.json: text_config.rope.list: expected 3 to 4 integers in [0, 9], found 2 values");
     assert_int_equal(fv_json_ints(doc, rope, "list", 2, 9, 1, 4, list, &n, &err), FV_ERR_FORMAT);
-    assert_string_equal(err.message, "config.json: text_config.rope.list: expected 1 to 4 integers in [2, 9], found 1");
+    assert_string_equal(
+        err.message,
+        "config.json: text_config.rope.list: expected 1 to 4 integers in [2, 9], found 1");
     assert_int_equal(fv_json_array(doc, rope, "theta", &rope, &err), FV_ERR_FORMAT);
-    assert_string_equal(err.message, "config.json: text_config.rope.theta: expected an array, found a string");
+    assert_string_equal(err.message,
+                        "config.json: text_config.rope.theta: expected an array, found a string");
     const fv_json_value *second = fv_json_at(fv_json_member(root, "many"), 1);
     assert_int_equal(fv_json_string(doc, second, "k", &s, &err), FV_ERR_FORMAT);
     assert_string_equal(err.message, "config.json: many.1.k: expected a string, found an array");
-    assert_int_equal(fv_json_object(doc, fv_json_member(root, "flag"), "x", &text, &err), FV_ERR_FORMAT); /* a member of no object */
+    /* a member of no object */
+    assert_int_equal(fv_json_object(doc, fv_json_member(root, "flag"), "x", &text, &err),
+                     FV_ERR_FORMAT);
     fv_json_free(doc);
 }
 
@@ -169,9 +191,11 @@ static void test_long_and_odd_keys(void **state)
     snprintf(text, sizeof text, "{\"%s\": {\"x\": 1}, \"a\\nb\": {\"x\": true}}", key);
     fv_json *doc = parse(text);
     const fv_json_value *root = fv_json_root(doc);
-    assert_int_equal(fv_json_int(doc, fv_json_member(root, key), "x", 5, 6, &i, &err), FV_ERR_FORMAT);
+    assert_int_equal(fv_json_int(doc, fv_json_member(root, key), "x", 5, 6, &i, &err),
+                     FV_ERR_FORMAT);
     assert_string_equal(err.message, "config.json: x: expected an integer in [5, 6], found 1");
-    assert_int_equal(fv_json_int(doc, fv_json_member(root, "a\nb"), "x", 5, 6, &i, &err), FV_ERR_FORMAT);
+    assert_int_equal(fv_json_int(doc, fv_json_member(root, "a\nb"), "x", 5, 6, &i, &err),
+                     FV_ERR_FORMAT);
     assert_null(strchr(err.message, '\n'));
     fv_json_free(doc);
 }
@@ -252,15 +276,13 @@ static void test_allocation_failures(void **state)
 /* jansson takes its memory itself: let its n-th allocation fail. */
 static size_t jansson_left;
 
-static void *failing_malloc(size_t n)
-{
-    return jansson_left-- > 0 ? malloc(n) : NULL;
-}
+static void *failing_malloc(size_t n) { return jansson_left-- > 0 ? malloc(n) : NULL; }
 
 static void test_jansson_out_of_memory(void **state)
 {
     (void)state;
-    static const char text[] = "{\"a\": [1, 2.5, \"text\", {\"b\": null}], \"c\": {\"d\": \"\\u00e9\"}}";
+    static const char text[] =
+        "{\"a\": [1, 2.5, \"text\", {\"b\": null}], \"c\": {\"d\": \"\\u00e9\"}}";
     int64_t live = fv_mem_live();
     fv_json *doc = NULL;
     json_malloc_t old_malloc;

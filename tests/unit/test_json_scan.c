@@ -26,14 +26,43 @@ static bool is_json(const char *text)
     return fv_scan_skip(&s, NULL) == FV_OK && fv_scan_end(&s, NULL) == FV_OK;
 }
 
-/* Random texts from the pieces of JSON: mostly wrong, many nearly right. jansson refuses more only in
- * numbers (range) and NUL; neither occurs (the exponents are negative). */
+/* Random texts from the pieces of JSON: mostly wrong, many nearly right. jansson refuses more only
+ * in numbers (range) and NUL; neither occurs (the exponents are negative). */
 static void test_the_same_texts_are_json(void **state)
 {
     (void)state;
-    static const char *const pieces[] = { "{", "}", "[", "]", ",", ":", "\"a\"", "\"b\"", "\"\\n\"", "\"\\u00e9\"", "\"\\ud83d\\ude00\"",
-                                          "\"\\ud83d\"", "\"\\x\"", "\"", "1", "-0", "01", "1.5", "1.", ".5", "1e-3", "1e-", "-", "true",
-                                          "false", "null", "nul", " ", "\n", "\t", "\v", "0" };
+    static const char *const pieces[] = { "{",
+                                          "}",
+                                          "[",
+                                          "]",
+                                          ",",
+                                          ":",
+                                          "\"a\"",
+                                          "\"b\"",
+                                          "\"\\n\"",
+                                          "\"\\u00e9\"",
+                                          "\"\\ud83d\\ude00\"",
+                                          "\"\\ud83d\"",
+                                          "\"\\x\"",
+                                          "\"",
+                                          "1",
+                                          "-0",
+                                          "01",
+                                          "1.5",
+                                          "1.",
+                                          ".5",
+                                          "1e-3",
+                                          "1e-",
+                                          "-",
+                                          "true",
+                                          "false",
+                                          "null",
+                                          "nul",
+                                          " ",
+                                          "\n",
+                                          "\t",
+                                          "\v",
+                                          "0" };
     uint64_t seed = 3;
     size_t n_good = 0;
 
@@ -67,8 +96,15 @@ static void test_strings(void **state)
 {
     (void)state;
     static const char *const texts[] = {
-        "\"\"", "\"plain\"", "\"a\\\"b\"", "\"\\\\\"", "\"\\/\\b\\f\\n\\r\\t\"", "\"\\u0041\\u00e9\\u65e5\\ud83d\\ude00z\"",
-        "\"\\u007f\\u0080\\u07ff\\u0800\\uffff\\udbff\\udfff\"", "\"x\\ny\\nz\"", "\"\xc3\xa9\\n\xe6\x97\xa5\"",
+        "\"\"",
+        "\"plain\"",
+        "\"a\\\"b\"",
+        "\"\\\\\"",
+        "\"\\/\\b\\f\\n\\r\\t\"",
+        "\"\\u0041\\u00e9\\u65e5\\ud83d\\ude00z\"",
+        "\"\\u007f\\u0080\\u07ff\\u0800\\uffff\\udbff\\udfff\"",
+        "\"x\\ny\\nz\"",
+        "\"\xc3\xa9\\n\xe6\x97\xa5\"",
     };
 
     for (size_t i = 0; i < FV_COUNT(texts); i++) {
@@ -143,8 +179,8 @@ static void test_hostile_numbers(void **state)
 
     assert_int_equal(fv_scan_int(&s, INT64_MIN, INT64_MAX, &i, NULL), FV_OK);
     assert_int_equal(i, 922337203685477579);
-    check_int("9223372036854775808",
-              "text: byte 0: expected an integer in [-9223372036854775808, 9223372036854775807], found 9223372036854775808");
+    check_int("9223372036854775808", "text: byte 0: expected an integer in [-9223372036854775808, "
+                                     "9223372036854775807], found 9223372036854775808");
     check_int(" 123456789012345678901234567890123456789012345678901234567890",
               "text: byte 1: expected an integer in [-9223372036854775808, 9223372036854775807], "
               "found 1234567890123456789012345678901234567890");

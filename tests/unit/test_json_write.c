@@ -27,10 +27,14 @@ static void test_bytes(void **state)
         fv_json_end(&j);
         fv_json_end(&j);
         assert_int_equal(fv_json_done(&j, &err), FV_OK);
-        assert_string_equal(j.text, compact ? "{\"a\":\"x\\\"\\\\\\n\\u0009\\u0001\\u007f\xc3\xa9\",\"n\":null,\"r\":[-7,true],"
-                                              "\"e\":{},\"l\":[1e-06,1e+06]}\n"
-                                            : "{\n  \"a\": \"x\\\"\\\\\\n\\u0009\\u0001\\u007f\xc3\xa9\",\n  \"n\": null,\n"
-                                              "  \"r\": [-7, true],\n  \"e\": {},\n  \"l\": [\n    1e-06,\n    1e+06\n  ]\n}\n");
+        assert_string_equal(
+            j.text,
+            compact
+                ? "{\"a\":\"x\\\"\\\\\\n\\u0009\\u0001\\u007f\xc3\xa9\",\"n\":null,\"r\":[-7,true],"
+                  "\"e\":{},\"l\":[1e-06,1e+06]}\n"
+                : "{\n  \"a\": \"x\\\"\\\\\\n\\u0009\\u0001\\u007f\xc3\xa9\",\n  \"n\": null,\n"
+                  "  \"r\": [-7, true],\n  \"e\": {},\n  \"l\": [\n    1e-06,\n    1e+06\n  "
+                  "]\n}\n");
         assert_int_equal(j.n, strlen(j.text));
         fv_json_text_free(&j);
     }
@@ -39,7 +43,9 @@ static void test_bytes(void **state)
 static void test_reals_come_back(void **state)
 {
     (void)state;
-    static const double values[] = { 0, 1, -1, 0.1, 1.0 / 255, 3.141592653589793, 1e300, -2.5e-300, 123456789, 5e-324 };
+    static const double values[] = {
+        0, 1, -1, 0.1, 1.0 / 255, 3.141592653589793, 1e300, -2.5e-300, 123456789, 5e-324
+    };
     fv_error err = { 0 };
     fv_json_text j = { 0 };
     fv_json *doc = NULL;
@@ -57,7 +63,8 @@ static void test_reals_come_back(void **state)
     const fv_json_value *list = fv_json_member(fv_json_root(doc), "v");
     for (size_t i = 0; i < FV_COUNT(values); i++) {
         double x = 99;
-        assert_int_equal(fv_json_number(doc, fv_json_at(list, i), "x", -1e301, 1e301, &x, &err), FV_OK);
+        assert_int_equal(fv_json_number(doc, fv_json_at(list, i), "x", -1e301, 1e301, &x, &err),
+                         FV_OK);
         assert_true(x == values[i]);
         assert_int_equal(fv_json_type_of(fv_json_member(fv_json_at(list, i), "x")), FV_JSON_REAL);
     }
@@ -82,7 +89,8 @@ static void test_out_of_memory(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_bytes), cmocka_unit_test(test_reals_come_back),
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_bytes),
+                                        cmocka_unit_test(test_reals_come_back),
                                         cmocka_unit_test(test_out_of_memory) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

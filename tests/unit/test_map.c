@@ -175,7 +175,9 @@ static void test_read_survives_failing_memory(void **state)
 static void test_paths(void **state)
 {
     (void)state;
-    static const char *cases[][3] = { { "a", "b", "a/b" }, { "a/", "b", "a/b" }, { "", "b", "b" }, { "/", "b", "/b" } };
+    static const char *cases[][3] = {
+        { "a", "b", "a/b" }, { "a/", "b", "a/b" }, { "", "b", "b" }, { "/", "b", "/b" }
+    };
     for (size_t i = 0; i < FV_COUNT(cases); i++) {
         char *path = fv_path_join(cases[i][0], cases[i][1]);
         assert_string_equal(path, cases[i][2]);

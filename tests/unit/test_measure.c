@@ -68,8 +68,8 @@ static void test_kl(void **state)
     assert_near(fv_kl_divergence(far, other, 2), 2000, 1e-9);
 }
 
-/* 1e-6 off in one of many logits: the divergence, about p (1 - p) d^2 / 2, is far below the rounding of
- * a sum of p log(p / q) alone. */
+/* 1e-6 off in one of many logits: the divergence, about p (1 - p) d^2 / 2, is far below the
+ * rounding of a sum of p log(p / q) alone. */
 static void test_small_kl(void **state)
 {
     float want[1000], got[1000];
@@ -99,8 +99,9 @@ static void test_largest_and_median(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_distance),     cmocka_unit_test(test_distance_of_zeros), cmocka_unit_test(test_distance_adds_up),
-        cmocka_unit_test(test_kl),           cmocka_unit_test(test_small_kl),          cmocka_unit_test(test_largest_and_median),
+        cmocka_unit_test(test_distance),         cmocka_unit_test(test_distance_of_zeros),
+        cmocka_unit_test(test_distance_adds_up), cmocka_unit_test(test_kl),
+        cmocka_unit_test(test_small_kl),         cmocka_unit_test(test_largest_and_median),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

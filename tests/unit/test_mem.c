@@ -50,7 +50,9 @@ static void test_grow_copies(void **state)
 static void test_pages(void **state)
 {
     (void)state;
-    static const size_t sizes[] = { 0, 1, 4096, 4097, (2u << 20) - 1, 2u << 20, (2u << 20) + 1, 9u << 20 };
+    static const size_t sizes[] = {
+        0, 1, 4096, 4097, (2u << 20) - 1, 2u << 20, (2u << 20) + 1, 9u << 20
+    };
     for (size_t i = 0; i < FV_COUNT(sizes); i++) {
         uint8_t *block = fv_pages_alloc(sizes[i]);
         assert_non_null(block);

@@ -1,5 +1,5 @@
-/* The ONNX export, read back: well-formed graphs, the promised signatures, weights in the right order.
- * What the graphs compute is checked in ONNX Runtime by tests/interop. */
+/* The ONNX export, read back: well-formed graphs, the promised signatures, weights in the right
+ * order. What the graphs compute is checked in ONNX Runtime by tests/interop. */
 #include "cm.h"
 
 #include <onnx.pb-c.h>
@@ -78,7 +78,8 @@ static void check_structure(const Onnx__ModelProto *m, int opset)
     for (size_t i = 0; i < g->n_node; i++) {
         for (size_t j = 0; j < g->node[i]->n_input; j++)
             if (!is_defined(g, g->node[i]->input[j], i))
-                fail_msg("%s reads %s, which nothing before it writes", g->node[i]->name, g->node[i]->input[j]);
+                fail_msg("%s reads %s, which nothing before it writes", g->node[i]->name,
+                         g->node[i]->input[j]);
         for (size_t j = 0; j < g->node[i]->n_output; j++)
             if (is_defined(g, g->node[i]->output[j], i))
                 fail_msg("%s is written twice", g->node[i]->output[j]);
@@ -88,7 +89,8 @@ static void check_structure(const Onnx__ModelProto *m, int opset)
     for (size_t i = 0; i < g->n_initializer; i++) {
         const Onnx__TensorProto *t = g->initializer[i];
         size_t n = t->data_type == ONNX__TENSOR_PROTO__DATA_TYPE__FLOAT16 ? 2
-                 : t->data_type == ONNX__TENSOR_PROTO__DATA_TYPE__INT64 ? 8 : 4;
+                   : t->data_type == ONNX__TENSOR_PROTO__DATA_TYPE__INT64 ? 8
+                                                                          : 4;
         for (size_t j = 0; j < t->n_dims; j++)
             n *= (size_t)t->dims[j];
         if (!t->n_external_data)
@@ -105,13 +107,15 @@ static void describe(char *text, size_t room, Onnx__ValueInfoProto **list, size_
     *text = 0;
     for (size_t i = 0; i < n && at < room; i++) {
         const Onnx__TypeProto__Tensor *t = list[i]->type->tensor_type;
-        at += (size_t)snprintf(text + at, room - at, "%s%s:%d[", i ? " " : "", list[i]->name, t->elem_type);
+        at += (size_t)snprintf(text + at, room - at, "%s%s:%d[", i ? " " : "", list[i]->name,
+                               t->elem_type);
         for (size_t j = 0; j < t->shape->n_dim && at < room; j++) {
             const Onnx__TensorShapeProto__Dimension *d = t->shape->dim[j];
             if (d->value_case == ONNX__TENSOR_SHAPE_PROTO__DIMENSION__VALUE_DIM_PARAM)
                 at += (size_t)snprintf(text + at, room - at, "%s%s", j ? "," : "", d->dim_param);
             else
-                at += (size_t)snprintf(text + at, room - at, "%s%d", j ? "," : "", (int)d->dim_value);
+                at += (size_t)snprintf(text + at, room - at, "%s%d", j ? "," : "",
+                                       (int)d->dim_value);
         }
         at += (size_t)snprintf(text + at, room - at, "]");
     }
@@ -126,7 +130,8 @@ static void check_signature(const Onnx__ModelProto *m, const char *inputs, const
     assert_string_equal(text, outputs);
 }
 
-/* float is type 1, float16 10, int64 7; tiny: d_model 64, 3 layers, 2 heads of 16 for keys, 512 rows */
+/* float is type 1, float16 10, int64 7; tiny: d_model 64, 3 layers, 2 heads of 16 for keys, 512
+ * rows */
 static void test_signatures(void **state)
 {
     (void)state;
@@ -146,13 +151,14 @@ static void test_signatures(void **state)
     free_model(m);
     m = read_model(dir, "decoder_fixed_kv_fp32.onnx");
     check_structure(m, 14);
-    check_signature(m, "inputs_embeds:1[1,1,64] attention_mask:7[1,31] position_ids:7[1,1] "
-                       "past_key_values.0.key:1[1,2,30,16] past_key_values.0.value:1[1,2,30,16] "
-                       "past_key_values.1.key:1[1,2,30,16] past_key_values.1.value:1[1,2,30,16] "
-                       "past_key_values.2.key:1[1,2,30,16] past_key_values.2.value:1[1,2,30,16]",
-                       "logits:1[1,1,512] present.0.key:1[1,2,30,16] present.0.value:1[1,2,30,16] "
-                       "present.1.key:1[1,2,30,16] present.1.value:1[1,2,30,16] "
-                       "present.2.key:1[1,2,30,16] present.2.value:1[1,2,30,16]");
+    check_signature(m,
+                    "inputs_embeds:1[1,1,64] attention_mask:7[1,31] position_ids:7[1,1] "
+                    "past_key_values.0.key:1[1,2,30,16] past_key_values.0.value:1[1,2,30,16] "
+                    "past_key_values.1.key:1[1,2,30,16] past_key_values.1.value:1[1,2,30,16] "
+                    "past_key_values.2.key:1[1,2,30,16] past_key_values.2.value:1[1,2,30,16]",
+                    "logits:1[1,1,512] present.0.key:1[1,2,30,16] present.0.value:1[1,2,30,16] "
+                    "present.1.key:1[1,2,30,16] present.1.value:1[1,2,30,16] "
+                    "present.2.key:1[1,2,30,16] present.2.value:1[1,2,30,16]");
     free_model(m);
 
     s.target = FV_ONNX_NPU;
@@ -161,13 +167,14 @@ static void test_signatures(void **state)
     export(TINY, &s, dir);
     m = read_model(dir, "decoder_npu_fp16.onnx");
     check_structure(m, 23);
-    check_signature(m, "inputs_embeds:10[1,1,64] attention_mask:7[1,1,1,31] position_ids:7[1,1] "
-                       "past_key_values.0.key:10[1,2,16,30] past_key_values.0.value:10[1,2,30,16] "
-                       "past_key_values.1.key:10[1,2,16,30] past_key_values.1.value:10[1,2,30,16] "
-                       "past_key_values.2.key:10[1,2,16,30] past_key_values.2.value:10[1,2,30,16]",
-                       "logits:10[1,1,512] present.0.key:10[1,2,16,1] present.0.value:10[1,2,1,16] "
-                       "present.1.key:10[1,2,16,1] present.1.value:10[1,2,1,16] "
-                       "present.2.key:10[1,2,16,1] present.2.value:10[1,2,1,16]");
+    check_signature(m,
+                    "inputs_embeds:10[1,1,64] attention_mask:7[1,1,1,31] position_ids:7[1,1] "
+                    "past_key_values.0.key:10[1,2,16,30] past_key_values.0.value:10[1,2,30,16] "
+                    "past_key_values.1.key:10[1,2,16,30] past_key_values.1.value:10[1,2,30,16] "
+                    "past_key_values.2.key:10[1,2,16,30] past_key_values.2.value:10[1,2,30,16]",
+                    "logits:10[1,1,512] present.0.key:10[1,2,16,1] present.0.value:10[1,2,1,16] "
+                    "present.1.key:10[1,2,16,1] present.1.value:10[1,2,1,16] "
+                    "present.2.key:10[1,2,16,1] present.2.value:10[1,2,1,16]");
     free_model(m);
 
     s.target = FV_ONNX_TRANSFORMERS_JS;
@@ -176,16 +183,19 @@ static void test_signatures(void **state)
     export(TINY, &s, dir);
     m = read_model(dir, "onnx/decoder_model_merged_fp16.onnx");
     check_structure(m, 17);
-#define PAST "batch_size,2,past_sequence_length,16"
+#define PAST  "batch_size,2,past_sequence_length,16"
 #define TOTAL "batch_size,2,total_sequence_length,16"
-    check_signature(m, "inputs_embeds:1[batch_size,sequence_length,64] attention_mask:7[batch_size,total_sequence_length] "
-                       "position_ids:7[batch_size,sequence_length] num_logits_to_keep:7[] "
-                       "past_key_values.0.key:10[" PAST "] past_key_values.0.value:10[" PAST "] "
-                       "past_key_values.1.key:10[" PAST "] past_key_values.1.value:10[" PAST "] "
-                       "past_key_values.2.key:10[" PAST "] past_key_values.2.value:10[" PAST "]",
-                       "logits:1[batch_size,num_logits,512] present.0.key:10[" TOTAL "] present.0.value:10[" TOTAL "] "
-                       "present.1.key:10[" TOTAL "] present.1.value:10[" TOTAL "] "
-                       "present.2.key:10[" TOTAL "] present.2.value:10[" TOTAL "]");
+    check_signature(m,
+                    "inputs_embeds:1[batch_size,sequence_length,64] "
+                    "attention_mask:7[batch_size,total_sequence_length] "
+                    "position_ids:7[batch_size,sequence_length] num_logits_to_keep:7[] "
+                    "past_key_values.0.key:10[" PAST "] past_key_values.0.value:10[" PAST "] "
+                    "past_key_values.1.key:10[" PAST "] past_key_values.1.value:10[" PAST "] "
+                    "past_key_values.2.key:10[" PAST "] past_key_values.2.value:10[" PAST "]",
+                    "logits:1[batch_size,num_logits,512] present.0.key:10[" TOTAL
+                    "] present.0.value:10[" TOTAL "] "
+                    "present.1.key:10[" TOTAL "] present.1.value:10[" TOTAL "] "
+                    "present.2.key:10[" TOTAL "] present.2.value:10[" TOTAL "]");
     free_model(m);
     temp_remove(dir);
 }
@@ -258,7 +268,8 @@ static void test_weights(void **state)
     x = stored(t, TOWER "network.0.0.convffn.fc2.weight");
     const fv_tensor *scale = stored(t, TOWER "network.0.0.layer_scale");
     for (size_t i = 0; i < x->n_elems; i++)
-        assert_true(f32_at(w, i) == stored_at(x, i) * stored_at(scale, i / (x->n_elems / scale->n_elems)));
+        assert_true(f32_at(w, i) ==
+                    stored_at(x, i) * stored_at(scale, i / (x->n_elems / scale->n_elems)));
     free_model(m);
     fv_tensors_free(t);
     temp_remove(dir);
@@ -301,7 +312,8 @@ static void test_external_data(void **state)
             continue;
         }
         assert_string_equal(external(y, "location"), "vision_encoder_fp32.onnx_data");
-        size_t offset = (size_t)atoll(external(y, "offset")), length = (size_t)atoll(external(y, "length"));
+        size_t offset = (size_t)atoll(external(y, "offset")),
+               length = (size_t)atoll(external(y, "length"));
         assert_int_equal(y->data_location, ONNX__TENSOR_PROTO__DATA_LOCATION__EXTERNAL);
         assert_int_equal(offset % 4096, 0);
         assert_int_equal(length, x->raw_data.len);
@@ -340,7 +352,8 @@ static void test_bad_settings(void **state)
     refuses((fv_onnx_settings){ .cache_len = -1 }, "cache_len is -1; expected 1");
     refuses((fv_onnx_settings){ .step_len = 4097 }, "step_len is 4097");
     refuses((fv_onnx_settings){ .seq_len = -5 }, "seq_len is -5");
-    refuses((fv_onnx_settings){ .image_size = 100 }, "image_size is 100; expected a multiple of 64");
+    refuses((fv_onnx_settings){ .image_size = 100 },
+            "image_size is 100; expected a multiple of 64");
     refuses((fv_onnx_settings){ .precision = FV_PRECISION_BF16 }, "f32 or f16");
     refuses((fv_onnx_settings){ .parts = 64 }, "unknown part");
 }
@@ -396,8 +409,9 @@ static void test_cancel(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_signatures), cmocka_unit_test(test_weights), cmocka_unit_test(test_external_data),
-        cmocka_unit_test(test_bad_settings), cmocka_unit_test(test_memory_runs_out), cmocka_unit_test(test_cancel),
+        cmocka_unit_test(test_signatures),      cmocka_unit_test(test_weights),
+        cmocka_unit_test(test_external_data),   cmocka_unit_test(test_bad_settings),
+        cmocka_unit_test(test_memory_runs_out), cmocka_unit_test(test_cancel),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -93,7 +93,8 @@ static void test_pieces(void **state)
 {
     (void)state;
     enum { BUFFER = 2 << 20 };
-    static const size_t size[] = { 1, BUFFER - 1, BUFFER, 3, 2 * BUFFER + 5, 0, BUFFER - 8, BUFFER + 1, 7 };
+    static const size_t size[] = { 1, BUFFER - 1, BUFFER,     3, 2 * BUFFER + 5,
+                                   0, BUFFER - 8, BUFFER + 1, 7 };
     static uint8_t piece[2 * BUFFER + 5];
     fv_error err = { 0 };
     fv_outfile f;
@@ -149,7 +150,8 @@ static void test_folder(void **state)
     fv_error err = { 0 };
     fv_outdir d;
     char *dir = temp_dir(), *place = fv_path_join(dir, "a/b/out/");
-    assert_int_equal(fv_outdir_open(&d, place, false, NULL, NULL, &err), FV_OK); /* makes a and a/b */
+    /* makes a and a/b */
+    assert_int_equal(fv_outdir_open(&d, place, false, NULL, NULL, &err), FV_OK);
     put(d.stage, "one", "1");
     assert_int_equal(fv_outdir_sub(&d, "sub", &err), FV_OK);
     put(d.stage, "sub/two", "2");
@@ -158,7 +160,8 @@ static void test_folder(void **state)
     expect(place, "one", "1");
     expect(place, "sub/two", "2");
 
-    assert_int_equal(fv_outdir_open(&d, place, false, NULL, NULL, &err), FV_ERR_IO); /* not empty */
+    /* not empty */
+    assert_int_equal(fv_outdir_open(&d, place, false, NULL, NULL, &err), FV_ERR_IO);
     assert_non_null(strstr(err.message, "not empty; choose another"));
     assert_non_null(strstr(err.message, "--force"));
     fv_outdir_abandon(&d);
@@ -215,7 +218,8 @@ static long die_filling(const char *place)
     pid_t pid = fork();
     assert_true(pid >= 0);
     if (pid == 0) {
-        if (fv_outdir_open(&d, place, true, NULL, NULL, &err) != FV_OK || fv_outdir_sub(&d, "sub", &err) != FV_OK)
+        if (fv_outdir_open(&d, place, true, NULL, NULL, &err) != FV_OK ||
+            fv_outdir_sub(&d, "sub", &err) != FV_OK)
             _exit(1);
         put(d.stage, "sub/big", "x");
         _exit(0);
@@ -242,12 +246,14 @@ static void test_killed(void **state)
     assert_int_equal(n_said, 1);
     assert_non_null(strstr(said, path));
     put(d.stage, "one", "1");
-    assert_int_equal(fv_outdir_open(&held, place, false, hear, NULL, &err), FV_ERR_IO); /* this process fills it: not removed */
+    /* this process fills it: not removed */
+    assert_int_equal(fv_outdir_open(&held, place, false, hear, NULL, &err), FV_ERR_IO);
     assert_true(fv_is_dir(d.stage));
     assert_int_equal(fv_outdir_commit(&d, &err), FV_OK);
     assert_int_equal(count_entries(place), 1);
 
-    /* inside a folder that exists; also with a slash at the end; an empty one stays empty in the eyes of the next */
+    /* inside a folder that exists; also with a slash at the end; an empty one stays empty in the
+     * eyes of the next */
     fv_free(place);
     place = fv_path_join(dir, "empty/");
     assert_int_equal(mkdir(place, 0777), 0);
@@ -261,7 +267,8 @@ static void test_killed(void **state)
     assert_int_equal(count_entries(place), 0);
     assert_int_equal(count_entries(dir), 2);
 
-    /* without the mark, of a process that runs, with a mark that somebody holds, of another name, a file, a link */
+    /* without the mark, of a process that runs, with a mark that somebody holds, of another name, a
+     * file, a link */
     fv_free(place);
     place = fv_path_join(dir, "new");
     long gone = die_filling(place);
@@ -314,7 +321,9 @@ static void test_killed(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_file), cmocka_unit_test(test_pieces), cmocka_unit_test(test_no_room),
-                                        cmocka_unit_test(test_folder), cmocka_unit_test(test_killed) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_file), cmocka_unit_test(test_pieces),
+                                        cmocka_unit_test(test_no_room),
+                                        cmocka_unit_test(test_folder),
+                                        cmocka_unit_test(test_killed) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -14,10 +14,10 @@ static const int thread_counts[] = { 1, 2, 3, 5, 16 };
 
 /* What one call of fv_pool_run saw. Plain fields on purpose: the pool has to order them. */
 typedef struct job {
-    uint32_t    runs[MAX_TASKS];
-    uint64_t    value[MAX_TASKS];
-    uint64_t    by_worker[MAX_WORKERS]; /* one thread at a time: no atomics needed */
-    uint64_t    seed;
+    uint32_t runs[MAX_TASKS];
+    uint64_t value[MAX_TASKS];
+    uint64_t by_worker[MAX_WORKERS]; /* one thread at a time: no atomics needed */
+    uint64_t seed;
     atomic_uint inside[MAX_WORKERS];
     atomic_uint clashes;
 } job;
@@ -123,8 +123,8 @@ static void test_caller_waits_for_the_last(void **state)
 
 typedef struct caller {
     pthread_t thread;
-    fv_pool  *pool;
-    unsigned  number;
+    fv_pool *pool;
+    unsigned number;
 } caller;
 
 static void *call_often(void *arg)

@@ -1,4 +1,5 @@
-/* quant/quantize: the search beats rounding, its error is what it says, and the blocks are GGUF's. */
+/* quant/quantize: the search beats rounding, its error is what it says, and the blocks are
+ * GGUF's. */
 #include "cm.h"
 
 #include <math.h>
@@ -43,13 +44,15 @@ static void check_search(fv_type type, double most)
     float x[K];
     uint8_t blocks[K * 2], rounded[K * 2], again[K * 2];
     fill(x, K, 0.05f);
-    double error = fv_quantize_weights(type, blocks, x, K), plain = fv_quantize_weights_plain(type, rounded, x, K), sum = 0;
+    double error = fv_quantize_weights(type, blocks, x, K),
+           plain = fv_quantize_weights_plain(type, rounded, x, K), sum = 0;
     assert_true(fabs(squared_error(type, blocks, x, K) - error) <= 1e-5 * error);
     if (!(error < most * plain))
-        fail_msg("%s: squared error %g, by rounding %g: ratio %.3f, expected below %.3f", fv_type_name(type), error, plain,
-                 error / plain, most);
+        fail_msg("%s: squared error %g, by rounding %g: ratio %.3f, expected below %.3f",
+                 fv_type_name(type), error, plain, error / plain, most);
     for (size_t b = 0; b < K / FV_BLOCK; b++) { /* the same again, and block by block */
-        double e = fv_quantize_weights(type, again + b * fv_row_bytes(type, FV_BLOCK), x + b * FV_BLOCK, FV_BLOCK);
+        double e = fv_quantize_weights(type, again + b * fv_row_bytes(type, FV_BLOCK),
+                                       x + b * FV_BLOCK, FV_BLOCK);
         assert_true(e <= fv_quantize_weights_plain(type, rounded, x + b * FV_BLOCK, FV_BLOCK));
         sum += e;
     }
@@ -126,7 +129,8 @@ static void compensate(fv_type type, uint8_t *blocks, unsigned cpu, size_t rows)
     void *scratch = fv_alloc(fv_compensated_scratch(&k, N), 1);
     assert_true(fv_inputs_factor(&in, &k));
     for (size_t row = 0; row < ROWS; row += rows)
-        fv_quantize_compensated(type, blocks + row * fv_row_bytes(type, N), fv_row_bytes(type, N), weights + row * N, N, rows, &in, &k, scratch);
+        fv_quantize_compensated(type, blocks + row * fv_row_bytes(type, N), fv_row_bytes(type, N),
+                                weights + row * N, N, rows, &in, &k, scratch);
     fv_free(scratch);
 }
 
@@ -139,10 +143,12 @@ static void check_compensated(fv_type type, unsigned cpu, bool dead, double most
         fv_quantize_weights(type, searched + row * fv_row_bytes(type, N), weights + row * N, N);
     sum_products(products, samples);
     compensate(type, blocks, cpu, ROWS);
-    double before = output_error(type, searched, weights, samples), after = output_error(type, blocks, weights, samples);
+    double before = output_error(type, searched, weights, samples),
+           after = output_error(type, blocks, weights, samples);
     if (!(after < most * before))
-        fail_msg("%s: the outputs' squared error is %g, by search %g: ratio %.3f, expected below %.3f", fv_type_name(type), after,
-                 before, after / before, most);
+        fail_msg(
+            "%s: the outputs' squared error is %g, by search %g: ratio %.3f, expected below %.3f",
+            fv_type_name(type), after, before, after / before, most);
     sum_products(products, samples);
     compensate(type, alone, cpu, 1); /* a row does not see the others */
     assert_memory_equal(blocks, alone, ROWS * fv_row_bytes(type, N));
@@ -175,14 +181,17 @@ static void test_factor(void **state)
     assert_true(fv_inputs_factor(&in, &k));
     for (size_t i = 0; i < N; i++)
         trace += (double)h[i * N + i];
-    /* importance is R[l][l]^2 up to a factor, which the last column tells: R[n-1][n-1]^2 = H[n-1][n-1] */
-    double damping = FV_DAMPING * trace / N, unit = ((double)h[N * N - 1] + damping) / (double)importance[N - 1];
+    /* importance is R[l][l]^2 up to a factor, which the last column tells: R[n-1][n-1]^2 =
+     * H[n-1][n-1] */
+    double damping = FV_DAMPING * trace / N,
+           unit = ((double)h[N * N - 1] + damping) / (double)importance[N - 1];
     for (size_t a = 0; a < N; a++) {
         sum += (double)importance[a] / N;
         for (size_t b = a; b < N; b++) {
             double got = 0;
             for (size_t l = b; l < N; l++)
-                got += (l == a ? 1 : (double)products[a * N + l]) * (l == b ? 1 : (double)products[b * N + l]) * (double)importance[l] * unit;
+                got += (l == a ? 1 : (double)products[a * N + l]) *
+                       (l == b ? 1 : (double)products[b * N + l]) * (double)importance[l] * unit;
             double want = (double)h[a * N + b] + (a == b ? damping : 0);
             assert_true(fabs(got - want) <= 1e-3 * damping + 1e-4 * fabs(want));
             assert_true(a == b || products[a * N + b] == products[b * N + a]);
@@ -191,7 +200,8 @@ static void test_factor(void **state)
     assert_true(fabs(sum - 1) < 1e-5);
 }
 
-/* Columns that do not hang together, and nothing at all: never worse than the search. NaN is said. */
+/* Columns that do not hang together, and nothing at all: never worse than the search. NaN is
+ * said. */
 static void test_no_correlation(void **state)
 {
     fv_kernels k;
@@ -211,10 +221,13 @@ static void test_no_correlation(void **state)
             for (size_t row = 0; row < ROWS; row++) {
                 const uint8_t *at = blocks + row * fv_row_bytes(types[t], N);
                 double error = fv_quantize_weights(types[t], searched, weights + row * N, N);
-                assert_true(squared_error(types[t], at, weights + row * N, N) <= error * (1 + 1e-6));
+                assert_true(squared_error(types[t], at, weights + row * N, N) <=
+                            error * (1 + 1e-6));
                 size_t same = 0; /* and most blocks are the same ones */
                 for (size_t b = 0; b < N; b += FV_BLOCK)
-                    same += !memcmp(at + fv_row_bytes(types[t], b), searched + fv_row_bytes(types[t], b), fv_row_bytes(types[t], FV_BLOCK));
+                    same += !memcmp(at + fv_row_bytes(types[t], b),
+                                    searched + fv_row_bytes(types[t], b),
+                                    fv_row_bytes(types[t], FV_BLOCK));
                 assert_true(same >= 1);
             }
         }
@@ -235,7 +248,8 @@ static void test_exact(void **state)
             float x[2 * FV_BLOCK], back[2 * FV_BLOCK];
             uint8_t blocks[128];
             for (int i = 0; i < 2 * FV_BLOCK; i++)
-                x[i] = (float)sign * 0.25f * (float)(types[t] == FV_TYPE_Q8_0 ? i * 4 - 127 : i % 16 - 8);
+                x[i] = (float)sign * 0.25f *
+                       (float)(types[t] == FV_TYPE_Q8_0 ? i * 4 - 127 : i % 16 - 8);
             assert_true(fv_quantize_weights(types[t], blocks, x, 2 * FV_BLOCK) < 1e-5);
             fv_dequantize_weights(types[t], back, blocks, 2 * FV_BLOCK);
             if (types[t] == FV_TYPE_Q4_0)
@@ -305,8 +319,9 @@ static void test_edges(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_search), cmocka_unit_test(test_exact), cmocka_unit_test(test_layout),
-        cmocka_unit_test(test_edges),  cmocka_unit_test(test_compensated), cmocka_unit_test(test_factor),
+        cmocka_unit_test(test_search),         cmocka_unit_test(test_exact),
+        cmocka_unit_test(test_layout),         cmocka_unit_test(test_edges),
+        cmocka_unit_test(test_compensated),    cmocka_unit_test(test_factor),
         cmocka_unit_test(test_no_correlation),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -94,7 +94,9 @@ static void test_nothing_to_choose(void **state)
         for (int i = 0; i < 8; i++)
             logits[i] = i % 2 ? NAN : -INFINITY;
         assert_int_equal(fv_sampler_pick(s, logits, NULL, 0, &id, &err), FV_ERR_FORMAT);
-        assert_string_equal(err.message, "no token can be chosen: none of the 8 logits is a number above -infinity");
+        assert_string_equal(
+            err.message,
+            "no token can be chosen: none of the 8 logits is a number above -infinity");
         assert_int_equal(id, 77);
         logits[5] = -1e30f;
         assert_int_equal(pick(s, logits, NULL, 0), 5);
@@ -115,7 +117,8 @@ static void test_repetition_penalty(void **state)
     o.repetition_penalty = 1.3f;
     fv_sampler *s = make(&o, 6, 6);
     assert_int_equal(pick(s, logits, history, 0), 0);
-    assert_int_equal(pick(s, logits, history, 7), 0); /* 4 / 1.3 = 3.08 once, however often it was seen */
+    /* 4 / 1.3 = 3.08 once, however often it was seen */
+    assert_int_equal(pick(s, logits, history, 7), 0);
     fv_sampler_free(s);
     o.repetition_penalty = 1.4f;
     s = make(&o, 6, 6);
@@ -296,7 +299,8 @@ static void test_random_numbers(void **state)
         y = (y ^ (y >> 27)) * 0x94d049bb133111ebu;
         x[i] = y ^ (y >> 31);
     }
-    assert_true(x[0] == 6457827717110365317u && x[1] == 3203168211198807973u); /* splitmix64's test values */
+    /* splitmix64's test values */
+    assert_true(x[0] == 6457827717110365317u && x[1] == 3203168211198807973u);
     fv_sampler_options_default(&o);
     o.temperature = 1;
     o.seed = 1234567;

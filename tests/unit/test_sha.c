@@ -11,10 +11,13 @@
 static const struct {
     const char *text, *sha256, *sha1;
 } known[] = {
-    { "", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", "da39a3ee5e6b4b0d3255bfef95601890afd80709" },
-    { "abc", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad", "a9993e364706816aba3e25717850c26c9cd0d89d" },
+    { "", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+      "da39a3ee5e6b4b0d3255bfef95601890afd80709" },
+    { "abc", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
+      "a9993e364706816aba3e25717850c26c9cd0d89d" },
     { "abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq",
-      "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1", "84983e441c3bd26ebaae4aa1f95129e5e54670f1" },
+      "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1",
+      "84983e441c3bd26ebaae4aa1f95129e5e54670f1" },
 };
 
 static void hash_pieces(const uint8_t *data, size_t n, size_t piece, char hex256[65], char hex1[41])
@@ -57,7 +60,8 @@ static void test_million(void **state)
     free(data);
 }
 
-/* Every length around the block size, in pieces of every awkward size: the digest of all at once. */
+/* Every length around the block size, in pieces of every awkward size: the digest of all at
+ * once. */
 static void test_pieces(void **state)
 {
     uint8_t data[300];

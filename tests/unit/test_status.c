@@ -8,7 +8,8 @@
 static void test_names(void **state)
 {
     (void)state;
-    const char *names[] = { "ok", "argument", "io", "format", "unsupported", "memory", "limit", "cancelled", "state" };
+    const char *names[] = { "ok",     "argument", "io",        "format", "unsupported",
+                            "memory", "limit",    "cancelled", "state" };
     for (int i = 0; i <= FV_ERR_STATE; i++)
         assert_string_equal(fv_status_name((fv_status)i), names[i]);
     assert_string_equal(fv_status_name((fv_status)99), "unknown");
@@ -19,7 +20,8 @@ static void test_fail_fills_all(void **state)
 {
     (void)state;
     fv_error err;
-    assert_int_equal(fv_fail(&err, FV_ERR_FORMAT, 123, "%s: %d of %d", "file", 1, 2), FV_ERR_FORMAT);
+    assert_int_equal(fv_fail(&err, FV_ERR_FORMAT, 123, "%s: %d of %d", "file", 1, 2),
+                     FV_ERR_FORMAT);
     assert_int_equal(err.status, FV_ERR_FORMAT);
     assert_int_equal(err.at, 123);
     assert_string_equal(err.message, "file: 1 of 2");

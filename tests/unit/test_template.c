@@ -14,7 +14,8 @@ static int load_tiny(void **state)
 {
     (void)state;
     fv_error err;
-    fv_status status = fv_tokenizer_load_dir(&tiny, FV_SOURCE_DIR "/tests/golden/tiny/checkpoint", &err);
+    fv_status status = fv_tokenizer_load_dir(&tiny, FV_SOURCE_DIR "/tests/golden/tiny/checkpoint",
+                                             &err);
 
     if (status != FV_OK)
         print_error("%s\n", err.message);
@@ -81,7 +82,8 @@ static void test_golden_prompts(void **state)
     (void)state;
     fv_json *doc;
 
-    assert_int_equal(fv_json_open(&doc, FV_SOURCE_DIR "/tests/golden/tiny/manifest.json", 1 << 24, NULL), FV_OK);
+    assert_int_equal(
+        fv_json_open(&doc, FV_SOURCE_DIR "/tests/golden/tiny/manifest.json", 1 << 24, NULL), FV_OK);
     check_golden(doc, "prompt", "What do you see?", 1);
     check_golden(doc, "prompt", "<image>\nWhat do you see?", 1); /* the same, written out */
     check_golden(doc, "text_only", "Describe the picture.", 0);
@@ -89,16 +91,20 @@ static void test_golden_prompts(void **state)
 }
 
 #define SYSTEM "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
-#define END "<|im_end|>\n<|im_start|>assistant\n"
+#define END    "<|im_end|>\n<|im_start|>assistant\n"
 
 static void test_marks(void **state)
 {
     (void)state;
-    check_turn(turn(FV_TURN_FIRST, "Compare.", 2), SYSTEM "<|im_start|>user\n<image>\n<image>\nCompare." END);
-    check_turn(turn(FV_TURN_FIRST, "a <image> b<image>", 2), SYSTEM "<|im_start|>user\na <image> b<image>" END);
-    check_turn(turn(FV_TURN_FIRST, "<image><image>", 2), SYSTEM "<|im_start|>user\n<image><image>" END);
+    check_turn(turn(FV_TURN_FIRST, "Compare.", 2),
+               SYSTEM "<|im_start|>user\n<image>\n<image>\nCompare." END);
+    check_turn(turn(FV_TURN_FIRST, "a <image> b<image>", 2),
+               SYSTEM "<|im_start|>user\na <image> b<image>" END);
+    check_turn(turn(FV_TURN_FIRST, "<image><image>", 2),
+               SYSTEM "<|im_start|>user\n<image><image>" END);
     check_turn(turn(FV_TURN_FIRST, "", 1), SYSTEM "<|im_start|>user\n<image>\n" END);
-    check_turn(turn(FV_TURN_FIRST, "<imag e> <<image", 0), SYSTEM "<|im_start|>user\n<imag e> <<image" END);
+    check_turn(turn(FV_TURN_FIRST, "<imag e> <<image", 0),
+               SYSTEM "<|im_start|>user\n<imag e> <<image" END);
     assert_int_equal(fv_template_count_marks("<<image><image", 14), 1);
     assert_int_equal(fv_template_count_marks("<image><image>", 14), 2);
     assert_int_equal(fv_template_count_marks("<image", 6), 0);
@@ -120,7 +126,8 @@ static void test_later_turns(void **state)
     fv_turn t = turn(FV_TURN_FIRST, "Hi", 0);
 
     check_turn(turn(FV_TURN_AFTER_END, "And now?", 0), "\n<|im_start|>user\nAnd now?" END);
-    check_turn(turn(FV_TURN_AFTER_CUT, "And now?", 1), "<|im_end|>\n<|im_start|>user\n<image>\nAnd now?" END);
+    check_turn(turn(FV_TURN_AFTER_CUT, "And now?", 1),
+               "<|im_end|>\n<|im_start|>user\n<image>\nAnd now?" END);
     t.system = "Be brief.";
     check_turn(t, "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi" END);
     t.system = "";
@@ -139,18 +146,25 @@ static void test_what_is_refused(void **state)
     fv_turn t = turn(FV_TURN_FIRST, "Hi", 0);
     fv_error err;
 
-    check_fails(turn(FV_TURN_FIRST, "<image> and", 2), FV_ERR_ARGUMENT, "the prompt has 1 \"<image>\" mark for 2 pictures");
-    check_fails(turn(FV_TURN_FIRST, "<image> <image>", 1), FV_ERR_ARGUMENT, "the prompt has 2 \"<image>\" marks for 1 picture");
-    check_fails(turn(FV_TURN_AFTER_END, "<image>", 0), FV_ERR_ARGUMENT, "the prompt has 1 \"<image>\" mark for 0 pictures");
-    check_fails(turn(FV_TURN_FIRST, "ab\xff", 0), FV_ERR_FORMAT, "the prompt is not valid UTF-8: byte 0xff at offset 2");
+    check_fails(turn(FV_TURN_FIRST, "<image> and", 2), FV_ERR_ARGUMENT,
+                "the prompt has 1 \"<image>\" mark for 2 pictures");
+    check_fails(turn(FV_TURN_FIRST, "<image> <image>", 1), FV_ERR_ARGUMENT,
+                "the prompt has 2 \"<image>\" marks for 1 picture");
+    check_fails(turn(FV_TURN_AFTER_END, "<image>", 0), FV_ERR_ARGUMENT,
+                "the prompt has 1 \"<image>\" mark for 0 pictures");
+    check_fails(turn(FV_TURN_FIRST, "ab\xff", 0), FV_ERR_FORMAT,
+                "the prompt is not valid UTF-8: byte 0xff at offset 2");
     t.system = "see <image>";
-    check_fails(t, FV_ERR_ARGUMENT, "the system text holds \"<image>\": pictures belong to user turns");
+    check_fails(t, FV_ERR_ARGUMENT,
+                "the system text holds \"<image>\": pictures belong to user turns");
     t.system = "\xc3";
     check_fails(t, FV_ERR_FORMAT, "the system text is not valid UTF-8: byte 0xc3 at offset 0");
-    check_fails(turn(FV_TURN_FIRST, "x", SIZE_MAX), FV_ERR_LIMIT, "18446744073709551615 pictures and 1 bytes of text are too many");
+    check_fails(turn(FV_TURN_FIRST, "x", SIZE_MAX), FV_ERR_LIMIT,
+                "18446744073709551615 pictures and 1 bytes of text are too many");
 
     ids.n = 0; /* the offset is that of the whole text, not of the part */
-    assert_int_equal(fv_template_encode(&ids, tiny, "a<image>b\xfe", 10, NULL, &err), FV_ERR_FORMAT);
+    assert_int_equal(fv_template_encode(&ids, tiny, "a<image>b\xfe", 10, NULL, &err),
+                     FV_ERR_FORMAT);
     assert_int_equal(err.at, 9);
     assert_string_equal(err.message, "the text is not valid UTF-8: byte 0xfe at offset 9");
     assert_int_equal(ids.n, 0);
@@ -161,7 +175,10 @@ static void test_allocation_failures(void **state)
     (void)state;
     int64_t live = fv_mem_live();
     fv_status status = FV_ERR_MEMORY;
-    fv_turn t = turn(FV_TURN_FIRST, "caf\x65\xcc\x81 <image> xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", 1);
+    fv_turn t = turn(FV_TURN_FIRST,
+                     "caf\x65\xcc\x81 <image> "
+                     "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
+                     1);
 
     for (uint64_t i = 0; status != FV_OK; i++) {
         fv_ids fresh = { 0 };
@@ -177,10 +194,8 @@ static void test_allocation_failures(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_golden_prompts),
-        cmocka_unit_test(test_marks),
-        cmocka_unit_test(test_later_turns),
-        cmocka_unit_test(test_what_is_refused),
+        cmocka_unit_test(test_golden_prompts),      cmocka_unit_test(test_marks),
+        cmocka_unit_test(test_later_turns),         cmocka_unit_test(test_what_is_refused),
         cmocka_unit_test(test_allocation_failures),
     };
     return cmocka_run_group_tests(tests, load_tiny, free_tiny);

@@ -22,7 +22,8 @@ static uint8_t *make(const char *header, size_t n_data, int64_t header_bytes, si
     return bytes;
 }
 
-static void refuses(const char *header, size_t n_data, int64_t header_bytes, fv_status status, const char *part)
+static void refuses(const char *header, size_t n_data, int64_t header_bytes, fv_status status,
+                    const char *part)
 {
     size_t n;
     uint8_t *bytes = make(header, n_data, header_bytes, &n);
@@ -35,13 +36,15 @@ static void refuses(const char *header, size_t n_data, int64_t header_bytes, fv_
     free(bytes);
 }
 
-#define A_F32(shape, from, to) "{\"a\":{\"dtype\":\"F32\",\"shape\":[" shape "],\"data_offsets\":[" #from "," #to "]}}"
+#define A_F32(shape, from, to) \
+    "{\"a\":{\"dtype\":\"F32\",\"shape\":[" shape "],\"data_offsets\":[" #from "," #to "]}}"
 
 static void test_accepts(void **state)
 {
     (void)state;
     size_t n;
-    uint8_t *bytes = make("{\"__metadata__\":{\"format\":\"pt\"},\"b\":{\"dtype\":\"I64\",\"shape\":[],\"data_offsets\":[24,32]},"
+    uint8_t *bytes = make("{\"__metadata__\":{\"format\":\"pt\"},\"b\":{\"dtype\":\"I64\","
+                          "\"shape\":[],\"data_offsets\":[24,32]},"
                           "\"a\":{\"dtype\":\"F32\",\"shape\":[2,3],\"data_offsets\":[0,24]}}",
                           32, -1, &n);
     fv_tensors *t = NULL;
@@ -66,14 +69,16 @@ static void test_refuses(void **state)
     refuses("{}", 0, 3, FV_ERR_FORMAT, "the header claims 3 bytes");
     refuses("{\"a\":", 0, -1, FV_ERR_FORMAT, "x.safetensors");
     refuses("[]", 0, -1, FV_ERR_FORMAT, "not a JSON object");
-    refuses(A_F32("4", 0, 16), 8, -1, FV_ERR_FORMAT, "tensor a lies at bytes 0 to 16 of the data, the file has 8");
+    refuses(A_F32("4", 0, 16), 8, -1, FV_ERR_FORMAT,
+            "tensor a lies at bytes 0 to 16 of the data, the file has 8");
     refuses(A_F32("4", 8, 0), 16, -1, FV_ERR_FORMAT, "lies at bytes 8 to 0");
     refuses(A_F32("3", 0, 16), 16, -1, FV_ERR_FORMAT, "need 12 bytes, its range has 16");
     refuses(A_F32("4294967296,4294967296", 0, 8), 8, -1, FV_ERR_FORMAT, "overflows");
     refuses(A_F32("4611686018427387904", 0, 8), 8, -1, FV_ERR_FORMAT, "overflows");
     refuses(A_F32("-1", 0, 8), 8, -1, FV_ERR_FORMAT, "shape");
     refuses(A_F32("1,1,1,1,1", 0, 4), 4, -1, FV_ERR_FORMAT, "shape");
-    refuses("{\"a\":{\"dtype\":\"F8\",\"shape\":[4],\"data_offsets\":[0,4]}}", 4, -1, FV_ERR_UNSUPPORTED, "dtype F8");
+    refuses("{\"a\":{\"dtype\":\"F8\",\"shape\":[4],\"data_offsets\":[0,4]}}", 4, -1,
+            FV_ERR_UNSUPPORTED, "dtype F8");
     refuses("{\"a\":{\"shape\":[4],\"data_offsets\":[0,4]}}", 4, -1, FV_ERR_FORMAT, "dtype");
     refuses("{\"a\":7}", 4, -1, FV_ERR_FORMAT, "expected an object");
     refuses("{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},"
@@ -141,7 +146,8 @@ static void test_directories(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_accepts), cmocka_unit_test(test_refuses),
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_accepts),
+                                        cmocka_unit_test(test_refuses),
                                         cmocka_unit_test(test_directories) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -126,7 +126,8 @@ static void test_questions_about_ids(void **state)
     assert_int_equal(fv_tokenizer_find(tiny, "<|im_end|>"), 471);
     assert_int_equal(fv_tokenizer_find(tiny, "<|im_"), -1);
     assert_int_equal(fv_tokenizer_find(tiny, "<|im_end|>x"), -1);
-    assert_int_equal(fv_tokenizer_find(tiny, "the"), -1); /* only added tokens have texts that are found */
+    /* only added tokens have texts that are found */
+    assert_int_equal(fv_tokenizer_find(tiny, "the"), -1);
     assert_int_equal(fv_tokenizer_find(tiny, ""), -1);
     assert_true(fv_tokenizer_is_special(tiny, 471));
     assert_false(fv_tokenizer_is_special(tiny, 0));
@@ -160,8 +161,8 @@ static void test_invalid_utf8(void **state)
     fv_ids_free(&ids);
 }
 
-/* A word longer than the short path goes through the heap: both must agree. "ab" repeated is one word
- * of letters; cutting it by '!' gives short words of the same letters. */
+/* A word longer than the short path goes through the heap: both must agree. "ab" repeated is one
+ * word of letters; cutting it by '!' gives short words of the same letters. */
 static void test_long_words_as_short_ones(void **state)
 {
     (void)state;
@@ -169,8 +170,8 @@ static void test_long_words_as_short_ones(void **state)
     fv_ids ids = { 0 }, again = { 0 };
 
     for (int round = 0; round < 300; round++) {
-        /* A word that merging leaves in two parts at one place has the ids of the parts: put a letter
-         * that no merge joins ("Z", checked below) between random short words. */
+        /* A word that merging leaves in two parts at one place has the ids of the parts: put a
+         * letter that no merge joins ("Z", checked below) between random short words. */
         char text[2048];
         size_t n = 0;
         fv_ids parts = { 0 };
@@ -180,7 +181,8 @@ static void test_long_words_as_short_ones(void **state)
                 seed = seed * 6364136223846793005u + 1442695040888963407u;
                 text[n++] = "etaoinshrdlucm"[(seed >> 33) % 14];
             }
-            assert_int_equal(fv_tokenizer_encode(tiny, text + begin, n - begin, &parts, NULL), FV_OK);
+            assert_int_equal(fv_tokenizer_encode(tiny, text + begin, n - begin, &parts, NULL),
+                             FV_OK);
             text[n++] = 'Z';
             assert_int_equal(fv_tokenizer_encode(tiny, "Z", 1, &parts, NULL), FV_OK);
         }
@@ -234,7 +236,8 @@ static void test_added_tokens_are_cut_out_first(void **state)
 {
     (void)state;
     check_text("<|im_end|><|im_start|>", (const int32_t[]){ 471, 470 }, 2);
-    check_text("<|im_end|>\xcc\xb8", (const int32_t[]){ 471, 136, 116 }, 3); /* before NFC could join '>' with U+0338 */
+    /* before NFC could join '>' with U+0338 */
+    check_text("<|im_end|>\xcc\xb8", (const int32_t[]){ 471, 136, 116 }, 3);
     check_text("<<|im_end|>>", (const int32_t[]){ 27, 471, 29 }, 3);
 }
 
@@ -243,14 +246,11 @@ static void test_added_tokens_are_cut_out_first(void **state)
 typedef struct arrays {
     fv_token_source tokens[300];
     fv_merge_source merges[8];
-    char            text[256][4];
-    size_t          n_tokens, n_merges;
+    char text[256][4];
+    size_t n_tokens, n_merges;
 } arrays;
 
-static fv_slice slice(const char *text)
-{
-    return (fv_slice){ text, strlen(text) };
-}
+static fv_slice slice(const char *text) { return (fv_slice){ text, strlen(text) }; }
 
 /* 256 single-byte tokens (byte b has id b), then "ab", "abc", "bc", an added and a special one. */
 static void make_arrays(arrays *a)
@@ -305,7 +305,8 @@ static void test_build_from_arrays(void **state)
     assert_false(fv_tokenizer_is_special(t, 260));
     assert_int_equal(fv_tokenizer_find(t, "<a>"), 260);
     assert_int_equal(fv_tokenizer_encode(t, "abc ab <a>b<a>c", 15, &ids, NULL), FV_OK);
-    assert_int_equal(ids.n, FV_COUNT(want)); /* "bc" has the lower rank; the longest added token wins */
+    /* "bc" has the lower rank; the longest added token wins */
+    assert_int_equal(ids.n, FV_COUNT(want));
     assert_memory_equal(ids.data, want, sizeof want);
     fv_ids_free(&ids);
     fv_tokenizer_free(t);
@@ -327,17 +328,20 @@ static void test_bad_arrays(void **state)
     make_arrays(&a);
     a.tokens[0x41].kind = FV_TOKEN_NONE;
     assert_int_equal(build(&t, &a, &err), FV_ERR_FORMAT);
-    assert_string_equal(err.message, "arrays: the vocabulary has no token for the single byte 0x41");
+    assert_string_equal(err.message,
+                        "arrays: the vocabulary has no token for the single byte 0x41");
 
     make_arrays(&a);
     a.tokens[259] = (fv_token_source){ slice("a b"), FV_TOKEN_NORMAL };
     assert_int_equal(build(&t, &a, &err), FV_ERR_FORMAT);
-    assert_string_equal(err.message, "arrays: token 259 \"a b\" holds a character that stands for no byte");
+    assert_string_equal(err.message,
+                        "arrays: token 259 \"a b\" holds a character that stands for no byte");
     a.tokens[259].text = slice("\xe4\xb8\xad");
     assert_int_equal(build(&t, &a, &err), FV_ERR_FORMAT);
     a.tokens[259].text = slice("x\xff\xc4");
     assert_int_equal(build(&t, &a, &err), FV_ERR_FORMAT);
-    assert_string_equal(err.message, "arrays: token 259 \"x??\" holds a character that stands for no byte");
+    assert_string_equal(err.message,
+                        "arrays: token 259 \"x??\" holds a character that stands for no byte");
     a.tokens[259].text = slice("");
     assert_int_equal(build(&t, &a, &err), FV_ERR_FORMAT);
     assert_string_equal(err.message, "arrays: the text of token 259 is empty");
@@ -351,21 +355,26 @@ static void test_bad_arrays(void **state)
     make_arrays(&a);
     a.merges[1] = (fv_merge_source){ slice("a"), slice("qq") };
     assert_int_equal(build(&t, &a, &err), FV_ERR_FORMAT);
-    assert_string_equal(err.message, "arrays: merge 2 (\"a\" \"qq\"): the right part \"qq\" is not in the vocabulary");
+    assert_string_equal(
+        err.message,
+        "arrays: merge 2 (\"a\" \"qq\"): the right part \"qq\" is not in the vocabulary");
     a.merges[1] = (fv_merge_source){ slice("\xe6\x97\xa5"), slice("a") };
     assert_int_equal(build(&t, &a, &err), FV_ERR_FORMAT);
     a.merges[1] = (fv_merge_source){ { 0 }, slice("a") };
     assert_int_equal(build(&t, &a, &err), FV_ERR_FORMAT);
     a.merges[1] = (fv_merge_source){ slice("a"), slice("a") };
     assert_int_equal(build(&t, &a, &err), FV_ERR_FORMAT);
-    assert_string_equal(err.message, "arrays: merge 2 (\"a\" \"a\"): the merged text is not in the vocabulary");
+    assert_string_equal(err.message,
+                        "arrays: merge 2 (\"a\" \"a\"): the merged text is not in the vocabulary");
     a.merges[1] = (fv_merge_source){ slice("abc"), slice("abc") }; /* longer than any token */
     assert_int_equal(build(&t, &a, &err), FV_ERR_FORMAT);
-    a.merges[1] = (fv_merge_source){ slice("<a>"), slice("b") }; /* added tokens take no part in merges */
+    /* added tokens take no part in merges */
+    a.merges[1] = (fv_merge_source){ slice("<a>"), slice("b") };
     assert_int_equal(build(&t, &a, &err), FV_ERR_FORMAT);
 
     assert_int_equal(fv_tokenizer_build(&t, NULL, 0, NULL, 0, "nothing", &err), FV_ERR_FORMAT);
-    assert_int_equal(fv_tokenizer_build(&t, a.tokens, 256, NULL, (size_t)1 << 40, "arrays", &err), FV_ERR_LIMIT);
+    assert_int_equal(fv_tokenizer_build(&t, a.tokens, 256, NULL, (size_t)1 << 40, "arrays", &err),
+                     FV_ERR_LIMIT);
 }
 
 static void test_merge_split(void **state)

@@ -1,7 +1,7 @@
 /* Strings of many scripts with the ids that Hugging Face's `tokenizers` gives them.
  *
  *     test_tokenizer_cases               checks tests/golden/tokenizer/tiny_cases.json
- *     test_tokenizer_cases encode DIR    lines of hexadecimal text -> lines of ids, with the tokenizer
+ *     test_tokenizer_cases encode DIR    hexadecimal lines -> lines of ids, with the tokenizer
  *                                        in DIR: for tools/reference/tokenizer_crosscheck.py */
 #include "cm.h"
 
@@ -23,7 +23,8 @@ static void test_cases(void **state)
     fv_tokenizer *t;
     fv_ids ids = { 0 };
 
-    if (fv_json_open(&doc, cases_path, 16 << 20, &err) != FV_OK || fv_tokenizer_load_dir(&t, checkpoint, &err) != FV_OK)
+    if (fv_json_open(&doc, cases_path, 16 << 20, &err) != FV_OK ||
+        fv_tokenizer_load_dir(&t, checkpoint, &err) != FV_OK)
         fail_msg("%s", err.message);
     size_t n_cases = fv_json_count(fv_json_root(doc));
     assert_true(n_cases >= 290);

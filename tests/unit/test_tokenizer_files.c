@@ -14,7 +14,8 @@ static const char tiny[] = FV_SOURCE_DIR "/tests/golden/tiny/checkpoint";
 /* ---- a folder to write into ---- */
 
 static char dir[64];
-static const char *const names[] = { "vocab.json", "merges.txt", "added_tokens.json", "tokenizer_config.json", "tokenizer.json" };
+static const char *const names[] = { "vocab.json", "merges.txt", "added_tokens.json",
+                                     "tokenizer_config.json", "tokenizer.json" };
 
 static void drop(const char *name)
 {
@@ -63,7 +64,8 @@ static void write_changed(const char *name, const char *from, const char *to)
     assert_int_equal(fv_read_file(&data, &n, path, 1 << 24, NULL), FV_OK);
     char *found = strstr((char *)data, from);
     assert_non_null(found);
-    size_t before = (size_t)(found - (char *)data), n_to = strlen(to), after = n - before - strlen(from);
+    size_t before = (size_t)(found - (char *)data), n_to = strlen(to),
+           after = n - before - strlen(from);
     char *changed = malloc(before + n_to + after);
     memcpy(changed, data, before);
     memcpy(changed + before, to, n_to);
@@ -128,7 +130,8 @@ static fv_tokenizer *load(const char *from)
 /* The same ids, bytes and kinds, and the same ids for a text. */
 static void check_same(const fv_tokenizer *a, const fv_tokenizer *b)
 {
-    static const char text[] = "Describe the image, it's 12 caf\xc3\xa9s <|im_end|>\n and the rest of it";
+    static const char text[] =
+        "Describe the image, it's 12 caf\xc3\xa9s <|im_end|>\n and the rest of it";
     fv_ids x = { 0 }, y = { 0 };
 
     assert_int_equal(fv_tokenizer_size(a), fv_tokenizer_size(b));
@@ -212,7 +215,8 @@ static void test_added_tokens_that_are_shown(void **state)
 
     fresh(); /* Qwen2.5's <tool_call> is added, but not special */
     write_text("added_tokens.json", "{\"<|im_end|>\": 471, \"<tool_call>\": 480}");
-    write_text("tokenizer_config.json", "{\"added_tokens_decoder\": {\"480\": {\"content\": \"<tool_call>\", \"special\": false}}}");
+    write_text("tokenizer_config.json", "{\"added_tokens_decoder\": {\"480\": {\"content\": "
+                                        "\"<tool_call>\", \"special\": false}}}");
     t = load(dir);
     assert_int_equal(fv_tokenizer_size(t), 481);
     assert_true(fv_tokenizer_is_special(t, 471));
@@ -278,15 +282,18 @@ static void test_bad_vocabularies(void **state)
     (void)state;
     fresh();
     write_changed("vocab.json", "\"A\":32,", "");
-    check_fails(FV_ERR_FORMAT, "vocab.json, merges.txt: the vocabulary has no token for the single byte 0x41");
+    check_fails(FV_ERR_FORMAT,
+                "vocab.json, merges.txt: the vocabulary has no token for the single byte 0x41");
     write_changed("vocab.json", "\"A\":32", "\"A\":33");
     check_fails(FV_ERR_FORMAT, "vocab.json: id 33 is given to \"A\" and to \"B\"");
     write_changed("vocab.json", "\"A\":32", "\"A\":32,\"A\":500");
     check_fails(FV_ERR_FORMAT, "vocab.json, merges.txt: tokens 32 and 500 are both \"A\"");
     write_changed("vocab.json", "\"A\":32", "\"A\":-1");
-    check_fails(FV_ERR_FORMAT, "vocab.json: byte 220: expected an integer in [0, 1048575], found -1");
+    check_fails(FV_ERR_FORMAT,
+                "vocab.json: byte 220: expected an integer in [0, 1048575], found -1");
     write_changed("vocab.json", "\"A\":32", "\"A\":1048576");
-    check_fails(FV_ERR_FORMAT, "vocab.json: byte 220: expected an integer in [0, 1048575], found 1048576");
+    check_fails(FV_ERR_FORMAT,
+                "vocab.json: byte 220: expected an integer in [0, 1048575], found 1048576");
     write_changed("vocab.json", "\"A\":32", "\"A\":99999999999999999999999999");
     check_fails(FV_ERR_FORMAT, NULL);
     write_changed("vocab.json", "\"A\":32", "\"A\":3.2e1");
@@ -300,11 +307,13 @@ static void test_bad_vocabularies(void **state)
     write_changed("vocab.json", "\"A\":32", "\"A\":32,");
     check_fails(FV_ERR_FORMAT, "vocab.json: byte 223: expected a string, found ','");
     write_changed("vocab.json", "\"A\":32", "\"\":470,\"A\":32");
-    check_fails(FV_ERR_FORMAT, "added_tokens.json: id 470 is given to \"\" and to \"<|im_start|>\"");
+    check_fails(FV_ERR_FORMAT,
+                "added_tokens.json: id 470 is given to \"\" and to \"<|im_start|>\"");
     write_changed("vocab.json", "\"A\":32", "\"\":600,\"A\":32");
     check_fails(FV_ERR_FORMAT, "vocab.json, merges.txt: the text of token 600 is empty");
     write_changed("vocab.json", "\"A\":32", "\"\xe6\x97\xa5\":600,\"A\":32");
-    check_fails(FV_ERR_FORMAT, "vocab.json, merges.txt: token 600 \"\xe6\x97\xa5\" holds a character that stands for no byte");
+    check_fails(FV_ERR_FORMAT, "vocab.json, merges.txt: token 600 \"\xe6\x97\xa5\" holds a "
+                               "character that stands for no byte");
     write_changed("vocab.json", "\"A\":32", "\"a\xff\":600,\"A\":32");
     check_fails(FV_ERR_FORMAT, "vocab.json: byte 218 is not valid UTF-8");
     write_changed("vocab.json", "\"A\":32", "\"\\ud800\":600,\"A\":32");
@@ -315,7 +324,8 @@ static void test_bad_vocabularies(void **state)
     check_fails(FV_ERR_FORMAT, "vocab.json: byte 0: expected '{', found '['");
     write_text("vocab.json", "{\"a\": 1} x");
     check_fails(FV_ERR_FORMAT, "vocab.json: byte 9: expected the end of the text, found 'x'");
-    write_text("vocab.json", "\x7f""ELF");
+    write_text("vocab.json", "\x7f"
+                             "ELF");
     check_fails(FV_ERR_FORMAT, "vocab.json: byte 0: expected '{', found byte 0x7f");
     write_text("vocab.json", "{\"a\nb\": 1}");
     check_fails(FV_ERR_FORMAT, "vocab.json: byte 3: a string is not closed");
@@ -330,9 +340,12 @@ static void test_bad_merges(void **state)
     write_changed("merges.txt", "h e\n", "he\n");
     check_fails(FV_ERR_FORMAT, "merges.txt: 3: expected \"left right\", found \"he\"");
     write_changed("merges.txt", "h e\n", "h qqq\n");
-    check_fails(FV_ERR_FORMAT, "vocab.json, merges.txt: merge 2 (\"h\" \"qqq\"): the right part \"qqq\" is not in the vocabulary");
+    check_fails(FV_ERR_FORMAT, "vocab.json, merges.txt: merge 2 (\"h\" \"qqq\"): the right part "
+                               "\"qqq\" is not in the vocabulary");
     write_changed("merges.txt", "h e\n", "q q\n");
-    check_fails(FV_ERR_FORMAT, "vocab.json, merges.txt: merge 2 (\"q\" \"q\"): the merged text is not in the vocabulary");
+    check_fails(
+        FV_ERR_FORMAT,
+        "vocab.json, merges.txt: merge 2 (\"q\" \"q\"): the merged text is not in the vocabulary");
     write_bytes("merges.txt", "a\0b c\n", 6);
     check_fails(FV_ERR_FORMAT, NULL);
     write_text("merges.txt", "\xff\xfe");
@@ -356,16 +369,25 @@ static void test_bad_added_tokens(void **state)
     write_text("added_tokens.json", "{\"\": 501}");
     check_fails(FV_ERR_FORMAT, "vocab.json, merges.txt: the text of token 501 is empty");
     drop("added_tokens.json");
-    write_text("tokenizer_config.json", "{\"added_tokens_decoder\": {\"x\": {\"content\": \"<a>\"}}}");
+    write_text("tokenizer_config.json",
+               "{\"added_tokens_decoder\": {\"x\": {\"content\": \"<a>\"}}}");
     check_fails(FV_ERR_FORMAT, "tokenizer_config.json: \"x\": expected an id in [0, 1048575]");
     write_text("tokenizer_config.json", "{\"added_tokens_decoder\": {\"501\": 3}}");
-    check_fails(FV_ERR_FORMAT, "tokenizer_config.json: added_tokens_decoder.501: expected an object, found an integer");
-    write_text("tokenizer_config.json", "{\"added_tokens_decoder\": {\"501\": {\"special\": true}}}");
-    check_fails(FV_ERR_FORMAT, "tokenizer_config.json: added_tokens_decoder.501.content is missing, expected a string");
-    write_text("tokenizer_config.json", "{\"added_tokens_decoder\": {\"501\": {\"content\": \"<a>\", \"lstrip\": true}}}");
-    check_fails(FV_ERR_UNSUPPORTED, "tokenizer_config.json: added token \"<a>\": lstrip is not supported");
+    check_fails(
+        FV_ERR_FORMAT,
+        "tokenizer_config.json: added_tokens_decoder.501: expected an object, found an integer");
+    write_text("tokenizer_config.json",
+               "{\"added_tokens_decoder\": {\"501\": {\"special\": true}}}");
+    check_fails(
+        FV_ERR_FORMAT,
+        "tokenizer_config.json: added_tokens_decoder.501.content is missing, expected a string");
+    write_text("tokenizer_config.json",
+               "{\"added_tokens_decoder\": {\"501\": {\"content\": \"<a>\", \"lstrip\": true}}}");
+    check_fails(FV_ERR_UNSUPPORTED,
+                "tokenizer_config.json: added token \"<a>\": lstrip is not supported");
     write_text("tokenizer_config.json", "{\"added_tokens_decoder\": []}");
-    check_fails(FV_ERR_FORMAT, "tokenizer_config.json: added_tokens_decoder: expected an object, found an array");
+    check_fails(FV_ERR_FORMAT,
+                "tokenizer_config.json: added_tokens_decoder: expected an object, found an array");
 }
 
 static void test_bad_tokenizer_json(void **state)
@@ -375,9 +397,11 @@ static void test_bad_tokenizer_json(void **state)
     write_changed("tokenizer.json", "\"type\":\"BPE\"", "\"type\":\"Unigram\"");
     check_fails(FV_ERR_UNSUPPORTED, "tokenizer.json: model.type is \"Unigram\", expected \"BPE\"");
     write_changed("tokenizer.json", "\"byte_fallback\":false", "\"byte_fallback\":true");
-    check_fails(FV_ERR_UNSUPPORTED, "tokenizer.json: model.byte_fallback is true, which Qwen2's tokenizer never is");
+    check_fails(FV_ERR_UNSUPPORTED,
+                "tokenizer.json: model.byte_fallback is true, which Qwen2's tokenizer never is");
     write_changed("tokenizer.json", "\\\\p{N}|", "\\\\p{N}{1,3}|");
-    check_fails(FV_ERR_UNSUPPORTED, "tokenizer.json: pre_tokenizer does not split by Qwen2's pattern");
+    check_fails(FV_ERR_UNSUPPORTED,
+                "tokenizer.json: pre_tokenizer does not split by Qwen2's pattern");
     write_changed("tokenizer.json", "\"NFC\"", "\"NFKC\"");
     check_fails(FV_ERR_UNSUPPORTED, "tokenizer.json: normalizer is not NFC");
     write_changed("tokenizer.json", "\"rstrip\":false", "\"rstrip\":true");

@@ -55,7 +55,8 @@ static void check_ids(const fv_tokenizer *a, const fv_tokenizer *b, const char *
     fv_ids_free(&y);
 }
 
-/* With "<image>" added and without it again: tokenizer.json stands alone, so do the four small files. */
+/* With "<image>" added and without it again: tokenizer.json stands alone, so do the four small
+ * files. */
 static void test_extra_and_skip(void **state)
 {
     (void)state;
@@ -64,23 +65,34 @@ static void test_extra_and_skip(void **state)
     fv_tokenizer_files files = { 0 };
     char *json, *vocab, *merges, *added;
     size_t n, n_vocab, n_merges, n_added;
-    assert_int_equal(fv_tokenizer_write(t, FV_FILE_TOKENIZER_JSON, "<image>", NULL, &json, &n, &err), FV_OK);
+    assert_int_equal(
+        fv_tokenizer_write(t, FV_FILE_TOKENIZER_JSON, "<image>", NULL, &json, &n, &err), FV_OK);
     files.tokenizer_json = (fv_slice){ json, n };
     assert_int_equal(fv_tokenizer_load(&with, &files, &err), FV_OK);
     assert_int_equal(fv_tokenizer_size(with), fv_tokenizer_size(t) + 1);
     assert_int_equal(fv_tokenizer_find(with, "<image>"), fv_tokenizer_size(t));
     assert_true(fv_tokenizer_is_special(with, fv_tokenizer_size(t)));
 
-    assert_int_equal(fv_tokenizer_write(with, FV_FILE_VOCAB_JSON, NULL, "<image>", &vocab, &n_vocab, &err), FV_OK);
-    assert_int_equal(fv_tokenizer_write(with, FV_FILE_MERGES_TXT, NULL, "<image>", &merges, &n_merges, &err), FV_OK);
-    assert_int_equal(fv_tokenizer_write(with, FV_FILE_ADDED_TOKENS_JSON, NULL, "<image>", &added, &n_added, &err), FV_OK);
-    files = (fv_tokenizer_files){ .vocab_json = { vocab, n_vocab }, .merges_txt = { merges, n_merges },
+    assert_int_equal(
+        fv_tokenizer_write(with, FV_FILE_VOCAB_JSON, NULL, "<image>", &vocab, &n_vocab, &err),
+        FV_OK);
+    assert_int_equal(
+        fv_tokenizer_write(with, FV_FILE_MERGES_TXT, NULL, "<image>", &merges, &n_merges, &err),
+        FV_OK);
+    assert_int_equal(fv_tokenizer_write(with, FV_FILE_ADDED_TOKENS_JSON, NULL, "<image>", &added,
+                                        &n_added, &err),
+                     FV_OK);
+    files = (fv_tokenizer_files){ .vocab_json = { vocab, n_vocab },
+                                  .merges_txt = { merges, n_merges },
                                   .added_tokens_json = { added, n_added } };
     assert_int_equal(fv_tokenizer_load(&without, &files, &err), FV_OK);
     assert_int_equal(fv_tokenizer_size(without), fv_tokenizer_size(t));
     assert_int_equal(fv_tokenizer_find(without, "<image>"), -1);
-    static const char *const texts[] = { "", "Describe the image.", "<|im_start|>user\nH\xc3\xa9llo \xe6\x97\xa5\xe6\x9c\xac 12 \t\n\n x<|im_end|>",
-                                         "\x01\x7f '\xc2\xad'  caf\x65\xcc\x81" };
+    static const char *const texts[] = {
+        "", "Describe the image.",
+        "<|im_start|>user\nH\xc3\xa9llo \xe6\x97\xa5\xe6\x9c\xac 12 \t\n\n x<|im_end|>",
+        "\x01\x7f '\xc2\xad'  caf\x65\xcc\x81"
+    };
     for (size_t i = 0; i < FV_COUNT(texts); i++) {
         check_ids(t, with, texts[i]);
         check_ids(t, without, texts[i]);
@@ -117,7 +129,8 @@ static void test_every_allocation_fails(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_same_bytes), cmocka_unit_test(test_extra_and_skip),
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_same_bytes),
+                                        cmocka_unit_test(test_extra_and_skip),
                                         cmocka_unit_test(test_every_allocation_fails) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -26,21 +26,25 @@ static size_t put(char *to, uint32_t c)
 
 /* ---- words ---- */
 
-/* \s spelt out: PCRE2's own, with PCRE2_UCP, also matches U+180E, which is no White_Space. The caseless
- * group as in the pattern: PCRE2 folds U+017F to s too. */
-#define S "\\x{9}-\\x{d}\\x{20}\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"
+/* \s spelt out: PCRE2's own, with PCRE2_UCP, also matches U+180E, which is no White_Space. The
+ * caseless group as in the pattern: PCRE2 folds U+017F to s too. */
+#define S                                                                                       \
+    "\\x{9}-\\x{d}\\x{20}\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}" \
+    "\\x{205f}\\x{3000}"
 static const char pattern[] =
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^" S "\\p{L}\\p{N}]+[\\r\\n]*"
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^" S
+    "\\p{L}\\p{N}]+[\\r\\n]*"
     "|[" S "]*[\\r\\n]+|[" S "]+(?![^" S "])|[" S "]+";
 
 /* What makes the alternatives differ; letters, marks and numbers from several scripts. All were in
  * Unicode long before the versions that PCRE2 and utf8proc have. */
 static const uint32_t pool[] = {
-    'a', 's', 'S', 't', 'r', 'e', 'v', 'l', 'L', 'd', 'm', 0x17f, 0xe9, 0x130, 0x4e2d, 0x5d0, 0x915, 0xac00, 0x1112, 0x1d5d8,
-    0x301, 0x93f, 0x200d, 0x180e, 0x200b, 0xfeff, 0x1f600, 0, 7, 0x7f, 0xfffd, 0x10ffff, 0xe000,
-    '0', '9', 0xb2, 0xbd, 0x663, 0x2163, 0x1d7ce,
-    '\'', '\'', '\'', '!', '.', '-', 0x2019, 0x3002,
-    ' ', ' ', ' ', '\t', '\n', '\n', '\r', '\v', 0x1c, 0x85, 0xa0, 0x1680, 0x2003, 0x2028, 0x3000,
+    'a',    's',    'S',    't',    'r',     'e',    'v',     'l',    'L',     'd',      'm',
+    0x17f,  0xe9,   0x130,  0x4e2d, 0x5d0,   0x915,  0xac00,  0x1112, 0x1d5d8, 0x301,    0x93f,
+    0x200d, 0x180e, 0x200b, 0xfeff, 0x1f600, 0,      7,       0x7f,   0xfffd,  0x10ffff, 0xe000,
+    '0',    '9',    0xb2,   0xbd,   0x663,   0x2163, 0x1d7ce, '\'',   '\'',    '\'',     '!',
+    '.',    '-',    0x2019, 0x3002, ' ',     ' ',    ' ',     '\t',   '\n',    '\n',     '\r',
+    '\v',   0x1c,   0x85,   0xa0,   0x1680,  0x2003, 0x2028,  0x3000,
 };
 
 static void test_words_are_the_patterns(void **state)
@@ -48,7 +52,8 @@ static void test_words_are_the_patterns(void **state)
     (void)state;
     int code;
     PCRE2_SIZE where;
-    pcre2_code *re = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP, &code, &where, NULL);
+    pcre2_code *re = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED,
+                                   PCRE2_UTF | PCRE2_UCP, &code, &where, NULL);
     assert_non_null(re);
     pcre2_match_data *match = pcre2_match_data_create(4, NULL);
 
@@ -63,8 +68,8 @@ static void test_words_are_the_patterns(void **state)
             assert_true(found > 0);
             assert_int_equal(range[0], at); /* no character is left out */
             if (fv_word_length(text + at, n - at) != range[1] - at)
-                fail_msg("round %d, offset %zu of \"%.*s\": %zu bytes, PCRE2 %zu", round, at, (int)n, text,
-                         fv_word_length(text + at, n - at), (size_t)(range[1] - at));
+                fail_msg("round %d, offset %zu of \"%.*s\": %zu bytes, PCRE2 %zu", round, at,
+                         (int)n, text, fv_word_length(text + at, n - at), (size_t)(range[1] - at));
             at = range[1];
         }
     }
@@ -89,7 +94,8 @@ static void test_words_by_hand(void **state)
 {
     (void)state;
     check_words("Hello world", (const char *[]){ "Hello", " world", NULL });
-    check_words("it's  12 cats!\n\nOK", (const char *[]){ "it", "'s", " ", " ", "1", "2", " cats", "!\n\n", "OK", NULL });
+    check_words("it's  12 cats!\n\nOK",
+                (const char *[]){ "it", "'s", " ", " ", "1", "2", " cats", "!\n\n", "OK", NULL });
     check_words("a \n b  ", (const char *[]){ "a", " \n", " b", "  ", NULL });
     check_words("they'LL 'xyz", (const char *[]){ "they", "'LL", " '", "xyz", NULL });
     check_words("\xe2\x80\xa6x", (const char *[]){ "\xe2\x80\xa6x", NULL });
@@ -103,8 +109,8 @@ static fv_nfc nfc;
 static void check_nfc(const char *text, size_t n)
 {
     utf8proc_uint8_t *want = NULL;
-    utf8proc_ssize_t n_want = utf8proc_map((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)n, &want,
-                                           UTF8PROC_STABLE | UTF8PROC_COMPOSE);
+    utf8proc_ssize_t n_want = utf8proc_map((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)n,
+                                           &want, UTF8PROC_STABLE | UTF8PROC_COMPOSE);
 
     assert_true(n_want >= 0);
     assert_int_equal(fv_nfc_normalize(&nfc, text, n, NULL), FV_OK);
@@ -162,9 +168,11 @@ static void test_quick_check_is_safe(void **state)
 static void test_random_marks(void **state)
 {
     (void)state;
-    static const uint32_t marks[] = { 'a', 'o', 'e', 0x300, 0x301, 0x302, 0x323, 0x327, 0x31b, 0x345, 0x5b0, 0x5b4, 0x5bc, 0x64b,
-                                      0x651, 0x93c, 0x94d, 0xe38, 0x1100, 0x1161, 0x11a8, 0xac00, 0x3099, 0x304b, 0x212b,
-                                      0x1d15e, 0x1d165, 0xf71, 0xf72, 0xf73, 0x340, 0x344, 0x200d };
+    static const uint32_t marks[] = { 'a',    'o',    'e',    0x300,  0x301,   0x302,   0x323,
+                                      0x327,  0x31b,  0x345,  0x5b0,  0x5b4,   0x5bc,   0x64b,
+                                      0x651,  0x93c,  0x94d,  0xe38,  0x1100,  0x1161,  0x11a8,
+                                      0xac00, 0x3099, 0x304b, 0x212b, 0x1d15e, 0x1d165, 0xf71,
+                                      0xf72,  0xf73,  0x340,  0x344,  0x200d };
     char text[400];
 
     for (int round = 0; round < 50000; round++) {
@@ -188,7 +196,8 @@ static void test_many_marks_take_no_ages(void **state)
     double before = fv_now_ms();
     assert_int_equal(fv_nfc_normalize(&nfc, text, n, NULL), FV_OK);
     assert_true(fv_now_ms() - before < 20000);
-    assert_int_equal(nfc.n_text, n); /* a and one dot below became one character: 3 bytes for 1 + 2 */
+    /* a and one dot below became one character: 3 bytes for 1 + 2 */
+    assert_int_equal(nfc.n_text, n);
     free(text);
 }
 
@@ -202,12 +211,9 @@ static int free_nfc(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_words_by_hand),
-        cmocka_unit_test(test_words_are_the_patterns),
-        cmocka_unit_test(test_every_character),
-        cmocka_unit_test(test_quick_check_is_safe),
-        cmocka_unit_test(test_random_marks),
-        cmocka_unit_test(test_many_marks_take_no_ages),
+        cmocka_unit_test(test_words_by_hand),   cmocka_unit_test(test_words_are_the_patterns),
+        cmocka_unit_test(test_every_character), cmocka_unit_test(test_quick_check_is_safe),
+        cmocka_unit_test(test_random_marks),    cmocka_unit_test(test_many_marks_take_no_ages),
     };
     return cmocka_run_group_tests(tests, NULL, free_nfc);
 }

@@ -43,18 +43,23 @@ static void test_every_code_point(void **state)
 static void test_position_of_the_first_bad_byte(void **state)
 {
     (void)state;
-    static const struct { const char *text; size_t n, bad_at; } cases[] = {
+    static const struct {
+        const char *text;
+        size_t n, bad_at;
+    } cases[] = {
         { "\x80", 1, 0 },
         { "abc\xff", 4, 3 },
         { "abcdefgh\xc3(", 10, 8 },
         { "abcdefghijklmnop\xe4\xb8", 18, 16 },
         { "\xc3\xa9\xc3", 3, 2 },
-        { "\xc0\x80", 2, 0 },                  /* overlong NUL */
-        { "a\xe0\x80\xaf", 4, 1 },             /* overlong */
-        { "a\xed\xa0\x80", 4, 1 },             /* surrogate */
-        { "\xf4\x90\x80\x80", 4, 0 },          /* past U+10FFFF */
+        { "\xc0\x80", 2, 0 },         /* overlong NUL */
+        { "a\xe0\x80\xaf", 4, 1 },    /* overlong */
+        { "a\xed\xa0\x80", 4, 1 },    /* surrogate */
+        { "\xf4\x90\x80\x80", 4, 0 }, /* past U+10FFFF */
         { "\xf0\x9f\x98\x80\xf5", 5, 4 },
-        { "1234567\xe4\xb8\xad" "12345678\xfe", 19, 18 },
+        { "1234567\xe4\xb8\xad"
+          "12345678\xfe",
+          19, 18 },
     };
 
     for (size_t i = 0; i < FV_COUNT(cases); i++) {
@@ -107,9 +112,12 @@ static char *run(fv_stream *s, const char *bytes, size_t n, size_t largest, bool
 static void test_replacement_is_pythons(void **state)
 {
     (void)state;
-    static const struct { const char *bytes, *want; } cases[] = {
+    static const struct {
+        const char *bytes, *want;
+    } cases[] = {
         { "plain", "plain" },
-        { "caf\xc3\xa9 \xe6\x97\xa5 \xf0\x9f\x98\x80", "caf\xc3\xa9 \xe6\x97\xa5 \xf0\x9f\x98\x80" },
+        { "caf\xc3\xa9 \xe6\x97\xa5 \xf0\x9f\x98\x80",
+          "caf\xc3\xa9 \xe6\x97\xa5 \xf0\x9f\x98\x80" },
         { "a\x80z", "a" R "z" },
         { "\x80\xbf", R R },
         { "\xc3", R },
@@ -157,7 +165,8 @@ static void test_nothing_certain_is_held_back(void **state)
     assert_int_equal(n, 1);
     assert_false(fv_stream_push(s, "N", 1, &text, &n));
     assert_int_equal(n, 0);
-    assert_false(fv_stream_push(s, "N", 1, &text, &n)); /* "ENN" is no stop string: all of it comes */
+    /* "ENN" is no stop string: all of it comes */
+    assert_false(fv_stream_push(s, "N", 1, &text, &n));
     assert_int_equal(n, 3);
     assert_memory_equal(text, "ENN", 3);
     assert_false(fv_stream_push(s, "\xc3", 1, &text, &n));
@@ -173,12 +182,14 @@ static void test_nothing_certain_is_held_back(void **state)
     fv_stream_reset(s);
     assert_false(fv_stream_push(s, "E", 1, &text, &n));
     assert_int_equal(n, 0);
-    assert_false(fv_stream_finish(s, &text, &n)); /* the beginning of a stop string is text after all */
+    /* the beginning of a stop string is text after all */
+    assert_false(fv_stream_finish(s, &text, &n));
     assert_int_equal(n, 1);
     fv_stream_free(s);
 }
 
-/* The stream against the definition: the first place where a stop string ends, the longest there. */
+/* The stream against the definition: the first place where a stop string ends, the longest
+ * there. */
 static void test_stop_strings_against_the_definition(void **state)
 {
     (void)state;
@@ -219,8 +230,9 @@ static void test_stop_strings_against_the_definition(void **state)
 static void test_cuts_do_not_matter(void **state)
 {
     (void)state;
-    static const char *const units[] = { "a", "E", "EN", "END", "\xc3", "\xa9", "\xe6\x97", "\xa5", "\xf0\x9f", "\x98\x80", "\xff",
-                                         "\n", "\xc3\xa9", R };
+    static const char *const units[] = { "a",    "E",        "EN",       "END",      "\xc3",
+                                         "\xa9", "\xe6\x97", "\xa5",     "\xf0\x9f", "\x98\x80",
+                                         "\xff", "\n",       "\xc3\xa9", R };
     const char *stop[] = { "END", "\n\n\n", R R, "\xc3\xa9\xc3\xa9" };
 
     for (int round = 0; round < 5000; round++) {

@@ -26,18 +26,17 @@ typedef struct attn_state {
     float p[ROWS][KEYS]; /* scores, then probabilities, of a tile */
     float keep[ROWS];
     size_t seen[ROWS]; /* keys of the block that a row sees */
-    float keys[KEYS * FV_ATTN_MAX_D], values[KEYS * FV_ATTN_MAX_D]; /* of a block, widened from 8 bits */
+    /* of a block, widened from 8 bits */
+    float keys[KEYS * FV_ATTN_MAX_D], values[KEYS * FV_ATTN_MAX_D];
 } attn_state;
 
 /* Four elements of a type from p on. */
-FV_INLINE float32x4_t four(const char *p, fv_type type)
-{
-    return fv_load(p, type, 0, 4);
-}
+FV_INLINE float32x4_t four(const char *p, fv_type type) { return fv_load(p, type, 0, 4); }
 
-/* p[0 .. rows) = scale q k^T for keys that lie at j0 .. j0 + count; rows is constant in every use. */
-FV_INLINE void scores(const fv_attn_args *a, attn_state *s, size_t i, size_t j0, size_t count, size_t rows,
-                      fv_type type)
+/* p[0 .. rows) = scale q k^T for keys that lie at j0 .. j0 + count; rows is constant in every
+ * use. */
+FV_INLINE void scores(const fv_attn_args *a, attn_state *s, size_t i, size_t j0, size_t count,
+                      size_t rows, fv_type type)
 {
     const float *q[ROWS];
     const size_t size = fv_type_size(type);
@@ -49,7 +48,8 @@ FV_INLINE void scores(const fv_attn_args *a, attn_state *s, size_t i, size_t j0,
         float32x4_t c[ROWS][4], x[ROWS];
         FV_UNROLL
         for (size_t t = 0; t < 4; t++) {
-            key[t] = (const char *)a->k + (j0 + (j + t < count ? j + t : count - 1)) * a->ldk * size;
+            key[t] = (const char *)a->k +
+                     (j0 + (j + t < count ? j + t : count - 1)) * a->ldk * size;
             FV_UNROLL
             for (size_t r = 0; r < rows; r++)
                 c[r][t] = vdupq_n_f32(0);
@@ -82,7 +82,8 @@ FV_INLINE void scores(const fv_attn_args *a, attn_state *s, size_t i, size_t j0,
         }
         FV_UNROLL
         for (size_t r = 0; r < rows; r++) {
-            float32x4_t sum = vpaddq_f32(vpaddq_f32(c[r][0], c[r][1]), vpaddq_f32(c[r][2], c[r][3]));
+            float32x4_t sum = vpaddq_f32(vpaddq_f32(c[r][0], c[r][1]),
+                                         vpaddq_f32(c[r][2], c[r][3]));
             vst1q_f32(s->p[r] + j, vmulq_n_f32(sum, a->scale));
         }
     }
@@ -112,8 +113,8 @@ static void softmax(attn_state *s, size_t i, size_t r)
 
 /* acc = acc keep + p v for columns [e, e + 4 vecs) (n of them when that is less than a vector),
  * rows and vecs constant. */
-FV_INLINE void values(const fv_attn_args *a, attn_state *s, size_t i, size_t j0, size_t e, size_t n, size_t rows,
-                          size_t vecs, fv_type type)
+FV_INLINE void values(const fv_attn_args *a, attn_state *s, size_t i, size_t j0, size_t e, size_t n,
+                      size_t rows, size_t vecs, fv_type type)
 {
     float32x4_t c[ROWS][16], x[ROWS];
     const size_t size = fv_type_size(type), step = a->ldv * size;
@@ -122,19 +123,19 @@ FV_INLINE void values(const fv_attn_args *a, attn_state *s, size_t i, size_t j0,
     FV_UNROLL
     for (size_t r = 0; r < rows; r++)
         FV_UNROLL
-        for (size_t t = 0; t < vecs; t++)
-            c[r][t] = vmulq_n_f32(vld1q_f32(s->acc[i + r] + e + 4 * t), s->keep[r]);
+    for (size_t t = 0; t < vecs; t++)
+        c[r][t] = vmulq_n_f32(vld1q_f32(s->acc[i + r] + e + 4 * t), s->keep[r]);
 
-#define VALUES_STEP(lane)                                                                 \
-    do {                                                                                  \
-        FV_UNROLL                                                                            \
-        for (size_t t = 0; t < vecs; t++) {                                               \
-            float32x4_t v = fv_load(at + 4 * t * size, type, 0, n);                       \
-            FV_UNROLL                                                                        \
-            for (size_t r = 0; r < rows; r++)                                             \
-                c[r][t] = vfmaq_laneq_f32(c[r][t], v, x[r], lane);                        \
-        }                                                                                 \
-        at += step;                                                                       \
+#define VALUES_STEP(lane)                                           \
+    do {                                                            \
+        FV_UNROLL                                                   \
+        for (size_t t = 0; t < vecs; t++) {                         \
+            float32x4_t v = fv_load(at + 4 * t * size, type, 0, n); \
+            FV_UNROLL                                               \
+            for (size_t r = 0; r < rows; r++)                       \
+                c[r][t] = vfmaq_laneq_f32(c[r][t], v, x[r], lane);  \
+        }                                                           \
+        at += step;                                                 \
     } while (0)
 
     for (; j + 4 <= shared; j += 4) {
@@ -159,12 +160,14 @@ FV_INLINE void values(const fv_attn_args *a, attn_state *s, size_t i, size_t j0,
     FV_UNROLL
     for (size_t r = 0; r < rows; r++)
         FV_UNROLL
-        for (size_t t = 0; t < vecs; t++)
-            vst1q_f32(s->acc[i + r] + e + 4 * t, c[r][t]);
+    for (size_t t = 0; t < vecs; t++)
+        vst1q_f32(s->acc[i + r] + e + 4 * t, c[r][t]);
 }
 
-/* The block of keys from j0 on, which lie at row `at`, for `rows` queries from i on, constant in every use. */
-FV_INLINE void block(const fv_attn_args *a, attn_state *s, size_t i, size_t j0, size_t at, size_t rows, fv_type type)
+/* The block of keys from j0 on, which lie at row `at`, for `rows` queries from i on, constant in
+ * every use. */
+FV_INLINE void block(const fv_attn_args *a, attn_state *s, size_t i, size_t j0, size_t at,
+                     size_t rows, fv_type type)
 {
     for (size_t r = 0; r < rows; r++) {
         size_t n = (a->causal ? a->n_visible + i + r : a->n_kv) - j0;
@@ -209,7 +212,8 @@ FV_INLINE void attention(const fv_attn_args *args, fv_type type, bool eight)
         s->sum[i] = 0;
     }
     for (size_t j = 0; j < n; j += KEYS) {
-        size_t i = a->causal && j >= a->n_visible ? j - a->n_visible + 1 : 0; /* the first that sees key j */
+        /* the first that sees key j */
+        size_t i = a->causal && j >= a->n_visible ? j - a->n_visible + 1 : 0;
         size_t at = eight ? 0 : j;
         if (eight) {
             widen(s->keys, args->k, args->ldk, j, n - j < KEYS ? n - j : KEYS, a->d);
@@ -244,7 +248,7 @@ static void attn__neon(const fv_attn_args *a)
     (a->kv_type == FV_TYPE_F16 ? attn_f16 : a->kv_type == FV_TYPE_I8 ? attn_i8 : attn_f32)(a);
 }
 
-/* ---- rotary positions -------------------------------------------------------------------------------- */
+/* ---- rotary positions -------------------------------------------------------------------- */
 
 FV_INLINE void rotate(float *a, float *b, const float *cosine, const float *sine, size_t n)
 {

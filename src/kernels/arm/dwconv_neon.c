@@ -14,15 +14,16 @@
 enum { MAX_TILE = 8 };
 
 /* Activation and store of n <= 4 channels of `count` columns, element `at` of dst on. */
-static void activate_and_store(const fv_dwconv_args *d, size_t at, size_t count, size_t n, const float32x4_t *y)
+static void activate_and_store(const fv_dwconv_args *d, size_t at, size_t count, size_t n,
+                               const float32x4_t *y)
 {
     for (size_t t = 0; t < count; t++, at += d->dst_ld)
         fv_store(d->dst, d->dst_type, at, d->act == FV_ACT_GELU ? fv_gelu(y[t]) : y[t], n);
 }
 
 /* The same after adding the bias; channels from o on, columns from x on. */
-FV_INLINE void finish(const fv_dwconv_args *d, size_t x, size_t count, size_t o, size_t n, const float32x4_t *y,
-                      size_t cols)
+FV_INLINE void finish(const fv_dwconv_args *d, size_t x, size_t count, size_t o, size_t n,
+                      const float32x4_t *y, size_t cols)
 {
     size_t at = (x - d->x0) * d->dst_ld + o;
     float32x4_t bias = d->bias ? fv_ld(d->bias + o, n) : vdupq_n_f32(0), z[MAX_TILE];
@@ -42,8 +43,8 @@ FV_INLINE void finish(const fv_dwconv_args *d, size_t x, size_t count, size_t o,
 /* Outputs o .. o + 3 (mult 1) or o .. o + 7 (mult 2) of columns [x, x + count), count <= cols.
  * Inside the map count is cols and no window leaves the map. k, stride, mult, cols and inside
  * are constants in every use. */
-FV_INLINE void tile(const fv_dwconv_args *d, size_t x, size_t count, size_t o, size_t k, size_t stride,
-                        size_t mult, size_t cols, bool inside)
+FV_INLINE void tile(const fv_dwconv_args *d, size_t x, size_t count, size_t o, size_t k,
+                    size_t stride, size_t mult, size_t cols, bool inside)
 {
     size_t n_out = d->channels * mult, left = x * stride; /* left + col - k / 2: an input column */
     size_t first = left < k / 2 ? k / 2 - left : 0;
@@ -66,9 +67,11 @@ FV_INLINE void tile(const fv_dwconv_args *d, size_t x, size_t count, size_t o, s
                 w[dx][1] = vld1q_f32(weight + dx * n_out + 4);
         }
         /* In bytes: an addition a column. Wraps around left of the map, and back. */
-        size_t step = d->src_ld * sizeof(float), at = (left - k / 2) * step + o / mult * sizeof(float);
+        size_t step = d->src_ld * sizeof(float),
+               at = (left - k / 2) * step + o / mult * sizeof(float);
         FV_UNROLL
-        for (size_t col = 0; col < (cols - 1) * stride + k; col++, at += step) { /* tap col - t * stride of output t */
+        /* tap col - t * stride of output t */
+        for (size_t col = 0; col < (cols - 1) * stride + k; col++, at += step) {
             if (!inside && (col < first || col >= end))
                 continue;
             float32x4_t in = vld1q_f32((const float *)((const char *)d->src[dy] + at));
@@ -91,7 +94,8 @@ FV_INLINE void tile(const fv_dwconv_args *d, size_t x, size_t count, size_t o, s
 /* The last channels: n <= 4 outputs of one column. */
 static void single(const fv_dwconv_args *d, size_t x, size_t o, size_t n)
 {
-    size_t n_out = d->channels * d->mult, k = d->k, left = x * d->stride; /* left + dx - k / 2: input column */
+    /* left + dx - k / 2: input column */
+    size_t n_out = d->channels * d->mult, k = d->k, left = x * d->stride;
     size_t first = left < k / 2 ? k / 2 - left : 0;
     size_t last = left + k - k / 2 > d->width ? d->width + k / 2 - left : k;
     float32x4_t y = vdupq_n_f32(0);
@@ -100,7 +104,8 @@ static void single(const fv_dwconv_args *d, size_t x, size_t o, size_t n)
             continue;
         for (size_t dx = first; dx < last; dx++) {
             const float *src = d->src[dy] + (left + dx - k / 2) * d->src_ld;
-            float32x4_t in = fv_ld(src + o / d->mult, n / d->mult); /* o and n are multiples of mult */
+            /* o and n are multiples of mult */
+            float32x4_t in = fv_ld(src + o / d->mult, n / d->mult);
             if (d->mult == 2)
                 in = vzip1q_f32(in, in);
             y = vfmaq_f32(y, in, fv_ld(d->weight + (dy * k + dx) * n_out + o, n));
@@ -115,7 +120,8 @@ FV_INLINE void columns(const fv_dwconv_args *d, size_t k, size_t stride, size_t 
     size_t n_out = d->channels * mult, whole = n_out - n_out % (4 * mult);
     for (size_t x = d->x0, count; x < d->x1; x += count) {
         count = d->x1 - x < cols ? d->x1 - x : cols;
-        bool inside = count == cols && x * stride >= k / 2 && (x + cols - 1) * stride + k - k / 2 <= d->width;
+        bool inside = count == cols && x * stride >= k / 2 &&
+                      (x + cols - 1) * stride + k - k / 2 <= d->width;
         if (inside)
             for (size_t o = 0; o < whole; o += 4 * mult)
                 tile(d, x, cols, o, k, stride, mult, cols, true);

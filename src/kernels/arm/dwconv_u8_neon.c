@@ -1,6 +1,7 @@
-/* Depthwise convolution of u8 for any AArch64 processor: eight channels, less src_zero, widened to 16 bits; SMLAL adds
- * to 32. A tile is 4 output columns: the weights of a kernel row are in registers, each input column is loaded once
- * and added to the outputs that it touches. Columns outside the map are left out. */
+/* Depthwise convolution of u8 for any AArch64 processor: eight channels, less src_zero, widened to
+ * 16 bits; SMLAL adds to 32. A tile is 4 output columns: the weights of a kernel row are in
+ * registers, each input column is loaded once and added to the outputs that it touches. Columns
+ * outside the map are left out. */
 #include "base/base.h"
 #include "kernels/arm/u8_neon.h"
 #include "kernels/kernels.h"
@@ -43,16 +44,19 @@ FV_INLINE uint8x8_t finish(const fv_dwconv_u8_args *d, const params *p, const in
     FV_UNROLL
     for (int h = 0; h < 2; h++) {
         if (d->act == FV_ACT_GELU)
-            y[h] = vmulq_f32(fv_gelu(vfmaq_f32(p->bias[h], vcvtq_f32_s32(s[h]), p->mul[h])), p->inv[h]);
+            y[h] = vmulq_f32(fv_gelu(vfmaq_f32(p->bias[h], vcvtq_f32_s32(s[h]), p->mul[h])),
+                             p->inv[h]);
         else
-            y[h] = vfmaq_f32(vmulq_f32(p->bias[h], p->inv[h]), vcvtq_f32_s32(s[h]), vmulq_f32(p->mul[h], p->inv[h]));
+            y[h] = vfmaq_f32(vmulq_f32(p->bias[h], p->inv[h]), vcvtq_f32_s32(s[h]),
+                             vmulq_f32(p->mul[h], p->inv[h]));
     }
     return fv_to_u8(y[0], y[1], d->zero);
 }
 
 /* Sums of 8 channels of columns x .. x + TILE - 1. */
-FV_INLINE void sums(int32x4_t s[TILE][2], const fv_dwconv_u8_args *d, const uint8_t *const *src, size_t x, size_t c,
-                    size_t n, const int16_t *weight, const unsigned k, const unsigned stride)
+FV_INLINE void sums(int32x4_t s[TILE][2], const fv_dwconv_u8_args *d, const uint8_t *const *src,
+                    size_t x, size_t c, size_t n, const int16_t *weight, const unsigned k,
+                    const unsigned stride)
 {
     const int16x8_t zero = vdupq_n_s16((int16_t)d->src_zero);
     FV_UNROLL
@@ -107,7 +111,8 @@ FV_INLINE void rows_of(const fv_dwconv_u8_args *d, const unsigned k, const unsig
                 uint8x8_t out[TILE][2];
                 for (unsigned m = 0; m < d->mult; m++) {
                     int32x4_t s[TILE][2];
-                    sums(s, d, d->src + row * stride, x, c, n, weight + m * k * k * CHANNELS, k, stride);
+                    sums(s, d, d->src + row * stride, x, c, n, weight + m * k * k * CHANNELS, k,
+                         stride);
                     for (int t = 0; t < TILE; t++)
                         out[t][m] = finish(d, &p[m], s[t]);
                 }

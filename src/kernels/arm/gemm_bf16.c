@@ -20,10 +20,11 @@
 /* Elements of k in a stretch: a block of A takes 32 kB of stack. */
 enum { STRETCH = 256, PAIRS = TILE_M / 2, SQUARE = 8 /* elements of an a or b */ };
 
-/* ---- A --------------------------------------------------------------------------------------- */
+/* ---- A ----------------------------------------------------------------------------------- */
 
 /* Two rows of k elements as [k / 4][2][4], one such every `step` elements; upper may be NULL. */
-static void interleave(uint16_t *dst, size_t step, const uint16_t *lower, const uint16_t *upper, size_t k)
+static void interleave(uint16_t *dst, size_t step, const uint16_t *lower, const uint16_t *upper,
+                       size_t k)
 {
     size_t q = 0;
     for (; q + 8 <= k; q += 8, dst += 2 * step) {
@@ -39,16 +40,18 @@ static void interleave(uint16_t *dst, size_t step, const uint16_t *lower, const 
 }
 
 /* Rows [i, i + rows) of A and k elements from `at` on, as [k / 4][pairs][2][4]. */
-static void interleave_rows(uint16_t *dst, const fv_gemm_args *g, size_t i, size_t rows, size_t at, size_t k)
+static void interleave_rows(uint16_t *dst, const fv_gemm_args *g, size_t i, size_t rows, size_t at,
+                            size_t k)
 {
     size_t pairs = (rows + 1) / 2;
     for (size_t p = 0; p < pairs; p++) {
         const uint16_t *row = (const uint16_t *)g->a + (i + 2 * p) * g->lda + at;
-        interleave(dst + p * SQUARE, pairs * SQUARE, row, 2 * p + 1 < rows ? row + g->lda : NULL, k);
+        interleave(dst + p * SQUARE, pairs * SQUARE, row, 2 * p + 1 < rows ? row + g->lda : NULL,
+                   k);
     }
 }
 
-/* ---- one tile -------------------------------------------------------------------------------- */
+/* ---- one tile ---------------------------------------------------------------------------- */
 
 FV_INLINE bfloat16x8_t load_bf16(const uint16_t *p) { return vreinterpretq_bf16_u16(vld1q_u16(p)); }
 
@@ -61,14 +64,16 @@ FV_INLINE void swap_halves(float32x4_t *x, float32x4_t *y)
 }
 
 /* acc [2 pairs, 8] (+)= the products of `groups` times four k; pairs is a constant in every use. */
-FV_INLINE void tile(float *acc, bool first, const uint16_t *a, const uint16_t *b, size_t groups, size_t pairs)
+FV_INLINE void tile(float *acc, bool first, const uint16_t *a, const uint16_t *b, size_t groups,
+                    size_t pairs)
 {
     float32x4_t c[PAIRS][4];
     FV_UNROLL
     for (size_t p = 0; p < pairs; p++) {
         FV_UNROLL
         for (size_t j = 0; j < 4; j++) /* half j / 2 of row 2 p + j % 2 */
-            c[p][j] = first ? vdupq_n_f32(0) : vld1q_f32(acc + (2 * p + j % 2) * TILE_N + j / 2 * 4);
+            c[p][j] = first ? vdupq_n_f32(0)
+                            : vld1q_f32(acc + (2 * p + j % 2) * TILE_N + j / 2 * 4);
         swap_halves(&c[p][0], &c[p][1]);
         swap_halves(&c[p][2], &c[p][3]);
     }
@@ -95,7 +100,8 @@ FV_INLINE void tile(float *acc, bool first, const uint16_t *a, const uint16_t *b
     }
 }
 
-static void tile_pairs(float *acc, bool first, const uint16_t *a, const uint16_t *b, size_t groups, size_t pairs)
+static void tile_pairs(float *acc, bool first, const uint16_t *a, const uint16_t *b, size_t groups,
+                       size_t pairs)
 {
     switch (pairs) {
     case 4: tile(acc, first, a, b, groups, 4); break;
@@ -105,7 +111,7 @@ static void tile_pairs(float *acc, bool first, const uint16_t *a, const uint16_t
     }
 }
 
-/* ---- blocks of tiles --------------------------------------------------------------------------- */
+/* ---- blocks of tiles --------------------------------------------------------------------- */
 
 static void gemm_bf16_8x8__bf16(const fv_gemm_args *g)
 {
@@ -120,13 +126,15 @@ static void gemm_bf16_8x8__bf16(const fv_gemm_args *g)
                 size_t depth = g->k - q < STRETCH ? g->k - q : STRETCH;
                 bool kept = g->k <= STRETCH && j0 > 0; /* the whole of k is still in a */
                 for (size_t i = i0; i < i1 && !kept; i += TILE_M)
-                    interleave_rows(a[(i - i0) / TILE_M], g, i, i1 - i < TILE_M ? i1 - i : TILE_M, q, depth);
+                    interleave_rows(a[(i - i0) / TILE_M], g, i, i1 - i < TILE_M ? i1 - i : TILE_M,
+                                    q, depth);
                 for (size_t j = j0; j < j1; j += TILE_N) {
                     const uint16_t *b = (const uint16_t *)g->b + j * padded + q * TILE_N;
                     for (size_t i = i0; i < i1; i += TILE_M) {
                         size_t rows = i1 - i < TILE_M ? i1 - i : TILE_M;
                         float *sums = acc[(j - j0) / TILE_N][(i - i0) / TILE_M];
-                        tile_pairs(sums, q == 0, a[(i - i0) / TILE_M], b, (depth + 3) / 4, (rows + 1) / 2);
+                        tile_pairs(sums, q == 0, a[(i - i0) / TILE_M], b, (depth + 3) / 4,
+                                   (rows + 1) / 2);
                         if (q + depth == g->k)
                             gemm_epilogue(g, i, j, rows, sums);
                     }
@@ -136,7 +144,7 @@ static void gemm_bf16_8x8__bf16(const fv_gemm_args *g)
     }
 }
 
-/* ---- packing ------------------------------------------------------------------------------------ */
+/* ---- packing ----------------------------------------------------------------------------- */
 
 FV_INLINE uint16x4_t load_narrow(const void *w, fv_type from, size_t i, size_t n)
 {
@@ -170,15 +178,16 @@ FV_INLINE void pack(uint16_t *dst, const void *w, fv_type from, size_t ld, size_
         for (; q < k; q += 4, dst += 4 * TILE_N) {
             size_t depth = k - q < 4 ? k - q : 4;
             for (size_t j = 0; j < TILE_N; j++)
-                vst1_u16(dst + 4 * j, p + j < n ? load_narrow(w, from, (p + j) * ld + q, depth) : vdup_n_u16(0));
+                vst1_u16(dst + 4 * j,
+                         p + j < n ? load_narrow(w, from, (p + j) * ld + q, depth) : vdup_n_u16(0));
         }
     }
 }
 
-#define PACK(name, from)                                                           \
-    static void name(void *dst, const void *w, size_t ld, size_t n, size_t k)      \
-    {                                                                              \
-        pack(dst, w, from, ld, n, k);                                              \
+#define PACK(name, from)                                                      \
+    static void name(void *dst, const void *w, size_t ld, size_t n, size_t k) \
+    {                                                                         \
+        pack(dst, w, from, ld, n, k);                                         \
     }
 PACK(pack_bf16_f32__bf16, FV_TYPE_F32)
 PACK(pack_bf16_f16__bf16, FV_TYPE_F16)
@@ -187,9 +196,13 @@ PACK(pack_bf16_bf16__bf16, FV_TYPE_BF16)
 void fv_gemm_init_bf16(fv_kernels *k);
 void fv_gemm_init_bf16(fv_kernels *k)
 {
-    k->gemm_bf16 = (fv_gemm_kernel){ .type = FV_TYPE_BF16, .mr = TILE_M, .nr = TILE_N, .kg = 4,
+    k->gemm_bf16 = (fv_gemm_kernel){ .type = FV_TYPE_BF16,
+                                     .mr = TILE_M,
+                                     .nr = TILE_N,
+                                     .kg = 4,
                                      .run = gemm_bf16_8x8__bf16,
-                                     .pack = { [FV_TYPE_F32] = pack_bf16_f32__bf16, [FV_TYPE_F16] = pack_bf16_f16__bf16,
+                                     .pack = { [FV_TYPE_F32] = pack_bf16_f32__bf16,
+                                               [FV_TYPE_F16] = pack_bf16_f16__bf16,
                                                [FV_TYPE_BF16] = pack_bf16_bf16__bf16 } };
     k->fast_bf16 = true;
 }

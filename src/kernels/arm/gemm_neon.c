@@ -12,7 +12,7 @@
  * copied, COPY_M at a time, PAD elements further apart. */
 enum { STRETCH = 384, COPY_M = 32, PAD = 16, COLLIDE = 4096 };
 
-/* ---- one tile -------------------------------------------------------------------------------- */
+/* ---- one tile ---------------------------------------------------------------------------- */
 
 /* Eight columns of B. Zipped with zeros a bf16 becomes its f32. */
 FV_INLINE float32x4x2_t load8(const void *p, size_t i, fv_type type)
@@ -30,19 +30,19 @@ FV_INLINE float32x4x2_t load8(const void *p, size_t i, fv_type type)
 }
 
 /* a, lane: row and element of A */
-#define TILE_STEP(lane)                                                          \
-    do {                                                                         \
-        float32x4x2_t w = load8(b, (q + lane) * TILE_N, type);                   \
-        FV_UNROLL                                                                \
-        for (size_t r = 0; r < rows; r++) {                                      \
-            c[r][0] = vfmaq_laneq_f32(c[r][0], w.val[0], x[r], lane);            \
-            c[r][1] = vfmaq_laneq_f32(c[r][1], w.val[1], x[r], lane);            \
-        }                                                                        \
+#define TILE_STEP(lane)                                               \
+    do {                                                              \
+        float32x4x2_t w = load8(b, (q + lane) * TILE_N, type);        \
+        FV_UNROLL                                                     \
+        for (size_t r = 0; r < rows; r++) {                           \
+            c[r][0] = vfmaq_laneq_f32(c[r][0], w.val[0], x[r], lane); \
+            c[r][1] = vfmaq_laneq_f32(c[r][1], w.val[1], x[r], lane); \
+        }                                                             \
     } while (0)
 
 /* acc [rows, 8] (+)= the products of k elements; type of B; rows is a constant in every use. */
-FV_INLINE void tile(float *acc, bool first, const float *a, size_t lda, const void *b, size_t k, size_t rows,
-                    fv_type type)
+FV_INLINE void tile(float *acc, bool first, const float *a, size_t lda, const void *b, size_t k,
+                    size_t rows, fv_type type)
 {
     float32x4_t c[TILE_M][2], x[TILE_M];
     FV_UNROLL
@@ -76,8 +76,8 @@ FV_INLINE void tile(float *acc, bool first, const float *a, size_t lda, const vo
 #define TILE_ROWS(n) \
     case n: tile(acc, first, a, lda, b, k, n, type); break
 
-FV_INLINE void tile_rows(float *acc, bool first, const float *a, size_t lda, const void *b, size_t k, size_t rows,
-                         fv_type type)
+FV_INLINE void tile_rows(float *acc, bool first, const float *a, size_t lda, const void *b,
+                         size_t k, size_t rows, fv_type type)
 {
     switch (rows) {
         TILE_ROWS(8);
@@ -91,11 +91,11 @@ FV_INLINE void tile_rows(float *acc, bool first, const float *a, size_t lda, con
     }
 }
 
-/* ---- blocks of tiles --------------------------------------------------------------------------- */
+/* ---- blocks of tiles --------------------------------------------------------------------- */
 
 /* Rows of A as f32; returns where they are. */
-FV_INLINE const float *copy_rows(float *to, const fv_gemm_args *g, size_t i, size_t rows, size_t at, size_t k,
-                                 fv_type type)
+FV_INLINE const float *copy_rows(float *to, const fv_gemm_args *g, size_t i, size_t rows, size_t at,
+                                 size_t k, fv_type type)
 {
     for (size_t r = 0; r < rows; r++) {
         size_t from = (i + r) * g->lda + at, q = 0;
@@ -111,15 +111,18 @@ FV_INLINE const float *copy_rows(float *to, const fv_gemm_args *g, size_t i, siz
     return to;
 }
 
-/* One block of C, i1 - i0 rows: for each stretch of k, each panel of B meets all rows of the block. */
-FV_INLINE void block(const fv_gemm_args *g, size_t i0, size_t i1, size_t j0, float *copy, fv_type type)
+/* One block of C, i1 - i0 rows: for each stretch of k, each panel of B meets all rows of the
+ * block. */
+FV_INLINE void block(const fv_gemm_args *g, size_t i0, size_t i1, size_t j0, float *copy,
+                     fv_type type)
 {
     float acc[BLOCK_N / TILE_N][BLOCK_M / TILE_M][TILE_M * TILE_N];
     size_t j1 = g->n - j0 < BLOCK_N ? g->n : j0 + BLOCK_N;
     for (size_t q = 0; q < g->k; q += STRETCH) {
         size_t depth = g->k - q < STRETCH ? g->k - q : STRETCH, lda = copy ? STRETCH + PAD : g->lda;
         bool last = q + depth == g->k;
-        const float *a = copy ? copy_rows(copy, g, i0, i1 - i0, q, depth, type) : (const float *)g->a + i0 * lda + q;
+        const float *a = copy ? copy_rows(copy, g, i0, i1 - i0, q, depth, type)
+                              : (const float *)g->a + i0 * lda + q;
         for (size_t j = j0; j < j1; j += TILE_N) {
             const char *b = (const char *)g->b + (j * g->k + q * TILE_N) * fv_type_size(type);
             for (size_t i = i0; i < i1; i += TILE_M) {
@@ -149,13 +152,15 @@ static void gemm_f32_8x8__neon(const fv_gemm_args *g)
 
 static void gemm_bf16_8x8__neon(const fv_gemm_args *g) { gemm(g, true, FV_TYPE_BF16); }
 
-/* ---- packing ------------------------------------------------------------------------------------ */
+/* ---- packing ----------------------------------------------------------------------------- */
 
 /* x: four k of four columns; afterwards four columns of each of four k */
 FV_INLINE void transpose4(float32x4_t x[4])
 {
-    float64x2_t a = vreinterpretq_f64_f32(vtrn1q_f32(x[0], x[1])), b = vreinterpretq_f64_f32(vtrn2q_f32(x[0], x[1]));
-    float64x2_t c = vreinterpretq_f64_f32(vtrn1q_f32(x[2], x[3])), d = vreinterpretq_f64_f32(vtrn2q_f32(x[2], x[3]));
+    float64x2_t a = vreinterpretq_f64_f32(vtrn1q_f32(x[0], x[1])),
+                b = vreinterpretq_f64_f32(vtrn2q_f32(x[0], x[1]));
+    float64x2_t c = vreinterpretq_f64_f32(vtrn1q_f32(x[2], x[3])),
+                d = vreinterpretq_f64_f32(vtrn2q_f32(x[2], x[3]));
     x[0] = vreinterpretq_f32_f64(vtrn1q_f64(a, c));
     x[1] = vreinterpretq_f32_f64(vtrn1q_f64(b, d));
     x[2] = vreinterpretq_f32_f64(vtrn2q_f64(a, c));
@@ -163,7 +168,8 @@ FV_INLINE void transpose4(float32x4_t x[4])
 }
 
 /* Four k of four columns, from element `first` of w on, to four columns of four k. */
-FV_INLINE void pack_4x4(void *dst, fv_type to, size_t at, const void *w, fv_type from, size_t first, size_t ld)
+FV_INLINE void pack_4x4(void *dst, fv_type to, size_t at, const void *w, fv_type from, size_t first,
+                        size_t ld)
 {
     float32x4_t x[4];
     FV_UNROLL
@@ -176,8 +182,8 @@ FV_INLINE void pack_4x4(void *dst, fv_type to, size_t at, const void *w, fv_type
 }
 
 /* The same at the edges: `columns` and `depth` of them. */
-static void pack_edge(void *dst, fv_type to, size_t at, const void *w, fv_type from, size_t first, size_t ld,
-                      size_t columns, size_t depth)
+static void pack_edge(void *dst, fv_type to, size_t at, const void *w, fv_type from, size_t first,
+                      size_t ld, size_t columns, size_t depth)
 {
     float32x4_t x[4];
     for (size_t j = 0; j < 4; j++)
@@ -187,7 +193,8 @@ static void pack_edge(void *dst, fv_type to, size_t at, const void *w, fv_type f
         fv_store(dst, to, at + r * TILE_N, x[r], 4);
 }
 
-FV_INLINE void pack(void *dst, fv_type to, const void *w, fv_type from, size_t ld, size_t n, size_t k)
+FV_INLINE void pack(void *dst, fv_type to, const void *w, fv_type from, size_t ld, size_t n,
+                    size_t k)
 {
     for (size_t p = 0, at = 0; p < n; p += TILE_N, at += TILE_N * k) {
         size_t q = 0;
@@ -206,10 +213,10 @@ FV_INLINE void pack(void *dst, fv_type to, const void *w, fv_type from, size_t l
     }
 }
 
-#define PACK(name, to, from)                                                       \
-    static void name(void *dst, const void *w, size_t ld, size_t n, size_t k)      \
-    {                                                                              \
-        pack(dst, to, w, from, ld, n, k);                                          \
+#define PACK(name, to, from)                                                  \
+    static void name(void *dst, const void *w, size_t ld, size_t n, size_t k) \
+    {                                                                         \
+        pack(dst, to, w, from, ld, n, k);                                     \
     }
 PACK(pack_f32_f32__neon, FV_TYPE_F32, FV_TYPE_F32)
 PACK(pack_f32_f16__neon, FV_TYPE_F32, FV_TYPE_F16)
@@ -218,14 +225,15 @@ PACK(pack_bf16_f32__neon, FV_TYPE_BF16, FV_TYPE_F32)
 PACK(pack_bf16_f16__neon, FV_TYPE_BF16, FV_TYPE_F16)
 PACK(pack_bf16_bf16__neon, FV_TYPE_BF16, FV_TYPE_BF16)
 
-/* ---- matrix times vector -------------------------------------------------------------------------- */
+/* ---- matrix times vector ----------------------------------------------------------------- */
 
 /* Sixteen values of a row, widened. */
 FV_INLINE void load16(float32x4_t w[4], const void *p, size_t i, fv_type type)
 {
     if (type == FV_TYPE_F16) {
         const uint16_t *h = (const uint16_t *)p + i;
-        float16x8_t a = vreinterpretq_f16_u16(vld1q_u16(h)), b = vreinterpretq_f16_u16(vld1q_u16(h + 8));
+        float16x8_t a = vreinterpretq_f16_u16(vld1q_u16(h)),
+                    b = vreinterpretq_f16_u16(vld1q_u16(h + 8));
         w[0] = vcvt_f32_f16(vget_low_f16(a));
         w[1] = vcvt_high_f32_f16(a);
         w[2] = vcvt_f32_f16(vget_low_f16(b));
@@ -241,21 +249,23 @@ FV_INLINE void load16(float32x4_t w[4], const void *p, size_t i, fv_type type)
 
 /* Sums of `rows` (1 or 4) rows from row j on. A row has 16 partial sums: element k goes to
  * number k mod 16. They are added as quarters, then within the quarter. */
-FV_INLINE float32x4_t dots(const void *w, size_t at, size_t ld, const float *x, size_t k, size_t rows, fv_type type)
+FV_INLINE float32x4_t dots(const void *w, size_t at, size_t ld, const float *x, size_t k,
+                           size_t rows, fv_type type)
 {
     float32x4_t c[4][4], s[4];
     FV_UNROLL
     for (size_t r = 0; r < 4; r++)
         FV_UNROLL
-        for (size_t part = 0; part < 4; part++)
-            c[r][part] = vdupq_n_f32(0);
+    for (size_t part = 0; part < 4; part++)
+        c[r][part] = vdupq_n_f32(0);
     size_t q = 0;
     for (; q + 16 <= k; q += 16) {
         float32x4_t v[4], u[4];
         load16(v, x, q, FV_TYPE_F32);
         FV_UNROLL
         for (size_t r = 0; r < rows; r++) {
-            __asm__ volatile("" ::: "memory"); /* one row's loads at a time, or registers run out */
+            /* one row's loads at a time, or registers run out */
+            __asm__ volatile("" ::: "memory");
             load16(u, w, at + r * ld + q, type);
             FV_UNROLL
             for (size_t part = 0; part < 4; part++)
@@ -284,8 +294,8 @@ FV_INLINE float32x4_t dots(const void *w, size_t at, size_t ld, const float *x, 
     return vpaddq_f32(vpaddq_f32(s[0], s[1]), vpaddq_f32(s[2], s[3]));
 }
 
-FV_INLINE void gemv(float *y, const void *w, size_t ld, const float *x, const float *bias, size_t n, size_t k,
-                        fv_type type)
+FV_INLINE void gemv(float *y, const void *w, size_t ld, const float *x, const float *bias, size_t n,
+                    size_t k, fv_type type)
 {
     size_t j = 0;
     for (; j + 4 <= n; j += 4) {
@@ -298,11 +308,11 @@ FV_INLINE void gemv(float *y, const void *w, size_t ld, const float *x, const fl
     }
 }
 
-#define GEMV(name, type)                                                                                   \
-    static void name(float *y, const void *w, size_t ld, const float *x, const float *bias, size_t n,     \
-                     size_t k)                                                                             \
-    {                                                                                                      \
-        gemv(y, w, ld, x, bias, n, k, type);                                                               \
+#define GEMV(name, type)                                                                    \
+    static void name(float *y, const void *w, size_t ld, const float *x, const float *bias, \
+                     size_t n, size_t k)                                                    \
+    {                                                                                       \
+        gemv(y, w, ld, x, bias, n, k, type);                                                \
     }
 GEMV(gemv_f32__neon, FV_TYPE_F32)
 GEMV(gemv_f16__neon, FV_TYPE_F16)
@@ -311,13 +321,21 @@ GEMV(gemv_bf16__neon, FV_TYPE_BF16)
 void fv_gemm_init_neon(fv_kernels *k);
 void fv_gemm_init_neon(fv_kernels *k)
 {
-    k->gemm_f32 = (fv_gemm_kernel){ .type = FV_TYPE_F32, .mr = TILE_M, .nr = TILE_N, .kg = 1,
+    k->gemm_f32 = (fv_gemm_kernel){ .type = FV_TYPE_F32,
+                                    .mr = TILE_M,
+                                    .nr = TILE_N,
+                                    .kg = 1,
                                     .run = gemm_f32_8x8__neon,
-                                    .pack = { [FV_TYPE_F32] = pack_f32_f32__neon, [FV_TYPE_F16] = pack_f32_f16__neon,
+                                    .pack = { [FV_TYPE_F32] = pack_f32_f32__neon,
+                                              [FV_TYPE_F16] = pack_f32_f16__neon,
                                               [FV_TYPE_BF16] = pack_f32_bf16__neon } };
-    k->gemm_bf16 = (fv_gemm_kernel){ .type = FV_TYPE_BF16, .mr = TILE_M, .nr = TILE_N, .kg = 1,
+    k->gemm_bf16 = (fv_gemm_kernel){ .type = FV_TYPE_BF16,
+                                     .mr = TILE_M,
+                                     .nr = TILE_N,
+                                     .kg = 1,
                                      .run = gemm_bf16_8x8__neon,
-                                     .pack = { [FV_TYPE_F32] = pack_bf16_f32__neon, [FV_TYPE_F16] = pack_bf16_f16__neon,
+                                     .pack = { [FV_TYPE_F32] = pack_bf16_f32__neon,
+                                               [FV_TYPE_F16] = pack_bf16_f16__neon,
                                                [FV_TYPE_BF16] = pack_bf16_bf16__neon } };
     k->gemv[FV_TYPE_F32] = gemv_f32__neon;
     k->gemv[FV_TYPE_F16] = gemv_f16__neon;

@@ -14,8 +14,8 @@
 enum { TILE_M = 8, TILE_N = 8, BLOCK_M = 64, BLOCK_N = 64 };
 
 /* The last steps of the epilogue; type is a constant in every use. */
-FV_INLINE void gemm_store(const fv_gemm_args *g, size_t i, size_t at, size_t n, size_t rows, const float *y,
-                          fv_type type)
+FV_INLINE void gemm_store(const fv_gemm_args *g, size_t i, size_t at, size_t n, size_t rows,
+                          const float *y, fv_type type)
 {
     float32x4_t scale = g->scale ? fv_ld(g->scale + at, n) : vdupq_n_f32(0);
     for (size_t r = 0; r < rows; r++, y += TILE_N) {
@@ -46,7 +46,8 @@ static inline void gemm_epilogue(const fv_gemm_args *g, size_t i, size_t j, size
         if (g->gate) {
             const float *gate = g->gate + i * g->ldg + at;
             for (size_t r = 0; r < rows; r++, gate += g->ldg)
-                vst1q_f32(y + r * TILE_N, vmulq_f32(vld1q_f32(y + r * TILE_N), fv_silu(fv_ld(gate, n))));
+                vst1q_f32(y + r * TILE_N,
+                          vmulq_f32(vld1q_f32(y + r * TILE_N), fv_silu(fv_ld(gate, n))));
         }
         switch (g->c_type) {
         case FV_TYPE_F16: gemm_store(g, i, at, n, rows, y, FV_TYPE_F16); break;

@@ -1,7 +1,9 @@
-/* The loops and the epilogue of the u8 x i8 matrix product for Arm, for files that define tile() and SIGNED.
+/* The loops and the epilogue of the u8 x i8 matrix product for Arm, for files that define tile()
+ * and SIGNED.
  *
- * A tile is 8 rows by 8 columns. Where instructions take signed bytes only (SIGNED), tiles take a - 128, and 128 times
- * the sum of a column of B is added back; a panel's sums are taken once for a block of rows. */
+ * A tile is 8 rows by 8 columns. Where instructions take signed bytes only (SIGNED), tiles take a -
+ * 128, and 128 times the sum of a column of B is added back; a panel's sums are taken once for a
+ * block of rows. */
 #ifndef FV_GEMM_U8_NEON_H
 #define FV_GEMM_U8_NEON_H
 
@@ -17,8 +19,8 @@ enum { MR = 8, NR = 8, BLOCK_ROWS = 96, STEP = 16 /* elements of k */ };
 static void tile(int32_t *sum, const uint8_t *const a[MR], size_t at, const int8_t *b, size_t n);
 
 /* 4 columns of a tile, from their sums; type is a constant in every use. */
-FV_INLINE void put_columns(const fv_gemm_u8_args *g, size_t i, size_t rows, size_t j, size_t n, const int32_t *sum,
-                           fv_type type)
+FV_INLINE void put_columns(const fv_gemm_u8_args *g, size_t i, size_t rows, size_t j, size_t n,
+                           const int32_t *sum, fv_type type)
 {
     const float32x4_t mul = fv_ld(g->mul + j, n), scale = g->scale ? fv_ld(g->scale + j, n) : mul;
     const float32x4_t inv = type == FV_TYPE_U8 ? fv_ld(g->inv + j, n) : mul;

@@ -2,7 +2,8 @@
 #define SIGNED 1
 #include "kernels/arm/gemm_u8_neon.h"
 
-/* Two columns of a word fill a vector of 8 bytes; SMULL, then SADALP adds neighbours, so that a column has two sums. */
+/* Two columns of a word fill a vector of 8 bytes; SMULL, then SADALP adds neighbours, so that a
+ * column has two sums. */
 static void tile(int32_t *sum, const uint8_t *const a[MR], size_t at, const int8_t *b, size_t n)
 {
     for (size_t i = 0; i < MR; i += 2) {
@@ -36,16 +37,20 @@ static void tile(int32_t *sum, const uint8_t *const a[MR], size_t at, const int8
 }
 
 static void gemm_u8_8x8__neon(const fv_gemm_u8_args *g) { gemm(g); }
-static void pack_u8__neon(void *dst, const void *w, size_t ld, size_t n, size_t k) { pack(dst, w, ld, n, k); }
+static void pack_u8__neon(void *dst, const void *w, size_t ld, size_t n, size_t k)
+{
+    pack(dst, w, ld, n, k);
+}
 
-static void quantize_u8__neon(uint8_t *dst, size_t dst_ld, const float *src, size_t src_ld, const float *inv,
-                              int zero, size_t m, size_t c)
+static void quantize_u8__neon(uint8_t *dst, size_t dst_ld, const float *src, size_t src_ld,
+                              const float *inv, int zero, size_t m, size_t c)
 {
     for (; m; m--, dst += dst_ld, src += src_ld) {
         size_t j = 0;
         for (; j + 8 <= c; j += 8)
-            vst1_u8(dst + j, fv_to_u8(vmulq_f32(vld1q_f32(src + j), vld1q_f32(inv + j)),
-                                      vmulq_f32(vld1q_f32(src + j + 4), vld1q_f32(inv + j + 4)), zero));
+            vst1_u8(dst + j,
+                    fv_to_u8(vmulq_f32(vld1q_f32(src + j), vld1q_f32(inv + j)),
+                             vmulq_f32(vld1q_f32(src + j + 4), vld1q_f32(inv + j + 4)), zero));
         for (; j < c; j += 4) {
             const size_t n = FV_MIN(c - j, (size_t)4);
             fv_put_u8(dst + j, vmulq_f32(fv_ld(src + j, n), fv_ld(inv + j, n)), zero, n);
@@ -57,5 +62,6 @@ void fv_int8_init_neon(fv_kernels *k);
 void fv_int8_init_neon(fv_kernels *k)
 {
     k->quantize_u8 = quantize_u8__neon;
-    k->gemm_u8 = (fv_gemm_u8_kernel){ .mr = MR, .nr = NR, .run = gemm_u8_8x8__neon, .pack = pack_u8__neon };
+    k->gemm_u8 =
+        (fv_gemm_u8_kernel){ .mr = MR, .nr = NR, .run = gemm_u8_8x8__neon, .pack = pack_u8__neon };
 }

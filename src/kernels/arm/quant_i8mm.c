@@ -1,12 +1,14 @@
-/* Products with weights in blocks of 8 or 4 bits with SMMLA: two rows of eight times two columns of eight. */
+/* Products with weights in blocks of 8 or 4 bits with SMMLA: two rows of eight times two columns of
+ * eight. */
 #include "kernels/arm/vmath_neon.h"
 
 #define QUANT_ISA(name) name##__i8mm
 enum { GROUP = 8 };
 
-/* Sums of a pair of rows and a pair of columns, [row][column], until the block ends; then rows of four. An
- * odd last row stands in for its partner. */
-FV_INLINE void add_block(int32x4_t s[8][2], const int8_t *a, size_t lda, const int8_t *b, size_t rows)
+/* Sums of a pair of rows and a pair of columns, [row][column], until the block ends; then rows of
+ * four. An odd last row stands in for its partner. */
+FV_INLINE void add_block(int32x4_t s[8][2], const int8_t *a, size_t lda, const int8_t *b,
+                         size_t rows)
 {
     const size_t pairs = (rows + 1) / 2;
     int32x4_t t[4][4];
@@ -14,7 +16,8 @@ FV_INLINE void add_block(int32x4_t s[8][2], const int8_t *a, size_t lda, const i
     for (size_t p = 0; p < pairs; p++)
         t[p][0] = t[p][1] = t[p][2] = t[p][3] = vdupq_n_s32(0);
     for (size_t g = 0; g < 4; g++, a += 8, b += 64) {
-        const int8x16_t b0 = vld1q_s8(b), b1 = vld1q_s8(b + 16), b2 = vld1q_s8(b + 32), b3 = vld1q_s8(b + 48);
+        const int8x16_t b0 = vld1q_s8(b), b1 = vld1q_s8(b + 16), b2 = vld1q_s8(b + 32),
+                        b3 = vld1q_s8(b + 48);
         FV_UNROLL
         for (size_t p = 0; p < pairs; p++) {
             const size_t second = 2 * p + 1 < rows ? 2 * p + 1 : 2 * p;
@@ -31,7 +34,8 @@ FV_INLINE void add_block(int32x4_t s[8][2], const int8_t *a, size_t lda, const i
         for (size_t h = 0; h < 2; h++) {
             const int64x2_t left = vreinterpretq_s64_s32(t[r / 2][2 * h]);
             const int64x2_t right = vreinterpretq_s64_s32(t[r / 2][2 * h + 1]);
-            s[r][h] = vreinterpretq_s32_s64(r % 2 ? vtrn2q_s64(left, right) : vtrn1q_s64(left, right));
+            s[r][h] = vreinterpretq_s32_s64(r % 2 ? vtrn2q_s64(left, right)
+                                                  : vtrn1q_s64(left, right));
         }
     }
 }

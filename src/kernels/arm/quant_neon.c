@@ -1,4 +1,5 @@
-/* Weights in blocks of 8 or 4 bits for any AArch64 processor: products of bytes in 16 bits, added in pairs. */
+/* Weights in blocks of 8 or 4 bits for any AArch64 processor: products of bytes in 16 bits, added
+ * in pairs. */
 #include "kernels/arm/vmath_neon.h"
 
 #define QUANT_ISA(name) name##__neon
@@ -8,18 +9,21 @@ enum { GROUP = 4 };
 /* 128 x 127 fits in 16 bits, twice it is left to the additions of pairs. */
 FV_INLINE int32x4_t dot16(int32x4_t sum, int8x16_t a, int8x16_t b)
 {
-    const int32x4_t low = vpaddlq_s16(vmull_s8(vget_low_s8(a), vget_low_s8(b))), high = vpaddlq_s16(vmull_high_s8(a, b));
+    const int32x4_t low = vpaddlq_s16(vmull_s8(vget_low_s8(a), vget_low_s8(b))),
+                    high = vpaddlq_s16(vmull_high_s8(a, b));
     return vaddq_s32(sum, vpaddq_s32(low, high));
 }
 
 /* Per four of k: a row's four bytes in all lanes, times those of four columns, twice. */
-FV_INLINE void add_block(int32x4_t s[8][2], const int8_t *a, size_t lda, const int8_t *b, size_t rows)
+FV_INLINE void add_block(int32x4_t s[8][2], const int8_t *a, size_t lda, const int8_t *b,
+                         size_t rows)
 {
     for (size_t g = 0; g < 8; g++, a += 4, b += 32) {
         const int8x16_t b0 = vld1q_s8(b), b1 = vld1q_s8(b + 16);
         FV_UNROLL
         for (size_t r = 0; r < rows; r++) {
-            const int8x16_t x = vreinterpretq_s8_s32(vld1q_dup_s32((const int32_t *)(const void *)(a + r * lda)));
+            const int8x16_t x = vreinterpretq_s8_s32(
+                vld1q_dup_s32((const int32_t *)(const void *)(a + r * lda)));
             s[r][0] = dot16(s[r][0], b0, x);
             s[r][1] = dot16(s[r][1], b1, x);
         }

@@ -2,7 +2,7 @@
  *
  *     QUANT_ISA(name)    the name with the instruction set behind it
  *     GROUP              elements of k that lie together in a panel: 4 or 8
- *     add_block          sums[r][h] += the products of rows r of A with columns 4 h .. of a panel's block
+ *     add_block          sums[r][h] += products of rows r of A with columns 4 h .. of a block
  *     QUANT_DOT          and dot16(sum, a, b): lane i of sum += a[j] b[j], 4 i <= j < 4 i + 4;
  *                        without it there is no matrix-vector product
  *
@@ -17,7 +17,10 @@
 
 enum { PIECE = 16 /* blocks of k */, PANEL_BLOCK = TILE_N * FV_PACKED_Q_BLOCK_BYTES };
 
-FV_INLINE size_t block_bytes(fv_type type) { return type == FV_TYPE_Q8_0 ? FV_Q8_BLOCK_BYTES : FV_Q4_BLOCK_BYTES; }
+FV_INLINE size_t block_bytes(fv_type type)
+{
+    return type == FV_TYPE_Q8_0 ? FV_Q8_BLOCK_BYTES : FV_Q4_BLOCK_BYTES;
+}
 
 FV_INLINE float block_scale(const char *block)
 {
@@ -28,7 +31,7 @@ FV_INLINE float block_scale(const char *block)
 
 FV_INLINE int8x16_t load16(const void *p) { return vld1q_s8((const int8_t *)p); }
 
-/* ---- matrix times vector ------------------------------------------------------------------- */
+/* ---- matrix times vector ----------------------------------------------------------------- */
 
 #if defined(QUANT_DOT)
 
@@ -38,7 +41,8 @@ FV_INLINE void add_q8(float32x4_t sum[2], const char *block, const int8_t *q, fl
     const float scale = block_scale(block) * d;
     const int32x4_t none = vdupq_n_s32(0);
     sum[0] = vfmaq_n_f32(sum[0], vcvtq_f32_s32(dot16(none, load16(block + 2), load16(q))), scale);
-    sum[1] = vfmaq_n_f32(sum[1], vcvtq_f32_s32(dot16(none, load16(block + 18), load16(q + 16))), scale);
+    sum[1] = vfmaq_n_f32(sum[1], vcvtq_f32_s32(dot16(none, load16(block + 18), load16(q + 16))),
+                         scale);
 }
 
 /* The same of 4 bits, in 4 sums of eight. */
@@ -48,7 +52,8 @@ FV_INLINE float32x4_t add_q4(float32x4_t sum, const char *block, const int8_t *q
     const int8x16_t eight = vdupq_n_s8(8);
     const int8x16_t first = vsubq_s8(vreinterpretq_s8_u8(vandq_u8(pairs, vdupq_n_u8(15))), eight);
     const int8x16_t second = vsubq_s8(vreinterpretq_s8_u8(vshrq_n_u8(pairs, 4)), eight);
-    const int32x4_t products = dot16(dot16(vdupq_n_s32(0), first, load16(q)), second, load16(q + 16));
+    const int32x4_t products = dot16(dot16(vdupq_n_s32(0), first, load16(q)), second,
+                                     load16(q + 16));
     return vfmaq_n_f32(sum, vcvtq_f32_s32(products), block_scale(block) * d);
 }
 
@@ -59,7 +64,8 @@ FV_INLINE float add_sums(const float32x4_t s[4])
     return vget_lane_f32(v, 0) + vget_lane_f32(v, 1);
 }
 
-static void QUANT_ISA(gemv_q8)(float *y, const void *w, const void *x, const float *bias, size_t n, size_t k)
+static void QUANT_ISA(gemv_q8)(float *y, const void *w, const void *x, const float *bias, size_t n,
+                               size_t k)
 {
     const size_t nb = k / FV_BLOCK, step = FV_Q8_BLOCK_BYTES;
     const float *d = fv_qrow_d(x, nb);
@@ -80,7 +86,8 @@ static void QUANT_ISA(gemv_q8)(float *y, const void *w, const void *x, const flo
     }
 }
 
-static void QUANT_ISA(gemv_q4)(float *y, const void *w, const void *x, const float *bias, size_t n, size_t k)
+static void QUANT_ISA(gemv_q4)(float *y, const void *w, const void *x, const float *bias, size_t n,
+                               size_t k)
 {
     const size_t nb = k / FV_BLOCK, step = FV_Q4_BLOCK_BYTES;
     const float *d = fv_qrow_d(x, nb);
@@ -107,11 +114,11 @@ static void QUANT_ISA(gemv_q4)(float *y, const void *w, const void *x, const flo
 
 #endif
 
-/* ---- matrix times matrix ----------------------------------------------------------------------- */
+/* ---- matrix times matrix ----------------------------------------------------------------- */
 
 /* acc [rows, 8] (+)= the products of n blocks; rows is a constant in every use. */
-FV_INLINE void tile(float *acc, bool first, const char *a, size_t lda, size_t nb, size_t at, const char *panel, size_t n,
-                    size_t rows)
+FV_INLINE void tile(float *acc, bool first, const char *a, size_t lda, size_t nb, size_t at,
+                    const char *panel, size_t n, size_t rows)
 {
     if (first)
         memset(acc, 0, rows * TILE_N * sizeof *acc);
@@ -128,7 +135,8 @@ FV_INLINE void tile(float *acc, bool first, const char *a, size_t lda, size_t nb
             const float d = fv_qrow_d(a + r * lda, nb)[b];
             float *to = acc + r * TILE_N;
             vst1q_f32(to, vfmaq_f32(vld1q_f32(to), vcvtq_f32_s32(s[r][0]), vmulq_n_f32(w0, d)));
-            vst1q_f32(to + 4, vfmaq_f32(vld1q_f32(to + 4), vcvtq_f32_s32(s[r][1]), vmulq_n_f32(w1, d)));
+            vst1q_f32(to + 4,
+                      vfmaq_f32(vld1q_f32(to + 4), vcvtq_f32_s32(s[r][1]), vmulq_n_f32(w1, d)));
         }
     }
 }
@@ -136,8 +144,8 @@ FV_INLINE void tile(float *acc, bool first, const char *a, size_t lda, size_t nb
 #define TILE_ROWS(count) \
     case count: tile(acc, first, a, lda, nb, at, panel, n, count); break
 
-static void tile_rows(float *acc, bool first, const char *a, size_t lda, size_t nb, size_t at, const char *panel,
-                      size_t n, size_t rows)
+static void tile_rows(float *acc, bool first, const char *a, size_t lda, size_t nb, size_t at,
+                      const char *panel, size_t n, size_t rows)
 {
     switch (rows) {
         TILE_ROWS(8);
@@ -167,7 +175,8 @@ static void QUANT_ISA(gemm_q_8x8)(const fv_gemm_args *g)
                     for (size_t i = i0; i < i1; i += TILE_M) {
                         const size_t rows = i1 - i < TILE_M ? i1 - i : TILE_M;
                         float *sums = acc[(j - j0) / TILE_N][(i - i0) / TILE_M];
-                        tile_rows(sums, b == 0, (const char *)g->a + i * g->lda, g->lda, nb, b, panel, n, rows);
+                        tile_rows(sums, b == 0, (const char *)g->a + i * g->lda, g->lda, nb, b,
+                                  panel, n, rows);
                         if (b + n == nb)
                             gemm_epilogue(g, i, j, rows, sums);
                     }
@@ -177,7 +186,7 @@ static void QUANT_ISA(gemm_q_8x8)(const fv_gemm_args *g)
     }
 }
 
-/* ---- packing ------------------------------------------------------------------------------------- */
+/* ---- packing ----------------------------------------------------------------------------- */
 
 FV_INLINE void pack(void *dst, const void *w, fv_type type, size_t n, size_t k)
 {
@@ -197,8 +206,10 @@ FV_INLINE void pack(void *dst, const void *w, fv_type type, size_t n, size_t k)
                     } else {
                         const uint8x16_t pairs = vld1q_u8((const uint8_t *)block + 2);
                         const int8x16_t eight = vdupq_n_s8(8);
-                        vst1q_s8(q, vsubq_s8(vreinterpretq_s8_u8(vandq_u8(pairs, vdupq_n_u8(15))), eight));
-                        vst1q_s8(q + 16, vsubq_s8(vreinterpretq_s8_u8(vshrq_n_u8(pairs, 4)), eight));
+                        vst1q_s8(q, vsubq_s8(vreinterpretq_s8_u8(vandq_u8(pairs, vdupq_n_u8(15))),
+                                             eight));
+                        vst1q_s8(q + 16,
+                                 vsubq_s8(vreinterpretq_s8_u8(vshrq_n_u8(pairs, 4)), eight));
                     }
                 }
                 for (size_t i = 0; i < FV_BLOCK / GROUP; i++)
@@ -224,9 +235,11 @@ static void QUANT_ISA(pack_q4)(void *dst, const void *w, size_t ld, size_t n, si
 FV_INLINE void fill_slots(fv_kernels *k)
 {
     k->gemm_q = (fv_gemm_q_kernel){
-        .mr = TILE_M, .nr = TILE_N,
+        .mr = TILE_M,
+        .nr = TILE_N,
         .run = { [FV_TYPE_Q8_0] = QUANT_ISA(gemm_q_8x8), [FV_TYPE_Q4_0] = QUANT_ISA(gemm_q_8x8) },
-        .pack = { [FV_TYPE_Q8_0] = QUANT_ISA(pack_q8), [FV_TYPE_Q4_0] = QUANT_ISA(pack_q4) } };
+        .pack = { [FV_TYPE_Q8_0] = QUANT_ISA(pack_q8), [FV_TYPE_Q4_0] = QUANT_ISA(pack_q4) }
+    };
 #if defined(QUANT_DOT)
     k->gemv_q[FV_TYPE_Q8_0] = QUANT_ISA(gemv_q8);
     k->gemv_q[FV_TYPE_Q4_0] = QUANT_ISA(gemv_q4);

@@ -6,7 +6,8 @@
  *
  * and one SDOT for each of a weight's three digits adds them to the digit's sums of the three
  * colours. SDOT wants signed bytes: with x - 128 for x, 128 times the sum of the weights is
- * missing, which is what a row of bytes -128 gives, negated. Four rows share an output's weights. */
+ * missing, which is what a row of bytes -128 gives, negated. Four rows share an output's
+ * weights. */
 #include "kernels/arm/vmath_neon.h"
 #include "kernels/kernels.h"
 
@@ -15,7 +16,8 @@ enum { DIGITS = 3, ROWS = 4 };
 /* Sums of digits to the sum; unsigned, so that it wraps. */
 static inline uint32x4_t join(const int32x4_t s[DIGITS])
 {
-    uint32x4_t low = vreinterpretq_u32_s32(s[0]), mid = vreinterpretq_u32_s32(s[1]), high = vreinterpretq_u32_s32(s[2]);
+    uint32x4_t low = vreinterpretq_u32_s32(s[0]), mid = vreinterpretq_u32_s32(s[1]),
+               high = vreinterpretq_u32_s32(s[2]);
     return vaddq_u32(low, vaddq_u32(vshlq_n_u32(mid, 8), vshlq_n_u32(high, 16)));
 }
 
@@ -29,7 +31,9 @@ FV_INLINE void add_group(int32x4_t s[DIGITS], int8x16_t x, int8x16_t w)
 /* Twelve bytes minus 128, by colour; not more than `bytes` are read. */
 FV_INLINE int8x16_t load_group(const uint8_t *x, size_t bytes)
 {
-    static const uint8_t by_colour[16] = { 0, 3, 6, 9, 1, 4, 7, 10, 2, 5, 8, 11, 255, 255, 255, 255 };
+    static const uint8_t by_colour[16] = {
+        0, 3, 6, 9, 1, 4, 7, 10, 2, 5, 8, 11, 255, 255, 255, 255
+    };
     uint8_t some[16] = { 0 };
     if (bytes < 16)
         for (size_t i = 0; i < bytes; i++)
@@ -70,7 +74,8 @@ FV_INLINE void output(uint8_t *dst, size_t dst_ld, const uint8_t *src, size_t sr
     uint32x4_t half = vsubq_u32(vdupq_n_u32(1 << 21), join(none));
     FV_UNROLL
     for (size_t r = 0; r < rows; r++) {
-        uint16x4_t y = vqmovun_s32(vshrq_n_s32(vreinterpretq_s32_u32(vaddq_u32(join(s[r]), half)), 22));
+        uint16x4_t y = vqmovun_s32(
+            vshrq_n_s32(vreinterpretq_s32_u32(vaddq_u32(join(s[r]), half)), 22));
         uint8x8_t pixel = vqmovn_u16(vcombine_u16(y, y));
         vst1_lane_u8(dst + r * dst_ld + o * 3, pixel, 0);
         vst1_lane_u8(dst + r * dst_ld + o * 3 + 1, pixel, 1);
@@ -78,8 +83,8 @@ FV_INLINE void output(uint8_t *dst, size_t dst_ld, const uint8_t *src, size_t sr
     }
 }
 
-static void resize_h__dotprod(uint8_t *dst, size_t dst_ld, const uint8_t *src, size_t src_ld, size_t m,
-                              const fv_resize_taps *taps)
+static void resize_h__dotprod(uint8_t *dst, size_t dst_ld, const uint8_t *src, size_t src_ld,
+                              size_t m, const fv_resize_taps *taps)
 {
     for (; m >= ROWS; m -= ROWS, dst += ROWS * dst_ld, src += ROWS * src_ld)
         for (size_t o = 0; o < taps->n_out; o++)

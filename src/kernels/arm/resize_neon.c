@@ -7,7 +7,8 @@
 /* clip8((2^21 + sum) >> 22) of four sums, as 16-bit values; both steps saturate. */
 static inline uint16x4_t clip8(uint32x4_t sum)
 {
-    return vqmovun_s32(vshrq_n_s32(vreinterpretq_s32_u32(vaddq_u32(sum, vdupq_n_u32(1 << 21))), 22));
+    return vqmovun_s32(
+        vshrq_n_s32(vreinterpretq_s32_u32(vaddq_u32(sum, vdupq_n_u32(1 << 21))), 22));
 }
 
 /* One output pixel: lanes are its three colours. A group of four taps is 12 bytes; a table
@@ -38,7 +39,8 @@ static void resize_h__neon(uint8_t *dst, size_t dst_ld, const uint8_t *src, size
             for (size_t g = 0; g < whole; g++, x += 12, w += 4) {
                 uint32_t end;
                 memcpy(&end, x + 8, sizeof end);
-                sum = four_taps(sum, vcombine_u8(vld1_u8(x), vcreate_u8(end)), vreinterpretq_u32_s32(vld1q_s32(w)));
+                sum = four_taps(sum, vcombine_u8(vld1_u8(x), vcreate_u8(end)),
+                                vreinterpretq_u32_s32(vld1q_s32(w)));
             }
             if (rest) {
                 uint8_t last[16] = { 0 };
@@ -70,7 +72,8 @@ static inline uint8x16_t clip_row(const uint32x4_t sum[4])
                        vqmovn_u16(vcombine_u16(clip8(sum[2]), clip8(sum[3]))));
 }
 
-static void resize_v__neon(uint8_t *dst, const uint8_t *const *rows, size_t n, const fv_resize_taps *taps, size_t o)
+static void resize_v__neon(uint8_t *dst, const uint8_t *const *rows, size_t n,
+                           const fv_resize_taps *taps, size_t o)
 {
     const int32_t *w = taps->w + o * taps->n_groups * 4;
     for (size_t j = 0; j < n; j += 16) {

@@ -6,17 +6,17 @@
 #include "kernels/kernels.h"
 
 /* A statement for i = 0, 4, ... with n = 4, then for what is left of count with n < 4. */
-#define BY_FOURS(i, n, count, ...)                                       \
-    do {                                                                 \
-        size_t i = 0;                                                    \
-        for (const size_t n = 4; i + n <= (count); i += n)               \
-            __VA_ARGS__;                                                 \
-        const size_t n = (count) - i;                                    \
-        if (n > 0)                                                       \
-            __VA_ARGS__;                                                 \
+#define BY_FOURS(i, n, count, ...)                         \
+    do {                                                   \
+        size_t i = 0;                                      \
+        for (const size_t n = 4; i + n <= (count); i += n) \
+            __VA_ARGS__;                                   \
+        const size_t n = (count)-i;                        \
+        if (n > 0)                                         \
+            __VA_ARGS__;                                   \
     } while (0)
 
-/* ---- norms --------------------------------------------------------------------------------------- */
+/* ---- norms ------------------------------------------------------------------------------- */
 
 /* Sums over a row go to 16 partial sums: quarter number i / 4 mod 4. */
 FV_INLINE double sum_up(const float32x4_t s[4])
@@ -28,8 +28,9 @@ FV_INLINE double sum_up(const float32x4_t s[4])
 }
 
 /* The last pass of the norms; dst_type is a constant in every use. */
-FV_INLINE void layernorm_row(void *dst, fv_type dst_type, size_t at, const float *src, float32x4_t mean,
-                             float32x4_t off, float32x4_t r, const float *weight, const float *bias, size_t c)
+FV_INLINE void layernorm_row(void *dst, fv_type dst_type, size_t at, const float *src,
+                             float32x4_t mean, float32x4_t off, float32x4_t r, const float *weight,
+                             const float *bias, size_t c)
 {
     BY_FOURS(j, n, c, {
         float32x4_t x = vmulq_f32(vsubq_f32(vsubq_f32(fv_ld(src + j, n), mean), off), r);
@@ -37,8 +38,8 @@ FV_INLINE void layernorm_row(void *dst, fv_type dst_type, size_t at, const float
     });
 }
 
-FV_INLINE void rmsnorm_row(void *dst, fv_type dst_type, size_t at, const float *src, float32x4_t r, const float *weight,
-                           size_t c)
+FV_INLINE void rmsnorm_row(void *dst, fv_type dst_type, size_t at, const float *src, float32x4_t r,
+                           const float *weight, size_t c)
 {
     BY_FOURS(j, n, c, {
         float32x4_t x = vmulq_f32(fv_ld(src + j, n), r);
@@ -46,20 +47,21 @@ FV_INLINE void rmsnorm_row(void *dst, fv_type dst_type, size_t at, const float *
     });
 }
 
-#define BY_TYPE(type, call)                                         \
-    do {                                                            \
-        switch (type) {                                             \
-        case FV_TYPE_F16: call(FV_TYPE_F16); break;                 \
-        case FV_TYPE_BF16: call(FV_TYPE_BF16); break;               \
-        default: call(FV_TYPE_F32);                                 \
-        }                                                           \
+#define BY_TYPE(type, call)                           \
+    do {                                              \
+        switch (type) {                               \
+        case FV_TYPE_F16: call(FV_TYPE_F16); break;   \
+        case FV_TYPE_BF16: call(FV_TYPE_BF16); break; \
+        default: call(FV_TYPE_F32);                   \
+        }                                             \
     } while (0)
 
 /* Two passes over the row for its statistics. The first mean is rounded; the second pass sums
  * what is left around it, which corrects the mean and keeps the variance exact where the mean
  * is much larger than the spread. */
-static void layernorm__neon(void *dst, fv_type dst_type, size_t dst_ld, const float *src, size_t src_ld,
-                            const float *weight, const float *bias, size_t m, size_t c, float eps)
+static void layernorm__neon(void *dst, fv_type dst_type, size_t dst_ld, const float *src,
+                            size_t src_ld, const float *weight, const float *bias, size_t m,
+                            size_t c, float eps)
 {
     for (size_t row = 0; row < m; row++, src += src_ld) {
         float32x4_t s[4] = { vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0) };
@@ -97,14 +99,14 @@ static void layernorm__neon(void *dst, fv_type dst_type, size_t dst_ld, const fl
 
         float32x4_t off = vdupq_n_f32((float)rest);
         float32x4_t r = vdupq_n_f32((float)(1.0 / sqrt((square > 0 ? square : 0) + eps)));
-#define ROW(type) layernorm_row(dst, type, row * dst_ld, src, mean, off, r, weight, bias, c)
+#define ROW(type) layernorm_row(dst, type, row *dst_ld, src, mean, off, r, weight, bias, c)
         BY_TYPE(dst_type, ROW);
 #undef ROW
     }
 }
 
-static void rmsnorm__neon(void *dst, fv_type dst_type, size_t dst_ld, const float *src, size_t src_ld,
-                          const float *weight, size_t m, size_t c, float eps)
+static void rmsnorm__neon(void *dst, fv_type dst_type, size_t dst_ld, const float *src,
+                          size_t src_ld, const float *weight, size_t m, size_t c, float eps)
 {
     for (size_t row = 0; row < m; row++, src += src_ld) {
         float32x4_t s[4] = { vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0) };
@@ -120,13 +122,13 @@ static void rmsnorm__neon(void *dst, fv_type dst_type, size_t dst_ld, const floa
             s[0] = vfmaq_f32(s[0], x, x);
         }
         float32x4_t r = vdupq_n_f32((float)(1.0 / sqrt(sum_up(s) / (double)c + eps)));
-#define ROW(type) rmsnorm_row(dst, type, row * dst_ld, src, r, weight, c)
+#define ROW(type) rmsnorm_row(dst, type, row *dst_ld, src, r, weight, c)
         BY_TYPE(dst_type, ROW);
 #undef ROW
     }
 }
 
-/* ---- conversions ----------------------------------------------------------------------------------- */
+/* ---- conversions ------------------------------------------------------------------------- */
 
 FV_INLINE void convert(void *dst, fv_type to, const void *src, fv_type from, size_t n)
 {
@@ -151,11 +153,12 @@ CONVERT(convert_f16_bf16__neon, FV_TYPE_F16, FV_TYPE_BF16)
 CONVERT(convert_bf16_f32__neon, FV_TYPE_BF16, FV_TYPE_F32)
 CONVERT(convert_bf16_f16__neon, FV_TYPE_BF16, FV_TYPE_F16)
 
-/* ---- elementwise ------------------------------------------------------------------------------------ */
+/* ---- elementwise ------------------------------------------------------------------------- */
 
 static void swiglu__neon(float *y, const float *gate, const float *up, size_t n)
 {
-    BY_FOURS(i, part, n, fv_st(y + i, vmulq_f32(fv_silu(fv_ld(gate + i, part)), fv_ld(up + i, part)), part));
+    BY_FOURS(i, part, n,
+             fv_st(y + i, vmulq_f32(fv_silu(fv_ld(gate + i, part)), fv_ld(up + i, part)), part));
 }
 
 static void add__neon(float *y, const float *x, size_t n)
@@ -189,11 +192,12 @@ static void colsum__neon(float *sum, const float *x, size_t ld, size_t m, size_t
     }
 }
 
-static void scale_gelu__neon(float *y, size_t ldy, const float *x, size_t ldx, const float *scale, size_t m,
-                             size_t c)
+static void scale_gelu__neon(float *y, size_t ldy, const float *x, size_t ldx, const float *scale,
+                             size_t m, size_t c)
 {
     for (size_t i = 0; i < m; i++, y += ldy, x += ldx)
-        BY_FOURS(j, n, c, fv_st(y + j, fv_gelu(vmulq_f32(fv_ld(x + j, n), fv_ld(scale + j, n))), n));
+        BY_FOURS(j, n, c,
+                 fv_st(y + j, fv_gelu(vmulq_f32(fv_ld(x + j, n), fv_ld(scale + j, n))), n));
 }
 
 /* The largest value first (a comparison with NaN is false, so NaN never wins), then where it is. */

@@ -72,9 +72,12 @@ static inline void fv_st16(uint16_t *p, uint16x4_t x, size_t n)
         vst1_lane_u16(p + 2, x, 2);
 }
 
-/* ---- 16-bit types; to nearest even --------------------------------------------------------- */
+/* ---- 16-bit types; to nearest even ------------------------------------------------------- */
 
-static inline float32x4_t fv_widen_f16(uint16x4_t h) { return vcvt_f32_f16(vreinterpret_f16_u16(h)); }
+static inline float32x4_t fv_widen_f16(uint16x4_t h)
+{
+    return vcvt_f32_f16(vreinterpret_f16_u16(h));
+}
 
 /* A bf16 is the upper half of an f32: zipped with zeros below. One instruction, on every vector
  * pipe; shifts have fewer pipes on most cores. */
@@ -82,7 +85,6 @@ static inline float32x4_t fv_widen_bf16(uint16x4_t h)
 {
     return vreinterpretq_f32_u16(vzip1q_u16(vdupq_n_u16(0), vcombine_u16(h, vdup_n_u16(0))));
 }
-
 
 /* Saturating at +-65504; FMIN and FMAX let a NaN through. */
 static inline uint16x4_t fv_narrow_f16(float32x4_t x)
@@ -122,7 +124,7 @@ static inline void fv_store(void *p, fv_type type, size_t i, float32x4_t x, size
     }
 }
 
-/* ---- exp, GELU, SiLU ------------------------------------------------------------------------ */
+/* ---- exp, GELU, SiLU --------------------------------------------------------------------- */
 
 /* 2^(n + r) for an integral n in [-126, 127], given as shift = n + fv_round_magic, and r in
  * [-1/2, 1/2]. The magic number's own 127 puts n + 127 in the low bits of shift: shifted left

@@ -21,20 +21,22 @@ static void gemm(const fv_gemm_args *g, fv_type type, size_t kg)
 static void gemm_f32__ref(const fv_gemm_args *g) { gemm(g, FV_TYPE_F32, 1); }
 static void gemm_bf16__ref(const fv_gemm_args *g) { gemm(g, FV_TYPE_BF16, 2); }
 
-static void pack(void *dst, fv_type to, size_t kg, const void *w, fv_type from, size_t ld, size_t n, size_t k)
+static void pack(void *dst, fv_type to, size_t kg, const void *w, fv_type from, size_t ld, size_t n,
+                 size_t k)
 {
     size_t groups = (k + kg - 1) / kg, at = 0;
     for (size_t p = 0; p < n; p += NR)
         for (size_t q = 0; q < groups; q++)
             for (size_t j = p; j < p + NR; j++)
                 for (size_t r = q * kg; r < q * kg + kg; r++)
-                    fv_ref_store(dst, to, at++, j < n && r < k ? fv_ref_load(w, from, j * ld + r) : 0.0f);
+                    fv_ref_store(dst, to, at++,
+                                 j < n && r < k ? fv_ref_load(w, from, j * ld + r) : 0.0f);
 }
 
-#define PACK(name, to, kg, from)                                                           \
-    static void name(void *dst, const void *w, size_t ld, size_t n, size_t k)              \
-    {                                                                                      \
-        pack(dst, to, kg, w, from, ld, n, k);                                              \
+#define PACK(name, to, kg, from)                                              \
+    static void name(void *dst, const void *w, size_t ld, size_t n, size_t k) \
+    {                                                                         \
+        pack(dst, to, kg, w, from, ld, n, k);                                 \
     }
 PACK(pack_f32_f32__ref, FV_TYPE_F32, 1, FV_TYPE_F32)
 PACK(pack_f32_f16__ref, FV_TYPE_F32, 1, FV_TYPE_F16)
@@ -43,8 +45,8 @@ PACK(pack_bf16_f32__ref, FV_TYPE_BF16, 2, FV_TYPE_F32)
 PACK(pack_bf16_f16__ref, FV_TYPE_BF16, 2, FV_TYPE_F16)
 PACK(pack_bf16_bf16__ref, FV_TYPE_BF16, 2, FV_TYPE_BF16)
 
-static void gemv(float *y, const void *w, fv_type type, size_t ld, const float *x, const float *bias, size_t n,
-                 size_t k)
+static void gemv(float *y, const void *w, fv_type type, size_t ld, const float *x,
+                 const float *bias, size_t n, size_t k)
 {
     for (size_t j = 0; j < n; j++) {
         float sum = 0;
@@ -54,11 +56,11 @@ static void gemv(float *y, const void *w, fv_type type, size_t ld, const float *
     }
 }
 
-#define GEMV(name, type)                                                                                   \
-    static void name(float *y, const void *w, size_t ld, const float *x, const float *bias, size_t n,     \
-                     size_t k)                                                                             \
-    {                                                                                                      \
-        gemv(y, w, type, ld, x, bias, n, k);                                                               \
+#define GEMV(name, type)                                                                    \
+    static void name(float *y, const void *w, size_t ld, const float *x, const float *bias, \
+                     size_t n, size_t k)                                                    \
+    {                                                                                       \
+        gemv(y, w, type, ld, x, bias, n, k);                                                \
     }
 GEMV(gemv_f32__ref, FV_TYPE_F32)
 GEMV(gemv_f16__ref, FV_TYPE_F16)
@@ -67,11 +69,21 @@ GEMV(gemv_bf16__ref, FV_TYPE_BF16)
 void fv_gemm_init_ref(fv_kernels *k);
 void fv_gemm_init_ref(fv_kernels *k)
 {
-    k->gemm_f32 = (fv_gemm_kernel){ .type = FV_TYPE_F32, .mr = MR, .nr = NR, .kg = 1, .run = gemm_f32__ref,
-                                    .pack = { [FV_TYPE_F32] = pack_f32_f32__ref, [FV_TYPE_F16] = pack_f32_f16__ref,
+    k->gemm_f32 = (fv_gemm_kernel){ .type = FV_TYPE_F32,
+                                    .mr = MR,
+                                    .nr = NR,
+                                    .kg = 1,
+                                    .run = gemm_f32__ref,
+                                    .pack = { [FV_TYPE_F32] = pack_f32_f32__ref,
+                                              [FV_TYPE_F16] = pack_f32_f16__ref,
                                               [FV_TYPE_BF16] = pack_f32_bf16__ref } };
-    k->gemm_bf16 = (fv_gemm_kernel){ .type = FV_TYPE_BF16, .mr = MR, .nr = NR, .kg = 2, .run = gemm_bf16__ref,
-                                     .pack = { [FV_TYPE_F32] = pack_bf16_f32__ref, [FV_TYPE_F16] = pack_bf16_f16__ref,
+    k->gemm_bf16 = (fv_gemm_kernel){ .type = FV_TYPE_BF16,
+                                     .mr = MR,
+                                     .nr = NR,
+                                     .kg = 2,
+                                     .run = gemm_bf16__ref,
+                                     .pack = { [FV_TYPE_F32] = pack_bf16_f32__ref,
+                                               [FV_TYPE_F16] = pack_bf16_f16__ref,
                                                [FV_TYPE_BF16] = pack_bf16_bf16__ref } };
     k->gemv[FV_TYPE_F32] = gemv_f32__ref;
     k->gemv[FV_TYPE_F16] = gemv_f16__ref;

@@ -4,8 +4,8 @@
 
 enum { MR = 4, NR = 8 };
 
-static void quantize_u8__ref(uint8_t *dst, size_t dst_ld, const float *src, size_t src_ld, const float *inv, int zero,
-                             size_t m, size_t c)
+static void quantize_u8__ref(uint8_t *dst, size_t dst_ld, const float *src, size_t src_ld,
+                             const float *inv, int zero, size_t m, size_t c)
 {
     for (size_t i = 0; i < m; i++)
         for (size_t j = 0; j < c; j++)
@@ -16,12 +16,14 @@ static void gemm_u8__ref(const fv_gemm_u8_args *g)
 {
     for (size_t i = 0; i < g->m; i++) {
         for (size_t j = 0; j < g->n; j++) {
-            const int8_t *b = (const int8_t *)g->b + j / NR * NR * ((g->k + 3) / 4 * 4) + j % NR * 4;
+            const int8_t *b = (const int8_t *)g->b + j / NR * NR * ((g->k + 3) / 4 * 4) +
+                              j % NR * 4;
             int32_t s = g->bias[j];
             for (size_t k = 0; k < g->k; k++)
                 s += g->a[i * g->lda + k] * b[k / 4 * NR * 4 + k % 4];
             if (g->c_type == FV_TYPE_U8 && g->act == FV_ACT_NONE && !g->scale && !g->residual) {
-                ((uint8_t *)g->c)[i * g->ldc + j] = fv_ref_u8((float)s * (g->mul[j] * g->inv[j]), g->zero);
+                ((uint8_t *)g->c)[i * g->ldc + j] = fv_ref_u8((float)s * (g->mul[j] * g->inv[j]),
+                                                              g->zero);
                 continue;
             }
             float y = (float)s * g->mul[j];
@@ -81,7 +83,8 @@ static size_t dwconv_u8_bytes__ref(size_t channels, unsigned k, unsigned mult)
     return (size_t)k * k * channels * mult;
 }
 
-static void dwconv_u8_pack__ref(void *dst, const int8_t *weight, size_t channels, unsigned k, unsigned mult)
+static void dwconv_u8_pack__ref(void *dst, const int8_t *weight, size_t channels, unsigned k,
+                                unsigned mult)
 {
     memcpy(dst, weight, dwconv_u8_bytes__ref(channels, k, mult));
 }
@@ -90,6 +93,8 @@ void fv_int8_init_ref(fv_kernels *k);
 void fv_int8_init_ref(fv_kernels *k)
 {
     k->quantize_u8 = quantize_u8__ref;
-    k->gemm_u8 = (fv_gemm_u8_kernel){ .mr = MR, .nr = NR, .run = gemm_u8__ref, .pack = pack_u8__ref };
-    k->dwconv_u8 = (fv_dwconv_u8_kernel){ dwconv_u8__ref, dwconv_u8_pack__ref, dwconv_u8_bytes__ref };
+    k->gemm_u8 =
+        (fv_gemm_u8_kernel){ .mr = MR, .nr = NR, .run = gemm_u8__ref, .pack = pack_u8__ref };
+    k->dwconv_u8 = (fv_dwconv_u8_kernel){ dwconv_u8__ref, dwconv_u8_pack__ref,
+                                          dwconv_u8_bytes__ref };
 }

@@ -6,7 +6,8 @@ enum { MR = 4, NR = 8 };
 
 static float weight_scale(const void *row, fv_type type, size_t b)
 {
-    return fv_f16_to_f32(type == FV_TYPE_Q8_0 ? ((const fv_q8_block *)row)[b].d : ((const fv_q4_block *)row)[b].d);
+    return fv_f16_to_f32(type == FV_TYPE_Q8_0 ? ((const fv_q8_block *)row)[b].d
+                                              : ((const fv_q4_block *)row)[b].d);
 }
 
 static int weight(const void *row, fv_type type, size_t i)
@@ -49,10 +50,11 @@ static void quantize_row__ref(void *dst, const float *x, size_t k)
     fv_qrow_fill(dst, nb);
 }
 
-/* 16 sums of f32, in order of b, then halves are added to halves. 8 bits: sum 8 (b % 2) + i takes the four
- * products from element 4 i of block b on. 4 bits: sum 4 (b % 4) + i takes those and the four of the second
- * half whose weights share their bytes. */
-static void gemv(float *y, const void *w, fv_type type, const void *x, const float *bias, size_t n, size_t k)
+/* 16 sums of f32, in order of b, then halves are added to halves. 8 bits: sum 8 (b % 2) + i takes
+ * the four products from element 4 i of block b on. 4 bits: sum 4 (b % 4) + i takes those and the
+ * four of the second half whose weights share their bytes. */
+static void gemv(float *y, const void *w, fv_type type, const void *x, const float *bias, size_t n,
+                 size_t k)
 {
     size_t nb = k / FV_BLOCK;
     const int8_t *q = fv_qrow_q(x);
@@ -65,7 +67,8 @@ static void gemv(float *y, const void *w, fv_type type, const void *x, const flo
             const size_t lanes = type == FV_TYPE_Q4_0 ? 4 : 8;
             for (size_t i = 0; i < lanes; i++) {
                 int32_t products = 0;
-                for (size_t four = b * FV_BLOCK + 4 * i; four < (b + 1) * FV_BLOCK; four += 4 * lanes)
+                for (size_t four = b * FV_BLOCK + 4 * i; four < (b + 1) * FV_BLOCK;
+                     four += 4 * lanes)
                     for (size_t e = four; e < four + 4; e++)
                         products += weight(row, type, e) * q[e];
                 float *to = &s[b % (16 / lanes) * lanes + i];
@@ -79,17 +82,18 @@ static void gemv(float *y, const void *w, fv_type type, const void *x, const flo
     }
 }
 
-#define GEMV(name, type)                                                                                        \
-    static void name(float *y, const void *w, const void *x, const float *bias, size_t n, size_t k)            \
-    {                                                                                                           \
-        gemv(y, w, type, x, bias, n, k);                                                                        \
+#define GEMV(name, type)                                                                  \
+    static void name(float *y, const void *w, const void *x, const float *bias, size_t n, \
+                     size_t k)                                                            \
+    {                                                                                     \
+        gemv(y, w, type, x, bias, n, k);                                                  \
     }
 GEMV(gemv_q8__ref, FV_TYPE_Q8_0)
 GEMV(gemv_q4__ref, FV_TYPE_Q4_0)
 
 /* Panels of NR columns: [nb][NR] of these. */
 typedef struct packed_block {
-    float  d;
+    float d;
     int8_t q[FV_BLOCK];
 } packed_block;
 
@@ -148,16 +152,19 @@ static void gemm_q__ref(const fv_gemm_args *g)
 static void convert_f32_q8__ref(void *dst, const void *src, size_t n)
 {
     for (size_t i = 0; i < n; i++)
-        ((float *)dst)[i] = weight_scale(src, FV_TYPE_Q8_0, i / FV_BLOCK) * (float)weight(src, FV_TYPE_Q8_0, i);
+        ((float *)dst)[i] = weight_scale(src, FV_TYPE_Q8_0, i / FV_BLOCK) *
+                            (float)weight(src, FV_TYPE_Q8_0, i);
 }
 
 static void convert_f32_q4__ref(void *dst, const void *src, size_t n)
 {
     for (size_t i = 0; i < n; i++)
-        ((float *)dst)[i] = weight_scale(src, FV_TYPE_Q4_0, i / FV_BLOCK) * (float)weight(src, FV_TYPE_Q4_0, i);
+        ((float *)dst)[i] = weight_scale(src, FV_TYPE_Q4_0, i / FV_BLOCK) *
+                            (float)weight(src, FV_TYPE_Q4_0, i);
 }
 
-/* A row of the KV cache. Written for the compiler's own vectors, as no level has another version. */
+/* A row of the KV cache. Written for the compiler's own vectors, as no level has another
+ * version. */
 static void convert_i8_f32__ref(void *dst, const void *src, size_t n)
 {
     const float *x = src;
@@ -174,8 +181,10 @@ static void convert_i8_f32__ref(void *dst, const void *src, size_t n)
             largest = bits[i] > largest ? bits[i] : largest;
         }
         scale[at / FV_BLOCK] = fv_qrow_scale(largest, &inv);
-        for (size_t i = 0; i < m; i++) /* 1.5 x 2^23: the sum is rounded to a whole number, to nearest even */
-            q[at + i] = inv > 0 ? (int8_t)(int32_t)((x[at + i] * inv + 12582912.0f) - 12582912.0f) : 0;
+        /* 1.5 x 2^23: the sum is rounded to a whole number, to nearest even */
+        for (size_t i = 0; i < m; i++)
+            q[at + i] = inv > 0 ? (int8_t)(int32_t)((x[at + i] * inv + 12582912.0f) - 12582912.0f)
+                                : 0;
     }
 }
 
@@ -191,9 +200,12 @@ void fv_quant_init_ref(fv_kernels *k)
     k->quantize_row = quantize_row__ref;
     k->gemv_q[FV_TYPE_Q8_0] = gemv_q8__ref;
     k->gemv_q[FV_TYPE_Q4_0] = gemv_q4__ref;
-    k->gemm_q = (fv_gemm_q_kernel){ .mr = MR, .nr = NR,
-                                    .run = { [FV_TYPE_Q8_0] = gemm_q__ref, [FV_TYPE_Q4_0] = gemm_q__ref },
-                                    .pack = { [FV_TYPE_Q8_0] = pack_q8__ref, [FV_TYPE_Q4_0] = pack_q4__ref } };
+    k->gemm_q = (fv_gemm_q_kernel){
+        .mr = MR,
+        .nr = NR,
+        .run = { [FV_TYPE_Q8_0] = gemm_q__ref, [FV_TYPE_Q4_0] = gemm_q__ref },
+        .pack = { [FV_TYPE_Q8_0] = pack_q8__ref, [FV_TYPE_Q4_0] = pack_q4__ref }
+    };
     k->convert[FV_TYPE_I8][FV_TYPE_F32] = convert_i8_f32__ref;
     k->convert[FV_TYPE_F32][FV_TYPE_I8] = convert_f32_i8__ref;
     k->convert[FV_TYPE_F32][FV_TYPE_Q8_0] = convert_f32_q8__ref;

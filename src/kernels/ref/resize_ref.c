@@ -9,7 +9,8 @@ static void resize_h__ref(uint8_t *dst, size_t dst_ld, const uint8_t *src, size_
             fv_resize_pixel(dst + row * dst_ld + o * 3, src + row * src_ld, taps, o);
 }
 
-static void resize_v__ref(uint8_t *dst, const uint8_t *const *rows, size_t n, const fv_resize_taps *taps, size_t o)
+static void resize_v__ref(uint8_t *dst, const uint8_t *const *rows, size_t n,
+                          const fv_resize_taps *taps, size_t o)
 {
     for (size_t j = 0; j < n; j++)
         dst[j] = fv_resize_byte(rows, j, taps, o);

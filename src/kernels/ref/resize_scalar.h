@@ -12,7 +12,8 @@ static inline uint8_t fv_resize_round(uint32_t sum)
 }
 
 /* Output o of one row: three bytes to dst. */
-static inline void fv_resize_pixel(uint8_t *dst, const uint8_t *src, const fv_resize_taps *taps, size_t o)
+static inline void fv_resize_pixel(uint8_t *dst, const uint8_t *src, const fv_resize_taps *taps,
+                                   size_t o)
 {
     const uint8_t *x = src + (size_t)taps->first[o] * 3;
     const int32_t *w = taps->w + o * taps->n_groups * 4;
@@ -26,7 +27,8 @@ static inline void fv_resize_pixel(uint8_t *dst, const uint8_t *src, const fv_re
 }
 
 /* Byte j of output row o. */
-static inline uint8_t fv_resize_byte(const uint8_t *const *rows, size_t j, const fv_resize_taps *taps, size_t o)
+static inline uint8_t fv_resize_byte(const uint8_t *const *rows, size_t j,
+                                     const fv_resize_taps *taps, size_t o)
 {
     const int32_t *w = taps->w + o * taps->n_groups * 4;
     uint32_t sum = 0;

@@ -2,8 +2,9 @@
 #include "kernels/kernels.h"
 #include "kernels/ref/scalar.h"
 
-static void layernorm__ref(void *dst, fv_type dst_type, size_t dst_ld, const float *src, size_t src_ld,
-                           const float *weight, const float *bias, size_t m, size_t c, float eps)
+static void layernorm__ref(void *dst, fv_type dst_type, size_t dst_ld, const float *src,
+                           size_t src_ld, const float *weight, const float *bias, size_t m,
+                           size_t c, float eps)
 {
     for (size_t i = 0; i < m; i++, src += src_ld) {
         double mean = 0, var = 0;
@@ -14,12 +15,13 @@ static void layernorm__ref(void *dst, fv_type dst_type, size_t dst_ld, const flo
             var += (src[j] - mean) * (src[j] - mean);
         double r = 1.0 / sqrt(var / (double)c + eps);
         for (size_t j = 0; j < c; j++)
-            fv_ref_store(dst, dst_type, i * dst_ld + j, (float)((src[j] - mean) * r) * weight[j] + bias[j]);
+            fv_ref_store(dst, dst_type, i * dst_ld + j,
+                         (float)((src[j] - mean) * r) * weight[j] + bias[j]);
     }
 }
 
-static void rmsnorm__ref(void *dst, fv_type dst_type, size_t dst_ld, const float *src, size_t src_ld,
-                         const float *weight, size_t m, size_t c, float eps)
+static void rmsnorm__ref(void *dst, fv_type dst_type, size_t dst_ld, const float *src,
+                         size_t src_ld, const float *weight, size_t m, size_t c, float eps)
 {
     for (size_t i = 0; i < m; i++, src += src_ld) {
         double sum = 0;
@@ -31,11 +33,11 @@ static void rmsnorm__ref(void *dst, fv_type dst_type, size_t dst_ld, const float
     }
 }
 
-#define CONVERT(name, to, from)                                                             \
-    static void name(void *dst, const void *src, size_t n)                                  \
-    {                                                                                       \
-        for (size_t i = 0; i < n; i++)                                                      \
-            fv_ref_store(dst, to, i, fv_ref_load(src, from, i));                            \
+#define CONVERT(name, to, from)                                  \
+    static void name(void *dst, const void *src, size_t n)       \
+    {                                                            \
+        for (size_t i = 0; i < n; i++)                           \
+            fv_ref_store(dst, to, i, fv_ref_load(src, from, i)); \
     }
 CONVERT(convert_f32_f16__ref, FV_TYPE_F32, FV_TYPE_F16)
 CONVERT(convert_f32_bf16__ref, FV_TYPE_F32, FV_TYPE_BF16)
@@ -66,8 +68,8 @@ static void colsum__ref(float *sum, const float *x, size_t ld, size_t m, size_t 
             sum[j] += x[i * ld + j];
 }
 
-static void scale_gelu__ref(float *y, size_t ldy, const float *x, size_t ldx, const float *scale, size_t m,
-                            size_t c)
+static void scale_gelu__ref(float *y, size_t ldy, const float *x, size_t ldx, const float *scale,
+                            size_t m, size_t c)
 {
     for (size_t i = 0; i < m; i++)
         for (size_t j = 0; j < c; j++)

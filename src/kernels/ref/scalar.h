@@ -9,7 +9,10 @@
 #include "base/types.h"
 #include "kernels/blocks.h"
 
-static inline float fv_ref_gelu(float x) { return 0.5f * x * (1.0f + erff(x * 0.70710678118654752f)); }
+static inline float fv_ref_gelu(float x)
+{
+    return 0.5f * x * (1.0f + erff(x * 0.70710678118654752f));
+}
 static inline float fv_ref_silu(float x) { return x / (1.0f + expf(-x)); }
 
 /* u8 as the contract has it: to nearest even, NaN to 0 */

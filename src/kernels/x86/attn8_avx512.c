@@ -3,7 +3,8 @@
  *
  * Scores and weights are those of attn_body.h in half the lanes, at twice the rate. The values are
  * different: lanes are columns of the value rows, which are widened in registers on their way, each
- * for all query rows; o is [row][d]. The operations on an element, and so its bits, are the same. */
+ * for all query rows; o is [row][d]. The operations on an element, and so its bits, are the
+ * same. */
 #include "kernels/x86/vec_avx512vl.h"
 #include "kernels/x86/vmath_avx512.h"
 
@@ -17,13 +18,16 @@ static inline __m512 load_16(const void *p, fv_type type, size_t i, __mmask16 ma
 }
 
 /* o[row][c] = o keep + sum_j s[j][row] v[j][c] for 32 columns from c; whole: all of them exist */
-static inline __attribute__((always_inline)) void values_32(attn_scratch *w, const fv_attn_args *a, size_t first,
-                                                            size_t n, const float *s, size_t c, fv_type type,
+static inline __attribute__((always_inline)) void values_32(attn_scratch *w, const fv_attn_args *a,
+                                                            size_t first, size_t n, const float *s,
+                                                            size_t c, fv_type type,
                                                             const unsigned n_row, const bool whole)
 {
     const size_t d = a->d, left = d - c;
     const __mmask16 m0 = whole || left >= 16 ? 0xffff : (__mmask16)((1u << left) - 1);
-    const __mmask16 m1 = whole || left >= 32 ? 0xffff : left > 16 ? (__mmask16)((1u << (left - 16)) - 1) : 0;
+    const __mmask16 m1 = whole || left >= 32 ? 0xffff
+                         : left > 16         ? (__mmask16)((1u << (left - 16)) - 1)
+                                             : 0;
     __m512 acc[8][2];
     UNROLL
     for (unsigned r = 0; r < n_row; r++) {
@@ -48,18 +52,19 @@ static inline __attribute__((always_inline)) void values_32(attn_scratch *w, con
     }
 }
 
-#define VALUES(n_row)                                                                                           \
-    static void values_##n_row(attn_scratch *w, const fv_attn_args *a, size_t first, size_t n, const float *s)  \
-    {                                                                                                           \
-        size_t c = 0;                                                                                           \
-        if (a->kv_type == FV_TYPE_F16)                                                                          \
-            for (; c + 32 <= a->d; c += 32)                                                                     \
-                values_32(w, a, first, n, s, c, FV_TYPE_F16, n_row, true);                                      \
-        else                                                                                                    \
-            for (; c + 32 <= a->d; c += 32)                                                                     \
-                values_32(w, a, first, n, s, c, FV_TYPE_F32, n_row, true);                                      \
-        if (c < a->d)                                                                                           \
-            values_32(w, a, first, n, s, c, a->kv_type, n_row, false);                                          \
+#define VALUES(n_row)                                                                          \
+    static void values_##n_row(attn_scratch *w, const fv_attn_args *a, size_t first, size_t n, \
+                               const float *s)                                                 \
+    {                                                                                          \
+        size_t c = 0;                                                                          \
+        if (a->kv_type == FV_TYPE_F16)                                                         \
+            for (; c + 32 <= a->d; c += 32)                                                    \
+                values_32(w, a, first, n, s, c, FV_TYPE_F16, n_row, true);                     \
+        else                                                                                   \
+            for (; c + 32 <= a->d; c += 32)                                                    \
+                values_32(w, a, first, n, s, c, FV_TYPE_F32, n_row, true);                     \
+        if (c < a->d)                                                                          \
+            values_32(w, a, first, n, s, c, a->kv_type, n_row, false);                         \
     }
 VALUES(1)
 VALUES(2)
@@ -73,7 +78,8 @@ VALUES(8)
 fv_attn_fn fv_attn8_avx512;
 void fv_attn8_avx512(const fv_attn_args *a)
 {
-    typedef void values_fn(attn_scratch *w, const fv_attn_args *a, size_t first, size_t n, const float *s);
+    typedef void values_fn(attn_scratch * w, const fv_attn_args *a, size_t first, size_t n,
+                           const float *s);
     static values_fn *const values[9] = { NULL,     values_1, values_2, values_3, values_4,
                                           values_5, values_6, values_7, values_8 };
     attn_scratch *w = a->scratch;

@@ -4,13 +4,14 @@
  * keys are outer products of a broadcast element with a vector of rows, maxima and sums are
  * lane by lane, and no row ever meets another:
  *
- *     scores  s[j][row]  = sum_c k[j][c] q[c][row]        block of ATTN_KEYS keys, q scaled by log2(e) too
+ *     scores  s[j][row]  = sum_c k[j][c] q[c][row]        ATTN_KEYS keys, q scaled by log2(e)
  *     top     t[row]     = max(t, max_j s[j][row]);  keep = 2^(t before - t)
  *     weights s[j][row]  = 2^(s - t);                sum = sum keep + sum_j s
  *     values  o[c][row]  = o keep + sum_j v[j][c] s[j][row]
  *
  * Blocks begin at key 0, and every sum runs over c or j in order: a row's bits do not depend on
- * the other rows or on the number of lanes. A masked key has weight 0 (its value must be finite). */
+ * the other rows or on the number of lanes. A masked key has weight 0 (its value must be
+ * finite). */
 #include <math.h>
 #include <string.h>
 
@@ -31,20 +32,23 @@ enum {
 
 typedef struct attn_scratch {
     float top[FV_ATTN_MAX_Q], sum[FV_ATTN_MAX_Q], keep[FV_ATTN_MAX_Q];
-    float s[ATTN_KEYS * FV_ATTN_MAX_Q];          /* [key][row] scores, then weights */
-    float q[FV_ATTN_MAX_D * FV_ATTN_MAX_Q];      /* [c][row] */
-    float o[FV_ATTN_MAX_D * FV_ATTN_MAX_Q];      /* [c][row]; rows are padded to whole vectors in all of them */
-    float panel[ATTN_PANEL];                     /* [key][c] of keys, then of values, widened */
+    float s[ATTN_KEYS * FV_ATTN_MAX_Q];     /* [key][row] scores, then weights */
+    float q[FV_ATTN_MAX_D * FV_ATTN_MAX_Q]; /* [c][row] */
+    /* [c][row]; rows are padded to whole vectors in all of them */
+    float o[FV_ATTN_MAX_D * FV_ATTN_MAX_Q];
+    float panel[ATTN_PANEL]; /* [key][c] of keys, then of values, widened */
 } attn_scratch;
 _Static_assert(sizeof(attn_scratch) <= (size_t)1 << 19, "fv_attn_scratch_bytes");
 
 typedef enum outer_start { OUTER_ZERO, OUTER_ADD, OUTER_KEEP } outer_start;
 
-/* z[a][row] = 0, z or z keep  +  sum_t x[a, t] y[t][row] for n_a rows of z and n_v vectors; element (a, t)
- * of x is at x[a * step_a + t * step_t]. */
-static inline __attribute__((always_inline)) void outer_tile(float *z, outer_start start, const float *keep, const float *x,
-                                                             size_t step_a, size_t step_t, const float *y, size_t ld,
-                                                             size_t n_t, const unsigned n_a, const unsigned n_v)
+/* z[a][row] = 0, z or z keep  +  sum_t x[a, t] y[t][row] for n_a rows of z and n_v vectors; element
+ * (a, t) of x is at x[a * step_a + t * step_t]. */
+static inline __attribute__((always_inline)) void outer_tile(float *z, outer_start start,
+                                                             const float *keep, const float *x,
+                                                             size_t step_a, size_t step_t,
+                                                             const float *y, size_t ld, size_t n_t,
+                                                             const unsigned n_a, const unsigned n_v)
 {
     vec acc[16][4], row[4];
     UNROLL
@@ -77,17 +81,22 @@ static inline __attribute__((always_inline)) void outer_tile(float *z, outer_sta
 }
 
 /* Tiles of n_a by n_v vectors, then what is left one by one. */
-#define OUTER_TILES(n_a, n_v)                                                                                    \
-    do {                                                                                                         \
-        size_t a_ = 0;                                                                                           \
-        for (; a_ + (n_a) <= n; a_ += (n_a))                                                                     \
-            outer_tile(z + a_ * ld, start, keep, x + a_ * step_a, step_a, step_t, y, ld, n_t, (n_a), (n_v));            \
-        for (; a_ < n; a_++)                                                                                     \
-            outer_tile(z + a_ * ld, start, keep, x + a_ * step_a, step_a, step_t, y, ld, n_t, 1, (n_v));                \
+#define OUTER_TILES(n_a, n_v)                                                                    \
+    do {                                                                                         \
+        size_t a_ = 0;                                                                           \
+        for (; a_ + (n_a) <= n; a_ += (n_a))                                                     \
+            outer_tile(z + a_ * ld, start, keep, x + a_ * step_a, step_a, step_t, y, ld, n_t,    \
+                       (n_a), (n_v));                                                            \
+        for (; a_ < n; a_++)                                                                     \
+            outer_tile(z + a_ * ld, start, keep, x + a_ * step_a, step_a, step_t, y, ld, n_t, 1, \
+                       (n_v));                                                                   \
     } while (0)
 
-static inline __attribute__((always_inline)) void outer(float *z, outer_start start, const float *keep, const float *x, size_t step_a,
-                                                        size_t step_t, const float *y, size_t ld, size_t n_t, size_t n)
+static inline __attribute__((always_inline)) void outer(float *z, outer_start start,
+                                                        const float *keep, const float *x,
+                                                        size_t step_a, size_t step_t,
+                                                        const float *y, size_t ld, size_t n_t,
+                                                        size_t n)
 {
     size_t n_vec = ld / VEC_W;
     while (n_vec > 0) {
@@ -106,13 +115,14 @@ static inline __attribute__((always_inline)) void outer(float *z, outer_start st
 }
 
 /* s[key][row] of n keys from k [n][ldk] */
-static void attn_scores(float *s, const float *k, size_t ldk, const float *q, size_t ld, size_t n, size_t d)
+static void attn_scores(float *s, const float *k, size_t ldk, const float *q, size_t ld, size_t n,
+                        size_t d)
 {
     outer(s, OUTER_ZERO, s, k, ldk, 1, q, ld, d, n);
 }
 
-static inline void attn_values(float *o, outer_start start, const float *keep, const float *v, size_t ldv, const float *s,
-                        size_t ld, size_t n, size_t d)
+static inline void attn_values(float *o, outer_start start, const float *keep, const float *v,
+                               size_t ldv, const float *s, size_t ld, size_t n, size_t d)
 {
     outer(o, start, keep, v, 1, ldv, s, ld, n, d);
 }
@@ -124,12 +134,14 @@ static void attn_weights(attn_scratch *w, size_t ld, size_t first, size_t n, siz
         for (size_t j = n_visible > first ? n_visible - first : 0; j < n; j++) {
             size_t blind = first + j + 1 - n_visible; /* rows before it do not see the key */
             if (blind > v)
-                vec_store(w->s + j * ld + v, vec_first(FV_MIN(blind - v, (size_t)VEC_W), vec_set(-INFINITY),
-                                                       vec_load(w->s + j * ld + v)));
+                vec_store(w->s + j * ld + v,
+                          vec_first(FV_MIN(blind - v, (size_t)VEC_W), vec_set(-INFINITY),
+                                    vec_load(w->s + j * ld + v)));
         }
         vec before = vec_load(w->top + v), top = before;
         for (size_t j = 0; j < n; j++)
-            top = vec_max(vec_load(w->s + j * ld + v), top); /* a NaN score is passed over here, and met below */
+            /* a NaN score is passed over here, and met below */
+            top = vec_max(vec_load(w->s + j * ld + v), top);
         vec keep = vec_exp2(vec_sub(before, top)), sum = vec_mul(vec_load(w->sum + v), keep);
         for (size_t j = 0; j < n; j++) {
             vec p = vec_exp2(vec_sub(vec_load(w->s + j * ld + v), top));
@@ -143,7 +155,8 @@ static void attn_weights(attn_scratch *w, size_t ld, size_t first, size_t n, siz
 }
 
 /* n rows of d values, widened, close together */
-static void attn_widen(float *to, const void *from, fv_type type, size_t first, size_t n, size_t ld, size_t d)
+static void attn_widen(float *to, const void *from, fv_type type, size_t first, size_t n, size_t ld,
+                       size_t d)
 {
     const size_t whole = d / VEC_W * VEC_W, left = d - whole;
     for (size_t j = 0; j < n; j++, to += d) {
@@ -174,7 +187,8 @@ static void attn_begin(attn_scratch *w, const fv_attn_args *a, size_t ld)
     const float scale = a->scale * 1.44269504f; /* log2(e) */
     memset(w->o, 0, a->d * ld * sizeof *w->o);
     for (size_t i = 0; i < ld; i++) {
-        const float *q = a->q + FV_MIN(i, a->n_q - 1) * a->ldq; /* lanes past the last row repeat it */
+        /* lanes past the last row repeat it */
+        const float *q = a->q + FV_MIN(i, a->n_q - 1) * a->ldq;
         for (size_t c = 0; c < a->d; c++)
             w->q[c * ld + i] = q[c] * scale;
         w->top[i] = -INFINITY;
@@ -201,7 +215,8 @@ static inline void attn_run(const fv_attn_args *a)
         for (size_t p = 0; p < n; p += step) {
             size_t m = FV_MIN(n - p, step);
             attn_widen(w->panel, a->v, a->kv_type, j + p, m, a->ldv, d);
-            attn_values(w->o, p ? OUTER_ADD : OUTER_KEEP, w->keep, w->panel, d, w->s + p * ld, ld, m, d);
+            attn_values(w->o, p ? OUTER_ADD : OUTER_KEEP, w->keep, w->panel, d, w->s + p * ld, ld,
+                        m, d);
         }
     }
 
@@ -215,6 +230,7 @@ static inline void attn_run(const fv_attn_args *a)
         for (size_t c = 0; c < d; c++)
             row[c] = w->o[c * ld + i];
         for (size_t c = 0; c < d; c += VEC_W)
-            vec_put_n(a->out, a->out_type, i * a->ldo + c, FV_MIN(d - c, (size_t)VEC_W), vec_load(row + c));
+            vec_put_n(a->out, a->out_type, i * a->ldo + c, FV_MIN(d - c, (size_t)VEC_W),
+                      vec_load(row + c));
     }
 }

@@ -1,16 +1,17 @@
 /* Depthwise convolution in the vocabulary of vec_avx2.h or vec_avx512.h.
  *
- * A tile is some output columns of one vector of input channels; its DW_SUMS sums stay in registers. mult 2:
- * even and odd outputs of those channels apart, zipped together when they are stored.
- * A kernel row brings its k weights into registers; then every input column of the row is loaded once
- * and added to the up to k outputs that it touches:
+ * A tile is some output columns of one vector of input channels; its DW_SUMS sums stay in
+ * registers. mult 2: even and odd outputs of those channels apart, zipped together when they are
+ * stored. A kernel row brings its k weights into registers; then every input column of the row is
+ * loaded once and added to the up to k outputs that it touches:
  *
  *     input column   j = 0 1 2 3 4 ...            7 x 7, stride 1: weight dx = j - t
  *     output t = 0   [0 1 2 3 4 5 6]
  *            t = 1     [0 1 2 3 4 5 6]
  *
  * Sums begin with the bias and go on by rows, then columns of the kernel. Columns in the padding
- * are left out, in tiles at the edges of the map only; so are the outputs past x1 of a last tile. */
+ * are left out, in tiles at the edges of the map only; so are the outputs past x1 of a last
+ * tile. */
 #include "base/base.h"
 #include "kernels/kernels.h"
 
@@ -24,7 +25,8 @@
 enum { DW_SUMS = VEC_REGS / 2 };
 
 /* GELU and the conversion run over the sums in memory, in loops of their own. */
-static void dwconv_put(const fv_dwconv_args *d, float *sum, size_t x, size_t n, size_t c, size_t lanes)
+static void dwconv_put(const fv_dwconv_args *d, float *sum, size_t x, size_t n, size_t c,
+                       size_t lanes)
 {
     const size_t mult = d->mult, n_left = lanes * mult;
     if (mult == 2) {
@@ -55,8 +57,8 @@ static void dwconv_put(const fv_dwconv_args *d, float *sum, size_t x, size_t n, 
 }
 
 /* Parameters at p of a vector of outputs; mult 2: of two, even and odd ones. */
-static inline __attribute__((always_inline)) void dwconv_get(vec w[2], const float *p, unsigned mult, bool full,
-                                                             size_t lanes)
+static inline __attribute__((always_inline)) void dwconv_get(vec w[2], const float *p,
+                                                             unsigned mult, bool full, size_t lanes)
 {
     if (mult == 1) {
         w[0] = full ? vec_load(p) : vec_load_n(p, lanes);
@@ -69,11 +71,11 @@ static inline __attribute__((always_inline)) void dwconv_get(vec w[2], const flo
     w[1] = vec_odd(a, b);
 }
 
-/* Columns x .. x + n - 1, n <= n_t, of channels c .. c + lanes - 1. inside: n == n_t and no column of the
- * padding; full: lanes == VEC_W. */
-static inline __attribute__((always_inline)) void dwconv_tile(const fv_dwconv_args *d, size_t x, size_t n, size_t c,
-                                                              size_t lanes, const unsigned k, const unsigned stride,
-                                                              const unsigned mult, const bool inside, const bool full)
+/* Columns x .. x + n - 1, n <= n_t, of channels c .. c + lanes - 1. inside: n == n_t and no column
+ * of the padding; full: lanes == VEC_W. */
+static inline __attribute__((always_inline)) void dwconv_tile(
+    const fv_dwconv_args *d, size_t x, size_t n, size_t c, size_t lanes, const unsigned k,
+    const unsigned stride, const unsigned mult, const bool inside, const bool full)
 {
     const unsigned n_t = DW_SUMS / mult;
     const size_t n_out = d->channels * mult, pad = k / 2;
@@ -115,7 +117,8 @@ static inline __attribute__((always_inline)) void dwconv_tile(const fv_dwconv_ar
             }
         }
     }
-    if (mult == 1 && full && d->dst_type == FV_TYPE_F32 && d->act == FV_ACT_NONE) { /* most layers */
+    /* most layers */
+    if (mult == 1 && full && d->dst_type == FV_TYPE_F32 && d->act == FV_ACT_NONE) {
         float *dst = (float *)d->dst + (x - d->x0) * d->dst_ld + c;
         UNROLL
         for (unsigned t = 0; t < n_t; t++)
@@ -130,24 +133,24 @@ static inline __attribute__((always_inline)) void dwconv_tile(const fv_dwconv_ar
     dwconv_put(d, out, x, n, c, lanes);
 }
 
-#define DWCONV(name, k, stride, mult)                                                                           \
-    static void name(const fv_dwconv_args *d)                                                                   \
-    {                                                                                                           \
-        const size_t n_t = DW_SUMS / (mult);                                                                    \
-        for (size_t x = d->x0; x < d->x1; x += n_t) {                                                          \
-            size_t n = FV_MIN(d->x1 - x, n_t);                                                         \
-            bool inside = n == n_t && x * (stride) >= (k) / 2 &&                                               \
-                          (x + n_t - 1) * (stride) + (k) - (k) / 2 <= d->width;                                \
-            for (size_t c = 0; c < d->channels; c += VEC_W) {                                                   \
-                size_t lanes = FV_MIN(d->channels - c, (size_t)VEC_W);                                          \
-                if (lanes < VEC_W)                                                                              \
-                    dwconv_tile(d, x, n, c, lanes, (k), (stride), (mult), false, false);                        \
-                else if (inside)                                                                                \
-                    dwconv_tile(d, x, n, c, lanes, (k), (stride), (mult), true, true);                          \
-                else                                                                                            \
-                    dwconv_tile(d, x, n, c, lanes, (k), (stride), (mult), false, true);                         \
-            }                                                                                                   \
-        }                                                                                                       \
+#define DWCONV(name, k, stride, mult)                                                    \
+    static void name(const fv_dwconv_args *d)                                            \
+    {                                                                                    \
+        const size_t n_t = DW_SUMS / (mult);                                             \
+        for (size_t x = d->x0; x < d->x1; x += n_t) {                                    \
+            size_t n = FV_MIN(d->x1 - x, n_t);                                           \
+            bool inside = n == n_t && x * (stride) >= (k) / 2 &&                         \
+                          (x + n_t - 1) * (stride) + (k) - (k) / 2 <= d->width;          \
+            for (size_t c = 0; c < d->channels; c += VEC_W) {                            \
+                size_t lanes = FV_MIN(d->channels - c, (size_t)VEC_W);                   \
+                if (lanes < VEC_W)                                                       \
+                    dwconv_tile(d, x, n, c, lanes, (k), (stride), (mult), false, false); \
+                else if (inside)                                                         \
+                    dwconv_tile(d, x, n, c, lanes, (k), (stride), (mult), true, true);   \
+                else                                                                     \
+                    dwconv_tile(d, x, n, c, lanes, (k), (stride), (mult), false, true);  \
+            }                                                                            \
+        }                                                                                \
     }
 DWCONV(dwconv_k3s1m1, 3, 1, 1)
 DWCONV(dwconv_k3s1m2, 3, 1, 2)

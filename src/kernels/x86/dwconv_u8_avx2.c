@@ -1,12 +1,14 @@
 /* Depthwise convolution of u8 for AVX2: vpmaddwd takes two taps of a column at once.
  *
- * 16 channels at a time. Input rows, less src_zero, are widened to 16 bits and interleaved by pairs in the scratch, a
- * column after the other; unpacking within 128-bit lanes leaves the channels in this order, and packing undoes it:
+ * 16 channels at a time. Input rows, less src_zero, are widened to 16 bits and interleaved by pairs
+ * in the scratch, a column after the other; unpacking within 128-bit lanes leaves the channels in
+ * this order, and packing undoes it:
  *
  *     half 0:  0-3 8-11        half 1:  4-7 12-15
  *
- * Two pairs cover a 3 x 3 kernel, four a 7 x 7 one; the row that is too many has weight zero, or belongs to the second
- * output row of a call, which takes the same columns with weights one row further down. A tile is 4 output columns. */
+ * Two pairs cover a 3 x 3 kernel, four a 7 x 7 one; the row that is too many has weight zero, or
+ * belongs to the second output row of a call, which takes the same columns with weights one row
+ * further down. A tile is 4 output columns. */
 #include "kernels/x86/u8_avx2.h"
 
 #include <string.h>
@@ -20,7 +22,8 @@ enum { CHANNELS = 16, TILE = 4, CHUNK = 64, PAIR = 4 * CHANNELS, MAX_PAIRS = 4 }
 
 _Static_assert((CHUNK + 7) * MAX_PAIRS * PAIR <= 1 << 16, "fv_dwconv_u8_scratch_bytes");
 
-/* Packed weights of 16 channels and one of their mult outputs: [output row][half][pair][dx][lane]. */
+/* Packed weights of 16 channels and one of their mult outputs: [output
+ * row][half][pair][dx][lane]. */
 typedef struct block {
     int16_t w[2][2][MAX_PAIRS][7][8][2];
 } block;
@@ -58,13 +61,16 @@ static inline __m256i load(const uint8_t *row, size_t ld, size_t x, size_t n, __
     row += x * ld;
     if (n < CHANNELS)
         row = memcpy(some, row, n);
-    return _mm256_sub_epi16(_mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(const void *)row)), zero);
+    return _mm256_sub_epi16(
+        _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(const void *)row)), zero);
 }
 
 /* Columns [p0, p1) of channels c .., counted from the left edge of the padding. */
-static void fill(const fv_dwconv_u8_args *d, char *to, size_t n_pairs, size_t p0, size_t p1, size_t c)
+static void fill(const fv_dwconv_u8_args *d, char *to, size_t n_pairs, size_t p0, size_t p1,
+                 size_t c)
 {
-    const size_t pad = d->k / 2, n_rows = d->k + (d->rows - 1), n = FV_MIN(d->channels - c, (size_t)CHANNELS);
+    const size_t pad = d->k / 2, n_rows = d->k + (d->rows - 1),
+                 n = FV_MIN(d->channels - c, (size_t)CHANNELS);
     const __m256i zero = _mm256_set1_epi16((short)d->src_zero);
     for (size_t p = p0; p < p1; p++) {
         const bool inside = p >= pad && p < d->width + pad;
@@ -80,8 +86,9 @@ static void fill(const fv_dwconv_u8_args *d, char *to, size_t n_pairs, size_t p0
 }
 
 /* 8 channels of TILE columns. */
-static inline __attribute__((always_inline)) void sums(__m256i s[TILE], const char *in, const block *b, unsigned row,
-                                                       unsigned half, const unsigned k, const unsigned stride)
+static inline __attribute__((always_inline)) void sums(__m256i s[TILE], const char *in,
+                                                       const block *b, unsigned row, unsigned half,
+                                                       const unsigned k, const unsigned stride)
 {
     const unsigned n_pairs = (k + 1) / 2;
     UNROLL for (unsigned t = 0; t < TILE; t++) s[t] = _mm256_setzero_si256();
@@ -89,9 +96,12 @@ static inline __attribute__((always_inline)) void sums(__m256i s[TILE], const ch
         __m256i w[7];
         UNROLL for (unsigned dx = 0; dx < k; dx++)
             w[dx] = _mm256_load_si256((const __m256i *)(const void *)b->w[row][half][i][dx]);
-        UNROLL for (unsigned j = 0; j < (TILE - 1) * stride + k; j++) {
-            const __m256i v = _mm256_load_si256((const __m256i *)(const void *)(in + (j * n_pairs + i) * PAIR + half * 32));
-            UNROLL for (unsigned dx = 0; dx < k; dx++) {
+        UNROLL for (unsigned j = 0; j < (TILE - 1) * stride + k; j++)
+        {
+            const __m256i v = _mm256_load_si256(
+                (const __m256i *)(const void *)(in + (j * n_pairs + i) * PAIR + half * 32));
+            UNROLL for (unsigned dx = 0; dx < k; dx++)
+            {
                 if (j < dx || (j - dx) % stride || (j - dx) / stride >= TILE)
                     continue;
                 const unsigned t = (j - dx) / stride;
@@ -101,8 +111,8 @@ static inline __attribute__((always_inline)) void sums(__m256i s[TILE], const ch
     }
 }
 
-/* Parameters of 16 channels and one of their outputs, in the order of the sums; without GELU mul and bias are
- * already times inv. */
+/* Parameters of 16 channels and one of their outputs, in the order of the sums; without GELU mul
+ * and bias are already times inv. */
 typedef struct params {
     vec mul[2], bias[2], inv[2];
 } params;
@@ -151,21 +161,24 @@ static inline void put(uint8_t *dst, __m128i y, size_t n)
 }
 
 /* bytes[m]: two columns of 16 channels; this one is the first or second. */
-static inline void store(uint8_t *dst, const __m256i bytes[2], int second, size_t lanes, unsigned mult)
+static inline void store(uint8_t *dst, const __m256i bytes[2], int second, size_t lanes,
+                         unsigned mult)
 {
-    const __m128i a = second ? _mm256_extracti128_si256(bytes[0], 1) : _mm256_castsi256_si128(bytes[0]);
+    const __m128i a = second ? _mm256_extracti128_si256(bytes[0], 1)
+                             : _mm256_castsi256_si128(bytes[0]);
     if (mult == 1) {
         put(dst, a, lanes);
         return;
     }
-    const __m128i b = second ? _mm256_extracti128_si256(bytes[1], 1) : _mm256_castsi256_si128(bytes[1]);
+    const __m128i b = second ? _mm256_extracti128_si256(bytes[1], 1)
+                             : _mm256_castsi256_si128(bytes[1]);
     put(dst, _mm_unpacklo_epi8(a, b), 2 * lanes);
     if (lanes > 8)
         put(dst + 16, _mm_unpackhi_epi8(a, b), 2 * lanes - 16);
 }
 
-static inline __attribute__((always_inline)) void rows_of(const fv_dwconv_u8_args *d, const unsigned k,
-                                                          const unsigned stride)
+static inline __attribute__((always_inline)) void rows_of(const fv_dwconv_u8_args *d,
+                                                          const unsigned k, const unsigned stride)
 {
     const size_t n_pairs = (k + 1) / 2, column = n_pairs * PAIR, chunk = CHUNK / stride;
     const __m256i zero = _mm256_set1_epi16((short)d->zero);
@@ -189,10 +202,13 @@ static inline __attribute__((always_inline)) void rows_of(const fv_dwconv_u8_arg
                         sums(s1, in + t * stride * column, b + m, row, 1, k, stride);
                         UNROLL for (int i = 0; i < TILE; i += 2)
                             bytes[i / 2][m] = _mm256_permute4x64_epi64(
-                                _mm256_packus_epi16(finish(s0[i], s1[i], p + m, zero, gelu),
-                                                    finish(s0[i + 1], s1[i + 1], p + m, zero, gelu)), 0xd8);
+                                _mm256_packus_epi16(
+                                    finish(s0[i], s1[i], p + m, zero, gelu),
+                                    finish(s0[i + 1], s1[i + 1], p + m, zero, gelu)),
+                                0xd8);
                     }
-                    uint8_t *dst = d->dst + row * d->dst_row + (x + t - d->x0) * d->dst_ld + c * d->mult;
+                    uint8_t *dst = d->dst + row * d->dst_row + (x + t - d->x0) * d->dst_ld +
+                                   c * d->mult;
                     for (size_t i = 0; i < FV_MIN(n - t, (size_t)TILE); i++)
                         store(dst + i * d->dst_ld, bytes[i / 2], (int)(i % 2), lanes, d->mult);
                 }

@@ -10,12 +10,13 @@ PACK(pack_f32_f32__avx512, FV_TYPE_F32, FV_TYPE_F32)
 PACK(pack_f32_f16__avx512, FV_TYPE_F32, FV_TYPE_F16)
 PACK(pack_f32_bf16__avx512, FV_TYPE_F32, FV_TYPE_BF16)
 
-/* ---- matrix times vector --------------------------------------------------------------- */
+/* ---- matrix times vector ----------------------------------------------------------------- */
 
 /* One row after the other and nothing fetched ahead: a single stream is what the processor's own
  * prefetcher follows best. Two registers of 16 partial sums, for even and odd groups of 16. */
-static inline __attribute__((always_inline)) void gemv(float *y, const void *w, fv_type type, size_t ld,
-                                                       const float *x, const float *bias, size_t n, size_t k)
+static inline __attribute__((always_inline)) void gemv(float *y, const void *w, fv_type type,
+                                                       size_t ld, const float *x, const float *bias,
+                                                       size_t n, size_t k)
 {
     const size_t row_bytes = ld * fv_type_size(type);
     const char *row = w;
@@ -29,7 +30,8 @@ static inline __attribute__((always_inline)) void gemv(float *y, const void *w, 
                 w1 = load_f32(row, type, q + 16, 0xffff);
             } else { /* a whole line at once */
                 __m512i line = _mm512_loadu_si512((const uint16_t *)(const void *)row + q);
-                __m256i low = _mm512_castsi512_si256(line), high = _mm512_extracti64x4_epi64(line, 1);
+                __m256i low = _mm512_castsi512_si256(line),
+                        high = _mm512_extracti64x4_epi64(line, 1);
                 if (type == FV_TYPE_F16) {
                     w0 = _mm512_cvtph_ps(low);
                     w1 = _mm512_cvtph_ps(high);
@@ -46,18 +48,19 @@ static inline __attribute__((always_inline)) void gemv(float *y, const void *w, 
             const __mmask16 m0 = left >= 16 ? 0xffff : (__mmask16)((1u << left) - 1);
             const __mmask16 m1 = left > 16 ? (__mmask16)((1u << (left - 16)) - 1) : 0;
             s0 = _mm512_fmadd_ps(load_f32(row, type, q, m0), _mm512_maskz_loadu_ps(m0, x + q), s0);
-            s1 = _mm512_fmadd_ps(load_f32(row, type, q + 16, m1), _mm512_maskz_loadu_ps(m1, x + q + 16), s1);
+            s1 = _mm512_fmadd_ps(load_f32(row, type, q + 16, m1),
+                                 _mm512_maskz_loadu_ps(m1, x + q + 16), s1);
         }
         float sum = _mm512_reduce_add_ps(_mm512_add_ps(s0, s1));
         y[j] = bias ? sum + bias[j] : sum;
     }
 }
 
-#define GEMV(name, type)                                                                                \
-    static void name(float *y, const void *w, size_t ld, const float *x, const float *bias, size_t n,   \
-                     size_t k)                                                                          \
-    {                                                                                                   \
-        gemv(y, w, type, ld, x, bias, n, k);                                                            \
+#define GEMV(name, type)                                                                    \
+    static void name(float *y, const void *w, size_t ld, const float *x, const float *bias, \
+                     size_t n, size_t k)                                                    \
+    {                                                                                       \
+        gemv(y, w, type, ld, x, bias, n, k);                                                \
     }
 GEMV(gemv_f32__avx512, FV_TYPE_F32)
 GEMV(gemv_f16__avx512, FV_TYPE_F16)
@@ -66,7 +69,11 @@ GEMV(gemv_bf16__avx512, FV_TYPE_BF16)
 void fv_gemm_init_avx512(fv_kernels *k);
 void fv_gemm_init_avx512(fv_kernels *k)
 {
-    k->gemm_f32 = (fv_gemm_kernel){ .type = FV_TYPE_F32, .mr = MR, .nr = NR, .kg = 1, .run = gemm_f32_14x32__avx512,
+    k->gemm_f32 = (fv_gemm_kernel){ .type = FV_TYPE_F32,
+                                    .mr = MR,
+                                    .nr = NR,
+                                    .kg = 1,
+                                    .run = gemm_f32_14x32__avx512,
                                     .pack = { [FV_TYPE_F32] = pack_f32_f32__avx512,
                                               [FV_TYPE_F16] = pack_f32_f16__avx512,
                                               [FV_TYPE_BF16] = pack_f32_bf16__avx512 } };

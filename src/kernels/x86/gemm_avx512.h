@@ -1,10 +1,10 @@
-/* The tile, the epilogue and packing of the matrix product for AVX-512: gemm_avx512.c takes them for
- * f32, gemm_avx512bf16.c for bf16.
+/* The tile, the epilogue and packing of the matrix product for AVX-512: gemm_avx512.c takes them
+ * for f32, gemm_avx512bf16.c for bf16.
  *
- *          panel of B, 32 columns wide             a tile: up to 14 rows x 2 registers of sums
- *           k -> [ b b b b | b b b b ]             per word of k: 2 loads of B, then for each row one
- *      A  [ a ]  [ c c c c | c c c c ]             broadcast of A and 2 multiply-adds;
- *      14 [ a ]  [ c c c c | c c c c ]             28 sums + 2 + 1 of 32 registers */
+ *        panel of B, 32 columns wide             a tile: up to 14 rows x 2 registers of sums
+ *         k -> [ b b b b | b b b b ]             per word of k: 2 loads of B, then for each row one
+ *    A  [ a ]  [ c c c c | c c c c ]             broadcast of A and 2 multiply-adds;
+ *    14 [ a ]  [ c c c c | c c c c ]             28 sums + 2 + 1 of 32 registers */
 #ifndef FV_GEMM_AVX512_H
 #define FV_GEMM_AVX512_H
 
@@ -17,43 +17,50 @@ enum { MR = 14, NR = 32, SHORT_ROW = 4096 /* bytes */ };
 #include "kernels/x86/gemm_body.h"
 
 /* A tile of mr rows (a constant). MAC(sum, a, b) adds the products of 16 words. */
-#define DEFINE_TILE(name, mr, MAC)                                                                            \
-    static void name(const char *a, size_t a_ld, const float *b, size_t n, float *out, size_t out_ld,         \
-                     bool more)                                                                               \
-    {                                                                                                         \
-        __m512 s[mr][2];                                                                                      \
-        UNROLL for (int i = 0; i < mr; i++) s[i][0] = s[i][1] = _mm512_setzero_ps();                          \
-        if (more) {                                                                                           \
-            UNROLL for (int i = 0; i < mr; i++) {                                                             \
-                s[i][0] = _mm512_loadu_ps(out + (size_t)i * out_ld);                                          \
-                s[i][1] = _mm512_loadu_ps(out + (size_t)i * out_ld + 16);                                     \
-            }                                                                                                 \
-        }                                                                                                     \
-        for (size_t q = 0; q < n; q++, a += 4, b += NR) {                                                     \
-            __m512 b0 = _mm512_load_ps(b), b1 = _mm512_load_ps(b + 16);                                       \
-            UNROLL for (int i = 0; i < mr; i++) {                                                             \
-                float word;                                                                                   \
-                memcpy(&word, a + (size_t)i * a_ld, 4);                                                       \
-                __m512 ai = _mm512_set1_ps(word);                                                             \
-                s[i][0] = MAC(s[i][0], ai, b0);                                                               \
-                s[i][1] = MAC(s[i][1], ai, b1);                                                               \
-            }                                                                                                 \
-        }                                                                                                     \
-        UNROLL for (int i = 0; i < mr; i++) {                                                                 \
-            _mm512_storeu_ps(out + (size_t)i * out_ld, s[i][0]);                                              \
-            _mm512_storeu_ps(out + (size_t)i * out_ld + 16, s[i][1]);                                         \
-        }                                                                                                     \
+#define DEFINE_TILE(name, mr, MAC)                                                     \
+    static void name(const char *a, size_t a_ld, const float *b, size_t n, float *out, \
+                     size_t out_ld, bool more)                                         \
+    {                                                                                  \
+        __m512 s[mr][2];                                                               \
+        UNROLL for (int i = 0; i < mr; i++) s[i][0] = s[i][1] = _mm512_setzero_ps();   \
+        if (more) {                                                                    \
+            UNROLL for (int i = 0; i < mr; i++)                                        \
+            {                                                                          \
+                s[i][0] = _mm512_loadu_ps(out + (size_t)i * out_ld);                   \
+                s[i][1] = _mm512_loadu_ps(out + (size_t)i * out_ld + 16);              \
+            }                                                                          \
+        }                                                                              \
+        for (size_t q = 0; q < n; q++, a += 4, b += NR) {                              \
+            __m512 b0 = _mm512_load_ps(b), b1 = _mm512_load_ps(b + 16);                \
+            UNROLL for (int i = 0; i < mr; i++)                                        \
+            {                                                                          \
+                float word;                                                            \
+                memcpy(&word, a + (size_t)i * a_ld, 4);                                \
+                __m512 ai = _mm512_set1_ps(word);                                      \
+                s[i][0] = MAC(s[i][0], ai, b0);                                        \
+                s[i][1] = MAC(s[i][1], ai, b1);                                        \
+            }                                                                          \
+        }                                                                              \
+        UNROLL for (int i = 0; i < mr; i++)                                            \
+        {                                                                              \
+            _mm512_storeu_ps(out + (size_t)i * out_ld, s[i][0]);                       \
+            _mm512_storeu_ps(out + (size_t)i * out_ld + 16, s[i][1]);                  \
+        }                                                                              \
     }
 
-#define DEFINE_TILES(stem, MAC)                                                                            \
-    DEFINE_TILE(stem##_1, 1, MAC) DEFINE_TILE(stem##_2, 2, MAC) DEFINE_TILE(stem##_3, 3, MAC)              \
-    DEFINE_TILE(stem##_4, 4, MAC) DEFINE_TILE(stem##_5, 5, MAC) DEFINE_TILE(stem##_6, 6, MAC)              \
-    DEFINE_TILE(stem##_7, 7, MAC) DEFINE_TILE(stem##_8, 8, MAC) DEFINE_TILE(stem##_9, 9, MAC)              \
-    DEFINE_TILE(stem##_10, 10, MAC) DEFINE_TILE(stem##_11, 11, MAC) DEFINE_TILE(stem##_12, 12, MAC)        \
-    DEFINE_TILE(stem##_13, 13, MAC) DEFINE_TILE(stem##_14, 14, MAC)                                        \
-    static tile_fn *const stem##s[MR + 1] = { 0, stem##_1, stem##_2, stem##_3, stem##_4, stem##_5,         \
-                                              stem##_6, stem##_7, stem##_8, stem##_9, stem##_10,           \
-                                              stem##_11, stem##_12, stem##_13, stem##_14 };
+#define DEFINE_TILES(stem, MAC)                                                                   \
+    DEFINE_TILE(stem##_1, 1, MAC)                                                                 \
+    DEFINE_TILE(stem##_2, 2, MAC)                                                                 \
+    DEFINE_TILE(stem##_3, 3, MAC)                                                                 \
+    DEFINE_TILE(stem##_4, 4, MAC) DEFINE_TILE(stem##_5, 5, MAC) DEFINE_TILE(stem##_6, 6, MAC)     \
+        DEFINE_TILE(stem##_7, 7, MAC) DEFINE_TILE(stem##_8, 8, MAC) DEFINE_TILE(stem##_9, 9, MAC) \
+            DEFINE_TILE(stem##_10, 10, MAC) DEFINE_TILE(stem##_11, 11, MAC)                       \
+                DEFINE_TILE(stem##_12, 12, MAC) DEFINE_TILE(stem##_13, 13, MAC)                   \
+                    DEFINE_TILE(stem##_14, 14, MAC) static tile_fn *const stem##s[MR + 1] = {     \
+                        0,         stem##_1,  stem##_2,  stem##_3,  stem##_4,                     \
+                        stem##_5,  stem##_6,  stem##_7,  stem##_8,  stem##_9,                     \
+                        stem##_10, stem##_11, stem##_12, stem##_13, stem##_14                     \
+                    };
 
 /* ---- packing ----------------------------------------------------------------------------- */
 
@@ -88,9 +95,10 @@ static inline __m512i load_words(const char *row, fv_type to, fv_type from, size
 #endif
 }
 
-/* Reads a byte of every line of some short rows, one after the other: the processor's own prefetcher
- * follows that, while in the transposition each row would end before it has started. Longer rows
- * are better left alone (Zen 4: rows of 1792 bytes 9 -> 13 GB/s, of 9728 bytes 13 -> 9). */
+/* Reads a byte of every line of some short rows, one after the other: the processor's own
+ * prefetcher follows that, while in the transposition each row would end before it has started.
+ * Longer rows are better left alone (Zen 4: rows of 1792 bytes 9 -> 13 GB/s, of 9728 bytes 13 ->
+ * 9). */
 static inline void touch(const char *row, size_t row_bytes, size_t rows, size_t n_bytes)
 {
     for (size_t i = 0; i < rows; i++)
@@ -98,10 +106,11 @@ static inline void touch(const char *row, size_t row_bytes, size_t rows, size_t 
             (void)*(const volatile char *)(row + i * row_bytes + x);
 }
 
-static inline __attribute__((always_inline)) void pack(void *dst, fv_type to, const void *w, fv_type from, size_t ld,
-                                                       size_t n, size_t k)
+static inline __attribute__((always_inline)) void pack(void *dst, fv_type to, const void *w,
+                                                       fv_type from, size_t ld, size_t n, size_t k)
 {
-    const size_t kg = to == FV_TYPE_F32 ? 1 : 2, size = fv_type_size(from), row_bytes = ld * size, step = 16 * kg;
+    const size_t kg = to == FV_TYPE_F32 ? 1 : 2, size = fv_type_size(from), row_bytes = ld * size,
+                 step = 16 * kg;
     int32_t *panel = dst;
     for (size_t j = 0; j < n; j += NR, panel += NR * ((k + kg - 1) / kg)) {
         for (size_t h = 0; h < NR; h += 16) {
@@ -118,26 +127,26 @@ static inline __attribute__((always_inline)) void pack(void *dst, fv_type to, co
                         r[i] = load_words(row + (size_t)i * row_bytes, to, from, q, left);
                 } else {
                     UNROLL for (int i = 0; i < 16; i++)
-                        r[i] = (size_t)i < rows ? load_words(row + (size_t)i * row_bytes, to, from, q, left)
-                                                : _mm512_setzero_si512();
+                        r[i] = (size_t)i < rows
+                                   ? load_words(row + (size_t)i * row_bytes, to, from, q, left)
+                                   : _mm512_setzero_si512();
                 }
                 transpose(r);
                 if (columns == 16) {
                     UNROLL for (int i = 0; i < 16; i++) _mm512_store_si512(to_word + i * NR, r[i]);
                 } else {
-                    UNROLL for (int i = 0; i < 16; i++)
-                        if ((size_t)i < columns)
-                            _mm512_store_si512(to_word + i * NR, r[i]);
+                    UNROLL for (int i = 0; i < 16; i++) if ((size_t)i < columns)
+                        _mm512_store_si512(to_word + i * NR, r[i]);
                 }
             }
         }
     }
 }
 
-#define PACK(name, to, from)                                                          \
-    static void name(void *dst, const void *w, size_t ld, size_t n, size_t k)         \
-    {                                                                                 \
-        pack(dst, to, w, from, ld, n, k);                                             \
+#define PACK(name, to, from)                                                  \
+    static void name(void *dst, const void *w, size_t ld, size_t n, size_t k) \
+    {                                                                         \
+        pack(dst, to, w, from, ld, n, k);                                     \
     }
 
 #endif

@@ -29,7 +29,10 @@ PACK(pack_bf16_bf16__avx512bf16, FV_TYPE_BF16, FV_TYPE_BF16)
 void fv_gemm_init_avx512bf16(fv_kernels *k);
 void fv_gemm_init_avx512bf16(fv_kernels *k)
 {
-    k->gemm_bf16 = (fv_gemm_kernel){ .type = FV_TYPE_BF16, .mr = MR, .nr = NR, .kg = 2,
+    k->gemm_bf16 = (fv_gemm_kernel){ .type = FV_TYPE_BF16,
+                                     .mr = MR,
+                                     .nr = NR,
+                                     .kg = 2,
                                      .run = gemm_bf16_14x32__avx512bf16,
                                      .pack = { [FV_TYPE_F32] = pack_bf16_f32__avx512bf16,
                                                [FV_TYPE_F16] = pack_bf16_f16__avx512bf16,

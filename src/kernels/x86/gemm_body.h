@@ -15,25 +15,29 @@
 #include "kernels/kernels.h"
 
 enum {
-    A_BLOCK_BYTES = 384 << 10, /* of A per block of rows */
-    MIN_ROWS = 56,             /* of such a block: fewer would read B too often */
-    MAX_PIECE = 1536,          /* words of k that are not cut */
-    PIECE = 1024,              /* else words of a piece */
-    CUT_ROWS = 112 / MR * MR,  /* rows of a block when k is cut: their sums wait on the stack */
-    COPY_PIECE = 256,          /* when rows collide in L1: words of a row copied, */
+    A_BLOCK_BYTES = 384 << 10,   /* of A per block of rows */
+    MIN_ROWS = 56,               /* of such a block: fewer would read B too often */
+    MAX_PIECE = 1536,            /* words of k that are not cut */
+    PIECE = 1024,                /* else words of a piece */
+    CUT_ROWS = 112 / MR * MR,    /* rows of a block when k is cut: their sums wait on the stack */
+    COPY_PIECE = 256,            /* when rows collide in L1: words of a row copied, */
     COPY_PANELS = MR > 8 ? 4 : 1 /* and panels that use the copy */
 };
 
-/* out[i][0..NR) = (more ? out[i][0..NR) : 0) + sum over n words of a[i] * b. Rows lie a_ld bytes and
- * out_ld floats apart. */
-typedef void tile_fn(const char *a, size_t a_ld, const float *b, size_t n, float *out, size_t out_ld, bool more);
+/* out[i][0..NR) = (more ? out[i][0..NR) : 0) + sum over n words of a[i] * b. Rows lie a_ld bytes
+ * and out_ld floats apart. */
+typedef void tile_fn(const char *a, size_t a_ld, const float *b, size_t n, float *out,
+                     size_t out_ld, bool more);
 
 /* Writes rows i .. i + rows, columns j .. j + width of C from their sums [rows, sum_ld]. */
-static void epilogue(const fv_gemm_args *g, size_t i, size_t rows, size_t j, size_t width, const float *sum,
-                     size_t sum_ld);
+static void epilogue(const fv_gemm_args *g, size_t i, size_t rows, size_t j, size_t width,
+                     const float *sum, size_t sum_ld);
 
 /* Do the rows of a tile fall into the same set of L1 (64 sets of 8 lines of 64 bytes)? */
-static bool rows_collide(size_t a_ld) { return MR > 8 && (a_ld % 4096 < 64 || a_ld % 4096 > 4096 - 64); }
+static bool rows_collide(size_t a_ld)
+{
+    return MR > 8 && (a_ld % 4096 < 64 || a_ld % 4096 > 4096 - 64);
+}
 
 static void fetch_rows(const void *p, size_t elem_bytes, size_t ld, size_t i, size_t rows, size_t j)
 {
@@ -45,8 +49,9 @@ static void fetch_rows(const void *p, size_t elem_bytes, size_t ld, size_t i, si
 }
 
 /* Columns j .. of one tile of rows, i .., for words [q, q + n) of k. */
-static inline void one_tile(const fv_gemm_args *g, tile_fn *const *tile, bool plain, size_t words, size_t q, size_t n,
-                            const char *a, size_t a_ld, size_t i, size_t rows, size_t j, float *sum, size_t sum_ld)
+static inline void one_tile(const fv_gemm_args *g, tile_fn *const *tile, bool plain, size_t words,
+                            size_t q, size_t n, const char *a, size_t a_ld, size_t i, size_t rows,
+                            size_t j, float *sum, size_t sum_ld)
 {
     const size_t width = FV_MIN((size_t)NR, g->n - j);
     const float *b = (const float *)g->b + j * words + q * NR;
@@ -70,11 +75,12 @@ static inline void one_tile(const fv_gemm_args *g, tile_fn *const *tile, bool pl
 static void gemm(const fv_gemm_args *g, tile_fn *const *tile, size_t elem_bytes)
 {
     const size_t words = g->k * elem_bytes / 4, a_ld = g->lda * elem_bytes;
-    const bool plain = g->c_type == FV_TYPE_F32 && !g->bias && g->act == FV_ACT_NONE && !g->gate && !g->scale &&
-                       !g->residual;
+    const bool plain = g->c_type == FV_TYPE_F32 && !g->bias && g->act == FV_ACT_NONE && !g->gate &&
+                       !g->scale && !g->residual;
     const bool copy = g->m > 4 && words >= 64 && rows_collide(a_ld);
     const size_t piece = copy ? COPY_PIECE : words <= MAX_PIECE ? words : PIECE;
-    const size_t span = copy ? COPY_PANELS * NR : NR; /* columns for which a piece of A is used at once */
+    /* columns for which a piece of A is used at once */
+    const size_t span = copy ? COPY_PANELS * NR : NR;
     size_t block = A_BLOCK_BYTES / (words * 4) / MR * MR;
     if (piece < words)
         block = CUT_ROWS;
@@ -103,13 +109,16 @@ static void gemm(const fv_gemm_args *g, tile_fn *const *tile, size_t elem_bytes)
                     float *sum = sums + (piece < words ? (i - i0) * span : 0);
                     for (size_t j = j0; j < j1; j += NR) {
                         if (copy) { /* a share of the next piece to be copied */
-                            const char *next = i + MR < i1 ? (const char *)g->a + (i + MR) * a_ld + q * 4
-                                                           : (const char *)g->a + i0 * a_ld + (q + piece) % words * 4;
+                            const char *next = i + MR < i1
+                                                   ? (const char *)g->a + (i + MR) * a_ld + q * 4
+                                                   : (const char *)g->a + i0 * a_ld +
+                                                         (q + piece) % words * 4;
                             for (size_t r = (j - j0) / NR; r < MR && r < i1 - i0; r += COPY_PANELS)
                                 for (size_t x = 0; x < COPY_PIECE * 4; x += 64)
                                     _mm_prefetch(next + r * a_ld + x, _MM_HINT_T1);
                         }
-                        one_tile(g, tile, plain, words, q, n, a, ld, i, rows, j, sum + (j - j0), span);
+                        one_tile(g, tile, plain, words, q, n, a, ld, i, rows, j, sum + (j - j0),
+                                 span);
                     }
                 }
             }

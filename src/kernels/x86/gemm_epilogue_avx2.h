@@ -1,5 +1,5 @@
-/* What the matrix products of AVX2 share, whatever their operands are: the epilogue, and the transposition
- * of a square that packing is made of. */
+/* What the matrix products of AVX2 share, whatever their operands are: the epilogue, and the
+ * transposition of a square that packing is made of. */
 #ifndef FV_GEMM_EPILOGUE_AVX2_H
 #define FV_GEMM_EPILOGUE_AVX2_H
 
@@ -9,14 +9,15 @@
 
 #define UNROLL _Pragma("GCC unroll 16")
 
-static void epilogue(const fv_gemm_args *g, size_t i, size_t rows, size_t j, size_t width, const float *sum,
-                     size_t sum_ld)
+static void epilogue(const fv_gemm_args *g, size_t i, size_t rows, size_t j, size_t width,
+                     const float *sum, size_t sum_ld)
 {
     for (size_t v = 0; v < width; v += 8) {
         const size_t col = j + v, n = FV_MIN((size_t)8, width - v);
         const __m256i mask = fv_mask_avx2(n);
         const __m256 bias = g->bias ? _mm256_maskload_ps(g->bias + col, mask) : _mm256_setzero_ps();
-        const __m256 scale = g->scale ? _mm256_maskload_ps(g->scale + col, mask) : _mm256_setzero_ps();
+        const __m256 scale = g->scale ? _mm256_maskload_ps(g->scale + col, mask)
+                                      : _mm256_setzero_ps();
         for (size_t r = 0; r < rows; r++) {
             __m256 y = _mm256_loadu_ps(sum + r * sum_ld + v);
             if (g->bias)
@@ -24,11 +25,13 @@ static void epilogue(const fv_gemm_args *g, size_t i, size_t rows, size_t j, siz
             if (g->act == FV_ACT_GELU)
                 y = fv_gelu_avx2(y);
             if (g->gate)
-                y = _mm256_mul_ps(y, fv_silu_avx2(_mm256_maskload_ps(g->gate + (i + r) * g->ldg + col, mask)));
+                y = _mm256_mul_ps(
+                    y, fv_silu_avx2(_mm256_maskload_ps(g->gate + (i + r) * g->ldg + col, mask)));
             if (g->scale)
                 y = _mm256_mul_ps(y, scale);
             if (g->residual)
-                y = _mm256_add_ps(y, _mm256_maskload_ps(g->residual + (i + r) * g->ldr + col, mask));
+                y = _mm256_add_ps(y,
+                                  _mm256_maskload_ps(g->residual + (i + r) * g->ldr + col, mask));
             if (n == 8)
                 fv_store_avx2(g->c, g->c_type, (i + r) * g->ldc + col, y);
             else
@@ -41,17 +44,22 @@ static void epilogue(const fv_gemm_args *g, size_t i, size_t rows, size_t j, siz
 static inline void transpose(__m256i r[8])
 {
     __m256i t[8];
-    UNROLL for (int i = 0; i < 8; i += 2) {
+    UNROLL for (int i = 0; i < 8; i += 2)
+    {
         t[i] = _mm256_unpacklo_epi32(r[i], r[i + 1]);
         t[i + 1] = _mm256_unpackhi_epi32(r[i], r[i + 1]);
     }
-    UNROLL for (int i = 0; i < 8; i += 4) {
-        UNROLL for (int h = 0; h < 2; h++) {
+    UNROLL for (int i = 0; i < 8; i += 4)
+    {
+        UNROLL for (int h = 0; h < 2; h++)
+        {
             r[i + 2 * h] = _mm256_unpacklo_epi64(t[i + h], t[i + h + 2]);
             r[i + 2 * h + 1] = _mm256_unpackhi_epi64(t[i + h], t[i + h + 2]);
         }
     }
-    UNROLL for (int c = 0; c < 4; c++) { /* r[4 b + c]: column 4 h + c of rows 4 b .. 4 b + 3 in half h */
+    /* r[4 b + c]: column 4 h + c of rows 4 b .. 4 b + 3 in half h */
+    UNROLL for (int c = 0; c < 4; c++)
+    {
         t[c] = _mm256_permute2x128_si256(r[c], r[4 + c], 0x20);
         t[4 + c] = _mm256_permute2x128_si256(r[c], r[4 + c], 0x31);
     }

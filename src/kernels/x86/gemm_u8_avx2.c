@@ -1,6 +1,6 @@
-/* Matrix product of u8 and i8 for AVX2. vpmaddubsw would saturate its 16-bit sums, so both operands are widened to
- * 16 bits: A when a piece of its rows is copied, B as it is loaded. vpmaddwd gives two sums a column, over even and
- * odd pairs of k; they meet at the end of a tile.
+/* Matrix product of u8 and i8 for AVX2. vpmaddubsw would saturate its 16-bit sums, so both operands
+ * are widened to 16 bits: A when a piece of its rows is copied, B as it is loaded. vpmaddwd gives
+ * two sums a column, over even and odd pairs of k; they meet at the end of a tile.
  *
  *     A  a0 a1 a2 a3 | a0 a1 a2 a3 | ..      (one word, broadcast)
  *     B  b0 b1 b2 b3 | b0 b1 b2 b3 | ..      (4 columns)
@@ -11,40 +11,52 @@ enum { MR = 6, NR = 8, WIDEN = 1 };
 
 #include "kernels/x86/gemm_u8_avx2.h"
 
-static inline __m256i load_b(const void *p) { return _mm256_cvtepi8_epi16(_mm_load_si128((const __m128i *)p)); }
+static inline __m256i load_b(const void *p)
+{
+    return _mm256_cvtepi8_epi16(_mm_load_si128((const __m128i *)p));
+}
 
-#define TILE(mr)                                                                                              \
-    static void tile_##mr(const uint8_t *a, size_t a_ld, const int32_t *b, size_t n, int32_t *out, bool more, \
-                          const int32_t *bias)                                                                \
-    {                                                                                                         \
-        __m256i s[mr][2];                                                                                     \
-        UNROLL for (int i = 0; i < mr; i++) s[i][0] = s[i][1] = _mm256_setzero_si256();                       \
-        for (size_t q = 0; q < n; q++, a += 8, b += NR) {                                                     \
-            const __m256i b0 = load_b(b), b1 = load_b(b + 4);                                                 \
-            UNROLL for (int i = 0; i < mr; i++) {                                                             \
-                int64_t word;                                                                                 \
-                memcpy(&word, a + (size_t)i * a_ld, 8);                                                       \
-                const __m256i ai = _mm256_set1_epi64x(word);                                                  \
-                s[i][0] = _mm256_add_epi32(s[i][0], _mm256_madd_epi16(ai, b0));                               \
-                s[i][1] = _mm256_add_epi32(s[i][1], _mm256_madd_epi16(ai, b1));                               \
-            }                                                                                                 \
-        }                                                                                                     \
-        UNROLL for (int i = 0; i < mr; i++) {                                                                 \
-            __m256i *to = (__m256i *)(void *)(out + i * NR);                                                  \
-            __m256i y = _mm256_permute4x64_epi64(_mm256_hadd_epi32(s[i][0], s[i][1]), 0xd8);                  \
-            __m256i start = more ? *to : _mm256_loadu_si256((const __m256i *)(const void *)bias);             \
-            *to = _mm256_add_epi32(start, y);                                                                 \
-        }                                                                                                     \
+#define TILE(mr)                                                                                   \
+    static void tile_##mr(const uint8_t *a, size_t a_ld, const int32_t *b, size_t n, int32_t *out, \
+                          bool more, const int32_t *bias)                                          \
+    {                                                                                              \
+        __m256i s[mr][2];                                                                          \
+        UNROLL for (int i = 0; i < mr; i++) s[i][0] = s[i][1] = _mm256_setzero_si256();            \
+        for (size_t q = 0; q < n; q++, a += 8, b += NR) {                                          \
+            const __m256i b0 = load_b(b), b1 = load_b(b + 4);                                      \
+            UNROLL for (int i = 0; i < mr; i++)                                                    \
+            {                                                                                      \
+                int64_t word;                                                                      \
+                memcpy(&word, a + (size_t)i * a_ld, 8);                                            \
+                const __m256i ai = _mm256_set1_epi64x(word);                                       \
+                s[i][0] = _mm256_add_epi32(s[i][0], _mm256_madd_epi16(ai, b0));                    \
+                s[i][1] = _mm256_add_epi32(s[i][1], _mm256_madd_epi16(ai, b1));                    \
+            }                                                                                      \
+        }                                                                                          \
+        UNROLL for (int i = 0; i < mr; i++)                                                        \
+        {                                                                                          \
+            __m256i *to = (__m256i *)(void *)(out + i * NR);                                       \
+            __m256i y = _mm256_permute4x64_epi64(_mm256_hadd_epi32(s[i][0], s[i][1]), 0xd8);       \
+            __m256i start = more ? *to : _mm256_loadu_si256((const __m256i *)(const void *)bias);  \
+            *to = _mm256_add_epi32(start, y);                                                      \
+        }                                                                                          \
     }
-TILE(1) TILE(2) TILE(3) TILE(4) TILE(5) TILE(6)
+TILE(1)
+TILE(2)
+TILE(3)
+TILE(4) TILE(5) TILE(6)
 
-static tile_fn *const tiles[MR + 1] = { 0, tile_1, tile_2, tile_3, tile_4, tile_5, tile_6 };
+    static tile_fn *const tiles[MR + 1] = { 0, tile_1, tile_2, tile_3, tile_4, tile_5, tile_6 };
 
 static void gemm_u8_6x8__avx2(const fv_gemm_u8_args *g) { gemm(g, tiles); }
-static void pack_u8__avx2(void *dst, const void *w, size_t ld, size_t n, size_t k) { pack(dst, w, ld, n, k); }
+static void pack_u8__avx2(void *dst, const void *w, size_t ld, size_t n, size_t k)
+{
+    pack(dst, w, ld, n, k);
+}
 
 void fv_gemm_u8_init_avx2(fv_kernels *k);
 void fv_gemm_u8_init_avx2(fv_kernels *k)
 {
-    k->gemm_u8 = (fv_gemm_u8_kernel){ .mr = MR, .nr = NR, .run = gemm_u8_6x8__avx2, .pack = pack_u8__avx2 };
+    k->gemm_u8 =
+        (fv_gemm_u8_kernel){ .mr = MR, .nr = NR, .run = gemm_u8_6x8__avx2, .pack = pack_u8__avx2 };
 }

@@ -8,7 +8,8 @@
 
 #define UNROLL _Pragma("GCC unroll 16")
 
-static void epilogue(const fv_gemm_u8_args *g, size_t i, size_t rows, size_t j, size_t width, const int32_t *sum)
+static void epilogue(const fv_gemm_u8_args *g, size_t i, size_t rows, size_t j, size_t width,
+                     const int32_t *sum)
 {
     const __m256i zero = _mm256_set1_epi16((short)g->zero);
     const bool plain = g->c_type == FV_TYPE_U8 && !g->act && !g->scale && !g->residual;
@@ -36,9 +37,11 @@ static void epilogue(const fv_gemm_u8_args *g, size_t i, size_t rows, size_t j, 
             if (g->c_type != FV_TYPE_U8)
                 vec_put_n(g->c, g->c_type, at, n, y);
             else if (n == VEC_W) /* a size that the compiler knows */
-                fv_put_u8_avx2((uint8_t *)g->c + at, VEC_W, fv_round_avx2(plain ? y : vec_mul(y, inv)), zero);
+                fv_put_u8_avx2((uint8_t *)g->c + at, VEC_W,
+                               fv_round_avx2(plain ? y : vec_mul(y, inv)), zero);
             else
-                fv_put_u8_avx2((uint8_t *)g->c + at, n, fv_round_avx2(plain ? y : vec_mul(y, inv)), zero);
+                fv_put_u8_avx2((uint8_t *)g->c + at, n, fv_round_avx2(plain ? y : vec_mul(y, inv)),
+                               zero);
         }
     }
 }

@@ -1,7 +1,8 @@
-/* Matrix product of u8 and i8 for AVX-512 VNNI: vpdpbusd multiplies fours of bytes and adds them to an i32 sum.
+/* Matrix product of u8 and i8 for AVX-512 VNNI: vpdpbusd multiplies fours of bytes and adds them to
+ * an i32 sum.
  *
  *          panel of B, 32 columns wide             a tile: up to 14 rows x 2 registers of sums
- *           k -> [ b b b b | b b b b ]             per word of k (4 bytes): 2 loads of B, then for each
+ *           k -> [ b b b b | b b b b ]             per word of k, 4 bytes: 2 loads of B, then each
  *      A  [ a ]  [ c c c c | c c c c ]             row one broadcast of A and 2 vpdpbusd;
  *      14 [ a ]  [ c c c c | c c c c ]             28 sums + 2 + 1 of 32 registers */
 #include "kernels/x86/u8_avx512.h"
@@ -12,41 +13,49 @@ enum { MR = 14, NR = 32, WIDEN = 0 };
 
 #define UNROLL _Pragma("GCC unroll 16")
 
-#define TILE(mr)                                                                                              \
-    static void tile_##mr(const uint8_t *a, size_t a_ld, const int32_t *b, size_t n, int32_t *out, bool more, \
-                          const int32_t *bias)                                                                \
-    {                                                                                                         \
-        __m512i s[mr][2];                                                                                     \
-        if (more) {                                                                                           \
-            UNROLL for (int i = 0; i < mr; i++) {                                                             \
-                s[i][0] = _mm512_load_si512(out + i * NR);                                                    \
-                s[i][1] = _mm512_load_si512(out + i * NR + 16);                                               \
-            }                                                                                                 \
-        } else {                                                                                              \
-            UNROLL for (int i = 0; i < mr; i++) {                                                             \
-                s[i][0] = _mm512_loadu_si512(bias);                                                           \
-                s[i][1] = _mm512_loadu_si512(bias + 16);                                                      \
-            }                                                                                                 \
-        }                                                                                                     \
-        for (size_t q = 0; q < n; q++, a += 4, b += NR) {                                                     \
-            __m512i b0 = _mm512_load_si512(b), b1 = _mm512_load_si512(b + 16);                                \
-            UNROLL for (int i = 0; i < mr; i++) {                                                             \
-                int32_t word;                                                                                 \
-                memcpy(&word, a + (size_t)i * a_ld, 4);                                                       \
-                __m512i ai = _mm512_set1_epi32(word);                                                         \
-                s[i][0] = _mm512_dpbusd_epi32(s[i][0], ai, b0);                                               \
-                s[i][1] = _mm512_dpbusd_epi32(s[i][1], ai, b1);                                               \
-            }                                                                                                 \
-        }                                                                                                     \
-        UNROLL for (int i = 0; i < mr; i++) {                                                                 \
-            _mm512_store_si512(out + i * NR, s[i][0]);                                                        \
-            _mm512_store_si512(out + i * NR + 16, s[i][1]);                                                   \
-        }                                                                                                     \
+#define TILE(mr)                                                                                   \
+    static void tile_##mr(const uint8_t *a, size_t a_ld, const int32_t *b, size_t n, int32_t *out, \
+                          bool more, const int32_t *bias)                                          \
+    {                                                                                              \
+        __m512i s[mr][2];                                                                          \
+        if (more) {                                                                                \
+            UNROLL for (int i = 0; i < mr; i++)                                                    \
+            {                                                                                      \
+                s[i][0] = _mm512_load_si512(out + i * NR);                                         \
+                s[i][1] = _mm512_load_si512(out + i * NR + 16);                                    \
+            }                                                                                      \
+        } else {                                                                                   \
+            UNROLL for (int i = 0; i < mr; i++)                                                    \
+            {                                                                                      \
+                s[i][0] = _mm512_loadu_si512(bias);                                                \
+                s[i][1] = _mm512_loadu_si512(bias + 16);                                           \
+            }                                                                                      \
+        }                                                                                          \
+        for (size_t q = 0; q < n; q++, a += 4, b += NR) {                                          \
+            __m512i b0 = _mm512_load_si512(b), b1 = _mm512_load_si512(b + 16);                     \
+            UNROLL for (int i = 0; i < mr; i++)                                                    \
+            {                                                                                      \
+                int32_t word;                                                                      \
+                memcpy(&word, a + (size_t)i * a_ld, 4);                                            \
+                __m512i ai = _mm512_set1_epi32(word);                                              \
+                s[i][0] = _mm512_dpbusd_epi32(s[i][0], ai, b0);                                    \
+                s[i][1] = _mm512_dpbusd_epi32(s[i][1], ai, b1);                                    \
+            }                                                                                      \
+        }                                                                                          \
+        UNROLL for (int i = 0; i < mr; i++)                                                        \
+        {                                                                                          \
+            _mm512_store_si512(out + i * NR, s[i][0]);                                             \
+            _mm512_store_si512(out + i * NR + 16, s[i][1]);                                        \
+        }                                                                                          \
     }
-TILE(1) TILE(2) TILE(3) TILE(4) TILE(5) TILE(6) TILE(7) TILE(8) TILE(9) TILE(10) TILE(11) TILE(12) TILE(13) TILE(14)
+TILE(1)
+TILE(2)
+TILE(3)
+TILE(4) TILE(5) TILE(6) TILE(7) TILE(8) TILE(9) TILE(10) TILE(11) TILE(12) TILE(13) TILE(14)
 
-static tile_fn *const tiles[MR + 1] = { 0,      tile_1, tile_2, tile_3,  tile_4,  tile_5,  tile_6, tile_7,
-                                        tile_8, tile_9, tile_10, tile_11, tile_12, tile_13, tile_14 };
+    static tile_fn *const tiles[MR + 1] = { 0,       tile_1,  tile_2,  tile_3,  tile_4,
+                                            tile_5,  tile_6,  tile_7,  tile_8,  tile_9,
+                                            tile_10, tile_11, tile_12, tile_13, tile_14 };
 
 static inline __mmask16 mask_of(size_t n) { return n >= 16 ? 0xffff : (__mmask16)((1u << n) - 1); }
 
@@ -56,9 +65,12 @@ typedef struct columns {
     __m512 mul[2], scale[2], inv[2];
 } columns;
 
-/* 16 sums as far as y; h: the panel's half. gelu: 0, or bits of the result that GELU must get right. */
-static inline __attribute__((always_inline)) __m512 finish(const fv_gemm_u8_args *g, const columns *c, size_t row,
-                                                           size_t j, int h, const int32_t *sum, const int gelu)
+/* 16 sums as far as y; h: the panel's half. gelu: 0, or bits of the result that GELU must get
+ * right. */
+static inline __attribute__((always_inline)) __m512 finish(const fv_gemm_u8_args *g,
+                                                           const columns *c, size_t row, size_t j,
+                                                           int h, const int32_t *sum,
+                                                           const int gelu)
 {
     __m512 y = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_load_si512(sum + 16 * h)), c->mul[h]);
     if (gelu)
@@ -72,18 +84,21 @@ static inline __attribute__((always_inline)) __m512 finish(const fv_gemm_u8_args
     return y;
 }
 
-static inline __attribute__((always_inline)) __m512i rounded(const fv_gemm_u8_args *g, const columns *c, size_t row,
-                                                             size_t j, int h, const int32_t *sum, const int gelu,
-                                                             const bool plain)
+static inline __attribute__((always_inline)) __m512i rounded(const fv_gemm_u8_args *g,
+                                                             const columns *c, size_t row, size_t j,
+                                                             int h, const int32_t *sum,
+                                                             const int gelu, const bool plain)
 {
     if (plain) /* mul is already times inv */
-        return fv_round_avx512(_mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_load_si512(sum + 16 * h)), c->mul[h]));
+        return fv_round_avx512(
+            _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_load_si512(sum + 16 * h)), c->mul[h]));
     return fv_round_avx512(_mm512_mul_ps(finish(g, c, row, j, h, sum, gelu), c->inv[h]));
 }
 
 /* To u8, two rows at a time: 4 registers of 16 become 2 x 32 bytes. */
-static inline __attribute__((always_inline)) void to_u8(const fv_gemm_u8_args *g, const columns *c, size_t i,
-                                                        size_t rows, size_t j, size_t width, const int32_t *sum,
+static inline __attribute__((always_inline)) void to_u8(const fv_gemm_u8_args *g, const columns *c,
+                                                        size_t i, size_t rows, size_t j,
+                                                        size_t width, const int32_t *sum,
                                                         const int gelu, const bool plain)
 {
     const __m512i zero = _mm512_set1_epi16((short)g->zero);
@@ -96,7 +111,8 @@ static inline __attribute__((always_inline)) void to_u8(const fv_gemm_u8_args *g
         __m512i q0 = rounded(g, c, i + s, j, 0, sum + s * NR, gelu, plain);
         __m512i q1 = rounded(g, c, i + s, j, 1, sum + s * NR, gelu, plain);
         __m512i bytes = _mm512_permutexvar_epi32(order, fv_pack_u8_avx512(p0, p1, q0, q1, zero));
-        const __m256i low = _mm512_castsi512_si256(bytes), high = _mm512_extracti64x4_epi64(bytes, 1);
+        const __m256i low = _mm512_castsi512_si256(bytes),
+                      high = _mm512_extracti64x4_epi64(bytes, 1);
         if (width == NR) {
             _mm256_storeu_si256((__m256i *)(void *)to, low);
             if (s > r)
@@ -110,23 +126,29 @@ static inline __attribute__((always_inline)) void to_u8(const fv_gemm_u8_args *g
     }
 }
 
-static inline __attribute__((always_inline)) void to_floats(const fv_gemm_u8_args *g, const columns *c, size_t i,
-                                                            size_t rows, size_t j, const int32_t *sum, const int gelu)
+static inline __attribute__((always_inline)) void to_floats(const fv_gemm_u8_args *g,
+                                                            const columns *c, size_t i, size_t rows,
+                                                            size_t j, const int32_t *sum,
+                                                            const int gelu)
 {
     for (size_t r = 0; r < rows; r++) {
         const size_t at = (i + r) * g->ldc + j;
-        fv_store_avx512(g->c, g->c_type, at, c->mask[0], finish(g, c, i + r, j, 0, sum + r * NR, gelu));
-        fv_store_avx512(g->c, g->c_type, at + 16, c->mask[1], finish(g, c, i + r, j, 1, sum + r * NR, gelu));
+        fv_store_avx512(g->c, g->c_type, at, c->mask[0],
+                        finish(g, c, i + r, j, 0, sum + r * NR, gelu));
+        fv_store_avx512(g->c, g->c_type, at + 16, c->mask[1],
+                        finish(g, c, i + r, j, 1, sum + r * NR, gelu));
     }
 }
 
-static void epilogue(const fv_gemm_u8_args *g, size_t i, size_t rows, size_t j, size_t width, const int32_t *sum)
+static void epilogue(const fv_gemm_u8_args *g, size_t i, size_t rows, size_t j, size_t width,
+                     const int32_t *sum)
 {
     columns c = { .mask = { mask_of(width), mask_of(width > 16 ? width - 16 : 0) } };
     for (size_t h = 0; h < 2; h++) {
         const size_t at = j + 16 * h;
         c.mul[h] = _mm512_maskz_loadu_ps(c.mask[h], g->mul + at);
-        c.scale[h] = g->scale ? _mm512_maskz_loadu_ps(c.mask[h], g->scale + at) : _mm512_setzero_ps();
+        c.scale[h] = g->scale ? _mm512_maskz_loadu_ps(c.mask[h], g->scale + at)
+                              : _mm512_setzero_ps();
         c.inv[h] = g->inv ? _mm512_maskz_loadu_ps(c.mask[h], g->inv + at) : _mm512_setzero_ps();
     }
     const bool plain = g->c_type == FV_TYPE_U8 && !g->act && !g->scale && !g->residual;
@@ -147,11 +169,15 @@ static void epilogue(const fv_gemm_u8_args *g, size_t i, size_t rows, size_t j, 
 
 static void gemm_u8_14x32__avx512vnni(const fv_gemm_u8_args *g) { gemm(g, tiles); }
 
-static void pack_u8__avx512vnni(void *dst, const void *w, size_t ld, size_t n, size_t k) { pack(dst, w, ld, n, k); }
+static void pack_u8__avx512vnni(void *dst, const void *w, size_t ld, size_t n, size_t k)
+{
+    pack(dst, w, ld, n, k);
+}
 
 void fv_gemm_u8_init_avx512vnni(fv_kernels *k);
 void fv_gemm_u8_init_avx512vnni(fv_kernels *k)
 {
-    k->gemm_u8 = (fv_gemm_u8_kernel){ .mr = MR, .nr = NR, .run = gemm_u8_14x32__avx512vnni,
-                                      .pack = pack_u8__avx512vnni };
+    k->gemm_u8 = (fv_gemm_u8_kernel){
+        .mr = MR, .nr = NR, .run = gemm_u8_14x32__avx512vnni, .pack = pack_u8__avx512vnni
+    };
 }

@@ -1,8 +1,10 @@
-/* The loops of the u8 x i8 matrix product, for x86 files that define MR, NR, WIDEN (1: tiles take A as i16), a
- * table of tile functions and epilogue(). Everything is counted in words: four elements of k.
+/* The loops of the u8 x i8 matrix product, for x86 files that define MR, NR, WIDEN (1: tiles take A
+ * as i16), a table of tile functions and epilogue(). Everything is counted in words: four elements
+ * of k.
  *
- * From outside in: blocks of rows whose piece of A stays in L2; panels of B; pieces of k when a panel does
- * not fit in L2; tiles of rows, as equal as they can be, so that no tile is left with few of them. */
+ * From outside in: blocks of rows whose piece of A stays in L2; panels of B; pieces of k when a
+ * panel does not fit in L2; tiles of rows, as equal as they can be, so that no tile is left with
+ * few of them. */
 #ifndef FV_GEMM_U8_BODY_H
 #define FV_GEMM_U8_BODY_H
 
@@ -13,22 +15,26 @@
 #include "kernels/kernels.h"
 
 enum {
-    A_BLOCK_BYTES = 384 << 10,   /* of A per block of rows */
-    MIN_ROWS = 112 / MR * MR,    /* of such a block: fewer would read B too often */
-    PIECE = 1536,                /* words of k that are not cut */
-    COPY_PIECE = 256             /* words of a row copied: rows collide in L1, or end within a word */
+    A_BLOCK_BYTES = 384 << 10, /* of A per block of rows */
+    MIN_ROWS = 112 / MR * MR,  /* of such a block: fewer would read B too often */
+    PIECE = 1536,              /* words of k that are not cut */
+    COPY_PIECE = 256           /* words of a row copied: rows collide in L1, or end within a word */
 };
 
-/* out[i][0..NR) = (more ? out[i][0..NR) : bias[0..NR)) + sum over n words of a[i] * b. Rows lie a_ld bytes and
- * NR sums apart; a is of u8, or i16 when WIDEN. */
-typedef void tile_fn(const uint8_t *a, size_t a_ld, const int32_t *b, size_t n, int32_t *out, bool more,
-                     const int32_t *bias);
+/* out[i][0..NR) = (more ? out[i][0..NR) : bias[0..NR)) + sum over n words of a[i] * b. Rows lie
+ * a_ld bytes and NR sums apart; a is of u8, or i16 when WIDEN. */
+typedef void tile_fn(const uint8_t *a, size_t a_ld, const int32_t *b, size_t n, int32_t *out,
+                     bool more, const int32_t *bias);
 
 /* Writes rows i .. i + rows, columns j .. j + width of C from their sums [rows, NR]. */
-static void epilogue(const fv_gemm_u8_args *g, size_t i, size_t rows, size_t j, size_t width, const int32_t *sum);
+static void epilogue(const fv_gemm_u8_args *g, size_t i, size_t rows, size_t j, size_t width,
+                     const int32_t *sum);
 
 /* Do the rows of a tile fall into the same set of L1 (64 sets of 8 lines of 64 bytes)? */
-static bool rows_collide(size_t a_ld) { return MR > 8 && (a_ld % 4096 < 64 || a_ld % 4096 > 4096 - 64); }
+static bool rows_collide(size_t a_ld)
+{
+    return MR > 8 && (a_ld % 4096 < 64 || a_ld % 4096 > 4096 - 64);
+}
 
 static void fetch_rows(const void *p, size_t elem_bytes, size_t ld, size_t i, size_t rows, size_t j)
 {
@@ -50,8 +56,9 @@ static void copy_row(uint8_t *to, const uint8_t *a, size_t n, size_t words)
         return;
     }
     for (; i + 16 <= n; i += 16)
-        _mm256_storeu_si256((__m256i *)(void *)(to + 2 * i),
-                            _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(const void *)(a + i))));
+        _mm256_storeu_si256(
+            (__m256i *)(void *)(to + 2 * i),
+            _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(const void *)(a + i))));
     for (; i < words * 4; i++) {
         const uint16_t x = i < n ? a[i] : 0;
         memcpy(to + 2 * i, &x, 2);
@@ -63,8 +70,9 @@ static void gemm(const fv_gemm_u8_args *g, tile_fn *const *tile)
     const size_t words = (g->k + 3) / 4;
     const bool copy = WIDEN || g->k % 4 || (g->m > 4 && words >= 64 && rows_collide(g->lda));
     const size_t piece = copy ? COPY_PIECE : FV_MIN(words, (size_t)PIECE);
-    const size_t block = piece < words ? (size_t)MIN_ROWS
-                                       : FV_MAX((size_t)MIN_ROWS, A_BLOCK_BYTES / (words * 4) / MR * MR);
+    const size_t block = piece < words
+                             ? (size_t)MIN_ROWS
+                             : FV_MAX((size_t)MIN_ROWS, A_BLOCK_BYTES / (words * 4) / MR * MR);
 
     int32_t sums[MIN_ROWS * NR] __attribute__((aligned(64)));
     int32_t bias[NR] __attribute__((aligned(64))) = { 0 };
@@ -81,7 +89,8 @@ static void gemm(const fv_gemm_u8_args *g, tile_fn *const *tile)
                 const size_t n = FV_MIN(piece, words - q);
                 const bool last = q + n == words;
                 for (size_t t = 0; t < n_tiles; t++) {
-                    const size_t first = n_rows * t / n_tiles, rows = n_rows * (t + 1) / n_tiles - first;
+                    const size_t first = n_rows * t / n_tiles,
+                                 rows = n_rows * (t + 1) / n_tiles - first;
                     const uint8_t *a = g->a + (i0 + first) * g->lda + q * 4;
                     size_t ld = g->lda;
                     if (copy) {

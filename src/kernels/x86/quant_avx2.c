@@ -1,22 +1,25 @@
-/* Weights in blocks of 8 or 4 bits for AVX2. vpmaddubsw multiplies unsigned by signed bytes and adds pairs in
- * 16 bits: |w| times x with w's sign stays within 2 x 128 x 127. */
+/* Weights in blocks of 8 or 4 bits for AVX2. vpmaddubsw multiplies unsigned by signed bytes and
+ * adds pairs in 16 bits: |w| times x with w's sign stays within 2 x 128 x 127. */
 #include <immintrin.h>
 
 enum { MR = 4 };
 #define QUANT_ISA(name) name##__avx2
-#define TILES DEFINE_TILE(1) DEFINE_TILE(2) DEFINE_TILE(3) DEFINE_TILE(4)
-#define PANEL_FLIP 0
+#define TILES           DEFINE_TILE(1) DEFINE_TILE(2) DEFINE_TILE(3) DEFINE_TILE(4)
+#define PANEL_FLIP      0
 
 static inline __m256i dot8(__m256i part, __m256i w, __m256i q)
 {
     (void)part;
-    return _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(q, w)), _mm256_set1_epi16(1));
+    return _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(q, w)),
+                             _mm256_set1_epi16(1));
 }
 
 /* Four products of at most 15 x 128 fit in 16 bits. */
-static inline __m256i dot4(__m256i part4, __m256i first, __m256i second, __m256i q, __m256i q_second)
+static inline __m256i dot4(__m256i part4, __m256i first, __m256i second, __m256i q,
+                           __m256i q_second)
 {
-    const __m256i pairs = _mm256_add_epi16(_mm256_maddubs_epi16(first, q), _mm256_maddubs_epi16(second, q_second));
+    const __m256i pairs = _mm256_add_epi16(_mm256_maddubs_epi16(first, q),
+                                           _mm256_maddubs_epi16(second, q_second));
     return _mm256_add_epi32(part4, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
 
@@ -38,29 +41,37 @@ static void quantize_row__avx2(void *dst, const float *x, size_t k)
     int8_t *q4 = (int8_t *)fv_qrow_q4(dst, nb);
     int32_t *sum = (int32_t *)fv_qrow_sum(dst, nb);
     float *d = (float *)fv_qrow_d(dst, nb);
-    const __m256i magnitude = _mm256_set1_epi32(0x7fffffff), order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    const __m256i magnitude = _mm256_set1_epi32(0x7fffffff),
+                  order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
     for (size_t b = 0; b < nb; b++, x += FV_BLOCK, q += FV_BLOCK, part += 8, part4 += 4) {
         __m256 v[4];
         __m256i largest = _mm256_setzero_si256(), r[4];
-        UNROLL for (int i = 0; i < 4; i++) {
+        UNROLL for (int i = 0; i < 4; i++)
+        {
             v[i] = _mm256_loadu_ps(x + 8 * i);
-            largest = _mm256_max_epu32(largest, _mm256_and_si256(_mm256_castps_si256(v[i]), magnitude));
+            largest = _mm256_max_epu32(largest,
+                                       _mm256_and_si256(_mm256_castps_si256(v[i]), magnitude));
         }
-        __m128i m = _mm_max_epu32(_mm256_castsi256_si128(largest), _mm256_extracti128_si256(largest, 1));
+        __m128i m = _mm_max_epu32(_mm256_castsi256_si128(largest),
+                                  _mm256_extracti128_si256(largest, 1));
         m = _mm_max_epu32(m, _mm_shuffle_epi32(m, 0x4e));
         m = _mm_max_epu32(m, _mm_shuffle_epi32(m, 0xb1));
         float inv;
         d[b] = fv_qrow_scale((uint32_t)_mm_cvtsi128_si32(m), &inv);
         UNROLL for (int i = 0; i < 4; i++)
-            r[i] = inv > 0 ? _mm256_cvtps_epi32(_mm256_mul_ps(v[i], _mm256_set1_ps(inv))) : _mm256_setzero_si256();
+            r[i] = inv > 0 ? _mm256_cvtps_epi32(_mm256_mul_ps(v[i], _mm256_set1_ps(inv)))
+                           : _mm256_setzero_si256();
         const __m256i bytes = _mm256_permutevar8x32_epi32(
-            _mm256_packs_epi16(_mm256_packs_epi32(r[0], r[1]), _mm256_packs_epi32(r[2], r[3])), order);
-        const __m256i fours = _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_set1_epi8(1), bytes), _mm256_set1_epi16(1));
+            _mm256_packs_epi16(_mm256_packs_epi32(r[0], r[1]), _mm256_packs_epi32(r[2], r[3])),
+            order);
+        const __m256i fours = _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_set1_epi8(1), bytes),
+                                                _mm256_set1_epi16(1));
         const __m256i much = _mm256_sub_epi32(_mm256_setzero_si256(), _mm256_slli_epi32(fours, 7));
         _mm256_storeu_si256((__m256i *)(void *)q, bytes);
         _mm256_storeu_si256((__m256i *)(void *)part, much);
         _mm_storeu_si128((__m128i *)(void *)(q4 + fv_qrow_at4(b)), _mm256_castsi256_si128(bytes));
-        _mm_storeu_si128((__m128i *)(void *)(q4 + fv_qrow_at4(b) + 64), _mm256_extracti128_si256(bytes, 1));
+        _mm_storeu_si128((__m128i *)(void *)(q4 + fv_qrow_at4(b) + 64),
+                         _mm256_extracti128_si256(bytes, 1));
         __m128i s = _mm_add_epi32(_mm256_castsi256_si128(much), _mm256_extracti128_si256(much, 1));
         _mm_storeu_si128((__m128i *)(void *)part4, _mm_srai_epi32(s, 4));
         s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));

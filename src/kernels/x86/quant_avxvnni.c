@@ -1,10 +1,11 @@
-/* Weights in blocks of 8 or 4 bits for AVX-VNNI: vpdpbusd on 256 bits, for processors without AVX-512. Weights
- * are taken as q + 128, the sums begin with what that is too much. */
+/* Weights in blocks of 8 or 4 bits for AVX-VNNI: vpdpbusd on 256 bits, for processors without
+ * AVX-512. Weights are taken as q + 128, the sums begin with what that is too much. */
 #include <immintrin.h>
 
 enum { MR = 6 };
 #define QUANT_ISA(name) name##__avxvnni
-#define TILES DEFINE_TILE(1) DEFINE_TILE(2) DEFINE_TILE(3) DEFINE_TILE(4) DEFINE_TILE(5) DEFINE_TILE(6)
+#define TILES \
+    DEFINE_TILE(1) DEFINE_TILE(2) DEFINE_TILE(3) DEFINE_TILE(4) DEFINE_TILE(5) DEFINE_TILE(6)
 #define PANEL_FLIP 0x80
 
 static inline __m256i dot8(__m256i part, __m256i w, __m256i q)
@@ -12,7 +13,8 @@ static inline __m256i dot8(__m256i part, __m256i w, __m256i q)
     return _mm256_dpbusd_avx_epi32(part, _mm256_xor_si256(w, _mm256_set1_epi8(-128)), q);
 }
 
-static inline __m256i dot4(__m256i part4, __m256i first, __m256i second, __m256i q, __m256i q_second)
+static inline __m256i dot4(__m256i part4, __m256i first, __m256i second, __m256i q,
+                           __m256i q_second)
 {
     return _mm256_dpbusd_avx_epi32(_mm256_dpbusd_avx_epi32(part4, first, q), second, q_second);
 }

@@ -1,11 +1,11 @@
 /* Weights in blocks of 8 or 4 bits with 256-bit vectors, for files that define
  *
- *     QUANT_ISA(name)               the name with the instruction set behind it
- *     MR, TILES                     rows of a tile; its functions, tile_1 ... tile_MR
- *     dot8(part, w, q)              part + sums of four products of 32 signed weights; may do without part
- *     dot4(part4, w, v, q, r)       part4 + sums of four products w q and four v r, w and v below 16
- *     add_products                  of a panel's 8 x 4 bytes and a broadcast word of A
- *     PANEL_FLIP                    what the panels' signed bytes are xored with */
+ *    QUANT_ISA(name)               the name with the instruction set behind it
+ *    MR, TILES                     rows of a tile; its functions, tile_1 ... tile_MR
+ *    dot8(part, w, q)              part + sums of four products of 32 signed weights; part optional
+ *    dot4(part4, w, v, q, r)       part4 + sums of four products w q and four v r, w and v below 16
+ *    add_products                  of a panel's 8 x 4 bytes and a broadcast word of A
+ *    PANEL_FLIP                    what the panels' signed bytes are xored with */
 #ifndef FV_QUANT_BODY_H
 #define FV_QUANT_BODY_H
 
@@ -18,14 +18,17 @@
 enum {
     NR = 16,
     BLOCK_BYTES = NR * FV_PACKED_Q_BLOCK_BYTES,
-    PIECE = 16,        /* blocks of k for which a panel's piece (9 KiB) stays in L1 */
-    SPAN = 8,          /* panels that use a piece of A while it is in L2 */
+    PIECE = 16, /* blocks of k for which a panel's piece (9 KiB) stays in L1 */
+    SPAN = 8,   /* panels that use a piece of A while it is in L2 */
     ROWS = 120 / MR * MR
 };
 
 static __m256i load32(const void *p) { return _mm256_loadu_si256((const __m256i *)p); }
 
-static size_t block_bytes(fv_type type) { return type == FV_TYPE_Q8_0 ? FV_Q8_BLOCK_BYTES : FV_Q4_BLOCK_BYTES; }
+static size_t block_bytes(fv_type type)
+{
+    return type == FV_TYPE_Q8_0 ? FV_Q8_BLOCK_BYTES : FV_Q4_BLOCK_BYTES;
+}
 
 static float block_scale(const char *block)
 {
@@ -34,7 +37,7 @@ static float block_scale(const char *block)
     return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(half)));
 }
 
-/* ---- matrix times vector --------------------------------------------------------------- */
+/* ---- matrix times vector ----------------------------------------------------------------- */
 
 static float add_sums(__m256 first, __m256 second)
 {
@@ -45,13 +48,15 @@ static float add_sums(__m256 first, __m256 second)
 }
 
 /* sum += the block's products, in 8 sums of four. */
-static inline __m256 add_q8(__m256 sum, const char *w, const int8_t *q, const int32_t *part, float d)
+static inline __m256 add_q8(__m256 sum, const char *w, const int8_t *q, const int32_t *part,
+                            float d)
 {
     const __m256i products = dot8(load32(part), load32(w + 2), load32(q));
     return _mm256_fmadd_ps(_mm256_cvtepi32_ps(products), _mm256_set1_ps(block_scale(w) * d), sum);
 }
 
-static void QUANT_ISA(gemv_q8)(float *y, const void *w, const void *x, const float *bias, size_t n, size_t k)
+static void QUANT_ISA(gemv_q8)(float *y, const void *w, const void *x, const float *bias, size_t n,
+                               size_t k)
 {
     const size_t nb = k / FV_BLOCK, step = FV_Q8_BLOCK_BYTES;
     const float *d = fv_qrow_d(x, nb);
@@ -74,18 +79,24 @@ static void QUANT_ISA(gemv_q8)(float *y, const void *w, const void *x, const flo
 }
 
 /* sum += the products of two blocks, of each in 4 sums of eight. */
-static inline __m256 add_q4(__m256 sum, const char *w, const int8_t *q4, const int32_t *part4, const float *d)
+static inline __m256 add_q4(__m256 sum, const char *w, const int8_t *q4, const int32_t *part4,
+                            const float *d)
 {
     const __m128i w0 = _mm_loadu_si128((const __m128i *)(const void *)(w + 2));
     const __m128i w1 = _mm_loadu_si128((const __m128i *)(const void *)(w + FV_Q4_BLOCK_BYTES + 2));
-    const __m256i both = _mm256_inserti128_si256(_mm256_castsi128_si256(w0), w1, 1), low = _mm256_set1_epi8(15);
+    const __m256i both = _mm256_inserti128_si256(_mm256_castsi128_si256(w0), w1, 1),
+                  low = _mm256_set1_epi8(15);
     const __m256i products = dot4(load32(part4), _mm256_and_si256(both, low),
-                                  _mm256_and_si256(_mm256_srli_epi16(both, 4), low), load32(q4), load32(q4 + 64));
-    const __m128 scale0 = _mm_set1_ps(block_scale(w) * d[0]), scale1 = _mm_set1_ps(block_scale(w + FV_Q4_BLOCK_BYTES) * d[1]);
-    return _mm256_fmadd_ps(_mm256_cvtepi32_ps(products), _mm256_insertf128_ps(_mm256_castps128_ps256(scale0), scale1, 1), sum);
+                                  _mm256_and_si256(_mm256_srli_epi16(both, 4), low), load32(q4),
+                                  load32(q4 + 64));
+    const __m128 scale0 = _mm_set1_ps(block_scale(w) * d[0]),
+                 scale1 = _mm_set1_ps(block_scale(w + FV_Q4_BLOCK_BYTES) * d[1]);
+    return _mm256_fmadd_ps(_mm256_cvtepi32_ps(products),
+                           _mm256_insertf128_ps(_mm256_castps128_ps256(scale0), scale1, 1), sum);
 }
 
-static void QUANT_ISA(gemv_q4)(float *y, const void *w, const void *x, const float *bias, size_t n, size_t k)
+static void QUANT_ISA(gemv_q4)(float *y, const void *w, const void *x, const float *bias, size_t n,
+                               size_t k)
 {
     const size_t nb = k / FV_BLOCK, step = FV_Q4_BLOCK_BYTES;
     const float *d = fv_qrow_d(x, nb);
@@ -110,13 +121,17 @@ static void QUANT_ISA(gemv_q4)(float *y, const void *w, const void *x, const flo
     }
 }
 
-/* ---- matrix times matrix --------------------------------------------------------------- */
+/* ---- matrix times matrix ----------------------------------------------------------------- */
 
-/* Panels as for AVX-512 (quant_avx512vnni.c), 16 columns wide: for each block [8][16][4] bytes, then the scales. */
-typedef void tile_fn(const int8_t *a, const float *d, const int32_t *much, size_t a_ld, const uint8_t *b, size_t n,
-                     float *out, size_t out_ld, bool more);
+/* Panels as for AVX-512 (quant_avx512vnni.c), 16 columns wide: for each block [8][16][4] bytes,
+ * then the scales. */
+typedef void tile_fn(const int8_t *a, const float *d, const int32_t *much, size_t a_ld,
+                     const uint8_t *b, size_t n, float *out, size_t out_ld, bool more);
 
-static inline const void *row_at(const void *p, size_t i, size_t ld) { return (const char *)p + i * ld; }
+static inline const void *row_at(const void *p, size_t i, size_t ld)
+{
+    return (const char *)p + i * ld;
+}
 
 static inline __m256i word_at(const void *p, size_t i, size_t ld)
 {
@@ -131,9 +146,11 @@ static inline void add_block(float *to, __m256i sum, const uint8_t *w, __m256 x)
     _mm256_store_ps(to, _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), scale, _mm256_load_ps(to)));
 }
 
-#define CLEAR(i) \
-    _mm256_store_ps(out + i * out_ld, _mm256_setzero_ps()), _mm256_store_ps(out + i * out_ld + 8, _mm256_setzero_ps());
-#define BEGIN(i) __m256i s##i = PANEL_FLIP ? word_at(much, i, a_ld) : _mm256_setzero_si256(), t##i = s##i;
+#define CLEAR(i)                                            \
+    _mm256_store_ps(out + i * out_ld, _mm256_setzero_ps()), \
+        _mm256_store_ps(out + i * out_ld + 8, _mm256_setzero_ps());
+#define BEGIN(i) \
+    __m256i s##i = PANEL_FLIP ? word_at(much, i, a_ld) : _mm256_setzero_si256(), t##i = s##i;
 #define MULTIPLY(i)                            \
     {                                          \
         const __m256i x = word_at(a, i, a_ld); \
@@ -147,22 +164,22 @@ static inline void add_block(float *to, __m256i sum, const uint8_t *w, __m256 x)
         add_block(out + i * out_ld + 8, t##i, b + 32, x);          \
     }
 
-#define DEFINE_TILE(mr)                                                                                        \
-    static void tile_##mr(const int8_t *a, const float *d, const int32_t *much, size_t a_ld, const uint8_t *b, \
-                          size_t n, float *out, size_t out_ld, bool more)                                      \
-    {                                                                                                          \
-        if (!more) {                                                                                           \
-            ROWS_##mr(CLEAR)                                                                                   \
-        }                                                                                                      \
-        for (size_t q = 0; q < n; q++, d++, much++, b += 64) {                                                 \
-            ROWS_##mr(BEGIN)                                                                                   \
-            for (int g = 0; g < 8; g++, a += 4, b += 64) {                                                     \
-                const __m256i b0 = load32(b), b1 = load32(b + 32);                                             \
-                ROWS_##mr(MULTIPLY)                                                                            \
-            }                                                                                                  \
-            ROWS_##mr(END)                                                                                     \
-        }                                                                                                      \
-        (void)much;                                                                                            \
+#define DEFINE_TILE(mr)                                                                      \
+    static void tile_##mr(const int8_t *a, const float *d, const int32_t *much, size_t a_ld, \
+                          const uint8_t *b, size_t n, float *out, size_t out_ld, bool more)  \
+    {                                                                                        \
+        if (!more) {                                                                         \
+            ROWS_##mr(CLEAR)                                                                 \
+        }                                                                                    \
+        for (size_t q = 0; q < n; q++, d++, much++, b += 64) {                               \
+            ROWS_##mr(BEGIN) for (int g = 0; g < 8; g++, a += 4, b += 64)                    \
+            {                                                                                \
+                const __m256i b0 = load32(b), b1 = load32(b + 32);                           \
+                ROWS_##mr(MULTIPLY)                                                          \
+            }                                                                                \
+            ROWS_##mr(END)                                                                   \
+        }                                                                                    \
+        (void)much;                                                                          \
     }
 
 TILES
@@ -183,8 +200,8 @@ static void gemm(const fv_gemm_args *g, tile_fn *const *tile)
                         const size_t rows = FV_MIN((size_t)MR, i1 - i);
                         const char *a = (const char *)g->a + i * g->lda;
                         float *sum = sums + (i - i0) * span + (j - j0);
-                        tile[rows](fv_qrow_q(a) + b * FV_BLOCK, fv_qrow_d(a, nb) + b, fv_qrow_sum(a, nb) + b, g->lda,
-                                   panel, n, sum, span, b > 0);
+                        tile[rows](fv_qrow_q(a) + b * FV_BLOCK, fv_qrow_d(a, nb) + b,
+                                   fv_qrow_sum(a, nb) + b, g->lda, panel, n, sum, span, b > 0);
                         if (b + n == nb)
                             epilogue(g, i, rows, j, FV_MIN((size_t)NR, g->n - j), sum, span);
                     }
@@ -197,8 +214,9 @@ static void gemm(const fv_gemm_args *g, tile_fn *const *tile)
 /* ---- packing ----------------------------------------------------------------------------- */
 
 /* Block b of 8 columns whose rows begin at w. */
-static inline __attribute__((always_inline)) void pack_block(uint8_t *dst, const char *w, fv_type type,
-                                                             size_t row_bytes, size_t rows)
+static inline __attribute__((always_inline)) void pack_block(uint8_t *dst, const char *w,
+                                                             fv_type type, size_t row_bytes,
+                                                             size_t rows)
 {
     float scale[8] = { 0 };
     __m256i r[8];
@@ -211,18 +229,22 @@ static inline __attribute__((always_inline)) void pack_block(uint8_t *dst, const
         if (type == FV_TYPE_Q8_0) {
             r[i] = load32(block + 2);
         } else {
-            const __m128i pairs = _mm_loadu_si128((const __m128i *)(const void *)(block + 2)), low = _mm_set1_epi8(15);
+            const __m128i pairs = _mm_loadu_si128((const __m128i *)(const void *)(block + 2)),
+                          low = _mm_set1_epi8(15);
             const __m128i upper = _mm_and_si128(_mm_srli_epi16(pairs, 4), low);
-            r[i] = _mm256_sub_epi8(_mm256_set_m128i(upper, _mm_and_si128(pairs, low)), _mm256_set1_epi8(8));
+            r[i] = _mm256_sub_epi8(_mm256_set_m128i(upper, _mm_and_si128(pairs, low)),
+                                   _mm256_set1_epi8(8));
         }
     }
     transpose(r);
     UNROLL for (int i = 0; i < 8; i++)
-        _mm256_store_si256((__m256i *)(void *)(dst + i * 64), _mm256_xor_si256(r[i], _mm256_set1_epi8((char)PANEL_FLIP)));
+        _mm256_store_si256((__m256i *)(void *)(dst + i * 64),
+                           _mm256_xor_si256(r[i], _mm256_set1_epi8((char)PANEL_FLIP)));
     _mm256_store_ps((float *)(void *)(dst + 512), _mm256_loadu_ps(scale));
 }
 
-static inline __attribute__((always_inline)) void pack(void *dst, const void *w, fv_type type, size_t n, size_t k)
+static inline __attribute__((always_inline)) void pack(void *dst, const void *w, fv_type type,
+                                                       size_t n, size_t k)
 {
     const size_t nb = k / FV_BLOCK, row_bytes = nb * block_bytes(type);
     for (size_t j = 0; j < n; j += NR) {
@@ -230,8 +252,8 @@ static inline __attribute__((always_inline)) void pack(void *dst, const void *w,
             const size_t rows = j + h < n ? FV_MIN((size_t)8, n - j - h) : 0;
             const char *row = (const char *)w + (rows ? j + h : 0) * row_bytes;
             for (size_t b = 0; b < nb; b++)
-                pack_block((uint8_t *)dst + (j / NR * nb + b) * BLOCK_BYTES + h * 4, row + b * block_bytes(type), type,
-                           row_bytes, rows);
+                pack_block((uint8_t *)dst + (j / NR * nb + b) * BLOCK_BYTES + h * 4,
+                           row + b * block_bytes(type), type, row_bytes, rows);
         }
     }
 }
@@ -252,9 +274,12 @@ static void fill_slots(fv_kernels *k, fv_gemm_fn *run)
 {
     k->gemv_q[FV_TYPE_Q8_0] = QUANT_ISA(gemv_q8);
     k->gemv_q[FV_TYPE_Q4_0] = QUANT_ISA(gemv_q4);
-    k->gemm_q = (fv_gemm_q_kernel){ .mr = MR, .nr = NR, .run = { [FV_TYPE_Q8_0] = run, [FV_TYPE_Q4_0] = run },
-                                    .pack = { [FV_TYPE_Q8_0] = QUANT_ISA(pack_q8),
-                                              [FV_TYPE_Q4_0] = QUANT_ISA(pack_q4) } };
+    k->gemm_q = (fv_gemm_q_kernel){
+        .mr = MR,
+        .nr = NR,
+        .run = { [FV_TYPE_Q8_0] = run, [FV_TYPE_Q4_0] = run },
+        .pack = { [FV_TYPE_Q8_0] = QUANT_ISA(pack_q8), [FV_TYPE_Q4_0] = QUANT_ISA(pack_q4) }
+    };
 }
 
 #endif

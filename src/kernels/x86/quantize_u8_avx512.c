@@ -4,20 +4,23 @@
 #include "base/base.h"
 #include "kernels/kernels.h"
 
-static inline __attribute__((always_inline)) __m512i one(const float *x, const float *inv, __mmask16 mask)
+static inline __attribute__((always_inline)) __m512i one(const float *x, const float *inv,
+                                                         __mmask16 mask)
 {
-    return fv_round_avx512(_mm512_mul_ps(_mm512_maskz_loadu_ps(mask, x), _mm512_maskz_loadu_ps(mask, inv)));
+    return fv_round_avx512(
+        _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, x), _mm512_maskz_loadu_ps(mask, inv)));
 }
 
-static void quantize_u8__avx512(uint8_t *dst, size_t dst_ld, const float *src, size_t src_ld, const float *inv,
-                                int zero, size_t m, size_t c)
+static void quantize_u8__avx512(uint8_t *dst, size_t dst_ld, const float *src, size_t src_ld,
+                                const float *inv, int zero, size_t m, size_t c)
 {
     const __m512i plus = _mm512_set1_epi16((short)zero);
     const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
     for (; m; m--, dst += dst_ld, src += src_ld) {
         size_t j = 0;
         for (; j + 64 <= c; j += 64) {
-            __m512i y = fv_pack_u8_avx512(one(src + j, inv + j, 0xffff), one(src + j + 16, inv + j + 16, 0xffff),
+            __m512i y = fv_pack_u8_avx512(one(src + j, inv + j, 0xffff),
+                                          one(src + j + 16, inv + j + 16, 0xffff),
                                           one(src + j + 32, inv + j + 32, 0xffff),
                                           one(src + j + 48, inv + j + 48, 0xffff), plus);
             _mm512_storeu_si512(dst + j, _mm512_permutexvar_epi32(order, y));
@@ -25,7 +28,8 @@ static void quantize_u8__avx512(uint8_t *dst, size_t dst_ld, const float *src, s
         for (; j < c; j += 16) {
             const __mmask16 mask = c - j >= 16 ? 0xffff : (__mmask16)((1u << (c - j)) - 1);
             const __m512i y = one(src + j, inv + j, mask);
-            const __m512i bytes = _mm512_permutexvar_epi32(order, fv_pack_u8_avx512(y, y, y, y, plus));
+            const __m512i bytes = _mm512_permutexvar_epi32(order,
+                                                           fv_pack_u8_avx512(y, y, y, y, plus));
             _mm_mask_storeu_epi8(dst + j, mask, _mm512_castsi512_si128(bytes));
         }
     }

@@ -38,19 +38,23 @@ static inline __m256i finish(__m256i lo, __m256i hi)
 }
 
 /* One output of 4 rows: y[0] has rows 0 and 1, y[1] rows 2 and 3; in a half r g b -. */
-static inline void one_output(__m256i y[2], const uint8_t *src, size_t ld, const int16_t *w, size_t n_groups)
+static inline void one_output(__m256i y[2], const uint8_t *src, size_t ld, const int16_t *w,
+                              size_t n_groups)
 {
-    const __m256i taps01 = _mm256_setr_epi8(0, -1, 3, -1, 1, -1, 4, -1, 2, -1, 5, -1, -1, -1, -1, -1,
-                                            0, -1, 3, -1, 1, -1, 4, -1, 2, -1, 5, -1, -1, -1, -1, -1);
-    const __m256i taps23 = _mm256_setr_epi8(6, -1, 9, -1, 7, -1, 10, -1, 8, -1, 11, -1, -1, -1, -1, -1,
-                                            6, -1, 9, -1, 7, -1, 10, -1, 8, -1, 11, -1, -1, -1, -1, -1);
+    const __m256i taps01 = _mm256_setr_epi8(0, -1, 3, -1, 1, -1, 4, -1, 2, -1, 5, -1, -1, -1, -1,
+                                            -1, 0, -1, 3, -1, 1, -1, 4, -1, 2, -1, 5, -1, -1, -1,
+                                            -1, -1);
+    const __m256i taps23 = _mm256_setr_epi8(6, -1, 9, -1, 7, -1, 10, -1, 8, -1, 11, -1, -1, -1, -1,
+                                            -1, 6, -1, 9, -1, 7, -1, 10, -1, 8, -1, 11, -1, -1, -1,
+                                            -1, -1);
     __m256i lo0 = _mm256_setzero_si256(), hi0 = lo0, lo1 = lo0, hi1 = lo0;
 
     for (size_t g = 0; g < n_groups; g++, src += 12, w += 8) {
         __m256i p = two_rows(src, src + ld), q = two_rows(src + 2 * ld, src + 3 * ld);
         __m256i p01 = _mm256_shuffle_epi8(p, taps01), p23 = _mm256_shuffle_epi8(p, taps23);
         __m256i q01 = _mm256_shuffle_epi8(q, taps01), q23 = _mm256_shuffle_epi8(q, taps23);
-        __m256i w_lo01 = bcast(w), w_lo23 = bcast(w + 2), w_hi01 = bcast(w + 4), w_hi23 = bcast(w + 6);
+        __m256i w_lo01 = bcast(w), w_lo23 = bcast(w + 2), w_hi01 = bcast(w + 4),
+                w_hi23 = bcast(w + 6);
         lo0 = _mm256_add_epi32(lo0, _mm256_madd_epi16(p01, w_lo01));
         hi0 = _mm256_add_epi32(hi0, _mm256_madd_epi16(p01, w_hi01));
         lo1 = _mm256_add_epi32(lo1, _mm256_madd_epi16(q01, w_lo01));
@@ -72,10 +76,12 @@ static inline void store12(uint8_t *dst, __m128i v)
 }
 
 /* Outputs o .. o + 3 of the two rows in v[0..3]. */
-static inline void store_outputs(uint8_t *a, uint8_t *b, __m256i v0, __m256i v1, __m256i v2, __m256i v3)
+static inline void store_outputs(uint8_t *a, uint8_t *b, __m256i v0, __m256i v1, __m256i v2,
+                                 __m256i v3)
 {
-    const __m256i drop_fourth = _mm256_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1,
-                                                 0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1);
+    const __m256i drop_fourth = _mm256_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1,
+                                                 -1, 0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1,
+                                                 -1, -1);
     __m256i bytes = _mm256_packus_epi16(_mm256_packs_epi32(v0, v1), _mm256_packs_epi32(v2, v3));
     bytes = _mm256_shuffle_epi8(bytes, drop_fourth);
     store12(a, _mm256_castsi256_si128(bytes));
@@ -88,8 +94,8 @@ static void four_rows(uint8_t *dst, size_t dst_ld, const uint8_t *src, size_t sr
     for (size_t o = 0; o < n; o += OUTPUTS, dst += OUTPUTS * 3) {
         __m256i y[OUTPUTS][2];
         for (size_t i = 0; i < OUTPUTS; i++)
-            one_output(y[i], src + (size_t)taps->first[o + i] * 3, src_ld, taps->w16 + (o + i) * taps->n_groups * 8,
-                       taps->n_groups);
+            one_output(y[i], src + (size_t)taps->first[o + i] * 3, src_ld,
+                       taps->w16 + (o + i) * taps->n_groups * 8, taps->n_groups);
         store_outputs(dst, dst + dst_ld, y[0][0], y[1][0], y[2][0], y[3][0]);
         store_outputs(dst + 2 * dst_ld, dst + 3 * dst_ld, y[0][1], y[1][1], y[2][1], y[3][1]);
     }
@@ -110,7 +116,8 @@ static void resize_h__avx2(uint8_t *dst, size_t dst_ld, const uint8_t *src, size
 }
 
 /* 32 columns from j on. */
-static void resize_v_block(uint8_t *dst, const uint8_t *const *rows, size_t j, const fv_resize_taps *taps, size_t o)
+static void resize_v_block(uint8_t *dst, const uint8_t *const *rows, size_t j,
+                           const fv_resize_taps *taps, size_t o)
 {
     const __m256i zero = _mm256_setzero_si256();
     const int16_t *w = taps->w16 + o * taps->n_groups * 8;
@@ -118,7 +125,8 @@ static void resize_v_block(uint8_t *dst, const uint8_t *const *rows, size_t j, c
 
     for (size_t i = 0; i < taps->n_taps; i += 2) {
         const int16_t *pair = w + i / 4 * 8 + i % 4;
-        const uint8_t *second = rows[i + 1 < taps->n_taps ? i + 1 : i]; /* past the end its weight is zero */
+        /* past the end its weight is zero */
+        const uint8_t *second = rows[i + 1 < taps->n_taps ? i + 1 : i];
         __m256i a = _mm256_loadu_si256((const __m256i *)(const void *)(rows[i] + j));
         __m256i b = _mm256_loadu_si256((const __m256i *)(const void *)(second + j));
         __m256i ab_lo = _mm256_unpacklo_epi8(a, b), ab_hi = _mm256_unpackhi_epi8(a, b);
@@ -136,7 +144,8 @@ static void resize_v_block(uint8_t *dst, const uint8_t *const *rows, size_t j, c
     _mm256_storeu_si256((__m256i *)(void *)(dst + j), _mm256_packus_epi16(left, right));
 }
 
-static void resize_v__avx2(uint8_t *dst, const uint8_t *const *rows, size_t n, const fv_resize_taps *taps, size_t o)
+static void resize_v__avx2(uint8_t *dst, const uint8_t *const *rows, size_t n,
+                           const fv_resize_taps *taps, size_t o)
 {
     size_t j = 0;
 

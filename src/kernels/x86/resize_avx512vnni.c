@@ -1,4 +1,5 @@
-/* 8-bit resampling for AVX-512 VNNI: vpdpbusd on groups of four taps, weights as three signed digits of base 256.
+/* 8-bit resampling for AVX-512 VNNI: vpdpbusd on groups of four taps, weights as three signed
+ * digits of base 256.
  *
  * Along rows: 4 pixels of 4 rows, one row in each 128-bit lane; a shuffle puts the four taps of
  * a channel next to each other (r0 r1 r2 r3, g0 .., b0 .., -), and three products of four give
@@ -17,7 +18,10 @@ static inline __m512i bcast(const int8_t *digits)
     return _mm512_set1_epi32(v);
 }
 
-static inline __m128i load16(const uint8_t *p) { return _mm_loadu_si128((const __m128i *)(const void *)p); }
+static inline __m128i load16(const uint8_t *p)
+{
+    return _mm_loadu_si128((const __m128i *)(const void *)p);
+}
 
 /* The three digits together, rounded, without the 22 fraction bits */
 static inline __m512i finish(__m512i d0, __m512i d1, __m512i d2)
@@ -47,10 +51,7 @@ static inline __m512i one_output(const uint8_t *src, size_t ld, const int8_t *w,
     return finish(d0, d1, d2);
 }
 
-static inline void store12(uint8_t *dst, __m128i v)
-{
-    _mm_mask_storeu_epi8(dst, 0x0fff, v);
-}
+static inline void store12(uint8_t *dst, __m128i v) { _mm_mask_storeu_epi8(dst, 0x0fff, v); }
 
 static void four_rows(uint8_t *dst, size_t dst_ld, const uint8_t *src, size_t src_ld, size_t n,
                       const fv_resize_taps *taps)
@@ -61,9 +62,10 @@ static void four_rows(uint8_t *dst, size_t dst_ld, const uint8_t *src, size_t sr
     for (size_t o = 0; o < n; o += OUTPUTS, dst += OUTPUTS * 3) {
         __m512i y[OUTPUTS];
         for (size_t i = 0; i < OUTPUTS; i++)
-            y[i] = one_output(src + (size_t)taps->first[o + i] * 3, src_ld, taps->w8 + (o + i) * taps->n_groups * 16,
-                              taps->n_groups);
-        __m512i bytes = _mm512_packus_epi16(_mm512_packs_epi32(y[0], y[1]), _mm512_packs_epi32(y[2], y[3]));
+            y[i] = one_output(src + (size_t)taps->first[o + i] * 3, src_ld,
+                              taps->w8 + (o + i) * taps->n_groups * 16, taps->n_groups);
+        __m512i bytes = _mm512_packus_epi16(_mm512_packs_epi32(y[0], y[1]),
+                                            _mm512_packs_epi32(y[2], y[3]));
         bytes = _mm512_shuffle_epi8(bytes, drop_fourth);
         store12(dst, _mm512_castsi512_si128(bytes));
         store12(dst + dst_ld, _mm512_extracti32x4_epi32(bytes, 1));
@@ -72,8 +74,8 @@ static void four_rows(uint8_t *dst, size_t dst_ld, const uint8_t *src, size_t sr
     }
 }
 
-static void resize_h__avx512vnni(uint8_t *dst, size_t dst_ld, const uint8_t *src, size_t src_ld, size_t m,
-                                 const fv_resize_taps *taps)
+static void resize_h__avx512vnni(uint8_t *dst, size_t dst_ld, const uint8_t *src, size_t src_ld,
+                                 size_t m, const fv_resize_taps *taps)
 {
     size_t n = fv_resize_leading(taps) / OUTPUTS * OUTPUTS, row = 0;
 
@@ -87,12 +89,13 @@ static void resize_h__avx512vnni(uint8_t *dst, size_t dst_ld, const uint8_t *src
 }
 
 /* The columns from j on that mask names. */
-static inline void resize_v_block(uint8_t *dst, const uint8_t *const *rows, size_t j, __mmask64 mask,
-                                  const fv_resize_taps *taps, size_t o)
+static inline void resize_v_block(uint8_t *dst, const uint8_t *const *rows, size_t j,
+                                  __mmask64 mask, const fv_resize_taps *taps, size_t o)
 {
     const int8_t *w = taps->w8 + o * taps->n_groups * 16;
     const __m512i zero = _mm512_setzero_si512();
-    __m512i d0[4] = { zero, zero, zero, zero }, d1[4] = { zero, zero, zero, zero }, d2[4] = { zero, zero, zero, zero };
+    __m512i d0[4] = { zero, zero, zero, zero }, d1[4] = { zero, zero, zero, zero },
+            d2[4] = { zero, zero, zero, zero };
 
     for (size_t i = 0; i < taps->n_taps; i += 4, w += 16) {
         size_t last = taps->n_taps - 1; /* past it weights are zero */
@@ -117,11 +120,12 @@ static inline void resize_v_block(uint8_t *dst, const uint8_t *const *rows, size
     _mm512_mask_storeu_epi8(dst + j, mask, _mm512_packus_epi16(left, right));
 }
 
-static void resize_v__avx512vnni(uint8_t *dst, const uint8_t *const *rows, size_t n, const fv_resize_taps *taps,
-                                 size_t o)
+static void resize_v__avx512vnni(uint8_t *dst, const uint8_t *const *rows, size_t n,
+                                 const fv_resize_taps *taps, size_t o)
 {
     for (size_t j = 0; j < n; j += 64)
-        resize_v_block(dst, rows, j, n - j >= 64 ? ~(__mmask64)0 : ((__mmask64)1 << (n - j)) - 1, taps, o);
+        resize_v_block(dst, rows, j, n - j >= 64 ? ~(__mmask64)0 : ((__mmask64)1 << (n - j)) - 1,
+                       taps, o);
 }
 
 void fv_resize_init_avx512vnni(fv_kernels *k);

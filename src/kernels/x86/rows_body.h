@@ -1,24 +1,28 @@
-/* Norms, rotary positions, conversions and elementwise operations in the vocabulary of a vec_*.h. */
+/* Norms, rotary positions, conversions and elementwise operations in the vocabulary of a
+ * vec_*.h. */
 #include <math.h>
 
 #include "base/base.h"
 #include "kernels/kernels.h"
 
 /* for (i, n) in vectors of [0, count): body with n == VEC_W, then once with what is left */
-#define ROWS_EACH(i, n, count, body)                                      \
-    do {                                                                  \
-        size_t i = 0;                                                     \
-        for (; i + VEC_W <= (count); i += VEC_W) {                        \
-            const size_t n = VEC_W;                                       \
-            body                                                          \
-        }                                                                 \
-        if (i < (count)) {                                                \
-            const size_t n = (count) - i;                                 \
-            body                                                          \
-        }                                                                 \
+#define ROWS_EACH(i, n, count, body)               \
+    do {                                           \
+        size_t i = 0;                              \
+        for (; i + VEC_W <= (count); i += VEC_W) { \
+            const size_t n = VEC_W;                \
+            body                                   \
+        }                                          \
+        if (i < (count)) {                         \
+            const size_t n = (count)-i;            \
+            body                                   \
+        }                                          \
     } while (0)
 
-static inline vec rows_get(const float *p, size_t n) { return n == VEC_W ? vec_load(p) : vec_load_n(p, n); }
+static inline vec rows_get(const float *p, size_t n)
+{
+    return n == VEC_W ? vec_load(p) : vec_load_n(p, n);
+}
 
 static inline void rows_put(float *p, size_t n, vec x)
 {
@@ -36,7 +40,8 @@ static inline void rows_put_as(void *p, fv_type type, size_t i, size_t n, vec x)
         vec_put_n(p, type, i, n, x);
 }
 
-/* sum_j x[j] and sum_j (x[j] - centre)^2 with 2 VEC_W partial sums each; centre 0 leaves the tail's zeros 0 */
+/* sum_j x[j] and sum_j (x[j] - centre)^2 with 2 VEC_W partial sums each; centre 0 leaves the tail's
+ * zeros 0 */
 static inline void rows_moments(const float *x, size_t c, float centre, float *sum, float *squares)
 {
     vec s[2] = { vec_zero(), vec_zero() }, q[2] = { vec_zero(), vec_zero() }, u = vec_set(centre);
@@ -60,8 +65,9 @@ static inline void rows_moments(const float *x, size_t c, float centre, float *s
 
 /* The second pass sums around the mean of the first and corrects both mean and variance by what
  * that mean was off. */
-static void VEC_ISA(layernorm)(void *dst, fv_type dst_type, size_t dst_ld, const float *src, size_t src_ld,
-                               const float *weight, const float *bias, size_t m, size_t c, float eps)
+static void VEC_ISA(layernorm)(void *dst, fv_type dst_type, size_t dst_ld, const float *src,
+                               size_t src_ld, const float *weight, const float *bias, size_t m,
+                               size_t c, float eps)
 {
     for (size_t i = 0; i < m; i++, src += src_ld) {
         float sum, squares;
@@ -69,7 +75,8 @@ static void VEC_ISA(layernorm)(void *dst, fv_type dst_type, size_t dst_ld, const
         float centre = sum / (float)c;
         rows_moments(src, c, centre, &sum, &squares);
         double off = (double)sum / (double)c, var = (double)squares / (double)c - off * off;
-        vec mean = vec_set((float)(centre + off)), r = vec_set((float)(1.0 / sqrt(FV_MAX(var, 0.0) + eps)));
+        vec mean = vec_set((float)(centre + off)),
+            r = vec_set((float)(1.0 / sqrt(FV_MAX(var, 0.0) + eps)));
         ROWS_EACH(j, n, c, {
             vec y = vec_mul(vec_sub(rows_get(src + j, n), mean), r);
             y = vec_fma(y, rows_get(weight + j, n), rows_get(bias + j, n));
@@ -78,8 +85,8 @@ static void VEC_ISA(layernorm)(void *dst, fv_type dst_type, size_t dst_ld, const
     }
 }
 
-static void VEC_ISA(rmsnorm)(void *dst, fv_type dst_type, size_t dst_ld, const float *src, size_t src_ld,
-                             const float *weight, size_t m, size_t c, float eps)
+static void VEC_ISA(rmsnorm)(void *dst, fv_type dst_type, size_t dst_ld, const float *src,
+                             size_t src_ld, const float *weight, size_t m, size_t c, float eps)
 {
     for (size_t i = 0; i < m; i++, src += src_ld) {
         float sum, squares;
@@ -92,12 +99,14 @@ static void VEC_ISA(rmsnorm)(void *dst, fv_type dst_type, size_t dst_ld, const f
     }
 }
 
-static void VEC_ISA(rope)(float *x, const float *cosine, const float *sine, size_t n_heads, size_t d)
+static void VEC_ISA(rope)(float *x, const float *cosine, const float *sine, size_t n_heads,
+                          size_t d)
 {
     const size_t half = d / 2, whole = half / VEC_W * VEC_W, left = half - whole;
     for (size_t h = 0; h < n_heads; h++, x += d) {
         for (size_t m = 0; m < whole; m += VEC_W) {
-            vec a = vec_load(x + m), b = vec_load(x + m + half), c = vec_load(cosine + m), s = vec_load(sine + m);
+            vec a = vec_load(x + m), b = vec_load(x + m + half), c = vec_load(cosine + m),
+                s = vec_load(sine + m);
             vec_store(x + m, vec_fnma(b, s, vec_mul(a, c)));
             vec_store(x + m + half, vec_fma(a, s, vec_mul(b, c)));
         }
@@ -111,14 +120,14 @@ static void VEC_ISA(rope)(float *x, const float *cosine, const float *sine, size
 }
 
 /* The type is a constant in each, so no conversion branches. */
-#define CONVERT(name, to, from)                                                                         \
-    static void VEC_ISA(name)(void *dst, const void *src, size_t n)                                     \
-    {                                                                                                   \
-        size_t i = 0;                                                                                   \
-        for (; i + VEC_W <= n; i += VEC_W)                                                              \
-            vec_put(dst, to, i, vec_get(src, from, i));                                                 \
-        if (i < n)                                                                                      \
-            vec_put_n(dst, to, i, n - i, vec_get_n(src, from, i, n - i));                               \
+#define CONVERT(name, to, from)                                           \
+    static void VEC_ISA(name)(void *dst, const void *src, size_t n)       \
+    {                                                                     \
+        size_t i = 0;                                                     \
+        for (; i + VEC_W <= n; i += VEC_W)                                \
+            vec_put(dst, to, i, vec_get(src, from, i));                   \
+        if (i < n)                                                        \
+            vec_put_n(dst, to, i, n - i, vec_get_n(src, from, i, n - i)); \
     }
 CONVERT(convert_f32_f16, FV_TYPE_F32, FV_TYPE_F16)
 CONVERT(convert_f32_bf16, FV_TYPE_F32, FV_TYPE_BF16)
@@ -129,12 +138,15 @@ CONVERT(convert_bf16_f16, FV_TYPE_BF16, FV_TYPE_F16)
 
 static void VEC_ISA(swiglu)(float *y, const float *gate, const float *up, size_t count)
 {
-    ROWS_EACH(i, n, count, { rows_put(y + i, n, vec_mul(vec_silu(rows_get(gate + i, n)), rows_get(up + i, n))); });
+    ROWS_EACH(i, n, count, {
+        rows_put(y + i, n, vec_mul(vec_silu(rows_get(gate + i, n)), rows_get(up + i, n)));
+    });
 }
 
 static void VEC_ISA(add)(float *y, const float *x, size_t count)
 {
-    ROWS_EACH(i, n, count, { rows_put(y + i, n, vec_add(rows_get(y + i, n), rows_get(x + i, n))); });
+    ROWS_EACH(i, n, count,
+              { rows_put(y + i, n, vec_add(rows_get(y + i, n), rows_get(x + i, n))); });
 }
 
 /* Four vectors of columns at a time stay in registers while the rows pass. */
@@ -165,11 +177,13 @@ static void VEC_ISA(colsum)(float *sum, const float *x, size_t ld, size_t m, siz
     }
 }
 
-static void VEC_ISA(scale_gelu)(float *y, size_t ldy, const float *x, size_t ldx, const float *scale, size_t m,
-                                size_t c)
+static void VEC_ISA(scale_gelu)(float *y, size_t ldy, const float *x, size_t ldx,
+                                const float *scale, size_t m, size_t c)
 {
     for (size_t i = 0; i < m; i++, x += ldx, y += ldy)
-        ROWS_EACH(j, n, c, { rows_put(y + j, n, vec_gelu(vec_mul(rows_get(x + j, n), rows_get(scale + j, n)))); });
+        ROWS_EACH(j, n, c, {
+            rows_put(y + j, n, vec_gelu(vec_mul(rows_get(x + j, n), rows_get(scale + j, n))));
+        });
 }
 
 /* The largest value, then where it first stands; NaN equals nothing. All NaN: 0. */
@@ -181,7 +195,8 @@ static size_t VEC_ISA(argmax)(const float *x, size_t n)
     size_t i = 0;
     for (; i + 4 * VEC_W <= n; i += 4 * VEC_W)
         for (size_t k = 0; k < 4; k++)
-            t[k] = vec_max(vec_load(x + i + k * VEC_W), t[k]); /* the second operand when x is NaN */
+            /* the second operand when x is NaN */
+            t[k] = vec_max(vec_load(x + i + k * VEC_W), t[k]);
     for (; i < n; i += VEC_W) {
         size_t left = FV_MIN(n - i, (size_t)VEC_W);
         t[0] = vec_max(vec_first(left, vec_load_n(x + i, left), top), t[0]);

@@ -4,10 +4,12 @@
 
 #include "kernels/x86/vec_avx2.h"
 
-/* Rounded to nearest even; what is out of range, and NaN, so that packing saturates it to the right side. */
+/* Rounded to nearest even; what is out of range, and NaN, so that packing saturates it to the right
+ * side. */
 static inline __m256i fv_round_avx2(__m256 x)
 {
-    return _mm256_cvtps_epi32(_mm256_min_ps(_mm256_set1_ps(512.0f), x)); /* min: the second operand for NaN */
+    /* min: the second operand for NaN */
+    return _mm256_cvtps_epi32(_mm256_min_ps(_mm256_set1_ps(512.0f), x));
 }
 
 /* 4 x 8 rounded numbers plus zero (16-bit lanes) as bytes, in order. */

@@ -14,9 +14,15 @@ enum { VEC_W = 8, VEC_REGS = 16 };
 static inline vec vec_zero(void) { return _mm256_setzero_ps(); }
 static inline vec vec_set(float x) { return _mm256_set1_ps(x); }
 static inline vec vec_load(const float *p) { return _mm256_loadu_ps(p); }
-static inline vec vec_load_n(const float *p, size_t n) { return _mm256_maskload_ps(p, fv_mask_avx2(n)); }
+static inline vec vec_load_n(const float *p, size_t n)
+{
+    return _mm256_maskload_ps(p, fv_mask_avx2(n));
+}
 static inline void vec_store(float *p, vec x) { _mm256_storeu_ps(p, x); }
-static inline void vec_store_n(float *p, size_t n, vec x) { _mm256_maskstore_ps(p, fv_mask_avx2(n), x); }
+static inline void vec_store_n(float *p, size_t n, vec x)
+{
+    _mm256_maskstore_ps(p, fv_mask_avx2(n), x);
+}
 
 static inline vec vec_add(vec a, vec b) { return _mm256_add_ps(a, b); }
 static inline vec vec_sub(vec a, vec b) { return _mm256_sub_ps(a, b); }
@@ -63,7 +69,10 @@ static inline vec vec_from_bf16_n(const uint16_t *p, size_t n)
 
 /* Elements i.. of an array of F32, F16 or BF16. */
 static inline void vec_put(void *p, fv_type type, size_t i, vec x) { fv_store_avx2(p, type, i, x); }
-static inline void vec_put_n(void *p, fv_type type, size_t i, size_t n, vec x) { fv_store_n_avx2(p, type, i, n, x); }
+static inline void vec_put_n(void *p, fv_type type, size_t i, size_t n, vec x)
+{
+    fv_store_n_avx2(p, type, i, n, x);
+}
 
 static inline vec vec_get(const void *p, fv_type type, size_t i)
 {

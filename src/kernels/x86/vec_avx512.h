@@ -16,9 +16,15 @@ static inline __mmask16 vec_mask(size_t n) { return (__mmask16)((1u << n) - 1); 
 static inline vec vec_zero(void) { return _mm512_setzero_ps(); }
 static inline vec vec_set(float x) { return _mm512_set1_ps(x); }
 static inline vec vec_load(const float *p) { return _mm512_loadu_ps(p); }
-static inline vec vec_load_n(const float *p, size_t n) { return _mm512_maskz_loadu_ps(vec_mask(n), p); }
+static inline vec vec_load_n(const float *p, size_t n)
+{
+    return _mm512_maskz_loadu_ps(vec_mask(n), p);
+}
 static inline void vec_store(float *p, vec x) { _mm512_storeu_ps(p, x); }
-static inline void vec_store_n(float *p, size_t n, vec x) { _mm512_mask_storeu_ps(p, vec_mask(n), x); }
+static inline void vec_store_n(float *p, size_t n, vec x)
+{
+    _mm512_mask_storeu_ps(p, vec_mask(n), x);
+}
 
 static inline vec vec_add(vec a, vec b) { return _mm512_add_ps(a, b); }
 static inline vec vec_sub(vec a, vec b) { return _mm512_sub_ps(a, b); }
@@ -28,7 +34,10 @@ static inline vec vec_max(vec a, vec b) { return _mm512_max_ps(a, b); } /* b whe
 static inline vec vec_fma(vec a, vec b, vec c) { return _mm512_fmadd_ps(a, b, c); }   /* a b + c */
 static inline vec vec_fnma(vec a, vec b, vec c) { return _mm512_fnmadd_ps(a, b, c); } /* c - a b */
 /* a in the first n lanes, b in the others */
-static inline vec vec_first(size_t n, vec a, vec b) { return _mm512_mask_mov_ps(b, vec_mask(n), a); }
+static inline vec vec_first(size_t n, vec a, vec b)
+{
+    return _mm512_mask_mov_ps(b, vec_mask(n), a);
+}
 
 static inline vec vec_exp2(vec x) { return fv_exp2_avx512(x); }
 static inline vec vec_gelu(vec x) { return fv_gelu_avx512(x); }
@@ -58,7 +67,10 @@ static inline vec vec_from_bf16_n(const uint16_t *p, size_t n)
 }
 
 /* Elements i.. of an array of F32, F16 or BF16. */
-static inline void vec_put(void *p, fv_type type, size_t i, vec x) { fv_store_avx512(p, type, i, 0xffff, x); }
+static inline void vec_put(void *p, fv_type type, size_t i, vec x)
+{
+    fv_store_avx512(p, type, i, 0xffff, x);
+}
 static inline void vec_put_n(void *p, fv_type type, size_t i, size_t n, vec x)
 {
     fv_store_avx512(p, type, i, vec_mask(n), x);
@@ -97,13 +109,15 @@ static inline unsigned vec_equal(vec a, vec b) { return _mm512_cmp_ps_mask(a, b,
 /* Element pairs a, b = e0 o0 e1 o1 ... to e0 e1 ... and o0 o1 ..., and back. */
 static inline vec vec_even(vec a, vec b)
 {
-    const __m512i step = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    const __m512i step = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28,
+                                           30);
     return _mm512_permutex2var_ps(a, step, b);
 }
 
 static inline vec vec_odd(vec a, vec b)
 {
-    const __m512i step = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+    const __m512i step = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29,
+                                           31);
     return _mm512_permutex2var_ps(a, step, b);
 }
 

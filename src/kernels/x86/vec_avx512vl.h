@@ -1,6 +1,6 @@
 /* The vector vocabulary of the shared kernel bodies for 8 floats on an AVX-512 processor (VL): what
- * attention needs when a call has at most 8 rows. The same operations as vec_avx512.h, so that a row
- * has the same bits in both. */
+ * attention needs when a call has at most 8 rows. The same operations as vec_avx512.h, so that a
+ * row has the same bits in both. */
 #ifndef FV_VEC_AVX512VL_H
 #define FV_VEC_AVX512VL_H
 
@@ -18,9 +18,15 @@ static inline __mmask8 vec_mask(size_t n) { return (__mmask8)((1u << n) - 1); }
 static inline vec vec_zero(void) { return _mm256_setzero_ps(); }
 static inline vec vec_set(float x) { return _mm256_set1_ps(x); }
 static inline vec vec_load(const float *p) { return _mm256_loadu_ps(p); }
-static inline vec vec_load_n(const float *p, size_t n) { return _mm256_maskz_loadu_ps(vec_mask(n), p); }
+static inline vec vec_load_n(const float *p, size_t n)
+{
+    return _mm256_maskz_loadu_ps(vec_mask(n), p);
+}
 static inline void vec_store(float *p, vec x) { _mm256_storeu_ps(p, x); }
-static inline void vec_store_n(float *p, size_t n, vec x) { _mm256_mask_storeu_ps(p, vec_mask(n), x); }
+static inline void vec_store_n(float *p, size_t n, vec x)
+{
+    _mm256_mask_storeu_ps(p, vec_mask(n), x);
+}
 
 static inline vec vec_add(vec a, vec b) { return _mm256_add_ps(a, b); }
 static inline vec vec_sub(vec a, vec b) { return _mm256_sub_ps(a, b); }
@@ -29,7 +35,10 @@ static inline vec vec_div(vec a, vec b) { return _mm256_div_ps(a, b); }
 static inline vec vec_max(vec a, vec b) { return _mm256_max_ps(a, b); } /* b when either is NaN */
 static inline vec vec_fma(vec a, vec b, vec c) { return _mm256_fmadd_ps(a, b, c); }   /* a b + c */
 static inline vec vec_fnma(vec a, vec b, vec c) { return _mm256_fnmadd_ps(a, b, c); } /* c - a b */
-static inline vec vec_first(size_t n, vec a, vec b) { return _mm256_mask_mov_ps(b, vec_mask(n), a); }
+static inline vec vec_first(size_t n, vec a, vec b)
+{
+    return _mm256_mask_mov_ps(b, vec_mask(n), a);
+}
 
 /* fv_exp2_avx512 */
 static inline vec vec_exp2(vec x)
@@ -59,8 +68,10 @@ static inline void vec_put_n(void *p, fv_type type, size_t i, size_t n, vec x)
         u = _mm256_castps_si256(x);
         high = _mm256_srli_epi32(u, 16);
         odd = _mm256_and_si256(high, _mm256_set1_epi32(1));
-        y = _mm256_srli_epi32(_mm256_add_epi32(_mm256_add_epi32(u, _mm256_set1_epi32(0x7fff)), odd), 16);
-        y = _mm256_mask_or_epi32(y, _mm256_cmp_ps_mask(x, x, _CMP_UNORD_Q), high, _mm256_set1_epi32(0x40));
+        y = _mm256_srli_epi32(_mm256_add_epi32(_mm256_add_epi32(u, _mm256_set1_epi32(0x7fff)), odd),
+                              16);
+        y = _mm256_mask_or_epi32(y, _mm256_cmp_ps_mask(x, x, _CMP_UNORD_Q), high,
+                                 _mm256_set1_epi32(0x40));
         _mm_mask_storeu_epi16((uint16_t *)p + i, vec_mask(n), _mm256_cvtepi32_epi16(y));
         break;
     default: vec_store_n((float *)p + i, n, x);

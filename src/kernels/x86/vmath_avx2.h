@@ -19,11 +19,13 @@
 /* e^x = 2^n e^r with n = round(x / ln 2), r in +-ln 2 / 2. */
 static inline __m256 fv_exp_avx2(__m256 x)
 {
-    __m256 clamped = _mm256_min_ps(_mm256_set1_ps(88.37f), x); /* min and max return their second operand for NaN */
+    /* min and max return their second operand for NaN */
+    __m256 clamped = _mm256_min_ps(_mm256_set1_ps(88.37f), x);
     clamped = _mm256_max_ps(_mm256_set1_ps(-87.33f), clamped);
     __m256 n = _mm256_round_ps(_mm256_mul_ps(clamped, _mm256_set1_ps(1.44269504f)),
                                _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    __m256 r = _mm256_fnmadd_ps(n, _mm256_set1_ps(0.693145752f), clamped); /* 16 bits of ln 2: n times it is exact */
+    /* 16 bits of ln 2: n times it is exact */
+    __m256 r = _mm256_fnmadd_ps(n, _mm256_set1_ps(0.693145752f), clamped);
     r = _mm256_fnmadd_ps(n, _mm256_set1_ps(1.42860677e-6f), r);
     __m256 p = _mm256_set1_ps(0.00139411085f);
     p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0.00837512594f));
@@ -32,16 +34,19 @@ static inline __m256 fv_exp_avx2(__m256 x)
     p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0.5f));
     p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f));
     p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f));
-    __m256i power = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
+    __m256i power = _mm256_slli_epi32(
+        _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
     p = _mm256_mul_ps(p, _mm256_castsi256_ps(power));
-    p = _mm256_blendv_ps(p, _mm256_set1_ps(__builtin_inff()), _mm256_cmp_ps(x, _mm256_set1_ps(88.37f), _CMP_GT_OQ));
+    p = _mm256_blendv_ps(p, _mm256_set1_ps(__builtin_inff()),
+                         _mm256_cmp_ps(x, _mm256_set1_ps(88.37f), _CMP_GT_OQ));
     return _mm256_andnot_ps(_mm256_cmp_ps(x, _mm256_set1_ps(-87.33f), _CMP_LT_OQ), p);
 }
 
 /* 2^x = 2^floor(x) 2^r, r = x - floor(x); for x < 127.5. */
 static inline __m256 fv_exp2_avx2(__m256 x)
 {
-    __m256 n = _mm256_floor_ps(_mm256_max_ps(_mm256_set1_ps(-126.0f), x)); /* max: x when it is NaN */
+    /* max: x when it is NaN */
+    __m256 n = _mm256_floor_ps(_mm256_max_ps(_mm256_set1_ps(-126.0f), x));
     __m256 r = _mm256_sub_ps(x, n);
     __m256 p = _mm256_set1_ps(0.000218657849f);
     p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0.00123913318f));
@@ -50,7 +55,8 @@ static inline __m256 fv_exp2_avx2(__m256 x)
     p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0.240230456f));
     p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0.693146944f));
     p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f));
-    __m256i power = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
+    __m256i power = _mm256_slli_epi32(
+        _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
     p = _mm256_mul_ps(p, _mm256_castsi256_ps(power));
     return _mm256_andnot_ps(_mm256_cmp_ps(x, _mm256_set1_ps(-126.0f), _CMP_LT_OQ), p);
 }
@@ -59,13 +65,20 @@ static inline __m256 fv_exp2_avx2(__m256 x)
  * Interval n is centred on 3/4 n; its polynomial by powers of a - 3/4 n comes from 8-entry tables
  * (vpermps). */
 static const float fv_gelu_table_avx2[7][8] __attribute__((aligned(32))) = {
-    { 0.0f, 0.169970512f, 0.100210801f, 0.0275050644f, 0.00404969417f, 0.000331564806f, 1.52895282e-05f, 3.99260415e-07f },
-    { 0.5f, 0.000775106135f, -0.127469629f, -0.0591898672f, -0.0119455382f, -0.00123380998f, -6.8535599e-05f, -2.0923801e-06f },
-    { -0.398941934f, -0.216442689f, 0.0161896087f, 0.0486014411f, 0.0155114559f, 0.00212658336f, 0.000145852828f, 5.27710699e-06f },
-    { -1.01359428e-05f, 0.129347816f, 0.0566889755f, -0.0126392115f, -0.0110858222f, -0.00221786858f, -0.000194435386f, -8.45597788e-06f },
-    { 0.0666000247f, 0.0047637457f, -0.0360844173f, -0.00768750161f, 0.00406327844f, 0.00151840039f, 0.000181288939f, 9.79506331e-06f },
-    { -0.000507528952f, -0.0221538432f, 0.00237335032f, 0.00707648322f, 8.8516339e-05f, -0.000667714106f, -0.000128280095f, -9.35831395e-06f },
-    { -0.00905985758f, 0.00229159067f, 0.00480941636f, -0.00168733043f, -0.00078640983f, 0.000147264393f, 6.2194631e-05f, 6.15879298e-06f },
+    { 0.0f, 0.169970512f, 0.100210801f, 0.0275050644f, 0.00404969417f, 0.000331564806f,
+      1.52895282e-05f, 3.99260415e-07f },
+    { 0.5f, 0.000775106135f, -0.127469629f, -0.0591898672f, -0.0119455382f, -0.00123380998f,
+      -6.8535599e-05f, -2.0923801e-06f },
+    { -0.398941934f, -0.216442689f, 0.0161896087f, 0.0486014411f, 0.0155114559f, 0.00212658336f,
+      0.000145852828f, 5.27710699e-06f },
+    { -1.01359428e-05f, 0.129347816f, 0.0566889755f, -0.0126392115f, -0.0110858222f,
+      -0.00221786858f, -0.000194435386f, -8.45597788e-06f },
+    { 0.0666000247f, 0.0047637457f, -0.0360844173f, -0.00768750161f, 0.00406327844f, 0.00151840039f,
+      0.000181288939f, 9.79506331e-06f },
+    { -0.000507528952f, -0.0221538432f, 0.00237335032f, 0.00707648322f, 8.8516339e-05f,
+      -0.000667714106f, -0.000128280095f, -9.35831395e-06f },
+    { -0.00905985758f, 0.00229159067f, 0.00480941636f, -0.00168733043f, -0.00078640983f,
+      0.000147264393f, 6.2194631e-05f, 6.15879298e-06f },
 };
 
 static inline __m256 fv_pick_avx2(const float table[8], __m256i index)
@@ -75,7 +88,8 @@ static inline __m256 fv_pick_avx2(const float table[8], __m256i index)
 
 static inline __m256 fv_gelu_avx2(__m256 x)
 {
-    const __m256 magic = _mm256_set1_ps(0x1.8p23f); /* adding it rounds to an integer, in the low bits */
+    /* adding it rounds to an integer, in the low bits */
+    const __m256 magic = _mm256_set1_ps(0x1.8p23f);
     __m256 abs = _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x);
     __m256 a = _mm256_min_ps(abs, _mm256_set1_ps(5.62f)); /* 5.62 for NaN */
     __m256 t = _mm256_fmadd_ps(a, _mm256_set1_ps(1.33333337f), magic);
@@ -100,7 +114,8 @@ static inline __m128i fv_bf16_avx2(__m256 x)
 {
     __m256i u = _mm256_castps_si256(x), high = _mm256_srli_epi32(u, 16);
     __m256i even = _mm256_and_si256(high, _mm256_set1_epi32(1));
-    __m256i y = _mm256_srli_epi32(_mm256_add_epi32(_mm256_add_epi32(u, _mm256_set1_epi32(0x7fff)), even), 16);
+    __m256i y = _mm256_srli_epi32(
+        _mm256_add_epi32(_mm256_add_epi32(u, _mm256_set1_epi32(0x7fff)), even), 16);
     __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
     y = _mm256_blendv_epi8(y, _mm256_or_si256(high, _mm256_set1_epi32(0x40)), nan);
     return _mm_packus_epi32(_mm256_castsi256_si128(y), _mm256_extracti128_si256(y, 1));
@@ -118,8 +133,12 @@ static inline __m128i fv_f16_sat_avx2(__m256 x)
 static inline void fv_store_avx2(void *p, fv_type type, size_t i, __m256 x)
 {
     switch (type) {
-    case FV_TYPE_F16: _mm_storeu_si128((__m128i *)(void *)((uint16_t *)p + i), fv_f16_sat_avx2(x)); break;
-    case FV_TYPE_BF16: _mm_storeu_si128((__m128i *)(void *)((uint16_t *)p + i), fv_bf16_avx2(x)); break;
+    case FV_TYPE_F16:
+        _mm_storeu_si128((__m128i *)(void *)((uint16_t *)p + i), fv_f16_sat_avx2(x));
+        break;
+    case FV_TYPE_BF16:
+        _mm_storeu_si128((__m128i *)(void *)((uint16_t *)p + i), fv_bf16_avx2(x));
+        break;
     default: _mm256_storeu_ps((float *)p + i, x);
     }
 }
@@ -139,7 +158,8 @@ static inline void fv_store_n_avx2(void *p, fv_type type, size_t i, size_t n, __
         _mm256_maskstore_ps((float *)p + i, fv_mask_avx2(n), x);
         return;
     }
-    _mm_storeu_si128((__m128i *)(void *)half, type == FV_TYPE_F16 ? fv_f16_sat_avx2(x) : fv_bf16_avx2(x));
+    _mm_storeu_si128((__m128i *)(void *)half,
+                     type == FV_TYPE_F16 ? fv_f16_sat_avx2(x) : fv_bf16_avx2(x));
     memcpy((uint16_t *)p + i, half, n * sizeof *half);
 }
 
