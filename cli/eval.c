@@ -39,7 +39,7 @@ static int parse(int argc, char **argv, eval_options *o)
         "the encoder's layers, alone, and which of them pack would keep in bf16.",
         "  fastvlm eval FastVLM-0.5B fastvlm-0.5b-q4.gguf photos/ --svg loss.svg\n"
         "  fastvlm eval FastVLM-0.5B FastVLM-0.5B photo.jpg --vision bf16 --decoder bf16\n"
-        "  fastvlm eval --task tests/demo --min 90",
+        "  fastvlm eval --task tests/data/demo --min 90",
     };
     const option_spec options[] = {
         { 't', "threads", OPTION_INT, &o->test.threads, "N",

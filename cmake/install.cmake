@@ -2,32 +2,44 @@
 include(CMakePackageConfigHelpers)
 
 string(REPLACE ";" " " FASTVLM_REQUIRES_LINE "${FASTVLM_REQUIRES}")
+string(REPLACE ";" " " FASTVLM_TOOLS_REQUIRES_LINE "${FASTVLM_TOOLS_REQUIRES}")
 set(CMAKE_DL_LIBS_FLAG "")
 if(CMAKE_DL_LIBS)
     set(CMAKE_DL_LIBS_FLAG "-l${CMAKE_DL_LIBS}")
 endif()
 set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/fastvlm)
 
-install(TARGETS fastvlm_shared EXPORT fastvlm-shared
+set(shared fastvlm_shared)
+set(static fastvlm_static)
+set(pc_files fastvlm)
+if(TARGET fastvlm_tools_shared)
+    list(APPEND shared fastvlm_tools_shared)
+    list(APPEND static fastvlm_tools_static)
+    list(APPEND pc_files fastvlm_tools)
+endif()
+install(TARGETS ${shared} EXPORT fastvlm-shared
     LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
-install(TARGETS fastvlm_static EXPORT fastvlm-static
+install(TARGETS ${static} EXPORT fastvlm-static
     ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
 install(DIRECTORY include/ DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} FILES_MATCHING PATTERN "*.h")
 foreach(kind shared static)
     install(EXPORT fastvlm-${kind} NAMESPACE fastvlm:: FILE fastvlm-${kind}.cmake DESTINATION ${package_dir})
 endforeach()
 
-# The prefix may be chosen at install time (cmake --install --prefix), so the file that names it is
+# The prefix may be chosen at install time (cmake --install --prefix), so the files that name it are
 # written then.
-install(CODE "
-    set(PROJECT_DESCRIPTION \"${PROJECT_DESCRIPTION}\")
-    set(PROJECT_VERSION \"${PROJECT_VERSION}\")
-    set(CMAKE_INSTALL_LIBDIR \"${CMAKE_INSTALL_LIBDIR}\")
-    set(CMAKE_INSTALL_INCLUDEDIR \"${CMAKE_INSTALL_INCLUDEDIR}\")
-    set(FASTVLM_REQUIRES_LINE \"${FASTVLM_REQUIRES_LINE}\")
-    set(CMAKE_DL_LIBS_FLAG \"${CMAKE_DL_LIBS_FLAG}\")
-    configure_file(\"${CMAKE_CURRENT_SOURCE_DIR}/cmake/fastvlm.pc.in\" \"${CMAKE_CURRENT_BINARY_DIR}/fastvlm.pc\" @ONLY)")
-install(FILES ${CMAKE_CURRENT_BINARY_DIR}/fastvlm.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
+foreach(name IN LISTS pc_files)
+    install(CODE "
+        set(PROJECT_DESCRIPTION \"${PROJECT_DESCRIPTION}\")
+        set(PROJECT_VERSION \"${PROJECT_VERSION}\")
+        set(CMAKE_INSTALL_LIBDIR \"${CMAKE_INSTALL_LIBDIR}\")
+        set(CMAKE_INSTALL_INCLUDEDIR \"${CMAKE_INSTALL_INCLUDEDIR}\")
+        set(FASTVLM_REQUIRES_LINE \"${FASTVLM_REQUIRES_LINE}\")
+        set(FASTVLM_TOOLS_REQUIRES_LINE \"${FASTVLM_TOOLS_REQUIRES_LINE}\")
+        set(CMAKE_DL_LIBS_FLAG \"${CMAKE_DL_LIBS_FLAG}\")
+        configure_file(\"${CMAKE_CURRENT_SOURCE_DIR}/cmake/${name}.pc.in\" \"${CMAKE_CURRENT_BINARY_DIR}/${name}.pc\" @ONLY)")
+    install(FILES ${CMAKE_CURRENT_BINARY_DIR}/${name}.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
+endforeach()
 
 configure_file(cmake/fastvlm-config.cmake.in fastvlm-config.cmake @ONLY)
 write_basic_package_version_file(fastvlm-config-version.cmake COMPATIBILITY SameMinorVersion)

@@ -5,7 +5,7 @@
 
 #include "io/json.h"
 #include "io/json_scan.h"
-#include "nn/config.h"
+#include "model/config.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_bytes);
 

@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "nn/config_gguf.h"
-#include "nn/weights.h"
+#include "model/config_gguf.h"
+#include "model/weights.h"
 #include "text/tokenizer_gguf.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_bytes);

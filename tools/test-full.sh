@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 checkpoint=$(tools/full-checkpoint.sh)
-want=$(sed -n 's/^ "model_sha256": "\([0-9a-f]*\)".*/\1/p' tests/golden/full/fastvlm-0.5b.json)
+want=$(sed -n 's/^ "model_sha256": "\([0-9a-f]*\)".*/\1/p' tests/data/full/fastvlm-0.5b.json)
 have=$(sha256sum "$checkpoint/model.safetensors" | cut -d' ' -f1)
 if [ "$have" != "$want" ]; then
     echo "test-full: $checkpoint/model.safetensors has sha256 $have, the recorded values are for $want" >&2

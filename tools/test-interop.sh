@@ -22,8 +22,8 @@ stages=("$@")
 program=${FASTVLM:-build/release/fastvlm}
 library=${FASTVLM_LIBRARY:-build/release/libfastvlm.so}
 place=build/interop
-tiny=tests/golden/tiny
-pictures=tests/demo/pictures
+tiny=tests/data/tiny
+images=tests/data/demo/images
 question="What do you see?"
 passed=0 failed=0 skipped=()
 mkdir -p $place
@@ -99,8 +99,8 @@ ask_js() # TITLE DTYPE EXPORT_OPTION...
     rm -rf $place/model
     "$program" export onnx models/demo --for transformers.js -o $place/model -q "$@" || return
     for name in 00000 00010 00013 00015; do
-        cases+=("$pictures/$name.jpg" "$question"
-            "$("$program" run -q --vision f32 --decoder f32 -n 40 models/demo "$pictures/$name.jpg" "$question")")
+        cases+=("$images/$name.jpg" "$question"
+            "$("$program" run -q --vision f32 --decoder f32 -n 40 models/demo "$images/$name.jpg" "$question")")
     done
     run "$title" node tests/interop/transformers_js.mjs $place/js $place/model "$dtype" 40 "${cases[@]}"
     rm -rf $place/model
@@ -110,7 +110,7 @@ if want onnx && python_with onnx onnx onnxruntime numpy; then
     run "ONNX Runtime, the tiny checkpoint" $place/onnx/bin/python tests/interop/onnx_graphs.py \
         "$program" $tiny/checkpoint $tiny/image.png "$question"
     run "ONNX Runtime, the demonstration model" $place/onnx/bin/python tests/interop/onnx_graphs.py \
-        "$program" models/demo $pictures/00000.jpg "$question"
+        "$program" models/demo $images/00000.jpg "$question"
     run "the manifest of everything" $place/onnx/bin/python tests/interop/manifest.py --program "$program" models/demo
 fi
 if want tokenizers && python_with tokenizers tokenizers; then
@@ -125,13 +125,13 @@ fi
 both=(--program "$program" --library "$library")
 if want transformers && python_with transformers torch torchvision transformers timm pillow numpy; then
     run "transformers, the demonstration model" $place/transformers/bin/python tests/interop/full_transformers.py "${both[@]}" \
-        models/demo $pictures/00000.jpg $pictures/00049.jpg $pictures/00099.jpg
+        models/demo $images/00000.jpg $images/00049.jpg $images/00099.jpg
     run "transformers, a checkpoint whose convolutions are fused" $place/transformers/bin/python tests/interop/full_transformers.py \
-        "${both[@]}" tests/golden/variants/unfused/checkpoint $tiny/image.png
+        "${both[@]}" tests/data/variants/unfused/checkpoint $tiny/image.png
     for type in f16 z8; do
         "$program" pack models/demo -o $place/demo.gguf --decoder $type >/dev/null 2>&1
         run "transformers, unpacked from a packed file, $type" $place/transformers/bin/python tests/interop/full_transformers.py \
-            "${both[@]}" $place/demo.gguf $pictures/00049.jpg
+            "${both[@]}" $place/demo.gguf $images/00049.jpg
         rm -f $place/demo.gguf
     done
 fi

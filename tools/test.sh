@@ -92,7 +92,7 @@ run() # TITLE PRESET [CTEST ARGUMENT...]
 # instruction that leaked into a lower level would end it.
 on_old_x86() # QEMU_CPU LEVEL
 {
-    local ask=(build/dev/fastvlm run -q tests/golden/tiny/checkpoint tests/golden/tiny/image.png "What do you see?" -n 8)
+    local ask=(build/dev/fastvlm run -q tests/data/tiny/checkpoint tests/data/tiny/image.png "What do you see?" -n 8)
     local emulator=(qemu-x86_64 -cpu "$1") want got
 
     want=$(FV_CPU=$2 "${ask[@]}" 2>&1)

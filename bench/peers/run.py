@@ -58,7 +58,7 @@ class Peers:
             if e not in known:
                 sys.exit("run.py: unknown engine '%s'; known: %s" % (e, ", ".join(known)))
         self.ck = os.path.abspath(a.checkpoint) if a.checkpoint else self.at("fastvlm-0.5b")
-        self.picture = os.path.join(ROOT, "tests/golden/full/scene.jpg")
+        self.picture = os.path.join(ROOT, "tests/data/full/scene.jpg")
         self.records = self.at("records.jsonl")
 
     def at(self, name):

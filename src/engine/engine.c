@@ -7,7 +7,7 @@
 
 #include <string.h>
 
-#include "nn/config_gguf.h"
+#include "model/config_gguf.h"
 #include "text/tokenizer_gguf.h"
 
 void fv_system_info(fv_system *out)

@@ -6,8 +6,8 @@
 #include "io/gguf.h"
 #include "io/tensors.h"
 #include "kernels/kernels.h"
-#include "nn/config.h"
-#include "nn/weights.h"
+#include "model/config.h"
+#include "model/weights.h"
 #include "text/tokenizer.h"
 
 enum { FV_ENGINE_EOS = FV_MAX_EOS + 2, FV_RECORD_TEXT = 128 };

@@ -14,7 +14,7 @@
 #include "engine/engine.h"
 #include "engine/session.h"
 #include "eval/stages.h"
-#include "export/pictures.h"
+#include "image/image_list.h"
 #include "fastvlm_tools.h"
 
 typedef struct divergences {
@@ -255,10 +255,10 @@ static fv_status take_picture(comparison *c, const char *path, fv_error *first_p
 static fv_status run_pictures(comparison *c, fv_error *err)
 {
     const fv_eval_settings *s = c->settings;
-    fv_pictures files = { 0 };
+    fv_image_list files = { 0 };
     fv_error problem = { 0 };
     fv_status status;
-    FV_TRY_GOTO(fv_pictures_collect(&files, s->paths, s->n_paths, err));
+    FV_TRY_GOTO(fv_image_list_collect(&files, s->paths, s->n_paths, err));
     c->n_pictures = s->max_images > 0 ? FV_MIN((size_t)s->max_images, files.n) : files.n;
     c->result->images = c->images = fv_alloc_zero(c->n_pictures, sizeof *c->images);
     if (!c->images) {
@@ -271,7 +271,7 @@ static fv_status run_pictures(comparison *c, fv_error *err)
         status = fv_fail(err, FV_ERR_IO, 0, "none of %zu pictures can be read; the first: %s",
                          c->n_pictures, problem.message);
 fail:
-    fv_pictures_free(&files);
+    fv_image_list_free(&files);
     return status;
 }
 

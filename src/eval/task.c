@@ -1,7 +1,7 @@
 /* questions.jsonl and pictures -> answers -> how many are right. The test that
  * tools/train/make_test.py writes; one JSON object a line:
  *
- *     {"image": "pictures/00010.jpg", "kind": "followup", "question": "What color is it?",
+ *     {"image": "images/00010.jpg", "kind": "followup", "question": "What color is it?",
  *      "answer": "Purple", "history": [["Where is the star?", "Bottom left"]]}
  *
  * history holds earlier turns of the conversation, question and answer. */
@@ -120,7 +120,7 @@ static fv_status read_questions(task *t, const char *dir, const fv_task_settings
     if (!fv_is_dir(dir))
         return fv_fail(err, FV_ERR_IO, 0,
                        "%s: no such folder; expected one with questions.jsonl and pictures, such "
-                       "as tests/demo",
+                       "as tests/data/demo",
                        dir);
     char *path = fv_path_join(dir, "questions.jsonl");
     if (!path)

@@ -14,8 +14,8 @@
 
 #include "base/outfile.h"
 #include "base/sha256.h"
-#include "export/pictures.h"
-#include "export/source.h"
+#include "image/image_list.h"
+#include "model/source.h"
 #include "image/image.h"
 #include "io/json_write.h"
 
@@ -171,7 +171,7 @@ static fv_status write_text(const calib *c, const char *name, const fv_json_text
     return status;
 }
 
-static fv_status write_samples(calib *c, const fv_pictures *files, fv_error *err)
+static fv_status write_samples(calib *c, const fv_image_list *files, fv_error *err)
 {
     size_t n_found = c->settings->n_random ? (size_t)c->settings->n_random : files->n;
     size_t max = c->settings->max_samples > 0 ? (size_t)c->settings->max_samples : n_found;
@@ -261,11 +261,11 @@ fv_status fv_export_calib(const fv_calib_settings *settings, const char *dir,
 {
     fv_calib_settings copy = *settings;
     calib c = { .settings = &copy, .options = options };
-    fv_pictures files = { 0 };
+    fv_image_list files = { 0 };
     char *root = NULL;
     fv_status status = FV_OK;
     FV_TRY(check(&c, dir, err));
-    FV_TRY_GOTO(fv_pictures_collect(&files, settings->paths, settings->n_paths, err));
+    FV_TRY_GOTO(fv_image_list_collect(&files, settings->paths, settings->n_paths, err));
     if (!copy.list_root) {
         FV_TRY_GOTO(absolute(&root, dir, err));
         copy.list_root = root;
@@ -299,6 +299,6 @@ fail:
     fv_free(root);
     fv_json_text_free(&c.record);
     fv_json_text_free(&c.list);
-    fv_pictures_free(&files);
+    fv_image_list_free(&files);
     return status;
 }

@@ -12,7 +12,7 @@
 #include <string.h>
 
 #include "base/outfile.h"
-#include "export/source.h"
+#include "model/source.h"
 #include "io/json_write.h"
 
 typedef struct genie {

@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "export/source.h"
+#include "model/source.h"
 #include "io/gguf.h"
 #include "quant/quantize.h"
 

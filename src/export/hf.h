@@ -3,7 +3,7 @@
 #define FV_HF_H
 
 #include "base/outfile.h"
-#include "export/source.h"
+#include "model/source.h"
 #include "io/json_write.h"
 
 typedef struct fv_hf_target {
@@ -17,9 +17,5 @@ typedef struct fv_hf_target {
 /* Every file but the weights, into the folder stage. hf_files.c */
 fv_status fv_hf_write_files(const fv_source *s, const fv_hf_target *t, const char *stage,
                             fv_error *err);
-
-/* The members of a CLIPImageProcessor's preprocessor_config.json for a square input of this
- * side. */
-void fv_hf_put_preprocessor(fv_json_text *j, int side);
 
 #endif

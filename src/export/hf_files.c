@@ -6,6 +6,7 @@
 #include "export/hf.h"
 #include "io/json.h"
 #include "io/json_write.h"
+#include "model/processor.h"
 
 enum { MAX_SMALL_BYTES = 256 << 20 };
 
@@ -217,40 +218,10 @@ static void put_generation(const hf_files *f, fv_json_text *j)
 
 /* ---- processors ---- */
 
-static void put_three(fv_json_text *j, const char *key, double value)
-{
-    fv_json_begin_row(j, key, '[');
-    for (int i = 0; i < 3; i++)
-        fv_json_put_real(j, NULL, value);
-    fv_json_end(j);
-}
-
-void fv_hf_put_preprocessor(fv_json_text *j, int side)
-{
-    fv_json_begin_row(j, "crop_size", '{');
-    fv_json_put_int(j, "height", side);
-    fv_json_put_int(j, "width", side);
-    fv_json_end(j);
-    fv_json_put_bool(j, "do_center_crop", true);
-    fv_json_put_bool(j, "do_convert_rgb", true);
-    fv_json_put_bool(j, "do_normalize", true);
-    fv_json_put_bool(j, "do_rescale", true);
-    fv_json_put_bool(j, "do_resize", true);
-    put_three(j, "image_mean", 0);
-    fv_json_put_text(j, "image_processor_type", "CLIPImageProcessor");
-    put_three(j, "image_std", 1);
-    fv_json_put_text(j, "processor_class", "LlavaProcessor");
-    fv_json_put_int(j, "resample", 3);
-    fv_json_put_real(j, "rescale_factor", 1.0 / 255);
-    fv_json_begin_row(j, "size", '{');
-    fv_json_put_int(j, "shortest_edge", side);
-    fv_json_end(j);
-}
-
 static void put_preprocessor(const hf_files *f, fv_json_text *j)
 {
     fv_json_begin(j, NULL, '{');
-    fv_hf_put_preprocessor(j, f->s->config.image_size);
+    fv_processor_put_clip(j, f->s->config.image_size);
     fv_json_end(j);
 }
 

@@ -1,7 +1,7 @@
 /* The embedding as Genie's LUT.bin: f32 rows, no header. Row t is at byte 4 t d_model.
  * [docs/export.md] */
 #include "base/outfile.h"
-#include "export/source.h"
+#include "model/source.h"
 
 enum { ROWS = 1024 }; /* converted at a time */
 

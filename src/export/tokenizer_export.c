@@ -2,7 +2,7 @@
 #include <stdio.h>
 
 #include "base/outfile.h"
-#include "export/source.h"
+#include "model/source.h"
 
 enum { MAX_TOKENIZER_BYTES = 256 << 20 };
 

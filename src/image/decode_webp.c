@@ -127,6 +127,10 @@ static fv_status fail_vp8(const fv_picture_file *file, VP8StatusCode code, size_
 {
     switch (code) {
     case VP8_STATUS_OUT_OF_MEMORY:
+    /* What libwebp says when it cannot allocate its decoder or its rows: we give it neither a
+     * parameter of our own nor a callback that could abort. */
+    case VP8_STATUS_INVALID_PARAM:
+    case VP8_STATUS_USER_ABORT:
         return fv_fail(err, FV_ERR_MEMORY, 0, "out of memory: decoding %s", file->name);
     case VP8_STATUS_NOT_ENOUGH_DATA:
     case VP8_STATUS_SUSPENDED:

@@ -9,7 +9,7 @@
 
 #include "nn/ops.h"
 #include "nn/watch.h"
-#include "nn/weights.h"
+#include "model/weights.h"
 
 enum { FV_PREFILL_ROWS = 512 }; /* rows that go through the layers at once */
 

@@ -7,7 +7,7 @@
 
 #include "base/base.h"
 #include "kernels/kernels.h"
-#include "nn/weights.h"
+#include "model/weights.h"
 
 typedef struct fv_ops {
     const fv_kernels *k;

@@ -4,7 +4,7 @@
 
 #include "nn/ops.h"
 #include "nn/watch.h"
-#include "nn/weights.h"
+#include "model/weights.h"
 
 typedef struct fv_vision {
     const fv_config *c;

@@ -10,7 +10,7 @@
 #define FV_PART_H
 
 #include "base/base.h"
-#include "base/sha1.h"
+#include "pull/sha1.h"
 #include "base/sha256.h"
 #include "pull/hub.h"
 

@@ -1,13 +1,13 @@
 /* One engine, several threads with a session each: the same answers as one after the other, at
  * every number of threads. Also run under the thread sanitizer. */
-#include "cm.h"
+#include "support/cm.h"
 
 #include <pthread.h>
 #include <string.h>
 
 #include "fastvlm.h"
 
-#define TINY FV_SOURCE_DIR "/tests/golden/tiny"
+#define TINY FV_SOURCE_DIR "/tests/data/tiny"
 
 enum { N_NEW = 12, N_SESSIONS = 3 };
 

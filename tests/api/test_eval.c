@@ -1,6 +1,6 @@
 /* eval through the public header: a model against itself, against bf16 and z8, and what is
  * refused. */
-#include "cm.h"
+#include "support/cm.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -14,10 +14,10 @@
 #include "fastvlm_tools.h"
 #include "support/golden.h"
 
-#define GOLDEN  FV_SOURCE_DIR "/tests/golden/"
+#define GOLDEN  FV_SOURCE_DIR "/tests/data/"
 #define TINY    GOLDEN "tiny/checkpoint"
 #define PICTURE GOLDEN "tiny/image.png"
-#define DEMO    FV_SOURCE_DIR "/tests/demo"
+#define DEMO    FV_SOURCE_DIR "/tests/data/demo"
 
 static fv_error err;
 
@@ -36,7 +36,7 @@ static fv_engine *open_model(const char *path, fv_precision vision, fv_precision
 
 static fv_eval *compare(fv_engine *ref, fv_engine *test, fv_eval_features features)
 {
-    static const char *const paths[] = { PICTURE, DEMO "/pictures" };
+    static const char *const paths[] = { PICTURE, DEMO "/images" };
     fv_eval_settings s = {
         .paths = paths, .n_paths = 2, .max_images = 3, .max_new_tokens = 6, .features = features
     };
@@ -329,7 +329,7 @@ static void test_history(void **state)
     fv_task *t;
     fv_task_settings s = { 0 };
     char first[512] = "", second[512] = "", line[2048], picture[600];
-    snprintf(picture, sizeof picture, "%s/pictures/00010.jpg", DEMO);
+    snprintf(picture, sizeof picture, "%s/images/00010.jpg", DEMO);
     assert_int_equal(fv_image_open(&image, picture, NULL, &err), FV_OK);
     assert_int_equal(fv_session_new(&session, demo, NULL, &err), FV_OK);
     assert_int_equal(fv_session_add_image(session, image, &err), FV_OK);
@@ -378,8 +378,8 @@ static void test_history_matters(void **state)
         strcat(without, line);
     }
     fclose(f);
-    snprintf(link, sizeof link, "%s/pictures", dir);
-    assert_int_equal(symlink(DEMO "/pictures", link), 0);
+    snprintf(link, sizeof link, "%s/images", dir);
+    assert_int_equal(symlink(DEMO "/images", link), 0);
     fv_engine *tiny = open_model(TINY, FV_PRECISION_F32, FV_PRECISION_F32);
     fv_task_settings settings = { .max_new_tokens = 12 };
     fv_task *t[2];

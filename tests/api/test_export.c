@@ -1,5 +1,5 @@
 /* Exports: structure of what is written, and what bad input leaves behind: nothing. */
-#include "cm.h"
+#include "support/cm.h"
 
 #include <dirent.h>
 #include <stdio.h>
@@ -17,7 +17,7 @@
 #include "io/tensors.h"
 #include "support/golden.h"
 
-#define GOLDEN        FV_SOURCE_DIR "/tests/golden/"
+#define GOLDEN        FV_SOURCE_DIR "/tests/data/"
 #define VARIANT(name) GOLDEN "variants/" name "/checkpoint"
 #define TINY          GOLDEN "tiny/checkpoint"
 #define PICTURE       GOLDEN "tiny/image.png"

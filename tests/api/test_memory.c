@@ -1,13 +1,13 @@
 /* Memory: every allocation of opening and running fails once; no token allocates. */
-#include "cm.h"
+#include "support/cm.h"
 
 #include <stdio.h>
 #include <string.h>
 
 #include "base/base.h"
 
-#define MODEL FV_SOURCE_DIR "/tests/golden/variants/base/checkpoint"
-#define IMAGE FV_SOURCE_DIR "/tests/golden/tiny/image.png"
+#define MODEL FV_SOURCE_DIR "/tests/data/variants/base/checkpoint"
+#define IMAGE FV_SOURCE_DIR "/tests/data/tiny/image.png"
 
 /* Open, one picture, two tokens; the first status that is not FV_OK. */
 static fv_status run_all(fv_error *err)

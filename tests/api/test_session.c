@@ -1,6 +1,6 @@
 /* Conversations through the public interface: turns, several pictures, placement, limits,
  * cancelling, stop strings, errors that leave the session usable. */
-#include "cm.h"
+#include "support/cm.h"
 
 #include <dirent.h>
 #include <stdio.h>
@@ -10,8 +10,8 @@
 
 #include "fastvlm.h"
 
-#define TINY  FV_SOURCE_DIR "/tests/golden/tiny/checkpoint"
-#define IMAGE FV_SOURCE_DIR "/tests/golden/tiny/image.png"
+#define TINY  FV_SOURCE_DIR "/tests/data/tiny/checkpoint"
+#define IMAGE FV_SOURCE_DIR "/tests/data/tiny/image.png"
 
 static fv_engine *engine;
 static fv_image *image;

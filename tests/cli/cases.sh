@@ -2,9 +2,9 @@
 set -u
 fastvlm=${FASTVLM:?names the program}
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-base=$root/tests/golden/variants/base/checkpoint
-tiny=$root/tests/golden/tiny/checkpoint
-picture=$root/tests/golden/tiny/image.png
+base=$root/tests/data/variants/base/checkpoint
+tiny=$root/tests/data/tiny/checkpoint
+picture=$root/tests/data/tiny/image.png
 work=$(mktemp -d)
 trap 'chmod -R u+w "$work"; rm -rf "$work"' EXIT
 passed=0 failed=0

@@ -141,7 +141,7 @@ full "info --json" info "$base" --json
 full verify verify "$work/packed.gguf"
 full eval eval "$base" "$base" "$picture" -n 2
 full "eval --json" eval "$base" "$base" "$picture" -n 2 --json
-full "eval --task" eval --task "$root/tests/demo" --score "$root/tests/demo/questions.jsonl"
+full "eval --task" eval --task "$root/tests/data/demo" --score "$root/tests/data/demo/questions.jsonl"
 full doctor doctor
 full "--help" --help
 full "chat" chat --help

@@ -2,7 +2,7 @@
 # eval as a user calls it: two models on pictures, the score of a test, and the same verdicts as score.py.
 . "$(dirname "$0")/cases.sh"
 demo=$root/models/demo
-task=$root/tests/demo
+task=$root/tests/data/demo
 
 run eval --help
 expect "eval --help" 0
@@ -39,7 +39,7 @@ fi
 divergence() # FILE: the mean over REF's tokens, of two questions
 {
     for question in "Describe the image." "What shapes are there?"; do
-        run eval "$demo" "$1" "$task/pictures" --limit 100 --features ref --prompt "$question"
+        run eval "$demo" "$1" "$task/images" --limit 100 --features ref --prompt "$question"
         expect "eval of $(basename "$1"), $question" 0
         awk '/^REF.s image tokens/ { print $5 }' <<<"$out" >>"$1.kl"
     done
@@ -95,7 +95,7 @@ if command -v python3 >/dev/null; then
 import json, os, random, sys
 root, out = sys.argv[1:]
 rnd = random.Random(1)
-qs = [json.loads(l) for l in open(os.path.join(root, "tests/demo/questions.jsonl"))]
+qs = [json.loads(l) for l in open(os.path.join(root, "tests/data/demo/questions.jsonl"))]
 parts = ['"', '""', " ", "  ", "\n", ".", ",", "_", "empty", "12 shapes", "3 shapes", "1 shapes", "red circle", "Blue STAR", "gray moons", "é", "²",
          "\u0661 shapes", "\u212a", "\u0130", "\u00a0", "\u2003", "\x1c", "a", "\u0301"]
 def change(s):

@@ -39,7 +39,7 @@ run run "$tiny" "$picture" -n 5 --temperature 2 --seed 3 -q
 first=$out
 run run "$tiny" "$picture" -n 5 --temperature 2 --seed 3 -q
 check "the seed decides" test "$out" = "$first"
-run run "$root/tests/golden/variants/fast_vlm/checkpoint" "$picture" "Look at the left side." -n 4 --fit pad --json -q
+run run "$root/tests/data/variants/fast_vlm/checkpoint" "$picture" "Look at the left side." -n 4 --fit pad --json -q
 check "fast_vlm layout" grep -q '"layout": "fast_vlm"' <<<"$out"
 
 run run "$tiny" "$picture" "What do you see?" -n 2 --dump "$work/dump" -q

@@ -4,8 +4,8 @@
  *
  *     FV_FULL_CHECKPOINT=build/full/fastvlm-0.5b build/dev/test_full_size
  *
- * tests/golden/full/README.md says where the values come from. */
-#include "cm.h"
+ * tests/data/full/README.md says where the values come from. */
+#include "support/cm.h"
 
 #include <jansson.h>
 #include <math.h>
@@ -15,7 +15,7 @@
 
 #include "support/golden.h"
 
-#define FULL FV_SOURCE_DIR "/tests/golden/full"
+#define FULL FV_SOURCE_DIR "/tests/data/full"
 
 static json_t *want;
 

@@ -1,7 +1,7 @@
 /* The tiny checkpoint with its decoder's matrices in blocks of 8 or 4 bits, made in memory: how far
  * the logits move, and that they are the same bits with any number of threads. Its down projections
  * (k 176, no multiple of 32) stay f32, so both kinds meet in a layer. */
-#include "cm.h"
+#include "support/cm.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,7 +11,7 @@
 #include "quant/quantize.h"
 #include "support/golden.h"
 
-#define GOLDEN FV_SOURCE_DIR "/tests/golden/tiny"
+#define GOLDEN FV_SOURCE_DIR "/tests/data/tiny"
 
 enum { MAX_BLOCKS = 64, STEPS = 6 };
 

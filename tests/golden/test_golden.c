@@ -1,5 +1,5 @@
 /* The tiny checkpoint against the reference: every stage, the logits, the ids. */
-#include "cm.h"
+#include "support/cm.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -7,7 +7,7 @@
 #include "io/json.h"
 #include "support/golden.h"
 
-#define GOLDEN FV_SOURCE_DIR "/tests/golden/tiny"
+#define GOLDEN FV_SOURCE_DIR "/tests/data/tiny"
 
 static fv_json *manifest(void)
 {

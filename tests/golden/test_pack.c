@@ -1,5 +1,5 @@
 /* Packed files: the same bits as the checkpoint they came from, and what is refused. */
-#include "cm.h"
+#include "support/cm.h"
 
 #include <dirent.h>
 #include <math.h>
@@ -14,7 +14,7 @@
 #include "support/golden.h"
 #include "text/tokenizer_gguf.h"
 
-#define GOLDEN FV_SOURCE_DIR "/tests/golden/"
+#define GOLDEN FV_SOURCE_DIR "/tests/data/"
 #define DEMO   FV_SOURCE_DIR "/models/demo"
 #define TINY   GOLDEN "tiny/checkpoint"
 #define IMAGE  GOLDEN "tiny/image.png"
@@ -265,7 +265,7 @@ static void test_rounding(void **state)
  * same bits on any number of threads, and nearly the same from portable kernels. */
 static void test_int8(void **state)
 {
-    static const char *const pictures[] = { FV_SOURCE_DIR "/tests/demo/pictures" };
+    static const char *const pictures[] = { FV_SOURCE_DIR "/tests/data/demo/images" };
     static const int threads[] = { 1, 2, 3, 5 };
     fv_pack_options o;
     fv_pack_report all, some;

@@ -1,13 +1,13 @@
-/* Preprocessing against the reference's own outputs: tests/golden/tiny/pre_*.npy and the tiny
+/* Preprocessing against the reference's own outputs: tests/data/tiny/pre_*.npy and the tiny
  * checkpoint's picture. Exact. */
-#include "cm.h"
+#include "support/cm.h"
 
 #include <stdio.h>
 #include <string.h>
 
 #include "image/image.h"
 
-#define TINY FV_SOURCE_DIR "/tests/golden/tiny/"
+#define TINY FV_SOURCE_DIR "/tests/data/tiny/"
 
 /* A .npy file of u8 [h, w, 3]: a header of text, then the bytes. */
 typedef struct npy {

@@ -1,5 +1,5 @@
 /* Every layout and storage of a checkpoint that the loader knows, against the reference. */
-#include "cm.h"
+#include "support/cm.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -7,7 +7,7 @@
 #include "io/json.h"
 #include "support/golden.h"
 
-#define VARIANTS FV_SOURCE_DIR "/tests/golden/variants"
+#define VARIANTS FV_SOURCE_DIR "/tests/data/variants"
 
 static void check_variant(const char *variant)
 {
@@ -25,7 +25,7 @@ static void check_variant(const char *variant)
 
     char *dump = temp_dir();
     ask a = { .dir = checkpoint,
-              .image = FV_SOURCE_DIR "/tests/golden/tiny/image.png",
+              .image = FV_SOURCE_DIR "/tests/data/tiny/image.png",
               .prompt = prompt,
               .vision = FV_PRECISION_F32,
               .decoder = FV_PRECISION_F32,

@@ -25,7 +25,7 @@ step()
 answer_of() # PROGRAM
 {
     LD_LIBRARY_PATH="$prefix/lib:$prefix/lib/$(uname -m)-linux-gnu" "$1" \
-        "$root/tests/golden/tiny/checkpoint" "$root/tests/golden/tiny/image.png" "What do you see?" >"$work/answer"
+        "$root/tests/data/tiny/checkpoint" "$root/tests/data/tiny/image.png" "What do you see?" >"$work/answer"
     [ -s "$work/answer" ]
     [ -e "$work/first" ] || cp "$work/answer" "$work/first"
     cmp "$work/answer" "$work/first"

@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "cm.h"
+#include "support/cm.h"
 
 static void convert(npy *a, FILE *f, const char *descr, const char *path)
 {

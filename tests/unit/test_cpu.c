@@ -1,5 +1,5 @@
 /* base/cpu.c */
-#include "cm.h"
+#include "support/cm.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,6 +1,6 @@
 /* The GGUF reader and writer: what they accept, and a message of its own for everything refused.
  * The names CVE-... are published overflows of another reader, made here by hand. */
-#include "cm.h"
+#include "support/cm.h"
 
 #include <math.h>
 #include <stdio.h>

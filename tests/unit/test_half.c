@@ -1,5 +1,5 @@
 /* base/half.h: every 16-bit value there and back, and rounding against the definition. */
-#include "cm.h"
+#include "support/cm.h"
 
 #include <math.h>
 

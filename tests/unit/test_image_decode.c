@@ -1,6 +1,6 @@
-/* Decoding: what Pillow makes of every picture of tests/golden/images/accept, and the message for
+/* Decoding: what Pillow makes of every picture of tests/data/images/accept, and the message for
  * every file that is none. */
-#include "cm.h"
+#include "support/cm.h"
 
 #include <dirent.h>
 #include <stdio.h>
@@ -9,9 +9,9 @@
 #include <unistd.h>
 
 #include "image/image.h"
-#include "image_cases.h"
+#include "support/image_cases.h"
 
-#define IMAGES FV_SOURCE_DIR "/tests/golden/images/"
+#define IMAGES FV_SOURCE_DIR "/tests/data/images/"
 
 typedef struct file_bytes {
     uint8_t *data;

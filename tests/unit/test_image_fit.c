@@ -1,11 +1,11 @@
 /* Fitting and resampling against Pillow's results, at every instruction level, on any number of
  * threads. */
-#include "cm.h"
+#include "support/cm.h"
 
 #include <string.h>
 
 #include "image/image.h"
-#include "image_cases.h"
+#include "support/image_cases.h"
 
 static const unsigned levels[] = {
     0,

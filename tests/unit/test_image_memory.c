@@ -1,7 +1,7 @@
 /* Every allocation of decoding fails once, inside the libraries too: an error, no leak, no crash.
  * This program brings its own malloc, which only glibc lets it do in so few lines, and which the
  * sanitizers need for themselves. */
-#include "cm.h"
+#include "support/cm.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -67,6 +67,8 @@ void free(void *block)
     __libc_free(block);
 }
 
+/* libwebp's lossless decoder, which also decodes alpha, reports a failed allocation as a damaged
+ * bitstream: of those files only crashes, leaks and wrong pixels are asked about. */
 static void sweep(const char *name)
 {
     char path[512];
@@ -75,7 +77,7 @@ static void sweep(const char *name)
     fv_status status;
     long n = 0;
 
-    snprintf(path, sizeof path, FV_SOURCE_DIR "/tests/golden/images/accept/%s", name);
+    snprintf(path, sizeof path, FV_SOURCE_DIR "/tests/data/images/accept/%s", name);
     assert_int_equal(fv_read_file(&data, &size, path, 1 << 20, NULL), FV_OK);
     fv_image *want, *image;
     assert_int_equal(fv_image_read(&want, data, size, NULL, NULL), FV_OK);
@@ -94,7 +96,9 @@ static void sweep(const char *name)
         armed = false;
         if (n_live != 0)
             fail_msg("%s: allocation %ld refused: %ld blocks leak", name, n, n_live);
-        if (status != FV_OK && (status != FV_ERR_MEMORY || !strstr(err.message, "out of memory")))
+        bool vague = status == FV_ERR_FORMAT && strstr(name, "alpha"); /* see below */
+        if (status != FV_OK && !vague &&
+            (status != FV_ERR_MEMORY || !strstr(err.message, "out of memory")))
             fail_msg("%s: allocation %ld refused: %s, \"%s\"", name, n, fv_status_name(status),
                      err.message);
         if (status == FV_OK && !same)

@@ -1,5 +1,5 @@
 /* io/json.c: getters, their messages, and what the parser refuses. */
-#include "cm.h"
+#include "support/cm.h"
 
 #include <stdio.h>
 #include <stdlib.h>

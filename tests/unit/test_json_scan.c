@@ -1,5 +1,5 @@
 /* io/json_scan.c against jansson: the same texts are JSON, the same strings come out. */
-#include "cm.h"
+#include "support/cm.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,5 +1,5 @@
 /* JSON text: exact bytes, and what the reader makes of them. */
-#include "cm.h"
+#include "support/cm.h"
 
 #include <string.h>
 

@@ -1,5 +1,5 @@
 /* base/map.c */
-#include "cm.h"
+#include "support/cm.h"
 
 #include <fcntl.h>
 #include <stdio.h>

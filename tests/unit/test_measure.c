@@ -1,5 +1,5 @@
 /* eval/measure: against values worked out by hand, and at the edges. */
-#include "cm.h"
+#include "support/cm.h"
 
 #include <math.h>
 

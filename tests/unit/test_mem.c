@@ -1,5 +1,5 @@
 /* base/mem.c */
-#include "cm.h"
+#include "support/cm.h"
 
 #include <string.h>
 

@@ -1,6 +1,6 @@
 /* The ONNX export, read back: well-formed graphs, the promised signatures, weights in the right
  * order. What the graphs compute is checked in ONNX Runtime by tests/interop. */
-#include "cm.h"
+#include "support/cm.h"
 
 #include <onnx.pb-c.h>
 #include <stdio.h>
@@ -13,8 +13,8 @@
 #include "io/tensors.h"
 #include "support/golden.h"
 
-#define TINY FV_SOURCE_DIR "/tests/golden/tiny/checkpoint"
-#define BASE FV_SOURCE_DIR "/tests/golden/variants/base/checkpoint"
+#define TINY FV_SOURCE_DIR "/tests/data/tiny/checkpoint"
+#define BASE FV_SOURCE_DIR "/tests/data/variants/base/checkpoint"
 
 static const fv_export_options force = { .force = true };
 

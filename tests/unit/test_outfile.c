@@ -1,5 +1,5 @@
 /* Files and folders that appear complete or not at all. */
-#include "cm.h"
+#include "support/cm.h"
 
 #include <dirent.h>
 #include <fcntl.h>

@@ -1,5 +1,5 @@
 /* base/pool.c. Also run under the thread sanitizer. */
-#include "cm.h"
+#include "support/cm.h"
 
 #include <pthread.h>
 #include <stdatomic.h>

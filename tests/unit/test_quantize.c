@@ -1,6 +1,6 @@
 /* quant/quantize: the search beats rounding, its error is what it says, and the blocks are
  * GGUF's. */
-#include "cm.h"
+#include "support/cm.h"
 
 #include <math.h>
 #include <string.h>

@@ -1,5 +1,5 @@
 /* nn/sampler.c: each step against its definition, the draw against its probabilities. */
-#include "cm.h"
+#include "support/cm.h"
 
 #include <math.h>
 #include <stdlib.h>

@@ -1,6 +1,6 @@
 /* eval/score: the verdicts of tools/train/score.py on answers made to fall on either side of its
  * rules. */
-#include "cm.h"
+#include "support/cm.h"
 
 #include "eval/score.h"
 

@@ -3,9 +3,9 @@
 #include <string.h>
 
 #include "base/base.h"
-#include "base/sha1.h"
+#include "pull/sha1.h"
 #include "base/sha256.h"
-#include "cm.h"
+#include "support/cm.h"
 
 /* [FIPS 180-4 examples; the empty string and a million times 'a' from the NIST vectors] */
 static const struct {

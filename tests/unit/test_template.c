@@ -1,5 +1,5 @@
 /* text/template.c: the golden prompts, picture marks, later turns, and what is refused. */
-#include "cm.h"
+#include "support/cm.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -14,7 +14,7 @@ static int load_tiny(void **state)
 {
     (void)state;
     fv_error err;
-    fv_status status = fv_tokenizer_load_dir(&tiny, FV_SOURCE_DIR "/tests/golden/tiny/checkpoint",
+    fv_status status = fv_tokenizer_load_dir(&tiny, FV_SOURCE_DIR "/tests/data/tiny/checkpoint",
                                              &err);
 
     if (status != FV_OK)
@@ -83,7 +83,7 @@ static void test_golden_prompts(void **state)
     fv_json *doc;
 
     assert_int_equal(
-        fv_json_open(&doc, FV_SOURCE_DIR "/tests/golden/tiny/manifest.json", 1 << 24, NULL), FV_OK);
+        fv_json_open(&doc, FV_SOURCE_DIR "/tests/data/tiny/manifest.json", 1 << 24, NULL), FV_OK);
     check_golden(doc, "prompt", "What do you see?", 1);
     check_golden(doc, "prompt", "<image>\nWhat do you see?", 1); /* the same, written out */
     check_golden(doc, "text_only", "Describe the picture.", 0);

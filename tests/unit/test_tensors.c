@@ -1,5 +1,5 @@
 /* The safetensors reader: what it accepts, and a message of its own for everything it refuses. */
-#include "cm.h"
+#include "support/cm.h"
 
 #include <stdio.h>
 #include <stdlib.h>

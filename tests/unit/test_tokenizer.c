@@ -1,5 +1,5 @@
 /* text/tokenizer.c: the golden cases, both directions, long words, and tables built from arrays. */
-#include "cm.h"
+#include "support/cm.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,7 +9,7 @@
 #include "text/tokenizer.h"
 #include "text/utf8.h"
 
-static const char golden[] = FV_SOURCE_DIR "/tests/golden/tiny";
+static const char golden[] = FV_SOURCE_DIR "/tests/data/tiny";
 
 static fv_tokenizer *tiny;
 

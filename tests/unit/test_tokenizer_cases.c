@@ -1,9 +1,9 @@
 /* Strings of many scripts with the ids that Hugging Face's `tokenizers` gives them.
  *
- *     test_tokenizer_cases               checks tests/golden/tokenizer/tiny_cases.json
+ *     test_tokenizer_cases               checks tests/data/tokenizer/tiny_cases.json
  *     test_tokenizer_cases encode DIR    hexadecimal lines -> lines of ids, with the tokenizer
  *                                        in DIR: for tools/reference/tokenizer_crosscheck.py */
-#include "cm.h"
+#include "support/cm.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,8 +12,8 @@
 #include "io/json.h"
 #include "text/tokenizer.h"
 
-static const char cases_path[] = FV_SOURCE_DIR "/tests/golden/tokenizer/tiny_cases.json";
-static const char checkpoint[] = FV_SOURCE_DIR "/tests/golden/tiny/checkpoint";
+static const char cases_path[] = FV_SOURCE_DIR "/tests/data/tokenizer/tiny_cases.json";
+static const char checkpoint[] = FV_SOURCE_DIR "/tests/data/tiny/checkpoint";
 
 static void test_cases(void **state)
 {

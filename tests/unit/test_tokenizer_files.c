@@ -1,5 +1,5 @@
 /* text/tokenizer_files.c: the layouts of a checkpoint's tokenizer, and files that are not one. */
-#include "cm.h"
+#include "support/cm.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,7 +9,7 @@
 #include "base/base.h"
 #include "text/tokenizer.h"
 
-static const char tiny[] = FV_SOURCE_DIR "/tests/golden/tiny/checkpoint";
+static const char tiny[] = FV_SOURCE_DIR "/tests/data/tiny/checkpoint";
 
 /* ---- a folder to write into ---- */
 

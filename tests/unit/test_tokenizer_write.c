@@ -1,5 +1,5 @@
 /* A tokenizer back into its files: the bytes of those it came from, and the same ids. */
-#include "cm.h"
+#include "support/cm.h"
 
 #include <string.h>
 
@@ -7,7 +7,7 @@
 #include "support/golden.h"
 #include "text/tokenizer.h"
 
-#define TINY FV_SOURCE_DIR "/tests/golden/tiny/checkpoint"
+#define TINY FV_SOURCE_DIR "/tests/data/tiny/checkpoint"
 
 static fv_tokenizer *load(const char *dir)
 {

@@ -1,5 +1,5 @@
 /* text/unicode.c: words against PCRE2 with the pattern spelt out, NFC against utf8proc's own. */
-#include "cm.h"
+#include "support/cm.h"
 
 #include <stdlib.h>
 #include <string.h>

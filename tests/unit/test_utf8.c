@@ -1,5 +1,5 @@
 /* text/utf8.c: validation of every sequence, and streams cut in every way. */
-#include "cm.h"
+#include "support/cm.h"
 
 #include <stdio.h>
 #include <stdlib.h>

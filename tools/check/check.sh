@@ -30,13 +30,14 @@ plain_build()
     local log=build/plain.log
     { cmake -S . -B build/plain -G Ninja -DFASTVLM_IMAGE=OFF -DFASTVLM_PULL=OFF -DFASTVLM_TOOLS=OFF -DFASTVLM_TESTS=OFF -DFASTVLM_WERROR=ON &&
         cmake --build build/plain; } >"$log" 2>&1 || { tail -n 40 "$log"; return 1; }
-    tools/check/symbols.sh build/plain/libfastvlm.so include/fastvlm.h include/fastvlm_pull.h
+    tools/check/symbols.sh build/plain/libfastvlm.so include/fastvlm.h
 }
 
 release_exports()
 {
     { cmake --preset release && cmake --build --preset release; } >build/release.log 2>&1 || { tail -n 40 build/release.log; return 1; }
-    tools/check/symbols.sh build/release/libfastvlm.so
+    tools/check/symbols.sh build/release/libfastvlm.so include/fastvlm.h &&
+        tools/check/symbols.sh build/release/libfastvlm_tools.so include/fastvlm_tools.h include/fastvlm_pull.h
 }
 
 step "includes point down" tools/check/includes.sh

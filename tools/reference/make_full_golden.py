@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Reference values of a full-size synthetic checkpoint.   make_full_golden.py CHECKPOINT IMAGE OUT.json [-n 16] [--brief]
 
-Statistics and a few sampled values of every stage, in float32: tests/golden/full/*.json. One and a half minutes and 5 GB for 0.5B on two
+Statistics and a few sampled values of every stage, in float32: tests/data/full/*.json. One and a half minutes and 5 GB for 0.5B on two
 cores. --brief: logits and ids only. Sampled positions come from a counter, so they lie all over a map and are the same in every file.
 """
 import argparse

@@ -1,7 +1,7 @@
 """Test pictures and expected values of src/image/, made with Pillow.
 
     pip install 'pillow==11.3.0' numpy
-    python make_image_cases.py tests/golden/images
+    python make_image_cases.py tests/data/images
 
 Writes accept/ (pictures that must decode), reject/ (files that must not) and expected.txt:
 
@@ -26,7 +26,7 @@ import PIL
 from PIL import Image, ImageOps
 
 assert int(PIL.__version__.split(".")[0]) < 13, "Pillow 13 orders its passes differently"
-OUT = sys.argv[1] if len(sys.argv) > 1 else "tests/golden/images"
+OUT = sys.argv[1] if len(sys.argv) > 1 else "tests/data/images"
 
 
 # ---- pictures ---------------------------------------------------------------------

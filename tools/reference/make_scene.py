@@ -2,7 +2,7 @@
 """Draw a photograph-like scene, 1600 x 1200, for the full-size golden data.   make_scene.py OUT.jpg [--seed N]   (numpy, pillow)
 
 Sky with clouds, hills in haze, a lake with the sky's reflection, a meadow, trees, a house, a fence: the spectra and the
-mix of smooth and busy regions are those of a photograph. The committed one (tests/golden/full/scene.jpg, seed 6) is what
+mix of smooth and busy regions are those of a photograph. The committed one (tests/data/full/scene.jpg, seed 6) is what
 counts: other library versions may draw it slightly differently. Seeds differ in the narrowest greedy choice of the answer they get.
 """
 import argparse

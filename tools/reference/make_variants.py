@@ -4,7 +4,7 @@
   make_variants.py OUT [--only NAME,...] [--checkpoints-only]
 
 OUT/NAME/checkpoint/ is the model; OUT/NAME/expect.json, features.npy, image_tokens.npy and logits_last.npy are what the
-reference computes in float32 for tests/golden/tiny/image.png. tests/golden/variants holds the result. The checkpoints need numpy and
+reference computes in float32 for tests/data/tiny/image.png. tests/data/variants holds the result. The checkpoints need numpy and
 regex, the expectations torch and pillow too.
 
 A variant is one departure from `base`, so that a failing test names its cause; README.md in OUT lists them.
@@ -25,7 +25,7 @@ import st
 from fastvithd import FASTVITHD, VT
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-IMAGE = os.path.join(HERE, "../../tests/golden/tiny/image.png")
+IMAGE = os.path.join(HERE, "../../tests/data/tiny/image.png")
 PROMPTS = ["What do you see?", "Describe the image.", "What is in the image?", "How many objects are there?", "Is there a cat?",
            "Count the cars.", "Read the text on the sign.", "Who is in the picture?", "Where is the red square?", "Name three things.",
            "What is on the table?", "Is it a photo?", "What colour is the circle?", "Describe the table.", "Tell me more.",
@@ -326,7 +326,7 @@ def check_fusion(m, fused):
 
 README = """# Checkpoint variants
 
-Made by `python3 tools/reference/make_variants.py tests/golden/variants` (numpy, regex, torch, pillow); nothing here derives from real
+Made by `python3 tools/reference/make_variants.py tests/data/variants` (numpy, regex, torch, pillow); nothing here derives from real
 weights. Each folder holds `checkpoint/`, and what it must answer for `../tiny/image.png`:
 
 * expect.json: prompt, its ids (-200 = the image), %d greedy ids with the margin of each choice, `limit` (only lower ids may be chosen),

@@ -5,8 +5,8 @@
     cmake --preset dev && cmake --build --preset dev
     tools/reference/tokenizer_crosscheck.py CHECKPOINT --program build/dev/test_tokenizer_cases
     tools/reference/tokenizer_crosscheck.py CHECKPOINT --program ... --sweep        # every code point
-    tools/reference/tokenizer_crosscheck.py tests/golden/tiny/checkpoint --sample 300 \
-        --write tests/golden/tokenizer/tiny_cases.json                              # the committed sample
+    tools/reference/tokenizer_crosscheck.py tests/data/tiny/checkpoint --sample 300 \
+        --write tests/data/tokenizer/tiny_cases.json                              # the committed sample
 
 CHECKPOINT holds vocab.json + merges.txt + added_tokens.json, or tokenizer.json. The Rust tokenizer is
 built from the same files, so that both sides see one vocabulary. Text goes to the program as lines

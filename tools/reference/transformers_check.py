@@ -49,7 +49,7 @@ def main():
     ap = argparse.ArgumentParser()
     ap.add_argument("llava")
     ap.add_argument("fast_vlm")
-    ap.add_argument("image", nargs="?", default=os.path.join(os.path.dirname(__file__), "../../tests/golden/tiny/image.png"))
+    ap.add_argument("image", nargs="?", default=os.path.join(os.path.dirname(__file__), "../../tests/data/tiny/image.png"))
     ap.add_argument("--prompt", default="What do you see?")
     ap.add_argument("-n", type=int, default=24)
     a = ap.parse_args()

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """card.py: puts measured figures into models/demo/README.md and docs/demo-model.md, between <!-- NAME --> and <!-- /NAME -->.
 
-From build/demo-answers (agree.py: run it first, for the weights of now), tools/train/loss.csv, tests/demo and examples/drawn;
+From build/demo-answers (agree.py: run it first, for the weights of now), tools/train/loss.csv, tests/data/demo and examples/drawn;
 the last two are answered here, by the program."""
 import csv
 import json
@@ -97,11 +97,11 @@ def block_agreement(s):
 
 
 def block_sample():
-    test, out = os.path.join(ROOT, "tests/demo"), []
+    test, out = os.path.join(ROOT, "tests/data/demo"), []
     for run in RUNS:
         k, n = right(questions(test), ask_as(run, DEMO, test))
         out.append("%s %s %%" % (run[0], percent(k, n)))
-    return "The sample of %d in `tests/demo` (JPEG, at most 256 pixels): %s." % (n, ", ".join(out))
+    return "The sample of %d in `tests/data/demo` (JPEG, at most 256 pixels): %s." % (n, ", ".join(out))
 
 
 def block_drawn():

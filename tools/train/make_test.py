@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """make_test.py OUT [-n 2000] [--split test] [--jpeg]: held-out pictures and questions.
 
-OUT/pictures/00000.png ..., OUT/questions.jsonl with {image, kind, question, answer, history}. Kinds take turns, one question a
+OUT/images/00000.png ..., OUT/questions.jsonl with {image, kind, question, answer, history}. Kinds take turns, one question a
 picture; every third scene or so shows a shape-colour pair never trained on, all words are held out. --jpeg: JPEG
 pictures of at most 256 pixels (small enough to keep in a repository)."""
 import argparse
@@ -26,7 +26,7 @@ def cases(n, split="test"):
             if c:
                 break
         h = [[t["question"], t["answer"]] for t in c[:-1]]
-        yield sc, dict(image="pictures/%05d.png" % i, kind=kind, question=c[-1]["question"], answer=c[-1]["answer"], history=h)
+        yield sc, dict(image="images/%05d.png" % i, kind=kind, question=c[-1]["question"], answer=c[-1]["answer"], history=h)
 
 
 def main():

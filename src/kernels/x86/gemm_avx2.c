@@ -74,14 +74,15 @@ enum { MR = 6, NR = 16, SHORT_ROW = 4096 /* bytes */ };
         }                                                                              \
     }
 
-#define DEFINE_TILES(stem, STEP)                                                 \
-    DEFINE_TILE(stem##_1, 1, STEP)                                               \
-    DEFINE_TILE(stem##_2, 2, STEP)                                               \
-    DEFINE_TILE(stem##_3, 3, STEP)                                               \
-    DEFINE_TILE(stem##_4, 4, STEP) DEFINE_TILE(stem##_5, 5, STEP)                \
-        DEFINE_TILE(stem##_6, 6, STEP) static tile_fn *const stem##s[MR + 1] = { \
-            0, stem##_1, stem##_2, stem##_3, stem##_4, stem##_5, stem##_6        \
-        };
+#define DEFINE_TILES(stem, STEP)                                                      \
+    DEFINE_TILE(stem##_1, 1, STEP)                                                    \
+    DEFINE_TILE(stem##_2, 2, STEP)                                                    \
+    DEFINE_TILE(stem##_3, 3, STEP)                                                    \
+    DEFINE_TILE(stem##_4, 4, STEP)                                                    \
+    DEFINE_TILE(stem##_5, 5, STEP)                                                    \
+    DEFINE_TILE(stem##_6, 6, STEP)                                                    \
+    static tile_fn *const stem##s[MR + 1] = { 0,        stem##_1, stem##_2, stem##_3, \
+                                              stem##_4, stem##_5, stem##_6 };
 
 DEFINE_TILES(tile_f32, STEP_F32)
 DEFINE_TILES(tile_bf16, STEP_BF16)

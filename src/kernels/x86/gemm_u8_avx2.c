@@ -44,7 +44,9 @@ static inline __m256i load_b(const void *p)
 TILE(1)
 TILE(2)
 TILE(3)
-TILE(4) TILE(5) TILE(6)
+TILE(4)
+TILE(5)
+TILE(6)
 
     static tile_fn *const tiles[MR + 1] = { 0, tile_1, tile_2, tile_3, tile_4, tile_5, tile_6 };
 

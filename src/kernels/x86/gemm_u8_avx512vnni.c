@@ -51,7 +51,9 @@ enum { MR = 14, NR = 32, WIDEN = 0 };
 TILE(1)
 TILE(2)
 TILE(3)
-TILE(4) TILE(5) TILE(6) TILE(7) TILE(8) TILE(9) TILE(10) TILE(11) TILE(12) TILE(13) TILE(14)
+TILE(4)
+TILE(5)
+TILE(6) TILE(7) TILE(8) TILE(9) TILE(10) TILE(11) TILE(12) TILE(13) TILE(14)
 
     static tile_fn *const tiles[MR + 1] = { 0,       tile_1,  tile_2,  tile_3,  tile_4,
                                             tile_5,  tile_6,  tile_7,  tile_8,  tile_9,

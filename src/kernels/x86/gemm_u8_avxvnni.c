@@ -38,7 +38,9 @@ enum { MR = 6, NR = 16, WIDEN = 0 };
 TILE(1)
 TILE(2)
 TILE(3)
-TILE(4) TILE(5) TILE(6)
+TILE(4)
+TILE(5)
+TILE(6)
 
     static tile_fn *const tiles[MR + 1] = { 0, tile_1, tile_2, tile_3, tile_4, tile_5, tile_6 };
 

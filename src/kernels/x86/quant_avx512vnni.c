@@ -343,8 +343,10 @@ static inline void add_block(float *to, __m512i sum, __m512 w, __m512 x)
 DEFINE_TILE(1)
 DEFINE_TILE(2)
 DEFINE_TILE(3)
-DEFINE_TILE(4) DEFINE_TILE(5) DEFINE_TILE(6) DEFINE_TILE(7) DEFINE_TILE(8) DEFINE_TILE(9)
-    DEFINE_TILE(10) DEFINE_TILE(11) DEFINE_TILE(12) DEFINE_TILE(13) DEFINE_TILE(14)
+DEFINE_TILE(4)
+DEFINE_TILE(5)
+DEFINE_TILE(6) DEFINE_TILE(7) DEFINE_TILE(8) DEFINE_TILE(9) DEFINE_TILE(10) DEFINE_TILE(11)
+    DEFINE_TILE(12) DEFINE_TILE(13) DEFINE_TILE(14)
 
         static tile_fn *const tile[MR + 1] = { 0,       tile_1,  tile_2,  tile_3,  tile_4,
                                                tile_5,  tile_6,  tile_7,  tile_8,  tile_9,

@@ -1,0 +1,476 @@
+/* Every artefact of a model and a manifest of them. See fastvlm_tools.h.
+ *
+ * The exports write into a folder beside the place, which takes its name when the manifest is in
+ * it: a folder of that name is complete. */
+#include <dirent.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/outfile.h"
+#include "base/sha256.h"
+#include "model/source.h"
+#include "io/json_write.h"
+
+enum {
+    HEX = 2 * FV_SHA256_BYTES + 1,
+    SLICE = 8 << 20,
+    N_RANDOM = 8,
+    CACHE_ROWS = 512,
+    NPU_CACHE_ROWS = 1023,
+    N_IDS = 512
+};
+
+typedef struct lot {
+    const char *model;
+    fv_all_settings set;
+    const fv_export_options *options;
+    fv_outdir dir;
+    fv_config config;
+    fv_json_text j;
+    char *list_root; /* of input_list.txt */
+    int image_size;
+} lot;
+
+/* ---- names of files, in order ---- */
+
+typedef struct name_list {
+    char **name;
+    size_t n, capacity;
+} name_list;
+
+static void free_names(name_list *l)
+{
+    for (size_t i = 0; i < l->n; i++)
+        fv_free(l->name[i]);
+    fv_free(l->name);
+    *l = (name_list){ 0 };
+}
+
+static fv_status add_name(name_list *l, const char *name, fv_error *err)
+{
+    if (l->n == l->capacity) {
+        size_t more = FV_MAX(l->capacity * 2, (size_t)32);
+        char **grown = fv_grow(l->name, l->capacity, more, sizeof *grown);
+        if (!grown)
+            return fv_fail_memory(err, more * sizeof *grown, "the list of files");
+        l->name = grown;
+        l->capacity = more;
+    }
+    if (!(l->name[l->n] = fv_strdup(name)))
+        return fv_fail_memory(err, strlen(name), "a path");
+    l->n++;
+    return FV_OK;
+}
+
+/* The files below root/below, as paths behind root; folders are entered when deep. */
+static fv_status list_files(name_list *l, const char *root, const char *below, bool deep,
+                            fv_error *err)
+{
+    fv_status status = FV_OK;
+    char *folder = fv_path_join(root, below);
+    DIR *dir = folder ? opendir(folder) : NULL;
+    if (!dir) {
+        fv_free(folder);
+        return fv_fail(err, FV_ERR_IO, 0, "%s: cannot read the folder", root);
+    }
+    for (struct dirent *e; status == FV_OK && (e = readdir(dir));) {
+        if (*e->d_name == '.')
+            continue;
+        char *name = *below ? fv_path_join(below, e->d_name) : fv_strdup(e->d_name);
+        char *path = fv_path_join(folder, e->d_name);
+        if (!name || !path)
+            status = fv_fail_memory(err, strlen(e->d_name), "a path");
+        else if (fv_is_dir(path))
+            status = deep ? list_files(l, root, name, true, err) : FV_OK;
+        else if (fv_is_file(path))
+            status = add_name(l, name, err);
+        fv_free(name);
+        fv_free(path);
+    }
+    closedir(dir);
+    fv_free(folder);
+    return status;
+}
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* ---- hashes ---- */
+
+static fv_status hash_file(const lot *l, const char *folder, const char *name, char hex[HEX],
+                           uint64_t *n_bytes, fv_error *err)
+{
+    uint8_t digest[FV_SHA256_BYTES];
+    fv_map map = { 0 };
+    fv_sha256 sha;
+    fv_status status = FV_OK;
+    char *path = fv_path_join(folder, name);
+    if (!path)
+        return fv_fail_memory(err, strlen(name), "a path");
+    FV_TRY_GOTO(fv_map_open(&map, path, err));
+    fv_sha256_begin(&sha);
+    for (size_t at = 0; at < map.size; at += SLICE) {
+        size_t n = FV_MIN((size_t)SLICE, map.size - at);
+        FV_TRY_GOTO(fv_export_progress(l->options, name, (double)at / (double)map.size, err));
+        fv_sha256_add(&sha, map.data + at, n);
+        fv_map_advise(&map, at, n, false);
+    }
+    fv_sha256_end(&sha, digest);
+    fv_hex(hex, digest, sizeof digest);
+    *n_bytes = map.size;
+fail:
+    fv_map_close(&map);
+    fv_free(path);
+    return status;
+}
+
+/* Files of the model with their hashes, and one hash over the lines "HASH  NAME" that sha256sum
+ * prints. */
+static fv_status put_source(lot *l, fv_error *err)
+{
+    name_list files = { 0 };
+    fv_sha256 all;
+    uint8_t digest[FV_SHA256_BYTES];
+    char hex[HEX], line[512];
+    uint64_t n_bytes;
+    fv_status status = FV_OK;
+    bool folder = fv_is_dir(l->model);
+    const char *slash = strrchr(l->model, '/'), *name = folder || !slash ? l->model : slash + 1;
+    char *parent = folder ? fv_strdup(l->model) : slash ? fv_strdup(l->model) : fv_strdup(".");
+    if (!parent)
+        return fv_fail_memory(err, strlen(l->model), "a path");
+    if (!folder && slash)
+        parent[FV_MAX(slash - l->model, 1)] = 0;
+    if (folder)
+        FV_TRY_GOTO(list_files(&files, l->model, "", false, err));
+    else
+        FV_TRY_GOTO(add_name(&files, name, err));
+    qsort(files.name, files.n, sizeof *files.name, by_name);
+    fv_sha256_begin(&all);
+    fv_json_begin(&l->j, "source", '{');
+    fv_json_put_text(&l->j, "path", l->model);
+    fv_json_begin(&l->j, "files", '[');
+    for (size_t i = 0; i < files.n; i++) {
+        FV_TRY_GOTO(hash_file(l, parent, files.name[i], hex, &n_bytes, err));
+        int n = snprintf(line, sizeof line, "%s  %s\n", hex, files.name[i]);
+        fv_sha256_add(&all, line, FV_MIN((size_t)n, sizeof line - 1));
+        fv_json_begin_row(&l->j, NULL, '{');
+        fv_json_put_text(&l->j, "name", files.name[i]);
+        fv_json_put_int(&l->j, "bytes", (int64_t)n_bytes);
+        fv_json_put_text(&l->j, "sha256", hex);
+        fv_json_end(&l->j);
+    }
+    fv_json_end(&l->j);
+    fv_sha256_end(&all, digest);
+    fv_hex(hex, digest, sizeof digest);
+    fv_json_put_text(&l->j, "sha256", hex);
+    fv_json_end(&l->j);
+fail:
+    fv_free(parent);
+    free_names(&files);
+    return status;
+}
+
+/* ---- what is in a file ---- */
+
+static void put_tensor(fv_json_text *j, const char *direction, const char *name, const char *dtype,
+                       const int64_t *shape, int n)
+{
+    fv_json_begin_row(j, NULL, '{');
+    if (direction)
+        fv_json_put_text(j, "as", direction);
+    fv_json_put_text(j, "name", name);
+    fv_json_put_text(j, "dtype", dtype);
+    fv_json_begin_row(j, "shape", '[');
+    for (int i = 0; i < n; i++) {
+        if (shape[i] < 0)
+            fv_json_put_text(j, NULL, "any");
+        else
+            fv_json_put_int(j, NULL, shape[i]);
+    }
+    fv_json_end(j);
+    fv_json_end(j);
+}
+
+#define SHAPE(...) \
+    (const int64_t[]){ __VA_ARGS__ }, (int)(sizeof((int64_t[]){ __VA_ARGS__ }) / sizeof(int64_t))
+
+typedef enum graph_kind { GRAPH_FIXED, GRAPH_NPU, GRAPH_JS } graph_kind;
+
+enum { ANY = -1 };
+
+static void put_cache(const lot *l, fv_json_text *j, graph_kind kind, bool output)
+{
+    const char *type = kind == GRAPH_NPU ? "f16" : "f32", *way = output ? "output" : "input";
+    const char *key = output ? "present.{layer}.key" : "past_key_values.{layer}.key";
+    const char *value = output ? "present.{layer}.value" : "past_key_values.{layer}.value";
+    int64_t kv = l->config.n_kv_heads, d = l->config.d_head, batch = kind == GRAPH_JS ? ANY : 1;
+    int64_t rows = kind == GRAPH_JS    ? ANY
+                   : kind == GRAPH_NPU ? (output ? 1 : NPU_CACHE_ROWS)
+                                       : CACHE_ROWS;
+    if (kind == GRAPH_NPU)
+        put_tensor(j, way, key, type, SHAPE(1, kv, d, rows));
+    else
+        put_tensor(j, way, key, type, SHAPE(batch, kv, rows, d));
+    put_tensor(j, way, value, type, SHAPE(batch, kv, rows, d));
+}
+
+static void put_decoder(const lot *l, fv_json_text *j, graph_kind kind)
+{
+    const fv_config *c = &l->config;
+    const char *type = kind == GRAPH_NPU ? "f16" : "f32";
+    int64_t batch = kind == GRAPH_JS ? ANY : 1, step = kind == GRAPH_JS ? ANY : 1;
+    put_tensor(j, "input", "inputs_embeds", type, SHAPE(batch, step, c->d_model));
+    if (kind == GRAPH_NPU)
+        put_tensor(j, "input", "attention_mask", "i64", SHAPE(1, 1, 1, NPU_CACHE_ROWS + 1));
+    else
+        put_tensor(j, "input", "attention_mask", "i64",
+                   SHAPE(batch, kind == GRAPH_JS ? ANY : CACHE_ROWS + 1));
+    put_tensor(j, "input", "position_ids", "i64", SHAPE(batch, step));
+    if (kind == GRAPH_JS)
+        put_tensor(j, "input", "num_logits_to_keep", "i64", NULL, 0);
+    put_cache(l, j, kind, false);
+    put_tensor(j, "output", "logits", type, SHAPE(batch, step, c->n_vocab));
+    put_cache(l, j, kind, true);
+}
+
+static void put_graph(const lot *l, fv_json_text *j, const char *name, graph_kind kind)
+{
+    const fv_config *c = &l->config;
+    const char *type = kind == GRAPH_NPU ? "f16" : "f32";
+    int side = l->image_size;
+    int64_t batch = kind == GRAPH_JS ? ANY : 1, ids = kind == GRAPH_JS ? ANY : N_IDS;
+    if (strstr(name, "vision_encoder")) {
+        put_tensor(j, "input", "pixel_values", type, SHAPE(batch, 3, side, side));
+        put_tensor(j, "output", "image_features", type,
+                   SHAPE(batch, fv_config_image_tokens(side), c->d_model));
+    } else if (strstr(name, "embed_tokens")) {
+        put_tensor(j, "input", "input_ids", "i64", SHAPE(batch, ids));
+        put_tensor(j, "output", "inputs_embeds", type, SHAPE(batch, ids, c->d_model));
+    } else if (strstr(name, "decoder")) {
+        put_decoder(l, j, kind);
+    }
+}
+
+/* Tensors of a checkpoint file are counted, not listed: their header lists them. */
+static void put_content(const lot *l, fv_json_text *j, const char *name)
+{
+    const fv_config *c = &l->config;
+    const char *dot = strrchr(name, '.'), *calib = strncmp(name, "calib/", 6) ? NULL : name;
+    bool nchw = l->set.calib.layout == FV_CALIB_NCHW;
+    int side = l->image_size;
+    if (calib && dot && !strcmp(dot, ".raw")) {
+        fv_json_begin(j, "tensors", '[');
+        put_tensor(j, NULL, "pixel_values", l->set.calib.dtype == FV_CALIB_U8 ? "u8" : "f32",
+                   SHAPE(1, nchw ? 3 : side, side, nchw ? side : 3));
+        fv_json_end(j);
+    } else if (!strcmp(name, "genie/LUT.bin")) {
+        fv_json_begin(j, "tensors", '[');
+        put_tensor(j, NULL, "embedding", "f32", SHAPE(c->n_vocab, c->d_model));
+        fv_json_end(j);
+    } else if (dot && !strcmp(dot, ".onnx")) {
+        fv_json_begin(j, "tensors", '[');
+        put_graph(l, j, name,
+                  !strncmp(name, "onnx-npu/", 9) ? GRAPH_NPU
+                  : !strncmp(name, "onnx/", 5)   ? GRAPH_FIXED
+                                                 : GRAPH_JS);
+        fv_json_end(j);
+    }
+}
+
+static void put_model(const lot *l, fv_json_text *j)
+{
+    const fv_config *c = &l->config;
+    fv_json_begin(j, "model", '{');
+    fv_json_put_text(j, "layout", c->layout == FV_LAYOUT_FAST_VLM ? "fast_vlm" : "llava_qwen2");
+    fv_json_put_int(j, "image_size", c->image_size);
+    fv_json_put_int(j, "image_tokens", fv_config_image_tokens(c->image_size));
+    fv_json_put_int(j, "vision_features", c->n_features);
+    fv_json_put_int(j, "d_model", c->d_model);
+    fv_json_put_int(j, "d_ffn", c->d_ffn);
+    fv_json_put_int(j, "layers", c->n_layers);
+    fv_json_put_int(j, "heads", c->n_heads);
+    fv_json_put_int(j, "kv_heads", c->n_kv_heads);
+    fv_json_put_int(j, "d_head", c->d_head);
+    fv_json_put_int(j, "vocabulary_rows", c->n_vocab);
+    fv_json_end(j);
+}
+
+static fv_status write_manifest(lot *l, fv_error *err)
+{
+    name_list files = { 0 };
+    fv_status status = FV_OK;
+    char hex[HEX], *path = NULL;
+    uint64_t n_bytes, total = 0;
+    FV_TRY_GOTO(list_files(&files, l->dir.stage, "", true, err));
+    qsort(files.name, files.n, sizeof *files.name, by_name);
+    fv_json_begin(&l->j, NULL, '{');
+    fv_json_put_text(&l->j, "fastvlm", fv_version());
+    FV_TRY_GOTO(put_source(l, err));
+    put_model(l, &l->j);
+    fv_json_begin(&l->j, "files", '[');
+    for (size_t i = 0; i < files.n; i++) {
+        FV_TRY_GOTO(hash_file(l, l->dir.stage, files.name[i], hex, &n_bytes, err));
+        fv_json_begin(&l->j, NULL, '{');
+        fv_json_put_text(&l->j, "name", files.name[i]);
+        fv_json_put_int(&l->j, "bytes", (int64_t)n_bytes);
+        fv_json_put_text(&l->j, "sha256", hex);
+        put_content(l, &l->j, files.name[i]);
+        fv_json_end(&l->j);
+        total += n_bytes;
+    }
+    fv_json_end(&l->j);
+    fv_json_put_int(&l->j, "total_bytes", (int64_t)total);
+    fv_json_end(&l->j);
+    FV_TRY_GOTO(fv_json_done(&l->j, err));
+    if (!(path = fv_path_join(l->dir.stage, "manifest.json")))
+        status = fv_fail_memory(err, 1, "a path");
+    else
+        status = fv_outfile_put(path, l->j.text, l->j.n, err);
+    if (status == FV_OK)
+        fv_export_log(l->options, FV_LOG_INFO, "manifest.json: %zu files, %.1f MB", files.n,
+                      (double)total / 1e6);
+fail:
+    fv_free(path);
+    free_names(&files);
+    return status;
+}
+
+/* ---- the exports ---- */
+
+/* What an export says, its path shown as it will be behind dir. */
+static void pass_log(void *user, fv_log_level level, const char *message)
+{
+    const lot *l = user;
+    size_t n = strlen(l->dir.stage);
+    if (!strncmp(message, l->dir.stage, n) && message[n] == '/')
+        message += n + 1;
+    fv_export_log(l->options, level, "%s", message);
+}
+
+static fv_status run_onnx(const lot *l, const char *dir, fv_onnx_target target,
+                          const fv_export_options *into, fv_error *err)
+{
+    fv_onnx_settings s;
+    fv_onnx_settings_default(&s);
+    s.target = target;
+    s.image_size = l->set.calib.image_size;
+    return fv_export_onnx(l->model, &s, dir, into, err);
+}
+
+static fv_status run_calib(const lot *l, const char *dir, const fv_export_options *into,
+                           fv_error *err)
+{
+    fv_calib_settings s = l->set.calib;
+    if (!s.n_paths && !s.n_random)
+        s.n_random = N_RANDOM;
+    s.image_size = l->image_size;
+    s.list_root = l->list_root;
+    return fv_export_calib(&s, dir, into, NULL, err);
+}
+
+/* One export to stage/name; kind chooses which. */
+static fv_status run_one(lot *l, unsigned part, int which, const char *name, fv_error *err)
+{
+    static const fv_decoder_type types[] = { FV_DECODER_F16, FV_DECODER_Q8_0, FV_DECODER_Q4_0 };
+    fv_export_options into = l->options ? *l->options : (fv_export_options){ 0 };
+    fv_hf_settings hf = { .layout = which ? FV_HF_LLAVA_QWEN2 : FV_HF_FAST_VLM };
+    fv_status status;
+    char *path = fv_path_join(l->dir.stage, name);
+    if (!path)
+        return fv_fail_memory(err, strlen(name), "a path");
+    into.force = true;
+    into.log = pass_log;
+    into.log_user = l;
+    switch (part) {
+    case FV_ALL_ONNX: status = run_onnx(l, path, FV_ONNX_GENERIC, &into, err); break;
+    case FV_ALL_NPU: status = run_onnx(l, path, FV_ONNX_NPU, &into, err); break;
+    case FV_ALL_TRANSFORMERS_JS:
+        status = run_onnx(l, path, FV_ONNX_TRANSFORMERS_JS, &into, err);
+        break;
+    case FV_ALL_CALIB: status = run_calib(l, path, &into, err); break;
+    case FV_ALL_GGUF: status = fv_export_gguf(l->model, types[which], path, &into, err); break;
+    case FV_ALL_HF: status = fv_export_hf(l->model, &hf, path, &into, err); break;
+    default:
+        status = which == 0   ? fv_export_genie(l->model, NULL, path, &into, err)
+                 : which == 1 ? fv_export_lut(l->model, path, &into, err)
+                              : fv_export_tokenizer(l->model, path, &into, err);
+    }
+    fv_free(path);
+    return status;
+}
+
+static fv_status run_all(lot *l, fv_error *err)
+{
+    static const struct {
+        unsigned part;
+        int which;
+        const char *folder, *name;
+    } steps[] = {
+        { FV_ALL_ONNX, 0, NULL, "onnx" },
+        { FV_ALL_NPU, 0, NULL, "onnx-npu" },
+        { FV_ALL_TRANSFORMERS_JS, 0, NULL, "transformers.js" },
+        { FV_ALL_CALIB, 0, NULL, "calib" },
+        { FV_ALL_GENIE, 0, NULL, "genie" },
+        { FV_ALL_GENIE, 1, NULL, "genie/LUT.bin" },
+        { FV_ALL_GENIE, 2, NULL, "genie/tokenizer.json" },
+        { FV_ALL_GGUF, 0, "gguf", "gguf/decoder-f16.gguf" },
+        { FV_ALL_GGUF, 1, "gguf", "gguf/decoder-q8_0.gguf" },
+        { FV_ALL_GGUF, 2, "gguf", "gguf/decoder-q4_0.gguf" },
+        { FV_ALL_HF, 0, "hf", "hf/fast_vlm" },
+        { FV_ALL_HF, 1, "hf", "hf/llava_qwen2" },
+    };
+    unsigned parts = l->set.parts ? l->set.parts : FV_ALL_PARTS;
+    for (size_t i = 0; i < FV_COUNT(steps); i++) {
+        if (!(parts & steps[i].part))
+            continue;
+        if (steps[i].folder)
+            FV_TRY(fv_outdir_sub(&l->dir, steps[i].folder, err));
+        FV_TRY(run_one(l, steps[i].part, steps[i].which, steps[i].name, err));
+    }
+    return FV_OK;
+}
+
+static fv_status place_of_calib(lot *l, const char *dir, fv_error *err)
+{
+    char here[PATH_MAX];
+    char *root = *dir == '/'                 ? fv_strdup(dir)
+                 : getcwd(here, sizeof here) ? fv_path_join(here, dir)
+                                             : NULL;
+    l->list_root = root ? fv_path_join(root, "calib") : NULL;
+    fv_free(root);
+    return l->list_root ? FV_OK
+                        : fv_fail(err, FV_ERR_IO, 0, "%s: cannot be named from the root", dir);
+}
+
+fv_status fv_export_all(const char *model, const fv_all_settings *settings, const char *dir,
+                        const fv_export_options *options, fv_error *err)
+{
+    lot l = { .model = model, .options = options };
+    fv_source s;
+    fv_status status = FV_OK;
+    if (settings)
+        l.set = *settings;
+    if (l.set.parts & ~(unsigned)FV_ALL_PARTS)
+        return fv_fail(err, FV_ERR_ARGUMENT, 0, "unknown parts of the export");
+    FV_TRY(fv_source_open(&s, model, false, options, err));
+    l.config = s.config;
+    fv_source_close(&s);
+    l.image_size = l.set.calib.image_size ? l.set.calib.image_size : l.config.image_size;
+    FV_TRY_GOTO(place_of_calib(&l, dir, err));
+    FV_TRY_GOTO(fv_export_dir(&l.dir, dir, options, err));
+    FV_TRY_GOTO(run_all(&l, err));
+    FV_TRY_GOTO(write_manifest(&l, err));
+    FV_TRY_GOTO(fv_outdir_commit(&l.dir, err));
+fail:
+    fv_outdir_abandon(&l.dir);
+    fv_json_text_free(&l.j);
+    fv_free(l.list_root);
+    return status;
+}

@@ -1,0 +1,90 @@
+/* The files that a list of paths names. See image_list.h. */
+#include "image/image_list.h"
+
+#include <dirent.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+enum { MAX_FILES = 1 << 20 };
+
+static fv_status add_path(fv_image_list *l, const char *path, fv_error *err)
+{
+    if (l->n == MAX_FILES)
+        return fv_fail(err, FV_ERR_LIMIT, 0, "more than %d pictures", MAX_FILES);
+    if (l->n == l->capacity) {
+        size_t more = FV_MAX(l->capacity * 2, (size_t)64);
+        char **grown = fv_grow(l->path, l->capacity, more, sizeof *grown);
+        if (!grown)
+            return fv_fail_memory(err, more * sizeof *grown, "the list of pictures");
+        l->path = grown;
+        l->capacity = more;
+    }
+    if (!(l->path[l->n] = fv_strdup(path)))
+        return fv_fail_memory(err, strlen(path), "a path");
+    l->n++;
+    return FV_OK;
+}
+
+void fv_image_list_free(fv_image_list *l)
+{
+    for (size_t i = 0; i < l->n; i++)
+        fv_free(l->path[i]);
+    fv_free(l->path);
+}
+
+static bool is_picture_name(const char *name)
+{
+    static const char *const endings[] = {
+        ".jpg", ".jpeg", ".png", ".webp", ".ppm", ".pgm", ".pnm"
+    };
+    const char *dot = strrchr(name, '.');
+    for (size_t i = 0; dot && i < FV_COUNT(endings); i++)
+        if (!strcasecmp(dot, endings[i]))
+            return *name != '.';
+    return false;
+}
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* The pictures of a folder in the order of their names; folders inside are not entered. */
+static fv_status add_folder(fv_image_list *l, const char *folder, fv_error *err)
+{
+    size_t first = l->n;
+    fv_status status = FV_OK;
+    DIR *dir = opendir(folder);
+    if (!dir)
+        return fv_fail(err, FV_ERR_IO, 0, "%s: cannot read the folder", folder);
+    for (struct dirent *e; status == FV_OK && (e = readdir(dir));) {
+        char *path = is_picture_name(e->d_name) ? fv_path_join(folder, e->d_name) : NULL;
+        if (path && fv_is_file(path))
+            status = add_path(l, path, err);
+        fv_free(path);
+    }
+    closedir(dir);
+    FV_TRY(status);
+    if (l->n == first)
+        return fv_fail(err, FV_ERR_IO, 0,
+                       "%s: the folder holds no picture; expected .jpg, .png, .webp or .ppm files",
+                       folder);
+    qsort(l->path + first, l->n - first, sizeof *l->path, by_name);
+    return FV_OK;
+}
+
+fv_status fv_image_list_collect(fv_image_list *l, const char *const *paths, size_t n_paths,
+                                fv_error *err)
+{
+    *l = (fv_image_list){ 0 };
+    for (size_t i = 0; i < n_paths; i++) {
+        if (fv_is_dir(paths[i]))
+            FV_TRY(add_folder(l, paths[i], err));
+        else if (fv_is_file(paths[i]))
+            FV_TRY(add_path(l, paths[i], err));
+        else
+            return fv_fail(err, FV_ERR_IO, 0, "%s: no such picture or folder", paths[i]);
+    }
+    return FV_OK;
+}

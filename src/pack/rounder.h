@@ -1,0 +1,31 @@
+/* rounder: the decoder in blocks of 8 or 4 bits, rounded with what flows through it in view.
+ *
+ *   pictures -> encoder -> prompts, each with a question -> answers in f32  sequences of rows
+ *   each layer: the sequences go through it and are seen -> H = sum x x^T of every input
+ *               its matrices are rounded against H (quant/quantize.h)
+ *               the sequences go through the rounded layer, so that the next one can make up for it
+ *
+ * One layer is worked on at a time, when it is written: memory is that of the sequences and of one
+ * layer. The embedding and the head are left alone: their inputs are words, not sums, and q4 has
+ * them in z8. */
+#ifndef FV_ROUNDER_H
+#define FV_ROUNDER_H
+
+#include "pack/calibrate.h"
+#include "text/tokenizer.h"
+
+typedef struct fv_rounder fv_rounder;
+
+/* w as loaded from a checkpoint; it and the others outlive *out. type: Q8_0 or Q4_0. The options'
+ * min_cosine is not looked at. */
+fv_status fv_rounder_new(fv_rounder **out, const fv_config *c, fv_weights *w, const fv_tokenizer *t,
+                         const fv_kernels *k, fv_pool *pool, fv_type type,
+                         const fv_calibrate_options *options, fv_error *err);
+void fv_rounder_free(fv_rounder *r);
+
+void fv_rounder_report(const fv_rounder *r, fv_pack_report *report);
+
+/* What the packer asks for each weight; valid while r lives. */
+fv_pack_hook fv_rounder_hook(fv_rounder *r);
+
+#endif
