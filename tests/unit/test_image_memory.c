@@ -67,8 +67,9 @@ void free(void *block)
     __libc_free(block);
 }
 
-/* libwebp's lossless decoder, which also decodes alpha and the animated file here, reports a failed allocation as a damaged
- * bitstream: of those files only crashes, leaks and wrong pixels are asked about. */
+/* libwebp's lossless decoder, which also decodes alpha and the animated file here, reports a failed
+ * allocation as a damaged bitstream: those files are tested for crashes, leaks and wrong pixels only.
+ */
 static void sweep(const char *name)
 {
     char path[512];

@@ -48,21 +48,25 @@ enum { MR = 14, NR = 32, SHORT_ROW = 4096 /* bytes */ };
         }                                                                              \
     }
 
-#define DEFINE_TILES(stem, MAC)                                                               \
-    DEFINE_TILE(stem##_1, 1, MAC)                                                             \
-    DEFINE_TILE(stem##_2, 2, MAC)                                                             \
-    DEFINE_TILE(stem##_3, 3, MAC)                                                             \
-    DEFINE_TILE(stem##_4, 4, MAC)                                                             \
-    DEFINE_TILE(stem##_5, 5, MAC)                                                             \
-    DEFINE_TILE(stem##_6, 6, MAC) DEFINE_TILE(stem##_7, 7, MAC) DEFINE_TILE(stem##_8, 8, MAC) \
-        DEFINE_TILE(stem##_9, 9, MAC) DEFINE_TILE(stem##_10, 10, MAC)                         \
-            DEFINE_TILE(stem##_11, 11, MAC) DEFINE_TILE(stem##_12, 12, MAC)                   \
-                DEFINE_TILE(stem##_13, 13, MAC)                                               \
-                    DEFINE_TILE(stem##_14, 14, MAC) static tile_fn *const stem##s[MR + 1] = { \
-                        0,         stem##_1,  stem##_2,  stem##_3,  stem##_4,                 \
-                        stem##_5,  stem##_6,  stem##_7,  stem##_8,  stem##_9,                 \
-                        stem##_10, stem##_11, stem##_12, stem##_13, stem##_14                 \
-                    };
+#define DEFINE_TILES(stem, MAC)                                                             \
+    DEFINE_TILE(stem##_1, 1, MAC)                                                           \
+    DEFINE_TILE(stem##_2, 2, MAC)                                                           \
+    DEFINE_TILE(stem##_3, 3, MAC)                                                           \
+    DEFINE_TILE(stem##_4, 4, MAC)                                                           \
+    DEFINE_TILE(stem##_5, 5, MAC)                                                           \
+    DEFINE_TILE(stem##_6, 6, MAC)                                                           \
+    DEFINE_TILE(stem##_7, 7, MAC)                                                           \
+    DEFINE_TILE(stem##_8, 8, MAC)                                                           \
+    DEFINE_TILE(stem##_9, 9, MAC)                                                           \
+    DEFINE_TILE(stem##_10, 10, MAC)                                                         \
+    DEFINE_TILE(stem##_11, 11, MAC)                                                         \
+    DEFINE_TILE(stem##_12, 12, MAC)                                                         \
+    DEFINE_TILE(stem##_13, 13, MAC)                                                         \
+    DEFINE_TILE(stem##_14, 14, MAC)                                                         \
+    static tile_fn *const stem##s[MR + 1] = {                                               \
+        0,        stem##_1, stem##_2,  stem##_3,  stem##_4,  stem##_5,  stem##_6, stem##_7, \
+        stem##_8, stem##_9, stem##_10, stem##_11, stem##_12, stem##_13, stem##_14           \
+    };
 
 /* ---- packing ----------------------------------------------------------------------------- */
 

@@ -53,11 +53,19 @@ TILE(2)
 TILE(3)
 TILE(4)
 TILE(5)
-TILE(6) TILE(7) TILE(8) TILE(9) TILE(10) TILE(11) TILE(12) TILE(13) TILE(14)
+TILE(6)
+TILE(7)
+TILE(8)
+TILE(9)
+TILE(10)
+TILE(11)
+TILE(12)
+TILE(13)
+TILE(14)
 
-    static tile_fn *const tiles[MR + 1] = { 0,       tile_1,  tile_2,  tile_3,  tile_4,
-                                            tile_5,  tile_6,  tile_7,  tile_8,  tile_9,
-                                            tile_10, tile_11, tile_12, tile_13, tile_14 };
+static tile_fn *const tiles[MR + 1] = { 0,       tile_1,  tile_2,  tile_3,  tile_4,
+                                        tile_5,  tile_6,  tile_7,  tile_8,  tile_9,
+                                        tile_10, tile_11, tile_12, tile_13, tile_14 };
 
 static inline __mmask16 mask_of(size_t n) { return n >= 16 ? 0xffff : (__mmask16)((1u << n) - 1); }
 

@@ -42,7 +42,7 @@ TILE(4)
 TILE(5)
 TILE(6)
 
-    static tile_fn *const tiles[MR + 1] = { 0, tile_1, tile_2, tile_3, tile_4, tile_5, tile_6 };
+static tile_fn *const tiles[MR + 1] = { 0, tile_1, tile_2, tile_3, tile_4, tile_5, tile_6 };
 
 static void gemm_u8_6x16__avxvnni(const fv_gemm_u8_args *g) { gemm(g, tiles); }
 static void pack_u8__avxvnni(void *dst, const void *w, size_t ld, size_t n, size_t k)

@@ -4,8 +4,12 @@
 
 enum { MR = 4 };
 #define QUANT_ISA(name) name##__avx2
-#define TILES           DEFINE_TILE(1) DEFINE_TILE(2) DEFINE_TILE(3) DEFINE_TILE(4)
-#define PANEL_FLIP      0
+#define TILES      \
+    DEFINE_TILE(1) \
+    DEFINE_TILE(2) \
+    DEFINE_TILE(3) \
+    DEFINE_TILE(4)
+#define PANEL_FLIP 0
 
 static inline __m256i dot8(__m256i part, __m256i w, __m256i q)
 {

@@ -345,12 +345,19 @@ DEFINE_TILE(2)
 DEFINE_TILE(3)
 DEFINE_TILE(4)
 DEFINE_TILE(5)
-DEFINE_TILE(6) DEFINE_TILE(7) DEFINE_TILE(8) DEFINE_TILE(9) DEFINE_TILE(10) DEFINE_TILE(11)
-    DEFINE_TILE(12) DEFINE_TILE(13) DEFINE_TILE(14)
+DEFINE_TILE(6)
+DEFINE_TILE(7)
+DEFINE_TILE(8)
+DEFINE_TILE(9)
+DEFINE_TILE(10)
+DEFINE_TILE(11)
+DEFINE_TILE(12)
+DEFINE_TILE(13)
+DEFINE_TILE(14)
 
-        static tile_fn *const tile[MR + 1] = { 0,       tile_1,  tile_2,  tile_3,  tile_4,
-                                               tile_5,  tile_6,  tile_7,  tile_8,  tile_9,
-                                               tile_10, tile_11, tile_12, tile_13, tile_14 };
+static tile_fn *const tile[MR + 1] = { 0,       tile_1,  tile_2,  tile_3,  tile_4,
+                                       tile_5,  tile_6,  tile_7,  tile_8,  tile_9,
+                                       tile_10, tile_11, tile_12, tile_13, tile_14 };
 
 /* Asks for blocks [b, b + n) of some rows of A, which lie far apart. */
 static void fetch_operands(const char *a, size_t lda, size_t rows, size_t nb, size_t b, size_t n)

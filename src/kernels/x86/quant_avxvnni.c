@@ -4,8 +4,13 @@
 
 enum { MR = 6 };
 #define QUANT_ISA(name) name##__avxvnni
-#define TILES \
-    DEFINE_TILE(1) DEFINE_TILE(2) DEFINE_TILE(3) DEFINE_TILE(4) DEFINE_TILE(5) DEFINE_TILE(6)
+#define TILES      \
+    DEFINE_TILE(1) \
+    DEFINE_TILE(2) \
+    DEFINE_TILE(3) \
+    DEFINE_TILE(4) \
+    DEFINE_TILE(5) \
+    DEFINE_TILE(6)
 #define PANEL_FLIP 0x80
 
 static inline __m256i dot8(__m256i part, __m256i w, __m256i q)
