@@ -45,7 +45,7 @@ bench: all ## time every stage on this machine
 bench-peers: all ## other engines on the same weights, in throw-away environments (PEERS=--help)
 	@python3 bench/peers/run.py $(PEERS)
 
-check: ## warnings as errors (gcc, clang), include direction, header, exported names, sanitizers
+check: ## warnings as errors (gcc, clang), floors, format, headers, ABI, exported names, all tests
 	@tools/setup.sh build check arm
 	@tools/check/check.sh
 

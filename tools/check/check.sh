@@ -24,7 +24,7 @@ strict_build() # PRESET
     { cmake --preset "$1" && cmake --build --preset "$1"; } >"$log" 2>&1 || { grep -A8 -E 'error|warning' "$log" | head -80; return 1; }
 }
 
-# The library alone, for an app that brings its own pixels.
+# libfastvlm alone, for an application that brings its own pixels.
 plain_build()
 {
     local log=build/plain.log
@@ -41,10 +41,15 @@ release_exports()
 }
 
 step "includes point down" tools/check/includes.sh
+step "formatted by clang-format 14" tools/check/format.sh
+step "no line over 100 columns" tools/check/columns.py
+step "checks refuse what they are for" tools/check/refuses.sh
 step "public header alone" tools/check/header.sh
+step "layout of the public interface" tools/check/abi.py
 step "gcc, warnings are errors" strict_build gcc
+step "the compiler refuses upward includes" tools/check/floors.py build/gcc
 step "clang, warnings are errors" strict_build clang
-step "without picture libraries" plain_build
+step "without image libraries" plain_build
 step "only fv_ names exported" release_exports
 step "tests, sanitizers, Arm kernels" tools/test.sh
 

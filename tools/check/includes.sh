@@ -31,6 +31,9 @@ check_file() # FILE
     local room target name
     room=$(room_of "$1")
     while read -r name; do
+        case $name in
+        *..*) complain "$1: \"$name\": name the room and the file"; continue ;; # no way around the floors
+        esac
         [ -e "$(dirname "$1")/$name" ] && continue # same folder
         [ -e "include/$name" ] && continue
         case $room in
