@@ -303,7 +303,8 @@ static void test_task(void **state)
     }
     assert_int_equal(n, t->n);
     assert_int_equal(correct, t->n_correct);
-    assert_true(t->n_correct > 4); /* a trained model, not noise */
+    /* All 22 in f32, at every instruction level; a retrained model may miss one of them. */
+    assert_true(t->n_correct >= 21);
 
     char *path = strdup(write_file("answers.jsonl", ""));
     assert_int_equal(fv_task_save(t, path, &err), FV_OK);
