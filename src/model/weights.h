@@ -2,7 +2,10 @@
  *
  * One table per part (weights_table.c) names each parameter in both checkpoint layouts, with its
  * kind, its place in these structs and its shape; the loader, `fastvlm info` and the exporters
- * walk it with fv_weights_walk. After binding, code says block->fc1: no look-up by name. */
+ * walk it with fv_weights_walk. After binding, code says block->fc1: no look-up by name.
+ *
+ *     checkpoint  --weights_load.c-->  fv_weights   fused, folded, mapped where the type serves
+ *     packed file --weights_bind.c-->  fv_weights   pointers into the file, nothing else */
 #ifndef FV_WEIGHTS_H
 #define FV_WEIGHTS_H
 
@@ -12,66 +15,73 @@
 #include "kernels/kernels.h"
 #include "model/config.h"
 
-/* A linear layer or 1x1 convolution, y = W x + bias: W row-major [n, k] as the checkpoint has it,
- * mapped where its type serves the wanted precision. */
-/* How a map becomes u8 in front of an int8 layer: q = round(x inv[c]) + zero, so that a channel
- * with large values does not cost the others their steps. The layer's weights hold 1 / inv. */
+/* How the rows in front of an int8 layer become u8: q = round(x inv[c]) + zero, with a scale for
+ * each channel so that one with large values does not cost the others their steps. The layer's
+ * weights hold 1 / inv. inv NULL: the layer is not in int8. */
 typedef struct fv_u8 {
     const float *inv; /* [channels] */
     int zero;         /* 0 .. 255 */
 } fv_u8;
 
-/* Type I8: y = mul (bias8 + W q), q the input as u8; bias8 holds the bias and the zero's part. */
+/* A linear layer or 1x1 convolution, y = W x + bias: W row-major [n, k] as the checkpoint has it,
+ * mapped where its type serves the wanted precision.
+ * Type I8: y = mul (bias8 + W q), q the input as u8; bias8 holds the bias and the zero's part. */
 typedef struct fv_mat {
     const void *data;
     fv_type type;
-    size_t n, k;
+    size_t n, k;          /* outputs, inputs */
     const float *bias;    /* [n] or NULL */
     const int32_t *bias8; /* [n], I8 */
     const float *mul;     /* [n], I8 */
     fv_u8 in;             /* I8 */
 } fv_mat;
 
-/* A depthwise convolution, taps first: w [kernel * kernel, channels * mult], bias [channels *
- * mult]. In int8: y = mul sum (q - in.zero) w8 + bias. */
+/* A depthwise convolution: every channel has kernels of its own, mult of them, so that output o
+ * reads input o / mult. Taps come first: tap (dy, dx) of all channels lies together, as kernels
+ * that work on channels side by side want it.
+ * In int8: y = mul sum (q - in.zero) w8 + bias. */
 typedef struct fv_dw {
-    const float *w, *bias;
-    size_t channels; /* of the input */
+    const float *w;    /* [kernel * kernel, channels * mult] */
+    const float *bias; /* [channels * mult] */
+    size_t channels;   /* of the input */
     unsigned mult, kernel;
     const int8_t *w8; /* in place of w */
     const float *mul; /* [channels * mult], with w8 */
     fv_u8 in;         /* with w8 */
 } fv_dw;
 
+/* The feed-forward network of both kinds of block, c -> hidden = 4c -> c; docs/model.md, 3.4. */
 typedef struct fv_ffn {
     fv_dw dw;           /* 7x7 with its BatchNorm folded in */
     fv_mat fc1, fc2;    /* [hidden, c], [c, hidden] */
     const float *scale; /* [c] layer scale */
 } fv_ffn;
 
+/* A block is one of two kinds, as its stage says: RepMixer (docs/model.md, 3.2) or attention
+ * (3.3). */
 typedef struct fv_vision_block {
     fv_dw mixer;                  /* RepMixer: 3x3 */
-    const float *norm_w, *norm_b; /* attention: LayerNorm over channels */
+    const float *norm_w, *norm_b; /* attention: [c] LayerNorm over channels */
     fv_mat qkv, proj;             /* [3c, c] rows q | k | v; [c, c] */
     const float *scale;           /* [c] layer scale of the attention */
     fv_ffn ffn;
 } fv_vision_block;
 
 typedef struct fv_vision_stage_weights {
-    fv_dw cpe;              /* stages with one */
+    fv_dw cpe;              /* stages with one: the positional convolution, rows 13 and 17 */
     fv_vision_block *block; /* [depth] */
     fv_dw down_dw;          /* to the next stage, stride 2, 2 outputs a channel */
-    fv_mat down_pw;
+    fv_mat down_pw;         /* [2c, 2c] */
 } fv_vision_stage_weights;
 
 typedef struct fv_vision_weights {
     fv_mat stem0; /* [c, 27] 3x3 stride 2 as a matrix over taps (y, x, rgb); f32 */
-    fv_dw stem1;
-    fv_mat stem2;
+    fv_dw stem1;  /* 3x3 stride 2 */
+    fv_mat stem2; /* [c, c] */
     fv_vision_stage_weights stage[FV_MAX_STAGES];
-    fv_dw expand; /* conv_exp: 3x3, 2 outputs a channel */
-    fv_mat squeeze, excite;
-    fv_mat project1, project2; /* the projector */
+    fv_dw expand;              /* conv_exp: 3x3, 2 outputs a channel */
+    fv_mat squeeze, excite;    /* [n_squeeze, n_features] and back */
+    fv_mat project1, project2; /* the projector: [d_model, n_features], [d_model, d_model] */
 } fv_vision_weights;
 
 typedef struct fv_decoder_layer {
@@ -96,6 +106,35 @@ typedef struct fv_weights {
     uint64_t n_parameters;       /* values of the tensors in use */
     uint64_t owned_bytes, mapped_bytes;
 } fv_weights;
+
+/* ---- the encoder's steps ---- */
+
+typedef enum fv_vision_kind {
+    FV_VISION_START, /* before the first step */
+    FV_VISION_STEM,
+    FV_VISION_CPE,
+    FV_VISION_REPMIXER,
+    FV_VISION_ATTENTION,
+    FV_VISION_DOWN, /* from a stage to the next one */
+    FV_VISION_EXPAND,
+    FV_VISION_PROJECTOR
+} fv_vision_kind;
+
+/* A step: a block, or what lies between blocks. */
+typedef struct fv_vision_step {
+    fv_vision_kind kind;
+    int stage, block;   /* of DOWN the stage that it leaves; of EXPAND and PROJECTOR the last */
+    int network;        /* its number in Apple's names, network.N */
+    unsigned reduction; /* the map that comes in has sides of image_size / reduction */
+} fv_vision_step;
+
+/* Goes to the next step; false behind the last one. Steps begin as { 0 }:
+ *
+ *     for (fv_vision_step s = { 0 }; fv_vision_walk(config, &s);) */
+bool fv_vision_walk(const fv_config *c, fv_vision_step *step);
+
+size_t fv_vision_block_count(const fv_config *c);
+bool fv_vision_has_int8(const fv_config *c, const fv_vision_weights *w);
 
 /* ---- the table ---- */
 
@@ -124,20 +163,39 @@ enum { FV_WEIGHT_NAME = 160, FV_PACKED_NAME = FV_WEIGHT_NAME + 16 };
 
 typedef struct fv_weight {
     char name[2][FV_WEIGHT_NAME]; /* by fv_layout */
+    size_t index; /* in the walk: the same weight of another fv_weights has the same */
     fv_weight_kind kind;
     fv_part part;
     fv_train_form train;
+    int group;   /* its layer group, counted from 0: in int8 together or not at all; -1: never */
     size_t n, k; /* outputs; inputs (matrices), input channels (convolutions) */
     unsigned kernel;
     void *slot; /* where it is bound: const float *, fv_mat or fv_dw */
 } fv_weight;
 
+static inline bool fv_weight_is_depthwise(const fv_weight *t)
+{
+    return t->kind == FV_WEIGHT_DEPTHWISE || t->kind == FV_WEIGHT_DEPTHWISE_BN;
+}
+
+static inline bool fv_weight_is_matrix(const fv_weight *t)
+{
+    return t->kind != FV_WEIGHT_VECTOR && !fv_weight_is_depthwise(t);
+}
+
+/* As bound. */
+bool fv_weight_is_int8(const fv_weight *t);
+
 typedef fv_status fv_weight_fn(void *user, const fv_weight *weight, fv_error *err);
 
 /* Calls fn for every parameter in the order in which the model uses them; stops at an error.
- * w->blocks and w->decoder.layer must exist (fv_weights_alloc). The head is not listed when it
- * is the embedding. */
+ * w->blocks must exist (fv_weights_alloc); without w->decoder.layer the walk ends with the
+ * projector. The head is not listed when it is the embedding. */
 fv_status fv_weights_alloc(fv_weights *w, const fv_config *c, fv_error *err);
+/* A second encoder that is bound to the same memory and can be bound to other memory weight by
+ * weight; no decoder. w outlives it. */
+fv_status fv_weights_share_vision(fv_weights *out, const fv_weights *w, const fv_config *c,
+                                  fv_error *err);
 fv_status fv_weights_walk(fv_weights *w, const fv_config *c, fv_weight_fn *fn, void *user,
                           fv_error *err);
 

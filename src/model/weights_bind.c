@@ -14,6 +14,8 @@
 typedef struct binder {
     fv_weights *w;
     const fv_tensors *tensors;
+    int group; /* the layer group at hand, -1: none yet */
+    bool int8; /* and what its first layer is in */
 } binder;
 
 typedef unsigned type_set; /* bits by fv_type */
@@ -97,7 +99,8 @@ static fv_status bind_matrix(binder *b, const fv_weight *t, fv_error *err)
     size_t k = stem ? t->k * t->kernel * t->kernel : t->k;
     type_set types = stem                         ? only_f32
                      : t->part == FV_PART_DECODER ? floats | blocks
-                                                  : floats | 1u << FV_TYPE_I8;
+                     : t->group >= 0              ? floats | 1u << FV_TYPE_I8
+                                                  : floats;
     FV_TRY(need(b, &x, t, ".weight", t->n, k, types, err));
     *m = (fv_mat){ .data = x->data, .type = x->type, .n = t->n, .k = k };
     if (x->type == FV_TYPE_I8) {
@@ -114,7 +117,7 @@ static fv_status bind_depthwise(binder *b, const fv_weight *t, fv_error *err)
     fv_dw *dw = t->slot;
     const fv_tensor *x = NULL;
     FV_TRY(need(b, &x, t, ".weight", (size_t)t->kernel * t->kernel, t->n,
-                only_f32 | 1u << FV_TYPE_I8, err));
+                t->group >= 0 ? only_f32 | 1u << FV_TYPE_I8 : only_f32, err));
     *dw = (fv_dw){ .channels = t->k, .mult = (unsigned)(t->n / t->k), .kernel = t->kernel };
     if (x->type == FV_TYPE_I8) {
         dw->w8 = x->data;
@@ -126,43 +129,41 @@ static fv_status bind_depthwise(binder *b, const fv_weight *t, fv_error *err)
     return bind_vector(b, &dw->bias, t, ".bias", err);
 }
 
-static fv_status bind_one(void *user, const fv_weight *t, fv_error *err)
+/* The layers of a group hand u8 to each other: all are in int8 or none. They follow each other in
+ * the walk. */
+static fv_status check_group(binder *b, const fv_weight *t, fv_error *err)
 {
-    switch (t->kind) {
-    case FV_WEIGHT_VECTOR: return bind_vector(user, t->slot, t, "", err);
-    case FV_WEIGHT_DEPTHWISE:
-    case FV_WEIGHT_DEPTHWISE_BN: return bind_depthwise(user, t, err);
-    default: return bind_matrix(user, t, err);
+    char name[FV_PACKED_NAME];
+    bool int8 = fv_weight_is_int8(t);
+    fv_weight_packed_name(name, t, ".weight");
+    if (t->group < 0)
+        return FV_OK;
+    if (t->group != b->group) {
+        b->group = t->group;
+        b->int8 = int8;
     }
+    return int8 == b->int8
+               ? FV_OK
+               : fv_fail(err, FV_ERR_UNSUPPORTED, 0,
+                         "%s: %s is %s int8, other layers of its group are %s; a layer group is "
+                         "in int8 as a whole or not at all",
+                         fv_tensors_file(b->tensors, 0), name, int8 ? "in" : "not in",
+                         b->int8 ? "in int8" : "not");
 }
 
-/* Layers that hand u8 to each other are all in int8 or none; convolutions outside them have no int8
- * form. */
-static fv_status check_int8(const fv_weights *w, const fv_config *c, const fv_tensors *tensors,
-                            fv_error *err)
+static fv_status bind_one(void *user, const fv_weight *t, fv_error *err)
 {
-    bool ok = !w->vision.stem1.w8 && !w->vision.expand.w8 && w->vision.stem2.type != FV_TYPE_I8 &&
-              w->vision.squeeze.type != FV_TYPE_I8 && w->vision.excite.type != FV_TYPE_I8;
-    for (int i = 0; i < c->n_stages; i++) {
-        const fv_vision_stage_weights *s = &w->vision.stage[i];
-        ok = ok && !s->cpe.w8 && !s->down_dw.w8 == (s->down_pw.type != FV_TYPE_I8);
-        for (int j = 0; j < c->stage[i].depth; j++) {
-            const fv_ffn *f = &s->block[j].ffn;
-            ok = ok && !s->block[j].mixer.w8 && !f->dw.w8 == (f->fc1.type != FV_TYPE_I8) &&
-                 !f->dw.w8 == (f->fc2.type != FV_TYPE_I8);
-        }
-    }
-    return ok ? FV_OK
-              : fv_fail(err, FV_ERR_UNSUPPORTED, 0,
-                        "%s: int8 and wider layers are mixed in a way that this build does not run",
-                        fv_tensors_file(tensors, 0));
+    if (t->kind == FV_WEIGHT_VECTOR)
+        return bind_vector(user, t->slot, t, "", err);
+    FV_TRY(fv_weight_is_depthwise(t) ? bind_depthwise(user, t, err) : bind_matrix(user, t, err));
+    return check_group(user, t, err);
 }
 
 fv_status fv_weights_bind(fv_weights *w, const fv_config *c, const fv_tensors *tensors,
                           fv_error *err)
 {
     fv_status status = FV_OK;
-    binder b = { w, tensors };
+    binder b = { .w = w, .tensors = tensors, .group = -1 };
     FV_TRY_GOTO(fv_weights_alloc(w, c, err));
     w->used = fv_alloc_zero(fv_tensors_count(tensors), sizeof *w->used);
     if (!w->used) {
@@ -170,7 +171,6 @@ fv_status fv_weights_bind(fv_weights *w, const fv_config *c, const fv_tensors *t
         goto fail;
     }
     FV_TRY_GOTO(fv_weights_walk(w, c, bind_one, &b, err));
-    FV_TRY_GOTO(check_int8(w, c, tensors, err));
     w->tied = c->tied;
     if (c->tied)
         w->decoder.head = w->decoder.embed;

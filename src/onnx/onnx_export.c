@@ -65,21 +65,6 @@ typedef struct job {
     unsigned outside; /* the parts whose weights are in a file of their own */
 } job;
 
-static bool has_int8(const fv_source *s)
-{
-    const fv_vision_weights *v = &s->weights.vision;
-    bool found = v->project1.type == FV_TYPE_I8 || v->project2.type == FV_TYPE_I8;
-    for (int i = 0; i < s->config.n_stages; i++) {
-        found = found || v->stage[i].down_pw.type == FV_TYPE_I8;
-        for (int b = 0; b < s->config.stage[i].depth; b++) {
-            const fv_vision_block *w = &v->stage[i].block[b];
-            found = found || w->ffn.fc1.type == FV_TYPE_I8 || w->qkv.type == FV_TYPE_I8 ||
-                    w->proj.type == FV_TYPE_I8;
-        }
-    }
-    return found;
-}
-
 static fv_status write_part(job *j, unsigned part, const char *name, fv_error *err)
 {
     fv_onnx_graph g;
@@ -129,7 +114,7 @@ fv_status fv_export_onnx(const char *model, const fv_onnx_settings *settings, co
     job j = { .s = &s, .options = options };
     bool js = s.target == FV_ONNX_TRANSFORMERS_JS;
     FV_TRY(fv_source_open(&j.source, model, true, options, err));
-    if (s.qdq && !has_int8(&j.source)) {
+    if (s.qdq && !fv_vision_has_int8(&j.source.config, &j.source.weights.vision)) {
         status = fv_fail(err, FV_ERR_UNSUPPORTED, 0,
                          "%s: the encoder is not in int8; make a file with fastvlm pack CHECKPOINT "
                          "-o FILE --vision int8",

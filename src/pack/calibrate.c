@@ -29,6 +29,7 @@ static const float clips[] = { 1, 0.95f, 0.9f, 0.8f, 0.7f, 0.6f, 0.5f };
 /* A layer in int8. */
 typedef struct layer {
     fv_weight weight; /* its row of the table, slot: fv_mat or fv_dw */
+    void *twin;       /* its slot in the int8 encoder */
     bool depthwise;
     size_t n, k; /* outputs; channels of the input */
     unsigned taps;
@@ -65,34 +66,17 @@ struct fv_calibration {
     judged judge[JUDGED_IMAGES];
     size_t n_judged, n_images, n_skipped, image;
     bool synthetic, measured; /* measured: the units' cosines are */
-    fv_vision_block *blocks;  /* of the int8 encoder */
-    fv_vision_weights int8;
+    fv_weights int8;          /* the encoder as it will be: layers in int8 or as loaded */
     double feature_cosine, token_cosine, token_sqnr;
 };
 
 /* ---- the layers -------------------------------------------------------------------------- */
 
-static bool wanted(const fv_calibration *q, const fv_weight *t)
-{
-    const fv_vision_weights *v = &q->w->vision;
-    if (t->part == FV_PART_DECODER)
-        return false;
-    switch (t->kind) {
-    case FV_WEIGHT_DEPTHWISE_BN: return true;
-    case FV_WEIGHT_DEPTHWISE: return t->train == FV_TRAIN_LARGE_KERNEL;
-    case FV_WEIGHT_MATRIX:
-    case FV_WEIGHT_MATRIX_BIAS:
-        return t->slot != (const void *)&v->stem2 && t->slot != (const void *)&v->squeeze &&
-               t->slot != (const void *)&v->excite;
-    default: return false;
-    }
-}
-
 static fv_status count_layer(void *user, const fv_weight *t, fv_error *err)
 {
     fv_calibration *q = user;
     (void)err;
-    q->capacity += wanted(q, t);
+    q->capacity += t->group >= 0;
     return FV_OK;
 }
 
@@ -103,22 +87,20 @@ static void name_unit(fv_layer_loss *unit, const fv_weight *t)
     snprintf(unit->name, sizeof unit->name, "%.63s", name);
 }
 
-/* Depthwise convolution, fc1 and fc2 are one unit, as are the two layers between stages. */
+/* A group is named for its first layer. */
 static fv_status add_layer(void *user, const fv_weight *t, fv_error *err)
 {
     fv_calibration *q = user;
-    if (!wanted(q, t))
+    if (t->group < 0)
         return FV_OK;
-    bool depthwise = t->kind == FV_WEIGHT_DEPTHWISE || t->kind == FV_WEIGHT_DEPTHWISE_BN;
+    bool depthwise = fv_weight_is_depthwise(t);
     layer *l = &q->layers[q->n_layers];
     *l = (layer){
         .weight = *t, .depthwise = depthwise, .n = t->n, .k = t->k, .taps = t->kernel * t->kernel
     };
-    bool joins = !depthwise && ((q->n_layers > 0 && l[-1].depthwise) ||
-                                (q->n_layers > 1 && l[-2].weight.kind == FV_WEIGHT_DEPTHWISE_BN));
-    if (!joins)
+    l->unit = (size_t)t->group;
+    if (l->unit == q->n_units)
         name_unit(&q->units[q->n_units++], t);
-    l->unit = q->n_units - 1;
     q->units[l->unit].int8 = true;
     q->units[l->unit].cosine = NAN;
     q->n_layers++;
@@ -136,6 +118,17 @@ static fv_status add_layer(void *user, const fv_weight *t, fv_error *err)
         l->low[i] = 0; /* the range holds 0, which padding and GELU need exactly */
         l->high[i] = 0;
     }
+    return FV_OK;
+}
+
+/* Where the int8 encoder has a layer of the loaded one. */
+static fv_status find_twin(void *user, const fv_weight *t, fv_error *err)
+{
+    fv_calibration *q = user;
+    (void)err;
+    for (size_t i = 0; i < q->n_layers; i++)
+        if (q->layers[i].weight.index == t->index)
+            q->layers[i].twin = t->slot;
     return FV_OK;
 }
 
@@ -449,48 +442,32 @@ fail:
 
 /* ---- the encoder in int8 ----------------------------------------------------------------- */
 
-/* Where the int8 encoder has what slot is in the loaded one. */
-static void *moved(const fv_calibration *q, void *slot)
-{
-    const char *at = slot, *blocks = (const char *)q->w->blocks,
-               *vision = (const char *)&q->w->vision;
-    if (at >= vision && at < vision + sizeof q->w->vision)
-        return (char *)(void *)&q->int8 + (at - vision);
-    return (char *)q->blocks + (at - blocks);
-}
-
+/* Every layer in int8 or as loaded, as its group has it. */
 static void assemble(fv_calibration *q)
 {
-    size_t n_blocks = 0;
-    for (int i = 0; i < q->c->n_stages; i++)
-        n_blocks += (size_t)q->c->stage[i].depth;
-    fv_vision_block *next = q->blocks;
-    memcpy(q->blocks, q->w->blocks, n_blocks * sizeof *q->blocks);
-    q->int8 = q->w->vision;
-    for (int i = 0; i < q->c->n_stages; next += q->c->stage[i++].depth)
-        q->int8.stage[i].block = next;
     for (size_t i = 0; i < q->n_layers; i++) {
         const layer *l = &q->layers[i];
-        if (!q->units[l->unit].int8)
-            continue;
-        fv_u8 in = { .inv = l->inv, .zero = l->zero };
+        const bool int8 = q->units[l->unit].int8;
+        const fv_u8 in = { .inv = l->inv, .zero = l->zero };
         if (l->depthwise) {
-            fv_dw *dw = moved(q, l->weight.slot);
-            *dw = (fv_dw){ .bias = dw->bias,
-                           .channels = dw->channels,
-                           .mult = dw->mult,
-                           .kernel = dw->kernel,
-                           .w8 = l->w8,
-                           .mul = l->mul,
-                           .in = in };
+            const fv_dw *dw = l->weight.slot;
+            *(fv_dw *)l->twin = int8 ? (fv_dw){ .bias = dw->bias,
+                                                .channels = dw->channels,
+                                                .mult = dw->mult,
+                                                .kernel = dw->kernel,
+                                                .w8 = l->w8,
+                                                .mul = l->mul,
+                                                .in = in }
+                                     : *dw;
         } else {
-            *(fv_mat *)moved(q, l->weight.slot) = (fv_mat){ .data = l->w8,
-                                                            .type = FV_TYPE_I8,
-                                                            .n = l->n,
-                                                            .k = l->k,
-                                                            .bias8 = l->bias8,
-                                                            .mul = l->mul,
-                                                            .in = in };
+            *(fv_mat *)l->twin = int8 ? (fv_mat){ .data = l->w8,
+                                                  .type = FV_TYPE_I8,
+                                                  .n = l->n,
+                                                  .k = l->k,
+                                                  .bias8 = l->bias8,
+                                                  .mul = l->mul,
+                                                  .in = in }
+                                      : *(const fv_mat *)l->weight.slot;
         }
     }
 }
@@ -524,7 +501,8 @@ static fv_status measure(fv_calibration *q, size_t n, loss *out, fv_error *err)
     float *tokens = fv_alloc(t * d, sizeof *tokens);
     if (!tokens)
         return fv_fail_memory(err, t * d * sizeof *tokens, "image tokens");
-    FV_TRY_GOTO(fv_vision_init(&v, q->c, &q->int8, q->c->image_size, FV_TYPE_I8, &q->ops, err));
+    FV_TRY_GOTO(
+        fv_vision_init(&v, q->c, &q->int8.vision, q->c->image_size, FV_TYPE_I8, &q->ops, err));
     for (size_t i = 0; i < n; i++) {
         const judged *j = &q->judge[i];
         FV_TRY_GOTO(fv_vision_run(&v, &q->ops, j->pixels, &watch, err));
@@ -690,17 +668,15 @@ static fv_status see(void *user, const float *pixels, size_t at, size_t n, fv_er
 
 static fv_status run(fv_calibration *q, fv_error *err)
 {
-    size_t n_blocks = 0;
     fv_seen seen;
-    for (int i = 0; i < q->c->n_stages; i++)
-        n_blocks += (size_t)q->c->stage[i].depth;
     FV_TRY(fv_weights_walk(q->w, q->c, count_layer, q, err));
     q->layers = fv_alloc_zero(q->capacity, sizeof *q->layers);
     q->units = fv_alloc_zero(q->capacity, sizeof *q->units);
-    q->blocks = fv_alloc_zero(n_blocks, sizeof *q->blocks);
-    if (!q->layers || !q->units || !q->blocks)
+    if (!q->layers || !q->units)
         return fv_fail_memory(err, q->capacity * sizeof *q->layers, "calibration");
     FV_TRY(fv_weights_walk(q->w, q->c, add_layer, q, err));
+    FV_TRY(fv_weights_share_vision(&q->int8, q->w, q->c, err));
+    FV_TRY(fv_weights_walk(&q->int8, q->c, find_twin, q, err));
     FV_TRY(fv_ops_init(&q->ops, q->k, q->pool, err));
     FV_TRY(
         fv_vision_init(&q->seen, q->c, &q->w->vision, q->c->image_size, FV_TYPE_F32, &q->ops, err));
@@ -754,7 +730,7 @@ void fv_calibration_free(fv_calibration *q)
     fv_ops_free(&q->ops);
     fv_free(q->layers);
     fv_free(q->units);
-    fv_free(q->blocks);
+    fv_weights_free(&q->int8);
     fv_free(q);
 }
 
