@@ -76,23 +76,30 @@ typedef struct model_options {
     int threads, vision, decoder, image_size, kv;
 } model_options;
 
+#define VISION_PRECISIONS  "auto|f32|bf16|f16|int8"
+#define DECODER_PRECISIONS "auto|f32|bf16|f16|z8|q4"
+/* The precision at this index of an option's choices. */
+fv_precision chosen_precision(const char *choices, int index);
+
 /* clang-format off */
 #define MODEL_OPTIONS(m)                                                                          \
     { 'm', "model", OPTION_TEXT, &(m).model, "FILE",                                              \
       "the checkpoint directory or packed file", 0, 0 },                                          \
     { 't', "threads", OPTION_INT, &(m).threads, "N",                                              \
       "threads (default: one per physical core)", 0, 1024 },                                      \
-    { 0, "vision", OPTION_CHOICE, &(m).vision, "auto|f32|bf16|f16|int8",                          \
+    { 0, "vision", OPTION_CHOICE, &(m).vision, VISION_PRECISIONS,                                 \
       "arithmetic of the vision encoder", 0, 0 },                                                 \
-    { 0, "decoder", OPTION_CHOICE, &(m).decoder, "auto|f32|bf16|f16|z8|q4",                       \
+    { 0, "decoder", OPTION_CHOICE, &(m).decoder, DECODER_PRECISIONS,                              \
       "arithmetic of the decoder", 0, 0 },                                                        \
     { 0, "kv", OPTION_CHOICE, &(m).kv, "auto|f32|f16|q8", "type of the KV cache", 0, 0 },         \
     { 0, "image-size", OPTION_INT, &(m).image_size, "N",                                          \
       "side of the encoder's input, a multiple of 64", 0, 4096 }
 /* clang-format on */
 
-/* Prints "fastvlm: MESSAGE" and gives EXIT_FAILED. */
+/* Prints "fastvlm: MESSAGE", with a hint where there is one, and gives EXIT_FAILED. */
 int report(const fv_error *err);
+/* What a user can do about it, in options and verbs; NULL: nothing more to say. hints.c */
+const char *hint_for(const fv_error *err);
 /* Opens m->model; where that is NULL, the demonstration model. */
 int open_engine(fv_engine **out, const model_options *m);
 

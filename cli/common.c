@@ -14,7 +14,8 @@
 
 int report(const fv_error *err)
 {
-    fprintf(stderr, "fastvlm: %s\n", err->message);
+    const char *hint = hint_for(err);
+    fprintf(stderr, "fastvlm: %s%s%s\n", err->message, hint ? "; " : "", hint ? hint : "");
     return EXIT_FAILED;
 }
 
@@ -25,19 +26,25 @@ void log_line(void *user, fv_log_level level, const char *message)
     fprintf(stderr, "fastvlm: %s%s\n", level == FV_LOG_WARNING ? "warning: " : "", message);
 }
 
+fv_precision chosen_precision(const char *choices, int index)
+{
+    char name[16];
+    fv_precision precision = FV_PRECISION_AUTO;
+    for (; index > 0; index--)
+        choices = strchr(choices, '|') + 1;
+    snprintf(name, sizeof name, "%.*s", (int)strcspn(choices, "|"), choices);
+    fv_precision_parse(name, &precision);
+    return precision;
+}
+
 int open_engine(fv_engine **out, const model_options *m)
 {
-    /* in the order of MODEL_OPTIONS' choices */
-    static const fv_precision vision[] = { FV_PRECISION_AUTO, FV_PRECISION_F32, FV_PRECISION_BF16,
-                                           FV_PRECISION_F16, FV_PRECISION_INT8 };
-    static const fv_precision decoder[] = { FV_PRECISION_AUTO, FV_PRECISION_F32, FV_PRECISION_BF16,
-                                            FV_PRECISION_F16,  FV_PRECISION_Z8,  FV_PRECISION_Q4 };
     fv_settings s;
     fv_error err;
     fv_settings_default(&s);
     s.n_threads = m->threads;
-    s.vision = vision[m->vision];
-    s.decoder = decoder[m->decoder];
+    s.vision = chosen_precision(VISION_PRECISIONS, m->vision);
+    s.decoder = chosen_precision(DECODER_PRECISIONS, m->decoder);
     s.image_size = m->image_size;
     s.kv = (fv_kv)m->kv;
     s.log = log_line;

@@ -86,9 +86,7 @@ int export_onnx(int argc, char **argv)
         return code;
     s.target = (fv_onnx_target)target;
     s.ops = (fv_onnx_ops)ops;
-    s.precision = precision == 2   ? FV_PRECISION_F16
-                  : precision == 1 ? FV_PRECISION_F32
-                                   : FV_PRECISION_AUTO;
+    s.precision = chosen_precision("auto|f32|f16", precision);
     s.external_data = external;
     return end_export(&e, fv_export_onnx(model, &s, e.out, &options, &err), &err);
 }

@@ -22,10 +22,6 @@ int verb_pack(int argc, char **argv)
         "the file says bf16.",
         "  fastvlm pack FastVLM-0.5B -o fastvlm-0.5b.gguf --vision bf16 --decoder z8",
     };
-    static const fv_precision vision[] = { FV_PRECISION_AUTO, FV_PRECISION_F32, FV_PRECISION_BF16,
-                                           FV_PRECISION_F16, FV_PRECISION_INT8 };
-    static const fv_precision decoder[] = { FV_PRECISION_AUTO, FV_PRECISION_F32, FV_PRECISION_BF16,
-                                            FV_PRECISION_F16,  FV_PRECISION_Z8,  FV_PRECISION_Q4 };
     fv_pack_options o;
     fv_pack_report r;
     fv_error err;
@@ -37,9 +33,9 @@ int verb_pack(int argc, char **argv)
     fv_pack_options_default(&o);
     const option_spec options[] = {
         { 'o', "output", OPTION_TEXT, &out, "FILE", "the file to write", 0, 0 },
-        { 0, "vision", OPTION_CHOICE, &v, "auto|f32|bf16|f16|int8",
+        { 0, "vision", OPTION_CHOICE, &v, VISION_PRECISIONS,
           "type of the vision encoder (auto: as stored)", 0, 0 },
-        { 0, "decoder", OPTION_CHOICE, &d, "auto|f32|bf16|f16|z8|q4",
+        { 0, "decoder", OPTION_CHOICE, &d, DECODER_PRECISIONS,
           "type of the decoder (auto: as stored)", 0, 0 },
         { 0, "max-images", OPTION_INT, &o.max_images, "N",
           "pictures at most, or so many scenes, to calibrate with (default 32, for rounding 16, 16 "
@@ -65,8 +61,8 @@ int verb_pack(int argc, char **argv)
         return usage_error("pack", "--min-cosine lies between 0 and 1, without them");
     if (!out)
         return usage_error("pack", "no output; say -o FILE.gguf");
-    o.vision = vision[v];
-    o.decoder = decoder[d];
+    o.vision = chosen_precision(VISION_PRECISIONS, v);
+    o.decoder = chosen_precision(DECODER_PRECISIONS, d);
     o.images = (const char *const *)words.item + 1;
     o.n_images = words.n - 1;
     o.min_cosine = min_cosine > 0 ? min_cosine : 0;

@@ -77,6 +77,11 @@ typedef enum fv_precision {
     FV_PRECISION_INT8 /* vision of a packed file: 8 bits, calibrated */
 } fv_precision;
 
+/* "auto", "f32", "bf16", "f16", "z8", "q4", "int8"; static. */
+FV_API const char *fv_precision_name(fv_precision precision);
+/* The other way; false, *out unchanged, when name is none of them. */
+FV_API bool fv_precision_parse(const char *name, fv_precision *out);
+
 /* What the decoder remembers of every token, in every layer. */
 typedef enum fv_kv {
     FV_KV_AUTO = 0, /* f32 when the decoder is, otherwise f16 */

@@ -384,7 +384,7 @@ fv_status fv_outdir_open(fv_outdir *d, const char *path, bool force, fv_log_fn *
     if (d->merge && !force && !is_empty_dir(path)) {
         status = fv_fail(err, FV_ERR_IO, 0,
                          "%s: the folder is not empty; choose another, or have files of the same "
-                         "names replaced (--force)",
+                         "names replaced",
                          path);
         goto fail;
     }

@@ -73,10 +73,10 @@ static fv_status check_options(const fv_engine *e, const fv_session_options *o, 
     if (o->max_new_tokens < 0)
         return fv_fail(err, FV_ERR_ARGUMENT, 0,
                        "max_new_tokens is %d; expected 0 (automatic) or more", o->max_new_tokens);
-    if (o->max_context < 0 || o->max_context > e->config.max_context)
+    if (o->max_context < 0 || o->max_context > e->model.config.max_context)
         return fv_fail(err, FV_ERR_ARGUMENT, 0,
                        "max_context is %d; expected 0 to %d, the model's limit", o->max_context,
-                       e->config.max_context);
+                       e->model.config.max_context);
     if ((unsigned)o->fit > FV_FIT_STRETCH)
         return fv_fail(err, FV_ERR_ARGUMENT, 0, "unknown fit; expected pad, crop or stretch");
     return FV_OK;
@@ -85,31 +85,32 @@ static fv_status check_options(const fv_engine *e, const fv_session_options *o, 
 static fv_status init_parts(fv_session *s, const fv_session_options *o, fv_error *err)
 {
     const fv_engine *e = s->engine;
-    fv_type act = e->decoder == FV_TYPE_BF16 ? FV_TYPE_BF16 : FV_TYPE_F32;
+    fv_type act = e->model.decoder == FV_TYPE_BF16 ? FV_TYPE_BF16 : FV_TYPE_F32;
     static const fv_type kv_types[] = { FV_TYPE_F16, FV_TYPE_F32, FV_TYPE_F16, FV_TYPE_I8 };
-    fv_type kv = e->kv == FV_KV_AUTO && e->decoder == FV_TYPE_F32 ? FV_TYPE_F32 : kv_types[e->kv];
+    fv_type kv = e->kv == FV_KV_AUTO && e->model.decoder == FV_TYPE_F32 ? FV_TYPE_F32
+                                                                        : kv_types[e->kv];
     fv_sampler_options sampling = { .temperature = o->temperature,
                                     .top_k = o->top_k,
                                     .top_p = o->top_p,
                                     .min_p = o->min_p,
                                     .repetition_penalty = o->repetition_penalty,
                                     .seed = o->seed };
-    FV_TRY(fv_ops_init(&s->ops, &e->kernels, e->pool, err));
-    FV_TRY(fv_decoder_init(&s->decoder, &e->config, &e->weights.decoder, act, kv, err));
-    FV_TRY(fv_sampler_new(&s->sampler, &sampling, (size_t)e->config.n_vocab,
-                          (size_t)fv_tokenizer_size(e->tokenizer), err));
-    for (int32_t id = 0; id < fv_tokenizer_size(e->tokenizer); id++)
-        if (!fv_tokenizer_has(e->tokenizer, id))
+    FV_TRY(fv_ops_init(&s->ops, &e->model.kernels, e->model.pool, err));
+    FV_TRY(fv_decoder_init(&s->decoder, &e->model.config, &e->model.weights.decoder, act, kv, err));
+    FV_TRY(fv_sampler_new(&s->sampler, &sampling, (size_t)e->model.config.n_vocab,
+                          (size_t)fv_tokenizer_size(e->model.tokenizer), err));
+    for (int32_t id = 0; id < fv_tokenizer_size(e->model.tokenizer); id++)
+        if (!fv_tokenizer_has(e->model.tokenizer, id))
             fv_sampler_forbid(s->sampler, id);
     if (e->image_token >= 0)
         fv_sampler_forbid(s->sampler, e->image_token);
-    FV_TRY(
-        fv_stream_new(&s->stream, fv_tokenizer_max_bytes(e->tokenizer), o->stop, o->n_stop, err));
-    s->row = fv_alloc((size_t)e->config.d_model, sizeof *s->row);
+    FV_TRY(fv_stream_new(&s->stream, fv_tokenizer_max_bytes(e->model.tokenizer), o->stop, o->n_stop,
+                         err));
+    s->row = fv_alloc((size_t)e->model.config.d_model, sizeof *s->row);
     s->system = o->system ? fv_strdup(o->system) : NULL;
     s->dump_dir = o->dump_dir ? fv_strdup(o->dump_dir) : NULL;
     if (!s->row || (o->system && !s->system) || (o->dump_dir && !s->dump_dir))
-        return fv_fail_memory(err, (size_t)e->config.d_model * sizeof *s->row, "a session");
+        return fv_fail_memory(err, (size_t)e->model.config.d_model * sizeof *s->row, "a session");
     return FV_OK;
 }
 
@@ -151,7 +152,7 @@ fv_status fv_session_new(fv_session **out, fv_engine *engine, const fv_session_o
     s->engine = engine;
     s->options = o;
     s->pending = -1;
-    s->max_context = (size_t)(o.max_context ? o.max_context : engine->config.max_context);
+    s->max_context = (size_t)(o.max_context ? o.max_context : engine->model.config.max_context);
     s->watch = (fv_watch){ .progress = o.progress, .user = o.progress_user };
     fv_status status = init_parts(s, &o, err);
     if (status == FV_OK)
@@ -221,8 +222,8 @@ static fv_status prepare_vision(fv_session *s, fv_error *err)
     if (!s->pixels_u8 || !s->pixels)
         return fv_fail_memory(err, n * sizeof *s->pixels, "pixels");
     fv_vision_free(&s->vision);
-    FV_TRY(fv_vision_init(&s->vision, &e->config, &e->weights.vision, e->image_size, e->vision,
-                          &s->ops, err));
+    FV_TRY(fv_vision_init(&s->vision, &e->model.config, &e->model.weights.vision, e->image_size,
+                          e->model.vision, &s->ops, err));
     s->has_vision = true;
     return FV_OK;
 }
@@ -230,7 +231,7 @@ static fv_status prepare_vision(fv_session *s, fv_error *err)
 static fv_status reserve_image(fv_session *s, size_t n, fv_error *err)
 {
     size_t rows = (size_t)fv_config_image_tokens(s->engine->image_size),
-           d = (size_t)s->engine->config.d_model;
+           d = (size_t)s->engine->model.config.d_model;
     if (n * rows > s->max_context)
         return fv_fail(err, FV_ERR_LIMIT, 0,
                        "%zu pictures of %zu rows each do not fit the context of %zu rows", n, rows,
@@ -250,15 +251,15 @@ static fv_status see(fv_session *s, const fv_image *image, fv_error *err)
     const fv_engine *e = s->engine;
     size_t size = (size_t)e->image_size, rows = (size_t)fv_config_image_tokens(e->image_size);
     fv_fit fit = s->options.fit != FV_FIT_AUTO ? s->options.fit
-                 : e->config.crop              ? FV_FIT_CROP
+                 : e->model.config.crop        ? FV_FIT_CROP
                                                : FV_FIT_PAD;
     double start = fv_now_ms();
     FV_TRY(reserve_image(s, (s->phase == PHASE_WRITING ? s->n_images : 0) + 1, err));
     FV_TRY(prepare_vision(s, err));
     FV_TRY(begin_dump(s, err));
 
-    FV_TRY(fv_preprocess(s->pixels, s->pixels_u8, image, fit, e->image_size, e->pool, &e->kernels,
-                         err));
+    FV_TRY(fv_preprocess(s->pixels, s->pixels_u8, image, fit, e->image_size, e->model.pool,
+                         &e->model.kernels, err));
     if (fv_watch_dumps(&s->watch))
         FV_TRY(fv_npy_write(s->watch.dump_dir, "pixels_u8", FV_TYPE_U8, s->pixels_u8,
                             (size_t[]){ size, size, 3 }, 3, err));
@@ -267,8 +268,8 @@ static fv_status see(fv_session *s, const fv_image *image, fv_error *err)
     double at_projector = fv_now_ms();
     size_t slot = s->phase == PHASE_WRITING ? s->n_images : 0;
     FV_TRY(fv_projector_run(&s->vision, &s->ops,
-                            s->image_rows + slot * rows * (size_t)e->config.d_model, &s->watch,
-                            err));
+                            s->image_rows + slot * rows * (size_t)e->model.config.d_model,
+                            &s->watch, err));
 
     if (s->phase != PHASE_WRITING) {
         start_turn(s);
@@ -293,7 +294,7 @@ fv_status fv_session_add_image(fv_session *s, const fv_image *image, fv_error *e
 fv_status fv_session_add_rows(fv_session *s, const float *rows, fv_error *err)
 {
     size_t n = (size_t)fv_config_image_tokens(s->engine->image_size) *
-               (size_t)s->engine->config.d_model;
+               (size_t)s->engine->model.config.d_model;
     size_t slot = s->phase == PHASE_WRITING ? s->n_images : 0;
     FV_TRY(reserve_image(s, slot + 1, err));
     memcpy(s->image_rows + slot * n, rows, n * sizeof *rows);
@@ -305,7 +306,7 @@ fv_status fv_session_add_rows(fv_session *s, const float *rows, fv_error *err)
 const float *fv_session_rows(const fv_session *s)
 {
     size_t n = (size_t)fv_config_image_tokens(s->engine->image_size) *
-               (size_t)s->engine->config.d_model;
+               (size_t)s->engine->model.config.d_model;
     return s->phase == PHASE_WRITING && s->n_images ? s->image_rows + (s->n_images - 1) * n : NULL;
 }
 
@@ -332,7 +333,7 @@ fv_status fv_session_add_text(fv_session *s, const char *text, fv_error *err)
 /* rows [n, d_model]: embeddings, and for every mark the rows of the next picture. */
 static void splice(fv_session *s, float *rows, const fv_ids *ids)
 {
-    size_t d = (size_t)s->engine->config.d_model,
+    size_t d = (size_t)s->engine->model.config.d_model,
            t = (size_t)fv_config_image_tokens(s->engine->image_size), image = 0;
     for (size_t i = 0; i < ids->n; i++) {
         if (ids->data[i] == FV_IMAGE_MARK) {
@@ -370,7 +371,7 @@ static fv_status reserve_history(fv_session *s, size_t n, fv_error *err)
 
 static fv_status run_ids(fv_session *s, const fv_ids *ids, fv_error *err)
 {
-    size_t d = (size_t)s->engine->config.d_model,
+    size_t d = (size_t)s->engine->model.config.d_model,
            t = (size_t)fv_config_image_tokens(s->engine->image_size);
     size_t n = ids->n - s->n_images + s->n_images * t, held = s->decoder.kv.n;
     fv_status status = FV_OK;
@@ -412,7 +413,7 @@ static fv_status run_prompt(fv_session *s, fv_error *err)
     FV_TRY_GOTO(begin_dump(s, err));
     if (s->pending >= 0) /* the last token of a cut answer */
         FV_TRY_GOTO(fv_ids_push(&ids, s->pending, err));
-    FV_TRY_GOTO(fv_template_turn(&ids, s->engine->tokenizer, &turn, err));
+    FV_TRY_GOTO(fv_template_turn(&ids, s->engine->model.tokenizer, &turn, err));
     if (s->pending >= 0) /* it is in the history already */
         s->history.n--;
     status = push_history(s, &ids, err);
@@ -447,7 +448,7 @@ static bool is_end(const fv_session *s, int32_t id)
 
 static fv_status keep_step(fv_session *s, fv_error *err)
 {
-    size_t v = (size_t)s->engine->config.n_vocab;
+    size_t v = (size_t)s->engine->model.config.n_vocab;
     if (!fv_watch_dumps(&s->watch))
         return FV_OK;
     float *grown = fv_grow(s->steps, s->n_steps * v, (s->n_steps + 1) * v, sizeof *grown);
@@ -517,8 +518,8 @@ fv_status fv_session_next(fv_session *s, fv_piece *out, fv_error *err)
         return finish(s, out, FV_FINISH_STOP, err);
     s->pending = id;
     FV_TRY(fv_ids_push(&s->history, id, err));
-    const char *bytes = fv_tokenizer_bytes(s->engine->tokenizer, id, &n_bytes);
-    if (!fv_tokenizer_is_special(s->engine->tokenizer, id))
+    const char *bytes = fv_tokenizer_bytes(s->engine->model.tokenizer, id, &n_bytes);
+    if (!fv_tokenizer_is_special(s->engine->model.tokenizer, id))
         stopped = fv_stream_push(s->stream, bytes, n_bytes, &out->text, &out->n_bytes);
     if (stopped)
         return finish(s, out, FV_FINISH_STOP_STRING, err);
@@ -530,9 +531,9 @@ fv_status fv_session_next(fv_session *s, fv_piece *out, fv_error *err)
 
 fv_status fv_session_force(fv_session *s, int32_t id, fv_error *err)
 {
-    if (id < 0 || id >= s->engine->config.n_vocab)
+    if (id < 0 || id >= s->engine->model.config.n_vocab)
         return fv_fail(err, FV_ERR_ARGUMENT, 0, "token %d; expected 0 to %d", id,
-                       s->engine->config.n_vocab - 1);
+                       s->engine->model.config.n_vocab - 1);
     if (s->phase == PHASE_WRITING) {
         fv_status status = run_prompt(s, err);
         if (status != FV_OK) {

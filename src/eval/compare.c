@@ -54,7 +54,7 @@ static fv_status check_same(const char *what, int a, int b, fv_error *err)
 
 static fv_status check_models(const fv_engine *a, const fv_engine *b, fv_error *err)
 {
-    const fv_config *x = &a->config, *y = &b->config;
+    const fv_config *x = &a->model.config, *y = &b->model.config;
     FV_TRY(check_same("the image size", a->image_size, b->image_size, err));
     FV_TRY(check_same("the number of vision stages", x->n_stages, y->n_stages, err));
     for (int i = 0; i < x->n_stages; i++) {
@@ -67,22 +67,22 @@ static fv_status check_models(const fv_engine *a, const fv_engine *b, fv_error *
     FV_TRY(check_same("d_model", x->d_model, y->d_model, err));
     FV_TRY(check_same("the number of layers", x->n_layers, y->n_layers, err));
     FV_TRY(check_same("the size of the vocabulary", x->n_vocab, y->n_vocab, err));
-    return check_same("the number of tokens", fv_tokenizer_size(a->tokenizer),
-                      fv_tokenizer_size(b->tokenizer), err);
+    return check_same("the number of tokens", fv_tokenizer_size(a->model.tokenizer),
+                      fv_tokenizer_size(b->model.tokenizer), err);
 }
 
 /* The tokens a sampler may choose: no rows of padding, no "<image>". */
 static fv_status list_allowed(comparison *c, fv_error *err)
 {
     const fv_engine *e = c->engine_ref;
-    size_t n = (size_t)fv_tokenizer_size(e->tokenizer);
+    size_t n = (size_t)fv_tokenizer_size(e->model.tokenizer);
     c->allowed = fv_alloc(n, sizeof *c->allowed);
     c->want = fv_alloc(n, sizeof *c->want);
     c->got = fv_alloc(n, sizeof *c->got);
     if (!c->allowed || !c->want || !c->got)
         return fv_fail_memory(err, 3 * n * sizeof *c->want, "logits");
     for (int32_t id = 0; id < (int32_t)n; id++)
-        if (fv_tokenizer_has(e->tokenizer, id) && id != e->image_token)
+        if (fv_tokenizer_has(e->model.tokenizer, id) && id != e->image_token)
             c->allowed[c->n_allowed++] = id;
     return FV_OK;
 }
@@ -190,7 +190,7 @@ static fv_status compare_picture(comparison *c, const fv_image *image, fv_eval_i
     const char *prompt = c->settings->prompt ? c->settings->prompt : "Describe the image.";
     fv_session *own = c->test[FV_WITH_OWN], *given = c->test[FV_WITH_REF];
     size_t n_rows = (size_t)fv_config_image_tokens(c->engine_ref->image_size) *
-                    (size_t)c->engine_ref->config.d_model;
+                    (size_t)c->engine_ref->model.config.d_model;
     size_t first[FV_WITH_BOTH], agreed[FV_WITH_BOTH];
     fv_session_reset(c->ref);
     fv_session_reset(own);

@@ -247,7 +247,7 @@ static fv_status show_picture(asking *a, const char *name, fv_error *err)
 {
     fv_image *image = NULL;
     size_t n = (size_t)fv_config_image_tokens(a->engine->image_size) *
-               (size_t)a->engine->config.d_model;
+               (size_t)a->engine->model.config.d_model;
     if (a->rows_of && !strcmp(a->rows_of, name))
         return fv_session_add_rows(a->session, a->rows, err);
     char *path = fv_path_join(a->dir, name);
@@ -270,7 +270,7 @@ static fv_status ask(asking *a, size_t i, char **text, size_t *n, size_t *capaci
     fv_piece piece = { 0 };
     fv_session_reset(a->session);
     FV_TRY(show_picture(a, q->image, err));
-    FV_TRY(tell_history(a->session, a->engine->tokenizer, q->history, err));
+    FV_TRY(tell_history(a->session, a->engine->model.tokenizer, q->history, err));
     FV_TRY(fv_session_add_text(a->session, q->text, err));
     for (*n = 0; !piece.done;) {
         FV_TRY(fv_session_next(a->session, &piece, err));
@@ -304,9 +304,9 @@ static fv_status ask_all(task *t, fv_engine *engine, const char *dir, const fv_t
         o.progress_user = &a;
     }
     FV_TRY(fv_session_new(&a.session, engine, &o, err));
-    a.rows = fv_alloc(n_rows * (size_t)engine->config.d_model, sizeof *a.rows);
+    a.rows = fv_alloc(n_rows * (size_t)engine->model.config.d_model, sizeof *a.rows);
     if (!a.rows) {
-        status = fv_fail_memory(err, n_rows * (size_t)engine->config.d_model * sizeof *a.rows,
+        status = fv_fail_memory(err, n_rows * (size_t)engine->model.config.d_model * sizeof *a.rows,
                                 "image tokens");
         goto fail;
     }

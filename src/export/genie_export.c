@@ -16,7 +16,7 @@
 #include "io/json_write.h"
 
 typedef struct genie {
-    const fv_source *s;
+    const fv_model *s;
     fv_genie_settings set;
     int32_t start, end, pad; /* <|im_start|>, <|im_end|>, <|endoftext|> */
 } genie;
@@ -84,8 +84,8 @@ static void put_model(const genie *g, fv_json_text *j)
     put_tensor(j, "tensor.output_normalization_weight",
                fast ? "model.language_model.norm.weight" : "model.norm.weight", false);
     /* The released 0.5B is tied and stores its head all the same, where the composer finds it. */
-    bool head = !g->s->weights.tied || !g->s->tensors ||
-                fv_tensors_find(g->s->tensors, "lm_head.weight");
+    bool head = !g->s->weights.tied || !g->s->checkpoint ||
+                fv_tensors_find(g->s->checkpoint, "lm_head.weight");
     put_tensor(j, "tensor.output_weight",
                head   ? "lm_head.weight"
                : fast ? "model.language_model.embed_tokens.weight"
@@ -263,21 +263,21 @@ static fv_status check(genie *g, fv_error *err)
         return fv_fail(err, FV_ERR_ARGUMENT, 0,
                        "n_threads is %d; expected 1 to 64, and paths of at most 400 bytes",
                        s->n_threads);
-    FV_TRY(fv_source_token(g->s, "<|im_start|>", &g->start, err));
-    FV_TRY(fv_source_token(g->s, "<|im_end|>", &g->end, err));
-    return fv_source_token(g->s, "<|endoftext|>", &g->pad, err);
+    FV_TRY(fv_model_token(g->s, "<|im_start|>", &g->start, err));
+    FV_TRY(fv_model_token(g->s, "<|im_end|>", &g->end, err));
+    return fv_model_token(g->s, "<|endoftext|>", &g->pad, err);
 }
 
 fv_status fv_export_genie(const char *model, const fv_genie_settings *settings, const char *dir,
                           const fv_export_options *options, fv_error *err)
 {
-    fv_source s;
+    fv_model s;
     fv_outdir out = { 0 };
     genie g = { .s = &s };
     fv_status status = FV_OK;
     if (settings)
         g.set = *settings;
-    FV_TRY(fv_source_open(&s, model, true, options, err));
+    FV_TRY(fv_export_open(&s, model, FV_MODEL_STORED, options, err));
     FV_TRY_GOTO(check(&g, err));
     FV_TRY_GOTO(fv_export_dir(&out, dir, options, err));
     FV_TRY_GOTO(write_one(&g, &out, "genie_model.json", put_model, err));
@@ -290,6 +290,6 @@ fv_status fv_export_genie(const char *model, const fv_genie_settings *settings, 
         "%s: genie_model.json, genie_dialog.json, genie_dialog_htp.json, htp_backend.json", dir);
 fail:
     fv_outdir_abandon(&out);
-    fv_source_close(&s);
+    fv_model_close(&s);
     return status;
 }

@@ -17,7 +17,8 @@
 enum { CHUNK = 1 << 18 }; /* values, about */
 
 typedef struct gguf_out {
-    const fv_source *s;
+    const fv_model *s;
+    const fv_export_options *options;
     fv_gguf_writer *w;
     fv_type type;
     bool listing;  /* the first pass: names and shapes */
@@ -110,8 +111,8 @@ static fv_status write_matrix(gguf_out *g, const fv_mat *m, fv_type type, fv_err
     size_t rows = FV_MAX((size_t)CHUNK / m->k, (size_t)1);
     for (size_t at = 0; at < m->n; at += rows) {
         size_t n = FV_MIN(rows, m->n - at);
-        FV_TRY(fv_export_progress(g->s->options, "decoder",
-                                  (double)g->n_written / (double)g->n_values, err));
+        FV_TRY(fv_export_progress(g->options, "decoder", (double)g->n_written / (double)g->n_values,
+                                  err));
         row_job job = { g, m, at, type };
         fv_pool_run(g->s->pool, n, convert_row, &job);
         FV_TRY(fv_gguf_write(g->w, g->converted, n * fv_row_bytes(type, m->k), err));
@@ -247,9 +248,9 @@ static const char chat_template[] =
 static fv_status put_tokenizer(gguf_out *g, fv_error *err)
 {
     int32_t start, end, pad;
-    FV_TRY(fv_source_token(g->s, "<|im_start|>", &start, err));
-    FV_TRY(fv_source_token(g->s, "<|im_end|>", &end, err));
-    FV_TRY(fv_source_token(g->s, "<|endoftext|>", &pad, err));
+    FV_TRY(fv_model_token(g->s, "<|im_start|>", &start, err));
+    FV_TRY(fv_model_token(g->s, "<|im_end|>", &end, err));
+    FV_TRY(fv_model_token(g->s, "<|endoftext|>", &pad, err));
     put_text(g, "tokenizer.ggml.model", "gpt2");
     put_text(g, "tokenizer.ggml.pre", "qwen2");
     FV_TRY(put_tokens(g, err));
@@ -263,7 +264,7 @@ static fv_status put_tokenizer(gguf_out *g, fv_error *err)
 
 static fv_status write_all(gguf_out *g, fv_error *err)
 {
-    fv_source *s = (fv_source *)(uintptr_t)g->s;
+    fv_model *s = (fv_model *)(uintptr_t)g->s;
     put_model(g);
     FV_TRY(put_tokenizer(g, err));
     g->listing = true;
@@ -283,8 +284,8 @@ fv_status fv_export_gguf(const char *model, fv_decoder_type type, const char *fi
 {
     static const fv_type types[] = { FV_TYPE_F16, FV_TYPE_Q8_0, FV_TYPE_Q4_0, FV_TYPE_BF16,
                                      FV_TYPE_F32 };
-    fv_source s;
-    gguf_out g = { .s = &s };
+    fv_model s;
+    gguf_out g = { .s = &s, .options = options };
     fv_status status = FV_OK;
     if ((unsigned)type >= FV_COUNT(types))
         return fv_fail(err, FV_ERR_ARGUMENT, 0,
@@ -293,9 +294,8 @@ fv_status fv_export_gguf(const char *model, fv_decoder_type type, const char *fi
     if (fv_is_dir(file))
         return fv_fail(err, FV_ERR_IO, 0, "%s: is a folder; expected the name of a file to write",
                        file);
-    FV_TRY(fv_source_open(&s, model, true, options, err));
+    FV_TRY(fv_export_open(&s, model, FV_MODEL_STORED, options, err));
     fv_export_leftovers(file, options);
-    s.config.tied = s.weights.tied;
     if ((status = fv_gguf_writer_new(&g.w, file, err)) == FV_OK)
         status = write_all(&g, err);
     uint64_t n_bytes = g.w && status == FV_OK ? fv_gguf_total_bytes(g.w) : 0;
@@ -308,6 +308,6 @@ fv_status fv_export_gguf(const char *model, fv_decoder_type type, const char *fi
     if (status == FV_OK)
         fv_export_log(options, FV_LOG_INFO, "%s: %zu tensors, %s, %.1f MB", file, g.n_tensors,
                       fv_type_name(g.type), (double)n_bytes / 1e6);
-    fv_source_close(&s);
+    fv_model_close(&s);
     return status;
 }

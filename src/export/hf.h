@@ -15,7 +15,7 @@ typedef struct fv_hf_target {
 } fv_hf_target;
 
 /* Every file but the weights, into the folder stage. hf_files.c */
-fv_status fv_hf_write_files(const fv_source *s, const fv_hf_target *t, const char *stage,
+fv_status fv_hf_write_files(const fv_model *s, const fv_hf_target *t, const char *stage,
                             fv_error *err);
 
 #endif

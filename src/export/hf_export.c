@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "export/hf.h"
+#include "model/precision.h"
 #include "io/tensors_write.h"
 
 enum { CHUNK = 1 << 19 }; /* values */
@@ -47,7 +48,8 @@ typedef struct item {
 } item;
 
 typedef struct hf {
-    const fv_source *s;
+    const fv_model *s;
+    const fv_export_options *options;
     fv_hf_target target;
     fv_precision dtype;
     item *items;
@@ -59,12 +61,8 @@ typedef struct hf {
 
 static fv_type wanted_type(const hf *h, fv_type stored)
 {
-    switch (h->dtype) {
-    case FV_PRECISION_F32: return FV_TYPE_F32;
-    case FV_PRECISION_BF16: return FV_TYPE_BF16;
-    case FV_PRECISION_F16: return FV_TYPE_F16;
-    default: return stored == FV_TYPE_BF16 || stored == FV_TYPE_F16 ? stored : FV_TYPE_F32;
-    }
+    bool half = stored == FV_TYPE_BF16 || stored == FV_TYPE_F16;
+    return fv_precision_type(h->dtype, half ? stored : FV_TYPE_F32);
 }
 
 /* A new item of this shape (ends at the first 0); NULL when memory is out. */
@@ -96,7 +94,7 @@ static const fv_tensor *stored(const hf *h, const fv_weight *t, const char *rest
 {
     char name[FV_WEIGHT_NAME + 32];
     snprintf(name, sizeof name, "%s%s", t->name[h->s->config.layout], rest);
-    return h->s->tensors ? fv_tensors_find(h->s->tensors, name) : NULL;
+    return h->s->checkpoint ? fv_tensors_find(h->s->checkpoint, name) : NULL;
 }
 
 /* The tensor name + rest of a weight: as stored, or from what fallback says. */
@@ -151,7 +149,7 @@ static fv_status add_matrix(hf *h, const fv_weight *t, fv_error *err)
     const uint64_t shape[4] = { t->n, t->k, conv ? 1 : 0, 1 }, bias_shape[4] = { t->n };
     if (mat->type != FV_TYPE_I8 && !h->s->kernels.convert[FV_TYPE_F32][mat->type])
         return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
-                       "%s: %s is %s, which cannot be turned back into floats", h->s->path,
+                       "%s: %s is %s, which cannot be turned back into floats", h->s->name,
                        t->name[h->s->config.layout], fv_type_name(mat->type));
     FV_TRY(add_part(h, t, ".weight", shape, &weight, err));
     const fv_decoder_weights *d = &h->s->weights.decoder;
@@ -205,7 +203,7 @@ static fv_status add_unused(hf *h, fv_error *err)
     static const char *const names[] = { "lm_head.weight",
                                          "model.vision_tower.vision_tower.model.head.proj" };
     for (size_t i = 0; i < FV_COUNT(names); i++) {
-        const fv_tensor *x = h->s->tensors ? fv_tensors_find(h->s->tensors, names[i]) : NULL;
+        const fv_tensor *x = h->s->checkpoint ? fv_tensors_find(h->s->checkpoint, names[i]) : NULL;
         bool listed = false;
         for (size_t k = 0; k < h->n && !listed; k++)
             listed = !strcmp(h->items[k].name, names[i]);
@@ -299,8 +297,8 @@ static fv_status write_item(hf *h, fv_outfile *f, const item *x, float *values, 
     for (uint64_t at = 0; at < n_stored; at += CHUNK) {
         size_t n = (size_t)FV_MIN((uint64_t)CHUNK, n_stored - at);
         const void *data = converted;
-        FV_TRY(fv_export_progress(h->s->options, "weights",
-                                  (double)h->n_written / (double)h->n_values, err));
+        FV_TRY(fv_export_progress(h->options, "weights", (double)h->n_written / (double)h->n_values,
+                                  err));
         if (x->type == FV_TYPE_I64 && !t)
             data = zeros;
         else if (t && t->type == x->type)
@@ -324,7 +322,7 @@ static fv_status write_item(hf *h, fv_outfile *f, const item *x, float *values, 
         left -= n;
     }
     if (t)
-        fv_tensors_drop(h->s->tensors, t);
+        fv_tensors_drop(h->s->checkpoint, t);
     return FV_OK;
 }
 
@@ -368,7 +366,7 @@ fail:
 /* ---- the folder ---- */
 
 /* What transformers' fast_vlm class cannot be told. */
-static fv_status check_expressible(const fv_source *s, const fv_hf_target *t, fv_error *err)
+static fv_status check_expressible(const fv_model *s, const fv_hf_target *t, fv_error *err)
 {
     const fv_config *c = &s->config;
     if (t->layout != FV_LAYOUT_FAST_VLM || c->layout == FV_LAYOUT_FAST_VLM)
@@ -382,7 +380,7 @@ static fv_status check_expressible(const fv_source *s, const fv_hf_target *t, fv
                            "%s: the vision encoder has kernels, mixers or ratios of its own, which "
                            "the fast_vlm "
                            "layout cannot express; export the llava_qwen2 layout",
-                           s->path);
+                           s->name);
 }
 
 static const char *dtype_name(const hf *h)
@@ -396,7 +394,7 @@ static const char *dtype_name(const hf *h)
 
 static void choose_rows(hf *h)
 {
-    const fv_source *s = h->s;
+    const fv_model *s = h->s;
     fv_hf_target *t = &h->target;
     t->rows = s->config.n_vocab;
     if (t->layout != FV_LAYOUT_FAST_VLM)
@@ -411,16 +409,16 @@ static void choose_rows(hf *h)
 fv_status fv_export_hf(const char *model, const fv_hf_settings *settings, const char *dir,
                        const fv_export_options *options, fv_error *err)
 {
-    fv_source s;
+    fv_model s;
     fv_outdir out = { 0 };
-    hf h = { .s = &s, .dtype = settings ? settings->dtype : FV_PRECISION_AUTO };
+    hf h = { .s = &s, .options = options, .dtype = settings ? settings->dtype : FV_PRECISION_AUTO };
     fv_status status = FV_OK;
     h.target.layout = settings && settings->layout == FV_HF_LLAVA_QWEN2 ? FV_LAYOUT_LLAVA_QWEN2
                                                                         : FV_LAYOUT_FAST_VLM;
-    if ((unsigned)h.dtype > FV_PRECISION_F16)
-        return fv_fail(err, FV_ERR_ARGUMENT, 0, "unknown dtype; expected auto, f32, bf16 or f16");
-    FV_TRY(fv_source_open(&s, model, true, options, err));
-    s.config.tied = s.weights.tied;
+    if (h.dtype != FV_PRECISION_AUTO && !fv_precision_is_float(h.dtype))
+        return fv_fail(err, FV_ERR_ARGUMENT, 0, "dtype is %s; expected auto, f32, bf16 or f16",
+                       fv_precision_name(h.dtype));
+    FV_TRY(fv_export_open(&s, model, FV_MODEL_STORED, options, err));
     FV_TRY_GOTO(check_expressible(&s, &h.target, err));
     choose_rows(&h);
     h.target.dtype = dtype_name(&h);
@@ -436,6 +434,6 @@ fv_status fv_export_hf(const char *model, const fv_hf_settings *settings, const 
 fail:
     fv_outdir_abandon(&out);
     fv_free(h.items);
-    fv_source_close(&s);
+    fv_model_close(&s);
     return status;
 }

@@ -11,7 +11,7 @@
 enum { MAX_SMALL_BYTES = 256 << 20 };
 
 typedef struct hf_files {
-    const fv_source *s;
+    const fv_model *s;
     const fv_hf_target *t;
     const char *stage;
     int positions;           /* max_position_embeddings */
@@ -375,8 +375,8 @@ static fv_status write_file(const hf_files *f, const small_file *file, fv_error 
 {
     fv_json_text j = { 0 };
     fv_status status = FV_OK;
-    char *to = fv_path_join(f->stage, file->name), *from = fv_path_join(f->s->path, file->name);
-    bool copy = f->s->config.layout == f->t->layout && fv_source_has_file(f->s, file->name) &&
+    char *to = fv_path_join(f->stage, file->name), *from = fv_path_join(f->s->name, file->name);
+    bool copy = f->s->config.layout == f->t->layout && fv_model_has_file(f->s, file->name) &&
                 (file->put != put_config || f->t->copy_config);
     if (!to || !from)
         status = fv_fail_memory(err, strlen(f->stage), "a path");
@@ -400,9 +400,9 @@ static fv_status read_positions(hf_files *f, fv_error *err)
     const fv_json_value *text = NULL;
     int64_t positions = FV_MAX(32768, f->s->config.max_context);
     fv_status status = FV_OK;
-    char *path = fv_path_join(f->s->path, "config.json");
+    char *path = fv_path_join(f->s->name, "config.json");
     if (!path)
-        return fv_fail_memory(err, strlen(f->s->path), "a path");
+        return fv_fail_memory(err, strlen(f->s->name), "a path");
     if (fv_is_file(path)) {
         FV_TRY_GOTO(fv_json_open(&doc, path, 4 << 20, err));
         FV_TRY_GOTO(fv_json_opt_object(doc, fv_json_root(doc), "text_config", &text, err));
@@ -416,13 +416,13 @@ fail:
     return status;
 }
 
-fv_status fv_hf_write_files(const fv_source *s, const fv_hf_target *t, const char *stage,
+fv_status fv_hf_write_files(const fv_model *s, const fv_hf_target *t, const char *stage,
                             fv_error *err)
 {
     hf_files f = { .s = s, .t = t, .stage = stage };
-    FV_TRY(fv_source_token(s, "<|endoftext|>", &f.bos, err));
-    FV_TRY(fv_source_token(s, "<|im_start|>", &f.start, err));
-    FV_TRY(fv_source_token(s, "<|im_end|>", &f.end, err));
+    FV_TRY(fv_model_token(s, "<|endoftext|>", &f.bos, err));
+    FV_TRY(fv_model_token(s, "<|im_start|>", &f.start, err));
+    FV_TRY(fv_model_token(s, "<|im_end|>", &f.end, err));
     FV_TRY(read_positions(&f, err));
     for (size_t i = 0; i < FV_COUNT(all_files); i++)
         if (all_files[i].layouts & (t->layout == FV_LAYOUT_FAST_VLM ? FAST : LLAVA))

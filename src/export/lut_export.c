@@ -5,7 +5,8 @@
 
 enum { ROWS = 1024 }; /* converted at a time */
 
-static fv_status write_rows(fv_outfile *f, const fv_source *s, fv_error *err)
+static fv_status lut_write_rows(fv_outfile *f, const fv_model *s, const fv_export_options *options,
+                                fv_error *err)
 {
     const fv_mat *embed = &s->weights.decoder.embed;
     fv_status status = FV_OK;
@@ -16,8 +17,7 @@ static fv_status write_rows(fv_outfile *f, const fv_source *s, fv_error *err)
         size_t n = FV_MIN((size_t)ROWS, embed->n - at) * embed->k;
         const uint8_t *from = (const uint8_t *)embed->data +
                               at * fv_row_bytes(embed->type, embed->k);
-        FV_TRY_GOTO(
-            fv_export_progress(s->options, "embedding", (double)at / (double)embed->n, err));
+        FV_TRY_GOTO(fv_export_progress(options, "embedding", (double)at / (double)embed->n, err));
         s->kernels.convert[FV_TYPE_F32][embed->type](rows, from, n);
         FV_TRY_GOTO(fv_outfile_write(f, rows, n * sizeof *rows, err));
     }
@@ -29,17 +29,17 @@ fail:
 fv_status fv_export_lut(const char *model, const char *file, const fv_export_options *options,
                         fv_error *err)
 {
-    fv_source s;
+    fv_model s;
     fv_outfile f;
-    FV_TRY(fv_source_open(&s, model, true, options, err));
+    FV_TRY(fv_export_open(&s, model, FV_MODEL_STORED, options, err));
     fv_export_leftovers(file, options);
     fv_status status = fv_outfile_open(&f, file, err);
-    if (status == FV_OK && (status = write_rows(&f, &s, err)) == FV_OK)
+    if (status == FV_OK && (status = lut_write_rows(&f, &s, options, err)) == FV_OK)
         status = fv_outfile_commit(&f, err);
     fv_outfile_abandon(&f);
     if (status == FV_OK)
         fv_export_log(options, FV_LOG_INFO, "%s: %zu rows of %zu f32", file,
                       s.weights.decoder.embed.n, s.weights.decoder.embed.k);
-    fv_source_close(&s);
+    fv_model_close(&s);
     return status;
 }

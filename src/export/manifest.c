@@ -453,15 +453,15 @@ fv_status fv_export_all(const char *model, const fv_all_settings *settings, cons
                         const fv_export_options *options, fv_error *err)
 {
     lot l = { .model = model, .options = options };
-    fv_source s;
+    fv_model s;
     fv_status status = FV_OK;
     if (settings)
         l.set = *settings;
     if (l.set.parts & ~(unsigned)FV_ALL_PARTS)
         return fv_fail(err, FV_ERR_ARGUMENT, 0, "unknown parts of the export");
-    FV_TRY(fv_source_open(&s, model, false, options, err));
+    FV_TRY(fv_export_open(&s, model, FV_MODEL_TEXT, options, err));
     l.config = s.config;
-    fv_source_close(&s);
+    fv_model_close(&s);
     l.image_size = l.set.calib.image_size ? l.set.calib.image_size : l.config.image_size;
     FV_TRY_GOTO(place_of_calib(&l, dir, err));
     FV_TRY_GOTO(fv_export_dir(&l.dir, dir, options, err));

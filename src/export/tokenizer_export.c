@@ -9,13 +9,13 @@ enum { MAX_TOKENIZER_BYTES = 256 << 20 };
 fv_status fv_export_tokenizer(const char *model, const char *file, const fv_export_options *options,
                               fv_error *err)
 {
-    fv_source s;
+    fv_model s;
     char *text = NULL, *path = NULL;
     size_t n = 0;
     fv_status status = FV_OK;
-    FV_TRY(fv_source_open(&s, model, false, options, err));
+    FV_TRY(fv_export_open(&s, model, FV_MODEL_TEXT, options, err));
     fv_export_leftovers(file, options);
-    bool copied = fv_source_has_file(&s, "tokenizer.json");
+    bool copied = fv_model_has_file(&s, "tokenizer.json");
     if (copied) {
         if (!(path = fv_path_join(model, "tokenizer.json")))
             status = fv_fail_memory(err, 1, "a path");
@@ -33,6 +33,6 @@ fv_status fv_export_tokenizer(const char *model, const char *file, const fv_expo
                       copied ? "the checkpoint's own file" : "built from its vocabulary");
     fv_free(text);
     fv_free(path);
-    fv_source_close(&s);
+    fv_model_close(&s);
     return status;
 }

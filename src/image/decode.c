@@ -147,7 +147,7 @@ fv_status fv_image_allocate(fv_image *image, const fv_picture_file *file, uint64
     if (width * height > file->max_pixels)
         return fv_fail(err, FV_ERR_LIMIT, 0,
                        "%s: %" PRIu64 " x %" PRIu64 " pixels are %" PRIu64 ", the limit is %" PRIu64
-                       ": scale the picture down or raise max_pixels (--max-megapixels)",
+                       " (max_pixels); scale the image down or raise the limit",
                        file->name, width, height, width * height, file->max_pixels);
     image->rgb = fv_pixels_alloc((size_t)width, (size_t)height);
     if (!image->rgb)

@@ -162,17 +162,15 @@ static fv_status check_architecture(const fv_gguf *g, fv_error *err)
     FV_TRY(fv_gguf_string(g, "general.architecture", &name, &n, err));
     if (!fv_gguf_string_is(g, "general.architecture", FV_ARCHITECTURE)) {
         if (n == 5 && !memcmp(name, "qwen2", 5))
-            fix = " (a decoder without its eyes)";
+            fix = " (a decoder without a vision encoder)";
         return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
-                       "%s: general.architecture is \"%.*s\"%s; expected \"" FV_ARCHITECTURE
-                       "\", as fastvlm pack writes it",
+                       "%s: general.architecture is \"%.*s\"%s; expected \"" FV_ARCHITECTURE "\"",
                        fv_gguf_name(g), (int)FV_MIN(n, (size_t)40), name, fix);
     }
     FV_TRY(fv_gguf_int(g, FV_ARCHITECTURE ".format_version", 0, INT32_MAX, &version, err));
     if (version != FV_FORMAT_VERSION)
         return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
-                       "%s: " FV_ARCHITECTURE ".format_version is %" PRId64
-                       ", this program reads %d; pack the checkpoint again",
+                       "%s: " FV_ARCHITECTURE ".format_version is %" PRId64 ", expected %d",
                        fv_gguf_name(g), version, FV_FORMAT_VERSION);
     return FV_OK;
 }

@@ -1,37 +1,14 @@
-/* source: a model opened for exporting, through the engine's own binding. */
+/* source: what exports share: opening the model, the folder to fill, telling how far they are. */
 #ifndef FV_SOURCE_H
 #define FV_SOURCE_H
 
 #include "base/outfile.h"
 #include "fastvlm_tools.h"
-#include "io/gguf.h"
-#include "model/config.h"
-#include "model/weights.h"
-#include "text/tokenizer.h"
+#include "model/model.h"
 
-typedef struct fv_source {
-    char *path;
-    fv_config config;
-    fv_tokenizer *tokenizer;
-    fv_tensors *tensors; /* of a checkpoint directory; NULL for a packed file */
-    fv_gguf *packed;     /* the packed file; NULL for a directory */
-    fv_weights weights;  /* matrices as they are stored */
-    fv_kernels kernels;
-    fv_pool *pool;
-    const fv_export_options *options;
-} fv_source;
-
-/* Opens config and tokenizer of a checkpoint directory or a packed file, with weights also the
- * tensors. options may be NULL. */
-fv_status fv_source_open(fv_source *s, const char *path, bool weights,
+/* A model to export, matrices as they are stored. options may be NULL. */
+fv_status fv_export_open(fv_model *m, const char *path, fv_model_depth depth,
                          const fv_export_options *options, fv_error *err);
-void fv_source_close(fv_source *s);
-
-/* The id of <|im_end|> and so on; FV_ERR_FORMAT by name when there is none. */
-fv_status fv_source_token(const fv_source *s, const char *text, int32_t *id, fv_error *err);
-
-/* A file of the checkpoint directory; false when there is none. */
-bool fv_source_has_file(const fv_source *s, const char *name);
 
 /* The folder an export fills: fv_outdir_open with its options. options may be NULL. */
 fv_status fv_export_dir(fv_outdir *d, const char *path, const fv_export_options *options,

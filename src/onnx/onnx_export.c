@@ -57,7 +57,7 @@ static fv_status settle(fv_onnx_settings *s, fv_error *err)
 
 typedef struct job {
     const fv_onnx_settings *s;
-    fv_source source;
+    fv_model model;
     fv_onnx_shape shape;
     fv_type real;
     char dir[4096], shown[4096]; /* the folder being filled; where it will be */
@@ -68,19 +68,19 @@ typedef struct job {
 static fv_status write_part(job *j, unsigned part, const char *name, fv_error *err)
 {
     fv_onnx_graph g;
-    const fv_weights *w = &j->source.weights;
+    const fv_weights *w = &j->model.weights;
     if (!(j->s->parts & part))
         return FV_OK;
     fv_onnx_begin(&g, name, j->real, j->s->opset, j->s->ops == FV_ONNX_FUSED, err);
     g.qdq = j->s->qdq;
     switch (part) {
-    case FV_ONNX_VISION: fv_onnx_vision(&g, &j->source.config, &w->vision, &j->shape); break;
-    case FV_ONNX_EMBED: fv_onnx_embed(&g, &j->source.config, &w->decoder, &j->shape); break;
-    default: fv_onnx_decoder(&g, &j->source.config, &w->decoder, &j->shape);
+    case FV_ONNX_VISION: fv_onnx_vision(&g, &j->model.config, &w->vision, &j->shape); break;
+    case FV_ONNX_EMBED: fv_onnx_embed(&g, &j->model.config, &w->decoder, &j->shape); break;
+    default: fv_onnx_decoder(&g, &j->model.config, &w->decoder, &j->shape);
     }
     bool outside = false;
     fv_status status = fv_onnx_write(&g, j->dir, j->shown, name, j->s->external_data,
-                                     &j->source.kernels, j->options, &outside, err);
+                                     &j->model.kernels, j->options, &outside, err);
     j->outside |= outside ? part : 0;
     fv_onnx_end(&g);
     return status;
@@ -113,12 +113,10 @@ fv_status fv_export_onnx(const char *model, const fv_onnx_settings *settings, co
     FV_TRY(settle(&s, err));
     job j = { .s = &s, .options = options };
     bool js = s.target == FV_ONNX_TRANSFORMERS_JS;
-    FV_TRY(fv_source_open(&j.source, model, true, options, err));
-    if (s.qdq && !fv_vision_has_int8(&j.source.config, &j.source.weights.vision)) {
+    FV_TRY(fv_export_open(&j.model, model, FV_MODEL_STORED, options, err));
+    if (s.qdq && !fv_vision_has_int8(&j.model.config, &j.model.weights.vision)) {
         status = fv_fail(err, FV_ERR_UNSUPPORTED, 0,
-                         "%s: the encoder is not in int8; make a file with fastvlm pack CHECKPOINT "
-                         "-o FILE --vision int8",
-                         model);
+                         "%s: the encoder is not in int8; qdq needs one that is", model);
         goto fail;
     }
     j.real = s.precision == FV_PRECISION_F16 ? FV_TYPE_F16 : FV_TYPE_F32;
@@ -126,13 +124,13 @@ fv_status fv_export_onnx(const char *model, const fv_onnx_settings *settings, co
                                .npu = s.target == FV_ONNX_NPU,
                                .io = js ? FV_TYPE_F32 : j.real,
                                .image_size = s.image_size ? s.image_size
-                                                          : j.source.config.image_size,
+                                                          : j.model.config.image_size,
                                .seq_len = s.seq_len,
                                .step_len = s.step_len,
                                .cache_len = s.cache_len };
     if (js) {
-        j.shape.n_tokens = fv_tokenizer_size(j.source.tokenizer);
-        j.shape.image_token = fv_onnx_js_image_token(&j.source);
+        j.shape.n_tokens = fv_tokenizer_size(j.model.tokenizer);
+        j.shape.image_token = fv_onnx_js_image_token(&j.model);
     }
     FV_TRY_GOTO(fv_export_dir(&out, dir, options, err));
     if (js)
@@ -144,7 +142,7 @@ fv_status fv_export_onnx(const char *model, const fv_onnx_settings *settings, co
     }
     FV_TRY_GOTO(write_parts(&j, err));
     if (js && s.parts == ALL_PARTS)
-        FV_TRY_GOTO(fv_onnx_js_files(&j.source, j.real == FV_TYPE_F16, j.outside, out.stage, err));
+        FV_TRY_GOTO(fv_onnx_js_files(&j.model, j.real == FV_TYPE_F16, j.outside, out.stage, err));
     FV_TRY_GOTO(fv_outdir_commit(&out, err));
     if (js && s.parts == ALL_PARTS)
         fv_export_log(options, FV_LOG_INFO,
@@ -152,6 +150,6 @@ fv_status fv_export_onnx(const char *model, const fv_onnx_settings *settings, co
                       dir);
 fail:
     fv_outdir_abandon(&out);
-    fv_source_close(&j.source);
+    fv_model_close(&j.model);
     return status;
 }

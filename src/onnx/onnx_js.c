@@ -12,7 +12,7 @@
 #include "model/processor.h"
 
 typedef struct js_files {
-    const fv_source *s;
+    const fv_model *s;
     bool f16;
     unsigned outside;
     int32_t image, text_end, turn_end; /* <image>, <|endoftext|>, <|im_end|> */
@@ -108,13 +108,13 @@ static fv_status write_text(const char *dir, const char *name, const void *text,
     return status;
 }
 
-int32_t fv_onnx_js_image_token(const fv_source *s)
+int32_t fv_onnx_js_image_token(const fv_model *s)
 {
     int32_t image = fv_tokenizer_find(s->tokenizer, "<image>");
     return image >= 0 ? image : fv_tokenizer_size(s->tokenizer);
 }
 
-fv_status fv_onnx_js_files(const fv_source *s, bool f16, unsigned outside, const char *dir,
+fv_status fv_onnx_js_files(const fv_model *s, bool f16, unsigned outside, const char *dir,
                            fv_error *err)
 {
     static const struct {
@@ -126,8 +126,8 @@ fv_status fv_onnx_js_files(const fv_source *s, bool f16, unsigned outside, const
                   { "processor_config.json", put_processor },
                   { "tokenizer_config.json", put_tokenizer_config } };
     js_files f = { .s = s, .f16 = f16, .outside = outside, .image = fv_onnx_js_image_token(s) };
-    FV_TRY(fv_source_token(s, "<|endoftext|>", &f.text_end, err));
-    FV_TRY(fv_source_token(s, "<|im_end|>", &f.turn_end, err));
+    FV_TRY(fv_model_token(s, "<|endoftext|>", &f.text_end, err));
+    FV_TRY(fv_model_token(s, "<|im_end|>", &f.turn_end, err));
     for (size_t i = 0; i < FV_COUNT(files); i++) {
         fv_json_text j = { 0 };
         fv_json_begin(&j, NULL, '{');

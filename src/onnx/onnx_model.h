@@ -60,10 +60,10 @@ void fv_onnx_decoder(fv_onnx_graph *g, const fv_config *c, const fv_decoder_weig
 /* ---- onnx_js.c: transformers.js ---- */
 
 /* The id of "<image>" there: the tokenizer's, otherwise the next free one. */
-int32_t fv_onnx_js_image_token(const fv_source *s);
+int32_t fv_onnx_js_image_token(const fv_model *s);
 /* config.json and the other small files, into the folder dir. outside: the parts whose weights are
  * in a file of their own. */
-fv_status fv_onnx_js_files(const fv_source *s, bool f16, unsigned outside, const char *dir,
+fv_status fv_onnx_js_files(const fv_model *s, bool f16, unsigned outside, const char *dir,
                            fv_error *err);
 
 #endif

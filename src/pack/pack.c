@@ -16,6 +16,8 @@
 
 #include "base/outfile.h"
 #include "model/config_gguf.h"
+#include "model/model.h"
+#include "model/precision.h"
 #include "quant/quantize.h"
 #include "text/tokenizer_gguf.h"
 
@@ -27,12 +29,7 @@ typedef struct packer {
     fv_rounder *rounder;         /* of the decoder; NULL: none */
     fv_pack_hook hook[2];
     size_t n_hooks;
-    fv_kernels kernels;
-    fv_pool *pool;
-    fv_config config;
-    fv_tensors *tensors;
-    fv_weights weights;
-    fv_tokenizer *tokenizer;
+    fv_model model; /* matrices as stored */
     fv_type vision, decoder;
     fv_gguf_writer *out;
     uint64_t n_listed, n_done; /* values, for progress */
@@ -47,35 +44,11 @@ void fv_pack_options_default(fv_pack_options *options) { *options = (fv_pack_opt
 
 /* ---- types ---- */
 
-static fv_type type_of(fv_precision precision, fv_type stored)
-{
-    switch (precision) {
-    case FV_PRECISION_F32: return FV_TYPE_F32;
-    case FV_PRECISION_BF16: return FV_TYPE_BF16;
-    case FV_PRECISION_F16: return FV_TYPE_F16;
-    case FV_PRECISION_Z8: return FV_TYPE_Q8_0;
-    case FV_PRECISION_Q4: return FV_TYPE_Q4_0;
-    case FV_PRECISION_INT8: return FV_TYPE_I8;
-    default: return stored;
-    }
-}
-
-static const char *precision_name(fv_type type)
-{
-    switch (type) {
-    case FV_TYPE_BF16: return "bf16";
-    case FV_TYPE_F16: return "f16";
-    case FV_TYPE_Q8_0: return "z8";
-    case FV_TYPE_Q4_0: return "q4";
-    case FV_TYPE_I8: return "int8";
-    default: return "f32";
-    }
-}
-
 /* Of the matrix that a part has most of. */
 static fv_type stored_type(const packer *p, bool decoder)
 {
-    return decoder ? p->weights.decoder.layer[0].down.type : p->weights.vision.project1.type;
+    return decoder ? p->model.weights.decoder.layer[0].down.type
+                   : p->model.weights.vision.project1.type;
 }
 
 /* Blocks need whole rows of them; f16 takes what does not fit. What int8's hook does not want is
@@ -91,8 +64,8 @@ static fv_type matrix_type(const packer *p, const fv_weight *t)
         return type;
     if (m->k % FV_BLOCK)
         return FV_TYPE_F16;
-    bool ends = t->slot == (const void *)&p->weights.decoder.embed ||
-                t->slot == (const void *)&p->weights.decoder.head;
+    bool ends = t->slot == (const void *)&p->model.weights.decoder.embed ||
+                t->slot == (const void *)&p->model.weights.decoder.head;
     return type == FV_TYPE_Q4_0 && ends && !p->o->pure ? FV_TYPE_Q8_0 : type;
 }
 
@@ -223,7 +196,7 @@ static void slab_task(void *user, size_t task, unsigned worker)
     float *before = p->wide + 2 * task * room, *after = before + room;
     uint8_t *out = p->slab + task * fv_row_bytes(j->to, room);
     (void)worker;
-    p->kernels.convert[FV_TYPE_F32][m->type](
+    p->model.kernels.convert[FV_TYPE_F32][m->type](
         before, (const uint8_t *)m->data + fv_row_bytes(m->type, (j->first + at) * m->k), n);
     if (fv_type_is_block(j->to)) {
         for (size_t row = 0; row < rows; row++, out += fv_row_bytes(j->to, m->k)) {
@@ -231,8 +204,8 @@ static void slab_task(void *user, size_t task, unsigned worker)
             fv_dequantize_weights(j->to, after + row * m->k, out, m->k);
         }
     } else {
-        p->kernels.convert[j->to][FV_TYPE_F32](out, before, n);
-        p->kernels.convert[FV_TYPE_F32][j->to](after, out, n);
+        p->model.kernels.convert[j->to][FV_TYPE_F32](out, before, n);
+        p->model.kernels.convert[FV_TYPE_F32][j->to](after, out, n);
     }
     j->odd[task] = count_odd(before, n);
     for (size_t i = 0; i < n; i++) {
@@ -246,7 +219,7 @@ static fv_status write_matrix(packer *p, const fv_weight *t, const fv_pack_part 
                               const char *name, fv_error *err)
 {
     const fv_mat *m = t->slot;
-    size_t tasks = FV_MIN((size_t)fv_pool_threads(p->pool), (size_t)64);
+    size_t tasks = FV_MIN((size_t)fv_pool_threads(p->model.pool), (size_t)64);
     size_t per_task = FV_MAX((size_t)SLAB_ROWS_ELEMS / m->k, (size_t)1), slab = tasks * per_task;
     double signal = 0, noise = 0;
     fv_status status = FV_OK;
@@ -264,7 +237,7 @@ static fv_status write_matrix(packer *p, const fv_weight *t, const fv_pack_part 
                        .rows_per_task = per_task,
                        .n_rows = FV_MIN(slab, m->n - row) };
         size_t n_tasks = (j.n_rows + per_task - 1) / per_task;
-        fv_pool_run(p->pool, n_tasks, slab_task, &j);
+        fv_pool_run(p->model.pool, n_tasks, slab_task, &j);
         for (size_t i = 0; i < n_tasks; i++) {
             signal += j.signal[i];
             noise += j.noise[i];
@@ -286,9 +259,9 @@ fail:
 /* The source's pages are not needed again. */
 static void drop(const packer *p, const void *data)
 {
-    for (size_t i = 0; i < fv_tensors_count(p->tensors); i++)
-        if (fv_tensors_at(p->tensors, i)->data == data)
-            fv_tensors_drop(p->tensors, fv_tensors_at(p->tensors, i));
+    for (size_t i = 0; i < fv_tensors_count(p->model.tensors); i++)
+        if (fv_tensors_at(p->model.tensors, i)->data == data)
+            fv_tensors_drop(p->model.tensors, fv_tensors_at(p->model.tensors, i));
 }
 
 static fv_status write_one(void *user, const fv_weight *t, fv_error *err)
@@ -339,7 +312,8 @@ static fv_status put_metadata(packer *p, const char *checkpoint, fv_error *err)
 {
     char text[160];
     fv_gguf_writer *w = p->out;
-    const char *vision = precision_name(p->vision), *decoder = precision_name(p->decoder);
+    const char *vision = fv_precision_type_name(p->vision),
+               *decoder = fv_precision_type_name(p->decoder);
     put_text(w, "general.architecture", FV_ARCHITECTURE);
     put_name(w, checkpoint);
     if (fv_type_is_block(p->decoder))
@@ -358,14 +332,13 @@ static fv_status put_metadata(packer *p, const char *checkpoint, fv_error *err)
     put_text(w, FV_ARCHITECTURE ".packed_by", text);
     put_text(w, FV_ARCHITECTURE ".vision.precision", vision);
     put_text(w, FV_ARCHITECTURE ".decoder.precision", decoder);
-    p->config.tied = p->weights.tied;
-    fv_config_write_gguf(&p->config, w);
+    fv_config_write_gguf(&p->model.config, w);
     if (fv_type_is_block(p->decoder) && !p->rounder)
         put_text(w, FV_ARCHITECTURE ".rounding.method", "search");
     for (size_t i = 0; i < p->n_hooks; i++)
         if (p->hook[i].describe)
             p->hook[i].describe(p->hook[i].user, w);
-    return fv_tokenizer_write_gguf(p->tokenizer, w, err);
+    return fv_tokenizer_write_gguf(p->model.tokenizer, w, err);
 }
 
 /* ---- all of it ---- */
@@ -376,14 +349,13 @@ static bool calibrates_rounding(const fv_pack_options *o)
            (o->rounding == FV_ROUNDING_AUTO && o->decoder == FV_PRECISION_Q4);
 }
 
-static fv_status check_options(const fv_pack_options *o, fv_error *err)
+static fv_status options_check(const fv_pack_options *o, fv_error *err)
 {
     if (o->n_threads < 0 || o->n_threads > 1024)
         return fv_fail(err, FV_ERR_ARGUMENT, 0, "n_threads is %d; expected 0 (all cores) to 1024",
                        o->n_threads);
-    if ((unsigned)o->vision > FV_PRECISION_F16 && o->vision != FV_PRECISION_INT8)
-        return fv_fail(err, FV_ERR_ARGUMENT, 0,
-                       "the vision encoder is packed in f32, bf16, f16 or int8");
+    FV_TRY(fv_precision_check(o->vision, "vision", FV_PART_VISION, err));
+    FV_TRY(fv_precision_check(o->decoder, "decoder", FV_PART_DECODER, err));
     if ((unsigned)o->rounding > FV_ROUNDING_CALIBRATED)
         return fv_fail(err, FV_ERR_ARGUMENT, 0, "unknown rounding; expected search or calibrated");
     if (o->rounding != FV_ROUNDING_AUTO && o->decoder != FV_PRECISION_Z8 &&
@@ -397,53 +369,35 @@ static fv_status check_options(const fv_pack_options *o, fv_error *err)
         return fv_fail(
             err, FV_ERR_ARGUMENT, 0,
             "the cosine to reach lies between 0 and 1, the number of pictures is not negative");
-    if ((unsigned)o->decoder > FV_PRECISION_Q4)
-        return fv_fail(err, FV_ERR_ARGUMENT, 0,
-                       "the decoder is packed in f32, bf16, f16, z8 or q4");
     if (o->pure && o->decoder != FV_PRECISION_Q4)
         return fv_fail(err, FV_ERR_ARGUMENT, 0,
                        "pure says what the embedding is packed in when the decoder is q4");
     return FV_OK;
 }
 
-static fv_status load(packer *p, const char *checkpoint, fv_error *err)
+static fv_status pack_open(packer *p, const char *checkpoint, fv_error *err)
 {
-    if (!fv_is_dir(checkpoint))
-        return fv_fail(err, FV_ERR_IO, 0,
-                       fv_is_file(checkpoint)
-                           ? "%s: is a file; expected a checkpoint directory"
-                           : "%s: no such directory; expected a checkpoint directory",
+    if (fv_is_file(checkpoint))
+        return fv_fail(err, FV_ERR_IO, 0, "%s: is a file; expected a checkpoint directory",
                        checkpoint);
-    fv_kernels_init(&p->kernels, fv_cpu_level(NULL));
-    FV_TRY(fv_pool_new(&p->pool, p->o->n_threads ? p->o->n_threads : fv_cpu_cores(), err));
-    FV_TRY(fv_config_load(&p->config, checkpoint, err));
-    FV_TRY(fv_tokenizer_load_dir(&p->tokenizer, checkpoint, err));
-    if (fv_tokenizer_size(p->tokenizer) > p->config.n_vocab)
-        return fv_fail(
-            err, FV_ERR_FORMAT, 0,
-            "%s: the tokenizer has %d tokens, config.json says vocab_size %d; the files are of "
-            "different models",
-            checkpoint, (int)fv_tokenizer_size(p->tokenizer), p->config.n_vocab);
-    FV_TRY(fv_tensors_open(&p->tensors, checkpoint, err));
-    /* f32 leaves every matrix where it is mapped, in its stored type */
-    fv_weight_options options = {
-        .vision = FV_TYPE_F32, .decoder = FV_TYPE_F32, .kernels = &p->kernels, .pool = p->pool
-    };
-    FV_TRY(fv_weights_load(&p->weights, &p->config, p->tensors, &options, err));
-    p->vision = type_of(p->o->vision, stored_type(p, false));
-    p->decoder = type_of(p->o->decoder, stored_type(p, true));
+    if (!fv_is_dir(checkpoint))
+        return fv_fail(err, FV_ERR_IO, 0, "%s: no such directory; expected a checkpoint directory",
+                       checkpoint);
+    /* silent about weights that are NaN: they are refused when their turn comes */
+    fv_model_options options = { .depth = FV_MODEL_STORED, .n_threads = p->o->n_threads };
+    FV_TRY(fv_model_open(&p->model, checkpoint, &options, err));
+    p->vision = fv_precision_type(p->o->vision, stored_type(p, false));
+    p->decoder = fv_precision_type(p->o->decoder, stored_type(p, true));
     return FV_OK;
 }
 
 static fv_status write_file(packer *p, const char *checkpoint, const char *file, fv_error *err)
 {
-    fv_config c = p->config;
-    c.tied = p->weights.tied;
     fv_outfile_leftovers(file, p->o->log, p->o->log_user);
     FV_TRY(fv_gguf_writer_new(&p->out, file, err));
     FV_TRY(put_metadata(p, checkpoint, err));
-    FV_TRY(fv_weights_walk(&p->weights, &c, list_one, p, err));
-    fv_tokenizer_list_tables(p->tokenizer, p->out);
+    FV_TRY(fv_weights_walk(&p->model.weights, &p->model.config, list_one, p, err));
+    fv_tokenizer_list_tables(p->model.tokenizer, p->out);
     p->n_tensors += FV_TOKENIZER_TENSORS;
     fv_gguf_reserve_floats(p->out, FV_ARCHITECTURE ".sqnr", p->n_tensors);
     p->sqnr = fv_alloc_zero(p->n_tensors, sizeof *p->sqnr);
@@ -451,8 +405,8 @@ static fv_status write_file(packer *p, const char *checkpoint, const char *file,
         return fv_fail_memory(err, p->n_tensors * sizeof *p->sqnr, "what the tensors lost");
     FV_TRY(fv_gguf_begin_data(p->out, err));
     p->report.worst_sqnr = INFINITY;
-    FV_TRY(fv_weights_walk(&p->weights, &c, write_one, p, err));
-    FV_TRY(fv_tokenizer_write_tables(p->tokenizer, p->out, err));
+    FV_TRY(fv_weights_walk(&p->model.weights, &p->model.config, write_one, p, err));
+    FV_TRY(fv_tokenizer_write_tables(p->model.tokenizer, p->out, err));
     for (size_t i = 0; i < FV_TOKENIZER_TENSORS; i++)
         p->sqnr[p->at++] = INFINITY;
     fv_gguf_set_floats(p->out, p->sqnr, p->n_tensors);
@@ -464,10 +418,7 @@ static void close_packer(packer *p)
     fv_calibration_free(p->calibration);
     fv_rounder_free(p->rounder);
     fv_gguf_writer_free(p->out);
-    fv_weights_free(&p->weights);
-    fv_tensors_free(p->tensors);
-    fv_tokenizer_free(p->tokenizer);
-    fv_pool_free(p->pool);
+    fv_model_close(&p->model);
     fv_free(p->sqnr);
 }
 
@@ -491,8 +442,8 @@ static fv_status calibrate(packer *p, fv_error *err)
                                      .log = o->log,
                                      .log_user = o->log_user };
     if (p->vision == FV_TYPE_I8) {
-        FV_TRY(fv_calibrate(&p->calibration, &p->config, &p->weights, &p->kernels, p->pool,
-                            &options, err));
+        FV_TRY(fv_calibrate(&p->calibration, &p->model.config, &p->model.weights, &p->model.kernels,
+                            p->model.pool, &options, err));
         if (any_int8(p->calibration))
             p->hook[p->n_hooks++] = fv_calibration_hook(p->calibration);
         else
@@ -500,8 +451,8 @@ static fv_status calibrate(packer *p, fv_error *err)
         options.log = NULL;           /* what is broken has been said */
     }
     if (calibrates_rounding(o)) {
-        FV_TRY(fv_rounder_new(&p->rounder, &p->config, &p->weights, p->tokenizer, &p->kernels,
-                              p->pool, p->decoder, &options, err));
+        FV_TRY(fv_rounder_new(&p->rounder, &p->model.config, &p->model.weights, p->model.tokenizer,
+                              &p->model.kernels, p->model.pool, p->decoder, &options, err));
         p->hook[p->n_hooks++] = fv_rounder_hook(p->rounder);
     }
     return FV_OK;
@@ -515,9 +466,9 @@ fv_status fv_pack(const char *checkpoint, const char *file, const fv_pack_option
     fv_pack_options_default(&o);
     if (options)
         o = *options;
-    FV_TRY(check_options(&o, err));
+    FV_TRY(options_check(&o, err));
     packer p = { .o = &o };
-    fv_status status = load(&p, checkpoint, err);
+    fv_status status = pack_open(&p, checkpoint, err);
     if (status == FV_OK)
         status = calibrate(&p, err);
     if (status == FV_OK)
@@ -548,10 +499,10 @@ fv_status fv_eval_layers(const char *checkpoint, const fv_pack_options *options,
     o.decoder = FV_PRECISION_AUTO;
     o.rounding = FV_ROUNDING_AUTO;
     o.pure = false;
-    FV_TRY(check_options(&o, err));
+    FV_TRY(options_check(&o, err));
     packer p = { .o = &o };
     fv_status status = FV_OK;
-    FV_TRY_GOTO(load(&p, checkpoint, err));
+    FV_TRY_GOTO(pack_open(&p, checkpoint, err));
     FV_TRY_GOTO(calibrate(&p, err));
     FV_TRY_GOTO(fv_calibrate_layers(p.calibration, err));
     for (size_t i = 0; i < fv_calibration_units(p.calibration); i++)

@@ -3,13 +3,11 @@
 
 #include "base/half.h"
 #include "fastvlm_tools.h"
-#include "io/gguf.h"
-#include "model/config_gguf.h"
-#include "model/weights.h"
+#include "model/model.h"
 #include "text/tokenizer_gguf.h"
 
 /* Values that are NaN or infinite: of floats, or of the scales of blocks. */
-static uint64_t count_odd(const fv_tensor *x)
+static uint64_t tensor_count_odd(const fv_tensor *x)
 {
     const uint8_t *p = x->data, *end = p + x->n_bytes;
     size_t step = fv_type_is_block(x->type) ? fv_row_bytes(x->type, FV_BLOCK)
@@ -27,12 +25,12 @@ static uint64_t count_odd(const fv_tensor *x)
     return odd;
 }
 
-static fv_status check_values(const fv_gguf *g, fv_error *err)
+static fv_status verify_values(const fv_gguf *g, fv_error *err)
 {
     const fv_tensors *t = fv_gguf_tensors(g);
     for (size_t i = 0; i < fv_tensors_count(t); i++) {
         const fv_tensor *x = fv_tensors_at(t, i);
-        uint64_t odd = count_odd(x);
+        uint64_t odd = tensor_count_odd(x);
         if (odd)
             return fv_fail(err, FV_ERR_FORMAT, 0,
                            "%s: tensor %s: %" PRIu64 " values are NaN or infinite", fv_gguf_name(g),
@@ -41,37 +39,35 @@ static fv_status check_values(const fv_gguf *g, fv_error *err)
     return FV_OK;
 }
 
+/* The tables that make a tokenizer open at once against the keys they were made from. */
+static fv_status verify_tokenizer(const fv_model *m, fv_error *err)
+{
+    fv_tokenizer *rebuilt = NULL;
+    bool same = false;
+    fv_status status = FV_OK;
+    FV_TRY(fv_tokenizer_read_gguf(&rebuilt, m->packed, err));
+    status = fv_tokenizer_same(rebuilt, m->tokenizer, &same, err);
+    fv_tokenizer_free(rebuilt);
+    if (status == FV_OK && !same)
+        return fv_fail(err, FV_ERR_FORMAT, 0,
+                       "%s: the tensors tokenizer.* are not what tokenizer.ggml.* says", m->name);
+    return status;
+}
+
 fv_status fv_verify(const char *file, fv_progress_fn *progress, void *progress_user, fv_error *err)
 {
     fv_gguf *g = NULL;
-    fv_config config;
-    fv_tokenizer *tokenizer = NULL, *ready = NULL;
-    fv_weights weights = { 0 };
-    bool same = false;
-    fv_status status = FV_OK;
+    fv_model m;
     FV_TRY(fv_gguf_open(&g, file, err));
-    FV_TRY_GOTO(fv_gguf_check_hashes(g, progress, progress_user, err));
-    FV_TRY_GOTO(fv_config_read_gguf(&config, g, err));
-    FV_TRY_GOTO(fv_tokenizer_read_gguf(&tokenizer, g, err));
-    FV_TRY_GOTO(fv_tokenizer_open_gguf(&ready, g, err));
-    FV_TRY_GOTO(fv_tokenizer_same(tokenizer, ready, &same, err));
-    if (!same) {
-        status = fv_fail(err, FV_ERR_FORMAT, 0,
-                         "%s: the tensors tokenizer.* are not what tokenizer.ggml.* says", file);
-        goto fail;
+    fv_status status = fv_gguf_check_hashes(g, progress, progress_user, err);
+    if (status != FV_OK) {
+        fv_gguf_free(g);
+        return status;
     }
-    if (fv_tokenizer_size(tokenizer) > config.n_vocab) {
-        status = fv_fail(err, FV_ERR_FORMAT, 0,
-                         "%s: the tokenizer has %d tokens, the embedding %d rows", file,
-                         (int)fv_tokenizer_size(tokenizer), config.n_vocab);
-        goto fail;
-    }
-    FV_TRY_GOTO(fv_weights_bind(&weights, &config, fv_gguf_tensors(g), err));
-    FV_TRY_GOTO(check_values(g, err));
-fail:
-    fv_weights_free(&weights);
-    fv_tokenizer_free(tokenizer);
-    fv_tokenizer_free(ready);
-    fv_gguf_free(g);
+    FV_TRY(fv_model_open_packed(&m, g, &(fv_model_options){ .depth = FV_MODEL_STORED }, err));
+    status = verify_tokenizer(&m, err);
+    if (status == FV_OK)
+        status = verify_values(m.packed, err);
+    fv_model_close(&m);
     return status;
 }

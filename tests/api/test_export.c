@@ -507,7 +507,7 @@ static void test_hf_dtype(void **state)
     same_answer(in("f32"), VARIANT("base"));
     s.dtype = (fv_precision)77;
     fails(fv_export_hf(VARIANT("base"), &s, in("x"), NULL, &err), FV_ERR_ARGUMENT, &err,
-          "unknown dtype", 1);
+          "dtype is unknown; expected auto, f32, bf16 or f16", 1);
 }
 
 /* ---- GGUF ---- */

@@ -65,7 +65,7 @@ expect "folder without a model" 1 "no config.json"
 run run "$work/nowhere.gguf" "$picture"
 expect "missing model" 2 "nowhere.gguf"
 run info -m "$work/nowhere"
-expect "missing model by option" 1 "no such directory"
+expect "missing model by option" 1 "no such model"
 
 copy() { rm -rf "$work/m"; cp -r "$base" "$work/m"; chmod -R u+w "$work/m"; }
 copy

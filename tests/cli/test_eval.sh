@@ -155,7 +155,7 @@ expect "only broken pictures" 1 "none of 1 pictures can be read"
 run eval "$tiny" "$tiny" "$work/none.png"
 expect "no such picture" 1 "no such picture or folder"
 run eval "$tiny" "$work/none" "$picture"
-expect "no such model" 1 "no such directory or file"
+expect "no such model" 1 "no such model"
 run eval "$tiny" "$tiny" "$picture" -n 1 --svg "$work/none/x.svg"
 expect "no such folder" 1 "none/x.svg: cannot create"
 run eval "$tiny" "$tiny" "$picture" --min 3

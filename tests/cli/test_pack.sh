@@ -37,9 +37,9 @@ check "info: what a tensor lost" grep -qE "Q4_0 .*model.layers.0.mlp.up_proj.wei
 run bench "$work/q4.gguf" --stages load -r 1
 expect "bench" 0
 run run "$work/q4.gguf" "$picture" -n 2 --decoder f16
-expect "another precision" 1 "the decoder is packed in q4 and cannot run in another precision"
+expect "another precision" 1 "decoder is packed in q4, which runs in q4 only, not in f16" "leave --vision and --decoder out"
 run run "$tiny" "$picture" -n 2 --decoder q4
-expect "a directory in q4" 1 "need a packed file" "fastvlm pack"
+expect "a directory in q4" 1 "needs a packed file; make one with fastvlm pack"
 
 # ---- int8
 run pack "$tiny" -o "$work/int8.gguf" --vision int8

@@ -47,19 +47,19 @@ typedef struct mix {
 
 static void quantize_decoder(fv_engine *e, const mix *x)
 {
-    fv_decoder_weights *w = &e->weights.decoder;
-    for (int i = x->skip_first; i < e->config.n_layers; i++) {
+    fv_decoder_weights *w = &e->model.weights.decoder;
+    for (int i = x->skip_first; i < e->model.config.n_layers; i++) {
         fv_decoder_layer *l = &w->layer[i];
         fv_mat *mats[] = { &l->q, &l->k, &l->o, &l->gate, &l->up, &l->down };
         for (size_t m = 0; m < FV_COUNT(mats) && fv_type_is_block(x->layers); m++)
-            to_blocks(&e->kernels, mats[m], x->layers);
+            to_blocks(&e->model.kernels, mats[m], x->layers);
         if (fv_type_is_block(x->value))
-            to_blocks(&e->kernels, &l->v, x->value);
+            to_blocks(&e->model.kernels, &l->v, x->value);
     }
     if (fv_type_is_block(x->embed))
-        to_blocks(&e->kernels, &w->embed, x->embed);
+        to_blocks(&e->model.kernels, &w->embed, x->embed);
     if (fv_type_is_block(x->head))
-        to_blocks(&e->kernels, &w->head, x->head);
+        to_blocks(&e->model.kernels, &w->head, x->head);
 }
 
 /* Dumps prefill and STEPS tokens into dir. */

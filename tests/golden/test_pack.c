@@ -200,11 +200,11 @@ static void test_precisions(void **state)
     assert_null(record_of(e, "rounding rows"));
     fv_engine_free(e);
     open_file(z8, FV_PRECISION_F16, FV_PRECISION_AUTO, FV_ERR_UNSUPPORTED,
-              "the vision is packed in bf16");
+              "vision is packed in bf16, which runs in bf16 or f32, not in f16");
     open_file(z8, FV_PRECISION_AUTO, FV_PRECISION_F32, FV_ERR_UNSUPPORTED,
-              "the decoder is packed in z8 and cannot");
+              "decoder is packed in z8, which runs in z8 only, not in f32");
     open_file(TINY, FV_PRECISION_AUTO, FV_PRECISION_Z8, FV_ERR_UNSUPPORTED,
-              "need a packed file: fastvlm pack");
+              "decoder in z8 needs a packed file");
     open_file(TINY "/config.json", FV_PRECISION_AUTO, FV_PRECISION_AUTO, FV_ERR_FORMAT,
               "not a GGUF file");
 }
@@ -408,7 +408,7 @@ static void test_wrong_files(void **state)
     *at = 'f';
     at = behind(data, n, "fastvlm.format_version") + 4;
     *at = 2;
-    refuses_memory(data, n, "fastvlm.format_version is 2, this program reads 1");
+    refuses_memory(data, n, "fastvlm.format_version is 2, expected 1");
     *at = 1;
     at = behind(data, n, "fastvlm.decoder.precision") + 12;
     *at = 'x';

@@ -1,0 +1,32 @@
+/* What a user can do about a failure. The library names fields and files; options and verbs are the
+ * program's, so the program says them. tests/cli/test_hints.sh provokes every row. */
+#include "cli.h"
+
+#include <string.h>
+
+static const struct hint {
+    fv_status status;
+    const char *about; /* part of the library's message */
+    const char *text;
+} hints[] = {
+    { FV_ERR_UNSUPPORTED, " needs a packed file",
+      "make one with fastvlm pack CHECKPOINT -o FILE.gguf" },
+    { FV_ERR_UNSUPPORTED, " is packed in ",
+      "leave --vision and --decoder out, or pack the checkpoint again" },
+    { FV_ERR_UNSUPPORTED, ".format_version is ", "pack the checkpoint again with this program" },
+    { FV_ERR_UNSUPPORTED, ": general.architecture is ",
+      "fastvlm pack writes such files from a checkpoint directory" },
+    { FV_ERR_UNSUPPORTED, ": the encoder is not in int8",
+      "make one with fastvlm pack CHECKPOINT -o FILE.gguf --vision int8" },
+    { FV_ERR_IO, ": the folder is not empty",
+      "--force replaces the files of the same names in it" },
+    { FV_ERR_LIMIT, "(max_pixels)", "--max-megapixels sets it" },
+};
+
+const char *hint_for(const fv_error *err)
+{
+    for (size_t i = 0; i < sizeof hints / sizeof *hints; i++)
+        if (hints[i].status == err->status && strstr(err->message, hints[i].about))
+            return hints[i].text;
+    return NULL;
+}

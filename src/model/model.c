@@ -1,0 +1,253 @@
+/* Opening a model. See model.h. */
+#include "model/model.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "model/config_gguf.h"
+#include "model/precision.h"
+#include "text/tokenizer_gguf.h"
+
+/* ---- what is stored ---- */
+
+static bool model_is_table(const fv_tensor *x) /* of a packed tokenizer, not a weight */
+{
+    return !strncmp(x->name, "tokenizer.", 10);
+}
+
+const char *fv_model_stored_type(const fv_model *m)
+{
+    const char *name = NULL;
+    for (size_t i = 0; i < fv_tensors_count(m->tensors); i++) {
+        const fv_tensor *x = fv_tensors_at(m->tensors, i);
+        if (x->type == FV_TYPE_I64 || x->type == FV_TYPE_I32 || model_is_table(x))
+            continue;
+        if (name && strcmp(name, fv_type_name(x->type)))
+            return "mixed";
+        name = fv_type_name(x->type);
+    }
+    return name ? name : "none";
+}
+
+/* ---- precision ---- */
+
+static bool part_is_decoder(fv_part part) { return part == FV_PART_DECODER; }
+
+static const char *part_name(fv_part part) { return part_is_decoder(part) ? "decoder" : "vision"; }
+
+/* A checkpoint's weights are converted to what is asked for. When nothing is, bf16 stays where the
+ * processor multiplies it fast, and f16 in the decoder, where reading weights is what takes time. */
+static fv_type checkpoint_type(const fv_model *m, fv_part part, fv_precision wanted)
+{
+    const char *stored = fv_model_stored_type(m);
+    if (wanted != FV_PRECISION_AUTO)
+        return fv_precision_type(wanted, FV_TYPE_F32);
+    if (!strcmp(stored, fv_type_name(FV_TYPE_BF16)) && m->kernels.fast_bf16)
+        return FV_TYPE_BF16;
+    if (!strcmp(stored, fv_type_name(FV_TYPE_F16)) && part_is_decoder(part))
+        return FV_TYPE_F16;
+    return FV_TYPE_F32;
+}
+
+static fv_status check_float(const fv_model *m, fv_part part, fv_precision wanted, fv_error *err)
+{
+    return wanted == FV_PRECISION_AUTO || fv_precision_is_float(wanted)
+               ? FV_OK
+               : fv_fail(err, FV_ERR_UNSUPPORTED, 0,
+                         "%s: a checkpoint directory runs in f32, bf16 or f16; %s in %s needs a "
+                         "packed file",
+                         m->name, part_name(part), fv_precision_name(wanted));
+}
+
+/* What a packed file says the part is packed in. */
+static fv_status packed_precision(const fv_model *m, fv_part part, fv_precision *out, fv_error *err)
+{
+    char key[64], list[FV_PRECISION_LIST], name[16];
+    const char *text = "";
+    size_t n = 0;
+    snprintf(key, sizeof key, FV_ARCHITECTURE ".%s.precision", part_name(part));
+    FV_TRY(fv_gguf_string(m->packed, key, &text, &n, err));
+    snprintf(name, sizeof name, "%.*s", (int)FV_MIN(n, sizeof name), text);
+    if (fv_precision_parse(name, out) && fv_precision_fits(*out, part))
+        return FV_OK;
+    return fv_fail(err, FV_ERR_UNSUPPORTED, 0, "%s: %s is \"%.*s\"; expected %s", m->name, key,
+                   (int)FV_MIN(n, (size_t)40), text, fv_precision_list(list, part));
+}
+
+/* A packed file runs in its own precision, or in f32 where widening costs nothing: weights are
+ * widened as they are read. bf16 is widened when nothing was asked for and this processor
+ * multiplies f32 faster. */
+static fv_status choose_packed_type(const fv_model *m, fv_part part, fv_precision wanted,
+                                    fv_type *out, fv_error *err)
+{
+    fv_precision stored = FV_PRECISION_AUTO;
+    FV_TRY(packed_precision(m, part, &stored, err));
+    bool can_widen = stored == FV_PRECISION_BF16 || stored == FV_PRECISION_F16,
+         widen = wanted == FV_PRECISION_F32 ||
+                 (wanted == FV_PRECISION_AUTO && stored == FV_PRECISION_BF16 &&
+                  !m->kernels.fast_bf16);
+    if (wanted != FV_PRECISION_AUTO && wanted != stored && !(widen && can_widen))
+        return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
+                       "%s: %s is packed in %s, which runs in %s%s, not in %s", m->name,
+                       part_name(part), fv_precision_name(stored), fv_precision_name(stored),
+                       can_widen ? " or f32" : " only", fv_precision_name(wanted));
+    *out = widen && can_widen ? FV_TYPE_F32 : fv_precision_type(stored, FV_TYPE_F32);
+    return FV_OK;
+}
+
+static fv_status choose_types(fv_model *m, const fv_model_options *o, fv_error *err)
+{
+    if (o->depth != FV_MODEL_RUN)
+        return FV_OK;
+    if (m->packed) {
+        FV_TRY(choose_packed_type(m, FV_PART_VISION, o->vision, &m->vision, err));
+        return choose_packed_type(m, FV_PART_DECODER, o->decoder, &m->decoder, err);
+    }
+    m->vision = checkpoint_type(m, FV_PART_VISION, o->vision);
+    m->decoder = checkpoint_type(m, FV_PART_DECODER, o->decoder);
+    return FV_OK;
+}
+
+/* ---- text: config and tokenizer ---- */
+
+static fv_status check_tokenizer(const fv_model *m, fv_error *err)
+{
+    int32_t id;
+    if (fv_tokenizer_size(m->tokenizer) > m->config.n_vocab)
+        return fv_fail(err, FV_ERR_FORMAT, 0,
+                       "%s: the tokenizer has %d tokens, more than vocab_size %d; the files are of "
+                       "different models",
+                       m->name, (int)fv_tokenizer_size(m->tokenizer), m->config.n_vocab);
+    FV_TRY(fv_model_token(m, "<|im_start|>", &id, err));
+    return fv_model_token(m, "<|im_end|>", &id, err);
+}
+
+static fv_status open_text(fv_model *m, fv_error *err)
+{
+    if (m->packed) {
+        FV_TRY(fv_config_read_gguf(&m->config, m->packed, err));
+        FV_TRY(fv_tokenizer_open_gguf(&m->tokenizer, m->packed, err));
+    } else {
+        FV_TRY(fv_config_load(&m->config, m->name, err));
+        FV_TRY(fv_tokenizer_load_dir(&m->tokenizer, m->name, err));
+    }
+    return check_tokenizer(m, err);
+}
+
+/* ---- weights ---- */
+
+static fv_status bind_packed(fv_model *m, fv_error *err)
+{
+    FV_TRY(fv_weights_bind(&m->weights, &m->config, m->tensors, err));
+    for (size_t i = 0; i < fv_tensors_count(m->tensors); i++)
+        if (model_is_table(fv_tensors_at(m->tensors, i)))
+            m->weights.used[i] = true;
+    return FV_OK;
+}
+
+static fv_status load_checkpoint(fv_model *m, const fv_model_options *o, fv_error *err)
+{
+    bool run = o->depth == FV_MODEL_RUN;
+    fv_weight_options options = {
+        /* f32 leaves every matrix where it is mapped, in its stored type */
+        .vision = run ? m->vision : FV_TYPE_F32,
+        .decoder = run ? m->decoder : FV_TYPE_F32,
+        .kernels = &m->kernels,
+        .pool = m->pool,
+        .log = o->log,
+        .log_user = o->log_user,
+    };
+    return fv_weights_load(&m->weights, &m->config, m->tensors, &options, err);
+}
+
+static fv_status open_weights(fv_model *m, const fv_model_options *o, fv_error *err)
+{
+    m->owns_pool = !o->pool;
+    m->pool = o->pool;
+    if (m->owns_pool)
+        FV_TRY(fv_pool_new(&m->pool, o->n_threads ? o->n_threads : fv_cpu_cores(), err));
+    if (!m->packed)
+        FV_TRY(fv_tensors_open(&m->checkpoint, m->name, err));
+    m->tensors = m->packed ? fv_gguf_tensors(m->packed) : m->checkpoint;
+    FV_TRY(choose_types(m, o, err));
+    FV_TRY(m->packed ? bind_packed(m, err) : load_checkpoint(m, o, err));
+    m->config.tied = m->weights.tied; /* as bound: a missing head makes it so */
+    return FV_OK;
+}
+
+/* ---- opening ---- */
+
+static fv_status open_parts(fv_model *m, const fv_model_options *o, fv_error *err)
+{
+    m->cpu = fv_cpu_level(NULL);
+    fv_kernels_init(&m->kernels, m->cpu);
+    if (!m->packed) { /* before anything is read */
+        FV_TRY(check_float(m, FV_PART_VISION, o->vision, err));
+        FV_TRY(check_float(m, FV_PART_DECODER, o->decoder, err));
+    }
+    FV_TRY(open_text(m, err));
+    return o->depth == FV_MODEL_TEXT ? FV_OK : open_weights(m, o, err);
+}
+
+static fv_status open_named(fv_model *m, const char *name, const fv_model_options *o, fv_error *err)
+{
+    fv_status status = FV_OK;
+    if (!(m->name = fv_strdup(name)))
+        status = fv_fail_memory(err, strlen(name), "the name of a model");
+    else
+        status = open_parts(m, o, err);
+    if (status != FV_OK)
+        fv_model_close(m);
+    return status;
+}
+
+fv_status fv_model_open(fv_model *m, const char *path, const fv_model_options *options,
+                        fv_error *err)
+{
+    fv_gguf *packed = NULL;
+    *m = (fv_model){ 0 };
+    if (fv_is_dir(path))
+        return open_named(m, path, options, err);
+    if (!fv_is_file(path))
+        return fv_fail(err, FV_ERR_IO, 0,
+                       "%s: no such model; expected a checkpoint directory or a packed file", path);
+    FV_TRY(fv_gguf_open(&packed, path, err));
+    return fv_model_open_packed(m, packed, options, err);
+}
+
+fv_status fv_model_open_packed(fv_model *m, fv_gguf *packed, const fv_model_options *options,
+                               fv_error *err)
+{
+    *m = (fv_model){ .packed = packed };
+    return open_named(m, fv_gguf_name(packed), options, err);
+}
+
+void fv_model_close(fv_model *m)
+{
+    fv_weights_free(&m->weights);
+    fv_tensors_free(m->checkpoint);
+    fv_tokenizer_free(m->tokenizer); /* may point into the packed file */
+    fv_gguf_free(m->packed);
+    if (m->owns_pool)
+        fv_pool_free(m->pool);
+    fv_free(m->name);
+    *m = (fv_model){ 0 };
+}
+
+/* ---- asking ---- */
+
+fv_status fv_model_token(const fv_model *m, const char *text, int32_t *id, fv_error *err)
+{
+    *id = fv_tokenizer_find(m->tokenizer, text);
+    return *id >= 0 ? FV_OK
+                    : fv_fail(err, FV_ERR_FORMAT, 0,
+                              "%s: the tokenizer has no %s; expected Qwen2's", m->name, text);
+}
+
+bool fv_model_has_file(const fv_model *m, const char *name)
+{
+    char *path = m->packed ? NULL : fv_path_join(m->name, name);
+    bool found = path && fv_is_file(path);
+    fv_free(path);
+    return found;
+}

@@ -1,0 +1,69 @@
+/* model: a model opened, wherever its bytes are. The engine, pack, verify and the exports all open
+ * through here, so that they accept and refuse the same models.
+ *
+ *     checkpoint directory    config.json, tokenizer files, safetensors
+ *     packed file             GGUF: by path, in memory, or through a file descriptor
+ *
+ *       ->  config, tokenizer, checks between them
+ *       ->  tensors, weights, checks between them and the config      (FV_MODEL_STORED, _RUN) */
+#ifndef FV_MODEL_H
+#define FV_MODEL_H
+
+#include "base/base.h"
+#include "io/gguf.h"
+#include "io/tensors.h"
+#include "kernels/kernels.h"
+#include "model/config.h"
+#include "model/weights.h"
+#include "text/tokenizer.h"
+
+typedef struct fv_model {
+    char *name; /* the path it was opened by; what messages call it */
+    fv_config config;
+    fv_tokenizer *tokenizer;
+    fv_gguf *packed;           /* NULL: a checkpoint directory */
+    fv_tensors *checkpoint;    /* of a directory; NULL: a packed file, or opened without weights */
+    const fv_tensors *tensors; /* of either; NULL: opened without weights */
+    fv_weights weights;
+    fv_type vision, decoder; /* FV_MODEL_RUN: the types that matrices compute in */
+    fv_kernels kernels;
+    unsigned cpu; /* the level of kernels */
+    fv_pool *pool;
+    bool owns_pool;
+} fv_model;
+
+typedef enum fv_model_depth {
+    FV_MODEL_TEXT = 0, /* config and tokenizer; no pool */
+    FV_MODEL_STORED,   /* and weights, matrices in the types they are stored in */
+    FV_MODEL_RUN       /* and weights, matrices in the types they compute in */
+} fv_model_depth;
+
+typedef struct fv_model_options {
+    fv_model_depth depth;
+    /* of FV_MODEL_RUN. AUTO: as stored where this processor computes that quickly, else f32. A
+     * packed file runs as it was packed; bf16 and f16 may be widened to f32. */
+    fv_precision vision, decoder;
+    fv_pool *pool; /* borrowed; NULL: one of its own */
+    int n_threads; /* of its own pool; 0: one per physical core */
+    fv_log_fn *log;
+    void *log_user;
+} fv_model_options;
+
+/* A checkpoint directory or a packed file. On failure *m is zero. */
+fv_status fv_model_open(fv_model *m, const char *path, const fv_model_options *options,
+                        fv_error *err);
+/* A packed file that has been read. Takes it, on failure too. */
+fv_status fv_model_open_packed(fv_model *m, fv_gguf *packed, const fv_model_options *options,
+                               fv_error *err);
+void fv_model_close(fv_model *m); /* zero is fine */
+
+/* The type that all tensors of the model share: "BF16"; "mixed" when they differ. */
+const char *fv_model_stored_type(const fv_model *m);
+
+/* The id of a token such as <|im_end|>; FV_ERR_FORMAT by name when there is none. */
+fv_status fv_model_token(const fv_model *m, const char *text, int32_t *id, fv_error *err);
+
+/* Whether a checkpoint directory holds a file of this name; false for a packed file. */
+bool fv_model_has_file(const fv_model *m, const char *name);
+
+#endif
