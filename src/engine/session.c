@@ -54,7 +54,7 @@ struct fv_session {
     uint8_t *pixels_u8;
     float *pixels;
     fv_decoder decoder;
-    float *row; /* [d_model] of one token */
+    fv_sequence sequence;
     fv_sampler *sampler;
     fv_stream *stream;
 
@@ -96,7 +96,8 @@ static fv_status init_parts(fv_session *s, const fv_session_options *o, fv_error
                                     .repetition_penalty = o->repetition_penalty,
                                     .seed = o->seed };
     FV_TRY(fv_ops_init(&s->ops, &e->model.kernels, e->model.pool, err));
-    FV_TRY(fv_decoder_init(&s->decoder, &e->model.config, &e->model.weights.decoder, act, kv, err));
+    FV_TRY(fv_decoder_init(&s->decoder, &e->model.config, &e->model.weights.decoder, act, err));
+    FV_TRY(fv_sequence_init(&s->sequence, &e->model.config, kv, err));
     FV_TRY(fv_sampler_new(&s->sampler, &sampling, (size_t)e->model.config.n_vocab,
                           (size_t)fv_tokenizer_size(e->model.tokenizer), err));
     for (int32_t id = 0; id < fv_tokenizer_size(e->model.tokenizer); id++)
@@ -106,11 +107,10 @@ static fv_status init_parts(fv_session *s, const fv_session_options *o, fv_error
         fv_sampler_forbid(s->sampler, e->image_token);
     FV_TRY(fv_stream_new(&s->stream, fv_tokenizer_max_bytes(e->model.tokenizer), o->stop, o->n_stop,
                          err));
-    s->row = fv_alloc((size_t)e->model.config.d_model, sizeof *s->row);
     s->system = o->system ? fv_strdup(o->system) : NULL;
     s->dump_dir = o->dump_dir ? fv_strdup(o->dump_dir) : NULL;
-    if (!s->row || (o->system && !s->system) || (o->dump_dir && !s->dump_dir))
-        return fv_fail_memory(err, (size_t)e->model.config.d_model * sizeof *s->row, "a session");
+    if ((o->system && !s->system) || (o->dump_dir && !s->dump_dir))
+        return fv_fail_memory(err, strlen(o->system ? o->system : o->dump_dir), "a session");
     return FV_OK;
 }
 
@@ -172,6 +172,7 @@ void fv_session_free(fv_session *s)
     drop_dump(s);
     fv_vision_free(&s->vision);
     fv_decoder_free(&s->decoder);
+    fv_sequence_free(&s->sequence);
     fv_ops_free(&s->ops);
     fv_sampler_free(s->sampler);
     fv_stream_free(s->stream);
@@ -182,7 +183,6 @@ void fv_session_free(fv_session *s)
     fv_free(s->text);
     fv_free(s->system);
     fv_free(s->dump_dir);
-    fv_free(s->row);
     fv_free(s->steps);
     fv_free(s);
 }
@@ -373,7 +373,7 @@ static fv_status run_ids(fv_session *s, const fv_ids *ids, fv_error *err)
 {
     size_t d = (size_t)s->engine->model.config.d_model,
            t = (size_t)fv_config_image_tokens(s->engine->image_size);
-    size_t n = ids->n - s->n_images + s->n_images * t, held = s->decoder.kv.n;
+    size_t n = ids->n - s->n_images + s->n_images * t, held = s->sequence.kv.n;
     fv_status status = FV_OK;
     float *rows = NULL;
     if (held + n + 1 > s->max_context)
@@ -388,10 +388,11 @@ static fv_status run_ids(fv_session *s, const fv_ids *ids, fv_error *err)
     rows = fv_alloc(n * d, sizeof *rows);
     if (!rows)
         return fv_fail_memory(err, n * d * sizeof *rows, "the prompt's rows");
-    FV_TRY_GOTO(fv_decoder_reserve(&s->decoder, &s->ops, n, room, err));
+    FV_TRY_GOTO(fv_kv_reserve(&s->sequence.kv, room, err));
+    FV_TRY_GOTO(fv_decoder_reserve(&s->decoder, &s->ops, n, err));
     splice(s, rows, ids);
     FV_TRY_GOTO(fv_watch_rows(&s->watch, "inputs_embeds", rows, n, d, err));
-    FV_TRY_GOTO(fv_decoder_run(&s->decoder, &s->ops, rows, n, &s->watch, err));
+    FV_TRY_GOTO(fv_decoder_run(&s->decoder, &s->ops, &s->sequence, rows, n, &s->watch, err));
     s->stats.prompt_tokens = (int)n;
     s->stats.image_tokens = (int)(s->n_images * t);
 fail:
@@ -430,7 +431,7 @@ static fv_status run_prompt(fv_session *s, fv_error *err)
     s->phase = PHASE_ANSWERING;
     fv_stream_reset(s->stream);
     s->stats.prefill_ms = fv_now_ms() - start;
-    s->stats.context_used = (int)s->decoder.kv.n;
+    s->stats.context_used = (int)s->sequence.kv.n;
 fail:
     fv_ids_free(&ids);
     return status;
@@ -455,7 +456,7 @@ static fv_status keep_step(fv_session *s, fv_error *err)
     if (!grown)
         return fv_fail_memory(err, (s->n_steps + 1) * v * sizeof *grown, "a dump");
     s->steps = grown;
-    memcpy(s->steps + s->n_steps++ * v, s->decoder.logits, v * sizeof *grown);
+    memcpy(s->steps + s->n_steps++ * v, s->sequence.logits, v * sizeof *grown);
     fv_status status = fv_watch_rows(&s->watch, "logits_steps", s->steps, s->n_steps, v, err);
     if (status != FV_OK)
         drop_dump(s);
@@ -477,9 +478,8 @@ static fv_status finish(fv_session *s, fv_piece *out, fv_finish why, fv_error *e
 static fv_status step(fv_session *s, fv_error *err)
 {
     FV_TRY(fv_watch_step(&s->watch, "decode", 0, err));
-    FV_TRY(fv_decoder_reserve(&s->decoder, &s->ops, 1, s->decoder.kv.n + 1, err));
-    fv_decoder_embed(&s->decoder, &s->ops, s->row, &s->pending, 1);
-    FV_TRY(fv_decoder_run(&s->decoder, &s->ops, s->row, 1, &s->watch, err));
+    FV_TRY(fv_kv_reserve(&s->sequence.kv, s->sequence.kv.n + 1, err));
+    fv_decoder_step(&s->decoder, &s->ops, &(fv_sequence *){ &s->sequence }, &s->pending, 1);
     s->pending = -1;
     return FV_OK;
 }
@@ -506,14 +506,15 @@ fv_status fv_session_next(fv_session *s, fv_piece *out, fv_error *err)
     }
     FV_TRY(keep_step(s, err));
     int32_t id;
-    FV_TRY(fv_sampler_pick(s->sampler, s->decoder.logits, s->history.data, s->history.n, &id, err));
+    FV_TRY(
+        fv_sampler_pick(s->sampler, s->sequence.logits, s->history.data, s->history.n, &id, err));
     out->id = id;
     double now = fv_now_ms();
     if (s->stats.new_tokens++ == 0)
         s->stats.first_token_ms = now - s->turn_start;
     else
         s->stats.decode_ms += now - start;
-    s->stats.context_used = (int)s->decoder.kv.n;
+    s->stats.context_used = (int)s->sequence.kv.n;
     if (is_end(s, id))
         return finish(s, out, FV_FINISH_STOP, err);
     s->pending = id;
@@ -524,7 +525,7 @@ fv_status fv_session_next(fv_session *s, fv_piece *out, fv_error *err)
     if (stopped)
         return finish(s, out, FV_FINISH_STOP_STRING, err);
     if ((s->options.max_new_tokens && s->stats.new_tokens >= s->options.max_new_tokens) ||
-        s->decoder.kv.n + 1 >= s->max_context)
+        s->sequence.kv.n + 1 >= s->max_context)
         s->phase = PHASE_ENDING;
     return FV_OK;
 }
@@ -542,19 +543,19 @@ fv_status fv_session_force(fv_session *s, int32_t id, fv_error *err)
             return status;
         }
     } else if (s->phase == PHASE_ANSWERING) {
-        if (s->decoder.kv.n + 1 >= s->max_context)
+        if (s->sequence.kv.n + 1 >= s->max_context)
             return fv_fail(err, FV_ERR_LIMIT, 0, "the context of %zu rows is full", s->max_context);
         FV_TRY(step(s, err));
     } else {
         return fv_fail(err, FV_ERR_STATE, 0, "no question that a token could answer");
     }
-    s->stats.context_used = (int)s->decoder.kv.n;
+    s->stats.context_used = (int)s->sequence.kv.n;
     FV_TRY(fv_ids_push(&s->history, id, err));
     s->pending = id;
     return FV_OK;
 }
 
-const float *fv_session_logits(const fv_session *s) { return s->decoder.logits; }
+const float *fv_session_logits(const fv_session *s) { return s->sequence.logits; }
 
 void fv_session_tap(fv_session *s, fv_tap_fn *tap, void *user)
 {
@@ -566,7 +567,7 @@ void fv_session_reset(fv_session *s)
 {
     drop_turn(s);
     drop_dump(s);
-    s->decoder.kv.n = 0;
+    s->sequence.kv.n = 0;
     s->history.n = 0;
     s->pending = -1;
     s->begun = false;

@@ -15,8 +15,7 @@
 enum {
     TALL_PACKED_BYTES = 6 << 20,   /* packed weights beyond this do not stay in a shared cache */
     WIDE_PACKED_BYTES = 640 << 10, /* and these stay in a core's own */
-    ROWS_PER_TASK = 96,
-    VECTOR_BYTES = 128 << 10 /* weights of a matrix-vector task; shorter runs are slower to read */
+    ROWS_PER_TASK = 96
 };
 
 static size_t round_up(size_t x, size_t to) { return (x + to - 1) / to * to; }
@@ -166,43 +165,12 @@ static void tall_task(void *user, size_t task, unsigned worker)
     j->g->run(&args);
 }
 
-static void vector_task(void *user, size_t task, unsigned worker)
-{
-    linear_job *j = user;
-    size_t col;
-    const fv_linear *l = fv_find_columns(j->layer, j->n_layers, j->columns, task, &col);
-    size_t n = FV_MIN(j->columns, l->w->n - col);
-    float *y = (float *)l->y + col;
-    (void)worker;
-    if (l->residual) {
-        float *sum = fv_ops_worker(j->ops, worker);
-        j->ops->k->gemv[l->w->type](sum, fv_mat_row(l->w, col), l->w->k, j->x,
-                                    l->w->bias ? l->w->bias + col : NULL, n, l->w->k);
-        if (y != l->residual + col)
-            memmove(y, l->residual + col, n * sizeof *y);
-        j->ops->k->add(y, sum, n);
-    } else {
-        j->ops->k->gemv[l->w->type](y, fv_mat_row(l->w, col), l->w->k, j->x,
-                                    l->w->bias ? l->w->bias + col : NULL, n, l->w->k);
-    }
-}
-
 /* Columns of a wide task: whole panels, at most WIDE_PACKED_BYTES, several tasks a thread. */
 static size_t wide_columns(const fv_gemm_kernel *g, size_t n, size_t k, unsigned n_workers)
 {
     size_t most = WIDE_PACKED_BYTES / packed_bytes(g, g->nr, k), even = n / g->nr / (4 * n_workers);
     most = FV_MIN(FV_MAX(most, (size_t)1), FV_MAX(even, (size_t)1));
     return FV_MIN(most, (size_t)8) * g->nr;
-}
-
-size_t fv_vector_columns(const fv_linear *layers, size_t n_layers, unsigned n_workers)
-{
-    size_t n = 0, row_bytes = fv_row_bytes(layers->w->type, layers->w->k);
-    for (size_t i = 0; i < n_layers; i++)
-        n += layers[i].w->n;
-    size_t share = round_up((n + n_workers - 1) / n_workers, 8), run = VECTOR_BYTES / row_bytes + 1;
-    size_t rows = FV_MIN(FV_MAX(n / (64 * n_workers), run), share);
-    return FV_MIN(round_up(rows, 8), (size_t)FV_VECTOR_COLUMNS);
 }
 
 typedef struct widen_job {
@@ -242,6 +210,11 @@ static bool is_tall(const fv_gemm_kernel *g, size_t n, size_t k, size_t m, unsig
 void fv_linear_run(const fv_ops *ops, const fv_linear *layers, size_t n_layers, const void *x,
                    fv_type x_type, size_t ldx, size_t m)
 {
+    if (m == 1 && x_type == FV_TYPE_F32 && layers->y_type == FV_TYPE_F32 && !layers->scale &&
+        !layers->act) {
+        fv_linear_run_each(ops, layers, n_layers, x, ldx, 1);
+        return;
+    }
     if (fv_has_blocks(layers, n_layers)) {
         assert(x_type == FV_TYPE_F32);
         fv_linear_run_quant(ops, layers, n_layers, x, ldx, m);
@@ -254,12 +227,6 @@ void fv_linear_run(const fv_ops *ops, const fv_linear *layers, size_t n_layers, 
                      .m = m,
                      .x = x,
                      .ldx = ldx };
-    if (m == 1 && x_type == FV_TYPE_F32 && layers->y_type == FV_TYPE_F32 && !layers->scale &&
-        !layers->act) {
-        j.columns = fv_vector_columns(layers, n_layers, ops->n_workers);
-        fv_pool_run(ops->pool, fv_count_columns(layers, n_layers, j.columns), vector_task, &j);
-        return;
-    }
     size_t n = layers->w->n, k = layers->w->k;
     bool tall = n_layers == 1 && is_tall(j.g, n, k, m, ops->n_workers);
     j.x = operands(ops, j.g, x, x_type, &j.ldx, m, k, tall ? packed_bytes(j.g, n, k) : 0);
@@ -278,8 +245,7 @@ fv_ops_need fv_linear_need(const fv_kernels *kernels, unsigned n_workers, size_t
 {
     const fv_gemm_kernel *g = fv_gemm_of(kernels, x_type);
     fv_ops_need need = { packed_bytes(g, wide_columns(g, n, k, n_workers), k), 64 };
-    /* sums of a matrix-vector task */
-    need.worker_bytes = FV_MAX(need.worker_bytes, FV_VECTOR_COLUMNS * sizeof(float));
+    need.worker_bytes = FV_MAX(need.worker_bytes, (size_t)FV_VECTOR_BYTES);
     if (is_tall(g, n, k, m, n_workers))
         need.shared_bytes = packed_bytes(g, n, k);
     if (x_type != g->type)
@@ -326,20 +292,13 @@ static void gated_task(void *user, size_t task, unsigned worker)
     j->g->run(&args);
 }
 
-static void gated_vector_task(void *user, size_t task, unsigned worker)
-{
-    gated_job *j = user;
-    size_t col = task * j->columns, n = FV_MIN(j->columns, j->gate->n - col);
-    float *gate = fv_ops_worker(j->ops, worker), *y = (float *)j->y + col;
-    j->ops->k->gemv[j->gate->type](gate, fv_mat_row(j->gate, col), j->gate->k, j->x, NULL, n,
-                                   j->gate->k);
-    j->ops->k->gemv[j->up->type](y, fv_mat_row(j->up, col), j->up->k, j->x, NULL, n, j->up->k);
-    j->ops->k->swiglu(y, gate, y, n);
-}
-
 void fv_gated_run(const fv_ops *ops, const fv_mat *gate, const fv_mat *up, void *y, fv_type y_type,
                   const void *x, fv_type x_type, size_t m)
 {
+    if (m == 1 && x_type == FV_TYPE_F32 && y_type == FV_TYPE_F32) {
+        fv_gated_run_each(ops, gate, up, y, x, 1);
+        return;
+    }
     if (fv_type_is_block(gate->type) || fv_type_is_block(up->type)) {
         assert(x_type == FV_TYPE_F32 && y_type == FV_TYPE_F32);
         fv_gated_run_quant(ops, gate, up, y, x, m);
@@ -354,12 +313,6 @@ void fv_gated_run(const fv_ops *ops, const fv_mat *gate, const fv_mat *up, void 
                     .x = x,
                     .ldx = gate->k,
                     .m = m };
-    if (m == 1 && x_type == FV_TYPE_F32 && y_type == FV_TYPE_F32) {
-        fv_linear as_one = { .w = gate };
-        j.columns = fv_vector_columns(&as_one, 1, ops->n_workers);
-        fv_pool_run(ops->pool, (gate->n + j.columns - 1) / j.columns, gated_vector_task, &j);
-        return;
-    }
     j.x = operands(ops, j.g, x, x_type, &j.ldx, m, gate->k, 0);
     j.columns = wide_columns(j.g, gate->n, gate->k, ops->n_workers);
     fv_pool_run(ops->pool, (gate->n + j.columns - 1) / j.columns, gated_task, &j);
@@ -370,7 +323,7 @@ fv_ops_need fv_gated_need(const fv_kernels *kernels, size_t n, size_t k, size_t 
     const fv_gemm_kernel *g = fv_gemm_of(kernels, x_type);
     size_t columns = wide_columns(g, n, k, 1);
     fv_ops_need need = { packed_bytes(g, columns, k) + m * columns * sizeof(float), 64 };
-    need.worker_bytes = FV_MAX(need.worker_bytes, FV_VECTOR_COLUMNS * sizeof(float));
+    need.worker_bytes = FV_MAX(need.worker_bytes, (size_t)FV_VECTOR_BYTES);
     if (x_type != g->type)
         need.shared_bytes += round_up(m * k * sizeof(float), 64);
     return need;

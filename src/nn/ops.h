@@ -49,7 +49,8 @@ typedef struct fv_linear {
     fv_act act;
     const float *scale; /* [n] or NULL */
     const float *residual;
-    size_t ldr; /* [m, n] f32 or NULL; may be y */
+    size_t ldr;           /* [m, n] f32 or NULL; may be y */
+    float *const *y_rows; /* fv_linear_run_each: where each of the m rows goes, in place of y */
 } fv_linear;
 
 /* Weights in blocks want x and y in F32 and no activation; what they need is fv_quant_need's, not
@@ -67,6 +68,15 @@ fv_ops_need fv_linear_need(const fv_kernels *k, unsigned n_workers, size_t n, si
 void fv_gated_run(const fv_ops *ops, const fv_mat *gate, const fv_mat *up, void *y, fv_type y_type,
                   const void *x, fv_type x_type, size_t m);
 fv_ops_need fv_gated_need(const fv_kernels *k, size_t n, size_t k_dim, size_t m, fv_type x_type);
+
+/* Rows that know nothing of each other, such as the tokens of several conversations: each of the m
+ * f32 rows gets the bits that it gets alone (of fv_linear_run and fv_gated_run with m = 1), and the
+ * weights are read from memory once for all. y is f32; no activation, no scale. Needs what one row
+ * needs, and with weights in blocks fv_quant_need's of m. */
+void fv_linear_run_each(const fv_ops *ops, const fv_linear *layers, size_t n_layers, const float *x,
+                        size_t ldx, size_t m);
+void fv_gated_run_each(const fv_ops *ops, const fv_mat *gate, const fv_mat *up, float *y,
+                       const float *x, size_t m);
 
 /* For layers and gated layers of which some weights are in blocks: at most n columns, k_dim
  * deep. */

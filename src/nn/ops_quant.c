@@ -1,14 +1,12 @@
-/* Linear layers of which some weights are in blocks of 8 or 4 bits. The rows of x are quantised
- * once, into the shared scratch; one row then meets the weights as they are stored, several meet
- * panels that every task packs for its columns. Matrices that are not in blocks use x itself. */
-#include <string.h>
-
+/* Linear layers of many rows of which some weights are in blocks of 8 or 4 bits. The rows of x are
+ * quantised once, into the shared scratch, and meet panels that every task packs for its columns.
+ * Matrices that are not in blocks use x itself. (A row by itself: ops_vector.c.) */
 #include "nn/ops_split.h"
 
 enum {
     TASK_COLUMNS = 128,   /* of a product at most: its sums stay in L2 */
     TASKS_PER_WORKER = 7, /* at least, while there are columns: 896 columns are 2 x 7 x 64 */
-    QUANTISE_ROWS = 8     /* a task */
+    QUANTISE_ROWS = 8     /* a task; fewer rows are quantised sooner than a thread wakes */
 };
 
 static size_t round_up(size_t x, size_t to) { return (x + to - 1) / to * to; }
@@ -27,20 +25,21 @@ static size_t product_columns(const fv_kernels *k, size_t n, unsigned n_workers)
     return FV_MIN(FV_MAX(panels, (size_t)1) * nr, (size_t)TASK_COLUMNS);
 }
 
-static size_t packed_bytes(const fv_kernels *k, size_t columns, size_t depth)
+static size_t panel_bytes(const fv_kernels *k, size_t columns, size_t depth)
 {
     size_t blocks = fv_packed_q_bytes(&k->gemm_q, columns, depth),
            plain = fv_packed_elems(&k->gemm_f32, columns, depth) * 4;
     return round_up(FV_MAX(blocks, plain), 64);
 }
 
+/* worker: packed panels, then the gate's sums [m, columns]; shared: the quantised rows [m]. */
 fv_ops_need fv_quant_need(const fv_kernels *k, unsigned n_workers, size_t n, size_t depth, size_t m)
 {
     size_t columns = FV_MIN(round_up(n, k->gemm_q.nr), (size_t)TASK_COLUMNS);
     (void)n_workers;
-    fv_ops_need need = { packed_bytes(k, columns, depth) + m * columns * sizeof(float),
+    fv_ops_need need = { panel_bytes(k, columns, depth) + m * columns * sizeof(float),
                          m * fv_quantized_row_bytes(depth) };
-    need.worker_bytes = FV_MAX(need.worker_bytes, FV_VECTOR_COLUMNS * sizeof(float));
+    need.worker_bytes = FV_MAX(need.worker_bytes, (size_t)FV_VECTOR_BYTES);
     return need;
 }
 
@@ -48,7 +47,7 @@ fv_ops_need fv_quant_need(const fv_kernels *k, unsigned n_workers, size_t n, siz
 
 typedef struct quantise_job {
     const fv_ops *ops;
-    const float *x;
+    const float *x; /* [m, ldx] */
     size_t ldx, m, k;
 } quantise_job;
 
@@ -61,8 +60,7 @@ static void quantise_task(void *user, size_t task, unsigned worker)
                                 j->x + row * j->ldx, j->k);
 }
 
-/* into ops->shared */
-static void quantise(const fv_ops *ops, const float *x, size_t ldx, size_t m, size_t k)
+void fv_quantise_rows(const fv_ops *ops, const float *x, size_t ldx, size_t m, size_t k)
 {
     quantise_job j = { ops, x, ldx, m, k };
     if (m <= QUANTISE_ROWS)
@@ -73,20 +71,10 @@ static void quantise(const fv_ops *ops, const float *x, size_t ldx, size_t m, si
 
 /* ---- products ---------------------------------------------------------------------------- */
 
-/* y[0 .. n) = x times rows col .. of w */
-static void vector_product(const fv_ops *ops, float *y, const fv_mat *w, const float *x, size_t col,
-                           size_t n)
-{
-    const float *bias = w->bias ? w->bias + col : NULL;
-    if (fv_type_is_block(w->type))
-        ops->k->gemv_q[w->type](y, fv_mat_row(w, col), ops->shared, bias, n, w->k);
-    else
-        ops->k->gemv[w->type](y, fv_mat_row(w, col), w->k, x, bias, n, w->k);
-}
-
-/* args: all but k, a, b and bias */
-static void product(const fv_ops *ops, fv_gemm_args args, const fv_mat *w, const float *x,
-                    size_t ldx, size_t col, void *packed)
+/* args.m rows times columns [col, col + args.n) of w. args: all but k, a, b and bias; packed:
+ * panel_bytes of scratch. */
+static void panel_product(const fv_ops *ops, fv_gemm_args args, const fv_mat *w, const float *x,
+                          size_t ldx, size_t col, void *packed)
 {
     args.k = w->k;
     args.b = packed;
@@ -106,32 +94,18 @@ static void product(const fv_ops *ops, fv_gemm_args args, const fv_mat *w, const
 
 /* ---- linear layers ----------------------------------------------------------------------- */
 
-typedef struct linear_job {
+typedef struct quant_job {
     const fv_ops *ops;
-    const fv_linear *layer;
-    size_t n_layers, m, columns;
-    const float *x;
+    const fv_linear *layer; /* [n_layers] */
+    size_t n_layers, m;
+    size_t columns; /* a task */
+    const float *x; /* [m, ldx] */
     size_t ldx;
-} linear_job;
+} quant_job;
 
-static void vector_task(void *user, size_t task, unsigned worker)
+static void quant_task(void *user, size_t task, unsigned worker)
 {
-    linear_job *j = user;
-    size_t col;
-    const fv_linear *l = fv_find_columns(j->layer, j->n_layers, j->columns, task, &col);
-    size_t n = FV_MIN(j->columns, l->w->n - col);
-    float *y = (float *)l->y + col, *sum = l->residual ? fv_ops_worker(j->ops, worker) : y;
-    vector_product(j->ops, sum, l->w, j->x, col, n);
-    if (l->residual) {
-        if (y != l->residual + col)
-            memmove(y, l->residual + col, n * sizeof *y);
-        j->ops->k->add(y, sum, n);
-    }
-}
-
-static void rows_task(void *user, size_t task, unsigned worker)
-{
-    linear_job *j = user;
+    quant_job *j = user;
     size_t col;
     const fv_linear *l = fv_find_columns(j->layer, j->n_layers, j->columns, task, &col);
     fv_gemm_args args = { .m = j->m,
@@ -142,65 +116,50 @@ static void rows_task(void *user, size_t task, unsigned worker)
                           .scale = l->scale ? l->scale + col : NULL,
                           .residual = l->residual ? l->residual + col : NULL,
                           .ldr = l->ldr };
-    product(j->ops, args, l->w, j->x, j->ldx, col, fv_ops_worker(j->ops, worker));
+    panel_product(j->ops, args, l->w, j->x, j->ldx, col, fv_ops_worker(j->ops, worker));
 }
 
 void fv_linear_run_quant(const fv_ops *ops, const fv_linear *layers, size_t n_layers,
                          const float *x, size_t ldx, size_t m)
 {
-    linear_job j = { ops, layers, n_layers, m, 0, x, ldx };
-    quantise(ops, x, ldx, m, layers->w->k);
-    const bool vector = m == 1 && !layers->scale;
-    j.columns = vector ? fv_vector_columns(layers, n_layers, ops->n_workers)
-                       : product_columns(ops->k, layers->w->n, ops->n_workers);
-    fv_pool_run(ops->pool, fv_count_columns(layers, n_layers, j.columns),
-                vector ? vector_task : rows_task, &j);
+    quant_job j = { ops, layers, n_layers, m, 0, x, ldx };
+    fv_quantise_rows(ops, x, ldx, m, layers->w->k);
+    j.columns = product_columns(ops->k, layers->w->n, ops->n_workers);
+    fv_pool_run(ops->pool, fv_count_columns(layers, n_layers, j.columns), quant_task, &j);
 }
 
 /* ---- gated layer ------------------------------------------------------------------------- */
 
-typedef struct gated_job {
+typedef struct gated_quant_job {
     const fv_ops *ops;
     const fv_mat *gate, *up;
-    float *y;
-    const float *x;
-    size_t m, columns;
-} gated_job;
-
-static void gated_vector_task(void *user, size_t task, unsigned worker)
-{
-    gated_job *j = user;
-    size_t col = task * j->columns, n = FV_MIN(j->columns, j->gate->n - col);
-    float *gate = fv_ops_worker(j->ops, worker);
-    vector_product(j->ops, gate, j->gate, j->x, col, n);
-    vector_product(j->ops, j->y + col, j->up, j->x, col, n);
-    j->ops->k->swiglu(j->y + col, gate, j->y + col, n);
-}
+    float *y;       /* [m, gate->n] */
+    const float *x; /* [m, gate->k] */
+    size_t m;
+    size_t columns; /* a task */
+} gated_quant_job;
 
 /* The gate's values for all rows stay in scratch; the product with up uses them. */
-static void gated_rows_task(void *user, size_t task, unsigned worker)
+static void gated_quant_task(void *user, size_t task, unsigned worker)
 {
-    gated_job *j = user;
+    gated_quant_job *j = user;
     size_t col = task * j->columns, n = FV_MIN(j->columns, j->gate->n - col);
     uint8_t *packed = fv_ops_worker(j->ops, worker);
-    float *gate = (float *)(packed + packed_bytes(j->ops->k, j->columns, j->gate->k));
+    float *gate = (float *)(packed + panel_bytes(j->ops->k, j->columns, j->gate->k));
     fv_gemm_args args = { .m = j->m, .n = n, .c = gate, .ldc = j->columns, .c_type = FV_TYPE_F32 };
-    product(j->ops, args, j->gate, j->x, j->gate->k, col, packed);
+    panel_product(j->ops, args, j->gate, j->x, j->gate->k, col, packed);
     args.c = j->y + col;
     args.ldc = j->gate->n;
     args.gate = gate;
     args.ldg = j->columns;
-    product(j->ops, args, j->up, j->x, j->up->k, col, packed);
+    panel_product(j->ops, args, j->up, j->x, j->up->k, col, packed);
 }
 
 void fv_gated_run_quant(const fv_ops *ops, const fv_mat *gate, const fv_mat *up, float *y,
                         const float *x, size_t m)
 {
-    gated_job j = { ops, gate, up, y, x, m, 0 };
-    const fv_linear as_one = { .w = gate };
-    quantise(ops, x, gate->k, m, gate->k);
-    j.columns = m == 1 ? fv_vector_columns(&as_one, 1, ops->n_workers)
-                       : product_columns(ops->k, gate->n, ops->n_workers);
-    fv_pool_run(ops->pool, (gate->n + j.columns - 1) / j.columns,
-                m == 1 ? gated_vector_task : gated_rows_task, &j);
+    gated_quant_job j = { ops, gate, up, y, x, m, 0 };
+    fv_quantise_rows(ops, x, gate->k, m, gate->k);
+    j.columns = product_columns(ops->k, gate->n, ops->n_workers);
+    fv_pool_run(ops->pool, (gate->n + j.columns - 1) / j.columns, gated_quant_task, &j);
 }

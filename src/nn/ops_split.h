@@ -1,4 +1,4 @@
-/* How the linear layers cut their columns into tasks: shared by ops.c and ops_quant.c. */
+/* How the linear layers cut their columns into tasks: shared by ops.c, ops_quant.c, ops_vector.c. */
 #ifndef FV_OPS_SPLIT_H
 #define FV_OPS_SPLIT_H
 
@@ -10,11 +10,10 @@ const fv_linear *fv_find_columns(const fv_linear *layers, size_t n_layers, size_
                                  size_t task, size_t *col);
 size_t fv_count_columns(const fv_linear *layers, size_t n_layers, size_t columns);
 
-enum { FV_VECTOR_COLUMNS = 1024 };
-
-/* Rows of weights in a matrix-vector task, at most FV_VECTOR_COLUMNS: short enough that no thread
- * waits long for the others, none too short. */
-size_t fv_vector_columns(const fv_linear *layers, size_t n_layers, unsigned n_workers);
+/* Rows of weights in a matrix-vector task at most, and the scratch of one: a sum for each of them and
+ * each row of x that shares them. */
+enum { FV_VECTOR_COLUMNS = 1024, FV_GEMV_ROWS = 8 };
+enum { FV_VECTOR_BYTES = FV_VECTOR_COLUMNS * FV_GEMV_ROWS * sizeof(float) };
 
 static inline const void *fv_mat_row(const fv_mat *w, size_t row)
 {
@@ -25,6 +24,8 @@ static inline const void *fv_mat_row(const fv_mat *w, size_t row)
  * for gated. */
 
 bool fv_has_blocks(const fv_linear *layers, size_t n_layers);
+/* m rows x [m, ldx] of k as rows of 8 bits into ops->shared, fv_quantized_row_bytes(k) apart. */
+void fv_quantise_rows(const fv_ops *ops, const float *x, size_t ldx, size_t m, size_t k);
 void fv_linear_run_quant(const fv_ops *ops, const fv_linear *layers, size_t n_layers,
                          const float *x, size_t ldx, size_t m);
 void fv_gated_run_quant(const fv_ops *ops, const fv_mat *gate, const fv_mat *up, float *y,

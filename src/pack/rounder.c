@@ -57,6 +57,7 @@ struct fv_rounder {
     fv_ops ops;
     fv_vision vision;
     fv_decoder decoder;
+    fv_sequence cache; /* of the sequence at hand */
     sequence *seq;
     size_t n_seq, seq_capacity, n_rows, longest;
     fv_seen seen;
@@ -104,8 +105,8 @@ static int32_t likeliest(const fv_rounder *r)
     int32_t best = 0, mark = fv_tokenizer_find(r->t, FV_IMAGE_TEXT);
     float most = -INFINITY;
     for (int32_t id = 0; id < fv_tokenizer_size(r->t); id++)
-        if (r->decoder.logits[id] > most && fv_tokenizer_has(r->t, id) && id != mark)
-            most = r->decoder.logits[best = id];
+        if (r->cache.logits[id] > most && fv_tokenizer_has(r->t, id) && id != mark)
+            most = r->cache.logits[best = id];
     return best;
 }
 
@@ -127,12 +128,14 @@ static fv_status answer(fv_rounder *r, sequence *s, size_t room, fv_error *err)
 {
     size_t d = (size_t)r->c->d_model;
     fv_watch watch = { 0 };
-    r->decoder.kv.n = 0;
-    FV_TRY(fv_decoder_reserve(&r->decoder, &r->ops, s->n, room, err));
-    FV_TRY(fv_decoder_run(&r->decoder, &r->ops, s->x, s->n, &watch, err));
+    fv_sequence *cache = &r->cache;
+    cache->kv.n = 0;
+    FV_TRY(fv_kv_reserve(&cache->kv, room, err));
+    FV_TRY(fv_decoder_reserve(&r->decoder, &r->ops, s->n, err));
+    FV_TRY(fv_decoder_run(&r->decoder, &r->ops, cache, s->x, s->n, &watch, err));
     for (int32_t id = likeliest(r); s->n < room && !is_end(r, id); id = likeliest(r)) {
-        fv_decoder_embed(&r->decoder, &r->ops, s->x + s->n * d, &id, 1);
-        FV_TRY(fv_decoder_run(&r->decoder, &r->ops, s->x + s->n++ * d, 1, &watch, err));
+        fv_decoder_embed(&r->decoder, &r->ops, s->x + s->n++ * d, &id, 1);
+        fv_decoder_step(&r->decoder, &r->ops, &cache, &id, 1);
     }
     return FV_OK;
 }
@@ -378,7 +381,7 @@ static fv_status run_sequences(fv_rounder *r, bool seeing, double done, fv_error
                          err));
         if (seeing)
             memcpy(x, s->x, s->n * (size_t)r->c->d_model * sizeof *x);
-        fv_decoder_run_layer(&r->decoder, &r->ops, (size_t)r->layer, x, s->n, &watch);
+        fv_decoder_run_layer(&r->decoder, &r->ops, &r->cache, (size_t)r->layer, x, s->n, &watch);
     }
     return FV_OK;
 }
@@ -461,8 +464,8 @@ static fv_status take_memory(fv_rounder *r, fv_error *err)
     if (!good || !r->scratch || !r->sums || !r->turned || !r->x)
         return fv_fail_memory(err, largest, "the rounding of a layer");
     r->decoder.blocks = true; /* the rounded layer will be: room for its quantised rows */
-    r->decoder.rows = 0;
-    return fv_decoder_reserve(&r->decoder, &r->ops, r->longest, r->longest, err);
+    FV_TRY(fv_kv_reserve(&r->cache.kv, r->longest, err));
+    return fv_decoder_reserve(&r->decoder, &r->ops, r->longest, err);
 }
 
 fv_status fv_rounder_new(fv_rounder **out, const fv_config *c, fv_weights *w, const fv_tokenizer *t,
@@ -478,7 +481,8 @@ fv_status fv_rounder_new(fv_rounder **out, const fv_config *c, fv_weights *w, co
         .c = c, .w = w, .t = t, .k = k, .pool = pool, .type = type, .o = *options, .layer = -1
     };
     FV_TRY_GOTO(fv_ops_init(&r->ops, k, pool, err));
-    FV_TRY_GOTO(fv_decoder_init(&r->decoder, c, &w->decoder, FV_TYPE_F32, FV_TYPE_F32, err));
+    FV_TRY_GOTO(fv_decoder_init(&r->decoder, c, &w->decoder, FV_TYPE_F32, err));
+    FV_TRY_GOTO(fv_sequence_init(&r->cache, c, FV_TYPE_F32, err));
     FV_TRY_GOTO(gather(r, err));
     FV_TRY_GOTO(take_memory(r, err));
     *out = r;
@@ -502,6 +506,7 @@ void fv_rounder_free(fv_rounder *r)
         fv_free(r->data[i]);
     fv_vision_free(&r->vision);
     fv_decoder_free(&r->decoder);
+    fv_sequence_free(&r->cache);
     fv_ops_free(&r->ops);
     fv_free(r->seq);
     fv_free(r->tokens);
