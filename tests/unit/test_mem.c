@@ -1,9 +1,9 @@
-/* base/mem.c */
+/* base/mem.c, base/region.c */
 #include "support/cm.h"
 
 #include <string.h>
 
-#include "base/base.h"
+#include "base/region.h"
 
 static void test_blocks_are_aligned(void **state)
 {
@@ -127,6 +127,42 @@ static void test_allocations_can_fail(void **state)
     assert_int_equal(fv_mem_live(), live);
 }
 
+static FV_PRINTF(2, 3) char *text_in(fv_region *r, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    char *text = fv_region_text(r, format, args);
+    va_end(args);
+    return text;
+}
+
+static void test_region(void **state)
+{
+    (void)state;
+    fv_region r = { 0 };
+    int64_t live = fv_mem_live();
+    uint8_t *piece[200];
+    for (size_t i = 0; i < 200; i++) { /* small ones, and some larger than a block of the region */
+        size_t n = i % 50 == 49 ? 100000 : i * 7;
+        piece[i] = fv_region_take(&r, n, 1);
+        assert_non_null(piece[i]);
+        assert_int_equal((uintptr_t)piece[i] % 16, 0);
+        for (size_t j = 0; j < n; j++)
+            assert_int_equal(piece[i][j], 0);
+        memset(piece[i], 0xff, n);
+    }
+    char *text = text_in(&r, "%0*d", 70000, 5);
+    assert_int_equal(strlen(text), 70000);
+    assert_string_equal(text_in(&r, "layer %d", 3), "layer 3");
+    fv_mem_fail_after(0);
+    assert_null(fv_region_take(&r, 1 << 17, 1));
+    fv_mem_fail_after(UINT64_MAX);
+    fv_region_free(&r);
+    assert_int_equal(fv_mem_live(), live);
+    assert_non_null(fv_region_take(&r, 1, 1)); /* empty, ready again */
+    fv_region_free(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -136,6 +172,7 @@ int main(void)
         cmocka_unit_test(test_pages),
         cmocka_unit_test(test_arena_measures_and_carves),
         cmocka_unit_test(test_allocations_can_fail),
+        cmocka_unit_test(test_region),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
