@@ -15,12 +15,13 @@
 
 #include <onnx.pb-c.h>
 
-#include "base/base.h"
+#include "base/region.h"
 #include "base/types.h"
+#include "graph/graph.h"
 
 enum { FV_ONNX_DIMS = 4, FV_ONNX_NAME = 192 };
 
-typedef const char *fv_value;
+typedef const char *fv_onnx_value;
 
 /* An initialiser. Element (i, j, k, l) is data[i stride[0] + j stride[1] + ...]; a plain array has
  * stride[0] 0. */
@@ -47,7 +48,7 @@ typedef struct fv_onnx_graph {
     const char *next_name;    /* of the next node's result */
     unsigned n_values;
     size_t node_room, input_room, output_room;
-    struct onnx_block *blocks;
+    fv_region region;
     fv_status status;
     fv_error *err;
 } fv_onnx_graph;
@@ -67,14 +68,15 @@ void fv_onnx_scope(fv_onnx_graph *g, const char *format, ...) FV_PRINTF(2, 3);
 
 /* ---- nodes ---- */
 
-#define fv_onnx(g, op, ...)                                \
-    fv_onnx_node(g, op, (const fv_value[]){ __VA_ARGS__ }, \
-                 sizeof((const fv_value[]){ __VA_ARGS__ }) / sizeof(fv_value))
+#define fv_onnx(g, op, ...)                                     \
+    fv_onnx_node(g, op, (const fv_onnx_value[]){ __VA_ARGS__ }, \
+                 sizeof((const fv_onnx_value[]){ __VA_ARGS__ }) / sizeof(fv_onnx_value))
 
-fv_value fv_onnx_node(fv_onnx_graph *g, const char *op, const fv_value *inputs, size_t n_inputs);
+fv_onnx_value fv_onnx_node(fv_onnx_graph *g, const char *op, const fv_onnx_value *inputs,
+                           size_t n_inputs);
 /* The same with several results. */
-void fv_onnx_node_many(fv_onnx_graph *g, const char *op, const fv_value *inputs, size_t n_inputs,
-                       fv_value *outputs, size_t n_outputs);
+void fv_onnx_node_many(fv_onnx_graph *g, const char *op, const fv_onnx_value *inputs,
+                       size_t n_inputs, fv_onnx_value *outputs, size_t n_outputs);
 /* The next node's result gets this name: a graph's output. */
 void fv_onnx_call_next(fv_onnx_graph *g, const char *name);
 
@@ -87,20 +89,9 @@ void fv_onnx_ints(fv_onnx_graph *g, const char *name, const int64_t *values, siz
 
 /* ---- inputs, outputs ---- */
 
-/* A dimension: a number, or a name when it may vary. */
-typedef struct fv_onnx_dim {
-    int64_t n;
-    const char *name;
-} fv_onnx_dim;
-#define FV_DIM(number) \
-    (fv_onnx_dim) { (int64_t)(number), NULL }
-#define FV_FREE(text) \
-    (fv_onnx_dim) { 0, text }
-
-fv_value fv_onnx_input(fv_onnx_graph *g, const char *name, fv_type type, const fv_onnx_dim *dims,
-                       size_t n);
-void fv_onnx_output(fv_onnx_graph *g, const char *name, fv_type type, const fv_onnx_dim *dims,
-                    size_t n);
+fv_onnx_value fv_onnx_input(fv_onnx_graph *g, const char *name, fv_type type, const fv_dim *dims,
+                            size_t n);
+void fv_onnx_output(fv_onnx_graph *g, const char *name, fv_type type, const fv_dim *dims, size_t n);
 
 /* ---- initialisers ---- */
 
@@ -111,9 +102,9 @@ fv_onnx_weight *fv_onnx_weights(fv_onnx_graph *g, const char *name, const void *
     (const uint64_t[]){ __VA_ARGS__ }, \
         (int)(sizeof((const uint64_t[]){ __VA_ARGS__ }) / sizeof(uint64_t))
 /* Constants; equal ones are one. */
-fv_value fv_onnx_scalar(fv_onnx_graph *g, fv_type type, double value);
-fv_value fv_onnx_i64(fv_onnx_graph *g, const int64_t *values, size_t n); /* [n] */
-fv_value fv_onnx_i64_scalar(fv_onnx_graph *g, int64_t value);
-fv_value fv_onnx_u8_scalar(fv_onnx_graph *g, int value);
+fv_onnx_value fv_onnx_scalar(fv_onnx_graph *g, fv_type type, double value);
+fv_onnx_value fv_onnx_i64(fv_onnx_graph *g, const int64_t *values, size_t n); /* [n] */
+fv_onnx_value fv_onnx_i64_scalar(fv_onnx_graph *g, int64_t value);
+fv_onnx_value fv_onnx_u8_scalar(fv_onnx_graph *g, int value);
 
 #endif

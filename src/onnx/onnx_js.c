@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "base/outfile.h"
-#include "onnx/onnx_model.h"
+#include "onnx/onnx_js.h"
 #include "io/json_write.h"
 #include "model/processor.h"
 
