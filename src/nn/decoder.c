@@ -268,7 +268,7 @@ static void attend_task(void *user, size_t task, unsigned worker)
 }
 
 /* Layer r->layer: x [n, d_model] in place, keys and values into the caches. */
-static void run_layer(row_set *r, const fv_watch *watch)
+static void run_layer(row_set *r)
 {
     fv_decoder *d = r->d;
     const fv_decoder_layer *w = &d->w->layer[r->layer];
@@ -277,7 +277,6 @@ static void run_layer(row_set *r, const fv_watch *watch)
 
     /* h = RMS(x, input_layernorm.weight)                      [n, dm] */
     rows_norm(r, w->norm1);
-    fv_watch_observe(watch, &w->q, d->h, n, dm); /* k and v have the same input */
 
     /* q = h Wq^T + bq; k = h Wk^T + bk; v = h Wv^T + bv       [n, hd], [n, hd_kv] twice */
     fv_linear qkv[3] = { { .w = &w->q, .y = d->q, .ldy = hd },
@@ -290,7 +289,6 @@ static void run_layer(row_set *r, const fv_watch *watch)
 
     /* o_j = softmax(q_j K^T / sqrt(D) + causal) V             [n, hd], into h */
     fv_pool_run(r->ops->pool, r->n_seq * attend_tasks(r), attend_task, r);
-    fv_watch_observe(watch, &w->o, d->h, n, hd);
 
     /* x = x + concat(o) Wo^T                                  [n, dm] */
     fv_linear o = { .w = &w->o, .y = d->x, .ldy = dm, .residual = d->x, .ldr = dm };
@@ -298,14 +296,12 @@ static void run_layer(row_set *r, const fv_watch *watch)
 
     /* h = RMS(x, post_attention_layernorm.weight)             [n, dm] */
     rows_norm(r, w->norm2);
-    fv_watch_observe(watch, &w->gate, d->h, n, dm); /* up has the same input */
 
     /* ffn = SiLU(h Wgate^T) * (h Wup^T)                       [n, f] */
     if (r->n_each == 1)
         fv_gated_run_each(r->ops, &w->gate, &w->up, d->ffn, d->h, n);
     else
         fv_gated_run(r->ops, &w->gate, &w->up, d->ffn, r->act, d->h, r->act, n);
-    fv_watch_observe(watch, &w->down, d->ffn, n, f);
 
     /* x = x + ffn Wdown^T                                     [n, dm] */
     fv_linear down = { .w = &w->down, .y = d->x, .ldy = dm, .residual = d->x, .ldr = dm };
@@ -381,7 +377,7 @@ static fv_status run_stretch(fv_decoder *d, const fv_ops *ops, fv_sequence *s, c
     for (r.layer = 0; r.layer < layers; r.layer++) {
         FV_TRY(
             fv_watch_step(watch, "prefill", done + share * (double)r.layer / (double)layers, err));
-        run_layer(&r, watch);
+        run_layer(&r);
         if (fv_watch_taps(watch)) {
             snprintf(name, sizeof name, "decoder.layer.%zu", r.layer);
             FV_TRY(fv_watch_rows(watch, name, d->x, n, dm, err));
@@ -413,7 +409,6 @@ fv_status fv_decoder_run(fv_decoder *d, const fv_ops *ops, fv_sequence *s, const
 void fv_decoder_step(fv_decoder *d, const fv_ops *ops, fv_sequence *const *s, const int32_t *ids,
                      size_t n)
 {
-    static const fv_watch nobody = { 0 };
     float *logits[STEP_ROWS];
     for (size_t i = 0, m; i < n; i += m) {
         m = FV_MIN(n - i, FV_MIN(d->rows, (size_t)STEP_ROWS));
@@ -421,7 +416,7 @@ void fv_decoder_step(fv_decoder *d, const fv_ops *ops, fv_sequence *const *s, co
         fv_decoder_embed(d, ops, d->x, ids + i, m);
         set_positions(&r);
         for (r.layer = 0; r.layer < (size_t)d->c->n_layers; r.layer++)
-            run_layer(&r, &nobody);
+            run_layer(&r);
         for (size_t j = 0; j < m; j++) {
             s[i + j]->kv.n++;
             logits[j] = s[i + j]->logits;
@@ -431,7 +426,7 @@ void fv_decoder_step(fv_decoder *d, const fv_ops *ops, fv_sequence *const *s, co
 }
 
 void fv_decoder_run_layer(fv_decoder *d, const fv_ops *ops, fv_sequence *s, size_t layer, float *x,
-                          size_t n, const fv_watch *watch)
+                          size_t n)
 {
     size_t dm = (size_t)d->c->d_model, before = s->kv.n, m;
     for (size_t i = 0; i < n; i += m) {
@@ -441,7 +436,7 @@ void fv_decoder_run_layer(fv_decoder *d, const fv_ops *ops, fv_sequence *s, size
         s->kv.n = i;
         memcpy(d->x, x + i * dm, m * dm * sizeof *x);
         set_positions(&r);
-        run_layer(&r, watch);
+        run_layer(&r);
         memcpy(x + i * dm, d->x, m * dm * sizeof *x);
     }
     s->kv.n = before;

@@ -74,6 +74,6 @@ void fv_decoder_step(fv_decoder *d, const fv_ops *ops, fv_sequence *const *s, co
  * cache held of this layer is lost. For what goes through a model layer by layer, such as
  * calibration. */
 void fv_decoder_run_layer(fv_decoder *d, const fv_ops *ops, fv_sequence *s, size_t layer, float *x,
-                          size_t n, const fv_watch *watch);
+                          size_t n);
 
 #endif

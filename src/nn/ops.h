@@ -1,7 +1,13 @@
 /* ops: the model's operations on whole matrices and maps, split over the pool.
  *
- * An fv_ops holds the scratch of one session. Maps are f32 [height * width, channels]; the
- * operands of matrix products have the type of the wanted precision (`act` below). */
+ *     ops.c        scratch; linear layers in floats; gated layers
+ *     ops_map.c    what only the encoder has: convolutions, FFN, LayerNorm, attention over maps
+ *     ops_int8.c   linear layers, convolutions and FFN with int8 weights
+ *     ops_quant.c  linear and gated layers with weights in blocks of 8 or 4 bits
+ *     ops_vector.c linear and gated layers over single rows that are independent
+ *
+ * An operation takes weights of any type; the caller does not branch on it. Rows are [n, channels],
+ * a map is rows of [height * width, channels]. An fv_ops holds the scratch of one session. */
 #ifndef FV_OPS_H
 #define FV_OPS_H
 
@@ -9,17 +15,25 @@
 #include "kernels/kernels.h"
 #include "model/weights.h"
 
+/* Sees what goes into a layer, f32 rows [n, c], before it runs; site is its fv_mat or fv_dw, of
+ * layers that share their input the first. For models whose operands are F32. An FFN runs layer by
+ * layer then, to the same bits: who observes says so before sizes are asked for. */
+typedef void fv_observe_fn(void *user, const void *site, const float *x, size_t n, size_t c);
+
 typedef struct fv_ops {
     const fv_kernels *k;
     fv_pool *pool;
     unsigned n_workers;
     uint8_t *worker_scratch; /* n_workers blocks of worker_bytes */
     size_t worker_bytes;
-    uint8_t *shared; /* packed weights of a fused layer, widened operands */
+    uint8_t *shared; /* packed weights of a layer, its input in another type, maps inside an FFN */
     size_t shared_bytes;
+    fv_observe_fn *observe; /* NULL: nobody looks on */
+    void *observe_user;
 } fv_ops;
 
-/* What the scratch must hold, found by walking the model's shapes. */
+/* What the scratch must hold. Every operation has a function that tells; their maximum over the
+ * model's layers is reserved before it runs. */
 typedef struct fv_ops_need {
     size_t worker_bytes, shared_bytes;
 } fv_ops_need;
@@ -34,37 +48,102 @@ static inline void *fv_ops_worker(const fv_ops *ops, unsigned worker)
     return ops->worker_scratch + worker * ops->worker_bytes;
 }
 
-/* The matrix kernel for operands of this type. F16 operands are widened and use F32's. */
-static inline const fv_gemm_kernel *fv_gemm_of(const fv_kernels *k, fv_type act)
+static inline fv_ops_need fv_ops_max(fv_ops_need a, fv_ops_need b)
 {
-    return act == FV_TYPE_BF16 ? &k->gemm_bf16 : &k->gemm_f32;
+    return (fv_ops_need){ FV_MAX(a.worker_bytes, b.worker_bytes),
+                          FV_MAX(a.shared_bytes, b.shared_bytes) };
 }
+
+/* The matrix kernel for operands of this type. F16 operands are widened and use F32's. */
+static inline const fv_gemm_kernel *fv_gemm_of(const fv_kernels *k, fv_type operand)
+{
+    return operand == FV_TYPE_BF16 ? &k->gemm_bf16 : &k->gemm_f32;
+}
+
+/* ---- rows on their way from one layer to the next ------------------------------------------ */
+
+/* Rows [n, channels], contiguous, in the form in which the layer behind them takes them.
+ *
+ *     F32, BF16, F16   a layer with float weights
+ *     U8               a layer in int8, whose scales these are
+ *     F32 and beside   a layer in int8 again; but the f32 rows are needed, too, because the sum
+ *                      behind that layer adds to them
+ *
+ * A layer in int8 takes F32 as well, and quantises it first: a pass over memory that writing U8 at
+ * once saves. */
+typedef struct fv_rows {
+    void *data;
+    fv_type type;
+    uint8_t *beside;      /* NULL: only data */
+    const fv_u8 *to_int8; /* of U8 and of beside: how the values became u8 */
+} fv_rows;
+
+static inline fv_rows fv_rows_f32(const float *data)
+{
+    return (fv_rows){ .data = (void *)data, .type = FV_TYPE_F32 };
+}
+
+/* Rows that only the layer with this input reads (fv_mat.in or fv_dw.in), at data: u8 when it is in
+ * int8, otherwise of type. */
+static inline fv_rows fv_rows_for(const fv_u8 *in, void *data, fv_type type)
+{
+    return (fv_rows){ .data = data, .type = in->inv ? FV_TYPE_U8 : type, .to_int8 = in };
+}
+
+/* F32 rows that others read, too; beside has room for them as u8. */
+static inline fv_rows fv_rows_beside(const fv_u8 *in, float *data, uint8_t *beside)
+{
+    return (fv_rows){
+        .data = data, .type = FV_TYPE_F32, .beside = in->inv ? beside : NULL, .to_int8 = in
+    };
+}
+
+/* What a linear layer with these weights can write of what the layer behind it wants: one in floats
+ * cannot write u8; then the layer behind it quantises f32. */
+static inline fv_rows fv_rows_from(const fv_mat *w, fv_rows wanted)
+{
+    if (w->type != FV_TYPE_I8 && wanted.type == FV_TYPE_U8)
+        wanted.type = FV_TYPE_F32;
+    return wanted;
+}
+
+/* x [n, c] f32 in the form of `as`: written there, or x itself where f32 is wanted. */
+fv_rows fv_convert_run(const fv_ops *ops, fv_rows as, const float *x, size_t n, size_t c);
+
+/* ---- linear layers ------------------------------------------------------------------------- */
 
 /* One linear layer; the epilogue is fv_gemm_args'. */
 typedef struct fv_linear {
     const fv_mat *w;
-    void *y;
+    void *y; /* [m, ldy] */
     size_t ldy;
-    fv_type y_type;
+    fv_type y_type;         /* F32, BF16, F16; weights in int8: or U8 ... */
+    const fv_u8 *y_to_int8; /* ... for the layer that reads y */
     fv_act act;
-    const float *scale; /* [n] or NULL */
-    const float *residual;
-    size_t ldr;           /* [m, n] f32 or NULL; may be y */
+    const float *scale;    /* [n] or NULL */
+    const float *residual; /* [m, ldr] f32 or NULL; may be y */
+    size_t ldr;
     float *const *y_rows; /* fv_linear_run_each: where each of the m rows goes, in place of y */
 } fv_linear;
 
-/* Weights in blocks want x and y in F32 and no activation; what they need is fv_quant_need's, not
- * fv_linear_need's or fv_gated_need's. */
-
 /* y = epilogue(x W^T + bias) for m rows x [m, ldx] of x_type, for each of n_layers layers that
- * share x. One row of f32 operands goes through the matrix-vector kernels: x_type F32, every
- * y_type F32 and no activation or scale. */
+ * share x. By the type of the weights:
+ *
+ *     floats   x F32, BF16 or F16, which is what the product's operands have. One row of F32 goes
+ *              through the matrix-vector kernels when every y_type is F32 and there is no
+ *              activation or scale
+ *     I8       one layer; x U8 or F32, contiguous (ldx = k)
+ *     blocks   x and y F32, no activation (ops_quant.c) */
 void fv_linear_run(const fv_ops *ops, const fv_linear *layers, size_t n_layers, const void *x,
                    fv_type x_type, size_t ldx, size_t m);
+
+/* Of a layer with float weights [n, k] over at most m rows. */
 fv_ops_need fv_linear_need(const fv_kernels *k, unsigned n_workers, size_t n, size_t k_dim,
                            size_t m, fv_type x_type);
+/* Of a layer with float or int8 weights; operand: x's type if they are floats. */
+fv_ops_need fv_mat_need(const fv_ops *ops, const fv_mat *w, size_t m, fv_type operand);
 
-/* y = silu(x Wg^T) * (x Wu^T): y [m, n] of y_type, contiguous. */
+/* y = silu(x Wg^T) * (x Wu^T): y [m, n] of y_type, contiguous. Weights in floats or blocks. */
 void fv_gated_run(const fv_ops *ops, const fv_mat *gate, const fv_mat *up, void *y, fv_type y_type,
                   const void *x, fv_type x_type, size_t m);
 fv_ops_need fv_gated_need(const fv_kernels *k, size_t n, size_t k_dim, size_t m, fv_type x_type);
@@ -83,65 +162,33 @@ void fv_gated_run_each(const fv_ops *ops, const fv_mat *gate, const fv_mat *up, 
 fv_ops_need fv_quant_need(const fv_kernels *k, unsigned n_workers, size_t n, size_t k_dim,
                           size_t m);
 
+/* ---- maps ---------------------------------------------------------------------------------- */
+
 typedef struct fv_map_shape {
     size_t height, width; /* of the input */
 } fv_map_shape;
 
-/* Depthwise convolution of a map, stride 1 or 2, padding kernel / 2; dst contiguous. */
-void fv_dw_run(const fv_ops *ops, void *dst, fv_type dst_type, const float *src, fv_map_shape shape,
-               const fv_dw *dw, unsigned stride, fv_act act);
+/* y = act(dw(x)), stride 1 or 2, padding kernel / 2.
+ *
+ *     floats   x F32; y of any float type, beside included
+ *     int8     x U8 or F32, beside included; y U8 */
+void fv_dw_run(const fv_ops *ops, fv_rows y, fv_rows x, fv_map_shape shape, const fv_dw *dw,
+               unsigned stride, fv_act act);
+fv_ops_need fv_dw_need(const fv_ops *ops, const fv_dw *dw, fv_map_shape shape);
 
-/* dst = src + scale * fc2(gelu(fc1(dw(src)))), all over blocks of pixels that stay in the cache.
- * dst and src are different maps. act is the type between the layers. */
-void fv_ffn_run(const fv_ops *ops, float *dst, const float *src, fv_map_shape shape,
-                const fv_ffn *ffn, fv_type act);
-fv_ops_need fv_ffn_need(const fv_kernels *k, unsigned n_workers, size_t channels, size_t hidden,
-                        size_t n_pixels, fv_type act);
+/* y = x + scale * fc2(gelu(fc1(dw(x)))), f32 [height * width, c]; x F32, beside included. y is not
+ * x. The three layers are in int8 together or all in floats, then with rows of type operand between
+ * them. */
+void fv_ffn_run(const fv_ops *ops, float *y, fv_rows x, fv_map_shape shape, const fv_ffn *ffn,
+                fv_type operand);
+fv_ops_need fv_ffn_need(const fv_ops *ops, const fv_ffn *ffn, fv_map_shape shape, fv_type operand);
 
-/* ---- int8: u8 in front of every layer, see fv_u8 (ops_int8.c) ---- */
+/* y = LayerNorm over the c channels of each of n rows x. */
+void fv_layernorm_run(const fv_ops *ops, fv_rows y, const float *x, const float *weight,
+                      const float *bias, size_t n, size_t c);
+fv_ops_need fv_layernorm_need(size_t c);
 
-/* n rows of c as u8, contiguous. */
-void fv_quantise_run(const fv_ops *ops, uint8_t *dst, const float *src, size_t n, size_t c,
-                     const fv_u8 *to);
-
-typedef struct fv_linear8 {
-    const fv_mat *w; /* I8 */
-    void *y;
-    size_t ldy;
-    fv_type y_type;  /* U8, F32, F16 or BF16 */
-    const fv_u8 *to; /* U8: of the next layer */
-    fv_act act;
-    const float *scale; /* [n] or NULL */
-    const float *residual;
-    size_t ldr;
-} fv_linear8;
-
-void fv_linear8_run(const fv_ops *ops, const fv_linear8 *l, const uint8_t *x, size_t ldx, size_t m);
-fv_ops_need fv_linear8_need(const fv_kernels *k, unsigned n_workers, size_t n, size_t k_dim,
-                            size_t m);
-
-/* A depthwise convolution in f32 whose result is also wanted as u8. */
-void fv_dw_u8_run(const fv_ops *ops, float *dst, uint8_t *dst8, const fv_u8 *to, const float *src,
-                  fv_map_shape shape, const fv_dw *dw);
-/* A depthwise convolution in int8; dst contiguous. */
-void fv_dw8_run(const fv_ops *ops, uint8_t *dst, const fv_u8 *to, const uint8_t *src,
-                fv_map_shape shape, const fv_dw *dw, unsigned stride, fv_act act);
-fv_ops_need fv_dw8_need(const fv_kernels *k, const fv_dw *dw);
-
-/* fv_ffn_run in int8: src8 is src as u8 of ffn->dw.in. */
-void fv_ffn8_run(const fv_ops *ops, float *dst, const float *src, const uint8_t *src8,
-                 fv_map_shape shape, const fv_ffn *ffn);
-fv_ops_need fv_ffn8_need(const fv_kernels *k, unsigned n_workers, const fv_ffn *ffn,
-                         fv_map_shape shape);
-
-/* Multi-head attention without a mask: q | k | v rows [n, 3c] f32 -> out [n, c] of out_type. */
-void fv_attention_run(const fv_ops *ops, void *out, fv_type out_type, const float *qkv, size_t n,
-                      size_t c, size_t d);
-
-static inline fv_ops_need fv_ops_max(fv_ops_need a, fv_ops_need b)
-{
-    return (fv_ops_need){ FV_MAX(a.worker_bytes, b.worker_bytes),
-                          FV_MAX(a.shared_bytes, b.shared_bytes) };
-}
+/* Multi-head attention without a mask: q | k | v rows [n, 3c] f32 -> y [n, c]; heads of d. */
+void fv_attention_run(const fv_ops *ops, fv_rows y, const float *qkv, size_t n, size_t c, size_t d);
 
 #endif

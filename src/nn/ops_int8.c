@@ -1,38 +1,46 @@
-/* The encoder's layers in 8 bits. Activations are u8 with a scale for each channel, which the
- * weights of the layer behind them hold; sums are i32; the map that blocks add to stays f32.
+/* The encoder's layers with int8 weights: what ops.c and ops_map.c hand on to here. See ops.h.
  *
- *    src f32 --quantise--> src8 --dw 7x7--> t u8 --fc1, GELU--> h u8 --fc2, scale, + src--> dst f32
+ * Rows in front of a layer are u8 with a scale for each channel, which the layer's weights hold;
+ * sums are i32; the map that blocks add to stays f32.
  *
- * Weights are packed as they are used, like ops.c does it. */
+ *    x f32 --quantise--> x8 --dw 7x7--> t u8 --fc1, GELU--> h u8 --fc2, scale, + x--> y f32
+ *
+ * Weights are packed as they are used, and the two splits are ops.c's. */
+#include <assert.h>
+
 #include "nn/ops_split.h"
 
+/* Chosen for, and measured on, the machine of docs/performance.md: Zen 4, 1 MB of L2 a core. */
 enum {
     TALL_BYTES = 6 << 20,   /* packed weights beyond this do not stay in a shared cache */
-    WIDE_BYTES = 512 << 10, /* and these stay in a core's own */
-    TALL_ROWS = 96,
-    QUANTISE_ROWS = 64,
+    WIDE_BYTES = 512 << 10, /* and these, with the rows that pass over them, in a core's own */
+    TALL_ROWS = 96,         /* a task: as in ops.c */
+    QUANTISE_ROWS = 64,     /* a task */
+    /* A tile of the fused FFN. Two-dimensional, unlike the float one's runs of pixels: a 7x7 kernel
+     * reads 6 rows and columns around its outputs, and two output rows at a time share most of
+     * them. 64 x 2 pixels of 384 channels are t 49 KB, h 196 KB: both stay in L2. */
     BLOCK_WIDTH = 64,
-    BLOCK_PIXELS = 128 /* of an FFN's tile */
+    BLOCK_PIXELS = 128,
+    BLOCK_HEIGHT = 8 /* at most, of narrow maps */
 };
 
-static size_t round_up(size_t x, size_t to) { return (x + to - 1) / to * to; }
-
-static size_t packed_bytes(const fv_kernels *k, size_t n, size_t depth)
+/* Panels of n columns, depth deep; a multiple of 64. */
+static size_t panel8_bytes(const fv_kernels *k, size_t n, size_t depth)
 {
-    return round_up(fv_packed_u8_bytes(&k->gemm_u8, n, depth), 64);
+    return fv_round_up(fv_packed_u8_bytes(&k->gemm_u8, n, depth), 64);
 }
 
 /* ---- f32 -> u8 --------------------------------------------------------------------------- */
 
 typedef struct quantise_job {
     const fv_ops *ops;
-    uint8_t *dst;
-    const float *src;
+    uint8_t *dst;     /* [n, c] */
+    const float *src; /* [n, c] */
     size_t n, c;
     const fv_u8 *to;
 } quantise_job;
 
-static void quantise_task(void *user, size_t task, unsigned worker)
+static void rows_quantise_task(void *user, size_t task, unsigned worker)
 {
     quantise_job *j = user;
     size_t row = task * QUANTISE_ROWS;
@@ -45,14 +53,30 @@ void fv_quantise_run(const fv_ops *ops, uint8_t *dst, const float *src, size_t n
                      const fv_u8 *to)
 {
     quantise_job j = { ops, dst, src, n, c, to };
-    fv_pool_run(ops->pool, (n + QUANTISE_ROWS - 1) / QUANTISE_ROWS, quantise_task, &j);
+    fv_pool_run(ops->pool, (n + QUANTISE_ROWS - 1) / QUANTISE_ROWS, rows_quantise_task, &j);
+}
+
+/* x as u8 for the layer with the input `in`: as it was written, or quantised to `room`. */
+static const uint8_t *rows_u8(const fv_ops *ops, fv_rows x, const fv_u8 *in, uint8_t *room,
+                              size_t n, size_t c)
+{
+    assert(x.type == FV_TYPE_F32 || x.type == FV_TYPE_U8);
+    assert(!x.to_int8 || x.to_int8 == in);
+    if (x.type == FV_TYPE_U8)
+        return x.data;
+    if (x.beside)
+        return x.beside;
+    fv_quantise_run(ops, room, x.data, n, c, in);
+    return room;
 }
 
 /* ---- linear layers ----------------------------------------------------------------------- */
 
-static fv_gemm_u8_args gemm_args(const fv_linear8 *l, const uint8_t *x, size_t ldx, size_t row,
-                                 size_t m, size_t col, size_t n, const void *packed)
+/* Columns [col, col + n) of rows [row, row + m). */
+static fv_gemm_u8_args linear8_args(const fv_linear *l, const uint8_t *x, size_t ldx, size_t row,
+                                    size_t m, size_t col, size_t n, const void *packed)
 {
+    bool to_int8 = l->y_type == FV_TYPE_U8;
     return (fv_gemm_u8_args){
         .m = m,
         .n = n,
@@ -69,239 +93,235 @@ static fv_gemm_u8_args gemm_args(const fv_linear8 *l, const uint8_t *x, size_t l
         .scale = l->scale ? l->scale + col : NULL,
         .residual = l->residual ? l->residual + row * l->ldr + col : NULL,
         .ldr = l->ldr,
-        .inv = l->to ? l->to->inv + col : NULL,
-        .zero = l->to ? l->to->zero : 0,
+        .inv = to_int8 ? l->y_to_int8->inv + col : NULL,
+        .zero = to_int8 ? l->y_to_int8->zero : 0,
     };
 }
 
-typedef struct pack_job {
+typedef struct panels8_job {
     const fv_kernels *k;
     const fv_mat *w;
     uint8_t *dst;
-} pack_job;
+} panels8_job;
 
-static void pack_columns(const fv_kernels *k, uint8_t *dst, const fv_mat *w, size_t col, size_t n)
+static void panels8_pack(const fv_kernels *k, uint8_t *dst, const fv_mat *w, size_t col, size_t n)
 {
     k->gemm_u8.pack(dst, (const int8_t *)w->data + col * w->k, w->k, n, w->k);
 }
 
-static void pack_task(void *user, size_t task, unsigned worker)
+static void panels8_task(void *user, size_t task, unsigned worker)
 {
-    pack_job *j = user;
+    panels8_job *j = user;
     size_t nr = j->k->gemm_u8.nr, col = task * nr;
     (void)worker;
-    pack_columns(j->k, j->dst + fv_packed_u8_bytes(&j->k->gemm_u8, col, j->w->k), j->w, col,
+    panels8_pack(j->k, j->dst + fv_packed_u8_bytes(&j->k->gemm_u8, col, j->w->k), j->w, col,
                  FV_MIN(nr, j->w->n - col));
 }
 
-static void pack_all(const fv_ops *ops, uint8_t *dst, const fv_mat *w)
+static void panels8_pack_all(const fv_ops *ops, uint8_t *dst, const fv_mat *w)
 {
-    pack_job j = { ops->k, w, dst };
-    fv_pool_run(ops->pool, (w->n + ops->k->gemm_u8.nr - 1) / ops->k->gemm_u8.nr, pack_task, &j);
+    panels8_job j = { ops->k, w, dst };
+    fv_pool_run(ops->pool, (w->n + ops->k->gemm_u8.nr - 1) / ops->k->gemm_u8.nr, panels8_task, &j);
 }
 
-typedef struct linear_job {
+typedef struct linear8_job {
     const fv_ops *ops;
-    const fv_linear8 *l;
-    const uint8_t *x;
-    size_t ldx, m, columns;
-} linear_job;
+    const fv_linear *l;
+    const uint8_t *x; /* [m, k] */
+    size_t m, columns;
+} linear8_job;
 
-static void wide_task(void *user, size_t task, unsigned worker)
+static void linear8_wide_task(void *user, size_t task, unsigned worker)
 {
-    linear_job *j = user;
+    linear8_job *j = user;
     size_t col = task * j->columns, n = FV_MIN(j->columns, j->l->w->n - col);
     uint8_t *packed = fv_ops_worker(j->ops, worker);
-    pack_columns(j->ops->k, packed, j->l->w, col, n);
-    fv_gemm_u8_args args = gemm_args(j->l, j->x, j->ldx, 0, j->m, col, n, packed);
+    panels8_pack(j->ops->k, packed, j->l->w, col, n);
+    fv_gemm_u8_args args = linear8_args(j->l, j->x, j->l->w->k, 0, j->m, col, n, packed);
     j->ops->k->gemm_u8.run(&args);
 }
 
-static void tall_task(void *user, size_t task, unsigned worker)
+static void linear8_tall_task(void *user, size_t task, unsigned worker)
 {
-    linear_job *j = user;
-    size_t rows = round_up(TALL_ROWS, j->ops->k->gemm_u8.mr), row = task * rows;
+    linear8_job *j = user;
+    size_t rows = fv_round_up(TALL_ROWS, j->ops->k->gemm_u8.mr), row = task * rows;
     (void)worker;
-    fv_gemm_u8_args args = gemm_args(j->l, j->x, j->ldx, row, FV_MIN(rows, j->m - row), 0,
-                                     j->l->w->n, j->ops->shared);
+    fv_gemm_u8_args args = linear8_args(j->l, j->x, j->l->w->k, row, FV_MIN(rows, j->m - row), 0,
+                                        j->l->w->n, j->ops->shared);
     j->ops->k->gemm_u8.run(&args);
 }
 
-static bool is_tall(const fv_kernels *k, size_t n, size_t depth, size_t m, unsigned n_workers)
+static bool linear8_is_tall(const fv_kernels *k, size_t n, size_t depth, size_t m,
+                            unsigned n_workers)
 {
-    return packed_bytes(k, n, depth) <= TALL_BYTES && m >= (size_t)TALL_ROWS * n_workers * 4;
+    return panel8_bytes(k, n, depth) <= TALL_BYTES && m >= (size_t)TALL_ROWS * n_workers * 4;
 }
 
-static size_t wide_columns(const fv_kernels *k, size_t n, size_t depth, unsigned n_workers)
+/* Columns of a wide task: whole panels, at most WIDE_BYTES, several tasks a thread. */
+static size_t linear8_wide_columns(const fv_kernels *k, size_t n, size_t depth, unsigned n_workers)
 {
-    size_t nr = k->gemm_u8.nr, most = WIDE_BYTES / packed_bytes(k, nr, depth),
+    size_t nr = k->gemm_u8.nr, most = WIDE_BYTES / panel8_bytes(k, nr, depth),
            even = n / nr / (4 * n_workers);
     most = FV_MIN(FV_MAX(most, (size_t)1), FV_MAX(even, (size_t)1));
     return FV_MIN(most, (size_t)8) * nr;
 }
 
-void fv_linear8_run(const fv_ops *ops, const fv_linear8 *l, const uint8_t *x, size_t ldx, size_t m)
+/* Bytes of shared in front of the input's copy as u8. */
+static size_t linear8_shared_bytes(const fv_kernels *k, size_t n, size_t depth, size_t m,
+                                   unsigned n_workers)
 {
-    linear_job j = { .ops = ops, .l = l, .x = x, .ldx = ldx, .m = m };
-    if (is_tall(ops->k, l->w->n, l->w->k, m, ops->n_workers)) {
-        size_t rows = round_up(TALL_ROWS, ops->k->gemm_u8.mr);
-        pack_all(ops, ops->shared, l->w);
-        fv_pool_run(ops->pool, (m + rows - 1) / rows, tall_task, &j);
-        return;
-    }
-    j.columns = wide_columns(ops->k, l->w->n, l->w->k, ops->n_workers);
-    fv_pool_run(ops->pool, (l->w->n + j.columns - 1) / j.columns, wide_task, &j);
+    return linear8_is_tall(k, n, depth, m, n_workers) ? panel8_bytes(k, n, depth) : 0;
 }
 
-fv_ops_need fv_linear8_need(const fv_kernels *k, unsigned n_workers, size_t n, size_t depth,
-                            size_t m)
+void fv_linear_run_int8(const fv_ops *ops, const fv_linear *l, const void *x, fv_type x_type,
+                        size_t m)
 {
-    return (fv_ops_need){ packed_bytes(k, wide_columns(k, n, depth, n_workers), depth),
-                          is_tall(k, n, depth, m, n_workers) ? packed_bytes(k, n, depth) : 64 };
+    size_t n = l->w->n, depth = l->w->k;
+    size_t packed = linear8_shared_bytes(ops->k, n, depth, m, ops->n_workers);
+    fv_rows rows = { .data = (void *)x, .type = x_type };
+    linear8_job j = { .ops = ops, .l = l, .m = m };
+    j.x = rows_u8(ops, rows, &l->w->in, ops->shared + packed, m, depth);
+    if (packed) {
+        size_t block = fv_round_up(TALL_ROWS, ops->k->gemm_u8.mr);
+        panels8_pack_all(ops, ops->shared, l->w);
+        fv_pool_run(ops->pool, (m + block - 1) / block, linear8_tall_task, &j);
+        return;
+    }
+    j.columns = linear8_wide_columns(ops->k, n, depth, ops->n_workers);
+    fv_pool_run(ops->pool, (n + j.columns - 1) / j.columns, linear8_wide_task, &j);
+}
+
+fv_ops_need fv_linear_need_int8(const fv_kernels *k, unsigned n_workers, size_t n, size_t depth,
+                                size_t m)
+{
+    return (fv_ops_need){ panel8_bytes(k, linear8_wide_columns(k, n, depth, n_workers), depth),
+                          linear8_shared_bytes(k, n, depth, m, n_workers) + m * depth };
 }
 
 /* ---- depthwise convolutions -------------------------------------------------------------- */
 
-typedef struct dw_job {
+typedef struct dw8_job {
     const fv_ops *ops;
-    float *dst;
-    uint8_t *dst8;
+    uint8_t *y; /* [height / stride, width / stride, channels * mult] */
     const fv_u8 *to;
-    const float *src;
-    const uint8_t *src8;
+    const uint8_t *x; /* [height, width, channels] */
     fv_map_shape shape;
     const fv_dw *dw;
     unsigned stride;
     fv_act act;
-} dw_job;
+} dw8_job;
 
-static void dw_u8_task(void *user, size_t y, unsigned worker)
+/* Columns [x0, x1) of `rows` output rows (1 or 2) from row at on; y [rows, x1 - x0, n_out]. Two
+ * rows share most of the input rows that they read. */
+static void dw8_rows(const dw8_job *j, uint8_t *y, size_t at, unsigned rows, size_t x0, size_t x1,
+                     void *scratch)
 {
-    dw_job *j = user;
-    size_t width = j->shape.width, c = j->dw->channels;
-    float *row = j->dst + y * width * c;
-    (void)worker;
-    fv_dw_row(j->ops->k, row, c, FV_TYPE_F32, j->src, j->shape, j->dw, 1, FV_ACT_NONE, y, 0, width);
-    j->ops->k->quantize_u8(j->dst8 + y * width * c, c, row, c, j->to->inv, j->to->zero, width, c);
-}
-
-void fv_dw_u8_run(const fv_ops *ops, float *dst, uint8_t *dst8, const fv_u8 *to, const float *src,
-                  fv_map_shape shape, const fv_dw *dw)
-{
-    dw_job j = {
-        .ops = ops, .dst = dst, .dst8 = dst8, .to = to, .src = src, .shape = shape, .dw = dw
-    };
-    fv_pool_run(ops->pool, shape.height, dw_u8_task, &j);
-}
-
-/* Columns [x0, x1) of `rows` output rows (1 or 2) from y on; dst [rows, x1 - x0, channels]. */
-static void dw8_rows(const fv_ops *ops, uint8_t *dst, const fv_u8 *to, const uint8_t *src,
-                     fv_map_shape shape, const fv_dw *dw, const void *packed, unsigned stride,
-                     fv_act act, size_t y, unsigned rows, size_t x0, size_t x1, void *scratch)
-{
+    const fv_dw *dw = j->dw;
     size_t n_out = dw->channels * dw->mult;
     fv_dwconv_u8_args args = { .rows = rows,
-                               .width = shape.width,
+                               .width = j->shape.width,
                                .src_ld = dw->channels,
                                .channels = dw->channels,
                                .k = dw->kernel,
-                               .stride = stride,
+                               .stride = j->stride,
                                .mult = dw->mult,
                                .src_zero = dw->in.zero,
-                               .weight = packed,
+                               .weight = j->ops->shared,
                                .mul = dw->mul,
                                .bias = dw->bias,
-                               .act = act,
+                               .act = j->act,
                                .x0 = x0,
                                .x1 = x1,
-                               .dst = dst,
+                               .dst = y,
                                .dst_ld = n_out,
                                .dst_row = (x1 - x0) * n_out,
-                               .inv = to->inv,
-                               .zero = to->zero,
+                               .inv = j->to->inv,
+                               .zero = j->to->zero,
                                .scratch = scratch };
-    for (unsigned i = 0; i < dw->kernel + (rows - 1) * stride; i++) {
-        size_t at = y * stride + i; /* row + kernel / 2 */
-        if (at >= dw->kernel / 2 && at - dw->kernel / 2 < shape.height)
-            args.src[i] = src + (at - dw->kernel / 2) * shape.width * dw->channels;
+    for (unsigned i = 0; i < dw->kernel + (rows - 1) * j->stride; i++) {
+        size_t row = at * j->stride + i; /* the input's row + kernel / 2 */
+        if (row >= dw->kernel / 2 && row - dw->kernel / 2 < j->shape.height)
+            args.src[i] = j->x + (row - dw->kernel / 2) * j->shape.width * dw->channels;
     }
-    ops->k->dwconv_u8.run(&args);
+    j->ops->k->dwconv_u8.run(&args);
 }
 
-static size_t dw_packed_bytes(const fv_kernels *k, const fv_dw *dw)
+static size_t dw8_packed_bytes(const fv_kernels *k, const fv_dw *dw)
 {
-    return round_up(k->dwconv_u8.packed_bytes(dw->channels, dw->kernel, dw->mult), 64);
+    return fv_round_up(k->dwconv_u8.packed_bytes(dw->channels, dw->kernel, dw->mult), 64);
 }
 
 static void dw8_task(void *user, size_t task, unsigned worker)
 {
-    dw_job *j = user;
-    size_t width = j->shape.width / j->stride, height = j->shape.height / j->stride, y = 2 * task;
-    dw8_rows(j->ops, j->dst8 + y * width * j->dw->channels * j->dw->mult, j->to, j->src8, j->shape,
-             j->dw, j->ops->shared, j->stride, j->act, y, y + 1 < height ? 2 : 1, 0, width,
-             fv_ops_worker(j->ops, worker));
+    dw8_job *j = user;
+    size_t width = j->shape.width / j->stride, height = j->shape.height / j->stride, at = 2 * task;
+    dw8_rows(j, j->y + at * width * j->dw->channels * j->dw->mult, at, at + 1 < height ? 2 : 1, 0,
+             width, fv_ops_worker(j->ops, worker));
 }
 
-void fv_dw8_run(const fv_ops *ops, uint8_t *dst, const fv_u8 *to, const uint8_t *src,
-                fv_map_shape shape, const fv_dw *dw, unsigned stride, fv_act act)
+void fv_dw_run_int8(const fv_ops *ops, fv_rows y, fv_rows x, fv_map_shape shape, const fv_dw *dw,
+                    unsigned stride, fv_act act)
 {
-    dw_job j = { .ops = ops,
-                 .dst8 = dst,
-                 .to = to,
-                 .src8 = src,
-                 .shape = shape,
-                 .dw = dw,
-                 .stride = stride,
-                 .act = act };
+    assert(y.type == FV_TYPE_U8);
+    dw8_job j = { .ops = ops,
+                  .y = y.data,
+                  .to = y.to_int8,
+                  .x = rows_u8(ops, x, &dw->in, ops->shared + dw8_packed_bytes(ops->k, dw),
+                               shape.height * shape.width, dw->channels),
+                  .shape = shape,
+                  .dw = dw,
+                  .stride = stride,
+                  .act = act };
     ops->k->dwconv_u8.pack(ops->shared, dw->w8, dw->channels, dw->kernel, dw->mult);
     fv_pool_run(ops->pool, (shape.height / stride + 1) / 2, dw8_task, &j);
 }
 
-fv_ops_need fv_dw8_need(const fv_kernels *k, const fv_dw *dw)
+fv_ops_need fv_dw_need_int8(const fv_kernels *k, const fv_dw *dw, fv_map_shape shape)
 {
-    return (fv_ops_need){ fv_dwconv_u8_scratch_bytes(), dw_packed_bytes(k, dw) };
+    return (fv_ops_need){ fv_dwconv_u8_scratch_bytes(),
+                          dw8_packed_bytes(k, dw) + shape.height * shape.width * dw->channels };
 }
 
-/* ---- FFN --------------------------------------------------------------------------------- */
+/* ---- FFN: tiles through all three layers ------------------------------------------------- */
 
-typedef struct ffn_plan {
-    bool fused;           /* all weights packed in shared, tiles of pixels through all layers */
+typedef struct ffn8_plan {
+    bool fused;           /* all weights packed in shared: dw, fc1, fc2; behind them x as u8 */
     size_t width, height; /* of a tile */
-    size_t packed_dw, packed1, packed2;
-    size_t t_bytes, h_bytes;
-} ffn_plan;
+    size_t packed_dw, packed1, packed2; /* bytes */
+    size_t t_bytes, h_bytes;            /* a tile behind dw, behind fc1 */
+} ffn8_plan;
 
-static ffn_plan plan_ffn(const fv_kernels *k, unsigned n_workers, const fv_ffn *f,
-                         fv_map_shape shape)
+static ffn8_plan ffn8_plan_tiles(const fv_kernels *k, unsigned n_workers, const fv_ffn *f,
+                                 fv_map_shape shape)
 {
     size_t c = f->dw.channels, hidden = f->fc1.n, n = shape.width * shape.height;
-    ffn_plan p = { .packed_dw = dw_packed_bytes(k, &f->dw),
-                   .packed1 = packed_bytes(k, hidden, c),
-                   .packed2 = packed_bytes(k, c, hidden) };
+    ffn8_plan p = { .packed_dw = dw8_packed_bytes(k, &f->dw),
+                    .packed1 = panel8_bytes(k, hidden, c),
+                    .packed2 = panel8_bytes(k, c, hidden) };
     p.width = FV_MIN(shape.width, (size_t)BLOCK_WIDTH);
-    p.height = FV_MIN(round_up(FV_MAX(BLOCK_PIXELS / p.width, (size_t)2), 2), (size_t)8);
+    p.height = FV_MIN(fv_round_up(FV_MAX(BLOCK_PIXELS / p.width, (size_t)2), 2),
+                      (size_t)BLOCK_HEIGHT);
     p.fused = p.packed1 + p.packed2 <= TALL_BYTES && n >= 2 * p.width * p.height * n_workers;
-    size_t rows = p.fused ? p.width * p.height : n;
-    p.t_bytes = round_up(rows * c, 64);
-    p.h_bytes = round_up(rows * hidden, 64);
+    p.t_bytes = fv_round_up(p.width * p.height * c, 64);
+    p.h_bytes = fv_round_up(p.width * p.height * hidden, 64);
     return p;
 }
 
-typedef struct ffn_job {
+typedef struct ffn8_job {
+    ffn8_plan plan;
+    dw8_job dw; /* its y is the tile's */
     const fv_ops *ops;
-    ffn_plan plan;
-    float *dst;
-    const float *src;
-    const uint8_t *src8;
+    float *y;       /* [height * width, c] */
+    const float *x; /* the same */
     fv_map_shape shape;
     const fv_ffn *ffn;
-} ffn_job;
+} ffn8_job;
 
-static void ffn_task(void *user, size_t task, unsigned worker)
+static void ffn8_tile_task(void *user, size_t task, unsigned worker)
 {
-    ffn_job *j = user;
+    ffn8_job *j = user;
     const fv_ffn *f = j->ffn;
-    const ffn_plan *p = &j->plan;
+    const ffn8_plan *p = &j->plan;
     size_t c = f->dw.channels, hidden = f->fc1.n,
            across = (j->shape.width + p->width - 1) / p->width;
     size_t x0 = task % across * p->width, y0 = task / across * p->height;
@@ -311,85 +331,65 @@ static void ffn_task(void *user, size_t task, unsigned worker)
             *h = t + p->t_bytes;
     const uint8_t *packed1 = j->ops->shared + p->packed_dw, *packed2 = packed1 + p->packed1;
 
-    for (size_t y = 0; y < height; y += 2)
-        dw8_rows(j->ops, t + y * width * c, &f->fc1.in, j->src8, j->shape, &f->dw, j->ops->shared,
-                 1, FV_ACT_NONE, y0 + y, y + 1 < height ? 2 : 1, x0, x0 + width, scratch);
-    fv_linear8 up = { .w = &f->fc1,
-                      .y = h,
-                      .ldy = hidden,
-                      .y_type = FV_TYPE_U8,
-                      .to = &f->fc2.in,
-                      .act = FV_ACT_GELU };
-    fv_gemm_u8_args args = gemm_args(&up, t, c, 0, width * height, 0, hidden, packed1);
+    for (size_t row = 0; row < height; row += 2)
+        dw8_rows(&j->dw, t + row * width * c, y0 + row, row + 1 < height ? 2 : 1, x0, x0 + width,
+                 scratch);
+    fv_linear up = { .w = &f->fc1,
+                     .y = h,
+                     .ldy = hidden,
+                     .y_type = FV_TYPE_U8,
+                     .y_to_int8 = &f->fc2.in,
+                     .act = FV_ACT_GELU };
+    fv_gemm_u8_args args = linear8_args(&up, t, c, 0, width * height, 0, hidden, packed1);
     j->ops->k->gemm_u8.run(&args);
     bool whole = width == j->shape.width;
     /* rows of a tile lie apart in the map */
-    for (size_t y = 0; y < height; y += whole ? height : 1) {
-        size_t at = ((y0 + y) * j->shape.width + x0) * c;
-        fv_linear8 down = { .w = &f->fc2,
-                            .y = j->dst + at,
-                            .ldy = c,
-                            .y_type = FV_TYPE_F32,
-                            .scale = f->scale,
-                            .residual = j->src + at,
-                            .ldr = c };
-        args = gemm_args(&down, h + y * width * hidden, hidden, 0, whole ? width * height : width,
-                         0, c, packed2);
+    for (size_t row = 0; row < height; row += whole ? height : 1) {
+        size_t at = ((y0 + row) * j->shape.width + x0) * c;
+        fv_linear down = { .w = &f->fc2,
+                           .y = j->y + at,
+                           .ldy = c,
+                           .y_type = FV_TYPE_F32,
+                           .scale = f->scale,
+                           .residual = j->x + at,
+                           .ldr = c };
+        args = linear8_args(&down, h + row * width * hidden, hidden, 0,
+                            whole ? width * height : width, 0, c, packed2);
         j->ops->k->gemm_u8.run(&args);
     }
 }
 
-void fv_ffn8_run(const fv_ops *ops, float *dst, const float *src, const uint8_t *src8,
-                 fv_map_shape shape, const fv_ffn *f)
+bool fv_ffn_run_tiles_int8(const fv_ops *ops, float *y, fv_rows x, fv_map_shape shape,
+                           const fv_ffn *f)
 {
-    size_t c = f->dw.channels, hidden = f->fc1.n, n = shape.width * shape.height;
-    ffn_job j = { ops, plan_ffn(ops->k, ops->n_workers, f, shape), dst, src, src8, shape, f };
-    const ffn_plan *p = &j.plan;
-    if (p->fused) {
-        ops->k->dwconv_u8.pack(ops->shared, f->dw.w8, c, f->dw.kernel, f->dw.mult);
-        pack_all(ops, ops->shared + p->packed_dw, &f->fc1);
-        pack_all(ops, ops->shared + p->packed_dw + p->packed1, &f->fc2);
-        fv_pool_run(ops->pool,
-                    (shape.width + p->width - 1) / p->width *
-                        ((shape.height + p->height - 1) / p->height),
-                    ffn_task, &j);
-        return;
-    }
-    /* Whole maps, behind what the three layers need of the shared scratch. */
-    fv_ops_need need = fv_ops_max(
-        fv_dw8_need(ops->k, &f->dw),
-        fv_ops_max(fv_linear8_need(ops->k, ops->n_workers, hidden, c, n),
-                   fv_linear8_need(ops->k, ops->n_workers, c, hidden, n)));
-    uint8_t *t = ops->shared + round_up(need.shared_bytes, 64), *h = t + p->t_bytes;
-    fv_dw8_run(ops, t, &f->fc1.in, src8, shape, &f->dw, 1, FV_ACT_NONE);
-    fv_linear8 up = { .w = &f->fc1,
-                      .y = h,
-                      .ldy = hidden,
-                      .y_type = FV_TYPE_U8,
-                      .to = &f->fc2.in,
-                      .act = FV_ACT_GELU };
-    fv_linear8_run(ops, &up, t, c, n);
-    fv_linear8 down = { .w = &f->fc2,
-                        .y = dst,
-                        .ldy = c,
-                        .y_type = FV_TYPE_F32,
-                        .scale = f->scale,
-                        .residual = src,
-                        .ldr = c };
-    fv_linear8_run(ops, &down, h, hidden, n);
+    const ffn8_plan p = ffn8_plan_tiles(ops->k, ops->n_workers, f, shape);
+    size_t c = f->dw.channels;
+    if (!p.fused)
+        return false;
+    uint8_t *packed1 = ops->shared + p.packed_dw, *packed2 = packed1 + p.packed1;
+    dw8_job dw = { .ops = ops,
+                   .to = &f->fc1.in,
+                   .x = rows_u8(ops, x, &f->dw.in, packed2 + p.packed2, shape.height * shape.width,
+                                c),
+                   .shape = shape,
+                   .dw = &f->dw,
+                   .stride = 1 };
+    ffn8_job j = { p, dw, ops, y, x.data, shape, f };
+    ops->k->dwconv_u8.pack(ops->shared, f->dw.w8, c, f->dw.kernel, f->dw.mult);
+    panels8_pack_all(ops, packed1, &f->fc1);
+    panels8_pack_all(ops, packed2, &f->fc2);
+    size_t across = (shape.width + p.width - 1) / p.width,
+           down = (shape.height + p.height - 1) / p.height;
+    fv_pool_run(ops->pool, across * down, ffn8_tile_task, &j);
+    return true;
 }
 
-fv_ops_need fv_ffn8_need(const fv_kernels *k, unsigned n_workers, const fv_ffn *f,
-                         fv_map_shape shape)
+bool fv_ffn_need_tiles_int8(fv_ops_need *need, const fv_kernels *k, unsigned n_workers,
+                            const fv_ffn *f, fv_map_shape shape)
 {
-    size_t c = f->dw.channels, hidden = f->fc1.n, n = shape.width * shape.height;
-    ffn_plan p = plan_ffn(k, n_workers, f, shape);
-    if (p.fused)
-        return (fv_ops_need){ fv_dwconv_u8_scratch_bytes() + p.t_bytes + p.h_bytes,
-                              p.packed_dw + p.packed1 + p.packed2 };
-    fv_ops_need need = fv_ops_max(fv_dw8_need(k, &f->dw),
-                                  fv_ops_max(fv_linear8_need(k, n_workers, hidden, c, n),
-                                             fv_linear8_need(k, n_workers, c, hidden, n)));
-    need.shared_bytes = round_up(need.shared_bytes, 64) + p.t_bytes + p.h_bytes;
-    return need;
+    const ffn8_plan p = ffn8_plan_tiles(k, n_workers, f, shape);
+    *need = (fv_ops_need){ fv_dwconv_u8_scratch_bytes() + p.t_bytes + p.h_bytes,
+                           p.packed_dw + p.packed1 + p.packed2 +
+                               shape.height * shape.width * f->dw.channels };
+    return p.fused;
 }

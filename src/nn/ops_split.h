@@ -1,8 +1,29 @@
-/* How the linear layers cut their columns into tasks: shared by ops.c, ops_quant.c, ops_vector.c. */
+/* How the operations cut their work into tasks, and what their files share: ops.c, ops_map.c,
+ * ops_int8.c, ops_quant.c, ops_vector.c. */
 #ifndef FV_OPS_SPLIT_H
 #define FV_OPS_SPLIT_H
 
+#include <assert.h>
+
 #include "nn/ops.h"
+
+static inline size_t fv_round_up(size_t x, size_t to) { return (x + to - 1) / to * to; }
+
+static inline const void *fv_mat_row(const fv_mat *w, size_t row)
+{
+    return (const uint8_t *)w->data + row * fv_row_bytes(w->type, w->k);
+}
+
+static inline void fv_ops_observe(const fv_ops *ops, const void *site, const void *x,
+                                  fv_type x_type, size_t n, size_t c)
+{
+    assert(!ops->observe || x_type == FV_TYPE_F32);
+    (void)x_type;
+    if (ops->observe)
+        ops->observe(ops->observe_user, site, x, n, c);
+}
+
+/* ---- linear layers: runs of columns ---- */
 
 /* Layer and first column of a task when every layer is cut into runs of `columns`; how many
  * tasks. */
@@ -15,13 +36,44 @@ size_t fv_count_columns(const fv_linear *layers, size_t n_layers, size_t columns
 enum { FV_VECTOR_COLUMNS = 1024, FV_GEMV_ROWS = 8 };
 enum { FV_VECTOR_BYTES = FV_VECTOR_COLUMNS * FV_GEMV_ROWS * sizeof(float) };
 
-static inline const void *fv_mat_row(const fv_mat *w, size_t row)
-{
-    return (const uint8_t *)w->data + row * fv_row_bytes(w->type, w->k);
-}
+/* ---- ops.c: float weights as the matrix kernel's panels ---- */
+
+/* All n columns, k deep; a multiple of 64. */
+size_t fv_panel_bytes(const fv_gemm_kernel *g, size_t n, size_t k);
+void fv_panels_pack_all(const fv_ops *ops, const fv_gemm_kernel *g, uint8_t *dst, const fv_mat *w);
+
+/* ---- ops_map.c ---- */
+
+/* Columns [x0, x1) of output row y of a depthwise convolution with float weights. */
+void fv_dw_row(const fv_kernels *k, void *dst, size_t dst_ld, fv_type dst_type, const float *src,
+               fv_map_shape shape, const fv_dw *dw, unsigned stride, fv_act act, size_t y,
+               size_t x0, size_t x1);
+
+/* ---- ops_int8.c: the operations of ops.h for int8 weights ---- */
+
+/* n rows of c as u8, contiguous. */
+void fv_quantise_run(const fv_ops *ops, uint8_t *dst, const float *src, size_t n, size_t c,
+                     const fv_u8 *to);
+
+void fv_linear_run_int8(const fv_ops *ops, const fv_linear *l, const void *x, fv_type x_type,
+                        size_t m);
+fv_ops_need fv_linear_need_int8(const fv_kernels *k, unsigned n_workers, size_t n, size_t k_dim,
+                                size_t m);
+
+void fv_dw_run_int8(const fv_ops *ops, fv_rows y, fv_rows x, fv_map_shape shape, const fv_dw *dw,
+                    unsigned stride, fv_act act);
+fv_ops_need fv_dw_need_int8(const fv_kernels *k, const fv_dw *dw, fv_map_shape shape);
+
+/* The three layers over tiles that stay in a core's cache; false: their weights or the map do not
+ * fit that, nothing was done. */
+bool fv_ffn_run_tiles_int8(const fv_ops *ops, float *y, fv_rows x, fv_map_shape shape,
+                           const fv_ffn *ffn);
+/* And what that needs, if it does. */
+bool fv_ffn_need_tiles_int8(fv_ops_need *need, const fv_kernels *k, unsigned n_workers,
+                            const fv_ffn *ffn, fv_map_shape shape);
 
 /* ---- ops_quant.c: some weights in blocks. x f32; y of every layer f32, no activation; need: also
- * for gated. */
+ * for gated. ---- */
 
 bool fv_has_blocks(const fv_linear *layers, size_t n_layers);
 /* m rows x [m, ldx] of k as rows of 8 bits into ops->shared, fv_quantized_row_bytes(k) apart. */
@@ -30,10 +82,5 @@ void fv_linear_run_quant(const fv_ops *ops, const fv_linear *layers, size_t n_la
                          const float *x, size_t ldx, size_t m);
 void fv_gated_run_quant(const fv_ops *ops, const fv_mat *gate, const fv_mat *up, float *y,
                         const float *x, size_t m);
-
-/* Columns [x0, x1) of output row y of a depthwise convolution. */
-void fv_dw_row(const fv_kernels *k, void *dst, size_t dst_ld, fv_type dst_type, const float *src,
-               fv_map_shape shape, const fv_dw *dw, unsigned stride, fv_act act, size_t y,
-               size_t x0, size_t x1);
 
 #endif

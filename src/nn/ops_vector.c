@@ -84,6 +84,7 @@ static void vector_task(void *user, size_t task, unsigned worker)
 void fv_linear_run_each(const fv_ops *ops, const fv_linear *layers, size_t n_layers, const float *x,
                         size_t ldx, size_t m)
 {
+    fv_ops_observe(ops, layers->w, x, FV_TYPE_F32, m, layers->w->k);
     vector_job j = {
         .ops = ops, .layer = layers, .n_layers = n_layers, .x = x, .ldx = ldx, .m = m
     };
@@ -112,6 +113,7 @@ static void gated_vector_task(void *user, size_t task, unsigned worker)
 void fv_gated_run_each(const fv_ops *ops, const fv_mat *gate, const fv_mat *up, float *y,
                        const float *x, size_t m)
 {
+    fv_ops_observe(ops, gate, x, FV_TYPE_F32, m, gate->k);
     const fv_linear both[2] = { { .w = gate }, { .w = up } };
     vector_job j = { .ops = ops, .gate = gate, .up = up, .y = y, .x = x, .ldx = gate->k, .m = m };
     if (fv_has_blocks(both, 2))

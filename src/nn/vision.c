@@ -1,130 +1,127 @@
 /* pixels f32 [S, S, 3] -> features f32 [T, n_features]: the FastViTHD encoder, in the order in
- * which it runs. docs/model.md, section 3; the numbers there are rows of its table.
+ * which it runs. docs/model.md, section 3; "row" below is a row of its table (3.1), shapes are
+ * those of S = 1024 in the 0.5B model.
  *
- * Maps are channels-last and stay f32 between blocks; v->map[0] and [1] take turns. */
+ *     pixels    [1024, 1024, 3]
+ *     stem      rows 1-3    -> [256, 256, 96]
+ *     stage 0   row 4       2 RepMixer blocks
+ *     down      rows 5-6    -> [128, 128, 192]
+ *     stage 1   row 7       12 RepMixer blocks
+ *     down      rows 8-9    -> [64, 64, 384]
+ *     stage 2   row 10      24 RepMixer blocks
+ *     down      rows 11-12  -> [32, 32, 768]
+ *     stage 3   rows 13-14  positional convolution, 4 attention blocks
+ *     down      rows 15-16  -> [16, 16, 1536]
+ *     stage 4   rows 17-18  positional convolution, 2 attention blocks
+ *     expand    row 19      -> features [256, 3072]
+ *
+ * Maps are channels-last, [height * width, channels], and stay f32 between blocks, whatever the
+ * precision: blocks add to them. v->map[0] holds the map at hand, v->map[1] what comes of it. Which
+ * layers are in int8 is the weights' business; the operations see to it (ops.h). */
 #include "nn/vision.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
-#define LN_EPS 1e-5f
+/* Output rows of the stem that a task makes: its band of the first map, 9 rows of 512 pixels of 96
+ * channels, is 1.8 MB; more rows would save little of the row that neighbours both make. */
+enum { BAND = 4 };
 
-enum {
-    BAND = 4, /* output rows of the stem a task makes */
-    NORM_ROWS = 64
-};
+/* ---- sizes ------------------------------------------------------------------------------- */
 
-static size_t max_size(size_t a, size_t b) { return a > b ? a : b; }
+/* What the steps want of memory: elements of the maps, scratch of the operations. */
+typedef struct vision_sizes {
+    size_t map, map8; /* elements of v->map[i], bytes of v->map8 */
+    fv_ops_need need;
+} vision_sizes;
 
-static size_t worker_bytes_of_stem(const fv_config *c, size_t size)
+static size_t stem_panel_elems(const fv_gemm_kernel *g, size_t n, size_t k)
 {
-    size_t c0 = (size_t)c->stage[0].width;
-    return ((2 * BAND + 1) * size / 2 * c0 + size / 2 * 27 + size / 4 * c0) * sizeof(float) +
-           4 * 64;
+    return fv_packed_elems(g, n, k) + 15; /* to a multiple of 16 */
 }
 
-static void layout(fv_vision *v, fv_arena *a)
+/* A worker's band of the first map, its taps, a row of the second map; both matrices packed. */
+static fv_ops_need stem_need(const fv_kernels *k, size_t size, size_t c)
+{
+    size_t band = (2 * BAND + 1) * size / 2 * c, taps = size / 2 * 27, line = size / 4 * c,
+           panels = stem_panel_elems(&k->gemm_f32, c, 27) + stem_panel_elems(&k->gemm_f32, c, c);
+    return (fv_ops_need){ (band + taps + line) * sizeof(float) + 4 * 64, panels * sizeof(float) };
+}
+
+static vision_sizes vision_measure(const fv_vision *v, const fv_ops *ops)
 {
     const fv_config *c = v->c;
-    size_t side = (size_t)v->image_size / 4, largest = 0,
-           t = (size_t)fv_config_image_tokens(v->image_size);
-    for (int i = 0; i < c->n_stages; i++, side /= 2) {
-        /* an attention stage keeps normed input and q, k, v beside its map */
-        size_t n = side * side * (size_t)c->stage[i].width;
-        largest = max_size(largest, c->stage[i].attention ? 4 * n : n);
-    }
-    largest = max_size(largest, t * (size_t)c->n_features);
-    v->map[0] = fv_arena_take(a, largest, sizeof(float));
-    v->map[1] = fv_arena_take(a, largest, sizeof(float));
-    if (v->any8)
-        v->map8 = fv_arena_take(a, FV_MAX(largest, t * (size_t)c->d_model), 1);
-    v->features = fv_arena_take(a, t * (size_t)c->n_features, sizeof(float));
-    v->squeeze = fv_arena_take(a, 2 * (size_t)c->n_features + (size_t)c->n_squeeze, sizeof(float));
-}
-
-static bool any_int8(const fv_config *c, const fv_vision_weights *w)
-{
-    bool any = w->project1.type == FV_TYPE_I8 || w->project2.type == FV_TYPE_I8;
-    for (int i = 0; i < c->n_stages; i++) {
-        any = any || w->stage[i].down_dw.w8;
-        for (int j = 0; j < c->stage[i].depth; j++) {
-            const fv_vision_block *b = &w->stage[i].block[j];
-            any = any || b->ffn.dw.w8 ||
-                  (c->stage[i].attention &&
-                   (b->qkv.type == FV_TYPE_I8 || b->proj.type == FV_TYPE_I8));
+    vision_sizes z = { 0 };
+    for (fv_vision_step s = { 0 }; fv_vision_walk(c, &s);) {
+        const fv_vision_stage_weights *stage = &v->w->stage[s.stage];
+        const fv_vision_block *b = stage->block + s.block;
+        size_t side = (size_t)v->image_size / s.reduction, n = side * side,
+               ch = (size_t)c->stage[s.stage].width;
+        fv_map_shape shape = { side, side };
+        size_t map = n * ch, map8 = 0;
+        fv_ops_need need = { 0 };
+        switch (s.kind) {
+        case FV_VISION_START: break;
+        case FV_VISION_STEM:
+            need = stem_need(ops->k, side, ch);
+            map = map / 16; /* its output, a quarter as high and wide */
+            break;
+        case FV_VISION_CPE: need = fv_dw_need(ops, &stage->cpe, shape); break;
+        case FV_VISION_REPMIXER:
+            need = fv_ffn_need(ops, &b->ffn, shape, v->operand);
+            map8 = b->ffn.dw.w8 ? n * ch : 0;
+            break;
+        case FV_VISION_ATTENTION:
+            map = 4 * n * ch; /* normed input, then q, k, v beside it */
+            need = fv_ops_max(fv_layernorm_need(ch), fv_mat_need(ops, &b->qkv, n, v->operand));
+            need = fv_ops_max(need, fv_mat_need(ops, &b->proj, n, v->operand));
+            need = fv_ops_max(need, fv_ffn_need(ops, &b->ffn, shape, v->operand));
+            break;
+        case FV_VISION_DOWN:
+            need = fv_ops_max(fv_dw_need(ops, &stage->down_dw, shape),
+                              fv_mat_need(ops, &stage->down_pw, n / 4, v->operand));
+            break;
+        case FV_VISION_EXPAND: map = n * (size_t)c->n_features; break;
+        case FV_VISION_PROJECTOR:
+            map = n * (size_t)FV_MAX(c->n_features, c->d_model);
+            need = fv_ops_max(fv_mat_need(ops, &v->w->project1, n, v->operand),
+                              fv_mat_need(ops, &v->w->project2, n, v->operand));
+            break;
         }
+        z.map = FV_MAX(z.map, map);
+        z.map8 = FV_MAX(z.map8, map8);
+        z.need = fv_ops_max(z.need, need);
     }
-    return any;
+    return z;
 }
 
-/* What the int8 layers of a stage want. */
-static fv_ops_need needs8(const fv_vision *v, const fv_kernels *k, unsigned workers, int stage,
-                          size_t side)
-{
-    const fv_vision_stage_weights *w = &v->w->stage[stage];
-    const fv_vision_stage *s = &v->c->stage[stage];
-    size_t n = side * side, ch = (size_t)s->width;
-    fv_ops_need need = { NORM_ROWS * ch * sizeof(float), 64 };
-    for (int j = 0; j < s->depth; j++)
-        if (w->block[j].ffn.dw.w8)
-            need = fv_ops_max(
-                need, fv_ffn8_need(k, workers, &w->block[j].ffn, (fv_map_shape){ side, side }));
-    if (s->attention) {
-        need = fv_ops_max(need, fv_linear8_need(k, workers, 3 * ch, ch, n));
-        need = fv_ops_max(need, fv_linear8_need(k, workers, ch, ch, n));
-    }
-    if (w->down_dw.w8) {
-        need = fv_ops_max(need, fv_dw8_need(k, &w->down_dw));
-        need = fv_ops_max(need, fv_linear8_need(k, workers, 2 * ch, 2 * ch, n / 4));
-    }
-    return need;
-}
-
-static fv_ops_need needs(const fv_vision *v, const fv_ops *ops)
+static void vision_layout(fv_vision *v, const vision_sizes *z, fv_arena *a)
 {
     const fv_config *c = v->c;
-    const fv_kernels *k = ops->k;
-    unsigned workers = ops->n_workers;
-    size_t side = (size_t)v->image_size / 4, width = (size_t)c->stage[0].width;
-    fv_ops_need need = { worker_bytes_of_stem(c, (size_t)v->image_size), 0 };
-    /* the stem's two matrices, packed side by side */
-    need.shared_bytes = (fv_packed_elems(&k->gemm_f32, width, 27) +
-                         fv_packed_elems(&k->gemm_f32, width, width) + 64) *
-                        4;
-    for (int i = 0; i < c->n_stages; i++, side /= 2) {
-        size_t n = side * side, ch = (size_t)c->stage[i].width;
-        need = fv_ops_max(need, fv_ffn_need(k, workers, ch, (size_t)c->stage[i].hidden, n, v->act));
-        need = fv_ops_max(need, fv_linear_need(k, workers, 3 * ch, ch, n, v->act));
-        need = fv_ops_max(need, fv_linear_need(k, workers, ch, ch, n, v->act));
-        need = fv_ops_max(need, fv_linear_need(k, workers, 2 * ch, 2 * ch, n / 4, v->act));
-        if (v->any8)
-            need = fv_ops_max(need, needs8(v, k, workers, i, side));
-    }
-    size_t t = (size_t)fv_config_image_tokens(v->image_size), f = (size_t)c->n_features,
-           d = (size_t)c->d_model;
-    need = fv_ops_max(need, fv_linear_need(k, workers, d, f, t, v->act));
-    need = fv_ops_max(need, fv_ops_max(fv_linear8_need(k, workers, d, f, t),
-                                       fv_linear8_need(k, workers, d, d, t)));
-    return fv_ops_max(need, fv_linear_need(k, workers, d, d, t, v->act));
+    size_t t = (size_t)fv_config_image_tokens(v->image_size), f = (size_t)c->n_features;
+    v->map[0] = fv_arena_take(a, z->map, sizeof(float));
+    v->map[1] = fv_arena_take(a, z->map, sizeof(float));
+    v->map8 = fv_arena_take(a, z->map8, 1);
+    v->features = fv_arena_take(a, t * f, sizeof(float));
+    v->squeeze = fv_arena_take(a, 2 * f + (size_t)c->n_squeeze, sizeof(float));
 }
 
 fv_status fv_vision_init(fv_vision *v, const fv_config *c, const fv_vision_weights *w,
-                         int image_size, fv_type act, fv_ops *ops, fv_error *err)
+                         int image_size, fv_type type, fv_ops *ops, fv_error *err)
 {
-    if (act == FV_TYPE_I8)
-        act = ops->k->fast_bf16 ? FV_TYPE_BF16 : FV_TYPE_F32;
-    *v =
-        (fv_vision){ .c = c, .w = w, .image_size = image_size, .any8 = any_int8(c, w), .act = act };
     fv_arena a = { 0 };
-    layout(v, &a);
+    if (type == FV_TYPE_I8)
+        type = ops->k->fast_bf16 ? FV_TYPE_BF16 : FV_TYPE_F32;
+    *v = (fv_vision){ .c = c, .w = w, .image_size = image_size, .operand = type };
+    const vision_sizes z = vision_measure(v, ops);
+    vision_layout(v, &z, &a);
     v->memory_bytes = a.used;
     if (a.overflow || !(v->memory = fv_pages_alloc(a.used)))
         return fv_fail_memory(err, a.used, "the vision encoder's maps");
     a = (fv_arena){ .base = v->memory, .capacity = a.used };
-    layout(v, &a);
-    fv_ops_need need = needs(v, ops);
-    return fv_ops_reserve(ops, &need, err);
+    vision_layout(v, &z, &a);
+    return fv_ops_reserve(ops, &z.need, err);
 }
 
 void fv_vision_free(fv_vision *v)
@@ -138,14 +135,15 @@ void fv_vision_free(fv_vision *v)
 typedef struct stem_job {
     const fv_vision *v;
     const fv_ops *ops;
-    const float *pixels;
+    const float *pixels;  /* [S, S, 3] */
     float *dst;           /* [S/4 * S/4, c] */
     const float *packed0; /* stem0's and stem2's weights; f32, the stem is 0.5 % of the work */
     const float *packed2;
     float *tap0, *tap1; /* whole maps for a dump, or NULL */
 } stem_job;
 
-/* One row of S/2 outputs of the 3x3, stride 2 convolution: rows of 27 taps, then a product. */
+/* Row 1, one row of S/2 outputs of the 3x3, stride 2 convolution: its inputs as rows of 27 taps,
+ * then a product with stem0 [c, 27]. */
 static void stem0_row(const stem_job *j, float *taps, float *dst, size_t y)
 {
     const fv_mat *w = &j->v->w->stem0;
@@ -183,12 +181,13 @@ static void stem_task(void *user, size_t task, unsigned worker)
     stem_job *j = user;
     const fv_vision_weights *w = j->v->w;
     size_t half = (size_t)j->v->image_size / 2, quarter = half / 2, c = w->stem0.n;
+    /* rows [first, last) of the third map need rows 2 first - 1 to 2 last - 1 of the first */
     size_t first = task * BAND, last = FV_MIN(first + BAND, quarter);
     fv_arena a = { .base = fv_ops_worker(j->ops, worker), .capacity = j->ops->worker_bytes };
-    float *band = fv_arena_take(&a, (2 * BAND + 1) * half * c, sizeof *band);
-    float *taps = fv_arena_take(&a, half * 27, sizeof *taps);
-    float *line = fv_arena_take(&a, quarter * c, sizeof *line);
-    size_t top = 2 * first; /* band row 0 is map row top - 1 */
+    float *band = fv_arena_take(&a, (2 * BAND + 1) * half * c, sizeof *band); /* row 1's rows */
+    float *taps = fv_arena_take(&a, half * 27, sizeof *taps); /* [half, 27] inputs of one of them */
+    float *line = fv_arena_take(&a, quarter * c, sizeof *line); /* [quarter, c] a row of row 2 */
+    size_t top = 2 * first;                                     /* band row 0 is map row top - 1 */
     for (size_t i = first ? 0 : 1; i < 2 * (last - first) + 1; i++) {
         stem0_row(j, taps, band + i * half * c, top + i - 1);
         if (j->tap0)
@@ -231,7 +230,7 @@ static void stem_task(void *user, size_t task, unsigned worker)
     }
 }
 
-static fv_status run_stem(fv_vision *v, const fv_ops *ops, const float *pixels,
+static fv_status stem_run(fv_vision *v, const fv_ops *ops, const float *pixels,
                           const fv_watch *watch, fv_error *err)
 {
     const fv_gemm_kernel *g = &ops->k->gemm_f32;
@@ -262,170 +261,85 @@ fail:
     return status;
 }
 
-/* ---- blocks ------------------------------------------------------------------------------ */
+/* ---- rows 4 to 18: blocks and what lies between them ------------------------------------- */
 
-static void swap_maps(fv_vision *v)
+/* Map 1 becomes the map at hand. */
+static void vision_swap(fv_vision *v)
 {
     float *x = v->map[0];
     v->map[0] = v->map[1];
     v->map[1] = x;
 }
 
-/* The FFN layer by layer in f32, for one who wants to see what goes into each. */
-static fv_status observed_ffn(const fv_ops *ops, float *dst, const float *src, fv_map_shape shape,
-                              const fv_ffn *f, const fv_watch *watch, fv_error *err)
+/* rows 4, 7, 10 (3.2): x = DW3x3(x); x = x + scale * FFN(x) */
+static void repmixer_block(fv_vision *v, const fv_ops *ops, const fv_vision_block *b,
+                           fv_map_shape shape)
 {
-    size_t n = shape.height * shape.width, c = f->dw.channels, hidden = f->fc1.n,
-           n_bytes = n * (c + hidden) * sizeof(float);
-    float *t = fv_pages_alloc(n_bytes), *h = t + n * c;
-    if (!t)
-        return fv_fail_memory(err, n_bytes, "the maps inside an FFN");
-    fv_watch_observe(watch, &f->dw, src, n, c);
-    fv_dw_run(ops, t, FV_TYPE_F32, src, shape, &f->dw, 1, FV_ACT_NONE);
-    fv_watch_observe(watch, &f->fc1, t, n, c);
-    fv_linear up = {
-        .w = &f->fc1, .y = h, .ldy = hidden, .y_type = FV_TYPE_F32, .act = FV_ACT_GELU
-    };
-    fv_linear_run(ops, &up, 1, t, FV_TYPE_F32, c, n);
-    fv_watch_observe(watch, &f->fc2, h, n, hidden);
-    fv_linear down = { .w = &f->fc2,
-                       .y = dst,
-                       .ldy = c,
-                       .y_type = FV_TYPE_F32,
-                       .scale = f->scale,
-                       .residual = src,
-                       .ldr = c };
-    fv_linear_run(ops, &down, 1, h, FV_TYPE_F32, hidden, n);
-    fv_pages_free(t, n_bytes);
-    return FV_OK;
+    /* the FFN adds to its input, so that f32 is needed even when its first layer is in int8 */
+    fv_rows mixed = fv_rows_beside(&b->ffn.dw.in, v->map[1], v->map8);
+    fv_dw_run(ops, mixed, fv_rows_f32(v->map[0]), shape, &b->mixer, 1, FV_ACT_NONE);
+    fv_ffn_run(ops, v->map[0], mixed, shape, &b->ffn, v->operand);
 }
 
-/* x = DW3x3(x); x = x + scale * FFN(x) */
-static fv_status repmixer_block(fv_vision *v, const fv_ops *ops, const fv_vision_block *b,
-                                fv_map_shape shape, const fv_watch *watch, fv_error *err)
-{
-    if (b->ffn.dw.w8) {
-        fv_dw_u8_run(ops, v->map[1], v->map8, &b->ffn.dw.in, v->map[0], shape, &b->mixer);
-        fv_ffn8_run(ops, v->map[0], v->map[1], v->map8, shape, &b->ffn);
-        return FV_OK;
-    }
-    fv_dw_run(ops, v->map[1], FV_TYPE_F32, v->map[0], shape, &b->mixer, 1, FV_ACT_NONE);
-    if (watch->observe)
-        return observed_ffn(ops, v->map[0], v->map[1], shape, &b->ffn, watch, err);
-    fv_ffn_run(ops, v->map[0], v->map[1], shape, &b->ffn, v->act);
-    return FV_OK;
-}
-
-typedef struct norm_job {
-    const fv_ops *ops;
-    const fv_vision_block *b;
-    uint8_t *dst;
-    fv_type type; /* U8: for int8 */
-    const float *src;
-    size_t n, c;
-} norm_job;
-
-static void norm_task(void *user, size_t task, unsigned worker)
-{
-    norm_job *j = user;
-    size_t row = task * NORM_ROWS, n = FV_MIN((size_t)NORM_ROWS, j->n - row);
-    uint8_t *dst = j->dst + row * j->c * fv_type_size(j->type);
-    bool as_u8 = j->type == FV_TYPE_U8;
-    float *wide = fv_ops_worker(j->ops, worker);
-    j->ops->k->layernorm(as_u8 ? (void *)wide : dst, as_u8 ? FV_TYPE_F32 : j->type, j->c,
-                         j->src + row * j->c, j->c, j->b->norm_w, j->b->norm_b, n, j->c, LN_EPS);
-    if (as_u8)
-        j->ops->k->quantize_u8(dst, j->c, wide, j->c, j->b->qkv.in.inv, j->b->qkv.in.zero, n, j->c);
-}
-
-/* x = x + scale1 * MHSA(LN(x)); x = x + scale2 * FFN(x) */
-static fv_status attention_block(fv_vision *v, const fv_ops *ops, const fv_vision_block *b,
-                                 fv_map_shape shape, const fv_watch *watch, fv_error *err)
+/* rows 14, 18 (3.3): x = x + scale1 * MHSA(LN(x)); x = x + scale2 * FFN(x) */
+static void attention_block(fv_vision *v, const fv_ops *ops, const fv_vision_block *b,
+                            fv_map_shape shape)
 {
     size_t n = shape.height * shape.width, c = b->proj.n;
-    float *x = v->map[0], *qkv = v->map[1] + n * c;
-    void *normed = v->map[1]; /* and then what attention gives */
-    bool qkv8 = b->qkv.type == FV_TYPE_I8, proj8 = b->proj.type == FV_TYPE_I8;
-    norm_job norm = { ops, b, qkv8 ? v->map8 : normed, qkv8 ? FV_TYPE_U8 : v->act, x, n, c };
-    fv_pool_run(ops->pool, (n + NORM_ROWS - 1) / NORM_ROWS, norm_task, &norm);
-    if (qkv8) {
-        fv_linear8 to_qkv = { .w = &b->qkv, .y = qkv, .ldy = 3 * c, .y_type = FV_TYPE_F32 };
-        fv_linear8_run(ops, &to_qkv, v->map8, c, n);
-    } else {
-        fv_watch_observe(watch, &b->qkv, normed, n, c);
-        fv_linear to_qkv = { .w = &b->qkv, .y = qkv, .ldy = 3 * c, .y_type = FV_TYPE_F32 };
-        fv_linear_run(ops, &to_qkv, 1, normed, v->act, c, n);
-    }
-    fv_attention_run(ops, normed, proj8 ? FV_TYPE_F32 : v->act, qkv, n, c,
-                     (size_t)v->c->d_head_vision);
-    if (proj8) {
-        fv_quantise_run(ops, v->map8, normed, n, c, &b->proj.in);
-        fv_linear8 proj = { .w = &b->proj,
-                            .y = x,
-                            .ldy = c,
-                            .y_type = FV_TYPE_F32,
-                            .scale = b->scale,
-                            .residual = x,
-                            .ldr = c };
-        fv_linear8_run(ops, &proj, v->map8, c, n);
-    } else {
-        fv_watch_observe(watch, &b->proj, normed, n, c);
-        fv_linear proj = { .w = &b->proj,
-                           .y = x,
-                           .ldy = c,
-                           .y_type = FV_TYPE_F32,
-                           .scale = b->scale,
-                           .residual = x,
-                           .ldr = c };
-        fv_linear_run(ops, &proj, 1, normed, v->act, c, n);
-    }
-    fv_status status = FV_OK;
-    if (b->ffn.dw.w8) {
-        fv_quantise_run(ops, v->map8, x, n, c, &b->ffn.dw.in);
-        fv_ffn8_run(ops, v->map[1], x, v->map8, shape, &b->ffn);
-    } else if (watch->observe) {
-        status = observed_ffn(ops, v->map[1], x, shape, &b->ffn, watch, err);
-    } else {
-        fv_ffn_run(ops, v->map[1], x, shape, &b->ffn, v->act);
-    }
-    swap_maps(v);
-    return status;
+    float *x = v->map[0], *qkv = v->map[1] + n * c; /* [n, c]; [n, 3c] */
+    fv_rows normed = fv_rows_for(&b->qkv.in, v->map[1], v->operand),
+            attended = fv_rows_for(&b->proj.in, v->map[1], v->operand); /* takes its place */
+
+    fv_layernorm_run(ops, normed, x, b->norm_w, b->norm_b, n, c);
+    fv_linear to_qkv = { .w = &b->qkv, .y = qkv, .ldy = 3 * c, .y_type = FV_TYPE_F32 };
+    fv_linear_run(ops, &to_qkv, 1, normed.data, normed.type, c, n);
+    fv_attention_run(ops, attended, qkv, n, c, (size_t)v->c->d_head_vision);
+    fv_linear proj = { .w = &b->proj,
+                       .y = x,
+                       .ldy = c,
+                       .y_type = FV_TYPE_F32,
+                       .scale = b->scale,
+                       .residual = x,
+                       .ldr = c };
+    fv_linear_run(ops, &proj, 1, attended.data, attended.type, c, n);
+    fv_ffn_run(ops, v->map[1], fv_rows_f32(x), shape, &b->ffn, v->operand);
+    vision_swap(v);
 }
 
-/* rows 5, 6 and the like: DW7x7 stride 2, GELU, 1x1, GELU */
+/* rows 5-6, 8-9, 11-12, 15-16: DW7x7 stride 2 to twice the channels, GELU, 1x1, GELU */
 static void down(fv_vision *v, const fv_ops *ops, const fv_vision_stage_weights *s,
-                 fv_map_shape shape, const fv_watch *watch)
+                 fv_map_shape shape)
 {
-    size_t c2 = s->down_pw.n, n = shape.height * shape.width, c = s->down_dw.channels;
-    if (s->down_dw.w8) {
-        uint8_t *t = (uint8_t *)v->map[1];
-        fv_quantise_run(ops, v->map8, v->map[0], n, c, &s->down_dw.in);
-        fv_dw8_run(ops, t, &s->down_pw.in, v->map8, shape, &s->down_dw, 2, FV_ACT_GELU);
-        fv_linear8 pw8 = {
-            .w = &s->down_pw, .y = v->map[0], .ldy = c2, .y_type = FV_TYPE_F32, .act = FV_ACT_GELU
-        };
-        fv_linear8_run(ops, &pw8, t, c2, n / 4);
-        return;
-    }
-    fv_watch_observe(watch, &s->down_dw, v->map[0], n, c);
-    fv_dw_run(ops, v->map[1], v->act, v->map[0], shape, &s->down_dw, 2, FV_ACT_GELU);
-    fv_watch_observe(watch, &s->down_pw, v->map[1], n / 4, c2);
+    size_t n = shape.height * shape.width, c2 = s->down_pw.n;
+    fv_rows t = fv_rows_for(&s->down_pw.in, v->map[1], v->operand); /* [n / 4, 2c] */
+    fv_dw_run(ops, t, fv_rows_f32(v->map[0]), shape, &s->down_dw, 2, FV_ACT_GELU);
     fv_linear pw = {
         .w = &s->down_pw, .y = v->map[0], .ldy = c2, .y_type = FV_TYPE_F32, .act = FV_ACT_GELU
     };
-    fv_linear_run(ops, &pw, 1, v->map[1], v->act, c2, n / 4);
+    fv_linear_run(ops, &pw, 1, t.data, t.type, c2, n / 4);
 }
+
+/* rows 13, 17: where a pixel lies, added to it: DW7x7 with the sum folded into its weights */
+static void position(fv_vision *v, const fv_ops *ops, const fv_dw *cpe, fv_map_shape shape)
+{
+    fv_dw_run(ops, fv_rows_f32(v->map[1]), fv_rows_f32(v->map[0]), shape, cpe, 1, FV_ACT_NONE);
+    vision_swap(v);
+}
+
+/* ---- row 19 ------------------------------------------------------------------------------ */
 
 static float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 
-/* row 19: DW3x3 to twice the channels, squeeze-excite, GELU */
+/* row 19 (3.5): DW3x3 to twice the channels; every channel times a gate that the means of all
+ * channels decide (squeeze-excite); GELU. The two matrices meet one row, their time is nothing. */
 static void expand(fv_vision *v, const fv_ops *ops, fv_map_shape shape)
 {
     const fv_vision_weights *w = v->w;
     const fv_kernels *k = ops->k;
     size_t n = shape.height * shape.width, f = w->excite.n, s = w->squeeze.n;
-    float *mean = v->squeeze, *gate = mean + f, *reduced = gate + f;
-    fv_dw_run(ops, v->map[1], FV_TYPE_F32, v->map[0], shape, &w->expand, 1, FV_ACT_NONE);
+    float *mean = v->squeeze, *gate = mean + f, *reduced = gate + f; /* [f], [f], [s] */
+    fv_dw_run(ops, fv_rows_f32(v->map[1]), fv_rows_f32(v->map[0]), shape, &w->expand, 1,
+              FV_ACT_NONE);
     memset(mean, 0, f * sizeof *mean);
     k->colsum(mean, v->map[1], f, n, f);
     for (size_t i = 0; i < f; i++)
@@ -439,8 +353,11 @@ static void expand(fv_vision *v, const fv_ops *ops, fv_map_shape shape)
     k->scale_gelu(v->features, f, v->map[1], f, gate, n, f);
 }
 
-static fv_status tap(const fv_vision *v, const fv_watch *watch, fv_map_shape shape, size_t c,
-                     int network, int block, fv_error *err)
+/* ---- all of it --------------------------------------------------------------------------- */
+
+/* The map at hand, [height * width, c], for who asked to see it: "vision.network.N[.BLOCK]". */
+static fv_status vision_tap(const fv_vision *v, const fv_watch *watch, fv_map_shape shape, size_t c,
+                            int network, int block, fv_error *err)
 {
     char name[64];
     if (!fv_watch_taps(watch))
@@ -456,41 +373,37 @@ fv_status fv_vision_run(fv_vision *v, const fv_ops *ops, const float *pixels, co
                         fv_error *err)
 {
     const fv_config *c = v->c;
-    size_t side = (size_t)v->image_size / 4;
+    size_t side = (size_t)v->image_size / 4, f = (size_t)c->n_features;
     fv_map_shape shape = { side, side };
-    int network = 0, done = 0, total = 2;
-    for (int i = 0; i < c->n_stages; i++)
-        total += c->stage[i].depth + 1;
+    int network = 0, done = 0, total = (int)fv_vision_block_count(c) + c->n_stages + 2;
     FV_TRY(fv_watch_step(watch, "vision", 0, err));
-    FV_TRY(run_stem(v, ops, pixels, watch, err));
+    FV_TRY(stem_run(v, ops, pixels, watch, err));
     for (int i = 0; i < c->n_stages; i++) {
         const fv_vision_stage *s = &c->stage[i];
         const fv_vision_stage_weights *w = &v->w->stage[i];
         size_t width = (size_t)s->width;
         if (s->cpe) {
-            fv_dw_run(ops, v->map[1], FV_TYPE_F32, v->map[0], shape, &w->cpe, 1, FV_ACT_NONE);
-            swap_maps(v);
-            FV_TRY(tap(v, watch, shape, width, network++, -1, err));
+            position(v, ops, &w->cpe, shape);
+            FV_TRY(vision_tap(v, watch, shape, width, network++, -1, err));
         }
         for (int b = 0; b < s->depth; b++) {
             if (s->attention)
-                FV_TRY(attention_block(v, ops, &w->block[b], shape, watch, err));
+                attention_block(v, ops, &w->block[b], shape);
             else
-                FV_TRY(repmixer_block(v, ops, &w->block[b], shape, watch, err));
-            FV_TRY(tap(v, watch, shape, width, network, b, err));
+                repmixer_block(v, ops, &w->block[b], shape);
+            FV_TRY(vision_tap(v, watch, shape, width, network, b, err));
             FV_TRY(fv_watch_step(watch, "vision", (double)++done / total, err));
         }
-        FV_TRY(tap(v, watch, shape, width, network++, -1, err));
+        FV_TRY(vision_tap(v, watch, shape, width, network++, -1, err));
         if (i + 1 < c->n_stages) {
-            down(v, ops, w, shape, watch);
+            down(v, ops, w, shape);
             shape = (fv_map_shape){ shape.height / 2, shape.width / 2 };
-            FV_TRY(tap(v, watch, shape, 2 * width, network++, -1, err));
+            FV_TRY(vision_tap(v, watch, shape, 2 * width, network++, -1, err));
             FV_TRY(fv_watch_step(watch, "vision", (double)++done / total, err));
         }
     }
     expand(v, ops, shape);
     if (fv_watch_taps(watch)) {
-        size_t f = (size_t)c->n_features;
         FV_TRY(
             fv_watch_map(watch, "vision.conv_exp", v->features, shape.height, shape.width, f, err));
         FV_TRY(fv_watch_rows(watch, "vision.features", v->features, shape.height * shape.width, f,

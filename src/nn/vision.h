@@ -9,22 +9,20 @@
 typedef struct fv_vision {
     const fv_config *c;
     const fv_vision_weights *w;
-    int image_size;
-    bool any8; /* some layer is in int8 */
-    /* of the operands of matrix products: F32, BF16 or F16; int8 layers say so themselves */
-    fv_type act;
-    float *map[2];   /* the largest map, twice; stages alternate between them */
-    uint8_t *map8;   /* the input of an int8 layer */
+    int image_size;  /* S */
+    fv_type operand; /* of matrix products with float weights: F32, BF16 or F16 */
+    float *map[2];   /* the largest map, twice: the map at hand, what comes of it */
+    uint8_t *map8;   /* a RepMixer block's map as u8, where its FFN is in int8 */
     float *features; /* [T, n_features] */
-    float *squeeze;  /* [2 n_features + n_squeeze] */
+    float *squeeze;  /* [2 n_features + n_squeeze] row 19's vectors */
     void *memory;
     size_t memory_bytes;
 } fv_vision;
 
-/* Takes the memory for one image size, also in ops. act I8: the layers that are not in int8 run in
- * what is fast. */
+/* Takes the memory for one image size, also in ops. type: what layers that are not in int8 compute
+ * in; I8: in what is fast. */
 fv_status fv_vision_init(fv_vision *v, const fv_config *c, const fv_vision_weights *w,
-                         int image_size, fv_type act, fv_ops *ops, fv_error *err);
+                         int image_size, fv_type type, fv_ops *ops, fv_error *err);
 void fv_vision_free(fv_vision *v);
 
 /* Fills v->features from pixels [S, S, 3] in [0, 1]. */

@@ -62,7 +62,8 @@ struct fv_calibration {
     fv_layer_loss *units;
     size_t n_units;
     fv_ops ops;
-    fv_vision seen; /* in f32 */
+    fv_ops seen_ops; /* observed */
+    fv_vision seen;  /* in f32 */
     judged judge[JUDGED_IMAGES];
     size_t n_judged, n_images, n_skipped, image;
     bool synthetic, measured; /* measured: the units' cosines are */
@@ -643,7 +644,7 @@ static fv_status keep_for_judging(fv_calibration *q, const float *pixels, fv_err
 static fv_status see(void *user, const float *pixels, size_t at, size_t n, fv_error *err)
 {
     fv_calibration *q = user;
-    fv_watch watch = { .observe = observe, .observe_user = q };
+    fv_watch watch = { 0 };
     size_t n_tokens = (size_t)fv_config_image_tokens(q->c->image_size) * (size_t)q->c->d_model;
     size_t side = (size_t)q->c->image_size,
            most = FV_MIN((size_t)JUDGED_IMAGES,
@@ -651,13 +652,13 @@ static fv_status see(void *user, const float *pixels, size_t at, size_t n, fv_er
     q->image = at;
     q->n_images = n;
     bool judge = q->n_judged < most && q->image >= q->n_judged * q->n_images / most;
-    FV_TRY(fv_vision_run(&q->seen, &q->ops, pixels, &watch, err));
+    FV_TRY(fv_vision_run(&q->seen, &q->seen_ops, pixels, &watch, err));
     if (judge)
         FV_TRY(keep_for_judging(q, pixels, err));
     float *tokens = judge ? q->judge[q->n_judged - 1].tokens : fv_alloc(n_tokens, sizeof *tokens);
     if (!tokens)
         return fv_fail_memory(err, n_tokens * sizeof *tokens, "image tokens");
-    fv_status status = fv_projector_run(&q->seen, &q->ops, tokens, &watch, err);
+    fv_status status = fv_projector_run(&q->seen, &q->seen_ops, tokens, &watch, err);
     if (!judge)
         fv_free(tokens);
     q->image++;
@@ -678,13 +679,17 @@ static fv_status run(fv_calibration *q, fv_error *err)
     FV_TRY(fv_weights_share_vision(&q->int8, q->w, q->c, err));
     FV_TRY(fv_weights_walk(&q->int8, q->c, find_twin, q, err));
     FV_TRY(fv_ops_init(&q->ops, q->k, q->pool, err));
-    FV_TRY(
-        fv_vision_init(&q->seen, q->c, &q->w->vision, q->c->image_size, FV_TYPE_F32, &q->ops, err));
+    FV_TRY(fv_ops_init(&q->seen_ops, q->k, q->pool, err));
+    q->seen_ops.observe = observe;
+    q->seen_ops.observe_user = q;
+    FV_TRY(fv_vision_init(&q->seen, q->c, &q->w->vision, q->c->image_size, FV_TYPE_F32,
+                          &q->seen_ops, err));
     FV_TRY(fv_calibrate_pictures(&seen, &q->o, FV_CALIBRATE_IMAGES, FV_CALIBRATE_SCENES, q->c, q->k,
                                  q->pool, see, q, err));
     q->n_skipped = seen.n_skipped;
     q->synthetic = seen.synthetic;
     fv_vision_free(&q->seen);
+    fv_ops_free(&q->seen_ops);
     FV_TRY(solve(q, err));
     return reach_target(q, err);
 }
@@ -727,6 +732,7 @@ void fv_calibration_free(fv_calibration *q)
     for (size_t i = 0; i < JUDGED_IMAGES; i++)
         fv_free(q->judge[i].pixels);
     fv_vision_free(&q->seen);
+    fv_ops_free(&q->seen_ops);
     fv_ops_free(&q->ops);
     fv_free(q->layers);
     fv_free(q->units);

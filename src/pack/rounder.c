@@ -373,7 +373,9 @@ static fv_status check_finite(fv_rounder *r, const fv_weight *q, fv_error *err)
 
 static fv_status run_sequences(fv_rounder *r, bool seeing, double done, fv_error *err)
 {
-    fv_watch watch = { .observe = seeing ? observe : NULL, .observe_user = r };
+    fv_ops ops = r->ops;
+    ops.observe = seeing ? observe : NULL;
+    ops.observe_user = r;
     for (size_t i = 0; i < r->n_seq; i++) {
         const sequence *s = &r->seq[i];
         float *x = seeing ? r->x : s->x;
@@ -381,7 +383,7 @@ static fv_status run_sequences(fv_rounder *r, bool seeing, double done, fv_error
                          err));
         if (seeing)
             memcpy(x, s->x, s->n * (size_t)r->c->d_model * sizeof *x);
-        fv_decoder_run_layer(&r->decoder, &r->ops, &r->cache, (size_t)r->layer, x, s->n, &watch);
+        fv_decoder_run_layer(&r->decoder, &ops, &r->cache, (size_t)r->layer, x, s->n);
     }
     return FV_OK;
 }
