@@ -133,17 +133,39 @@ int fv_cpu_cores(void); /* physical cores this process may run on, at least 1 */
 
 /* ---- pool.c ------------------------------------------------------------------------------ */
 
-/* A persistent pool. fv_pool_run calls fn(user, task, worker) for every task in
- * [0, n_tasks), worker in [0, fv_pool_threads), each worker number used by one thread at
- * a time within this call. The caller works too. When another thread is inside fv_pool_run
- * the caller does all tasks itself as worker 0: results never depend on who ran what. */
-typedef struct fv_pool fv_pool;
+/* Threads that any number of callers share; counted references. */
+typedef struct fv_threads fv_threads;
+
+/* What a caller holds: the threads, and how many of them, itself included, may work on a call. */
+typedef struct fv_pool {
+    fv_threads *threads;
+    unsigned limit; /* at least 1 */
+} fv_pool;
+
 typedef void fv_task_fn(void *user, size_t task, unsigned worker);
 
+/* 0 threads: one per core. */
+fv_status fv_threads_start(fv_threads **out, int n_threads, fv_error *err);
+fv_threads *fv_threads_ref(fv_threads *threads);
+void fv_threads_drop(fv_threads *threads);
+/* For tests: workers spin between jobs though there may be more of them than cores. */
+void fv_threads_spin(fv_threads *threads);
+
+/* A pool with threads of its own, or a share in those of others, which it refers to. After fork the
+ * child may only free what it inherited. */
 fv_status fv_pool_new(fv_pool **out, int n_threads, fv_error *err);
+fv_status fv_pool_share(fv_pool **out, fv_threads *threads, fv_error *err);
 void fv_pool_free(fv_pool *pool);
+/* The same threads, of which a call uses at most n_threads (0: as many as before). Borrowed: valid
+ * as long as pool is, never freed. */
+fv_pool fv_pool_limit(const fv_pool *pool, int n_threads);
+
+/* Calls fn(user, task, worker) for every task in [0, n_tasks), worker in [0, fv_pool_threads), each
+ * worker number used by one thread at a time within this call. The caller works too, as worker 0.
+ * Any number of threads may be inside at once: k of them get about 1 / k of the threads each. A
+ * task may call fv_pool_run itself; its tasks have worker numbers of their own. */
+void fv_pool_run(const fv_pool *pool, size_t n_tasks, fv_task_fn *fn, void *user);
 unsigned fv_pool_threads(const fv_pool *pool);
-void fv_pool_run(fv_pool *pool, size_t n_tasks, fv_task_fn *fn, void *user);
 
 /* ---- half.h has the f16 and bf16 conversions --------------------------------------------- */
 

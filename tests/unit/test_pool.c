@@ -2,8 +2,10 @@
 #include "support/cm.h"
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/base.h"
@@ -41,7 +43,7 @@ static void one_task(void *user, size_t task, unsigned worker)
     atomic_fetch_sub(&j->inside[worker], 1);
 }
 
-static void run_and_check(fv_pool *pool, size_t n_tasks, uint64_t seed)
+static void run_and_check(const fv_pool *pool, size_t n_tasks, uint64_t seed)
 {
     static _Thread_local job j;
     memset(&j, 0, sizeof j);
@@ -121,17 +123,24 @@ static void test_caller_waits_for_the_last(void **state)
     }
 }
 
+/* More callers than the pool has places for open jobs, some of them held to few threads. */
+enum { N_CALLERS = 12 };
+
 typedef struct caller {
     pthread_t thread;
-    fv_pool *pool;
+    fv_pool pool;
     unsigned number;
 } caller;
 
 static void *call_often(void *arg)
 {
     caller *c = arg;
-    for (uint64_t i = 0; i < 500; i++)
-        run_and_check(c->pool, mix(c->number * 1000u + i) % 60, i);
+    for (uint64_t i = 0; i < 400; i++) {
+        fv_pool pool = fv_pool_limit(&c->pool, (int)(i % 5));
+        run_and_check(&pool, mix(c->number * 1000u + i) % 60, i);
+        if (i % 64 == c->number)
+            usleep(100); /* long enough to fall asleep */
+    }
     return NULL;
 }
 
@@ -139,11 +148,11 @@ static void test_concurrent_callers(void **state)
 {
     (void)state;
     for (size_t t = 0; t < FV_COUNT(thread_counts); t++) {
-        caller callers[4];
+        caller callers[N_CALLERS];
         fv_pool *pool;
         assert_int_equal(fv_pool_new(&pool, thread_counts[t], NULL), FV_OK);
         for (unsigned i = 0; i < FV_COUNT(callers); i++) {
-            callers[i] = (caller){ .pool = pool, .number = i };
+            callers[i] = (caller){ .pool = *pool, .number = i };
             assert_int_equal(pthread_create(&callers[i].thread, NULL, call_often, &callers[i]), 0);
         }
         for (unsigned i = 0; i < FV_COUNT(callers); i++)
@@ -158,7 +167,7 @@ static void outer_task(void *user, size_t task, unsigned worker)
     run_and_check(user, 10, task);
 }
 
-/* A task that uses the pool does its own tasks alone. */
+/* A task may use the pool: its own tasks are a job like any other. */
 static void test_nested_call(void **state)
 {
     (void)state;
@@ -195,6 +204,315 @@ static void test_workers_really_help(void **state)
     fv_pool_free(pool);
 }
 
+/* ---- sharing ----------------------------------------------------------------------------- */
+
+/* Tasks that sleep need no processor: how many run at once is the pool's doing alone, whatever the
+ * machine has to do besides. */
+typedef struct sleepers {
+    const fv_pool *pool;
+    size_t n_tasks;
+    unsigned task_us;
+    atomic_uint inside, most, finished, by_caller;
+} sleepers;
+
+static void sleep_task(void *user, size_t task, unsigned worker)
+{
+    sleepers *s = user;
+    unsigned inside = atomic_fetch_add(&s->inside, 1) + 1, most = atomic_load(&s->most);
+    (void)task;
+    while (inside > most && !atomic_compare_exchange_weak(&s->most, &most, inside))
+        ;
+    usleep(s->task_us ? s->task_us : 2000);
+    atomic_fetch_sub(&s->inside, 1);
+    atomic_fetch_add(&s->finished, 1);
+    if (worker == 0)
+        atomic_fetch_add(&s->by_caller, 1);
+}
+
+static void *run_sleepers(void *arg)
+{
+    sleepers *s = arg;
+    fv_pool_run(s->pool, s->n_tasks, sleep_task, s);
+    return NULL;
+}
+
+/* Whether the bounds below hold depends on a machine that lets sleepers wake up in time. A pool that
+ * shares badly misses them every time; one that shares well must keep them once. */
+enum { TRIES = 30 };
+
+static bool is_within(unsigned value, unsigned lowest, unsigned highest)
+{
+    return value >= lowest && value <= highest;
+}
+
+static bool second_caller_gets_its_share(const fv_pool *pool)
+{
+    sleepers first = { .pool = pool, .n_tasks = 300 }, second = { .pool = pool, .n_tasks = 50 };
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, run_sleepers, &first), 0);
+    while (atomic_load(&first.finished) < 50)
+        usleep(500);
+    unsigned before = atomic_load(&first.finished);
+    run_sleepers(&second);
+    unsigned meanwhile = atomic_load(&first.finished) - before;
+    pthread_join(thread, NULL);
+    assert_int_equal(atomic_load(&first.finished), 300);
+    assert_int_equal(atomic_load(&second.finished), 50);
+    return atomic_load(&first.most) == 4 &&
+           /* 50, as the second has; 150 if it kept its threads. */
+           is_within(meanwhile, 30, 90) &&
+           /* Half of its tasks are its helper's. */
+           is_within(atomic_load(&second.by_caller), 15, 35) &&
+           is_within(atomic_load(&second.most), 2, 3) &&
+           /* 50 with four threads, 50 with two, 200 with four: the caller has done 88; were its
+            * helpers not given back, 137. */
+           is_within(atomic_load(&first.by_caller), 60, 110);
+}
+
+/* One long job has all four threads; a second caller gets two of them while its job runs, and gives
+ * them back. */
+static void test_second_caller_gets_its_share(void **state)
+{
+    (void)state;
+    fv_pool *pool;
+    bool fair = false;
+    assert_int_equal(fv_pool_new(&pool, 4, NULL), FV_OK);
+    for (int i = 0; i < TRIES && !fair; i++)
+        fair = second_caller_gets_its_share(pool);
+    assert_true(fair);
+    fv_pool_free(pool);
+}
+
+/* A second caller with many short jobs, as a decoder has. Its helper is not lost to the long tasks
+ * of the first whenever there is no job for it for a moment; without that its caller does 19 of 20
+ * tasks. */
+static bool short_jobs_keep_their_helper(const fv_pool *pool)
+{
+    enum { JOBS = 100, TASKS = 4 };
+    sleepers first = { .pool = pool, .n_tasks = 60, .task_us = 8000 };
+    sleepers second = { .pool = pool, .n_tasks = TASKS, .task_us = 200 };
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, run_sleepers, &first), 0);
+    while (atomic_load(&first.finished) < 4)
+        usleep(500);
+    for (int i = 0; i < JOBS; i++)
+        run_sleepers(&second);
+    pthread_join(thread, NULL);
+    assert_int_equal(atomic_load(&second.finished), JOBS * TASKS);
+    return atomic_load(&second.by_caller) < JOBS * TASKS * 8 / 10;
+}
+
+static void test_short_jobs_keep_their_helper(void **state)
+{
+    (void)state;
+    fv_pool *pool;
+    bool kept = false;
+    assert_int_equal(fv_pool_new(&pool, 4, NULL), FV_OK);
+    fv_threads_spin(pool->threads);
+    for (int i = 0; i < TRIES && !kept; i++)
+        kept = short_jobs_keep_their_helper(pool);
+    assert_true(kept);
+    fv_pool_free(pool);
+}
+
+/* As many callers as threads: each works alone, and nobody waits for another. */
+static bool callers_work_alone(const fv_pool *pool, int n)
+{
+    enum { MOST = 3, TASKS = 60 };
+    pthread_t thread[MOST];
+    sleepers s[MOST];
+    bool alone = true;
+    for (int i = 0; i < n; i++) {
+        s[i] = (sleepers){ .pool = pool, .n_tasks = TASKS };
+        assert_int_equal(pthread_create(&thread[i], NULL, run_sleepers, &s[i]), 0);
+    }
+    for (int i = 0; i < n; i++)
+        pthread_join(thread[i], NULL);
+    for (int i = 0; i < n; i++) {
+        assert_int_equal(atomic_load(&s[i].finished), TASKS);
+        alone = alone && atomic_load(&s[i].by_caller) > TASKS * 8 / 10;
+    }
+    return alone;
+}
+
+static void test_as_many_callers_as_threads(void **state)
+{
+    (void)state;
+    fv_pool *pool;
+    bool alone = false;
+    assert_int_equal(fv_pool_new(&pool, 3, NULL), FV_OK);
+    for (int i = 0; i < TRIES && !alone; i++)
+        alone = callers_work_alone(pool, 3);
+    assert_true(alone);
+    fv_pool_free(pool);
+}
+
+static void test_limit(void **state)
+{
+    (void)state;
+    fv_pool *pool;
+    assert_int_equal(fv_pool_new(&pool, 6, NULL), FV_OK);
+    for (int limit = 0; limit <= 7; limit++) {
+        fv_pool limited = fv_pool_limit(pool, limit);
+        assert_int_equal(fv_pool_threads(&limited), 6);
+        unsigned want = limit == 0 || limit > 6 ? 6 : (unsigned)limit, most = 0;
+        for (int i = 0; i < 5; i++) {
+            sleepers s = { .pool = &limited, .n_tasks = 24 };
+            run_sleepers(&s);
+            assert_int_equal(atomic_load(&s.finished), 24);
+            assert_true(atomic_load(&s.most) <= want);
+            most = FV_MAX(most, atomic_load(&s.most));
+        }
+        assert_int_equal(most, want);
+    }
+    /* A limit never widens another. */
+    fv_pool two = fv_pool_limit(pool, 2), four = fv_pool_limit(&two, 4);
+    assert_int_equal(four.limit, 2);
+    fv_pool_free(pool);
+}
+
+/* Callers that use the processor go on at about the same rate, one with long tasks and one with
+ * short jobs. With more threads than processors a short job may have to wait for a helper that the
+ * system has put aside, each time: it goes on, no more can be said. */
+typedef struct racer {
+    pthread_t thread;
+    const fv_pool *pool;
+    size_t n_tasks;
+    unsigned turns; /* of a task */
+    atomic_bool *over;
+    uint64_t done; /* turns */
+} racer;
+
+static void turn_task(void *user, size_t task, unsigned worker)
+{
+    const racer *r = user;
+    volatile uint64_t x = task;
+    (void)worker;
+    for (unsigned i = 0; i < r->turns; i++)
+        x = mix(x);
+}
+
+static void *race(void *arg)
+{
+    racer *r = arg;
+    while (!atomic_load(r->over)) {
+        fv_pool_run(r->pool, r->n_tasks, turn_task, r);
+        r->done += (uint64_t)r->n_tasks * r->turns;
+    }
+    return NULL;
+}
+
+static void test_callers_progress_alike(void **state)
+{
+    (void)state;
+    static const int counts[] = { 2, 64 };
+    for (size_t t = 0; t < FV_COUNT(counts); t++) {
+        fv_pool *pool;
+        atomic_bool over = false;
+        assert_int_equal(fv_pool_new(&pool, counts[t], NULL), FV_OK);
+        racer racers[] = { { .pool = pool, .n_tasks = 100, .turns = 20000, .over = &over },
+                           { .pool = pool, .n_tasks = 8, .turns = 500, .over = &over } };
+        for (size_t i = 0; i < FV_COUNT(racers); i++)
+            assert_int_equal(pthread_create(&racers[i].thread, NULL, race, &racers[i]), 0);
+        usleep(500 * 1000);
+        atomic_store(&over, true);
+        for (size_t i = 0; i < FV_COUNT(racers); i++)
+            pthread_join(racers[i].thread, NULL);
+        double ratio = (double)racers[0].done / (double)racers[1].done;
+        assert_true(racers[0].done > 0 && racers[1].done > 0);
+        if (counts[t] == 2 && (ratio > 4 || ratio < 0.25))
+            fail_msg("%d threads: one caller has done %.2f times what the other has", counts[t],
+                     ratio);
+        fv_pool_free(pool);
+    }
+}
+
+static void test_shared_threads(void **state)
+{
+    (void)state;
+    int64_t live = fv_mem_live();
+    fv_threads *threads;
+    fv_pool *a, *b;
+    assert_int_equal(fv_threads_start(&threads, 3, NULL), FV_OK);
+    assert_int_equal(fv_pool_share(&a, threads, NULL), FV_OK);
+    assert_int_equal(fv_pool_share(&b, threads, NULL), FV_OK);
+    fv_threads_drop(threads);
+    run_and_check(a, 100, 1);
+    fv_pool_free(a);
+    run_and_check(b, 100, 2);
+    fv_pool_free(b);
+    fv_threads_drop(NULL);
+    assert_int_equal(fv_mem_live(), live);
+}
+
+/* ---- the process around it --------------------------------------------------------------- */
+
+/* A child of fork has the memory and none of the threads, one of which may have held the lock. */
+static void test_child_of_fork_may_free(void **state)
+{
+    (void)state;
+    caller busy = { .number = 1 };
+    fv_pool *pool;
+    assert_int_equal(fv_pool_new(&pool, 3, NULL), FV_OK);
+    busy.pool = *pool;
+    assert_int_equal(pthread_create(&busy.thread, NULL, call_often, &busy), 0);
+    for (int i = 0; i < 20; i++) {
+        pid_t child = fork();
+        assert_true(child >= 0);
+        if (child == 0) {
+            alarm(20);
+            fv_pool_free(pool);
+            _exit(0);
+        }
+        int status = -1;
+        while (waitpid(child, &status, 0) < 0)
+            ;
+        assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    }
+    pthread_join(busy.thread, NULL);
+    run_and_check(pool, 100, 3);
+    fv_pool_free(pool);
+}
+
+/* Workers leave other people's signals alone; what their own instructions raise reaches the
+ * program's handlers. */
+typedef struct masks {
+    atomic_uint looked, blocked_own, open_others;
+} masks;
+
+static void mask_task(void *user, size_t task, unsigned worker)
+{
+    static const int own[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT };
+    static const int others[] = { SIGINT, SIGTERM, SIGALRM, SIGUSR1, SIGCHLD, SIGPIPE, SIGWINCH };
+    masks *m = user;
+    sigset_t mask;
+    (void)task;
+    usleep(1000); /* lets a worker come in */
+    if (worker == 0 || pthread_sigmask(SIG_BLOCK, NULL, &mask) != 0)
+        return;
+    for (size_t i = 0; i < FV_COUNT(own); i++)
+        if (sigismember(&mask, own[i]))
+            atomic_fetch_add(&m->blocked_own, 1);
+    for (size_t i = 0; i < FV_COUNT(others); i++)
+        if (!sigismember(&mask, others[i]))
+            atomic_fetch_add(&m->open_others, 1);
+    atomic_fetch_add(&m->looked, 1);
+}
+
+static void test_signals_of_workers(void **state)
+{
+    (void)state;
+    fv_pool *pool;
+    masks m = { 0 };
+    assert_int_equal(fv_pool_new(&pool, 3, NULL), FV_OK);
+    for (int i = 0; i < 100 && atomic_load(&m.looked) == 0; i++)
+        fv_pool_run(pool, 12, mask_task, &m);
+    assert_true(atomic_load(&m.looked) > 0);
+    assert_int_equal(atomic_load(&m.blocked_own), 0);
+    assert_int_equal(atomic_load(&m.open_others), 0);
+    fv_pool_free(pool);
+}
+
 static void test_bad_counts_and_memory(void **state)
 {
     (void)state;
@@ -208,7 +526,7 @@ static void test_bad_counts_and_memory(void **state)
     assert_int_equal(fv_pool_new(&pool, 0, &err), FV_OK);
     assert_int_equal(fv_pool_threads(pool), fv_cpu_cores());
     fv_pool_free(pool);
-    for (uint64_t n = 0; n < 2; n++) {
+    for (uint64_t n = 0; n < 4; n++) {
         fv_mem_fail_after(n);
         assert_int_equal(fv_pool_new(&pool, 2, &err), FV_ERR_MEMORY);
         fv_mem_fail_after(UINT64_MAX);
@@ -225,6 +543,14 @@ int main(void)
         cmocka_unit_test(test_concurrent_callers),
         cmocka_unit_test(test_nested_call),
         cmocka_unit_test(test_workers_really_help),
+        cmocka_unit_test(test_second_caller_gets_its_share),
+        cmocka_unit_test(test_short_jobs_keep_their_helper),
+        cmocka_unit_test(test_as_many_callers_as_threads),
+        cmocka_unit_test(test_limit),
+        cmocka_unit_test(test_callers_progress_alike),
+        cmocka_unit_test(test_shared_threads),
+        cmocka_unit_test(test_child_of_fork_may_free),
+        cmocka_unit_test(test_signals_of_workers),
         cmocka_unit_test(test_bad_counts_and_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
