@@ -1,7 +1,7 @@
 /* config: the shapes and constants of a model, read from a checkpoint's config.json.
  *
  * Both layouts (docs/model.md, section 9) end in the same struct; nothing is fixed to one size
- * of model. Values are range-checked here, so products of them cannot overflow later. */
+ * of model. What a value may be: config_rules.h. */
 #ifndef FV_CONFIG_H
 #define FV_CONFIG_H
 
@@ -9,7 +9,12 @@
 
 typedef enum fv_layout { FV_LAYOUT_LLAVA_QWEN2, FV_LAYOUT_FAST_VLM } fv_layout;
 
-enum { FV_MAX_STAGES = 8, FV_MAX_EOS = 4, FV_PATCH = 64 };
+enum {
+    FV_MAX_STAGES = 8,
+    FV_MAX_EOS = 4,
+    FV_PATCH = 64,             /* pixels of a side that become one image token's side */
+    FV_CONFIG_MAX_ID = 1 << 22 /* of a token */
+};
 
 typedef struct fv_vision_stage {
     int depth, width; /* blocks; channels */
@@ -28,7 +33,7 @@ typedef struct fv_config {
     int mixer_kernel, down_kernel; /* 3 and 7 */
     int n_features, n_squeeze;     /* channels of conv_exp; of its squeeze */
     int d_head_vision;             /* 32 */
-    bool crop;                     /* fit of a picture that is not square: crop, otherwise pad */
+    bool crop;                     /* fit of an image that is not square: crop, otherwise pad */
 
     /* decoder */
     int d_model, d_ffn, n_layers, n_heads, n_kv_heads, d_head;

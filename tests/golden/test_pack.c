@@ -400,7 +400,7 @@ static void test_wrong_files(void **state)
                    "F16, BF16, Q8_0 or Q4_0 "
                    "[178, 64]");
     *at = 177;
-    refuses_memory(data, n, "do not go together");
+    refuses_memory(data, n, "fastvlm.feed_forward_length is 177; expected an even number");
     *at = 176;
     at = behind(data, n, "general.architecture") + 12;
     *at = 'q';
@@ -417,7 +417,7 @@ static void test_wrong_files(void **state)
     *at = 'f';
     at = behind(data, n, "fastvlm.image.std") + 16;
     at[2] ^= 1;
-    refuses_memory(data, n, "fastvlm.image.std is not [1, 1, 1]");
+    refuses_memory(data, n, "fastvlm.image.std is [1.00781, 1, 1]; expected [1, 1, 1]");
     at[2] ^= 1;
     at = behind(data, n, "tokenizer.ggml.token_type") + 16;
     *at = 9;
