@@ -15,7 +15,7 @@ int check_answer_options(const char *verb, answer_options *a)
     return -1;
 }
 
-void session_options(fv_session_options *o, const answer_options *a, progress_line *progress)
+void session_options(fv_session_options *o, const answer_options *a, const fv_callbacks *callbacks)
 {
     fv_session_options_default(o);
     o->temperature = a->temperature;
@@ -28,17 +28,18 @@ void session_options(fv_session_options *o, const answer_options *a, progress_li
     o->max_context = a->max_context;
     o->fit = (fv_fit)a->fit;
     o->system = a->system;
+    o->n_system_bytes = a->system ? strlen(a->system) : 0;
     o->stop = a->stop.item;
     o->n_stop = a->stop.n;
-    o->ignore_eos = a->ignore_eos;
-    o->progress = show_progress;
-    o->progress_user = progress;
+    o->ignore_end = a->ignore_eos;
+    o->callbacks = callbacks;
 }
 
 int add_picture(fv_session *session, const char *path, const answer_options *a,
                 progress_line *progress)
 {
-    fv_image_options options = { .ignore_exif = a->no_exif,
+    fv_image_options options = { .size = sizeof options,
+                                 .ignore_exif = a->no_exif,
                                  .max_pixels = (uint64_t)a->max_megapixels * 1000000 };
     fv_image *image = NULL;
     fv_error err;
@@ -79,7 +80,7 @@ static bool keep(answer_text *a, const fv_piece *piece)
 int take_answer(fv_session *session, answer_text *out, bool stream, progress_line *progress)
 {
     fv_error err;
-    fv_piece piece = { 0 };
+    fv_piece piece = { .size = sizeof piece };
     *out = (answer_text){ 0 };
     while (!piece.done) {
         fv_status status = fv_session_next(session, &piece, &err);

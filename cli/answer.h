@@ -51,7 +51,9 @@ typedef struct answer_options {
 
 /* -1, or an exit code after saying what is wrong. */
 int check_answer_options(const char *verb, answer_options *a);
-void session_options(fv_session_options *out, const answer_options *a, progress_line *progress);
+/* callbacks outlive *out. */
+void session_options(fv_session_options *out, const answer_options *a,
+                     const fv_callbacks *callbacks);
 /* Reads and encodes one picture into the turn being written. */
 int add_picture(fv_session *session, const char *path, const answer_options *a,
                 progress_line *progress);

@@ -129,20 +129,21 @@ static fv_status repeat(bench *b, fv_engine *engine, const fv_image *image, int 
 {
     fv_session_options o;
     fv_session *session = NULL;
-    fv_piece piece = { 0 };
-    fv_stats s;
+    fv_piece piece = { .size = sizeof piece };
+    fv_stats s = { .size = sizeof s };
     bool decode = b->wanted[DECODE],
          prefill = decode || b->wanted[PREFILL] || b->wanted[FIRST_TOKEN];
     fv_session_options_default(&o);
-    o.ignore_eos = true;
+    o.ignore_end = true;
     o.max_new_tokens = decode ? b->tokens : 1;
-    o.progress = show_progress;
-    o.progress_user = line;
+    fv_callbacks callbacks = line_callbacks(line);
+    o.callbacks = &callbacks;
     fv_status status = fv_session_new(&session, engine, &o, err);
     if (status == FV_OK)
         status = fv_session_add_image(session, image, err);
     if (status == FV_OK)
-        status = fv_session_add_text(session, "Describe the image.", err);
+        status = fv_session_add_text(session, "Describe the image.", strlen("Describe the image."),
+                                     err);
     while (status == FV_OK && prefill && !piece.done)
         status = fv_session_next(session, &piece, err);
     if (status == FV_OK) {
@@ -256,7 +257,7 @@ static int print_table(const bench *b, const fv_model_info *m, bool csv)
 
 static int run_bench(bench *b, fv_engine **engine, fv_image *image, progress_line *line)
 {
-    fv_model_info m;
+    fv_model_info m = { .size = sizeof m };
     fv_error err;
     int code = open_engine(engine, &b->model);
     if (code >= 0)

@@ -60,9 +60,9 @@ static void remember(chat *c, const char *user, const answer_text *a)
 static void ask(chat *c, const char *text)
 {
     fv_error err;
-    fv_stats stats;
+    fv_stats stats = { .size = sizeof stats };
     answer_text a = { 0 };
-    if (fv_session_add_text(c->session, text, &err) != FV_OK) {
+    if (fv_session_add_text(c->session, text, strlen(text), &err) != FV_OK) {
         report(&err);
         c->n_failed++;
         return;
@@ -178,7 +178,8 @@ int verb_chat(int argc, char **argv)
     fv_error err;
     catch_interrupt();
     code = open_engine(&c.engine, &model);
-    session_options(&so, &answer, &progress);
+    fv_callbacks callbacks = line_callbacks(&progress);
+    session_options(&so, &answer, &callbacks);
     if (code < 0 && fv_session_new(&c.session, c.engine, &so, &err) != FV_OK)
         code = report(&err);
     for (size_t i = 0; i < images.n && code < 0; i++)

@@ -135,6 +135,8 @@ bool show_progress(void *user, const char *stage, double done);
 void clear_progress(progress_line *p);
 /* fv_log_fn: "fastvlm: warning: MESSAGE" on stderr; user is NULL or a progress_line. */
 void log_line(void *user, fv_log_level level, const char *message);
+/* Both, for the library's calls. */
+fv_callbacks line_callbacks(progress_line *p);
 
 /* Writes all bytes to stdout at once; false when that failed, which end_out says. */
 bool write_out(const char *text, size_t n_bytes);

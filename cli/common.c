@@ -37,17 +37,24 @@ fv_precision chosen_precision(const char *choices, int index)
     return precision;
 }
 
+fv_callbacks line_callbacks(progress_line *p)
+{
+    return (fv_callbacks){
+        .size = sizeof(fv_callbacks), .log = log_line, .progress = show_progress, .user = p
+    };
+}
+
 int open_engine(fv_engine **out, const model_options *m)
 {
-    fv_settings s;
+    fv_engine_options s;
     fv_error err;
-    fv_settings_default(&s);
+    fv_engine_options_default(&s);
     s.n_threads = m->threads;
     s.vision = chosen_precision(VISION_PRECISIONS, m->vision);
     s.decoder = chosen_precision(DECODER_PRECISIONS, m->decoder);
     s.image_size = m->image_size;
-    s.kv = (fv_kv)m->kv;
-    s.log = log_line;
+    s.kv = (fv_kv_type)m->kv;
+    s.callbacks = &(fv_callbacks){ .size = sizeof(fv_callbacks), .log = log_line };
     const void *data;
     size_t n_bytes;
     fv_status status = !m->model && demo_model(&data, &n_bytes)

@@ -30,7 +30,7 @@ int verb_doctor(int argc, char **argv)
         "model it also opens it and says whether it fits.",
         "  fastvlm doctor FastVLM-0.5B",
     };
-    fv_system s;
+    fv_system s = { .size = sizeof s };
     text_list words, images = { 0 };
     model_options model = { 0 };
     const char *prompt = NULL;
@@ -66,7 +66,7 @@ int verb_doctor(int argc, char **argv)
     }
     if (model.model) {
         fv_engine *engine = NULL;
-        fv_model_info m;
+        fv_model_info m = { .size = sizeof m };
         code = open_engine(&engine, &model);
         if (code >= 0)
             return code;

@@ -133,7 +133,7 @@ static json_t *text_json(const fv_eval_text *t)
 
 static json_t *model_json(const fv_engine *engine, const char *path)
 {
-    fv_model_info m;
+    fv_model_info m = { .size = sizeof m };
     fv_engine_info(engine, &m);
     return json_pack("{s:s, s:s, s:s, s:I}", "path", path, "vision", m.vision_precision, "decoder",
                      m.decoder_precision, "weight_bytes", (json_int_t)m.weight_bytes);
@@ -143,27 +143,29 @@ static int eval_json(const fv_eval *e, const fv_engine *ref, const fv_engine *te
                      const eval_options *o)
 {
     json_t *stages = json_array(), *images = json_array();
-    for (size_t i = 0; i < e->n_stages; i++) {
-        json_t *stage = json_pack("{s:s, s:o}", "name", e->stages[i].name, "own",
-                                  loss_json(&e->stages[i].own));
-        if (!isnan(e->stages[i].ref.sqnr))
-            json_object_set_new(stage, "ref", loss_json(&e->stages[i].ref));
+    fv_eval_info info = { .size = sizeof info };
+    fv_eval_stage_info s = { .size = sizeof s };
+    fv_eval_image_info x = { .size = sizeof x };
+    fv_eval_describe(e, &info);
+    for (size_t i = 0; fv_eval_stage(e, i, &s); i++) {
+        json_t *stage = json_pack("{s:s, s:o}", "name", s.name, "own", loss_json(&s.own));
+        if (!isnan(s.ref.sqnr))
+            json_object_set_new(stage, "ref", loss_json(&s.ref));
         json_array_append_new(stages, stage);
     }
-    for (size_t i = 0; i < e->n_images; i++) {
-        const fv_eval_image *x = &e->images[i];
-        json_array_append_new(images, json_pack("{s:s, s:o, s:o, s:o, s:o, s:s}", "path", x->path,
-                                                "features", loss_json(&x->features), "image_tokens",
-                                                loss_json(&x->tokens), "own", text_json(&x->own),
-                                                "ref", text_json(&x->ref), "answer", x->answer));
-    }
+    for (size_t i = 0; fv_eval_image(e, i, &x); i++)
+        json_array_append_new(images,
+                              json_pack("{s:s, s:o, s:o, s:o, s:o, s:s%}", "path", x.path,
+                                        "features", loss_json(&x.features), "image_tokens",
+                                        loss_json(&x.tokens), "own", text_json(&x.own), "ref",
+                                        text_json(&x.ref), "answer", x.answer, x.n_answer_bytes));
     return print_json(
         json_pack("{s:o, s:o, s:I, s:I, s:o, s:o, s:f, s:f, s:o, s:o, s:f}", "reference",
                   model_json(ref, o->ref.model), "test", model_json(test, o->test.model),
-                  "pictures", (json_int_t)e->n_images, "skipped", (json_int_t)e->n_skipped, "own",
-                  text_json(&e->own), "ref", text_json(&e->ref), "least_features_cosine",
-                  e->least_features, "least_image_tokens_cosine", e->least_tokens, "stages", stages,
-                  "images", images, "ms", e->ms),
+                  "pictures", (json_int_t)info.n_images, "skipped", (json_int_t)info.n_skipped,
+                  "own", text_json(&info.own), "ref", text_json(&info.ref), "least_features_cosine",
+                  info.least_features, "least_image_tokens_cosine", info.least_tokens, "stages",
+                  stages, "images", images, "ms", info.ms),
         DIGITS);
 }
 
@@ -192,33 +194,37 @@ static const char *last_part(const char *path)
 
 static int eval_text(const fv_eval *e, const eval_options *o)
 {
-    bool ref = e->ref.n_tokens, own = e->own.n_tokens;
+    fv_eval_info info = { .size = sizeof info };
+    fv_eval_stage_info s = { .size = sizeof s };
+    fv_eval_image_info x = { .size = sizeof x };
+    fv_eval_describe(e, &info);
+    bool ref = info.ref.n_tokens, own = info.own.n_tokens;
     printf("%-24s  %8s %12s", "stage", "SQNR dB", "cosine");
     printf(ref ? "  %8s %12s\n" : "\n", "ref: SQNR", "cosine");
-    for (size_t i = 0; i < e->n_stages; i++) {
-        printf("%-24s", e->stages[i].name);
-        print_loss(&e->stages[i].own);
+    for (size_t i = 0; fv_eval_stage(e, i, &s); i++) {
+        printf("%-24s", s.name);
+        print_loss(&s.own);
         if (ref)
-            print_loss(&e->stages[i].ref);
+            print_loss(&s.ref);
         printf("\n");
     }
     printf("\n%-28s  %8s %12s  %8s %12s\n", "picture", "features", "cosine", "tokens", "cosine");
-    for (size_t i = 0; i < e->n_images; i++) {
-        printf("%-28.28s", last_part(e->images[i].path));
-        print_loss(&e->images[i].features);
-        print_loss(&e->images[i].tokens);
+    for (size_t i = 0; fv_eval_image(e, i, &x); i++) {
+        printf("%-28.28s", last_part(x.path));
+        print_loss(&x.features);
+        print_loss(&x.tokens);
         printf("\n");
     }
-    printf("%-28s  %8s %12.9f  %8s %12.9f\n\n", "least", "", e->least_features, "",
-           e->least_tokens);
+    printf("%-28s  %8s %12.9f  %8s %12.9f\n\n", "least", "", info.least_features, "",
+           info.least_tokens);
     printf("%-28s %6s %10s %10s %10s %9s\n", "text: KL divergence, nats", "tokens", "mean",
            "median", "max", "agree %");
     if (own)
-        print_text("TEST's own image tokens", &e->own);
+        print_text("TEST's own image tokens", &info.own);
     if (ref)
-        print_text("REF's image tokens", &e->ref);
-    printf("\n%zu picture%s, %zu skipped, %.1f s", e->n_images, e->n_images == 1 ? "" : "s",
-           e->n_skipped, e->ms / 1e3);
+        print_text("REF's image tokens", &info.ref);
+    printf("\n%zu picture%s, %zu skipped, %.1f s", info.n_images, info.n_images == 1 ? "" : "s",
+           info.n_skipped, info.ms / 1e3);
     printf("; REF %s, TEST %s\n", o->ref.model, o->test.model);
     return end_out();
 }
@@ -226,7 +232,7 @@ static int eval_text(const fv_eval *e, const eval_options *o)
 /* What is compared, as the plot's title. */
 static void title(char *to, size_t size, const fv_engine *ref, const fv_engine *test)
 {
-    fv_model_info a, b;
+    fv_model_info a = { .size = sizeof a }, b = { .size = sizeof b };
     fv_engine_info(ref, &a);
     fv_engine_info(test, &b);
     snprintf(to, size, "SQNR by depth: vision %s, decoder %s against vision %s, decoder %s",
@@ -260,24 +266,25 @@ static int compare(eval_options *o, progress_line *progress)
     if (code < 0)
         code = open_engine(&test, &o->test);
     if (code < 0) {
-        fv_eval_settings s = { .paths = o->words.item + 2,
-                               .n_paths = o->words.n - 2,
-                               .max_images = o->limit,
-                               .prompt = o->prompt,
-                               .max_new_tokens = o->max_new_tokens,
-                               .features = features[o->features],
-                               .fit = (fv_fit)o->fit,
-                               .log = log_line,
-                               .log_user = progress,
-                               .progress = show_progress,
-                               .progress_user = progress };
+        fv_callbacks callbacks = line_callbacks(progress);
+        fv_eval_options s = { .size = sizeof s,
+                              .paths = o->words.item + 2,
+                              .n_paths = o->words.n - 2,
+                              .max_images = o->limit,
+                              .prompt = o->prompt,
+                              .n_prompt_bytes = o->prompt ? strlen(o->prompt) : 0,
+                              .max_new_tokens = o->max_new_tokens,
+                              .features = features[o->features],
+                              .fit = (fv_fit)o->fit,
+                              .callbacks = &callbacks };
         fv_status status = fv_eval_run(&e, ref, test, &s, &err);
         clear_progress(progress);
         code = status != FV_OK ? report(&err)
                : o->json       ? eval_json(e, ref, test, o)
                                : eval_text(e, o);
         title(heading, sizeof heading, ref, test);
-        if (status == FV_OK && o->svg && fv_eval_plot(e, heading, o->svg, &err) != FV_OK)
+        if (status == FV_OK && o->svg &&
+            fv_eval_plot(e, heading, strlen(heading), o->svg, &err) != FV_OK)
             code = report(&err);
     }
     fv_eval_free(e);
@@ -324,10 +331,11 @@ static void task_text(const fv_task *t)
 static int take_test(eval_options *o, const char *model, json_t *results, bool *enough,
                      progress_line *progress)
 {
-    fv_task_settings s = { .max_questions = o->limit,
-                           .max_new_tokens = o->max_new_tokens,
-                           .progress = show_progress,
-                           .progress_user = progress };
+    fv_callbacks callbacks = line_callbacks(progress);
+    fv_task_options s = { .size = sizeof s,
+                          .max_questions = o->limit,
+                          .max_new_tokens = o->max_new_tokens,
+                          .callbacks = &callbacks };
     fv_engine *engine = NULL;
     fv_task *t = NULL;
     fv_error err;
@@ -412,14 +420,12 @@ static int take_layers(eval_options *o, progress_line *progress)
     fv_pack_options p;
     fv_error err;
     fv_pack_options_default(&p);
-    p.images = (const char *const *)o->words.item + 1;
-    p.n_images = o->words.n - 1;
+    p.paths = (const char *const *)o->words.item + 1;
+    p.n_paths = o->words.n - 1;
     p.max_images = o->limit;
     p.n_threads = o->test.threads;
-    p.progress = show_progress;
-    p.progress_user = progress;
-    p.log = log_line;
-    p.log_user = progress;
+    fv_callbacks callbacks = line_callbacks(progress);
+    p.callbacks = &callbacks;
     layer_list list = { .json = o->json ? json_array() : NULL, .progress = progress };
     fv_status status = fv_eval_layers(o->words.item[0], &p, take_layer, &list, &err);
     clear_progress(progress);

@@ -1,6 +1,7 @@
 /* fastvlm export: finds the artefact and hands over; what the artefacts share. */
 #include "export.h"
 
+#include <dirent.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -24,6 +25,12 @@ static void log_export(void *user, fv_log_level level, const char *message)
         fprintf(stderr, "%s%s\n", level == FV_LOG_WARNING ? "fastvlm: warning: " : "", message);
 }
 
+static bool show_export(void *user, const char *stage, double done)
+{
+    export_common *e = user;
+    return show_progress(&e->progress, stage, done);
+}
+
 int begin_export(const char *verb, export_common *e, const text_list *words, const char **model,
                  fv_export_options *options)
 {
@@ -35,19 +42,36 @@ int begin_export(const char *verb, export_common *e, const text_list *words, con
     if (model)
         *model = words->item[0];
     e->progress.enabled = !e->quiet && is_terminal(STDERR_FILENO);
-    *options = (fv_export_options){ .force = e->force,
-                                    .log = log_export,
-                                    .log_user = e,
-                                    .progress = show_progress,
-                                    .progress_user = &e->progress };
+    e->callbacks = (fv_callbacks){
+        .size = sizeof e->callbacks, .log = log_export, .progress = show_export, .user = e
+    };
+    *options = (fv_export_options){ .size = sizeof *options,
+                                    .force = e->force,
+                                    .callbacks = &e->callbacks };
     catch_interrupt();
     return -1;
+}
+
+static bool holds_files(const char *path)
+{
+    DIR *dir = opendir(path);
+    size_t n = 0;
+    while (dir && n < 3 && readdir(dir)) /* "." and ".." are always there */
+        n++;
+    if (dir)
+        closedir(dir);
+    return n > 2;
 }
 
 int end_export(export_common *e, fv_status status, const fv_error *err)
 {
     clear_progress(&e->progress);
-    return status == FV_OK ? EXIT_OK : report(err);
+    if (status == FV_OK)
+        return EXIT_OK;
+    report(err);
+    if (status == FV_ERR_IO && !e->force && holds_files(e->out))
+        fprintf(stderr, "--force replaces files of the same names in it\n");
+    return EXIT_FAILED;
 }
 
 static void print_usage(FILE *to)

@@ -19,6 +19,7 @@ typedef struct export_common {
     const char *out;
     bool force, quiet;
     progress_line progress;
+    fv_callbacks callbacks;
 } export_common;
 
 /* clang-format off */

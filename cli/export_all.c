@@ -45,7 +45,8 @@ static unsigned parse_parts(const char *list)
 int export_all(int argc, char **argv)
 {
     export_common e = { 0 };
-    fv_all_settings s = { 0 };
+    fv_calib_options c = { .size = sizeof c };
+    fv_all_options s = { .size = sizeof s, .calib = &c };
     fv_export_options options;
     fv_error err;
     const char *model, *only = NULL;
@@ -57,11 +58,10 @@ int export_all(int argc, char **argv)
           "some of onnx,npu,transformers.js,calib,genie,gguf,hf", 0, 0 },
         { 0, "calib", OPTION_LIST, &pictures, "DIR",
           "pictures to calibrate with; may come several times", 0, 0 },
-        { 0, "samples", OPTION_INT, &s.calib.max_samples, "N", "at most so many of them", 1,
-          100000 },
+        { 0, "samples", OPTION_INT, &c.max_samples, "N", "at most so many of them", 1, 100000 },
         { 0, "layout", OPTION_CHOICE, &layout, "nhwc|nchw", "of the samples (default: nhwc)", 0,
           0 },
-        { 0, "image-size", OPTION_INT, &s.calib.image_size, "N",
+        { 0, "image-size", OPTION_INT, &c.image_size, "N",
           "side of the picture (default: the model's)", 64, 4096 },
     };
     int code = parse_options(argc, argv, &use, table, sizeof table / sizeof *table, &words);
@@ -74,8 +74,8 @@ int export_all(int argc, char **argv)
             only);
     if ((code = begin_export(argv[0], &e, &words, &model, &options)) >= 0)
         return code;
-    s.calib.paths = pictures.item;
-    s.calib.n_paths = pictures.n;
-    s.calib.layout = (fv_calib_layout)layout;
+    c.paths = pictures.item;
+    c.n_paths = pictures.n;
+    c.layout = (fv_calib_layout)layout;
     return end_export(&e, fv_export_all(model, &s, e.out, &options, &err), &err);
 }

@@ -18,7 +18,7 @@ static const usage use = {
 int export_calib(int argc, char **argv)
 {
     export_common e = { 0 };
-    fv_calib_settings s = { 0 };
+    fv_calib_options s = { .size = sizeof s };
     fv_export_options options;
     fv_error err;
     int layout = 0, dtype = 0, fit = 0;

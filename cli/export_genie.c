@@ -55,7 +55,7 @@ int export_genie(int argc, char **argv)
             "  fastvlm export genie FastVLM-0.5B -o genie/ --device-dir /data/local/tmp/fastvlm",
     };
     export_common e = { 0 };
-    fv_genie_settings s = { 0 };
+    fv_genie_options s = { .size = sizeof s };
     fv_export_options options;
     fv_error err;
     const char *model;

@@ -13,7 +13,7 @@ int export_hf(int argc, char **argv)
         .example = "  fastvlm export hf FastVLM-0.5B -o FastVLM-0.5B-hf --layout fast_vlm",
     };
     export_common e = { 0 };
-    fv_hf_settings s = { 0 };
+    fv_hf_options s = { .size = sizeof s };
     fv_export_options options;
     fv_error err;
     const char *model;

@@ -42,14 +42,14 @@ static unsigned parse_parts(const char *list)
 int export_onnx(int argc, char **argv)
 {
     export_common e = { 0 };
-    fv_onnx_settings s;
+    fv_onnx_options s;
     fv_export_options options;
     fv_error err;
     const char *model, *only = NULL;
     bool external = false;
     int ops = 0, target = 0, precision = 0;
     text_list words = { 0 };
-    fv_onnx_settings_default(&s);
+    fv_onnx_options_default(&s);
     const option_spec table[] = {
         EXPORT_DIR(e),
         { 0, "only", OPTION_TEXT, &only, "LIST", "some of vision,embed,decoder", 0, 0 },

@@ -19,7 +19,7 @@ static void shape_text(char *out, size_t size, const fv_tensor_info *t)
 
 static void print_tensors(const fv_engine *engine)
 {
-    fv_tensor_info t;
+    fv_tensor_info t = { .size = sizeof t };
     char shape[96];
     for (size_t i = 0; fv_engine_tensor(engine, i, &t); i++) {
         shape_text(shape, sizeof shape, &t);
@@ -31,8 +31,8 @@ static void print_tensors(const fv_engine *engine)
 
 static void print_text(const fv_engine *engine, const model_options *model)
 {
-    fv_model_info m;
-    fv_tensor_info t;
+    fv_model_info m = { .size = sizeof m };
+    fv_tensor_info t = { .size = sizeof t };
     uint64_t stored = 0;
     size_t n = 0, unused = 0;
     const char *key, *value;
@@ -77,8 +77,8 @@ static void print_text(const fv_engine *engine, const model_options *model)
 
 static int print_model(const fv_engine *engine, const model_options *model, bool tensors)
 {
-    fv_model_info m;
-    fv_tensor_info t;
+    fv_model_info m = { .size = sizeof m };
+    fv_tensor_info t = { .size = sizeof t };
     fv_engine_info(engine, &m);
     json_t *layers = json_array(), *widths = json_array();
     for (int i = 0; i < m.vision_stages; i++) {

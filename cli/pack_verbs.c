@@ -23,7 +23,7 @@ int verb_pack(int argc, char **argv)
         "  fastvlm pack FastVLM-0.5B -o fastvlm-0.5b.gguf --vision bf16 --decoder z8",
     };
     fv_pack_options o;
-    fv_pack_report r;
+    fv_pack_report r = { .size = sizeof r };
     fv_error err;
     text_list words;
     const char *out = NULL;
@@ -63,14 +63,14 @@ int verb_pack(int argc, char **argv)
         return usage_error("pack", "no output; say -o FILE.gguf");
     o.vision = chosen_precision(VISION_PRECISIONS, v);
     o.decoder = chosen_precision(DECODER_PRECISIONS, d);
-    o.images = (const char *const *)words.item + 1;
-    o.n_images = words.n - 1;
+    o.paths = (const char *const *)words.item + 1;
+    o.n_paths = words.n - 1;
     o.min_cosine = min_cosine > 0 ? min_cosine : 0;
     o.rounding = (fv_rounding)rounding;
     bool blocks = o.decoder == FV_PRECISION_Z8 || o.decoder == FV_PRECISION_Q4;
     if (rounding && !blocks)
         return usage_error("pack", "--rounding is for --decoder z8 or q4");
-    if (o.n_images && o.vision != FV_PRECISION_INT8 && o.rounding != FV_ROUNDING_CALIBRATED &&
+    if (o.n_paths && o.vision != FV_PRECISION_INT8 && o.rounding != FV_ROUNDING_CALIBRATED &&
         (o.decoder != FV_PRECISION_Q4 || o.rounding == FV_ROUNDING_SEARCH))
         return usage_error("pack",
                            "pictures are for --vision int8, --decoder q4 and --rounding "
@@ -80,15 +80,13 @@ int verb_pack(int argc, char **argv)
         return usage_error("pack", "--pure needs --decoder q4");
     catch_interrupt();
     progress_line line = { .enabled = !quiet && is_terminal(2) };
-    o.progress = show_progress;
-    o.progress_user = &line;
-    o.log = log_line;
-    o.log_user = &line;
+    fv_callbacks callbacks = line_callbacks(&line);
+    o.callbacks = &callbacks;
     fv_status status = fv_pack(words.item[0], out, &o, &r, &err);
     clear_progress(&line);
     if (status != FV_OK)
         return report(&err);
-    bool no_int8 = r.n_units && r.n_wide == r.n_units;
+    bool no_int8 = r.n_groups && r.n_wide == r.n_groups;
     if (no_int8)
         fprintf(stderr,
                 "fastvlm: warning: no unit in int8 comes as close to f32 as wanted (cosine %.7g): "
@@ -103,14 +101,14 @@ int verb_pack(int argc, char **argv)
         fprintf(stderr, "; nothing lost\n");
     else
         fprintf(stderr, "; %s lost most, %.1f dB\n", r.worst_name, (double)r.worst_sqnr);
-    if (r.n_units && !no_int8) {
+    if (r.n_groups && !no_int8) {
         fprintf(stderr,
                 "int8 by %zu %s%s, over some of which features' cosine to f32 is %.5f, image "
                 "tokens' %.5f (%.1f dB); %zu of %zu units "
                 "stay in bf16\n",
                 r.n_images, r.synthetic_images ? "synthetic scene" : "picture",
                 r.n_images == 1 ? "" : "s", r.feature_cosine, r.token_cosine, r.token_sqnr,
-                r.n_wide, r.n_units);
+                r.n_wide, r.n_groups);
     }
     if (r.n_rounding_rows)
         fprintf(stderr, "rounded by %zu rows of %zu %s%s and the model's answers\n",
@@ -149,7 +147,9 @@ int verb_verify(int argc, char **argv)
         return usage_error("verify", "expected one file, found %zu arguments", words.n);
     catch_interrupt();
     progress_line line = { .enabled = !quiet && is_terminal(2) };
-    fv_status status = fv_verify(words.item[0], show_progress, &line, &err);
+    fv_callbacks callbacks = line_callbacks(&line);
+    fv_verify_options o = { .size = sizeof o, .callbacks = &callbacks };
+    fv_status status = fv_verify(words.item[0], &o, &err);
     clear_progress(&line);
     if (status != FV_OK)
         return quiet ? EXIT_FAILED : report(&err);

@@ -11,6 +11,7 @@
 
 typedef struct pull_line {
     bool enabled, shown, moving;
+    fv_pull *pull;
     double started; /* s, when bytes began to come */
     uint64_t received_then;
 } pull_line;
@@ -29,7 +30,7 @@ static void clear_line(pull_line *line)
     line->shown = false;
 }
 
-static void show_bytes(pull_line *line, const fv_pull_progress *p)
+static void show_bytes(pull_line *line, const fv_pull_info *p, bool checking)
 {
     if (!line->moving && p->received_bytes > 0) {
         line->moving = true;
@@ -38,25 +39,33 @@ static void show_bytes(pull_line *line, const fv_pull_progress *p)
     }
     double elapsed = line->moving ? now_s() - line->started : 0;
     double rate = elapsed > 0.5 ? (double)(p->received_bytes - line->received_then) / elapsed : 0;
-    double left = (double)(p->total_bytes - p->done_bytes);
-    fprintf(stderr, "\r%s%.1f of %.1f MB", p->checking ? "checking, " : "",
-            (double)p->done_bytes / 1e6, (double)p->total_bytes / 1e6);
+    double left = (double)(p->total_bytes - p->have_bytes);
+    fprintf(stderr, "\r%s%.1f of %.1f MB", checking ? "checking, " : "",
+            (double)p->have_bytes / 1e6, (double)p->total_bytes / 1e6);
     if (rate > 0)
         fprintf(stderr, ", %.1f MB/s, %.0f:%02.0f left", rate / 1e6,
                 (double)(long)(left / rate / 60), (double)((long)(left / rate) % 60));
-    fprintf(stderr, "  %s\033[K", p->file);
+    fprintf(stderr, "  %s\033[K", p->current);
     line->shown = true;
 }
 
-static bool on_progress(void *user, const fv_pull_progress *p)
+static bool on_progress(void *user, const char *stage, double done)
 {
     pull_line *line = user;
-    if (p->note) {
-        clear_line(line);
-        fprintf(stderr, "fastvlm pull: %s\n", p->note);
-    } else if (line->enabled && p->total_bytes > 0)
-        show_bytes(line, p);
+    fv_pull_info info = { .size = sizeof info };
+    (void)done;
+    if (line->enabled && line->pull) {
+        fv_pull_describe(line->pull, &info);
+        show_bytes(line, &info, !strcmp(stage, "check"));
+    }
     return interrupted();
+}
+
+static void on_log(void *user, fv_log_level level, const char *message)
+{
+    (void)level;
+    clear_line(user);
+    fprintf(stderr, "fastvlm pull: %s\n", message);
 }
 
 static void describe(const fv_pull_info *i)
@@ -73,8 +82,8 @@ static void describe(const fv_pull_info *i)
 
 static int print_result(const fv_pull *pull, bool complete)
 {
-    fv_pull_info i;
-    fv_pull_file_info f;
+    fv_pull_info i = { .size = sizeof i };
+    fv_pull_file_info f = { .size = sizeof f };
     json_t *files = json_array();
     fv_pull_describe(pull, &i);
     for (size_t k = 0; fv_pull_file(pull, k, &f); k++)
@@ -92,7 +101,7 @@ static int print_result(const fv_pull *pull, bool complete)
 
 static void print_list(const fv_pull *pull)
 {
-    fv_pull_file_info f;
+    fv_pull_file_info f = { .size = sizeof f };
     for (size_t k = 0; fv_pull_file(pull, k, &f); k++)
         printf("%14llu  %-8s %-64s  %s\n", (unsigned long long)f.n_bytes,
                f.sha256 ? "sha256" : "git-sha1", f.hash, f.name);
@@ -116,7 +125,7 @@ static void print_word(const char *word)
 
 static int print_end(const fv_pull *pull)
 {
-    fv_pull_info i;
+    fv_pull_info i = { .size = sizeof i };
     fv_pull_describe(pull, &i);
     printf("%s: complete, %zu files, %.1f MB, every hash checked%s\nnext:\n  fastvlm run ", i.dir,
            i.n_files, (double)i.total_bytes / 1e6,
@@ -141,9 +150,10 @@ int verb_pull(int argc, char **argv)
     };
     fv_pull_options o;
     fv_pull *pull = NULL;
-    fv_pull_info info;
+    fv_pull_info info = { .size = sizeof info };
     fv_error err;
     text_list words;
+    int retries = 5;
     bool json = false, list = false, quiet = false;
     pull_line line = { .enabled = is_terminal(STDERR_FILENO) };
 
@@ -154,8 +164,8 @@ int verb_pull(int argc, char **argv)
         { 0, "revision", OPTION_TEXT, &o.revision, "NAME", "branch, tag or commit (default: main)",
           0, 0 },
         { 'j', "connections", OPTION_INT, &o.connections, "N", "at once (default: 4)", 1, 16 },
-        { 0, "retries", OPTION_INT, &o.retries, "N", "of a request that gets nowhere (default: 5)",
-          0, 20 },
+        { 0, "retries", OPTION_INT, &retries, "N", "of a request that gets nowhere (default: 5)", 0,
+          20 },
         { 0, "list", OPTION_FLAG, &list, NULL, "show what would be fetched, fetch nothing", 0, 0 },
         { 0, "json", OPTION_FLAG, &json, NULL, "the result as one JSON object", 0, 0 },
         { 'q', "quiet", OPTION_FLAG, &quiet, NULL, "no progress", 0, 0 },
@@ -171,13 +181,17 @@ int verb_pull(int argc, char **argv)
     o.token = getenv("HF_TOKEN");
     o.ca_file = getenv("SSL_CERT_FILE");
     line.enabled = line.enabled && !quiet;
-    o.progress = on_progress;
-    o.user = &line;
+    o.retries = retries ? retries : -1;
+    fv_callbacks callbacks = {
+        .size = sizeof callbacks, .log = on_log, .progress = on_progress, .user = &line
+    };
+    o.callbacks = &callbacks;
     catch_interrupt();
     if (fv_pull_open(&pull, &o, &err) != FV_OK) {
         clear_line(&line);
         return report(&err);
     }
+    line.pull = pull;
     fv_pull_describe(pull, &info);
     if (!quiet)
         describe(&info);

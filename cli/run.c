@@ -71,7 +71,7 @@ static const char *finish_name(fv_finish finish)
 
 static json_t *model_json(const fv_engine *engine, const model_options *model)
 {
-    fv_model_info m;
+    fv_model_info m = { .size = sizeof m };
     fv_engine_info(engine, &m);
     return json_pack("{s:s, s:b, s:s, s:s, s:s, s:s, s:i, s:I, s:I, s:i, s:s}", "path",
                      model_name(model), "demonstration", !model->model, "layout", m.layout,
@@ -108,9 +108,11 @@ static int answer_question(fv_engine *engine, const run_options *o, progress_lin
     fv_session_options so;
     fv_session *session = NULL;
     fv_error err;
-    fv_stats stats;
+    fv_stats stats = { .size = sizeof stats };
     answer_text a = { 0 };
-    session_options(&so, &o->answer, progress);
+    fv_callbacks callbacks = line_callbacks(progress);
+    const char *prompt = o->prompt ? o->prompt : DEFAULT_PROMPT;
+    session_options(&so, &o->answer, &callbacks);
     so.dump_dir = o->dump;
     if (fv_session_new(&session, engine, &so, &err) != FV_OK)
         return report(&err);
@@ -119,8 +121,7 @@ static int answer_question(fv_engine *engine, const run_options *o, progress_lin
         fprintf(stderr, "no picture given: the answer comes from the question alone\n");
     for (size_t i = 0; i < o->images.n && code < 0; i++)
         code = add_picture(session, o->images.item[i], &o->answer, progress);
-    if (code < 0 &&
-        fv_session_add_text(session, o->prompt ? o->prompt : DEFAULT_PROMPT, &err) != FV_OK)
+    if (code < 0 && fv_session_add_text(session, prompt, strlen(prompt), &err) != FV_OK)
         code = report(&err);
     if (code < 0)
         code = take_answer(session, &a, !o->json, progress);

@@ -9,7 +9,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_bytes)
 {
     static uint8_t square[64 * 64 * 3];
     static float pixels[64 * 64 * 3];
-    const fv_image_options options = { .max_pixels = 1 << 18 };
+    const fv_image_options options = { .size = sizeof options, .max_pixels = 1 << 18 };
     fv_image *image;
     fv_error err;
     fv_kernels kernels;

@@ -1,6 +1,8 @@
 /* Files and folders that appear complete or not at all. See outfile.h. */
 #include "base/outfile.h"
 
+#include "base/report.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -172,15 +174,12 @@ fv_status fv_outfile_put(const char *path, const void *data, size_t n_bytes, fv_
 
 /* ---- what killed processes left ---------------------------------------------------------- */
 
-static void warn(fv_log_fn *log, void *user, const char *folder, const char *name, const char *what)
+static void warn(const fv_callbacks *callbacks, const char *folder, const char *name,
+                 const char *what)
 {
-    char message[512];
     size_t n = strlen(folder);
-    if (!log)
-        return;
-    snprintf(message, sizeof message, "%s%s%s: %s", strcmp(folder, ".") ? folder : "",
-             strcmp(folder, ".") && folder[n - 1] != '/' ? "/" : "", name, what);
-    log(user, FV_LOG_WARNING, message);
+    fv_log(callbacks, FV_LOG_WARNING, "%s%s%s: %s", strcmp(folder, ".") ? folder : "",
+           strcmp(folder, ".") && folder[n - 1] != '/' ? "/" : "", name, what);
 }
 
 /* The process in "<before>PID<after>"; 0: name is not of that form. */
@@ -209,10 +208,10 @@ static bool split(const char *path, char **folder, char **name)
     return *folder && *name;
 }
 
-void fv_outfile_leftovers(const char *path, fv_log_fn *log, void *log_user)
+void fv_outfile_leftovers(const char *path, const fv_callbacks *callbacks)
 {
     char *folder = NULL, *name = NULL;
-    DIR *dir = log && split(path, &folder, &name) ? opendir(folder) : NULL;
+    DIR *dir = callbacks && callbacks->log && split(path, &folder, &name) ? opendir(folder) : NULL;
     size_t n = name ? strlen(name) : 0;
     for (struct dirent *e; dir && (e = readdir(dir));) {
         struct stat st;
@@ -222,7 +221,7 @@ void fv_outfile_leftovers(const char *path, fv_log_fn *log, void *log_user)
         pid = pid ? pid : pid_in(e->d_name + n, ".", 1, ".part");
         if (pid && is_gone(pid) && fstatat(dirfd(dir), e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
             S_ISREG(st.st_mode))
-            warn(log, log_user, folder, e->d_name,
+            warn(callbacks, folder, e->d_name,
                  "a run that did not end seems to have left this file; remove it");
     }
     if (dir)
@@ -301,7 +300,7 @@ static int take_abandoned(int fd)
 }
 
 /* Removes the folders "<prefix>PID" in folder that killed processes have left. */
-static void sweep(const char *folder, const char *prefix, fv_log_fn *log, void *log_user)
+static void sweep(const char *folder, const char *prefix, const fv_callbacks *callbacks)
 {
     DIR *dir = opendir(folder);
     for (struct dirent *e; dir && (e = readdir(dir));) {
@@ -317,7 +316,7 @@ static void sweep(const char *folder, const char *prefix, fv_log_fn *log, void *
         }
         empty_folder(fd);
         bool gone = unlinkat(dirfd(dir), e->d_name, AT_REMOVEDIR) == 0;
-        warn(log, log_user, folder, e->d_name,
+        warn(callbacks, folder, e->d_name,
              gone ? "left by a run that was killed; removed"
                   : "left by a run that was killed; it cannot be removed");
         close(mark);
@@ -326,13 +325,13 @@ static void sweep(const char *folder, const char *prefix, fv_log_fn *log, void *
         closedir(dir);
 }
 
-static void sweep_for(const fv_outdir *d, fv_log_fn *log, void *log_user)
+static void sweep_for(const fv_outdir *d, const fv_callbacks *callbacks)
 {
     char *folder = NULL, *name = NULL, *prefix = NULL;
     if (split(d->place, &folder, &name) && (prefix = path_with(name, ".part-")))
-        sweep(folder, prefix, log, log_user);
+        sweep(folder, prefix, callbacks);
     if (d->merge)
-        sweep(d->place, ".part-", log, log_user);
+        sweep(d->place, ".part-", callbacks);
     fv_free(folder);
     fv_free(name);
     fv_free(prefix);
@@ -361,7 +360,7 @@ static fv_status make_stage(fv_outdir *d, fv_error *err)
     return status;
 }
 
-fv_status fv_outdir_open(fv_outdir *d, const char *path, bool force, fv_log_fn *log, void *log_user,
+fv_status fv_outdir_open(fv_outdir *d, const char *path, bool force, const fv_callbacks *callbacks,
                          fv_error *err)
 {
     char suffix[32];
@@ -380,7 +379,7 @@ fv_status fv_outdir_open(fv_outdir *d, const char *path, bool force, fv_log_fn *
         status = fv_fail_memory(err, strlen(path), "a path");
         goto fail;
     }
-    sweep_for(d, log, log_user);
+    sweep_for(d, callbacks);
     if (d->merge && !force && !is_empty_dir(path)) {
         status = fv_fail(err, FV_ERR_IO, 0,
                          "%s: the folder is not empty; choose another, or have files of the same "

@@ -27,8 +27,8 @@ void fv_outfile_abandon(fv_outfile *f); /* does nothing after a commit or on zer
 fv_status fv_outfile_put(const char *path, const void *data, size_t n_bytes, fv_error *err);
 
 /* Warns of every PATH.part-PID, and PATH.PID.part as the GGUF writer names it, whose process is no
- * more. log may be NULL. */
-void fv_outfile_leftovers(const char *path, fv_log_fn *log, void *log_user);
+ * more. callbacks may be NULL. */
+void fv_outfile_leftovers(const char *path, const fv_callbacks *callbacks);
 
 typedef struct fv_outdir {
     char *place;
@@ -39,8 +39,8 @@ typedef struct fv_outdir {
 
 /* path must not exist, or be an empty folder; with force a folder that holds files will do, whose
  * files of the same names are replaced at the end. Missing parents are made. Folders that killed
- * processes left on the way to the same place are removed, with a warning; log may be NULL. */
-fv_status fv_outdir_open(fv_outdir *d, const char *path, bool force, fv_log_fn *log, void *log_user,
+ * processes left on the way to the same place are removed, with a warning; callbacks may be NULL. */
+fv_status fv_outdir_open(fv_outdir *d, const char *path, bool force, const fv_callbacks *callbacks,
                          fv_error *err);
 /* makes stage/name */
 fv_status fv_outdir_sub(const fv_outdir *d, const char *name, fv_error *err);

@@ -6,25 +6,27 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/sized.h"
+#include "base/report.h"
 #include "model/config_gguf.h"
 #include "model/precision.h"
 
 void fv_system_info(fv_system *out)
 {
+    fv_system info;
     const char *unknown = NULL;
     fv_kernels kernels;
     unsigned level = fv_cpu_level(&unknown);
     fv_kernels_init(&kernels, level);
-    *out = (fv_system){ .cpu_best = fv_cpu_name(fv_cpu_detect()),
+    info = (fv_system){ .cpu_best = fv_cpu_name(fv_cpu_detect()),
                         .cpu_level = fv_cpu_name(level),
                         .cpu_unknown = unknown != NULL,
                         .fast_bf16 = kernels.fast_bf16,
                         .n_cores = fv_cpu_cores() };
+    fv_result_out(out, &info, sizeof info);
 }
 
-void fv_settings_default(fv_settings *settings) { *settings = (fv_settings){ 0 }; }
-
-static fv_status settings_check(const fv_settings *s, fv_error *err)
+static fv_status engine_check_options(const fv_engine_options *s, fv_error *err)
 {
     if (s->n_threads < 0 || s->n_threads > 1024)
         return fv_fail(err, FV_ERR_ARGUMENT, 0, "n_threads is %d; expected 0 (all cores) to 1024",
@@ -117,7 +119,7 @@ static fv_status record_read(fv_engine *e, fv_error *err)
 /* ---- opening ---- */
 
 /* What comes after the model, whatever it was opened from. */
-static fv_status engine_complete(fv_engine *e, const fv_settings *s, fv_error *err)
+static fv_status engine_complete(fv_engine *e, const fv_engine_options *s, fv_error *err)
 {
     engine_bind_tokens(e);
     e->kv = s->kv;
@@ -127,7 +129,7 @@ static fv_status engine_complete(fv_engine *e, const fv_settings *s, fv_error *e
 
 /* From a path, or from a packed file that has been read, which it takes. */
 static fv_status engine_open(fv_engine **out, const char *path, fv_gguf *packed,
-                             const fv_settings *s, double start, fv_error *err)
+                             const fv_engine_options *s, double start, fv_error *err)
 {
     const char *unknown = NULL;
     fv_engine *e = fv_alloc_zero(1, sizeof *e);
@@ -136,14 +138,14 @@ static fv_status engine_open(fv_engine **out, const char *path, fv_gguf *packed,
         return fv_fail_memory(err, sizeof *e, "the engine");
     }
     fv_cpu_level(&unknown);
-    if (unknown && s->log)
-        s->log(s->log_user, FV_LOG_WARNING, "FV_CPU names no level of this build; it is ignored");
+    if (unknown)
+        fv_log(s->callbacks, FV_LOG_WARNING,
+               "FV_CPU is not the name of a level of this build; it is ignored");
     fv_model_options options = { .depth = FV_MODEL_RUN,
                                  .vision = s->vision,
                                  .decoder = s->decoder,
                                  .n_threads = s->n_threads,
-                                 .log = s->log,
-                                 .log_user = s->log_user };
+                                 .callbacks = s->callbacks };
     fv_status status = packed ? fv_model_open_packed(&e->model, packed, &options, err)
                               : fv_model_open(&e->model, path, &options, err);
     if (status == FV_OK)
@@ -157,27 +159,41 @@ static fv_status engine_open(fv_engine **out, const char *path, fv_gguf *packed,
     return FV_OK;
 }
 
-fv_status fv_engine_open(fv_engine **out, const char *path, const fv_settings *settings,
+static fv_status engine_take_options(fv_engine_options *s, fv_callbacks *callbacks,
+                                     const fv_engine_options *options, fv_error *err)
+{
+    FV_TRY(FV_OPTIONS_IN(s, fv_engine_options, options, err));
+    FV_TRY(fv_callbacks_in(callbacks, &s->callbacks, err));
+    return engine_check_options(s, err);
+}
+
+fv_status fv_engine_open(fv_engine **out, const char *path, const fv_engine_options *options,
                          fv_error *err)
 {
-    fv_settings s = settings ? *settings : (fv_settings){ 0 };
+    fv_engine_options s;
+    fv_callbacks callbacks;
     double start = fv_now_ms();
+    FV_REQUIRE(out, err);
     *out = NULL;
-    FV_TRY(settings_check(&s, err));
+    FV_REQUIRE(path, err);
+    FV_TRY(engine_take_options(&s, &callbacks, options, err));
     return engine_open(out, path, NULL, &s, start, err);
 }
 
 fv_status fv_engine_open_memory(fv_engine **out, const void *data, size_t n_bytes,
-                                const fv_settings *settings, fv_error *err)
+                                const fv_engine_options *options, fv_error *err)
 {
-    fv_settings s = settings ? *settings : (fv_settings){ 0 };
+    fv_engine_options s;
+    fv_callbacks callbacks;
     fv_gguf *packed = NULL;
     double start = fv_now_ms();
+    FV_REQUIRE(out, err);
     *out = NULL;
-    if (!data || (uintptr_t)data % 64)
+    FV_REQUIRE(data, err);
+    if ((uintptr_t)data % 64)
         return fv_fail(err, FV_ERR_ARGUMENT, 0,
                        "a model in memory begins at address %p; expected a multiple of 64", data);
-    FV_TRY(settings_check(&s, err));
+    FV_TRY(engine_take_options(&s, &callbacks, options, err));
     FV_TRY(fv_gguf_read(&packed, data, n_bytes, "model in memory", err));
     return engine_open(out, NULL, packed, &s, start, err);
 }
@@ -191,12 +207,14 @@ void fv_engine_free(fv_engine *e)
     fv_free(e);
 }
 
-double fv_engine_load_ms(const fv_engine *engine) { return engine->load_ms; }
+double fv_engine_load_ms(const fv_engine *engine) { return engine ? engine->load_ms : 0; }
 
 void fv_engine_info(const fv_engine *e, fv_model_info *out)
 {
+    if (!e)
+        return;
     const fv_config *c = &e->model.config;
-    *out = (fv_model_info){
+    fv_model_info info = {
         .layout = c->layout == FV_LAYOUT_FAST_VLM ? "fast_vlm" : "llava_qwen2",
         .format = e->model.packed ? "GGUF" : "safetensors",
         .vision_precision = fv_precision_type_name(e->model.vision),
@@ -222,9 +240,10 @@ void fv_engine_info(const fv_engine *e, fv_model_info *out)
         .cpu_level = fv_cpu_name(e->model.cpu),
     };
     for (int i = 0; i < c->n_stages; i++) {
-        out->vision_layers[i] = c->stage[i].depth;
-        out->vision_widths[i] = c->stage[i].width;
+        info.vision_layers[i] = c->stage[i].depth;
+        info.vision_widths[i] = c->stage[i].width;
     }
+    fv_result_out(out, &info, sizeof info);
 }
 
 /* The list is in the order of the tensors' data. */
@@ -245,7 +264,7 @@ static float sqnr_at(const fv_engine *e, size_t index)
 
 bool fv_engine_record(const fv_engine *e, size_t index, const char **key, const char **value)
 {
-    if (index >= e->n_records)
+    if (!e || !key || !value || index >= e->n_records)
         return false;
     *key = e->record[index][0];
     *value = e->record[index][1];
@@ -254,25 +273,33 @@ bool fv_engine_record(const fv_engine *e, size_t index, const char **key, const 
 
 bool fv_engine_tensor(const fv_engine *e, size_t index, fv_tensor_info *out)
 {
-    if (index >= fv_tensors_count(e->model.tensors))
+    if (!e || index >= fv_tensors_count(e->model.tensors))
         return false;
     const fv_tensor *x = fv_tensors_at(e->model.tensors, index);
-    *out = (fv_tensor_info){ .name = x->name,
-                             .dtype = fv_type_name(x->type),
-                             .file = fv_tensors_file(e->model.tensors, x->file),
-                             .n_dims = x->n_dims,
-                             .n_bytes = x->n_bytes,
-                             .used = e->model.weights.used[index],
-                             .sqnr = sqnr_at(e, index) };
-    memcpy(out->shape, x->shape, sizeof out->shape);
-    return true;
+    fv_tensor_info info = { .name = x->name,
+                            .dtype = fv_type_name(x->type),
+                            .file = fv_tensors_file(e->model.tensors, x->file),
+                            .n_dims = x->n_dims,
+                            .n_bytes = x->n_bytes,
+                            .used = e->model.weights.used[index],
+                            .sqnr = sqnr_at(e, index) };
+    memcpy(info.shape, x->shape, sizeof info.shape);
+    return fv_result_out(out, &info, sizeof info);
 }
 
-fv_status fv_engine_tokenize(const fv_engine *e, const char *text, size_t n_bytes, int32_t *ids,
-                             size_t capacity, size_t *n, fv_error *err)
+fv_status fv_engine_tokenize(const fv_engine *engine, const char *text, size_t n_bytes,
+                             bool special, int32_t *ids, size_t capacity, size_t *n, fv_error *err)
 {
     fv_ids list = { 0 };
-    fv_status status = fv_tokenizer_encode(e->model.tokenizer, text, n_bytes, &list, err);
+    FV_REQUIRE(engine, err);
+    FV_REQUIRE(n, err);
+    if (n_bytes)
+        FV_REQUIRE(text, err);
+    if (capacity)
+        FV_REQUIRE(ids, err);
+    const fv_tokenizer *t = engine->model.tokenizer;
+    fv_status status = special ? fv_tokenizer_encode(t, text, n_bytes, &list, err)
+                               : fv_tokenizer_encode_words(t, text, n_bytes, &list, err);
     if (status == FV_OK) {
         *n = list.n;
         if (list.n && capacity)
@@ -284,5 +311,5 @@ fv_status fv_engine_tokenize(const fv_engine *e, const char *text, size_t n_byte
 
 const char *fv_engine_token_text(const fv_engine *e, int32_t id, size_t *n_bytes)
 {
-    return fv_tokenizer_bytes(e->model.tokenizer, id, n_bytes);
+    return e && n_bytes ? fv_tokenizer_bytes(e->model.tokenizer, id, n_bytes) : NULL;
 }

@@ -11,7 +11,7 @@ struct fv_engine {
     fv_model model;
     char (*record)[2][FV_RECORD_TEXT]; /* how a packed file came to be */
     size_t n_records;
-    fv_kv kv;
+    fv_kv_type kv;
     int image_size;
     int32_t eos[FV_ENGINE_EOS];
     int n_eos;

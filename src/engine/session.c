@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "engine/session.h"
+#include "base/sized.h"
 #include "base/outfile.h"
 #include "engine/engine.h"
 #include "image/image.h"
@@ -30,6 +31,7 @@ struct fv_session {
     const fv_engine *engine;
     fv_session_options options;
     char *system, *dump_dir; /* copies */
+    fv_callbacks callbacks;
     fv_watch watch;
     fv_outdir dump; /* being filled for the next complete answer */
     size_t max_context;
@@ -63,11 +65,6 @@ struct fv_session {
     fv_stats stats;
 };
 
-void fv_session_options_default(fv_session_options *o)
-{
-    *o = (fv_session_options){ .temperature = 0.0f, .top_p = 1.0f, .repetition_penalty = 1.0f };
-}
-
 static fv_status check_options(const fv_engine *e, const fv_session_options *o, fv_error *err)
 {
     if (o->max_new_tokens < 0)
@@ -91,9 +88,11 @@ static fv_status init_parts(fv_session *s, const fv_session_options *o, fv_error
                                                                         : kv_types[e->kv];
     fv_sampler_options sampling = { .temperature = o->temperature,
                                     .top_k = o->top_k,
-                                    .top_p = o->top_p,
+                                    .top_p = o->top_p ? o->top_p : 1.0f,
                                     .min_p = o->min_p,
-                                    .repetition_penalty = o->repetition_penalty,
+                                    .repetition_penalty = o->repetition_penalty
+                                                              ? o->repetition_penalty
+                                                              : 1.0f,
                                     .seed = o->seed };
     FV_TRY(fv_ops_init(&s->ops, &e->model.kernels, e->model.pool, err));
     FV_TRY(fv_decoder_init(&s->decoder, &e->model.config, &e->model.weights.decoder, act, err));
@@ -107,10 +106,14 @@ static fv_status init_parts(fv_session *s, const fv_session_options *o, fv_error
         fv_sampler_forbid(s->sampler, e->image_token);
     FV_TRY(fv_stream_new(&s->stream, fv_tokenizer_max_bytes(e->model.tokenizer), o->stop, o->n_stop,
                          err));
-    s->system = o->system ? fv_strdup(o->system) : NULL;
+    s->system = o->system ? fv_alloc(o->n_system_bytes + 1, 1) : NULL;
+    if (s->system) {
+        memcpy(s->system, o->system, o->n_system_bytes);
+        s->system[o->n_system_bytes] = 0;
+    }
     s->dump_dir = o->dump_dir ? fv_strdup(o->dump_dir) : NULL;
     if ((o->system && !s->system) || (o->dump_dir && !s->dump_dir))
-        return fv_fail_memory(err, strlen(o->system ? o->system : o->dump_dir), "a session");
+        return fv_fail_memory(err, o->n_system_bytes, "a session");
     return FV_OK;
 }
 
@@ -120,7 +123,7 @@ static fv_status begin_dump(fv_session *s, fv_error *err)
 {
     if (!s->dump_dir || s->dump.stage)
         return FV_OK;
-    FV_TRY(fv_outdir_open(&s->dump, s->dump_dir, true, NULL, NULL, err));
+    FV_TRY(fv_outdir_open(&s->dump, s->dump_dir, true, NULL, err));
     s->watch.dump_dir = s->dump.stage;
     return FV_OK;
 }
@@ -141,10 +144,12 @@ fv_status fv_session_new(fv_session **out, fv_engine *engine, const fv_session_o
                          fv_error *err)
 {
     fv_session_options o;
+    fv_callbacks callbacks;
+    FV_REQUIRE(out, err);
     *out = NULL;
-    fv_session_options_default(&o);
-    if (options)
-        o = *options;
+    FV_REQUIRE(engine, err);
+    FV_TRY(FV_OPTIONS_IN(&o, fv_session_options, options, err));
+    FV_TRY(fv_callbacks_in(&callbacks, &o.callbacks, err));
     FV_TRY(check_options(engine, &o, err));
     fv_session *s = fv_alloc_zero(1, sizeof *s);
     if (!s)
@@ -153,7 +158,8 @@ fv_status fv_session_new(fv_session **out, fv_engine *engine, const fv_session_o
     s->options = o;
     s->pending = -1;
     s->max_context = (size_t)(o.max_context ? o.max_context : engine->model.config.max_context);
-    s->watch = (fv_watch){ .progress = o.progress, .user = o.progress_user };
+    s->callbacks = callbacks;
+    s->watch = (fv_watch){ .callbacks = &s->callbacks };
     fv_status status = init_parts(s, &o, err);
     if (status == FV_OK)
         status = begin_dump(s, err);
@@ -283,8 +289,11 @@ static fv_status see(fv_session *s, const fv_image *image, fv_error *err)
     return FV_OK;
 }
 
-fv_status fv_session_add_image(fv_session *s, const fv_image *image, fv_error *err)
+fv_status fv_session_add_image(fv_session *session, const fv_image *image, fv_error *err)
 {
+    fv_session *s = session;
+    FV_REQUIRE(session, err);
+    FV_REQUIRE(image, err);
     fv_status status = see(s, image, err);
     if (status != FV_OK)
         drop_dump(s);
@@ -310,9 +319,13 @@ const float *fv_session_rows(const fv_session *s)
     return s->phase == PHASE_WRITING && s->n_images ? s->image_rows + (s->n_images - 1) * n : NULL;
 }
 
-fv_status fv_session_add_text(fv_session *s, const char *text, fv_error *err)
+fv_status fv_session_add_text(fv_session *session, const char *text, size_t n_bytes, fv_error *err)
 {
-    size_t n = strlen(text), bad, before = s->phase == PHASE_WRITING ? s->n_text : 0;
+    fv_session *s = session;
+    FV_REQUIRE(session, err);
+    if (n_bytes)
+        FV_REQUIRE(text, err);
+    size_t n = n_bytes, bad, before = s->phase == PHASE_WRITING ? s->n_text : 0;
     if (!fv_utf8_valid(text, n, &bad))
         return fv_fail(err, FV_ERR_FORMAT, bad, "the text is not valid UTF-8 at byte %zu", bad);
     if (before + n + 1 > s->text_capacity) {
@@ -323,7 +336,9 @@ fv_status fv_session_add_text(fv_session *s, const char *text, fv_error *err)
         s->text_capacity = before + n + 1;
     }
     start_turn(s);
-    memcpy(s->text + before, text, n + 1);
+    if (n)
+        memcpy(s->text + before, text, n);
+    s->text[before + n] = 0;
     s->n_text = before + n;
     return FV_OK;
 }
@@ -441,7 +456,7 @@ fail:
 
 static bool is_end(const fv_session *s, int32_t id)
 {
-    for (int i = 0; i < s->engine->n_eos && !s->options.ignore_eos; i++)
+    for (int i = 0; i < s->engine->n_eos && !s->options.ignore_end; i++)
         if (s->engine->eos[i] == id)
             return true;
     return false;
@@ -484,7 +499,7 @@ static fv_status step(fv_session *s, fv_error *err)
     return FV_OK;
 }
 
-fv_status fv_session_next(fv_session *s, fv_piece *out, fv_error *err)
+static fv_status next_token(fv_session *s, fv_piece *out, fv_error *err)
 {
     double start = fv_now_ms();
     size_t n_bytes = 0;
@@ -530,6 +545,17 @@ fv_status fv_session_next(fv_session *s, fv_piece *out, fv_error *err)
     return FV_OK;
 }
 
+fv_status fv_session_next(fv_session *session, fv_piece *out, fv_error *err)
+{
+    fv_piece piece;
+    FV_REQUIRE(session, err);
+    FV_REQUIRE(out, err);
+    FV_TRY(FV_RESULT_CHECK(out, fv_piece, err));
+    fv_status status = next_token(session, &piece, err);
+    fv_result_out(out, &piece, sizeof piece);
+    return status;
+}
+
 fv_status fv_session_force(fv_session *s, int32_t id, fv_error *err)
 {
     if (id < 0 || id >= s->engine->model.config.n_vocab)
@@ -565,6 +591,8 @@ void fv_session_tap(fv_session *s, fv_tap_fn *tap, void *user)
 
 void fv_session_reset(fv_session *s)
 {
+    if (!s)
+        return;
     drop_turn(s);
     drop_dump(s);
     s->sequence.kv.n = 0;
@@ -576,4 +604,8 @@ void fv_session_reset(fv_session *s)
     fv_sampler_seed(s->sampler, s->options.seed);
 }
 
-void fv_session_stats(const fv_session *s, fv_stats *out) { *out = s->stats; }
+void fv_session_stats(const fv_session *s, fv_stats *out)
+{
+    if (s)
+        fv_result_out(out, &s->stats, sizeof s->stats);
+}

@@ -11,11 +11,13 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/sized.h"
+#include "base/report.h"
 #include "engine/engine.h"
 #include "engine/session.h"
+#include "eval/result.h"
 #include "eval/stages.h"
 #include "image/image_list.h"
-#include "fastvlm_tools.h"
 
 typedef struct divergences {
     double *kl; /* of every token */
@@ -24,7 +26,9 @@ typedef struct divergences {
 } divergences;
 
 typedef struct comparison {
-    const fv_eval_settings *settings;
+    const fv_eval_options *options;
+    const char *prompt;
+    size_t n_prompt;
     fv_engine *engine_ref, *engine_test;
     /* the first also encodes the pictures; the second NULL: not asked for */
     fv_session *ref, *test[FV_WITH_BOTH];
@@ -38,7 +42,7 @@ typedef struct comparison {
     size_t n_answer, answer_capacity;
     size_t at, n_pictures; /* progress */
     fv_eval *result;
-    fv_eval_image *images;
+    fv_eval_image_info *images;
 } comparison;
 
 /* ---- what can be compared ---- */
@@ -156,7 +160,7 @@ static fv_status lead(comparison *c, int with, int32_t id, double *kl, bool *agr
 /* equal: both see the same image tokens, so that one run says both. */
 static fv_status compare_answer(comparison *c, bool equal, fv_error *err)
 {
-    fv_piece piece = { 0 };
+    fv_piece piece = { .size = sizeof piece };
     double kl = 0;
     bool agree = false;
     c->n_answer = 0;
@@ -184,10 +188,9 @@ static fv_status compare_answer(comparison *c, bool equal, fv_error *err)
 
 /* ---- pictures ---- */
 
-static fv_status compare_picture(comparison *c, const fv_image *image, fv_eval_image *out,
+static fv_status compare_picture(comparison *c, const fv_image *image, fv_eval_image_info *out,
                                  fv_error *err)
 {
-    const char *prompt = c->settings->prompt ? c->settings->prompt : "Describe the image.";
     fv_session *own = c->test[FV_WITH_OWN], *given = c->test[FV_WITH_REF];
     size_t n_rows = (size_t)fv_config_image_tokens(c->engine_ref->image_size) *
                     (size_t)c->engine_ref->model.config.d_model;
@@ -206,11 +209,11 @@ static fv_status compare_picture(comparison *c, const fv_image *image, fv_eval_i
                                   fv_distance_cosine(&c->stages.tokens) };
 
     bool equal = !memcmp(fv_session_rows(c->ref), fv_session_rows(own), n_rows * sizeof(float));
-    FV_TRY(fv_session_add_text(c->ref, prompt, err));
-    FV_TRY(fv_session_add_text(own, prompt, err));
+    FV_TRY(fv_session_add_text(c->ref, c->prompt, c->n_prompt, err));
+    FV_TRY(fv_session_add_text(own, c->prompt, c->n_prompt, err));
     if (given) {
         FV_TRY(fv_session_add_rows(given, fv_session_rows(c->ref), err));
-        FV_TRY(fv_session_add_text(given, prompt, err));
+        FV_TRY(fv_session_add_text(given, c->prompt, c->n_prompt, err));
     }
     for (int with = 0; with < FV_WITH_BOTH; with++) {
         first[with] = c->text[with].n;
@@ -219,6 +222,7 @@ static fv_status compare_picture(comparison *c, const fv_image *image, fv_eval_i
     FV_TRY(compare_answer(c, equal, err));
     out->own = sum_up(&c->text[FV_WITH_OWN], first[FV_WITH_OWN], agreed[FV_WITH_OWN]);
     out->ref = sum_up(&c->text[FV_WITH_REF], first[FV_WITH_REF], agreed[FV_WITH_REF]);
+    out->n_answer_bytes = c->n_answer;
     if (!(out->answer = fv_strdup(c->answer)))
         return fv_fail_memory(err, c->n_answer, "an answer");
     return FV_OK;
@@ -233,19 +237,15 @@ static fv_status take_picture(comparison *c, const char *path, fv_error *first_p
     if (status == FV_ERR_MEMORY)
         return fv_fail(err, status, 0, "%s", why.message);
     if (status != FV_OK) {
-        if (c->result->n_skipped++ == 0)
+        if (c->result->info.n_skipped++ == 0)
             *first_problem = why;
-        if (c->settings->log) {
-            char line[sizeof why.message + 16];
-            snprintf(line, sizeof line, "skipped: %s", why.message);
-            c->settings->log(c->settings->log_user, FV_LOG_WARNING, line);
-        }
+        fv_log(c->options->callbacks, FV_LOG_WARNING, "skipped: %s", why.message);
         return FV_OK;
     }
-    fv_eval_image *out = &c->images[c->result->n_images];
+    fv_eval_image_info *out = &c->images[c->result->info.n_images];
     status = (out->path = fv_strdup(path)) ? FV_OK : fv_fail_memory(err, strlen(path), "a path");
     if (status == FV_OK) {
-        c->result->n_images++; /* from now on fv_eval_free releases it */
+        c->result->info.n_images++; /* from now on fv_eval_free releases it */
         status = compare_picture(c, image, out, err);
     }
     fv_image_free(image);
@@ -254,7 +254,7 @@ static fv_status take_picture(comparison *c, const char *path, fv_error *first_p
 
 static fv_status run_pictures(comparison *c, fv_error *err)
 {
-    const fv_eval_settings *s = c->settings;
+    const fv_eval_options *s = c->options;
     fv_image_list files = { 0 };
     fv_error problem = { 0 };
     fv_status status;
@@ -267,7 +267,7 @@ static fv_status run_pictures(comparison *c, fv_error *err)
     }
     for (c->at = 0; c->at < c->n_pictures; c->at++)
         FV_TRY_GOTO(take_picture(c, files.path[c->at * files.n / c->n_pictures], &problem, err));
-    if (c->result->n_images == 0)
+    if (c->result->info.n_images == 0)
         status = fv_fail(err, FV_ERR_IO, 0, "none of %zu pictures can be read; the first: %s",
                          c->n_pictures, problem.message);
 fail:
@@ -282,22 +282,20 @@ static bool pass_progress(void *user, const char *stage, double done)
     const comparison *c = user;
     (void)stage;
     (void)done;
-    return c->settings->progress(c->settings->progress_user, "eval",
-                                 (double)c->at / (double)c->n_pictures);
+    return fv_progress(c->options->callbacks, "eval", (double)c->at / (double)c->n_pictures,
+                       NULL) != FV_OK;
 }
 
 static fv_status open_sessions(comparison *c, fv_error *err)
 {
     fv_session_options o;
     fv_session_options_default(&o);
-    o.max_new_tokens = c->settings->max_new_tokens ? c->settings->max_new_tokens : 32;
-    o.fit = c->settings->fit;
-    if (c->settings->progress) {
-        o.progress = pass_progress;
-        o.progress_user = c;
-    }
-    c->wanted[FV_WITH_OWN] = c->settings->features != FV_EVAL_REF;
-    c->wanted[FV_WITH_REF] = c->settings->features != FV_EVAL_OWN;
+    o.max_new_tokens = c->options->max_new_tokens ? c->options->max_new_tokens : 32;
+    o.fit = c->options->fit;
+    fv_callbacks callbacks = { .size = sizeof callbacks, .progress = pass_progress, .user = c };
+    o.callbacks = &callbacks;
+    c->wanted[FV_WITH_OWN] = c->options->features != FV_EVAL_REF;
+    c->wanted[FV_WITH_REF] = c->options->features != FV_EVAL_OWN;
     FV_TRY(fv_session_new(&c->ref, c->engine_ref, &o, err));
     FV_TRY(fv_session_new(&c->test[FV_WITH_OWN], c->engine_test, &o, err));
     if (c->wanted[FV_WITH_REF])
@@ -318,43 +316,61 @@ static fv_eval_loss loss_of(const fv_distance *d)
 static fv_status finish(comparison *c, fv_error *err)
 {
     fv_eval *r = c->result;
-    fv_eval_stage *stages = fv_alloc_zero(c->stages.n, sizeof *stages);
+    fv_eval_stage_info *stages = fv_alloc_zero(c->stages.n, sizeof *stages);
     r->stages = stages;
     if (!stages)
         return fv_fail_memory(err, c->stages.n * sizeof *stages, "the stages");
     for (size_t i = 0; i < c->stages.n; i++) {
         const fv_stage_sum *sum = &c->stages.sum[i];
-        stages[i] = (fv_eval_stage){ fv_strdup(sum->name), loss_of(&sum->with[FV_WITH_OWN]),
-                                     loss_of(&sum->with[FV_WITH_REF]) };
-        r->n_stages++;
+        stages[i] = (fv_eval_stage_info){ .name = fv_strdup(sum->name),
+                                          .own = loss_of(&sum->with[FV_WITH_OWN]),
+                                          .ref = loss_of(&sum->with[FV_WITH_REF]) };
+        r->info.n_stages++;
         if (!stages[i].name)
             return fv_fail_memory(err, strlen(sum->name), "a stage's name");
     }
-    r->own = sum_up(&c->text[FV_WITH_OWN], 0, 0);
-    r->ref = sum_up(&c->text[FV_WITH_REF], 0, 0);
-    r->least_features = r->least_tokens = 1;
-    for (size_t i = 0; i < r->n_images; i++) {
-        r->least_features = fmin(r->least_features, r->images[i].features.cosine);
-        r->least_tokens = fmin(r->least_tokens, r->images[i].tokens.cosine);
+    r->info.own = sum_up(&c->text[FV_WITH_OWN], 0, 0);
+    r->info.ref = sum_up(&c->text[FV_WITH_REF], 0, 0);
+    r->info.least_features = r->info.least_tokens = 1;
+    for (size_t i = 0; i < r->info.n_images; i++) {
+        r->info.least_features = fmin(r->info.least_features, r->images[i].features.cosine);
+        r->info.least_tokens = fmin(r->info.least_tokens, r->images[i].tokens.cosine);
     }
     return FV_OK;
 }
 
-fv_status fv_eval_run(fv_eval **out, fv_engine *reference, fv_engine *test,
-                      const fv_eval_settings *settings, fv_error *err)
+static fv_status check_options(const fv_eval_options *o, fv_error *err)
 {
-    double start = fv_now_ms();
-    *out = NULL;
-    if (!settings->n_paths)
-        return fv_fail(err, FV_ERR_ARGUMENT, 0, "no pictures to compare on");
-    if (settings->max_images < 0 || settings->max_new_tokens < 0 ||
-        (unsigned)settings->features > FV_EVAL_REF)
+    if (!o->n_paths)
+        return fv_fail(err, FV_ERR_ARGUMENT, 0, "n_paths is 0; expected images to compare on");
+    FV_REQUIRE(o->paths, err);
+    if (o->max_images < 0 || o->max_new_tokens < 0 || (unsigned)o->features > FV_EVAL_REF)
         return fv_fail(
             err, FV_ERR_ARGUMENT, 0,
             "max_images %d, max_new_tokens %d, features %d; expected 0 or more, features up to %d",
-            settings->max_images, settings->max_new_tokens, (int)settings->features, FV_EVAL_REF);
+            o->max_images, o->max_new_tokens, (int)o->features, FV_EVAL_REF);
+    return FV_OK;
+}
+
+fv_status fv_eval_run(fv_eval **out, fv_engine *reference, fv_engine *test,
+                      const fv_eval_options *options, fv_error *err)
+{
+    static const char describe[] = "Describe the image.";
+    fv_eval_options o;
+    fv_callbacks callbacks;
+    double start = fv_now_ms();
+    FV_REQUIRE(out, err);
+    *out = NULL;
+    FV_REQUIRE(reference, err);
+    FV_REQUIRE(test, err);
+    FV_REQUIRE(options, err);
+    FV_TRY(FV_OPTIONS_IN(&o, fv_eval_options, options, err));
+    FV_TRY(fv_callbacks_in(&callbacks, &o.callbacks, err));
+    FV_TRY(check_options(&o, err));
     FV_TRY(check_models(reference, test, err));
-    comparison c = { .settings = settings,
+    comparison c = { .options = &o,
+                     .prompt = o.prompt ? o.prompt : describe,
+                     .n_prompt = o.prompt ? o.n_prompt_bytes : sizeof describe - 1,
                      .engine_ref = reference,
                      .engine_test = test,
                      .n_pictures = 1,
@@ -366,7 +382,7 @@ fv_status fv_eval_run(fv_eval **out, fv_engine *reference, fv_engine *test,
     FV_TRY_GOTO(open_sessions(&c, err));
     FV_TRY_GOTO(run_pictures(&c, err));
     FV_TRY_GOTO(finish(&c, err));
-    c.result->ms = fv_now_ms() - start;
+    c.result->info.ms = fv_now_ms() - start;
     *out = c.result;
 fail:
     if (status != FV_OK)
@@ -388,13 +404,31 @@ void fv_eval_free(fv_eval *e)
 {
     if (!e)
         return;
-    for (size_t i = 0; i < e->n_stages; i++)
+    for (size_t i = 0; i < e->info.n_stages; i++)
         fv_free((char *)e->stages[i].name);
-    for (size_t i = 0; i < e->n_images; i++) {
+    for (size_t i = 0; i < e->info.n_images; i++) {
         fv_free((char *)e->images[i].path);
         fv_free((char *)e->images[i].answer);
     }
-    fv_free((fv_eval_stage *)e->stages);
-    fv_free((fv_eval_image *)e->images);
+    fv_free(e->stages);
+    fv_free(e->images);
     fv_free(e);
+}
+
+void fv_eval_describe(const fv_eval *e, fv_eval_info *out)
+{
+    if (e)
+        fv_result_out(out, &e->info, sizeof e->info);
+}
+
+bool fv_eval_stage(const fv_eval *e, size_t index, fv_eval_stage_info *out)
+{
+    return e && index < e->info.n_stages &&
+           fv_result_out(out, &e->stages[index], sizeof e->stages[index]);
+}
+
+bool fv_eval_image(const fv_eval *e, size_t index, fv_eval_image_info *out)
+{
+    return e && index < e->info.n_images &&
+           fv_result_out(out, &e->images[index], sizeof e->images[index]);
 }

@@ -5,7 +5,8 @@
 #include <string.h>
 
 #include "base/outfile.h"
-#include "fastvlm_tools.h"
+#include "base/sized.h"
+#include "eval/result.h"
 #include "io/json_write.h"
 
 enum { LEFT = 56, TOP = 56, PLOT = 300, BOTTOM = 115, STEP = 16, TITLE = 120 };
@@ -37,13 +38,16 @@ static double at_y(const plot *p, double sqnr)
     return TOP + PLOT * (p->high - fmin(sqnr, p->high)) / (p->high - p->low);
 }
 
-static double sqnr_of(const fv_eval_stage *s, bool ref) { return ref ? s->ref.sqnr : s->own.sqnr; }
+static double sqnr_of(const fv_eval_stage_info *s, bool ref)
+{
+    return ref ? s->ref.sqnr : s->own.sqnr;
+}
 
 /* A range of whole tens that holds every finite value. */
 static void find_range(plot *p)
 {
     double low = INFINITY, high = -INFINITY;
-    for (size_t i = 0; i < p->e->n_stages; i++)
+    for (size_t i = 0; i < p->e->info.n_stages; i++)
         for (int ref = 0; ref < 2; ref++) {
             double v = sqnr_of(&p->e->stages[i], ref);
             if (isfinite(v)) {
@@ -70,7 +74,7 @@ static void axes(plot *p)
         "<text transform=\"translate(16,%d) rotate(-90)\" text-anchor=\"middle\">SQNR, dB</text>",
         TOP + PLOT / 2);
     bool decoder = false;
-    for (size_t i = 0; i < p->e->n_stages; i++) {
+    for (size_t i = 0; i < p->e->info.n_stages; i++) {
         const char *name = p->e->stages[i].name;
         if (!decoder && !strncmp(name, "decoder.", 8) && i > 0) {
             double x = (at_x(i) + at_x(i - 1)) / 2;
@@ -91,7 +95,7 @@ static void axes(plot *p)
 static void line(plot *p, bool ref, const char *color)
 {
     double before = NAN;
-    for (size_t i = 0; i < p->e->n_stages; i++) {
+    for (size_t i = 0; i < p->e->info.n_stages; i++) {
         double v = sqnr_of(&p->e->stages[i], ref);
         if (!isnan(before) && !isnan(v))
             put(p,
@@ -100,7 +104,7 @@ static void line(plot *p, bool ref, const char *color)
                 at_x(i - 1), at_y(p, before), at_x(i), at_y(p, v), color);
         before = v;
     }
-    for (size_t i = 0; i < p->e->n_stages; i++) {
+    for (size_t i = 0; i < p->e->info.n_stages; i++) {
         double v = sqnr_of(&p->e->stages[i], ref);
         if (isnan(v))
             continue;
@@ -112,10 +116,10 @@ static void line(plot *p, bool ref, const char *color)
 }
 
 /* Text as XML: the four characters that mean something, and no control characters. */
-static void escape(char *to, size_t size, const char *from)
+static void escape(char *to, size_t size, const char *from, size_t n_bytes)
 {
     size_t n = 0;
-    for (; *from && n + 8 < size; from++) {
+    for (const char *end = from + n_bytes; from < end && n + 8 < size; from++) {
         const char *s = *from == '<'   ? "&lt;"
                         : *from == '>' ? "&gt;"
                         : *from == '&' ? "&amp;"
@@ -131,20 +135,26 @@ static void escape(char *to, size_t size, const char *from)
 
 static bool has(const fv_eval *e, bool ref)
 {
-    for (size_t i = 0; i < e->n_stages; i++)
+    for (size_t i = 0; i < e->info.n_stages; i++)
         if (!isnan(sqnr_of(&e->stages[i], ref)))
             return true;
     return false;
 }
 
-fv_status fv_eval_plot(const fv_eval *e, const char *title, const char *file, fv_error *err)
+fv_status fv_eval_plot(const fv_eval *eval, const char *title, size_t n_title_bytes,
+                       const char *file, fv_error *err)
 {
     char shown[8 * TITLE];
-    plot p = { .e = e, .right = LEFT + STEP * ((double)e->n_stages + 0.5) };
+    const fv_eval *e = eval;
+    FV_REQUIRE(eval, err);
+    FV_REQUIRE(file, err);
+    if (!title)
+        title = "SQNR by depth", n_title_bytes = strlen(title);
+    plot p = { .e = e, .right = LEFT + STEP * ((double)e->info.n_stages + 0.5) };
     double width = fmax(p.right + 20, 620);
     p.right = width - 20;
     find_range(&p);
-    escape(shown, sizeof shown, title ? title : "SQNR by depth");
+    escape(shown, sizeof shown, title, n_title_bytes);
     put(&p,
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%.0f\" height=\"%d\" viewBox=\"0 0 %.0f "
         "%d\" font-family=\"sans-serif\" "
@@ -152,8 +162,8 @@ fv_status fv_eval_plot(const fv_eval *e, const char *title, const char *file, fv
         width, TOP + PLOT + BOTTOM, width, TOP + PLOT + BOTTOM);
     put(&p, "<rect width=\"100%%\" height=\"100%%\" fill=\"white\"/>");
     put(&p, "<text x=\"%d\" y=\"20\" font-size=\"14\">%s</text>", LEFT, shown);
-    put(&p, "<text x=\"%d\" y=\"40\">%zu picture%s; hollow: nothing lost</text>", LEFT, e->n_images,
-        e->n_images == 1 ? "" : "s");
+    put(&p, "<text x=\"%d\" y=\"40\">%zu image%s; hollow: nothing lost</text>", LEFT,
+        e->info.n_images, e->info.n_images == 1 ? "" : "s");
     axes(&p);
     if (has(e, true)) {
         line(&p, true, REF_COLOR);

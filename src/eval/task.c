@@ -9,7 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/sized.h"
 #include "base/outfile.h"
+#include "base/report.h"
 #include "engine/engine.h"
 #include "engine/session.h"
 #include "eval/score.h"
@@ -111,9 +113,9 @@ static fv_status read_question(question *q, const fv_json *doc, fv_error *err)
     return check_history(doc, q->history, err);
 }
 
-static fv_status read_questions(task *t, const char *dir, const fv_task_settings *s, fv_error *err)
+static fv_status read_questions(task *t, const char *dir, const fv_task_options *s, fv_error *err)
 {
-    if (s && (s->max_questions < 0 || s->max_new_tokens < 0))
+    if (s->max_questions < 0 || s->max_new_tokens < 0)
         return fv_fail(err, FV_ERR_ARGUMENT, 0,
                        "max_questions is %d, max_new_tokens %d; expected 0 or more",
                        s->max_questions, s->max_new_tokens);
@@ -130,7 +132,7 @@ static fv_status read_questions(task *t, const char *dir, const fv_task_settings
         status = fv_fail(err, FV_ERR_FORMAT, 0, "%s: holds no question", path);
     fv_free(path);
     FV_TRY(status);
-    t->n = s && s->max_questions ? FV_MIN((size_t)s->max_questions, t->lines.n) : t->lines.n;
+    t->n = s->max_questions ? FV_MIN((size_t)s->max_questions, t->lines.n) : t->lines.n;
     t->result = fv_alloc_zero(1, sizeof *t->result);
     if (!t->result)
         return fv_fail_memory(err, sizeof *t->result, "a result");
@@ -211,7 +213,7 @@ static fv_status tell_history(fv_session *s, const fv_tokenizer *tokenizer,
         fv_ids ids = { 0 };
         fv_json_as_string(fv_json_at(fv_json_at(history, i), 0), &text);
         fv_json_as_string(fv_json_at(fv_json_at(history, i), 1), &said);
-        FV_TRY(fv_session_add_text(s, text, err));
+        FV_TRY(fv_session_add_text(s, text, strlen(text), err));
         fv_status status = fv_tokenizer_encode(tokenizer, said, strlen(said), &ids, err);
         for (size_t k = 0; k < ids.n && status == FV_OK; k++)
             status = fv_session_force(s, ids.data[k], err);
@@ -229,7 +231,7 @@ typedef struct asking {
     float *rows;         /* image tokens of the last picture, */
     const char *rows_of; /* and its name; NULL: none yet */
     fv_json_text text;   /* the answer's bytes */
-    const fv_task_settings *settings;
+    const fv_task_options *options;
     size_t at;
 } asking;
 
@@ -238,8 +240,8 @@ static bool pass_progress(void *user, const char *stage, double done)
     const asking *a = user;
     (void)stage;
     (void)done;
-    return a->settings->progress(a->settings->progress_user, "task",
-                                 (double)a->at / (double)a->t->n);
+    return fv_progress(a->options->callbacks, "task", (double)a->at / (double)a->t->n, NULL) !=
+           FV_OK;
 }
 
 /* Questions about the same picture that follow each other encode it once. */
@@ -267,11 +269,11 @@ static fv_status show_picture(asking *a, const char *name, fv_error *err)
 static fv_status ask(asking *a, size_t i, char **text, size_t *n, size_t *capacity, fv_error *err)
 {
     const question *q = &a->t->question[i];
-    fv_piece piece = { 0 };
+    fv_piece piece = { .size = sizeof piece };
     fv_session_reset(a->session);
     FV_TRY(show_picture(a, q->image, err));
     FV_TRY(tell_history(a->session, a->engine->model.tokenizer, q->history, err));
-    FV_TRY(fv_session_add_text(a->session, q->text, err));
+    FV_TRY(fv_session_add_text(a->session, q->text, strlen(q->text), err));
     for (*n = 0; !piece.done;) {
         FV_TRY(fv_session_next(a->session, &piece, err));
         if (*n + piece.n_bytes >= *capacity) { /* never NULL, also for an empty answer */
@@ -289,20 +291,18 @@ static fv_status ask(asking *a, size_t i, char **text, size_t *n, size_t *capaci
     return keep_answer(a->t, i, *text, *n, err);
 }
 
-static fv_status ask_all(task *t, fv_engine *engine, const char *dir, const fv_task_settings *s,
+static fv_status ask_all(task *t, fv_engine *engine, const char *dir, const fv_task_options *s,
                          fv_error *err)
 {
-    asking a = { .t = t, .engine = engine, .dir = dir, .settings = s };
+    asking a = { .t = t, .engine = engine, .dir = dir, .options = s };
     fv_session_options o;
     fv_status status;
     size_t n_rows = (size_t)fv_config_image_tokens(engine->image_size), n = 0, capacity = 0;
     char *text = NULL;
     fv_session_options_default(&o);
-    o.max_new_tokens = s && s->max_new_tokens ? s->max_new_tokens : MAX_ANSWER;
-    if (s && s->progress) {
-        o.progress = pass_progress;
-        o.progress_user = &a;
-    }
+    o.max_new_tokens = s->max_new_tokens ? s->max_new_tokens : MAX_ANSWER;
+    fv_callbacks callbacks = { .size = sizeof callbacks, .progress = pass_progress, .user = &a };
+    o.callbacks = &callbacks;
     FV_TRY(fv_session_new(&a.session, engine, &o, err));
     a.rows = fv_alloc(n_rows * (size_t)engine->model.config.d_model, sizeof *a.rows);
     if (!a.rows) {
@@ -372,23 +372,37 @@ static fv_status finish(fv_task **out, task *t, double start, fv_status status, 
 }
 
 fv_status fv_task_run(fv_task **out, fv_engine *engine, const char *dir,
-                      const fv_task_settings *settings, fv_error *err)
+                      const fv_task_options *options, fv_error *err)
 {
     task t = { 0 };
+    fv_task_options o;
+    fv_callbacks callbacks;
     double start = fv_now_ms();
-    fv_status status = read_questions(&t, dir, settings, err);
+    FV_REQUIRE(out, err);
+    *out = NULL;
+    FV_REQUIRE(engine, err);
+    FV_REQUIRE(dir, err);
+    FV_TRY(FV_OPTIONS_IN(&o, fv_task_options, options, err));
+    FV_TRY(fv_callbacks_in(&callbacks, &o.callbacks, err));
+    fv_status status = read_questions(&t, dir, &o, err);
     if (status == FV_OK)
-        status = ask_all(&t, engine, dir, settings, err);
+        status = ask_all(&t, engine, dir, &o, err);
     return finish(out, &t, start, status, err);
 }
 
 fv_status fv_task_score(fv_task **out, const char *dir, const char *answers,
-                        const fv_task_settings *settings, fv_error *err)
+                        const fv_task_options *options, fv_error *err)
 {
     task t = { 0 };
     json_lines lines = { 0 };
+    fv_task_options o;
     double start = fv_now_ms();
-    fv_status status = read_questions(&t, dir, settings, err);
+    FV_REQUIRE(out, err);
+    *out = NULL;
+    FV_REQUIRE(dir, err);
+    FV_REQUIRE(answers, err);
+    FV_TRY(FV_OPTIONS_IN(&o, fv_task_options, options, err));
+    fv_status status = read_questions(&t, dir, &o, err);
     if (status == FV_OK)
         status = read_lines(&lines, answers, err);
     if (status == FV_OK)

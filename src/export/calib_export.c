@@ -12,18 +12,21 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/sized.h"
 #include "base/outfile.h"
+#include "base/report.h"
 #include "base/sha256.h"
+#include "fastvlm_tools.h"
 #include "image/image_list.h"
-#include "model/source.h"
+#include "model/model.h"
 #include "image/image.h"
 #include "io/json_write.h"
 
 enum { DEFAULT_SIZE = 1024, MAX_SIZE = 4096 };
 
 typedef struct calib {
-    const fv_calib_settings *settings;
-    const fv_export_options *options;
+    const fv_calib_options *options;
+    const fv_callbacks *callbacks;
     int size;
     fv_fit fit;
     fv_outdir dir;
@@ -45,7 +48,7 @@ static fv_status write_sample(calib *c, const char *source, fv_error *err)
     fv_sha256 sha;
     snprintf(name, sizeof name, "sample_%03zu.raw", c->n);
     char *path = fv_path_join(c->dir.stage, name),
-         *listed = fv_path_join(c->settings->list_root, name);
+         *listed = fv_path_join(c->options->list_root, name);
     fv_status status = path && listed ? fv_outfile_put(path, c->sample, c->sample_bytes, err)
                                       : fv_fail_memory(err, strlen(c->dir.stage), "a path");
     if (status == FV_OK) {
@@ -75,12 +78,12 @@ static void convert(const calib *c)
     for (int i = 0; i < 256; i++)
         all[i] = (uint8_t)i;
     fv_pixels_f32(scaled, all, 256);
-    bool planes = c->settings->layout == FV_CALIB_NCHW;
+    bool planes = c->options->layout == FV_CALIB_NCHW;
     float *f32 = (float *)(void *)c->sample;
     for (size_t i = 0; i < plane; i++)
         for (size_t ch = 0; ch < 3; ch++) {
             size_t to = planes ? ch * plane + i : 3 * i + ch;
-            if (c->settings->dtype == FV_CALIB_F32)
+            if (c->options->dtype == FV_CALIB_F32)
                 f32[to] = scaled[c->u8[3 * i + ch]];
             else
                 c->sample[to] = c->u8[3 * i + ch];
@@ -93,11 +96,11 @@ static void fill_noise(const calib *c, size_t index)
     size_t n = 3 * (size_t)c->size * (size_t)c->size;
     float *f32 = (float *)(void *)c->sample;
     for (size_t i = 0; i < n; i++) {
-        uint64_t z = c->settings->seed + ((uint64_t)index * n + i + 1) * 0x9e3779b97f4a7c15u;
+        uint64_t z = c->options->seed + ((uint64_t)index * n + i + 1) * 0x9e3779b97f4a7c15u;
         z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
         z = (z ^ z >> 27) * 0x94d049bb133111ebu;
         z ^= z >> 31;
-        if (c->settings->dtype == FV_CALIB_F32)
+        if (c->options->dtype == FV_CALIB_F32)
             f32[i] = (float)(z >> 40) * 0x1p-24f;
         else
             c->sample[i] = (uint8_t)(z >> 56);
@@ -116,7 +119,7 @@ static fv_status take_picture(calib *c, const char *path, fv_error *err)
         if (c->n_skipped++ == 0)
             snprintf(c->first_problem, sizeof c->first_problem, "%.*s",
                      (int)sizeof c->first_problem - 1, why.message);
-        fv_export_log(c->options, FV_LOG_WARNING, "skipped: %s", why.message);
+        fv_log(c->callbacks, FV_LOG_WARNING, "skipped: %s", why.message);
         return FV_OK;
     }
     status = fv_fit_u8(c->u8, image, c->fit, c->size, c->pool, &c->kernels, err);
@@ -135,7 +138,7 @@ static const char *fit_name(fv_fit fit)
 
 static void begin_record(calib *c, size_t n_found)
 {
-    const fv_calib_settings *s = c->settings;
+    const fv_calib_options *s = c->options;
     fv_json_text *j = &c->record;
     fv_json_begin(j, NULL, '{');
     fv_json_put_text(j, "tensor", "pixel_values");
@@ -173,13 +176,13 @@ static fv_status write_text(const calib *c, const char *name, const fv_json_text
 
 static fv_status write_samples(calib *c, const fv_image_list *files, fv_error *err)
 {
-    size_t n_found = c->settings->n_random ? (size_t)c->settings->n_random : files->n;
-    size_t max = c->settings->max_samples > 0 ? (size_t)c->settings->max_samples : n_found;
+    size_t n_found = c->options->n_random ? (size_t)c->options->n_random : files->n;
+    size_t max = c->options->max_samples > 0 ? (size_t)c->options->max_samples : n_found;
     c->n_chosen = FV_MIN(max, n_found);
     begin_record(c, n_found);
     for (size_t i = 0; i < c->n_chosen; i++) {
-        FV_TRY(fv_export_progress(c->options, "samples", (double)i / (double)c->n_chosen, err));
-        if (c->settings->n_random) {
+        FV_TRY(fv_progress(c->callbacks, "samples", (double)i / (double)c->n_chosen, err));
+        if (c->options->n_random) {
             char source[48];
             snprintf(source, sizeof source, "random %zu", i);
             fill_noise(c, i);
@@ -188,7 +191,7 @@ static fv_status write_samples(calib *c, const fv_image_list *files, fv_error *e
             FV_TRY(take_picture(c, files->path[i * n_found / c->n_chosen], err));
         }
     }
-    size_t wanted = (size_t)FV_MAX(c->settings->min_samples, 1);
+    size_t wanted = (size_t)FV_MAX(c->options->min_samples, 1);
     if (c->n < wanted)
         return fv_fail(
             err, FV_ERR_IO, 0,
@@ -206,7 +209,7 @@ static fv_status write_samples(calib *c, const fv_image_list *files, fv_error *e
 
 static fv_status check(calib *c, const char *dir, fv_error *err)
 {
-    const fv_calib_settings *s = c->settings;
+    const fv_calib_options *s = c->options;
     c->size = s->image_size ? s->image_size : DEFAULT_SIZE;
     c->fit = s->fit == FV_FIT_AUTO ? FV_FIT_PAD : s->fit;
     if (c->size < FV_PATCH || c->size > MAX_SIZE || c->size % FV_PATCH)
@@ -256,22 +259,31 @@ static fv_status absolute(char **out, const char *dir, fv_error *err)
     return FV_OK;
 }
 
-fv_status fv_export_calib(const fv_calib_settings *settings, const char *dir,
-                          const fv_export_options *options, fv_calib_result *result, fv_error *err)
+fv_status fv_export_calib(const fv_calib_options *calib_options, const char *dir,
+                          const fv_export_options *options, fv_calib_report *report, fv_error *err)
 {
-    fv_calib_settings copy = *settings;
-    calib c = { .settings = &copy, .options = options };
+    fv_calib_options wanted;
+    fv_export_options o;
+    fv_callbacks callbacks;
     fv_image_list files = { 0 };
     char *root = NULL;
     fv_status status = FV_OK;
+    FV_REQUIRE(calib_options, err);
+    FV_REQUIRE(dir, err);
+    FV_TRY(FV_OPTIONS_IN(&wanted, fv_calib_options, calib_options, err));
+    FV_TRY(FV_OPTIONS_IN(&o, fv_export_options, options, err));
+    FV_TRY(fv_callbacks_in(&callbacks, &o.callbacks, err));
+    if (report)
+        FV_TRY(FV_RESULT_CHECK(report, fv_calib_report, err));
+    calib c = { .options = &wanted, .callbacks = o.callbacks };
     FV_TRY(check(&c, dir, err));
-    FV_TRY_GOTO(fv_image_list_collect(&files, settings->paths, settings->n_paths, err));
-    if (!copy.list_root) {
+    FV_TRY_GOTO(fv_image_list_collect(&files, wanted.paths, wanted.n_paths, err));
+    if (!wanted.list_root) {
         FV_TRY_GOTO(absolute(&root, dir, err));
-        copy.list_root = root;
+        wanted.list_root = root;
     }
     size_t n = 3 * (size_t)c.size * (size_t)c.size;
-    c.sample_bytes = n * (settings->dtype == FV_CALIB_F32 ? sizeof(float) : 1);
+    c.sample_bytes = n * (wanted.dtype == FV_CALIB_F32 ? sizeof(float) : 1);
     c.u8 = fv_alloc(n, 1);
     c.sample = fv_alloc(c.sample_bytes, 1);
     if (!c.u8 || !c.sample) {
@@ -280,17 +292,19 @@ fv_status fv_export_calib(const fv_calib_settings *settings, const char *dir,
     }
     fv_kernels_init(&c.kernels, fv_cpu_level(NULL));
     FV_TRY_GOTO(fv_pool_new(&c.pool, fv_cpu_cores(), err));
-    FV_TRY_GOTO(fv_export_dir(&c.dir, dir, options, err));
+    FV_TRY_GOTO(fv_outdir_open(&c.dir, dir, o.force, o.callbacks, err));
     FV_TRY_GOTO(write_samples(&c, &files, err));
     FV_TRY_GOTO(fv_outdir_commit(&c.dir, err));
-    fv_export_log(options, FV_LOG_INFO, "%s: %zu samples, %zu pictures skipped", dir, c.n,
-                  c.n_skipped);
-    if (settings->n_random)
-        fv_export_log(options, FV_LOG_WARNING,
-                      "random samples: activation ranges calibrated with them mean nothing; use "
-                      "pictures for anything but a trial of the tools");
-    if (result)
-        *result = (fv_calib_result){ .n_samples = c.n, .n_skipped = c.n_skipped };
+    fv_log(o.callbacks, FV_LOG_INFO, "%s: %zu samples, %zu pictures skipped", dir, c.n,
+           c.n_skipped);
+    if (wanted.n_random)
+        fv_log(o.callbacks, FV_LOG_WARNING,
+               "random samples: activation ranges calibrated with them mean nothing; use "
+               "pictures for anything but a trial of the tools");
+    if (report) {
+        fv_calib_report done = { .n_samples = c.n, .n_skipped = c.n_skipped };
+        fv_result_out(report, &done, sizeof done);
+    }
 fail:
     fv_outdir_abandon(&c.dir);
     fv_pool_free(c.pool);

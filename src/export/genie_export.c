@@ -11,13 +11,16 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/sized.h"
 #include "base/outfile.h"
-#include "model/source.h"
+#include "base/report.h"
+#include "fastvlm_tools.h"
+#include "model/model.h"
 #include "io/json_write.h"
 
 typedef struct genie {
     const fv_model *s;
-    fv_genie_settings set;
+    fv_genie_options set;
     int32_t start, end, pad; /* <|im_start|>, <|im_end|>, <|endoftext|> */
 } genie;
 
@@ -237,7 +240,7 @@ static fv_status write_one(const genie *g, const fv_outdir *dir, const char *nam
 
 static fv_status check(genie *g, fv_error *err)
 {
-    fv_genie_settings *s = &g->set;
+    fv_genie_options *s = &g->set;
     if (!s->context)
         s->context = FV_MIN(512, g->s->config.max_context);
     if (!s->max_new_tokens)
@@ -268,26 +271,31 @@ static fv_status check(genie *g, fv_error *err)
     return fv_model_token(g->s, "<|endoftext|>", &g->pad, err);
 }
 
-fv_status fv_export_genie(const char *model, const fv_genie_settings *settings, const char *dir,
+fv_status fv_export_genie(const char *model, const fv_genie_options *genie_options, const char *dir,
                           const fv_export_options *options, fv_error *err)
 {
+    fv_export_options o;
+    fv_callbacks callbacks;
     fv_model s;
     fv_outdir out = { 0 };
     genie g = { .s = &s };
     fv_status status = FV_OK;
-    if (settings)
-        g.set = *settings;
-    FV_TRY(fv_export_open(&s, model, FV_MODEL_STORED, options, err));
+    FV_REQUIRE(model, err);
+    FV_REQUIRE(dir, err);
+    FV_TRY(FV_OPTIONS_IN(&g.set, fv_genie_options, genie_options, err));
+    FV_TRY(FV_OPTIONS_IN(&o, fv_export_options, options, err));
+    FV_TRY(fv_callbacks_in(&callbacks, &o.callbacks, err));
+    FV_TRY(fv_model_open(
+        &s, model, &(fv_model_options){ .depth = FV_MODEL_STORED, .callbacks = o.callbacks }, err));
     FV_TRY_GOTO(check(&g, err));
-    FV_TRY_GOTO(fv_export_dir(&out, dir, options, err));
+    FV_TRY_GOTO(fv_outdir_open(&out, dir, o.force, o.callbacks, err));
     FV_TRY_GOTO(write_one(&g, &out, "genie_model.json", put_model, err));
     FV_TRY_GOTO(write_one(&g, &out, "genie_dialog.json", put_cpu_dialog, err));
     FV_TRY_GOTO(write_one(&g, &out, "genie_dialog_htp.json", put_htp_dialog, err));
     FV_TRY_GOTO(write_one(&g, &out, "htp_backend.json", put_extensions, err));
     FV_TRY_GOTO(fv_outdir_commit(&out, err));
-    fv_export_log(
-        options, FV_LOG_INFO,
-        "%s: genie_model.json, genie_dialog.json, genie_dialog_htp.json, htp_backend.json", dir);
+    fv_log(o.callbacks, FV_LOG_INFO,
+           "%s: genie_model.json, genie_dialog.json, genie_dialog_htp.json, htp_backend.json", dir);
 fail:
     fv_outdir_abandon(&out);
     fv_model_close(&s);

@@ -10,15 +10,19 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "model/source.h"
+#include "model/model.h"
 #include "io/gguf.h"
+#include "base/sized.h"
+#include "base/outfile.h"
+#include "base/report.h"
+#include "fastvlm_tools.h"
 #include "quant/quantize.h"
 
 enum { CHUNK = 1 << 18 }; /* values, about */
 
 typedef struct gguf_out {
     const fv_model *s;
-    const fv_export_options *options;
+    const fv_callbacks *callbacks;
     fv_gguf_writer *w;
     fv_type type;
     bool listing;  /* the first pass: names and shapes */
@@ -111,8 +115,8 @@ static fv_status write_matrix(gguf_out *g, const fv_mat *m, fv_type type, fv_err
     size_t rows = FV_MAX((size_t)CHUNK / m->k, (size_t)1);
     for (size_t at = 0; at < m->n; at += rows) {
         size_t n = FV_MIN(rows, m->n - at);
-        FV_TRY(fv_export_progress(g->options, "decoder", (double)g->n_written / (double)g->n_values,
-                                  err));
+        FV_TRY(
+            fv_progress(g->callbacks, "decoder", (double)g->n_written / (double)g->n_values, err));
         row_job job = { g, m, at, type };
         fv_pool_run(g->s->pool, n, convert_row, &job);
         FV_TRY(fv_gguf_write(g->w, g->converted, n * fv_row_bytes(type, m->k), err));
@@ -284,9 +288,15 @@ fv_status fv_export_gguf(const char *model, fv_decoder_type type, const char *fi
 {
     static const fv_type types[] = { FV_TYPE_F16, FV_TYPE_Q8_0, FV_TYPE_Q4_0, FV_TYPE_BF16,
                                      FV_TYPE_F32 };
+    fv_export_options o;
+    fv_callbacks callbacks;
     fv_model s;
-    gguf_out g = { .s = &s, .options = options };
+    gguf_out g = { .s = &s, .callbacks = &callbacks };
     fv_status status = FV_OK;
+    FV_REQUIRE(model, err);
+    FV_REQUIRE(file, err);
+    FV_TRY(FV_OPTIONS_IN(&o, fv_export_options, options, err));
+    FV_TRY(fv_callbacks_in(&callbacks, &o.callbacks, err));
     if ((unsigned)type >= FV_COUNT(types))
         return fv_fail(err, FV_ERR_ARGUMENT, 0,
                        "unknown type; expected f16, q8_0, q4_0, bf16 or f32");
@@ -294,8 +304,9 @@ fv_status fv_export_gguf(const char *model, fv_decoder_type type, const char *fi
     if (fv_is_dir(file))
         return fv_fail(err, FV_ERR_IO, 0, "%s: is a folder; expected the name of a file to write",
                        file);
-    FV_TRY(fv_export_open(&s, model, FV_MODEL_STORED, options, err));
-    fv_export_leftovers(file, options);
+    FV_TRY(fv_model_open(
+        &s, model, &(fv_model_options){ .depth = FV_MODEL_STORED, .callbacks = o.callbacks }, err));
+    fv_outfile_leftovers(file, o.callbacks);
     if ((status = fv_gguf_writer_new(&g.w, file, err)) == FV_OK)
         status = write_all(&g, err);
     uint64_t n_bytes = g.w && status == FV_OK ? fv_gguf_total_bytes(g.w) : 0;
@@ -303,11 +314,11 @@ fv_status fv_export_gguf(const char *model, fv_decoder_type type, const char *fi
     fv_free(g.values);
     fv_free(g.converted);
     if (status == FV_OK && g.n_fallback)
-        fv_export_log(options, FV_LOG_INFO,
-                      "%zu matrices have rows that are no multiple of 32: f16", g.n_fallback);
+        fv_log(o.callbacks, FV_LOG_INFO, "%zu matrices have rows that are no multiple of 32: f16",
+               g.n_fallback);
     if (status == FV_OK)
-        fv_export_log(options, FV_LOG_INFO, "%s: %zu tensors, %s, %.1f MB", file, g.n_tensors,
-                      fv_type_name(g.type), (double)n_bytes / 1e6);
+        fv_log(o.callbacks, FV_LOG_INFO, "%s: %zu tensors, %s, %.1f MB", file, g.n_tensors,
+               fv_type_name(g.type), (double)n_bytes / 1e6);
     fv_model_close(&s);
     return status;
 }

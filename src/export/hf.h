@@ -3,7 +3,7 @@
 #define FV_HF_H
 
 #include "base/outfile.h"
-#include "model/source.h"
+#include "model/model.h"
 #include "io/json_write.h"
 
 typedef struct fv_hf_target {

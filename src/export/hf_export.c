@@ -14,6 +14,10 @@
 
 #include "export/hf.h"
 #include "model/precision.h"
+#include "base/sized.h"
+#include "base/outfile.h"
+#include "base/report.h"
+#include "fastvlm_tools.h"
 #include "io/tensors_write.h"
 
 enum { CHUNK = 1 << 19 }; /* values */
@@ -49,7 +53,7 @@ typedef struct item {
 
 typedef struct hf {
     const fv_model *s;
-    const fv_export_options *options;
+    const fv_callbacks *callbacks;
     fv_hf_target target;
     fv_precision dtype;
     item *items;
@@ -297,8 +301,8 @@ static fv_status write_item(hf *h, fv_outfile *f, const item *x, float *values, 
     for (uint64_t at = 0; at < n_stored; at += CHUNK) {
         size_t n = (size_t)FV_MIN((uint64_t)CHUNK, n_stored - at);
         const void *data = converted;
-        FV_TRY(fv_export_progress(h->options, "weights", (double)h->n_written / (double)h->n_values,
-                                  err));
+        FV_TRY(
+            fv_progress(h->callbacks, "weights", (double)h->n_written / (double)h->n_values, err));
         if (x->type == FV_TYPE_I64 && !t)
             data = zeros;
         else if (t && t->type == x->type)
@@ -406,31 +410,40 @@ static void choose_rows(hf *h)
         t->rows = (t->image_token + 64) / 64 * 64;
 }
 
-fv_status fv_export_hf(const char *model, const fv_hf_settings *settings, const char *dir,
+fv_status fv_export_hf(const char *model, const fv_hf_options *hf_options, const char *dir,
                        const fv_export_options *options, fv_error *err)
 {
+    fv_hf_options wanted;
+    fv_export_options o;
+    fv_callbacks callbacks;
     fv_model s;
     fv_outdir out = { 0 };
-    hf h = { .s = &s, .options = options, .dtype = settings ? settings->dtype : FV_PRECISION_AUTO };
     fv_status status = FV_OK;
-    h.target.layout = settings && settings->layout == FV_HF_LLAVA_QWEN2 ? FV_LAYOUT_LLAVA_QWEN2
-                                                                        : FV_LAYOUT_FAST_VLM;
+    FV_REQUIRE(model, err);
+    FV_REQUIRE(dir, err);
+    FV_TRY(FV_OPTIONS_IN(&wanted, fv_hf_options, hf_options, err));
+    FV_TRY(FV_OPTIONS_IN(&o, fv_export_options, options, err));
+    FV_TRY(fv_callbacks_in(&callbacks, &o.callbacks, err));
+    hf h = { .s = &s, .callbacks = o.callbacks, .dtype = wanted.dtype };
+    h.target.layout = wanted.layout == FV_HF_LLAVA_QWEN2 ? FV_LAYOUT_LLAVA_QWEN2
+                                                         : FV_LAYOUT_FAST_VLM;
     if (h.dtype != FV_PRECISION_AUTO && !fv_precision_is_float(h.dtype))
         return fv_fail(err, FV_ERR_ARGUMENT, 0, "dtype is %s; expected auto, f32, bf16 or f16",
                        fv_precision_name(h.dtype));
-    FV_TRY(fv_export_open(&s, model, FV_MODEL_STORED, options, err));
+    FV_TRY(fv_model_open(
+        &s, model, &(fv_model_options){ .depth = FV_MODEL_STORED, .callbacks = o.callbacks }, err));
     FV_TRY_GOTO(check_expressible(&s, &h.target, err));
     choose_rows(&h);
     h.target.dtype = dtype_name(&h);
     h.target.copy_config = s.config.layout == h.target.layout && h.dtype == FV_PRECISION_AUTO;
     FV_TRY_GOTO(fv_weights_walk(&s.weights, &s.config, add_weight, &h, err));
     FV_TRY_GOTO(add_unused(&h, err));
-    FV_TRY_GOTO(fv_export_dir(&out, dir, options, err));
+    FV_TRY_GOTO(fv_outdir_open(&out, dir, o.force, o.callbacks, err));
     FV_TRY_GOTO(fv_hf_write_files(&s, &h.target, out.stage, err));
     FV_TRY_GOTO(write_weights(&h, out.stage, err));
     FV_TRY_GOTO(fv_outdir_commit(&out, err));
-    fv_export_log(options, FV_LOG_INFO, "%s: %zu tensors, %s, layout %s", dir, h.n, h.target.dtype,
-                  h.target.layout == FV_LAYOUT_FAST_VLM ? "fast_vlm" : "llava_qwen2");
+    fv_log(o.callbacks, FV_LOG_INFO, "%s: %zu tensors, %s, layout %s", dir, h.n, h.target.dtype,
+           h.target.layout == FV_LAYOUT_FAST_VLM ? "fast_vlm" : "llava_qwen2");
 fail:
     fv_outdir_abandon(&out);
     fv_free(h.items);

@@ -10,9 +10,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/sized.h"
 #include "base/outfile.h"
+#include "base/report.h"
 #include "base/sha256.h"
-#include "model/source.h"
+#include "fastvlm_tools.h"
+#include "model/model.h"
 #include "io/json_write.h"
 
 enum {
@@ -26,8 +29,9 @@ enum {
 
 typedef struct lot {
     const char *model;
-    fv_all_settings set;
-    const fv_export_options *options;
+    fv_all_options set;
+    fv_calib_options calib;
+    const fv_callbacks *callbacks;
     fv_outdir dir;
     fv_config config;
     fv_json_text j;
@@ -117,7 +121,7 @@ static fv_status hash_file(const lot *l, const char *folder, const char *name, c
     fv_sha256_begin(&sha);
     for (size_t at = 0; at < map.size; at += SLICE) {
         size_t n = FV_MIN((size_t)SLICE, map.size - at);
-        FV_TRY_GOTO(fv_export_progress(l->options, name, (double)at / (double)map.size, err));
+        FV_TRY_GOTO(fv_progress(l->callbacks, "manifest", (double)at / (double)map.size, err));
         fv_sha256_add(&sha, map.data + at, n);
         fv_map_advise(&map, at, n, false);
     }
@@ -263,11 +267,11 @@ static void put_content(const lot *l, fv_json_text *j, const char *name)
 {
     const fv_config *c = &l->config;
     const char *dot = strrchr(name, '.'), *calib = strncmp(name, "calib/", 6) ? NULL : name;
-    bool nchw = l->set.calib.layout == FV_CALIB_NCHW;
+    bool nchw = l->calib.layout == FV_CALIB_NCHW;
     int side = l->image_size;
     if (calib && dot && !strcmp(dot, ".raw")) {
         fv_json_begin(j, "tensors", '[');
-        put_tensor(j, NULL, "pixel_values", l->set.calib.dtype == FV_CALIB_U8 ? "u8" : "f32",
+        put_tensor(j, NULL, "pixel_values", l->calib.dtype == FV_CALIB_U8 ? "u8" : "f32",
                    SHAPE(1, nchw ? 3 : side, side, nchw ? side : 3));
         fv_json_end(j);
     } else if (!strcmp(name, "genie/LUT.bin")) {
@@ -334,8 +338,8 @@ static fv_status write_manifest(lot *l, fv_error *err)
     else
         status = fv_outfile_put(path, l->j.text, l->j.n, err);
     if (status == FV_OK)
-        fv_export_log(l->options, FV_LOG_INFO, "manifest.json: %zu files, %.1f MB", files.n,
-                      (double)total / 1e6);
+        fv_log(l->callbacks, FV_LOG_INFO, "manifest.json: %zu files, %.1f MB", files.n,
+               (double)total / 1e6);
 fail:
     fv_free(path);
     free_names(&files);
@@ -351,23 +355,29 @@ static void pass_log(void *user, fv_log_level level, const char *message)
     size_t n = strlen(l->dir.stage);
     if (!strncmp(message, l->dir.stage, n) && message[n] == '/')
         message += n + 1;
-    fv_export_log(l->options, level, "%s", message);
+    fv_log(l->callbacks, level, "%s", message);
+}
+
+static bool pass_progress(void *user, const char *stage, double done)
+{
+    const lot *l = user;
+    return fv_progress(l->callbacks, stage, done, NULL) != FV_OK;
 }
 
 static fv_status run_onnx(const lot *l, const char *dir, fv_onnx_target target,
                           const fv_export_options *into, fv_error *err)
 {
-    fv_onnx_settings s;
-    fv_onnx_settings_default(&s);
+    fv_onnx_options s;
+    fv_onnx_options_default(&s);
     s.target = target;
-    s.image_size = l->set.calib.image_size;
+    s.image_size = l->calib.image_size;
     return fv_export_onnx(l->model, &s, dir, into, err);
 }
 
 static fv_status run_calib(const lot *l, const char *dir, const fv_export_options *into,
                            fv_error *err)
 {
-    fv_calib_settings s = l->set.calib;
+    fv_calib_options s = l->calib;
     if (!s.n_paths && !s.n_random)
         s.n_random = N_RANDOM;
     s.image_size = l->image_size;
@@ -379,15 +389,16 @@ static fv_status run_calib(const lot *l, const char *dir, const fv_export_option
 static fv_status run_one(lot *l, unsigned part, int which, const char *name, fv_error *err)
 {
     static const fv_decoder_type types[] = { FV_DECODER_F16, FV_DECODER_Q8_0, FV_DECODER_Q4_0 };
-    fv_export_options into = l->options ? *l->options : (fv_export_options){ 0 };
-    fv_hf_settings hf = { .layout = which ? FV_HF_LLAVA_QWEN2 : FV_HF_FAST_VLM };
+    fv_callbacks callbacks;
+    fv_export_options into = { .size = sizeof into, .force = true, .callbacks = &callbacks };
+    fv_hf_options hf = { .size = sizeof hf, .layout = which ? FV_HF_LLAVA_QWEN2 : FV_HF_FAST_VLM };
     fv_status status;
     char *path = fv_path_join(l->dir.stage, name);
     if (!path)
         return fv_fail_memory(err, strlen(name), "a path");
-    into.force = true;
-    into.log = pass_log;
-    into.log_user = l;
+    callbacks = (fv_callbacks){
+        .size = sizeof callbacks, .log = pass_log, .progress = pass_progress, .user = l
+    };
     switch (part) {
     case FV_ALL_ONNX: status = run_onnx(l, path, FV_ONNX_GENERIC, &into, err); break;
     case FV_ALL_NPU: status = run_onnx(l, path, FV_ONNX_NPU, &into, err); break;
@@ -449,22 +460,30 @@ static fv_status place_of_calib(lot *l, const char *dir, fv_error *err)
                         : fv_fail(err, FV_ERR_IO, 0, "%s: cannot be named from the root", dir);
 }
 
-fv_status fv_export_all(const char *model, const fv_all_settings *settings, const char *dir,
+fv_status fv_export_all(const char *model, const fv_all_options *all, const char *dir,
                         const fv_export_options *options, fv_error *err)
 {
-    lot l = { .model = model, .options = options };
+    fv_export_options o;
+    fv_callbacks callbacks;
+    lot l = { .model = model };
     fv_model s;
     fv_status status = FV_OK;
-    if (settings)
-        l.set = *settings;
+    FV_REQUIRE(model, err);
+    FV_REQUIRE(dir, err);
+    FV_TRY(FV_OPTIONS_IN(&l.set, fv_all_options, all, err));
+    FV_TRY(FV_OPTIONS_IN(&l.calib, fv_calib_options, l.set.calib, err));
+    FV_TRY(FV_OPTIONS_IN(&o, fv_export_options, options, err));
+    FV_TRY(fv_callbacks_in(&callbacks, &o.callbacks, err));
+    l.callbacks = o.callbacks;
     if (l.set.parts & ~(unsigned)FV_ALL_PARTS)
         return fv_fail(err, FV_ERR_ARGUMENT, 0, "unknown parts of the export");
-    FV_TRY(fv_export_open(&s, model, FV_MODEL_TEXT, options, err));
+    FV_TRY(fv_model_open(
+        &s, model, &(fv_model_options){ .depth = FV_MODEL_TEXT, .callbacks = o.callbacks }, err));
     l.config = s.config;
     fv_model_close(&s);
-    l.image_size = l.set.calib.image_size ? l.set.calib.image_size : l.config.image_size;
+    l.image_size = l.calib.image_size ? l.calib.image_size : l.config.image_size;
     FV_TRY_GOTO(place_of_calib(&l, dir, err));
-    FV_TRY_GOTO(fv_export_dir(&l.dir, dir, options, err));
+    FV_TRY_GOTO(fv_outdir_open(&l.dir, dir, o.force, o.callbacks, err));
     FV_TRY_GOTO(run_all(&l, err));
     FV_TRY_GOTO(write_manifest(&l, err));
     FV_TRY_GOTO(fv_outdir_commit(&l.dir, err));

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "image/image.h"
+#include "base/sized.h"
 
 enum { MAX_FILE_BYTES = 1 << 30 };
 
@@ -187,9 +188,9 @@ static fv_status read_picture(fv_image **out, fv_picture_file *file,
 
     if (!image)
         return fv_fail_memory(err, sizeof *image, file->name);
-    file->max_pixels = options && options->max_pixels ? options->max_pixels : (uint64_t)1 << 28;
+    file->max_pixels = options->max_pixels ? options->max_pixels : (uint64_t)1 << 28;
     FV_TRY_GOTO(decode(image, &orientation, file, err));
-    if (!options || !options->ignore_exif)
+    if (!options->ignore_exif)
         FV_TRY_GOTO(fv_image_turn(image, orientation, err));
     image->decode_ms = fv_now_ms() - begin;
     *out = image;
@@ -203,20 +204,24 @@ fv_status fv_image_open(fv_image **out, const char *path, const fv_image_options
                         fv_error *err)
 {
     double begin = fv_now_ms();
+    fv_image_options o;
     uint8_t *data = NULL;
     size_t size = 0;
 
+    FV_REQUIRE(out, err);
     *out = NULL;
-    if (!path || !*path)
+    FV_REQUIRE(path, err);
+    FV_TRY(FV_OPTIONS_IN(&o, fv_image_options, options, err));
+    if (!*path)
         return fv_fail(err, FV_ERR_ARGUMENT, 0,
-                       "no picture given: expected a file name, or - for standard input");
+                       "path is empty: expected a file name, or - for standard input");
     if (fv_is_dir(path))
         return fv_fail(err, FV_ERR_IO, 0, "%s: is a directory, expected a picture file", path);
     FV_TRY(fv_read_file(&data, &size, path, MAX_FILE_BYTES, err));
     fv_picture_file file = { .name = strcmp(path, "-") == 0 ? "standard input" : path,
                              .data = data,
                              .size = size };
-    fv_status status = read_picture(out, &file, options, begin, err);
+    fv_status status = read_picture(out, &file, &o, begin, err);
     fv_free(data);
     return status;
 }
@@ -225,12 +230,15 @@ fv_status fv_image_read(fv_image **out, const void *data, size_t n_bytes,
                         const fv_image_options *options, fv_error *err)
 {
     fv_picture_file file = { .name = "picture in memory", .data = data, .size = n_bytes };
+    fv_image_options o;
 
+    FV_REQUIRE(out, err);
     *out = NULL;
+    FV_TRY(FV_OPTIONS_IN(&o, fv_image_options, options, err));
     if (!data && n_bytes)
         return fv_fail(err, FV_ERR_ARGUMENT, 0, "picture in memory: data is NULL, n_bytes is %zu",
                        n_bytes);
-    return read_picture(out, &file, options, fv_now_ms(), err);
+    return read_picture(out, &file, &o, fv_now_ms(), err);
 }
 
 fv_status fv_image_from_rgb(fv_image **out, const uint8_t *rgb, int width, int height,
@@ -239,6 +247,7 @@ fv_status fv_image_from_rgb(fv_image **out, const uint8_t *rgb, int width, int h
     double begin = fv_now_ms();
     fv_picture_file file = { .name = "pixels", .max_pixels = UINT64_MAX };
 
+    FV_REQUIRE(out, err);
     *out = NULL;
     if (!rgb || width < 1 || height < 1 || row_bytes < (size_t)width * 3)
         return fv_fail(err, FV_ERR_ARGUMENT, 0,
@@ -261,10 +270,10 @@ fv_status fv_image_from_rgb(fv_image **out, const uint8_t *rgb, int width, int h
     return FV_OK;
 }
 
-int fv_image_width(const fv_image *image) { return image->width; }
-int fv_image_height(const fv_image *image) { return image->height; }
-const uint8_t *fv_image_rgb(const fv_image *image) { return image->rgb; }
-const char *fv_image_format(const fv_image *image) { return image->format; }
+int fv_image_width(const fv_image *image) { return image ? image->width : 0; }
+int fv_image_height(const fv_image *image) { return image ? image->height : 0; }
+const uint8_t *fv_image_rgb(const fv_image *image) { return image ? image->rgb : NULL; }
+const char *fv_image_format(const fv_image *image) { return image ? image->format : ""; }
 double fv_image_decode_ms(const fv_image *image) { return image->decode_ms; }
 
 void fv_image_free(fv_image *image)

@@ -145,8 +145,7 @@ fv_status fv_gguf_finish(fv_gguf_writer *w, fv_error *err);
 #define FV_GGUF_SHA256_HEADER "fastvlm.sha256.header"
 
 /* Compares both with the file; FV_ERR_FORMAT says which differs, FV_ERR_UNSUPPORTED that there are
- * none. */
-fv_status fv_gguf_check_hashes(const fv_gguf *g, fv_progress_fn *progress, void *user,
-                               fv_error *err);
+ * none. callbacks may be NULL. */
+fv_status fv_gguf_check_hashes(const fv_gguf *g, const fv_callbacks *callbacks, fv_error *err);
 
 #endif

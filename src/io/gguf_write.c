@@ -10,6 +10,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "base/report.h"
 #include "base/sha256.h"
 #include "io/gguf.h"
 
@@ -531,8 +532,7 @@ static fv_status compare(const fv_gguf *g, const char *key, fv_sha256 *hash, con
                    (const char *)v->data);
 }
 
-fv_status fv_gguf_check_hashes(const fv_gguf *g, fv_progress_fn *progress, void *user,
-                               fv_error *err)
+fv_status fv_gguf_check_hashes(const fv_gguf *g, const fv_callbacks *callbacks, fv_error *err)
 {
     size_t n_bytes, data_at;
     const uint8_t *data = fv_gguf_bytes(g, &n_bytes, &data_at);
@@ -555,10 +555,8 @@ fv_status fv_gguf_check_hashes(const fv_gguf *g, fv_progress_fn *progress, void 
     FV_TRY(compare(g, FV_GGUF_SHA256_HEADER, &hash, "the header", err));
     fv_sha256_begin(&hash);
     for (size_t i = data_at; i < n_bytes; i += STEP_BYTES) {
-        if (progress &&
-            progress(user, "verify", (double)(i - data_at) / (double)(n_bytes - data_at)))
-            return fv_fail(err, FV_ERR_CANCELLED, 0, "%s: verifying was cancelled",
-                           fv_gguf_name(g));
+        FV_TRY(fv_progress(callbacks, "verify", (double)(i - data_at) / (double)(n_bytes - data_at),
+                           err));
         fv_sha256_add(&hash, data + i, FV_MIN((size_t)STEP_BYTES, n_bytes - i));
     }
     return compare(g, FV_GGUF_SHA256, &hash, "the tensor data", err);

@@ -154,8 +154,7 @@ static fv_status load_checkpoint(fv_model *m, const fv_model_options *o, fv_erro
         .decoder = run ? m->decoder : FV_TYPE_F32,
         .kernels = &m->kernels,
         .pool = m->pool,
-        .log = o->log,
-        .log_user = o->log_user,
+        .callbacks = o->callbacks,
     };
     return fv_weights_load(&m->weights, &m->config, m->tensors, &options, err);
 }

@@ -43,10 +43,9 @@ typedef struct fv_model_options {
     /* of FV_MODEL_RUN. AUTO: as stored where this processor computes that quickly, else f32. A
      * packed file runs as it was packed; bf16 and f16 may be widened to f32. */
     fv_precision vision, decoder;
-    fv_pool *pool; /* borrowed; NULL: one of its own */
-    int n_threads; /* of its own pool; 0: one per physical core */
-    fv_log_fn *log;
-    void *log_user;
+    fv_pool *pool;                 /* borrowed; NULL: one of its own */
+    int n_threads;                 /* of its own pool; 0: one per physical core */
+    const fv_callbacks *callbacks; /* may be NULL */
 } fv_model_options;
 
 /* A checkpoint directory or a packed file. On failure *m is zero. */

@@ -209,8 +209,7 @@ typedef struct fv_weight_options {
     fv_type vision, decoder; /* F32, BF16 or F16: what matrices are read as */
     const fv_kernels *kernels;
     fv_pool *pool;
-    fv_log_fn *log; /* NULL: silent */
-    void *log_user;
+    const fv_callbacks *callbacks; /* may be NULL */
 } fv_weight_options;
 
 /* Binds every parameter from a checkpoint's tensors, which must outlive w. A missing tensor or a

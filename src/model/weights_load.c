@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/half.h"
+#include "base/report.h"
 #include "model/weights.h"
 
 #define BN_EPS 1e-5
@@ -511,12 +512,6 @@ static fv_status load_one(void *user, const fv_weight *t, fv_error *err)
     }
 }
 
-static void warn(const fv_weight_options *o, const char *message)
-{
-    if (o->log)
-        o->log(o->log_user, FV_LOG_WARNING, message);
-}
-
 fv_status fv_weights_load(fv_weights *w, const fv_config *c, const fv_tensors *tensors,
                           const fv_weight_options *options, fv_error *err)
 {
@@ -536,14 +531,11 @@ fv_status fv_weights_load(fv_weights *w, const fv_config *c, const fv_tensors *t
     w->tied = config.tied;
     if (config.tied)
         w->decoder.head = w->decoder.embed;
-    if (l.n_odd) {
-        char message[256];
-        snprintf(message, sizeof message,
-                 "%" PRIu64 " weights are NaN or infinite, the first in tensor %s: answers will "
-                 "be wrong; fetch the checkpoint again",
-                 l.n_odd, l.odd_name);
-        warn(options, message);
-    }
+    if (l.n_odd)
+        fv_log(options->callbacks, FV_LOG_WARNING,
+               "%" PRIu64 " weights are NaN or infinite, the first in tensor %s: answers will be "
+               "wrong; fetch the checkpoint again",
+               l.n_odd, l.odd_name);
     return FV_OK;
 fail:
     fv_weights_free(w);

@@ -1,13 +1,12 @@
 /* Progress, cancelling, dumps, taps. See watch.h. */
 #include "nn/watch.h"
 
+#include "base/report.h"
 #include "io/npy.h"
 
 fv_status fv_watch_step(const fv_watch *w, const char *stage, double done, fv_error *err)
 {
-    if (w->progress && w->progress(w->user, stage, done))
-        return fv_fail(err, FV_ERR_CANCELLED, 0, "cancelled during %s", stage);
-    return FV_OK;
+    return fv_progress(w->callbacks, stage, done, err);
 }
 
 fv_status fv_watch_rows(const fv_watch *w, const char *name, const float *x, size_t rows,

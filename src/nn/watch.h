@@ -12,10 +12,9 @@ typedef fv_status fv_tap_fn(void *user, const char *name, const float *x, size_t
                             fv_error *err);
 
 typedef struct fv_watch {
-    fv_progress_fn *progress; /* NULL: none */
-    void *user;
-    const char *dump_dir; /* NULL: none */
-    fv_tap_fn *tap;       /* NULL: none */
+    const fv_callbacks *callbacks; /* NULL: none */
+    const char *dump_dir;          /* NULL: none */
+    fv_tap_fn *tap;                /* NULL: none */
     void *tap_user;
 } fv_watch;
 

@@ -2,7 +2,10 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/sized.h"
 #include "base/outfile.h"
+#include "base/report.h"
+#include "fastvlm_tools.h"
 #include "onnx/onnx_backend.h"
 #include "onnx/onnx_js.h"
 #include "onnx/onnx_plan.h"
@@ -14,13 +17,13 @@ typedef struct onnx_export {
     fv_onnx_plan plan;
     fv_model model;
     char dir[4096], shown[4096]; /* the folder being filled; where it will be */
-    const fv_export_options *options;
+    const fv_callbacks *callbacks;
     unsigned outside; /* the parts whose weights are in a file of their own */
 } onnx_export;
 
 static fv_status write_part(onnx_export *x, const fv_onnx_file *file, fv_error *err)
 {
-    const fv_onnx_settings *s = &x->plan.s;
+    const fv_onnx_options *s = &x->plan.s;
     fv_graph part;
     fv_onnx_graph g;
     bool outside = false;
@@ -31,21 +34,29 @@ static fv_status write_part(onnx_export *x, const fv_onnx_file *file, fv_error *
     fv_status status = fv_onnx_lower(&g, &part);
     if (status == FV_OK)
         status = fv_onnx_write(&g, x->dir, x->shown, file->name, s->external_data,
-                               &x->model.kernels, x->options, &outside, err);
+                               &x->model.kernels, x->callbacks, &outside, err);
     x->outside |= outside ? file->part : 0;
     fv_onnx_end(&g);
     fv_graph_end(&part);
     return status;
 }
 
-fv_status fv_export_onnx(const char *model, const fv_onnx_settings *settings, const char *dir,
+fv_status fv_export_onnx(const char *model, const fv_onnx_options *onnx, const char *dir,
                          const fv_export_options *options, fv_error *err)
 {
-    onnx_export x = { .options = options };
+    fv_export_options o;
+    fv_callbacks callbacks;
+    onnx_export x = { .callbacks = &callbacks };
     fv_outdir out = { 0 };
     fv_status status = FV_OK;
-    FV_TRY(fv_onnx_plan_begin(&x.plan, settings, err));
-    FV_TRY(fv_export_open(&x.model, model, FV_MODEL_STORED, options, err));
+    FV_REQUIRE(model, err);
+    FV_REQUIRE(dir, err);
+    FV_TRY(FV_OPTIONS_IN(&o, fv_export_options, options, err));
+    FV_TRY(fv_callbacks_in(&callbacks, &o.callbacks, err));
+    FV_TRY(fv_onnx_plan_begin(&x.plan, onnx, err));
+    FV_TRY(fv_model_open(&x.model, model,
+                         &(fv_model_options){ .depth = FV_MODEL_STORED, .callbacks = o.callbacks },
+                         err));
     if (x.plan.s.qdq && !fv_vision_has_int8(&x.model.config, &x.model.weights.vision)) {
         status = fv_fail(err, FV_ERR_UNSUPPORTED, 0,
                          "%s: the encoder is not in int8; qdq needs one that is", model);
@@ -55,7 +66,7 @@ fv_status fv_export_onnx(const char *model, const fv_onnx_settings *settings, co
                      fv_onnx_js_image_token(&x.model));
     bool js = x.plan.s.target == FV_ONNX_TRANSFORMERS_JS && x.plan.s.parts == WHOLE;
     const char *folder = x.plan.folder, *slash = *folder ? "/" : "";
-    FV_TRY_GOTO(fv_export_dir(&out, dir, options, err));
+    FV_TRY_GOTO(fv_outdir_open(&out, dir, o.force, o.callbacks, err));
     if (*folder)
         FV_TRY_GOTO(fv_outdir_sub(&out, folder, err));
     snprintf(x.shown, sizeof x.shown, "%s%s%s", out.place, slash, folder);
@@ -70,9 +81,8 @@ fv_status fv_export_onnx(const char *model, const fv_onnx_settings *settings, co
             fv_onnx_js_files(&x.model, x.plan.spec.real == FV_TYPE_F16, x.outside, out.stage, err));
     FV_TRY_GOTO(fv_outdir_commit(&out, err));
     if (js)
-        fv_export_log(options, FV_LOG_INFO,
-                      "%s: config.json, generation_config.json, tokenizer and processor files",
-                      dir);
+        fv_log(o.callbacks, FV_LOG_INFO,
+               "%s: config.json, generation_config.json, tokenizer and processor files", dir);
 fail:
     fv_outdir_abandon(&out);
     fv_model_close(&x.model);

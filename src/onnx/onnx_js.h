@@ -2,7 +2,8 @@
 #ifndef FV_ONNX_JS_H
 #define FV_ONNX_JS_H
 
-#include "model/source.h"
+#include "model/model.h"
+#include "fastvlm_tools.h"
 
 /* The id of "<image>" there: the tokenizer's, otherwise the next free one. */
 int32_t fv_onnx_js_image_token(const fv_model *s);

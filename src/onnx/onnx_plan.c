@@ -1,7 +1,9 @@
-/* Settings of an ONNX export -> graphs. See onnx_plan.h. */
+/* Options of an ONNX export -> graphs. See onnx_plan.h. */
 #include "onnx/onnx_plan.h"
 
 #include <stdio.h>
+
+#include "base/sized.h"
 
 enum { ALL_PARTS = FV_ONNX_VISION | FV_ONNX_EMBED | FV_ONNX_DECODER };
 enum {
@@ -13,8 +15,6 @@ enum {
     MAX_LEN = 1 << 17
 };
 
-void fv_onnx_settings_default(fv_onnx_settings *s) { *s = (fv_onnx_settings){ 0 }; }
-
 static fv_status range_check(const char *what, int value, int min, int max, fv_error *err)
 {
     if (value >= min && value <= max)
@@ -22,13 +22,11 @@ static fv_status range_check(const char *what, int value, int min, int max, fv_e
     return fv_fail(err, FV_ERR_ARGUMENT, 0, "%s is %d; expected %d to %d", what, value, min, max);
 }
 
-fv_status fv_onnx_plan_begin(fv_onnx_plan *p, const fv_onnx_settings *settings, fv_error *err)
+fv_status fv_onnx_plan_begin(fv_onnx_plan *p, const fv_onnx_options *options, fv_error *err)
 {
-    fv_onnx_settings *s = &p->s;
+    fv_onnx_options *s = &p->s;
     *p = (fv_onnx_plan){ 0 };
-    fv_onnx_settings_default(s);
-    if (settings)
-        *s = *settings;
+    FV_TRY(FV_OPTIONS_IN(s, fv_onnx_options, options, err));
     s->parts = s->parts ? s->parts : ALL_PARTS;
     s->opset = s->opset ? s->opset : s->ops == FV_ONNX_FUSED ? FUSED_OPSET : PRIMITIVE_OPSET;
     s->seq_len = s->seq_len ? s->seq_len : 512;
@@ -77,7 +75,7 @@ void fv_onnx_plan_end(fv_onnx_plan *p, const fv_config *c, int n_tokens, int ima
         [FV_ONNX_NPU] = FV_CACHE_HOST,
         [FV_ONNX_TRANSFORMERS_JS] = FV_CACHE_GROWING,
     };
-    const fv_onnx_settings *s = &p->s;
+    const fv_onnx_options *s = &p->s;
     bool js = s->target == FV_ONNX_TRANSFORMERS_JS, f16 = s->precision == FV_PRECISION_F16;
     const char *suffix = f16 ? "_fp16" : js ? "" : "_fp32";
     p->folder = js ? "onnx" : "";

@@ -13,15 +13,15 @@ typedef struct fv_onnx_file {
 } fv_onnx_file;
 
 typedef struct fv_onnx_plan {
-    fv_onnx_settings s; /* with every default filled in */
+    fv_onnx_options s;  /* with every default filled in */
     const char *folder; /* below the export's own; "": there */
     fv_graph_spec spec;
     fv_onnx_file file[FV_ONNX_PARTS];
     size_t n_files;
 } fv_onnx_plan;
 
-/* What needs no model; settings may be NULL. Fails on values out of range. */
-fv_status fv_onnx_plan_begin(fv_onnx_plan *p, const fv_onnx_settings *settings, fv_error *err);
+/* What needs no model; options may be NULL. Fails on values out of range. */
+fv_status fv_onnx_plan_begin(fv_onnx_plan *p, const fv_onnx_options *options, fv_error *err);
 /* The rest. n_tokens and image_token are the tokenizer's; they leave the signatures as they are. */
 void fv_onnx_plan_end(fv_onnx_plan *p, const fv_config *c, int n_tokens, int image_token);
 /* Builds the graph of one part; w outlives it. What fails is g's status. */

@@ -20,6 +20,7 @@
 
 #include "base/half.h"
 #include "base/outfile.h"
+#include "base/report.h"
 
 #define MESSAGE_LIMIT ((uint64_t)INT32_MAX)
 enum { CHUNK = 1 << 20, STRIP = 32, EXTERNAL_MIN = 1024, EXTERNAL_ALIGN = 4096 };
@@ -30,7 +31,7 @@ typedef struct writer {
     bool external;
     const char *name, *data_name;
     const fv_kernels *k;
-    const fv_export_options *options;
+    const fv_callbacks *callbacks;
     uint64_t at, data_at, total, done; /* bytes of weights */
     fv_error *err;
 } writer;
@@ -96,8 +97,8 @@ static fv_status put_values(writer *w, const void *data, size_t n_bytes)
 {
     w->done += n_bytes;
     FV_TRY(fv_outfile_write(w->external ? &w->data : &w->file, data, n_bytes, w->err));
-    return fv_export_progress(w->options, w->name,
-                              w->total ? (double)w->done / (double)w->total : 1, w->err);
+    return fv_progress(w->callbacks, w->name, w->total ? (double)w->done / (double)w->total : 1,
+                       w->err);
 }
 
 static void store(void *dst, fv_type type, size_t i, float value)
@@ -355,14 +356,14 @@ static fv_status open_in(fv_outfile *f, const char *dir, const char *name, fv_er
 
 fv_status fv_onnx_write(const fv_onnx_graph *g, const char *dir, const char *shown,
                         const char *name, bool external, const fv_kernels *kernels,
-                        const fv_export_options *options, bool *outside, fv_error *err)
+                        const fv_callbacks *callbacks, bool *outside, fv_error *err)
 {
     char file_name[FV_ONNX_NAME], data_name[FV_ONNX_NAME];
     FV_TRY(fv_onnx_status(g));
     snprintf(file_name, sizeof file_name, "%s.onnx", name);
     snprintf(data_name, sizeof data_name, "%s.onnx_data", name);
     writer w = {
-        .name = file_name, .data_name = data_name, .k = kernels, .options = options, .err = err
+        .name = file_name, .data_name = data_name, .k = kernels, .callbacks = callbacks, .err = err
     };
     for (const fv_onnx_weight *t = g->weights; t; t = t->next)
         w.total += weight_bytes(t);
@@ -378,10 +379,10 @@ fv_status fv_onnx_write(const fv_onnx_graph *g, const char *dir, const char *sho
     FV_TRY_GOTO(fv_outfile_commit(&w.file, err));
     *outside = w.external;
     if (w.external)
-        fv_export_log(options, FV_LOG_INFO, "%s/%s: %.1f MB, weights in %s: %.1f MB", shown,
-                      file_name, (double)n / 1e6, data_name, (double)n_data / 1e6);
+        fv_log(callbacks, FV_LOG_INFO, "%s/%s: %.1f MB, weights in %s: %.1f MB", shown, file_name,
+               (double)n / 1e6, data_name, (double)n_data / 1e6);
     else
-        fv_export_log(options, FV_LOG_INFO, "%s/%s: %.1f MB", shown, file_name, (double)n / 1e6);
+        fv_log(callbacks, FV_LOG_INFO, "%s/%s: %.1f MB", shown, file_name, (double)n / 1e6);
     return FV_OK;
 fail:
     fv_outfile_abandon(&w.file);

@@ -4,12 +4,12 @@
 #define FV_ONNX_WRITE_H
 
 #include "onnx/onnx_graph.h"
-#include "model/source.h"
+#include "model/model.h"
 
 /* Into the folder dir, as NAME.onnx; what is said names shown, where the folder will be, instead.
  * external: weights always in NAME.onnx_data. *outside says whether they went there. */
 fv_status fv_onnx_write(const fv_onnx_graph *g, const char *dir, const char *shown,
                         const char *name, bool external, const fv_kernels *kernels,
-                        const fv_export_options *options, bool *outside, fv_error *err);
+                        const fv_callbacks *callbacks, bool *outside, fv_error *err);
 
 #endif

@@ -1,5 +1,6 @@
 /* Pictures for calibration, given or drawn, as the encoder sees them. See calibrate.h. */
 #include "pack/calibrate.h"
+#include "base/report.h"
 #include "image/image.h"
 #include "image/image_list.h"
 #include "pack/scenes.h"
@@ -19,9 +20,7 @@ typedef struct walk {
 
 static fv_status see(walk *w, fv_error *err)
 {
-    if (w->o->progress &&
-        w->o->progress(w->o->progress_user, "calibrate", (double)w->seen->n / (double)w->n))
-        return fv_fail(err, FV_ERR_CANCELLED, 0, "packing was cancelled; nothing was written");
+    FV_TRY(fv_progress(w->o->callbacks, "calibrate", (double)w->seen->n / (double)w->n, err));
     FV_TRY(w->fn(w->user, w->pixels, w->seen->n, w->n, err));
     w->seen->n++;
     return FV_OK;
@@ -42,8 +41,7 @@ static fv_status see_file(walk *w, const char *path, fv_error *err)
     if (fv_image_open(&image, path, NULL, &why) != FV_OK) {
         w->seen->n_skipped++;
         w->n--;
-        if (w->o->log)
-            w->o->log(w->o->log_user, FV_LOG_WARNING, why.message);
+        fv_log(w->o->callbacks, FV_LOG_WARNING, "%s", why.message);
         return FV_OK;
     }
     fv_status status = fv_preprocess(w->pixels, w->u8, image, w->c->crop ? FV_FIT_CROP : FV_FIT_PAD,

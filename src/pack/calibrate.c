@@ -491,7 +491,7 @@ static double cosine(const float *a, const float *b, size_t n)
 /* The encoder as assembled, over the first n judged pictures, against f32. */
 static fv_status measure(fv_calibration *q, size_t n, loss *out, fv_error *err)
 {
-    fv_watch watch = { .progress = q->o.progress, .user = q->o.progress_user };
+    fv_watch watch = { .callbacks = q->o.callbacks };
     fv_vision v = { 0 };
     size_t t = (size_t)fv_config_image_tokens(q->c->image_size), d = (size_t)q->c->d_model,
            f = (size_t)q->c->n_features;
@@ -751,7 +751,7 @@ void fv_calibration_report(const fv_calibration *q, fv_pack_report *r)
     r->feature_cosine = q->feature_cosine;
     r->token_cosine = q->token_cosine;
     r->token_sqnr = q->token_sqnr;
-    r->n_units = q->n_units;
+    r->n_groups = q->n_units;
     r->n_wide = q->n_units - count_int8(q);
 }
 

@@ -14,11 +14,8 @@ typedef struct fv_calibrate_options {
     /* 0: as fv_pack_options says; of more pictures so many are taken, evenly over the list; without
      * pictures so many scenes are drawn */
     int max_images;
-    double min_cosine; /* of features and image tokens, mean over pictures; 0: 0.9992 */
-    fv_progress_fn *progress;
-    void *progress_user;
-    fv_log_fn *log;
-    void *log_user;
+    double min_cosine;             /* of features and image tokens, mean over pictures; 0: 0.9992 */
+    const fv_callbacks *callbacks; /* may be NULL */
 } fv_calibrate_options;
 
 /* ---- what it is calibrated with (samples.c) ---- */

@@ -14,7 +14,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/sized.h"
 #include "base/outfile.h"
+#include "base/report.h"
 #include "model/config_gguf.h"
 #include "model/model.h"
 #include "model/precision.h"
@@ -39,8 +41,6 @@ typedef struct packer {
     uint8_t *slab; /* n_workers tasks in the wanted type */
     float *wide;   /* the same in f32, twice: before and after */
 } packer;
-
-void fv_pack_options_default(fv_pack_options *options) { *options = (fv_pack_options){ 0 }; }
 
 /* ---- types ---- */
 
@@ -142,10 +142,7 @@ static fv_status list_one(void *user, const fv_weight *t, fv_error *err)
 static fv_status step(packer *p, uint64_t n, fv_error *err)
 {
     p->n_done += n;
-    if (p->o->progress &&
-        p->o->progress(p->o->progress_user, "pack", (double)p->n_done / (double)p->n_listed))
-        return fv_fail(err, FV_ERR_CANCELLED, 0, "packing was cancelled; nothing was written");
-    return FV_OK;
+    return fv_progress(p->o->callbacks, "pack", (double)p->n_done / (double)p->n_listed, err);
 }
 
 static fv_status not_finite(const char *name, uint64_t n, fv_error *err)
@@ -361,7 +358,7 @@ static fv_status options_check(const fv_pack_options *o, fv_error *err)
     if (o->rounding != FV_ROUNDING_AUTO && o->decoder != FV_PRECISION_Z8 &&
         o->decoder != FV_PRECISION_Q4)
         return fv_fail(err, FV_ERR_ARGUMENT, 0, "rounding is of a decoder in z8 or q4");
-    if (o->n_images && o->vision != FV_PRECISION_INT8 && !calibrates_rounding(o))
+    if (o->n_paths && o->vision != FV_PRECISION_INT8 && !calibrates_rounding(o))
         return fv_fail(
             err, FV_ERR_ARGUMENT, 0,
             "pictures are for calibrating an encoder in int8 or the rounding of a decoder");
@@ -393,7 +390,7 @@ static fv_status pack_open(packer *p, const char *checkpoint, fv_error *err)
 
 static fv_status write_file(packer *p, const char *checkpoint, const char *file, fv_error *err)
 {
-    fv_outfile_leftovers(file, p->o->log, p->o->log_user);
+    fv_outfile_leftovers(file, p->o->callbacks);
     FV_TRY(fv_gguf_writer_new(&p->out, file, err));
     FV_TRY(put_metadata(p, checkpoint, err));
     FV_TRY(fv_weights_walk(&p->model.weights, &p->model.config, list_one, p, err));
@@ -433,14 +430,12 @@ static bool any_int8(const fv_calibration *c)
 static fv_status calibrate(packer *p, fv_error *err)
 {
     const fv_pack_options *o = p->o;
-    fv_calibrate_options options = { .paths = o->images,
-                                     .n_paths = o->n_images,
+    fv_callbacks quiet;
+    fv_calibrate_options options = { .paths = o->paths,
+                                     .n_paths = o->n_paths,
                                      .max_images = o->max_images,
                                      .min_cosine = o->min_cosine,
-                                     .progress = o->progress,
-                                     .progress_user = o->progress_user,
-                                     .log = o->log,
-                                     .log_user = o->log_user };
+                                     .callbacks = o->callbacks };
     if (p->vision == FV_TYPE_I8) {
         FV_TRY(fv_calibrate(&p->calibration, &p->model.config, &p->model.weights, &p->model.kernels,
                             p->model.pool, &options, err));
@@ -448,7 +443,9 @@ static fv_status calibrate(packer *p, fv_error *err)
             p->hook[p->n_hooks++] = fv_calibration_hook(p->calibration);
         else
             p->vision = FV_TYPE_BF16; /* and the file says so */
-        options.log = NULL;           /* what is broken has been said */
+        quiet = *o->callbacks;
+        quiet.log = NULL; /* what is broken has been said */
+        options.callbacks = &quiet;
     }
     if (calibrates_rounding(o)) {
         FV_TRY(fv_rounder_new(&p->rounder, &p->model.config, &p->model.weights, p->model.tokenizer,
@@ -462,10 +459,14 @@ fv_status fv_pack(const char *checkpoint, const char *file, const fv_pack_option
                   fv_pack_report *report, fv_error *err)
 {
     fv_pack_options o;
+    fv_callbacks callbacks;
     double start = fv_now_ms();
-    fv_pack_options_default(&o);
-    if (options)
-        o = *options;
+    FV_REQUIRE(checkpoint, err);
+    FV_REQUIRE(file, err);
+    FV_TRY(FV_OPTIONS_IN(&o, fv_pack_options, options, err));
+    FV_TRY(fv_callbacks_in(&callbacks, &o.callbacks, err));
+    if (report)
+        FV_TRY(FV_RESULT_CHECK(report, fv_pack_report, err));
     FV_TRY(options_check(&o, err));
     packer p = { .o = &o };
     fv_status status = pack_open(&p, checkpoint, err);
@@ -474,15 +475,16 @@ fv_status fv_pack(const char *checkpoint, const char *file, const fv_pack_option
     if (status == FV_OK)
         status = write_file(&p, checkpoint, file, err);
     if (status == FV_OK && report) {
-        *report = p.report;
-        report->n_tensors = p.n_tensors;
-        report->n_parameters = p.n_listed;
-        report->file_bytes = fv_gguf_total_bytes(p.out);
-        report->ms = fv_now_ms() - start;
+        fv_pack_report *r = &p.report;
+        r->n_tensors = p.n_tensors;
+        r->n_parameters = p.n_listed;
+        r->file_bytes = fv_gguf_total_bytes(p.out);
+        r->ms = fv_now_ms() - start;
         if (p.rounder)
-            fv_rounder_report(p.rounder, report);
+            fv_rounder_report(p.rounder, r);
         if (p.calibration)
-            fv_calibration_report(p.calibration, report);
+            fv_calibration_report(p.calibration, r);
+        fv_result_out(report, r, sizeof *r);
     }
     close_packer(&p);
     return status;
@@ -492,9 +494,11 @@ fv_status fv_eval_layers(const char *checkpoint, const fv_pack_options *options,
                          fv_layer_loss_fn *fn, void *user, fv_error *err)
 {
     fv_pack_options o;
-    fv_pack_options_default(&o);
-    if (options)
-        o = *options;
+    fv_callbacks callbacks;
+    FV_REQUIRE(checkpoint, err);
+    FV_REQUIRE(fn, err);
+    FV_TRY(FV_OPTIONS_IN(&o, fv_pack_options, options, err));
+    FV_TRY(fv_callbacks_in(&callbacks, &o.callbacks, err));
     o.vision = FV_PRECISION_INT8;
     o.decoder = FV_PRECISION_AUTO;
     o.rounding = FV_ROUNDING_AUTO;
@@ -505,8 +509,11 @@ fv_status fv_eval_layers(const char *checkpoint, const fv_pack_options *options,
     FV_TRY_GOTO(pack_open(&p, checkpoint, err));
     FV_TRY_GOTO(calibrate(&p, err));
     FV_TRY_GOTO(fv_calibrate_layers(p.calibration, err));
-    for (size_t i = 0; i < fv_calibration_units(p.calibration); i++)
-        fn(user, fv_calibration_unit(p.calibration, i));
+    for (size_t i = 0; i < fv_calibration_units(p.calibration); i++) {
+        fv_layer_loss loss = *fv_calibration_unit(p.calibration, i);
+        loss.size = sizeof loss;
+        fn(user, &loss);
+    }
 fail:
     close_packer(&p);
     return status;

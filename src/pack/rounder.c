@@ -9,6 +9,7 @@
 #include "nn/decoder.h"
 #include "nn/vision.h"
 #include "quant/quantize.h"
+#include "base/report.h"
 #include "text/template.h"
 
 enum {
@@ -84,9 +85,7 @@ static bool wanted(const fv_mat *m) { return m->k % FV_BLOCK == 0; }
 
 static fv_status cancelled(const fv_rounder *r, double done, fv_error *err)
 {
-    if (r->o.progress && r->o.progress(r->o.progress_user, "round", done))
-        return fv_fail(err, FV_ERR_CANCELLED, 0, "packing was cancelled; nothing was written");
-    return FV_OK;
+    return fv_progress(r->o.callbacks, "round", done, err);
 }
 
 /* ---- sequences: a prompt with its picture, and the model's own answer -------------------- */

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "base/half.h"
+#include "base/sized.h"
 #include "fastvlm_tools.h"
 #include "model/model.h"
 #include "text/tokenizer_gguf.h"
@@ -54,12 +55,17 @@ static fv_status verify_tokenizer(const fv_model *m, fv_error *err)
     return status;
 }
 
-fv_status fv_verify(const char *file, fv_progress_fn *progress, void *progress_user, fv_error *err)
+fv_status fv_verify(const char *file, const fv_verify_options *options, fv_error *err)
 {
+    fv_verify_options o;
+    fv_callbacks callbacks;
     fv_gguf *g = NULL;
     fv_model m;
+    FV_REQUIRE(file, err);
+    FV_TRY(FV_OPTIONS_IN(&o, fv_verify_options, options, err));
+    FV_TRY(fv_callbacks_in(&callbacks, &o.callbacks, err));
     FV_TRY(fv_gguf_open(&g, file, err));
-    fv_status status = fv_gguf_check_hashes(g, progress, progress_user, err);
+    fv_status status = fv_gguf_check_hashes(g, o.callbacks, err);
     if (status != FV_OK) {
         fv_gguf_free(g);
         return status;

@@ -16,13 +16,15 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "base/sized.h"
+#include "base/report.h"
 #include "fastvlm_pull.h"
 #include "pull/http.h"
 #include "pull/hub.h"
 #include "pull/part.h"
 
 #define PIECE_BYTES (UINT64_C(64) << 20)
-enum { MAX_SLOTS = 16, HASH_STEP = 16 << 20, TICK_MS = 100, SAVE_MS = 1000 };
+enum { MAX_SLOTS = 16, RETRIES = 5, HASH_STEP = 16 << 20, TICK_MS = 100, SAVE_MS = 1000 };
 #define FIRST_WAIT_MS          300.0
 #define LONGEST_WAIT_MS        30000.0
 #define LONGEST_RETRY_AFTER_MS 60000.0
@@ -52,56 +54,43 @@ typedef struct slot {
 struct fv_pull {
     char *repo, *revision, *dir, *endpoint;
     fv_http *http;
-    fv_pull_progress_fn *progress;
-    void *user;
+    fv_callbacks callbacks;
     int n_slots, retries;
     fv_hub_listing listing;
     pull_file *files;
     slot *slots;
     uint64_t received;
+    const char *current; /* name of the file being worked on */
     double told, saved;
     uint32_t jitter;
     fv_error trouble; /* of a write inside a callback */
     bool troubled;
 };
 
-void fv_pull_options_default(fv_pull_options *options)
-{
-    memset(options, 0, sizeof *options);
-    options->retries = 5;
-    options->connections = 4;
-}
+/* ---- reporting --------------------------------------------------------------------------- */
 
-/* ---- telling ----------------------------------------------------------------------------- */
-
-static bool tell(fv_pull *p, const char *file, bool checking, const char *note)
+static double done_of(const fv_pull *p)
 {
-    fv_pull_progress now = {
-        .received_bytes = p->received, .file = file, .checking = checking, .note = note
-    };
-    if (!p->progress)
-        return false;
+    uint64_t total = 0, done = 0;
     for (size_t i = 0; p->files && i < p->listing.n_files; i++) {
         const pull_file *f = &p->files[i];
-        bool whole = f->state != FILE_FETCH;
-        now.total_bytes += f->part.file->size;
-        now.done_bytes += whole ? f->part.file->size : fv_part_have(&f->part);
+        total += f->part.file->size;
+        done += f->state != FILE_FETCH ? f->part.file->size : fv_part_have(&f->part);
     }
-    return p->progress(p->user, &now);
+    return total ? (double)done / (double)total : 0;
 }
 
-static bool tick(fv_pull *p, const char *file, bool checking)
+/* Asks whether to go on, ten times a second at most; file is what is being worked on. */
+static fv_status tick(fv_pull *p, const char *stage, const char *file, fv_error *err)
 {
     double now = fv_now_ms();
+    p->current = file;
     if (now - p->told < TICK_MS)
-        return false;
+        return FV_OK;
     p->told = now;
-    return tell(p, file, checking, NULL);
-}
-
-static fv_status stopped(fv_error *err)
-{
-    return fv_fail(err, FV_ERR_CANCELLED, 0, "interrupted; the same command goes on from here");
+    return fv_progress(&p->callbacks, stage, done_of(p), err) == FV_OK
+               ? FV_OK
+               : fv_fail(err, FV_ERR_CANCELLED, 0, "interrupted; the next run goes on from here");
 }
 
 /* How long to wait before try number n (from 1): doubling, a little apart, or what the server asked
@@ -118,11 +107,9 @@ static double wait_ms(fv_pull *p, int n, const fv_http_job *job)
     return ms;
 }
 
-static bool tell_wait(fv_pull *p, const fv_http_job *job, double ms, const char *file)
+static void log_wait(const fv_pull *p, const fv_http_job *job, double ms)
 {
-    char note[512];
-    snprintf(note, sizeof note, "%s; trying again in %.1f s", job->message, ms / 1e3);
-    return tell(p, file, false, note);
+    fv_log(&p->callbacks, FV_LOG_INFO, "%s; trying again in %.1f s", job->message, ms / 1e3);
 }
 
 static fv_status fail_refused(const fv_pull *p, const fv_http_job *job, const char *file,
@@ -182,9 +169,9 @@ static fv_status one_request(fv_pull *p, fv_http_job *job, fv_error *err)
 {
     FV_TRY(fv_http_start(p->http, job, err));
     while (!fv_http_wait(p->http, TICK_MS))
-        if (tick(p, "", false)) {
+        if (tick(p, "hub", "", err) != FV_OK) {
             fv_http_drop(p->http, job);
-            return stopped(err);
+            return FV_ERR_CANCELLED;
         }
     return FV_OK;
 }
@@ -193,8 +180,7 @@ static fv_status pause_for(fv_pull *p, double ms, fv_error *err)
 {
     for (double until = fv_now_ms() + ms; fv_now_ms() < until;) {
         usleep(50000);
-        if (tick(p, "", false))
-            return stopped(err);
+        FV_TRY(tick(p, "hub", "", err));
     }
     return FV_OK;
 }
@@ -224,8 +210,7 @@ static fv_status ask_hub(fv_pull *p, fv_http_job *job, text_sink *sink, fv_error
             return fv_fail(err, FV_ERR_IO, 0, "%s: %s; given up after %d tries", p->repo,
                            job->message, n);
         double ms = wait_ms(p, n, job);
-        if (tell_wait(p, job, ms, ""))
-            return stopped(err);
+        log_wait(p, job, ms);
         FV_TRY(pause_for(p, ms, err));
     }
 }
@@ -252,8 +237,10 @@ static fv_status take_options(fv_pull *p, const fv_pull_options *o, fv_error *er
     const char *revision = o->revision && *o->revision ? o->revision : "main";
     if (!o->repo)
         return fv_fail(err, FV_ERR_ARGUMENT, 0, "no repository is named");
-    if (o->connections < 0 || o->connections > MAX_SLOTS || o->retries < 0 || o->retries > 20)
-        return fv_fail(err, FV_ERR_ARGUMENT, 0, "connections or retries out of range");
+    if (o->connections < 0 || o->connections > MAX_SLOTS || o->retries < -1 || o->retries > 20)
+        return fv_fail(err, FV_ERR_ARGUMENT, 0,
+                       "connections is %d and retries %d; expected up to %d and -1 to 20",
+                       o->connections, o->retries, MAX_SLOTS);
     if (strlen(endpoint) > 1024 || strlen(revision) > 250)
         return fv_fail(err, FV_ERR_ARGUMENT, 0,
                        "the hub's address or the revision's name is too long");
@@ -267,9 +254,9 @@ static fv_status take_options(fv_pull *p, const fv_pull_options *o, fv_error *er
     const char *slash = strrchr(p->repo, '/');
     p->dir = fv_strdup(o->dir && *o->dir ? o->dir : slash ? slash + 1 : p->repo);
     p->n_slots = o->connections ? o->connections : 4;
-    p->retries = o->retries;
-    p->progress = o->progress;
-    p->user = o->user;
+    p->retries = o->retries < 0 ? 0 : o->retries ? o->retries : RETRIES;
+    p->callbacks = *o->callbacks;
+    p->current = "";
     p->jitter = (uint32_t)fv_now_ms();
     p->slots = fv_alloc_zero((size_t)p->n_slots, sizeof *p->slots);
     return p->dir && p->slots ? FV_OK : fv_fail_memory(err, sizeof *p->slots, "the download");
@@ -298,17 +285,23 @@ static fv_status look_at_folder(fv_pull *p, fv_error *err)
 
 fv_status fv_pull_open(fv_pull **out, const fv_pull_options *options, fv_error *err)
 {
+    fv_pull_options o;
+    fv_callbacks callbacks;
     fv_status status;
     text_sink sink = { 0 };
+    FV_REQUIRE(out, err);
     *out = NULL;
+    FV_REQUIRE(options, err);
+    FV_TRY(FV_OPTIONS_IN(&o, fv_pull_options, options, err));
+    FV_TRY(fv_callbacks_in(&callbacks, &o.callbacks, err));
     fv_pull *p = fv_alloc_zero(1, sizeof *p);
     fv_http_job *job = fv_alloc_zero(1, sizeof *job);
     if (!p || !job) {
         status = fv_fail_memory(err, sizeof *p, "the download");
         goto fail;
     }
-    FV_TRY_GOTO(take_options(p, options, err));
-    FV_TRY_GOTO(fv_http_new(&p->http, p->endpoint, options->token, options->ca_file, err));
+    FV_TRY_GOTO(take_options(p, &o, err));
+    FV_TRY_GOTO(fv_http_new(&p->http, p->endpoint, o.token, o.ca_file, err));
     FV_TRY_GOTO(ask_hub(p, job, &sink, err));
     FV_TRY_GOTO(fv_hub_parse(&p->listing, sink.data, sink.n, p->repo, err));
     FV_TRY_GOTO(look_at_folder(p, err));
@@ -388,7 +381,7 @@ static fv_status check_space(const fv_pull *p, fv_error *err)
 
 static fv_status check_file(fv_pull *p, pull_file *f, fv_error *err)
 {
-    char hex[65], note[400];
+    char hex[65];
     bool done = false;
     fv_status status = FV_OK;
     int fd = open(f->part.final, O_RDONLY | O_CLOEXEC);
@@ -397,8 +390,8 @@ static fv_status check_file(fv_pull *p, pull_file *f, fv_error *err)
     fv_part_hash_begin(&f->part);
     do {
         status = fv_part_hash(&f->part, fd, HASH_STEP, &done, err);
-        if (status == FV_OK && tick(p, f->part.file->name, true))
-            status = stopped(err);
+        if (status == FV_OK)
+            status = tick(p, "check", f->part.file->name, err);
     } while (status == FV_OK && !done);
     close(fd);
     FV_TRY(status);
@@ -406,11 +399,9 @@ static fv_status check_file(fv_pull *p, pull_file *f, fv_error *err)
     fv_part_hash_begin(&f->part);
     f->state = strcmp(hex, f->part.file->hash) ? FILE_FETCH : FILE_DONE;
     if (f->state == FILE_FETCH) {
-        snprintf(note, sizeof note, "%s is not the hub's; it is fetched again and replaced",
-                 f->part.final);
         fv_part_look(&f->part);
-        if (tell(p, f->part.file->name, true, note))
-            return stopped(err);
+        fv_log(&p->callbacks, FV_LOG_INFO, "%s is not the hub's; it is fetched again and replaced",
+               f->part.final);
     }
     return FV_OK;
 }
@@ -530,10 +521,9 @@ static fv_status settle_piece(fv_pull *p, slot *s, fv_error *err)
     case FV_HTTP_OK: s->file = NULL; return FV_OK;
     case FV_HTTP_REFUSED: return fail_refused(p, job, name, err);
     case FV_HTTP_NO_RANGES:
-        if (!s->file->no_ranges &&
-            tell(p, name, false,
-                 "the server cannot send parts of a file; this one is fetched in one piece"))
-            return stopped(err);
+        if (!s->file->no_ranges)
+            fv_log(&p->callbacks, FV_LOG_INFO,
+                   "%s: the server cannot send parts of a file; it is fetched in one piece", name);
         s->file->no_ranges = true;
         for (int i = 0; i < p->n_slots; i++)
             if (p->slots[i].file == s->file && &p->slots[i] != s) {
@@ -552,7 +542,7 @@ static fv_status settle_piece(fv_pull *p, slot *s, fv_error *err)
     }
     if (++s->tries > p->retries)
         return fv_fail(err, FV_ERR_IO, 0,
-                       "%s: %s: %s; given up after %d tries, the same command goes on from here",
+                       "%s: %s: %s; given up after %d tries, the next run goes on from here",
                        p->repo, name, job->message, s->tries);
     double ms = wait_ms(p, s->tries, job);
     s->not_before = fv_now_ms() + ms;
@@ -561,14 +551,15 @@ static fv_status settle_piece(fv_pull *p, slot *s, fv_error *err)
         s->at = s->tried_at = 0;
         s->end = s->file->part.file->size;
     }
-    return tell_wait(p, job, ms, name) ? stopped(err) : FV_OK;
+    log_wait(p, job, ms);
+    return FV_OK;
 }
 
 /* ---- hashing behind the first gap -------------------------------------------------------- */
 
 static fv_status judge_hash(fv_pull *p, pull_file *f, fv_error *err)
 {
-    char hex[65], note[400];
+    char hex[65];
     fv_part_digest(&f->part, hex);
     if (!strcmp(hex, f->part.file->hash)) {
         FV_TRY(fv_part_finish(&f->part, err));
@@ -578,9 +569,9 @@ static fv_status judge_hash(fv_pull *p, pull_file *f, fv_error *err)
     if (f->part.resumed && !f->restarted) {
         f->restarted = true;
         fv_part_restart(&f->part);
-        snprintf(note, sizeof note, "%s: what an earlier run left does not fit; it is fetched anew",
-                 f->part.path);
-        return tell(p, f->part.file->name, false, note) ? stopped(err) : FV_OK;
+        fv_log(&p->callbacks, FV_LOG_INFO,
+               "%s: what an earlier run left does not fit; it is fetched anew", f->part.path);
+        return FV_OK;
     }
     fv_part_remove(&f->part);
     return fv_fail(err, FV_ERR_FORMAT, 0,
@@ -649,16 +640,17 @@ static fv_status fetch_all(fv_pull *p, fv_error *err)
             FV_TRY(settle_piece(p, job->user, err));
         FV_TRY(hash_some(p, &more, err));
         FV_TRY(save_records(p, err));
-        if (tick(p, current_name(p), false))
-            return stopped(err);
+        FV_TRY(tick(p, "fetch", current_name(p), err));
     }
     return FV_OK;
 }
 
-fv_status fv_pull_run(fv_pull *p, fv_error *err)
+fv_status fv_pull_run(fv_pull *pull, fv_error *err)
 {
     fv_status status = FV_OK;
     fv_error own;
+    FV_REQUIRE(pull, err);
+    fv_pull *p = pull;
     err = err ? err : &own;
     FV_TRY(make_folder(p->dir, err));
     int lock = open(p->dir, O_RDONLY | O_CLOEXEC | O_DIRECTORY);
@@ -693,47 +685,55 @@ fail:
 
 /* ---- what a caller may know -------------------------------------------------------------- */
 
+static fv_pull_file_info file_info(const pull_file *f)
+{
+    uint64_t size = f->part.file->size;
+    return (fv_pull_file_info){ .name = f->part.file->name,
+                                .n_bytes = size,
+                                .have_bytes = f->state == FILE_FETCH ? fv_part_have(&f->part)
+                                                                     : size,
+                                .hash = f->part.file->hash,
+                                .sha256 = f->part.file->sha256 };
+}
+
 bool fv_pull_file(const fv_pull *p, size_t index, fv_pull_file_info *out)
 {
-    if (index >= p->listing.n_files)
+    if (!p || index >= p->listing.n_files)
         return false;
-    const pull_file *f = &p->files[index];
-    uint64_t size = f->part.file->size;
-    *out = (fv_pull_file_info){ f->part.file->name, size,
-                                f->state == FILE_FETCH ? fv_part_have(&f->part) : size,
-                                f->part.file->hash, f->part.file->sha256 };
-    return true;
+    fv_pull_file_info info = file_info(&p->files[index]);
+    return fv_result_out(out, &info, sizeof info);
 }
 
 void fv_pull_describe(const fv_pull *p, fv_pull_info *out)
 {
-    fv_pull_file_info f;
-    *out = (fv_pull_info){ .repo = p->repo,
-                           .revision = p->revision,
-                           .dir = p->dir,
-                           .commit = p->listing.commit,
-                           .license = p->listing.license,
-                           .license_file = p->listing.license_file,
-                           .gated = p->listing.gated,
-                           .n_files = p->listing.n_files,
-                           .received_bytes = p->received };
-    for (size_t i = 0; fv_pull_file(p, i, &f); i++) {
-        out->total_bytes += f.n_bytes;
-        out->have_bytes += f.have_bytes;
+    if (!p)
+        return;
+    fv_pull_info info = { .repo = p->repo,
+                          .revision = p->revision,
+                          .dir = p->dir,
+                          .commit = p->listing.commit,
+                          .license = p->listing.license,
+                          .license_file = p->listing.license_file,
+                          .gated = p->listing.gated,
+                          .n_files = p->listing.n_files,
+                          .received_bytes = p->received,
+                          .current = p->current };
+    for (size_t i = 0; i < p->listing.n_files; i++) {
+        fv_pull_file_info f = file_info(&p->files[i]);
+        info.total_bytes += f.n_bytes;
+        info.have_bytes += f.have_bytes;
     }
+    fv_result_out(out, &info, sizeof info);
 }
 #else
 /* A build without libcurl keeps the names and says what it is. */
-#include <string.h>
-
-#include "base/base.h"
+#include "base/sized.h"
 #include "fastvlm_pull.h"
-
-void fv_pull_options_default(fv_pull_options *options) { memset(options, 0, sizeof *options); }
 
 fv_status fv_pull_open(fv_pull **out, const fv_pull_options *options, fv_error *err)
 {
     (void)options;
+    FV_REQUIRE(out, err);
     *out = NULL;
     return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
                    "this build cannot download: it was made with FASTVLM_PULL=OFF");
@@ -750,8 +750,9 @@ fv_status fv_pull_run(fv_pull *pull, fv_error *err)
 
 void fv_pull_describe(const fv_pull *pull, fv_pull_info *out)
 {
+    fv_pull_info nothing = { 0 };
     (void)pull;
-    memset(out, 0, sizeof *out);
+    fv_result_out(out, &nothing, sizeof nothing);
 }
 
 bool fv_pull_file(const fv_pull *pull, size_t index, fv_pull_file_info *out)

@@ -255,8 +255,9 @@ static const fv_added_token *added_at(const fv_tokenizer *t, const uint8_t *text
     return found;
 }
 
-fv_status fv_tokenizer_encode(const fv_tokenizer *t, const char *text, size_t n_bytes, fv_ids *ids,
-                              fv_error *err)
+/* marks: added tokens in the text are recognised. */
+static fv_status encode_text(const fv_tokenizer *t, const char *text, size_t n_bytes, bool marks,
+                             fv_ids *ids, fv_error *err)
 {
     fv_status status = FV_OK;
     scratch x = { 0 };
@@ -271,7 +272,7 @@ fv_status fv_tokenizer_encode(const fv_tokenizer *t, const char *text, size_t n_
         return fv_fail(err, FV_ERR_FORMAT, bad_at,
                        "the text is not valid UTF-8: byte 0x%02x at offset %zu",
                        (unsigned)(uint8_t)text[bad_at], bad_at);
-    while (at < n_bytes) {
+    while (marks && at < n_bytes) {
         const fv_added_token *a = NULL;
         if (t->starts_added[(uint8_t)text[at]])
             a = added_at(t, (const uint8_t *)text + at, n_bytes - at);
@@ -292,6 +293,18 @@ fail:
     fv_free(x.symbols);
     fv_free(x.heap);
     return status;
+}
+
+fv_status fv_tokenizer_encode(const fv_tokenizer *t, const char *text, size_t n_bytes, fv_ids *ids,
+                              fv_error *err)
+{
+    return encode_text(t, text, n_bytes, true, ids, err);
+}
+
+fv_status fv_tokenizer_encode_words(const fv_tokenizer *t, const char *text, size_t n_bytes,
+                                    fv_ids *ids, fv_error *err)
+{
+    return encode_text(t, text, n_bytes, false, ids, err);
 }
 
 /* ---- ids -> text ---- */

@@ -75,6 +75,10 @@ void fv_tokenizer_free(fv_tokenizer *t);
  * reference does. Invalid UTF-8 is FV_ERR_FORMAT with its offset. On failure *ids is unchanged. */
 fv_status fv_tokenizer_encode(const fv_tokenizer *t, const char *text, size_t n_bytes, fv_ids *ids,
                               fv_error *err);
+/* The same for text whose author must not be able to write control marks: added and special tokens
+ * in it are words like any other. */
+fv_status fv_tokenizer_encode_words(const fv_tokenizer *t, const char *text, size_t n_bytes,
+                                    fv_ids *ids, fv_error *err);
 
 /* ---- ids -> text ---- */
 

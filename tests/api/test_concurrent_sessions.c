@@ -34,16 +34,16 @@ static fv_status talk(conversation *c)
     fv_session_options_default(&options);
     options.temperature = 0;
     options.max_new_tokens = N_NEW;
-    options.ignore_eos = true;
+    options.ignore_end = true;
     fv_status status = fv_session_new(&session, c->engine, &options, &c->err);
     if (status == FV_OK && c->opens_image)
         status = fv_image_open(&image, TINY "/image.png", NULL, &c->err);
     for (int turn = 0; status == FV_OK && turn < 2; turn++) {
-        fv_piece piece = { 0 };
+        fv_piece piece = { .size = sizeof piece };
         if (turn == 0 && image)
             status = fv_session_add_image(session, image, &c->err);
         if (status == FV_OK)
-            status = fv_session_add_text(session, c->question, &c->err);
+            status = fv_session_add_text(session, c->question, strlen(c->question), &c->err);
         while (status == FV_OK && !piece.done) {
             status = fv_session_next(session, &piece, &c->err);
             if (status == FV_OK && piece.id >= 0 && c->n_ids < 2 * N_NEW)
@@ -64,11 +64,11 @@ static void *talk_thread(void *arg)
 
 static fv_engine *open_engine(int n_threads)
 {
-    fv_settings settings;
+    fv_engine_options settings;
     fv_engine *engine;
     fv_error err;
 
-    fv_settings_default(&settings);
+    fv_engine_options_default(&settings);
     settings.n_threads = n_threads;
     settings.vision = settings.decoder = FV_PRECISION_F32;
     if (fv_engine_open(&engine, TINY "/checkpoint", &settings, &err) != FV_OK)

@@ -11,7 +11,7 @@
 
 #include "base/base.h"
 #include "engine/session.h"
-#include "fastvlm_tools.h"
+#include "eval/result.h"
 #include "support/golden.h"
 
 #define GOLDEN  FV_SOURCE_DIR "/tests/data/"
@@ -23,9 +23,9 @@ static fv_error err;
 
 static fv_engine *open_model(const char *path, fv_precision vision, fv_precision decoder)
 {
-    fv_settings s;
+    fv_engine_options s;
     fv_engine *e;
-    fv_settings_default(&s);
+    fv_engine_options_default(&s);
     s.n_threads = 2;
     s.vision = vision;
     s.decoder = decoder;
@@ -37,18 +37,21 @@ static fv_engine *open_model(const char *path, fv_precision vision, fv_precision
 static fv_eval *compare(fv_engine *ref, fv_engine *test, fv_eval_features features)
 {
     static const char *const paths[] = { PICTURE, DEMO "/images" };
-    fv_eval_settings s = {
-        .paths = paths, .n_paths = 2, .max_images = 3, .max_new_tokens = 6, .features = features
-    };
+    fv_eval_options s = { .size = sizeof s,
+                          .paths = paths,
+                          .n_paths = 2,
+                          .max_images = 3,
+                          .max_new_tokens = 6,
+                          .features = features };
     fv_eval *e;
     if (fv_eval_run(&e, ref, test, &s, &err) != FV_OK)
         fail_msg("%s", err.message);
     return e;
 }
 
-static const fv_eval_stage *stage(const fv_eval *e, const char *name)
+static const fv_eval_stage_info *stage(const fv_eval *e, const char *name)
 {
-    for (size_t i = 0; i < e->n_stages; i++)
+    for (size_t i = 0; i < e->info.n_stages; i++)
         if (!strcmp(e->stages[i].name, name))
             return &e->stages[i];
     fail_msg("no stage %s", name);
@@ -60,18 +63,18 @@ static void test_itself(void **state)
     (void)state;
     fv_engine *m = open_model(TINY, FV_PRECISION_F32, FV_PRECISION_F32);
     fv_eval *e = compare(m, m, FV_EVAL_BOTH);
-    assert_int_equal(e->n_images, 3);
-    assert_int_equal(e->n_skipped, 0);
-    assert_true(e->own.n_tokens > 0 && e->own.n_tokens <= 18);
-    assert_int_equal(e->own.n_agree, e->own.n_tokens);
-    assert_int_equal(e->ref.n_tokens, e->own.n_tokens);
-    assert_true(e->own.max < 1e-12);
-    assert_true(e->least_features == 1 && e->least_tokens == 1);
-    for (size_t i = 0; i < e->n_stages; i++)
+    assert_int_equal(e->info.n_images, 3);
+    assert_int_equal(e->info.n_skipped, 0);
+    assert_true(e->info.own.n_tokens > 0 && e->info.own.n_tokens <= 18);
+    assert_int_equal(e->info.own.n_agree, e->info.own.n_tokens);
+    assert_int_equal(e->info.ref.n_tokens, e->info.own.n_tokens);
+    assert_true(e->info.own.max < 1e-12);
+    assert_true(e->info.least_features == 1 && e->info.least_tokens == 1);
+    for (size_t i = 0; i < e->info.n_stages; i++)
         assert_true(isinf(e->stages[i].own.sqnr) && e->stages[i].own.cosine == 1);
     assert_true(isnan(stage(e, "vision.stem.0")->ref.sqnr)); /* the decoder's only */
     assert_string_equal(e->stages[0].name, "vision.stem.0");
-    assert_string_equal(e->stages[e->n_stages - 1].name, "decoder.norm");
+    assert_string_equal(e->stages[e->info.n_stages - 1].name, "decoder.norm");
     stage(e, "vision.network.4.0");
     stage(e, "vision.conv_exp");
     stage(e, "image_tokens");
@@ -94,21 +97,23 @@ static void test_bf16(void **state)
     assert_between("features", stage(e, "vision.features")->own.sqnr, 30, 70);
     assert_between("cosine", stage(e, "vision.features")->own.cosine, 0.999, 0.9999999);
     assert_between("a picture's features", e->images[0].features.sqnr, 30, 70);
-    assert_between("the worst picture's", e->least_features, 0.999, 0.9999999);
+    assert_between("the worst picture's", e->info.least_features, 0.999, 0.9999999);
     assert_between("last layer", stage(e, "decoder.layer.2")->own.sqnr, 25, 65);
     assert_true(stage(e, "decoder.layer.2")->ref.sqnr > stage(e, "decoder.layer.2")->own.sqnr);
     assert_true(isinf(stage(e, "inputs_embeds")->ref.sqnr) &&
                 isfinite(stage(e, "inputs_embeds")->own.sqnr));
-    assert_between("KL, own", e->own.mean, 1e-7, 1e-3);
-    assert_between("KL, ref", e->ref.mean, 1e-7, 1e-3);
-    assert_true(e->own.max >= e->own.mean && e->own.max >= e->own.median && e->own.median > 0);
-    assert_true(e->own.mean != e->ref.mean);
+    assert_between("KL, own", e->info.own.mean, 1e-7, 1e-3);
+    assert_between("KL, ref", e->info.ref.mean, 1e-7, 1e-3);
+    assert_true(e->info.own.max >= e->info.own.mean && e->info.own.max >= e->info.own.median &&
+                e->info.own.median > 0);
+    assert_true(e->info.own.mean != e->info.ref.mean);
     fv_eval_free(e);
     /* each alone gives the same figures */
     fv_eval *own = compare(ref, test, FV_EVAL_OWN), *given = compare(ref, test, FV_EVAL_REF),
             *both = compare(ref, test, FV_EVAL_BOTH);
-    assert_true(own->ref.n_tokens == 0 && given->own.n_tokens == 0);
-    assert_true(own->own.mean == both->own.mean && given->ref.mean == both->ref.mean);
+    assert_true(own->info.ref.n_tokens == 0 && given->info.own.n_tokens == 0);
+    assert_true(own->info.own.mean == both->info.own.mean &&
+                given->info.ref.mean == both->info.ref.mean);
     assert_true(isnan(stage(own, "decoder.norm")->ref.sqnr) &&
                 isnan(stage(given, "decoder.norm")->own.sqnr));
     assert_true(stage(given, "vision.features")->own.sqnr ==
@@ -137,11 +142,11 @@ static void test_packed(void **state)
     assert_true(isinf(stage(e, "image_tokens")->own.sqnr));
     assert_between("layer", stage(e, "decoder.layer.1")->own.sqnr, 20, 50);
     assert_true(stage(e, "decoder.layer.1")->ref.sqnr == stage(e, "decoder.layer.1")->own.sqnr);
-    assert_between("KL", e->own.mean, 1e-5, 0.05);
-    assert_true(e->own.mean == e->ref.mean);
+    assert_between("KL", e->info.own.mean, 1e-5, 0.05);
+    assert_true(e->info.own.mean == e->info.ref.mean);
 
     snprintf(file, sizeof file, "%s/plot.svg", dir);
-    assert_int_equal(fv_eval_plot(e, "a < b & c", file, &err), FV_OK);
+    assert_int_equal(fv_eval_plot(e, "a < b & c", 9, file, &err), FV_OK);
     FILE *f = fopen(file, "r");
     static char text[1 << 16];
     text[fread(text, 1, sizeof text - 1, f)] = 0;
@@ -152,14 +157,14 @@ static void test_packed(void **state)
     assert_null(strstr(text, "nan"));
     assert_null(strstr(text, "inf"));
     snprintf(file, sizeof file, "%s/none/plot.svg", dir);
-    assert_int_equal(fv_eval_plot(e, NULL, file, &err), FV_ERR_IO);
+    assert_int_equal(fv_eval_plot(e, NULL, 0, file, &err), FV_ERR_IO);
     fv_eval_free(e);
     fv_engine_free(ref);
     fv_engine_free(test);
     temp_remove(dir);
 }
 
-static void refuse(fv_engine *ref, fv_engine *test, const fv_eval_settings *s, fv_status status,
+static void refuse(fv_engine *ref, fv_engine *test, const fv_eval_options *s, fv_status status,
                    const char *says)
 {
     fv_eval *e = (fv_eval *)1;
@@ -182,19 +187,32 @@ static void test_refused(void **state)
     fv_engine *tiny = open_model(TINY, FV_PRECISION_F32, FV_PRECISION_F32);
     fv_engine *other = open_model(FV_SOURCE_DIR "/models/demo", FV_PRECISION_F32, FV_PRECISION_F32);
     const char *picture = PICTURE, *text = GOLDEN "tiny/README.md", *none = "/none";
-    refuse(tiny, other, &(fv_eval_settings){ .paths = &picture, .n_paths = 1 }, FV_ERR_ARGUMENT,
-           "one model in two precisions");
-    refuse(tiny, tiny, &(fv_eval_settings){ .paths = &text, .n_paths = 1 }, FV_ERR_IO,
-           "none of 1 pictures can be read");
-    refuse(tiny, tiny, &(fv_eval_settings){ .paths = &none, .n_paths = 1 }, FV_ERR_IO, "/none");
-    refuse(tiny, tiny, &(fv_eval_settings){ 0 }, FV_ERR_ARGUMENT, "no pictures");
-    refuse(tiny, tiny, &(fv_eval_settings){ .paths = &picture, .n_paths = 1, .max_new_tokens = -1 },
+    refuse(tiny, other,
+           &(fv_eval_options){ .size = sizeof(fv_eval_options), .paths = &picture, .n_paths = 1 },
+           FV_ERR_ARGUMENT, "one model in two precisions");
+    refuse(tiny, tiny,
+           &(fv_eval_options){ .size = sizeof(fv_eval_options), .paths = &text, .n_paths = 1 },
+           FV_ERR_IO, "none of 1 pictures can be read");
+    refuse(tiny, tiny,
+           &(fv_eval_options){ .size = sizeof(fv_eval_options), .paths = &none, .n_paths = 1 },
+           FV_ERR_IO, "/none");
+    refuse(tiny, tiny, &(fv_eval_options){ .size = sizeof(fv_eval_options) }, FV_ERR_ARGUMENT,
+           "n_paths");
+    refuse(tiny, tiny,
+           &(fv_eval_options){ .size = sizeof(fv_eval_options),
+                               .paths = &picture,
+                               .n_paths = 1,
+                               .max_new_tokens = -1 },
            FV_ERR_ARGUMENT, "max_new_tokens -1");
     for (int calls = 0; calls < 8; calls += 3) {
         int left = calls;
         refuse(tiny, tiny,
-               &(fv_eval_settings){
-                   .paths = &picture, .n_paths = 1, .progress = stop, .progress_user = &left },
+               &(fv_eval_options){ .size = sizeof(fv_eval_options),
+                                   .paths = &picture,
+                                   .n_paths = 1,
+                                   .callbacks = &(fv_callbacks){ .size = sizeof(fv_callbacks),
+                                                                 .progress = stop,
+                                                                 .user = &left } },
                FV_ERR_CANCELLED, "cancelled");
     }
     fv_engine_free(tiny);
@@ -206,11 +224,11 @@ static void test_broken_picture_is_skipped(void **state)
     (void)state;
     fv_engine *tiny = open_model(TINY, FV_PRECISION_F32, FV_PRECISION_F32);
     const char *paths[] = { GOLDEN "tiny/README.md", PICTURE };
-    fv_eval_settings s = { .paths = paths, .n_paths = 2, .max_new_tokens = 2 };
+    fv_eval_options s = { .size = sizeof s, .paths = paths, .n_paths = 2, .max_new_tokens = 2 };
     fv_eval *e;
     assert_int_equal(fv_eval_run(&e, tiny, tiny, &s, &err), FV_OK);
-    assert_int_equal(e->n_images, 1);
-    assert_int_equal(e->n_skipped, 1);
+    assert_int_equal(e->info.n_images, 1);
+    assert_int_equal(e->info.n_skipped, 1);
     assert_string_equal(e->images[0].path, PICTURE);
     fv_eval_free(e);
     fv_engine_free(tiny);
@@ -224,8 +242,8 @@ static void test_forced(void **state)
     fv_session_options o;
     fv_session *free_one, *led;
     fv_image *image;
-    fv_piece piece;
-    fv_model_info info;
+    fv_piece piece = { .size = sizeof piece };
+    fv_model_info info = { .size = sizeof info };
     fv_engine_info(tiny, &info);
     size_t n_bytes = (size_t)info.vocab_rows * sizeof(float);
     fv_session_options_default(&o);
@@ -238,8 +256,10 @@ static void test_forced(void **state)
     assert_int_equal(fv_session_add_image(free_one, image, &err), FV_OK);
     assert_int_equal(fv_session_add_rows(led, fv_session_rows(free_one), &err), FV_OK);
     for (int turn = 0; turn < 3; turn++) { /* the answers end when five tokens are out */
-        assert_int_equal(fv_session_add_text(free_one, "What is this?", &err), FV_OK);
-        assert_int_equal(fv_session_add_text(led, "What is this?", &err), FV_OK);
+        assert_int_equal(
+            fv_session_add_text(free_one, "What is this?", strlen("What is this?"), &err), FV_OK);
+        assert_int_equal(fv_session_add_text(led, "What is this?", strlen("What is this?"), &err),
+                         FV_OK);
         assert_int_equal(fv_session_force(led, -1, &err), FV_ERR_ARGUMENT);
         for (piece.done = false; !piece.done;) {
             assert_int_equal(fv_session_next(free_one, &piece, &err), FV_OK);
@@ -290,7 +310,7 @@ static void test_task(void **state)
 {
     (void)state;
     fv_engine *demo = open_model(FV_SOURCE_DIR "/models/demo", FV_PRECISION_F32, FV_PRECISION_F32);
-    fv_task_settings s = { .max_questions = 22 };
+    fv_task_options s = { .size = sizeof s, .max_questions = 22 };
     fv_task *t, *again;
     assert_int_equal(fv_task_run(&t, demo, DEMO, &s, &err), FV_OK);
     assert_int_equal(t->n, 22);
@@ -326,9 +346,9 @@ static void test_history(void **state)
     fv_engine *demo = open_model(FV_SOURCE_DIR "/models/demo", FV_PRECISION_F32, FV_PRECISION_F32);
     fv_session *session;
     fv_image *image;
-    fv_piece piece = { 0 };
+    fv_piece piece = { .size = sizeof piece };
     fv_task *t;
-    fv_task_settings s = { 0 };
+    fv_task_options s = { .size = sizeof s };
     char first[512] = "", second[512] = "", line[2048], picture[600];
     snprintf(picture, sizeof picture, "%s/images/00010.jpg", DEMO);
     assert_int_equal(fv_image_open(&image, picture, NULL, &err), FV_OK);
@@ -336,9 +356,10 @@ static void test_history(void **state)
     assert_int_equal(fv_session_add_image(session, image, &err), FV_OK);
     for (int turn = 0; turn < 2; turn++) {
         char *to = turn ? second : first;
-        assert_int_equal(
-            fv_session_add_text(session, turn ? "What color is it?" : "Where is the star?", &err),
-            FV_OK);
+        assert_int_equal(fv_session_add_text(session,
+                                             turn ? "What color is it?" : "Where is the star?",
+                                             turn ? 17 : 18, &err),
+                         FV_OK);
         for (piece.done = false; !piece.done;) {
             assert_int_equal(fv_session_next(session, &piece, &err), FV_OK);
             strncat(to, piece.text, piece.n_bytes);
@@ -382,7 +403,7 @@ static void test_history_matters(void **state)
     snprintf(link, sizeof link, "%s/images", dir);
     assert_int_equal(symlink(DEMO "/images", link), 0);
     fv_engine *tiny = open_model(TINY, FV_PRECISION_F32, FV_PRECISION_F32);
-    fv_task_settings settings = { .max_new_tokens = 12 };
+    fv_task_options settings = { .size = sizeof settings, .max_new_tokens = 12 };
     fv_task *t[2];
     size_t other = 0;
     for (int i = 0; i < 2; i++) {
@@ -456,7 +477,7 @@ static void test_out_of_memory(void **state)
 {
     (void)state;
     static const char *const paths[] = { PICTURE };
-    fv_eval_settings s = { .paths = paths, .n_paths = 1, .max_new_tokens = 2 };
+    fv_eval_options s = { .size = sizeof s, .paths = paths, .n_paths = 1, .max_new_tokens = 2 };
     fv_engine *ref = open_model(TINY, FV_PRECISION_F32, FV_PRECISION_F32),
               *test = open_model(TINY, FV_PRECISION_BF16, FV_PRECISION_BF16);
     fv_eval *e = NULL;

@@ -101,13 +101,14 @@ static void test_calib_values(void **state)
     assert_int_equal(want.n, 256 * 256 * 3);
     for (int layout = 0; layout < 2; layout++)
         for (int dtype = 0; dtype < 2; dtype++) {
-            fv_calib_settings s = { .paths = paths,
-                                    .n_paths = 1,
-                                    .image_size = 256,
-                                    .layout = (fv_calib_layout)layout,
-                                    .dtype = (fv_calib_dtype)dtype };
-            fv_export_options force = { .force = true };
-            fv_calib_result result;
+            fv_calib_options s = { .size = sizeof s,
+                                   .paths = paths,
+                                   .n_paths = 1,
+                                   .image_size = 256,
+                                   .layout = (fv_calib_layout)layout,
+                                   .dtype = (fv_calib_dtype)dtype };
+            fv_export_options force = { .size = sizeof force, .force = true };
+            fv_calib_report result = { .size = sizeof result };
             size_t n;
             works(fv_export_calib(&s, in("calib"), &force, &result, &err), &err);
             assert_int_equal(result.n_samples, 1);
@@ -147,8 +148,8 @@ static void test_calib_selection(void **state)
     char folder[600];
     snprintf(folder, sizeof folder, "%s", in("p"));
     const char *paths[] = { folder };
-    fv_calib_settings s = { .paths = paths, .n_paths = 1, .image_size = 64 };
-    fv_calib_result result;
+    fv_calib_options s = { .size = sizeof s, .paths = paths, .n_paths = 1, .image_size = 64 };
+    fv_calib_report result = { .size = sizeof result };
     works(fv_export_calib(&s, in("all"), NULL, &result, &err), &err);
     assert_int_equal(result.n_samples, 5);
     assert_int_equal(result.n_skipped, 2);
@@ -184,7 +185,9 @@ static void test_calib_random(void **state)
     (void)state;
     fv_error err = { 0 };
     size_t n, m;
-    fv_calib_settings s = { .n_random = 2, .image_size = 64, .layout = FV_CALIB_NCHW };
+    fv_calib_options s = {
+        .size = sizeof s, .n_random = 2, .image_size = 64, .layout = FV_CALIB_NCHW
+    };
     works(fv_export_calib(&s, in("a"), NULL, NULL, &err), &err);
     works(fv_export_calib(&s, in("b"), NULL, NULL, &err), &err);
     uint8_t *a = bytes(in("a/sample_001.raw"), &n), *b = bytes(in("b/sample_001.raw"), &m);
@@ -214,7 +217,7 @@ static void test_calib_refuses(void **state)
     char empty[600];
     snprintf(empty, sizeof empty, "%s", in("empty"));
     const char *missing[] = { "/none/such.png" }, *picture[] = { PICTURE }, *none[] = { empty };
-    fv_calib_settings s = { .image_size = 64 };
+    fv_calib_options s = { .size = sizeof s, .image_size = 64 };
     fails(fv_export_calib(&s, in("o"), NULL, NULL, &err), FV_ERR_ARGUMENT, &err, "no pictures", 2);
     s.paths = none;
     s.n_paths = 1;
@@ -292,7 +295,7 @@ static void test_genie(void **state)
     for (size_t i = 0; i < FV_COUNT(of_htp); i++)
         assert_non_null(fv_json_member(htp, of_htp[i]));
     fv_json_free(doc);
-    fv_genie_settings s = { .context = 100000 };
+    fv_genie_options s = { .size = sizeof s, .context = 100000 };
     fails(fv_export_genie(TINY, &s, in("h"), NULL, &err), FV_ERR_ARGUMENT, &err,
           "the context is 100000", 1);
 }
@@ -360,7 +363,8 @@ static void test_hf_layouts(void **state)
 {
     (void)state;
     fv_error err = { 0 };
-    fv_hf_settings llava = { .layout = FV_HF_LLAVA_QWEN2 }, fast = { .layout = FV_HF_FAST_VLM };
+    fv_hf_options llava = { .size = sizeof llava, .layout = FV_HF_LLAVA_QWEN2 },
+                  fast = { .size = sizeof fast, .layout = FV_HF_FAST_VLM };
     works(fv_export_hf(VARIANT("base"), &llava, in("same"), NULL, &err), &err);
     same_tensors(in("same"), VARIANT("base"), NULL);
     works(fv_export_hf(VARIANT("base"), &fast, in("fast"), NULL, &err), &err);
@@ -380,7 +384,8 @@ static void test_hf_fuses_and_unpacks(void **state)
 {
     (void)state;
     fv_error err = { 0 };
-    fv_hf_settings llava = { .layout = FV_HF_LLAVA_QWEN2 }, fast = { .layout = FV_HF_FAST_VLM };
+    fv_hf_options llava = { .size = sizeof llava, .layout = FV_HF_LLAVA_QWEN2 },
+                  fast = { .size = sizeof fast, .layout = FV_HF_FAST_VLM };
     works(fv_export_hf(VARIANT("unfused"), &llava, in("fused"), NULL, &err), &err);
     same_answer(in("fused"), VARIANT("unfused"));
     works(fv_pack(VARIANT("base"), in("m.gguf"), NULL, NULL, &err), &err);
@@ -420,13 +425,13 @@ static void test_hf_unpacks_int8(void **state)
     fv_error err = { 0 };
     const char *pictures[] = { PICTURE };
     fv_pack_options options;
-    fv_hf_settings fast = { .layout = FV_HF_FAST_VLM };
+    fv_hf_options fast = { .size = sizeof fast, .layout = FV_HF_FAST_VLM };
     fv_tensors *got, *want;
     fv_pack_options_default(&options);
     options.vision = FV_PRECISION_INT8;
     options.min_cosine = 0.5; /* this encoder is noise: keep all of it in int8 */
-    options.images = pictures;
-    options.n_images = 1;
+    options.paths = pictures;
+    options.n_paths = 1;
     works(fv_pack(VARIANT("base"), in("m.gguf"), &options, NULL, &err), &err);
     works(fv_export_hf(in("m.gguf"), &fast, in("out"), NULL, &err), &err);
     works(fv_tensors_open(&got, in("out"), &err), &err);
@@ -454,7 +459,7 @@ static void test_hf_grows(void **state)
     static const char *const names[] = { "config.json", "model.safetensors", "vocab.json",
                                          "merges.txt" };
     fv_error err = { 0 };
-    fv_hf_settings fast = { .layout = FV_HF_FAST_VLM };
+    fv_hf_options fast = { .size = sizeof fast, .layout = FV_HF_FAST_VLM };
     fv_tensors *t, *from;
     assert_int_equal(mkdir(in("full"), 0777), 0);
     for (size_t i = 0; i < FV_COUNT(names); i++) {
@@ -490,7 +495,7 @@ static void test_hf_dtype(void **state)
 {
     (void)state;
     fv_error err = { 0 };
-    fv_hf_settings s = { .layout = FV_HF_LLAVA_QWEN2, .dtype = FV_PRECISION_F32 };
+    fv_hf_options s = { .size = sizeof s, .layout = FV_HF_LLAVA_QWEN2, .dtype = FV_PRECISION_F32 };
     fv_tensors *t;
     fv_json *doc;
     const char *text;
@@ -524,7 +529,7 @@ static void test_gguf(void **state)
         int64_t x;
         works(fv_export_gguf(TINY, (fv_decoder_type)i, in("m.gguf"), NULL, &err), &err);
         works(fv_gguf_open(&g, in("m.gguf"), &err), &err);
-        works(fv_gguf_check_hashes(g, NULL, NULL, &err), &err);
+        works(fv_gguf_check_hashes(g, NULL, &err), &err);
         assert_true(fv_gguf_string_is(g, "general.architecture", "qwen2"));
         assert_true(fv_gguf_string_is(g, "tokenizer.ggml.pre", "qwen2"));
         works(fv_gguf_int(g, "qwen2.attention.head_count_kv", 2, 2, &x, &err), &err);
@@ -572,8 +577,12 @@ static void test_all(void **state)
     (void)state;
     fv_error err = { 0 };
     const char *pictures[] = { PICTURE };
-    fv_all_settings s = { .parts = FV_ALL_CALIB | FV_ALL_GENIE | FV_ALL_GGUF | FV_ALL_HF,
-                          .calib = { .paths = pictures, .n_paths = 1, .image_size = 64 } };
+    fv_calib_options calib = {
+        .size = sizeof calib, .paths = pictures, .n_paths = 1, .image_size = 64
+    };
+    fv_all_options s = { .size = sizeof s,
+                         .parts = FV_ALL_CALIB | FV_ALL_GENIE | FV_ALL_GGUF | FV_ALL_HF,
+                         .calib = &calib };
     fv_json *doc;
     works(fv_export_all(VARIANT("base"), &s, in("lot"), NULL, &err), &err);
     works(fv_json_open(&doc, in("lot/manifest.json"), 1 << 20, &err), &err);
@@ -608,9 +617,10 @@ static void test_all(void **state)
     fv_free(list);
 
     int calls = 0;
-    fv_export_options cancel = { .progress = stop_at_once, .progress_user = &calls };
+    fv_callbacks callbacks = { .size = sizeof callbacks, .progress = stop_at_once, .user = &calls };
+    fv_export_options cancel = { .size = sizeof cancel, .callbacks = &callbacks };
     fails(fv_export_all(VARIANT("base"), &s, in("other"), &cancel, &err), FV_ERR_CANCELLED, &err,
-          "nothing was written", 1);
+          "cancelled during", 1);
     fails(fv_export_all(VARIANT("base"), &s, in("lot"), NULL, &err), FV_ERR_IO, &err, "not empty",
           1);
 }
@@ -620,7 +630,7 @@ static void test_memory(void **state)
 {
     (void)state;
     int64_t live = fv_mem_live();
-    fv_hf_settings hf = { .layout = FV_HF_FAST_VLM };
+    fv_hf_options hf = { .size = sizeof hf, .layout = FV_HF_FAST_VLM };
     for (int which = 0; which < 2; which++) {
         fv_status status = FV_ERR_MEMORY;
         for (uint64_t i = 0; status != FV_OK; i += i < 40 ? 1 : 37) {

@@ -15,10 +15,10 @@ static fv_status run_all(fv_error *err)
     fv_engine *engine = NULL;
     fv_session *session = NULL;
     fv_image *image = NULL;
-    fv_settings settings;
+    fv_engine_options settings;
     fv_session_options options;
-    fv_piece piece = { 0 };
-    fv_settings_default(&settings);
+    fv_piece piece = { .size = sizeof piece };
+    fv_engine_options_default(&settings);
     settings.n_threads = 2;
     settings.image_size = 64;
     settings.vision = FV_PRECISION_F16; /* converts its matrices: more allocations */
@@ -35,7 +35,8 @@ static fv_status run_all(fv_error *err)
     if (status == FV_OK)
         status = fv_session_add_image(session, image, err);
     if (status == FV_OK)
-        status = fv_session_add_text(session, "Look at the left side.", err);
+        status = fv_session_add_text(session, "Look at the left side.",
+                                     strlen("Look at the left side."), err);
     while (status == FV_OK && !piece.done)
         status = fv_session_next(session, &piece, err);
     fv_image_free(image);
@@ -74,10 +75,10 @@ static void test_no_token_allocates(void **state)
     fv_engine *engine = NULL;
     fv_session *session = NULL;
     fv_session_options options;
-    fv_piece piece = { 0 };
+    fv_piece piece = { .size = sizeof piece };
     fv_error err;
     fv_session_options_default(&options);
-    options.ignore_eos = true;
+    options.ignore_end = true;
     options.max_new_tokens = 40;
     options.temperature = 0.8f;
     options.top_k = 20;
@@ -85,7 +86,9 @@ static void test_no_token_allocates(void **state)
     options.repetition_penalty = 1.1f;
     assert_int_equal(fv_engine_open(&engine, MODEL, NULL, &err), FV_OK);
     assert_int_equal(fv_session_new(&session, engine, &options, &err), FV_OK);
-    assert_int_equal(fv_session_add_text(session, "Look at the left side.", &err), FV_OK);
+    assert_int_equal(fv_session_add_text(session, "Look at the left side.",
+                                         strlen("Look at the left side."), &err),
+                     FV_OK);
     assert_int_equal(fv_session_next(session, &piece, &err), FV_OK); /* the prompt */
     uint64_t before = fv_mem_taken();
     for (int i = 1; i < 40; i++)

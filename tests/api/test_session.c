@@ -19,9 +19,9 @@ static fv_image *image;
 static int open_all(void **state)
 {
     fv_error err;
-    fv_settings s;
+    fv_engine_options s;
     (void)state;
-    fv_settings_default(&s);
+    fv_engine_options_default(&s);
     s.n_threads = 2;
     s.vision = s.decoder = FV_PRECISION_F32;
     if (fv_engine_open(&engine, TINY, &s, &err) != FV_OK ||
@@ -62,7 +62,7 @@ static void say(fv_session *s, const char *text, const fv_image *picture)
     fv_error err;
     if (picture && fv_session_add_image(s, picture, &err) != FV_OK)
         fail_msg("%s", err.message);
-    if (fv_session_add_text(s, text, &err) != FV_OK)
+    if (fv_session_add_text(s, text, strlen(text), &err) != FV_OK)
         fail_msg("%s", err.message);
 }
 
@@ -76,7 +76,7 @@ typedef struct result {
 static result listen(fv_session *s)
 {
     result r = { 0 };
-    fv_piece p = { 0 };
+    fv_piece p = { .size = sizeof p };
     fv_error err;
     while (!p.done) {
         if (fv_session_next(s, &p, &err) != FV_OK)
@@ -96,7 +96,7 @@ static void test_turns(void **state)
     (void)state;
     fv_session_options o = options(6);
     fv_session *s = start(&o), *fresh = start(&o);
-    fv_stats stats;
+    fv_stats stats = { .size = sizeof stats };
     say(s, "What do you see?", image);
     result first = listen(s);
     assert_int_equal(first.n, 6);
@@ -131,8 +131,8 @@ static void test_pictures(void **state)
     (void)state;
     fv_session_options o = options(4);
     fv_error err;
-    fv_piece p;
-    fv_stats stats;
+    fv_piece p = { .size = sizeof p };
+    fv_stats stats = { .size = sizeof stats };
     fv_session *s = start(&o);
     say(s, "What do you see?", image);
     result front = listen(s);
@@ -163,8 +163,8 @@ static void test_context_limit(void **state)
     (void)state;
     fv_session_options o = options(0);
     fv_error err;
-    fv_piece p;
-    fv_stats stats;
+    fv_piece p = { .size = sizeof p };
+    fv_stats stats = { .size = sizeof stats };
     o.max_context = 56; /* the prompt has 47 rows */
     fv_session *s = start(&o);
     say(s, "What do you see?", image);
@@ -229,9 +229,9 @@ static void test_cancel(void **state)
     canceller c = { "vision", 0 };
     fv_session_options o = options(4);
     fv_error err;
-    fv_piece p;
-    o.progress = cancel_at;
-    o.progress_user = &c;
+    fv_piece p = { .size = sizeof p };
+    fv_callbacks callbacks = { .size = sizeof callbacks, .progress = cancel_at, .user = &c };
+    o.callbacks = &callbacks;
     fv_session *s = start(&o);
     assert_int_equal(fv_session_add_image(s, image, &err), FV_ERR_CANCELLED);
     assert_int_equal(fv_session_next(s, &p, &err), FV_ERR_STATE); /* nothing was written */
@@ -257,7 +257,7 @@ static void test_bad_arguments(void **state)
     fv_session_options o = options(-1);
     fv_session *s = NULL;
     fv_error err;
-    fv_piece p;
+    fv_piece p = { .size = sizeof p };
     assert_int_equal(fv_session_new(&s, engine, &o, &err), FV_ERR_ARGUMENT);
     o = options(1);
     o.top_p = 2;
@@ -266,7 +266,8 @@ static void test_bad_arguments(void **state)
     o = options(1);
     s = start(&o);
     assert_int_equal(fv_session_next(s, &p, &err), FV_ERR_STATE);
-    assert_int_equal(fv_session_add_text(s, "bad \xc3( here", &err), FV_ERR_FORMAT);
+    assert_int_equal(fv_session_add_text(s, "bad \xc3( here", strlen("bad \xc3( here"), &err),
+                     FV_ERR_FORMAT);
     assert_int_equal(err.at, 4);
     assert_non_null(strstr(err.message, "UTF-8"));
     fv_session_free(s);
@@ -280,10 +281,10 @@ static void test_sampling(void **state)
 {
     (void)state;
     fv_session_options o = options(24);
-    fv_model_info m;
+    fv_model_info m = { .size = sizeof m };
     o.temperature = 3;
     o.seed = 7;
-    o.ignore_eos = true;
+    o.ignore_end = true;
     fv_engine_info(engine, &m);
     fv_session *a = start(&o), *b = start(&o);
     say(a, "What do you see?", image);
@@ -303,13 +304,13 @@ static void test_sampling(void **state)
 static void test_image_sizes(void **state)
 {
     (void)state;
-    fv_settings st;
+    fv_engine_options st;
     fv_engine *e = NULL;
     fv_session *s = NULL;
     fv_error err;
-    fv_piece p;
-    fv_stats stats;
-    fv_settings_default(&st);
+    fv_piece p = { .size = sizeof p };
+    fv_stats stats = { .size = sizeof stats };
+    fv_engine_options_default(&st);
     st.image_size = 192;
     st.n_threads = 1;
     assert_int_equal(fv_engine_open(&e, TINY, &st, &err), FV_OK);
@@ -324,7 +325,7 @@ static void test_image_sizes(void **state)
     assert_int_equal(fv_engine_open(&e, TINY, &st, &err), FV_ERR_ARGUMENT);
     assert_non_null(strstr(err.message, "multiple of 64"));
     st.image_size = 0;
-    st.kv = (fv_kv)9;
+    st.kv = (fv_kv_type)9;
     assert_int_equal(fv_engine_open(&e, TINY, &st, &err), FV_ERR_ARGUMENT);
     assert_non_null(strstr(err.message, "KV cache"));
 }
@@ -347,13 +348,13 @@ static void test_dump(void **state)
     char parent[] = "/tmp/fastvlm-dump-XXXXXX", dir[64], file[96];
     struct stat first, second;
     fv_error err;
-    fv_piece piece;
+    fv_piece piece = { .size = sizeof piece };
     fv_session_options o = options(2);
     assert_non_null(mkdtemp(parent));
     snprintf(dir, sizeof dir, "%s/d", parent);
     snprintf(file, sizeof file, "%s/logits_steps.npy", dir);
     o.dump_dir = dir;
-    o.ignore_eos = true;
+    o.ignore_end = true;
     fv_session *s = start(&o);
     say(s, "What do you see?", image);
     assert_int_equal(fv_session_next(s, &piece, &err), FV_OK);

@@ -42,7 +42,7 @@ static void to_blocks(const fv_kernels *k, fv_mat *m, fv_type type)
 typedef struct mix {
     fv_type layers, value, embed, head; /* F32: as stored */
     bool skip_first;                    /* the first layer stays as stored */
-    fv_kv kv;
+    fv_kv_type kv;
 } mix;
 
 static void quantize_decoder(fv_engine *e, const mix *x)
@@ -69,9 +69,9 @@ static void run_mix(const mix *x, fv_precision stored, int n_threads, const char
     fv_engine *engine = NULL;
     fv_session *session = NULL;
     fv_image *image = NULL;
-    fv_settings settings;
+    fv_engine_options settings;
     fv_session_options options;
-    fv_settings_default(&settings);
+    fv_engine_options_default(&settings);
     settings.n_threads = n_threads;
     settings.vision = FV_PRECISION_F32;
     settings.decoder = stored;
@@ -79,16 +79,17 @@ static void run_mix(const mix *x, fv_precision stored, int n_threads, const char
     fv_session_options_default(&options);
     options.dump_dir = dir;
     options.max_new_tokens = STEPS;
-    options.ignore_eos = true;
+    options.ignore_end = true;
     if (fv_engine_open(&engine, GOLDEN "/checkpoint", &settings, &err) != FV_OK)
         fail_msg("%s", err.message);
     quantize_decoder(engine, x);
     if (fv_session_new(&session, engine, &options, &err) != FV_OK ||
         fv_image_open(&image, GOLDEN "/image.png", NULL, &err) != FV_OK ||
         fv_session_add_image(session, image, &err) != FV_OK ||
-        fv_session_add_text(session, "Describe the picture.", &err) != FV_OK)
+        fv_session_add_text(session, "Describe the picture.", strlen("Describe the picture."),
+                            &err) != FV_OK)
         fail_msg("%s", err.message);
-    for (fv_piece piece = { 0 }; !piece.done;)
+    for (fv_piece piece = { .size = sizeof piece }; !piece.done;)
         if (fv_session_next(session, &piece, &err) != FV_OK)
             fail_msg("%s", err.message);
     fv_image_free(image);

@@ -10,7 +10,7 @@
 #include <sys/resource.h>
 
 #include "base/base.h"
-#include "fastvlm_tools.h"
+#include "eval/result.h"
 #include "support/golden.h"
 #include "text/tokenizer_gguf.h"
 
@@ -41,8 +41,7 @@ static char *pack_as(const char *checkpoint, const char *name, fv_precision visi
     o.decoder = decoder;
     o.pure = pure;
     o.n_threads = 2;
-    if (fv_pack(checkpoint, path, &o, NULL, &err) != FV_OK ||
-        fv_verify(path, NULL, NULL, &err) != FV_OK)
+    if (fv_pack(checkpoint, path, &o, NULL, &err) != FV_OK || fv_verify(path, NULL, &err) != FV_OK)
         fail_msg("%s", err.message);
     return path;
 }
@@ -133,10 +132,10 @@ static void test_variants(void **state)
 static fv_engine *open_file(const char *path, fv_precision vision, fv_precision decoder,
                             fv_status expected, const char *part)
 {
-    fv_settings s;
+    fv_engine_options s;
     fv_error err = { 0 };
     fv_engine *e = NULL;
-    fv_settings_default(&s);
+    fv_engine_options_default(&s);
     s.n_threads = 1;
     s.vision = vision;
     s.decoder = decoder;
@@ -158,8 +157,8 @@ static const char *record_of(const fv_engine *e, const char *wanted)
 static void test_precisions(void **state)
 {
     (void)state;
-    fv_model_info info;
-    fv_tensor_info t;
+    fv_model_info info = { .size = sizeof info };
+    fv_tensor_info t = { .size = sizeof t };
     const char *key, *value;
     char *z8 = pack_as(TINY, "z8.gguf", FV_PRECISION_BF16, FV_PRECISION_Z8, false);
     char *q4 = pack_as(TINY, "q4.gguf", FV_PRECISION_F32, FV_PRECISION_Q4, false);
@@ -223,11 +222,10 @@ static char *round_as(const char *name, fv_precision decoder, fv_rounding roundi
     o.decoder = decoder;
     o.rounding = rounding;
     o.n_threads = n_threads;
-    o.images = pictures;
-    o.n_images = rounding != FV_ROUNDING_SEARCH;
+    o.paths = pictures;
+    o.n_paths = rounding != FV_ROUNDING_SEARCH;
     o.max_images = max_images;
-    if (fv_pack(DEMO, path, &o, report, &err) != FV_OK ||
-        fv_verify(path, NULL, NULL, &err) != FV_OK)
+    if (fv_pack(DEMO, path, &o, report, &err) != FV_OK || fv_verify(path, NULL, &err) != FV_OK)
         fail_msg("%s", err.message);
     return path;
 }
@@ -236,7 +234,7 @@ static char *round_as(const char *name, fv_precision decoder, fv_rounding roundi
  * closer q4 comes to f32 is tests/cli/test_eval.sh's. */
 static void test_rounding(void **state)
 {
-    fv_pack_report r, none;
+    fv_pack_report r = { .size = sizeof r }, none = { .size = sizeof none };
     (void)state;
     round_as("search.gguf", FV_PRECISION_Q4, FV_ROUNDING_SEARCH, 2, 0, &none);
     char *calibrated = round_as("calibrated.gguf", FV_PRECISION_Q4, FV_ROUNDING_AUTO, 2, 3, &r);
@@ -268,15 +266,15 @@ static void test_int8(void **state)
     static const char *const pictures[] = { FV_SOURCE_DIR "/tests/data/demo/images" };
     static const int threads[] = { 1, 2, 3, 5 };
     fv_pack_options o;
-    fv_pack_report all, some;
+    fv_pack_report all = { .size = sizeof all }, some = { .size = sizeof some };
     fv_error err;
-    fv_model_info info;
+    fv_model_info info = { .size = sizeof info };
     (void)state;
     fv_pack_options_default(&o);
     o.vision = FV_PRECISION_INT8;
     o.decoder = FV_PRECISION_F32;
-    o.images = pictures;
-    o.n_images = 1;
+    o.paths = pictures;
+    o.n_paths = 1;
     o.max_images = 48;
     o.min_cosine = 0.1;
     char *everything = in_work("int8-all.gguf"), *chosen = in_work("int8.gguf");
@@ -284,30 +282,31 @@ static void test_int8(void **state)
         fail_msg("%s", err.message);
     assert_int_equal(all.n_images, 48);
     assert_int_equal(all.n_wide, 0);
-    assert_true(all.n_units > 20 && !all.synthetic_images);
+    assert_true(all.n_groups > 20 && !all.synthetic_images);
     assert_true(all.feature_cosine > 0.98);
     o.min_cosine = 0.999;
     assert_int_equal(fv_pack(DEMO, chosen, &o, &some, &err), FV_OK);
-    assert_true(some.n_wide > 0 && some.n_wide < some.n_units);
+    assert_true(some.n_wide > 0 && some.n_wide < some.n_groups);
     assert_true(some.feature_cosine >= 0.999 && some.token_cosine >= 0.999);
-    assert_int_equal(fv_verify(chosen, NULL, NULL, &err), FV_OK);
+    assert_int_equal(fv_verify(chosen, NULL, &err), FV_OK);
 
     fv_engine *f32 = open_file(DEMO, FV_PRECISION_F32, FV_PRECISION_F32, FV_OK, NULL);
     fv_engine *int8 = open_file(chosen, FV_PRECISION_AUTO, FV_PRECISION_AUTO, FV_OK, NULL);
-    fv_eval_settings s = { .paths = pictures,
-                           .n_paths = 1,
-                           .max_images = 5,
-                           .max_new_tokens = 4,
-                           .features = FV_EVAL_OWN };
+    fv_eval_options s = { .size = sizeof s,
+                          .paths = pictures,
+                          .n_paths = 1,
+                          .max_images = 5,
+                          .max_new_tokens = 4,
+                          .features = FV_EVAL_OWN };
     fv_eval *e;
     fv_engine_info(int8, &info);
     assert_string_equal(info.vision_precision, "int8");
     if (fv_eval_run(&e, f32, int8, &s, &err) != FV_OK)
         fail_msg("%s", err.message);
     double mean = 0;
-    for (size_t i = 0; i < e->n_images; i++)
-        mean += e->images[i].features.cosine / (double)e->n_images;
-    assert_true(mean > 0.998 && e->least_features > 0.99 && e->least_tokens > 0.99);
+    for (size_t i = 0; i < e->info.n_images; i++)
+        mean += e->images[i].features.cosine / (double)e->info.n_images;
+    assert_true(mean > 0.998 && e->info.least_features > 0.99 && e->info.least_tokens > 0.99);
     fv_eval_free(e);
     fv_engine_free(f32);
     fv_engine_free(int8);
@@ -351,7 +350,7 @@ static void test_memory(void **state)
         pack_as(TINY, "memory.gguf", FV_PRECISION_F32, FV_PRECISION_F32, false), &n);
     if (fv_engine_open_memory(&e, data, n, NULL, &err) != FV_OK)
         fail_msg("%s", err.message);
-    assert_int_equal(fv_engine_tokenize(e, "What?", 5, ids, 16, &n_ids, &err), FV_OK);
+    assert_int_equal(fv_engine_tokenize(e, "What?", 5, true, ids, 16, &n_ids, &err), FV_OK);
     assert_true(n_ids > 0);
     fv_engine_free(e);
     memmove(data + 4, data, n);
@@ -477,11 +476,11 @@ static void test_verify(void **state)
         data[i] ^= 0x10;
         assert_true(f && fwrite(data, 1, n, f) == n && fclose(f) == 0);
         data[i] ^= 0x10;
-        if (fv_verify(bad, NULL, NULL, &err) == FV_OK)
+        if (fv_verify(bad, NULL, &err) == FV_OK)
             fail_msg("a flipped bit in byte %zu of %zu was not found", i, n);
     }
     fv_free(data);
-    assert_int_equal(fv_verify(TINY "/model.safetensors", NULL, NULL, &err), FV_ERR_FORMAT);
+    assert_int_equal(fv_verify(TINY "/model.safetensors", NULL, &err), FV_ERR_FORMAT);
 }
 
 /* ---- packing that fails ---- */
@@ -521,8 +520,8 @@ static void test_pack_fails(void **state)
     struct rlimit before, small;
     stop_at at = { 0.5, 0, NULL };
     fv_pack_options_default(&o);
-    o.progress = stop;
-    o.progress_user = &at;
+    fv_callbacks callbacks = { .size = sizeof callbacks, .progress = stop, .user = &at };
+    o.callbacks = &callbacks;
     assert_int_equal(fv_pack(TINY, in_work("stopped.gguf"), &o, NULL, &err), FV_ERR_CANCELLED);
     assert_true(at.calls > 10);
     holds("stopped.gguf", false);
@@ -542,7 +541,7 @@ static void test_pack_fails(void **state)
     /* an older file stays as it was */
     char *path = pack_as(TINY, "older.gguf", FV_PRECISION_F32, FV_PRECISION_F32, false);
     assert_int_equal(fv_pack(TINY, path, &o, NULL, &err), FV_ERR_CANCELLED);
-    assert_int_equal(fv_verify(path, NULL, NULL, &err), FV_OK);
+    assert_int_equal(fv_verify(path, NULL, &err), FV_OK);
     holds("older.gguf", true);
 
     /* a write that fails half way, as on a full disk */
@@ -557,7 +556,7 @@ static void test_pack_fails(void **state)
     assert_non_null(strstr(err.message, "full.gguf: cannot write"));
     holds("full.gguf", false);
 
-    o.progress = NULL;
+    o.callbacks = NULL;
     o.pure = true;
     assert_int_equal(fv_pack(TINY, in_work("x.gguf"), &o, NULL, &err), FV_ERR_ARGUMENT);
     o.pure = false;
@@ -566,8 +565,8 @@ static void test_pack_fails(void **state)
     static const char *const none[] = { "no-such-folder" }, *const broken[] = { TINY
                                                                                 "/config.json" };
     o.vision = FV_PRECISION_BF16;
-    o.images = none;
-    o.n_images = 1;
+    o.paths = none;
+    o.n_paths = 1;
     /* pictures are for int8 and rounding */
     assert_int_equal(fv_pack(TINY, in_work("x.gguf"), &o, NULL, &err), FV_ERR_ARGUMENT);
     o.decoder = FV_PRECISION_Q4;
@@ -581,10 +580,10 @@ static void test_pack_fails(void **state)
     o.rounding = FV_ROUNDING_AUTO;
     o.vision = FV_PRECISION_INT8;
     assert_int_equal(fv_pack(TINY, in_work("x.gguf"), &o, NULL, &err), FV_ERR_IO);
-    o.images = broken;
+    o.paths = broken;
     assert_int_equal(fv_pack(TINY, in_work("x.gguf"), &o, NULL, &err), FV_ERR_FORMAT);
     assert_non_null(strstr(err.message, "only 0 of 1 pictures could be read"));
-    o.n_images = 0;
+    o.n_paths = 0;
     o.min_cosine = 1.5;
     assert_int_equal(fv_pack(TINY, in_work("x.gguf"), &o, NULL, &err), FV_ERR_ARGUMENT);
     assert_int_equal(fv_pack(work, in_work("x.gguf"), NULL, NULL, &err), FV_ERR_IO);
@@ -661,9 +660,9 @@ static void test_out_of_memory(void **state)
     char *path = pack_as(TINY, "oom.gguf", FV_PRECISION_F32, FV_PRECISION_Z8, false);
     fv_error err;
     fv_engine *e = NULL;
-    fv_settings s;
+    fv_engine_options s;
     uint64_t n = 0;
-    fv_settings_default(&s);
+    fv_engine_options_default(&s);
     s.n_threads = 1;
     for (;; n++) {
         int64_t live = fv_mem_live();

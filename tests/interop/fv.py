@@ -2,7 +2,7 @@
 
     engine = fv.Engine("build/release/libfastvlm.so", "models/demo", precision="f32")
     engine.ids("some text")                            ids of text
-    engine.answer("cat.png", "What is it?", 24)        (ids, text), greedy; the picture may be None
+    engine.answer("cat.png", "What is it?", 24)        (ids, text), greedy; the image may be None
 """
 import ctypes as c
 import os
@@ -10,23 +10,30 @@ import subprocess
 
 
 class Error(c.Structure):
-    _fields_ = [("status", c.c_int), ("at", c.c_uint64), ("message", c.c_char * 504)]
+    _fields_ = [("status", c.c_int), ("reserved", c.c_uint32), ("at", c.c_uint64), ("message", c.c_char * 496)]
 
 
-class Settings(c.Structure):
-    _fields_ = [("n_threads", c.c_int), ("vision", c.c_int), ("decoder", c.c_int), ("image_size", c.c_int),
-                ("log", c.c_void_p), ("log_user", c.c_void_p), ("reserved", c.c_uint64 * 8)]
+class Sized(c.Structure):
+    """A struct that begins with its size; every other field zero means default."""
+    def __init__(self, **fields):
+        super().__init__(size=c.sizeof(self), **fields)
 
 
-class Options(c.Structure):
-    _fields_ = [("temperature", c.c_float), ("top_k", c.c_int), ("top_p", c.c_float), ("min_p", c.c_float),
+class EngineOptions(Sized):
+    _fields_ = [("size", c.c_size_t), ("vision", c.c_int), ("decoder", c.c_int), ("kv", c.c_int), ("image_size", c.c_int),
+                ("n_threads", c.c_int), ("callbacks", c.c_void_p)]
+
+
+class SessionOptions(Sized):
+    _fields_ = [("size", c.c_size_t), ("temperature", c.c_float), ("top_k", c.c_int), ("top_p", c.c_float), ("min_p", c.c_float),
                 ("repetition_penalty", c.c_float), ("seed", c.c_uint64), ("max_new_tokens", c.c_int), ("max_context", c.c_int),
-                ("fit", c.c_int), ("system", c.c_char_p), ("stop", c.c_void_p), ("n_stop", c.c_size_t), ("ignore_eos", c.c_bool),
-                ("progress", c.c_void_p), ("progress_user", c.c_void_p), ("dump_dir", c.c_char_p), ("reserved", c.c_uint64 * 8)]
+                ("fit", c.c_int), ("system", c.c_char_p), ("n_system_bytes", c.c_size_t), ("stop", c.c_void_p), ("n_stop", c.c_size_t),
+                ("ignore_end", c.c_bool), ("callbacks", c.c_void_p), ("dump_dir", c.c_char_p)]
 
 
-class Piece(c.Structure):
-    _fields_ = [("text", c.c_void_p), ("n_bytes", c.c_size_t), ("id", c.c_int32), ("done", c.c_bool), ("finish", c.c_int)]
+class Piece(Sized):
+    _fields_ = [("size", c.c_size_t), ("text", c.c_void_p), ("n_bytes", c.c_size_t), ("id", c.c_int32), ("done", c.c_bool),
+                ("finish", c.c_int)]
 
 
 FIT = {"auto": 0, "pad": 1, "crop": 2, "stretch": 3}
@@ -38,7 +45,7 @@ class Engine:
         self.lib = c.CDLL(library)
         self.err = Error()
         self.handle = c.c_void_p()
-        s = Settings(vision=PRECISION[precision], decoder=PRECISION[precision])
+        s = EngineOptions(vision=PRECISION[precision], decoder=PRECISION[precision])
         self.call("fv_engine_open", c.byref(self.handle), os.fsencode(model), c.byref(s))
 
     def call(self, name, *args):
@@ -49,7 +56,7 @@ class Engine:
         data = text.encode()
         n = c.c_size_t()
         buffer = (c.c_int32 * (3 * len(data) + 16))()  # composing may take a character apart into three
-        self.call("fv_engine_tokenize", self.handle, data, c.c_size_t(len(data)), buffer, c.c_size_t(len(buffer)), c.byref(n))
+        self.call("fv_engine_tokenize", self.handle, data, c.c_size_t(len(data)), c.c_bool(True), buffer, c.c_size_t(len(buffer)), c.byref(n))
         assert n.value <= len(buffer)
         return list(buffer[:n.value])
 
@@ -64,8 +71,7 @@ class Engine:
     def answer(self, picture, prompt, n, fit="pad", dump=None):
         if dump:
             os.makedirs(dump, exist_ok=True)
-        o = Options()
-        self.lib.fv_session_options_default(c.byref(o))
+        o = SessionOptions()
         o.max_new_tokens, o.fit, o.dump_dir = n, FIT[fit], os.fsencode(dump) if dump else None
         session, image, piece = c.c_void_p(), c.c_void_p(), Piece()
         self.call("fv_session_new", c.byref(session), self.handle, c.byref(o))
@@ -73,7 +79,8 @@ class Engine:
             self.call("fv_image_open", c.byref(image), os.fsencode(picture), None)
             self.call("fv_session_add_image", session, image)
             self.lib.fv_image_free(image)
-        self.call("fv_session_add_text", session, prompt.encode())
+        data = prompt.encode()
+        self.call("fv_session_add_text", session, data, c.c_size_t(len(data)))
         ids, text = [], b""
         while True:
             self.call("fv_session_next", session, c.byref(piece))

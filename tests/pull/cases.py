@@ -246,7 +246,7 @@ def interrupted_and_resumed():
     c.pull("-q").fails("another download into this folder")
     run.send_signal(signal.SIGINT)
     out, err = run.communicate(timeout=10)
-    assert run.returncode == 1 and "interrupted; the same command goes on" in err, err
+    assert run.returncode == 1 and "interrupted; the next run goes on" in err, err
     assert "model.safetensors" not in c.names()
     c.hub.log.clear()
     c.hub.slow = 0

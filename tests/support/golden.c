@@ -121,16 +121,16 @@ void temp_remove(char *dir)
 
 answer run_ask(const ask *a)
 {
-    answer out = { 0 };
+    answer out = { .stats.size = sizeof out.stats };
     fv_error err = { 0 };
     fv_engine *engine = NULL;
     fv_session *session = NULL;
     fv_image *image = NULL;
-    fv_settings settings;
+    fv_engine_options settings;
     fv_session_options options;
-    fv_piece piece = { 0 };
+    fv_piece piece = { .size = sizeof piece };
     size_t at = 0;
-    fv_settings_default(&settings);
+    fv_engine_options_default(&settings);
     settings.vision = a->vision;
     settings.decoder = a->decoder;
     settings.n_threads = a->n_threads ? a->n_threads : 2;
@@ -138,7 +138,7 @@ answer run_ask(const ask *a)
     options.max_new_tokens = a->max_new;
     options.dump_dir = a->dump_dir;
     options.fit = a->fit;
-    options.ignore_eos = a->ignore_eos;
+    options.ignore_end = a->ignore_eos;
     if (fv_engine_open(&engine, a->dir, &settings, &err) != FV_OK ||
         fv_session_new(&session, engine, &options, &err) != FV_OK)
         fail_msg("%s", err.message);
@@ -147,7 +147,7 @@ answer run_ask(const ask *a)
             fv_session_add_image(session, image, &err) != FV_OK)
             fail_msg("%s", err.message);
     }
-    if (fv_session_add_text(session, a->prompt, &err) != FV_OK)
+    if (fv_session_add_text(session, a->prompt, strlen(a->prompt), &err) != FV_OK)
         fail_msg("%s", err.message);
     while (!piece.done) {
         if (fv_session_next(session, &piece, &err) != FV_OK)

@@ -62,7 +62,8 @@ static void expected_pixels(void **state)
         if (sscanf(line, "%15s %127s %u %u %x", kind, name, &w, &h, &crc) != 5 ||
             (strcmp(kind, "decode") != 0 && strcmp(kind, "stored") != 0))
             continue;
-        fv_image_options options = { .ignore_exif = strcmp(kind, "stored") == 0 };
+        fv_image_options options = { .size = sizeof options,
+                                     .ignore_exif = strcmp(kind, "stored") == 0 };
         char path[512];
         snprintf(path, sizeof path, IMAGES "accept/%s", name);
         fv_image *image;
@@ -238,7 +239,7 @@ static void pixel_limit(void **state)
                                          "webp_animated.webp", "pnm_p6.ppm" };
     for (size_t i = 0; i < FV_COUNT(names); i++) {
         file_bytes f = load("accept", names[i]);
-        fv_image_options options = { .max_pixels = 246 };
+        fv_image_options options = { .size = sizeof options, .max_pixels = 246 };
         fv_image *image;
         fv_error err;
         assert_int_equal(fv_image_read(&image, f.data, f.size, &options, &err), FV_ERR_LIMIT);

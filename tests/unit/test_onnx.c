@@ -16,7 +16,7 @@
 #define TINY FV_SOURCE_DIR "/tests/data/tiny/checkpoint"
 #define BASE FV_SOURCE_DIR "/tests/data/variants/base/checkpoint"
 
-static const fv_export_options force = { .force = true };
+static const fv_export_options force = { .size = sizeof force, .force = true };
 
 static Onnx__ModelProto *read_model(const char *dir, const char *name)
 {
@@ -45,7 +45,7 @@ static const Onnx__TensorProto *find(const Onnx__ModelProto *m, const char *name
     return NULL;
 }
 
-static void export(const char *model, fv_onnx_settings *s, const char *dir)
+static void export(const char *model, fv_onnx_options *s, const char *dir)
 {
     fv_error err;
     if (fv_export_onnx(model, s, dir, &force, &err) != FV_OK)
@@ -136,8 +136,8 @@ static void test_signatures(void **state)
 {
     (void)state;
     char *dir = temp_dir();
-    fv_onnx_settings s;
-    fv_onnx_settings_default(&s);
+    fv_onnx_options s;
+    fv_onnx_options_default(&s);
     s.seq_len = 40;
     s.cache_len = 30;
     export(TINY, &s, dir);
@@ -233,8 +233,8 @@ static void test_weights(void **state)
     char *dir = temp_dir();
     fv_error err;
     fv_tensors *t;
-    fv_onnx_settings s;
-    fv_onnx_settings_default(&s);
+    fv_onnx_options s;
+    fv_onnx_options_default(&s);
     export(TINY, &s, dir);
     assert_int_equal(fv_tensors_open(&t, TINY, &err), FV_OK);
 
@@ -289,11 +289,11 @@ static void test_external_data(void **state)
 {
     (void)state;
     char *inside = temp_dir(), *outside = temp_dir(), path[1024];
-    fv_onnx_settings s;
+    fv_onnx_options s;
     fv_error err;
     uint8_t *data;
     size_t n, n_outside = 0;
-    fv_onnx_settings_default(&s);
+    fv_onnx_options_default(&s);
     s.parts = FV_ONNX_VISION;
     export(TINY, &s, inside);
     s.external_data = true;
@@ -331,7 +331,7 @@ static void test_external_data(void **state)
 
 /* ---- bad input, memory, cancelling ---- */
 
-static void refuses(fv_onnx_settings s, const char *part)
+static void refuses(fv_onnx_options s, const char *part)
 {
     char *dir = temp_dir(), path[1024];
     struct stat st;
@@ -347,15 +347,19 @@ static void refuses(fv_onnx_settings s, const char *part)
 static void test_bad_settings(void **state)
 {
     (void)state;
-    refuses((fv_onnx_settings){ .opset = 12 }, "opset is 12; expected 13 to 24");
-    refuses((fv_onnx_settings){ .opset = 25 }, "opset is 25");
-    refuses((fv_onnx_settings){ .cache_len = -1 }, "cache_len is -1; expected 1");
-    refuses((fv_onnx_settings){ .step_len = 4097 }, "step_len is 4097");
-    refuses((fv_onnx_settings){ .seq_len = -5 }, "seq_len is -5");
-    refuses((fv_onnx_settings){ .image_size = 100 },
+    refuses((fv_onnx_options){ .size = sizeof(fv_onnx_options), .opset = 12 },
+            "opset is 12; expected 13 to 24");
+    refuses((fv_onnx_options){ .size = sizeof(fv_onnx_options), .opset = 25 }, "opset is 25");
+    refuses((fv_onnx_options){ .size = sizeof(fv_onnx_options), .cache_len = -1 },
+            "cache_len is -1; expected 1");
+    refuses((fv_onnx_options){ .size = sizeof(fv_onnx_options), .step_len = 4097 },
+            "step_len is 4097");
+    refuses((fv_onnx_options){ .size = sizeof(fv_onnx_options), .seq_len = -5 }, "seq_len is -5");
+    refuses((fv_onnx_options){ .size = sizeof(fv_onnx_options), .image_size = 100 },
             "image_size is 100; expected a multiple of 64");
-    refuses((fv_onnx_settings){ .precision = FV_PRECISION_BF16 }, "f32 or f16");
-    refuses((fv_onnx_settings){ .parts = 64 }, "unknown part");
+    refuses((fv_onnx_options){ .size = sizeof(fv_onnx_options), .precision = FV_PRECISION_BF16 },
+            "f32 or f16");
+    refuses((fv_onnx_options){ .size = sizeof(fv_onnx_options), .parts = 64 }, "unknown part");
 }
 
 static void test_memory_runs_out(void **state)
@@ -366,8 +370,8 @@ static void test_memory_runs_out(void **state)
     fv_error err;
     int64_t live = fv_mem_live();
     bool done = false;
-    fv_onnx_settings s;
-    fv_onnx_settings_default(&s);
+    fv_onnx_options s;
+    fv_onnx_options_default(&s);
     s.target = FV_ONNX_TRANSFORMERS_JS;
     snprintf(path, sizeof path, "%s/x", dir);
     for (uint64_t i = 0; !done; i += i < 100 ? 9 : 41) {
@@ -399,7 +403,8 @@ static void test_cancel(void **state)
     char *dir = temp_dir(), path[1024];
     struct stat st;
     fv_error err;
-    fv_export_options o = { .progress = stop_at_decoder };
+    fv_callbacks callbacks = { .size = sizeof callbacks, .progress = stop_at_decoder };
+    fv_export_options o = { .size = sizeof o, .callbacks = &callbacks };
     snprintf(path, sizeof path, "%s/x", dir);
     assert_int_equal(fv_export_onnx(BASE, NULL, path, &o, &err), FV_ERR_CANCELLED);
     assert_int_not_equal(stat(path, &st), 0);

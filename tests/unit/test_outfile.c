@@ -151,7 +151,7 @@ static void test_folder(void **state)
     fv_outdir d;
     char *dir = temp_dir(), *place = fv_path_join(dir, "a/b/out/");
     /* makes a and a/b */
-    assert_int_equal(fv_outdir_open(&d, place, false, NULL, NULL, &err), FV_OK);
+    assert_int_equal(fv_outdir_open(&d, place, false, NULL, &err), FV_OK);
     put(d.stage, "one", "1");
     assert_int_equal(fv_outdir_sub(&d, "sub", &err), FV_OK);
     put(d.stage, "sub/two", "2");
@@ -161,11 +161,11 @@ static void test_folder(void **state)
     expect(place, "sub/two", "2");
 
     /* not empty */
-    assert_int_equal(fv_outdir_open(&d, place, false, NULL, NULL, &err), FV_ERR_IO);
+    assert_int_equal(fv_outdir_open(&d, place, false, NULL, &err), FV_ERR_IO);
     assert_non_null(strstr(err.message, "not empty; choose another"));
     assert_non_null(strstr(err.message, "the folder is not empty"));
     fv_outdir_abandon(&d);
-    assert_int_equal(fv_outdir_open(&d, place, true, NULL, NULL, &err), FV_OK); /* merged */
+    assert_int_equal(fv_outdir_open(&d, place, true, NULL, &err), FV_OK); /* merged */
     put(d.stage, "three", "3");
     assert_int_equal(fv_outdir_sub(&d, "sub", &err), FV_OK);
     put(d.stage, "sub/two", "two");
@@ -176,7 +176,7 @@ static void test_folder(void **state)
     expect(place, "three", "3");
     assert_int_equal(count_entries(place), 3);
 
-    assert_int_equal(fv_outdir_open(&d, place, true, NULL, NULL, &err), FV_OK); /* abandoned */
+    assert_int_equal(fv_outdir_open(&d, place, true, NULL, &err), FV_OK); /* abandoned */
     put(d.stage, "four", "4");
     fv_outdir_abandon(&d);
     fv_outdir_abandon(&d);
@@ -185,13 +185,13 @@ static void test_folder(void **state)
 
     place = fv_path_join(dir, "file");
     put(dir, "file", "x");
-    assert_int_equal(fv_outdir_open(&d, place, true, NULL, NULL, &err), FV_ERR_IO);
+    assert_int_equal(fv_outdir_open(&d, place, true, NULL, &err), FV_ERR_IO);
     assert_non_null(strstr(err.message, "is a file"));
-    assert_int_equal(fv_outdir_open(&d, "", true, NULL, NULL, &err), FV_ERR_ARGUMENT);
+    assert_int_equal(fv_outdir_open(&d, "", true, NULL, &err), FV_ERR_ARGUMENT);
     fv_free(place);
     place = fv_path_join(dir, "empty"); /* an empty folder is taken */
     assert_int_equal(mkdir(place, 0777), 0);
-    assert_int_equal(fv_outdir_open(&d, place, false, NULL, NULL, &err), FV_OK);
+    assert_int_equal(fv_outdir_open(&d, place, false, NULL, &err), FV_OK);
     put(d.stage, "one", "1");
     assert_int_equal(fv_outdir_commit(&d, &err), FV_OK);
     assert_int_equal(count_entries(place), 1);
@@ -218,7 +218,7 @@ static long die_filling(const char *place)
     pid_t pid = fork();
     assert_true(pid >= 0);
     if (pid == 0) {
-        if (fv_outdir_open(&d, place, true, NULL, NULL, &err) != FV_OK ||
+        if (fv_outdir_open(&d, place, true, NULL, &err) != FV_OK ||
             fv_outdir_sub(&d, "sub", &err) != FV_OK)
             _exit(1);
         put(d.stage, "sub/big", "x");
@@ -229,6 +229,8 @@ static long die_filling(const char *place)
     assert_true(WIFEXITED(how) && WEXITSTATUS(how) == 0);
     return (long)pid;
 }
+
+static const fv_callbacks hearing = { .size = sizeof hearing, .log = hear };
 
 /* What killed processes left is removed and said; nothing else is. */
 static void test_killed(void **state)
@@ -241,13 +243,13 @@ static void test_killed(void **state)
     snprintf(path, sizeof path, "%s.part-%ld", place, pid);
     assert_true(fv_is_dir(path));
     n_said = 0;
-    assert_int_equal(fv_outdir_open(&d, place, false, hear, NULL, &err), FV_OK);
+    assert_int_equal(fv_outdir_open(&d, place, false, &hearing, &err), FV_OK);
     assert_false(fv_is_dir(path));
     assert_int_equal(n_said, 1);
     assert_non_null(strstr(said, path));
     put(d.stage, "one", "1");
     /* this process fills it: not removed */
-    assert_int_equal(fv_outdir_open(&held, place, false, hear, NULL, &err), FV_ERR_IO);
+    assert_int_equal(fv_outdir_open(&held, place, false, &hearing, &err), FV_ERR_IO);
     assert_true(fv_is_dir(d.stage));
     assert_int_equal(fv_outdir_commit(&d, &err), FV_OK);
     assert_int_equal(count_entries(place), 1);
@@ -260,7 +262,7 @@ static void test_killed(void **state)
     pid = die_filling(place);
     snprintf(path, sizeof path, "%s.part-%ld", place, pid);
     assert_true(fv_is_dir(path));
-    assert_int_equal(fv_outdir_open(&d, place, false, hear, NULL, &err), FV_OK);
+    assert_int_equal(fv_outdir_open(&d, place, false, &hearing, &err), FV_OK);
     assert_false(fv_is_dir(path));
     assert_int_equal(n_said, 2);
     fv_outdir_abandon(&d);
@@ -291,12 +293,12 @@ static void test_killed(void **state)
     put(other, ".fastvlm-part", "");
     size_t n = count_entries(dir);
     n_said = 0;
-    assert_int_equal(fv_outdir_open(&d, place, true, hear, NULL, &err), FV_OK);
+    assert_int_equal(fv_outdir_open(&d, place, true, &hearing, &err), FV_OK);
     fv_outdir_abandon(&d);
     assert_int_equal(n_said, 0);
     assert_int_equal(count_entries(dir), n);
     close(lock); /* then it is taken */
-    assert_int_equal(fv_outdir_open(&d, place, true, hear, NULL, &err), FV_OK);
+    assert_int_equal(fv_outdir_open(&d, place, true, &hearing, &err), FV_OK);
     fv_outdir_abandon(&d);
     assert_int_equal(n_said, 1);
     assert_non_null(strstr(said, path));
@@ -312,7 +314,7 @@ static void test_killed(void **state)
     fv_free(place);
     place = fv_path_join(dir, "file");
     n_said = 0;
-    fv_outfile_leftovers(place, hear, NULL);
+    fv_outfile_leftovers(place, &hearing);
     assert_int_equal(n_said, 2);
     assert_int_equal(count_entries(dir), n + 3);
     fv_free(place);

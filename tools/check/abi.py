@@ -23,6 +23,7 @@ def stripped(text):
     text = re.sub(r"//[^\n]*", " ", text)
     text = re.sub(r"^[ \t]*#(?:[^\n]*\\\n)*[^\n]*", " ", text, flags=re.M)
     text = re.sub(r'extern\s+"C"\s*{', " ", text)
+    text = re.sub(r"FV_DEFINE_DEFAULT\((\w+)\)", r"static inline void \1_default(\1 *o);", text)
     return re.sub(r"(static\s+inline\b[^{;]*)\{(?:[^{}]|\{[^{}]*\})*\}", r"\1;", text)
 
 
