@@ -577,6 +577,8 @@ fv_status fv_graph_lower(const fv_graph *g, const fv_backend *b, void *user, fv_
         if (b->before)
             FV_TRY(b->before(user, n));
         FV_TRY(b->op[n->op](user, n));
+        if (b->after)
+            FV_TRY(b->after(user, n));
     }
     return FV_OK;
 }

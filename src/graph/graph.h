@@ -306,6 +306,7 @@ typedef struct fv_backend {
     const char *name;             /* for messages */
     fv_lower_fn *before;          /* called first for every node; may be NULL */
     fv_lower_fn *op[FV_OP_COUNT]; /* NULL: cannot; several operations may share a function */
+    fv_lower_fn *after;           /* called last for every node; may be NULL */
 } fv_backend;
 
 /* Every node in order, until one fails. FV_ERR_UNSUPPORTED by name where the backend cannot. */

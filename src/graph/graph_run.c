@@ -1,0 +1,739 @@
+/* Nodes -> f32 values, one after the other. See graph_run.h.
+ *
+ * A value's memory is taken when its node comes and given back after its last use. Elements are
+ * computed by the same operations in the same order as in nn/, which fuses them: a convolution's
+ * GELU, a gate, a residual that is added. Since kernels compute each element alike wherever it
+ * lies and keep f32 between those steps, values agree to the last bit where nn/ works in f32. */
+#include "graph/graph_run.h"
+
+#include <math.h>
+#include <string.h>
+
+enum {
+    RUN_ROWS = 64,         /* rows of a task */
+    WIDE_BYTES = 64 << 20, /* of weights widened at a time */
+    ROWS_OF_STEM = 8 << 10 /* pixels of the stem whose taps are laid out at a time */
+};
+
+typedef struct graph_run {
+    const fv_graph *g;
+    fv_ops *ops;
+    const fv_graph_io *io;
+    const fv_graph_observer *observer; /* may be NULL */
+    void **data;                       /* by the index of a value; NULL: not there */
+    float *ones;                       /* as many as the widest row has */
+    fv_error *err;
+} graph_run;
+
+/* ---- values in memory -------------------------------------------------------------------- */
+
+static float *data_of(const graph_run *r, const fv_value *v) { return r->data[v->index]; }
+static const float *input_of(const graph_run *r, const fv_node *n, size_t i)
+{
+    return r->data[n->in[i]->index];
+}
+static const int64_t *ids_of(const graph_run *r, const fv_node *n, size_t i)
+{
+    return r->data[n->in[i]->index];
+}
+
+/* Memory for a value; input nodes bring theirs. */
+static fv_status value_take(graph_run *r, const fv_value *v)
+{
+    size_t n = fv_value_elems(v);
+    if (!(r->data[v->index] = fv_alloc(n, sizeof(float))))
+        return fv_fail_memory(r->err, n * sizeof(float), v->name);
+    return FV_OK;
+}
+
+static void value_drop(graph_run *r, const fv_value *v)
+{
+    if (v->from->op != FV_OP_INPUT)
+        fv_free(r->data[v->index]);
+    r->data[v->index] = NULL;
+}
+
+static fv_status value_show(const graph_run *r, const fv_value *v)
+{
+    return r->observer && r->observer->value && v->type == FV_TYPE_F32
+               ? r->observer->value(r->observer->user, v, data_of(r, v))
+               : FV_OK;
+}
+
+/* ---- rows split over the pool ------------------------------------------------------------ */
+
+/* Rows [first, last) of node n. */
+typedef void run_rows_fn(const graph_run *r, const fv_node *n, size_t first, size_t last,
+                         void *worker_memory);
+
+typedef struct rows_job {
+    const graph_run *r;
+    const fv_node *n;
+    run_rows_fn *fn;
+    size_t n_rows, each;
+} rows_job;
+
+static void rows_task(void *user, size_t task, unsigned worker)
+{
+    rows_job *j = user;
+    size_t first = task * j->each;
+    j->fn(j->r, j->n, first, FV_MIN(first + j->each, j->n_rows), fv_ops_worker(j->r->ops, worker));
+}
+
+static fv_status run_rows(graph_run *r, const fv_node *n, size_t n_rows, size_t each,
+                          run_rows_fn *fn)
+{
+    rows_job j = { r, n, fn, n_rows, each };
+    fv_pool_run(r->ops->pool, (n_rows + each - 1) / each, rows_task, &j);
+    return FV_OK;
+}
+
+/* Over all rows of the result. */
+static fv_status run_all_rows(graph_run *r, const fv_node *n, run_rows_fn *fn)
+{
+    return run_rows(r, n, fv_value_rows(n->out), RUN_ROWS, fn);
+}
+
+/* ---- where values come from -------------------------------------------------------------- */
+
+static fv_status run_input(void *user, const fv_node *n)
+{
+    graph_run *r = user;
+    for (size_t i = 0; i < r->io->n_in; i++)
+        if (!strcmp(r->io->in[i].name, n->out->name)) {
+            r->data[n->out->index] = (void *)(uintptr_t)r->io->in[i].data; /* only read */
+            return FV_OK;
+        }
+    return fv_fail(r->err, FV_ERR_ARGUMENT, 0, "%s: input %s is missing", r->g->name, n->out->name);
+}
+
+static fv_status run_constant(void *user, const fv_node *n)
+{
+    graph_run *r = user;
+    float *y = data_of(r, n->out);
+    if (n->constant.data)
+        memcpy(y, n->constant.data, fv_value_elems(n->out) * sizeof *y);
+    else
+        *y = (float)n->constant.x;
+    return FV_OK;
+}
+
+static const void *mat_row(const fv_mat *w, size_t row)
+{
+    return (const uint8_t *)w->data + row * fv_row_bytes(w->type, w->k);
+}
+
+static fv_status run_gather(void *user, const fv_node *n)
+{
+    graph_run *r = user;
+    const fv_mat *w = n->gather.table;
+    const int64_t *ids = ids_of(r, n, 0);
+    for (size_t i = 0; i < fv_value_rows(n->out); i++) {
+        int64_t last = n->gather.last_id ? n->gather.last_id : INT64_MAX, id = FV_MIN(ids[i], last);
+        if (id < 0 || (uint64_t)id >= w->n)
+            return fv_fail(r->err, FV_ERR_ARGUMENT, i, "%s: id %" PRId64 " of %zu rows",
+                           n->out->name, id, w->n);
+        r->ops->k->convert[FV_TYPE_F32][w->type](data_of(r, n->out) + i * w->k,
+                                                 mat_row(w, (size_t)id), w->k);
+    }
+    return FV_OK;
+}
+
+/* ---- layers ------------------------------------------------------------------------------ */
+
+/* Rows first to first + n of a matrix in a float type: as they are, or widened into memory. The
+ * values that int8 stands for: y = mul (bias8 + sum w8 (x inv + zero)). */
+static void mat_widen(const graph_run *r, const fv_mat *w, size_t first, size_t n, float *wide,
+                      fv_mat *out)
+{
+    *out = (fv_mat){ .data = wide, .type = FV_TYPE_F32, .n = n, .k = w->k, .bias = w->bias };
+    if (w->type == FV_TYPE_I8) {
+        float *bias = wide + n * w->k;
+        out->bias = bias;
+        for (size_t i = 0; i < n; i++) {
+            const int8_t *row = (const int8_t *)w->data + (first + i) * w->k;
+            int64_t sum = 0;
+            for (size_t c = 0; c < w->k; c++) {
+                wide[i * w->k + c] = row[c] * w->mul[first + i] * w->in.inv[c];
+                sum += row[c];
+            }
+            bias[i] = (float)((double)w->mul[first + i] *
+                              (double)(w->bias8[first + i] + w->in.zero * sum));
+        }
+        return;
+    }
+    if (w->bias)
+        out->bias = w->bias + first;
+    if (!fv_type_is_block(w->type)) {
+        out->data = mat_row(w, first);
+        out->type = w->type;
+        return;
+    }
+    for (size_t i = 0; i < n; i++)
+        r->ops->k->convert[FV_TYPE_F32][w->type](wide + i * w->k, mat_row(w, first + i), w->k);
+}
+
+/* y [m, w->n] = scale (W x + b). A matrix that is not a float one goes through in pieces. */
+static fv_status linear_apply(graph_run *r, const fv_mat *w, const float *scale, float *y,
+                              const float *x, size_t m)
+{
+    bool plain = w->type != FV_TYPE_I8 && !fv_type_is_block(w->type);
+    size_t most = WIDE_BYTES / ((w->k + 1) * sizeof(float)),
+           rows = plain ? w->n : FV_MIN(w->n, most);
+    fv_ops_need need = fv_linear_need(r->ops->k, r->ops->n_workers, rows, w->k, m, FV_TYPE_F32);
+    FV_TRY(fv_ops_reserve(r->ops, &need, r->err));
+    float *wide = plain ? NULL : fv_alloc(rows * (w->k + 1), sizeof *wide);
+    if (!plain && !wide)
+        return fv_fail_memory(r->err, rows * (w->k + 1) * sizeof *wide, "widened weights");
+    for (size_t first = 0; first < w->n; first += rows) {
+        fv_mat part;
+        mat_widen(r, w, first, FV_MIN(rows, w->n - first), wide, &part);
+        fv_linear l = { .w = &part,
+                        .y = y + first,
+                        .ldy = w->n,
+                        .y_type = FV_TYPE_F32,
+                        .scale = scale ? scale + first : NULL };
+        fv_linear_run(r->ops, &l, 1, x, FV_TYPE_F32, w->k, m);
+    }
+    fv_free(wide);
+    return FV_OK;
+}
+
+static fv_status run_linear(void *user, const fv_node *n)
+{
+    graph_run *r = user;
+    return linear_apply(r, n->linear.w, n->linear.scale, data_of(r, n->out), input_of(r, n, 0),
+                        fv_value_rows(n->out));
+}
+
+/* The 27 values that output pixel `at` of the stem reads, over (y, x, rgb); 0 outside. */
+static void stem_taps(float *taps, const float *map, size_t height, size_t width, size_t at)
+{
+    size_t half = width / 2, y = at / half, x = at % half;
+    for (size_t dy = 0; dy < 3; dy++)
+        for (size_t dx = 0; dx < 3; dx++, taps += 3) {
+            size_t row = 2 * y + dy, column = 2 * x + dx; /* of the map with a border of one */
+            if (row < 1 || column < 1 || row > height || column > width)
+                memset(taps, 0, 3 * sizeof *taps);
+            else
+                memcpy(taps, map + ((row - 1) * width + column - 1) * 3, 3 * sizeof *taps);
+        }
+}
+
+static fv_status run_conv(void *user, const fv_node *n)
+{
+    graph_run *r = user;
+    const fv_value *x = n->in[0];
+    size_t pixels = fv_value_rows(n->out), each = FV_MIN(pixels, (size_t)ROWS_OF_STEM);
+    fv_status status = FV_OK;
+    float *taps = fv_alloc(each * 27, sizeof *taps);
+    if (!taps)
+        return fv_fail_memory(r->err, each * 27 * sizeof *taps, "the stem's taps");
+    for (size_t at = 0; status == FV_OK && at < pixels; at += each) {
+        size_t m = FV_MIN(each, pixels - at);
+        for (size_t i = 0; i < m; i++)
+            stem_taps(taps + i * 27, input_of(r, n, 0), (size_t)x->dim[1].n, (size_t)x->dim[2].n,
+                      at + i);
+        status = linear_apply(r, n->conv.w, NULL, data_of(r, n->out) + at * n->conv.w->n, taps, m);
+    }
+    fv_free(taps);
+    return status;
+}
+
+static fv_status run_depthwise(void *user, const fv_node *n)
+{
+    graph_run *r = user;
+    const fv_value *x = n->in[0];
+    fv_dw dw = *n->depthwise.w;
+    size_t outputs = dw.channels * dw.mult, taps = (size_t)dw.kernel * dw.kernel;
+    float *wide = NULL;
+    if (dw.w8) {
+        if (!(wide = fv_alloc(taps * outputs, sizeof *wide)))
+            return fv_fail_memory(r->err, taps * outputs * sizeof *wide, "widened weights");
+        for (size_t i = 0; i < taps * outputs; i++)
+            wide[i] = dw.w8[i] * (dw.mul[i % outputs] * dw.in.inv[i % outputs / dw.mult]);
+        dw = (fv_dw){ .w = wide,
+                      .bias = dw.bias,
+                      .channels = dw.channels,
+                      .mult = dw.mult,
+                      .kernel = dw.kernel };
+    }
+    fv_map_shape shape = { (size_t)x->dim[1].n, (size_t)x->dim[2].n };
+    fv_ops_need need = fv_dw_need(r->ops, &dw, shape);
+    fv_status status = fv_ops_reserve(r->ops, &need, r->err);
+    if (status == FV_OK)
+        fv_dw_run(r->ops, fv_rows_f32(data_of(r, n->out)), fv_rows_f32(input_of(r, n, 0)), shape,
+                  &dw, n->depthwise.stride, FV_ACT_NONE);
+    fv_free(wide);
+    return status;
+}
+
+static void norm_rows(const graph_run *r, const fv_node *n, size_t first, size_t last, void *memory)
+{
+    size_t c = fv_value_cols(n->out), at = first * c;
+    const float *x = input_of(r, n, 0) + at;
+    float *y = data_of(r, n->out) + at;
+    (void)memory;
+    if (n->op == FV_OP_CHANNEL_NORM)
+        r->ops->k->layernorm(y, FV_TYPE_F32, c, x, c, n->norm.weight, n->norm.bias, last - first, c,
+                             (float)n->norm.eps);
+    else
+        r->ops->k->rmsnorm(y, FV_TYPE_F32, c, x, c, n->norm.weight, last - first, c,
+                           (float)n->norm.eps);
+}
+
+static fv_status run_norm(void *user, const fv_node *n) { return run_all_rows(user, n, norm_rows); }
+
+/* ---- element by element ------------------------------------------------------------------ */
+
+static void unary_rows(const graph_run *r, const fv_node *n, size_t first, size_t last,
+                       void *memory)
+{
+    size_t c = fv_value_cols(n->out), count = (last - first) * c;
+    const float *x = input_of(r, n, 0) + first * c;
+    float *y = data_of(r, n->out) + first * c;
+    (void)memory;
+    switch (n->op) {
+    case FV_OP_GELU: r->ops->k->scale_gelu(y, c, x, c, r->ones, last - first, c); break;
+    case FV_OP_SILU:
+        for (size_t i = first; i < last; i++, x += c, y += c)
+            r->ops->k->swiglu(y, x, r->ones, c);
+        break;
+    case FV_OP_RELU:
+        for (size_t i = 0; i < count; i++)
+            y[i] = fmaxf(x[i], 0.0f);
+        break;
+    case FV_OP_SIGMOID:
+        for (size_t i = 0; i < count; i++)
+            y[i] = 1.0f / (1.0f + expf(-x[i]));
+        break;
+    case FV_OP_COS:
+        for (size_t i = 0; i < count; i++)
+            y[i] = cosf(x[i]);
+        break;
+    default:
+        for (size_t i = 0; i < count; i++)
+            y[i] = sinf(x[i]);
+    }
+}
+
+static fv_status run_unary(void *user, const fv_node *n)
+{
+    return run_all_rows(user, n, unary_rows);
+}
+
+/* The second operand again for every row (a vector, a map of one pixel), for every element (a
+ * scalar), or row by row. */
+static void binary_rows(const graph_run *r, const fv_node *n, size_t first, size_t last,
+                        void *memory)
+{
+    size_t c = fv_value_cols(n->out), elems = fv_value_elems(n->in[1]);
+    size_t row_step = elems == fv_value_elems(n->in[0]) ? c : 0, step = elems == 1 ? 0 : 1;
+    (void)memory;
+    for (size_t i = first; i < last; i++) {
+        const float *a = input_of(r, n, 0) + i * c, *b = input_of(r, n, 1) + i * row_step;
+        float *y = data_of(r, n->out) + i * c;
+        if (n->op == FV_OP_ADD)
+            for (size_t j = 0; j < c; j++)
+                y[j] = a[j] + b[j * step];
+        else
+            for (size_t j = 0; j < c; j++)
+                y[j] = a[j] * b[j * step];
+    }
+}
+
+static fv_status run_binary(void *user, const fv_node *n)
+{
+    return run_all_rows(user, n, binary_rows);
+}
+
+static fv_status run_mean(void *user, const fv_node *n)
+{
+    graph_run *r = user;
+    size_t c = fv_value_cols(n->out), pixels = fv_value_rows(n->in[0]);
+    float *y = data_of(r, n->out);
+    memset(y, 0, c * sizeof *y);
+    r->ops->k->colsum(y, input_of(r, n, 0), c, pixels, c);
+    for (size_t i = 0; i < c; i++)
+        y[i] /= (float)pixels;
+    return FV_OK;
+}
+
+/* ---- attention --------------------------------------------------------------------------- */
+
+/* Queries, keys and values wherever they lie: head h of row i is at + h * head + i * row. */
+typedef struct head_rows {
+    const float *at;
+    size_t head, row, step; /* step: from one element of a row to the next */
+} head_rows;
+
+typedef struct attend_job {
+    head_rows q, k, v;
+    const float *bias;       /* [1 or n, n_keys], or NULL */
+    size_t heads, group;     /* group: queries' heads that share one of the keys' */
+    size_t n, n_keys, width; /* rows; keys; of a head */
+    size_t bias_step;        /* from a row's bias to the next one's */
+    bool causal;             /* row i sees keys 0 .. i */
+    float scale;
+    float *scores, *weights; /* [heads, n, n_keys] each; may be NULL */
+    float *out;              /* [n, heads * width], or NULL */
+} attend_job;
+
+/* One row of one head, in the plainest way. memory holds n_keys. */
+static void attend_row(const attend_job *j, size_t head, size_t row, float *memory)
+{
+    const float *q = j->q.at + head * j->q.head + row * j->q.row;
+    const float *k = j->k.at + head / j->group * j->k.head;
+    const float *v = j->v.at + head / j->group * j->v.head;
+    size_t seen = j->causal ? row + 1 : j->n_keys, at = (head * j->n + row) * j->n_keys;
+    float *w = j->weights ? j->weights + at : memory, most = -INFINITY, sum = 0;
+    for (size_t t = 0; t < j->n_keys; t++) {
+        float s = 0;
+        for (size_t d = 0; d < j->width; d++)
+            s += q[d * j->q.step] * k[t * j->k.row + d * j->k.step];
+        s *= j->scale;
+        if (j->scores)
+            j->scores[at + t] = s;
+        w[t] = j->bias ? s + j->bias[row * j->bias_step + t] : s;
+        if (t < seen)
+            most = fmaxf(most, w[t]);
+    }
+    for (size_t t = 0; t < j->n_keys; t++) {
+        w[t] = t < seen ? expf(w[t] - most) : 0;
+        sum += w[t];
+    }
+    for (size_t t = 0; t < j->n_keys; t++)
+        w[t] /= sum;
+    if (!j->out)
+        return;
+    float *out = j->out + (row * j->heads + head) * j->width;
+    memset(out, 0, j->width * sizeof *out);
+    for (size_t t = 0; t < j->n_keys; t++)
+        for (size_t d = 0; d < j->width; d++)
+            out[d] += w[t] * v[t * j->v.row + d * j->v.step];
+}
+
+typedef struct attend_tasks {
+    const attend_job *job;
+    float *memory; /* n_keys for each worker */
+} attend_tasks;
+
+static void attend_plain_task(void *user, size_t task, unsigned worker)
+{
+    attend_tasks *t = user;
+    attend_row(t->job, task / t->job->n, task % t->job->n, t->memory + worker * t->job->n_keys);
+}
+
+static fv_status attend_plain(graph_run *r, const attend_job *j)
+{
+    attend_tasks t = { j, fv_alloc(r->ops->n_workers * j->n_keys, sizeof *t.memory) };
+    if (!t.memory)
+        return fv_fail_memory(r->err, r->ops->n_workers * j->n_keys * sizeof *t.memory,
+                              "scores of attention");
+    fv_pool_run(r->ops->pool, j->heads * j->n, attend_plain_task, &t);
+    fv_free(t.memory);
+    return FV_OK;
+}
+
+/* Computes and shows what lies inside attention. */
+static fv_status attend_inside(graph_run *r, attend_job j, const fv_value *scores,
+                               const fv_value *weights)
+{
+    fv_status status = FV_OK;
+    if (!r->observer || !r->observer->inner)
+        return FV_OK;
+    FV_TRY_GOTO(value_take(r, scores));
+    FV_TRY_GOTO(value_take(r, weights));
+    j.scores = data_of(r, scores);
+    j.weights = data_of(r, weights);
+    j.out = NULL;
+    FV_TRY_GOTO(attend_plain(r, &j));
+    FV_TRY_GOTO(value_show(r, scores));
+    FV_TRY_GOTO(value_show(r, weights));
+fail:
+    value_drop(r, scores);
+    value_drop(r, weights);
+    return status;
+}
+
+static fv_status run_self_attention(void *user, const fv_node *n)
+{
+    graph_run *r = user;
+    size_t c = fv_value_cols(n->out), rows = fv_value_rows(n->out), d = n->self_attention.width;
+    const float *qkv = input_of(r, n, 0);
+    fv_attention_run(r->ops, fv_rows_f32(data_of(r, n->out)), qkv, rows, c, d);
+    attend_job j = { .q = { qkv, d, 3 * c, 1 },
+                     .k = { qkv + c, d, 3 * c, 1 },
+                     .v = { qkv + 2 * c, d, 3 * c, 1 },
+                     .heads = c / d,
+                     .group = 1,
+                     .n = rows,
+                     .n_keys = rows,
+                     .width = d,
+                     .scale = 1.0f / sqrtf((float)d) };
+    return attend_inside(r, j, n->self_attention.scores, n->self_attention.weights);
+}
+
+/* Without a mask, by the kernel that the decoder runs: a head and FV_ATTN_MAX_Q rows a task. */
+static void attend_causal_task(void *user, size_t task, unsigned worker)
+{
+    rows_job *j = user;
+    const fv_node *n = j->n;
+    const fv_value *q = n->in[0];
+    size_t heads = (size_t)q->dim[1].n, rows = (size_t)q->dim[2].n, d = (size_t)q->dim[3].n;
+    size_t group = heads / (size_t)n->in[2]->dim[1].n, blocks = (rows + j->each - 1) / j->each;
+    size_t head = task / blocks, row = task % blocks * j->each;
+    fv_attn_args a = { .q = input_of(j->r, n, 0) + (head * rows + row) * d,
+                       .n_q = FV_MIN(j->each, rows - row),
+                       .ldq = d,
+                       .k = input_of(j->r, n, 1) + head / group * rows * d,
+                       .v = input_of(j->r, n, 2) + head / group * rows * d,
+                       .n_kv = rows,
+                       .ldk = d,
+                       .ldv = d,
+                       .kv_type = FV_TYPE_F32,
+                       .d = d,
+                       .scale = 1,
+                       .causal = true,
+                       .n_visible = row + 1,
+                       .out = data_of(j->r, n->out) + (row * heads + head) * d,
+                       .ldo = heads * d,
+                       .out_type = FV_TYPE_F32,
+                       .scratch = fv_ops_worker(j->r->ops, worker) };
+    j->r->ops->k->attn(&a);
+}
+
+static fv_status run_attention(void *user, const fv_node *n)
+{
+    graph_run *r = user;
+    const fv_value *q = n->in[0], *v = n->in[2], *bias = n->n_in > 3 ? n->in[3] : NULL;
+    size_t heads = (size_t)q->dim[1].n, rows = (size_t)q->dim[2].n, d = (size_t)q->dim[3].n,
+           kv = (size_t)v->dim[1].n, keys = (size_t)v->dim[2].n;
+    bool turned = n->attention.transposed;
+    attend_job j = { .q = { data_of(r, q), rows * d, d, 1 },
+                     .k = { input_of(r, n, 1), keys * d, turned ? 1 : d, turned ? keys : 1 },
+                     .v = { data_of(r, v), keys * d, d, 1 },
+                     .bias = bias ? data_of(r, bias) : NULL,
+                     .bias_step = bias && bias->dim[2].n > 1 ? keys : 0,
+                     .heads = heads,
+                     .group = heads / kv,
+                     .n = rows,
+                     .n_keys = keys,
+                     .width = d,
+                     .causal = !bias,
+                     .scale = 1,
+                     .out = data_of(r, n->out) };
+    if (bias) {
+        FV_TRY(attend_plain(r, &j));
+    } else {
+        size_t each = FV_ATTN_MAX_Q;
+        rows_job tasks = { r, n, NULL, rows, each };
+        fv_pool_run(r->ops->pool, heads * ((rows + each - 1) / each), attend_causal_task, &tasks);
+    }
+    return attend_inside(r, j, n->attention.scores, n->attention.weights);
+}
+
+static fv_status run_angle(void *user, const fv_node *n)
+{
+    graph_run *r = user;
+    size_t half = fv_value_cols(n->out) / 2;
+    float *y = data_of(r, n->out);
+    for (size_t i = 0; i < fv_value_rows(n->out); i++, y += 2 * half)
+        for (size_t m = 0; m < half; m++)
+            y[m] = y[half + m] = (float)ids_of(r, n, 0)[i] * n->angle.frequency[m];
+    return FV_OK;
+}
+
+static void rope_rows(const graph_run *r, const fv_node *n, size_t first, size_t last, void *memory)
+{
+    size_t d = fv_value_cols(n->out), rows = (size_t)n->out->dim[2].n;
+    (void)memory;
+    for (size_t i = first; i < last; i++) {
+        float *y = data_of(r, n->out) + i * d;
+        memcpy(y, input_of(r, n, 0) + i * d, d * sizeof *y);
+        r->ops->k->rope(y, input_of(r, n, 1) + i % rows * d, input_of(r, n, 2) + i % rows * d, 1,
+                        d);
+    }
+}
+
+static fv_status run_rope(void *user, const fv_node *n) { return run_all_rows(user, n, rope_rows); }
+
+/* Low, but finite as in exported graphs: rows that may look nowhere give no NaN. */
+static fv_status run_mask(void *user, const fv_node *n)
+{
+    graph_run *r = user;
+    size_t rows = (size_t)n->mask.step_len, total = (size_t)n->mask.cache_len + rows;
+    float *y = data_of(r, n->out);
+    for (size_t i = 0; i < rows; i++)
+        for (size_t j = 0; j < total; j++)
+            y[i * total + j] = ids_of(r, n, 0)[j] && j <= total - rows + i ? 0.0f : -0x1p126f;
+    return FV_OK;
+}
+
+/* ---- data that moves --------------------------------------------------------------------- */
+
+/* Maps lie as rows do. */
+static fv_status run_same(void *user, const fv_node *n)
+{
+    graph_run *r = user;
+    memcpy(data_of(r, n->out), input_of(r, n, 0), fv_value_elems(n->out) * sizeof(float));
+    return FV_OK;
+}
+
+/* [n, heads, d] -> [heads, n, d] */
+static fv_status run_heads(void *user, const fv_node *n)
+{
+    graph_run *r = user;
+    size_t heads = (size_t)n->out->dim[1].n, rows = (size_t)n->out->dim[2].n,
+           d = (size_t)n->out->dim[3].n;
+    for (size_t i = 0; i < rows; i++)
+        for (size_t h = 0; h < heads; h++)
+            memcpy(data_of(r, n->out) + (h * rows + i) * d, input_of(r, n, 0) + (i * heads + h) * d,
+                   d * sizeof(float));
+    return FV_OK;
+}
+
+static fv_status run_transpose(void *user, const fv_node *n)
+{
+    graph_run *r = user;
+    size_t rows = (size_t)n->out->dim[n->out->n_dims - 2].n, cols = fv_value_cols(n->out);
+    const float *x = input_of(r, n, 0);
+    float *y = data_of(r, n->out);
+    for (size_t i = 0; i < fv_value_elems(n->out); i++) {
+        size_t matrix = i / (rows * cols), row = i / cols % rows, col = i % cols;
+        y[i] = x[(matrix * cols + col) * rows + row];
+    }
+    return FV_OK;
+}
+
+/* Elements of a value from an axis on: an entry of the axis before has so many. */
+static size_t elems_from(const fv_value *v, int axis)
+{
+    size_t n = 1;
+    for (int i = axis; i < v->n_dims; i++)
+        n *= (size_t)v->dim[i].n;
+    return n;
+}
+
+static fv_status run_concat(void *user, const fv_node *n)
+{
+    graph_run *r = user;
+    size_t a = elems_from(n->in[0], n->concat.axis), b = elems_from(n->in[1], n->concat.axis);
+    float *y = data_of(r, n->out);
+    for (size_t i = 0; i < fv_value_elems(n->out) / (a + b); i++) {
+        memcpy(y + i * (a + b), input_of(r, n, 0) + i * a, a * sizeof *y);
+        memcpy(y + i * (a + b) + a, input_of(r, n, 1) + i * b, b * sizeof *y);
+    }
+    return FV_OK;
+}
+
+static fv_status run_slice(void *user, const fv_node *n)
+{
+    graph_run *r = user;
+    size_t from = elems_from(n->in[0], n->slice.axis), to = elems_from(n->out, n->slice.axis),
+           skip = (size_t)n->slice.begin * elems_from(n->in[0], n->slice.axis + 1);
+    for (size_t i = 0; i < fv_value_elems(n->out) / to; i++)
+        memcpy(data_of(r, n->out) + i * to, input_of(r, n, 0) + i * from + skip,
+               to * sizeof(float));
+    return FV_OK;
+}
+
+/* ---- the run ----------------------------------------------------------------------------- */
+
+static fv_status run_before(void *user, const fv_node *n)
+{
+    graph_run *r = user;
+    return n->op == FV_OP_INPUT ? FV_OK : value_take(r, n->out);
+}
+
+static fv_status run_after(void *user, const fv_node *n)
+{
+    graph_run *r = user;
+    const fv_value *v = n->out;
+    FV_TRY(value_show(r, v));
+    for (size_t i = 0; v->output && i < r->io->n_out; i++)
+        if (!strcmp(r->io->out[i].name, v->output))
+            memcpy(r->io->out[i].data, data_of(r, v), fv_value_elems(v) * sizeof(float));
+    for (size_t i = 0; i < n->n_in; i++)
+        if (n->in[i]->last_use == n)
+            value_drop(r, n->in[i]);
+    if (!v->n_uses)
+        value_drop(r, v);
+    return FV_OK;
+}
+
+static const fv_backend run_operations = {
+    .name = "graph_run",
+    .before = run_before,
+    .op = {
+        [FV_OP_INPUT] = run_input,
+        [FV_OP_CONSTANT] = run_constant,
+        [FV_OP_GATHER] = run_gather,
+        [FV_OP_CONV] = run_conv,
+        [FV_OP_DEPTHWISE] = run_depthwise,
+        [FV_OP_LINEAR] = run_linear,
+        [FV_OP_CHANNEL_NORM] = run_norm,
+        [FV_OP_RMS_NORM] = run_norm,
+        [FV_OP_GELU] = run_unary,
+        [FV_OP_RELU] = run_unary,
+        [FV_OP_SIGMOID] = run_unary,
+        [FV_OP_SILU] = run_unary,
+        [FV_OP_COS] = run_unary,
+        [FV_OP_SIN] = run_unary,
+        [FV_OP_ADD] = run_binary,
+        [FV_OP_MUL] = run_binary,
+        [FV_OP_MEAN] = run_mean,
+        [FV_OP_SELF_ATTENTION] = run_self_attention,
+        [FV_OP_ANGLE] = run_angle,
+        [FV_OP_ROPE] = run_rope,
+        [FV_OP_MASK] = run_mask,
+        [FV_OP_ATTENTION] = run_attention,
+        [FV_OP_ROWS] = run_same,
+        [FV_OP_HEADS] = run_heads,
+        [FV_OP_TRANSPOSE] = run_transpose,
+        [FV_OP_CONCAT] = run_concat,
+        [FV_OP_SLICE] = run_slice,
+    },
+    .after = run_after,
+};
+
+/* Shapes are numbers, types f32 or ids; the widest row. */
+static fv_status graph_check(const fv_graph *g, size_t *widest, fv_error *err)
+{
+    FV_TRY(fv_graph_status(g));
+    *widest = 1;
+    for (size_t i = 0; i < g->n_values; i++) {
+        const fv_value *v = g->value[i];
+        if (!fv_value_elems(v) || (v->type != FV_TYPE_F32 && v->type != FV_TYPE_I64))
+            return fv_fail(
+                err, FV_ERR_UNSUPPORTED, 0,
+                "%s: %s has a free dimension or type %s; graph_run needs numbers and F32", g->name,
+                v->name, fv_type_name(v->type));
+        *widest = FV_MAX(*widest, fv_value_cols(v));
+    }
+    return FV_OK;
+}
+
+fv_status fv_graph_run(const fv_graph *g, fv_ops *ops, const fv_graph_io *io,
+                       const fv_graph_observer *observer, fv_error *err)
+{
+    size_t widest;
+    FV_TRY(graph_check(g, &widest, err));
+    graph_run r = { .g = g, .ops = ops, .io = io, .observer = observer, .err = err };
+    fv_status status = FV_OK;
+    r.data = fv_alloc_zero(g->n_values, sizeof *r.data);
+    r.ones = fv_alloc(widest, sizeof *r.ones);
+    if (!r.data || !r.ones) {
+        status = fv_fail_memory(err, widest * sizeof *r.ones, "running a graph");
+        goto fail;
+    }
+    for (size_t i = 0; i < widest; i++)
+        r.ones[i] = 1;
+    status = fv_graph_lower(g, &run_operations, &r, err);
+    for (size_t i = 0; i < g->n_values; i++)
+        value_drop(&r, g->value[i]);
+fail:
+    fv_free(r.data);
+    fv_free(r.ones);
+    return status;
+}
