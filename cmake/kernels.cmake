@@ -6,6 +6,8 @@ set(FASTVLM_X86_avxvnni    ${FASTVLM_X86_avx2} -mavxvnni)
 set(FASTVLM_X86_avx512     ${FASTVLM_X86_avx2} -mavx512f -mavx512bw -mavx512vl -mavx512dq)
 set(FASTVLM_X86_avx512vnni ${FASTVLM_X86_avx512} -mavx512vnni)
 set(FASTVLM_X86_avx512bf16 ${FASTVLM_X86_avx512} -mavx512bf16)
+set(FASTVLM_X86_amx        ${FASTVLM_X86_avx512} -mavx512bf16 -mprfchw -mamx-tile -mamx-bf16
+                           -mamx-int8)
 set(FASTVLM_ARM_neon       -march=armv8-a)
 set(FASTVLM_ARM_dotprod    -march=armv8.2-a+dotprod)
 set(FASTVLM_ARM_fp16       -march=armv8.2-a+fp16+fp16fml)

@@ -81,7 +81,7 @@ wrong usage
 .SH ENVIRONMENT
 .TP
 .B FV_CPU
-lowers the instruction set in use: ref, avx2, avxvnni, avx512, avx512vnni, avx512bf16 on x86\-64; ref, neon,
+lowers the instruction set in use: ref, avx2, avxvnni, avx512, avx512vnni, avx512bf16, amx on x86\-64; ref, neon,
 dotprod, fp16, bf16, i8mm on 64\-bit Arm. A name means that level and those below it.
 .TP
 .B HF_TOKEN

@@ -114,6 +114,7 @@ enum {
     FV_CPU_AVX512BF16 = 1u << 2,
     FV_CPU_AVX512VNNI = 1u << 3,
     FV_CPU_AVXVNNI = 1u << 4,
+    FV_CPU_AMX = 1u << 5, /* tiles, of bf16 and of bytes; AVX512BF16 and AVX512VNNI come with it */
     /* AArch64 */
     FV_CPU_NEON = 1u << 8,
     FV_CPU_DOTPROD = 1u << 9,
@@ -122,7 +123,9 @@ enum {
     FV_CPU_I8MM = 1u << 12
 };
 
-unsigned fv_cpu_detect(void); /* what this processor and system offer */
+/* What this processor and system offer. Asks the system for the use of AMX where there is any;
+ * fv_cpu_level does not when FV_CPU names a lower level. */
+unsigned fv_cpu_detect(void);
 /* detect() lowered by the environment's FV_CPU ("ref", "avx2", "avx512", "avx512bf16",
  * "neon", ...): a name means that level and those below it. An unknown name is reported
  * through *unknown (may be NULL) and ignored. */

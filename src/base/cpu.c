@@ -11,6 +11,7 @@
 #if defined(__linux__)
 #include <sched.h>
 #include <sys/auxv.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 #elif defined(__APPLE__)
 #include <sys/sysctl.h>
@@ -20,7 +21,7 @@
 
 #if defined(__x86_64__)
 
-/* Which registers the system saves at a context switch: bit 1 SSE, 2 AVX, 5-7 AVX-512. */
+/* Which registers the system saves at a context switch: bit 1 SSE, 2 AVX, 5-7 AVX-512, 17-18 AMX. */
 static uint64_t saved_registers(void)
 {
     uint32_t low, high;
@@ -28,7 +29,33 @@ static uint64_t saved_registers(void)
     return (uint64_t)high << 32 | low;
 }
 
-unsigned fv_cpu_detect(void)
+/* May this process use tiles? Linux lends their 8 KB a thread only to processes that ask, once and for
+ * all threads, those that run already among them; children inherit it, exec takes it back. It
+ * refuses when a thread has set an alternate signal stack too small for the larger frame of a
+ * signal, and from then on no thread can set such a small one. Other systems: no. */
+static bool ask_for_tiles(void)
+{
+#if defined(__linux__) && defined(SYS_arch_prctl)
+    enum { GET_PERMISSION = 0x1022, REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 };
+    uint64_t granted = 0;
+    if (syscall(SYS_arch_prctl, GET_PERMISSION, &granted) == 0 && granted >> TILE_DATA & 1)
+        return true;
+    return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+#else
+    return false;
+#endif
+}
+
+/* Palette 1 as the kernels use it: 8 tiles of 16 rows of 64 bytes. */
+static bool has_full_tiles(void)
+{
+    unsigned a, b, c, d;
+    return __get_cpuid_count(0x1d, 1, &a, &b, &c, &d) && b >> 16 >= 8 && (b & 0xffff) >= 64 &&
+           (c & 0xffff) >= 16;
+}
+
+/* Levels whose use must be asked of the system are left out, unasked, when they are not in `asked`. */
+static unsigned cpu_flags(unsigned asked)
 {
     unsigned a, b, c, d, a1, b1, c1, d1, flags = 0;
 
@@ -57,14 +84,19 @@ unsigned fv_cpu_detect(void)
         flags |= FV_CPU_AVX512VNNI;
     if (a1 & 1u << 5)
         flags |= FV_CPU_AVX512BF16;
+    const unsigned amx = 1u << 22 /* BF16 */ | 1u << 24 /* TILE */ | 1u << 25 /* INT8 */;
+    if ((flags & FV_CPU_AVX512BF16) && (flags & FV_CPU_AVX512VNNI) && (d & amx) == amx &&
+        (saved >> 17 & 3) == 3 && has_full_tiles() && (asked & FV_CPU_AMX) && ask_for_tiles())
+        flags |= FV_CPU_AMX;
     return flags;
 }
 
 #elif defined(__aarch64__) && defined(__linux__)
 
 /* The numbers are the kernel's ABI; old C library headers lack the later names. */
-unsigned fv_cpu_detect(void)
+static unsigned cpu_flags(unsigned asked)
 {
+    (void)asked;
     unsigned long cap = getauxval(AT_HWCAP), cap2 = getauxval(AT_HWCAP2);
     const unsigned long fp16 = 1ul << 9 /* FPHP */ | 1ul << 10 /* ASIMDHP */ |
                                1ul << 23 /* ASIMDFHM */;
@@ -90,8 +122,9 @@ static bool has_feature(const char *name)
     return sysctlbyname(name, &value, &size, NULL, 0) == 0 && value != 0;
 }
 
-unsigned fv_cpu_detect(void)
+static unsigned cpu_flags(unsigned asked)
 {
+    (void)asked;
     unsigned flags = FV_CPU_NEON;
 
     if (has_feature("hw.optional.arm.FEAT_DotProd"))
@@ -107,13 +140,15 @@ unsigned fv_cpu_detect(void)
 
 #elif defined(__aarch64__)
 
-unsigned fv_cpu_detect(void) { return FV_CPU_NEON; }
+static unsigned cpu_flags(unsigned asked) { return FV_CPU_NEON & asked; }
 
 #else
 
-unsigned fv_cpu_detect(void) { return 0; }
+static unsigned cpu_flags(unsigned asked) { return 0 & asked; }
 
 #endif
+
+unsigned fv_cpu_detect(void) { return cpu_flags(~0u); }
 
 /* From the lowest to the highest; mask holds the level's own flag and all that FV_CPU=name
  * still allows. AVX-VNNI is a side branch: 256-bit dot products on processors without
@@ -131,6 +166,9 @@ static const struct level {
       FV_CPU_AVX2 | FV_CPU_AVXVNNI | FV_CPU_AVX512 | FV_CPU_AVX512VNNI },
     { "avx512bf16", FV_CPU_AVX512BF16,
       FV_CPU_AVX2 | FV_CPU_AVXVNNI | FV_CPU_AVX512 | FV_CPU_AVX512VNNI | FV_CPU_AVX512BF16 },
+    { "amx", FV_CPU_AMX,
+      FV_CPU_AVX2 | FV_CPU_AVXVNNI | FV_CPU_AVX512 | FV_CPU_AVX512VNNI | FV_CPU_AVX512BF16 |
+          FV_CPU_AMX },
 #elif defined(__aarch64__)
     { "neon", FV_CPU_NEON, FV_CPU_NEON },
     { "dotprod", FV_CPU_DOTPROD, FV_CPU_NEON | FV_CPU_DOTPROD },
@@ -143,18 +181,17 @@ static const struct level {
 unsigned fv_cpu_level(const char **unknown)
 {
     const char *name = getenv("FV_CPU");
-    unsigned have = fv_cpu_detect();
 
     if (unknown)
         *unknown = NULL;
     if (!name || !*name)
-        return have;
+        return fv_cpu_detect();
     for (size_t i = 0; i < FV_COUNT(levels); i++)
         if (strcmp(name, levels[i].name) == 0)
-            return have & levels[i].mask;
+            return cpu_flags(levels[i].mask) & levels[i].mask;
     if (unknown)
         *unknown = name;
-    return have;
+    return fv_cpu_detect();
 }
 
 const char *fv_cpu_name(unsigned flags)

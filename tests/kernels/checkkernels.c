@@ -70,6 +70,7 @@ static const struct level {
     { "avx512", FV_CPU_AVX512 },
     { "avx512vnni", FV_CPU_AVX512VNNI },
     { "avx512bf16", FV_CPU_AVX512BF16 },
+    { "amx", FV_CPU_AMX },
 #elif defined(__aarch64__)
     { "neon", FV_CPU_NEON },
     { "dotprod", FV_CPU_DOTPROD },
@@ -364,8 +365,8 @@ static double now_ns(void)
     return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
 }
 
-/* Cycles a ns, from a chain of dependent additions (one a cycle); 0 where that cannot be
- * written. */
+/* Cycles a ns, from a chain of dependent instructions of one cycle; 0 where that cannot be
+ * written. Rotations on x86: Golden Cove adds constants up while it renames. */
 static double measure_ghz(void)
 {
     double best = 0;
@@ -377,8 +378,8 @@ static double measure_ghz(void)
         for (int k = 0; k < N; k++) {
 #if defined(__x86_64__)
             __asm__ volatile(
-                "add $1, %0\n\tadd $1, %0\n\tadd $1, %0\n\tadd $1, %0\n\tadd $1, %0\n\t"
-                "add $1, %0\n\tadd $1, %0\n\tadd $1, %0\n\tadd $1, %0\n\tadd $1, %0"
+                "rol $3, %0\n\trol $3, %0\n\trol $3, %0\n\trol $3, %0\n\trol $3, %0\n\t"
+                "rol $3, %0\n\trol $3, %0\n\trol $3, %0\n\trol $3, %0\n\trol $3, %0"
                 : "+r"(x));
 #else
             __asm__ volatile(
