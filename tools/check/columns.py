@@ -23,7 +23,7 @@ def long_lines(path):
             if fenced or line.startswith(("    ", "|", "![", "<!--")):
                 continue
             # one word that cannot be broken: the rest of the line is within the limit
-            longest = max(re.findall(r"\[[^\]]*\]\([^)]*\)\S*|\S+", line), key=len)
+            longest = max(re.findall(r"`[^`]*`|\[[^\]]*\]\([^)]*\)\S*|\S+", line), key=len)
             if len(line) - len(longest) <= LIMIT // 2:
                 continue
         yield number, len(line)

@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
-"""card.py: puts measured figures into models/demo/README.md and docs/demo-model.md, between <!-- NAME --> and <!-- /NAME -->.
+"""card.py: writes measured figures into models/demo/README.md and docs/demo-model.md, between
+<!-- NAME --> and <!-- /NAME -->.
 
-From build/demo-answers (agree.py: run it first, for the weights of now), tools/train/loss.csv, tests/data/demo and examples/drawn;
-the last two are answered here, by the program."""
+They come from build/demo-answers (run agree.py first, with the current weights), tools/train/loss.csv,
+tests/data/demo and examples/drawn; the questions of the last two are answered here, by the program."""
 import csv
 import json
 import os
 import re
 import sys
+import textwrap
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from agree import GOAL, ROOT, RUNS, ask, ask_as, load, sha256
@@ -43,8 +45,8 @@ def block_scores(s, qs, f32):
     held, other = (right(qs, f32, lambda i, q, want=want: pairs[i] is want) for want in (True, False))
     got = 100.0 * s["correct"]["f32"]["all"] / s["n"]["all"]
     low = [k for k in s["n"] if k != "all" and 100.0 * s["correct"]["f32"].get(k, 0) / s["n"][k] < GOAL_KIND]
-    lines += ["", "Percent of the answers that are right. Pictures with a shape and colour never seen together in training: %s %%; other pictures "
-              "with shapes:" % percent(*held), "%s %%." % percent(*other), ""]
+    lines += ["", "Right answers in percent. Images with a shape and colour never seen together in training: %s %%; other images "
+              "with shapes: %s %%." % (percent(*held), percent(*other)), ""]
     if got >= GOAL_ALL and not low:
         lines.append("The aim, %.0f %% overall and %.0f %% in every kind, is reached." % (GOAL_ALL, GOAL_KIND))
     else:
@@ -57,9 +59,9 @@ def block_weak(qs, f32):
     lines = []
     for n, word in ((1, "one shape"), (2, "two shapes"), (3, "three shapes")):
         k, of = right(qs, f32, lambda i, q: q["kind"] == "describe" and sum(facts(q["answer"])[0].values()) == n)
-        lines.append("* Described rightly, pictures with %s: %d of %d." % (word, k, of))
+        lines.append("* Described correctly, images with %s: %d of %d." % (word, k, of))
     k, of = right(qs, f32, lambda i, q: q["kind"] == "relation" and q["answer"] in ("Yes", "No"))
-    lines.append("* \"Is the ... left of the ...?\" and the like: %s %% of %d, where guessing gives 50." % (percent(k, of), of))
+    lines.append("* \"Is the ... left of the ...?\" and the like: %s %% of %d, where guessing gives 50 %%." % (percent(k, of), of))
     k, of = right(qs, f32, lambda i, q: q["kind"] == "relation" and q["answer"] not in ("Yes", "No"))
     lines.append("* \"What is above the ...?\", \"What is the leftmost shape?\": %s %% of %d." % (percent(k, of), of))
     k, of = right(qs, f32, lambda i, q: q["kind"] == "count" and int(q["answer"]) <= 3)
@@ -74,7 +76,7 @@ def block_weak(qs, f32):
 def block_training():
     with open(os.path.join(ROOT, "tools/train/loss.csv")) as f:
         last = list(csv.DictReader(f))[-1]
-    return "{:,} pictures, each seen once, with six or eight questions each, in {:,} steps; {:.1f} hours on a share of two CPU cores.".format(
+    return "{:,} images, each seen once, with six or eight questions each, in {:,} steps; {:.1f} hours on a share of two CPU cores.".format(
         int(last["pictures"]), int(last["step"]), float(last["hours"]))
 
 
@@ -82,11 +84,11 @@ def block_packed():
     file = os.path.join(DEMO, "demo.gguf")
     with open(file, "rb") as f:
         how = re.search(rb"fastvlm [0-9.]+ (--[ -~]+)", f.read(1 << 16))
-    return "The packed file, `demo.gguf`, is %.1f MB (`fastvlm pack models/demo %s`)." % (os.path.getsize(file) / 1e6, how[1].decode())
+    return "The packed file, `demo.gguf`, has %.1f MB (`fastvlm pack models/demo %s`)." % (os.path.getsize(file) / 1e6, how[1].decode())
 
 
 def block_agreement(s):
-    lines = ["| | PyTorch's answer, letter for letter | right |", "|---|---|---|"]
+    lines = ["| | identical to PyTorch's answer | right |", "|---|---|---|"]
     for name, right_ in s["correct"].items():
         lines.append("| %s | %s | %s %% |" % ("PyTorch, f32 arithmetic" if name == "PyTorch" else "engine, " + name,
                                              "" if name == "PyTorch" else "%.2f %%" % s["same"][name], percent(right_["all"], s["n"]["all"])))
@@ -101,12 +103,12 @@ def block_sample():
     for run in RUNS:
         k, n = right(questions(test), ask_as(run, DEMO, test))
         out.append("%s %s %%" % (run[0], percent(k, n)))
-    return "The sample of %d in `tests/data/demo` (JPEG, at most 256 pixels): %s." % (n, ", ".join(out))
+    return "The sample of %d in `tests/data/demo` (JPEG, up to 256 pixels): %s." % (n, ", ".join(out))
 
 
 def block_drawn():
     test = os.path.join(ROOT, "examples/drawn")
-    qs, lines, before = questions(test), ["| picture | question | answer | |", "|---|---|---|---|"], None
+    qs, lines, before = questions(test), ["| image | question | answer | |", "|---|---|---|---|"], None
     answers = ask(test, os.path.join(DEMO, "demo.gguf"))
     for q, a in zip(qs, answers):
         ok = correct(q["kind"], q["answer"], a["answer"])
@@ -119,11 +121,19 @@ def block_drawn():
     return "\n".join(lines + ["", "%d of %d right." % (k, n)])
 
 
+def wrapped(body):
+    """Prose at 100 columns; lines of tables and of HTML stay."""
+    return "\n".join(line if line.startswith(("|", "<")) else
+                     textwrap.fill(line, 100, subsequent_indent="  " * line.startswith("* "),
+                                   break_long_words=False, break_on_hyphens=False)
+                     for line in body.split("\n"))
+
+
 def fill(path, blocks):
     with open(path) as f:
         text = f.read()
     for name, body in blocks.items():
-        text = re.sub(r"(<!-- %s -->\n).*?(<!-- /%s -->)" % (name, name), lambda m: m[1] + body + "\n" + m[2], text, flags=re.S)
+        text = re.sub(r"(<!-- %s -->\n).*?(<!-- /%s -->)" % (name, name), lambda m: m[1] + wrapped(body) + "\n" + m[2], text, flags=re.S)
     with open(path + ".new", "w") as f:
         f.write(text)
     os.replace(path + ".new", path)
@@ -133,7 +143,7 @@ def main():
     with open(os.path.join(OUT, "scores.json")) as f:
         s = json.load(f)
     if s["weights_sha256"] != sha256(os.path.join(DEMO, "model.safetensors")):
-        sys.exit("card.py: build/demo-answers belongs to other weights than models/demo: run agree.py again")
+        sys.exit("card.py: build/demo-answers was made with other weights than those in models/demo: run agree.py again")
     qs, f32 = questions(TEST), load(os.path.join(OUT, "f32.jsonl"))
     blocks = {"scores": block_scores(s, qs, f32), "weak": block_weak(qs, f32), "training": block_training(), "packed": block_packed(),
               "agreement": block_agreement(s), "sample": block_sample(), "drawn": block_drawn()}
