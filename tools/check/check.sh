@@ -43,6 +43,7 @@ release_exports()
 step "includes point down" tools/check/includes.sh
 step "formatted by clang-format 14" tools/check/format.sh
 step "no line over 100 columns" tools/check/columns.py
+step "links in documents" tools/check/links.py
 step "checks refuse what they are for" tools/check/refuses.sh
 step "public header alone" tools/check/header.sh
 step "layout of the public interface" tools/check/abi.py
