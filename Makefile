@@ -1,4 +1,4 @@
-# The few verbs. Each sets up what it lacks; CMake does the work (see CMakePresets.json).
+# Each target installs what it lacks first; CMake does the work (see CMakePresets.json).
 
 SHELL  := /bin/bash
 PREFIX ?= /usr/local
@@ -13,7 +13,7 @@ all: ## build the program and the libraries: build/release
 	@$(BUILD) release
 	@if [ -x build/release/fastvlm ]; then echo "built: build/release/fastvlm"; fi
 
-demo: all ## describe a picture and answer questions about it
+demo: all ## describe an image and answer questions about it
 	@tools/demo.sh
 
 demo-model: ## pack models/demo again, for the program to carry
@@ -28,7 +28,7 @@ test-interop: all ## exported models in ONNX Runtime, transformers.js and others
 	@tools/setup.sh interop
 	@tools/test-interop.sh
 
-test-interop-full: all ## and in transformers, llama.cpp and Genie: packages of several gigabytes
+test-interop-full: all ## the same and transformers, llama.cpp and Genie: packages of several gigabytes
 	@tools/setup.sh interop
 	@tools/test-interop.sh onnx tokenizers js transformers llama genie
 
@@ -42,7 +42,7 @@ test-arm: ## the whole program for 64-bit Arm, under qemu
 bench: all ## time every stage on this machine
 	@tools/bench.sh
 
-bench-peers: all ## other engines on the same weights, in throw-away environments (PEERS=--help)
+bench-peers: all ## other engines on the same weights, in temporary environments (PEERS=--help)
 	@python3 bench/peers/run.py $(PEERS)
 
 check: ## warnings as errors (gcc, clang), floors, format, headers, ABI, exported names, all tests

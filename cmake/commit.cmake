@@ -1,5 +1,5 @@
-# The commit that is built, for `fastvlm bench`: figures without one are worth little. Configures
-# again when the commit changes; without git or a repository it is "unknown".
+# The commit that is built, for the report of `fastvlm bench`. CMake runs again when the commit changes;
+# without git or a repository it is "unknown".
 function(fastvlm_commit out)
     set(${out} unknown PARENT_SCOPE)
     find_program(GIT git)
@@ -10,7 +10,7 @@ function(fastvlm_commit out)
     set(in_source WORKING_DIRECTORY ${CMAKE_CURRENT_SOURCE_DIR} OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
     execute_process(COMMAND ${GIT} rev-parse --show-toplevel OUTPUT_VARIABLE top ${in_source})
     if(NOT top STREQUAL CMAKE_CURRENT_SOURCE_DIR)
-        return() # unpacked inside somebody else's repository
+        return() # unpacked inside another repository
     endif()
     execute_process(COMMAND ${GIT} rev-parse --short=10 HEAD OUTPUT_VARIABLE commit ${in_source})
     execute_process(COMMAND ${GIT} rev-parse --path-format=absolute --git-path logs/HEAD OUTPUT_VARIABLE log ${in_source})

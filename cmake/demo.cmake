@@ -1,9 +1,9 @@
-# The demonstration model as bytes in the program; the library stays without it.
+# The demonstration model as bytes inside the program; the library does not contain it.
 enable_language(ASM)
 
 function(fastvlm_demo_model program file)
     if(NOT EXISTS ${file})
-        message(FATAL_ERROR "${file} is not there: make demo-model packs it from the checkpoint beside it; "
+        message(FATAL_ERROR "${file} does not exist: make demo-model packs it from the checkpoint beside it; "
             "-DFASTVLM_DEMO_MODEL=OFF builds a program without it")
     endif()
     set(source ${CMAKE_CURRENT_SOURCE_DIR}/cli/demo_model.S)

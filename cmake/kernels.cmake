@@ -1,5 +1,5 @@
-# Kernel files choose their instruction set by suffix: gemm_bf16_avx512bf16.c is the only kind of
-# object that may hold those instructions. Files of the other architecture are left out.
+# The suffix of a kernel file selects its instruction level: only *_avx512bf16.c may contain AVX512-BF16
+# instructions. Files of the other architecture are left out.
 
 set(FASTVLM_X86_avx2       -mavx2 -mfma -mf16c)
 set(FASTVLM_X86_avxvnni    ${FASTVLM_X86_avx2} -mavxvnni)
@@ -32,10 +32,10 @@ function(fastvlm_kernel_sources out)
         get_filename_component(name ${file} NAME_WE)
         string(REGEX MATCH "[^_]+$" level ${name})
         if(NOT DEFINED ${table}_${level})
-            message(FATAL_ERROR "${file}: the part after the last _ names no instruction set of ${arch}")
+            message(FATAL_ERROR "${file}: the part after the last _ is not an instruction level of ${arch}")
         endif()
-        # Under sanitizers: the checks left out are the address sanitizer's too. The unrolled convolutions would
-        # take gcc minutes; their reads and writes are held by checkkernels' guard pages instead.
+        # Under sanitizers: the checks that are off are covered by the address sanitizer. Compiling the unrolled
+        # convolutions would take gcc minutes; checkkernels' guard pages check their reads and writes instead.
         set(how -O3)
         if(FASTVLM_SANITIZE)
             set(how -O1)

@@ -1,4 +1,4 @@
-/* Any bytes as a picture: decoded within a small limit, then fitted each way to 64 x 64. */
+/* Any bytes as an image: decoded within a small limit, then fitted in every way to 64 x 64. */
 #include <stdlib.h>
 
 #include "image/image.h"

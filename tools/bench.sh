@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # make bench: every stage of the full-size model on this machine, in each precision.
 #
-#     FV_FULL_CHECKPOINT=DIR    a model of yours instead of the synthetic one (made on first use)
-#     BENCH_REPS=5              repetitions that count
+#     FV_FULL_CHECKPOINT=DIR    another model instead of the synthetic one (made on first use)
+#     BENCH_REPS=5              measured repetitions
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

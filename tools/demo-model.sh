@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# make demo-model: packs the checkpoint in models/demo as models/demo/demo.gguf, the file that is put into
-# the program, and builds the program with it.
+# make demo-model: packs the checkpoint in models/demo as models/demo/demo.gguf, the file inside the
+# program, and builds the program with it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# Calibrated with pictures of the training set (tools/train/make_test.py DIR -n 96 --split train --jpeg);
+# Calibrated with images of the training set (tools/train/make_test.py DIR -n 96 --split train --jpeg);
 # docs/demo-model.md has the scores.
 how=(--vision int8 --decoder z8)
 file=models/demo/demo.gguf

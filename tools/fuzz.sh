@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs every libFuzzer program for FUZZ_SECONDS (60), one after the other, on what fuzz/corpus/ holds.
-# New inputs stay in build/fuzz/corpus; what crashed lies in build/fuzz/found. Ends with a table.
+# Runs every libFuzzer program in turn for FUZZ_SECONDS (60), starting from fuzz/corpus/. New inputs stay
+# in build/fuzz/corpus, crashing ones in build/fuzz/found. Ends with a table.
 #
 #     FUZZ_SECONDS=600 tools/fuzz.sh [SURFACE...]      safetensors, image, ...; default: all
 set -uo pipefail
@@ -25,7 +25,7 @@ for surface in "${surfaces[@]}"; do
     mkdir -p "$work" "$found"
     printf '%-14s running %s s\n' "$surface" "$seconds" >&2
     verdict=clean
-    # 4 GB and 25 s for one input are far beyond what any limit of ours lets through.
+    # Our own limits keep every input far below 4 GB and 25 s.
     "build/fuzz/fuzz_$surface" -max_total_time="$seconds" -timeout=25 -rss_limit_mb=4096 -print_final_stats=1 \
         -artifact_prefix="$found/" "$work" "fuzz/corpus/$surface" >"$log" 2>&1 || { verdict=FAILED; bad=1; }
     runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")

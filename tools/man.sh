@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# Writes the man page from what the program itself says, so that the two cannot disagree. Part of
-# the build.
+# Writes the man page from the program's own --help, so that the two cannot disagree. Part of the build.
 #
 #     tools/man.sh build/release/fastvlm >fastvlm.1
 set -euo pipefail
@@ -36,13 +35,14 @@ done <<<"$parts"
 cat <<'END'
 .SH DESCRIPTION
 .B fastvlm
-reads a FastVLM checkpoint directory as published (Hugging Face layouts llava_qwen2 and fast_vlm) or a file that
+answers questions about images with a FastVLM model, on the CPU alone. A model is a checkpoint directory as
+published (Hugging Face layouts llava_qwen2 and fast_vlm) or the single file that
 .B fastvlm pack
-made of one, looks at
-pictures and answers questions about them, on the processor alone. Without a model, run, chat, info and bench use a
-small demonstration model that is part of the program: it knows drawn shapes and printed words only.
+makes of one. Without a model, run, chat, info and bench use the small demonstration model that is part of the
+program, which knows only drawn shapes and printed words;
 .B fastvlm pull
 fetches a real one.
+.PP
 Answers go to standard output, everything else to standard error.
 .SH VERBS
 END
@@ -56,8 +56,9 @@ while read -r part; do
         part == ""    { if (blank) print ".PP"; blank = 0; said = 1; print; next }
         part == "options" && /^  / {
             line = substr($0, 3)
-            at = match(line, /  +/)
+            continued = line ~ /^ {10}/
             sub(/^ +/, "", line)
+            if (continued) { print line; next }
             n = match(line, /   *[^ ]/)
             name = n ? substr(line, 1, n - 1) : line
             help = n ? substr(line, n) : ""
@@ -81,17 +82,19 @@ wrong usage
 .SH ENVIRONMENT
 .TP
 .B FV_CPU
-lowers the instruction set in use: ref, avx2, avxvnni, avx512, avx512vnni, avx512bf16, amx on x86\-64; ref, neon,
-dotprod, fp16, bf16, i8mm on 64\-bit Arm. A name means that level and those below it.
+lowers the instruction level in use: ref, avx2, avxvnni, avx512, avx512vnni, avx512bf16, amx on x86\-64; ref, neon,
+dotprod, fp16, bf16, i8mm on 64\-bit Arm. A name stands for that level and all below it.
 .TP
 .B HF_TOKEN
-the access token that
+access token for gated and private repositories;
 .B fastvlm pull
-shows to the hub, and to nobody else: for gated and private repositories
+sends it to the hub and to no other host
 .TP
 .B HF_ENDPOINT
-the hub's address, for a mirror (default https://huggingface.co)
+address of the hub or of a mirror (default https://huggingface.co)
 .TP
 .B SSL_CERT_FILE
-certificates to trust instead of the system's, a PEM file. Proxies are those of libcurl: https_proxy, no_proxy
+PEM file of certificates to trust instead of the system's.
+.PP
+Proxies are taken from libcurl's variables: https_proxy, no_proxy
 END

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what a build, the tests or the Arm check need and this machine lacks.
+# Installs what the build, the tests or the Arm check need and this machine lacks.
 #
 #     tools/setup.sh [build] [check] [arm] [interop]      default: build
 #
@@ -32,7 +32,7 @@ need_build()
     need_command cmake cmake
     need_command ninja ninja-build
     need_command pkg-config pkg-config
-    # A compiler without the C library's headers is of no use.
+    # A compiler may be installed without the C library's headers.
     if command -v cc >/dev/null 2>&1 && ! echo '#include <stdio.h>' | cc -E - >/dev/null 2>&1; then
         missing+=("the C library's headers|libc6-dev")
     fi
@@ -50,7 +50,7 @@ need_build()
     need_file onnx/onnx.proto libonnx-dev
 }
 
-# Links a program with the sanitizers: the only question that has a sure answer.
+# Links a program with the sanitizers: the only reliable test.
 links_with() # COMPILER FLAGS
 {
     local dir ok=1
@@ -117,7 +117,7 @@ install_with_apt()
     fi
     echo "setup: asking apt for: $(printf '%s, ' "${missing[@]%%|*}" | sed 's/, $//')" >&2
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get update -q >&2 ||
-        echo "setup: apt-get update failed, trying with the lists that are there" >&2
+        echo "setup: apt-get update failed, trying with the existing package lists" >&2
     for entry in "${missing[@]}"; do
         package=${entry#*|}
         [ "$package" = @clang-rt ] && package=$(clang_rt_package)

@@ -42,7 +42,7 @@ ln -s usr/lib "$sysroot/lib"
 for deb in "$state"/cache/archives/*.deb; do
     dpkg-deb --fsys-tarfile "$deb" | tar -x -C "$sysroot" --keep-directory-symlink
 done
-# Links that begin with / would lead out of the folder.
+# Absolute links would lead out of the directory.
 find "$sysroot" -type l -lname '/*' | while read -r link; do
     ln -sfn "$(realpath -m --relative-to="$(dirname "$link")" "$sysroot$(readlink "$link")")" "$link"
 done

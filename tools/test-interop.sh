@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# make test-interop: exported models in the runtimes that they are for, installed from the package
-# indexes into throw-away environments under build/interop.
+# make test-interop: exported models in the runtimes they are for, installed from the package indexes
+# into temporary environments under build/interop.
 #
 #     tools/test-interop.sh [STAGE...]     onnx tokenizers js      default: these
 #                                          transformers llama genie      large packages: when named
 #
 # onnx        ONNX checker and ONNX Runtime on every graph, against the engine; the manifest of export --all
 # tokenizers  Hugging Face tokenizers on the exported tokenizer.json
-# js          transformers.js answers about pictures as we do
+# js          transformers.js gives the same answers about images
 # transformers  its own FastVLM class on exported checkpoint directories: logits and greedy ids
 # llama       llama.cpp on the exported decoder: token ids, logits and greedy ids
 # genie       Qualcomm's libGenie validates the exported dialogs (x86-64; a wheel of 100 MB)
 #
 # The last line is "N passed, N failed". VERBOSE=1 shows every comparison.
-# FASTVLM and FASTVLM_LIBRARY name another program and library than build/release has.
+# FASTVLM and FASTVLM_LIBRARY name another program and library than those in build/release.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -49,14 +49,14 @@ run() # TITLE COMMAND...
     [ -z "${VERBOSE:-}" ] || cat $place/log
     [ $code -eq 0 ] || grep -vE '^  ok ' $place/log | tail -n 40
     if [ $code -ne 0 ] && [ "${count##*, }" = "0 failed" ]; then
-        count="${count%%,*}, 1 failed" # it ended before its time
+        count="${count%%,*}, 1 failed" # it ended early
     fi
     echo "   $count"
     set -- $count
     passed=$((passed + $1)) failed=$((failed + $3))
 }
 
-# An index that cannot be reached is no failure of ours, but is said at the end; INTEROP_NEEDED=1 makes it one.
+# An index that cannot be reached is not our failure: it is reported at the end. INTEROP_NEEDED=1 makes it one.
 cannot_install() # LOG WHAT
 {
     tail -n 5 "$1"
@@ -81,7 +81,7 @@ python_with() # NAME PACKAGE...
     cannot_install "$place/$name.log" "$*"
 }
 
-# The package's install scripts fetch things that a processor does not need.
+# The package's install scripts fetch things that are only for GPUs.
 node_with() # PACKAGE@VERSION
 {
     [ -e $place/js/installed ] && return 0
@@ -91,7 +91,7 @@ node_with() # PACKAGE@VERSION
     cannot_install $place/js.log "$1"
 }
 
-# Asks transformers.js what the program was asked.
+# The same questions to transformers.js and to the program.
 ask_js() # TITLE DTYPE EXPORT_OPTION...
 {
     local title=$1 dtype=$2 cases=() name

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Everything that can be checked without weights or a network, in one run; `make test` and CI.
+# Everything that can be tested without weights or a network, in one run: `make test` and CI.
 #
 #     tools/test.sh [STAGE...]     dev ref old asan tsan arm whole-arm     default: all but the last
 #
 # dev   every test, assertions on
 # ref   golden and api tests again with the portable kernels only (FV_CPU=ref)
-# old   the program on emulated x86 processors that lack newer instructions: none may leak
+# old   the program on emulated x86 processors without newer instructions: none may leak
 # asan  every test under the address and undefined behaviour sanitizers
 # tsan  the pool and everything else with threads, under the thread sanitizer
 # arm   the kernels, cross-compiled, under qemu: an old core and one with every extension

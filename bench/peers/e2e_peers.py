@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Time to first token of whole-FastVLM peers: one 1024x1024 picture (already decoded) and "Describe the image." (280 positions).
+"""Time to first token of whole-FastVLM peers: one 1024x1024 image (already decoded) and "Describe the image." (280 positions).
 
   e2e_peers.py hf-f32 | hf-bf16  FAST_VLM_DIR PICTURE     transformers' native model (fastvlm export hf), not compiled
   e2e_peers.py mnn               MNN_DIR      PICTURE     MNN's llm engine (llmexport of a llava_qwen2 directory)

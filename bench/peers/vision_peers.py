@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Other engines on the exported encoder (vision_model.py writes MODEL.onnx). One process, one engine, one line of output.
 
-  vision_peers.py images DIR [-n 8] [--size 1024]           drawn calibration pictures, DIR/%02d.npy  f32 [1,3,S,S] in 0..1
+  vision_peers.py images DIR [-n 8] [--size 1024]           drawn calibration images, DIR/%02d.npy  f32 [1,3,S,S] in 0..1
   vision_peers.py quant-ort MODEL.onnx OUT.onnx DIR [-n 4]  onnxruntime.quantization, static QDQ, s8 weights per channel, u8 activations
   vision_peers.py quant-ov  MODEL.onnx OUT.xml  DIR [-n 4]  nncf.quantize (post-training), default preset
   vision_peers.py time ENGINE MODEL DIR [-t 2] [-r 7] [--ref REF.npy]

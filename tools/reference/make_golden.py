@@ -86,7 +86,7 @@ def main():
                           (90, 70, 64, "crop"), (50, 131, 32, "crop")):
         src = test_image(w, h)
         dst = P.process_exact(src, s, aspect=mode)
-        if mode == "pad" or h <= 2 * w:                       # Pillow 13 runs the passes of tall pictures the other way round
+        if mode == "pad" or h <= 2 * w:                       # Pillow 13 runs the passes of tall images in the other order
             assert np.array_equal(dst, P.process_pil(Image.fromarray(src), s, aspect=mode))
         n = "pre_%dx%d_%d_%s" % (w, h, s, mode)
         save(n + "_in", src, "HWC u8")

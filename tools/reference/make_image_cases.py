@@ -1,9 +1,9 @@
-"""Test pictures and expected values of src/image/, made with Pillow.
+"""Test images and expected values of src/image/, made with Pillow.
 
     pip install 'pillow==11.3.0' numpy
     python make_image_cases.py tests/data/images
 
-Writes accept/ (pictures that must decode), reject/ (files that must not) and expected.txt:
+Writes accept/ (images that must decode), reject/ (files that must not) and expected.txt:
 
     decode FILE WIDTH HEIGHT CRC         accept/FILE as RGB, turned by its EXIF orientation
     stored FILE WIDTH HEIGHT CRC         the same without turning
@@ -12,7 +12,7 @@ Writes accept/ (pictures that must decode), reject/ (files that must not) and ex
 CRC is CRC-32 (zlib) of the RGB bytes, in hexadecimal. Pillow must be older than 13: from 13.0 on
 it sometimes resamples columns before rows, which gives other bits (python-pillow/Pillow#9549).
 
-Where Pillow's convert("RGB") makes no picture (16-bit grey, which it clips at 255) the expected
+Where Pillow's convert("RGB") makes no useful image (16-bit grey, which it clips at 255) the expected
 value is the high byte (PNG) or the value scaled by 255 / maxval (PNM), computed here.
 """
 import io
@@ -29,7 +29,7 @@ assert int(PIL.__version__.split(".")[0]) < 13, "Pillow 13 orders its passes dif
 OUT = sys.argv[1] if len(sys.argv) > 1 else "tests/data/images"
 
 
-# ---- pictures ---------------------------------------------------------------------
+# ---- images -----------------------------------------------------------------------
 
 def pattern(w, h, seed):
     """RGB u8 [h, w, 3]; noise for even seeds, ramps with edges for odd ones. Also in C, in the tests."""
@@ -66,7 +66,7 @@ lines = []
 
 
 def accept(name, data, expected=None):
-    """Stores a picture; the expected pixels are Pillow's unless given, and then Pillow's are not asked."""
+    """Stores an image; the expected pixels are Pillow's unless they are given."""
     with open(path("accept", name), "wb") as f:
         f.write(data)
     image = Image.open(io.BytesIO(data))

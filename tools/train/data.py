@@ -1,4 +1,4 @@
-"""Scenes -> tensors. One row per picture: prefix, image tokens, then n conversations that each see only the prefix, the
+"""Scenes -> tensors. One row per image: prefix, image tokens, then n conversations that each see only the prefix, the
 image and themselves (positions restart), so every conversation is trained exactly as it is asked: alone."""
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ def places(sc, size):
         out["obj%d" % n] = np.zeros((n * n, len(SHAPES) + len(COLOR_NAMES) + len(SIZE_NAMES)), np.float32)
         out["word%d" % n] = {}
     pos = {}
-    for o in sc.objs + sc.texts:                          # where a thing is in the picture, -1 .. 1, if alone in its cell
+    for o in sc.objs + sc.texts:                          # where a thing is in the image, -1 .. 1, if alone in its cell
         x, y = o.cx * k + ox, o.cy * k + oy
         at = min(3, int(y * 4 / size)) * 4 + min(3, int(x * 4 / size))
         pos[at] = None if at in pos else [2 * o.cx / sc.W - 1, 2 * o.cy / sc.H - 1]

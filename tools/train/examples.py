@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""examples.py OUT: the sample pictures under examples/images/, composed by hand and drawn by scenes.py."""
+"""examples.py OUT: the sample images under examples/images/, composed by hand and drawn by scenes.py."""
 import math
 import os
 import sys

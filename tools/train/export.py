@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """export.py RUN_DIR OUT_DIR: the averaged weights of a run as a checkpoint directory (safetensors, bf16), in the layout of
 apple/FastVLM (llava_qwen2, inference form): the BatchNorms of the stem and of the downsampling layers are fused, BatchNorm
-statistics are taken anew with the averaged weights first. OUT_DIR must hold the tokenizer files (tok.py)."""
+statistics are first recomputed with the averaged weights. OUT_DIR must hold the tokenizer files (tok.py)."""
 import json
 import os
 import struct

@@ -118,7 +118,7 @@ class Engine:
 
     @torch.no_grad()
     def answer(self, img, question, history=(), limit=96):
-        """img: image tokens [n, h] of one picture."""
+        """img: image tokens [n, h] of one image."""
         t, emb = self.tok, self.w["model.embed_tokens.weight"]
         ids = []
         for q, a in history:

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""make_test.py OUT [-n 2000] [--split test] [--jpeg]: held-out pictures and questions.
+"""make_test.py OUT [-n 2000] [--split test] [--jpeg]: held-out images and questions.
 
-OUT/images/00000.png ..., OUT/questions.jsonl with {image, kind, question, answer, history}. Kinds take turns, one question a
-picture; every third scene or so shows a shape-colour pair never trained on, all words are held out. --jpeg: JPEG
-pictures of at most 256 pixels (small enough to keep in a repository)."""
+OUT/images/00000.png ..., OUT/questions.jsonl with {image, kind, question, answer, history}. Kinds alternate, one question
+per image; about every third scene shows a shape-colour pair never trained on, and all words are held out. --jpeg:
+JPEG images of up to 256 pixels (small enough to keep in a repository)."""
 import argparse
 import json
 import os
@@ -36,7 +36,7 @@ def main():
     ap.add_argument("--split", default="test")
     ap.add_argument("--jpeg", action="store_true")
     a = ap.parse_args()
-    os.makedirs(os.path.join(a.out, "pictures"), exist_ok=True)
+    os.makedirs(os.path.join(a.out, "images"), exist_ok=True)
     with open(os.path.join(a.out, "questions.jsonl"), "w") as f:
         for sc, q in cases(a.n, a.split):
             im = render(sc)

@@ -73,7 +73,7 @@ class Conv(nn.Module):
 
 
 class ConvBN(nn.Module):
-    """fused: the BatchNorm is in the convolution already (training goes on from an exported model)."""
+    """fused: the BatchNorm is already folded into the convolution (training continues from an exported model)."""
 
     def __init__(self, conv, co, fused=False):
         super().__init__()

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""plot.py LOSS.csv OUT.svg: the loss and the share of exact answers against the pictures seen."""
+"""plot.py LOSS.csv OUT.svg: the loss and the share of exact answers against the images seen."""
 import csv
 import sys
 

@@ -1,6 +1,6 @@
-"""Pictures with questions and answers, drawn from a seed.
+"""Images with questions and answers, drawn from a seed.
 
-scene(split, seed) -> Scene (what is in the picture); render(scene) -> PIL image;
+scene(split, seed) -> Scene (what is in the image); render(scene) -> PIL image;
 questions(scene, rng, n) -> list of conversations, each a list of dict(kind, question, answer, accept).
 Everything follows from the seed (rng.py); split "train" leaves out the pairs in HELD_OUT and one word in eight.
 """
@@ -406,7 +406,7 @@ def where(sc, x, y):
 
 
 def absent_ref(r, sc, hard=.5):
-    """A colour-shape or a shape that is not in the picture."""
+    """A colour-shape or a shape that is not in the image."""
     for _ in range(50):
         if r.p(.5):
             s = r.pick(SHAPES)

@@ -3,11 +3,11 @@
 
   train.py --out DIR [--hours 2 | --end HH:MM] [--procs 2] [--mb 16] [--per-step 4]
 
-Every step takes --per-step micro-batches of --mb new pictures; the processes share them out by a counter, so one that is
+Every step takes --per-step micro-batches of --mb new images; a counter hands them out to the processes, so one that is
 held up does less. Data follow from the micro-batch number. The learning rate follows the wall clock, so a run ends on
-time whatever the machine does; starting again with the same --out goes on where it stopped. One process on a GPU when
+time whatever the machine does; starting again with the same --out resumes the run. One process on a GPU when
 there is one. DIR/loss.csv: step, hours, pictures, loss, learning-rate factor, exact answers in % overall and per kind
-(teacher-forced, on pictures never seen before).
+(teacher-forced, on images never seen before).
 """
 import argparse
 import datetime
@@ -160,7 +160,7 @@ def worker(rank, world, a, counter):
                     merged.update(m1=o["m1"], m2=o["m2"], t=o["t"])
         if "m1" in merged:
             opt.load(merged)
-    offset = seen - step * a.per_step * a.mb             # never the same picture twice
+    offset = seen - step * a.per_step * a.mb             # never the same image twice
     bufs = [b for b in model.buffers() if b.is_floating_point()]
     t0, total = time.time(), a.seconds
     n_img = (c["image"] // 64) ** 2
