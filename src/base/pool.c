@@ -28,6 +28,7 @@
  * next job of the same slot: long tasks of an image's encoder would otherwise swallow them in the
  * gap between two short jobs of a decoder. */
 #include "base/base.h"
+#include "base/fpenv.h"
 
 #include <pthread.h>
 #include <signal.h>
@@ -322,6 +323,7 @@ static void *worker_main(void *arg)
     worker *self = arg;
     fv_threads *pool = self->pool;
 
+    fv_fpenv_enter(); /* it came with that of the thread that opened the pool */
     for (;;) {
         int s = worker_wait(self);
         if (s < 0)
