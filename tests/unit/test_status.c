@@ -1,6 +1,7 @@
 /* base/status.c */
 #include "support/cm.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/base.h"
@@ -38,6 +39,37 @@ static void test_message_is_one_line(void **state)
     assert_string_equal(err.message, "a?b?[31mc?d?");
 }
 
+/* Names come from files: a message is UTF-8 whatever they hold. */
+static void test_message_is_utf8(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name, *shown;
+    } cases[] = {
+        { "plain", "plain" },
+        { "\xc3\xa4 \xe4\xbd\xa0 \xf0\x9f\x90\x88", "\xc3\xa4 \xe4\xbd\xa0 \xf0\x9f\x90\x88" },
+        { "\xff\xfe", "??" },
+        { "mod\xe9l", "mod?l" },               /* Latin-1 */
+        { "a\x80\xbf", "a??" },                /* continuations of nothing */
+        { "\xc3(", "?(" },                     /* begun and not continued */
+        { "\xe4\xbd", "??" },                  /* ended */
+        { "\xc0\xaf \xe0\x80\xaf", "?? ???" }, /* longer than need be */
+        { "\xed\xa0\x80", "???" },             /* a surrogate */
+        { "\xf4\x90\x80\x80 \xf5", "???? ?" }, /* past the last character */
+        { "\xc2\x9b"
+          "31m",
+          "??31m" }, /* a control sequence of one character */
+        { "\xc2\xa0\xef\xbf\xbf", "\xc2\xa0\xef\xbf\xbf" },
+    };
+    fv_error err;
+    for (size_t i = 0; i < FV_COUNT(cases); i++) {
+        fv_fail(&err, FV_ERR_IO, 0, "%s: no", cases[i].name);
+        char want[64];
+        snprintf(want, sizeof want, "%s: no", cases[i].shown);
+        assert_string_equal(err.message, want);
+    }
+}
+
 /* A long message is cut between characters: 2-, 3- and 4-byte ones at every offset. */
 static void test_cut_keeps_utf8_whole(void **state)
 {
@@ -67,6 +99,7 @@ int main(void)
         cmocka_unit_test(test_names),
         cmocka_unit_test(test_fail_fills_all),
         cmocka_unit_test(test_message_is_one_line),
+        cmocka_unit_test(test_message_is_utf8),
         cmocka_unit_test(test_cut_keeps_utf8_whole),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
