@@ -1,5 +1,6 @@
 /* Files: mapped, read whole, or asked about. */
 #include "base/base.h"
+#include "base/list.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -112,16 +113,8 @@ static fv_status read_all(int fd, uint8_t **data, size_t *n_bytes, size_t hint, 
         return fv_fail_memory(err, capacity, path);
     for (;;) {
         /* One byte stays free for the NUL. */
-        if (used + 1 == capacity) {
-            size_t wanted = capacity > SIZE_MAX / 2 ? SIZE_MAX : capacity * 2;
-            uint8_t *grown = fv_grow(buffer, used, wanted, 1);
-            if (!grown) {
-                status = fv_fail_memory(err, wanted, path);
-                goto fail;
-            }
-            buffer = grown;
-            capacity = wanted;
-        }
+        if (used + 1 == capacity)
+            FV_TRY_GOTO(FV_LIST_ROOM(buffer, used, capacity, 2, err));
         ssize_t n = read(fd, buffer + used, capacity - used - 1);
         if (n < 0 && errno == EINTR)
             continue;

@@ -14,6 +14,7 @@
 #include "base/sized.h"
 #include "base/report.h"
 #include "engine/engine.h"
+#include "base/list.h"
 #include "engine/session.h"
 #include "eval/result.h"
 #include "eval/stages.h"
@@ -101,14 +102,7 @@ static void take_allowed(const comparison *c, float *to, const float *logits)
 
 static fv_status keep_divergence(divergences *d, double kl, bool agree, fv_error *err)
 {
-    if (d->n == d->capacity) {
-        size_t more = FV_MAX(2 * d->capacity, (size_t)256);
-        double *grown = fv_grow(d->kl, d->capacity, more, sizeof *grown);
-        if (!grown)
-            return fv_fail_memory(err, more * sizeof *grown, "divergences");
-        d->kl = grown;
-        d->capacity = more;
-    }
+    FV_TRY(FV_LIST_ROOM(d->kl, d->n, d->capacity, 1, err));
     d->kl[d->n++] = kl;
     d->n_agree += agree;
     return FV_OK;
@@ -129,14 +123,7 @@ static fv_eval_text sum_up(divergences *d, size_t first, size_t agreed_before)
 
 static fv_status keep_answer(comparison *c, const fv_piece *piece, fv_error *err)
 {
-    if (c->n_answer + piece->n_bytes + 1 > c->answer_capacity) {
-        size_t more = 2 * (c->n_answer + piece->n_bytes + 1);
-        char *grown = fv_grow(c->answer, c->n_answer, more, 1);
-        if (!grown)
-            return fv_fail_memory(err, more, "an answer");
-        c->answer = grown;
-        c->answer_capacity = more;
-    }
+    FV_TRY(FV_LIST_ROOM(c->answer, c->n_answer, c->answer_capacity, piece->n_bytes + 1, err));
     memcpy(c->answer + c->n_answer, piece->text, piece->n_bytes);
     c->n_answer += piece->n_bytes;
     c->answer[c->n_answer] = 0;

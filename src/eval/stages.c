@@ -1,5 +1,6 @@
 /* Taps of two models -> distances by stage. See stages.h. */
 #include "eval/stages.h"
+#include "base/list.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -9,14 +10,7 @@ fv_status fv_stages_keep(void *stages, const char *name, const float *x, size_t 
                          fv_error *err)
 {
     fv_stages *s = stages;
-    if (s->n_kept == s->kept_capacity) {
-        size_t more = FV_MAX(2 * s->kept_capacity, (size_t)64);
-        fv_kept_stage *grown = fv_grow(s->kept, s->kept_capacity, more, sizeof *grown);
-        if (!grown)
-            return fv_fail_memory(err, more * sizeof *grown, "a stage");
-        s->kept = grown;
-        s->kept_capacity = more;
-    }
+    FV_TRY(FV_LIST_ROOM(s->kept, s->n_kept, s->kept_capacity, 1, err));
     fv_kept_stage *k = &s->kept[s->n_kept];
     *k = (fv_kept_stage){ .rows = rows, .cols = cols, .x = fv_alloc(rows * cols, sizeof *x) };
     if (!k->x)
@@ -34,14 +28,7 @@ static fv_status find_sum(fv_stages *s, fv_stage_sum **out, const char *name, fv
             *out = &s->sum[i];
             return FV_OK;
         }
-    if (s->n == s->capacity) {
-        size_t more = FV_MAX(2 * s->capacity, (size_t)64);
-        fv_stage_sum *grown = fv_grow(s->sum, s->capacity, more, sizeof *grown);
-        if (!grown)
-            return fv_fail_memory(err, more * sizeof *grown, "a stage");
-        s->sum = grown;
-        s->capacity = more;
-    }
+    FV_TRY(FV_LIST_ROOM(s->sum, s->n, s->capacity, 1, err));
     *out = &s->sum[s->n++];
     **out = (fv_stage_sum){ 0 };
     snprintf((*out)->name, sizeof(*out)->name, "%s", name);

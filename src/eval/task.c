@@ -12,6 +12,7 @@
 #include "base/sized.h"
 #include "base/outfile.h"
 #include "base/report.h"
+#include "base/list.h"
 #include "engine/engine.h"
 #include "engine/session.h"
 #include "eval/score.h"
@@ -45,14 +46,7 @@ typedef struct task {
 static fv_status keep_line(json_lines *l, const char *text, size_t n_bytes, const char *path,
                            size_t number, fv_error *err)
 {
-    if (l->n == l->capacity) {
-        size_t more = FV_MAX(2 * l->capacity, (size_t)256);
-        fv_json **grown = fv_grow(l->doc, l->capacity, more, sizeof *grown);
-        if (!grown)
-            return fv_fail_memory(err, more * sizeof *grown, "questions");
-        l->doc = grown;
-        l->capacity = more;
-    }
+    FV_TRY(FV_LIST_ROOM(l->doc, l->n, l->capacity, 1, err));
     char name[512];
     snprintf(name, sizeof name, "%s, line %zu", path, number);
     FV_TRY(fv_json_parse(&l->doc[l->n], text, n_bytes, name, err));
@@ -276,14 +270,8 @@ static fv_status ask(asking *a, size_t i, char **text, size_t *n, size_t *capaci
     FV_TRY(fv_session_add_text(a->session, q->text, strlen(q->text), err));
     for (*n = 0; !piece.done;) {
         FV_TRY(fv_session_next(a->session, &piece, err));
-        if (*n + piece.n_bytes >= *capacity) { /* never NULL, also for an empty answer */
-            size_t more = 2 * (*n + piece.n_bytes) + 64;
-            char *grown = fv_grow(*text, *n, more, 1);
-            if (!grown)
-                return fv_fail_memory(err, more, "an answer");
-            *text = grown;
-            *capacity = more;
-        }
+        /* never NULL, also for an empty answer */
+        FV_TRY(FV_LIST_ROOM(*text, *n, *capacity, piece.n_bytes + 1, err));
         if (piece.n_bytes)
             memcpy(*text + *n, piece.text, piece.n_bytes);
         *n += piece.n_bytes;

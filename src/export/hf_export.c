@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "export/hf.h"
+#include "base/list.h"
 #include "model/precision.h"
 #include "base/sized.h"
 #include "base/outfile.h"
@@ -73,16 +74,8 @@ static fv_type wanted_type(const hf *h, fv_type stored)
 static item *add(hf *h, const char *name, const char *rest, fv_type stored,
                  const uint64_t shape[FV_TENSOR_MAX_DIMS], fv_error *err)
 {
-    if (h->n == h->capacity) {
-        size_t more = FV_MAX(h->capacity * 2, (size_t)256);
-        item *grown = fv_grow(h->items, h->capacity, more, sizeof *grown);
-        if (!grown) {
-            fv_fail_memory(err, more * sizeof *grown, "the list of tensors");
-            return NULL;
-        }
-        h->items = grown;
-        h->capacity = more;
-    }
+    if (FV_LIST_ROOM(h->items, h->n, h->capacity, 1, err) != FV_OK)
+        return NULL;
     item *x = &h->items[h->n++];
     *x = (item){ .type = stored == FV_TYPE_I64 ? stored : wanted_type(h, stored), .n_elems = 1 };
     snprintf(x->name, sizeof x->name, "%s%s", name, rest);

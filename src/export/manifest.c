@@ -13,6 +13,7 @@
 #include "base/sized.h"
 #include "base/outfile.h"
 #include "base/report.h"
+#include "base/list.h"
 #include "base/sha256.h"
 #include "fastvlm_tools.h"
 #include "model/model.h"
@@ -56,14 +57,7 @@ static void free_names(name_list *l)
 
 static fv_status add_name(name_list *l, const char *name, fv_error *err)
 {
-    if (l->n == l->capacity) {
-        size_t more = FV_MAX(l->capacity * 2, (size_t)32);
-        char **grown = fv_grow(l->name, l->capacity, more, sizeof *grown);
-        if (!grown)
-            return fv_fail_memory(err, more * sizeof *grown, "the list of files");
-        l->name = grown;
-        l->capacity = more;
-    }
+    FV_TRY(FV_LIST_ROOM(l->name, l->n, l->capacity, 1, err));
     if (!(l->name[l->n] = fv_strdup(name)))
         return fv_fail_memory(err, strlen(name), "a path");
     l->n++;

@@ -1,5 +1,6 @@
 /* The files that a list of paths names. See image_list.h. */
 #include "image/image_list.h"
+#include "base/list.h"
 
 #include <dirent.h>
 #include <stdlib.h>
@@ -12,14 +13,7 @@ static fv_status add_path(fv_image_list *l, const char *path, fv_error *err)
 {
     if (l->n == MAX_FILES)
         return fv_fail(err, FV_ERR_LIMIT, 0, "more than %d pictures", MAX_FILES);
-    if (l->n == l->capacity) {
-        size_t more = FV_MAX(l->capacity * 2, (size_t)64);
-        char **grown = fv_grow(l->path, l->capacity, more, sizeof *grown);
-        if (!grown)
-            return fv_fail_memory(err, more * sizeof *grown, "the list of pictures");
-        l->path = grown;
-        l->capacity = more;
-    }
+    FV_TRY(FV_LIST_ROOM(l->path, l->n, l->capacity, 1, err));
     if (!(l->path[l->n] = fv_strdup(path)))
         return fv_fail_memory(err, strlen(path), "a path");
     l->n++;

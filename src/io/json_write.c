@@ -1,5 +1,6 @@
 /* JSON text. See json_write.h. */
 #include "io/json_write.h"
+#include "base/list.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -8,18 +9,9 @@
 
 static void add(fv_json_text *j, const char *text, size_t n)
 {
+    j->failed = j->failed || FV_LIST_ROOM(j->text, j->n, j->capacity, n + 1, NULL) != FV_OK;
     if (j->failed)
         return;
-    if (j->n + n + 1 > j->capacity) {
-        size_t capacity = FV_MAX(j->capacity * 2, j->n + n + 4096);
-        char *grown = fv_grow(j->text, j->n, capacity, 1);
-        if (!grown) {
-            j->failed = true;
-            return;
-        }
-        j->text = grown;
-        j->capacity = capacity;
-    }
     memcpy(j->text + j->n, text, n);
     j->n += n;
     j->text[j->n] = 0;

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/list.h"
 #include "io/json.h"
 
 enum { MAX_HEADER_BYTES = 100 << 20, MAX_INDEX_BYTES = 64 << 20, MAX_FILES = 1024 };
@@ -16,9 +17,9 @@ typedef struct tensor_file {
 
 struct fv_tensors {
     tensor_file *files;
-    size_t n_files;
+    size_t n_files, file_capacity;
     fv_tensor *list;
-    size_t n, capacity;
+    size_t n, capacity, name_capacity;
     uint32_t *slots; /* hash table over list: index + 1, 0 is empty; size a power of two */
     size_t n_slots;
     char **names; /* the blocks behind list[i].name */
@@ -145,18 +146,8 @@ static fv_status read_entry(fv_tensor *x, const fv_json *doc, const fv_json_valu
 
 static fv_status push(fv_tensors *t, const fv_tensor *x, const char *name, fv_error *err)
 {
-    if (t->n == t->capacity) {
-        size_t more = t->capacity ? t->capacity * 2 : 256;
-        fv_tensor *list = fv_grow(t->list, t->capacity, more, sizeof *list);
-        if (!list)
-            return fv_fail_memory(err, more * sizeof *list, "the list of tensors");
-        t->list = list;
-        char **names = fv_grow(t->names, t->capacity, more, sizeof *names);
-        if (!names)
-            return fv_fail_memory(err, more * sizeof *names, "tensor names");
-        t->names = names;
-        t->capacity = more;
-    }
+    FV_TRY(FV_LIST_ROOM(t->list, t->n, t->capacity, 1, err));
+    FV_TRY(FV_LIST_ROOM(t->names, t->n, t->name_capacity, 1, err));
     char *copy = fv_strdup(name);
     if (!copy)
         return fv_fail_memory(err, strlen(name) + 1, "a tensor name");
@@ -240,10 +231,7 @@ static fv_status add_file(fv_tensors *t, const char *dir, const char *name, fv_e
     fv_status status = FV_OK;
     if (t->n_files == MAX_FILES)
         return fv_fail(err, FV_ERR_FORMAT, 0, "%s: more than %d shards", dir, MAX_FILES);
-    tensor_file *files = fv_grow(t->files, t->n_files, t->n_files + 1, sizeof *files);
-    if (!files)
-        return fv_fail_memory(err, sizeof *files, "the list of shards");
-    t->files = files;
+    FV_TRY(FV_LIST_ROOM(t->files, t->n_files, t->file_capacity, 1, err));
     t->files[t->n_files] = (tensor_file){ 0 };
     char *path = fv_path_join(dir, name), *copy = fv_strdup(name);
     if (!path || !copy) {
@@ -359,7 +347,7 @@ static fv_status new_list(fv_tensors **out, const char *name, fv_error *err)
     }
     file->name = copy;
     t->files = file;
-    t->n_files = 1;
+    t->n_files = t->file_capacity = 1;
     *out = t;
     return FV_OK;
 }

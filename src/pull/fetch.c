@@ -19,6 +19,7 @@
 #include "base/sized.h"
 #include "base/report.h"
 #include "fastvlm_pull.h"
+#include "base/list.h"
 #include "pull/http.h"
 #include "pull/hub.h"
 #include "pull/part.h"
@@ -152,14 +153,8 @@ static bool take_text(void *user, const uint8_t *data, size_t n_bytes)
     text_sink *sink = user;
     if (n_bytes > FV_HUB_MAX_BYTES - sink->n)
         return false;
-    if (sink->n + n_bytes > sink->capacity) {
-        size_t wanted = FV_MAX(2 * sink->capacity, sink->n + n_bytes);
-        uint8_t *grown = fv_grow(sink->data, sink->n, wanted, 1);
-        if (!grown)
-            return false;
-        sink->data = grown;
-        sink->capacity = wanted;
-    }
+    if (FV_LIST_ROOM(sink->data, sink->n, sink->capacity, n_bytes, NULL) != FV_OK)
+        return false;
     memcpy(sink->data + sink->n, data, n_bytes);
     sink->n += n_bytes;
     return true;

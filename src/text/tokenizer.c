@@ -10,6 +10,7 @@
 #include <assert.h>
 #include <string.h>
 
+#include "base/list.h"
 #include "text/tokenizer_tables.h"
 #include "text/unicode.h"
 #include "text/utf8.h"
@@ -23,17 +24,7 @@ enum {
 
 static fv_status ids_reserve(fv_ids *ids, size_t n_more, fv_error *err)
 {
-    size_t want = ids->n + n_more;
-
-    if (want <= ids->capacity)
-        return FV_OK;
-    want = FV_MAX(want + want / 2, 64);
-    int32_t *data = fv_grow(ids->data, ids->capacity, want, sizeof *data);
-    if (!data)
-        return fv_fail_memory(err, want * sizeof *data, "token ids");
-    ids->data = data;
-    ids->capacity = want;
-    return FV_OK;
+    return FV_LIST_ROOM(ids->data, ids->n, ids->capacity, n_more, err);
 }
 
 fv_status fv_ids_push(fv_ids *ids, int32_t id, fv_error *err)

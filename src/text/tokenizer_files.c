@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "io/json.h"
+#include "base/list.h"
 #include "io/json_scan.h"
 #include "text/tokenizer.h"
 #include "text/utf8.h"
@@ -40,13 +41,9 @@ static fv_status put_token(source *s, int64_t id, fv_slice text, fv_token_kind k
     size_t at = (size_t)id;
 
     if (at >= s->token_capacity) {
-        size_t capacity = FV_MAX(at + 1, FV_MAX(s->token_capacity * 2, 4096));
-        fv_token_source *tokens = fv_grow(s->tokens, s->token_capacity, capacity, sizeof *tokens);
-        if (!tokens)
-            return fv_fail_memory(err, capacity * sizeof *tokens, "vocabulary");
-        memset(tokens + s->token_capacity, 0, (capacity - s->token_capacity) * sizeof *tokens);
-        s->tokens = tokens;
-        s->token_capacity = capacity;
+        size_t before = s->token_capacity;
+        FV_TRY(FV_LIST_ROOM(s->tokens, before, s->token_capacity, at + 1 - before, err));
+        memset(s->tokens + before, 0, (s->token_capacity - before) * sizeof *s->tokens);
     }
     fv_token_source *token = &s->tokens[at];
     if (token->kind != FV_TOKEN_NONE && (kind == FV_TOKEN_NORMAL || token->text.n != text.n ||
@@ -61,14 +58,7 @@ static fv_status put_token(source *s, int64_t id, fv_slice text, fv_token_kind k
 
 static fv_status put_merge(source *s, fv_merge_source merge, fv_error *err)
 {
-    if (s->n_merges == s->merge_capacity) {
-        size_t capacity = FV_MAX(s->merge_capacity * 2, 4096);
-        fv_merge_source *merges = fv_grow(s->merges, s->merge_capacity, capacity, sizeof *merges);
-        if (!merges)
-            return fv_fail_memory(err, capacity * sizeof *merges, "merges");
-        s->merges = merges;
-        s->merge_capacity = capacity;
-    }
+    FV_TRY(FV_LIST_ROOM(s->merges, s->n_merges, s->merge_capacity, 1, err));
     s->merges[s->n_merges++] = merge;
     return FV_OK;
 }

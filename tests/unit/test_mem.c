@@ -1,8 +1,9 @@
-/* base/mem.c, base/region.c */
+/* base/mem.c, base/region.c, base/list.c */
 #include "support/cm.h"
 
 #include <string.h>
 
+#include "base/list.h"
 #include "base/region.h"
 
 static void test_blocks_are_aligned(void **state)
@@ -163,6 +164,31 @@ static void test_region(void **state)
     fv_region_free(&r);
 }
 
+static void test_list(void **state)
+{
+    (void)state;
+    uint64_t *list = NULL, taken = fv_mem_taken();
+    size_t n = 0, capacity = 0;
+    fv_error err = { 0 };
+    for (; n < 100000; list[n] = n * n, n++)
+        assert_int_equal(FV_LIST_ROOM(list, n, capacity, 1, &err), FV_OK);
+    assert_true(fv_mem_taken() - taken < 20); /* by doubling */
+    for (size_t i = 0; i < n; i++)
+        assert_int_equal(list[i], i * i);
+    assert_int_equal(FV_LIST_ROOM(list, n, capacity, 1000000, &err), FV_OK); /* many at once */
+    assert_true(capacity >= n + 1000000);
+    size_t before = capacity;
+    assert_int_equal(FV_LIST_ROOM(list, n, capacity, 0, &err), FV_OK);
+    assert_int_equal(capacity, before);
+    assert_int_equal(FV_LIST_ROOM(list, n, capacity, SIZE_MAX, &err), FV_ERR_MEMORY);
+    assert_int_equal(FV_LIST_ROOM(list, n, capacity, SIZE_MAX / 8, &err), FV_ERR_MEMORY);
+    fv_mem_fail_after(0);
+    assert_int_equal(FV_LIST_ROOM(list, n, capacity, capacity, &err), FV_ERR_MEMORY);
+    fv_mem_fail_after(UINT64_MAX);
+    assert_true(capacity == before && list[n - 1] == (n - 1) * (n - 1)); /* as it was */
+    fv_free(list);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -173,6 +199,7 @@ int main(void)
         cmocka_unit_test(test_arena_measures_and_carves),
         cmocka_unit_test(test_allocations_can_fail),
         cmocka_unit_test(test_region),
+        cmocka_unit_test(test_list),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
