@@ -2,19 +2,16 @@
  *
  * Everything before the data is put together in memory; its hashes and the reserved floats, which
  * are known last, are patched in place before the file gets its name. */
-#include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <sys/statvfs.h>
-#include <unistd.h>
 
+#include "base/list.h"
+#include "base/outfile.h"
 #include "base/report.h"
 #include "base/sha256.h"
 #include "io/gguf.h"
 
-enum { HEX = 2 * FV_SHA256_BYTES, BUFFER_BYTES = 1 << 20, COUNTS_AT = 8 };
+enum { HEX = 2 * FV_SHA256_BYTES, HEAD_BYTES = 24, COUNTS_AT = 8 };
 
 typedef struct bytes {
     uint8_t *data;
@@ -26,42 +23,22 @@ typedef struct span {
 } span; /* of a tensor, in the data */
 
 struct fv_gguf_writer {
-    char *path, *beside;
-    int fd;     /* -1: none */
-    bool named; /* beside exists */
+    fv_outfile file;
     bytes meta, infos;
     uint64_t n_pairs, n_infos, data_bytes, written;
     span *spans; /* [n_infos] */
     size_t capacity, current;
     size_t hash_at, header_hash_at, floats_at, n_floats; /* in meta */
-    uint8_t *buffer;
-    size_t n_buffer;
-    fv_sha256 hash;
-    fv_error error; /* the first one; status FV_OK: none */
+    fv_sha256 hash;                                      /* of the data */
+    fv_error error;                                      /* the first one; status FV_OK: none */
 };
 
 /* ---- bytes of the header ---- */
 
-static void out_of_memory(fv_gguf_writer *w, size_t n_bytes)
-{
-    if (w->error.status == FV_OK)
-        fv_fail_memory(&w->error, n_bytes, "the header of a GGUF file");
-}
-
 static void add_bytes(fv_gguf_writer *w, bytes *b, const void *data, size_t n)
 {
-    if (w->error.status != FV_OK)
+    if (w->error.status != FV_OK || FV_LIST_ROOM(b->data, b->n, b->capacity, n, &w->error) != FV_OK)
         return;
-    if (n > b->capacity - b->n) {
-        size_t capacity = FV_MAX(b->n + n, FV_MAX(2 * b->capacity, (size_t)4096));
-        uint8_t *grown = fv_grow(b->data, b->n, capacity, 1);
-        if (!grown) {
-            out_of_memory(w, capacity);
-            return;
-        }
-        b->data = grown;
-        b->capacity = capacity;
-    }
     if (n)
         memcpy(b->data + b->n, data, n);
     b->n += n;
@@ -206,7 +183,7 @@ static uint64_t aligned(uint64_t n)
 static void complain(fv_gguf_writer *w, const char *name, const char *why)
 {
     if (w->error.status == FV_OK)
-        fv_fail(&w->error, FV_ERR_ARGUMENT, 0, "%s: tensor %s: %s", w->path, name, why);
+        fv_fail(&w->error, FV_ERR_ARGUMENT, 0, "%s: tensor %s: %s", w->file.place, name, why);
 }
 
 void fv_gguf_add_tensor(fv_gguf_writer *w, const char *name, fv_type type, const uint64_t *shape,
@@ -218,17 +195,9 @@ void fv_gguf_add_tensor(fv_gguf_writer *w, const char *name, fv_type type, const
     if (fv_gguf_type_number(type) < 0)
         complain(w, name, "GGUF has no such type");
     if (fv_type_is_block(type) && row % FV_BLOCK)
-        complain(w, name, "its rows are no whole number of blocks");
-    if (w->n_infos == w->capacity) {
-        size_t capacity = FV_MAX(2 * w->capacity, (size_t)256);
-        span *grown = fv_grow(w->spans, w->capacity, capacity, sizeof *grown);
-        if (!grown)
-            out_of_memory(w, capacity * sizeof *grown);
-        else {
-            w->spans = grown;
-            w->capacity = capacity;
-        }
-    }
+        complain(w, name, "its rows are not whole blocks");
+    if (w->error.status == FV_OK)
+        FV_LIST_ROOM(w->spans, w->n_infos, w->capacity, 1, &w->error);
     if (w->error.status != FV_OK)
         return;
     add_string(w, &w->infos, name, strlen(name));
@@ -246,56 +215,13 @@ void fv_gguf_add_tensor(fv_gguf_writer *w, const char *name, fv_type type, const
 
 /* ---- the file ---- */
 
-static fv_status fail_errno(const fv_gguf_writer *w, const char *verb, fv_error *err)
-{
-    int code = errno;
-    return fv_fail(err, FV_ERR_IO, 0, "%s: cannot %s: %s", w->path, verb, strerror(code));
-}
-
-/* A name beside path that no other process takes. The file has it only where the system cannot make
- * one without a name, so that even a killed process leaves nothing. */
-static fv_status open_beside(fv_gguf_writer *w, fv_error *err)
-{
-    const char *slash = strrchr(w->path, '/');
-    size_t room = strlen(w->path) + 32;
-    w->beside = fv_alloc(room, 1);
-    if (!w->beside)
-        return fv_fail_memory(err, room, "a path");
-#ifdef O_TMPFILE
-    int n = slash ? (int)(slash - w->path) + 1 : 0;
-    snprintf(w->beside, room, "%.*s", n ? n : 1, n ? w->path : ".");
-    w->fd = open(w->beside, O_TMPFILE | O_RDWR | O_CLOEXEC, 0666);
-#endif
-    snprintf(w->beside, room, "%s.%ld.part", w->path, (long)getpid());
-    (void)slash;
-    if (w->fd >= 0 && access("/proc/self/fd", X_OK) == 0)
-        return FV_OK;
-    if (w->fd >= 0)
-        close(w->fd);
-    w->fd = open(w->beside, O_CREAT | O_TRUNC | O_RDWR | O_CLOEXEC, 0666);
-    if (w->fd < 0)
-        return fail_errno(w, "create it", err);
-    w->named = true;
-    return FV_OK;
-}
-
 fv_status fv_gguf_writer_new(fv_gguf_writer **out, const char *path, fv_error *err)
 {
-    struct stat st;
     *out = NULL;
-    if (lstat(path, &st) == 0 && S_ISDIR(st.st_mode))
-        return fv_fail(err, FV_ERR_IO, 0, "%s: is a directory, expected the name of a file", path);
-    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode))
-        return fv_fail(err, FV_ERR_IO, 0, "%s: is no regular file, cannot be replaced by a model",
-                       path);
     fv_gguf_writer *w = fv_alloc_zero(1, sizeof *w);
     if (!w)
         return fv_fail_memory(err, sizeof *w, "a GGUF file");
-    w->fd = -1;
-    w->path = fv_strdup(path);
-    w->buffer = fv_alloc(BUFFER_BYTES, 1);
-    fv_status status = w->path && w->buffer ? open_beside(w, err)
-                                            : fv_fail_memory(err, BUFFER_BYTES, "a GGUF file");
+    fv_status status = fv_outfile_open(&w->file, path, err);
     if (status != FV_OK) {
         fv_gguf_writer_free(w);
         return status;
@@ -309,57 +235,18 @@ void fv_gguf_writer_free(fv_gguf_writer *w)
 {
     if (!w)
         return;
-    if (w->fd >= 0)
-        close(w->fd);
-    if (w->named)
-        unlink(w->beside);
+    fv_outfile_abandon(&w->file);
     fv_free(w->meta.data);
     fv_free(w->infos.data);
     fv_free(w->spans);
-    fv_free(w->buffer);
-    fv_free(w->path);
-    fv_free(w->beside);
     fv_free(w);
 }
 
-static fv_status write_all(fv_gguf_writer *w, const uint8_t *data, size_t n, fv_error *err)
-{
-    while (n) {
-        ssize_t done = write(w->fd, data, FV_MIN(n, (size_t)1 << 30));
-        if (done < 0 && errno == EINTR)
-            continue;
-        if (done <= 0) {
-            errno = done ? errno : ENOSPC;
-            return fail_errno(w, "write", err);
-        }
-        data += done;
-        n -= (size_t)done;
-    }
-    return FV_OK;
-}
-
-static fv_status flush(fv_gguf_writer *w, fv_error *err)
-{
-    size_t n = w->n_buffer;
-    w->n_buffer = 0;
-    fv_sha256_add(&w->hash, w->buffer, n);
-    return write_all(w, w->buffer, n, err);
-}
-
-/* Through the buffer when small. */
 static fv_status put_data(fv_gguf_writer *w, const uint8_t *data, size_t n, fv_error *err)
 {
-    if (n > BUFFER_BYTES - w->n_buffer)
-        FV_TRY(flush(w, err));
     w->written += n;
-    if (n >= BUFFER_BYTES) {
-        fv_sha256_add(&w->hash, data, n);
-        return write_all(w, data, n, err);
-    }
-    if (n)
-        memcpy(w->buffer + w->n_buffer, data, n);
-    w->n_buffer += n;
-    return FV_OK;
+    fv_sha256_add(&w->hash, data, n);
+    return fv_outfile_write(&w->file, data, n, err);
 }
 
 static fv_status pad_to(fv_gguf_writer *w, uint64_t end, fv_error *err)
@@ -370,7 +257,7 @@ static fv_status pad_to(fv_gguf_writer *w, uint64_t end, fv_error *err)
 
 static uint64_t header_bytes(const fv_gguf_writer *w)
 {
-    return aligned(24 + w->meta.n + w->infos.n);
+    return aligned(HEAD_BYTES + w->meta.n + w->infos.n);
 }
 
 uint64_t fv_gguf_total_bytes(const fv_gguf_writer *w) { return header_bytes(w) + w->data_bytes; }
@@ -379,12 +266,12 @@ static fv_status check_room(const fv_gguf_writer *w, fv_error *err)
 {
     struct statvfs fs;
     uint64_t wanted = fv_gguf_total_bytes(w);
-    if (fstatvfs(w->fd, &fs) != 0 || fs.f_blocks == 0) /* a system that does not say */
+    if (fstatvfs(w->file.fd, &fs) != 0 || fs.f_blocks == 0) /* a system that does not say */
         return FV_OK;
     uint64_t has = (uint64_t)fs.f_bavail * (fs.f_frsize ? fs.f_frsize : fs.f_bsize);
     if (has >= wanted)
         return FV_OK;
-    return fv_fail(err, FV_ERR_IO, 0, "%s: needs %.1f MB, the disk has %.1f MB free", w->path,
+    return fv_fail(err, FV_ERR_IO, 0, "%s: needs %.1f MB, the disk has %.1f MB free", w->file.place,
                    (double)wanted / 1e6, (double)has / 1e6);
 }
 
@@ -396,8 +283,8 @@ static void put_hash(fv_gguf_writer *w, const char *key, size_t *at)
     *at = w->meta.n - HEX;
 }
 
-/* The header with the hashes it has now: twice, as zeros to make room and at last. */
-static void make_head(const fv_gguf_writer *w, uint8_t head[24])
+/* The header with the hashes it has now: all of it, or what is in front of the padding. */
+static void make_head(const fv_gguf_writer *w, uint8_t head[HEAD_BYTES])
 {
     memcpy(head, "GGUF", 4);
     put_le(head + 4, 3, 4);
@@ -408,13 +295,13 @@ static void make_head(const fv_gguf_writer *w, uint8_t head[24])
 static fv_status write_header(fv_gguf_writer *w, fv_error *err)
 {
     static const uint8_t zeros[FV_GGUF_ALIGNMENT];
-    uint8_t head[24];
+    uint8_t head[HEAD_BYTES];
     make_head(w, head);
-    FV_TRY(write_all(w, head, sizeof head, err));
-    FV_TRY(write_all(w, w->meta.data, w->meta.n, err));
-    FV_TRY(write_all(w, w->infos.data, w->infos.n, err));
-    return write_all(w, zeros, (size_t)(header_bytes(w) - sizeof head - w->meta.n - w->infos.n),
-                     err);
+    FV_TRY(fv_outfile_write(&w->file, head, sizeof head, err));
+    FV_TRY(fv_outfile_write(&w->file, w->meta.data, w->meta.n, err));
+    FV_TRY(fv_outfile_write(&w->file, w->infos.data, w->infos.n, err));
+    return fv_outfile_write(&w->file, zeros,
+                            (size_t)(header_bytes(w) - sizeof head - w->meta.n - w->infos.n), err);
 }
 
 fv_status fv_gguf_begin_data(fv_gguf_writer *w, fv_error *err)
@@ -440,49 +327,21 @@ fv_status fv_gguf_write(fv_gguf_writer *w, const void *data, size_t n_bytes, fv_
             FV_TRY(pad_to(w, w->spans[w->current].begin, err));
     }
     if (w->current == w->n_infos || n_bytes > w->spans[w->current].end - w->written)
-        return fv_fail(err, FV_ERR_STATE, 0, "%s: more data than the tensors have", w->path);
+        return fv_fail(err, FV_ERR_STATE, 0, "%s: more data than the tensors have", w->file.place);
     return put_data(w, data, n_bytes, err);
-}
-
-/* The name of an open file without one. */
-static fv_status give_name(fv_gguf_writer *w, fv_error *err)
-{
-    char self[64];
-    if (w->named)
-        return FV_OK;
-    snprintf(self, sizeof self, "/proc/self/fd/%d", w->fd);
-    unlink(w->beside); /* of an earlier process with this number */
-    if (linkat(AT_FDCWD, self, AT_FDCWD, w->beside, AT_SYMLINK_FOLLOW) != 0)
-        return fail_errno(w, "create it", err);
-    w->named = true;
-    return FV_OK;
-}
-
-/* The rename itself must survive a power cut; a system that cannot sync a folder is no failure. */
-static void sync_folder(const fv_gguf_writer *w)
-{
-    char *slash = strrchr(w->beside, '/');
-    if (slash)
-        slash[slash == w->beside] = '\0';
-    int fd = open(slash ? w->beside : ".", O_RDONLY | O_CLOEXEC);
-    if (fd >= 0) {
-        fsync(fd);
-        close(fd);
-    }
 }
 
 fv_status fv_gguf_finish(fv_gguf_writer *w, fv_error *err)
 {
-    uint8_t head[24], digest[FV_SHA256_BYTES];
+    uint8_t head[HEAD_BYTES], digest[FV_SHA256_BYTES];
     static const uint8_t zeros[FV_GGUF_ALIGNMENT];
     char hex[HEX + 1];
     fv_sha256 hash;
     if (w->n_infos && w->written < w->spans[w->n_infos - 1].end)
         return fv_fail(err, FV_ERR_STATE, 0,
-                       "%s: the tensors have %" PRIu64 " bytes, %" PRIu64 " were written", w->path,
-                       w->data_bytes, w->written);
+                       "%s: the tensors have %" PRIu64 " bytes, %" PRIu64 " were written",
+                       w->file.place, w->data_bytes, w->written);
     FV_TRY(pad_to(w, w->data_bytes, err));
-    FV_TRY(flush(w, err));
     fv_sha256_end(&w->hash, digest);
     fv_hex(hex, digest, sizeof digest);
     memcpy(w->meta.data + w->hash_at, hex, HEX);
@@ -495,21 +354,9 @@ fv_status fv_gguf_finish(fv_gguf_writer *w, fv_error *err)
     fv_sha256_end(&hash, digest);
     fv_hex(hex, digest, sizeof digest);
     memcpy(w->meta.data + w->header_hash_at, hex, HEX);
-    if (lseek(w->fd, 0, SEEK_SET) != 0)
-        return fail_errno(w, "seek", err);
-    FV_TRY(write_header(w, err));
-    if (fsync(w->fd) != 0)
-        return fail_errno(w, "write it to the disk", err);
-    FV_TRY(give_name(w, err));
-    int fd = w->fd;
-    w->fd = -1;
-    if (close(fd) != 0)
-        return fail_errno(w, "close", err);
-    if (rename(w->beside, w->path) != 0)
-        return fail_errno(w, "rename it into place", err);
-    w->named = false;
-    sync_folder(w);
-    return FV_OK;
+    /* the hashes, and the floats that were reserved */
+    FV_TRY(fv_outfile_rewrite(&w->file, HEAD_BYTES, w->meta.data, w->meta.n, err));
+    return fv_outfile_commit(&w->file, err);
 }
 
 /* ---- checking ---- */

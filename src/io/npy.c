@@ -1,25 +1,10 @@
 /* .npy: "\x93NUMPY", version, header length, a Python dictionary as text, the data. See npy.h. */
 #include "io/npy.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
-static fv_status write_file(FILE *f, const char *path, const char *header, size_t n_header,
-                            const void *data, size_t n_bytes, fv_error *err)
-{
-    bool ok = fwrite(header, 1, n_header, f) == n_header && fwrite(data, 1, n_bytes, f) == n_bytes;
-    int code = errno;
-    if (fclose(f) != 0 && ok) {
-        ok = false;
-        code = errno;
-    }
-    return ok ? FV_OK
-              : fv_fail(err, FV_ERR_IO, 0, "%s: cannot write %zu bytes: %s%s", path, n_bytes,
-                        strerror(code),
-                        code == ENOSPC || code == EDQUOT ? "; make room or choose another place"
-                                                         : "");
-}
+#include "base/outfile.h"
 
 fv_status fv_npy_write(const char *dir, const char *name, fv_type type, const void *data,
                        const size_t *shape, int n_dims, fv_error *err)
@@ -41,18 +26,16 @@ fv_status fv_npy_write(const char *dir, const char *name, fv_type type, const vo
     header[8] = (char)((total - 10) & 255);
     header[9] = (char)((total - 10) >> 8);
 
-    char path[4096], beside[4104];
+    char path[4096];
+    fv_outfile f;
     if (snprintf(path, sizeof path, "%s/%s.npy", dir, name) >= (int)sizeof path)
         return fv_fail(err, FV_ERR_ARGUMENT, 0, "%s: the path is too long", dir);
-    snprintf(beside, sizeof beside, "%s.part", path);
-    FILE *f = fopen(beside, "wb");
-    if (!f)
-        return fv_fail(err, FV_ERR_IO, 0, "%s: cannot create: %s", path, strerror(errno));
-    fv_status status = write_file(f, path, header, total, data, n, err);
-    if (status == FV_OK && rename(beside, path) != 0)
-        status = fv_fail(err, FV_ERR_IO, 0, "%s: cannot rename to %s: %s", beside, path,
-                         strerror(errno));
-    if (status != FV_OK)
-        remove(beside);
+    FV_TRY(fv_outfile_open(&f, path, err));
+    fv_status status = fv_outfile_write(&f, header, total, err);
+    if (status == FV_OK)
+        status = fv_outfile_write(&f, data, n, err);
+    if (status == FV_OK)
+        return fv_outfile_commit(&f, err);
+    fv_outfile_abandon(&f);
     return status;
 }

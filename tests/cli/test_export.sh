@@ -104,8 +104,9 @@ for place in x there/; do
 done
 echo half >"LUT.part-$killed"
 run export lut "$base" -o LUT
-expect "a file is spoken of" 0 "LUT.part-$killed: a run that did not end seems to have left this file; remove it"
-rm LUT "LUT.part-$killed"
+expect "a file after a kill" 0 "LUT.part-$killed: left by a run that was killed; removed"
+check "it is gone" test ! -e "LUT.part-$killed"
+rm LUT
 
 # ---- what works says so and nothing more
 run export calib "$picture" -o calib --image-size 64

@@ -123,11 +123,11 @@ expect "no such checkpoint" 1 "no such directory"
 run pack "$work/f32.gguf" -o "$work/x.gguf"
 expect "a file as checkpoint" 1 "is a file; expected a checkpoint directory"
 run pack "$tiny" -o "$work"
-expect "a folder as output" 1 "is a directory, expected the name of a file"
+expect "a folder as output" 1 "is a folder; expected the name of a file"
 run pack "$tiny" -o /dev/full
-expect "a device as output" 1 "is no regular file"
+expect "a device as output" 1 "is a device or a pipe"
 run pack "$tiny" -o "$work/none/x.gguf"
-expect "no such folder" 1 "none/x.gguf: cannot create it: No such file or directory"
+expect "no such folder" 1 "none/x.gguf: cannot create: No such file or directory"
 (ulimit -f 500; trap '' XFSZ; "$fastvlm" pack "$tiny" -o "$work/full.gguf" >"$work/out" 2>"$work/err")
 code=$? out= err=$(cat "$work/err")
 expect "a full disk" 1 "full.gguf: cannot write"

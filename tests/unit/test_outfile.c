@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/resource.h>
@@ -304,28 +305,316 @@ static void test_killed(void **state)
     assert_non_null(strstr(said, path));
     assert_int_equal(count_entries(dir), n - 1);
 
-    /* files are spoken of, not removed */
+    /* files: removed when nobody holds them; the older form of the name is only spoken of */
     snprintf(other, sizeof other, "file.part-%ld", gone);
     put(dir, other, "x");
-    snprintf(other, sizeof other, "file.%ld.part", gone);
-    put(dir, other, "x");
+    snprintf(other, sizeof other, "%s/file.part-%ld0", dir, gone);
+    snprintf(said, sizeof said, "file.%ld.part", gone);
+    put(dir, said, "x");
     put(dir, "file.part-1", "x"); /* runs */
     put(dir, "file.part", "x");
     fv_free(place);
     place = fv_path_join(dir, "file");
     n_said = 0;
+    n = count_entries(dir);
     fv_outfile_leftovers(place, &hearing);
     assert_int_equal(n_said, 2);
-    assert_int_equal(count_entries(dir), n + 3);
+    assert_int_equal(count_entries(dir), n - 1);
+    snprintf(other, sizeof other, "file.part-%ld", gone);
+    put(dir, other, "x");
+    snprintf(other, sizeof other, "%s/file.part-%ld", dir, gone);
+    lock = open(other, O_RDWR);
+    assert_true(lock >= 0 && flock(lock, LOCK_EX | LOCK_NB) == 0);
+    fv_outfile_leftovers(place, NULL); /* somebody holds it */
+    assert_true(fv_is_file(other));
+    close(lock);
+    fv_outfile_leftovers(place, NULL); /* silent, too */
+    assert_false(fv_is_file(other));
     fv_free(place);
+    temp_remove(dir);
+}
+
+static mode_t mode_of(const char *path)
+{
+    struct stat st;
+    assert_int_equal(stat(path, &st), 0);
+    return st.st_mode & 07777;
+}
+
+/* The file that is replaced gives its mode; a link stays one. */
+static void test_replaced(void **state)
+{
+    (void)state;
+    fv_error err = { 0 };
+    struct stat st;
+    char *dir = temp_dir(), *path = fv_path_join(dir, "x"), *link = fv_path_join(dir, "link"),
+         *sub = fv_path_join(dir, "sub");
+    mode_t before = umask(022);
+    put(dir, "x", "old");
+    assert_int_equal(mode_of(path), 0644);
+    assert_int_equal(chmod(path, 0600), 0);
+    put(dir, "x", "new");
+    assert_int_equal(mode_of(path), 0600);
+    expect(dir, "x", "new");
+
+    assert_int_equal(mkdir(sub, 0777), 0);
+    assert_int_equal(symlink("../x", strcat(strcpy(said, sub), "/link")), 0);
+    assert_int_equal(symlink("sub/link", link), 0);
+    put(dir, "link", "through");
+    assert_int_equal(lstat(link, &st), 0);
+    assert_true(S_ISLNK(st.st_mode));
+    expect(dir, "x", "through");
+    assert_int_equal(mode_of(path), 0600);
+    assert_int_equal(count_entries(sub), 1);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(fv_outfile_put(link, "x", 1, &err), FV_ERR_IO);
+    assert_non_null(strstr(err.message, "link: is a link to something that does not exist"));
+    assert_int_equal(count_entries(dir), 2);
+    umask(before);
+    fv_free(path);
+    fv_free(link);
+    fv_free(sub);
+    temp_remove(dir);
+}
+
+static void test_rewrite(void **state)
+{
+    (void)state;
+    static char big[3 << 20];
+    fv_error err = { 0 };
+    fv_outfile f;
+    uint8_t *data;
+    size_t n;
+    char *dir = temp_dir(), *path = fv_path_join(dir, "x");
+    assert_int_equal(fv_outfile_open(&f, path, &err), FV_OK);
+    assert_int_equal(fv_outfile_write(&f, "headhead", 8, &err), FV_OK);
+    assert_int_equal(fv_outfile_write(&f, big, sizeof big, &err), FV_OK);
+    assert_int_equal(fv_outfile_rewrite(&f, 4, "HEAD", 4, &err), FV_OK);
+    assert_int_equal(fv_outfile_write(&f, "end", 3, &err), FV_OK); /* still at the end */
+    assert_int_equal(fv_outfile_rewrite(&f, sizeof big + 10, "xx", 2, &err), FV_ERR_STATE);
+    assert_int_equal(fv_outfile_rewrite(&f, UINT64_MAX, "xx", 2, &err), FV_ERR_STATE);
+    assert_int_equal(fv_outfile_commit(&f, &err), FV_OK);
+    assert_int_equal(fv_read_file(&data, &n, path, 8 << 20, &err), FV_OK);
+    assert_int_equal(n, sizeof big + 11);
+    assert_memory_equal(data, "headHEAD", 8);
+    assert_memory_equal(data + n - 3, "end", 3);
+    fv_free(data);
+    fv_free(path);
+    temp_remove(dir);
+}
+
+/* Entries of a folder that exists are replaced all or not at all. */
+static void test_all_or_nothing(void **state)
+{
+    (void)state;
+    fv_error err = { 0 };
+    fv_outdir d;
+    char *dir = temp_dir(), *place = fv_path_join(dir, "out"), path[700];
+    assert_int_equal(mkdir(place, 0777), 0);
+    put(place, "a", "old a");
+    snprintf(path, sizeof path, "%s/sub", place);
+    assert_int_equal(mkdir(path, 0777), 0);
+    put(place, "sub/b", "old b");
+    put(place, "folder", "a file");
+    snprintf(path, sizeof path, "%s/z", place);
+    assert_int_equal(mkdir(path, 0777), 0);
+
+    static const char *const bad[] = { "z", "folder" }; /* a file for a folder; the other way */
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(fv_outdir_open(&d, place, true, NULL, &err), FV_OK);
+        put(d.stage, "a", "new a");
+        assert_int_equal(fv_outdir_sub(&d, "sub", &err), FV_OK);
+        put(d.stage, "sub/b", "new b");
+        put(d.stage, "sub/c", "new c");
+        if (i == 0)
+            put(d.stage, bad[i], "x");
+        else
+            assert_int_equal(fv_outdir_sub(&d, bad[i], &err), FV_OK);
+        assert_int_equal(fv_outdir_commit(&d, &err), FV_ERR_IO);
+        assert_non_null(strstr(err.message, i ? "is a file; a folder" : "is a folder; a file"));
+        expect(place, "a", "old a");
+        expect(place, "sub/b", "old b");
+        assert_int_equal(count_entries(place), 4);
+    }
+
+    /* what is only found when others have moved: a folder on another disk */
+    struct stat here, other;
+    char away[] = "/dev/shm/fastvlm-XXXXXX";
+    if (stat(dir, &here) == 0 && stat("/dev/shm", &other) == 0 && here.st_dev != other.st_dev &&
+        mkdtemp(away)) {
+        put(away, "b", "old b");
+        snprintf(path, sizeof path, "%s/zz", place);
+        assert_int_equal(symlink(away, path), 0);
+        for (int i = 0; i < 4; i++) { /* entries come in any order */
+            static const char *const names[] = { "a", "new", "m", "y" };
+            assert_int_equal(fv_outdir_open(&d, place, true, NULL, &err), FV_OK);
+            for (int k = 0; k <= i; k++)
+                put(d.stage, names[k], "new");
+            assert_int_equal(fv_outdir_sub(&d, "zz", &err), FV_OK);
+            put(d.stage, "zz/b", "new b");
+            assert_int_equal(fv_outdir_commit(&d, &err), FV_ERR_IO);
+            assert_non_null(strstr(err.message, "zz/b: cannot rename"));
+            expect(place, "a", "old a");
+            expect(place, "zz/b", "old b");
+            assert_int_equal(count_entries(place), 5);
+        }
+        assert_int_equal(unlink(path), 0);
+        temp_remove(strdup(away));
+    }
+
+    snprintf(path, sizeof path, "%s/a", place);
+    assert_int_equal(chmod(path, 0600), 0);
+    assert_int_equal(fv_outdir_open(&d, place, true, NULL, &err), FV_OK);
+    put(d.stage, "a", "new a");
+    assert_int_equal(fv_outdir_commit(&d, &err), FV_OK);
+    expect(place, "a", "new a");
+    assert_int_equal(mode_of(path), 0600);
+    assert_int_equal(count_entries(place), 4);
+    fv_free(place);
+    temp_remove(dir);
+}
+
+/* Parents that were made for nothing go again; others stay. */
+static void test_parents(void **state)
+{
+    (void)state;
+    fv_error err = { 0 };
+    fv_outdir d;
+    char *dir = temp_dir(), *place = fv_path_join(dir, "there/a/b/out"), path[700];
+    snprintf(path, sizeof path, "%s/there", dir);
+    assert_int_equal(mkdir(path, 0777), 0);
+    assert_int_equal(fv_outdir_open(&d, place, false, NULL, &err), FV_OK);
+    put(d.stage, "x", "x");
+    fv_outdir_abandon(&d);
+    assert_int_equal(count_entries(path), 0);
+    assert_true(fv_is_dir(path));
+
+    char here[700];
+    assert_non_null(getcwd(here, sizeof here));
+    assert_int_equal(chdir(dir), 0);
+    assert_int_equal(fv_outdir_open(&d, "m/n/out", false, NULL, &err), FV_OK);
+    fv_outdir_abandon(&d);
+    assert_false(fv_is_dir("m"));
+    assert_int_equal(fv_outdir_open(&d, "m/n/out", false, NULL, &err), FV_OK);
+    put("m", "theirs", "x"); /* something else came */
+    fv_outdir_abandon(&d);
+    assert_true(fv_is_dir("m"));
+    assert_false(fv_is_dir("m/n"));
+    assert_int_equal(chdir(here), 0);
+    fv_free(place);
+    temp_remove(dir);
+}
+
+/* ---- kill -9 at any moment --------------------------------------------------------------- */
+
+/* Fills, commits and abandons folders and files in dir, over and over. */
+static void work_until_killed(const char *dir)
+{
+    fv_error err = { 0 };
+    fv_outdir d;
+    fv_outfile f;
+    char out[600], full[600], file[600], parents[700];
+    snprintf(out, sizeof out, "%s/out", dir);
+    snprintf(full, sizeof full, "%s/full", dir);
+    snprintf(file, sizeof file, "%s/file", dir);
+    snprintf(parents, sizeof parents, "%s/p/q/out", dir);
+    for (unsigned i = 0;; i++) {
+        if (fv_outdir_open(&d,
+                           i % 4 == 0   ? full
+                           : i % 4 == 1 ? parents
+                                        : out,
+                           true, NULL, &err) == FV_OK) {
+            fv_outdir_sub(&d, "sub", &err);
+            put(d.stage, "one", "1");
+            put(d.stage, "sub/two", "2");
+            if (i % 3)
+                fv_outdir_commit(&d, &err);
+            else
+                fv_outdir_abandon(&d);
+        }
+        fv_outfile_leftovers(file, NULL);
+        if (fv_outfile_open(&f, file, &err) == FV_OK) {
+            fv_outfile_write(&f, "text", 4, &err);
+            if (i % 2)
+                fv_outfile_commit(&f, &err);
+            else
+                fv_outfile_abandon(&f);
+        }
+    }
+}
+
+static size_t count_parts(const char *dir)
+{
+    size_t n = 0;
+    DIR *d = opendir(dir);
+    for (struct dirent *e; d && (e = readdir(d));)
+        n += strstr(e->d_name, ".part-") || strstr(e->d_name, ".fastvlm");
+    if (d)
+        closedir(d);
+    return n;
+}
+
+/* What a kill leaves, the next run to the same place removes, and the user's files are whole. */
+static void test_kill_matrix(void **state)
+{
+    (void)state;
+    enum { KILLS = 200 };
+    fv_error err = { 0 };
+    fv_outdir d;
+    size_t left = 0;
+    unsigned seed = 1;
+    char *dir = temp_dir(), path[700];
+    static const char *const places[] = { "out", "full", "p/q/out" };
+    snprintf(path, sizeof path, "%s/full", dir);
+    assert_int_equal(mkdir(path, 0777), 0);
+    put(path, "theirs", "x");
+    for (int i = 0; i < KILLS; i++) {
+        pid_t pid = fork();
+        assert_true(pid >= 0);
+        if (pid == 0)
+            work_until_killed(dir);
+        seed = seed * 1664525 + 1013904223;
+        usleep(500 + (seed >> 16) % 20000);
+        assert_int_equal(kill(pid, SIGKILL), 0);
+        int how;
+        assert_int_equal(waitpid(pid, &how, 0), pid);
+        assert_true(WIFSIGNALED(how) && WTERMSIG(how) == SIGKILL); /* it was still at work */
+        snprintf(path, sizeof path, "%s/p/q", dir);
+        left += count_parts(dir) + count_parts(path);
+        for (size_t k = 0; k < FV_COUNT(places); k++) {
+            char *place = fv_path_join(dir, places[k]);
+            left += count_parts(place);
+            fv_free(place);
+        }
+        for (size_t k = 0; k < FV_COUNT(places); k++) {
+            char *place = fv_path_join(dir, places[k]);
+            assert_int_equal(fv_outdir_open(&d, place, true, NULL, &err), FV_OK);
+            fv_outdir_abandon(&d);
+            assert_int_equal(count_parts(place), 0);
+            fv_free(place);
+        }
+        char *file = fv_path_join(dir, "file");
+        fv_outfile_leftovers(file, NULL);
+        if (fv_is_file(file))
+            expect(dir, "file", "text");
+        fv_free(file);
+        if (count_parts(dir) + count_parts(path))
+            fail_msg("kill %d left something that the next run did not remove", i);
+        expect(dir, "full/theirs", "x");
+    }
+    assert_true(left > 10);
+    print_message("%d kills left %zu folders and files, all removed\n", KILLS, left);
     temp_remove(dir);
 }
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_file), cmocka_unit_test(test_pieces),
-                                        cmocka_unit_test(test_no_room),
-                                        cmocka_unit_test(test_folder),
-                                        cmocka_unit_test(test_killed) };
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_file),    cmocka_unit_test(test_pieces),
+        cmocka_unit_test(test_no_room), cmocka_unit_test(test_folder),
+        cmocka_unit_test(test_killed),  cmocka_unit_test(test_replaced),
+        cmocka_unit_test(test_rewrite), cmocka_unit_test(test_all_or_nothing),
+        cmocka_unit_test(test_parents), cmocka_unit_test(test_kill_matrix)
+    };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
