@@ -1,6 +1,6 @@
 # Every tests/<room>/test_*.c is one cmocka program; a new file needs no line here.
 #
-#     tests/unit  tests/golden  tests/api   test_*.c -> program and ctest case of that name
+#     tests/unit  ops  golden  api         test_*.c -> program and ctest case of that name
 #     tests/full                            built, but run by tools/test-full.sh only: needs 1.5 GB
 #     tests/support/*.c                     helpers linked into all of them
 #     tests/kernels/*.c                     one program, run once for every instruction level
@@ -59,7 +59,7 @@ if(support_sources AND FASTVLM_TESTS)
     target_link_libraries(test_support PRIVATE fastvlm_flags PkgConfig::CMOCKA PkgConfig::FASTVLM_DEPS)
 endif()
 
-foreach(room unit golden api full)
+foreach(room unit ops golden api full)
     if(NOT FASTVLM_TESTS)
         break()
     endif()

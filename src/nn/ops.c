@@ -29,9 +29,8 @@ enum {
 fv_status fv_ops_init(fv_ops *ops, const fv_kernels *k, fv_pool *pool, fv_error *err)
 {
     *ops = (fv_ops){ .k = k, .pool = pool, .n_workers = fv_pool_threads(pool) };
-    /* attention's own scratch and a tile of its output (attention_task) */
-    size_t tile = FV_ATTN_MAX_Q * FV_ATTN_MAX_D * sizeof(float);
-    return fv_ops_reserve(ops, &(fv_ops_need){ fv_attn_scratch_bytes() + tile, 64 }, err);
+    const fv_ops_need need = fv_attention_need(); /* of whatever model */
+    return fv_ops_reserve(ops, &need, err);
 }
 
 void fv_ops_free(fv_ops *ops)

@@ -190,5 +190,6 @@ fv_ops_need fv_layernorm_need(size_t c);
 
 /* Multi-head attention without a mask: q | k | v rows [n, 3c] f32 -> y [n, c]; heads of d. */
 void fv_attention_run(const fv_ops *ops, fv_rows y, const float *qkv, size_t n, size_t c, size_t d);
+fv_ops_need fv_attention_need(void);
 
 #endif

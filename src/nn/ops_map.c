@@ -365,6 +365,13 @@ static void attention_task(void *user, size_t task, unsigned worker)
                            j->d);
 }
 
+/* The kernel's own, and a tile of its output that is to become u8. */
+fv_ops_need fv_attention_need(void)
+{
+    size_t tile = FV_ATTN_MAX_Q * FV_ATTN_MAX_D * sizeof(float);
+    return (fv_ops_need){ fv_attn_scratch_bytes() + tile, 64 };
+}
+
 void fv_attention_run(const fv_ops *ops, fv_rows y, const float *qkv, size_t n, size_t c, size_t d)
 {
     attention_job j = { ops, y, qkv, n, c, d };
