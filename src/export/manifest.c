@@ -18,15 +18,9 @@
 #include "fastvlm_tools.h"
 #include "model/model.h"
 #include "io/json_write.h"
+#include "onnx/onnx_plan.h"
 
-enum {
-    HEX = 2 * FV_SHA256_BYTES + 1,
-    SLICE = 8 << 20,
-    N_RANDOM = 8,
-    CACHE_ROWS = 512,
-    NPU_CACHE_ROWS = 1023,
-    N_IDS = 512
-};
+enum { HEX = 2 * FV_SHA256_BYTES + 1, SLICE = 8 << 20, N_RANDOM = 8 };
 
 typedef struct lot {
     const char *model;
@@ -199,65 +193,96 @@ static void put_tensor(fv_json_text *j, const char *direction, const char *name,
 #define SHAPE(...) \
     (const int64_t[]){ __VA_ARGS__ }, (int)(sizeof((int64_t[]){ __VA_ARGS__ }) / sizeof(int64_t))
 
-typedef enum graph_kind { GRAPH_FIXED, GRAPH_NPU, GRAPH_JS } graph_kind;
+/* The three ONNX exports, by the folders that fv_export_all gives them. */
+static const struct {
+    const char *folder;
+    fv_onnx_target target;
+} onnx_exports[] = {
+    { "onnx", FV_ONNX_GENERIC },
+    { "onnx-npu", FV_ONNX_NPU },
+    { "transformers.js", FV_ONNX_TRANSFORMERS_JS },
+};
 
-enum { ANY = -1 };
-
-static void put_cache(const lot *l, fv_json_text *j, graph_kind kind, bool output)
+static fv_onnx_options onnx_options_of(const lot *l, fv_onnx_target target)
 {
-    const char *type = kind == GRAPH_NPU ? "f16" : "f32", *way = output ? "output" : "input";
-    const char *key = output ? "present.{layer}.key" : "past_key_values.{layer}.key";
-    const char *value = output ? "present.{layer}.value" : "past_key_values.{layer}.value";
-    int64_t kv = l->config.n_kv_heads, d = l->config.d_head, batch = kind == GRAPH_JS ? ANY : 1;
-    int64_t rows = kind == GRAPH_JS    ? ANY
-                   : kind == GRAPH_NPU ? (output ? 1 : NPU_CACHE_ROWS)
-                                       : CACHE_ROWS;
-    if (kind == GRAPH_NPU)
-        put_tensor(j, way, key, type, SHAPE(1, kv, d, rows));
-    else
-        put_tensor(j, way, key, type, SHAPE(batch, kv, rows, d));
-    put_tensor(j, way, value, type, SHAPE(batch, kv, rows, d));
+    fv_onnx_options s;
+    fv_onnx_options_default(&s);
+    s.target = target;
+    s.image_size = l->calib.image_size;
+    return s;
 }
 
-static void put_decoder(const lot *l, fv_json_text *j, graph_kind kind)
+/* Tensors of a layer are listed once, with {layer} in place of 0; false: another layer's. */
+static bool layer_name(char out[128], const char *name)
 {
-    const fv_config *c = &l->config;
-    const char *type = kind == GRAPH_NPU ? "f16" : "f32";
-    int64_t batch = kind == GRAPH_JS ? ANY : 1, step = kind == GRAPH_JS ? ANY : 1;
-    put_tensor(j, "input", "inputs_embeds", type, SHAPE(batch, step, c->d_model));
-    if (kind == GRAPH_NPU)
-        put_tensor(j, "input", "attention_mask", "i64", SHAPE(1, 1, 1, NPU_CACHE_ROWS + 1));
-    else
-        put_tensor(j, "input", "attention_mask", "i64",
-                   SHAPE(batch, kind == GRAPH_JS ? ANY : CACHE_ROWS + 1));
-    put_tensor(j, "input", "position_ids", "i64", SHAPE(batch, step));
-    if (kind == GRAPH_JS)
-        put_tensor(j, "input", "num_logits_to_keep", "i64", NULL, 0);
-    put_cache(l, j, kind, false);
-    put_tensor(j, "output", "logits", type, SHAPE(batch, step, c->n_vocab));
-    put_cache(l, j, kind, true);
+    const char *dot = strchr(name, '.');
+    char *end = NULL;
+    long layer = dot ? strtol(dot + 1, &end, 10) : 0;
+    if (!dot || end == dot + 1 || *end != '.')
+        return snprintf(out, 128, "%s", name) > 0;
+    snprintf(out, 128, "%.*s.{layer}%s", (int)(dot - name), name, end);
+    return layer == 0;
 }
 
-static void put_graph(const lot *l, fv_json_text *j, const char *name, graph_kind kind)
+static void put_value(fv_json_text *j, const char *way, const char *name, const fv_value *v)
 {
-    const fv_config *c = &l->config;
-    const char *type = kind == GRAPH_NPU ? "f16" : "f32";
-    int side = l->image_size;
-    int64_t batch = kind == GRAPH_JS ? ANY : 1, ids = kind == GRAPH_JS ? ANY : N_IDS;
-    if (strstr(name, "vision_encoder")) {
-        put_tensor(j, "input", "pixel_values", type, SHAPE(batch, 3, side, side));
-        put_tensor(j, "output", "image_features", type,
-                   SHAPE(batch, fv_config_image_tokens(side), c->d_model));
-    } else if (strstr(name, "embed_tokens")) {
-        put_tensor(j, "input", "input_ids", "i64", SHAPE(batch, ids));
-        put_tensor(j, "output", "inputs_embeds", type, SHAPE(batch, ids, c->d_model));
-    } else if (strstr(name, "decoder")) {
-        put_decoder(l, j, kind);
+    fv_dim dims[FV_GRAPH_DIMS];
+    int64_t shape[FV_GRAPH_DIMS];
+    char text[128];
+    if (!layer_name(text, name))
+        return;
+    fv_onnx_dims(v, dims);
+    for (int i = 0; i < v->n_dims; i++)
+        shape[i] = dims[i].name ? -1 : dims[i].n;
+    put_tensor(j, way, text,
+               v->type == FV_TYPE_I64   ? "i64"
+               : v->type == FV_TYPE_F16 ? "f16"
+                                        : "f32",
+               shape, v->n_dims);
+}
+
+/* Inputs and outputs of an ONNX file, which its graph knows. */
+static fv_status put_graph(const lot *l, fv_json_text *j, const fv_onnx_plan *plan,
+                           const fv_onnx_file *file, fv_error *err)
+{
+    fv_weights w;
+    fv_graph g;
+    FV_TRY(fv_graph_outline(&w, &l->config, err));
+    fv_graph_begin(&g, file->name, err);
+    fv_onnx_plan_graph(plan, &g, file->part, &l->config, &w);
+    fv_status status = fv_graph_status(&g);
+    fv_json_begin(j, "tensors", '[');
+    for (size_t i = 0; status == FV_OK && i < g.n_inputs; i++)
+        put_value(j, "input", g.input[i]->name, g.input[i]);
+    for (size_t i = 0; status == FV_OK && i < g.n_outputs; i++)
+        put_value(j, "output", g.output[i]->output, g.output[i]);
+    fv_json_end(j);
+    fv_graph_end(&g);
+    fv_weights_free(&w);
+    return status;
+}
+
+/* If NAME is one of the ONNX exports' files. */
+static fv_status put_onnx(const lot *l, fv_json_text *j, const char *name, fv_error *err)
+{
+    for (size_t i = 0; i < FV_COUNT(onnx_exports); i++) {
+        fv_onnx_plan plan;
+        fv_onnx_options s = onnx_options_of(l, onnx_exports[i].target);
+        FV_TRY(fv_onnx_plan_begin(&plan, &s, err));
+        fv_onnx_plan_end(&plan, &l->config, 0, 0);
+        for (size_t f = 0; f < plan.n_files; f++) {
+            char path[256];
+            snprintf(path, sizeof path, "%s/%s%s%s.onnx", onnx_exports[i].folder, plan.folder,
+                     *plan.folder ? "/" : "", plan.file[f].name);
+            if (!strcmp(path, name))
+                return put_graph(l, j, &plan, &plan.file[f], err);
+        }
     }
+    return FV_OK;
 }
 
 /* Tensors of a checkpoint file are counted, not listed: their header lists them. */
-static void put_content(const lot *l, fv_json_text *j, const char *name)
+static fv_status put_content(const lot *l, fv_json_text *j, const char *name, fv_error *err)
 {
     const fv_config *c = &l->config;
     const char *dot = strrchr(name, '.'), *calib = strncmp(name, "calib/", 6) ? NULL : name;
@@ -272,14 +297,10 @@ static void put_content(const lot *l, fv_json_text *j, const char *name)
         fv_json_begin(j, "tensors", '[');
         put_tensor(j, NULL, "embedding", "f32", SHAPE(c->n_vocab, c->d_model));
         fv_json_end(j);
-    } else if (dot && !strcmp(dot, ".onnx")) {
-        fv_json_begin(j, "tensors", '[');
-        put_graph(l, j, name,
-                  !strncmp(name, "onnx-npu/", 9) ? GRAPH_NPU
-                  : !strncmp(name, "onnx/", 5)   ? GRAPH_FIXED
-                                                 : GRAPH_JS);
-        fv_json_end(j);
+    } else {
+        return put_onnx(l, j, name, err);
     }
+    return FV_OK;
 }
 
 static void put_model(const lot *l, fv_json_text *j)
@@ -319,7 +340,7 @@ static fv_status write_manifest(lot *l, fv_error *err)
         fv_json_put_text(&l->j, "name", files.name[i]);
         fv_json_put_int(&l->j, "bytes", (int64_t)n_bytes);
         fv_json_put_text(&l->j, "sha256", hex);
-        put_content(l, &l->j, files.name[i]);
+        FV_TRY_GOTO(put_content(l, &l->j, files.name[i], err));
         fv_json_end(&l->j);
         total += n_bytes;
     }
@@ -361,10 +382,7 @@ static bool pass_progress(void *user, const char *stage, double done)
 static fv_status run_onnx(const lot *l, const char *dir, fv_onnx_target target,
                           const fv_export_options *into, fv_error *err)
 {
-    fv_onnx_options s;
-    fv_onnx_options_default(&s);
-    s.target = target;
-    s.image_size = l->calib.image_size;
+    fv_onnx_options s = onnx_options_of(l, target);
     return fv_export_onnx(l->model, &s, dir, into, err);
 }
 

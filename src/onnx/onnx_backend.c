@@ -9,6 +9,7 @@
 #include <math.h>
 
 #include "onnx/onnx_ops.h"
+#include "onnx/onnx_plan.h"
 
 typedef struct onnx_backend {
     fv_onnx_graph *g;
@@ -33,21 +34,13 @@ static fv_status set_result(const onnx_backend *b, const fv_node *n, fv_onnx_val
     return fv_onnx_status(b->g);
 }
 
-/* In the order in which ONNX has maps. */
-static void onnx_dims(const fv_value *v, fv_dim out[FV_GRAPH_DIMS])
-{
-    static const int channels_first[FV_GRAPH_DIMS] = { 0, 3, 1, 2 };
-    for (int i = 0; i < v->n_dims; i++)
-        out[i] = v->dim[v->form == FV_FORM_MAP ? channels_first[i] : i];
-}
-
 /* ---- where values come from -------------------------------------------------------------- */
 
 static fv_status onnx_add_input(void *user, const fv_node *n)
 {
     onnx_backend *b = user;
     fv_dim dims[FV_GRAPH_DIMS];
-    onnx_dims(n->out, dims);
+    fv_onnx_dims(n->out, dims);
     return set_result(
         b, n, fv_onnx_input(b->g, n->out->name, n->out->type, dims, (size_t)n->out->n_dims));
 }
@@ -410,7 +403,7 @@ fv_status fv_onnx_lower(fv_onnx_graph *g, const fv_graph *part)
     for (size_t i = 0; i < part->n_outputs && g->status == FV_OK; i++) {
         const fv_value *v = part->output[i];
         fv_dim dims[FV_GRAPH_DIMS];
-        onnx_dims(v, dims);
+        fv_onnx_dims(v, dims);
         fv_onnx_output(g, v->output, v->type, dims, (size_t)v->n_dims);
     }
     return fv_onnx_status(g);

@@ -105,3 +105,10 @@ void fv_onnx_plan_graph(const fv_onnx_plan *p, fv_graph *g, unsigned part, const
     default: fv_graph_decoder(g, c, &w->decoder, &p->spec);
     }
 }
+
+void fv_onnx_dims(const fv_value *v, fv_dim out[FV_GRAPH_DIMS])
+{
+    static const int channels_first[FV_GRAPH_DIMS] = { 0, 3, 1, 2 };
+    for (int i = 0; i < v->n_dims; i++)
+        out[i] = v->dim[v->form == FV_FORM_MAP ? channels_first[i] : i];
+}

@@ -28,4 +28,7 @@ void fv_onnx_plan_end(fv_onnx_plan *p, const fv_config *c, int n_tokens, int ima
 void fv_onnx_plan_graph(const fv_onnx_plan *p, fv_graph *g, unsigned part, const fv_config *c,
                         const fv_weights *w);
 
+/* A value's dimensions in the order in which ONNX files have them: maps channels-first. */
+void fv_onnx_dims(const fv_value *v, fv_dim out[FV_GRAPH_DIMS]);
+
 #endif
