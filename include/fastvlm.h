@@ -167,7 +167,11 @@ typedef struct fv_engine_options {
     int image_size;       /**< side of the encoder's square input in pixels: a multiple of 64 up to
                                4096; 0: the model's own */
     int n_threads;        /**< 1 to 1024; 0: one per physical core */
-    const fv_callbacks *callbacks; /**< log: warnings about the model */
+    const fv_callbacks *callbacks; /**< log: warnings about the model; progress: "open", and
+                                        "prefault" where that is asked for */
+    bool prefault; /**< read the weights that are mapped before returning, so that the first answer
+                        waits for no disk */
+    bool lock;     /**< keep all weights in memory (mlock); FV_ERR_LIMIT when the system refuses */
 } fv_engine_options;
 
 FV_DEFINE_DEFAULT(fv_engine_options)
@@ -178,10 +182,16 @@ FV_DEFINE_DEFAULT(fv_engine_options)
  *  where its weights are bf16 or f16, in f32; others are FV_ERR_UNSUPPORTED. */
 FV_API fv_status fv_engine_open(fv_engine **out, const char *path, const fv_engine_options *options,
                                 fv_error *err);
-/** The same for the bytes of a packed file, which the engine borrows: they begin at a multiple of
- *  64 and outlive it unchanged. */
+/** The same for the bytes of a packed file in memory. Where they begin at a multiple of 4 the engine
+ *  borrows them: they outlive it unchanged. Otherwise it copies them, and needs them no longer when
+ *  this returns. */
 FV_API fv_status fv_engine_open_memory(fv_engine **out, const void *data, size_t n_bytes,
                                        const fv_engine_options *options, fv_error *err);
+/** The same for a packed file that is a part of another file, such as an uncompressed asset of an
+ *  Android package: n_bytes (0: to the end) from offset on. They are mapped, so fd may be closed
+ *  afterwards; at an offset that is no multiple of 4 they are copied. */
+FV_API fv_status fv_engine_open_fd(fv_engine **out, int fd, uint64_t offset, uint64_t n_bytes,
+                                   const fv_engine_options *options, fv_error *err);
 /** All sessions must be freed first. */
 FV_API void fv_engine_free(fv_engine *engine);
 

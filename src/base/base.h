@@ -80,16 +80,28 @@ void *fv_arena_take(fv_arena *arena, size_t count, size_t size); /* 64-byte alig
 
 /* ---- map.c ------------------------------------------------------------------------------- */
 
-/* A whole file mapped read-only. An empty file gives data == NULL, size 0. */
+/* A file, or a part of one, mapped read-only. An empty file gives data == NULL, size 0. */
 typedef struct fv_map {
     const uint8_t *data;
     size_t size;
+    size_t skip; /* bytes that are mapped in front of data, so that a page begins there */
 } fv_map;
 
 fv_status fv_map_open(fv_map *map, const char *path, fv_error *err);
+/* n_bytes from offset on, any offset; 0: to the end of the file. fd may be closed afterwards. name
+ * is what messages call it. */
+fv_status fv_map_open_fd(fv_map *map, int fd, uint64_t offset, uint64_t n_bytes, const char *name,
+                         fv_error *err);
 void fv_map_close(fv_map *map);
 /* Reads ahead (will_need) or gives the pages of a range back to the system. Hints only. */
 void fv_map_advise(const fv_map *map, size_t offset, size_t n_bytes, bool will_need);
+
+/* Pages of any memory that is there: read, so that the next access waits for no disk; kept in
+ * memory until fv_pages_unlock or their unmapping. Locking fails with FV_ERR_LIMIT where the system
+ * refuses. */
+void fv_pages_touch(const void *data, size_t n_bytes);
+fv_status fv_pages_lock(const void *data, size_t n_bytes, fv_error *err);
+void fv_pages_unlock(const void *data, size_t n_bytes);
 
 /* Reads a whole file, or standard input for "-", into memory with a NUL after the last byte.
  * Fails with FV_ERR_LIMIT when there are more than max_bytes. */

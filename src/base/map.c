@@ -36,6 +36,48 @@ static fv_status open_file(int *fd, struct stat *st, const char *path, fv_error 
     return FV_OK;
 }
 
+/* The part [offset, offset + n_bytes) of a file of file_bytes. */
+static fv_status map_range(fv_map *map, int fd, uint64_t offset, uint64_t n_bytes, const char *name,
+                           fv_error *err)
+{
+    size_t skip = (size_t)(offset % (uint64_t)sysconf(_SC_PAGESIZE));
+    if (n_bytes > SIZE_MAX - skip || offset - skip > INT64_MAX)
+        return fv_fail(err, FV_ERR_LIMIT, 0, "%s: %" PRIu64 " bytes do not fit the address space",
+                       name, n_bytes);
+    if (!n_bytes)
+        return FV_OK;
+    uint8_t *pages = mmap(NULL, (size_t)n_bytes + skip, PROT_READ, MAP_PRIVATE, fd,
+                          (off_t)(offset - skip));
+    if (pages == MAP_FAILED)
+        return fail_errno(err, name, "map");
+    *map = (fv_map){ .data = pages + skip, .size = (size_t)n_bytes, .skip = skip };
+#if defined(MADV_HUGEPAGE)
+    if (map->size >= HUGE_MAP_BYTES)
+        /* a hint for what is not in memory yet; refusal costs speed only */
+        madvise(pages, map->size + skip, MADV_HUGEPAGE);
+#endif
+    return FV_OK;
+}
+
+fv_status fv_map_open_fd(fv_map *map, int fd, uint64_t offset, uint64_t n_bytes, const char *name,
+                         fv_error *err)
+{
+    struct stat st;
+
+    *map = (fv_map){ 0 };
+    if (fstat(fd, &st) != 0)
+        return fail_errno(err, name, "stat");
+    if (!S_ISREG(st.st_mode))
+        return fv_fail(err, FV_ERR_IO, 0, "%s: not a regular file, cannot be mapped", name);
+    uint64_t size = (uint64_t)st.st_size;
+    if (offset > size || n_bytes > size - offset)
+        return fv_fail(err, FV_ERR_IO, offset,
+                       "%s: bytes %" PRIu64 " to %" PRIu64 " are asked for, the file has %" PRIu64,
+                       name, offset, n_bytes > UINT64_MAX - offset ? UINT64_MAX : offset + n_bytes,
+                       size);
+    return map_range(map, fd, offset, n_bytes ? n_bytes : size - offset, name, err);
+}
+
 fv_status fv_map_open(fv_map *map, const char *path, fv_error *err)
 {
     int fd;
@@ -43,62 +85,81 @@ fv_status fv_map_open(fv_map *map, const char *path, fv_error *err)
 
     *map = (fv_map){ 0 };
     FV_TRY(open_file(&fd, &st, path, err));
-    if (!S_ISREG(st.st_mode)) {
-        close(fd);
-        return fv_fail(err, FV_ERR_IO, 0, "%s: not a regular file, cannot be mapped", path);
-    }
-    if ((uint64_t)st.st_size > SIZE_MAX) {
-        close(fd);
-        return fv_fail(err, FV_ERR_LIMIT, 0, "%s: %" PRIu64 " bytes do not fit the address space",
-                       path, (uint64_t)st.st_size);
-    }
-    if (st.st_size > 0) {
-        void *data = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-        if (data == MAP_FAILED) {
-            fv_status status = fail_errno(err, path, "map");
-            close(fd);
-            return status;
-        }
-        map->data = data;
-        map->size = (size_t)st.st_size;
-#if defined(MADV_HUGEPAGE)
-        if (map->size >= HUGE_MAP_BYTES)
-            /* a hint for what is not in memory yet; refusal costs speed only */
-            madvise(data, map->size, MADV_HUGEPAGE);
-#endif
-    }
+    fv_status status = fv_map_open_fd(map, fd, 0, 0, path, err);
     close(fd);
-    return FV_OK;
+    return status;
 }
 
 void fv_map_close(fv_map *map)
 {
     if (map->data)
-        munmap((void *)(uintptr_t)map->data, map->size);
+        munmap((void *)(uintptr_t)(map->data - map->skip), map->size + map->skip);
     *map = (fv_map){ 0 };
+}
+
+/* The pages that a range touches, or those that lie in it whole. */
+static void *pages_of(const void *data, size_t n_bytes, bool whole, size_t *length)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = (uintptr_t)data,
+              end = begin + n_bytes;
+    begin = (whole ? begin + page - 1 : begin) / page * page;
+    end = (whole ? end : end + page - 1) / page * page;
+    *length = end > begin ? end - begin : 0;
+    return (void *)begin;
 }
 
 void fv_map_advise(const fv_map *map, size_t offset, size_t n_bytes, bool will_need)
 {
-    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    size_t length;
 
     if (!map->data || offset >= map->size)
         return;
     n_bytes = FV_MIN(n_bytes, map->size - offset);
-    size_t end = offset + n_bytes;
-    if (will_need) {
-        size_t begin = offset / page * page;
-        posix_madvise((void *)(uintptr_t)(map->data + begin), end - begin, POSIX_MADV_WILLNEED);
+    const uint8_t *end = map->data + offset + n_bytes;
+    /* Pages to drop are dropped whole: the neighbours at both ends are someone else's, but nobody's
+     * behind the end of the file. Unlike posix_madvise, which glibc ignores here, madvise really
+     * drops them; the data comes back from the file. */
+    if (!will_need && end == map->data + map->size)
+        n_bytes += (size_t)(-(uintptr_t)end % (uintptr_t)sysconf(_SC_PAGESIZE));
+    void *pages = pages_of(map->data + offset, n_bytes, !will_need, &length);
+    if (!length)
         return;
-    }
-    /* Whole pages only: the neighbours at both ends are someone else's. Unlike
-     * posix_madvise, which glibc ignores here, madvise really drops them; the data comes back from
-     * the file. */
-    size_t begin = (offset + page - 1) / page * page;
-    if (end < map->size)
-        end = end / page * page;
-    if (begin < end)
-        madvise((void *)(uintptr_t)(map->data + begin), end - begin, MADV_DONTNEED);
+    if (will_need)
+        posix_madvise(pages, length, POSIX_MADV_WILLNEED);
+    else
+        madvise(pages, length, MADV_DONTNEED);
+}
+
+void fv_pages_touch(const void *data, size_t n_bytes)
+{
+    const volatile uint8_t *p = data;
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+
+    for (size_t i = 0; i < n_bytes; i += page)
+        (void)p[i];
+    if (n_bytes)
+        (void)p[n_bytes - 1];
+}
+
+fv_status fv_pages_lock(const void *data, size_t n_bytes, fv_error *err)
+{
+    size_t length;
+    void *pages = pages_of(data, n_bytes, false, &length);
+
+    if (!length || mlock(pages, length) == 0)
+        return FV_OK;
+    return fv_fail(err, FV_ERR_LIMIT, 0,
+                   "%zu bytes cannot be locked in memory: %s (see RLIMIT_MEMLOCK)", length,
+                   strerror(errno));
+}
+
+void fv_pages_unlock(const void *data, size_t n_bytes)
+{
+    size_t length;
+    void *pages = pages_of(data, n_bytes, false, &length);
+
+    if (length)
+        munlock(pages, length);
 }
 
 /* Reads fd to its end. hint is the expected size, 0 when unknown. */

@@ -9,6 +9,7 @@
 #include "base/sized.h"
 #include "base/report.h"
 #include "model/config_gguf.h"
+#include "model/config_rules.h"
 #include "model/precision.h"
 
 void fv_system_info(fv_system *out)
@@ -124,6 +125,8 @@ static fv_status engine_complete(fv_engine *e, const fv_engine_options *s, fv_er
     engine_bind_tokens(e);
     e->kv = s->kv;
     e->image_size = s->image_size ? s->image_size : e->model.config.image_size;
+    FV_TRY(
+        fv_config_check_image(&e->model.config, e->model.name, "image_size", e->image_size, err));
     return e->model.packed ? record_read(e, err) : FV_OK;
 }
 
@@ -145,6 +148,8 @@ static fv_status engine_open(fv_engine **out, const char *path, fv_gguf *packed,
                                  .vision = s->vision,
                                  .decoder = s->decoder,
                                  .n_threads = s->n_threads,
+                                 .prefault = s->prefault,
+                                 .lock = s->lock,
                                  .callbacks = s->callbacks };
     fv_status status = packed ? fv_model_open_packed(&e->model, packed, &options, err)
                               : fv_model_open(&e->model, path, &options, err);
@@ -190,11 +195,24 @@ fv_status fv_engine_open_memory(fv_engine **out, const void *data, size_t n_byte
     FV_REQUIRE(out, err);
     *out = NULL;
     FV_REQUIRE(data, err);
-    if ((uintptr_t)data % 64)
-        return fv_fail(err, FV_ERR_ARGUMENT, 0,
-                       "a model in memory begins at address %p; expected a multiple of 64", data);
     FV_TRY(engine_take_options(&s, &callbacks, options, err));
     FV_TRY(fv_gguf_read(&packed, data, n_bytes, "model in memory", err));
+    return engine_open(out, NULL, packed, &s, start, err);
+}
+
+fv_status fv_engine_open_fd(fv_engine **out, int fd, uint64_t offset, uint64_t n_bytes,
+                            const fv_engine_options *options, fv_error *err)
+{
+    fv_engine_options s;
+    fv_callbacks callbacks;
+    fv_gguf *packed = NULL;
+    char name[48];
+    double start = fv_now_ms();
+    FV_REQUIRE(out, err);
+    *out = NULL;
+    FV_TRY(engine_take_options(&s, &callbacks, options, err));
+    snprintf(name, sizeof name, "model in file descriptor %d", fd);
+    FV_TRY(fv_gguf_open_fd(&packed, fd, offset, n_bytes, name, err));
     return engine_open(out, NULL, packed, &s, start, err);
 }
 

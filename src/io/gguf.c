@@ -16,7 +16,8 @@ enum {
 };
 
 struct fv_gguf {
-    fv_map map; /* empty when the bytes are borrowed */
+    fv_map map;    /* empty when the bytes are borrowed or copied */
+    uint8_t *copy; /* NULL: not copied */
     const uint8_t *bytes;
     size_t n_bytes, data_at;
     char *name;
@@ -434,15 +435,30 @@ static fv_status new_gguf(fv_gguf **out, const char *name, fv_error *err)
     return FV_OK;
 }
 
+/* Tensors are read where they lie when they can be; the tables of a tokenizer and f32 weights need
+ * a multiple of 4. */
+static fv_status take_bytes(fv_gguf *g, const void *data, size_t n_bytes, fv_error *err)
+{
+    g->bytes = data;
+    g->n_bytes = n_bytes;
+    if ((uintptr_t)data % FV_GGUF_MIN_ALIGNMENT == 0)
+        return FV_OK;
+    if (!(g->copy = fv_pages_alloc(n_bytes)))
+        return fv_fail_memory(err, n_bytes, "a copy of a model that is not aligned");
+    memcpy(g->copy, data, n_bytes);
+    g->bytes = g->copy;
+    return FV_OK;
+}
+
 fv_status fv_gguf_read(fv_gguf **out, const void *data, size_t n_bytes, const char *name,
                        fv_error *err)
 {
     fv_gguf *g = NULL;
     *out = NULL;
     FV_TRY(new_gguf(&g, name, err));
-    g->bytes = data;
-    g->n_bytes = n_bytes;
-    fv_status status = read_all(g, err);
+    fv_status status = take_bytes(g, data, n_bytes, err);
+    if (status == FV_OK)
+        status = read_all(g, err);
     if (status != FV_OK) {
         fv_gguf_free(g);
         return status;
@@ -451,17 +467,32 @@ fv_status fv_gguf_read(fv_gguf **out, const void *data, size_t n_bytes, const ch
     return FV_OK;
 }
 
+/* Takes the map. */
+static fv_status read_map(fv_gguf **out, fv_map map, const char *name, fv_error *err)
+{
+    fv_status status = fv_gguf_read(out, map.data, map.size, name, err);
+    if (status != FV_OK || (*out)->copy)
+        fv_map_close(&map);
+    else
+        (*out)->map = map;
+    return status;
+}
+
 fv_status fv_gguf_open(fv_gguf **out, const char *path, fv_error *err)
 {
     fv_map map;
     *out = NULL;
     FV_TRY(fv_map_open(&map, path, err));
-    fv_status status = fv_gguf_read(out, map.data, map.size, path, err);
-    if (status != FV_OK)
-        fv_map_close(&map);
-    else
-        (*out)->map = map;
-    return status;
+    return read_map(out, map, path, err);
+}
+
+fv_status fv_gguf_open_fd(fv_gguf **out, int fd, uint64_t offset, uint64_t n_bytes,
+                          const char *name, fv_error *err)
+{
+    fv_map map;
+    *out = NULL;
+    FV_TRY(fv_map_open_fd(&map, fd, offset, n_bytes, name, err));
+    return read_map(out, map, name, err);
 }
 
 void fv_gguf_free(fv_gguf *g)
@@ -470,6 +501,7 @@ void fv_gguf_free(fv_gguf *g)
         return;
     fv_tensors_free(g->tensors);
     fv_map_close(&g->map);
+    fv_pages_free(g->copy, g->n_bytes);
     fv_free(g->pairs);
     fv_free(g->slots);
     fv_free(g->name);
@@ -478,6 +510,8 @@ void fv_gguf_free(fv_gguf *g)
 
 const char *fv_gguf_name(const fv_gguf *g) { return g->name; }
 const fv_tensors *fv_gguf_tensors(const fv_gguf *g) { return g->tensors; }
+bool fv_gguf_is_borrowed(const fv_gguf *g) { return !g->copy && !g->map.data; }
+size_t fv_gguf_copied_bytes(const fv_gguf *g) { return g->copy ? g->n_bytes : 0; }
 
 const uint8_t *fv_gguf_bytes(const fv_gguf *g, size_t *n_bytes, size_t *data_at)
 {

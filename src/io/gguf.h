@@ -38,14 +38,24 @@ enum { FV_GGUF_ALIGNMENT = 32, FV_GGUF_NAME = 64 /* a tensor's name has fewer by
 
 typedef struct fv_gguf fv_gguf;
 
-/* Maps a file, or reads n_bytes of memory that outlive *out. name is what messages call it. */
+/* What a file must begin at a multiple of, in bytes, to be read where it lies. */
+enum { FV_GGUF_MIN_ALIGNMENT = 4 };
+
+/* Maps a file, or a part of one (fv_map_open_fd), or reads n_bytes of memory that outlive *out. A
+ * file that begins in memory at no multiple of FV_GGUF_MIN_ALIGNMENT is copied; its bytes are not
+ * needed any more then. name is what messages call it. */
 fv_status fv_gguf_open(fv_gguf **out, const char *path, fv_error *err);
+fv_status fv_gguf_open_fd(fv_gguf **out, int fd, uint64_t offset, uint64_t n_bytes,
+                          const char *name, fv_error *err);
 fv_status fv_gguf_read(fv_gguf **out, const void *data, size_t n_bytes, const char *name,
                        fv_error *err);
 void fv_gguf_free(fv_gguf *g);
 
 const char *fv_gguf_name(const fv_gguf *g);
 const fv_tensors *fv_gguf_tensors(const fv_gguf *g);
+/* Are its bytes the caller's? Otherwise they are mapped or copied. */
+bool fv_gguf_is_borrowed(const fv_gguf *g);
+size_t fv_gguf_copied_bytes(const fv_gguf *g); /* 0: not copied */
 /* The whole file, and where its tensor data begins. */
 const uint8_t *fv_gguf_bytes(const fv_gguf *g, size_t *n_bytes, size_t *data_at);
 

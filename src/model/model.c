@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/report.h"
 #include "model/config_gguf.h"
 #include "model/precision.h"
 #include "text/tokenizer_gguf.h"
@@ -141,7 +142,7 @@ static fv_status bind_packed(fv_model *m, fv_error *err)
     FV_TRY(fv_weights_bind(&m->weights, &m->config, m->tensors, err));
     for (size_t i = 0; i < fv_tensors_count(m->tensors); i++)
         if (model_is_table(fv_tensors_at(m->tensors, i)))
-            m->weights.used[i] = true;
+            m->weights.used[i] = m->weights.mapped[i] = true;
     return FV_OK;
 }
 
@@ -159,6 +160,51 @@ static fv_status load_checkpoint(fv_model *m, const fv_model_options *o, fv_erro
     return fv_weights_load(&m->weights, &m->config, m->tensors, &options, err);
 }
 
+/* ---- pages of the weights that are mapped ---- */
+
+static fv_status model_prefault(const fv_model *m, const fv_callbacks *callbacks, fv_error *err)
+{
+    enum { STEP_BYTES = 8 << 20 };
+    uint64_t total = 1, done = 0;
+    for (size_t i = 0; i < fv_tensors_count(m->tensors); i++)
+        total += m->weights.mapped[i] ? fv_tensors_at(m->tensors, i)->n_bytes : 0;
+    for (size_t i = 0; i < fv_tensors_count(m->tensors); i++) {
+        const fv_tensor *x = fv_tensors_at(m->tensors, i);
+        for (uint64_t at = 0; m->weights.mapped[i] && at < x->n_bytes; at += STEP_BYTES) {
+            size_t n = (size_t)FV_MIN((uint64_t)STEP_BYTES, x->n_bytes - at);
+            FV_TRY(fv_progress(callbacks, "prefault", (double)done / (double)total, err));
+            fv_pages_touch((const uint8_t *)x->data + at, n);
+            done += n;
+        }
+    }
+    return fv_progress(callbacks, "prefault", 1, err);
+}
+
+static fv_status model_lock(fv_model *m, fv_error *err)
+{
+    fv_error why = { 0 };
+    fv_status status = fv_weights_lock(&m->weights, &why);
+    for (size_t i = 0; i < fv_tensors_count(m->tensors) && status == FV_OK; i++) {
+        const fv_tensor *x = fv_tensors_at(m->tensors, i);
+        if (m->weights.mapped[i])
+            status = fv_pages_lock(x->data, (size_t)x->n_bytes, &why);
+        m->locked = true;
+    }
+    return status == FV_OK ? FV_OK : fv_fail(err, status, 0, "%s: %s", m->name, why.message);
+}
+
+/* What is mapped or owned is unlocked by going away; what the caller lends stays. */
+static void model_unlock(const fv_model *m)
+{
+    if (!m->locked || !m->packed || !fv_gguf_is_borrowed(m->packed))
+        return;
+    for (size_t i = 0; i < fv_tensors_count(m->tensors); i++) {
+        const fv_tensor *x = fv_tensors_at(m->tensors, i);
+        if (m->weights.mapped[i])
+            fv_pages_unlock(x->data, (size_t)x->n_bytes);
+    }
+}
+
 static fv_status open_weights(fv_model *m, const fv_model_options *o, fv_error *err)
 {
     m->owns_pool = !o->pool;
@@ -169,9 +215,13 @@ static fv_status open_weights(fv_model *m, const fv_model_options *o, fv_error *
         FV_TRY(fv_tensors_open(&m->checkpoint, m->name, err));
     m->tensors = m->packed ? fv_gguf_tensors(m->packed) : m->checkpoint;
     FV_TRY(choose_types(m, o, err));
+    FV_TRY(fv_progress(o->callbacks, "open", 0, err));
     FV_TRY(m->packed ? bind_packed(m, err) : load_checkpoint(m, o, err));
     m->config.tied = m->weights.tied; /* as bound: a missing head makes it so */
-    return FV_OK;
+    FV_TRY(fv_progress(o->callbacks, "open", 1, err));
+    if (o->prefault)
+        FV_TRY(model_prefault(m, o->callbacks, err));
+    return o->lock ? model_lock(m, err) : FV_OK;
 }
 
 /* ---- opening ---- */
@@ -223,6 +273,7 @@ fv_status fv_model_open_packed(fv_model *m, fv_gguf *packed, const fv_model_opti
 
 void fv_model_close(fv_model *m)
 {
+    model_unlock(m);
     fv_weights_free(&m->weights);
     fv_tensors_free(m->checkpoint);
     fv_tokenizer_free(m->tokenizer); /* may point into the packed file */

@@ -101,7 +101,8 @@ typedef struct fv_weights {
     fv_decoder_weights decoder;
     fv_vision_block *blocks;     /* storage behind stage[].block */
     struct fv_block_list *owned; /* memory of everything that is not mapped */
-    bool *used;                  /* [tensors]: the model reads this tensor of the checkpoint */
+    bool *used;                  /* [tensors]: the model needs this tensor of the checkpoint */
+    bool *mapped;                /* [tensors]: and reads it where the file has it */
     bool tied;                   /* decoder.head is decoder.embed */
     uint64_t n_parameters;       /* values of the tensors in use */
     uint64_t owned_bytes, mapped_bytes;
@@ -222,6 +223,10 @@ fv_status fv_weights_load(fv_weights *w, const fv_config *c, const fv_tensors *t
  * that nothing is copied and no weight is read. c->tied says whether there is a head. */
 fv_status fv_weights_bind(fv_weights *w, const fv_config *c, const fv_tensors *tensors,
                           fv_error *err);
+/* Empty lists of the tensors in use; for the two above. */
+fv_status fv_weights_begin_use(fv_weights *w, const fv_tensors *tensors, fv_error *err);
+/* Keeps what is not mapped in memory, until it is freed. */
+fv_status fv_weights_lock(const fv_weights *w, fv_error *err);
 void fv_weights_free(fv_weights *w);
 
 #endif

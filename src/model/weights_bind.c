@@ -64,6 +64,7 @@ static fv_status need(binder *b, const fv_tensor **out, const fv_weight *t, cons
                        "%s: tensor %s does not begin at a multiple of 4 bytes",
                        fv_tensors_file(b->tensors, x->file), name);
     b->w->used[x - fv_tensors_at(b->tensors, 0)] = true;
+    b->w->mapped[x - fv_tensors_at(b->tensors, 0)] = true;
     b->w->n_parameters += x->n_elems;
     b->w->mapped_bytes += x->n_bytes;
     return FV_OK;
@@ -165,11 +166,7 @@ fv_status fv_weights_bind(fv_weights *w, const fv_config *c, const fv_tensors *t
     fv_status status = FV_OK;
     binder b = { .w = w, .tensors = tensors, .group = -1 };
     FV_TRY_GOTO(fv_weights_alloc(w, c, err));
-    w->used = fv_alloc_zero(fv_tensors_count(tensors), sizeof *w->used);
-    if (!w->used) {
-        status = fv_fail_memory(err, fv_tensors_count(tensors), "the list of tensors in use");
-        goto fail;
-    }
+    FV_TRY_GOTO(fv_weights_begin_use(w, tensors, err));
     FV_TRY_GOTO(fv_weights_walk(w, c, bind_one, &b, err));
     w->tied = c->tied;
     if (c->tied)

@@ -30,6 +30,7 @@ typedef struct loader {
     const fv_weight_options *options;
     const char *odd_name; /* first tensor with a value that is not finite */
     uint64_t n_odd;
+    uint64_t n_stored; /* values in all tensors, at least 1 */
 } loader;
 
 static void *take(fv_weights *w, size_t n_bytes, fv_error *err)
@@ -489,6 +490,7 @@ static fv_status load_matrix(loader *l, const fv_weight *t, fv_error *err)
     note_odd(l, x->name, job.n_odd);
     out->data = mapped ? x->data : job.dst;
     out->type = wanted;
+    l->w->mapped[x - fv_tensors_at(l->tensors, 0)] = mapped;
     if (mapped)
         l->w->mapped_bytes += x->n_bytes;
     else
@@ -503,6 +505,9 @@ static fv_status load_matrix(loader *l, const fv_weight *t, fv_error *err)
 static fv_status load_one(void *user, const fv_weight *t, fv_error *err)
 {
     loader *l = user;
+    /* by what the weights before have read: as good as all when the last one begins */
+    FV_TRY(fv_progress(l->options->callbacks, "open",
+                       (double)l->w->n_parameters / (double)l->n_stored, err));
     switch (t->kind) {
     case FV_WEIGHT_VECTOR: return load_vector(l, t->slot, t->name[l->c->layout], t->n, err);
     case FV_WEIGHT_STEM: return load_stem(l, t, err);
@@ -521,12 +526,10 @@ fv_status fv_weights_load(fv_weights *w, const fv_config *c, const fv_tensors *t
     if (!fv_tensors_find(tensors, "lm_head.weight"))
         config.tied = true;
     FV_TRY_GOTO(fv_weights_alloc(w, &config, err));
-    w->used = fv_alloc_zero(fv_tensors_count(tensors), sizeof *w->used);
-    if (!w->used) {
-        status = fv_fail_memory(err, fv_tensors_count(tensors), "the list of tensors in use");
-        goto fail;
-    }
-    loader l = { .w = w, .c = &config, .tensors = tensors, .options = options };
+    FV_TRY_GOTO(fv_weights_begin_use(w, tensors, err));
+    loader l = { .w = w, .c = &config, .tensors = tensors, .options = options, .n_stored = 1 };
+    for (size_t i = 0; i < fv_tensors_count(tensors); i++)
+        l.n_stored += fv_tensors_at(tensors, i)->n_elems;
     FV_TRY_GOTO(fv_weights_walk(w, &config, load_one, &l, err));
     w->tied = config.tied;
     if (config.tied)
@@ -542,6 +545,21 @@ fail:
     return status;
 }
 
+fv_status fv_weights_begin_use(fv_weights *w, const fv_tensors *tensors, fv_error *err)
+{
+    size_t n = fv_tensors_count(tensors);
+    w->used = fv_alloc_zero(n, sizeof *w->used);
+    w->mapped = fv_alloc_zero(n, sizeof *w->mapped);
+    return w->used && w->mapped ? FV_OK : fv_fail_memory(err, 2 * n, "the list of tensors in use");
+}
+
+fv_status fv_weights_lock(const fv_weights *w, fv_error *err)
+{
+    for (const block_list *b = w->owned; b; b = b->next)
+        FV_TRY(fv_pages_lock(b->data, b->size, err));
+    return FV_OK;
+}
+
 void fv_weights_free(fv_weights *w)
 {
     for (block_list *b = w->owned, *next; b; b = next) {
@@ -550,6 +568,7 @@ void fv_weights_free(fv_weights *w)
         fv_free(b);
     }
     fv_free(w->used);
+    fv_free(w->mapped);
     fv_free(w->blocks);
     fv_free(w->decoder.layer);
     *w = (fv_weights){ 0 };
