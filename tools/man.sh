@@ -29,7 +29,7 @@ fastvlm \\- run Apple's FastVLM vision\\-language models on CPUs
 END
 while read -r part; do
     [ "$part" != export ] || continue
-    "$program" $part --help | sed -n '1s/^usage: //p' | escape | sed 's/^fastvlm \(export [a-z\\-]*\|[a-z]*\) */.B fastvlm \1\n/'
+    "$program" $part --help | sed -n '/^$/q; s/^usage: //; s/^ *//; p' | tr '\n' ' ' | sed 's/ *$/\n/' | escape | sed 's/^fastvlm \(export [a-z\\-]*\|[a-z]*\) */.B fastvlm \1\n/'
     echo .br
 done <<<"$parts"
 cat <<'END'
@@ -56,14 +56,15 @@ while read -r part; do
         part == ""    { if (blank) print ".PP"; blank = 0; said = 1; print; next }
         part == "options" && /^  / {
             line = substr($0, 3)
-            continued = line ~ /^ {10}/
+            continued = line ~ /^          /
             sub(/^ +/, "", line)
             if (continued) { print line; next }
             n = match(line, /   *[^ ]/)
             name = n ? substr(line, 1, n - 1) : line
             help = n ? substr(line, n) : ""
             sub(/^ +/, "", help)
-            printf ".TP\n.B %s\n%s\n", name, help
+            printf ".TP\n.B %s\n", name
+            if (help != "") print help
         }
         part == "example" && /[^ ]/ { sub(/^  /, ""); print }
         END { if (part == "example") print ".RE\n.fi" }'

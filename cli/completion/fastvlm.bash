@@ -1,5 +1,5 @@
 # bash completion for fastvlm. Verbs, options and their choices come from --help, so that this file
-# knows nothing that could become wrong.
+# contains nothing that could become wrong.
 
 _fastvlm_paths() # -f|-d WORD
 {
@@ -23,13 +23,14 @@ _fastvlm()
         return
     fi
     if [ "$verb" = export ]; then
-        help=$("$program" export "${COMP_WORDS[2]}" --help 2>/dev/null)
+        help=$("$program" export "${COMP_WORDS[2]}" --help 2>/dev/null | sed -n '/^options:/,$p')
     else
-        help=$("$program" "$verb" --help 2>/dev/null)
+        help=$("$program" "$verb" --help 2>/dev/null | sed -n '/^options:/,$p')
     fi
-    # The value of an option: its choices, or a file. "  -t, --threads N   help" is one option.
+    # The value of an option: its choices, or a file. "  -t, --threads N   help" is one
+    # option; the help of a long one is on the next line.
     if [[ $before == -* ]]; then
-        value=$(printf '%s\n' "$help" | sed -n 's/^  \(-.\), \(--[a-z-]*\) \([^ ][^ ]*\)  .*/\1 \2 \3/p; s/^ *\(--[a-z-]*\) \([^ ][^ ]*\)  .*/\1 \1 \2/p' |
+        value=$(printf '%s\n' "$help" | sed -n 's/^  \(-.\), \(--[a-z-]*\) \([^ ][^ ]*\)\(  .*\)*$/\1 \2 \3/p; s/^ *\(--[a-z-]*\) \([^ ][^ ]*\)\(  .*\)*$/\1 \1 \2/p' |
             awk -v o="$before" '$1 == o || $2 == o { print $3; exit }')
         case $value in
         *'|'*) COMPREPLY=($(compgen -W "${value//|/ }" -- "$word")); return ;;

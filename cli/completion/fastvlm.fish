@@ -20,13 +20,14 @@ function __fastvlm_verb
 end
 
 function __fastvlm_options
-    fastvlm (__fastvlm_verb) --help 2>/dev/null | string replace -rf '^ +(?:-., )?(--[a-z-]+)(?: \S+)?  +(.*)' '$1\t$2'
+    fastvlm (__fastvlm_verb) --help 2>/dev/null | sed -n '/^options:/,$p' |
+        string replace -rf '^ +(?:-., )?(--[a-z-]+)(?: \S+)?(?:  +(.*))?$' '$1\t$2'
 end
 
 # The choices of the option before the cursor: "--fit auto|pad|crop|stretch".
 function __fastvlm_choices
     set -l words (commandline -opc)
-    fastvlm (__fastvlm_verb) --help 2>/dev/null | string replace -rf -- "^ .*$words[-1] (\\S+\\|\\S+)  .*" '$1' | string split '|'
+    fastvlm (__fastvlm_verb) --help 2>/dev/null | string replace -rf -- "^ .*$words[-1] (\\S+\\|\\S+)(  .*)?\$" '$1' | string split '|'
 end
 
 complete -c fastvlm -n 'test (count (commandline -opc)) -eq 1' -f -a '(__fastvlm_verbs)'

@@ -41,12 +41,12 @@ check bash_unknown_verb "" "$(complete_bash nonsense --x)"
 # Every verb and every option that --help shows is in the man page, and nothing went wrong on the way.
 page=$(tools/man.sh "$FASTVLM")
 for verb in $("$FASTVLM" --help | sed -n 's/^  \([a-z][a-z]*\)  .*/\1/p'); do
-    n=$("$FASTVLM" "$verb" --help | grep -cE '^ +(-., )?--[a-z-]+')
+    n=$("$FASTVLM" "$verb" --help | sed -n '/^options:/,$p' | grep -cE '^ +(-., )?--[a-z-]+')
     got=$(printf '%s\n' "$page" | sed -n "/^\.SS $verb\$/,/^\.S[SH] /p" | grep -cE '^\.B .*\\-\\-')
     check "man_$verb" "$n" "$got"
 done
 for artefact in $("$FASTVLM" export --help | sed -n '/^artefacts:/,/^$/s/^  \([a-z][a-z]*\)  .*/\1/p'); do
-    n=$("$FASTVLM" export "$artefact" --help | grep -cE '^ +(-., )?--[a-z-]+')
+    n=$("$FASTVLM" export "$artefact" --help | sed -n '/^options:/,$p' | grep -cE '^ +(-., )?--[a-z-]+')
     got=$(printf '%s\n' "$page" | sed -n "/^\.SS export $artefact\$/,/^\.S[SH] /p" | grep -cE '^\.B .*\\-\\-')
     check "man_export_$artefact" "$n" "$got"
 done
