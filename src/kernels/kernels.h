@@ -81,6 +81,13 @@ static inline size_t fv_packed_elems(const fv_gemm_kernel *g, size_t n, size_t k
 typedef void fv_gemv_fn(float *y, const void *w, size_t ld, const float *x, const float *bias,
                         size_t n, size_t k);
 
+enum { FV_GEMV_ROWS = 8 };
+
+/* The same for m rows x [m, ldx], 1 <= m <= FV_GEMV_ROWS, into y [m, ldy], with every weight read
+ * once. Exact: each row gets the bits that the level's fv_gemv_fn gives it. */
+typedef void fv_gemv_rows_fn(float *y, size_t ldy, const void *w, size_t ld, const float *x,
+                             size_t ldx, const float *bias, size_t m, size_t n, size_t k);
+
 /* ---- weights in blocks of 8 or 4 bits (GGUF Q8_0, Q4_0) times activations in 8 bits ---- */
 
 /* k is a multiple of FV_BLOCK here. Rows of weights are fv_row_bytes(type, k) apart, aligned to 2
@@ -102,6 +109,11 @@ static inline size_t fv_quantized_row_bytes(size_t k)
  * row. */
 typedef void fv_gemv_q_fn(float *y, const void *w, const void *x, const float *bias, size_t n,
                           size_t k);
+
+/* The same for m quantised rows fv_quantized_row_bytes(k) apart, 1 <= m <= FV_GEMV_ROWS, into y [m,
+ * ldy], with every weight read once. The same bits. */
+typedef void fv_gemv_q_rows_fn(float *y, size_t ldy, const void *w, const void *x,
+                               const float *bias, size_t m, size_t n, size_t k);
 
 /* fv_gemm_fn (k > 0) with A: m quantised rows (lda: bytes from one to the next, a multiple of 64),
  * panels packed from Q8_0 or Q4_0. The epilogue is fv_gemm_args'. */
@@ -339,8 +351,10 @@ typedef struct fv_kernels {
     fv_gemm_kernel gemm_f32, gemm_bf16;
     bool fast_bf16;                  /* gemm_bf16 is faster than gemm_f32 */
     fv_gemv_fn *gemv[FV_TYPE_COUNT]; /* by the type of the weights: F32, F16, BF16 */
+    fv_gemv_rows_fn *gemv_rows[FV_TYPE_COUNT];
     fv_quantize_row_fn *quantize_row;
     fv_gemv_q_fn *gemv_q[FV_TYPE_COUNT]; /* by the type of the weights: Q8_0, Q4_0 */
+    fv_gemv_q_rows_fn *gemv_q_rows[FV_TYPE_COUNT];
     fv_gemm_q_kernel gemm_q;
     fv_quantize_u8_fn *quantize_u8;
     fv_gemm_u8_kernel gemm_u8;

@@ -40,15 +40,18 @@ static void vector_product(const vector_job *j, float *y, size_t ldy, const fv_m
                            size_t m, size_t col, size_t n)
 {
     const fv_kernels *k = j->ops->k;
-    const float *bias = w->bias ? w->bias + col : NULL;
+    const float *x = j->x + first * j->ldx, *bias = w->bias ? w->bias + col : NULL;
     const void *rows = fv_mat_row(w, col);
-    for (size_t i = 0; i < m; i++) {
-        const size_t row = first + i;
-        if (fv_type_is_block(w->type))
-            k->gemv_q[w->type](y + i * ldy, rows,
-                               j->ops->shared + row * fv_quantized_row_bytes(w->k), bias, n, w->k);
+    if (fv_type_is_block(w->type)) {
+        const uint8_t *quantised = j->ops->shared + first * fv_quantized_row_bytes(w->k);
+        if (m == 1)
+            k->gemv_q[w->type](y, rows, quantised, bias, n, w->k);
         else
-            k->gemv[w->type](y + i * ldy, rows, w->k, j->x + row * j->ldx, bias, n, w->k);
+            k->gemv_q_rows[w->type](y, ldy, rows, quantised, bias, m, n, w->k);
+    } else if (m == 1) {
+        k->gemv[w->type](y, rows, w->k, x, bias, n, w->k);
+    } else {
+        k->gemv_rows[w->type](y, ldy, rows, w->k, x, j->ldx, bias, m, n, w->k);
     }
 }
 

@@ -383,6 +383,42 @@ static void check_vector_products(fv_check *c, fv_type type)
     }
 }
 
+/* Each of m rows has the bits that the level's product of one row gives it. */
+static void check_vectors_products(fv_check *c, fv_type type)
+{
+    static const char *const name[FV_TYPE_COUNT] = { "gemv_rows_f32", "gemv_rows_f16",
+                                                     "gemv_rows_bf16" };
+    fv_gemv_rows_fn *fn = c->now->gemv_rows[type];
+    if (!check_slot(c, name[type],
+                    fn != c->below->gemv_rows[type] || c->now->gemv[type] != c->below->gemv[type]))
+        return;
+    const size_t size = fv_type_size(type);
+    for (size_t m = 1; m <= FV_GEMV_ROWS; m++) {
+        for (size_t k = 0; k <= 2400; k += k < 70 ? 1 + check_below(c, 3) : k < 400 ? 33 : 371) {
+            const size_t n = check_below(c, 12), ld = k + check_below(c, 3),
+                         ldx = k + check_below(c, 3), ldy = n + check_below(c, 3);
+            if (!check_case(c, "m=%zu n=%zu k=%zu ld=%zu ldx=%zu ldy=%zu", m, n, k, ld, ldx, ldy))
+                continue;
+            const size_t elems = n ? (n - 1) * ld + k : 0, x_elems = (m - 1) * ldx + k,
+                         y_elems = (m - 1) * ldy + n;
+            void *w = check_in(c, elems * size, size);
+            float *x = check_in(c, x_elems * 4, 4), *bias = check_in(c, n * 4, 4);
+            float *want = check_out(c, n * 4, 4), *got = check_out(c, y_elems * 4, 4);
+            check_fill(c, w, type, elems, -2, 2);
+            check_fill(c, x, FV_TYPE_F32, x_elems, -3, 3);
+            check_fill(c, bias, FV_TYPE_F32, n, -1, 1);
+            const float *add = check_rand(c) % 2 ? bias : NULL;
+            fn(got, ldy, w, ld, x, ldx, add, m, n, k);
+            for (size_t i = 0; i < m; i++) {
+                c->now->gemv[type](want, w, ld, x + i * ldx, add, n, k);
+                check_same(c, "row of y", want, got + i * ldy, n * 4);
+            }
+            check_gaps(c, "y", got, 4, m, n, ldy);
+            check_done(c);
+        }
+    }
+}
+
 void check_gemm(fv_check *c)
 {
     static const fv_type types[3] = { FV_TYPE_F32, FV_TYPE_F16, FV_TYPE_BF16 };
@@ -399,6 +435,8 @@ void check_gemm(fv_check *c)
         check_products(c, "gemm_bf16", &now->gemm_bf16);
     for (int i = 0; i < 3; i++)
         check_vector_products(c, types[i]);
+    for (int i = 0; i < 3; i++)
+        check_vectors_products(c, types[i]);
 }
 
 /* ---- timing ------------------------------------------------------------------------------ */
@@ -443,6 +481,20 @@ static void run_gemv(void *user)
 {
     gemv_run *r = user;
     r->fn(r->y, r->w, r->k, r->x, NULL, r->n, r->k);
+}
+
+typedef struct gemv_rows_run {
+    fv_gemv_rows_fn *fn;
+    float *y;
+    const void *w;
+    const float *x;
+    size_t m, n, k;
+} gemv_rows_run;
+
+static void run_gemv_rows(void *user)
+{
+    gemv_rows_run *r = user;
+    r->fn(r->y, r->n, r->w, r->k, r->x, r->k, NULL, r->m, r->n, r->k);
 }
 
 /* Plain, then with the epilogues that the model uses: bias + GELU to 16 bits or f32 when n > k,
@@ -531,7 +583,8 @@ void bench_gemm(fv_check *c)
         for (size_t i = 0; i < n_shapes; i++) {
             size_t n = shape[i].v[0], k = shape[i].v[1];
             void *w = bench_buffer(c, types[t], n * k);
-            float *x = bench_buffer(c, FV_TYPE_F32, k), *y = bench_buffer(c, FV_TYPE_F32, n);
+            float *x = bench_buffer(c, FV_TYPE_F32, FV_GEMV_ROWS * k),
+                  *y = bench_buffer(c, FV_TYPE_F32, FV_GEMV_ROWS * n);
             gemv_run r = { fn, y, w, x, n, k },
                      slow = { c->ref->gemv[types[t]], y, w, x, FV_MIN(n, (size_t)64), k };
             char label[112];
@@ -539,6 +592,13 @@ void bench_gemm(fv_check *c)
             double bytes = (double)fv_type_size(types[t]) * (double)k;
             bench_report(c, label, "GB/s", run_gemv, &r, bytes * (double)n, run_gemv, &slow,
                          bytes * (double)slow.n);
+            gemv_rows_run rows = { now->gemv_rows[types[t]], y, w, x, 2, n, k };
+            for (; rows.m <= FV_GEMV_ROWS; rows.m += 2) {
+                snprintf(label, sizeof label, "%.40s %zux%zu, %zu rows", shape[i].label, n, k,
+                         rows.m);
+                bench_report(c, label, "GB/s", run_gemv_rows, &rows, bytes * (double)n, NULL, NULL,
+                             1);
+            }
             bench_free(w), bench_free(x), bench_free(y);
         }
     }

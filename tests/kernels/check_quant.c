@@ -169,6 +169,43 @@ static void check_vector(fv_check *c, fv_type type)
     }
 }
 
+/* Each of m rows has the bits that the level's product of one row gives it. */
+static void check_vectors(fv_check *c, fv_type type)
+{
+    fv_gemv_q_rows_fn *fn = c->now->gemv_q_rows[type];
+    if (!check_slot(c, name_of("gemv_rows", type),
+                    fn != c->below->gemv_q_rows[type] ||
+                        c->now->gemv_q[type] != c->below->gemv_q[type]))
+        return;
+    for (size_t m = 1; m <= FV_GEMV_ROWS; m++) {
+        for (size_t nb = 0; nb <= 160; nb += nb < 13 ? 1 : nb < 30 ? 7 : 63) {
+            const size_t n = check_below(c, 12), k = nb * FV_BLOCK, row = fv_row_bytes(type, k),
+                         x_row = fv_quantized_row_bytes(k);
+            const size_t ldy = n + check_below(c, 3), y_elems = (m - 1) * ldy + n;
+            if (!check_case(c, "m=%zu n=%zu k=%zu ldy=%zu", m, n, k, ldy))
+                continue;
+            void *w = check_in(c, n * row, 2);
+            char *qx = check_out(c, m * x_row, 64);
+            float *x = check_in(c, k * 4, 4), *bias = check_in(c, n * 4, 4);
+            float *want = check_out(c, n * 4, 4), *got = check_out(c, y_elems * 4, 4);
+            fill_weights(c, w, type, n * nb);
+            check_fill(c, bias, FV_TYPE_F32, n, -1, 1);
+            const float *add = check_rand(c) % 2 ? bias : NULL;
+            for (size_t i = 0; i < m; i++) {
+                check_fill(c, x, FV_TYPE_F32, k, -3, (float)i);
+                c->ref->quantize_row(qx + i * x_row, x, k);
+            }
+            fn(got, ldy, w, qx, add, m, n, k);
+            for (size_t i = 0; i < m; i++) {
+                c->now->gemv_q[type](want, w, qx + i * x_row, add, n, k);
+                check_same(c, "row of y", want, got + i * ldy, n * 4);
+            }
+            check_gaps(c, "y", got, 4, m, n, ldy);
+            check_done(c);
+        }
+    }
+}
+
 /* ---- matrix times matrix ----------------------------------------------------------------- */
 
 enum { BIAS = 1, GELU = 2, GATE = 4, SCALE = 8, RESIDUAL = 16, EPILOGUES = 32 };
@@ -360,6 +397,7 @@ void check_quant(fv_check *c)
     for (int t = 0; t < 2; t++) {
         check_widening(c, types[t]);
         check_vector(c, types[t]);
+        check_vectors(c, types[t]);
         check_products(c, types[t]);
     }
 }
@@ -374,13 +412,19 @@ typedef struct quant_run {
     const void *x;
     void *packed;
     fv_gemm_args args;
-    size_t n, depth, columns;
+    size_t m, n, depth, columns;
 } quant_run;
 
 static void run_vector(void *user)
 {
     quant_run *r = user;
     r->k->gemv_q[r->type](r->y, r->w, r->x, NULL, r->n, r->depth);
+}
+
+static void run_vectors(void *user)
+{
+    quant_run *r = user;
+    r->k->gemv_q_rows[r->type](r->y, r->n, r->w, r->x, NULL, r->m, r->n, r->depth);
 }
 
 static void run_pack(void *user)
@@ -460,10 +504,12 @@ void bench_quant(fv_check *c)
             size_t n_shapes = bench_shapes(c, "gemv", shape, FV_COUNT(shape));
             for (size_t i = 0; i < n_shapes; i++) {
                 size_t n = shape[i].v[0], k = shape[i].v[1];
-                float *x = bench_buffer(c, FV_TYPE_F32, k), *y = bench_buffer(c, FV_TYPE_F32, n);
-                void *qx = bench_buffer(c, FV_TYPE_U8, fv_quantized_row_bytes(k));
+                float *x = bench_buffer(c, FV_TYPE_F32, k),
+                      *y = bench_buffer(c, FV_TYPE_F32, FV_GEMV_ROWS * n);
+                char *qx = bench_buffer(c, FV_TYPE_U8, FV_GEMV_ROWS * fv_quantized_row_bytes(k));
                 char *w = make_weights(c, type, n, k);
-                now->quantize_row(qx, x, k);
+                for (size_t m = 0; m < FV_GEMV_ROWS; m++)
+                    now->quantize_row(qx + m * fv_quantized_row_bytes(k), x, k);
                 quant_run
                     r = { .k = now, .type = type, .w = w, .y = y, .x = qx, .n = n, .depth = k },
                     slow = r;
@@ -472,6 +518,12 @@ void bench_quant(fv_check *c)
                 snprintf(label, sizeof label, "%.40s %zux%zu", shape[i].label, n, k);
                 bench_report(c, label, "GB/s", run_vector, &r, (double)fv_row_bytes(type, n * k),
                              run_vector, &slow, (double)fv_row_bytes(type, slow.n * k));
+                for (r.m = 2; r.m <= FV_GEMV_ROWS; r.m += 2) {
+                    snprintf(label, sizeof label, "%.40s %zux%zu, %zu rows", shape[i].label, n, k,
+                             r.m);
+                    bench_report(c, label, "GB/s", run_vectors, &r,
+                                 (double)fv_row_bytes(type, n * k), NULL, NULL, 1);
+                }
                 bench_free(x), bench_free(y), bench_free(qx), bench_free(w);
             }
         }

@@ -318,6 +318,81 @@ GEMV(gemv_f32__neon, FV_TYPE_F32)
 GEMV(gemv_f16__neon, FV_TYPE_F16)
 GEMV(gemv_bf16__neon, FV_TYPE_BF16)
 
+/* ---- matrix times several vectors -------------------------------------------------------- */
+
+/* As dots, the other way round: the products of one row of weights with `rows` rows of x, four at
+ * most, which lie ldx apart. */
+FV_INLINE float32x4_t dots_shared(const void *w, size_t at, const float *x, size_t ldx, size_t k,
+                                  size_t rows, fv_type type)
+{
+    float32x4_t c[4][4], s[4];
+    FV_UNROLL
+    for (size_t r = 0; r < 4; r++)
+        c[r][0] = c[r][1] = c[r][2] = c[r][3] = vdupq_n_f32(0);
+    size_t q = 0;
+    for (; q + 16 <= k; q += 16) {
+        float32x4_t v[4], u[4];
+        load16(v, w, at + q, type);
+        FV_UNROLL
+        for (size_t r = 0; r < rows; r++) {
+            __asm__ volatile("" ::: "memory");
+            load16(u, x, r * ldx + q, FV_TYPE_F32);
+            FV_UNROLL
+            for (size_t part = 0; part < 4; part++)
+                c[r][part] = vfmaq_f32(c[r][part], v[part], u[part]);
+        }
+    }
+    FV_UNROLL
+    for (size_t part = 0; part < 4; part++) {
+        if (q >= k)
+            continue;
+        size_t n = k - q < 4 ? k - q : 4;
+        float32x4_t v = fv_load(w, type, at + q, n);
+        FV_UNROLL
+        for (size_t r = 0; r < rows; r++)
+            c[r][part] = vfmaq_f32(c[r][part], v, fv_ld(x + r * ldx + q, n));
+        q += 4;
+    }
+    FV_UNROLL
+    for (size_t r = 0; r < 4; r++)
+        s[r] = vaddq_f32(vaddq_f32(c[r][0], c[r][1]), vaddq_f32(c[r][2], c[r][3]));
+    return vpaddq_f32(vpaddq_f32(s[0], s[1]), vpaddq_f32(s[2], s[3]));
+}
+
+FV_INLINE void gemv_rows(float *y, size_t ldy, const void *w, size_t ld, const float *x, size_t ldx,
+                         const float *bias, size_t m, size_t n, size_t k, fv_type type)
+{
+    for (size_t j = 0; j < n; j++) {
+        for (size_t i = 0; i < m; i += 4) {
+            const size_t rows = m - i < 4 ? m - i : 4;
+            const float *from = x + i * ldx;
+            float32x4_t s;
+            switch (rows) {
+            case 4: s = dots_shared(w, j * ld, from, ldx, k, 4, type); break;
+            case 3: s = dots_shared(w, j * ld, from, ldx, k, 3, type); break;
+            case 2: s = dots_shared(w, j * ld, from, ldx, k, 2, type); break;
+            default: s = dots_shared(w, j * ld, from, ldx, k, 1, type); break;
+            }
+            if (bias)
+                s = vaddq_f32(s, vdupq_n_f32(bias[j]));
+            float sums[4];
+            vst1q_f32(sums, s);
+            for (size_t r = 0; r < rows; r++)
+                y[(i + r) * ldy + j] = sums[r];
+        }
+    }
+}
+
+#define GEMV_ROWS(name, type)                                                                    \
+    static void name(float *y, size_t ldy, const void *w, size_t ld, const float *x, size_t ldx, \
+                     const float *bias, size_t m, size_t n, size_t k)                            \
+    {                                                                                            \
+        gemv_rows(y, ldy, w, ld, x, ldx, bias, m, n, k, type);                                   \
+    }
+GEMV_ROWS(gemv_rows_f32__neon, FV_TYPE_F32)
+GEMV_ROWS(gemv_rows_f16__neon, FV_TYPE_F16)
+GEMV_ROWS(gemv_rows_bf16__neon, FV_TYPE_BF16)
+
 void fv_gemm_init_neon(fv_kernels *k);
 void fv_gemm_init_neon(fv_kernels *k)
 {
@@ -340,4 +415,7 @@ void fv_gemm_init_neon(fv_kernels *k)
     k->gemv[FV_TYPE_F32] = gemv_f32__neon;
     k->gemv[FV_TYPE_F16] = gemv_f16__neon;
     k->gemv[FV_TYPE_BF16] = gemv_bf16__neon;
+    k->gemv_rows[FV_TYPE_F32] = gemv_rows_f32__neon;
+    k->gemv_rows[FV_TYPE_F16] = gemv_rows_f16__neon;
+    k->gemv_rows[FV_TYPE_BF16] = gemv_rows_bf16__neon;
 }

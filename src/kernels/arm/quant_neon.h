@@ -112,6 +112,119 @@ static void QUANT_ISA(gemv_q4)(float *y, const void *w, const void *x, const flo
     }
 }
 
+/* ---- matrix times several vectors -------------------------------------------------------- */
+
+/* Four rows a time share a row of weights: 16 sums of 32 registers. The weights of the second four
+ * come from L1. */
+enum { SHARED_ROWS = 4 };
+
+/* A row of weights times m rows x, which is a constant in every use, x_step bytes apart: gemv_q8's
+ * operations. */
+FV_INLINE void dot_rows_q8(float32x4_t s[SHARED_ROWS][4], const char *at, const char *x,
+                           size_t x_step, size_t m, size_t nb)
+{
+    const char *q = (const char *)fv_qrow_q(x), *d = (const char *)fv_qrow_d(x, nb);
+    const int32x4_t none = vdupq_n_s32(0);
+    for (size_t b = 0; b < nb; b += 2) {
+        FV_UNROLL
+        for (size_t h = 0; h < 2; h++) {
+            if (b + h >= nb)
+                continue;
+            const int8x16_t w0 = load16(at + 2), w1 = load16(at + 18);
+            const float scale = block_scale(at);
+            FV_UNROLL
+            for (size_t i = 0; i < m; i++) {
+                float x_scale;
+                memcpy(&x_scale, d + i * x_step, 4);
+                const float both = scale * x_scale;
+                const int32x4_t p0 = dot16(none, w0, load16(q + i * x_step)),
+                                p1 = dot16(none, w1, load16(q + i * x_step + 16));
+                s[i][2 * h] = vfmaq_n_f32(s[i][2 * h], vcvtq_f32_s32(p0), both);
+                s[i][2 * h + 1] = vfmaq_n_f32(s[i][2 * h + 1], vcvtq_f32_s32(p1), both);
+            }
+            at += FV_Q8_BLOCK_BYTES, q += FV_BLOCK, d += 4;
+        }
+    }
+}
+
+/* gemv_q4's. */
+FV_INLINE void dot_rows_q4(float32x4_t s[SHARED_ROWS][4], const char *at, const char *x,
+                           size_t x_step, size_t m, size_t nb)
+{
+    const char *q = (const char *)fv_qrow_q(x), *d = (const char *)fv_qrow_d(x, nb);
+    const int8x16_t eight = vdupq_n_s8(8);
+    for (size_t b = 0; b < nb; b += 4) {
+        FV_UNROLL
+        for (size_t h = 0; h < 4; h++) {
+            if (b + h >= nb)
+                continue;
+            const uint8x16_t pairs = vld1q_u8((const uint8_t *)at + 2);
+            const int8x16_t first = vsubq_s8(vreinterpretq_s8_u8(vandq_u8(pairs, vdupq_n_u8(15))),
+                                             eight);
+            const int8x16_t second = vsubq_s8(vreinterpretq_s8_u8(vshrq_n_u8(pairs, 4)), eight);
+            const float scale = block_scale(at);
+            FV_UNROLL
+            for (size_t i = 0; i < m; i++) {
+                float x_scale;
+                memcpy(&x_scale, d + i * x_step, 4);
+                const int32x4_t products = dot16(
+                    dot16(vdupq_n_s32(0), first, load16(q + i * x_step)), second,
+                    load16(q + i * x_step + 16));
+                s[i][h] = vfmaq_n_f32(s[i][h], vcvtq_f32_s32(products), scale * x_scale);
+            }
+            at += FV_Q4_BLOCK_BYTES, q += FV_BLOCK, d += 4;
+        }
+    }
+}
+
+FV_INLINE void dot_rows(float *y, size_t ldy, const char *at, const char *x, size_t x_step,
+                        float bias, bool add, size_t m, size_t nb, fv_type type)
+{
+    float32x4_t s[SHARED_ROWS][4];
+    FV_UNROLL
+    for (size_t i = 0; i < m; i++)
+        s[i][0] = s[i][1] = s[i][2] = s[i][3] = vdupq_n_f32(0);
+    if (type == FV_TYPE_Q8_0)
+        dot_rows_q8(s, at, x, x_step, m, nb);
+    else
+        dot_rows_q4(s, at, x, x_step, m, nb);
+    FV_UNROLL
+    for (size_t i = 0; i < m; i++)
+        y[i * ldy] = add ? add_sums(s[i]) + bias : add_sums(s[i]);
+}
+
+FV_INLINE void gemv_rows(float *y, size_t ldy, const void *w, fv_type type, const void *x,
+                         const float *bias, size_t m, size_t n, size_t k)
+{
+    const size_t nb = k / FV_BLOCK, x_step = fv_quantized_row_bytes(k);
+    const char *row = w;
+    for (size_t j = 0; j < n; j++, row += nb * block_bytes(type)) {
+        const float add = bias ? bias[j] : 0;
+        for (size_t i = 0; i < m; i += SHARED_ROWS) {
+            const char *from = (const char *)x + i * x_step;
+            float *to = y + i * ldy + j;
+            switch (m - i < SHARED_ROWS ? m - i : SHARED_ROWS) {
+            case 4: dot_rows(to, ldy, row, from, x_step, add, bias != NULL, 4, nb, type); break;
+            case 3: dot_rows(to, ldy, row, from, x_step, add, bias != NULL, 3, nb, type); break;
+            case 2: dot_rows(to, ldy, row, from, x_step, add, bias != NULL, 2, nb, type); break;
+            case 1: dot_rows(to, ldy, row, from, x_step, add, bias != NULL, 1, nb, type); break;
+            }
+        }
+    }
+}
+
+static void QUANT_ISA(gemv_rows_q8)(float *y, size_t ldy, const void *w, const void *x,
+                                    const float *bias, size_t m, size_t n, size_t k)
+{
+    gemv_rows(y, ldy, w, FV_TYPE_Q8_0, x, bias, m, n, k);
+}
+
+static void QUANT_ISA(gemv_rows_q4)(float *y, size_t ldy, const void *w, const void *x,
+                                    const float *bias, size_t m, size_t n, size_t k)
+{
+    gemv_rows(y, ldy, w, FV_TYPE_Q4_0, x, bias, m, n, k);
+}
+
 #endif
 
 /* ---- matrix times matrix ----------------------------------------------------------------- */
@@ -243,6 +356,8 @@ FV_INLINE void fill_slots(fv_kernels *k)
 #if defined(QUANT_DOT)
     k->gemv_q[FV_TYPE_Q8_0] = QUANT_ISA(gemv_q8);
     k->gemv_q[FV_TYPE_Q4_0] = QUANT_ISA(gemv_q4);
+    k->gemv_q_rows[FV_TYPE_Q8_0] = QUANT_ISA(gemv_rows_q8);
+    k->gemv_q_rows[FV_TYPE_Q4_0] = QUANT_ISA(gemv_rows_q4);
 #endif
 }
 

@@ -66,6 +66,17 @@ GEMV(gemv_f32__ref, FV_TYPE_F32)
 GEMV(gemv_f16__ref, FV_TYPE_F16)
 GEMV(gemv_bf16__ref, FV_TYPE_BF16)
 
+#define GEMV_ROWS(name, type)                                                                    \
+    static void name(float *y, size_t ldy, const void *w, size_t ld, const float *x, size_t ldx, \
+                     const float *bias, size_t m, size_t n, size_t k)                            \
+    {                                                                                            \
+        for (size_t i = 0; i < m; i++)                                                           \
+            gemv(y + i * ldy, w, type, ld, x + i * ldx, bias, n, k);                             \
+    }
+GEMV_ROWS(gemv_rows_f32__ref, FV_TYPE_F32)
+GEMV_ROWS(gemv_rows_f16__ref, FV_TYPE_F16)
+GEMV_ROWS(gemv_rows_bf16__ref, FV_TYPE_BF16)
+
 void fv_gemm_init_ref(fv_kernels *k);
 void fv_gemm_init_ref(fv_kernels *k)
 {
@@ -88,4 +99,7 @@ void fv_gemm_init_ref(fv_kernels *k)
     k->gemv[FV_TYPE_F32] = gemv_f32__ref;
     k->gemv[FV_TYPE_F16] = gemv_f16__ref;
     k->gemv[FV_TYPE_BF16] = gemv_bf16__ref;
+    k->gemv_rows[FV_TYPE_F32] = gemv_rows_f32__ref;
+    k->gemv_rows[FV_TYPE_F16] = gemv_rows_f16__ref;
+    k->gemv_rows[FV_TYPE_BF16] = gemv_rows_bf16__ref;
 }

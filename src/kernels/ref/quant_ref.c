@@ -91,6 +91,17 @@ static void gemv(float *y, const void *w, fv_type type, const void *x, const flo
 GEMV(gemv_q8__ref, FV_TYPE_Q8_0)
 GEMV(gemv_q4__ref, FV_TYPE_Q4_0)
 
+#define GEMV_ROWS(name, type)                                                                    \
+    static void name(float *y, size_t ldy, const void *w, const void *x, const float *bias,      \
+                     size_t m, size_t n, size_t k)                                               \
+    {                                                                                            \
+        for (size_t i = 0; i < m; i++)                                                           \
+            gemv(y + i * ldy, w, type, (const char *)x + i * fv_quantized_row_bytes(k), bias, n, \
+                 k);                                                                             \
+    }
+GEMV_ROWS(gemv_rows_q8__ref, FV_TYPE_Q8_0)
+GEMV_ROWS(gemv_rows_q4__ref, FV_TYPE_Q4_0)
+
 /* Panels of NR columns: [nb][NR] of these. */
 typedef struct packed_block {
     float d;
@@ -200,6 +211,8 @@ void fv_quant_init_ref(fv_kernels *k)
     k->quantize_row = quantize_row__ref;
     k->gemv_q[FV_TYPE_Q8_0] = gemv_q8__ref;
     k->gemv_q[FV_TYPE_Q4_0] = gemv_q4__ref;
+    k->gemv_q_rows[FV_TYPE_Q8_0] = gemv_rows_q8__ref;
+    k->gemv_q_rows[FV_TYPE_Q4_0] = gemv_rows_q4__ref;
     k->gemm_q = (fv_gemm_q_kernel){
         .mr = MR,
         .nr = NR,

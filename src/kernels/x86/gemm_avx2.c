@@ -219,6 +219,80 @@ GEMV(gemv_f32__avx2, FV_TYPE_F32)
 GEMV(gemv_f16__avx2, FV_TYPE_F16)
 GEMV(gemv_bf16__avx2, FV_TYPE_BF16)
 
+/* ---- matrix times several vectors -------------------------------------------------------- */
+
+/* Three rows a time share a row of weights: 12 sums of 16 registers. */
+enum { SHARED_ROWS = 3 };
+
+/* A row of weights times m rows x, which is a constant in every use: gemv's operations. */
+static inline __attribute__((always_inline)) void dot_rows(float *y, size_t ldy, const char *row,
+                                                           fv_type type, const float *x, size_t ldx,
+                                                           float bias, bool add, const size_t m,
+                                                           size_t k)
+{
+    __m256 s[SHARED_ROWS][4];
+    UNROLL for (size_t r = 0; r < m; r++) UNROLL for (int i = 0; i < 4; i++)
+        s[r][i] = _mm256_setzero_ps();
+    size_t q = 0;
+    for (; q + 32 <= k; q += 32) {
+        UNROLL for (size_t i = 0; i < 4; i++)
+        {
+            const __m256 w = load_f32(row, type, q + 8 * i);
+            UNROLL for (size_t r = 0; r < m; r++)
+                s[r][i] = _mm256_fmadd_ps(w, _mm256_loadu_ps(x + r * ldx + q + 8 * i), s[r][i]);
+        }
+    }
+    UNROLL for (size_t i = 0; i < 4; i++)
+    {
+        if (q + 8 * i < k) {
+            const size_t left = FV_MIN((size_t)8, k - q - 8 * i), size = fv_type_size(type);
+            char edge[8 * 4] = { 0 };
+            memcpy(edge, row + (q + 8 * i) * size, left * size);
+            const __m256 w = load_f32(edge, type, 0);
+            UNROLL for (size_t r = 0; r < m; r++) s[r][i] = _mm256_fmadd_ps(
+                w, _mm256_maskload_ps(x + r * ldx + q + 8 * i, fv_mask_avx2(left)), s[r][i]);
+        }
+    }
+    UNROLL for (size_t r = 0; r < m; r++)
+    {
+        __m256 t = _mm256_add_ps(_mm256_add_ps(s[r][0], s[r][1]), _mm256_add_ps(s[r][2], s[r][3]));
+        __m128 u = _mm_add_ps(_mm256_castps256_ps128(t), _mm256_extractf128_ps(t, 1));
+        u = _mm_add_ps(u, _mm_movehl_ps(u, u));
+        const float sum = _mm_cvtss_f32(_mm_add_ss(u, _mm_movehdup_ps(u)));
+        y[r * ldy] = add ? sum + bias : sum;
+    }
+}
+
+static inline __attribute__((always_inline)) void gemv_rows(float *y, size_t ldy, const void *w,
+                                                            fv_type type, size_t ld, const float *x,
+                                                            size_t ldx, const float *bias, size_t m,
+                                                            size_t n, size_t k)
+{
+    const char *row = w;
+    for (size_t j = 0; j < n; j++, row += ld * fv_type_size(type)) {
+        const float add = bias ? bias[j] : 0;
+        for (size_t i = 0; i < m; i += SHARED_ROWS) {
+            const float *from = x + i * ldx;
+            float *to = y + i * ldy + j;
+            switch (FV_MIN(m - i, (size_t)SHARED_ROWS)) {
+            case 3: dot_rows(to, ldy, row, type, from, ldx, add, bias != NULL, 3, k); break;
+            case 2: dot_rows(to, ldy, row, type, from, ldx, add, bias != NULL, 2, k); break;
+            case 1: dot_rows(to, ldy, row, type, from, ldx, add, bias != NULL, 1, k); break;
+            }
+        }
+    }
+}
+
+#define GEMV_ROWS(name, type)                                                                    \
+    static void name(float *y, size_t ldy, const void *w, size_t ld, const float *x, size_t ldx, \
+                     const float *bias, size_t m, size_t n, size_t k)                            \
+    {                                                                                            \
+        gemv_rows(y, ldy, w, type, ld, x, ldx, bias, m, n, k);                                   \
+    }
+GEMV_ROWS(gemv_rows_f32__avx2, FV_TYPE_F32)
+GEMV_ROWS(gemv_rows_f16__avx2, FV_TYPE_F16)
+GEMV_ROWS(gemv_rows_bf16__avx2, FV_TYPE_BF16)
+
 void fv_gemm_init_avx2(fv_kernels *k);
 void fv_gemm_init_avx2(fv_kernels *k)
 {
@@ -241,4 +315,7 @@ void fv_gemm_init_avx2(fv_kernels *k)
     k->gemv[FV_TYPE_F32] = gemv_f32__avx2;
     k->gemv[FV_TYPE_F16] = gemv_f16__avx2;
     k->gemv[FV_TYPE_BF16] = gemv_bf16__avx2;
+    k->gemv_rows[FV_TYPE_F32] = gemv_rows_f32__avx2;
+    k->gemv_rows[FV_TYPE_F16] = gemv_rows_f16__avx2;
+    k->gemv_rows[FV_TYPE_BF16] = gemv_rows_bf16__avx2;
 }

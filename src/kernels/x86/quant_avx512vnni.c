@@ -15,7 +15,9 @@ enum {
     SPAN = 4,   /* panels that use a piece of A while it is in L2 */
     /* bytes that a matrix-vector product asks for before it needs them: past the end of a page */
     AHEAD = 4096,
-    ROWS = 10 * MR /* whose sums wait on the stack: ROWS * SPAN * NR floats, 70 KiB */
+    GROUP = 8,                /* rows of weights that use a stretch of activations */
+    STRETCH_BYTES = 24 << 10, /* of all rows of activations: half of L1 */
+    ROWS = 10 * MR            /* whose sums wait on the stack: ROWS * SPAN * NR floats, 70 KiB */
 };
 
 /* ---- activations ------------------------------------------------------------------------- */
@@ -267,6 +269,160 @@ static void gemv_q4__avx512vnni(float *y, const void *w, const void *x, const fl
 {
     gemv(y, w, FV_TYPE_Q4_0, x, bias, n, k);
 }
+
+/* ---- matrix times several vectors -------------------------------------------------------- */
+
+/* Four blocks of weights as add_q8 and add_q4 take them apart, for several rows of activations. Q8:
+ * q + 128 of blocks 0 and 1, and of blocks 2 and 3. Q4: q + 8 of all first halves, and of all
+ * second halves. */
+typedef struct four_blocks {
+    __m512i u0, u1;
+    __m128 scale; /* [4] */
+} four_blocks;
+
+static inline four_blocks four_q8(const char *at)
+{
+    enum { STEP = FV_Q8_BLOCK_BYTES };
+    const __m512i flip = _mm512_set1_epi8(-128);
+    uint16_t h[4];
+    UNROLL for (int i = 0; i < 4; i++) memcpy(&h[i], at + i * STEP, 2);
+    __m128i half = _mm_cvtsi32_si128(h[0]);
+    half = _mm_insert_epi16(half, h[1], 1);
+    half = _mm_insert_epi16(half, h[2], 2);
+    half = _mm_insert_epi16(half, h[3], 3);
+    const __m512i b01 = _mm512_inserti64x4(_mm512_castsi256_si512(load32(at + 2)),
+                                           load32(at + STEP + 2), 1);
+    const __m512i b23 = _mm512_inserti64x4(_mm512_castsi256_si512(load32(at + 2 * STEP + 2)),
+                                           load32(at + 3 * STEP + 2), 1);
+    return (four_blocks){ _mm512_xor_si512(b01, flip), _mm512_xor_si512(b23, flip),
+                          _mm_cvtph_ps(half) };
+}
+
+static inline four_blocks four_q4(const char *at)
+{
+    const __m512i scale_words = _mm512_zextsi128_si512(_mm_setr_epi16(0, 9, 18, 27, 0, 0, 0, 0));
+    const __m512i value_words = _mm512_set_epi16(0, 0, 0, 0, 0, 0, 0, 0, 26, 25, 24, 23, 22, 21, 20,
+                                                 19, 17, 16, 15, 14, 13, 12, 11, 10, 8, 7, 6, 5, 4,
+                                                 3, 2, 1);
+    const __m512i low = _mm512_set1_epi8(15), begin = _mm512_loadu_si512(at);
+    const __m512i values = _mm512_inserti64x2(
+        _mm512_permutexvar_epi16(value_words, begin),
+        _mm_loadu_si128((const __m128i *)(const void *)(at + 3 * FV_Q4_BLOCK_BYTES + 2)), 3);
+    return (four_blocks){
+        _mm512_and_si512(values, low), _mm512_and_si512(_mm512_srli_epi16(values, 4), low),
+        _mm_cvtph_ps(_mm512_castsi512_si128(_mm512_permutexvar_epi16(scale_words, begin)))
+    };
+}
+
+/* sum += products of 64 bytes w, unsigned, and of those at q. The instruction itself: around the
+ * intrinsic gcc 12 sends sums through memory. */
+static inline __m512i dot_at(__m512i sum, __m512i w, const char *q)
+{
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(w), "m"(*(const __m512i_u *)(const void *)q));
+    return sum;
+}
+
+static inline __m512i sums_at(const char *part) { return _mm512_loadu_si512(part); }
+
+/* sum += the products of four blocks: what add_q8 and add_q4 compute, in their order. */
+static inline __m512 add_four(fv_type type, __m512 sum, four_blocks w, const char *q,
+                              const char *part, const char *d)
+{
+    const __m512 scale = _mm512_castps128_ps512(
+        _mm_mul_ps(w.scale, _mm_loadu_ps((const float *)(const void *)d)));
+    if (type == FV_TYPE_Q4_0) {
+        const __m512i pick = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+        const __m512i products = dot_at(dot_at(sums_at(part), w.u0, q), w.u1, q + 64);
+        return _mm512_fmadd_ps(_mm512_cvtepi32_ps(products), _mm512_permutexvar_ps(pick, scale),
+                               sum);
+    }
+    const __m512i pick0 = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
+    const __m512i pick1 = _mm512_setr_epi32(2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3);
+    const __m512i p0 = dot_at(sums_at(part), w.u0, q),
+                  p1 = dot_at(sums_at(part + 64), w.u1, q + 64);
+    sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(p0), _mm512_permutexvar_ps(pick0, scale), sum);
+    return _mm512_fmadd_ps(_mm512_cvtepi32_ps(p1), _mm512_permutexvar_ps(pick1, scale), sum);
+}
+
+/* gemv for m rows x, which is a constant in every use: a sum in a register for each. Deep rows are
+ * cut into stretches of k of which all m rows stay in L1 while GROUP rows of weights, whose sums wait
+ * in memory, pass by. Weights are asked for in the order in which they lie, a group ahead. */
+static inline __attribute__((always_inline)) void gemv_rows(float *y, size_t ldy, const void *w,
+                                                            fv_type type, const void *x,
+                                                            const float *bias, const size_t m,
+                                                            size_t n, size_t k)
+{
+    const size_t nb = k / FV_BLOCK, step = block_bytes(type), x_step = fv_quantized_row_bytes(k),
+                 part_bytes = type == FV_TYPE_Q8_0 ? 32 : 16; /* of a block */
+    const size_t most = STRETCH_BYTES / (m * (FV_BLOCK + part_bytes + 4)) / 4 * 4,
+                 stretch = FV_MIN(nb, most);
+    const char *const q0 = (const char *)(type == FV_TYPE_Q8_0 ? fv_qrow_q(x) : fv_qrow_q4(x, nb));
+    const char *const part0 = (const char *)(type == FV_TYPE_Q8_0 ? fv_qrow_part(x, nb)
+                                                                  : fv_qrow_part4(x, nb));
+    const char *const d0 = (const char *)fv_qrow_d(x, nb);
+    __m512 sums[GROUP][FV_GEMV_ROWS];
+    for (size_t j0 = 0; j0 < n; j0 += GROUP) {
+        const char *group = (const char *)w + j0 * nb * step, *ahead = group + GROUP * nb * step;
+        const size_t rows = FV_MIN((size_t)GROUP, n - j0);
+        size_t b0 = 0, b1;
+        do {
+            b1 = FV_MIN(nb, b0 + stretch);
+            for (size_t j = 0; j < rows; j++) {
+                const char *at = group + (j * nb + b0) * step, *q = q0 + b0 * FV_BLOCK,
+                           *part = part0 + b0 * part_bytes, *d = d0 + b0 * 4;
+                __m512 s[FV_GEMV_ROWS];
+                UNROLL for (size_t i = 0; i < m; i++) s[i] = b0 ? sums[j][i] : _mm512_setzero_ps();
+                size_t b = b0;
+                for (; b + 4 <= b1; b += 4) {
+                    _mm_prefetch(ahead, _MM_HINT_T1);
+                    if (type == FV_TYPE_Q8_0)
+                        _mm_prefetch(ahead + 64, _MM_HINT_T1);
+                    const four_blocks four = type == FV_TYPE_Q8_0 ? four_q8(at) : four_q4(at);
+                    UNROLL for (size_t i = 0; i < m; i++) s[i] = add_four(
+                        type, s[i], four, q + i * x_step, part + i * x_step, d + i * x_step);
+                    at += 4 * step, ahead += 4 * step;
+                    q += 4 * FV_BLOCK, part += 4 * part_bytes, d += 16;
+                }
+                if (b < b1) {
+                    char last[4 * FV_Q8_BLOCK_BYTES] = { 0 };
+                    memcpy(last, at, (b1 - b) * step);
+                    const four_blocks four = type == FV_TYPE_Q8_0 ? four_q8(last) : four_q4(last);
+                    UNROLL for (size_t i = 0; i < m; i++) s[i] = add_four(
+                        type, s[i], four, q + i * x_step, part + i * x_step, d + i * x_step);
+                }
+                UNROLL for (size_t i = 0; i < m; i++)
+                {
+                    if (b1 < nb)
+                        sums[j][i] = s[i];
+                    else
+                        y[i * ldy + j0 + j] = bias ? add_sums(s[i]) + bias[j0 + j] : add_sums(s[i]);
+                }
+            }
+        } while ((b0 = b1) < nb);
+    }
+}
+
+#define GEMV_ROWS_CASE(type, m)                       \
+    case m:                                           \
+        gemv_rows(y, ldy, w, type, x, bias, m, n, k); \
+        break;
+#define GEMV_ROWS(name, type)                                                               \
+    static void name(float *y, size_t ldy, const void *w, const void *x, const float *bias, \
+                     size_t m, size_t n, size_t k)                                          \
+    {                                                                                       \
+        switch (m) {                                                                        \
+            GEMV_ROWS_CASE(type, 1)                                                         \
+            GEMV_ROWS_CASE(type, 2)                                                         \
+            GEMV_ROWS_CASE(type, 3)                                                         \
+            GEMV_ROWS_CASE(type, 4)                                                         \
+            GEMV_ROWS_CASE(type, 5)                                                         \
+            GEMV_ROWS_CASE(type, 6)                                                         \
+            GEMV_ROWS_CASE(type, 7)                                                         \
+            GEMV_ROWS_CASE(type, 8)                                                         \
+        }                                                                                   \
+    }
+GEMV_ROWS(gemv_rows_q8__avx512vnni, FV_TYPE_Q8_0)
+GEMV_ROWS(gemv_rows_q4__avx512vnni, FV_TYPE_Q4_0)
 
 /* ---- matrix times matrix ----------------------------------------------------------------- */
 
@@ -532,6 +688,8 @@ void fv_quant_init_avx512vnni(fv_kernels *k)
     k->quantize_row = quantize_row__avx512vnni;
     k->gemv_q[FV_TYPE_Q8_0] = gemv_q8__avx512vnni;
     k->gemv_q[FV_TYPE_Q4_0] = gemv_q4__avx512vnni;
+    k->gemv_q_rows[FV_TYPE_Q8_0] = gemv_rows_q8__avx512vnni;
+    k->gemv_q_rows[FV_TYPE_Q4_0] = gemv_rows_q4__avx512vnni;
     k->gemm_q = (fv_gemm_q_kernel){
         .mr = MR,
         .nr = NR,

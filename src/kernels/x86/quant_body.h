@@ -121,6 +121,125 @@ static void QUANT_ISA(gemv_q4)(float *y, const void *w, const void *x, const flo
     }
 }
 
+/* ---- matrix times several vectors -------------------------------------------------------- */
+
+/* Four rows a time share a row of weights: two sums of each are half of the registers. The weights
+ * of the second four come from L1. */
+enum { SHARED_ROWS = 4 };
+
+/* A row of weights times m rows x, which is a constant in every use, x_step bytes apart: gemv_q8's
+ * operations. */
+static inline __attribute__((always_inline)) void dot_rows_q8(float *y, size_t ldy, const char *at,
+                                                              const char *x, size_t x_step,
+                                                              float bias, bool add, const size_t m,
+                                                              size_t nb)
+{
+    const char *q = (const char *)fv_qrow_q(x), *part = (const char *)fv_qrow_part(x, nb),
+               *d = (const char *)fv_qrow_d(x, nb);
+    __m256 s[2][SHARED_ROWS];
+    UNROLL for (size_t i = 0; i < m; i++) s[0][i] = s[1][i] = _mm256_setzero_ps();
+    for (size_t b = 0; b < nb; b += 2) {
+        UNROLL for (size_t h = 0; h < 2; h++)
+        {
+            if (b + h >= nb)
+                continue;
+            const __m256i w = load32(at + 2);
+            const float scale = block_scale(at);
+            UNROLL for (size_t i = 0; i < m; i++)
+            {
+                float x_scale;
+                memcpy(&x_scale, d + i * x_step, 4);
+                const __m256i products = dot8(load32(part + i * x_step), w, load32(q + i * x_step));
+                s[h][i] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(products),
+                                          _mm256_set1_ps(scale * x_scale), s[h][i]);
+            }
+            at += FV_Q8_BLOCK_BYTES, q += FV_BLOCK, part += 32, d += 4;
+        }
+    }
+    UNROLL for (size_t i = 0; i < m; i++) y[i * ldy] = add ? add_sums(s[0][i], s[1][i]) + bias
+                                                           : add_sums(s[0][i], s[1][i]);
+}
+
+/* s[h] += the products of four blocks, two by two: gemv_q4's. */
+static inline __attribute__((always_inline)) void add_rows_q4(__m256 s[2][SHARED_ROWS],
+                                                              const char *at, const char *q4,
+                                                              const char *part4, const char *d,
+                                                              size_t x_step, const size_t m)
+{
+    const __m256i low = _mm256_set1_epi8(15);
+    UNROLL for (size_t h = 0; h < 2; h++, at += 2 * FV_Q4_BLOCK_BYTES)
+    {
+        const __m128i w0 = _mm_loadu_si128((const __m128i *)(const void *)(at + 2));
+        const __m128i w1 = _mm_loadu_si128(
+            (const __m128i *)(const void *)(at + FV_Q4_BLOCK_BYTES + 2));
+        const __m256i both = _mm256_inserti128_si256(_mm256_castsi128_si256(w0), w1, 1);
+        const __m256i first = _mm256_and_si256(both, low),
+                      second = _mm256_and_si256(_mm256_srli_epi16(both, 4), low);
+        const float scale0 = block_scale(at), scale1 = block_scale(at + FV_Q4_BLOCK_BYTES);
+        UNROLL for (size_t i = 0; i < m; i++)
+        {
+            float x_scale[2];
+            const char *q = q4 + i * x_step + 32 * h;
+            memcpy(x_scale, d + i * x_step + 8 * h, 8);
+            const __m256i products = dot4(load32(part4 + i * x_step + 32 * h), first, second,
+                                          load32(q), load32(q + 64));
+            const __m256 scale = _mm256_insertf128_ps(
+                _mm256_castps128_ps256(_mm_set1_ps(scale0 * x_scale[0])),
+                _mm_set1_ps(scale1 * x_scale[1]), 1);
+            s[h][i] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(products), scale, s[h][i]);
+        }
+    }
+}
+
+static inline __attribute__((always_inline)) void dot_rows_q4(float *y, size_t ldy, const char *at,
+                                                              const char *x, size_t x_step,
+                                                              float bias, bool add, const size_t m,
+                                                              size_t nb)
+{
+    const char *q4 = (const char *)fv_qrow_q4(x, nb), *part4 = (const char *)fv_qrow_part4(x, nb),
+               *d = (const char *)fv_qrow_d(x, nb);
+    const size_t step = FV_Q4_BLOCK_BYTES;
+    __m256 s[2][SHARED_ROWS];
+    UNROLL for (size_t i = 0; i < m; i++) s[0][i] = s[1][i] = _mm256_setzero_ps();
+    size_t b = 0;
+    for (; b + 4 <= nb; b += 4, at += 4 * step, q4 += 128, part4 += 64, d += 16)
+        add_rows_q4(s, at, q4, part4, d, x_step, m);
+    if (b < nb) {
+        char last[4 * FV_Q4_BLOCK_BYTES] = { 0 };
+        memcpy(last, at, (nb - b) * step);
+        add_rows_q4(s, last, q4, part4, d, x_step, m);
+    }
+    UNROLL for (size_t i = 0; i < m; i++) y[i * ldy] = add ? add_sums(s[0][i], s[1][i]) + bias
+                                                           : add_sums(s[0][i], s[1][i]);
+}
+
+#define DOT_ROWS_CASE(dot, count)                                      \
+    case count:                                                        \
+        dot(to, ldy, row, from, x_step, add, bias != NULL, count, nb); \
+        break;
+#define GEMV_ROWS(name, dot, block)                                                 \
+    static void QUANT_ISA(name)(float *y, size_t ldy, const void *w, const void *x, \
+                                const float *bias, size_t m, size_t n, size_t k)    \
+    {                                                                               \
+        const size_t nb = k / FV_BLOCK, x_step = fv_quantized_row_bytes(k);         \
+        const char *row = w;                                                        \
+        for (size_t j = 0; j < n; j++, row += nb * (block)) {                       \
+            const float add = bias ? bias[j] : 0;                                   \
+            for (size_t i = 0; i < m; i += SHARED_ROWS) {                           \
+                const char *from = (const char *)x + i * x_step;                    \
+                float *to = y + i * ldy + j;                                        \
+                switch (FV_MIN(m - i, (size_t)SHARED_ROWS)) {                       \
+                    DOT_ROWS_CASE(dot, 1)                                           \
+                    DOT_ROWS_CASE(dot, 2)                                           \
+                    DOT_ROWS_CASE(dot, 3)                                           \
+                    DOT_ROWS_CASE(dot, 4)                                           \
+                }                                                                   \
+            }                                                                       \
+        }                                                                           \
+    }
+GEMV_ROWS(gemv_rows_q8, dot_rows_q8, FV_Q8_BLOCK_BYTES)
+GEMV_ROWS(gemv_rows_q4, dot_rows_q4, FV_Q4_BLOCK_BYTES)
+
 /* ---- matrix times matrix ----------------------------------------------------------------- */
 
 /* Panels as for AVX-512 (quant_avx512vnni.c), 16 columns wide: for each block [8][16][4] bytes,
@@ -274,6 +393,8 @@ static void fill_slots(fv_kernels *k, fv_gemm_fn *run)
 {
     k->gemv_q[FV_TYPE_Q8_0] = QUANT_ISA(gemv_q8);
     k->gemv_q[FV_TYPE_Q4_0] = QUANT_ISA(gemv_q4);
+    k->gemv_q_rows[FV_TYPE_Q8_0] = QUANT_ISA(gemv_rows_q8);
+    k->gemv_q_rows[FV_TYPE_Q4_0] = QUANT_ISA(gemv_rows_q4);
     k->gemm_q = (fv_gemm_q_kernel){
         .mr = MR,
         .nr = NR,
