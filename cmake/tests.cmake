@@ -78,7 +78,7 @@ foreach(room unit ops golden api full)
         endif()
         add_test(NAME ${room}.${name} COMMAND ${name} WORKING_DIRECTORY ${root})
         set(labels ${room})
-        if(name MATCHES "pool|thread|concurrent")
+        if(name MATCHES "pool|thread|concurrent|together|decoder_step")
             list(APPEND labels threads) # also run under the thread sanitizer
         endif()
         set_tests_properties(${room}.${name} PROPERTIES LABELS "${labels}" TIMEOUT 1200)
