@@ -22,7 +22,7 @@ typedef struct decoder_graph {
 static double forbidden_score(fv_type real) { return real == FV_TYPE_F16 ? -65504.0 : -0x1p126; }
 
 /* Angles are positions times f_m = theta^(-2m / D), rounded to f32 as the reference keeps it. */
-static void rotary_graph(decoder_graph *d, fv_value *positions)
+static void rotary_describe(decoder_graph *d, fv_value *positions)
 {
     fv_graph *g = d->g;
     size_t half = (size_t)d->c->d_head / 2;
@@ -42,7 +42,7 @@ static void rotary_graph(decoder_graph *d, fv_value *positions)
 /* ---- the cache ---- */
 
 /* Past keys and values of every layer as inputs. */
-static void declare_past(decoder_graph *d)
+static void past_declare(decoder_graph *d)
 {
     fv_graph *g = d->g;
     const fv_graph_spec *s = d->s;
@@ -63,7 +63,7 @@ static void declare_past(decoder_graph *d)
 }
 
 /* Past and new rows of keys (which 0) or values (1), and what becomes of the cache. */
-static fv_value *extend_cache(decoder_graph *d, size_t layer, size_t which, fv_value *fresh)
+static fv_value *cache_extend(decoder_graph *d, size_t layer, size_t which, fv_value *fresh)
 {
     fv_graph *g = d->g;
     const fv_graph_spec *s = d->s;
@@ -82,29 +82,30 @@ static fv_value *extend_cache(decoder_graph *d, size_t layer, size_t which, fv_v
 /* ---- one layer ---- */
 
 /* Softmax(rope(q) rope(k)^T / sqrt(D)) v: q [batch, heads, N, D], k and v [batch, kv, ., D] */
-static fv_value *attention_graph(decoder_graph *d, size_t layer, fv_value *x,
-                                 const fv_decoder_layer *w)
+static fv_value *decoder_attention_describe(decoder_graph *d, size_t layer, fv_value *x,
+                                            const fv_decoder_layer *w)
 {
     fv_graph *g = d->g;
     size_t heads = (size_t)d->c->n_heads, kv = (size_t)d->c->n_kv_heads;
     bool turned = d->s->cache == FV_CACHE_HOST;
     fv_value *scale = fv_graph_scalar(g, d->s->real, "self_attn.scale",
                                       1 / sqrt((double)d->c->d_head));
+    /* [batch, heads, N, D], [batch, kv, N, D] twice */
     fv_value *q = fv_graph_heads(g, fv_graph_linear(g, x, "self_attn.q_proj", &w->q, NULL), heads);
     fv_value *k = fv_graph_heads(g, fv_graph_linear(g, x, "self_attn.k_proj", &w->k, NULL), kv);
     q = fv_graph_mul(g, fv_graph_rope(g, q, d->cos, d->sin), scale, "self_attn.q");
     k = fv_graph_rope(g, k, d->cos, d->sin);
     if (turned)
-        k = fv_graph_transpose(g, k);
+        k = fv_graph_transpose(g, k); /* [batch, kv, D, N], as the host keeps keys */
     fv_value *v = fv_graph_heads(g, fv_graph_linear(g, x, "self_attn.v_proj", &w->v, NULL), kv);
-    k = extend_cache(d, layer, 0, k);
-    v = extend_cache(d, layer, 1, v);
+    k = cache_extend(d, layer, 0, k);
+    v = cache_extend(d, layer, 1, v);
     x = fv_graph_attention(g, q, k, v, d->bias, "self_attn.attention", turned);
     return fv_graph_linear(g, x, "self_attn.o_proj", &w->o, NULL);
 }
 
-/* down(SiLU(gate(x)) * up(x)) */
-static fv_value *mlp_graph(fv_graph *g, fv_value *x, const fv_decoder_layer *w)
+/* down(SiLU(gate(x)) * up(x)): [batch, N, d_model], inside [batch, N, d_ffn] */
+static fv_value *mlp_describe(fv_graph *g, fv_value *x, const fv_decoder_layer *w)
 {
     fv_value *gate = fv_graph_unary(g, FV_OP_SILU,
                                     fv_graph_linear(g, x, "mlp.gate_proj", &w->gate, NULL));
@@ -114,14 +115,15 @@ static fv_value *mlp_graph(fv_graph *g, fv_value *x, const fv_decoder_layer *w)
 }
 
 /* x = x + attention(norm(x)); x = x + MLP(norm(x)) */
-static fv_value *layer_graph(decoder_graph *d, size_t layer, fv_value *x, const fv_decoder_layer *w)
+static fv_value *layer_describe(decoder_graph *d, size_t layer, fv_value *x,
+                                const fv_decoder_layer *w)
 {
     fv_graph *g = d->g;
     double eps = d->c->rms_eps;
     fv_value *h = fv_graph_norm(g, FV_OP_RMS_NORM, x, "input_layernorm", w->norm1, NULL, eps);
-    x = fv_graph_add(g, x, attention_graph(d, layer, h, w), "self_attn.sum");
+    x = fv_graph_add(g, x, decoder_attention_describe(d, layer, h, w), "self_attn.sum");
     h = fv_graph_norm(g, FV_OP_RMS_NORM, x, "post_attention_layernorm", w->norm2, NULL, eps);
-    x = fv_graph_add(g, x, mlp_graph(g, h, w), "mlp.sum");
+    x = fv_graph_add(g, x, mlp_describe(g, h, w), "mlp.sum");
     fv_graph_stage(g, x, "decoder.layer.%zu", layer);
     return x;
 }
@@ -131,7 +133,7 @@ static fv_value *layer_graph(decoder_graph *d, size_t layer, fv_value *x, const 
 /* Ids without a token are never answers, nor is "<image>", which only stands for something in a
  * prompt: their logits sink. The engine does the same when it chooses. [docs/model.md, section
  * 7] */
-static fv_value *sink_graph(const decoder_graph *d, fv_value *logits)
+static fv_value *sink_describe(const decoder_graph *d, fv_value *logits)
 {
     size_t n = (size_t)d->c->n_vocab;
     float *low = fv_graph_take(d->g, n, sizeof *low);
@@ -144,7 +146,7 @@ static fv_value *sink_graph(const decoder_graph *d, fv_value *logits)
 
 /* attention_mask, of all rows that may be seen; its number of dimensions is the reference Qualcomm
  * pipeline's */
-static fv_value *declare_mask(const decoder_graph *d, fv_dim batch)
+static fv_value *mask_declare(const decoder_graph *d, fv_dim batch)
 {
     fv_dim seen[] = { batch, d->total };
     fv_dim seen4[] = { batch, FV_DIM(1), FV_DIM(1), d->total };
@@ -165,21 +167,21 @@ void fv_graph_decoder(fv_graph *g, const fv_config *c, const fv_decoder_weights 
     d.total = growing ? FV_FREE("total_sequence_length") : FV_DIM(s->cache_len + s->step_len);
     fv_value *x = fv_graph_input(g, "inputs_embeds", s->io, FV_FORM_ROWS, embeds, 3);
     if (s->cache != FV_CACHE_NONE)
-        mask = declare_mask(&d, batch);
+        mask = mask_declare(&d, batch);
     fv_value *positions = fv_graph_input(g, "position_ids", FV_TYPE_I64, FV_FORM_OTHER, embeds, 2);
     if (growing)
         keep = fv_graph_input(g, "num_logits_to_keep", FV_TYPE_I64, FV_FORM_OTHER, NULL, 0);
     if (s->cache != FV_CACHE_NONE)
-        declare_past(&d);
+        past_declare(&d);
 
     fv_graph_scope(g, "decoder", "%s", "");
     x = fv_graph_cast(g, x, s->real);
-    rotary_graph(&d, positions);
+    rotary_describe(&d, positions);
     if (mask)
         d.bias = fv_graph_mask(g, mask, x, s->real, growing ? 0 : s->step_len, s->cache_len);
     for (size_t i = 0; i < (size_t)c->n_layers; i++) {
         fv_graph_scope(g, "decoder", "layers.%zu", i);
-        x = layer_graph(&d, i, x, &w->layer[i]);
+        x = layer_describe(&d, i, x, &w->layer[i]);
     }
     fv_graph_scope(g, "decoder", "%s", "");
     if (keep)
@@ -187,7 +189,7 @@ void fv_graph_decoder(fv_graph *g, const fv_config *c, const fv_decoder_weights 
     x = fv_graph_norm(g, FV_OP_RMS_NORM, x, "norm", w->norm, NULL, c->rms_eps);
     x = fv_graph_linear(g, x, "lm_head", &w->head, NULL);
     if (s->sink)
-        x = sink_graph(&d, x);
+        x = sink_describe(&d, x);
     fv_graph_stage(g, x, "logits");
     fv_graph_output(g, fv_graph_cast(g, x, s->io), "logits");
     for (size_t i = 0; d.present && i < 2 * (size_t)c->n_layers; i++)

@@ -45,8 +45,8 @@ struct fv_node;
 
 /* What a node computes. */
 typedef struct fv_value {
-    /* Unique in the graph. A layer's result is called as its weights are in a packed file; a stage's
-     * as `run --dump` calls it. */
+    /* Unique in the graph. A layer's result has the name of its weights in a packed file, a stage
+     * the name that a dump gives it. */
     const char *name;
     const char *alias;  /* a stage that ends here, too, as a second name; or NULL */
     const char *output; /* the name as an output of the graph; NULL: it is none */
@@ -141,8 +141,8 @@ typedef struct fv_node {
         } norm;
         struct {
             size_t width; /* of a head */
-            /* Inside: scores before softmax and weights after it, [batch, heads, rows, rows]. Nothing
-             * reads them; a backend that has attention in one piece need not make them. */
+            /* Inside: scores before softmax and weights after it, [batch, heads, rows, rows].
+             * Nothing reads them; a backend that has attention in one piece need not make them. */
             fv_value *scores, *weights;
         } self_attention;
         struct {

@@ -1,4 +1,4 @@
-/* graph_ranges: what every activation of a graph is like over a calibration set: ranges of the whole
+/* graph_ranges: what every activation of a graph is like over a calibration set: ranges of all of it
  * and of each channel, a histogram, rows of what goes into layers.
  *
  *     fv_ranges_new(&r, graph, &options, err);
@@ -44,7 +44,7 @@ void fv_ranges_free(fv_ranges *r); /* NULL is fine */
  * values that are NaN or infinite, by name. */
 fv_status fv_ranges_run(fv_ranges *r, fv_ops *ops, const fv_graph_io *io, fv_error *err);
 
-/* By value, by name or alias, by the weight (fv_mat or fv_dw) that reads it; NULL: there is none. */
+/* By value, by name or alias, by the weight (fv_mat or fv_dw) that reads it; NULL: none. */
 const fv_value_range *fv_ranges_of(const fv_ranges *r, const fv_value *v);
 const fv_value_range *fv_ranges_find(const fv_ranges *r, const char *name);
 const fv_value_range *fv_ranges_of_weight(const fv_ranges *r, const void *weight);

@@ -27,12 +27,12 @@ typedef struct graph_run {
 
 /* ---- values in memory -------------------------------------------------------------------- */
 
-static float *data_of(const graph_run *r, const fv_value *v) { return r->data[v->index]; }
-static const float *input_of(const graph_run *r, const fv_node *n, size_t i)
+static float *value_data(const graph_run *r, const fv_value *v) { return r->data[v->index]; }
+static const float *input_data(const graph_run *r, const fv_node *n, size_t i)
 {
     return r->data[n->in[i]->index];
 }
-static const int64_t *ids_of(const graph_run *r, const fv_node *n, size_t i)
+static const int64_t *input_ids(const graph_run *r, const fv_node *n, size_t i)
 {
     return r->data[n->in[i]->index];
 }
@@ -56,20 +56,20 @@ static void value_drop(graph_run *r, const fv_value *v)
 static fv_status value_show(const graph_run *r, const fv_value *v)
 {
     return r->observer && r->observer->value && v->type == FV_TYPE_F32
-               ? r->observer->value(r->observer->user, v, data_of(r, v))
+               ? r->observer->value(r->observer->user, v, value_data(r, v))
                : FV_OK;
 }
 
 /* ---- rows split over the pool ------------------------------------------------------------ */
 
 /* Rows [first, last) of node n. */
-typedef void run_rows_fn(const graph_run *r, const fv_node *n, size_t first, size_t last,
-                         void *worker_memory);
+typedef void rows_fn(const graph_run *r, const fv_node *n, size_t first, size_t last,
+                     void *worker_memory);
 
 typedef struct rows_job {
     const graph_run *r;
     const fv_node *n;
-    run_rows_fn *fn;
+    rows_fn *fn;
     size_t n_rows, each;
 } rows_job;
 
@@ -80,8 +80,7 @@ static void rows_task(void *user, size_t task, unsigned worker)
     j->fn(j->r, j->n, first, FV_MIN(first + j->each, j->n_rows), fv_ops_worker(j->r->ops, worker));
 }
 
-static fv_status run_rows(graph_run *r, const fv_node *n, size_t n_rows, size_t each,
-                          run_rows_fn *fn)
+static fv_status rows_split(graph_run *r, const fv_node *n, size_t n_rows, size_t each, rows_fn *fn)
 {
     rows_job j = { r, n, fn, n_rows, each };
     fv_pool_run(r->ops->pool, (n_rows + each - 1) / each, rows_task, &j);
@@ -89,14 +88,14 @@ static fv_status run_rows(graph_run *r, const fv_node *n, size_t n_rows, size_t 
 }
 
 /* Over all rows of the result. */
-static fv_status run_all_rows(graph_run *r, const fv_node *n, run_rows_fn *fn)
+static fv_status rows_split_all(graph_run *r, const fv_node *n, rows_fn *fn)
 {
-    return run_rows(r, n, fv_value_rows(n->out), RUN_ROWS, fn);
+    return rows_split(r, n, fv_value_rows(n->out), RUN_ROWS, fn);
 }
 
 /* ---- where values come from -------------------------------------------------------------- */
 
-static fv_status run_input(void *user, const fv_node *n)
+static fv_status input_run(void *user, const fv_node *n)
 {
     graph_run *r = user;
     for (size_t i = 0; i < r->io->n_in; i++)
@@ -107,10 +106,10 @@ static fv_status run_input(void *user, const fv_node *n)
     return fv_fail(r->err, FV_ERR_ARGUMENT, 0, "%s: input %s is missing", r->g->name, n->out->name);
 }
 
-static fv_status run_constant(void *user, const fv_node *n)
+static fv_status constant_run(void *user, const fv_node *n)
 {
     graph_run *r = user;
-    float *y = data_of(r, n->out);
+    float *y = value_data(r, n->out);
     if (n->constant.data)
         memcpy(y, n->constant.data, fv_value_elems(n->out) * sizeof *y);
     else
@@ -123,17 +122,17 @@ static const void *mat_row(const fv_mat *w, size_t row)
     return (const uint8_t *)w->data + row * fv_row_bytes(w->type, w->k);
 }
 
-static fv_status run_gather(void *user, const fv_node *n)
+static fv_status gather_run(void *user, const fv_node *n)
 {
     graph_run *r = user;
     const fv_mat *w = n->gather.table;
-    const int64_t *ids = ids_of(r, n, 0);
+    const int64_t *ids = input_ids(r, n, 0);
     for (size_t i = 0; i < fv_value_rows(n->out); i++) {
         int64_t last = n->gather.last_id ? n->gather.last_id : INT64_MAX, id = FV_MIN(ids[i], last);
         if (id < 0 || (uint64_t)id >= w->n)
             return fv_fail(r->err, FV_ERR_ARGUMENT, i, "%s: id %" PRId64 " of %zu rows",
                            n->out->name, id, w->n);
-        r->ops->k->convert[FV_TYPE_F32][w->type](data_of(r, n->out) + i * w->k,
+        r->ops->k->convert[FV_TYPE_F32][w->type](value_data(r, n->out) + i * w->k,
                                                  mat_row(w, (size_t)id), w->k);
     }
     return FV_OK;
@@ -199,10 +198,10 @@ static fv_status linear_apply(graph_run *r, const fv_mat *w, const float *scale,
     return FV_OK;
 }
 
-static fv_status run_linear(void *user, const fv_node *n)
+static fv_status linear_run(void *user, const fv_node *n)
 {
     graph_run *r = user;
-    return linear_apply(r, n->linear.w, n->linear.scale, data_of(r, n->out), input_of(r, n, 0),
+    return linear_apply(r, n->linear.w, n->linear.scale, value_data(r, n->out), input_data(r, n, 0),
                         fv_value_rows(n->out));
 }
 
@@ -220,7 +219,7 @@ static void stem_taps(float *taps, const float *map, size_t height, size_t width
         }
 }
 
-static fv_status run_conv(void *user, const fv_node *n)
+static fv_status conv_run(void *user, const fv_node *n)
 {
     graph_run *r = user;
     const fv_value *x = n->in[0];
@@ -232,15 +231,16 @@ static fv_status run_conv(void *user, const fv_node *n)
     for (size_t at = 0; status == FV_OK && at < pixels; at += each) {
         size_t m = FV_MIN(each, pixels - at);
         for (size_t i = 0; i < m; i++)
-            stem_taps(taps + i * 27, input_of(r, n, 0), (size_t)x->dim[1].n, (size_t)x->dim[2].n,
+            stem_taps(taps + i * 27, input_data(r, n, 0), (size_t)x->dim[1].n, (size_t)x->dim[2].n,
                       at + i);
-        status = linear_apply(r, n->conv.w, NULL, data_of(r, n->out) + at * n->conv.w->n, taps, m);
+        status = linear_apply(r, n->conv.w, NULL, value_data(r, n->out) + at * n->conv.w->n, taps,
+                              m);
     }
     fv_free(taps);
     return status;
 }
 
-static fv_status run_depthwise(void *user, const fv_node *n)
+static fv_status depthwise_run(void *user, const fv_node *n)
 {
     graph_run *r = user;
     const fv_value *x = n->in[0];
@@ -262,8 +262,8 @@ static fv_status run_depthwise(void *user, const fv_node *n)
     fv_ops_need need = fv_dw_need(r->ops, &dw, shape);
     fv_status status = fv_ops_reserve(r->ops, &need, r->err);
     if (status == FV_OK)
-        fv_dw_run(r->ops, fv_rows_f32(data_of(r, n->out)), fv_rows_f32(input_of(r, n, 0)), shape,
-                  &dw, n->depthwise.stride, FV_ACT_NONE);
+        fv_dw_run(r->ops, fv_rows_f32(value_data(r, n->out)), fv_rows_f32(input_data(r, n, 0)),
+                  shape, &dw, n->depthwise.stride, FV_ACT_NONE);
     fv_free(wide);
     return status;
 }
@@ -271,8 +271,8 @@ static fv_status run_depthwise(void *user, const fv_node *n)
 static void norm_rows(const graph_run *r, const fv_node *n, size_t first, size_t last, void *memory)
 {
     size_t c = fv_value_cols(n->out), at = first * c;
-    const float *x = input_of(r, n, 0) + at;
-    float *y = data_of(r, n->out) + at;
+    const float *x = input_data(r, n, 0) + at;
+    float *y = value_data(r, n->out) + at;
     (void)memory;
     if (n->op == FV_OP_CHANNEL_NORM)
         r->ops->k->layernorm(y, FV_TYPE_F32, c, x, c, n->norm.weight, n->norm.bias, last - first, c,
@@ -282,7 +282,10 @@ static void norm_rows(const graph_run *r, const fv_node *n, size_t first, size_t
                            (float)n->norm.eps);
 }
 
-static fv_status run_norm(void *user, const fv_node *n) { return run_all_rows(user, n, norm_rows); }
+static fv_status norm_run(void *user, const fv_node *n)
+{
+    return rows_split_all(user, n, norm_rows);
+}
 
 /* ---- element by element ------------------------------------------------------------------ */
 
@@ -290,8 +293,8 @@ static void unary_rows(const graph_run *r, const fv_node *n, size_t first, size_
                        void *memory)
 {
     size_t c = fv_value_cols(n->out), count = (last - first) * c;
-    const float *x = input_of(r, n, 0) + first * c;
-    float *y = data_of(r, n->out) + first * c;
+    const float *x = input_data(r, n, 0) + first * c;
+    float *y = value_data(r, n->out) + first * c;
     (void)memory;
     switch (n->op) {
     case FV_OP_GELU: r->ops->k->scale_gelu(y, c, x, c, r->ones, last - first, c); break;
@@ -317,9 +320,9 @@ static void unary_rows(const graph_run *r, const fv_node *n, size_t first, size_
     }
 }
 
-static fv_status run_unary(void *user, const fv_node *n)
+static fv_status unary_run(void *user, const fv_node *n)
 {
-    return run_all_rows(user, n, unary_rows);
+    return rows_split_all(user, n, unary_rows);
 }
 
 /* The second operand again for every row (a vector, a map of one pixel), for every element (a
@@ -331,8 +334,8 @@ static void binary_rows(const graph_run *r, const fv_node *n, size_t first, size
     size_t row_step = elems == fv_value_elems(n->in[0]) ? c : 0, step = elems == 1 ? 0 : 1;
     (void)memory;
     for (size_t i = first; i < last; i++) {
-        const float *a = input_of(r, n, 0) + i * c, *b = input_of(r, n, 1) + i * row_step;
-        float *y = data_of(r, n->out) + i * c;
+        const float *a = input_data(r, n, 0) + i * c, *b = input_data(r, n, 1) + i * row_step;
+        float *y = value_data(r, n->out) + i * c;
         if (n->op == FV_OP_ADD)
             for (size_t j = 0; j < c; j++)
                 y[j] = a[j] + b[j * step];
@@ -342,18 +345,18 @@ static void binary_rows(const graph_run *r, const fv_node *n, size_t first, size
     }
 }
 
-static fv_status run_binary(void *user, const fv_node *n)
+static fv_status binary_run(void *user, const fv_node *n)
 {
-    return run_all_rows(user, n, binary_rows);
+    return rows_split_all(user, n, binary_rows);
 }
 
-static fv_status run_mean(void *user, const fv_node *n)
+static fv_status mean_run(void *user, const fv_node *n)
 {
     graph_run *r = user;
     size_t c = fv_value_cols(n->out), pixels = fv_value_rows(n->in[0]);
-    float *y = data_of(r, n->out);
+    float *y = value_data(r, n->out);
     memset(y, 0, c * sizeof *y);
-    r->ops->k->colsum(y, input_of(r, n, 0), c, pixels, c);
+    r->ops->k->colsum(y, input_data(r, n, 0), c, pixels, c);
     for (size_t i = 0; i < c; i++)
         y[i] /= (float)pixels;
     return FV_OK;
@@ -444,8 +447,8 @@ static fv_status attend_inside(graph_run *r, attend_job j, const fv_value *score
         return FV_OK;
     FV_TRY_GOTO(value_take(r, scores));
     FV_TRY_GOTO(value_take(r, weights));
-    j.scores = data_of(r, scores);
-    j.weights = data_of(r, weights);
+    j.scores = value_data(r, scores);
+    j.weights = value_data(r, weights);
     j.out = NULL;
     FV_TRY_GOTO(attend_plain(r, &j));
     FV_TRY_GOTO(value_show(r, scores));
@@ -456,12 +459,12 @@ fail:
     return status;
 }
 
-static fv_status run_self_attention(void *user, const fv_node *n)
+static fv_status self_attention_run(void *user, const fv_node *n)
 {
     graph_run *r = user;
     size_t c = fv_value_cols(n->out), rows = fv_value_rows(n->out), d = n->self_attention.width;
-    const float *qkv = input_of(r, n, 0);
-    fv_attention_run(r->ops, fv_rows_f32(data_of(r, n->out)), qkv, rows, c, d);
+    const float *qkv = input_data(r, n, 0);
+    fv_attention_run(r->ops, fv_rows_f32(value_data(r, n->out)), qkv, rows, c, d);
     attend_job j = { .q = { qkv, d, 3 * c, 1 },
                      .k = { qkv + c, d, 3 * c, 1 },
                      .v = { qkv + 2 * c, d, 3 * c, 1 },
@@ -483,11 +486,11 @@ static void attend_causal_task(void *user, size_t task, unsigned worker)
     size_t heads = (size_t)q->dim[1].n, rows = (size_t)q->dim[2].n, d = (size_t)q->dim[3].n;
     size_t group = heads / (size_t)n->in[2]->dim[1].n, blocks = (rows + j->each - 1) / j->each;
     size_t head = task / blocks, row = task % blocks * j->each;
-    fv_attn_args a = { .q = input_of(j->r, n, 0) + (head * rows + row) * d,
+    fv_attn_args a = { .q = input_data(j->r, n, 0) + (head * rows + row) * d,
                        .n_q = FV_MIN(j->each, rows - row),
                        .ldq = d,
-                       .k = input_of(j->r, n, 1) + head / group * rows * d,
-                       .v = input_of(j->r, n, 2) + head / group * rows * d,
+                       .k = input_data(j->r, n, 1) + head / group * rows * d,
+                       .v = input_data(j->r, n, 2) + head / group * rows * d,
                        .n_kv = rows,
                        .ldk = d,
                        .ldv = d,
@@ -496,24 +499,24 @@ static void attend_causal_task(void *user, size_t task, unsigned worker)
                        .scale = 1,
                        .causal = true,
                        .n_visible = row + 1,
-                       .out = data_of(j->r, n->out) + (row * heads + head) * d,
+                       .out = value_data(j->r, n->out) + (row * heads + head) * d,
                        .ldo = heads * d,
                        .out_type = FV_TYPE_F32,
                        .scratch = fv_ops_worker(j->r->ops, worker) };
     j->r->ops->k->attn(&a);
 }
 
-static fv_status run_attention(void *user, const fv_node *n)
+static fv_status attention_run(void *user, const fv_node *n)
 {
     graph_run *r = user;
     const fv_value *q = n->in[0], *v = n->in[2], *bias = n->n_in > 3 ? n->in[3] : NULL;
     size_t heads = (size_t)q->dim[1].n, rows = (size_t)q->dim[2].n, d = (size_t)q->dim[3].n,
            kv = (size_t)v->dim[1].n, keys = (size_t)v->dim[2].n;
     bool turned = n->attention.transposed;
-    attend_job j = { .q = { data_of(r, q), rows * d, d, 1 },
-                     .k = { input_of(r, n, 1), keys * d, turned ? 1 : d, turned ? keys : 1 },
-                     .v = { data_of(r, v), keys * d, d, 1 },
-                     .bias = bias ? data_of(r, bias) : NULL,
+    attend_job j = { .q = { value_data(r, q), rows * d, d, 1 },
+                     .k = { input_data(r, n, 1), keys * d, turned ? 1 : d, turned ? keys : 1 },
+                     .v = { value_data(r, v), keys * d, d, 1 },
+                     .bias = bias ? value_data(r, bias) : NULL,
                      .bias_step = bias && bias->dim[2].n > 1 ? keys : 0,
                      .heads = heads,
                      .group = heads / kv,
@@ -522,7 +525,7 @@ static fv_status run_attention(void *user, const fv_node *n)
                      .width = d,
                      .causal = !bias,
                      .scale = 1,
-                     .out = data_of(r, n->out) };
+                     .out = value_data(r, n->out) };
     if (bias) {
         FV_TRY(attend_plain(r, &j));
     } else {
@@ -533,14 +536,14 @@ static fv_status run_attention(void *user, const fv_node *n)
     return attend_inside(r, j, n->attention.scores, n->attention.weights);
 }
 
-static fv_status run_angle(void *user, const fv_node *n)
+static fv_status angle_run(void *user, const fv_node *n)
 {
     graph_run *r = user;
     size_t half = fv_value_cols(n->out) / 2;
-    float *y = data_of(r, n->out);
+    float *y = value_data(r, n->out);
     for (size_t i = 0; i < fv_value_rows(n->out); i++, y += 2 * half)
         for (size_t m = 0; m < half; m++)
-            y[m] = y[half + m] = (float)ids_of(r, n, 0)[i] * n->angle.frequency[m];
+            y[m] = y[half + m] = (float)input_ids(r, n, 0)[i] * n->angle.frequency[m];
     return FV_OK;
 }
 
@@ -549,56 +552,59 @@ static void rope_rows(const graph_run *r, const fv_node *n, size_t first, size_t
     size_t d = fv_value_cols(n->out), rows = (size_t)n->out->dim[2].n;
     (void)memory;
     for (size_t i = first; i < last; i++) {
-        float *y = data_of(r, n->out) + i * d;
-        memcpy(y, input_of(r, n, 0) + i * d, d * sizeof *y);
-        r->ops->k->rope(y, input_of(r, n, 1) + i % rows * d, input_of(r, n, 2) + i % rows * d, 1,
-                        d);
+        float *y = value_data(r, n->out) + i * d;
+        memcpy(y, input_data(r, n, 0) + i * d, d * sizeof *y);
+        r->ops->k->rope(y, input_data(r, n, 1) + i % rows * d, input_data(r, n, 2) + i % rows * d,
+                        1, d);
     }
 }
 
-static fv_status run_rope(void *user, const fv_node *n) { return run_all_rows(user, n, rope_rows); }
+static fv_status rope_run(void *user, const fv_node *n)
+{
+    return rows_split_all(user, n, rope_rows);
+}
 
 /* Low, but finite as in exported graphs: rows that may look nowhere give no NaN. */
-static fv_status run_mask(void *user, const fv_node *n)
+static fv_status mask_run(void *user, const fv_node *n)
 {
     graph_run *r = user;
     size_t rows = (size_t)n->mask.step_len, total = (size_t)n->mask.cache_len + rows;
-    float *y = data_of(r, n->out);
+    float *y = value_data(r, n->out);
     for (size_t i = 0; i < rows; i++)
         for (size_t j = 0; j < total; j++)
-            y[i * total + j] = ids_of(r, n, 0)[j] && j <= total - rows + i ? 0.0f : -0x1p126f;
+            y[i * total + j] = input_ids(r, n, 0)[j] && j <= total - rows + i ? 0.0f : -0x1p126f;
     return FV_OK;
 }
 
 /* ---- data that moves --------------------------------------------------------------------- */
 
 /* Maps lie as rows do. */
-static fv_status run_same(void *user, const fv_node *n)
+static fv_status same_run(void *user, const fv_node *n)
 {
     graph_run *r = user;
-    memcpy(data_of(r, n->out), input_of(r, n, 0), fv_value_elems(n->out) * sizeof(float));
+    memcpy(value_data(r, n->out), input_data(r, n, 0), fv_value_elems(n->out) * sizeof(float));
     return FV_OK;
 }
 
 /* [n, heads, d] -> [heads, n, d] */
-static fv_status run_heads(void *user, const fv_node *n)
+static fv_status heads_run(void *user, const fv_node *n)
 {
     graph_run *r = user;
     size_t heads = (size_t)n->out->dim[1].n, rows = (size_t)n->out->dim[2].n,
            d = (size_t)n->out->dim[3].n;
     for (size_t i = 0; i < rows; i++)
         for (size_t h = 0; h < heads; h++)
-            memcpy(data_of(r, n->out) + (h * rows + i) * d, input_of(r, n, 0) + (i * heads + h) * d,
-                   d * sizeof(float));
+            memcpy(value_data(r, n->out) + (h * rows + i) * d,
+                   input_data(r, n, 0) + (i * heads + h) * d, d * sizeof(float));
     return FV_OK;
 }
 
-static fv_status run_transpose(void *user, const fv_node *n)
+static fv_status transpose_run(void *user, const fv_node *n)
 {
     graph_run *r = user;
     size_t rows = (size_t)n->out->dim[n->out->n_dims - 2].n, cols = fv_value_cols(n->out);
-    const float *x = input_of(r, n, 0);
-    float *y = data_of(r, n->out);
+    const float *x = input_data(r, n, 0);
+    float *y = value_data(r, n->out);
     for (size_t i = 0; i < fv_value_elems(n->out); i++) {
         size_t matrix = i / (rows * cols), row = i / cols % rows, col = i % cols;
         y[i] = x[(matrix * cols + col) * rows + row];
@@ -607,7 +613,7 @@ static fv_status run_transpose(void *user, const fv_node *n)
 }
 
 /* Elements of a value from an axis on: an entry of the axis before has so many. */
-static size_t elems_from(const fv_value *v, int axis)
+static size_t axis_elems(const fv_value *v, int axis)
 {
     size_t n = 1;
     for (int i = axis; i < v->n_dims; i++)
@@ -615,45 +621,45 @@ static size_t elems_from(const fv_value *v, int axis)
     return n;
 }
 
-static fv_status run_concat(void *user, const fv_node *n)
+static fv_status concat_run(void *user, const fv_node *n)
 {
     graph_run *r = user;
-    size_t a = elems_from(n->in[0], n->concat.axis), b = elems_from(n->in[1], n->concat.axis);
-    float *y = data_of(r, n->out);
+    size_t a = axis_elems(n->in[0], n->concat.axis), b = axis_elems(n->in[1], n->concat.axis);
+    float *y = value_data(r, n->out);
     for (size_t i = 0; i < fv_value_elems(n->out) / (a + b); i++) {
-        memcpy(y + i * (a + b), input_of(r, n, 0) + i * a, a * sizeof *y);
-        memcpy(y + i * (a + b) + a, input_of(r, n, 1) + i * b, b * sizeof *y);
+        memcpy(y + i * (a + b), input_data(r, n, 0) + i * a, a * sizeof *y);
+        memcpy(y + i * (a + b) + a, input_data(r, n, 1) + i * b, b * sizeof *y);
     }
     return FV_OK;
 }
 
-static fv_status run_slice(void *user, const fv_node *n)
+static fv_status slice_run(void *user, const fv_node *n)
 {
     graph_run *r = user;
-    size_t from = elems_from(n->in[0], n->slice.axis), to = elems_from(n->out, n->slice.axis),
-           skip = (size_t)n->slice.begin * elems_from(n->in[0], n->slice.axis + 1);
+    size_t from = axis_elems(n->in[0], n->slice.axis), to = axis_elems(n->out, n->slice.axis),
+           skip = (size_t)n->slice.begin * axis_elems(n->in[0], n->slice.axis + 1);
     for (size_t i = 0; i < fv_value_elems(n->out) / to; i++)
-        memcpy(data_of(r, n->out) + i * to, input_of(r, n, 0) + i * from + skip,
+        memcpy(value_data(r, n->out) + i * to, input_data(r, n, 0) + i * from + skip,
                to * sizeof(float));
     return FV_OK;
 }
 
 /* ---- the run ----------------------------------------------------------------------------- */
 
-static fv_status run_before(void *user, const fv_node *n)
+static fv_status node_begin(void *user, const fv_node *n)
 {
     graph_run *r = user;
     return n->op == FV_OP_INPUT ? FV_OK : value_take(r, n->out);
 }
 
-static fv_status run_after(void *user, const fv_node *n)
+static fv_status node_end(void *user, const fv_node *n)
 {
     graph_run *r = user;
     const fv_value *v = n->out;
     FV_TRY(value_show(r, v));
     for (size_t i = 0; v->output && i < r->io->n_out; i++)
         if (!strcmp(r->io->out[i].name, v->output))
-            memcpy(r->io->out[i].data, data_of(r, v), fv_value_elems(v) * sizeof(float));
+            memcpy(r->io->out[i].data, value_data(r, v), fv_value_elems(v) * sizeof(float));
     for (size_t i = 0; i < n->n_in; i++)
         if (n->in[i]->last_use == n)
             value_drop(r, n->in[i]);
@@ -662,39 +668,39 @@ static fv_status run_after(void *user, const fv_node *n)
     return FV_OK;
 }
 
-static const fv_backend run_operations = {
+static const fv_backend run_table = {
     .name = "graph_run",
-    .before = run_before,
+    .before = node_begin,
     .op = {
-        [FV_OP_INPUT] = run_input,
-        [FV_OP_CONSTANT] = run_constant,
-        [FV_OP_GATHER] = run_gather,
-        [FV_OP_CONV] = run_conv,
-        [FV_OP_DEPTHWISE] = run_depthwise,
-        [FV_OP_LINEAR] = run_linear,
-        [FV_OP_CHANNEL_NORM] = run_norm,
-        [FV_OP_RMS_NORM] = run_norm,
-        [FV_OP_GELU] = run_unary,
-        [FV_OP_RELU] = run_unary,
-        [FV_OP_SIGMOID] = run_unary,
-        [FV_OP_SILU] = run_unary,
-        [FV_OP_COS] = run_unary,
-        [FV_OP_SIN] = run_unary,
-        [FV_OP_ADD] = run_binary,
-        [FV_OP_MUL] = run_binary,
-        [FV_OP_MEAN] = run_mean,
-        [FV_OP_SELF_ATTENTION] = run_self_attention,
-        [FV_OP_ANGLE] = run_angle,
-        [FV_OP_ROPE] = run_rope,
-        [FV_OP_MASK] = run_mask,
-        [FV_OP_ATTENTION] = run_attention,
-        [FV_OP_ROWS] = run_same,
-        [FV_OP_HEADS] = run_heads,
-        [FV_OP_TRANSPOSE] = run_transpose,
-        [FV_OP_CONCAT] = run_concat,
-        [FV_OP_SLICE] = run_slice,
+        [FV_OP_INPUT] = input_run,
+        [FV_OP_CONSTANT] = constant_run,
+        [FV_OP_GATHER] = gather_run,
+        [FV_OP_CONV] = conv_run,
+        [FV_OP_DEPTHWISE] = depthwise_run,
+        [FV_OP_LINEAR] = linear_run,
+        [FV_OP_CHANNEL_NORM] = norm_run,
+        [FV_OP_RMS_NORM] = norm_run,
+        [FV_OP_GELU] = unary_run,
+        [FV_OP_RELU] = unary_run,
+        [FV_OP_SIGMOID] = unary_run,
+        [FV_OP_SILU] = unary_run,
+        [FV_OP_COS] = unary_run,
+        [FV_OP_SIN] = unary_run,
+        [FV_OP_ADD] = binary_run,
+        [FV_OP_MUL] = binary_run,
+        [FV_OP_MEAN] = mean_run,
+        [FV_OP_SELF_ATTENTION] = self_attention_run,
+        [FV_OP_ANGLE] = angle_run,
+        [FV_OP_ROPE] = rope_run,
+        [FV_OP_MASK] = mask_run,
+        [FV_OP_ATTENTION] = attention_run,
+        [FV_OP_ROWS] = same_run,
+        [FV_OP_HEADS] = heads_run,
+        [FV_OP_TRANSPOSE] = transpose_run,
+        [FV_OP_CONCAT] = concat_run,
+        [FV_OP_SLICE] = slice_run,
     },
-    .after = run_after,
+    .after = node_end,
 };
 
 /* Shapes are numbers, types f32 or ids; the widest row. */
@@ -729,7 +735,7 @@ fv_status fv_graph_run(const fv_graph *g, fv_ops *ops, const fv_graph_io *io,
     }
     for (size_t i = 0; i < widest; i++)
         r.ones[i] = 1;
-    status = fv_graph_lower(g, &run_operations, &r, err);
+    status = fv_graph_lower(g, &run_table, &r, err);
     for (size_t i = 0; i < g->n_values; i++)
         value_drop(&r, g->value[i]);
 fail:

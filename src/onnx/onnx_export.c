@@ -21,7 +21,7 @@ typedef struct onnx_export {
     unsigned outside; /* the parts whose weights are in a file of their own */
 } onnx_export;
 
-static fv_status write_part(onnx_export *x, const fv_onnx_file *file, fv_error *err)
+static fv_status part_write(onnx_export *x, const fv_onnx_file *file, fv_error *err)
 {
     const fv_onnx_options *s = &x->plan.s;
     fv_graph part;
@@ -75,7 +75,7 @@ fv_status fv_export_onnx(const char *model, const fv_onnx_options *onnx, const c
         goto fail;
     }
     for (size_t i = 0; i < x.plan.n_files; i++)
-        FV_TRY_GOTO(write_part(&x, &x.plan.file[i], err));
+        FV_TRY_GOTO(part_write(&x, &x.plan.file[i], err));
     if (js)
         FV_TRY_GOTO(
             fv_onnx_js_files(&x.model, x.plan.spec.real == FV_TYPE_F16, x.outside, out.stage, err));

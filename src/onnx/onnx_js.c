@@ -26,7 +26,7 @@ static const char chat_template[] =
     "{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{%- endfor -%}"
     "{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\\n' }}{%- endif -%}";
 
-static void put_config(const js_files *f, fv_json_text *j)
+static void js_config_put(const js_files *f, fv_json_text *j)
 {
     const fv_config *c = &f->s->config;
     fv_json_begin_row(j, "architectures", '[');
@@ -60,7 +60,7 @@ static void put_config(const js_files *f, fv_json_text *j)
 }
 
 /* Both end an answer, as in this program. */
-static void put_generation(const js_files *f, fv_json_text *j)
+static void js_generation_put(const js_files *f, fv_json_text *j)
 {
     fv_json_put_bool(j, "do_sample", false);
     fv_json_begin_row(j, "eos_token_id", '[');
@@ -70,12 +70,12 @@ static void put_generation(const js_files *f, fv_json_text *j)
     fv_json_put_int(j, "pad_token_id", f->text_end);
 }
 
-static void put_preprocessor(const js_files *f, fv_json_text *j)
+static void js_preprocessor_put(const js_files *f, fv_json_text *j)
 {
     fv_processor_put_clip(j, f->s->config.image_size);
 }
 
-static void put_processor(const js_files *f, fv_json_text *j)
+static void js_processor_put(const js_files *f, fv_json_text *j)
 {
     (void)f;
     fv_json_put_text(j, "image_token", "<image>");
@@ -85,7 +85,7 @@ static void put_processor(const js_files *f, fv_json_text *j)
     fv_json_put_text(j, "vision_feature_select_strategy", "full");
 }
 
-static void put_tokenizer_config(const js_files *f, fv_json_text *j)
+static void js_tokenizer_config_put(const js_files *f, fv_json_text *j)
 {
     fv_json_put_text(j, "bos_token", NULL);
     fv_json_put_text(j, "chat_template", chat_template);
@@ -98,8 +98,8 @@ static void put_tokenizer_config(const js_files *f, fv_json_text *j)
     fv_json_put_text(j, "unk_token", NULL);
 }
 
-static fv_status write_text(const char *dir, const char *name, const void *text, size_t n,
-                            fv_error *err)
+static fv_status js_text_write(const char *dir, const char *name, const void *text, size_t n,
+                               fv_error *err)
 {
     char *path = fv_path_join(dir, name);
     fv_status status = path ? fv_outfile_put(path, text, n, err)
@@ -120,11 +120,11 @@ fv_status fv_onnx_js_files(const fv_model *s, bool f16, unsigned outside, const 
     static const struct {
         const char *name;
         void (*put)(const js_files *, fv_json_text *);
-    } files[] = { { "config.json", put_config },
-                  { "generation_config.json", put_generation },
-                  { "preprocessor_config.json", put_preprocessor },
-                  { "processor_config.json", put_processor },
-                  { "tokenizer_config.json", put_tokenizer_config } };
+    } files[] = { { "config.json", js_config_put },
+                  { "generation_config.json", js_generation_put },
+                  { "preprocessor_config.json", js_preprocessor_put },
+                  { "processor_config.json", js_processor_put },
+                  { "tokenizer_config.json", js_tokenizer_config_put } };
     js_files f = { .s = s, .f16 = f16, .outside = outside, .image = fv_onnx_js_image_token(s) };
     FV_TRY(fv_model_token(s, "<|endoftext|>", &f.text_end, err));
     FV_TRY(fv_model_token(s, "<|im_end|>", &f.turn_end, err));
@@ -135,7 +135,7 @@ fv_status fv_onnx_js_files(const fv_model *s, bool f16, unsigned outside, const 
         fv_json_end(&j);
         fv_status status = fv_json_done(&j, err);
         if (status == FV_OK)
-            status = write_text(dir, files[i].name, j.text, j.n, err);
+            status = js_text_write(dir, files[i].name, j.text, j.n, err);
         fv_json_text_free(&j);
         FV_TRY(status);
     }
@@ -143,7 +143,7 @@ fv_status fv_onnx_js_files(const fv_model *s, bool f16, unsigned outside, const 
     size_t n = 0;
     FV_TRY(
         fv_tokenizer_write(s->tokenizer, FV_FILE_TOKENIZER_JSON, "<image>", NULL, &text, &n, err));
-    fv_status status = write_text(dir, "tokenizer.json", text, n, err);
+    fv_status status = js_text_write(dir, "tokenizer.json", text, n, err);
     fv_free(text);
     return status;
 }

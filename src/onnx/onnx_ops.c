@@ -66,7 +66,7 @@ fv_onnx_value fv_onnx_gelu(fv_onnx_graph *g, fv_onnx_value x)
     return fv_onnx(g, "Mul", fv_onnx(g, "Mul", x, fv_onnx(g, "Add", e, one)), half);
 }
 
-static const char *weight_name(fv_onnx_graph *g, const char *name, const char *part)
+static const char *weight_name_join(fv_onnx_graph *g, const char *name, const char *part)
 {
     return fv_onnx_text(g, "%s%s%s", name, *name ? "." : "", part);
 }
@@ -83,20 +83,21 @@ static const char *weight_name(fv_onnx_graph *g, const char *name, const char *p
 static fv_onnx_value u8_round_trip(fv_onnx_graph *g, const char *name, fv_onnx_value x,
                                    const fv_u8 *in, size_t k, bool channels_last)
 {
-    fv_onnx_weight *inv = channels_last ? fv_onnx_weights(g, weight_name(g, name, "inv"), in->inv,
-                                                          FV_TYPE_F32, FV_SHAPE(k))
-                                        : fv_onnx_weights(g, weight_name(g, name, "inv"), in->inv,
-                                                          FV_TYPE_F32, FV_SHAPE(k, 1, 1));
+    fv_onnx_weight *inv = channels_last ? fv_onnx_weights(g, weight_name_join(g, name, "inv"),
+                                                          in->inv, FV_TYPE_F32, FV_SHAPE(k))
+                                        : fv_onnx_weights(g, weight_name_join(g, name, "inv"),
+                                                          in->inv, FV_TYPE_F32, FV_SHAPE(k, 1, 1));
     fv_onnx_value step = fv_onnx_scalar(g, FV_TYPE_F32, 1), zero = fv_onnx_u8_scalar(g, in->zero);
     fv_onnx_value q = fv_onnx(g, "QuantizeLinear", fv_onnx(g, "Mul", x, inv->name), step, zero);
     return fv_onnx(g, "DequantizeLinear", q, step, zero);
 }
 
 /* w8 with a step for each output, which is its axis. */
-static fv_onnx_value int8_dequantised(fv_onnx_graph *g, const char *name, const fv_onnx_weight *w8,
-                                      const float *mul, uint64_t n, int axis)
+static fv_onnx_value weights_dequantise(fv_onnx_graph *g, const char *name,
+                                        const fv_onnx_weight *w8, const float *mul, uint64_t n,
+                                        int axis)
 {
-    fv_onnx_weight *step = fv_onnx_weights(g, weight_name(g, name, "step"), mul, FV_TYPE_F32,
+    fv_onnx_weight *step = fv_onnx_weights(g, weight_name_join(g, name, "step"), mul, FV_TYPE_F32,
                                            FV_SHAPE(n));
     fv_onnx_value w = fv_onnx(g, "DequantizeLinear", w8->name, step->name);
     fv_onnx_int(g, "axis", axis);
@@ -104,7 +105,7 @@ static fv_onnx_value int8_dequantised(fv_onnx_graph *g, const char *name, const 
 }
 
 /* a[i] b[i] in the graph's memory; b may be NULL. */
-static const float *row_products(fv_onnx_graph *g, const float *a, const float *b, size_t n)
+static const float *rows_multiply(fv_onnx_graph *g, const float *a, const float *b, size_t n)
 {
     float *y = fv_onnx_take(g, n, sizeof *y);
     for (size_t i = 0; y && i < n; i++)
@@ -113,7 +114,7 @@ static const float *row_products(fv_onnx_graph *g, const float *a, const float *
 }
 
 /* The bias without the zero's part. */
-static const float *int8_bias(fv_onnx_graph *g, const fv_mat *w, const float *scale)
+static const float *bias8_restore(fv_onnx_graph *g, const fv_mat *w, const float *scale)
 {
     float *bias = fv_onnx_take(g, w->n, sizeof *bias);
     for (size_t i = 0; bias && i < w->n; i++) {
@@ -133,10 +134,10 @@ fv_onnx_value fv_onnx_linear(fv_onnx_graph *g, const char *name, fv_onnx_value x
                              const char *result)
 {
     bool int8 = w->type == FV_TYPE_I8, qdq = int8 && g->qdq;
-    const float *bias = int8 ? int8_bias(g, w, NULL) : w->bias;
+    const float *bias = int8 ? bias8_restore(g, w, NULL) : w->bias;
     if (qdq)
         x = u8_round_trip(g, name, x, &w->in, w->k, true);
-    fv_onnx_weight *t = fv_onnx_weights(g, weight_name(g, name, "weight"), w->data, w->type,
+    fv_onnx_weight *t = fv_onnx_weights(g, weight_name_join(g, name, "weight"), w->data, w->type,
                                         FV_SHAPE(w->k, w->n));
     t->stride[0] = 1;
     t->stride[1] = w->k;
@@ -145,13 +146,13 @@ fv_onnx_value fv_onnx_linear(fv_onnx_graph *g, const char *name, fv_onnx_value x
         t->row_scale = w->in.inv;
         t->column_scale = w->mul;
     }
-    fv_onnx_value weights = qdq ? int8_dequantised(g, name, t, w->mul, w->n, 1) : t->name;
+    fv_onnx_value weights = qdq ? weights_dequantise(g, name, t, w->mul, w->n, 1) : t->name;
     if (!bias)
         fv_onnx_call_next(g, result);
     fv_onnx_value y = fv_onnx(g, "MatMul", x, weights);
     if (!bias)
         return y;
-    fv_onnx_weight *b = fv_onnx_weights(g, weight_name(g, name, "bias"), bias, FV_TYPE_F32,
+    fv_onnx_weight *b = fv_onnx_weights(g, weight_name_join(g, name, "bias"), bias, FV_TYPE_F32,
                                         FV_SHAPE(w->n));
     fv_onnx_call_next(g, result);
     return fv_onnx(g, "Add", y, b->name);
@@ -162,12 +163,12 @@ fv_onnx_value fv_onnx_pointwise(fv_onnx_graph *g, const char *name, fv_onnx_valu
                                 const fv_mat *w, const float *scale)
 {
     bool fold = g->real == FV_TYPE_F32, int8 = w->type == FV_TYPE_I8, qdq = int8 && g->qdq;
-    const float *folded = fold ? scale : NULL, *bias = int8 ? int8_bias(g, w, NULL) : w->bias;
+    const float *folded = fold ? scale : NULL, *bias = int8 ? bias8_restore(g, w, NULL) : w->bias;
     if (qdq)
         x = u8_round_trip(g, name, x, &w->in, w->k, false);
-    fv_onnx_weight *t = fv_onnx_weights(g, weight_name(g, name, "weight"), w->data, w->type,
+    fv_onnx_weight *t = fv_onnx_weights(g, weight_name_join(g, name, "weight"), w->data, w->type,
                                         FV_SHAPE(w->n, w->k, 1, 1));
-    const float *rows = int8 ? row_products(g, w->mul, folded, w->n) : folded;
+    const float *rows = int8 ? rows_multiply(g, w->mul, folded, w->n) : folded;
     if (int8 && !qdq) {
         t->type = g->real;
         t->stride[0] = w->k;
@@ -176,9 +177,9 @@ fv_onnx_value fv_onnx_pointwise(fv_onnx_graph *g, const char *name, fv_onnx_valu
     }
     if (!qdq)
         t->row_scale = rows;
-    fv_onnx_value weights = qdq ? int8_dequantised(g, name, t, rows, w->n, 0) : t->name, y;
+    fv_onnx_value weights = qdq ? weights_dequantise(g, name, t, rows, w->n, 0) : t->name, y;
     if (bias) {
-        fv_onnx_weight *b = fv_onnx_weights(g, weight_name(g, name, "bias"), bias, FV_TYPE_F32,
+        fv_onnx_weight *b = fv_onnx_weights(g, weight_name_join(g, name, "bias"), bias, FV_TYPE_F32,
                                             FV_SHAPE(w->n));
         b->row_scale = folded;
         y = fv_onnx(g, "Conv", x, weights, b->name);
@@ -188,13 +189,13 @@ fv_onnx_value fv_onnx_pointwise(fv_onnx_graph *g, const char *name, fv_onnx_valu
     fv_onnx_ints(g, "kernel_shape", FV_INTS(1, 1));
     if (!scale || fold)
         return y;
-    fv_onnx_weight *s = fv_onnx_weights(g, weight_name(g, name, "layer_scale"), scale, FV_TYPE_F32,
-                                        FV_SHAPE(w->n, 1, 1));
+    fv_onnx_weight *s = fv_onnx_weights(g, weight_name_join(g, name, "layer_scale"), scale,
+                                        FV_TYPE_F32, FV_SHAPE(w->n, 1, 1));
     return fv_onnx(g, "Mul", y, s->name);
 }
 
 /* The factor of each output channel that widens w8. */
-static const float *depthwise_widening(fv_onnx_graph *g, const fv_dw *w)
+static const float *dw_widening_factors(fv_onnx_graph *g, const fv_dw *w)
 {
     size_t n = w->channels * w->mult;
     float *y = fv_onnx_take(g, n, sizeof *y);
@@ -212,7 +213,7 @@ fv_onnx_value fv_onnx_depthwise(fv_onnx_graph *g, const char *name, fv_onnx_valu
     bool qdq = w->w8 && g->qdq;
     if (qdq)
         x = u8_round_trip(g, name, x, &w->in, w->channels, false);
-    fv_onnx_weight *t = fv_onnx_weights(g, weight_name(g, name, "weight"),
+    fv_onnx_weight *t = fv_onnx_weights(g, weight_name_join(g, name, "weight"),
                                         w->w8 ? (const void *)w->w8 : w->w,
                                         w->w8 ? FV_TYPE_I8 : FV_TYPE_F32, FV_SHAPE(n, 1, k, k));
     t->stride[0] = 1;
@@ -220,10 +221,10 @@ fv_onnx_value fv_onnx_depthwise(fv_onnx_graph *g, const char *name, fv_onnx_valu
     t->stride[3] = n;
     if (w->w8 && !qdq) {
         t->type = g->real;
-        t->row_scale = depthwise_widening(g, w);
+        t->row_scale = dw_widening_factors(g, w);
     }
-    fv_onnx_value weights = qdq ? int8_dequantised(g, name, t, w->mul, n, 0) : t->name;
-    fv_onnx_weight *b = fv_onnx_weights(g, weight_name(g, name, "bias"), w->bias, FV_TYPE_F32,
+    fv_onnx_value weights = qdq ? weights_dequantise(g, name, t, w->mul, n, 0) : t->name;
+    fv_onnx_weight *b = fv_onnx_weights(g, weight_name_join(g, name, "bias"), w->bias, FV_TYPE_F32,
                                         FV_SHAPE(n));
     fv_onnx_value y = fv_onnx(g, "Conv", x, weights, b->name);
     fv_onnx_int(g, "group", (int64_t)w->channels);
@@ -239,9 +240,9 @@ fv_onnx_value fv_onnx_channel_norm(fv_onnx_graph *g, const char *name, fv_onnx_v
 {
     bool widen = g->real == FV_TYPE_F16;
     if (g->fused && g->opset >= 17) { /* works on the last axes only */
-        fv_onnx_weight *w = fv_onnx_weights(g, weight_name(g, name, "weight"), weight, FV_TYPE_F32,
-                                            FV_SHAPE(c));
-        fv_onnx_weight *b = fv_onnx_weights(g, weight_name(g, name, "bias"), bias, FV_TYPE_F32,
+        fv_onnx_weight *w = fv_onnx_weights(g, weight_name_join(g, name, "weight"), weight,
+                                            FV_TYPE_F32, FV_SHAPE(c));
+        fv_onnx_weight *b = fv_onnx_weights(g, weight_name_join(g, name, "bias"), bias, FV_TYPE_F32,
                                             FV_SHAPE(c));
         fv_onnx_value last = fv_onnx_transpose(g, x, FV_INTS(0, 2, 3, 1));
         fv_onnx_value y = fv_onnx(g, "LayerNormalization", last, w->name, b->name);
@@ -251,9 +252,9 @@ fv_onnx_value fv_onnx_channel_norm(fv_onnx_graph *g, const char *name, fv_onnx_v
     }
     if (widen)
         x = fv_onnx_cast(g, x, FV_TYPE_F32);
-    fv_onnx_weight *w = fv_onnx_weights(g, weight_name(g, name, "weight"), weight, FV_TYPE_F32,
+    fv_onnx_weight *w = fv_onnx_weights(g, weight_name_join(g, name, "weight"), weight, FV_TYPE_F32,
                                         FV_SHAPE(c, 1, 1));
-    fv_onnx_weight *b = fv_onnx_weights(g, weight_name(g, name, "bias"), bias, FV_TYPE_F32,
+    fv_onnx_weight *b = fv_onnx_weights(g, weight_name_join(g, name, "bias"), bias, FV_TYPE_F32,
                                         FV_SHAPE(c, 1, 1));
     w->type = b->type = FV_TYPE_F32;
     fv_onnx_value d = fv_onnx(g, "Sub", x, fv_onnx_mean(g, x, 1));
@@ -270,7 +271,7 @@ fv_onnx_value fv_onnx_rms_norm(fv_onnx_graph *g, const char *name, fv_onnx_value
                                const float *weight, size_t d, double eps)
 {
     bool widen = g->real == FV_TYPE_F16;
-    fv_onnx_weight *w = fv_onnx_weights(g, weight_name(g, name, "weight"), weight, FV_TYPE_F32,
+    fv_onnx_weight *w = fv_onnx_weights(g, weight_name_join(g, name, "weight"), weight, FV_TYPE_F32,
                                         FV_SHAPE(d));
     if (g->fused && g->opset >= 23) {
         fv_onnx_value y = fv_onnx(g, "RMSNormalization", x, w->name);

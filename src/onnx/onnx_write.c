@@ -51,7 +51,7 @@ static uint64_t weight_bytes(const fv_onnx_weight *w)
 
 /* ---- protobuf's wire format -------------------------------------------------------------- */
 
-static size_t put_varint(uint8_t *p, uint64_t value)
+static size_t varint_put(uint8_t *p, uint64_t value)
 {
     size_t n = 0;
     for (; value >= 0x80; value >>= 7)
@@ -61,25 +61,25 @@ static size_t put_varint(uint8_t *p, uint64_t value)
 }
 
 /* The key of a field of bytes, and how many follow. */
-static size_t put_head(uint8_t p[16], unsigned field, uint64_t length)
+static size_t head_put(uint8_t p[16], unsigned field, uint64_t length)
 {
-    size_t n = put_varint(p, field << 3 | WIRE_BYTES);
-    return n + put_varint(p + n, length);
+    size_t n = varint_put(p, field << 3 | WIRE_BYTES);
+    return n + varint_put(p + n, length);
 }
 
 static uint64_t head_size(unsigned field, uint64_t length)
 {
     uint8_t p[16];
-    return put_head(p, field, length);
+    return head_put(p, field, length);
 }
 
-static fv_status write_head(writer *w, unsigned field, uint64_t length)
+static fv_status head_write(writer *w, unsigned field, uint64_t length)
 {
     uint8_t p[16];
-    return fv_outfile_write(&w->file, p, put_head(p, field, length), w->err);
+    return fv_outfile_write(&w->file, p, head_put(p, field, length), w->err);
 }
 
-static fv_status write_message(writer *w, const ProtobufCMessage *message)
+static fv_status message_write(writer *w, const ProtobufCMessage *message)
 {
     size_t n = protobuf_c_message_get_packed_size(message);
     uint8_t *packed = fv_alloc(n, 1);
@@ -93,7 +93,7 @@ static fv_status write_message(writer *w, const ProtobufCMessage *message)
 
 /* ---- the values of a weight -------------------------------------------------------------- */
 
-static fv_status put_values(writer *w, const void *data, size_t n_bytes)
+static fv_status values_put(writer *w, const void *data, size_t n_bytes)
 {
     w->done += n_bytes;
     FV_TRY(fv_outfile_write(w->external ? &w->data : &w->file, data, n_bytes, w->err));
@@ -101,7 +101,7 @@ static fv_status put_values(writer *w, const void *data, size_t n_bytes)
                        w->err);
 }
 
-static void store(void *dst, fv_type type, size_t i, float value)
+static void value_store(void *dst, fv_type type, size_t i, float value)
 {
     if (type == FV_TYPE_F16) {
         uint16_t half = fv_f32_to_f16_sat(value);
@@ -111,7 +111,7 @@ static void store(void *dst, fv_type type, size_t i, float value)
     }
 }
 
-static float load(const fv_onnx_weight *t, uint64_t i)
+static float weight_load(const fv_onnx_weight *t, uint64_t i)
 {
     const uint8_t *p = t->data;
     float f;
@@ -127,13 +127,13 @@ static float load(const fv_onnx_weight *t, uint64_t i)
 }
 
 /* In the order in which they lie. */
-static fv_status write_plain(writer *w, const fv_onnx_weight *t)
+static fv_status plain_write(writer *w, const fv_onnx_weight *t)
 {
     uint64_t n = weight_elems(t), row = t->n_dims ? n / t->shape[0] : 1;
     fv_status status = FV_OK;
     if (t->from == t->type && !t->row_scale) {
         for (uint64_t at = 0, size = fv_type_size(t->type); at < n; at += CHUNK)
-            FV_TRY(put_values(w, (const uint8_t *)t->data + at * size,
+            FV_TRY(values_put(w, (const uint8_t *)t->data + at * size,
                               (size_t)(FV_MIN(n - at, (uint64_t)CHUNK) * size)));
         return FV_OK;
     }
@@ -147,7 +147,7 @@ static fv_status write_plain(writer *w, const fv_onnx_weight *t)
         for (size_t i = 0; t->row_scale && i < m; i++)
             values[i] *= t->row_scale[(at + i) / row];
         w->k->convert[t->type][FV_TYPE_F32](out, values, m);
-        FV_TRY_GOTO(put_values(w, out, m * fv_type_size(t->type)));
+        FV_TRY_GOTO(values_put(w, out, m * fv_type_size(t->type)));
     }
 fail:
     fv_free(values);
@@ -156,7 +156,7 @@ fail:
 
 /* A matrix stored as [n, k] written as [k, n]: STRIP rows of the result at a time, each read from
  * all rows of the source. */
-static fv_status write_transposed(writer *w, const fv_onnx_weight *t)
+static fv_status transposed_write(writer *w, const fv_onnx_weight *t)
 {
     size_t k = (size_t)t->shape[0], n = (size_t)t->shape[1], size = fv_type_size(t->type);
     size_t row_bytes = fv_row_bytes(t->from, k);
@@ -175,9 +175,9 @@ static fv_status write_transposed(writer *w, const fv_onnx_weight *t)
                     (const uint8_t *)t->data + (i0 + i) * row_bytes + fv_row_bytes(t->from, j0), m);
             for (size_t j = 0; j < m; j++)
                 for (size_t i = 0; i < rows; i++)
-                    store(out, t->type, j * n + i0 + i, strip[i][j]);
+                    value_store(out, t->type, j * n + i0 + i, strip[i][j]);
         }
-        FV_TRY_GOTO(put_values(w, out, m * n * size));
+        FV_TRY_GOTO(values_put(w, out, m * n * size));
     }
 fail:
     fv_free(out);
@@ -185,7 +185,7 @@ fail:
 }
 
 /* Any order, element by element: small convolutions, int8 widened. */
-static fv_status write_strided(writer *w, const fv_onnx_weight *t)
+static fv_status strided_write(writer *w, const fv_onnx_weight *t)
 {
     uint64_t n = weight_elems(t), index[FV_ONNX_DIMS] = { 0 };
     size_t size = fv_type_size(t->type);
@@ -199,24 +199,24 @@ static fv_status write_strided(writer *w, const fv_onnx_weight *t)
         if (t->type == FV_TYPE_I8)
             out[i] = ((const uint8_t *)t->data)[from];
         else
-            store(out, t->type, (size_t)i,
-                  load(t, from) * (t->row_scale ? t->row_scale[index[0]] : 1) *
-                      (t->column_scale ? t->column_scale[index[1]] : 1));
+            value_store(out, t->type, (size_t)i,
+                        weight_load(t, from) * (t->row_scale ? t->row_scale[index[0]] : 1) *
+                            (t->column_scale ? t->column_scale[index[1]] : 1));
         for (int d = t->n_dims - 1; d >= 0 && ++index[d] == t->shape[d]; d--)
             index[d] = 0;
     }
-    fv_status status = put_values(w, out, (size_t)n * size);
+    fv_status status = values_put(w, out, (size_t)n * size);
     fv_free(out);
     return status;
 }
 
-static fv_status write_values(writer *w, const fv_onnx_weight *t)
+static fv_status values_write(writer *w, const fv_onnx_weight *t)
 {
     if (!t->stride[0])
-        return write_plain(w, t);
+        return plain_write(w, t);
     if (t->from != FV_TYPE_I8 && t->n_dims == 2 && t->stride[0] == 1 && t->stride[1] == t->shape[0])
-        return write_transposed(w, t);
-    return write_strided(w, t);
+        return transposed_write(w, t);
+    return strided_write(w, t);
 }
 
 /* ---- the file ---------------------------------------------------------------------------- */
@@ -229,13 +229,13 @@ typedef struct header {
     int64_t dims[FV_ONNX_DIMS];
 } header;
 
-static bool is_outside(const fv_onnx_weight *t, bool external)
+static bool weight_is_outside(const fv_onnx_weight *t, bool external)
 {
     return external && weight_bytes(t) >= EXTERNAL_MIN;
 }
 
 /* offset: in the data file, when the values go there. */
-static void fill_header(header *h, const fv_onnx_weight *t, bool outside, const char *data_name,
+static void header_fill(header *h, const fv_onnx_weight *t, bool outside, const char *data_name,
                         uint64_t offset)
 {
     static const char *const keys[3] = { "location", "offset", "length" };
@@ -268,12 +268,12 @@ static uint64_t tensor_size(const fv_onnx_weight *t, bool outside, const char *d
                             uint64_t offset)
 {
     header h;
-    fill_header(&h, t, outside, data_name, offset);
+    header_fill(&h, t, outside, data_name, offset);
     uint64_t n = onnx__tensor_proto__get_packed_size(&h.tensor);
     return outside ? n : n + head_size(FIELD_RAW_DATA, weight_bytes(t)) + weight_bytes(t);
 }
 
-static uint64_t align_up(uint64_t at)
+static uint64_t page_align(uint64_t at)
 {
     return (at + EXTERNAL_ALIGN - 1) / EXTERNAL_ALIGN * EXTERNAL_ALIGN;
 }
@@ -282,34 +282,34 @@ static uint64_t graph_size(const fv_onnx_graph *g, bool external, const char *da
 {
     uint64_t n = onnx__graph_proto__get_packed_size(&g->graph), offset = 0;
     for (const fv_onnx_weight *t = g->weights; t; t = t->next) {
-        bool outside = is_outside(t, external);
+        bool outside = weight_is_outside(t, external);
         uint64_t size = tensor_size(t, outside, data_name, offset);
         n += head_size(FIELD_INITIALIZER, size) + size;
         if (outside)
-            offset = align_up(offset + weight_bytes(t));
+            offset = page_align(offset + weight_bytes(t));
     }
     return n;
 }
 
-static fv_status write_weight(writer *w, const fv_onnx_weight *t)
+static fv_status weight_write(writer *w, const fv_onnx_weight *t)
 {
     static const uint8_t zeros[EXTERNAL_ALIGN];
     header h;
     bool outside = w->external;
-    w->external = is_outside(t, outside);
-    fill_header(&h, t, w->external, w->data_name, w->data_at);
+    w->external = weight_is_outside(t, outside);
+    header_fill(&h, t, w->external, w->data_name, w->data_at);
     fv_status status = FV_OK;
     FV_TRY_GOTO(
-        write_head(w, FIELD_INITIALIZER, tensor_size(t, w->external, w->data_name, w->data_at)));
-    FV_TRY_GOTO(write_message(w, &h.tensor.base));
+        head_write(w, FIELD_INITIALIZER, tensor_size(t, w->external, w->data_name, w->data_at)));
+    FV_TRY_GOTO(message_write(w, &h.tensor.base));
     if (w->external) {
         uint64_t end = w->data_at + weight_bytes(t);
-        FV_TRY_GOTO(write_values(w, t));
-        w->data_at = t->next ? align_up(end) : end;
+        FV_TRY_GOTO(values_write(w, t));
+        w->data_at = t->next ? page_align(end) : end;
         FV_TRY_GOTO(fv_outfile_write(&w->data, zeros, (size_t)(w->data_at - end), w->err));
     } else {
-        FV_TRY_GOTO(write_head(w, FIELD_RAW_DATA, weight_bytes(t)));
-        FV_TRY_GOTO(write_values(w, t));
+        FV_TRY_GOTO(head_write(w, FIELD_RAW_DATA, weight_bytes(t)));
+        FV_TRY_GOTO(values_write(w, t));
     }
 fail:
     w->external = outside;
@@ -322,7 +322,7 @@ static int ir_version(int opset)
     return opset <= 14 ? 7 : opset <= 18 ? 8 : opset <= 20 ? 9 : opset <= 22 ? 10 : 11;
 }
 
-static fv_status write_model(writer *w, const fv_onnx_graph *g)
+static fv_status model_write(writer *w, const fv_onnx_graph *g)
 {
     Onnx__ModelProto model = ONNX__MODEL_PROTO__INIT;
     Onnx__OperatorSetIdProto set = ONNX__OPERATOR_SET_ID_PROTO__INIT, *sets[1] = { &set };
@@ -336,15 +336,15 @@ static fv_status write_model(writer *w, const fv_onnx_graph *g)
     model.producer_version = version;
     model.n_opset_import = 1;
     model.opset_import = sets;
-    FV_TRY(write_message(w, &model.base));
-    FV_TRY(write_head(w, FIELD_GRAPH, graph_size(g, w->external, w->data_name)));
-    FV_TRY(write_message(w, &g->graph.base));
+    FV_TRY(message_write(w, &model.base));
+    FV_TRY(head_write(w, FIELD_GRAPH, graph_size(g, w->external, w->data_name)));
+    FV_TRY(message_write(w, &g->graph.base));
     for (const fv_onnx_weight *t = g->weights; t; t = t->next)
-        FV_TRY(write_weight(w, t));
+        FV_TRY(weight_write(w, t));
     return FV_OK;
 }
 
-static fv_status open_in(fv_outfile *f, const char *dir, const char *name, fv_error *err)
+static fv_status outfile_open_in(fv_outfile *f, const char *dir, const char *name, fv_error *err)
 {
     char *path = fv_path_join(dir, name);
     if (!path)
@@ -369,10 +369,10 @@ fv_status fv_onnx_write(const fv_onnx_graph *g, const char *dir, const char *sho
         w.total += weight_bytes(t);
     w.external = external || graph_size(g, false, data_name) + 256 > MESSAGE_LIMIT;
     fv_status status = FV_OK;
-    FV_TRY_GOTO(open_in(&w.file, dir, file_name, err));
+    FV_TRY_GOTO(outfile_open_in(&w.file, dir, file_name, err));
     if (w.external)
-        FV_TRY_GOTO(open_in(&w.data, dir, data_name, err));
-    FV_TRY_GOTO(write_model(&w, g));
+        FV_TRY_GOTO(outfile_open_in(&w.data, dir, data_name, err));
+    FV_TRY_GOTO(model_write(&w, g));
     uint64_t n = w.file.n_bytes, n_data = w.data.n_bytes;
     if (w.external)
         FV_TRY_GOTO(fv_outfile_commit(&w.data, err));

@@ -200,6 +200,50 @@ static void test_signatures(void **state)
     temp_remove(dir);
 }
 
+/* ---- nodes ---- */
+
+static size_t count_nodes(const Onnx__ModelProto *m, const char *scope, const char *op)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < m->graph->n_node; i++)
+        n += !strncmp(m->graph->node[i]->name, scope, strlen(scope)) &&
+             (!op || !strcmp(m->graph->node[i]->op_type, op));
+    return n;
+}
+
+/* A block with attention, as docs/onnx.md draws it, and the norms of the decoder. */
+static void test_operators(void **state)
+{
+    (void)state;
+    char *dir = temp_dir();
+    fv_onnx_options s;
+    fv_onnx_options_default(&s);
+    export(TINY, &s, dir);
+    Onnx__ModelProto *m = read_model(dir, "vision_encoder_fp32.onnx");
+    assert_int_equal(count_nodes(m, "network.7.0/", NULL), 31);
+    assert_int_equal(count_nodes(m, "network.7.0/", "Conv"), 5);
+    assert_int_equal(count_nodes(m, "network.7.0/", "Transpose"), 3);
+    assert_int_equal(count_nodes(m, "", "GlobalAveragePool"), 1);
+    free_model(m);
+    m = read_model(dir, "decoder_fixed_kv_fp32.onnx");
+    assert_int_equal(count_nodes(m, "", "Sqrt"), 2 * 3 + 1);
+    assert_int_equal(count_nodes(m, "", "Cos"), 1);
+    assert_int_equal(count_nodes(m, "", "RMSNormalization"), 0);
+    free_model(m);
+    s.ops = FV_ONNX_FUSED;
+    export(TINY, &s, dir);
+    m = read_model(dir, "vision_encoder_fp32.onnx");
+    assert_int_equal(count_nodes(m, "network.7.0/", NULL), 21);
+    assert_int_equal(count_nodes(m, "network.7.0/", "LayerNormalization"), 1);
+    assert_int_equal(count_nodes(m, "", "Erf"), 0);
+    free_model(m);
+    m = read_model(dir, "decoder_fixed_kv_fp32.onnx");
+    assert_int_equal(count_nodes(m, "", "Sqrt"), 0);
+    assert_int_equal(count_nodes(m, "", "RMSNormalization"), 2 * 3 + 1);
+    free_model(m);
+    temp_remove(dir);
+}
+
 /* ---- weights ---- */
 
 static float f32_at(const Onnx__TensorProto *t, size_t i)
@@ -414,9 +458,10 @@ static void test_cancel(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_signatures),      cmocka_unit_test(test_weights),
-        cmocka_unit_test(test_external_data),   cmocka_unit_test(test_bad_settings),
-        cmocka_unit_test(test_memory_runs_out), cmocka_unit_test(test_cancel),
+        cmocka_unit_test(test_signatures),   cmocka_unit_test(test_operators),
+        cmocka_unit_test(test_weights),      cmocka_unit_test(test_external_data),
+        cmocka_unit_test(test_bad_settings), cmocka_unit_test(test_memory_runs_out),
+        cmocka_unit_test(test_cancel),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
