@@ -29,6 +29,7 @@ typedef struct packer {
     const fv_pack_options *o;
     fv_calibration *calibration; /* the encoder in int8; NULL: in floats */
     fv_rounder *rounder;         /* of the decoder; NULL: none */
+    fv_callbacks quiet;          /* the rounder's, which keeps a pointer to it */
     fv_pack_hook hook[2];
     size_t n_hooks;
     fv_model model; /* matrices as stored */
@@ -430,7 +431,6 @@ static bool any_int8(const fv_calibration *c)
 static fv_status calibrate(packer *p, fv_error *err)
 {
     const fv_pack_options *o = p->o;
-    fv_callbacks quiet;
     fv_calibrate_options options = { .paths = o->paths,
                                      .n_paths = o->n_paths,
                                      .max_images = o->max_images,
@@ -443,9 +443,9 @@ static fv_status calibrate(packer *p, fv_error *err)
             p->hook[p->n_hooks++] = fv_calibration_hook(p->calibration);
         else
             p->vision = FV_TYPE_BF16; /* and the file says so */
-        quiet = *o->callbacks;
-        quiet.log = NULL; /* what is broken has been said */
-        options.callbacks = &quiet;
+        p->quiet = *o->callbacks;
+        p->quiet.log = NULL; /* what is broken has been said */
+        options.callbacks = &p->quiet;
     }
     if (calibrates_rounding(o)) {
         FV_TRY(fv_rounder_new(&p->rounder, &p->model.config, &p->model.weights, p->model.tokenizer,
