@@ -153,6 +153,29 @@ typedef struct fv_system {
 /** Strings are static. Does nothing when out is NULL or out->size 0. */
 FV_API void fv_system_info(fv_system *out);
 
+/* ---------------------------------------------------------------- threads */
+
+/** Threads that engines may share; a counted reference. k calls at once, of one engine or of several,
+ *  get about n_threads / k of them each; the thread that calls is one of them. */
+typedef struct fv_threads fv_threads;
+
+typedef struct fv_threads_options {
+    size_t size;
+    int n_threads; /**< calling thread included, 1 to 1024; 0: one per physical core */
+    /** Processors, n_threads different ones, to pin threads to; NULL: not pinned. The calling thread
+     *  is the caller's: cpus[0] stands for it and is not pinned. Linux; FV_ERR_UNSUPPORTED
+     *  elsewhere. */
+    const int *cpus;
+    size_t n_cpus;
+} fv_threads_options;
+
+FV_DEFINE_DEFAULT(fv_threads_options)
+
+/** On failure *out is NULL. */
+FV_API fv_status fv_threads_new(fv_threads **out, const fv_threads_options *options, fv_error *err);
+/** Gives up the caller's reference; engines that were opened with the threads keep theirs. */
+FV_API void fv_threads_free(fv_threads *threads);
+
 /* ---------------------------------------------------------------- engine */
 
 typedef struct fv_engine fv_engine;
@@ -166,7 +189,8 @@ typedef struct fv_engine_options {
     fv_kv_type kv;        /**< of every session's KV cache */
     int image_size;       /**< side of the encoder's square input in pixels: a multiple of 64 up to
                                4096; 0: the model's own */
-    int n_threads;        /**< 1 to 1024; 0: one per physical core */
+    int n_threads;        /**< of its own, 1 to 1024; 0: one per physical core */
+    fv_threads *threads;  /**< shared with others instead; NULL: its own */
     const fv_callbacks *callbacks; /**< log: warnings about the model; progress: "open", and
                                         "prefault" where that is asked for */
     bool prefault; /**< read the weights that are mapped before returning, so that the first answer

@@ -145,13 +145,16 @@ unsigned fv_cpu_level(const char **unknown);
 /* Name of the highest level in flags: "ref", "avx2", ... */
 const char *fv_cpu_name(unsigned flags);
 int fv_cpu_cores(void); /* physical cores this process may run on, at least 1 */
+/* Whether the calling thread may run on this processor, and may be held to one (Linux). */
+bool fv_cpu_is_allowed(int cpu);
+bool fv_cpu_can_pin(void);
+/* Holds the calling thread to one processor; false when the system refuses. */
+bool fv_cpu_pin(int cpu);
 
 /* ---- pool.c ------------------------------------------------------------------------------ */
 
-/* Threads that any number of callers share; counted references. */
-typedef struct fv_threads fv_threads;
-
-/* What a caller holds: the threads, and how many of them, itself included, may work on a call. */
+/* fv_threads, of fastvlm.h: threads that any number of callers share; counted references. What a
+ * caller holds: the threads, and how many of them, itself included, may work on a call. */
 typedef struct fv_pool {
     fv_threads *threads;
     unsigned limit; /* at least 1 */
@@ -159,10 +162,7 @@ typedef struct fv_pool {
 
 typedef void fv_task_fn(void *user, size_t task, unsigned worker);
 
-/* 0 threads: one per core. */
-fv_status fv_threads_start(fv_threads **out, int n_threads, fv_error *err);
-fv_threads *fv_threads_ref(fv_threads *threads);
-void fv_threads_drop(fv_threads *threads);
+fv_threads *fv_threads_ref(fv_threads *threads); /* fv_threads_free gives it up */
 /* For tests: workers spin between jobs though there may be more of them than cores. */
 void fv_threads_spin(fv_threads *threads);
 

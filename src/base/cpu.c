@@ -244,6 +244,25 @@ static int quota_cpus(void)
     return (int)FV_MIN((quota + period - 1) / period, MAX_CPUS);
 }
 
+bool fv_cpu_is_allowed(int cpu)
+{
+    unsigned long allowed[MAX_CPUS / WORD_BITS] = { 0 };
+
+    return cpu >= 0 && cpu < MAX_CPUS &&
+           sched_getaffinity(0, sizeof allowed, (cpu_set_t *)(void *)allowed) == 0 &&
+           has_cpu(allowed, cpu);
+}
+
+bool fv_cpu_can_pin(void) { return true; }
+
+bool fv_cpu_pin(int cpu)
+{
+    unsigned long one[MAX_CPUS / WORD_BITS] = { 0 };
+
+    one[cpu / WORD_BITS] = 1ul << (cpu % WORD_BITS);
+    return sched_setaffinity(0, sizeof one, (const cpu_set_t *)(const void *)one) == 0;
+}
+
 int fv_cpu_cores(void)
 {
     unsigned long allowed[MAX_CPUS / WORD_BITS] = { 0 }, seen[MAX_CPUS / WORD_BITS] = { 0 };
@@ -285,6 +304,24 @@ int fv_cpu_cores(void)
 {
     long online = sysconf(_SC_NPROCESSORS_ONLN);
     return online > 0 ? (int)online : 1;
+}
+
+#endif
+
+#if !defined(__linux__)
+
+bool fv_cpu_is_allowed(int cpu)
+{
+    (void)cpu;
+    return false;
+}
+
+bool fv_cpu_can_pin(void) { return false; }
+
+bool fv_cpu_pin(int cpu)
+{
+    (void)cpu;
+    return false;
 }
 
 #endif

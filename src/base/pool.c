@@ -29,6 +29,7 @@
  * gap between two short jobs of a decoder. */
 #include "base/base.h"
 #include "base/fpenv.h"
+#include "base/sized.h"
 
 #include <pthread.h>
 #include <signal.h>
@@ -79,6 +80,7 @@ typedef struct worker {
     fv_threads *pool;
     pthread_t thread;
     unsigned number; /* 1 to n_threads - 1; 0 is the caller */
+    int cpu;         /* to be pinned to; -1: none */
     uint64_t seen;   /* jobs that have no task or no place left for this worker, as on the board */
     uint64_t board;  /* the last one looked at */
     int last;        /* the slot whose job was finished last, or NO_SLOT */
@@ -324,6 +326,8 @@ static void *worker_main(void *arg)
     fv_threads *pool = self->pool;
 
     fv_fpenv_enter(); /* it came with that of the thread that opened the pool */
+    if (self->cpu >= 0)
+        fv_cpu_pin(self->cpu); /* allowed a moment ago; if no more, not pinned is the next best */
     for (;;) {
         int s = worker_wait(self);
         if (s < 0)
@@ -479,50 +483,95 @@ static int worker_start(worker *w)
     return code;
 }
 
-fv_status fv_threads_start(fv_threads **out, int n_threads, fv_error *err)
+static fv_status cpus_check(const fv_threads_options *o, fv_error *err)
 {
-    int cores = fv_cpu_cores();
+    if (o->n_cpus != (size_t)o->n_threads)
+        return fv_fail(err, FV_ERR_ARGUMENT, 0,
+                       "n_cpus is %zu; expected one for each of n_threads, which is %d", o->n_cpus,
+                       o->n_threads);
+    if (!fv_cpu_can_pin())
+        return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
+                       "cpus: threads cannot be pinned to processors on this system");
+    for (size_t i = 0; i < o->n_cpus; i++) {
+        if (!fv_cpu_is_allowed(o->cpus[i]))
+            return fv_fail(err, FV_ERR_ARGUMENT, 0,
+                           "cpus[%zu] is %d: not a processor that this process may use", i,
+                           o->cpus[i]);
+        for (size_t k = 0; k < i; k++)
+            if (o->cpus[k] == o->cpus[i])
+                return fv_fail(err, FV_ERR_ARGUMENT, 0, "cpus[%zu] and cpus[%zu] are both %d", k, i,
+                               o->cpus[i]);
+    }
+    return FV_OK;
+}
 
-    *out = NULL;
-    if (n_threads < 0 || n_threads > MAX_THREADS)
-        return fv_fail(err, FV_ERR_ARGUMENT, 0, "n_threads is %d; expected 0 (automatic) to %d",
-                       n_threads, MAX_THREADS);
-    if (n_threads == 0)
-        n_threads = FV_MIN(cores, MAX_THREADS);
-    fv_threads *pool = fv_alloc_zero(1, sizeof *pool);
+/* Everything but the workers; *out is freed by fv_threads_free also after a failure. */
+static fv_status threads_prepare(fv_threads **out, int n_threads, fv_error *err)
+{
+    fv_threads *pool = *out = fv_alloc_zero(1, sizeof *pool);
+    size_t n = (size_t)n_threads;
+
     if (!pool)
         return fv_fail_memory(err, sizeof *pool, "thread pool");
-    size_t n = (size_t)n_threads;
     pool->n_threads = (unsigned)n_threads;
     pool->n_references = 1;
     pool->process = getpid();
-    pool->spin_ms = n_threads <= cores ? SPIN_MS : 0;
+    pool->spin_ms = n_threads <= fv_cpu_cores() ? SPIN_MS : 0;
     pthread_mutex_init(&pool->lock, NULL);
     pthread_cond_init(&pool->opened, NULL);
     for (size_t i = 0; i < N_SLOTS; i++)
         pthread_cond_init(&pool->slots[i].emptied, NULL);
     pool->workers = fv_alloc_zero(n, sizeof *pool->workers);
     pool->runs = fv_alloc_zero(n, N_SLOTS * sizeof *pool->runs);
-    if (!pool->workers || !pool->runs) {
-        fv_threads_drop(pool);
+    if (!pool->workers || !pool->runs)
         return fv_fail_memory(err, n * (sizeof *pool->workers + N_SLOTS * sizeof *pool->runs),
                               "thread pool");
-    }
     for (size_t i = 0; i < N_SLOTS; i++)
         pool->slots[i].runs = pool->runs + i * n;
+    return FV_OK;
+}
+
+static fv_status workers_start(fv_threads *pool, const int *cpus, fv_error *err)
+{
     for (unsigned number = 1; number < pool->n_threads; number++) {
         worker *w = &pool->workers[number - 1];
-        *w = (worker){ .pool = pool, .number = number, .last = NO_SLOT };
+        *w = (worker){
+            .pool = pool, .number = number, .cpu = cpus ? cpus[number] : -1, .last = NO_SLOT
+        };
         int code = worker_start(w);
-        if (code != 0) {
-            fv_threads_drop(pool);
-            return fv_fail(err, FV_ERR_LIMIT, 0, "cannot start thread %u of %d: %s", number + 1,
-                           n_threads, strerror(code));
-        }
+        if (code != 0)
+            return fv_fail(err, FV_ERR_LIMIT, 0, "cannot start thread %u of %u: %s", number + 1,
+                           pool->n_threads, strerror(code));
         pool->n_started++;
     }
-    *out = pool;
     return FV_OK;
+}
+
+fv_status fv_threads_new(fv_threads **out, const fv_threads_options *options, fv_error *err)
+{
+    fv_threads_options o;
+    fv_threads *pool = NULL;
+
+    FV_REQUIRE(out, err);
+    *out = NULL;
+    FV_TRY(FV_OPTIONS_IN(&o, fv_threads_options, options, err));
+    if (o.n_threads < 0 || o.n_threads > MAX_THREADS)
+        return fv_fail(err, FV_ERR_ARGUMENT, 0, "n_threads is %d; expected 0 (automatic) to %d",
+                       o.n_threads, MAX_THREADS);
+    if (o.cpus || o.n_cpus) {
+        FV_REQUIRE(o.cpus, err);
+        FV_TRY(cpus_check(&o, err));
+    }
+    if (o.n_threads == 0)
+        o.n_threads = FV_MIN(fv_cpu_cores(), MAX_THREADS);
+    fv_status status = threads_prepare(&pool, o.n_threads, err);
+    if (status == FV_OK)
+        status = workers_start(pool, o.cpus, err);
+    if (status == FV_OK)
+        *out = pool;
+    else
+        fv_threads_free(pool);
+    return status;
 }
 
 fv_threads *fv_threads_ref(fv_threads *pool)
@@ -547,7 +596,7 @@ static void workers_stop(fv_threads *pool)
     pthread_mutex_destroy(&pool->lock);
 }
 
-void fv_threads_drop(fv_threads *pool)
+void fv_threads_free(fv_threads *pool)
 {
     if (!pool || atomic_fetch_sub(&pool->n_references, 1) > 1)
         return;
@@ -572,12 +621,13 @@ fv_status fv_pool_share(fv_pool **out, fv_threads *threads, fv_error *err)
 
 fv_status fv_pool_new(fv_pool **out, int n_threads, fv_error *err)
 {
+    fv_threads_options options = { .size = sizeof options, .n_threads = n_threads };
     fv_threads *threads;
 
     *out = NULL;
-    FV_TRY(fv_threads_start(&threads, n_threads, err));
+    FV_TRY(fv_threads_new(&threads, &options, err));
     fv_status status = fv_pool_share(out, threads, err);
-    fv_threads_drop(threads);
+    fv_threads_free(threads);
     return status;
 }
 
@@ -585,6 +635,6 @@ void fv_pool_free(fv_pool *pool)
 {
     if (!pool)
         return;
-    fv_threads_drop(pool->threads);
+    fv_threads_free(pool->threads);
     fv_free(pool);
 }

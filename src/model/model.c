@@ -210,7 +210,8 @@ static fv_status open_weights(fv_model *m, const fv_model_options *o, fv_error *
     m->owns_pool = !o->pool;
     m->pool = o->pool;
     if (m->owns_pool)
-        FV_TRY(fv_pool_new(&m->pool, o->n_threads ? o->n_threads : fv_cpu_cores(), err));
+        FV_TRY(o->threads ? fv_pool_share(&m->pool, o->threads, err)
+                          : fv_pool_new(&m->pool, o->n_threads, err));
     if (!m->packed)
         FV_TRY(fv_tensors_open(&m->checkpoint, m->name, err));
     m->tensors = m->packed ? fv_gguf_tensors(m->packed) : m->checkpoint;

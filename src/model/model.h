@@ -44,10 +44,11 @@ typedef struct fv_model_options {
     /* of FV_MODEL_RUN. AUTO: as stored where this processor computes that quickly, else f32. A
      * packed file runs as it was packed; bf16 and f16 may be widened to f32. */
     fv_precision vision, decoder;
-    fv_pool *pool; /* borrowed; NULL: one of its own */
-    int n_threads; /* of its own pool; 0: one per physical core */
-    bool prefault; /* read the weights that are mapped before returning */
-    bool lock;     /* keep all weights in memory; FV_ERR_LIMIT where the system refuses */
+    fv_pool *pool;       /* borrowed; NULL: one of its own */
+    fv_threads *threads; /* for a pool of its own; NULL: new ones, n_threads of them */
+    int n_threads;       /* 0: one per physical core */
+    bool prefault;       /* read the weights that are mapped before returning */
+    bool lock;           /* keep all weights in memory; FV_ERR_LIMIT where the system refuses */
     const fv_callbacks *callbacks; /* may be NULL; progress: "open" and "prefault", 0 to 1 each */
 } fv_model_options;
 

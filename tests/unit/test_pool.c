@@ -2,6 +2,7 @@
 #include "support/cm.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -433,15 +434,16 @@ static void test_shared_threads(void **state)
     int64_t live = fv_mem_live();
     fv_threads *threads;
     fv_pool *a, *b;
-    assert_int_equal(fv_threads_start(&threads, 3, NULL), FV_OK);
+    fv_threads_options o = { .size = sizeof o, .n_threads = 3 };
+    assert_int_equal(fv_threads_new(&threads, &o, NULL), FV_OK);
     assert_int_equal(fv_pool_share(&a, threads, NULL), FV_OK);
     assert_int_equal(fv_pool_share(&b, threads, NULL), FV_OK);
-    fv_threads_drop(threads);
+    fv_threads_free(threads);
     run_and_check(a, 100, 1);
     fv_pool_free(a);
     run_and_check(b, 100, 2);
     fv_pool_free(b);
-    fv_threads_drop(NULL);
+    fv_threads_free(NULL);
     assert_int_equal(fv_mem_live(), live);
 }
 
@@ -513,6 +515,75 @@ static void test_signals_of_workers(void **state)
     fv_pool_free(pool);
 }
 
+#if defined(__linux__)
+
+typedef struct places {
+    const int *cpus;
+    atomic_uint helped, elsewhere;
+} places;
+
+static void place_task(void *user, size_t task, unsigned worker)
+{
+    places *p = user;
+    cpu_set_t mask;
+    (void)task;
+    usleep(1000);
+    if (worker == 0)
+        return;
+    atomic_fetch_add(&p->helped, 1);
+    bool right = sched_getcpu() == p->cpus[worker] &&
+                 sched_getaffinity(0, sizeof mask, &mask) == 0 && CPU_COUNT(&mask) == 1;
+    if (!right)
+        atomic_fetch_add(&p->elsewhere, 1);
+}
+
+static void test_pinned(void **state)
+{
+    (void)state;
+    cpu_set_t mine, after;
+    int cpus[CPU_SETSIZE];
+    size_t n = 0;
+    fv_threads *threads;
+    fv_error err;
+    assert_int_equal(sched_getaffinity(0, sizeof mine, &mine), 0);
+    for (int cpu = CPU_SETSIZE - 1; cpu >= 0 && n < 4; cpu--)
+        if (CPU_ISSET(cpu, &mine))
+            cpus[n++] = cpu;
+    fv_threads_options o = { .size = sizeof o, .n_threads = (int)n, .cpus = cpus, .n_cpus = n };
+    if (n > 1) {
+        fv_pool *pool;
+        places p = { .cpus = cpus };
+        assert_int_equal(fv_threads_new(&threads, &o, &err), FV_OK);
+        assert_int_equal(fv_pool_share(&pool, threads, NULL), FV_OK);
+        for (int i = 0; i < 100 && atomic_load(&p.helped) == 0; i++)
+            fv_pool_run(pool, 20, place_task, &p);
+        assert_true(atomic_load(&p.helped) > 0);
+        assert_int_equal(atomic_load(&p.elsewhere), 0);
+        fv_pool_free(pool);
+        fv_threads_free(threads);
+        assert_int_equal(sched_getaffinity(0, sizeof after, &after), 0);
+        assert_true(CPU_EQUAL(&mine, &after)); /* this thread is not the pool's */
+        o.n_cpus--;
+        assert_int_equal(fv_threads_new(&threads, &o, &err), FV_ERR_ARGUMENT);
+        assert_non_null(strstr(err.message, "n_cpus is "));
+        o.n_cpus++;
+        cpus[1] = cpus[0];
+        assert_int_equal(fv_threads_new(&threads, &o, &err), FV_ERR_ARGUMENT);
+        assert_non_null(strstr(err.message, "cpus[0] and cpus[1] are both "));
+    }
+    static const int wrong[] = { -1, 8191, 8192, INT32_MAX };
+    for (size_t i = 0; i < FV_COUNT(wrong); i++) {
+        cpus[0] = wrong[i];
+        assert_int_equal(fv_threads_new(&threads, &o, &err), FV_ERR_ARGUMENT);
+        assert_non_null(strstr(err.message, "cpus[0] is "));
+        assert_null(threads);
+    }
+    o.cpus = NULL;
+    assert_int_equal(fv_threads_new(&threads, &o, &err), FV_ERR_ARGUMENT);
+}
+
+#endif
+
 static void test_bad_counts_and_memory(void **state)
 {
     (void)state;
@@ -551,6 +622,9 @@ int main(void)
         cmocka_unit_test(test_shared_threads),
         cmocka_unit_test(test_child_of_fork_may_free),
         cmocka_unit_test(test_signals_of_workers),
+#if defined(__linux__)
+        cmocka_unit_test(test_pinned),
+#endif
         cmocka_unit_test(test_bad_counts_and_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
