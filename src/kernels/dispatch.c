@@ -20,7 +20,7 @@ init_fn fv_gemm_init_avx512bf16;
 init_fn fv_resize_init_avx512vnni;
 init_fn fv_quant_init_avx512vnni;
 init_fn fv_gemm_u8_init_avx512vnni, fv_dwconv_u8_init_avx512vnni;
-init_fn fv_gemm_init_amx, fv_gemm_u8_init_amx;
+init_fn fv_gemm_init_amx, fv_gemm_u8_init_amx, fv_quant_init_amx;
 #endif
 #if defined(__aarch64__)
 init_fn fv_gemm_init_neon, fv_dwconv_init_neon, fv_attn_init_neon, fv_rows_init_neon,
@@ -76,6 +76,7 @@ void fv_kernels_init(fv_kernels *k, unsigned cpu)
     if (cpu & FV_CPU_AMX) { /* uses the panels of AVX512BF16 and AVX512VNNI */
         fv_gemm_init_amx(k);
         fv_gemm_u8_init_amx(k);
+        fv_quant_init_amx(k);
     }
 #endif
 #if defined(__aarch64__)

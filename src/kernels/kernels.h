@@ -35,7 +35,13 @@ typedef enum fv_act { FV_ACT_NONE = 0, FV_ACT_GELU } fv_act;
  *
  * k > 0. The kernel of 16-bit operands needs k to be a multiple of kg (2).
  * Accumulation in f32, in order of k. Bound of the sum: 2 k eps sum |a b|; GELU and SiLU:
- * absolute error <= 1e-6 * max(1, |y|). */
+ * absolute error <= 1e-6 * max(1, |y|).
+ *
+ * Instructions that multiply bf16 have rules of their own. Products of two bf16 are exact in f32,
+ * but numbers below 2^-126, operands or sums, are taken for zero: at most 2^-126 (1 + |a| + |b|) a
+ * product, which the bound leaves room for unless all of a sum is as small. AMX adds the even and
+ * the odd elements of 32 of k apart, each from zero and in order, then both to one another and that
+ * to the sum: fewer roundings in a chain than the bound allows for. */
 typedef struct fv_gemm_args {
     size_t m, n, k;
     const void *a; /* [m, lda], type of the kernel */

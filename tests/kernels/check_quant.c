@@ -312,7 +312,8 @@ static void check_product(fv_check *c, fv_type type, size_t m, size_t n, size_t 
 static void check_products(fv_check *c, fv_type type)
 {
     if (!check_slot(c, name_of("gemm", type),
-                    c->now->gemm_q.pack[type] != c->below->gemm_q.pack[type]))
+                    c->now->gemm_q.pack[type] != c->below->gemm_q.pack[type] ||
+                        c->now->gemm_q.run[type] != c->below->gemm_q.run[type]))
         return;
     static const fv_type c_types[3] = { FV_TYPE_F32, FV_TYPE_BF16, FV_TYPE_F16 };
     const size_t mr = c->now->gemm_q.mr, nr = c->now->gemm_q.nr;
@@ -527,7 +528,7 @@ void bench_quant(fv_check *c)
                 bench_free(x), bench_free(y), bench_free(qx), bench_free(w);
             }
         }
-        if (now->gemm_q.pack[type] == c->below->gemm_q.pack[type] ||
+        if (now->gemm_q.run[type] == c->below->gemm_q.run[type] ||
             !check_slot(c, name_of("gemm", type), true))
             continue;
         size_t n_shapes = bench_shapes(c, "gemm_q", shape, FV_COUNT(shape));
