@@ -22,11 +22,17 @@ if(check_sources)
     if(NOT FASTVLM_TESTS)
         set_target_properties(checkkernels PROPERTIES EXCLUDE_FROM_ALL ON) # for --bench
     endif()
+    # AMX's kernels on a model of its tiles: what they need besides
+    if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
+        set_source_files_properties(${root}/tests/kernels/amx_model.c ${root}/tests/kernels/gemm_amx_model.c
+            ${root}/tests/kernels/gemm_u8_amx_model.c ${root}/tests/kernels/quant_amx_model.c
+            PROPERTIES COMPILE_OPTIONS "${FASTVLM_X86_avx512};-mprfchw;$<$<NOT:$<CONFIG:Debug>>:-O3>")
+    endif()
     target_include_directories(checkkernels PRIVATE ${root}/src ${root}/tests)
     target_compile_definitions(checkkernels PRIVATE FV_SOURCE_DIR="${root}")
     target_link_libraries(checkkernels PRIVATE fastvlm_static fastvlm_flags)
     if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
-        set(levels avx2 avxvnni avx512 avx512vnni avx512bf16 amx)
+        set(levels avx2 avxvnni avx512 avx512vnni avx512bf16 amx amx-model)
     elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64|ARM64)$")
         set(levels neon dotprod fp16 bf16 i8mm)
     else()

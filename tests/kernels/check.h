@@ -74,8 +74,14 @@ typedef struct fv_check {
 /* ---- the families; one that is not linked is left out ------------------------------------ */
 
 typedef void check_fn(fv_check *c);
-check_fn check_gemm, check_dwconv, check_attn, check_rows, check_resize, check_quant, check_int8;
+check_fn check_gemm, check_dwconv, check_attn, check_rows, check_resize, check_quant, check_int8,
+    check_amx;
 check_fn bench_gemm, bench_dwconv, bench_attn, bench_rows, bench_resize, bench_quant, bench_int8;
+
+/* ---- amx_model.c: AMX's kernels on a model of its tile instructions ------------------------ */
+
+/* Puts them into a table; false when the rest of them needs instructions that are not in cpu. */
+bool amx_model_kernels(fv_kernels *k, unsigned cpu);
 
 /* ---- a kernel ---------------------------------------------------------------------------- */
 

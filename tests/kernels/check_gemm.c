@@ -427,7 +427,8 @@ void check_gemm(fv_check *c)
         if (now->gemm_f32.pack[types[i]] != below->gemm_f32.pack[types[i]])
             check_packing(c, &now->gemm_f32, types[i]);
     for (int i = 0; i < 3; i++)
-        if (now->gemm_bf16.pack[types[i]] != below->gemm_bf16.pack[types[i]])
+        if (now->gemm_bf16.pack[types[i]] &&
+            now->gemm_bf16.pack[types[i]] != below->gemm_bf16.pack[types[i]])
             check_packing(c, &now->gemm_bf16, types[i]);
     if (now->gemm_f32.run != below->gemm_f32.run)
         check_products(c, "gemm_f32", &now->gemm_f32);

@@ -48,6 +48,7 @@ enum {
 #pragma weak bench_quant
 #pragma weak check_int8
 #pragma weak bench_int8
+#pragma weak check_amx
 
 static const struct family {
     const char *name;
@@ -56,8 +57,10 @@ static const struct family {
     { "gemm", check_gemm, bench_gemm },       { "dwconv", check_dwconv, bench_dwconv },
     { "attn", check_attn, bench_attn },       { "rows", check_rows, bench_rows },
     { "resize", check_resize, bench_resize }, { "quant", check_quant, bench_quant },
-    { "int8", check_int8, bench_int8 },
+    { "int8", check_int8, bench_int8 },       { "amx", check_amx, NULL },
 };
+
+#define AMX_MODEL "amx-model"
 
 static const struct level {
     const char *name;
@@ -71,6 +74,7 @@ static const struct level {
     { "avx512vnni", FV_CPU_AVX512VNNI },
     { "avx512bf16", FV_CPU_AVX512BF16 },
     { "amx", FV_CPU_AMX },
+    { AMX_MODEL, 0 },
 #elif defined(__aarch64__)
     { "neon", FV_CPU_NEON },
     { "dotprod", FV_CPU_DOTPROD },
@@ -557,6 +561,11 @@ int main(int argc, char **argv)
         }
         fv_kernels *now = below == &table[0] ? &table[1] : &table[0];
         fv_kernels_init(now, cpu |= levels[i].flag);
+        if (!strcmp(levels[i].name, AMX_MODEL) && (c.bench || !amx_model_kernels(now, cpu))) {
+            printf("  %-12s skipped: %s\n", levels[i].name,
+                   c.bench ? "a model is not timed" : "this machine lacks AVX-512");
+            continue;
+        }
         c.ref = &ref;
         c.now = now;
         c.below = below;
