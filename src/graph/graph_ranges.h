@@ -1,5 +1,5 @@
-/* graph_ranges: what every activation of a graph is like over a calibration set: ranges of all of it
- * and of each channel, a histogram, rows of what goes into layers.
+/* graph_ranges: what every activation of a graph is like over a calibration set: its range, those
+ * of its channels, a histogram; and rows of what goes into layers.
  *
  *     fv_ranges_new(&r, graph, &options, err);
  *     for each image: fv_ranges_run(r, ops, &io, err);
