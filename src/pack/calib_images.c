@@ -1,24 +1,24 @@
-/* Pictures for calibration, given or drawn, as the encoder sees them. See calibrate.h. */
+/* The calibration set, given or drawn, as the encoder sees it. See calibrate.h. */
 #include "pack/calibrate.h"
 #include "base/report.h"
 #include "image/image.h"
 #include "image/image_list.h"
 #include "pack/scenes.h"
 
-typedef struct walk {
+typedef struct image_walk {
     const fv_calibrate_options *o;
     const fv_config *c;
     const fv_kernels *k;
     fv_pool *pool;
-    float *pixels;
-    uint8_t *u8;
-    size_t n; /* pictures, without those that were skipped so far */
+    float *pixels; /* [S, S, 3] in [0, 1] */
+    uint8_t *u8;   /* [S, S, 3] */
+    size_t n;      /* images, without those skipped so far */
     fv_calibrate_fn *fn;
     void *user;
     fv_seen *seen;
-} walk;
+} image_walk;
 
-static fv_status see(walk *w, fv_error *err)
+static fv_status walk_show(image_walk *w, fv_error *err)
 {
     FV_TRY(fv_progress(w->o->callbacks, "calibrate", (double)w->seen->n / (double)w->n, err));
     FV_TRY(w->fn(w->user, w->pixels, w->seen->n, w->n, err));
@@ -26,15 +26,15 @@ static fv_status see(walk *w, fv_error *err)
     return FV_OK;
 }
 
-static fv_status see_scene(walk *w, size_t at, fv_error *err)
+static fv_status walk_scene(image_walk *w, size_t at, fv_error *err)
 {
     size_t size = (size_t)w->c->image_size;
     fv_scene_draw(w->u8, w->c->image_size, at);
     fv_pixels_f32(w->pixels, w->u8, size * size * 3);
-    return see(w, err);
+    return walk_show(w, err);
 }
 
-static fv_status see_file(walk *w, const char *path, fv_error *err)
+static fv_status walk_file(image_walk *w, const char *path, fv_error *err)
 {
     fv_image *image = NULL;
     fv_error why;
@@ -47,43 +47,42 @@ static fv_status see_file(walk *w, const char *path, fv_error *err)
     fv_status status = fv_preprocess(w->pixels, w->u8, image, w->c->crop ? FV_FIT_CROP : FV_FIT_PAD,
                                      w->c->image_size, w->pool, w->k, err);
     fv_image_free(image);
-    return status == FV_OK ? see(w, err) : status;
+    return status == FV_OK ? walk_show(w, err) : status;
 }
 
-fv_status fv_calibrate_pictures(fv_seen *out, const fv_calibrate_options *o, size_t pictures,
-                                size_t scenes, const fv_config *c, const fv_kernels *k,
-                                fv_pool *pool, fv_calibrate_fn *fn, void *user, fv_error *err)
+fv_status fv_calibrate_images(fv_seen *out, const fv_calibrate_options *o, size_t images,
+                              size_t scenes, const fv_config *c, const fv_kernels *k, fv_pool *pool,
+                              fv_calibrate_fn *fn, void *user, fv_error *err)
 {
     size_t size = (size_t)c->image_size, n = size * size * 3,
            more = FV_MIN((size_t)4, FV_MAX(((size_t)1 << 20) / (size * size), (size_t)1));
-    size_t most = o->max_images > 0 ? (size_t)o->max_images
-                                    : (o->n_paths ? pictures : scenes) * more;
-    walk w = { .o = o,
-               .c = c,
-               .k = k,
-               .pool = pool,
-               .pixels = fv_alloc(n, sizeof *w.pixels),
-               .u8 = fv_alloc(n, 1),
-               .fn = fn,
-               .user = user,
-               .seen = out };
+    size_t most = o->max_images > 0 ? (size_t)o->max_images : (o->n_paths ? images : scenes) * more;
+    image_walk w = { .o = o,
+                     .c = c,
+                     .k = k,
+                     .pool = pool,
+                     .pixels = fv_alloc(n, sizeof *w.pixels),
+                     .u8 = fv_alloc(n, 1),
+                     .fn = fn,
+                     .user = user,
+                     .seen = out };
     fv_image_list files = { 0 };
     fv_status status = FV_OK;
     *out = (fv_seen){ .synthetic = !o->n_paths };
     if (!w.pixels || !w.u8) {
-        status = fv_fail_memory(err, n * sizeof *w.pixels, "a picture");
+        status = fv_fail_memory(err, n * sizeof *w.pixels, "an image");
         goto fail;
     }
     if (o->n_paths)
         FV_TRY_GOTO(fv_image_list_collect(&files, o->paths, o->n_paths, err));
     w.n = out->synthetic ? most : FV_MIN(files.n, most);
     for (size_t i = 0, total = w.n; i < total; i++)
-        FV_TRY_GOTO(out->synthetic ? see_scene(&w, i, err)
-                                   : see_file(&w, files.path[i * files.n / total], err));
+        FV_TRY_GOTO(out->synthetic ? walk_scene(&w, i, err)
+                                   : walk_file(&w, files.path[i * files.n / total], err));
     if (out->n <= out->n_skipped)
         status = fv_fail(
             err, FV_ERR_FORMAT, 0,
-            "only %zu of %zu pictures could be read; calibration needs more than half of them",
+            "only %zu of %zu images could be read; calibration needs more than half of them",
             out->n, out->n + out->n_skipped);
 fail:
     fv_image_list_free(&files);

@@ -422,8 +422,8 @@ static void close_packer(packer *p)
 
 static bool any_int8(const fv_calibration *c)
 {
-    for (size_t i = 0; i < fv_calibration_units(c); i++)
-        if (fv_calibration_unit(c, i)->int8)
+    for (size_t i = 0; i < fv_calibration_group_count(c); i++)
+        if (fv_calibration_group(c, i)->int8)
             return true;
     return false;
 }
@@ -508,9 +508,9 @@ fv_status fv_eval_layers(const char *checkpoint, const fv_pack_options *options,
     fv_status status = FV_OK;
     FV_TRY_GOTO(pack_open(&p, checkpoint, err));
     FV_TRY_GOTO(calibrate(&p, err));
-    FV_TRY_GOTO(fv_calibrate_layers(p.calibration, err));
-    for (size_t i = 0; i < fv_calibration_units(p.calibration); i++) {
-        fv_layer_loss loss = *fv_calibration_unit(p.calibration, i);
+    FV_TRY_GOTO(fv_calibrate_groups(p.calibration, err));
+    for (size_t i = 0; i < fv_calibration_group_count(p.calibration); i++) {
+        fv_layer_loss loss = *fv_calibration_group(p.calibration, i);
         loss.size = sizeof loss;
         fn(user, &loss);
     }

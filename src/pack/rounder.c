@@ -7,39 +7,19 @@
 
 #include "model/config_gguf.h"
 #include "nn/decoder.h"
-#include "nn/vision.h"
+#include "pack/answers.h"
 #include "quant/quantize.h"
 #include "base/report.h"
-#include "text/template.h"
 
 enum {
-    IMAGES = 16, /* at 1024 x 1024, 256 rows each; of smaller pictures up to four times as many */
-    ANSWER_TOKENS = 32,
-    /* columns of one H: 4 MB, and Cholesky's cube stays small. Wider inputs (4864 in the 0.5B
-     * model's MLP) are cut into groups that know nothing of each other */
+    /* Columns of one H: 4 MB, and Cholesky's cube stays small. Wider inputs (4864 in the 0.5B
+     * model's MLP) are cut into independent groups. */
     MAX_GROUP = 1024,
     N_SITES = 4, /* inputs of a layer: of q, k, v; of o; of gate, up; of down */
     N_MATRICES = 7
 };
 
 static const int site_of[N_MATRICES] = { 0, 0, 0, 1, 2, 2, 3 }, first_of[N_SITES] = { 0, 3, 4, 6 };
-
-/* Asked in turn, a picture each. */
-static const char *const questions[] = {
-    "Describe the image.",
-    "What is in the picture?",
-    "What colours are there?",
-    "How many objects are there?",
-    "What does the text say?",
-    "What is on the left?",
-    "Is there a person? Answer yes or no.",
-    "What is in the middle of the image?",
-};
-
-typedef struct sequence {
-    float *x; /* [n, d_model]: what comes into the layer at hand */
-    size_t n;
-} sequence;
 
 typedef struct site {
     size_t k, width, n_groups; /* columns; of a group (the last may be narrower); groups */
@@ -50,21 +30,16 @@ typedef struct site {
 struct fv_rounder {
     const fv_config *c;
     fv_weights *w;
-    const fv_tokenizer *t;
     const fv_kernels *k;
     fv_pool *pool;
     fv_type type;
     fv_calibrate_options o;
     fv_ops ops;
-    fv_vision vision;
     fv_decoder decoder;
-    fv_sequence cache; /* of the sequence at hand */
-    sequence *seq;
-    size_t n_seq, seq_capacity, n_rows, longest;
-    fv_seen seen;
-    float *tokens; /* [T, d_model] of the picture at hand */
+    fv_sequence cache;  /* of the sequence at hand */
+    fv_answers answers; /* sequences of rows: what comes into the layer at hand */
     site sites[N_SITES];
-    float *turned;    /* [k, longest]: a sequence's inputs, columns first */
+    float *turned;    /* [k, longest]: a sequence's inputs, transposed */
     float *x;         /* [longest, d_model] */
     uint8_t *scratch; /* for each thread: rows of weights twice, then fv_quantize_compensated's */
     size_t scratch_bytes, scratch_rows_bytes;
@@ -74,139 +49,23 @@ struct fv_rounder {
     int layer; /* the layer at hand; -1: none yet */
 };
 
-static fv_mat *matrix(const fv_rounder *r, int layer, int i)
+static fv_mat *rounder_matrix(const fv_rounder *r, int layer, int i)
 {
     fv_decoder_layer *l = &r->w->decoder.layer[layer];
     fv_mat *all[N_MATRICES] = { &l->q, &l->k, &l->v, &l->o, &l->gate, &l->up, &l->down };
     return all[i];
 }
 
-static bool wanted(const fv_mat *m) { return m->k % FV_BLOCK == 0; }
+static bool matrix_is_rounded(const fv_mat *m) { return m->k % FV_BLOCK == 0; }
 
-static fv_status cancelled(const fv_rounder *r, double done, fv_error *err)
+static fv_status rounder_progress(const fv_rounder *r, double done, fv_error *err)
 {
     return fv_progress(r->o.callbacks, "round", done, err);
 }
 
-/* ---- sequences: a prompt with its picture, and the model's own answer -------------------- */
-
-static bool is_end(const fv_rounder *r, int32_t id)
-{
-    for (int i = 0; i < r->c->n_eos; i++)
-        if (r->c->eos[i] == id)
-            return true;
-    return id == fv_tokenizer_find(r->t, "<|im_end|>") ||
-           id == fv_tokenizer_find(r->t, "<|endoftext|>");
-}
-
-static int32_t likeliest(const fv_rounder *r)
-{
-    int32_t best = 0, mark = fv_tokenizer_find(r->t, FV_IMAGE_TEXT);
-    float most = -INFINITY;
-    for (int32_t id = 0; id < fv_tokenizer_size(r->t); id++)
-        if (r->cache.logits[id] > most && fv_tokenizer_has(r->t, id) && id != mark)
-            most = r->cache.logits[best = id];
-    return best;
-}
-
-static size_t put_prompt(fv_rounder *r, float *x, const fv_ids *ids)
-{
-    size_t d = (size_t)r->c->d_model, t = (size_t)fv_config_image_tokens(r->c->image_size), n = 0;
-    for (size_t i = 0; i < ids->n; i++) {
-        if (ids->data[i] == FV_IMAGE_MARK) {
-            memcpy(x + n * d, r->tokens, t * d * sizeof *x);
-            n += t;
-        } else {
-            fv_decoder_embed(&r->decoder, &r->ops, x + n++ * d, &ids->data[i], 1);
-        }
-    }
-    return n;
-}
-
-static fv_status answer(fv_rounder *r, sequence *s, size_t room, fv_error *err)
-{
-    size_t d = (size_t)r->c->d_model;
-    fv_watch watch = { 0 };
-    fv_sequence *cache = &r->cache;
-    cache->kv.n = 0;
-    FV_TRY(fv_kv_reserve(&cache->kv, room, err));
-    FV_TRY(fv_decoder_reserve(&r->decoder, &r->ops, s->n, err));
-    FV_TRY(fv_decoder_run(&r->decoder, &r->ops, cache, s->x, s->n, &watch, err));
-    for (int32_t id = likeliest(r); s->n < room && !is_end(r, id); id = likeliest(r)) {
-        fv_decoder_embed(&r->decoder, &r->ops, s->x + s->n++ * d, &id, 1);
-        fv_decoder_step(&r->decoder, &r->ops, &cache, &id, 1);
-    }
-    return FV_OK;
-}
-
-static fv_status add_sequence(fv_rounder *r, const char *question, fv_error *err)
-{
-    size_t t = (size_t)fv_config_image_tokens(r->c->image_size);
-    fv_ids ids = { 0 };
-    fv_turn turn = {
-        .start = FV_TURN_FIRST, .user = question, .n_user_bytes = strlen(question), .n_images = 1
-    };
-    sequence *s = &r->seq[r->n_seq];
-    fv_status status = FV_OK;
-    FV_TRY_GOTO(fv_template_turn(&ids, r->t, &turn, err));
-    size_t room = FV_MIN(ids.n - 1 + t + ANSWER_TOKENS, (size_t)r->c->max_context);
-    if (ids.n - 1 + t > room) {
-        status = fv_fail(err, FV_ERR_LIMIT, 0,
-                         "a prompt of %zu rows does not fit the model's context of %zu; pack with "
-                         "rounding by search",
-                         ids.n - 1 + t, room);
-        goto fail;
-    }
-    s->x = fv_alloc(room * (size_t)r->c->d_model, sizeof *s->x);
-    if (!s->x) {
-        status = fv_fail_memory(err, room * (size_t)r->c->d_model * sizeof *s->x,
-                                "rows for calibration");
-        goto fail;
-    }
-    r->n_seq++;
-    s->n = put_prompt(r, s->x, &ids);
-    FV_TRY_GOTO(answer(r, s, room, err));
-    r->n_rows += s->n;
-    r->longest = FV_MAX(r->longest, s->n);
-fail:
-    fv_ids_free(&ids);
-    return status;
-}
-
-static fv_status see(void *user, const float *pixels, size_t at, size_t n, fv_error *err)
-{
-    fv_rounder *r = user;
-    fv_watch watch = { 0 };
-    if (r->n_seq == r->seq_capacity) {
-        size_t more = FV_MAX(2 * r->seq_capacity, FV_MIN(n, (size_t)IMAGES));
-        sequence *grown = fv_grow(r->seq, r->seq_capacity, more, sizeof *grown);
-        if (!grown)
-            return fv_fail_memory(err, more * sizeof *grown, "sequences");
-        r->seq = grown;
-        r->seq_capacity = more;
-    }
-    FV_TRY(fv_vision_run(&r->vision, &r->ops, pixels, &watch, err));
-    FV_TRY(fv_projector_run(&r->vision, &r->ops, r->tokens, &watch, err));
-    return add_sequence(r, questions[at % FV_COUNT(questions)], err);
-}
-
-static fv_status gather(fv_rounder *r, fv_error *err)
-{
-    size_t n = (size_t)fv_config_image_tokens(r->c->image_size) * (size_t)r->c->d_model;
-    r->tokens = fv_alloc(n, sizeof *r->tokens);
-    if (!r->tokens)
-        return fv_fail_memory(err, n * sizeof *r->tokens, "image tokens");
-    FV_TRY(fv_vision_init(&r->vision, r->c, &r->w->vision, r->c->image_size, FV_TYPE_F32, &r->ops,
-                          err));
-    FV_TRY(
-        fv_calibrate_pictures(&r->seen, &r->o, IMAGES, IMAGES, r->c, r->k, r->pool, see, r, err));
-    fv_vision_free(&r->vision);
-    return FV_OK;
-}
-
 /* ---- what a layer sees ------------------------------------------------------------------- */
 
-static fv_inputs group_of(const site *s, size_t g)
+static fv_inputs site_group(const site *s, size_t g)
 {
     size_t from = g * s->width;
     return (fv_inputs){ .n = FV_MIN(s->width, s->k - from),
@@ -214,15 +73,15 @@ static fv_inputs group_of(const site *s, size_t g)
                         .importance = s->importance + from };
 }
 
-typedef struct turn_job {
+typedef struct transpose_job {
     float *to;
     const float *x;
     size_t n, c;
-} turn_job;
+} transpose_job;
 
-static void turn_task(void *user, size_t task, unsigned worker)
+static void transpose_task(void *user, size_t task, unsigned worker)
 {
-    turn_job *j = user;
+    transpose_job *j = user;
     (void)worker;
     for (size_t c = task * FV_BLOCK; c < (task + 1) * FV_BLOCK; c++)
         for (size_t i = 0; i < j->n; i++)
@@ -230,17 +89,17 @@ static void turn_task(void *user, size_t task, unsigned worker)
 }
 
 /* H += x^T x, as a linear layer whose weights are the inputs, too. */
-static void observe(void *user, const void *at, const float *x, size_t n, size_t c)
+static void site_see(void *user, const void *at, const float *x, size_t n, size_t c)
 {
     fv_rounder *r = user;
     for (int i = 0; i < N_SITES; i++) {
         const site *s = &r->sites[i];
-        if (at != matrix(r, r->layer, first_of[i]) || !s->n_groups)
+        if (at != rounder_matrix(r, r->layer, first_of[i]) || !s->n_groups)
             continue;
-        turn_job turn = { r->turned, x, n, c };
-        fv_pool_run(r->pool, c / FV_BLOCK, turn_task, &turn);
+        transpose_job turn = { r->turned, x, n, c };
+        fv_pool_run(r->pool, c / FV_BLOCK, transpose_task, &turn);
         for (size_t g = 0; g < s->n_groups; g++) {
-            fv_inputs in = group_of(s, g);
+            fv_inputs in = site_group(s, g);
             fv_mat m = {
                 .data = r->turned + g * s->width * n, .type = FV_TYPE_F32, .n = in.n, .k = n
             };
@@ -263,12 +122,12 @@ typedef struct factor_job {
 static void factor_task(void *user, size_t task, unsigned worker)
 {
     factor_job *j = user;
-    fv_inputs in = group_of(j->group[task].s, j->group[task].g);
+    fv_inputs in = site_group(j->group[task].s, j->group[task].g);
     (void)worker;
     j->group[task].good = fv_inputs_factor(&in, j->r->k);
 }
 
-static fv_status run_factors(const fv_rounder *r, factor_job *j, fv_error *err)
+static fv_status factors_run(const fv_rounder *r, factor_job *j, fv_error *err)
 {
     fv_pool_run(r->pool, j->n, factor_task, j);
     for (size_t i = 0; i < j->n; i++)
@@ -281,18 +140,18 @@ static fv_status run_factors(const fv_rounder *r, factor_job *j, fv_error *err)
     return FV_OK;
 }
 
-static fv_status factor_all(const fv_rounder *r, fv_error *err)
+static fv_status factors_run_all(const fv_rounder *r, fv_error *err)
 {
     factor_job j = { .r = r };
     for (int i = 0; i < N_SITES; i++) {
         for (size_t g = 0; g < r->sites[i].n_groups; g++) {
             if (j.n == FV_COUNT(j.group))
-                FV_TRY(run_factors(r, &j, err));
+                FV_TRY(factors_run(r, &j, err));
             j.group[j.n].s = &r->sites[i];
             j.group[j.n++].g = g;
         }
     }
-    return run_factors(r, &j, err);
+    return factors_run(r, &j, err);
 }
 
 /* ---- rounding ---------------------------------------------------------------------------- */
@@ -304,7 +163,7 @@ typedef struct round_job {
     uint8_t *out;
 } round_job;
 
-static void round_task(void *user, size_t task, unsigned worker)
+static void matrix_round_task(void *user, size_t task, unsigned worker)
 {
     round_job *j = user;
     fv_rounder *r = j->r;
@@ -322,7 +181,7 @@ static void round_task(void *user, size_t task, unsigned worker)
     if (sum[2] > 0 || !j->s)
         return;
     for (size_t g = 0; g < j->s->n_groups; g++) {
-        fv_inputs in = group_of(j->s, g);
+        fv_inputs in = site_group(j->s, g);
         fv_quantize_compensated(r->type, out + fv_row_bytes(r->type, g * j->s->width), row_bytes,
                                 w + g * j->s->width, k, rows, &in, r->k,
                                 scratch + r->scratch_rows_bytes);
@@ -338,18 +197,18 @@ static void round_task(void *user, size_t task, unsigned worker)
 
 /* sum: signal, noise, values that are not finite; added in the order of the rows, whoever computed
  * them. */
-static void run_matrix(fv_rounder *r, int i, bool rounding, double sum[3])
+static void matrix_round(fv_rounder *r, int i, bool rounding, double sum[3])
 {
-    const fv_mat *m = matrix(r, r->layer, i);
+    const fv_mat *m = rounder_matrix(r, r->layer, i);
     size_t tasks = (m->n + FV_COMPENSATED_ROWS - 1) / FV_COMPENSATED_ROWS;
     round_job j = { r, m, rounding ? &r->sites[site_of[i]] : NULL, r->data[i] };
-    fv_pool_run(r->pool, tasks, round_task, &j);
+    fv_pool_run(r->pool, tasks, matrix_round_task, &j);
     sum[0] = sum[1] = sum[2] = 0;
     for (size_t t = 0; t < 3 * tasks; t++)
         sum[t % 3] += r->sums[t];
 }
 
-static fv_status check_finite(fv_rounder *r, const fv_weight *q, fv_error *err)
+static fv_status layer_check_finite(fv_rounder *r, const fv_weight *q, fv_error *err)
 {
     static const char *const names[N_MATRICES] = { "self_attn.q_proj", "self_attn.k_proj",
                                                    "self_attn.v_proj", "self_attn.o_proj",
@@ -360,7 +219,7 @@ static fv_status check_finite(fv_rounder *r, const fv_weight *q, fv_error *err)
     char *end = strstr(name, names[0]);
     for (int i = 0; i < N_MATRICES; i++) {
         double sum[3];
-        run_matrix(r, i, false, sum);
+        matrix_round(r, i, false, sum);
         if (sum[2] > 0)
             return fv_fail(
                 err, FV_ERR_FORMAT, 0,
@@ -370,16 +229,17 @@ static fv_status check_finite(fv_rounder *r, const fv_weight *q, fv_error *err)
     return FV_OK;
 }
 
-static fv_status run_sequences(fv_rounder *r, bool seeing, double done, fv_error *err)
+static fv_status sequences_run(fv_rounder *r, bool seeing, double done, fv_error *err)
 {
     fv_ops ops = r->ops;
-    ops.observe = seeing ? observe : NULL;
+    ops.observe = seeing ? site_see : NULL;
     ops.observe_user = r;
-    for (size_t i = 0; i < r->n_seq; i++) {
-        const sequence *s = &r->seq[i];
+    const size_t n = r->answers.n;
+    for (size_t i = 0; i < n; i++) {
+        const fv_answer_rows *s = &r->answers.list[i];
         float *x = seeing ? r->x : s->x;
-        FV_TRY(cancelled(r, (r->layer + done + 0.3 * (double)i / (double)r->n_seq) / r->c->n_layers,
-                         err));
+        FV_TRY(rounder_progress(r, (r->layer + done + 0.3 * (double)i / (double)n) / r->c->n_layers,
+                                err));
         if (seeing)
             memcpy(x, s->x, s->n * (size_t)r->c->d_model * sizeof *x);
         fv_decoder_run_layer(&r->decoder, &ops, &r->cache, (size_t)r->layer, x, s->n);
@@ -387,41 +247,41 @@ static fv_status run_sequences(fv_rounder *r, bool seeing, double done, fv_error
     return FV_OK;
 }
 
-static fv_status round_layer(fv_rounder *r, int layer, const fv_weight *q, fv_error *err)
+static fv_status layer_round(fv_rounder *r, int layer, const fv_weight *q, fv_error *err)
 {
     fv_mat before[N_MATRICES];
     r->layer = layer;
-    FV_TRY(check_finite(r, q, err));
+    FV_TRY(layer_check_finite(r, q, err));
     for (int i = 0; i < N_SITES; i++)
         if (r->sites[i].n_groups)
             memset(r->sites[i].h, 0, r->sites[i].k * r->sites[i].width * sizeof *r->sites[i].h);
-    FV_TRY(run_sequences(r, true, 0, err));
-    FV_TRY(factor_all(r, err));
+    FV_TRY(sequences_run(r, true, 0, err));
+    FV_TRY(factors_run_all(r, err));
     for (int i = 0; i < N_MATRICES; i++) {
         double sum[3];
-        before[i] = *matrix(r, layer, i);
-        if (!wanted(&before[i]))
+        before[i] = *rounder_matrix(r, layer, i);
+        if (!matrix_is_rounded(&before[i]))
             continue;
-        FV_TRY(cancelled(r, (layer + 0.3 + 0.05 * i) / r->c->n_layers, err));
-        run_matrix(r, i, true, sum);
+        FV_TRY(rounder_progress(r, (layer + 0.3 + 0.05 * i) / r->c->n_layers, err));
+        matrix_round(r, i, true, sum);
         r->sqnr[i] = sum[1] > 0 ? (float)(10 * log10(sum[0] / sum[1])) : INFINITY;
     }
     for (int i = 0; i < N_MATRICES; i++)
-        if (wanted(&before[i]))
-            *matrix(r, layer, i) = (fv_mat){ .data = r->data[i],
-                                             .type = r->type,
-                                             .n = before[i].n,
-                                             .k = before[i].k,
-                                             .bias = before[i].bias };
-    fv_status status = layer + 1 < r->c->n_layers ? run_sequences(r, false, 0.7, err) : FV_OK;
+        if (matrix_is_rounded(&before[i]))
+            *rounder_matrix(r, layer, i) = (fv_mat){ .data = r->data[i],
+                                                     .type = r->type,
+                                                     .n = before[i].n,
+                                                     .k = before[i].k,
+                                                     .bias = before[i].bias };
+    fv_status status = layer + 1 < r->c->n_layers ? sequences_run(r, false, 0.7, err) : FV_OK;
     for (int i = 0; i < N_MATRICES; i++)
-        *matrix(r, layer, i) = before[i];
+        *rounder_matrix(r, layer, i) = before[i];
     return status;
 }
 
 /* ---- memory ------------------------------------------------------------------------------ */
 
-static bool take_site(fv_rounder *r, site *s, size_t k)
+static bool site_take_memory(fv_rounder *r, site *s, size_t k)
 {
     size_t groups = (k + MAX_GROUP - 1) / MAX_GROUP;
     if (k % FV_BLOCK)
@@ -435,24 +295,24 @@ static bool take_site(fv_rounder *r, site *s, size_t k)
     return s->h && s->importance;
 }
 
-static fv_status take_memory(fv_rounder *r, fv_error *err)
+static fv_status rounder_take_memory(fv_rounder *r, fv_error *err)
 {
     size_t most_k = 0, most_n = 0, largest = 0;
     bool good = true;
     for (int i = 0; i < N_MATRICES; i++) {
-        const fv_mat *m = matrix(r, 0, i);
+        const fv_mat *m = rounder_matrix(r, 0, i);
         most_k = FV_MAX(most_k, m->k);
         most_n = FV_MAX(most_n, m->n);
         largest = FV_MAX(largest, m->n * m->k);
-        r->data[i] = fv_alloc(wanted(m) ? fv_row_bytes(r->type, m->n * m->k) : 0, 1);
+        r->data[i] = fv_alloc(matrix_is_rounded(m) ? fv_row_bytes(r->type, m->n * m->k) : 0, 1);
         good = good && r->data[i];
     }
     for (int i = 0; i < N_SITES; i++) {
-        good = good && take_site(r, &r->sites[i], matrix(r, 0, first_of[i])->k);
+        good = good && site_take_memory(r, &r->sites[i], rounder_matrix(r, 0, first_of[i])->k);
         if (!r->sites[i].n_groups)
             continue;
-        fv_ops_need need = fv_linear_need(r->k, r->ops.n_workers, r->sites[i].width, r->longest,
-                                          r->sites[i].width, FV_TYPE_F32);
+        fv_ops_need need = fv_linear_need(r->k, r->ops.n_workers, r->sites[i].width,
+                                          r->answers.longest, r->sites[i].width, FV_TYPE_F32);
         FV_TRY(fv_ops_reserve(&r->ops, &need, err));
     }
     r->scratch_rows_bytes = 2 * FV_COMPENSATED_ROWS * most_k * sizeof(float);
@@ -460,13 +320,13 @@ static fv_status take_memory(fv_rounder *r, fv_error *err)
     r->scratch = fv_alloc(r->ops.n_workers, r->scratch_bytes);
     r->sums = fv_alloc(3 * ((most_n + FV_COMPENSATED_ROWS - 1) / FV_COMPENSATED_ROWS),
                        sizeof *r->sums);
-    r->turned = fv_alloc(most_k * r->longest, sizeof *r->turned);
-    r->x = fv_alloc(r->longest * (size_t)r->c->d_model, sizeof *r->x);
+    r->turned = fv_alloc(most_k * r->answers.longest, sizeof *r->turned);
+    r->x = fv_alloc(r->answers.longest * (size_t)r->c->d_model, sizeof *r->x);
     if (!good || !r->scratch || !r->sums || !r->turned || !r->x)
         return fv_fail_memory(err, largest, "the rounding of a layer");
     r->decoder.blocks = true; /* the rounded layer will be: room for its quantised rows */
-    FV_TRY(fv_kv_reserve(&r->cache.kv, r->longest, err));
-    return fv_decoder_reserve(&r->decoder, &r->ops, r->longest, err);
+    FV_TRY(fv_kv_reserve(&r->cache.kv, r->answers.longest, err));
+    return fv_decoder_reserve(&r->decoder, &r->ops, r->answers.longest, err);
 }
 
 fv_status fv_rounder_new(fv_rounder **out, const fv_config *c, fv_weights *w, const fv_tokenizer *t,
@@ -479,13 +339,13 @@ fv_status fv_rounder_new(fv_rounder **out, const fv_config *c, fv_weights *w, co
     if (!r)
         return fv_fail_memory(err, sizeof *r, "a rounder");
     *r = (fv_rounder){
-        .c = c, .w = w, .t = t, .k = k, .pool = pool, .type = type, .o = *options, .layer = -1
+        .c = c, .w = w, .k = k, .pool = pool, .type = type, .o = *options, .layer = -1
     };
     FV_TRY_GOTO(fv_ops_init(&r->ops, k, pool, err));
     FV_TRY_GOTO(fv_decoder_init(&r->decoder, c, &w->decoder, FV_TYPE_F32, err));
     FV_TRY_GOTO(fv_sequence_init(&r->cache, c, FV_TYPE_F32, err));
-    FV_TRY_GOTO(gather(r, err));
-    FV_TRY_GOTO(take_memory(r, err));
+    FV_TRY_GOTO(fv_answers_collect(&r->answers, c, w, t, k, pool, options, err));
+    FV_TRY_GOTO(rounder_take_memory(r, err));
     *out = r;
     return FV_OK;
 fail:
@@ -497,20 +357,16 @@ void fv_rounder_free(fv_rounder *r)
 {
     if (!r)
         return;
-    for (size_t i = 0; i < r->n_seq; i++)
-        fv_free(r->seq[i].x);
+    fv_answers_free(&r->answers);
     for (int i = 0; i < N_SITES; i++) {
         fv_free(r->sites[i].h);
         fv_free(r->sites[i].importance);
     }
     for (int i = 0; i < N_MATRICES; i++)
         fv_free(r->data[i]);
-    fv_vision_free(&r->vision);
     fv_decoder_free(&r->decoder);
     fv_sequence_free(&r->cache);
     fv_ops_free(&r->ops);
-    fv_free(r->seq);
-    fv_free(r->tokens);
     fv_free(r->turned);
     fv_free(r->x);
     fv_free(r->scratch);
@@ -520,42 +376,42 @@ void fv_rounder_free(fv_rounder *r)
 
 void fv_rounder_report(const fv_rounder *r, fv_pack_report *report)
 {
-    report->n_rounding_rows = r->n_rows;
-    report->n_rounding_images = r->seen.n;
-    report->synthetic_images = r->seen.synthetic;
-    report->n_skipped = r->seen.n_skipped;
+    report->n_rounding_rows = r->answers.n_rows;
+    report->n_rounding_images = r->answers.seen.n;
+    report->synthetic_images = r->answers.seen.synthetic;
+    report->n_skipped = r->answers.seen.n_skipped;
 }
 
 /* ---- into the file ----------------------------------------------------------------------- */
 
 /* Where a weight stands; false: not one of a layer's matrices. */
-static bool find(const fv_rounder *r, const void *slot, int *layer, int *i)
+static bool rounder_find(const fv_rounder *r, const void *slot, int *layer, int *i)
 {
     for (*layer = 0; *layer < r->c->n_layers; ++*layer)
         for (*i = 0; *i < N_MATRICES; ++*i)
-            if (matrix(r, *layer, *i) == slot)
+            if (rounder_matrix(r, *layer, *i) == slot)
                 return true;
     return false;
 }
 
-static fv_status prepare(void *user, const fv_weight *t, fv_error *err)
+static fv_status rounder_prepare(void *user, const fv_weight *t, fv_error *err)
 {
     fv_rounder *r = user;
     int layer, i;
-    if (!find(r, t->slot, &layer, &i) || layer == r->layer)
+    if (!rounder_find(r, t->slot, &layer, &i) || layer == r->layer)
         return FV_OK;
     assert(i == 0 && layer == r->layer + 1); /* layers in order, q first */
-    return round_layer(r, layer, t, err);
+    return layer_round(r, layer, t, err);
 }
 
-static fv_status parts(void *user, const fv_weight *t, fv_pack_part list[FV_PACK_PARTS], size_t *n,
-                       fv_error *err)
+static fv_status rounder_parts(void *user, const fv_weight *t, fv_pack_part list[FV_PACK_PARTS],
+                               size_t *n, fv_error *err)
 {
     fv_rounder *r = user;
     int layer, i;
     (void)err;
     *n = 0;
-    if (!find(r, t->slot, &layer, &i) || !wanted(t->slot))
+    if (!rounder_find(r, t->slot, &layer, &i) || !matrix_is_rounded(t->slot))
         return FV_OK;
     const fv_mat *m = t->slot;
     list[(*n)++] = (fv_pack_part){ ".weight", r->type, 2, { m->n, m->k }, r->data[i], r->sqnr[i] };
@@ -566,17 +422,19 @@ static fv_status parts(void *user, const fv_weight *t, fv_pack_part list[FV_PACK
 
 #define KEY(name) FV_ARCHITECTURE ".rounding." name
 
-static void describe(void *user, fv_gguf_writer *w)
+static void rounder_describe(void *user, fv_gguf_writer *w)
 {
     const fv_rounder *r = user;
-    const char *method = r->seen.synthetic ? "compensated, synthetic scenes"
-                                           : "compensated, pictures";
+    const char *method = r->answers.seen.synthetic ? "compensated, synthetic scenes"
+                                                   : "compensated, pictures";
     fv_gguf_put_string(w, KEY("method"), method, strlen(method));
-    fv_gguf_put_u32(w, KEY("image_count"), (uint32_t)r->seen.n);
-    fv_gguf_put_u32(w, KEY("row_count"), (uint32_t)r->n_rows);
+    fv_gguf_put_u32(w, KEY("image_count"), (uint32_t)r->answers.seen.n);
+    fv_gguf_put_u32(w, KEY("row_count"), (uint32_t)r->answers.n_rows);
 }
 
 fv_pack_hook fv_rounder_hook(fv_rounder *r)
 {
-    return (fv_pack_hook){ .user = r, .prepare = prepare, .parts = parts, .describe = describe };
+    return (fv_pack_hook){
+        .user = r, .prepare = rounder_prepare, .parts = rounder_parts, .describe = rounder_describe
+    };
 }

@@ -1,7 +1,7 @@
 /* rounder: the decoder in blocks of 8 or 4 bits, rounded with what flows through it in view.
  *
- *   pictures -> encoder -> prompts, each with a question -> answers in f32  sequences of rows
- *   each layer: the sequences go through it and are seen -> H = sum x x^T of every input
+ *   answers.h: sequences of rows, prompts with images and the model's own answers
+ *   each layer: the sequences go through it, its inputs observed -> H = sum x x^T of every input
  *               its matrices are rounded against H (quant/quantize.h)
  *               the sequences go through the rounded layer, so that the next one can make up for it
  *
@@ -17,7 +17,7 @@
 typedef struct fv_rounder fv_rounder;
 
 /* w as loaded from a checkpoint; it and the others outlive *out. type: Q8_0 or Q4_0. The options'
- * min_cosine is not looked at. */
+ * min_cosine is not used. */
 fv_status fv_rounder_new(fv_rounder **out, const fv_config *c, fv_weights *w, const fv_tokenizer *t,
                          const fv_kernels *k, fv_pool *pool, fv_type type,
                          const fv_calibrate_options *options, fv_error *err);

@@ -579,7 +579,7 @@ static void test_pack_fails(void **state)
     assert_int_equal(fv_pack(TINY, in_work("x.gguf"), &o, NULL, &err), FV_ERR_IO);
     o.paths = broken;
     assert_int_equal(fv_pack(TINY, in_work("x.gguf"), &o, NULL, &err), FV_ERR_FORMAT);
-    assert_non_null(strstr(err.message, "only 0 of 1 pictures could be read"));
+    assert_non_null(strstr(err.message, "only 0 of 1 images could be read"));
     o.n_paths = 0;
     o.min_cosine = 1.5;
     assert_int_equal(fv_pack(TINY, in_work("x.gguf"), &o, NULL, &err), FV_ERR_ARGUMENT);

@@ -1,0 +1,264 @@
+/* Ranges and weights in f32 -> scales and weights in int8. See int8.h. */
+#include "quant/int8.h"
+
+#include <math.h>
+
+/* What the choice of scales is judged by: enough for the order of the candidates not to change with
+ * more of them, few enough for a layer of 3072 x 12288 to take a second or two. */
+enum {
+    JUDGED_ROWS = 64,    /* sample rows, spread over all */
+    JUDGED_OUTPUTS = 48, /* outputs of a matrix, spread over all */
+};
+
+/* Candidates. Those for the range leave the few largest values to be clipped. */
+static const float alphas[] = { 0, 0.25f, 0.5f, 0.75f, 1 };
+static const float clips[] = { 1, 0.95f, 0.9f, 0.8f, 0.7f, 0.6f, 0.5f };
+static const float shrinks[] = { 1, 0.95f, 0.9f, 0.85f, 0.8f }; /* of a row of weights */
+
+void fv_int8_see(fv_int8_seen *s, const float *x, size_t n, size_t first, size_t last)
+{
+    for (size_t i = 0; i < n; i++) {
+        const float *row = x + i * s->k;
+        for (size_t c = first; c < last; c++) {
+            s->low[c] = row[c] < s->low[c] ? row[c] : s->low[c];
+            s->high[c] = row[c] > s->high[c] ? row[c] : s->high[c];
+        }
+    }
+}
+
+/* How far channel c reaches on either side. */
+static float channel_reach(const fv_int8_seen *in, size_t c)
+{
+    return fmaxf(-in->low[c], in->high[c]);
+}
+
+/* What a channel counts as reaching at least: one without values would have no scale. */
+static float reach_floor(const fv_int8_seen *in)
+{
+    float most = 0;
+    for (size_t c = 0; c < in->k; c++)
+        most = fmaxf(most, channel_reach(in, c));
+    return 1e-4f * most + 1e-20f;
+}
+
+/* ---- a matrix ---------------------------------------------------------------------------- */
+
+/* Pieces of the scratch. */
+typedef struct matrix_memory {
+    float *w, *wq; /* [JUDGED_OUTPUTS, k] rows of weights, and what their i8 stand for */
+    float *s;      /* [k] smoothing */
+    float *xq;     /* [k] what the u8 of a sample row stand for */
+    float *y;      /* [JUDGED_ROWS, JUDGED_OUTPUTS] outputs in f32 */
+} matrix_memory;
+
+size_t fv_int8_scratch_elems(size_t k)
+{
+    return 2 * JUDGED_OUTPUTS * k + 2 * k + JUDGED_ROWS * JUDGED_OUTPUTS;
+}
+
+/* In an order that is the same on every machine. */
+static float row_dot(const float *a, const float *b, size_t n)
+{
+    float s[16] = { 0 };
+    size_t i = 0;
+    for (; i + 16 <= n; i += 16)
+        for (size_t j = 0; j < 16; j++)
+            s[j] += a[i + j] * b[i + j];
+    for (; i < n; i++)
+        s[0] += a[i] * b[i];
+    float sum = 0;
+    for (size_t j = 0; j < 16; j++)
+        sum += s[j];
+    return sum;
+}
+
+static void smoothing_fill(const fv_int8_seen *in, float alpha, float *s)
+{
+    float floor = reach_floor(in);
+    for (size_t c = 0; c < in->k; c++)
+        s[c] = powf(fmaxf(channel_reach(in, c), floor), alpha);
+}
+
+/* Step and zero of u8 for the smoothed range times clip. */
+static float range_step(const fv_int8_seen *in, const float *s, float clip, int *zero)
+{
+    float low = 0, high = 0;
+    for (size_t c = 0; c < in->k; c++) {
+        low = fminf(low, in->low[c] / s[c]);
+        high = fmaxf(high, in->high[c] / s[c]);
+    }
+    float step = fmaxf((high - low) * clip / 255, 1e-20f);
+    *zero = (int)FV_MIN(255.0f, FV_MAX(0.0f, rintf(-low * clip / step)));
+    return step;
+}
+
+/* A row of weights times s as i8: the scale with the least squared error. Returns the scale; out
+ * holds the values that the i8 stand for, w8 (may be NULL) the i8. */
+static float row_round(const float *w, const float *s, size_t k, float *out, int8_t *w8)
+{
+    float most = 0, best = 0;
+    double least = INFINITY;
+    for (size_t c = 0; c < k; c++)
+        most = fmaxf(most, fabsf(w[c] * s[c]));
+    if (most == 0)
+        most = 1e-20f;
+    for (size_t i = 0; i < FV_COUNT(shrinks); i++) {
+        float scale = most * shrinks[i] / 127, inverse = 1 / scale, error[8] = { 0 };
+        for (size_t c = 0; c < k; c++) {
+            float x = w[c] * s[c], q = rintf(fminf(fmaxf(x * inverse, -127), 127)),
+                  lost = x - q * scale;
+            error[c & 7] += lost * lost;
+        }
+        double sum = 0;
+        for (size_t j = 0; j < 8; j++)
+            sum += (double)error[j];
+        if (sum < least) {
+            least = sum;
+            best = scale;
+        }
+    }
+    for (size_t c = 0; c < k; c++) {
+        float q = rintf(fminf(fmaxf(w[c] * s[c] / best, -127), 127));
+        out[c] = q * best;
+        if (w8)
+            w8[c] = (int8_t)q;
+    }
+    return best;
+}
+
+/* Squared error of the judged outputs with these scales; *signal: their own squares. */
+static double scales_judge(const fv_int8_seen *in, const matrix_memory *m, float step, int zero,
+                           size_t rows, size_t outputs, double *signal)
+{
+    const size_t k = in->k;
+    double error = 0;
+    *signal = 0;
+    for (size_t i = 0; i < rows; i++) {
+        const float *x = in->rows + i * in->n_rows / rows * k;
+        for (size_t c = 0; c < k; c++) {
+            float v = rintf(x[c] / (m->s[c] * step)) + (float)zero;
+            m->xq[c] = (fminf(fmaxf(v, 0), 255) - (float)zero) * step;
+        }
+        for (size_t j = 0; j < outputs; j++) {
+            double y = (double)m->y[i * JUDGED_OUTPUTS + j],
+                   lost = y - (double)row_dot(m->xq, m->wq + j * k, k);
+            error += lost * lost;
+            *signal += y * y;
+        }
+    }
+    return error;
+}
+
+typedef struct matrix_choice {
+    float alpha, clip;
+} matrix_choice;
+
+/* Tries all candidates. */
+static matrix_choice scales_choose(const fv_int8_seen *in, const matrix_memory *m, size_t rows,
+                                   size_t outputs, double *sqnr)
+{
+    matrix_choice choice = { 0, 1 };
+    double best = INFINITY, signal = 0;
+    for (size_t a = 0; a < FV_COUNT(alphas); a++) {
+        smoothing_fill(in, alphas[a], m->s);
+        for (size_t j = 0; j < outputs; j++)
+            row_round(m->w + j * in->k, m->s, in->k, m->wq + j * in->k, NULL);
+        for (size_t i = 0; i < FV_COUNT(clips); i++) {
+            int zero;
+            float step = range_step(in, m->s, clips[i], &zero);
+            double error = scales_judge(in, m, step, zero, rows, outputs, &signal);
+            if (error < best) {
+                best = error;
+                choice = (matrix_choice){ alphas[a], clips[i] };
+            }
+        }
+    }
+    *sqnr = best > 0 ? 10 * log10(signal / best) : 200;
+    return choice;
+}
+
+void fv_int8_matrix(fv_int8_layer *out, const fv_int8_seen *in, const void *w, fv_type type,
+                    size_t n, const float *bias, const fv_kernels *kernels, float *scratch)
+{
+    const size_t k = in->k, rows = FV_MIN((size_t)JUDGED_ROWS, in->n_rows),
+                 outputs = FV_MIN((size_t)JUDGED_OUTPUTS, n);
+    const matrix_memory m = { .w = scratch,
+                              .wq = scratch + JUDGED_OUTPUTS * k,
+                              .s = scratch + 2 * JUDGED_OUTPUTS * k,
+                              .xq = scratch + 2 * JUDGED_OUTPUTS * k + k,
+                              .y = scratch + 2 * JUDGED_OUTPUTS * k + 2 * k };
+    fv_convert_fn *widen = kernels->convert[FV_TYPE_F32][type];
+    const uint8_t *weights = w;
+    for (size_t j = 0; j < outputs; j++)
+        widen(m.w + j * k, weights + j * n / outputs * fv_row_bytes(type, k), k);
+    for (size_t i = 0; i < rows; i++)
+        for (size_t j = 0; j < outputs; j++)
+            m.y[i * JUDGED_OUTPUTS + j] = row_dot(in->rows + i * in->n_rows / rows * k, m.w + j * k,
+                                                  k);
+    const matrix_choice choice = scales_choose(in, &m, rows, outputs, &out->sqnr);
+    smoothing_fill(in, choice.alpha, m.s);
+    const float step = range_step(in, m.s, choice.clip, &out->zero);
+    for (size_t c = 0; c < k; c++)
+        out->inv[c] = 1 / (m.s[c] * step);
+    for (size_t j = 0; j < n; j++) {
+        int8_t *w8 = out->w8 + j * k;
+        int32_t sum = 0;
+        widen(m.w, weights + j * fv_row_bytes(type, k), k);
+        float scale = row_round(m.w, m.s, k, m.wq, w8) * step, b = bias ? bias[j] : 0;
+        for (size_t c = 0; c < k; c++)
+            sum += w8[c];
+        /* rows of zeros, too, have a bias that fits */
+        out->mul[j] = fmaxf(scale, fabsf(b) * 0x1p-28f);
+        out->bias8[j] = (int32_t)rintf(b / out->mul[j]) - out->zero * sum;
+    }
+}
+
+/* ---- a depthwise convolution ------------------------------------------------------------- */
+
+/* Step of channel c: the clip with the least squared error of its sample values. Adds their squares
+ * to *signal, the error to *noise. */
+static float channel_choose(const fv_int8_seen *in, size_t c, float floor, double *signal,
+                            double *noise)
+{
+    float range = fmaxf(channel_reach(in, c), floor), step = range / 127;
+    double best = INFINITY, here = 0;
+    for (size_t i = 0; i < FV_COUNT(clips); i++) {
+        float trial = range * clips[i] / 127;
+        double error = 0;
+        here = 0;
+        for (size_t r = 0; r < in->n_rows; r++) {
+            float x = in->rows[r * in->k + c],
+                  v = rintf(fminf(fmaxf(x / trial, -128), 127)) * trial;
+            error += (double)(x - v) * (double)(x - v);
+            here += (double)x * (double)x;
+        }
+        if (error < best) {
+            best = error;
+            step = trial;
+        }
+    }
+    *signal += here;
+    *noise += best;
+    return step;
+}
+
+void fv_int8_depthwise(fv_int8_layer *out, const fv_int8_seen *in, const float *w, size_t taps,
+                       size_t mult)
+{
+    const size_t n = in->k * mult;
+    const float floor = reach_floor(in);
+    double signal = 0, noise = 0;
+    out->zero = 128; /* channels have scales of their own: their ranges are taken as even */
+    for (size_t c = 0; c < in->k; c++)
+        out->inv[c] = 1 / channel_choose(in, c, floor, &signal, &noise);
+    out->sqnr = noise > 0 ? 10 * log10(signal / noise) : 200;
+    for (size_t o = 0; o < n; o++) {
+        float most = 0;
+        for (size_t t = 0; t < taps; t++)
+            most = fmaxf(most, fabsf(w[t * n + o]));
+        float scale = fmaxf(most / 127, 1e-20f);
+        for (size_t t = 0; t < taps; t++)
+            out->w8[t * n + o] = (int8_t)rintf(w[t * n + o] / scale);
+        out->mul[o] = scale / out->inv[o / mult];
+    }
+}
