@@ -58,7 +58,7 @@ if(TARGET fastvlm)
             COMMAND bash ${CMAKE_CURRENT_SOURCE_DIR}/tools/man.sh $<TARGET_FILE:fastvlm> > ${man}.new
             COMMAND ${CMAKE_COMMAND} -E rename ${man}.new ${man}
             DEPENDS fastvlm ${CMAKE_CURRENT_SOURCE_DIR}/tools/man.sh VERBATIM)
-        add_custom_target(man ALL DEPENDS ${man})
+        add_custom_target(fastvlm_man ALL DEPENDS ${man})
         install(FILES ${man} DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
     endif()
 endif()

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs into a folder of its own and builds the example against what lies there, the ways a
-# user would: pkg-config, pkg-config --static, find_package. Each answer must be the same.
+# user would: pkg-config, pkg-config --static, find_package. Each answer must be the same. As part of
+# another project (add_subdirectory) it must configure and leave that project's choices alone.
 #
 #     test_install.sh BUILD_FOLDER
 set -euo pipefail
@@ -52,6 +53,17 @@ step find_package cmake -S "$root/examples/find_package" -B "$work/cmake" -DCMAK
 step find_package_builds cmake --build "$work/cmake"
 step find_package_answers answer_of "$work/cmake/describe"
 step find_package_static_answers answer_of "$work/cmake/describe_static"
+
+# No tests, nothing to install and no build type or flags of ours in the project around it.
+nothing_is_forced()
+{
+    ! grep -q . <(ctest --test-dir "$work/sub" -N | grep ' Test ') &&
+        ! grep -rq 'file(INSTALL' --include=cmake_install.cmake "$work/sub" &&
+        grep -qx 'CMAKE_BUILD_TYPE:STRING=' "$work/sub/CMakeCache.txt" &&
+        grep -qx 'CMAKE_C_FLAGS:STRING=' "$work/sub/CMakeCache.txt"
+}
+step add_subdirectory env -u CFLAGS cmake -S "$root/examples/add_subdirectory" -B "$work/sub" -DCMAKE_BUILD_TYPE= -DCMAKE_C_FLAGS=
+step nothing_is_forced nothing_is_forced
 if [ -e "$prefix/bin/fastvlm" ]; then
     step program_runs "$prefix/bin/fastvlm" --version
 fi
