@@ -18,38 +18,107 @@ int check_answer_options(const char *verb, answer_options *a)
 void session_options(fv_session_options *o, const answer_options *a, const fv_callbacks *callbacks)
 {
     fv_session_options_default(o);
-    o->temperature = a->temperature;
-    o->top_k = a->top_k;
-    o->top_p = a->top_p;
-    o->min_p = a->min_p;
-    o->repetition_penalty = a->repetition_penalty;
-    o->seed = a->seed;
-    o->max_new_tokens = a->max_new_tokens;
     o->max_context = a->max_context;
-    o->fit = (fv_fit)a->fit;
     o->system = a->system;
     o->n_system_bytes = a->system ? strlen(a->system) : 0;
-    o->stop = a->stop.item;
-    o->n_stop = a->stop.n;
-    o->ignore_end = a->ignore_eos;
     o->callbacks = callbacks;
 }
 
-int add_picture(fv_session *session, const char *path, const answer_options *a,
-                progress_line *progress)
+fv_status begin_answer(fv_session *session, const answer_options *a, fv_error *err)
+{
+    fv_answer_options o = { .size = sizeof o,
+                            .temperature = a->temperature,
+                            .top_k = a->top_k,
+                            .top_p = a->top_p,
+                            .min_p = a->min_p,
+                            .repetition_penalty = a->repetition_penalty,
+                            .seed = a->seed,
+                            .max_new_tokens = a->max_new_tokens,
+                            .stop = a->stop.item,
+                            .n_stop = a->stop.n,
+                            .ignore_end = a->ignore_eos };
+    return fv_session_begin(session, &o, err);
+}
+
+fv_image *open_picture(const char *path, const answer_options *a, fv_error *err)
 {
     fv_image_options options = { .size = sizeof options,
                                  .ignore_exif = a->no_exif,
                                  .max_pixels = (uint64_t)a->max_megapixels * 1000000 };
     fv_image *image = NULL;
+    fv_image_open(&image, path, &options, err);
+    return image;
+}
+
+/* ---- the user's turn --------------------------------------------------------------------- */
+
+#define MARK "<image>"
+
+static size_t count_marks(const char *text)
+{
+    size_t n = 0;
+    for (; (text = strstr(text, MARK)); text += strlen(MARK))
+        n++;
+    return n;
+}
+
+/* A newline behind an image that stands first is the library's already. */
+static const char *skip_newline(const char *text, bool first)
+{
+    return first && *text == '\n' ? text + 1 : text;
+}
+
+static fv_status add_image(fv_session *session, const turn_images *images, size_t k,
+                           const answer_options *a, fv_error *err)
+{
+    fv_encode_options o = { .size = sizeof o, .fit = (fv_fit)a->fit };
+    fv_image *opened = images->read ? NULL : open_picture(images->path[k], a, err);
+    const fv_image *image = images->read ? images->read[k] : opened;
+    fv_status status = image ? fv_session_add_image(session, image, &o, err) : err->status;
+    fv_image_free(opened);
+    return status;
+}
+
+static fv_status add_marked(fv_session *session, const turn_images *images, const char *prompt,
+                            const answer_options *a, fv_error *err)
+{
+    bool first = true; /* no text yet */
+    for (size_t k = 0;; k++) {
+        const char *mark = strstr(prompt, MARK);
+        size_t n = mark ? (size_t)(mark - prompt) : strlen(prompt);
+        fv_status status = FV_OK;
+        if (n)
+            status = fv_session_add_text(session, prompt, n, err);
+        if (status != FV_OK || !mark)
+            return status;
+        first = first && !n;
+        if ((status = add_image(session, images, k, a, err)) != FV_OK)
+            return status;
+        prompt = skip_newline(mark + strlen(MARK), first);
+    }
+}
+
+int write_turn(fv_session *session, const turn_images *images, const char *prompt,
+               const answer_options *a, progress_line *progress)
+{
+    size_t n_marks = count_marks(prompt);
     fv_error err;
-    fv_status status = fv_image_open(&image, path, &options, &err);
+    fv_status status = FV_OK;
+    if (n_marks && n_marks != images->n) {
+        fprintf(stderr, "fastvlm: the prompt has %zu \"" MARK "\" mark%s for %zu image%s\n",
+                n_marks, n_marks == 1 ? "" : "s", images->n, images->n == 1 ? "" : "s");
+        return EXIT_FAILED;
+    }
+    for (size_t i = 0; i < images->n && !n_marks && status == FV_OK; i++)
+        status = add_image(session, images, i, a, &err);
     if (status == FV_OK)
-        status = fv_session_add_image(session, image, &err);
+        status = n_marks ? add_marked(session, images, prompt, a, &err)
+                         : fv_session_add_text(session, prompt, strlen(prompt), &err);
     clear_progress(progress);
-    fv_image_free(image);
     return status == FV_OK ? -1 : report(&err);
 }
+
+/* ---- the answer -------------------------------------------------------------------------- */
 
 static bool keep(answer_text *a, const fv_piece *piece)
 {

@@ -54,9 +54,23 @@ int check_answer_options(const char *verb, answer_options *a);
 /* callbacks outlive *out. */
 void session_options(fv_session_options *out, const answer_options *a,
                      const fv_callbacks *callbacks);
-/* Reads and encodes one picture into the turn being written. */
-int add_picture(fv_session *session, const char *path, const answer_options *a,
-                progress_line *progress);
+/* How the next answer is chosen. */
+fv_status begin_answer(fv_session *session, const answer_options *a, fv_error *err);
+
+/* NULL: *err says why. */
+fv_image *open_picture(const char *path, const answer_options *a, fv_error *err);
+/* Images of a turn: read already, or read one by one as they are encoded. */
+typedef struct turn_images {
+    fv_image *const *read;   /* NULL: by their paths */
+    const char *const *path; /* NULL: read */
+    size_t n;
+} turn_images;
+
+/* The user's turn, images encoded: every "<image>" in the prompt is replaced by the next of them;
+ * without such a mark images come first. -1, or an exit code after saying what is wrong; the session
+ * may hold a part of the turn then. */
+int write_turn(fv_session *session, const turn_images *images, const char *prompt,
+               const answer_options *a, progress_line *progress);
 
 typedef struct answer_text {
     char *text;

@@ -134,16 +134,19 @@ static fv_status repeat(bench *b, fv_engine *engine, const fv_image *image, int 
     bool decode = b->wanted[DECODE],
          prefill = decode || b->wanted[PREFILL] || b->wanted[FIRST_TOKEN];
     fv_session_options_default(&o);
-    o.ignore_end = true;
-    o.max_new_tokens = decode ? b->tokens : 1;
+    fv_answer_options answer = { .size = sizeof answer,
+                                 .max_new_tokens = decode ? b->tokens : 1,
+                                 .ignore_end = true };
     fv_callbacks callbacks = line_callbacks(line);
     o.callbacks = &callbacks;
     fv_status status = fv_session_new(&session, engine, &o, err);
     if (status == FV_OK)
-        status = fv_session_add_image(session, image, err);
+        status = fv_session_add_image(session, image, NULL, err);
     if (status == FV_OK)
         status = fv_session_add_text(session, "Describe the image.", strlen("Describe the image."),
                                      err);
+    if (status == FV_OK)
+        status = fv_session_begin(session, &answer, err);
     while (status == FV_OK && prefill && !piece.done)
         status = fv_session_next(session, &piece, err);
     if (status == FV_OK) {

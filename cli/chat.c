@@ -16,7 +16,8 @@ typedef struct chat {
     progress_line *progress;
     turn *history;
     size_t n_turns;
-    size_t n_images; /* of the turn being written */
+    fv_image *images[64]; /* of the next question */
+    size_t n_images;
     bool figures, quiet;
     size_t n_failed; /* questions and pictures */
 } chat;
@@ -35,6 +36,12 @@ static void show_history(const chat *c)
         fprintf(stderr, "nothing said yet\n");
 }
 
+static void drop_images(chat *c)
+{
+    while (c->n_images)
+        fv_image_free(c->images[--c->n_images]);
+}
+
 static void forget(chat *c)
 {
     for (size_t i = 0; i < c->n_turns; i++) {
@@ -44,7 +51,7 @@ static void forget(chat *c)
     free(c->history);
     c->history = NULL;
     c->n_turns = 0;
-    c->n_images = 0;
+    drop_images(c);
 }
 
 static void remember(chat *c, const char *user, const answer_text *a)
@@ -62,12 +69,14 @@ static void ask(chat *c, const char *text)
     fv_error err;
     fv_stats stats = { .size = sizeof stats };
     answer_text a = { 0 };
-    if (fv_session_add_text(c->session, text, strlen(text), &err) != FV_OK) {
-        report(&err);
-        c->n_failed++;
-        return;
-    }
-    bool answered = take_answer(c->session, &a, true, c->progress) < 0;
+    size_t position = fv_session_position(c->session);
+    const turn_images images = { .read = c->images, .n = c->n_images };
+    bool answered = write_turn(c->session, &images, text, c->answer, c->progress) < 0;
+    if (!answered)
+        fv_session_rewind(c->session, position, &err); /* drops what of the turn is there */
+    if (answered && begin_answer(c->session, c->answer, &err) != FV_OK)
+        answered = report(&err) < 0;
+    answered = answered && take_answer(c->session, &a, true, c->progress) < 0;
     if (answered) {
         answered = write_out("\n", 1) || end_out() == EXIT_OK;
         remember(c, text, &a);
@@ -77,8 +86,22 @@ static void ask(chat *c, const char *text)
         }
     }
     c->n_failed += !answered;
-    c->n_images = 0;
+    drop_images(c);
     answer_free(&a);
+}
+
+static int add_image(chat *c, const char *path)
+{
+    fv_error err;
+    if (c->n_images == sizeof c->images / sizeof *c->images) {
+        fprintf(stderr, "fastvlm: more than %zu images in one question\n", c->n_images);
+        return EXIT_FAILED;
+    }
+    fv_image *image = open_picture(path, c->answer, &err);
+    if (!image)
+        return report(&err);
+    c->images[c->n_images++] = image;
+    return -1;
 }
 
 /* False when the conversation is to end. */
@@ -98,10 +121,10 @@ static bool command(chat *c, char *line)
         fprintf(stderr, "/image needs a picture: /image FILE puts it into the next question\n");
         c->n_failed++;
     } else if (!strcmp(line, "/image")) {
-        if (add_picture(c->session, rest, c->answer, c->progress) >= 0)
+        if (add_image(c, rest) >= 0)
             c->n_failed++;
-        else if (++c->n_images, !c->quiet)
-            fprintf(stderr, "picture %zu of the next question: %s\n", c->n_images, rest);
+        else if (!c->quiet)
+            fprintf(stderr, "image %zu of the next question: %s\n", c->n_images, rest);
     } else {
         if (strcmp(line, "/help"))
             fprintf(stderr, "%s: unknown\n", line);
@@ -183,7 +206,7 @@ int verb_chat(int argc, char **argv)
     if (code < 0 && fv_session_new(&c.session, c.engine, &so, &err) != FV_OK)
         code = report(&err);
     for (size_t i = 0; i < images.n && code < 0; i++)
-        code = add_picture(c.session, images.item[i], &answer, &progress);
+        code = add_image(&c, images.item[i]);
     if (code < 0) {
         if (prompt)
             ask(&c, prompt);

@@ -98,6 +98,8 @@ fv_precision chosen_precision(const char *choices, int index);
 
 /* Prints "fastvlm: MESSAGE", with a hint where there is one, and gives EXIT_FAILED. */
 int report(const fv_error *err);
+/* From now on a cancelled call is not reported: its reason has been. */
+void mute_cancelled(void);
 /* What a user can do about it, in options and verbs; NULL: nothing more to say. hints.c */
 const char *hint_for(const fv_error *err);
 /* Opens m->model; where that is NULL, the demonstration model. */

@@ -12,8 +12,14 @@
 #include <time.h>
 #include <unistd.h>
 
+static bool cancelled_is_muted;
+
+void mute_cancelled(void) { cancelled_is_muted = true; }
+
 int report(const fv_error *err)
 {
+    if (err->status == FV_ERR_CANCELLED && cancelled_is_muted)
+        return EXIT_FAILED;
     const char *hint = hint_for(err);
     fprintf(stderr, "fastvlm: %s%s%s\n", err->message, hint ? "; " : "", hint ? hint : "");
     return EXIT_FAILED;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "answer.h"
+#include "fastvlm_tools.h"
 
 #define DEFAULT_PROMPT "Describe the image."
 
@@ -103,25 +104,42 @@ static int print_answer(const fv_engine *engine, const run_options *o, const ans
     return print_json(root, 6);
 }
 
-static int answer_question(fv_engine *engine, const run_options *o, progress_line *progress)
+/* Every value as a file, when the answer is complete. The dump knows why a tap stopped a call. */
+static int end_dump(fv_dump *dump, int code)
 {
-    fv_session_options so;
-    fv_session *session = NULL;
+    fv_error err;
+    if (!dump)
+        return code;
+    if (code == EXIT_OK && fv_dump_commit(dump, &err) != FV_OK)
+        code = report(&err);
+    fv_dump_free(dump);
+    return code;
+}
+
+/* A file that cannot be written stops the call; why is said here, and the call's own message is
+ * about that only. */
+static bool dump_value(void *user, const char *name, const float *data, const size_t *shape,
+                       int n_dims)
+{
+    fv_error err;
+    if (fv_dump_tap(user, name, data, shape, n_dims))
+        return true;
+    if (fv_dump_commit(user, &err) != FV_OK)
+        report(&err);
+    mute_cancelled();
+    return false;
+}
+
+static int take_question(fv_engine *engine, fv_session *session, const run_options *o,
+                         progress_line *progress)
+{
+    const turn_images images = { .path = o->images.item, .n = o->images.n };
     fv_error err;
     fv_stats stats = { .size = sizeof stats };
     answer_text a = { 0 };
-    fv_callbacks callbacks = line_callbacks(progress);
-    const char *prompt = o->prompt ? o->prompt : DEFAULT_PROMPT;
-    session_options(&so, &o->answer, &callbacks);
-    so.dump_dir = o->dump;
-    if (fv_session_new(&session, engine, &so, &err) != FV_OK)
-        return report(&err);
-    int code = -1;
-    if (!o->images.n && !o->quiet)
-        fprintf(stderr, "no picture given: the answer comes from the question alone\n");
-    for (size_t i = 0; i < o->images.n && code < 0; i++)
-        code = add_picture(session, o->images.item[i], &o->answer, progress);
-    if (code < 0 && fv_session_add_text(session, prompt, strlen(prompt), &err) != FV_OK)
+    int code = write_turn(session, &images, o->prompt ? o->prompt : DEFAULT_PROMPT, &o->answer,
+                          progress);
+    if (code < 0 && begin_answer(session, &o->answer, &err) != FV_OK)
         code = report(&err);
     if (code < 0)
         code = take_answer(session, &a, !o->json, progress);
@@ -135,8 +153,33 @@ static int answer_question(fv_engine *engine, const run_options *o, progress_lin
     if (!o->quiet && code == EXIT_OK)
         print_profile(engine, &stats);
     answer_free(&a);
-    fv_session_free(session);
     return code;
+}
+
+static int answer_question(fv_engine *engine, const run_options *o, progress_line *progress)
+{
+    fv_session_options so;
+    fv_session *session = NULL;
+    fv_dump *dump = NULL;
+    fv_error err;
+    fv_callbacks callbacks = line_callbacks(progress);
+    int code = -1;
+    session_options(&so, &o->answer, &callbacks);
+    if (o->dump && fv_dump_open(&dump, o->dump, &err) != FV_OK)
+        return report(&err);
+    if (dump) {
+        so.tap = dump_value;
+        so.tap_user = dump;
+        so.tap_prompt_logits = true;
+    }
+    if (!o->images.n && !o->quiet)
+        fprintf(stderr, "no image given: the answer comes from the question alone\n");
+    if (code < 0 && fv_session_new(&session, engine, &so, &err) != FV_OK)
+        code = report(&err);
+    if (code < 0)
+        code = take_question(engine, session, o, progress);
+    fv_session_free(session);
+    return end_dump(dump, code);
 }
 
 int verb_run(int argc, char **argv)

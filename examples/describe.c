@@ -26,7 +26,7 @@ int main(int argc, char **argv)
     if (status == FV_OK)
         status = fv_image_open(&image, argv[2], NULL, &err);
     if (status == FV_OK)
-        status = fv_session_add_image(session, image, &err);
+        status = fv_session_add_image(session, image, NULL, &err);
     if (status == FV_OK)
         status = fv_session_add_text(session, question, strlen(question), &err);
     while (status == FV_OK && !piece.done) {

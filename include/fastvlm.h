@@ -9,7 +9,7 @@
  *     fv_engine_open(&engine, "checkpoint", NULL, &err);
  *     fv_session_new(&session, engine, NULL, &err);
  *     fv_image_open(&image, "photo.jpg", NULL, &err);
- *     fv_session_add_image(session, image, &err);
+ *     fv_session_add_image(session, image, NULL, &err);
  *     fv_session_add_text(session, "Describe the image.", strlen("Describe the image."), &err);
  *     while (fv_session_next(session, &piece, &err) == FV_OK && !piece.done)
  *         fwrite(piece.text, 1, piece.n_bytes, stdout);
@@ -28,7 +28,10 @@
  *  - Text has a length in bytes and is UTF-8. Paths and names end with NUL; a path is only ever a
  *    path ("-" is a file of that name).
  *  - NULL: *_free accept it; every other required pointer that is NULL is FV_ERR_ARGUMENT, by name.
- *  - Callbacks come on the thread that called the library.
+ *  - A failed call leaves its object as it was before the call, unless its comment says otherwise.
+ *  - Callbacks come on the thread that called the library. From inside one only functions that take
+ *    no session in use may be called: using the session that called is FV_ERR_STATE, or does
+ *    nothing where there is no status.
  */
 #ifndef FASTVLM_H
 #define FASTVLM_H
@@ -216,7 +219,7 @@ FV_API fv_status fv_engine_open_memory(fv_engine **out, const void *data, size_t
  *  afterwards; at an offset that is no multiple of 4 they are copied. */
 FV_API fv_status fv_engine_open_fd(fv_engine **out, int fd, uint64_t offset, uint64_t n_bytes,
                                    const fv_engine_options *options, fv_error *err);
-/** All sessions must be freed first. */
+/** The memory goes when its last session does, and not while a call is at work. */
 FV_API void fv_engine_free(fv_engine *engine);
 
 typedef struct fv_model_info {
@@ -312,9 +315,106 @@ typedef enum fv_fit {
     FV_FIT_STRETCH   /**< both edges scaled to the square */
 } fv_fit;
 
-/* ---------------------------------------------------------------- session */
+/* ---------------------------------------------------------------- features: an encoded image */
+
+/** A named value of the model as f32; shape: n_dims sizes, outermost first. data is only there
+ *  during the call. Names and order are those of the model; a prompt of more than 512 rows gives
+ *  the decoder's values several times. Return false to stop with FV_ERR_CANCELLED. */
+typedef bool fv_tap_fn(void *user, const char *name, const float *data, const size_t *shape,
+                       int n_dims);
+
+/** Image tokens [n_rows, d_model]: what the decoder sees of an image. Immutable; shared by threads
+ *  and sessions; outlives its engine. */
+typedef struct fv_features fv_features;
+
+typedef struct fv_encode_options {
+    size_t size;
+    fv_fit fit;
+    int n_threads;                 /**< at most; 0: all of the engine's */
+    const fv_callbacks *callbacks; /**< progress stage "vision" */
+    fv_tap_fn *tap;                /**< NULL: none */
+    void *tap_user;
+} fv_encode_options;
+
+FV_DEFINE_DEFAULT(fv_encode_options)
+
+/** Encodes an image; any number of threads at once. On success *out has one reference, on failure
+ *  it is NULL. */
+FV_API fv_status fv_encode(fv_engine *engine, const fv_image *image,
+                           const fv_encode_options *options, fv_features **out, fv_error *err);
+/** Rows that were computed elsewhere, copied. d_model must be the model's, n_rows at most its
+ *  context. */
+FV_API fv_status fv_features_new(const fv_engine *engine, const float *rows, size_t n_rows,
+                                 size_t d_model, fv_features **out, fv_error *err);
+/** One reference more; gives back its argument, which may be NULL. */
+FV_API fv_features *fv_features_ref(fv_features *features);
+/** One reference less; with the last one the rows are freed. */
+FV_API void fv_features_free(fv_features *features);
+/** [*n_rows, *d_model], borrowed; NULL, 0 and 0 for NULL. n_rows and d_model may be NULL. */
+FV_API const float *fv_features_rows(const fv_features *features, size_t *n_rows, size_t *d_model);
+
+/* ---------------------------------------------------------------- session: one conversation */
 
 typedef struct fv_session_options {
+    size_t size;
+    int max_context;       /**< rows of the conversation; 0: the model's limit */
+    int n_threads;         /**< at most; 0: all of the engine's */
+    const char *system;    /**< system prompt, UTF-8; NULL: the default one; copied */
+    size_t n_system_bytes; /**< 0 with a pointer: an empty system prompt */
+    /** Reuse only those rows of the KV cache that have the bits a fresh run would give them. What
+     *  was generated was computed a row at a time, a prompt many rows at a time: sums in another
+     *  order. Without this, what a conversation shares with the one before is reused whole. */
+    bool exact_reuse;
+    const fv_callbacks *callbacks; /**< copied; progress stages "vision", "prefill", "decode" */
+    fv_tap_fn *tap;                /**< NULL: none; every named value of every call */
+    void *tap_user;
+    bool tap_prompt_logits; /**< also "logits_prefill": every row's, at the price of a head a row */
+} fv_session_options;
+
+FV_DEFINE_DEFAULT(fv_session_options)
+
+/** On failure *out is NULL. The engine stays as long as its sessions do. */
+FV_API fv_status fv_session_new(fv_session **out, fv_engine *engine,
+                                const fv_session_options *options, fv_error *err);
+FV_API void fv_session_free(fv_session *session);
+
+/** The user's turn, in the order of the calls: what is added first stands first. An image before any
+ *  text of its turn is followed by a newline, as in training. Text is literal: "<|im_end|>" and
+ *  "<image>" in it are words. The first add_* after an answer begins the next turn; an answer that
+ *  was not taken to its end is cut there. What cannot fit the context is FV_ERR_LIMIT at once. On
+ *  failure the session is unchanged.
+ *
+ *  fv_session_add_image encodes now; without options or their callbacks and tap, with those of the
+ *  session. Borrows image during the call. */
+FV_API fv_status fv_session_add_image(fv_session *session, const fv_image *image,
+                                      const fv_encode_options *options, fv_error *err);
+/** Takes a reference. */
+FV_API fv_status fv_session_add_features(fv_session *session, fv_features *features, fv_error *err);
+/** UTF-8; text may be NULL when n_bytes is 0. */
+FV_API fv_status fv_session_add_text(fv_session *session, const char *text, size_t n_bytes,
+                                     fv_error *err);
+/** Token ids as they are, control tokens included: any row of the vocabulary. */
+FV_API fv_status fv_session_add_tokens(fv_session *session, const int32_t *ids, size_t n,
+                                       fv_error *err);
+/** What the assistant said earlier, literal text: ends the user's turn that is being written.
+ *  FV_ERR_STATE when there is none. Runs nothing. */
+FV_API fv_status fv_session_add_answer(fv_session *session, const char *text, size_t n_bytes,
+                                       fv_error *err);
+
+/** Added to the logit of id; -infinity forbids it. Its layout never changes. */
+typedef struct fv_logit_bias {
+    int32_t id;
+    float bias;
+} fv_logit_bias;
+
+/** Before a choice: bit id % 32 of mask[id / 32] says that id may be chosen; all that can be are set
+ *  before the call, clearing forbids. mask has (n_tokens + 31) / 32 words. */
+typedef void fv_mask_fn(void *user, uint32_t *mask, size_t n_tokens);
+/** After a choice, also of the end token. */
+typedef void fv_chosen_fn(void *user, int32_t id);
+
+/** How an answer is chosen. */
+typedef struct fv_answer_options {
     size_t size;
     float temperature;        /**< 0: greedy */
     int top_k;                /**< 0: off */
@@ -322,35 +422,24 @@ typedef struct fv_session_options {
     float min_p;              /**< 0: off */
     float repetition_penalty; /**< over the ids of prompts and answers; 0 or 1: off */
     uint64_t seed;
-    int max_new_tokens; /**< per answer; 0: what the context leaves */
-    int max_context;    /**< rows of the KV cache; 0: up to the model's limit */
-    fv_fit fit;
-    const char *system;      /**< system prompt, UTF-8; NULL: the default one; copied */
-    size_t n_system_bytes;   /**< 0 with a pointer: an empty system prompt */
-    const char *const *stop; /**< n_stop strings that end an answer; copied */
+    int max_new_tokens;      /**< 0: what the context leaves */
+    const char *const *stop; /**< n_stop strings that end the answer; copied */
     size_t n_stop;
-    bool ignore_end;               /**< continue after the end token: for timing */
-    const fv_callbacks *callbacks; /**< progress stages "vision", "prefill", "decode" */
-    /** not NULL: every stage as .npy in this folder, which is made if need be, when an answer is
-     *  complete; copied */
-    const char *dump_dir;
-} fv_session_options;
+    bool ignore_end;           /**< continue after the end token: for timing */
+    int n_logprobs;            /**< best alternatives reported per token, up to 20; 0: none */
+    const fv_logit_bias *bias; /**< copied */
+    size_t n_bias;
+    fv_mask_fn *mask;     /**< NULL: none */
+    fv_chosen_fn *chosen; /**< NULL: none */
+    void *mask_user;      /**< first argument of both */
+} fv_answer_options;
 
-FV_DEFINE_DEFAULT(fv_session_options)
+FV_DEFINE_DEFAULT(fv_answer_options)
 
-/** The engine must outlive the session. On failure *out is NULL. */
-FV_API fv_status fv_session_new(fv_session **out, fv_engine *engine,
-                                const fv_session_options *options, fv_error *err);
-FV_API void fv_session_free(fv_session *session);
-
-/** Puts an image into the user's turn: encodes it now. By default it stands at the turn's start;
- *  the text "<image>" in fv_session_add_text moves the k-th image to the k-th such mark. Borrows
- *  image for the duration of the call. On error the session is unchanged. */
-FV_API fv_status fv_session_add_image(fv_session *session, const fv_image *image, fv_error *err);
-
-/** Adds UTF-8 text to the user's turn. text may be NULL when n_bytes is 0. */
-FV_API fv_status fv_session_add_text(fv_session *session, const char *text, size_t n_bytes,
-                                     fv_error *err);
+/** Optional: sets how the next answer is chosen, and only that one; runs nothing. Without it:
+ *  greedy, to the end token. FV_ERR_STATE while an answer is being taken. */
+FV_API fv_status fv_session_begin(fv_session *session, const fv_answer_options *options,
+                                  fv_error *err);
 
 typedef enum fv_finish {
     FV_FINISH_NONE = 0,
@@ -358,6 +447,12 @@ typedef enum fv_finish {
     FV_FINISH_LENGTH,     /**< max_new_tokens or the context is used up */
     FV_FINISH_STOP_STRING /**< a stop string came; it is not part of the text */
 } fv_finish;
+
+/** Natural logarithm of a token's probability. Its layout never changes. */
+typedef struct fv_token_logprob {
+    int32_t id;
+    float logprob;
+} fv_token_logprob;
 
 typedef struct fv_piece {
     size_t size;
@@ -367,16 +462,59 @@ typedef struct fv_piece {
     int32_t id;     /**< the token just chosen; -1 with done when none was */
     bool done;      /**< the answer is over; text may still hold its last bytes */
     fv_finish finish; /**< why, when done */
+    float logprob; /**< of id, after bias, mask and penalty, before temperature; NaN: not asked */
+    const fv_token_logprob *top; /**< best first; valid until the session's next call */
+    size_t n_top;
 } fv_piece;
 
-/** Runs the prompt when the turn has just been written, then chooses one token. After done, the
- *  next fv_session_add_* starts the next turn of the user; the KV cache is kept. When the prompt
- *  does not fit the context: FV_ERR_LIMIT. After any failure to run a prompt the session is as it
- *  was before the turn, the turn's images and text dropped. */
+/** Runs the prompt when a turn has just been written, then chooses one token. After done the next
+ *  add_* begins the next turn. When the prompt does not fit the context: FV_ERR_LIMIT. After any
+ *  failure the answer is over and its turn is dropped, the conversation up to the turn stays:
+ *  FV_ERR_STATE until the next add_* or reset. */
 FV_API fv_status fv_session_next(fv_session *session, fv_piece *out, fv_error *err);
+/** As fv_session_next, with the token given instead of chosen: any row of the vocabulary. */
+FV_API fv_status fv_session_force(fv_session *session, int32_t id, fv_error *err);
+/** What the last token was chosen from, or forced against: [*n], n the rows of the vocabulary.
+ *  Valid until the session's next call; NULL when there are none. */
+FV_API const float *fv_session_logits(const fv_session *session, size_t *n);
 
-/** Forgets the conversation; options and memory stay. Does nothing for NULL. */
+typedef struct fv_score {
+    size_t size;
+    size_t n_tokens; /**< of the answer, its end token included */
+    double logprob;  /**< natural logarithm of the whole answer's probability */
+    size_t n_greedy; /**< tokens that greedy choice would have taken */
+} fv_score;
+
+/** How likely the model finds this answer to the turn written so far. The answer becomes part of
+ *  the conversation. Fails as fv_session_next does. */
+FV_API fv_status fv_session_score(fv_session *session, const char *answer, size_t n_bytes,
+                                  fv_score *out, fv_error *err);
+
+/** Begins another conversation. What it has in common with the one before, from the start on, is
+ *  kept in the KV cache and not computed again (images by identity or equal bytes): a client that
+ *  sends whole conversations resets and adds everything again. Does nothing for NULL, and from
+ *  inside a callback of the session's. */
 FV_API void fv_session_reset(fv_session *session);
+
+/** A second session of the same engine with the same options and conversation, the turn being
+ *  written included. FV_ERR_STATE while an answer is being taken. On failure *out is NULL. */
+FV_API fv_status fv_session_copy(fv_session **out, const fv_session *session, fv_error *err);
+/** Rows of the conversation, without the turn being written; for fv_session_rewind. 0 for NULL. */
+FV_API size_t fv_session_position(const fv_session *session);
+/** Back to a position taken between turns; drops the turn being written and cuts an answer. Other
+ *  positions are FV_ERR_ARGUMENT. */
+FV_API fv_status fv_session_rewind(fv_session *session, size_t position, fv_error *err);
+
+/** Takes the next n_bytes of a saved session; not FV_OK stops with that status. */
+typedef fv_status fv_write_fn(void *user, const void *data, size_t n_bytes);
+/** Writes the conversation, its images and its KV cache. FV_ERR_STATE when a turn is being written
+ *  or an answer taken. */
+FV_API fv_status fv_session_save(const fv_session *session, fv_write_fn *write, void *user,
+                                 fv_error *err);
+/** Replaces the conversation by a saved one of the same model and type of KV cache; of another:
+ *  FV_ERR_UNSUPPORTED. Damaged bytes are FV_ERR_FORMAT. On failure the session is unchanged. */
+FV_API fv_status fv_session_load(fv_session *session, const void *data, size_t n_bytes,
+                                 fv_error *err);
 
 typedef struct fv_stats {
     size_t size;
@@ -384,13 +522,15 @@ typedef struct fv_stats {
     double preprocess_ms; /**< fit, resize, scale */
     double vision_ms, projector_ms, prefill_ms, decode_ms;
     double first_token_ms; /**< from the first add_* of the turn to the first chosen token */
-    int prompt_tokens;     /**< rows of the last turn's prompt, image tokens included */
+    int prompt_tokens;     /**< rows of the last prompt, image tokens included */
     int image_tokens;      /**< of them */
     int new_tokens;        /**< of the last answer */
-    int context_used;      /**< rows in the KV cache */
+    int context_used;      /**< rows of the conversation in the KV cache */
+    int reused_tokens;     /**< rows of the last prompt that were in the cache already */
 } fv_stats;
 
-/** Does nothing when a pointer is NULL or out->size 0. */
+/** Times of images are those of fv_session_add_image. Does nothing when a pointer is NULL or
+ *  out->size 0. */
 FV_API void fv_session_stats(const fv_session *session, fv_stats *out);
 
 #ifdef __cplusplus

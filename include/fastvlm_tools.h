@@ -178,6 +178,24 @@ FV_API bool fv_eval_image(const fv_eval *eval, size_t index, fv_eval_image_info 
 FV_API fv_status fv_eval_plot(const fv_eval *eval, const char *title, size_t n_title_bytes,
                               const char *file, fv_error *err);
 
+/* ---------------------------------------------------------------- dump: every value as a file */
+
+/** Writes what a tap is given as .npy files into a folder: f32, shape outermost first; "pixels_u8"
+ *  as bytes; of "logits_steps" the rows of all tokens. Its files appear together. */
+typedef struct fv_dump fv_dump;
+
+/** The folder is made when need be; files of the same names in it are replaced at the end. */
+FV_API fv_status fv_dump_open(fv_dump **out, const char *dir, fv_error *err);
+/** An fv_tap_fn; user is the fv_dump. Stops the call, with FV_ERR_CANCELLED, when a file cannot be
+ *  written; fv_dump_commit says why. */
+FV_API bool fv_dump_tap(void *dump, const char *name, const float *data, const size_t *shape,
+                        int n_dims);
+/** An answer is complete: its files appear. What comes next is the next answer's. On failure what
+ *  was given is dropped. */
+FV_API fv_status fv_dump_commit(fv_dump *dump, fv_error *err);
+/** Drops what was not committed. */
+FV_API void fv_dump_free(fv_dump *dump);
+
 /* ---- the demonstration test ---- */
 
 typedef struct fv_task_options {

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/fpenv.h"
 #include "base/sized.h"
 #include "base/report.h"
 #include "model/config_gguf.h"
@@ -127,6 +128,7 @@ static fv_status engine_complete(fv_engine *e, const fv_engine_options *s, fv_er
     e->image_size = s->image_size ? s->image_size : e->model.config.image_size;
     FV_TRY(
         fv_config_check_image(&e->model.config, e->model.name, "image_size", e->image_size, err));
+    fv_encoder_init(&e->encoder, &e->model, e->image_size, NULL, NULL);
     return e->model.packed ? record_read(e, err) : FV_OK;
 }
 
@@ -140,6 +142,7 @@ static fv_status engine_open(fv_engine **out, const char *path, fv_gguf *packed,
         fv_gguf_free(packed);
         return fv_fail_memory(err, sizeof *e, "the engine");
     }
+    atomic_init(&e->refs, 1);
     fv_cpu_level(&unknown);
     if (unknown)
         fv_log(s->callbacks, FV_LOG_WARNING,
@@ -217,10 +220,17 @@ fv_status fv_engine_open_fd(fv_engine **out, int fd, uint64_t offset, uint64_t n
     return engine_open(out, NULL, packed, &s, start, err);
 }
 
+fv_engine *fv_engine_ref(fv_engine *e)
+{
+    atomic_fetch_add_explicit(&e->refs, 1, memory_order_relaxed);
+    return e;
+}
+
 void fv_engine_free(fv_engine *e)
 {
-    if (!e)
+    if (!e || atomic_fetch_sub_explicit(&e->refs, 1, memory_order_acq_rel) != 1)
         return;
+    fv_encoder_free(&e->encoder);
     fv_model_close(&e->model);
     fv_free(e->record);
     fv_free(e);
@@ -331,4 +341,23 @@ fv_status fv_engine_tokenize(const fv_engine *engine, const char *text, size_t n
 const char *fv_engine_token_text(const fv_engine *e, int32_t id, size_t *n_bytes)
 {
     return e && n_bytes ? fv_tokenizer_bytes(e->model.tokenizer, id, n_bytes) : NULL;
+}
+
+fv_status fv_encode(fv_engine *engine, const fv_image *image, const fv_encode_options *options,
+                    fv_features **out, fv_error *err)
+{
+    fv_encode_options o;
+    fv_callbacks callbacks;
+    FV_REQUIRE(out, err);
+    *out = NULL;
+    FV_REQUIRE(engine, err);
+    FV_REQUIRE(image, err);
+    FV_TRY(FV_OPTIONS_IN(&o, fv_encode_options, options, err));
+    FV_TRY(fv_callbacks_in(&callbacks, &o.callbacks, err));
+    fv_engine_ref(engine);
+    fv_fpenv caller = fv_fpenv_enter();
+    fv_status status = fv_encoder_encode(&engine->encoder, image, &o, out, err);
+    fv_fpenv_leave(&caller);
+    fv_engine_free(engine);
+    return status;
 }

@@ -1,143 +1,116 @@
 /* session: one conversation. The whole product in one file:
  *
- *     add_image   file -> pixels -> features -> image tokens       kept for the turn
- *     add_text    the user's words                                 kept for the turn
- *     next        turn -> ids -> rows, image tokens spliced in -> decoder -> logits
- *                 logits -> id -> bytes -> text                    one token a call
- */
+ *     add_image   image -> features                                    kept for the turn
+ *     add_text    the user's words                                     kept for the turn
+ *     next        turn -> ids -> rows, features spliced in -> decoder -> logits
+ *                 logits -> id -> bytes -> text                        one token a call
+ *
+ * What a prompt shares with what the KV cache holds is not run again. Copies and saved sessions are
+ * in session_state.c. */
+#include "engine/session.h"
+
+#include <math.h>
 #include <string.h>
 
-#include "engine/session.h"
+#include "base/list.h"
 #include "base/sized.h"
-#include "base/outfile.h"
-#include "engine/engine.h"
 #include "image/image.h"
-#include "io/npy.h"
-#include "nn/decoder.h"
-#include "nn/sampler.h"
-#include "nn/vision.h"
-#include "nn/watch.h"
-#include "text/template.h"
-#include "text/utf8.h"
 
-typedef enum phase {
-    PHASE_IDLE,      /* nothing written */
-    PHASE_WRITING,   /* a user turn is being written */
-    PHASE_ANSWERING, /* the prompt is in the cache */
-    PHASE_ENDING     /* the last token is out, the end of the answer is not */
-} phase;
-
-struct fv_session {
-    const fv_engine *engine;
-    fv_session_options options;
-    char *system, *dump_dir; /* copies */
-    fv_callbacks callbacks;
-    fv_watch watch;
-    fv_outdir dump; /* being filled for the next complete answer */
-    size_t max_context;
-    phase phase;
-
-    /* the turn being written */
-    char *text;
-    size_t n_text, text_capacity;
-    float *image_rows; /* [n_images * T, d_model] */
-    size_t n_images, image_capacity;
-    double turn_start;
-
-    /* the conversation */
-    fv_ids history;  /* ids in the cache and chosen, FV_IMAGE_MARK for a picture */
-    int32_t pending; /* chosen, not yet in the cache; -1: none */
-    bool begun;      /* the system part is in the cache */
-
-    /* the model's working parts */
-    fv_ops ops;
-    fv_vision vision; /* memory taken with the first picture */
-    bool has_vision;
-    uint8_t *pixels_u8;
-    float *pixels;
-    fv_decoder decoder;
-    fv_sequence sequence;
-    fv_sampler *sampler;
-    fv_stream *stream;
-
-    float *steps; /* dump: logits of every step */
-    size_t n_steps;
-    fv_stats stats;
+enum {
+    ANSWER_ROOM = 512, /* rows reserved with a prompt, so that a usual answer moves no cache */
+    /* A prompt is run as at least two rows: a row by itself goes through other kernels, which sum in
+     * another order than the fresh run of a longer prompt. */
+    LEAST_ROWS = 2
 };
 
-static fv_status check_options(const fv_engine *e, const fv_session_options *o, fv_error *err)
+/* ---- a call ------------------------------------------------------------------------------ */
+
+fv_status fv_session_enter(fv_session *s, fv_fpenv *caller, fv_error *err)
 {
-    if (o->max_new_tokens < 0)
-        return fv_fail(err, FV_ERR_ARGUMENT, 0,
-                       "max_new_tokens is %d; expected 0 (automatic) or more", o->max_new_tokens);
+    if (atomic_exchange(&s->busy, true))
+        return fv_fail(err, FV_ERR_STATE, 0,
+                       "the session is at work: it was called from one of its callbacks, or from "
+                       "two threads at once");
+    *caller = fv_fpenv_enter();
+    return FV_OK;
+}
+
+void fv_session_leave(fv_session *s, const fv_fpenv *caller)
+{
+    fv_fpenv_leave(caller);
+    atomic_store(&s->busy, false);
+}
+
+/* A public function around the one that does the work. */
+#define SESSION_CALL(session, work)                           \
+    do {                                                      \
+        fv_fpenv caller_;                                     \
+        FV_TRY(fv_session_enter((session), &caller_, (err))); \
+        fv_status status_ = (work);                           \
+        fv_session_leave((session), &caller_);                \
+        return status_;                                       \
+    } while (0)
+
+/* ---- making one -------------------------------------------------------------------------- */
+
+static fv_status session_check_options(const fv_engine *e, const fv_session_options *o,
+                                       fv_error *err)
+{
+    size_t bad;
     if (o->max_context < 0 || o->max_context > e->model.config.max_context)
         return fv_fail(err, FV_ERR_ARGUMENT, 0,
                        "max_context is %d; expected 0 to %d, the model's limit", o->max_context,
                        e->model.config.max_context);
-    if ((unsigned)o->fit > FV_FIT_STRETCH)
-        return fv_fail(err, FV_ERR_ARGUMENT, 0, "unknown fit; expected pad, crop or stretch");
+    if (o->n_threads < 0)
+        return fv_fail(err, FV_ERR_ARGUMENT, 0, "n_threads is %d; expected 0 (all) or more",
+                       o->n_threads);
+    if (o->system && !fv_utf8_valid(o->system, o->n_system_bytes, &bad))
+        return fv_fail(err, FV_ERR_FORMAT, bad, "system is not valid UTF-8 at byte %zu", bad);
     return FV_OK;
 }
 
-static fv_status init_parts(fv_session *s, const fv_session_options *o, fv_error *err)
+static fv_status session_forbid_tokens(fv_session *s, fv_error *err)
 {
     const fv_engine *e = s->engine;
-    fv_type act = e->model.decoder == FV_TYPE_BF16 ? FV_TYPE_BF16 : FV_TYPE_F32;
-    static const fv_type kv_types[] = { FV_TYPE_F16, FV_TYPE_F32, FV_TYPE_F16, FV_TYPE_I8 };
-    fv_type kv = e->kv == FV_KV_AUTO && e->model.decoder == FV_TYPE_F32 ? FV_TYPE_F32
-                                                                        : kv_types[e->kv];
-    fv_sampler_options sampling = { .temperature = o->temperature,
-                                    .top_k = o->top_k,
-                                    .top_p = o->top_p ? o->top_p : 1.0f,
-                                    .min_p = o->min_p,
-                                    .repetition_penalty = o->repetition_penalty
-                                                              ? o->repetition_penalty
-                                                              : 1.0f,
-                                    .seed = o->seed };
-    FV_TRY(fv_ops_init(&s->ops, &e->model.kernels, e->model.pool, err));
-    FV_TRY(fv_decoder_init(&s->decoder, &e->model.config, &e->model.weights.decoder, act, err));
-    FV_TRY(fv_sequence_init(&s->sequence, &e->model.config, kv, err));
-    FV_TRY(fv_sampler_new(&s->sampler, &sampling, (size_t)e->model.config.n_vocab,
-                          (size_t)fv_tokenizer_size(e->model.tokenizer), err));
-    for (int32_t id = 0; id < fv_tokenizer_size(e->model.tokenizer); id++)
+    int32_t n_tokens = fv_tokenizer_size(e->model.tokenizer);
+    FV_TRY(
+        fv_sampler_new(&s->sampler, NULL, (size_t)e->model.config.n_vocab, (size_t)n_tokens, err));
+    for (int32_t id = 0; id < n_tokens; id++)
         if (!fv_tokenizer_has(e->model.tokenizer, id))
             fv_sampler_forbid(s->sampler, id);
     if (e->image_token >= 0)
         fv_sampler_forbid(s->sampler, e->image_token);
-    FV_TRY(fv_stream_new(&s->stream, fv_tokenizer_max_bytes(e->model.tokenizer), o->stop, o->n_stop,
-                         err));
-    s->system = o->system ? fv_alloc(o->n_system_bytes + 1, 1) : NULL;
-    if (s->system) {
+    return FV_OK;
+}
+
+static fv_status session_init(fv_session *s, const fv_session_options *o, fv_error *err)
+{
+    static const fv_type kv_types[] = { FV_TYPE_F16, FV_TYPE_F32, FV_TYPE_F16, FV_TYPE_I8 };
+    const fv_engine *e = s->engine;
+    const fv_model *m = &e->model;
+    fv_type act = m->decoder == FV_TYPE_BF16 ? FV_TYPE_BF16 : FV_TYPE_F32;
+    fv_type kv = e->kv == FV_KV_AUTO && m->decoder == FV_TYPE_F32 ? FV_TYPE_F32 : kv_types[e->kv];
+    s->max_context = (size_t)(o->max_context ? o->max_context : m->config.max_context);
+    s->exact_reuse = o->exact_reuse;
+    s->n_threads = o->n_threads;
+    s->pool = fv_pool_limit(m->pool, o->n_threads);
+    s->callbacks = *o->callbacks;
+    s->watch = (fv_watch){ .callbacks = &s->callbacks,
+                           .tap = o->tap,
+                           .tap_user = o->tap_user,
+                           .all_logits = o->tap && o->tap_prompt_logits };
+    s->pending = -1;
+    if (o->system) {
+        s->system = fv_alloc(o->n_system_bytes + 1, 1);
+        if (!s->system)
+            return fv_fail_memory(err, o->n_system_bytes, "the system prompt");
         memcpy(s->system, o->system, o->n_system_bytes);
-        s->system[o->n_system_bytes] = 0;
+        s->n_system = o->n_system_bytes;
     }
-    s->dump_dir = o->dump_dir ? fv_strdup(o->dump_dir) : NULL;
-    if ((o->system && !s->system) || (o->dump_dir && !s->dump_dir))
-        return fv_fail_memory(err, o->n_system_bytes, "a session");
-    return FV_OK;
-}
-
-/* ---- dumps: the files of an answer appear when it is complete ---------------------------- */
-
-static fv_status begin_dump(fv_session *s, fv_error *err)
-{
-    if (!s->dump_dir || s->dump.stage)
-        return FV_OK;
-    FV_TRY(fv_outdir_open(&s->dump, s->dump_dir, true, NULL, err));
-    s->watch.dump_dir = s->dump.stage;
-    return FV_OK;
-}
-
-static fv_status end_dump(fv_session *s, fv_error *err)
-{
-    s->watch.dump_dir = NULL;
-    return s->dump.stage ? fv_outdir_commit(&s->dump, err) : FV_OK;
-}
-
-static void drop_dump(fv_session *s)
-{
-    s->watch.dump_dir = NULL;
-    fv_outdir_abandon(&s->dump);
+    FV_TRY(fv_ops_init(&s->ops, &m->kernels, &s->pool, err));
+    FV_TRY(fv_decoder_init(&s->decoder, &m->config, &m->weights.decoder, act, err));
+    FV_TRY(fv_sequence_init(&s->sequence, &m->config, kv, err));
+    return session_forbid_tokens(s, err);
 }
 
 fv_status fv_session_new(fv_session **out, fv_engine *engine, const fv_session_options *options,
@@ -150,19 +123,12 @@ fv_status fv_session_new(fv_session **out, fv_engine *engine, const fv_session_o
     FV_REQUIRE(engine, err);
     FV_TRY(FV_OPTIONS_IN(&o, fv_session_options, options, err));
     FV_TRY(fv_callbacks_in(&callbacks, &o.callbacks, err));
-    FV_TRY(check_options(engine, &o, err));
+    FV_TRY(session_check_options(engine, &o, err));
     fv_session *s = fv_alloc_zero(1, sizeof *s);
     if (!s)
         return fv_fail_memory(err, sizeof *s, "a session");
-    s->engine = engine;
-    s->options = o;
-    s->pending = -1;
-    s->max_context = (size_t)(o.max_context ? o.max_context : engine->model.config.max_context);
-    s->callbacks = callbacks;
-    s->watch = (fv_watch){ .callbacks = &s->callbacks };
-    fv_status status = init_parts(s, &o, err);
-    if (status == FV_OK)
-        status = begin_dump(s, err);
+    s->engine = fv_engine_ref(engine);
+    fv_status status = session_init(s, &o, err);
     if (status != FV_OK) {
         fv_session_free(s);
         return status;
@@ -173,435 +139,651 @@ fv_status fv_session_new(fv_session **out, fv_engine *engine, const fv_session_o
 
 void fv_session_free(fv_session *s)
 {
-    if (!s)
+    if (!s || atomic_load(&s->busy))
         return;
-    drop_dump(s);
-    fv_vision_free(&s->vision);
+    fv_turn_free(&s->turn);
+    fv_content_free(&s->talk);
+    fv_content_free(&s->held);
+    fv_free(s->bounds);
     fv_decoder_free(&s->decoder);
     fv_sequence_free(&s->sequence);
     fv_ops_free(&s->ops);
     fv_sampler_free(s->sampler);
     fv_stream_free(s->stream);
-    fv_ids_free(&s->history);
-    fv_free(s->pixels_u8);
-    fv_free(s->pixels);
-    fv_free(s->image_rows);
-    fv_free(s->text);
+    fv_free(s->bias);
     fv_free(s->system);
-    fv_free(s->dump_dir);
-    fv_free(s->steps);
+    fv_engine_free(s->engine);
     fv_free(s);
+}
+
+/* ---- how the next answer is chosen ------------------------------------------------------- */
+
+static fv_status answer_check_options(const fv_session *s, const fv_answer_options *o,
+                                      fv_error *err)
+{
+    if (o->max_new_tokens < 0)
+        return fv_fail(err, FV_ERR_ARGUMENT, 0,
+                       "max_new_tokens is %d; expected 0 (what the context leaves) or more",
+                       o->max_new_tokens);
+    if (o->n_stop)
+        FV_REQUIRE(o->stop, err);
+    for (size_t i = 0; i < o->n_stop; i++)
+        if (!o->stop[i])
+            return fv_fail(err, FV_ERR_ARGUMENT, 0, "stop[%zu] is NULL", i);
+    if (o->n_bias)
+        FV_REQUIRE(o->bias, err);
+    for (size_t i = 0; i < o->n_bias; i++)
+        if (o->bias[i].id < 0 || o->bias[i].id >= s->engine->model.config.n_vocab ||
+            isnan(o->bias[i].bias))
+            return fv_fail(err, FV_ERR_ARGUMENT, 0,
+                           "bias[%zu] is %g for token %d; expected a number and a token up to %d",
+                           i, (double)o->bias[i].bias, o->bias[i].id,
+                           s->engine->model.config.n_vocab - 1);
+    return FV_OK;
+}
+
+/* o: by the border's rules. On failure the rules are as they were. */
+static fv_status rules_set(fv_session *s, const fv_answer_options *o, fv_error *err)
+{
+    fv_stream *stream = NULL;
+    FV_TRY(answer_check_options(s, o, err));
+    fv_logit_bias *bias = fv_alloc(o->n_bias, sizeof *bias);
+    if (!bias)
+        return fv_fail_memory(err, o->n_bias * sizeof *bias, "the bias");
+    if (o->n_bias)
+        memcpy(bias, o->bias, o->n_bias * sizeof *bias);
+    fv_sampler_options sampling = { .temperature = o->temperature,
+                                    .top_k = o->top_k,
+                                    .top_p = o->top_p != 0 ? o->top_p : 1,
+                                    .min_p = o->min_p,
+                                    .repetition_penalty = o->repetition_penalty != 0
+                                                              ? o->repetition_penalty
+                                                              : 1,
+                                    .seed = o->seed,
+                                    .bias = bias,
+                                    .n_bias = o->n_bias,
+                                    .mask = o->mask,
+                                    .chosen = o->chosen,
+                                    .mask_user = o->mask_user,
+                                    .n_top = o->n_logprobs };
+    fv_status status = fv_stream_new(&stream, fv_tokenizer_max_bytes(s->engine->model.tokenizer),
+                                     o->stop, o->n_stop, err);
+    if (status == FV_OK)
+        status = fv_sampler_set(s->sampler, &sampling, err);
+    if (status != FV_OK) {
+        fv_stream_free(stream);
+        fv_free(bias);
+        return status;
+    }
+    fv_stream_free(s->stream);
+    fv_free(s->bias);
+    s->stream = stream;
+    s->bias = bias;
+    s->max_new_tokens = o->max_new_tokens;
+    s->ignore_end = o->ignore_end;
+    return FV_OK;
+}
+
+static fv_status session_begin(fv_session *s, const fv_answer_options *options, fv_error *err)
+{
+    fv_answer_options o;
+    if (s->phase == FV_PHASE_ANSWERING || s->phase == FV_PHASE_ENDING)
+        return fv_fail(err, FV_ERR_STATE, 0,
+                       "an answer is being taken; add the next turn first, or take it to its end");
+    FV_TRY(FV_OPTIONS_IN(&o, fv_answer_options, options, err));
+    FV_TRY(rules_set(s, &o, err));
+    s->rules_given = true;
+    return FV_OK;
+}
+
+fv_status fv_session_begin(fv_session *session, const fv_answer_options *options, fv_error *err)
+{
+    FV_REQUIRE(session, err);
+    SESSION_CALL(session, session_begin(session, options, err));
 }
 
 /* ---- writing a turn ---------------------------------------------------------------------- */
 
-/* The first add_* after an answer starts a turn. An answer that was not taken to its end is cut. */
-static void start_turn(fv_session *s)
+/* An answer that is not taken further is part of the conversation as far as it came. */
+void fv_session_settle(fv_session *s)
 {
-    if (s->phase == PHASE_WRITING)
+    if (s->phase == FV_PHASE_ANSWERING || s->phase == FV_PHASE_ENDING)
+        s->rules_given = false;
+    s->phase = FV_PHASE_IDLE;
+    s->pending = -1;
+    fv_turn_clear(&s->turn);
+}
+
+/* The answer failed: the conversation is what it was before its turn. */
+static void turn_fail(fv_session *s)
+{
+    fv_content_cut(&s->talk, s->turn_at);
+    s->asked = s->asked.n_ids > s->turn_at.n_ids ? s->turn_at : s->asked;
+    fv_session_settle(s);
+    s->rules_given = false;
+    s->has_logits = false;
+    s->stats.context_used = (int)FV_MIN(s->held.n_rows, s->talk.n_rows);
+}
+
+/* Before the first piece of a turn: room to remember where it began. */
+static fv_status turn_prepare(fv_session *s, fv_error *err)
+{
+    if (s->phase == FV_PHASE_WRITING)
+        return FV_OK;
+    return FV_LIST_ROOM(s->bounds, s->n_bounds, s->bounds_capacity, 1, err);
+}
+
+/* The first add_* after an answer begins a turn, whose first piece is there already. Cannot fail
+ * after turn_prepare. */
+static void turn_start(fv_session *s, double now)
+{
+    if (s->phase == FV_PHASE_WRITING)
         return;
     int used = s->stats.context_used;
-    s->phase = PHASE_WRITING;
-    s->n_text = 0;
-    s->n_images = 0;
-    s->turn_start = fv_now_ms();
+    if (s->phase != FV_PHASE_IDLE) /* an answer is cut */
+        s->rules_given = false;
+    s->pending = -1;
+    s->phase = FV_PHASE_WRITING;
+    s->turn_at = fv_content_end(&s->talk);
+    if (!s->n_bounds || s->bounds[s->n_bounds - 1].n_ids != s->turn_at.n_ids)
+        s->bounds[s->n_bounds++] = s->turn_at;
+    s->turn_start = now;
     s->stats = (fv_stats){ .context_used = used };
+    s->has_logits = false;
 }
 
-static void drop_turn(fv_session *s)
+/* Refuses what cannot fit however short the rest is. */
+static fv_status turn_check_room(const fv_session *s, size_t n_rows, const char *what,
+                                 fv_error *err)
 {
-    s->phase = PHASE_IDLE;
-    s->n_text = 0;
-    s->n_images = 0;
-}
-
-static fv_status prepare_vision(fv_session *s, fv_error *err)
-{
-    const fv_engine *e = s->engine;
-    size_t n = (size_t)e->image_size * (size_t)e->image_size * 3;
-    if (s->has_vision)
+    const fv_turn *t = &s->turn;
+    bool writing = s->phase == FV_PHASE_WRITING;
+    size_t held = s->talk.n_rows + (writing ? t->image_rows + t->ids.n : 0);
+    if (n_rows < s->max_context && held + n_rows < s->max_context)
         return FV_OK;
-    if (!s->pixels_u8)
-        s->pixels_u8 = fv_alloc(n, 1);
-    if (!s->pixels)
-        s->pixels = fv_alloc(n, sizeof *s->pixels);
-    if (!s->pixels_u8 || !s->pixels)
-        return fv_fail_memory(err, n * sizeof *s->pixels, "pixels");
-    fv_vision_free(&s->vision);
-    FV_TRY(fv_vision_init(&s->vision, &e->model.config, &e->model.weights.vision, e->image_size,
-                          e->model.vision, &s->ops, err));
-    s->has_vision = true;
+    return fv_fail(err, FV_ERR_LIMIT, 0,
+                   "%s does not fit: the context of %zu rows holds %zu already, at least %zu more "
+                   "are needed and one must stay free for the answer; start a new conversation",
+                   what, s->max_context, held, FV_MAX(n_rows, (size_t)1));
+}
+
+/* Rows that n bytes of text take at least: NFC shortens it to a third at most. */
+static size_t text_least_rows(const fv_session *s, size_t n_bytes)
+{
+    return n_bytes / 4 / FV_MAX(fv_tokenizer_max_bytes(s->engine->model.tokenizer), (size_t)1);
+}
+
+static fv_status session_add_features(fv_session *s, fv_features *f, double start, fv_error *err)
+{
+    if (f->d_model != (size_t)s->engine->model.config.d_model)
+        return fv_fail(err, FV_ERR_ARGUMENT, 0,
+                       "the features have %zu values a row; expected %d, the model's d_model",
+                       f->d_model, s->engine->model.config.d_model);
+    FV_TRY(turn_check_room(s, f->n_rows, "an image", err));
+    FV_TRY(turn_prepare(s, err));
+    FV_TRY(fv_turn_add_image(&s->turn, f, err));
+    turn_start(s, start);
     return FV_OK;
 }
 
-static fv_status reserve_image(fv_session *s, size_t n, fv_error *err)
+static fv_status session_add_image(fv_session *s, const fv_image *image,
+                                   const fv_encode_options *options, fv_error *err)
 {
-    size_t rows = (size_t)fv_config_image_tokens(s->engine->image_size),
-           d = (size_t)s->engine->model.config.d_model;
-    if (n * rows > s->max_context)
-        return fv_fail(err, FV_ERR_LIMIT, 0,
-                       "%zu pictures of %zu rows each do not fit the context of %zu rows", n, rows,
-                       s->max_context);
-    if (n <= s->image_capacity)
-        return FV_OK;
-    float *grown = fv_grow(s->image_rows, s->n_images * rows * d, n * rows * d, sizeof *grown);
-    if (!grown)
-        return fv_fail_memory(err, n * rows * d * sizeof *grown, "image tokens");
-    s->image_rows = grown;
-    s->image_capacity = n;
-    return FV_OK;
-}
-
-static fv_status see(fv_session *s, const fv_image *image, fv_error *err)
-{
-    const fv_engine *e = s->engine;
-    size_t size = (size_t)e->image_size, rows = (size_t)fv_config_image_tokens(e->image_size);
-    fv_fit fit = s->options.fit != FV_FIT_AUTO ? s->options.fit
-                 : e->model.config.crop        ? FV_FIT_CROP
-                                               : FV_FIT_PAD;
+    fv_encode_options o;
+    fv_callbacks callbacks;
+    fv_features *f = NULL;
     double start = fv_now_ms();
-    FV_TRY(reserve_image(s, (s->phase == PHASE_WRITING ? s->n_images : 0) + 1, err));
-    FV_TRY(prepare_vision(s, err));
-    FV_TRY(begin_dump(s, err));
-
-    FV_TRY(fv_preprocess(s->pixels, s->pixels_u8, image, fit, e->image_size, e->model.pool,
-                         &e->model.kernels, err));
-    if (fv_watch_dumps(&s->watch))
-        FV_TRY(fv_npy_write(s->watch.dump_dir, "pixels_u8", FV_TYPE_U8, s->pixels_u8,
-                            (size_t[]){ size, size, 3 }, 3, err));
-    double at_vision = fv_now_ms();
-    FV_TRY(fv_vision_run(&s->vision, &s->ops, s->pixels, &s->watch, err));
-    double at_projector = fv_now_ms();
-    size_t slot = s->phase == PHASE_WRITING ? s->n_images : 0;
-    FV_TRY(fv_projector_run(&s->vision, &s->ops,
-                            s->image_rows + slot * rows * (size_t)e->model.config.d_model,
-                            &s->watch, err));
-
-    if (s->phase != PHASE_WRITING) {
-        start_turn(s);
-        s->turn_start = start;
+    FV_TRY(FV_OPTIONS_IN(&o, fv_encode_options, options, err));
+    if (!o.callbacks)
+        o.callbacks = &s->callbacks;
+    FV_TRY(fv_callbacks_in(&callbacks, &o.callbacks, err));
+    if (!o.tap) {
+        o.tap = s->watch.tap;
+        o.tap_user = s->watch.tap_user;
     }
-    s->n_images++;
-    s->stats.image_ms += fv_image_decode_ms(image);
-    s->stats.preprocess_ms += at_vision - start;
-    s->stats.vision_ms += at_projector - at_vision;
-    s->stats.projector_ms += fv_now_ms() - at_projector;
-    return FV_OK;
-}
-
-fv_status fv_session_add_image(fv_session *session, const fv_image *image, fv_error *err)
-{
-    fv_session *s = session;
-    FV_REQUIRE(session, err);
-    FV_REQUIRE(image, err);
-    fv_status status = see(s, image, err);
-    if (status != FV_OK)
-        drop_dump(s);
+    if (!o.n_threads)
+        o.n_threads = s->n_threads;
+    FV_TRY(
+        turn_check_room(s, (size_t)fv_config_image_tokens(s->engine->image_size), "an image", err));
+    FV_TRY(fv_encoder_encode(&s->engine->encoder, image, &o, &f, err));
+    fv_status status = session_add_features(s, f, start, err);
+    if (status == FV_OK) {
+        s->stats.image_ms += f->times.image;
+        s->stats.preprocess_ms += f->times.preprocess;
+        s->stats.vision_ms += f->times.vision;
+        s->stats.projector_ms += f->times.projector;
+    }
+    fv_features_free(f);
     return status;
 }
 
-fv_status fv_session_add_rows(fv_session *s, const float *rows, fv_error *err)
+fv_status fv_session_add_image(fv_session *session, const fv_image *image,
+                               const fv_encode_options *options, fv_error *err)
 {
-    size_t n = (size_t)fv_config_image_tokens(s->engine->image_size) *
-               (size_t)s->engine->model.config.d_model;
-    size_t slot = s->phase == PHASE_WRITING ? s->n_images : 0;
-    FV_TRY(reserve_image(s, slot + 1, err));
-    memcpy(s->image_rows + slot * n, rows, n * sizeof *rows);
-    start_turn(s);
-    s->n_images++;
-    return FV_OK;
+    FV_REQUIRE(session, err);
+    FV_REQUIRE(image, err);
+    SESSION_CALL(session, session_add_image(session, image, options, err));
 }
 
-const float *fv_session_rows(const fv_session *s)
+fv_status fv_session_add_features(fv_session *session, fv_features *features, fv_error *err)
 {
-    size_t n = (size_t)fv_config_image_tokens(s->engine->image_size) *
-               (size_t)s->engine->model.config.d_model;
-    return s->phase == PHASE_WRITING && s->n_images ? s->image_rows + (s->n_images - 1) * n : NULL;
+    FV_REQUIRE(session, err);
+    FV_REQUIRE(features, err);
+    SESSION_CALL(session, session_add_features(session, features, fv_now_ms(), err));
+}
+
+static fv_status session_add_text(fv_session *s, const char *text, size_t n_bytes, fv_error *err)
+{
+    size_t bad, before = s->phase == FV_PHASE_WRITING ? s->turn.n_text : 0;
+    FV_TRY(turn_check_room(s, text_least_rows(s, before + n_bytes), "the text", err));
+    if (!fv_utf8_valid(text, n_bytes, &bad))
+        return fv_fail(err, FV_ERR_FORMAT, bad, "the text is not valid UTF-8 at byte %zu", bad);
+    FV_TRY(turn_prepare(s, err));
+    FV_TRY(fv_turn_add_text(&s->turn, text, n_bytes, err));
+    turn_start(s, fv_now_ms());
+    return FV_OK;
 }
 
 fv_status fv_session_add_text(fv_session *session, const char *text, size_t n_bytes, fv_error *err)
 {
-    fv_session *s = session;
     FV_REQUIRE(session, err);
     if (n_bytes)
         FV_REQUIRE(text, err);
-    size_t n = n_bytes, bad, before = s->phase == PHASE_WRITING ? s->n_text : 0;
-    if (!fv_utf8_valid(text, n, &bad))
-        return fv_fail(err, FV_ERR_FORMAT, bad, "the text is not valid UTF-8 at byte %zu", bad);
-    if (before + n + 1 > s->text_capacity) {
-        char *grown = fv_grow(s->text, before, before + n + 1, 1);
-        if (!grown)
-            return fv_fail_memory(err, before + n + 1, "the prompt");
-        s->text = grown;
-        s->text_capacity = before + n + 1;
-    }
-    start_turn(s);
-    if (n)
-        memcpy(s->text + before, text, n);
-    s->text[before + n] = 0;
-    s->n_text = before + n;
+    SESSION_CALL(session, session_add_text(session, text, n_bytes, err));
+}
+
+static fv_status session_add_tokens(fv_session *s, const int32_t *ids, size_t n, fv_error *err)
+{
+    FV_TRY(turn_check_room(s, n, "the tokens", err));
+    for (size_t i = 0; i < n; i++)
+        if (ids[i] < 0 || ids[i] >= s->engine->model.config.n_vocab)
+            return fv_fail(err, FV_ERR_ARGUMENT, 0, "ids[%zu] is %d; expected 0 to %d", i, ids[i],
+                           s->engine->model.config.n_vocab - 1);
+    FV_TRY(turn_prepare(s, err));
+    FV_TRY(fv_turn_add_ids(&s->turn, ids, n, err));
+    turn_start(s, fv_now_ms());
     return FV_OK;
+}
+
+fv_status fv_session_add_tokens(fv_session *session, const int32_t *ids, size_t n, fv_error *err)
+{
+    FV_REQUIRE(session, err);
+    if (n)
+        FV_REQUIRE(ids, err);
+    SESSION_CALL(session, session_add_tokens(session, ids, n, err));
+}
+
+/* ---- the conversation -------------------------------------------------------------------- */
+
+/* Writes the turn into the conversation, with what stands before it. On failure nothing changed. */
+static fv_status talk_add_turn(fv_session *s, fv_error *err)
+{
+    const fv_tokenizer *t = s->engine->model.tokenizer;
+    fv_ids ids = { 0 };
+    fv_status status;
+    if (s->talk.ids.n)
+        status = fv_template_end(&ids, t, err);
+    else if (s->system)
+        status = fv_template_system(&ids, t, s->system, s->n_system, err);
+    else
+        status = fv_template_system(&ids, t, FV_DEFAULT_SYSTEM, strlen(FV_DEFAULT_SYSTEM), err);
+    if (status == FV_OK)
+        status = fv_turn_encode(&s->turn, t, &ids, err);
+    if (status == FV_OK)
+        status = fv_content_append(&s->talk, ids.data, ids.n, s->turn.images, err);
+    fv_ids_free(&ids);
+    return status;
+}
+
+static fv_status talk_check_room(const fv_session *s, fv_error *err)
+{
+    size_t before = s->turn_at.n_rows, n = s->talk.n_rows - before;
+    if (s->talk.n_rows + 1 <= s->max_context)
+        return FV_OK;
+    return fv_fail(err, FV_ERR_LIMIT, 0,
+                   "the prompt has %zu rows, %zu of them of images; the context of %zu rows holds "
+                   "%zu already and one must stay free for the answer: shorten the prompt or start "
+                   "a new conversation",
+                   n, s->turn.image_rows, s->max_context, before);
+}
+
+/* Text of an answer behind the turn. */
+static fv_status talk_add_answer(fv_session *s, const char *text, size_t n_bytes, fv_ids *ids,
+                                 fv_error *err)
+{
+    FV_TRY(talk_add_turn(s, err));
+    FV_TRY(fv_template_answer(ids, s->engine->model.tokenizer, text, n_bytes, err));
+    FV_TRY(fv_content_append(&s->talk, ids->data, ids->n, NULL, err));
+    return talk_check_room(s, err);
+}
+
+static fv_status session_add_answer(fv_session *s, const char *text, size_t n_bytes, fv_error *err)
+{
+    fv_ids ids = { 0 };
+    if (s->phase != FV_PHASE_WRITING)
+        return fv_fail(err, FV_ERR_STATE, 0, "there is no turn that this could be the answer to");
+    FV_TRY(turn_check_room(s, text_least_rows(s, n_bytes), "the answer", err));
+    fv_status status = talk_add_answer(s, text, n_bytes, &ids, err);
+    fv_ids_free(&ids);
+    if (status != FV_OK)
+        fv_content_cut(&s->talk, s->turn_at);
+    else
+        fv_session_settle(s);
+    return status;
+}
+
+fv_status fv_session_add_answer(fv_session *session, const char *text, size_t n_bytes,
+                                fv_error *err)
+{
+    FV_REQUIRE(session, err);
+    if (n_bytes)
+        FV_REQUIRE(text, err);
+    SESSION_CALL(session, session_add_answer(session, text, n_bytes, err));
 }
 
 /* ---- the prompt -------------------------------------------------------------------------- */
 
-/* rows [n, d_model]: embeddings, and for every mark the rows of the next picture. */
-static void splice(fv_session *s, float *rows, const fv_ids *ids)
+/* What the cache keeps of its rows: those of the conversation, but for the last few. */
+static fv_place held_kept(const fv_session *s)
 {
-    size_t d = (size_t)s->engine->model.config.d_model,
-           t = (size_t)fv_config_image_tokens(s->engine->image_size), image = 0;
-    for (size_t i = 0; i < ids->n; i++) {
-        if (ids->data[i] == FV_IMAGE_MARK) {
-            memcpy(rows, s->image_rows + image++ * t * d, t * d * sizeof *rows);
-            rows += t * d;
+    fv_place kept = fv_content_common(&s->talk, &s->held);
+    size_t most = s->talk.n_rows > LEAST_ROWS ? s->talk.n_rows - LEAST_ROWS : 0;
+    if (s->exact_reuse)
+        most = FV_MIN(most, s->n_exact);
+    return fv_content_back(&s->talk, kept, most);
+}
+
+/* rows [n, d_model] of the conversation from `from` on: embeddings, and images' features. */
+static void rows_splice(const fv_session *s, float *rows, fv_place from)
+{
+    size_t d = (size_t)s->engine->model.config.d_model, image = from.n_images;
+    for (size_t i = from.n_ids; i < s->talk.ids.n; i++) {
+        if (s->talk.ids.data[i] == FV_IMAGE_MARK) {
+            const fv_features *f = s->talk.images[image++];
+            memcpy(rows, f->rows, f->n_rows * d * sizeof *rows);
+            rows += f->n_rows * d;
         } else {
-            fv_decoder_embed(&s->decoder, &s->ops, rows, &ids->data[i], 1);
+            fv_decoder_embed(&s->decoder, &s->ops, rows, &s->talk.ids.data[i], 1);
             rows += d;
         }
     }
 }
 
-static fv_status push_history(fv_session *s, const fv_ids *ids, fv_error *err)
+/* Runs the conversation's rows from `kept` on and makes held the same as talk. */
+static fv_status rows_run(fv_session *s, fv_place kept, fv_error *err)
 {
-    size_t before = s->history.n;
-    for (size_t i = 0; i < ids->n; i++) {
-        fv_status status = fv_ids_push(&s->history, ids->data[i], err);
-        if (status != FV_OK) {
-            s->history.n = before;
-            return status;
-        }
-    }
-    return FV_OK;
-}
-
-/* Reserves room in the history so that choosing a token does not allocate. */
-static fv_status reserve_history(fv_session *s, size_t n, fv_error *err)
-{
-    size_t before = s->history.n;
-    for (size_t i = 0; i < n; i++)
-        FV_TRY(fv_ids_push(&s->history, 0, err));
-    s->history.n = before;
-    return FV_OK;
-}
-
-static fv_status run_ids(fv_session *s, const fv_ids *ids, fv_error *err)
-{
-    size_t d = (size_t)s->engine->model.config.d_model,
-           t = (size_t)fv_config_image_tokens(s->engine->image_size);
-    size_t n = ids->n - s->n_images + s->n_images * t, held = s->sequence.kv.n;
+    size_t d = (size_t)s->engine->model.config.d_model, n = s->talk.n_rows - kept.n_rows;
+    size_t answer = s->max_new_tokens ? (size_t)s->max_new_tokens : ANSWER_ROOM;
+    size_t room = FV_MIN(s->max_context, s->talk.n_rows + FV_MIN(answer, (size_t)ANSWER_ROOM));
+    size_t left = s->max_context - s->talk.n_rows; /* tokens that may follow */
+    size_t n_ids = s->talk.ids.n - kept.n_ids, n_images = s->talk.n_images - kept.n_images;
     fv_status status = FV_OK;
-    float *rows = NULL;
-    if (held + n + 1 > s->max_context)
-        return fv_fail(
-            err, FV_ERR_LIMIT, 0,
-            "the prompt has %zu rows, %zu of them of pictures; the context of %zu rows holds %zu "
-            "already and one "
-            "must stay free for the answer: shorten the prompt or start a new conversation",
-            n, s->n_images * t, s->max_context, held);
-    size_t answer = s->options.max_new_tokens ? (size_t)s->options.max_new_tokens : 512;
-    size_t room = FV_MIN(s->max_context, held + n + FV_MIN(answer, (size_t)512));
-    rows = fv_alloc(n * d, sizeof *rows);
+    float *rows = fv_alloc(n * d, sizeof *rows);
     if (!rows)
         return fv_fail_memory(err, n * d * sizeof *rows, "the prompt's rows");
-    FV_TRY_GOTO(fv_kv_reserve(&s->sequence.kv, room, err));
     FV_TRY_GOTO(fv_decoder_reserve(&s->decoder, &s->ops, n, err));
-    splice(s, rows, ids);
+    FV_TRY_GOTO(fv_kv_reserve(&s->sequence.kv, room, err));
+    FV_TRY_GOTO(fv_content_reserve(&s->talk, left, 0, err));
+    FV_TRY_GOTO(fv_content_reserve(&s->held, n_ids + left, n_images, err));
+    fv_content_cut(&s->held, kept);
+    s->n_exact = FV_MIN(s->n_exact, kept.n_rows);
+    s->sequence.kv.n = kept.n_rows;
+    rows_splice(s, rows, kept);
     FV_TRY_GOTO(fv_watch_rows(&s->watch, "inputs_embeds", rows, n, d, err));
     FV_TRY_GOTO(fv_decoder_run(&s->decoder, &s->ops, &s->sequence, rows, n, &s->watch, err));
-    s->stats.prompt_tokens = (int)n;
-    s->stats.image_tokens = (int)(s->n_images * t);
+    status = fv_content_append(&s->held, s->talk.ids.data + kept.n_ids, n_ids,
+                               s->talk.images + kept.n_images, err); /* reserved: cannot fail */
+    if (s->n_exact == kept.n_rows && n >= LEAST_ROWS)
+        s->n_exact = s->held.n_rows;
+    s->has_logits = true;
 fail:
     fv_free(rows);
     return status;
 }
 
-static fv_status run_prompt(fv_session *s, fv_error *err)
+static fv_status prompt_run(fv_session *s, fv_error *err)
 {
+    static const fv_answer_options plain = { .size = sizeof plain };
     double start = fv_now_ms();
-    fv_ids ids = { 0 };
-    size_t history = s->history.n;
-    fv_turn turn = { .start = s->begun ? FV_TURN_AFTER_CUT : FV_TURN_FIRST,
-                     .system = s->system,
-                     .user = s->text ? s->text : "",
-                     .n_user_bytes = s->n_text,
-                     .n_images = s->n_images };
-    fv_status status = FV_OK;
-    FV_TRY_GOTO(begin_dump(s, err));
-    if (s->pending >= 0) /* the last token of a cut answer */
-        FV_TRY_GOTO(fv_ids_push(&ids, s->pending, err));
-    FV_TRY_GOTO(fv_template_turn(&ids, s->engine->model.tokenizer, &turn, err));
-    if (s->pending >= 0) /* it is in the history already */
-        s->history.n--;
-    status = push_history(s, &ids, err);
-    if (status == FV_OK)
-        status = reserve_history(s, s->max_context, err);
-    if (status == FV_OK)
-        status = run_ids(s, &ids, err);
-    if (status != FV_OK) {
-        s->history.n = history;
-        goto fail;
-    }
-    s->pending = -1;
-    s->begun = true;
-    s->phase = PHASE_ANSWERING;
-    fv_stream_reset(s->stream);
+    size_t before = s->asked.n_rows;
+    if (!s->rules_given)
+        FV_TRY(rules_set(s, &plain, err));
+    FV_TRY(talk_add_turn(s, err));
+    FV_TRY(talk_check_room(s, err));
+    fv_place kept = held_kept(s);
+    FV_TRY(rows_run(s, kept, err));
+    fv_place end = fv_content_end(&s->talk);
+    s->stats.prompt_tokens = (int)(end.n_rows - before);
+    s->stats.reused_tokens = kept.n_rows > before ? (int)(kept.n_rows - before) : 0;
+    s->stats.image_tokens = 0;
+    for (size_t i = s->asked.n_images; i < end.n_images; i++)
+        s->stats.image_tokens += (int)s->talk.images[i]->n_rows;
+    s->stats.context_used = (int)end.n_rows;
     s->stats.prefill_ms = fv_now_ms() - start;
-    s->stats.context_used = (int)s->sequence.kv.n;
-fail:
-    fv_ids_free(&ids);
-    return status;
+    s->asked = end;
+    fv_turn_clear(&s->turn);
+    fv_stream_reset(s->stream);
+    s->phase = FV_PHASE_ANSWERING;
+    return FV_OK;
 }
 
 /* ---- the answer -------------------------------------------------------------------------- */
 
-static bool is_end(const fv_session *s, int32_t id)
+static bool is_end_token(const fv_session *s, int32_t id)
 {
-    for (int i = 0; i < s->engine->n_eos && !s->options.ignore_end; i++)
+    for (int i = 0; i < s->engine->n_eos; i++)
         if (s->engine->eos[i] == id)
             return true;
     return false;
 }
 
-static fv_status keep_step(fv_session *s, fv_error *err)
+static fv_status logits_tap(fv_session *s, fv_error *err)
 {
-    size_t v = (size_t)s->engine->model.config.n_vocab;
-    if (!fv_watch_dumps(&s->watch))
-        return FV_OK;
-    float *grown = fv_grow(s->steps, s->n_steps * v, (s->n_steps + 1) * v, sizeof *grown);
-    if (!grown)
-        return fv_fail_memory(err, (s->n_steps + 1) * v * sizeof *grown, "a dump");
-    s->steps = grown;
-    memcpy(s->steps + s->n_steps++ * v, s->sequence.logits, v * sizeof *grown);
-    fv_status status = fv_watch_rows(&s->watch, "logits_steps", s->steps, s->n_steps, v, err);
-    if (status != FV_OK)
-        drop_dump(s);
-    return status;
+    return fv_watch_rows(&s->watch, "logits_steps", s->sequence.logits, 1,
+                         (size_t)s->engine->model.config.n_vocab, err);
+}
+
+/* Runs the token chosen last through the decoder. */
+static fv_status pending_run(fv_session *s, fv_error *err)
+{
+    fv_sequence *sequence = &s->sequence;
+    FV_TRY(fv_watch_step(&s->watch, "decode", 0, err));
+    FV_TRY(fv_decoder_reserve(&s->decoder, &s->ops, 1, err));
+    FV_TRY(fv_kv_reserve(&sequence->kv, sequence->kv.n + 1, err));
+    FV_TRY(fv_content_reserve(&s->held, 1, 0, err));
+    fv_decoder_step(&s->decoder, &s->ops, &sequence, &s->pending, 1);
+    FV_TRY(fv_content_append(&s->held, &s->pending, 1, NULL, err));
+    s->pending = -1;
+    s->asked = fv_content_end(&s->talk);
+    s->stats.context_used = (int)s->held.n_rows;
+    return FV_OK;
+}
+
+static fv_status pending_set(fv_session *s, int32_t id, fv_error *err)
+{
+    FV_TRY(fv_content_append(&s->talk, &id, 1, NULL, err));
+    s->pending = id;
+    return FV_OK;
+}
+
+/* Logits for the next token: those behind the prompt, or behind the token chosen last. */
+static fv_status logits_ready(fv_session *s, fv_error *err)
+{
+    FV_TRY(s->phase == FV_PHASE_WRITING ? prompt_run(s, err) : pending_run(s, err));
+    return logits_tap(s, err);
 }
 
 /* Ends the answer; the stream may still hold text back (none after a stop string). */
-static fv_status finish(fv_session *s, fv_piece *out, fv_finish why, fv_error *err)
+static fv_status answer_end(fv_session *s, fv_piece *out, fv_finish why)
 {
     if (why != FV_FINISH_STOP_STRING && fv_stream_finish(s->stream, &out->text, &out->n_bytes))
         why = FV_FINISH_STOP_STRING;
     out->done = true;
     out->finish = why;
-    drop_turn(s);
-    return end_dump(s, err);
-}
-
-/* Runs the token chosen last through the decoder. */
-static fv_status step(fv_session *s, fv_error *err)
-{
-    FV_TRY(fv_watch_step(&s->watch, "decode", 0, err));
-    FV_TRY(fv_kv_reserve(&s->sequence.kv, s->sequence.kv.n + 1, err));
-    fv_decoder_step(&s->decoder, &s->ops, &(fv_sequence *){ &s->sequence }, &s->pending, 1);
-    s->pending = -1;
+    fv_session_settle(s);
     return FV_OK;
 }
 
-static fv_status next_token(fv_session *s, fv_piece *out, fv_error *err)
+static fv_status token_choose(fv_session *s, fv_piece *out, double start, fv_error *err)
 {
-    double start = fv_now_ms();
+    const fv_tokenizer *t = s->engine->model.tokenizer;
     size_t n_bytes = 0;
-    bool stopped = false;
-    *out = (fv_piece){ .text = "", .id = -1 };
-    if (s->phase == PHASE_IDLE)
-        return fv_fail(err, FV_ERR_STATE, 0, "no question to answer: add a picture or text first");
-    if (s->phase == PHASE_ENDING)
-        return finish(s, out, FV_FINISH_LENGTH, err);
-    if (s->phase == PHASE_WRITING) {
-        fv_status status = run_prompt(s, err);
-        if (status != FV_OK) {
-            drop_turn(s);
-            drop_dump(s);
-            return status;
-        }
-    } else {
-        FV_TRY(step(s, err));
-    }
-    FV_TRY(keep_step(s, err));
-    int32_t id;
-    FV_TRY(
-        fv_sampler_pick(s->sampler, s->sequence.logits, s->history.data, s->history.n, &id, err));
-    out->id = id;
+    FV_TRY(fv_sampler_pick(s->sampler, s->sequence.logits, s->talk.ids.data, s->talk.ids.n,
+                           &out->id, err));
+    out->logprob = fv_sampler_logprob(s->sampler);
+    out->top = fv_sampler_top(s->sampler, &out->n_top);
     double now = fv_now_ms();
     if (s->stats.new_tokens++ == 0)
         s->stats.first_token_ms = now - s->turn_start;
     else
         s->stats.decode_ms += now - start;
-    s->stats.context_used = (int)s->sequence.kv.n;
-    if (is_end(s, id))
-        return finish(s, out, FV_FINISH_STOP, err);
-    s->pending = id;
-    FV_TRY(fv_ids_push(&s->history, id, err));
-    const char *bytes = fv_tokenizer_bytes(s->engine->model.tokenizer, id, &n_bytes);
-    if (!fv_tokenizer_is_special(s->engine->model.tokenizer, id))
-        stopped = fv_stream_push(s->stream, bytes, n_bytes, &out->text, &out->n_bytes);
-    if (stopped)
-        return finish(s, out, FV_FINISH_STOP_STRING, err);
-    if ((s->options.max_new_tokens && s->stats.new_tokens >= s->options.max_new_tokens) ||
-        s->sequence.kv.n + 1 >= s->max_context)
-        s->phase = PHASE_ENDING;
+    if (!s->ignore_end && is_end_token(s, out->id))
+        return answer_end(s, out, FV_FINISH_STOP);
+    FV_TRY(pending_set(s, out->id, err));
+    const char *bytes = fv_tokenizer_bytes(t, out->id, &n_bytes);
+    if (!fv_tokenizer_is_special(t, out->id) &&
+        fv_stream_push(s->stream, bytes, n_bytes, &out->text, &out->n_bytes))
+        return answer_end(s, out, FV_FINISH_STOP_STRING);
+    if ((s->max_new_tokens && s->stats.new_tokens >= s->max_new_tokens) ||
+        s->held.n_rows + 1 >= s->max_context)
+        s->phase = FV_PHASE_ENDING;
     return FV_OK;
+}
+
+static fv_status session_next(fv_session *s, fv_piece *out, fv_error *err)
+{
+    double start = fv_now_ms();
+    if (s->phase == FV_PHASE_IDLE)
+        return fv_fail(err, FV_ERR_STATE, 0, "there is nothing to answer: add an image or text");
+    if (s->phase == FV_PHASE_ENDING)
+        return answer_end(s, out, FV_FINISH_LENGTH);
+    fv_status status = logits_ready(s, err);
+    if (status == FV_OK)
+        status = token_choose(s, out, start, err);
+    if (status != FV_OK)
+        turn_fail(s);
+    return status;
 }
 
 fv_status fv_session_next(fv_session *session, fv_piece *out, fv_error *err)
 {
-    fv_piece piece;
+    fv_piece piece = { .text = "", .id = -1, .logprob = NAN };
+    fv_fpenv caller;
     FV_REQUIRE(session, err);
     FV_REQUIRE(out, err);
     FV_TRY(FV_RESULT_CHECK(out, fv_piece, err));
-    fv_status status = next_token(session, &piece, err);
+    FV_TRY(fv_session_enter(session, &caller, err));
+    fv_status status = session_next(session, &piece, err);
+    fv_session_leave(session, &caller);
+    if (status != FV_OK)
+        piece = (fv_piece){ .text = "", .id = -1, .logprob = NAN };
     fv_result_out(out, &piece, sizeof piece);
     return status;
 }
 
-fv_status fv_session_force(fv_session *s, int32_t id, fv_error *err)
+static fv_status session_force(fv_session *s, int32_t id, fv_error *err)
 {
     if (id < 0 || id >= s->engine->model.config.n_vocab)
-        return fv_fail(err, FV_ERR_ARGUMENT, 0, "token %d; expected 0 to %d", id,
+        return fv_fail(err, FV_ERR_ARGUMENT, 0, "id is %d; expected 0 to %d", id,
                        s->engine->model.config.n_vocab - 1);
-    if (s->phase == PHASE_WRITING) {
-        fv_status status = run_prompt(s, err);
-        if (status != FV_OK) {
-            drop_turn(s);
-            drop_dump(s);
-            return status;
-        }
-    } else if (s->phase == PHASE_ANSWERING) {
-        if (s->sequence.kv.n + 1 >= s->max_context)
-            return fv_fail(err, FV_ERR_LIMIT, 0, "the context of %zu rows is full", s->max_context);
-        FV_TRY(step(s, err));
-    } else {
-        return fv_fail(err, FV_ERR_STATE, 0, "no question that a token could answer");
-    }
-    s->stats.context_used = (int)s->sequence.kv.n;
-    FV_TRY(fv_ids_push(&s->history, id, err));
-    s->pending = id;
+    if (s->phase != FV_PHASE_WRITING && s->phase != FV_PHASE_ANSWERING)
+        return fv_fail(err, FV_ERR_STATE, 0, "there is nothing that a token could answer");
+    if (s->phase == FV_PHASE_ANSWERING && s->held.n_rows + 1 >= s->max_context)
+        return fv_fail(err, FV_ERR_LIMIT, 0, "the context of %zu rows is full", s->max_context);
+    fv_status status = logits_ready(s, err);
+    if (status == FV_OK)
+        status = pending_set(s, id, err);
+    if (status != FV_OK)
+        turn_fail(s);
+    return status;
+}
+
+fv_status fv_session_force(fv_session *session, int32_t id, fv_error *err)
+{
+    FV_REQUIRE(session, err);
+    SESSION_CALL(session, session_force(session, id, err));
+}
+
+const float *fv_session_logits(const fv_session *s, size_t *n)
+{
+    bool there = s && s->has_logits;
+    if (n)
+        *n = there ? (size_t)s->engine->model.config.n_vocab : 0;
+    return there ? s->sequence.logits : NULL;
+}
+
+/* One token of an answer that is scored. */
+static fv_status score_token(fv_session *s, int32_t id, fv_score *score, fv_error *err)
+{
+    bool greedy = false;
+    if (s->phase == FV_PHASE_ANSWERING && s->held.n_rows + 1 >= s->max_context)
+        return fv_fail(err, FV_ERR_LIMIT, 0, "the answer does not fit the context of %zu rows",
+                       s->max_context);
+    FV_TRY(logits_ready(s, err));
+    score->logprob += fv_sampler_score(s->sampler, s->sequence.logits, id, &greedy);
+    score->n_greedy += greedy;
+    score->n_tokens++;
     return FV_OK;
 }
 
-const float *fv_session_logits(const fv_session *s) { return s->sequence.logits; }
-
-void fv_session_tap(fv_session *s, fv_tap_fn *tap, void *user)
+static fv_status score_answer(fv_session *s, const fv_ids *ids, fv_score *score, fv_error *err)
 {
-    s->watch.tap = tap;
-    s->watch.tap_user = user;
+    for (size_t i = 0; i < ids->n; i++) {
+        FV_TRY(score_token(s, ids->data[i], score, err));
+        FV_TRY(pending_set(s, ids->data[i], err));
+    }
+    return score_token(s, fv_tokenizer_find(s->engine->model.tokenizer, "<|im_end|>"), score, err);
 }
+
+static fv_status session_score(fv_session *s, const char *answer, size_t n_bytes, fv_score *score,
+                               fv_error *err)
+{
+    fv_ids ids = { 0 };
+    if (s->phase != FV_PHASE_WRITING)
+        return fv_fail(err, FV_ERR_STATE, 0, "there is no turn that this could be the answer to");
+    FV_TRY(turn_check_room(s, text_least_rows(s, n_bytes), "the answer", err));
+    fv_status status = fv_template_answer(&ids, s->engine->model.tokenizer, answer, n_bytes, err);
+    if (status == FV_OK)
+        status = score_answer(s, &ids, score, err);
+    fv_ids_free(&ids);
+    if (status != FV_OK)
+        turn_fail(s);
+    else
+        fv_session_settle(s);
+    return status;
+}
+
+fv_status fv_session_score(fv_session *session, const char *answer, size_t n_bytes, fv_score *out,
+                           fv_error *err)
+{
+    fv_score score = { 0 };
+    fv_fpenv caller;
+    FV_REQUIRE(session, err);
+    if (n_bytes)
+        FV_REQUIRE(answer, err);
+    FV_REQUIRE(out, err);
+    FV_TRY(FV_RESULT_CHECK(out, fv_score, err));
+    FV_TRY(fv_session_enter(session, &caller, err));
+    fv_status status = session_score(session, answer, n_bytes, &score, err);
+    fv_session_leave(session, &caller);
+    if (status == FV_OK)
+        fv_result_out(out, &score, sizeof score);
+    return status;
+}
+
+/* ---- another conversation ---------------------------------------------------------------- */
 
 void fv_session_reset(fv_session *s)
 {
-    if (!s)
+    if (!s || atomic_load(&s->busy))
         return;
-    drop_turn(s);
-    drop_dump(s);
-    s->sequence.kv.n = 0;
-    s->history.n = 0;
-    s->pending = -1;
-    s->begun = false;
-    s->n_steps = 0;
+    fv_session_settle(s);
+    fv_content_cut(&s->talk, (fv_place){ 0 });
+    s->n_bounds = 0;
+    s->asked = s->turn_at = (fv_place){ 0 };
+    s->rules_given = false;
+    s->has_logits = false;
     s->stats = (fv_stats){ 0 };
-    fv_sampler_seed(s->sampler, s->options.seed);
 }
 
 void fv_session_stats(const fv_session *s, fv_stats *out)

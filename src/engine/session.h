@@ -1,23 +1,75 @@
-/* session: what the library's own measurements do with a conversation, beyond fastvlm.h. */
+/* session: the inside of a conversation, for session.c and session_state.c.
+ *
+ *     turn    what the user is writing
+ *     talk    the conversation: turns that were asked, answers
+ *     held    what the rows of the KV cache were computed from
+ *
+ * talk and held agree from the start on as far as they go, except after a reset, a rewind or a
+ * failure: then held is what is left of the past, and the next prompt keeps of it what it shares. */
 #ifndef FV_SESSION_H
 #define FV_SESSION_H
 
-#include "nn/watch.h"
+#include <stdatomic.h>
 
-/* Gives every stage of the following calls to tap; NULL ends it. */
-void fv_session_tap(fv_session *s, fv_tap_fn *tap, void *user);
+#include "base/fpenv.h"
+#include "engine/content.h"
+#include "engine/engine.h"
+#include "engine/turn.h"
+#include "nn/decoder.h"
+#include "nn/sampler.h"
+#include "text/utf8.h"
 
-/* The image tokens of the turn's last picture, [T, d_model]; NULL when it has none. Valid until the
- * next call. */
-const float *fv_session_rows(const fv_session *s);
-/* Puts a picture's image tokens, as fv_session_rows gave them, into the turn in place of the
- * picture. */
-fv_status fv_session_add_rows(fv_session *s, const float *rows, fv_error *err);
+typedef enum fv_phase {
+    FV_PHASE_IDLE,      /* between turns */
+    FV_PHASE_WRITING,   /* a user's turn is being written */
+    FV_PHASE_ANSWERING, /* the prompt is in the cache */
+    FV_PHASE_ENDING     /* the last token is out, the end of the answer is not */
+} fv_phase;
 
-/* As fv_session_next, but takes the token id instead of choosing one. It may be any row of the
- * vocabulary; the end of an answer, too, is only a token here. */
-fv_status fv_session_force(fv_session *s, int32_t id, fv_error *err);
-/* What the last token was chosen from, or forced against: [n_vocab], valid until the next call. */
-const float *fv_session_logits(const fv_session *s);
+struct fv_session {
+    fv_engine *engine; /* a reference */
+    atomic_bool busy;  /* a call is at work */
+    char *system;      /* NULL: the default one */
+    size_t n_system, max_context;
+    int n_threads;
+    bool exact_reuse;
+    fv_callbacks callbacks;
+    fv_watch watch;
+
+    fv_phase phase;
+    fv_turn turn;
+    double turn_start; /* ms */
+    fv_place turn_at;  /* where in talk it will stand */
+    fv_content talk, held;
+    size_t n_exact;   /* rows of held, from the start on, that a fresh run gives the same bits */
+    fv_place *bounds; /* [n_bounds] where turns began, ascending */
+    size_t n_bounds, bounds_capacity;
+    fv_place asked;  /* of talk: the end of the last prompt or of what was run since */
+    int32_t pending; /* chosen, at the end of talk, not yet in held; -1: none */
+
+    /* how the answer is chosen */
+    bool rules_given; /* by fv_session_begin */
+    int max_new_tokens;
+    bool ignore_end;
+    fv_logit_bias *bias;
+    fv_stream *stream;
+    fv_sampler *sampler;
+
+    /* the model's working parts */
+    fv_pool pool; /* the engine's, limited */
+    fv_ops ops;
+    fv_decoder decoder;
+    fv_sequence sequence;
+    bool has_logits;
+    fv_stats stats;
+};
+
+/* A public call: marks the session busy, FV_ERR_STATE when it is already, and sets the
+ * floating-point environment. */
+fv_status fv_session_enter(fv_session *s, fv_fpenv *caller, fv_error *err);
+void fv_session_leave(fv_session *s, const fv_fpenv *caller);
+
+/* Ends the conversation's last answer, as far as it goes, and drops the turn being written. */
+void fv_session_settle(fv_session *s);
 
 #endif

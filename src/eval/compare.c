@@ -13,9 +13,7 @@
 
 #include "base/sized.h"
 #include "base/report.h"
-#include "engine/engine.h"
 #include "base/list.h"
-#include "engine/session.h"
 #include "eval/result.h"
 #include "eval/stages.h"
 #include "image/image_list.h"
@@ -35,6 +33,8 @@ typedef struct comparison {
     fv_session *ref, *test[FV_WITH_BOTH];
     bool wanted[FV_WITH_BOTH];
     fv_stages stages;
+    fv_callbacks callbacks;
+    int max_new_tokens;
     divergences text[FV_WITH_BOTH];
     int32_t *allowed; /* ids that can be chosen */
     size_t n_allowed;
@@ -57,38 +57,37 @@ static fv_status check_same(const char *what, int a, int b, fv_error *err)
                             what, a, b);
 }
 
-static fv_status check_models(const fv_engine *a, const fv_engine *b, fv_error *err)
+static fv_status check_models(const fv_model_info *x, const fv_model_info *y, fv_error *err)
 {
-    const fv_config *x = &a->model.config, *y = &b->model.config;
-    FV_TRY(check_same("the image size", a->image_size, b->image_size, err));
-    FV_TRY(check_same("the number of vision stages", x->n_stages, y->n_stages, err));
-    for (int i = 0; i < x->n_stages; i++) {
-        FV_TRY(
-            check_same("the depth of a vision stage", x->stage[i].depth, y->stage[i].depth, err));
-        FV_TRY(
-            check_same("the width of a vision stage", x->stage[i].width, y->stage[i].width, err));
+    FV_TRY(check_same("the image size", x->image_size, y->image_size, err));
+    FV_TRY(check_same("the number of vision stages", x->vision_stages, y->vision_stages, err));
+    for (int i = 0; i < x->vision_stages; i++) {
+        FV_TRY(check_same("the depth of a vision stage", x->vision_layers[i], y->vision_layers[i],
+                          err));
+        FV_TRY(check_same("the width of a vision stage", x->vision_widths[i], y->vision_widths[i],
+                          err));
     }
     FV_TRY(check_same("the number of features", x->n_features, y->n_features, err));
     FV_TRY(check_same("d_model", x->d_model, y->d_model, err));
     FV_TRY(check_same("the number of layers", x->n_layers, y->n_layers, err));
-    FV_TRY(check_same("the size of the vocabulary", x->n_vocab, y->n_vocab, err));
-    return check_same("the number of tokens", fv_tokenizer_size(a->model.tokenizer),
-                      fv_tokenizer_size(b->model.tokenizer), err);
+    FV_TRY(check_same("the size of the vocabulary", x->vocab_rows, y->vocab_rows, err));
+    return check_same("the number of tokens", x->n_tokens, y->n_tokens, err);
 }
 
 /* The tokens a sampler may choose: no rows of padding, no "<image>". */
-static fv_status list_allowed(comparison *c, fv_error *err)
+static fv_status list_allowed(comparison *c, size_t n, fv_error *err)
 {
-    const fv_engine *e = c->engine_ref;
-    size_t n = (size_t)fv_tokenizer_size(e->model.tokenizer);
     c->allowed = fv_alloc(n, sizeof *c->allowed);
     c->want = fv_alloc(n, sizeof *c->want);
     c->got = fv_alloc(n, sizeof *c->got);
     if (!c->allowed || !c->want || !c->got)
         return fv_fail_memory(err, 3 * n * sizeof *c->want, "logits");
-    for (int32_t id = 0; id < (int32_t)n; id++)
-        if (fv_tokenizer_has(e->model.tokenizer, id) && id != e->image_token)
+    for (int32_t id = 0; id < (int32_t)n; id++) {
+        size_t n_bytes;
+        const char *text = fv_engine_token_text(c->engine_ref, id, &n_bytes);
+        if (text && !(n_bytes == 7 && !memcmp(text, "<image>", 7)))
             c->allowed[c->n_allowed++] = id;
+    }
     return FV_OK;
 }
 
@@ -135,7 +134,8 @@ static fv_status lead(comparison *c, int with, int32_t id, double *kl, bool *agr
 {
     c->stages.with = with;
     FV_TRY(fv_session_force(c->test[with == FV_WITH_BOTH ? FV_WITH_OWN : with], id, err));
-    take_allowed(c, c->got, fv_session_logits(c->test[with == FV_WITH_BOTH ? FV_WITH_OWN : with]));
+    take_allowed(c, c->got,
+                 fv_session_logits(c->test[with == FV_WITH_BOTH ? FV_WITH_OWN : with], NULL));
     *kl = fv_kl_divergence(c->want, c->got, c->n_allowed);
     *agree = fv_largest(c->want, c->n_allowed) == fv_largest(c->got, c->n_allowed);
     if (!isfinite(*kl))
@@ -156,7 +156,7 @@ static fv_status compare_answer(comparison *c, bool equal, fv_error *err)
         FV_TRY(keep_answer(c, &piece, err));
         if (piece.id < 0)
             break;
-        take_allowed(c, c->want, fv_session_logits(c->ref));
+        take_allowed(c, c->want, fv_session_logits(c->ref, NULL));
         if (equal && c->wanted[FV_WITH_OWN] && c->wanted[FV_WITH_REF]) {
             FV_TRY(lead(c, FV_WITH_BOTH, piece.id, &kl, &agree, err));
             for (int with = 0; with < FV_WITH_BOTH; with++)
@@ -175,33 +175,47 @@ static fv_status compare_answer(comparison *c, bool equal, fv_error *err)
 
 /* ---- pictures ---- */
 
-static fv_status compare_picture(comparison *c, const fv_image *image, fv_eval_image_info *out,
-                                 fv_error *err)
+/* The image's features by both models; every stage of the encoder is compared. */
+static fv_status encode_both(comparison *c, const fv_image *image, fv_features *f[2],
+                             fv_eval_image_info *out, fv_error *err)
 {
-    fv_session *own = c->test[FV_WITH_OWN], *given = c->test[FV_WITH_REF];
-    size_t n_rows = (size_t)fv_config_image_tokens(c->engine_ref->image_size) *
-                    (size_t)c->engine_ref->model.config.d_model;
-    size_t first[FV_WITH_BOTH], agreed[FV_WITH_BOTH];
-    fv_session_reset(c->ref);
-    fv_session_reset(own);
-    if (given)
-        fv_session_reset(given);
+    fv_encode_options o = { .size = sizeof o,
+                            .fit = c->options->fit,
+                            .callbacks = &c->callbacks,
+                            .tap = fv_stages_keep,
+                            .tap_user = &c->stages };
     c->stages.with = FV_WITH_OWN;
-    FV_TRY(fv_session_add_image(c->ref, image, err));
-    FV_TRY(fv_session_add_image(own, image, err));
+    FV_TRY(fv_encode(c->engine_ref, image, &o, &f[0], err));
+    o.tap = fv_stages_compare;
+    FV_TRY(fv_encode(c->engine_test, image, &o, &f[1], err));
     fv_stages_drop(&c->stages);
     out->features = (fv_eval_loss){ fv_distance_sqnr(&c->stages.features),
                                     fv_distance_cosine(&c->stages.features) };
     out->tokens = (fv_eval_loss){ fv_distance_sqnr(&c->stages.tokens),
                                   fv_distance_cosine(&c->stages.tokens) };
+    return FV_OK;
+}
 
-    bool equal = !memcmp(fv_session_rows(c->ref), fv_session_rows(own), n_rows * sizeof(float));
-    FV_TRY(fv_session_add_text(c->ref, c->prompt, c->n_prompt, err));
-    FV_TRY(fv_session_add_text(own, c->prompt, c->n_prompt, err));
-    if (given) {
-        FV_TRY(fv_session_add_rows(given, fv_session_rows(c->ref), err));
-        FV_TRY(fv_session_add_text(given, c->prompt, c->n_prompt, err));
-    }
+static fv_status ask(comparison *c, fv_session *s, fv_features *f, fv_error *err)
+{
+    fv_session_reset(s);
+    FV_TRY(fv_session_add_features(s, f, err));
+    return fv_session_add_text(s, c->prompt, c->n_prompt, err);
+}
+
+static fv_status compare_features(comparison *c, fv_features *f[2], fv_eval_image_info *out,
+                                  fv_error *err)
+{
+    fv_answer_options answer = { .size = sizeof answer, .max_new_tokens = c->max_new_tokens };
+    fv_session *given = c->test[FV_WITH_REF];
+    size_t first[FV_WITH_BOTH], agreed[FV_WITH_BOTH], n_rows, d;
+    const float *rows = fv_features_rows(f[0], &n_rows, &d);
+    bool equal = !memcmp(rows, fv_features_rows(f[1], NULL, NULL), n_rows * d * sizeof *rows);
+    FV_TRY(ask(c, c->ref, f[0], err));
+    FV_TRY(fv_session_begin(c->ref, &answer, err));
+    FV_TRY(ask(c, c->test[FV_WITH_OWN], f[1], err));
+    if (given)
+        FV_TRY(ask(c, given, f[0], err));
     for (int with = 0; with < FV_WITH_BOTH; with++) {
         first[with] = c->text[with].n;
         agreed[with] = c->text[with].n_agree;
@@ -213,6 +227,18 @@ static fv_status compare_picture(comparison *c, const fv_image *image, fv_eval_i
     if (!(out->answer = fv_strdup(c->answer)))
         return fv_fail_memory(err, c->n_answer, "an answer");
     return FV_OK;
+}
+
+static fv_status compare_picture(comparison *c, const fv_image *image, fv_eval_image_info *out,
+                                 fv_error *err)
+{
+    fv_features *f[2] = { NULL, NULL };
+    fv_status status = encode_both(c, image, f, out, err);
+    if (status == FV_OK)
+        status = compare_features(c, f, out, err);
+    fv_features_free(f[0]);
+    fv_features_free(f[1]);
+    return status;
 }
 
 static fv_status take_picture(comparison *c, const char *path, fv_error *first_problem,
@@ -275,22 +301,19 @@ static bool pass_progress(void *user, const char *stage, double done)
 
 static fv_status open_sessions(comparison *c, fv_error *err)
 {
-    fv_session_options o;
-    fv_session_options_default(&o);
-    o.max_new_tokens = c->options->max_new_tokens ? c->options->max_new_tokens : 32;
-    o.fit = c->options->fit;
-    fv_callbacks callbacks = { .size = sizeof callbacks, .progress = pass_progress, .user = c };
-    o.callbacks = &callbacks;
+    fv_session_options o = {
+        .size = sizeof o, .callbacks = &c->callbacks, .tap = fv_stages_keep, .tap_user = &c->stages
+    };
+    c->max_new_tokens = c->options->max_new_tokens ? c->options->max_new_tokens : 32;
+    c->callbacks =
+        (fv_callbacks){ .size = sizeof c->callbacks, .progress = pass_progress, .user = c };
     c->wanted[FV_WITH_OWN] = c->options->features != FV_EVAL_REF;
     c->wanted[FV_WITH_REF] = c->options->features != FV_EVAL_OWN;
     FV_TRY(fv_session_new(&c->ref, c->engine_ref, &o, err));
+    o.tap = fv_stages_compare;
     FV_TRY(fv_session_new(&c->test[FV_WITH_OWN], c->engine_test, &o, err));
     if (c->wanted[FV_WITH_REF])
         FV_TRY(fv_session_new(&c->test[FV_WITH_REF], c->engine_test, &o, err));
-    fv_session_tap(c->ref, fv_stages_keep, &c->stages);
-    for (int with = 0; with < FV_WITH_BOTH; with++)
-        if (c->test[with])
-            fv_session_tap(c->test[with], fv_stages_compare, &c->stages);
     return FV_OK;
 }
 
@@ -354,7 +377,10 @@ fv_status fv_eval_run(fv_eval **out, fv_engine *reference, fv_engine *test,
     FV_TRY(FV_OPTIONS_IN(&o, fv_eval_options, options, err));
     FV_TRY(fv_callbacks_in(&callbacks, &o.callbacks, err));
     FV_TRY(check_options(&o, err));
-    FV_TRY(check_models(reference, test, err));
+    fv_model_info info = { .size = sizeof info }, other = { .size = sizeof other };
+    fv_engine_info(reference, &info);
+    fv_engine_info(test, &other);
+    FV_TRY(check_models(&info, &other, err));
     comparison c = { .options = &o,
                      .prompt = o.prompt ? o.prompt : describe,
                      .n_prompt = o.prompt ? o.n_prompt_bytes : sizeof describe - 1,
@@ -365,7 +391,7 @@ fv_status fv_eval_run(fv_eval **out, fv_engine *reference, fv_engine *test,
     fv_status status;
     if (!c.result)
         return fv_fail_memory(err, sizeof *c.result, "a comparison");
-    FV_TRY_GOTO(list_allowed(&c, err));
+    FV_TRY_GOTO(list_allowed(&c, (size_t)info.n_tokens, err));
     FV_TRY_GOTO(open_sessions(&c, err));
     FV_TRY_GOTO(run_pictures(&c, err));
     FV_TRY_GOTO(finish(&c, err));
@@ -374,6 +400,11 @@ fv_status fv_eval_run(fv_eval **out, fv_engine *reference, fv_engine *test,
 fail:
     if (status != FV_OK)
         fv_eval_free(c.result);
+    if (status == FV_ERR_CANCELLED && c.stages.error.status != FV_OK) { /* by a tap of ours */
+        status = c.stages.error.status;
+        if (err)
+            *err = c.stages.error;
+    }
     fv_session_free(c.ref);
     for (int with = 0; with < FV_WITH_BOTH; with++) {
         fv_session_free(c.test[with]);

@@ -6,19 +6,37 @@
 #include <stdio.h>
 #include <string.h>
 
-fv_status fv_stages_keep(void *stages, const char *name, const float *x, size_t rows, size_t cols,
-                         fv_error *err)
+static size_t shape_count(const size_t *shape, int n_dims)
 {
-    fv_stages *s = stages;
+    size_t n = 1;
+    for (int i = 0; i < n_dims; i++)
+        n *= shape[i];
+    return n;
+}
+
+static bool is_stage(const char *name)
+{
+    return strcmp(name, "pixels_u8") && strncmp(name, "logits_", 7);
+}
+
+static fv_status stage_keep(fv_stages *s, const char *name, const float *x, size_t n, fv_error *err)
+{
     FV_TRY(FV_LIST_ROOM(s->kept, s->n_kept, s->kept_capacity, 1, err));
     fv_kept_stage *k = &s->kept[s->n_kept];
-    *k = (fv_kept_stage){ .rows = rows, .cols = cols, .x = fv_alloc(rows * cols, sizeof *x) };
+    *k = (fv_kept_stage){ .n = n, .x = fv_alloc(n, sizeof *x) };
     if (!k->x)
-        return fv_fail_memory(err, rows * cols * sizeof *x, "a stage");
+        return fv_fail_memory(err, n * sizeof *x, "a stage");
     snprintf(k->name, sizeof k->name, "%s", name);
-    memcpy(k->x, x, rows * cols * sizeof *x);
+    memcpy(k->x, x, n * sizeof *x);
     s->n_kept++;
     return FV_OK;
+}
+
+bool fv_stages_keep(void *stages, const char *name, const float *x, const size_t *shape, int n_dims)
+{
+    fv_stages *s = stages;
+    return !is_stage(name) ||
+           stage_keep(s, name, x, shape_count(shape, n_dims), &s->error) == FV_OK;
 }
 
 static fv_status find_sum(fv_stages *s, fv_stage_sum **out, const char *name, fv_error *err)
@@ -45,21 +63,20 @@ static fv_kept_stage *find_kept(fv_stages *s, const char *name)
     return NULL;
 }
 
-fv_status fv_stages_compare(void *stages, const char *name, const float *x, size_t rows,
-                            size_t cols, fv_error *err)
+static fv_status stage_compare(fv_stages *s, const char *name, const float *x, size_t n,
+                               fv_error *err)
 {
-    fv_stages *s = stages;
     fv_kept_stage *k = find_kept(s, name);
     fv_stage_sum *sum = NULL;
     fv_distance d = { 0 };
     if (!k)
         return FV_OK;
-    if (k->rows != rows || k->cols != cols)
+    if (k->n != n)
         return fv_fail(err, FV_ERR_ARGUMENT, 0,
-                       "%s is %zu x %zu in the reference and %zu x %zu in the test model; eval "
+                       "%s has %zu values in the reference and %zu in the test model; eval "
                        "compares one model in two precisions",
-                       name, k->rows, k->cols, rows, cols);
-    fv_distance_add(&d, k->x, x, rows * cols);
+                       name, k->n, n);
+    fv_distance_add(&d, k->x, x, n);
     if (!isfinite(d.noise))
         return fv_fail(err, FV_ERR_FORMAT, 0, "%s holds values that are NaN or infinite in the %s",
                        name, isfinite(d.want2) ? "test model" : "reference");
@@ -74,6 +91,14 @@ fv_status fv_stages_compare(void *stages, const char *name, const float *x, size
     else if (!strcmp(name, "image_tokens"))
         s->tokens = d;
     return FV_OK;
+}
+
+bool fv_stages_compare(void *stages, const char *name, const float *x, const size_t *shape,
+                       int n_dims)
+{
+    fv_stages *s = stages;
+    return !is_stage(name) ||
+           stage_compare(s, name, x, shape_count(shape, n_dims), &s->error) == FV_OK;
 }
 
 void fv_stages_drop(fv_stages *s)

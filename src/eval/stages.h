@@ -4,7 +4,7 @@
 #define FV_STAGES_H
 
 #include "eval/measure.h"
-#include "nn/watch.h"
+#include "base/base.h"
 
 enum { FV_STAGE_NAME = 48 };
 
@@ -19,7 +19,7 @@ typedef struct fv_stage_sum {
 typedef struct fv_kept_stage {
     char name[FV_STAGE_NAME];
     float *x;
-    size_t rows, cols;
+    size_t n;
     bool compared[FV_WITH_BOTH];
 } fv_kept_stage;
 
@@ -27,18 +27,20 @@ typedef struct fv_kept_stage {
 typedef struct fv_stages {
     fv_stage_sum *sum; /* in the order in which they came first */
     size_t n, capacity;
-    fv_kept_stage *kept; /* of the picture at hand */
+    fv_kept_stage *kept; /* of the image at hand */
     size_t n_kept, kept_capacity;
     /* what fv_stages_compare counts: FV_WITH_OWN, _REF, or _BOTH when the tokens are equal */
     int with;
-    fv_distance features, tokens; /* of the picture at hand: vision.features, image_tokens */
+    fv_distance features, tokens; /* of the image at hand: vision.features, image_tokens */
+    fv_error error;               /* why a tap stopped its call */
 } fv_stages;
 
-/* Both are fv_tap_fn with an fv_stages. A stage that only one of the models shows is left out. */
-fv_status fv_stages_keep(void *stages, const char *name, const float *x, size_t rows, size_t cols,
-                         fv_error *err);
-fv_status fv_stages_compare(void *stages, const char *name, const float *x, size_t rows,
-                            size_t cols, fv_error *err);
+/* Both are fv_tap_fn with an fv_stages. A stage that only one of the models shows is left out, and
+ * so are pixels and logits, which are no stages. */
+bool fv_stages_keep(void *stages, const char *name, const float *x, const size_t *shape,
+                    int n_dims);
+bool fv_stages_compare(void *stages, const char *name, const float *x, const size_t *shape,
+                       int n_dims);
 /* Forgets what is kept. */
 void fv_stages_drop(fv_stages *s);
 void fv_stages_free(fv_stages *s);

@@ -13,8 +13,6 @@
 #include "base/outfile.h"
 #include "base/report.h"
 #include "base/list.h"
-#include "engine/engine.h"
-#include "engine/session.h"
 #include "eval/score.h"
 #include "fastvlm_tools.h"
 #include "io/json.h"
@@ -198,21 +196,14 @@ static fv_status count_kinds(task *t, fv_error *err)
 
 /* ---- asking ---- */
 
-/* The earlier turns: the answers in them are put into the model's mouth. */
-static fv_status tell_history(fv_session *s, const fv_tokenizer *tokenizer,
-                              const fv_json_value *history, fv_error *err)
+static fv_status tell_history(fv_session *s, const fv_json_value *history, fv_error *err)
 {
     for (size_t i = 0; i < fv_json_count(history); i++) {
         const char *text = "", *said = "";
-        fv_ids ids = { 0 };
         fv_json_as_string(fv_json_at(fv_json_at(history, i), 0), &text);
         fv_json_as_string(fv_json_at(fv_json_at(history, i), 1), &said);
         FV_TRY(fv_session_add_text(s, text, strlen(text), err));
-        fv_status status = fv_tokenizer_encode(tokenizer, said, strlen(said), &ids, err);
-        for (size_t k = 0; k < ids.n && status == FV_OK; k++)
-            status = fv_session_force(s, ids.data[k], err);
-        fv_ids_free(&ids);
-        FV_TRY(status);
+        FV_TRY(fv_session_add_answer(s, said, strlen(said), err));
     }
     return FV_OK;
 }
@@ -222,10 +213,10 @@ typedef struct asking {
     fv_engine *engine;
     fv_session *session;
     const char *dir;
-    float *rows;         /* image tokens of the last picture, */
-    const char *rows_of; /* and its name; NULL: none yet */
-    fv_json_text text;   /* the answer's bytes */
+    fv_features *features; /* of the last image, */
+    const char *image;     /* and its name; NULL: none yet */
     const fv_task_options *options;
+    fv_callbacks callbacks;
     size_t at;
 } asking;
 
@@ -238,26 +229,27 @@ static bool pass_progress(void *user, const char *stage, double done)
            FV_OK;
 }
 
-/* Questions about the same picture that follow each other encode it once. */
-static fv_status show_picture(asking *a, const char *name, fv_error *err)
+/* Questions about the same image that follow each other encode it once. */
+static fv_status show_image(asking *a, const char *name, fv_error *err)
 {
     fv_image *image = NULL;
-    size_t n = (size_t)fv_config_image_tokens(a->engine->image_size) *
-               (size_t)a->engine->model.config.d_model;
-    if (a->rows_of && !strcmp(a->rows_of, name))
-        return fv_session_add_rows(a->session, a->rows, err);
+    fv_encode_options o = { .size = sizeof o, .callbacks = &a->callbacks };
+    if (a->image && !strcmp(a->image, name))
+        return fv_session_add_features(a->session, a->features, err);
     char *path = fv_path_join(a->dir, name);
     if (!path)
         return fv_fail_memory(err, strlen(name), "a path");
     fv_status status = fv_image_open(&image, path, NULL, err);
     fv_free(path);
+    fv_features_free(a->features);
+    a->features = NULL;
+    a->image = NULL;
     if (status == FV_OK)
-        status = fv_session_add_image(a->session, image, err);
+        status = fv_encode(a->engine, image, &o, &a->features, err);
     fv_image_free(image);
     FV_TRY(status);
-    memcpy(a->rows, fv_session_rows(a->session), n * sizeof *a->rows);
-    a->rows_of = name;
-    return FV_OK;
+    a->image = name;
+    return fv_session_add_features(a->session, a->features, err);
 }
 
 static fv_status ask(asking *a, size_t i, char **text, size_t *n, size_t *capacity, fv_error *err)
@@ -265,9 +257,12 @@ static fv_status ask(asking *a, size_t i, char **text, size_t *n, size_t *capaci
     const question *q = &a->t->question[i];
     fv_piece piece = { .size = sizeof piece };
     fv_session_reset(a->session);
-    FV_TRY(show_picture(a, q->image, err));
-    FV_TRY(tell_history(a->session, a->engine->model.tokenizer, q->history, err));
+    FV_TRY(show_image(a, q->image, err));
+    FV_TRY(tell_history(a->session, q->history, err));
     FV_TRY(fv_session_add_text(a->session, q->text, strlen(q->text), err));
+    fv_answer_options answer = { .size = sizeof answer,
+                                 .max_new_tokens = a->options->max_new_tokens };
+    FV_TRY(fv_session_begin(a->session, &answer, err));
     for (*n = 0; !piece.done;) {
         FV_TRY(fv_session_next(a->session, &piece, err));
         /* never NULL, also for an empty answer */
@@ -279,31 +274,23 @@ static fv_status ask(asking *a, size_t i, char **text, size_t *n, size_t *capaci
     return keep_answer(a->t, i, *text, *n, err);
 }
 
-static fv_status ask_all(task *t, fv_engine *engine, const char *dir, const fv_task_options *s,
+static fv_status ask_all(task *t, fv_engine *engine, const char *dir, const fv_task_options *o,
                          fv_error *err)
 {
-    asking a = { .t = t, .engine = engine, .dir = dir, .options = s };
-    fv_session_options o;
+    asking a = { .t = t, .engine = engine, .dir = dir, .options = o };
+    fv_session_options so = { .size = sizeof so, .callbacks = &a.callbacks };
     fv_status status;
-    size_t n_rows = (size_t)fv_config_image_tokens(engine->image_size), n = 0, capacity = 0;
+    size_t n = 0, capacity = 0;
     char *text = NULL;
-    fv_session_options_default(&o);
-    o.max_new_tokens = s->max_new_tokens ? s->max_new_tokens : MAX_ANSWER;
-    fv_callbacks callbacks = { .size = sizeof callbacks, .progress = pass_progress, .user = &a };
-    o.callbacks = &callbacks;
-    FV_TRY(fv_session_new(&a.session, engine, &o, err));
-    a.rows = fv_alloc(n_rows * (size_t)engine->model.config.d_model, sizeof *a.rows);
-    if (!a.rows) {
-        status = fv_fail_memory(err, n_rows * (size_t)engine->model.config.d_model * sizeof *a.rows,
-                                "image tokens");
-        goto fail;
-    }
+    a.callbacks =
+        (fv_callbacks){ .size = sizeof a.callbacks, .progress = pass_progress, .user = &a };
+    FV_TRY(fv_session_new(&a.session, engine, &so, err));
     for (a.at = 0; a.at < t->n; a.at++)
         FV_TRY_GOTO(ask(&a, a.at, &text, &n, &capacity, err));
     status = FV_OK;
 fail:
     fv_session_free(a.session);
-    fv_free(a.rows);
+    fv_features_free(a.features);
     fv_free(text);
     return status;
 }
@@ -372,6 +359,8 @@ fv_status fv_task_run(fv_task **out, fv_engine *engine, const char *dir,
     FV_REQUIRE(dir, err);
     FV_TRY(FV_OPTIONS_IN(&o, fv_task_options, options, err));
     FV_TRY(fv_callbacks_in(&callbacks, &o.callbacks, err));
+    if (!o.max_new_tokens)
+        o.max_new_tokens = MAX_ANSWER;
     fv_status status = read_questions(&t, dir, &o, err);
     if (status == FV_OK)
         status = ask_all(&t, engine, dir, &o, err);

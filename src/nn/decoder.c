@@ -337,12 +337,12 @@ static void run_head(fv_decoder *d, const fv_ops *ops, size_t first, size_t n, f
     fv_linear_run_each(ops, &to_logits, 1, d->h, dm, n);
 }
 
-/* The final norm of a prompt's rows, and in files the logits of every row. */
+/* The final norm of a prompt's rows and, where they are wanted, the logits of every row. */
 static fv_status dump_all_rows(const row_set *r, const fv_watch *watch, fv_error *err)
 {
     fv_decoder *d = r->d;
     size_t dm = (size_t)d->c->d_model, v = (size_t)d->c->n_vocab, n = r->n;
-    bool wants_logits = fv_watch_dumps(watch);
+    bool wants_logits = watch->all_logits;
     fv_status status = FV_OK;
     float *normed = fv_alloc(n * dm, sizeof *normed),
           *logits = wants_logits ? fv_alloc(n * v, sizeof *logits) : NULL;
@@ -395,6 +395,8 @@ fv_status fv_decoder_run(fv_decoder *d, const fv_ops *ops, fv_sequence *s, const
     size_t dm = (size_t)d->c->d_model, before = s->kv.n, m = 0;
     for (size_t i = 0; i < n; i += m) {
         m = FV_MIN(n - i, d->rows);
+        if (n - i - m == 1 && m > 2) /* no row is left alone: it would have other bits */
+            m--;
         fv_status status = run_stretch(d, ops, s, x + i * dm, m, watch, (double)i / (double)n,
                                        (double)m / (double)n, err);
         if (status != FV_OK) {

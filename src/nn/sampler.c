@@ -1,7 +1,7 @@
 /* Logits to a token. What each step does and in which order is transformers' (generation/
  * logits_process.py); only the random numbers are our own.
  *
- *     copy of the logits, forbidden ids at -infinity
+ *     copy of the logits, forbidden ids at -infinity, bias added, what the mask lacks at -infinity
  *     penalty       once for each id in the history: score / p if positive, score * p if not
  *     temperature   0: the largest wins, the lowest id among equals; else scores / T
  *     top-k         drops what is smaller than the k-th largest; ties with it stay
@@ -31,7 +31,11 @@ struct fv_sampler {
     uint8_t *seen;      /* [n_tokens] 1 while an id is in the history being walked, 2 forbidden */
     float *largest;     /* [n_tokens] heap of top-k */
     candidate *candidates; /* [n_tokens] */
+    uint32_t *mask;        /* [(n_tokens + 31) / 32] bits */
     uint64_t state[4];
+    fv_token_logprob top[FV_SAMPLER_TOP]; /* of the last choice */
+    size_t n_top;
+    float logprob;
 };
 
 /* ---- making one ---- */
@@ -57,8 +61,10 @@ static fv_status check_options(const fv_sampler_options *o, fv_error *err)
                  err));
     FV_TRY(check(o->min_p >= 0 && o->min_p <= 1, "min_p", (double)o->min_p, "a number in [0, 1]",
                  err));
-    return check(o->repetition_penalty > 0 && isfinite(o->repetition_penalty), "repetition_penalty",
-                 (double)o->repetition_penalty, "more than 0", err);
+    FV_TRY(check(o->repetition_penalty > 0 && isfinite(o->repetition_penalty), "repetition_penalty",
+                 (double)o->repetition_penalty, "more than 0", err));
+    return check(o->n_top >= 0 && o->n_top <= FV_SAMPLER_TOP, "n_logprobs", o->n_top, "0 to 20",
+                 err);
 }
 
 fv_status fv_sampler_new(fv_sampler **out, const fv_sampler_options *options, size_t n_rows,
@@ -88,10 +94,12 @@ fv_status fv_sampler_new(fv_sampler **out, const fv_sampler_options *options, si
     s->seen = fv_alloc_zero(n_tokens, sizeof *s->seen);
     s->largest = fv_alloc(n_tokens, sizeof *s->largest);
     s->candidates = fv_alloc(n_tokens, sizeof *s->candidates);
-    if (!s->forbidden || !s->logits || !s->seen || !s->largest || !s->candidates) {
+    s->mask = fv_alloc((n_tokens + 31) / 32, sizeof *s->mask);
+    if (!s->forbidden || !s->logits || !s->seen || !s->largest || !s->candidates || !s->mask) {
         fv_sampler_free(s);
         return fv_fail_memory(err, n_tokens * 29, "sampler");
     }
+    s->logprob = NAN;
     fv_sampler_seed(s, o.seed);
     *out = s;
     return FV_OK;
@@ -106,7 +114,18 @@ void fv_sampler_free(fv_sampler *s)
     fv_free(s->seen);
     fv_free(s->largest);
     fv_free(s->candidates);
+    fv_free(s->mask);
     fv_free(s);
+}
+
+fv_status fv_sampler_set(fv_sampler *s, const fv_sampler_options *options, fv_error *err)
+{
+    FV_TRY(check_options(options, err));
+    s->options = *options;
+    s->n_top = 0;
+    s->logprob = NAN;
+    fv_sampler_seed(s, options->seed);
+    return FV_OK;
 }
 
 void fv_sampler_forbid(fv_sampler *s, int32_t id)
@@ -161,6 +180,54 @@ static void penalize(fv_sampler *s, const int32_t *history, size_t n_history)
     for (size_t i = 0; i < n_history; i++)
         if (history[i] >= 0 && (size_t)history[i] < s->n_tokens && s->seen[history[i]] == 1)
             s->seen[history[i]] = 0;
+}
+
+static void apply_bias(fv_sampler *s)
+{
+    for (size_t i = 0; i < s->options.n_bias; i++)
+        if ((size_t)s->options.bias[i].id < s->n_tokens)
+            s->logits[s->options.bias[i].id] += s->options.bias[i].bias;
+}
+
+/* The bits of what can be chosen go to the caller, who clears some. */
+static void apply_mask(fv_sampler *s)
+{
+    size_t n_words = (s->n_tokens + 31) / 32;
+    memset(s->mask, 0, n_words * sizeof *s->mask);
+    for (size_t i = 0; i < s->n_tokens; i++)
+        s->mask[i / 32] |= (uint32_t)(s->logits[i] > -INFINITY) << i % 32;
+    s->options.mask(s->options.mask_user, s->mask, s->n_tokens);
+    for (size_t i = 0; i < s->n_tokens; i++)
+        if (!(s->mask[i / 32] >> i % 32 & 1))
+            s->logits[i] = -INFINITY;
+}
+
+/* log sum exp of the working copy, whose largest is max. A NaN counts for nothing. */
+static double log_total(const fv_sampler *s, float max)
+{
+    double total = 0;
+    for (size_t i = 0; i < s->n_tokens; i++)
+        if (s->logits[i] > -INFINITY)
+            total += exp((double)s->logits[i] - (double)max);
+    return (double)max + log(total);
+}
+
+/* The best n_top into s->top, best first, the lowest id first among equals. */
+static void list_top(fv_sampler *s, double total)
+{
+    size_t most = (size_t)s->options.n_top;
+    s->n_top = 0;
+    for (size_t i = 0; i < s->n_tokens; i++) {
+        float x = s->logits[i];
+        if (!(x > -INFINITY) || (s->n_top == most && !(x > s->top[most - 1].logprob)))
+            continue;
+        size_t at = s->n_top < most ? s->n_top++ : most - 1;
+        for (; at > 0 && x > s->top[at - 1].logprob; at--)
+            s->top[at] = s->top[at - 1];
+        s->top[at] = (fv_token_logprob){ (int32_t)i, x };
+    }
+    for (size_t i = 0; i < s->n_top; i++)
+        s->top[i].logprob = (float)((double)s->top[i].logprob - total);
 }
 
 /* The largest, -infinity when there is none; a NaN compares false and so never wins. Lanes let the
@@ -322,12 +389,40 @@ static int32_t draw(fv_sampler *s, const candidate *c, size_t n)
 
 /* ---- all of it ---- */
 
-fv_status fv_sampler_pick(fv_sampler *s, const float *logits, const int32_t *history,
-                          size_t n_history, int32_t *id, fv_error *err)
+static void take_logits(fv_sampler *s, const float *logits)
 {
     memcpy(s->logits, logits, s->n_tokens * sizeof *logits);
     for (size_t i = 0; i < s->n_forbidden; i++)
         s->logits[s->forbidden[i]] = -INFINITY;
+}
+
+static size_t first_of(const fv_sampler *s, float max)
+{
+    size_t best = 0;
+    while (s->logits[best] != max)
+        best++;
+    return best;
+}
+
+static void pick(fv_sampler *s, float max, int32_t *id)
+{
+    if (s->options.temperature == 0 || max == INFINITY) {
+        *id = (int32_t)first_of(s, max);
+        return;
+    }
+    size_t n = keep_top_k(s, collect(s, max));
+    candidate *c = keep_top_p(s, &n, weigh(s->candidates, n));
+    n = keep_min_p(s, c, n);
+    *id = draw(s, c, n);
+}
+
+fv_status fv_sampler_pick(fv_sampler *s, const float *logits, const int32_t *history,
+                          size_t n_history, int32_t *id, fv_error *err)
+{
+    take_logits(s, logits);
+    apply_bias(s);
+    if (s->options.mask)
+        apply_mask(s);
     if (s->options.repetition_penalty != 1)
         penalize(s, history, n_history);
 
@@ -336,16 +431,33 @@ fv_status fv_sampler_pick(fv_sampler *s, const float *logits, const int32_t *his
         return fv_fail(err, FV_ERR_FORMAT, 0,
                        "no token can be chosen: none of the %zu logits is a number above -infinity",
                        s->n_tokens);
-    if (s->options.temperature == 0 || max == INFINITY) {
-        size_t best = 0;
-        while (s->logits[best] != max)
-            best++;
-        *id = (int32_t)best;
-        return FV_OK;
+    double total = 0;
+    if (s->options.n_top) {
+        total = log_total(s, max);
+        list_top(s, total);
     }
-    size_t n = keep_top_k(s, collect(s, max));
-    candidate *c = keep_top_p(s, &n, weigh(s->candidates, n));
-    n = keep_min_p(s, c, n);
-    *id = draw(s, c, n);
+    pick(s, max, id);
+    if (s->options.n_top)
+        s->logprob = (float)((double)s->logits[*id] - total);
+    if (s->options.chosen)
+        s->options.chosen(s->options.mask_user, *id);
     return FV_OK;
+}
+
+float fv_sampler_logprob(const fv_sampler *s) { return s->logprob; }
+
+const fv_token_logprob *fv_sampler_top(const fv_sampler *s, size_t *n)
+{
+    *n = s->n_top;
+    return s->n_top ? s->top : NULL;
+}
+
+double fv_sampler_score(fv_sampler *s, const float *logits, int32_t id, bool *greedy)
+{
+    take_logits(s, logits);
+    float max = largest_of(s->logits, s->n_tokens);
+    *greedy = max > -INFINITY && (int32_t)first_of(s, max) == id;
+    return id >= 0 && (size_t)id < s->n_tokens && s->logits[id] > -INFINITY
+               ? (double)s->logits[id] - log_total(s, max)
+               : -INFINITY;
 }

@@ -1,6 +1,7 @@
 /* sampler: logits -> one token id.
  *
- *     f32 [n_rows] -> repetition penalty -> temperature -> top-k -> top-p -> min-p -> draw
+ *     f32 [n_rows] -> bias, mask -> repetition penalty -> (log-probabilities)
+ *                  -> temperature -> top-k -> top-p -> min-p -> draw
  *
  * The order and the meaning of each step are transformers'. With temperature 0: the largest
  * logit after the penalty, the lowest id among equals. */
@@ -18,7 +19,15 @@ typedef struct fv_sampler_options {
     float min_p;              /* 0: off */
     float repetition_penalty; /* 1: off */
     uint64_t seed;
+    const fv_logit_bias *bias; /* borrowed; ids in range */
+    size_t n_bias;
+    fv_mask_fn *mask;     /* NULL: none; asked before every choice, ... */
+    fv_chosen_fn *chosen; /* ... told of it afterwards; NULL: not */
+    void *mask_user;
+    int n_top; /* best alternatives to keep, 0 to FV_SAMPLER_TOP; 0: no log-probabilities */
 } fv_sampler_options;
+
+enum { FV_SAMPLER_TOP = 20 };
 
 void fv_sampler_options_default(fv_sampler_options *options); /* greedy, everything off, seed 0 */
 
@@ -29,6 +38,9 @@ fv_status fv_sampler_new(fv_sampler **out, const fv_sampler_options *options, si
 void fv_sampler_free(fv_sampler *s);
 /* Never choose id (no token behind it, "<image>"). Ids out of range are ignored. */
 void fv_sampler_forbid(fv_sampler *s, int32_t id);
+/* Other options, by the same rules; takes no memory. What is forbidden stays. On failure nothing
+ * changes. */
+fv_status fv_sampler_set(fv_sampler *s, const fv_sampler_options *options, fv_error *err);
 /* Starts the random sequence again. */
 void fv_sampler_seed(fv_sampler *s, uint64_t seed);
 
@@ -37,5 +49,14 @@ void fv_sampler_seed(fv_sampler *s, uint64_t seed);
  * chosen; when no allowed logit is a number above -infinity: FV_ERR_FORMAT. */
 fv_status fv_sampler_pick(fv_sampler *s, const float *logits, const int32_t *history,
                           size_t n_history, int32_t *id, fv_error *err);
+
+/* Natural logarithms of the last choice's probability, and of the best alternatives', best first,
+ * over what could be chosen, before temperature. NaN and none when n_top was 0. */
+float fv_sampler_logprob(const fv_sampler *s);
+const fv_token_logprob *fv_sampler_top(const fv_sampler *s, size_t *n);
+
+/* The same for a given token: whether greedy choice would have taken it goes to *greedy. Without
+ * bias, mask and penalty; -infinity for what cannot be chosen. */
+double fv_sampler_score(fv_sampler *s, const float *logits, int32_t id, bool *greedy);
 
 #endif

@@ -89,12 +89,14 @@ static fv_status answer_add(answerer *a, const char *question, fv_error *err)
 {
     size_t t = (size_t)fv_config_image_tokens(a->c->image_size), d = (size_t)a->c->d_model;
     fv_ids ids = { 0 };
-    fv_turn turn = {
-        .start = FV_TURN_FIRST, .user = question, .n_user_bytes = strlen(question), .n_images = 1
+    const fv_turn_part turn[] = {
+        { .kind = FV_TURN_IMAGE, .n = 1 },
+        { .kind = FV_TURN_TEXT, .text = question, .n = strlen(question) }
     };
     fv_answer_rows *rows = &a->out->list[a->out->n];
     fv_status status = FV_OK;
-    FV_TRY_GOTO(fv_template_turn(&ids, a->t, &turn, err));
+    FV_TRY_GOTO(fv_template_system(&ids, a->t, FV_DEFAULT_SYSTEM, strlen(FV_DEFAULT_SYSTEM), err));
+    FV_TRY_GOTO(fv_template_user(&ids, a->t, turn, FV_COUNT(turn), err));
     size_t n_prompt = ids.n - 1 + t, most = (size_t)a->c->max_context;
     if (n_prompt > most) {
         status = fv_fail(

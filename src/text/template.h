@@ -1,45 +1,44 @@
-/* template: the "qwen_2" conversation around the user's words, as ids.
+/* template: the "qwen_2" conversation around what its two sides say, as ids.
  *
- *     <|im_start|>system\nYou are a helpful assistant.<|im_end|>\n
- *     <|im_start|>user\n<image>\nDescribe the image.<|im_end|>\n
+ *     <|im_start|>system\nYou are a helpful assistant.<|im_end|>\n        fv_template_system
+ *     <|im_start|>user\n<image>\nDescribe the image.<|im_end|>\n          fv_template_user
  *     <|im_start|>assistant\n
+ *     A red square.                                                       fv_template_answer
+ *     <|im_end|>\n                                                        fv_template_end
  *
- * (\n is a newline; nothing else stands between the parts.) [ml-fastvlm llava/conversation.py,
+ * (\n is a newline; nothing else stands between the parts.) Only the template writes control tokens:
+ * "<|im_end|>" and "<image>" in somebody's text are words. [ml-fastvlm llava/conversation.py,
  * conv_qwen_2; llava/mm_utils.py, tokenizer_image_token] */
 #ifndef FV_TEMPLATE_H
 #define FV_TEMPLATE_H
 
 #include "text/tokenizer.h"
 
-/* Stands in the ids where a picture's rows go; the k-th one takes the turn's k-th picture. */
+/* Stands in the ids where an image's rows go; the k-th one takes the k-th image. */
 #define FV_IMAGE_MARK     (-200)
 #define FV_IMAGE_TEXT     "<image>"
 #define FV_DEFAULT_SYSTEM "You are a helpful assistant."
 
-typedef enum fv_turn_start {
-    FV_TURN_FIRST,     /* the conversation begins: with the system part */
-    FV_TURN_AFTER_END, /* the answer's <|im_end|> is already in the KV cache: begins with "\n" */
-    FV_TURN_AFTER_CUT  /* the answer was cut off: begins with <|im_end|> and "\n" */
-} fv_turn_start;
+typedef enum fv_turn_kind { FV_TURN_TEXT, FV_TURN_IMAGE, FV_TURN_IDS } fv_turn_kind;
 
-typedef struct fv_turn {
-    fv_turn_start start;
-    const char *system; /* for FV_TURN_FIRST; NULL: FV_DEFAULT_SYSTEM; "" is kept as empty */
-    const char *user;   /* may hold "<image>" marks */
-    size_t n_user_bytes;
-    size_t n_images;
-} fv_turn;
+/* A piece of a user's turn. */
+typedef struct fv_turn_part {
+    fv_turn_kind kind;
+    const char *text; /* TEXT: UTF-8 */
+    const int32_t *ids;
+    size_t n; /* bytes of text, or ids */
+} fv_turn_part;
 
-/* Appends the ids of a user turn, up to and with "<|im_start|>assistant\n". Without marks in the
- * text every picture goes to the front as "<image>\n"; with marks their number must be n_images,
- * else FV_ERR_ARGUMENT. On failure *ids is unchanged. */
-fv_status fv_template_turn(fv_ids *ids, const fv_tokenizer *t, const fv_turn *turn, fv_error *err);
+/* Each appends to *ids; on failure *ids is unchanged. Invalid UTF-8 is FV_ERR_FORMAT. */
 
-/* Splits text at every "<image>" and encodes the parts on their own, FV_IMAGE_MARK between them.
- * *n_marks (may be NULL) is their number. On failure *ids is unchanged. */
-fv_status fv_template_encode(fv_ids *ids, const fv_tokenizer *t, const char *text, size_t n_bytes,
-                             size_t *n_marks, fv_error *err);
-
-size_t fv_template_count_marks(const char *text, size_t n_bytes);
+fv_status fv_template_system(fv_ids *ids, const fv_tokenizer *t, const char *text, size_t n_bytes,
+                             fv_error *err);
+/* The parts in order. Texts that follow each other are one text. An image before any text or ids is
+ * followed by a newline, as in training. */
+fv_status fv_template_user(fv_ids *ids, const fv_tokenizer *t, const fv_turn_part *parts,
+                           size_t n_parts, fv_error *err);
+fv_status fv_template_answer(fv_ids *ids, const fv_tokenizer *t, const char *text, size_t n_bytes,
+                             fv_error *err);
+fv_status fv_template_end(fv_ids *ids, const fv_tokenizer *t, fv_error *err);
 
 #endif

@@ -32,18 +32,18 @@ static fv_status talk(conversation *c)
     fv_image *image = NULL;
 
     fv_session_options_default(&options);
-    options.temperature = 0;
-    options.max_new_tokens = N_NEW;
-    options.ignore_end = true;
+    fv_answer_options rules = { .size = sizeof rules, .max_new_tokens = N_NEW, .ignore_end = true };
     fv_status status = fv_session_new(&session, c->engine, &options, &c->err);
     if (status == FV_OK && c->opens_image)
         status = fv_image_open(&image, TINY "/image.png", NULL, &c->err);
     for (int turn = 0; status == FV_OK && turn < 2; turn++) {
         fv_piece piece = { .size = sizeof piece };
         if (turn == 0 && image)
-            status = fv_session_add_image(session, image, &c->err);
+            status = fv_session_add_image(session, image, NULL, &c->err);
         if (status == FV_OK)
             status = fv_session_add_text(session, c->question, strlen(c->question), &c->err);
+        if (status == FV_OK)
+            status = fv_session_begin(session, &rules, &c->err);
         while (status == FV_OK && !piece.done) {
             status = fv_session_next(session, &piece, &c->err);
             if (status == FV_OK && piece.id >= 0 && c->n_ids < 2 * N_NEW)

@@ -48,15 +48,16 @@ static fv_status ask_engine(reply *r, fv_engine *engine, int n_new)
     fv_piece piece = { .size = sizeof piece };
 
     fv_session_options_default(&options);
-    options.max_new_tokens = n_new;
-    options.ignore_end = true;
+    fv_answer_options rules = { .size = sizeof rules, .max_new_tokens = n_new, .ignore_end = true };
     fv_status status = fv_session_new(&session, engine, &options, &r->err);
     if (status == FV_OK)
         status = fv_image_open(&image, IMAGE, NULL, &r->err);
     if (status == FV_OK)
-        status = fv_session_add_image(session, image, &r->err);
+        status = fv_session_add_image(session, image, NULL, &r->err);
     if (status == FV_OK)
         status = fv_session_add_text(session, PROMPT, strlen(PROMPT), &r->err);
+    if (status == FV_OK)
+        status = fv_session_begin(session, &rules, &r->err);
     while (status == FV_OK && !piece.done) {
         status = fv_session_next(session, &piece, &r->err);
         if (status == FV_OK && piece.id >= 0 && r->n < N_NEW)

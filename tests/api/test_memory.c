@@ -23,20 +23,24 @@ static fv_status run_all(fv_error *err)
     settings.image_size = 64;
     settings.vision = FV_PRECISION_F16; /* converts its matrices: more allocations */
     fv_session_options_default(&options);
-    options.max_new_tokens = 2;
     options.system = "Be brief.";
-    options.stop = (const char *const[]){ "zzz" };
-    options.n_stop = 1;
+    options.n_system_bytes = 9;
+    fv_answer_options rules = { .size = sizeof rules,
+                                .max_new_tokens = 2,
+                                .stop = (const char *const[]){ "zzz" },
+                                .n_stop = 1 };
     fv_status status = fv_engine_open(&engine, MODEL, &settings, err);
     if (status == FV_OK)
         status = fv_session_new(&session, engine, &options, err);
     if (status == FV_OK)
         status = fv_image_open(&image, IMAGE, NULL, err);
     if (status == FV_OK)
-        status = fv_session_add_image(session, image, err);
+        status = fv_session_add_image(session, image, NULL, err);
     if (status == FV_OK)
         status = fv_session_add_text(session, "Look at the left side.",
                                      strlen("Look at the left side."), err);
+    if (status == FV_OK)
+        status = fv_session_begin(session, &rules, err);
     while (status == FV_OK && !piece.done)
         status = fv_session_next(session, &piece, err);
     fv_image_free(image);
@@ -78,17 +82,20 @@ static void test_no_token_allocates(void **state)
     fv_piece piece = { .size = sizeof piece };
     fv_error err;
     fv_session_options_default(&options);
-    options.ignore_end = true;
-    options.max_new_tokens = 40;
-    options.temperature = 0.8f;
-    options.top_k = 20;
-    options.top_p = 0.9f;
-    options.repetition_penalty = 1.1f;
+    fv_answer_options rules = { .size = sizeof rules,
+                                .ignore_end = true,
+                                .max_new_tokens = 40,
+                                .temperature = 0.8f,
+                                .top_k = 20,
+                                .top_p = 0.9f,
+                                .repetition_penalty = 1.1f,
+                                .n_logprobs = 5 };
     assert_int_equal(fv_engine_open(&engine, MODEL, NULL, &err), FV_OK);
     assert_int_equal(fv_session_new(&session, engine, &options, &err), FV_OK);
     assert_int_equal(fv_session_add_text(session, "Look at the left side.",
                                          strlen("Look at the left side."), &err),
                      FV_OK);
+    assert_int_equal(fv_session_begin(session, &rules, &err), FV_OK);
     assert_int_equal(fv_session_next(session, &piece, &err), FV_OK); /* the prompt */
     uint64_t before = fv_mem_taken();
     for (int i = 1; i < 40; i++)

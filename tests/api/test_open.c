@@ -75,7 +75,7 @@ static void answer_of(fv_engine *e, int32_t ids[8])
     fv_piece piece;
     if (fv_session_new(&s, e, NULL, &err) != FV_OK ||
         fv_image_open(&image, IMAGE, NULL, &err) != FV_OK ||
-        fv_session_add_image(s, image, &err) != FV_OK ||
+        fv_session_add_image(s, image, NULL, &err) != FV_OK ||
         fv_session_add_text(s, "What do you see?", 16, &err) != FV_OK)
         fail_msg("%s", err.message);
     for (int i = 0; i < 8; i++) {

@@ -2,6 +2,7 @@
  * the logits move, and that they are the same bits with any number of threads. Its down projections
  * (k 176, no multiple of 32) stay f32, so both kinds meet in a layer. */
 #include "support/cm.h"
+#include "fastvlm_tools.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -77,21 +78,29 @@ static void run_mix(const mix *x, fv_precision stored, int n_threads, const char
     settings.decoder = stored;
     settings.kv = x->kv;
     fv_session_options_default(&options);
-    options.dump_dir = dir;
-    options.max_new_tokens = STEPS;
-    options.ignore_end = true;
+    fv_answer_options rules = { .size = sizeof rules, .max_new_tokens = STEPS, .ignore_end = true };
+    fv_dump *dump = NULL;
+    if (fv_dump_open(&dump, dir, &err) != FV_OK)
+        fail_msg("%s", err.message);
+    options.tap = fv_dump_tap;
+    options.tap_user = dump;
+    options.tap_prompt_logits = true;
     if (fv_engine_open(&engine, GOLDEN "/checkpoint", &settings, &err) != FV_OK)
         fail_msg("%s", err.message);
     quantize_decoder(engine, x);
     if (fv_session_new(&session, engine, &options, &err) != FV_OK ||
         fv_image_open(&image, GOLDEN "/image.png", NULL, &err) != FV_OK ||
-        fv_session_add_image(session, image, &err) != FV_OK ||
+        fv_session_add_image(session, image, NULL, &err) != FV_OK ||
+        fv_session_begin(session, &rules, &err) != FV_OK ||
         fv_session_add_text(session, "Describe the picture.", strlen("Describe the picture."),
                             &err) != FV_OK)
         fail_msg("%s", err.message);
     for (fv_piece piece = { .size = sizeof piece }; !piece.done;)
         if (fv_session_next(session, &piece, &err) != FV_OK)
             fail_msg("%s", err.message);
+    if (fv_dump_commit(dump, &err) != FV_OK)
+        fail_msg("%s", err.message);
+    fv_dump_free(dump);
     fv_image_free(image);
     fv_session_free(session);
     fv_engine_free(engine);

@@ -34,20 +34,24 @@ typedef struct stages {
     double limit;
 } stages;
 
-static fv_status stage_keep(void *user, const char *name, const float *x, size_t rows, size_t cols,
-                            fv_error *err)
+/* A tap; what it is given as [channels, height, width] is kept as rows of channels. */
+static bool stage_keep(void *user, const char *name, const float *x, const size_t *shape,
+                       int n_dims)
 {
     stages *s = user;
-    (void)err;
+    bool map = n_dims == 3;
+    size_t rows = map ? shape[1] * shape[2] : shape[0], cols = map ? shape[0] : shape[1];
     assert_true(s->n < MAX_STAGES);
     kept *k = &s->stage[s->n++];
     snprintf(k->name, sizeof k->name, "%s", name);
     k->x = malloc(rows * cols * sizeof *x);
     assert_non_null(k->x);
-    memcpy(k->x, x, rows * cols * sizeof *x);
+    for (size_t r = 0; r < rows; r++)
+        for (size_t c = 0; c < cols; c++)
+            k->x[r * cols + c] = map ? x[c * rows + r] : x[r * cols + c];
     k->rows = rows;
     k->cols = cols;
-    return FV_OK;
+    return true;
 }
 
 static void stage_compare(stages *s, const char *name, const fv_value *v, const float *x)

@@ -8,6 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "fastvlm_tools.h"
+
 #include "support/cm.h"
 
 static void convert(npy *a, FILE *f, const char *descr, const char *path)
@@ -135,19 +137,29 @@ answer run_ask(const ask *a)
     settings.decoder = a->decoder;
     settings.n_threads = a->n_threads ? a->n_threads : 2;
     fv_session_options_default(&options);
-    options.max_new_tokens = a->max_new;
-    options.dump_dir = a->dump_dir;
-    options.fit = a->fit;
-    options.ignore_end = a->ignore_eos;
+    fv_answer_options rules = { .size = sizeof rules,
+                                .max_new_tokens = a->max_new,
+                                .ignore_end = a->ignore_eos };
+    fv_encode_options encode = { .size = sizeof encode, .fit = a->fit };
+    fv_dump *dump = NULL;
+    if (a->dump_dir) {
+        if (fv_dump_open(&dump, a->dump_dir, &err) != FV_OK)
+            fail_msg("%s", err.message);
+        options.tap = fv_dump_tap;
+        options.tap_user = dump;
+        options.tap_prompt_logits = true;
+    }
     if (fv_engine_open(&engine, a->dir, &settings, &err) != FV_OK ||
         fv_session_new(&session, engine, &options, &err) != FV_OK)
         fail_msg("%s", err.message);
     if (a->image) {
         if (fv_image_open(&image, a->image, NULL, &err) != FV_OK ||
-            fv_session_add_image(session, image, &err) != FV_OK)
+            fv_session_add_image(session, image, &encode, &err) != FV_OK)
             fail_msg("%s", err.message);
     }
     if (fv_session_add_text(session, a->prompt, strlen(a->prompt), &err) != FV_OK)
+        fail_msg("%s", err.message);
+    if (fv_session_begin(session, &rules, &err) != FV_OK)
         fail_msg("%s", err.message);
     while (!piece.done) {
         if (fv_session_next(session, &piece, &err) != FV_OK)
@@ -159,6 +171,9 @@ answer run_ask(const ask *a)
     }
     out.finish = piece.finish;
     fv_session_stats(session, &out.stats);
+    if (dump && fv_dump_commit(dump, &err) != FV_OK)
+        fail_msg("%s", err.message);
+    fv_dump_free(dump);
     fv_image_free(image);
     fv_session_free(session);
     fv_engine_free(engine);

@@ -387,7 +387,12 @@ static void test_allocations(void **state)
     float logits[64] = { 0 };
     int32_t history[] = { 1, 2, 3 };
     fv_sampler *s = NULL;
-    fv_sampler_options o = { 1, 5, 0.9f, 0.01f, 1.1f, 1 };
+    fv_sampler_options o = { .temperature = 1,
+                             .top_k = 5,
+                             .top_p = 0.9f,
+                             .min_p = 0.01f,
+                             .repetition_penalty = 1.1f,
+                             .seed = 1 };
 
     for (uint64_t i = 0; !s; i++) {
         fv_mem_fail_after(i);
