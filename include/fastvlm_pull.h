@@ -32,7 +32,8 @@ typedef struct fv_pull_options {
     const char *revision; /**< branch, tag or commit; NULL: "main" */
     const char *dir;      /**< NULL: the last part of repo, in the current directory */
     const char *endpoint; /**< NULL: "https://huggingface.co" */
-    /** NULL: none. Sent to the endpoint's host only, never over plain http except to this machine */
+    /** NULL: none. Sent to the endpoint's host only, never over plain http except to this
+     * machine */
     const char *token;
     const char *ca_file;           /**< a PEM file; NULL: the system's certificates */
     int connections;               /**< at once, 1 to 16; 0: 4 */

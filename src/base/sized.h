@@ -22,8 +22,8 @@ fv_status fv_options_in(void *to, size_t size, const void *from, const char *nam
 /* fv_options_in for the struct that `to` points to. */
 #define FV_OPTIONS_IN(to, type, from, err) fv_options_in((to), sizeof(type), (from), #type, (err))
 
-/* The same for the callbacks that options point to, which may be gone after the call: *member points
- * to the copy from now on. */
+/* The same for the callbacks that options point to, which may be gone after the call: *member
+ * points to the copy from now on. */
 fv_status fv_callbacks_in(fv_callbacks *copy, const fv_callbacks **member, fv_error *err);
 
 /* FV_ERR_ARGUMENT when the caller did not set the size of a result; before any work. */

@@ -19,8 +19,8 @@ typedef void fv_spawn_line_fn(void *user, bool is_error, const char *line, size_
 typedef bool fv_spawn_stop_fn(void *user);
 
 typedef struct fv_spawn_options {
-    /* Ends with NULL. argv[0] is looked for on PATH, that of `environment` first; with a slash in it
-     * it is a path, from `directory` on. */
+    /* Ends with NULL. argv[0] is looked for on PATH, that of `environment` first; with a slash in
+     * it it is a path, from `directory` on. */
     const char *const *argv;
     /* Ends with NULL, or is NULL: "NAME=value" replaces or adds to the caller's environment, "NAME"
      * removes. */
@@ -44,10 +44,10 @@ typedef struct fv_spawn_result {
     size_t n_out, n_err;
 } fv_spawn_result;
 
-/* FV_ERR_IO: not found, not startable, exit code other than 0, ended by a signal; FV_ERR_LIMIT: time
- * or output; FV_ERR_CANCELLED. The message names the program and quotes the last line of its standard
- * error. *result is filled as far as it went, on failure, too: fv_spawn_result_free it in any case.
- * The caller must not ignore SIGCHLD, nor wait for children that are not its own. */
+/* FV_ERR_IO: not found, not startable, exit code other than 0, ended by a signal; FV_ERR_LIMIT:
+ * time or output; FV_ERR_CANCELLED. The message names the program and quotes the last line of its
+ * standard error. *result is filled as far as it went, on failure, too: fv_spawn_result_free it in
+ * any case. The caller must not ignore SIGCHLD, nor wait for children that are not its own. */
 fv_status fv_spawn_run(fv_spawn_result *result, const fv_spawn_options *options, fv_error *err);
 void fv_spawn_result_free(fv_spawn_result *result);
 

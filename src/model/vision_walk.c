@@ -2,9 +2,9 @@
  *
  *     stem, then for each stage: [cpe], block, block ..., [down], then expand, projector
  *
- * This is the one place that knows that order besides the two descriptions of the model (nn/vision.c
- * runs it, graph/ builds graphs of it): names of weights, sizes of working memory and what may be in
- * int8 all follow from it. */
+ * This is the one place that knows that order besides the two descriptions of the model
+ * (nn/vision.c runs it, graph/ builds graphs of it): names of weights, sizes of working memory and
+ * what may be in int8 all follow from it. */
 #include "model/weights.h"
 
 /* Into stage i, whose map is half as high and wide as the one before. */

@@ -31,8 +31,8 @@ const fv_linear *fv_find_columns(const fv_linear *layers, size_t n_layers, size_
                                  size_t task, size_t *col);
 size_t fv_count_columns(const fv_linear *layers, size_t n_layers, size_t columns);
 
-/* Rows of weights in a matrix-vector task at most, and the scratch of one: a sum for each of them and
- * each row of x that shares them. */
+/* Rows of weights in a matrix-vector task at most, and the scratch of one: a sum for each of them
+ * and each row of x that shares them. */
 enum { FV_VECTOR_COLUMNS = 1024 };
 enum { FV_VECTOR_BYTES = FV_VECTOR_COLUMNS * FV_GEMV_ROWS * sizeof(float) };
 

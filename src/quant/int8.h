@@ -35,8 +35,8 @@ typedef struct fv_int8_layer {
 
 /* A linear layer, y = W x + bias, W [n, k] of a float type.
  *
- * inv[c] = 1 / (s[c] step). s = |x|max^alpha evens out channels of different size and is absorbed by
- * the weights, so that an outlier channel does not cost the others their steps and the product
+ * inv[c] = 1 / (s[c] step). s = |x|max^alpha evens out channels of different size and is absorbed
+ * by the weights, so that an outlier channel does not cost the others their steps and the product
  * stays one of u8 with i8 [SmoothQuant, arXiv 2211.10438]. alpha and how much of the range is
  * clipped are those, of a few, with the least squared error of some outputs over some sample rows.
  * A row of weights has the scale, of a few, with the least squared error of its values.

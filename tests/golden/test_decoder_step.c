@@ -1,6 +1,6 @@
-/* A step over several sequences: every sequence gets the logits, and leaves the keys and values, that
- * it gets alone, whatever the company, the type of the weights and of the cache, and the number of
- * threads. Also run under the thread sanitizer. */
+/* A step over several sequences: every sequence gets the logits, and leaves the keys and values,
+ * that it gets alone, whatever the company, the type of the weights and of the cache, and the
+ * number of threads. Also run under the thread sanitizer. */
 #include "support/cm.h"
 
 #include <stdio.h>

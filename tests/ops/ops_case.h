@@ -1,6 +1,6 @@
-/* What the tests of src/nn's operations share: an fv_ops with exactly the scratch that was asked for
- * and canaries behind it, weights of every type with the values that they stand for, and oracles in
- * double. Everything here is simple enough to be believed. */
+/* What the tests of src/nn's operations share: an fv_ops with exactly the scratch that was asked
+ * for and canaries behind it, weights of every type with the values that they stand for, and
+ * oracles in double. Everything here is simple enough to be believed. */
 #ifndef FV_OPS_CASE_H
 #define FV_OPS_CASE_H
 

@@ -77,8 +77,9 @@ static void check_margin(const layer *a, const linear_case *c, const char *text)
 
 /* ---- floats, against double ------------------------------------------------------------------ */
 
-/* y[i, j] and how far off it may be: 2 k eps sum |x w| of the sum (kernels.h); GELU's 1e-6, with its
- * slope of at most 1.13; half a step of y's type; an ulp of f32 for each step of the epilogue. */
+/* y[i, j] and how far off it may be: 2 k eps sum |x w| of the sum (kernels.h); GELU's 1e-6, with
+ * its slope of at most 1.13; half a step of y's type; an ulp of f32 for each step of the
+ * epilogue. */
 static double exact_float(const layer *a, const linear_case *c, const void *x, size_t i, size_t j,
                           double *bound)
 {
@@ -152,7 +153,8 @@ static void test_float_types(void **state)
                                         level, 1 + (int)(w + x + y + e) % MAX_THREADS);
 }
 
-/* The split is tall from 4 x 96 rows a thread on: rows around that, around blocks of 96, and few. */
+/* The split is tall from 4 x 96 rows a thread on: rows around that, around blocks of 96, and
+ * few. */
 static void test_float_rows(void **state)
 {
     (void)state;
@@ -194,7 +196,8 @@ static void test_float_sizes(void **state)
     }
 }
 
-/* One row of f32, no activation, no scale: the matrix-vector kernels; with weights of every type. */
+/* One row of f32, no activation, no scale: the matrix-vector kernels; with weights of every
+ * type. */
 static void test_one_row(void **state)
 {
     static const fv_type types[] = { FV_TYPE_F32, FV_TYPE_BF16, FV_TYPE_F16 };
@@ -208,7 +211,7 @@ static void test_one_row(void **state)
                                 level, 1 + (int)n % MAX_THREADS);
 }
 
-/* ---- int8, exact ------------------------------------------------------------------------------ */
+/* ---- int8, exact --------------------------------------------------------------------------- */
 
 /* The contract of gemm_u8 in kernels.h, a step at a time. */
 static float exact_int8(const layer *a, const linear_case *c, const uint8_t *x, size_t i, size_t j,
@@ -321,7 +324,7 @@ static void test_int8_sizes(void **state)
                            level, 1 + (int)(i + j) % MAX_THREADS);
 }
 
-/* ---- blocks: against double, x rounded to 8 bits in blocks ------------------------------------ */
+/* ---- blocks: against double, x rounded to 8 bits in blocks --------------------------------- */
 
 /* A block of x is off by at most half a step d = max |x| / 127; products and sums are f32. */
 static double exact_blocks(const fv_mat *w, const float *x, size_t j, double *bound)
@@ -400,7 +403,7 @@ static void test_blocks(void **state)
                                  1 + (int)(i + j + x) % MAX_THREADS);
 }
 
-/* ---- gated layers: silu(gate) up, against double ----------------------------------------------- */
+/* ---- gated layers: silu(gate) up, against double ------------------------------------------- */
 
 static void check_gated(fv_type type, fv_type operand, size_t m, size_t n, size_t k, int level,
                         int threads)
@@ -453,7 +456,7 @@ static void test_gated(void **state)
     }
 }
 
-/* ---- however the work is cut, the same bits ---------------------------------------------------- */
+/* ---- however the work is cut, the same bits ------------------------------------------------ */
 
 /* The same layer on any number of threads, whole and in two runs of rows. Rows that go another way
  * (tall or wide) get the same bits; a single row of f32 goes through other kernels. */

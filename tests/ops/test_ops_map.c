@@ -169,7 +169,7 @@ static void test_dw_int8(void **state)
                 check_dw_int8(&dw_cases[i], form, level, 1 + (int)(i + form) % MAX_THREADS);
 }
 
-/* ---- FFN -------------------------------------------------------------------------------------- */
+/* ---- FFN ----------------------------------------------------------------------------------- */
 
 /* y = x + scale fc2(gelu(fc1(dw x))) by the operations for single layers, whose results the other
  * tests compare with scalar code: the same bits are expected. */
@@ -258,7 +258,8 @@ static void check_ffn(fv_type weights, fv_type operand, fv_map_shape shape, size
 }
 
 /* Maps with fewer pixels than a block for each thread go layer by layer, others in blocks (floats:
- * runs of 32 to 128 pixels; int8: tiles up to 64 wide). Odd sides leave parts of blocks and tiles. */
+ * runs of 32 to 128 pixels; int8: tiles up to 64 wide). Odd sides leave parts of blocks and
+ * tiles. */
 static void test_ffn(void **state)
 {
     static const fv_map_shape shapes[] = {
@@ -312,7 +313,7 @@ static void test_ffn_limits(void **state)
     check_ffn(FV_TYPE_I8, FV_TYPE_F32, (fv_map_shape){ 16, 17 }, 920, 3680, BESIDE, 1, 2);
 }
 
-/* ---- LayerNorm -------------------------------------------------------------------------------- */
+/* ---- LayerNorm ----------------------------------------------------------------------------- */
 
 static void check_layernorm(size_t n, size_t c, fv_type type, int level, int threads)
 {
@@ -365,7 +366,7 @@ static void test_layernorm(void **state)
                     check_layernorm(n[i], c[j], types[t], level, 1 + (int)(i + j) % MAX_THREADS);
 }
 
-/* ---- attention -------------------------------------------------------------------------------- */
+/* ---- attention ----------------------------------------------------------------------------- */
 
 /* Softmax(q k^T / sqrt d) v of one row and head, in double; how far off it may be: 1e-6, and more
  * the larger the products behind the scores, in parts of the weighted sizes of v. */
@@ -451,7 +452,7 @@ static void test_attention(void **state)
     }
 }
 
-/* ---- conversions ------------------------------------------------------------------------------ */
+/* ---- conversions --------------------------------------------------------------------------- */
 
 static void check_convert(size_t n, size_t c, fv_type type, int level, int threads)
 {
@@ -492,7 +493,7 @@ static void test_convert(void **state)
                     check_convert(n[i], c[j], types[t], level, 1 + (int)(i + j) % MAX_THREADS);
 }
 
-/* ---- who takes what --------------------------------------------------------------------------- */
+/* ---- who takes what ------------------------------------------------------------------------ */
 
 /* Layers in int8 want u8; what writes for them says what it can. */
 static void test_rows(void **state)

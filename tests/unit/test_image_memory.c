@@ -122,7 +122,8 @@ static void decoding_survives_refusals(void **state)
         "png_rgba16_interlaced.png",
         "png_exif6.png",
         /* No lossless WebP and none with alpha: libwebp 1.2.4 follows an uninitialised pointer when
-         * its Huffman tables cannot be allocated, so whether it crashes depends on old stack bytes. */
+         * its Huffman tables cannot be allocated, so whether it crashes depends on old stack
+         * bytes. */
         "webp_lossy.webp",
         "webp_exif3.webp",
         "pnm_p6_max1000.ppm",

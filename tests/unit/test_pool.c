@@ -237,8 +237,8 @@ static void *run_sleepers(void *arg)
     return NULL;
 }
 
-/* Whether the bounds below hold depends on a machine that lets sleepers wake up in time. A pool that
- * shares badly misses them every time; one that shares well must keep them once. */
+/* Whether the bounds below hold depends on a machine that lets sleepers wake up in time. A pool
+ * that shares badly misses them every time; one that shares well must keep them once. */
 enum { TRIES = 30 };
 
 static bool is_within(unsigned value, unsigned lowest, unsigned highest)

@@ -125,9 +125,9 @@ static inline __attribute__((always_inline)) void add_stretch(__m512 s[2][FV_GEM
     }
 }
 
-/* m is a constant in every use. Deep rows are cut into stretches of which all m rows of x stay in L1
- * while a group of rows of weights, whose sums wait in memory, passes by. Weights are asked for in
- * the order in which they lie, a group ahead. */
+/* m is a constant in every use. Deep rows are cut into stretches of which all m rows of x stay in
+ * L1 while a group of rows of weights, whose sums wait in memory, passes by. Weights are asked for
+ * in the order in which they lie, a group ahead. */
 static inline __attribute__((always_inline)) void gemv_rows(float *y, size_t ldy, const void *w,
                                                             fv_type type, size_t ld, const float *x,
                                                             size_t ldx, const float *bias,

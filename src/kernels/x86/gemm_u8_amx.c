@@ -1,5 +1,5 @@
-/* Matrix product of u8 and i8 for AMX: tdpbusd multiplies 16 fours of bytes for 16 x 16 sums of i32.
- * Panels and epilogue are those of AVX-512 VNNI, below it. */
+/* Matrix product of u8 and i8 for AMX: tdpbusd multiplies 16 fours of bytes for 16 x 16 sums of
+ * i32. Panels and epilogue are those of AVX-512 VNNI, below it. */
 #define TILE_PRODUCT TILE_FOURS_U8_I8
 #include "kernels/x86/gemm_amx.h"
 #include "kernels/x86/gemm_u8_epilogue_avx512.h"

@@ -345,8 +345,8 @@ static inline __m512 add_four(fv_type type, __m512 sum, four_blocks w, const cha
 }
 
 /* gemv for m rows x, which is a constant in every use: a sum in a register for each. Deep rows are
- * cut into stretches of k of which all m rows stay in L1 while GROUP rows of weights, whose sums wait
- * in memory, pass by. Weights are asked for in the order in which they lie, a group ahead. */
+ * cut into stretches of k of which all m rows stay in L1 while GROUP rows of weights, whose sums
+ * wait in memory, pass by. Weights are asked for in the order in which they lie, a group ahead. */
 static inline __attribute__((always_inline)) void gemv_rows(float *y, size_t ldy, const void *w,
                                                             fv_type type, const void *x,
                                                             const float *bias, const size_t m,

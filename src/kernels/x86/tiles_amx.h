@@ -1,9 +1,9 @@
-/* The tile instructions of AMX that the kernels use. A tile register holds 16 rows of 64 bytes; they
- * are named by a literal number, 0 to 7.
+/* The tile instructions of AMX that the kernels use. A tile register holds 16 rows of 64 bytes;
+ * they are named by a literal number, 0 to 7.
  *
  * Instructions, not the compiler's intrinsics: gcc 12's _tile_loadd does not say that it reads
- * memory, so stores that it must see may be moved behind it. Tests define FV_AMX_MODEL, and the same
- * kernels run on a model of these instructions in C (tests/kernels/amx_model.h).
+ * memory, so stores that it must see may be moved behind it. Tests define FV_AMX_MODEL, and the
+ * same kernels run on a model of these instructions in C (tests/kernels/amx_model.h).
  *
  * A kernel configures the tiles when it is called and releases them when it returns: 60 ns of a
  * call that takes 10 us at least (measured on Emerald Rapids). To remember across calls that a
