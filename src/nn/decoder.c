@@ -65,13 +65,19 @@ void fv_sequence_free(fv_sequence *s)
 }
 
 /* Values of a row of queries, and of keys or values. */
-static size_t query_width(const fv_config *c) { return (size_t)c->n_heads * (size_t)c->d_head; }
-static size_t key_width(const fv_config *c) { return (size_t)c->n_kv_heads * (size_t)c->d_head; }
+static size_t width_of_queries(const fv_config *c)
+{
+    return (size_t)c->n_heads * (size_t)c->d_head;
+}
+static size_t width_of_keys(const fv_config *c)
+{
+    return (size_t)c->n_kv_heads * (size_t)c->d_head;
+}
 
 static void buffers_take(fv_decoder *d, size_t rows, fv_arena *a)
 {
     const fv_config *c = d->c;
-    size_t dm = (size_t)c->d_model, hd = query_width(c), hd_kv = key_width(c);
+    size_t dm = (size_t)c->d_model, hd = width_of_queries(c), hd_kv = width_of_keys(c);
     d->x = fv_arena_take(a, rows * dm, sizeof *d->x);
     d->h = fv_arena_take(a, rows * FV_MAX(dm, hd), sizeof(float));
     d->q = fv_arena_take(a, rows * hd, sizeof *d->q);
@@ -85,7 +91,8 @@ static void buffers_take(fv_decoder *d, size_t rows, fv_arena *a)
 static fv_ops_need decoder_need(const fv_decoder *d, const fv_ops *ops, size_t m)
 {
     const fv_config *c = d->c;
-    size_t dm = (size_t)c->d_model, hd = query_width(c), hd_kv = key_width(c), f = (size_t)c->d_ffn;
+    size_t dm = (size_t)c->d_model, hd = width_of_queries(c), hd_kv = width_of_keys(c),
+           f = (size_t)c->d_ffn;
     fv_ops_need need = fv_linear_need(ops->k, ops->n_workers, hd, dm, m, d->act);
     need = fv_ops_max(need, fv_linear_need(ops->k, ops->n_workers, hd_kv, dm, m, d->act));
     need = fv_ops_max(need, fv_linear_need(ops->k, ops->n_workers, dm, hd, m, d->act));
@@ -143,8 +150,8 @@ typedef struct row_set {
     size_t layer;
 } row_set;
 
-static row_set rows_of(fv_decoder *d, const fv_ops *ops, fv_sequence *const *seq, size_t n_seq,
-                       size_t n_each)
+static row_set row_set_of(fv_decoder *d, const fv_ops *ops, fv_sequence *const *seq, size_t n_seq,
+                          size_t n_each)
 {
     return (row_set){ .d = d,
                       .ops = ops,
@@ -157,8 +164,8 @@ static row_set rows_of(fv_decoder *d, const fv_ops *ops, fv_sequence *const *seq
 
 /* y = x W^T + bias (+ residual), x [n, width] of act. Rows of a step keep the bits that they have
  * alone; a prompt's rows share tiles, which sum in another order. */
-static void rows_multiply(const row_set *r, const fv_linear *layers, size_t n_layers, const void *x,
-                          size_t width)
+static void rows_linear(const row_set *r, const fv_linear *layers, size_t n_layers, const void *x,
+                        size_t width)
 {
     if (r->n_each == 1)
         fv_linear_run_each(r->ops, layers, n_layers, x, width, r->n);
@@ -268,11 +275,11 @@ static void attend_task(void *user, size_t task, unsigned worker)
 }
 
 /* Layer r->layer: x [n, d_model] in place, keys and values into the caches. */
-static void run_layer(row_set *r)
+static void layer_run(row_set *r)
 {
     fv_decoder *d = r->d;
     const fv_decoder_layer *w = &d->w->layer[r->layer];
-    size_t dm = (size_t)d->c->d_model, hd = query_width(d->c), hd_kv = key_width(d->c),
+    size_t dm = (size_t)d->c->d_model, hd = width_of_queries(d->c), hd_kv = width_of_keys(d->c),
            f = (size_t)d->c->d_ffn, n = r->n;
 
     /* h = RMS(x, input_layernorm.weight)                      [n, dm] */
@@ -282,7 +289,7 @@ static void run_layer(row_set *r)
     fv_linear qkv[3] = { { .w = &w->q, .y = d->q, .ldy = hd },
                          { .w = &w->k, .y = d->k, .ldy = hd_kv },
                          { .w = &w->v, .y = d->v, .ldy = hd_kv } };
-    rows_multiply(r, qkv, 3, d->h, dm);
+    rows_linear(r, qkv, 3, d->h, dm);
 
     /* q, k = rope(q), rope(k); k and v into the cache */
     fv_pool_run(r->ops->pool, r->n_seq * (size_t)d->c->n_kv_heads, rotate_task, r);
@@ -292,7 +299,7 @@ static void run_layer(row_set *r)
 
     /* x = x + concat(o) Wo^T                                  [n, dm] */
     fv_linear o = { .w = &w->o, .y = d->x, .ldy = dm, .residual = d->x, .ldr = dm };
-    rows_multiply(r, &o, 1, d->h, hd);
+    rows_linear(r, &o, 1, d->h, hd);
 
     /* h = RMS(x, post_attention_layernorm.weight)             [n, dm] */
     rows_norm(r, w->norm2);
@@ -305,13 +312,13 @@ static void run_layer(row_set *r)
 
     /* x = x + ffn Wdown^T                                     [n, dm] */
     fv_linear down = { .w = &w->down, .y = d->x, .ldy = dm, .residual = d->x, .ldr = dm };
-    rows_multiply(r, &down, 1, d->ffn, f);
+    rows_linear(r, &down, 1, d->ffn, f);
 }
 
 /* ---- all of it --------------------------------------------------------------------------- */
 
 /* Cosines and sines of every row's position: angle = pos f_m. */
-static void set_positions(const row_set *r)
+static void rows_place(const row_set *r)
 {
     const fv_decoder *d = r->d;
     size_t half = (size_t)d->c->d_head / 2;
@@ -328,7 +335,7 @@ static void set_positions(const row_set *r)
 
 /* logits = RMS(x, model.norm.weight) Whead^T of n rows from row `first` of x on; logits[i] [n_vocab].
  * The normed rows lie in h. */
-static void run_head(fv_decoder *d, const fv_ops *ops, size_t first, size_t n, float *const *logits)
+static void head_run(fv_decoder *d, const fv_ops *ops, size_t first, size_t n, float *const *logits)
 {
     size_t dm = (size_t)d->c->d_model;
     ops->k->rmsnorm(d->h, FV_TYPE_F32, dm, d->x + first * dm, dm, d->w->norm, n, dm,
@@ -338,7 +345,7 @@ static void run_head(fv_decoder *d, const fv_ops *ops, size_t first, size_t n, f
 }
 
 /* The final norm of a prompt's rows and, where they are wanted, the logits of every row. */
-static fv_status dump_all_rows(const row_set *r, const fv_watch *watch, fv_error *err)
+static fv_status stretch_dump(const row_set *r, const fv_watch *watch, fv_error *err)
 {
     fv_decoder *d = r->d;
     size_t dm = (size_t)d->c->d_model, v = (size_t)d->c->n_vocab, n = r->n;
@@ -354,7 +361,7 @@ static fv_status dump_all_rows(const row_set *r, const fv_watch *watch, fv_error
     FV_TRY_GOTO(fv_watch_rows(watch, "decoder.norm", normed, n, dm, err));
     for (size_t i = 0; i < n && logits; i++) {
         float *row = logits + i * v;
-        run_head(d, r->ops, i, 1, &row);
+        head_run(d, r->ops, i, 1, &row);
     }
     if (logits)
         FV_TRY_GOTO(fv_watch_rows(watch, "logits_prefill", logits, n, v, err));
@@ -365,26 +372,26 @@ fail:
 }
 
 /* A stretch of a prompt: x [n, d_model] through all layers. */
-static fv_status run_stretch(fv_decoder *d, const fv_ops *ops, fv_sequence *s, const float *x,
+static fv_status stretch_run(fv_decoder *d, const fv_ops *ops, fv_sequence *s, const float *x,
                              size_t n, const fv_watch *watch, double done, double share,
                              fv_error *err)
 {
     size_t dm = (size_t)d->c->d_model, layers = (size_t)d->c->n_layers;
-    row_set r = rows_of(d, ops, &s, 1, n);
+    row_set r = row_set_of(d, ops, &s, 1, n);
     char name[64];
     memcpy(d->x, x, n * dm * sizeof *d->x);
-    set_positions(&r);
+    rows_place(&r);
     for (r.layer = 0; r.layer < layers; r.layer++) {
         FV_TRY(
             fv_watch_step(watch, "prefill", done + share * (double)r.layer / (double)layers, err));
-        run_layer(&r);
+        layer_run(&r);
         if (fv_watch_taps(watch)) {
             snprintf(name, sizeof name, "decoder.layer.%zu", r.layer);
             FV_TRY(fv_watch_rows(watch, name, d->x, n, dm, err));
         }
     }
     if (fv_watch_taps(watch))
-        FV_TRY(dump_all_rows(&r, watch, err));
+        FV_TRY(stretch_dump(&r, watch, err));
     s->kv.n += n;
     return FV_OK;
 }
@@ -397,14 +404,14 @@ fv_status fv_decoder_run(fv_decoder *d, const fv_ops *ops, fv_sequence *s, const
         m = FV_MIN(n - i, d->rows);
         if (n - i - m == 1 && m > 2) /* no row is left alone: it would have other bits */
             m--;
-        fv_status status = run_stretch(d, ops, s, x + i * dm, m, watch, (double)i / (double)n,
+        fv_status status = stretch_run(d, ops, s, x + i * dm, m, watch, (double)i / (double)n,
                                        (double)m / (double)n, err);
         if (status != FV_OK) {
             s->kv.n = before;
             return status;
         }
     }
-    run_head(d, ops, m - 1, 1, &s->logits);
+    head_run(d, ops, m - 1, 1, &s->logits);
     return FV_OK;
 }
 
@@ -414,16 +421,16 @@ void fv_decoder_step(fv_decoder *d, const fv_ops *ops, fv_sequence *const *s, co
     float *logits[STEP_ROWS];
     for (size_t i = 0, m; i < n; i += m) {
         m = FV_MIN(n - i, FV_MIN(d->rows, (size_t)STEP_ROWS));
-        row_set r = rows_of(d, ops, s + i, m, 1);
+        row_set r = row_set_of(d, ops, s + i, m, 1);
         fv_decoder_embed(d, ops, d->x, ids + i, m);
-        set_positions(&r);
+        rows_place(&r);
         for (r.layer = 0; r.layer < (size_t)d->c->n_layers; r.layer++)
-            run_layer(&r);
+            layer_run(&r);
         for (size_t j = 0; j < m; j++) {
             s[i + j]->kv.n++;
             logits[j] = s[i + j]->logits;
         }
-        run_head(d, ops, 0, m, logits);
+        head_run(d, ops, 0, m, logits);
     }
 }
 
@@ -433,12 +440,12 @@ void fv_decoder_run_layer(fv_decoder *d, const fv_ops *ops, fv_sequence *s, size
     size_t dm = (size_t)d->c->d_model, before = s->kv.n, m;
     for (size_t i = 0; i < n; i += m) {
         m = FV_MIN(n - i, d->rows);
-        row_set r = rows_of(d, ops, &s, 1, m);
+        row_set r = row_set_of(d, ops, &s, 1, m);
         r.layer = layer;
         s->kv.n = i;
         memcpy(d->x, x + i * dm, m * dm * sizeof *x);
-        set_positions(&r);
-        run_layer(&r);
+        rows_place(&r);
+        layer_run(&r);
         memcpy(x + i * dm, d->x, m * dm * sizeof *x);
     }
     s->kv.n = before;

@@ -25,7 +25,7 @@ static size_t product_columns(const fv_kernels *k, size_t n, unsigned n_workers)
     return FV_MIN(FV_MAX(panels, (size_t)1) * nr, (size_t)TASK_COLUMNS);
 }
 
-static size_t panel_bytes(const fv_kernels *k, size_t columns, size_t depth)
+static size_t quant_panel_bytes(const fv_kernels *k, size_t columns, size_t depth)
 {
     size_t blocks = fv_packed_q_bytes(&k->gemm_q, columns, depth),
            plain = fv_packed_elems(&k->gemm_f32, columns, depth) * 4;
@@ -37,7 +37,7 @@ fv_ops_need fv_quant_need(const fv_kernels *k, unsigned n_workers, size_t n, siz
 {
     size_t columns = FV_MIN(round_up(n, k->gemm_q.nr), (size_t)TASK_COLUMNS);
     (void)n_workers;
-    fv_ops_need need = { panel_bytes(k, columns, depth) + m * columns * sizeof(float),
+    fv_ops_need need = { quant_panel_bytes(k, columns, depth) + m * columns * sizeof(float),
                          m * fv_quantized_row_bytes(depth) };
     need.worker_bytes = FV_MAX(need.worker_bytes, (size_t)FV_VECTOR_BYTES);
     return need;
@@ -72,7 +72,7 @@ void fv_quantise_rows(const fv_ops *ops, const float *x, size_t ldx, size_t m, s
 /* ---- products ---------------------------------------------------------------------------- */
 
 /* args.m rows times columns [col, col + args.n) of w. args: all but k, a, b and bias; packed:
- * panel_bytes of scratch. */
+ * quant_panel_bytes of scratch. */
 static void panel_product(const fv_ops *ops, fv_gemm_args args, const fv_mat *w, const float *x,
                           size_t ldx, size_t col, void *packed)
 {
@@ -145,7 +145,7 @@ static void gated_quant_task(void *user, size_t task, unsigned worker)
     gated_quant_job *j = user;
     size_t col = task * j->columns, n = FV_MIN(j->columns, j->gate->n - col);
     uint8_t *packed = fv_ops_worker(j->ops, worker);
-    float *gate = (float *)(packed + panel_bytes(j->ops->k, j->columns, j->gate->k));
+    float *gate = (float *)(packed + quant_panel_bytes(j->ops->k, j->columns, j->gate->k));
     fv_gemm_args args = { .m = j->m, .n = n, .c = gate, .ldc = j->columns, .c_type = FV_TYPE_F32 };
     panel_product(j->ops, args, j->gate, j->x, j->gate->k, col, packed);
     args.c = j->y + col;
