@@ -472,6 +472,20 @@ typedef struct fv_piece {
  *  failure the answer is over and its turn is dropped, the conversation up to the turn stays:
  *  FV_ERR_STATE until the next add_* or reset. */
 FV_API fv_status fv_session_next(fv_session *session, fv_piece *out, fv_error *err);
+/** fv_session_next for n sessions of one engine, each of them once: the decoder's weights are read
+ *  from memory once for all that are answering, so that several answers take little longer than one.
+ *  Every answer has the bits that it has alone. Prompts of turns that were just written are run
+ *  first, one after the other.
+ *
+ *  pieces: [n], with the same size in each. statuses: [n] or NULL: how each session fared; one whose
+ *  answer is over gives FV_ERR_STATE, as in fv_session_next, and its piece has id -1 and is not done.
+ *  The call itself fails when an argument is wrong (nothing has happened then) or no session
+ *  succeeded; *err is about the first session that failed.
+ *
+ *  Callbacks, taps, masks and limits are each session's own; the threads are those of the first
+ *  session that is answering. */
+FV_API fv_status fv_sessions_next(fv_session *const *sessions, size_t n, fv_piece *pieces,
+                                  fv_status *statuses, fv_error *err);
 /** As fv_session_next, with the token given instead of chosen: any row of the vocabulary. */
 FV_API fv_status fv_session_force(fv_session *session, int32_t id, fv_error *err);
 /** What the last token was chosen from, or forced against: [*n], n the rows of the vocabulary.

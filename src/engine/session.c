@@ -583,20 +583,36 @@ static fv_status logits_tap(fv_session *s, fv_error *err)
                          (size_t)s->engine->model.config.n_vocab, err);
 }
 
-/* Runs the token chosen last through the decoder. */
-static fv_status pending_run(fv_session *s, fv_error *err)
+/* The token chosen last goes through the decoder: room for it, and whether it may; the step itself;
+ * what has changed then. fv_sessions_next takes the step of several sessions at once. */
+static fv_status pending_prepare(fv_session *s, fv_error *err)
 {
-    fv_sequence *sequence = &s->sequence;
     FV_TRY(fv_watch_step(&s->watch, "decode", 0, err));
     FV_TRY(fv_decoder_reserve(&s->decoder, &s->ops, 1, err));
-    FV_TRY(fv_kv_reserve(&sequence->kv, sequence->kv.n + 1, err));
-    FV_TRY(fv_content_reserve(&s->held, 1, 0, err));
+    FV_TRY(fv_kv_reserve(&s->sequence.kv, s->sequence.kv.n + 1, err));
+    return fv_content_reserve(&s->held, 1, 0, err);
+}
+
+static void pending_step(fv_session *s)
+{
+    fv_sequence *sequence = &s->sequence;
     fv_decoder_step(&s->decoder, &s->ops, &sequence, &s->pending, 1);
+}
+
+static fv_status pending_settle(fv_session *s, fv_error *err)
+{
     FV_TRY(fv_content_append(&s->held, &s->pending, 1, NULL, err));
     s->pending = -1;
     s->asked = fv_content_end(&s->talk);
     s->stats.context_used = (int)s->held.n_rows;
     return FV_OK;
+}
+
+static fv_status pending_run(fv_session *s, fv_error *err)
+{
+    FV_TRY(pending_prepare(s, err));
+    pending_step(s);
+    return pending_settle(s, err);
 }
 
 static fv_status pending_set(fv_session *s, int32_t id, fv_error *err)
@@ -650,19 +666,48 @@ static fv_status token_choose(fv_session *s, fv_piece *out, double start, fv_err
     return FV_OK;
 }
 
-static fv_status session_next(fv_session *s, fv_piece *out, fv_error *err)
+fv_status fv_session_next_begin(fv_session *s, fv_error *err)
 {
-    double start = fv_now_ms();
+    fv_status status = FV_OK;
+    s->step_start = fv_now_ms();
     if (s->phase == FV_PHASE_IDLE)
         return fv_fail(err, FV_ERR_STATE, 0, "there is nothing to answer: add an image or text");
-    if (s->phase == FV_PHASE_ENDING)
-        return answer_end(s, out, FV_FINISH_LENGTH);
-    fv_status status = logits_ready(s, err);
-    if (status == FV_OK)
-        status = token_choose(s, out, start, err);
+    if (s->phase == FV_PHASE_ENDING) {
+        s->step = FV_STEP_END;
+    } else if (s->phase == FV_PHASE_WRITING) {
+        status = prompt_run(s, err);
+        s->step = FV_STEP_CHOOSE;
+    } else {
+        status = pending_prepare(s, err);
+        s->step = FV_STEP_RUN;
+    }
     if (status != FV_OK)
         turn_fail(s);
     return status;
+}
+
+fv_status fv_session_next_end(fv_session *s, fv_piece *out, fv_error *err)
+{
+    fv_status status = FV_OK;
+    if (s->step == FV_STEP_END)
+        return answer_end(s, out, FV_FINISH_LENGTH);
+    if (s->step == FV_STEP_RUN)
+        status = pending_settle(s, err);
+    if (status == FV_OK)
+        status = logits_tap(s, err);
+    if (status == FV_OK)
+        status = token_choose(s, out, s->step_start, err);
+    if (status != FV_OK)
+        turn_fail(s);
+    return status;
+}
+
+static fv_status session_next(fv_session *s, fv_piece *out, fv_error *err)
+{
+    FV_TRY(fv_session_next_begin(s, err));
+    if (s->step == FV_STEP_RUN)
+        pending_step(s);
+    return fv_session_next_end(s, out, err);
 }
 
 fv_status fv_session_next(fv_session *session, fv_piece *out, fv_error *err)

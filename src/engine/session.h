@@ -26,6 +26,14 @@ typedef enum fv_phase {
     FV_PHASE_ENDING     /* the last token is out, the end of the answer is not */
 } fv_phase;
 
+/* What a token still takes, between fv_session_next_begin and _end. */
+typedef enum fv_step {
+    FV_STEP_NONE,   /* nothing done yet */
+    FV_STEP_END,    /* no token: the answer's end */
+    FV_STEP_CHOOSE, /* the logits are there: the prompt was run */
+    FV_STEP_RUN     /* the pending token goes through the decoder first */
+} fv_step;
+
 struct fv_session {
     fv_engine *engine; /* a reference */
     atomic_bool busy;  /* a call is at work */
@@ -46,6 +54,11 @@ struct fv_session {
     size_t n_bounds, bounds_capacity;
     fv_place asked;  /* of talk: the end of the last prompt or of what was run since */
     int32_t pending; /* chosen, at the end of talk, not yet in held; -1: none */
+
+    /* a call of fv_session_next or fv_sessions_next */
+    fv_step step;
+    double step_start;     /* ms */
+    fv_status step_status; /* of fv_sessions_next, so far */
 
     /* how the answer is chosen */
     bool rules_given; /* by fv_session_begin */
@@ -68,6 +81,12 @@ struct fv_session {
  * floating-point environment. */
 fv_status fv_session_enter(fv_session *s, fv_fpenv *caller, fv_error *err);
 void fv_session_leave(fv_session *s, const fv_fpenv *caller);
+
+/* One token, before and after the decoder's step. Between them the pending token of a session with
+ * FV_STEP_RUN goes through a decoder of the engine's: the session's own, or one that takes the
+ * tokens of others with it. A failure ends the answer. */
+fv_status fv_session_next_begin(fv_session *s, fv_error *err);
+fv_status fv_session_next_end(fv_session *s, fv_piece *out, fv_error *err);
 
 /* Ends the conversation's last answer, as far as it goes, and drops the turn being written. */
 void fv_session_settle(fv_session *s);

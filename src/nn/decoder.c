@@ -7,8 +7,7 @@
 #include <string.h>
 
 enum {
-    NORM_ROWS = 16, /* a task: 57 KB of x at a width of 896, a few microseconds */
-    STEP_ROWS = 64  /* sequences whose tokens go through the layers together */
+    NORM_ROWS = 16 /* a task: 57 KB of x at a width of 896, a few microseconds */
 };
 
 static bool layers_have_blocks(const fv_config *c, const fv_decoder_weights *w)
@@ -418,9 +417,9 @@ fv_status fv_decoder_run(fv_decoder *d, const fv_ops *ops, fv_sequence *s, const
 void fv_decoder_step(fv_decoder *d, const fv_ops *ops, fv_sequence *const *s, const int32_t *ids,
                      size_t n)
 {
-    float *logits[STEP_ROWS];
+    float *logits[FV_STEP_ROWS];
     for (size_t i = 0, m; i < n; i += m) {
-        m = FV_MIN(n - i, FV_MIN(d->rows, (size_t)STEP_ROWS));
+        m = FV_MIN(n - i, FV_MIN(d->rows, (size_t)FV_STEP_ROWS));
         row_set r = row_set_of(d, ops, s + i, m, 1);
         fv_decoder_embed(d, ops, d->x, ids + i, m);
         rows_place(&r);

@@ -19,7 +19,10 @@
 #include "nn/watch.h"
 #include "model/weights.h"
 
-enum { FV_PREFILL_ROWS = 512 }; /* rows that go through the layers at once */
+enum {
+    FV_PREFILL_ROWS = 512, /* of a prompt that go through the layers at once */
+    FV_STEP_ROWS = 64      /* sequences whose tokens do; weights are read once for all of them */
+};
 
 typedef struct fv_sequence {
     fv_kv_cache kv;
