@@ -1,0 +1,523 @@
+/* fv_sessions_next: answers that are taken together have the bits that each has alone, whatever the
+ * company; what becomes of sessions that end, fail or are cancelled beside others. Also run under the
+ * thread sanitizer. */
+#include "support/cm.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/base.h"
+#include "fastvlm_tools.h"
+#include "support/golden.h"
+
+#define TINY  FV_SOURCE_DIR "/tests/data/tiny/checkpoint"
+#define DEMO  FV_SOURCE_DIR "/models/demo/demo.gguf"
+#define IMAGE FV_SOURCE_DIR "/tests/data/tiny/image.png"
+
+enum { MOST = 8, TURNS = 2, ROOM = 64 /* tokens of an answer at most */ };
+
+static fv_error err;
+static char *work;
+
+static void ok(fv_status status)
+{
+    if (status != FV_OK)
+        fail_msg("%s: %s", fv_status_name(status), err.message);
+}
+
+static void refused(fv_status status, fv_status want, const char *part)
+{
+    if (status != want || err.status != want || !strstr(err.message, part))
+        fail_msg("%s: %s; expected %s and \"%s\"", fv_status_name(status), err.message,
+                 fv_status_name(want), part);
+}
+
+typedef struct model {
+    fv_engine *engine;
+    fv_features *features;
+} model;
+
+static model open_model(const char *path, fv_precision decoder, fv_kv_type kv, int n_threads)
+{
+    model m = { NULL, NULL };
+    fv_image *image;
+    fv_engine_options o = {
+        .size = sizeof o, .decoder = decoder, .kv = kv, .n_threads = n_threads
+    };
+    ok(fv_engine_open(&m.engine, path, &o, &err));
+    ok(fv_image_open(&image, IMAGE, NULL, &err));
+    ok(fv_encode(m.engine, image, NULL, &m.features, &err));
+    fv_image_free(image);
+    return m;
+}
+
+static void close_model(model *m)
+{
+    fv_features_free(m->features);
+    fv_engine_free(m->engine);
+}
+
+/* ---- conversations that are unlike one another --------------------------------------------- */
+
+static const char *const words[] = { "What do you see?",
+                                     "Is there a cat? Answer yes or no, and then say why you think "
+                                     "so, in a sentence that is longer than the others.",
+                                     "Count.",
+                                     "Describe the image.",
+                                     "a",
+                                     "What is on the left, and what is on the right?",
+                                     "Which colours are there?",
+                                     "What does the text say?" };
+
+static fv_session *conversation_new(const model *m, size_t i)
+{
+    fv_session *s;
+    fv_session_options o = { .size = sizeof o, .exact_reuse = i % 3 == 1 };
+    if (i == 5) {
+        o.system = "Be brief.";
+        o.n_system_bytes = strlen(o.system);
+    }
+    ok(fv_session_new(&s, m->engine, &o, &err));
+    return s;
+}
+
+static void turn_write(const model *m, fv_session *s, size_t i, size_t turn)
+{
+    static const char *const stops[] = { "e", "\n" };
+    const char *text = words[(i + 3 * turn) % FV_COUNT(words)];
+    fv_answer_options o = { .size = sizeof o,
+                            .max_new_tokens = 3 + (int)((i * 5 + turn * 4) % 11),
+                            .ignore_end = i % 4 != 3 };
+    if (i % 2) {
+        o.temperature = 0.7f + 0.1f * (float)i;
+        o.top_k = i == 3 ? 20 : 0;
+        o.top_p = i == 5 ? 0.9f : 1;
+        o.seed = 7 * i + turn;
+    }
+    if (i == 2)
+        o.repetition_penalty = 1.3f;
+    if (i == 4)
+        o.n_logprobs = 3;
+    if (i == 6) {
+        o.stop = stops;
+        o.n_stop = 2;
+    }
+    for (size_t image = 0; image < (turn == 0 ? i % 3 : 0); image++)
+        ok(fv_session_add_features(s, m->features, &err));
+    ok(fv_session_add_text(s, text, strlen(text), &err));
+    ok(fv_session_begin(s, &o, &err));
+}
+
+/* All that a session says of its tokens, and the logits they were chosen from, as a hash. */
+typedef struct heard {
+    size_t n;
+    int32_t ids[ROOM];
+    float logprobs[ROOM];
+    uint64_t logits[ROOM];
+    char text[4096];
+    size_t n_text;
+    fv_finish finish;
+    int new_tokens, prompt_tokens, context_used;
+} heard;
+
+static void hear(heard *h, const fv_session *s, const fv_piece *piece)
+{
+    size_t n;
+    const float *logits = fv_session_logits(s, &n);
+    if (piece->id >= 0) {
+        assert_true(h->n < ROOM);
+        assert_non_null(logits);
+        uint64_t hash = 1469598103934665603u;
+        for (size_t i = 0; i < n * sizeof *logits; i++)
+            hash = (hash ^ ((const uint8_t *)logits)[i]) * 1099511628211u;
+        h->logits[h->n] = hash;
+        h->logprobs[h->n] = isnan(piece->logprob) ? 0 : piece->logprob;
+        h->ids[h->n++] = piece->id;
+    }
+    assert_true(h->n_text + piece->n_bytes < sizeof h->text);
+    memcpy(h->text + h->n_text, piece->text, piece->n_bytes);
+    h->n_text += piece->n_bytes;
+    if (!piece->done)
+        return;
+    fv_stats stats = { .size = sizeof stats };
+    fv_session_stats(s, &stats);
+    h->finish = piece->finish;
+    h->new_tokens = stats.new_tokens;
+    h->prompt_tokens = stats.prompt_tokens;
+    h->context_used = stats.context_used;
+}
+
+static void run_alone(const model *m, heard all[MOST][TURNS])
+{
+    for (size_t i = 0; i < MOST; i++) {
+        fv_session *s = conversation_new(m, i);
+        for (size_t turn = 0; turn < TURNS; turn++) {
+            fv_piece piece = { .size = sizeof piece };
+            turn_write(m, s, i, turn);
+            for (piece.done = false; !piece.done;) {
+                ok(fv_session_next(s, &piece, &err));
+                hear(&all[i][turn], s, &piece);
+            }
+        }
+        fv_session_free(s);
+    }
+}
+
+/* Conversations [first, first + n), which join one after the other, `late` calls apart, and begin
+ * their second turn as soon as they may; so prompts, tokens and ends fall into the same calls. */
+static void run_together(const model *m, heard all[MOST][TURNS], size_t first, size_t n,
+                         size_t late)
+{
+    fv_session *s[MOST];
+    size_t turn[MOST] = { 0 }, n_done = 0;
+    for (size_t i = 0; i < n; i++)
+        s[i] = conversation_new(m, first + i);
+    for (size_t call = 0; n_done < n; call++) {
+        fv_session *now[MOST];
+        size_t who[MOST], n_now = 0;
+        for (size_t k = 0; k < n; k++) {
+            size_t i = (k + call) % n; /* in another order every time */
+            if (call == i * late)
+                turn_write(m, s[i], first + i, 0);
+            if (call >= i * late && turn[i] < TURNS) {
+                now[n_now] = s[i];
+                who[n_now++] = i;
+            }
+        }
+        if (!n_now)
+            continue;
+        fv_piece pieces[MOST];
+        fv_status statuses[MOST];
+        for (size_t k = 0; k < n_now; k++)
+            pieces[k].size = sizeof pieces[k];
+        ok(fv_sessions_next(now, n_now, pieces, call % 2 ? statuses : NULL, &err));
+        for (size_t k = 0; k < n_now; k++) {
+            size_t i = who[k];
+            if (call % 2)
+                assert_int_equal(statuses[k], FV_OK);
+            hear(&all[first + i][turn[i]], now[k], &pieces[k]);
+            if (!pieces[k].done)
+                continue;
+            if (++turn[i] < TURNS)
+                turn_write(m, s[i], first + i, turn[i]);
+            else
+                n_done++;
+        }
+    }
+    for (size_t i = 0; i < n; i++)
+        fv_session_free(s[i]);
+}
+
+static void check_model(const char *path, fv_precision decoder, fv_kv_type kv, const char *name)
+{
+    static heard alone[MOST][TURNS], together[MOST][TURNS];
+    static const struct {
+        int n_threads;
+        size_t first, n, late;
+    } company[] = { { 2, 0, 8, 0 }, { 2, 0, 8, 2 }, { 1, 0, 1, 0 }, { 3, 3, 2, 1 },
+                    { 1, 2, 3, 0 }, { 4, 1, 4, 1 }, { 2, 3, 5, 3 }, { 3, 0, 7, 1 } };
+    memset(alone, 0, sizeof alone);
+    model m = open_model(path, decoder, kv, 2);
+    run_alone(&m, alone);
+    close_model(&m);
+    size_t n_tokens = 0;
+    for (size_t c = 0; c < FV_COUNT(company); c++) {
+        memset(together, 0, sizeof together);
+        m = open_model(path, decoder, kv, company[c].n_threads);
+        run_together(&m, together, company[c].first, company[c].n, company[c].late);
+        close_model(&m);
+        for (size_t i = company[c].first; i < company[c].first + company[c].n; i++) {
+            for (size_t turn = 0; turn < TURNS; turn++) {
+                n_tokens += alone[i][turn].n;
+                if (memcmp(&alone[i][turn], &together[i][turn], sizeof(heard)))
+                    fail_msg("%s, company %zu: answer %zu of conversation %zu is \"%s\", alone it "
+                             "is \"%s\"",
+                             name, c, turn, i, together[i][turn].text, alone[i][turn].text);
+            }
+        }
+    }
+    assert_true(n_tokens > 300);
+}
+
+static char *packed(const char *name, fv_precision decoder, bool pure)
+{
+    static char path[600];
+    fv_pack_options o = { .size = sizeof o, .decoder = decoder, .pure = pure };
+    o.rounding = decoder == FV_PRECISION_Q4 ? FV_ROUNDING_SEARCH : FV_ROUNDING_AUTO;
+    snprintf(path, sizeof path, "%s/%s", work, name);
+    ok(fv_pack(TINY, path, &o, NULL, &err));
+    return path;
+}
+
+static void test_floats(void **state)
+{
+    (void)state;
+    check_model(TINY, FV_PRECISION_F32, FV_KV_AUTO, "f32");
+    check_model(TINY, FV_PRECISION_F32, FV_KV_Q8, "f32, kv q8");
+    check_model(TINY, FV_PRECISION_BF16, FV_KV_F16, "bf16");
+    check_model(TINY, FV_PRECISION_F16, FV_KV_F16, "f16");
+}
+
+static void test_blocks(void **state)
+{
+    (void)state;
+    check_model(packed("z8.gguf", FV_PRECISION_Z8, false), FV_PRECISION_AUTO, FV_KV_AUTO, "z8");
+    check_model(packed("q4.gguf", FV_PRECISION_Q4, false), FV_PRECISION_AUTO, FV_KV_AUTO, "q4");
+    check_model(packed("pure.gguf", FV_PRECISION_Q4, true), FV_PRECISION_AUTO, FV_KV_Q8,
+                "q4 throughout, kv q8");
+    check_model(DEMO, FV_PRECISION_AUTO, FV_KV_AUTO, "demo");
+}
+
+/* ---- sessions that do not go on -------------------------------------------------------------- */
+
+static void pose(fv_session *s, const char *text, int n_new)
+{
+    fv_answer_options o = { .size = sizeof o, .max_new_tokens = n_new, .ignore_end = true };
+    ok(fv_session_add_text(s, text, strlen(text), &err));
+    ok(fv_session_begin(s, &o, &err));
+}
+
+/* The greedy answer of n tokens to a question, alone. */
+static void answer_alone(const model *m, const char *text, int32_t *ids, int n)
+{
+    fv_session *s = conversation_new(m, 0);
+    fv_piece piece = { .size = sizeof piece };
+    pose(s, text, n);
+    for (int i = 0; i < n; i++) {
+        ok(fv_session_next(s, &piece, &err));
+        ids[i] = piece.id;
+    }
+    fv_session_free(s);
+}
+
+static bool cancel_at_third(void *user, const char *stage, double done)
+{
+    int *n = user;
+    (void)done;
+    return !strcmp(stage, "decode") && ++*n == 3;
+}
+
+static void test_statuses(void **state)
+{
+    (void)state;
+    enum { N = 5, CALLS = 8 };
+    int32_t want[CALLS];
+    model m = open_model(TINY, FV_PRECISION_F32, FV_KV_AUTO, 2);
+    answer_alone(&m, "What do you see?", want, CALLS);
+
+    int n_steps = 0;
+    const fv_callbacks cancel = { .size = sizeof cancel,
+                                  .progress = cancel_at_third,
+                                  .user = &n_steps };
+    fv_session_options small = { .size = sizeof small, .max_context = 16 },
+                       watched = { .size = sizeof watched, .callbacks = &cancel };
+    fv_session *s[N] = { conversation_new(&m, 0), conversation_new(&m, 0) };
+    ok(fv_session_new(&s[2], m.engine, &small, &err));
+    ok(fv_session_new(&s[3], m.engine, &watched, &err));
+    s[4] = conversation_new(&m, 0);
+    pose(s[0], "What do you see?", CALLS); /* goes on to its end */
+    pose(s[1], "Count.", 2);               /* ends early */
+    pose(s[2], "This prompt is longer than the context of its session is.", 4);
+    pose(s[3], "Describe the image.", CALLS); /* is cancelled at its third step */
+    /* nobody asked s[4] */
+    for (int call = 0; call < CALLS; call++) {
+        fv_piece pieces[N];
+        fv_status statuses[N];
+        for (int i = 0; i < N; i++)
+            pieces[i].size = sizeof pieces[i];
+        ok(fv_sessions_next(s, N, pieces, statuses, &err));
+        const fv_status expected[N] = { FV_OK, call < 3 ? FV_OK : FV_ERR_STATE,
+                                        call == 0 ? FV_ERR_LIMIT : FV_ERR_STATE,
+                                        call < 3    ? FV_OK
+                                        : call == 3 ? FV_ERR_CANCELLED
+                                                    : FV_ERR_STATE,
+                                        FV_ERR_STATE };
+        for (int i = 0; i < N; i++) {
+            if (statuses[i] != expected[i])
+                fail_msg("call %d, session %d: %s, expected %s", call, i,
+                         fv_status_name(statuses[i]), fv_status_name(expected[i]));
+            if (statuses[i] != FV_OK) {
+                assert_int_equal(pieces[i].id, -1);
+                assert_false(pieces[i].done);
+                assert_int_equal(pieces[i].n_bytes, 0);
+            }
+        }
+        assert_int_equal(pieces[0].id, want[call]);
+        assert_int_equal(pieces[1].done, call == 2);
+        assert_int_equal(err.status, call == 0 ? FV_ERR_LIMIT : FV_ERR_STATE);
+    }
+    /* The one that was cancelled answers the next turn as the others do. */
+    fv_session_reset(s[3]);
+    pose(s[3], "What do you see?", 2);
+    fv_piece piece = { .size = sizeof piece };
+    ok(fv_sessions_next(&s[3], 1, &piece, NULL, &err));
+    assert_int_equal(piece.id, want[0]);
+    for (int i = 0; i < N; i++)
+        fv_session_free(s[i]);
+    close_model(&m);
+}
+
+typedef struct caller {
+    fv_session *const *sessions;
+    fv_status status;
+    fv_error err;
+} caller;
+
+static bool call_again(void *user, const char *stage, double done)
+{
+    caller *c = user;
+    fv_piece pieces[2] = { { .size = sizeof *pieces }, { .size = sizeof *pieces } };
+    (void)stage;
+    (void)done;
+    c->status = fv_sessions_next(c->sessions, 2, pieces, NULL, &c->err);
+    return false;
+}
+
+static void test_arguments(void **state)
+{
+    (void)state;
+    model m = open_model(TINY, FV_PRECISION_F32, FV_KV_AUTO, 1),
+          other = open_model(TINY, FV_PRECISION_F32, FV_KV_AUTO, 1);
+    fv_session *s[3] = { conversation_new(&m, 0), conversation_new(&m, 0),
+                         conversation_new(&other, 0) };
+    fv_piece pieces[3] = { { .size = sizeof *pieces },
+                           { .size = sizeof *pieces },
+                           { .size = sizeof *pieces } };
+    fv_status statuses[3];
+    int32_t want[1];
+    answer_alone(&m, "Count.", want, 1);
+    for (int i = 0; i < 3; i++)
+        pose(s[i], "Count.", 4);
+
+    refused(fv_sessions_next(s, 0, pieces, NULL, &err), FV_ERR_ARGUMENT, "n is 0");
+    refused(fv_sessions_next(NULL, 2, pieces, NULL, &err), FV_ERR_ARGUMENT, "sessions is NULL");
+    refused(fv_sessions_next(s, 2, NULL, NULL, &err), FV_ERR_ARGUMENT, "pieces is NULL");
+    refused(fv_sessions_next((fv_session *[]){ s[0], NULL }, 2, pieces, NULL, &err),
+            FV_ERR_ARGUMENT, "sessions[1] is NULL");
+    refused(fv_sessions_next((fv_session *[]){ s[0], s[1], s[0] }, 3, pieces, NULL, &err),
+            FV_ERR_ARGUMENT, "sessions[0] and sessions[2] are the same session");
+    refused(fv_sessions_next(s, 3, pieces, NULL, &err), FV_ERR_ARGUMENT,
+            "sessions[2] has another engine");
+    pieces[0].size = 0;
+    refused(fv_sessions_next(s, 2, pieces, NULL, &err), FV_ERR_ARGUMENT, "fv_piece");
+    pieces[0].size = sizeof *pieces;
+    pieces[1].size = sizeof *pieces - 8;
+    refused(fv_sessions_next(s, 2, pieces, NULL, &err), FV_ERR_ARGUMENT, "pieces[1].size");
+    pieces[1].size = sizeof *pieces;
+
+    /* Nothing of that changed anything. */
+    ok(fv_sessions_next(s, 2, pieces, statuses, &err));
+    assert_int_equal(pieces[0].id, want[0]);
+    assert_int_equal(pieces[1].id, want[0]);
+
+    /* All failed: so does the call. */
+    fv_session_reset(s[0]);
+    fv_session_reset(s[1]);
+    refused(fv_sessions_next(s, 2, pieces, statuses, &err), FV_ERR_STATE, "nothing to answer");
+    assert_int_equal(statuses[0], FV_ERR_STATE);
+    assert_int_equal(statuses[1], FV_ERR_STATE);
+
+    /* From a callback of a session that is at work. */
+    fv_session *both[2] = { s[1], NULL };
+    caller c = { .sessions = both };
+    fv_callbacks callbacks = { .size = sizeof callbacks, .progress = call_again, .user = &c };
+    fv_session_options o = { .size = sizeof o, .callbacks = &callbacks };
+    ok(fv_session_new(&both[1], m.engine, &o, &err));
+    pose(both[0], "Count.", 2);
+    pose(both[1], "Count.", 2);
+    ok(fv_sessions_next(both, 2, pieces, NULL, &err));
+    err = c.err;
+    refused(c.status, FV_ERR_STATE, "sessions[0] is in a call already");
+    assert_int_equal(pieces[0].id, want[0]);
+    assert_int_equal(pieces[1].id, want[0]);
+    fv_session_free(both[1]);
+    for (int i = 0; i < 3; i++)
+        fv_session_free(s[i]);
+    close_model(&m);
+    close_model(&other);
+}
+
+/* A caller whose fv_piece is larger than the library's: pieces lie as far apart as it says. */
+static void test_piece_size(void **state)
+{
+    (void)state;
+    struct {
+        fv_piece piece;
+        uint64_t later;
+    } pieces[2];
+    int32_t want[1];
+    model m = open_model(TINY, FV_PRECISION_F32, FV_KV_AUTO, 1);
+    answer_alone(&m, "Count.", want, 1);
+    fv_session *s[2] = { conversation_new(&m, 0), conversation_new(&m, 0) };
+    for (int i = 0; i < 2; i++) {
+        pose(s[i], "Count.", 2);
+        memset(&pieces[i], 0xff, sizeof pieces[i]);
+        pieces[i].piece.size = sizeof pieces[i];
+    }
+    ok(fv_sessions_next(s, 2, &pieces[0].piece, NULL, &err));
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(pieces[i].piece.id, want[0]);
+        assert_int_equal(pieces[i].later, 0);
+        fv_session_free(s[i]);
+    }
+    close_model(&m);
+}
+
+/* Every allocation of a step over four sessions fails once: sessions fail by themselves or go on
+ * with the bits they would have had. */
+static void test_memory(void **state)
+{
+    (void)state;
+    enum { N = 4, CALLS = 3 };
+    int32_t want[CALLS];
+    size_t n_whole = 0;
+    model m = open_model(TINY, FV_PRECISION_F32, FV_KV_AUTO, 2);
+    answer_alone(&m, "What do you see?", want, CALLS);
+    for (uint64_t fail_at = 0; fail_at < 40; fail_at++) {
+        fv_session *s[N];
+        fv_status statuses[N];
+        fv_piece pieces[N];
+        for (int i = 0; i < N; i++) {
+            s[i] = conversation_new(&m, 0);
+            pose(s[i], "What do you see?", CALLS);
+            pieces[i].size = sizeof pieces[i];
+            if (i) /* the prompts of the others have run: the step is the first with company */
+                ok(fv_sessions_next(&s[i], 1, &pieces[i], NULL, &err));
+        }
+        ok(fv_sessions_next(&s[0], 1, &pieces[0], NULL, &err));
+        fv_mem_fail_after(fail_at);
+        fv_status status = fv_sessions_next(s, N, pieces, statuses, &err);
+        fv_mem_fail_after(UINT64_MAX);
+        size_t n_good = 0;
+        for (int i = 0; i < N; i++) {
+            assert_true(statuses[i] == FV_OK || statuses[i] == FV_ERR_MEMORY);
+            if (statuses[i] != FV_OK)
+                continue;
+            n_good++;
+            assert_int_equal(pieces[i].id, want[1]);
+            ok(fv_session_next(s[i], &pieces[i], &err));
+            assert_int_equal(pieces[i].id, want[2]);
+        }
+        assert_int_equal(status, n_good ? FV_OK : FV_ERR_MEMORY);
+        n_whole += n_good == N;
+        for (int i = 0; i < N; i++)
+            fv_session_free(s[i]);
+    }
+    assert_true(n_whole > 0);
+    close_model(&m);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_floats),     cmocka_unit_test(test_blocks),
+        cmocka_unit_test(test_statuses),   cmocka_unit_test(test_arguments),
+        cmocka_unit_test(test_piece_size), cmocka_unit_test(test_memory),
+    };
+    work = temp_dir();
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    temp_remove(work);
+    return failed;
+}
