@@ -96,12 +96,8 @@ static int parse(int argc, char **argv, bench *b)
 static fv_status draw_image(fv_image **out, fv_error *err)
 {
     enum { W = 1600, H = 1200 };
-    uint8_t *rgb = malloc((size_t)W * H * 3);
+    static uint8_t rgb[W * H * 3];
     uint32_t noise = 1;
-    if (!rgb) {
-        *err = (fv_error){ .status = FV_ERR_MEMORY, .message = "out of memory" };
-        return FV_ERR_MEMORY;
-    }
     for (int y = 0; y < H; y++) {
         for (int x = 0; x < W; x++) {
             uint8_t *p = rgb + ((size_t)y * W + (size_t)x) * 3;
@@ -112,9 +108,8 @@ static fv_status draw_image(fv_image **out, fv_error *err)
             p[2] = (uint8_t)(((dx * dx + dy * dy) >> 9 & 127) + (noise >> 26));
         }
     }
-    fv_status status = fv_image_from_rgb(out, rgb, W, H, W * 3, err);
-    free(rgb);
-    return status;
+    fv_pixels pixels = { .size = sizeof pixels, .width = W, .height = H, .plane = { rgb } };
+    return fv_image_wrap(out, &pixels, err);
 }
 
 static void add(bench *b, int stage, double ms, int rep)

@@ -295,15 +295,41 @@ FV_API fv_status fv_image_open(fv_image **out, const char *path, const fv_image_
                                fv_error *err);
 FV_API fv_status fv_image_read(fv_image **out, const void *data, size_t n_bytes,
                                const fv_image_options *options, fv_error *err);
-/** Copies height rows of width RGB pixels, row_bytes apart (at least 3 * width). */
-FV_API fv_status fv_image_from_rgb(fv_image **out, const uint8_t *rgb, int width, int height,
-                                   size_t row_bytes, fv_error *err);
+
+typedef enum fv_pixel_format {
+    FV_PIXELS_RGB = 0, /**< bytes R, G, B */
+    FV_PIXELS_BGR,
+    FV_PIXELS_RGBA, /**< alpha is ignored, as in files */
+    FV_PIXELS_BGRA,
+    FV_PIXELS_GRAY,    /**< one byte */
+    FV_PIXELS_RGB_F32, /**< three floats from 0 to 1, of any alignment; rounded to 8 bits */
+    FV_PIXELS_NV12,    /**< BT.601, limited range: Y, and at half the resolution pairs of U, V */
+    FV_PIXELS_NV21     /**< the same with pairs of V, U */
+} fv_pixel_format;
+
+/** Pixels in the caller's memory. */
+typedef struct fv_pixels {
+    size_t size;
+    fv_pixel_format format;
+    int width, height; /**< as stored, 1 to 65535 */
+    /** Where the top row begins: [0] the pixels, or Y; [1] the pairs of NV12 and NV21, of which a
+     *  row has (width + 1) / 2 and there are (height + 1) / 2 rows; [2] is not used. */
+    const void *plane[3];
+    ptrdiff_t stride_bytes[3]; /**< to the next row down; negative: it lies before; 0: no gap */
+    int orientation;           /**< EXIF's 1 to 8: how the image is to be turned; 0: not */
+} fv_pixels;
+
+FV_DEFINE_DEFAULT(fv_pixels)
+
+/** An image of pixels that are borrowed, not copied: they must stay as they are until
+ *  fv_image_free. On failure *out is NULL. */
+FV_API fv_status fv_image_wrap(fv_image **out, const fv_pixels *pixels, fv_error *err);
 /** In pixels; 0 for NULL. */
 FV_API int fv_image_width(const fv_image *image);
 FV_API int fv_image_height(const fv_image *image);
-/** [height, width, 3], borrowed from the image; NULL for NULL. */
+/** [height, width, 3], borrowed from the image; NULL for NULL and for a wrapped image. */
 FV_API const uint8_t *fv_image_rgb(const fv_image *image);
-/** "JPEG", "PNG", "WebP", "PNM", "RGB"; "" for NULL. */
+/** "JPEG", "PNG", "WebP", "PNM"; of a wrapped image "RGB", "NV12" and so on; "" for NULL. */
 FV_API const char *fv_image_format(const fv_image *image);
 FV_API void fv_image_free(fv_image *image);
 

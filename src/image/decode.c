@@ -7,7 +7,7 @@
 
 enum { MAX_FILE_BYTES = 1 << 30 };
 
-static bool begins(const fv_picture_file *file, size_t at, const char *with, size_t n)
+static bool begins(const fv_image_file *file, size_t at, const char *with, size_t n)
 {
     return file->size >= at + n && memcmp(file->data + at, with, n) == 0;
 }
@@ -15,7 +15,7 @@ static bool begins(const fv_picture_file *file, size_t at, const char *with, siz
 
 /* ---- what is not read, said by name ------------------------------------------------------ */
 
-static const char *foreign_format(const fv_picture_file *file)
+static const char *foreign_format(const fv_image_file *file)
 {
     if (BEGINS(file, 0, "GIF8"))
         return "a GIF";
@@ -41,7 +41,7 @@ static const char *foreign_format(const fv_picture_file *file)
 }
 
 /* The first bytes, as text when they are text and in hexadecimal otherwise. */
-static void describe_start(char *out, size_t capacity, const fv_picture_file *file)
+static void describe_start(char *out, size_t capacity, const fv_image_file *file)
 {
     size_t n = FV_MIN(file->size, (size_t)16);
     bool text = true;
@@ -63,7 +63,7 @@ static void describe_start(char *out, size_t capacity, const fv_picture_file *fi
         used += snprintf(out + used, capacity - (size_t)used, " %02x", file->data[i]);
 }
 
-static fv_status fail_unknown(const fv_picture_file *file, fv_error *err)
+static fv_status fail_unknown(const fv_image_file *file, fv_error *err)
 {
     const char *foreign = foreign_format(file);
     char found[80];
@@ -81,14 +81,14 @@ static fv_status fail_unknown(const fv_picture_file *file, fv_error *err)
 
 /* ---- the formats ------------------------------------------------------------------------- */
 
-static bool is_jpeg(const fv_picture_file *file) { return BEGINS(file, 0, "\xff\xd8\xff"); }
-static bool is_png(const fv_picture_file *file) { return BEGINS(file, 0, "\x89PNG\r\n\x1a\n"); }
-static bool is_webp(const fv_picture_file *file)
+static bool is_jpeg(const fv_image_file *file) { return BEGINS(file, 0, "\xff\xd8\xff"); }
+static bool is_png(const fv_image_file *file) { return BEGINS(file, 0, "\x89PNG\r\n\x1a\n"); }
+static bool is_webp(const fv_image_file *file)
 {
     return BEGINS(file, 0, "RIFF") && BEGINS(file, 8, "WEBP");
 }
 
-static bool is_pnm(const fv_picture_file *file)
+static bool is_pnm(const fv_image_file *file)
 {
     return file->size >= 3 && file->data[0] == 'P' &&
            (file->data[1] == '5' || file->data[1] == '6') &&
@@ -97,7 +97,7 @@ static bool is_pnm(const fv_picture_file *file)
 
 static const struct {
     const char *name;
-    bool (*is)(const fv_picture_file *file);
+    bool (*is)(const fv_image_file *file);
     fv_decode_fn *decode; /* NULL: this build leaves it out */
 } formats[] = {
 #ifdef FASTVLM_IMAGE
@@ -112,8 +112,7 @@ static const struct {
     { "PNM", is_pnm, fv_decode_pnm },
 };
 
-static fv_status decode(fv_image *image, int *orientation, const fv_picture_file *file,
-                        fv_error *err)
+static fv_status decode(fv_image *image, int *orientation, const fv_image_file *file, fv_error *err)
 {
     if (file->size == 0)
         return fv_fail(err, FV_ERR_FORMAT, 0,
@@ -132,7 +131,7 @@ static fv_status decode(fv_image *image, int *orientation, const fv_picture_file
     return fail_unknown(file, err);
 }
 
-fv_status fv_image_allocate(fv_image *image, const fv_picture_file *file, uint64_t width,
+fv_status fv_image_allocate(fv_image *image, const fv_image_file *file, uint64_t width,
                             uint64_t height, fv_error *err)
 {
     if (width == 0 || height == 0)
@@ -179,8 +178,8 @@ void fv_pixels_free(uint8_t *rgb, size_t width, size_t height)
 
 /* ---- the public functions ---------------------------------------------------------------- */
 
-static fv_status read_picture(fv_image **out, fv_picture_file *file,
-                              const fv_image_options *options, double begin, fv_error *err)
+static fv_status read_picture(fv_image **out, fv_image_file *file, const fv_image_options *options,
+                              double begin, fv_error *err)
 {
     int orientation = 1;
     fv_status status;
@@ -218,9 +217,9 @@ fv_status fv_image_open(fv_image **out, const char *path, const fv_image_options
     if (fv_is_dir(path))
         return fv_fail(err, FV_ERR_IO, 0, "%s: is a directory, expected a picture file", path);
     FV_TRY(fv_read_file(&data, &size, path, MAX_FILE_BYTES, err));
-    fv_picture_file file = { .name = strcmp(path, "-") == 0 ? "standard input" : path,
-                             .data = data,
-                             .size = size };
+    fv_image_file file = { .name = strcmp(path, "-") == 0 ? "standard input" : path,
+                           .data = data,
+                           .size = size };
     fv_status status = read_picture(out, &file, &o, begin, err);
     fv_free(data);
     return status;
@@ -229,7 +228,7 @@ fv_status fv_image_open(fv_image **out, const char *path, const fv_image_options
 fv_status fv_image_read(fv_image **out, const void *data, size_t n_bytes,
                         const fv_image_options *options, fv_error *err)
 {
-    fv_picture_file file = { .name = "picture in memory", .data = data, .size = n_bytes };
+    fv_image_file file = { .name = "picture in memory", .data = data, .size = n_bytes };
     fv_image_options o;
 
     FV_REQUIRE(out, err);
@@ -239,35 +238,6 @@ fv_status fv_image_read(fv_image **out, const void *data, size_t n_bytes,
         return fv_fail(err, FV_ERR_ARGUMENT, 0, "picture in memory: data is NULL, n_bytes is %zu",
                        n_bytes);
     return read_picture(out, &file, &o, fv_now_ms(), err);
-}
-
-fv_status fv_image_from_rgb(fv_image **out, const uint8_t *rgb, int width, int height,
-                            size_t row_bytes, fv_error *err)
-{
-    double begin = fv_now_ms();
-    fv_picture_file file = { .name = "pixels", .max_pixels = UINT64_MAX };
-
-    FV_REQUIRE(out, err);
-    *out = NULL;
-    if (!rgb || width < 1 || height < 1 || row_bytes < (size_t)width * 3)
-        return fv_fail(err, FV_ERR_ARGUMENT, 0,
-                       "pixels: %d x %d with %zu bytes a row%s; expected sides of at least "
-                       "1 and rows of at least 3 * width bytes",
-                       width, height, row_bytes, rgb ? "" : ", data NULL");
-    fv_image *image = fv_alloc_zero(1, sizeof *image);
-    if (!image)
-        return fv_fail_memory(err, sizeof *image, file.name);
-    image->format = "RGB";
-    fv_status status = fv_image_allocate(image, &file, (uint64_t)width, (uint64_t)height, err);
-    if (status != FV_OK) {
-        fv_image_free(image);
-        return status;
-    }
-    for (size_t y = 0, n = (size_t)width * 3; y < (size_t)height; y++)
-        memcpy(image->rgb + y * n, rgb + y * row_bytes, n);
-    image->decode_ms = fv_now_ms() - begin;
-    *out = image;
-    return FV_OK;
 }
 
 int fv_image_width(const fv_image *image) { return image ? image->width : 0; }
@@ -280,6 +250,7 @@ void fv_image_free(fv_image *image)
 {
     if (!image)
         return;
-    fv_pixels_free(image->rgb, (size_t)image->width, (size_t)image->height);
+    if (image->rgb)
+        fv_pixels_free(image->rgb, (size_t)image->width, (size_t)image->height);
     fv_free(image);
 }

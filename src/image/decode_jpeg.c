@@ -23,7 +23,7 @@ typedef struct jpeg_job {
     struct jpeg_progress_mgr progress;
     struct jpeg_decompress_struct jpeg;
     jmp_buf escape;
-    const fv_picture_file *file;
+    const fv_image_file *file;
     fv_image *image;
     int *orientation;
     uint8_t *cmyk; /* one row, when the file has four channels */
@@ -189,7 +189,7 @@ static void run(jpeg_job *job)
     jpeg_finish_decompress(jpeg);
 }
 
-fv_status fv_decode_jpeg(fv_image *image, int *orientation, const fv_picture_file *file,
+fv_status fv_decode_jpeg(fv_image *image, int *orientation, const fv_image_file *file,
                          fv_error *err)
 {
     jpeg_job *job = fv_alloc_zero(1, sizeof *job);

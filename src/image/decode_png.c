@@ -10,7 +10,7 @@
 enum { IHDR_END = 33, MAX_EXIF_BYTES = 1 << 16 };
 
 typedef struct png_job {
-    const fv_picture_file *file;
+    const fv_image_file *file;
     size_t at; /* bytes read */
     fv_image *image;
     int *orientation;
@@ -128,8 +128,7 @@ static void run(png_job *job)
     read_orientation(job);
 }
 
-fv_status fv_decode_png(fv_image *image, int *orientation, const fv_picture_file *file,
-                        fv_error *err)
+fv_status fv_decode_png(fv_image *image, int *orientation, const fv_image_file *file, fv_error *err)
 {
     /* Sizes are checked here, where the message can name them, before libpng sees them. */
     if (file->size < IHDR_END)

@@ -19,7 +19,7 @@ static bool is_space(uint8_t c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
 
 /* The next number; false when there is none. Numbers past a million stay there: no limit is
  * near. */
-static bool read_number(uint64_t *value, const fv_picture_file *file, size_t *at)
+static bool read_number(uint64_t *value, const fv_image_file *file, size_t *at)
 {
     while (*at < file->size && (is_space(file->data[*at]) || file->data[*at] == '#')) {
         if (file->data[*at] == '#')
@@ -34,7 +34,7 @@ static bool read_number(uint64_t *value, const fv_picture_file *file, size_t *at
     return *at > begin;
 }
 
-static fv_status read_header(pnm_header *h, const fv_picture_file *file, fv_error *err)
+static fv_status read_header(pnm_header *h, const fv_image_file *file, fv_error *err)
 {
     uint64_t *const number[3] = { &h->width, &h->height, &h->maxval };
     static const char *const what[3] = { "width", "height", "maximum value" };
@@ -75,8 +75,7 @@ static void convert_row(uint8_t *rgb, const uint8_t *sample, const pnm_header *h
     }
 }
 
-fv_status fv_decode_pnm(fv_image *image, int *orientation, const fv_picture_file *file,
-                        fv_error *err)
+fv_status fv_decode_pnm(fv_image *image, int *orientation, const fv_image_file *file, fv_error *err)
 {
     pnm_header h;
 

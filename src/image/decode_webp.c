@@ -39,7 +39,7 @@ static bool chunk_is(const webp_chunk *chunk, const char *name)
 }
 
 /* The chunk at *at of [0, end), which moves past it. */
-static fv_status next_chunk(webp_chunk *chunk, size_t *at, size_t end, const fv_picture_file *file,
+static fv_status next_chunk(webp_chunk *chunk, size_t *at, size_t end, const fv_image_file *file,
                             fv_error *err)
 {
     if (end - *at < CHUNK_HEAD)
@@ -74,7 +74,7 @@ static bool take_bits(webp_layout *l, const webp_chunk *chunk, bool *complete)
 }
 
 static fv_status take_animation_frame(webp_layout *l, const webp_chunk *anmf, bool *complete,
-                                      const fv_picture_file *file, fv_error *err)
+                                      const fv_image_file *file, fv_error *err)
 {
     size_t at = (size_t)(anmf->data - file->data), end = at + anmf->size;
 
@@ -91,7 +91,7 @@ static fv_status take_animation_frame(webp_layout *l, const webp_chunk *anmf, bo
     return FV_OK;
 }
 
-static fv_status read_layout(webp_layout *l, const fv_picture_file *file, fv_error *err)
+static fv_status read_layout(webp_layout *l, const fv_image_file *file, fv_error *err)
 {
     size_t end = CHUNK_HEAD + (size_t)le32(file->data + 4), at = RIFF_HEAD;
     bool complete = false;
@@ -123,7 +123,7 @@ static fv_status read_layout(webp_layout *l, const fv_picture_file *file, fv_err
     return FV_OK;
 }
 
-static fv_status fail_vp8(const fv_picture_file *file, VP8StatusCode code, size_t at, fv_error *err)
+static fv_status fail_vp8(const fv_image_file *file, VP8StatusCode code, size_t at, fv_error *err)
 {
     switch (code) {
     case VP8_STATUS_OUT_OF_MEMORY:
@@ -147,7 +147,7 @@ static fv_status fail_vp8(const fv_picture_file *file, VP8StatusCode code, size_
     }
 }
 
-fv_status fv_decode_webp(fv_image *image, int *orientation, const fv_picture_file *file,
+fv_status fv_decode_webp(fv_image *image, int *orientation, const fv_image_file *file,
                          fv_error *err)
 {
     webp_layout l = { 0 };

@@ -3,6 +3,7 @@
  *     file        decode.c           bytes, format by their first bytes
  *                 decode_jpeg.c ...  u8 [h, w, 3]
  *                 orient.c           turned as EXIF says
+ *     or borrowed pixels.c           the caller's pixels, in any format, row by row
  *     picture     preprocess.c       pad, crop or stretch
  *                 resize.c           u8 [S, S, 3]
  *     pixels      preprocess.c       f32 [S, S, 3]
@@ -14,8 +15,9 @@
 #include "kernels/kernels.h"
 
 struct fv_image {
-    int width, height;
-    uint8_t *rgb;       /* [height, width, 3] */
+    int width, height;  /* turned as it is to stand */
+    uint8_t *rgb;       /* [height, width, 3]; NULL: the caller's pixels */
+    fv_pixels pixels;   /* borrowed, as stored; when rgb is NULL */
     const char *format; /* static string */
     double decode_ms;   /* reading, decoding and turning */
 };
@@ -26,12 +28,12 @@ double fv_image_decode_ms(const fv_image *image);
 
 enum { FV_IMAGE_MAX_SIDE = 65535 };
 
-typedef struct fv_picture_file {
+typedef struct fv_image_file {
     const char *name; /* for messages */
     const uint8_t *data;
     size_t size;
     uint64_t max_pixels;
-} fv_picture_file;
+} fv_image_file;
 
 /* Ends of messages that say what to do. */
 #define FV_CUT_OFF      "; the file is cut off: copy or download it again"
@@ -39,13 +41,13 @@ typedef struct fv_picture_file {
 
 /* Decodes into *image, which is zero, and sets *orientation when the file has one (1..8).
  * On failure the caller releases what image->rgb holds. */
-typedef fv_status fv_decode_fn(fv_image *image, int *orientation, const fv_picture_file *file,
+typedef fv_status fv_decode_fn(fv_image *image, int *orientation, const fv_image_file *file,
                                fv_error *err);
 
 fv_decode_fn fv_decode_jpeg, fv_decode_png, fv_decode_webp, fv_decode_pnm;
 
 /* Checks the size against the limits, then sets width, height and allocates rgb. */
-fv_status fv_image_allocate(fv_image *image, const fv_picture_file *file, uint64_t width,
+fv_status fv_image_allocate(fv_image *image, const fv_image_file *file, uint64_t width,
                             uint64_t height, fv_error *err);
 
 /* Pixels [height, width, 3] of an fv_image and one byte more, so that a pixel can be read as four
@@ -57,8 +59,25 @@ void fv_pixels_free(uint8_t *rgb, size_t width, size_t height);
  * 0 when it names none. False when memory was out. */
 bool fv_exif_orientation(int *orientation, const uint8_t *data, size_t n_bytes);
 
+/* Which way a stored image is mirrored, and whether rows and columns change places after that. */
+typedef struct fv_orient {
+    bool flip_x, flip_y, transpose;
+} fv_orient;
+fv_orient fv_orient_of(int orientation); /* 1 and values out of range: none */
+
 /* Turns the pixels so that they stand as orientation says; 1 and values out of range do nothing. */
 fv_status fv_image_turn(fv_image *image, int orientation, fv_error *err);
+
+/* ---- rows -------------------------------------------------------------------------------- */
+
+enum { FV_IMAGE_ROWS = 4 };
+
+/* Rows [y, y + m) as RGB, *row_bytes from one to the next: where they lie, or in scratch
+ * [FV_IMAGE_ROWS, width, 3]. m is at most FV_IMAGE_ROWS when the image is not plain. */
+const uint8_t *fv_image_rows(const fv_image *image, size_t y, size_t m, uint8_t *scratch,
+                             size_t *row_bytes);
+/* Whether rows are read where they lie: scratch may be NULL. */
+bool fv_image_is_plain(const fv_image *image);
 
 /* ---- preprocessing ----------------------------------------------------------------------- */
 
@@ -71,10 +90,10 @@ typedef struct fv_axis {
     int64_t first, count;
 } fv_axis;
 
-/* dst [y->count, x->count, 3] from the picture [y->length, x->length, 3] with rows src_ld bytes
- * apart, as Pillow's 8-bit BICUBIC would have it. pool may be NULL. */
-fv_status fv_resize_u8(uint8_t *dst, const uint8_t *src, size_t src_ld, const fv_axis *x,
-                       const fv_axis *y, fv_pool *pool, const fv_kernels *kernels, fv_error *err);
+/* dst [y->count, x->count, 3] from the image, x->length by y->length pixels, as Pillow's 8-bit
+ * BICUBIC would have it. pool may be NULL. */
+fv_status fv_resize_u8(uint8_t *dst, const fv_image *image, const fv_axis *x, const fv_axis *y,
+                       fv_pool *pool, const fv_kernels *kernels, fv_error *err);
 
 /* dst [size, size, 3]; fit must not be FV_FIT_AUTO; pool may be NULL. */
 fv_status fv_fit_u8(uint8_t *dst, const fv_image *image, fv_fit fit, int size, fv_pool *pool,

@@ -6,14 +6,14 @@
 /* Turning copies in squares: both sides of a transposition stay in L1. */
 enum { TILE = 64 };
 
-typedef struct turn {
+typedef struct turn_job {
     uint8_t *dst;
     size_t width, height;     /* of dst */
     const uint8_t *src;       /* of the pixel that becomes dst's first */
     ptrdiff_t step_x, step_y; /* bytes in src for one pixel right, one row down in dst */
-} turn;
+} turn_job;
 
-static void turn_tile(const turn *t, size_t x0, size_t y0)
+static void turn_tile(const turn_job *t, size_t x0, size_t y0)
 {
     size_t x1 = FV_MIN(x0 + TILE, t->width), y1 = FV_MIN(y0 + TILE, t->height);
 
@@ -26,25 +26,26 @@ static void turn_tile(const turn *t, size_t x0, size_t y0)
     }
 }
 
-fv_status fv_image_turn(fv_image *image, int orientation, fv_error *err)
+fv_orient fv_orient_of(int orientation)
 {
-    /* Which way the stored picture is mirrored, and whether rows and columns change places after
-     * that. */
-    static const struct {
-        bool flip_x, flip_y, transpose;
-    } how[9] = {
+    static const fv_orient turns[9] = {
         [2] = { true, false, false }, [3] = { true, true, false }, [4] = { false, true, false },
         [5] = { false, false, true }, [6] = { false, true, true }, [7] = { true, true, true },
         [8] = { true, false, true },
     };
+    return turns[orientation >= 0 && orientation <= 8 ? orientation : 0];
+}
+
+fv_status fv_image_turn(fv_image *image, int orientation, fv_error *err)
+{
     if (orientation < 2 || orientation > 8)
         return FV_OK;
 
     size_t w = (size_t)image->width, h = (size_t)image->height;
-    bool flip_x = how[orientation].flip_x, flip_y = how[orientation].flip_y,
-         transpose = how[orientation].transpose;
+    fv_orient turn = fv_orient_of(orientation);
+    bool flip_x = turn.flip_x, flip_y = turn.flip_y, transpose = turn.transpose;
     ptrdiff_t right = flip_x ? -3 : 3, down = (flip_y ? -3 : 3) * (ptrdiff_t)w;
-    turn t = {
+    turn_job t = {
         .dst = fv_pixels_alloc(w, h),
         .width = transpose ? h : w,
         .height = transpose ? w : h,

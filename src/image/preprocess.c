@@ -51,7 +51,7 @@ fv_status fv_fit_u8(uint8_t *dst, const fv_image *image, fv_fit fit, int size, f
     default:
         return fv_fail(err, FV_ERR_ARGUMENT, 0, "fit %d, expected pad, crop or stretch", (int)fit);
     }
-    return fv_resize_u8(dst, image->rgb, (size_t)w * 3, &x, &y, pool, kernels, err);
+    return fv_resize_u8(dst, image, &x, &y, pool, kernels, err);
 }
 
 void fv_pixels_f32(float *dst, const uint8_t *src, size_t n)

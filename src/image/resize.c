@@ -11,7 +11,7 @@
 
 #include "image/image.h"
 
-enum { PRECISION_BITS = 22, ROW_BLOCK = 4, MIN_STRIP = 16 };
+enum { PRECISION_BITS = 22, ROW_BLOCK = FV_IMAGE_ROWS, MIN_STRIP = 16 };
 
 /* ---- weights ----------------------------------------------------------------------------- */
 
@@ -170,13 +170,13 @@ static fv_status make_plan(plan *p, const fv_axis *axis, fv_error *err)
 typedef struct resize_job {
     uint8_t *dst; /* of row y.lo */
     size_t dst_ld;
-    const uint8_t *src;
-    size_t src_ld;
+    const fv_image *image;
     plan x, y;
     size_t n_tasks;
     size_t n_ring, ring_ld; /* rows kept, bytes from one to the next */
     uint8_t *rings;         /* [worker, n_ring, ring_ld] */
     const uint8_t **rows;   /* [worker, y.taps.n_taps] */
+    uint8_t *converted;     /* [worker, ROW_BLOCK, width, 3]; NULL for a plain image */
     const fv_kernels *kernels;
 } resize_job;
 
@@ -186,6 +186,7 @@ static void resize_strip(void *user, size_t task, unsigned worker)
     const fv_resize_taps *x = &job->x.taps, *y = &job->y.taps;
     uint8_t *ring = job->rings + worker * job->n_ring * job->ring_ld;
     const uint8_t **rows = job->rows + worker * y->n_taps;
+    uint8_t *converted = job->converted ? job->converted + worker * ROW_BLOCK * x->n_in * 3 : NULL;
     size_t begin = y->n_out * task / job->n_tasks, end = y->n_out * (task + 1) / job->n_tasks;
     if (begin == end)
         return;
@@ -196,8 +197,10 @@ static void resize_strip(void *user, size_t task, unsigned worker)
         size_t first = (size_t)y->first[o];
         for (; next < first + y->n_taps; next += ROW_BLOCK) {
             size_t m = FV_MIN((size_t)ROW_BLOCK, y->n_in - next);
+            size_t src_ld;
+            const uint8_t *src = fv_image_rows(job->image, next, m, converted, &src_ld);
             job->kernels->resize_h(ring + (next - origin) % job->n_ring * job->ring_ld,
-                                   job->ring_ld, job->src + next * job->src_ld, job->src_ld, m, x);
+                                   job->ring_ld, src, src_ld, m, x);
         }
         for (size_t i = 0; i < y->n_taps; i++)
             rows[i] = ring + (first + i - origin) % job->n_ring * job->ring_ld;
@@ -208,13 +211,12 @@ static void resize_strip(void *user, size_t task, unsigned worker)
     }
 }
 
-fv_status fv_resize_u8(uint8_t *dst, const uint8_t *src, size_t src_ld, const fv_axis *x,
-                       const fv_axis *y, fv_pool *pool, const fv_kernels *kernels, fv_error *err)
+fv_status fv_resize_u8(uint8_t *dst, const fv_image *image, const fv_axis *x, const fv_axis *y,
+                       fv_pool *pool, const fv_kernels *kernels, fv_error *err)
 {
     size_t n_workers = pool ? fv_pool_threads(pool) : 1;
-    resize_job job = {
-        .dst_ld = (size_t)x->count * 3, .src = src, .src_ld = src_ld, .kernels = kernels
-    };
+    bool plain = fv_image_is_plain(image);
+    resize_job job = { .dst_ld = (size_t)x->count * 3, .image = image, .kernels = kernels };
     fv_status status;
 
     FV_TRY_GOTO(make_plan(&job.x, x, err));
@@ -227,7 +229,9 @@ fv_status fv_resize_u8(uint8_t *dst, const uint8_t *src, size_t src_ld, const fv
     job.ring_ld = (job.x.taps.n_out * 3 + 63) / 64 * 64;
     job.rings = fv_alloc(n_workers * job.n_ring, job.ring_ld);
     job.rows = fv_alloc(n_workers * job.y.taps.n_taps, sizeof *job.rows);
-    if (!job.rings || !job.rows) {
+    if (!plain)
+        job.converted = fv_alloc(n_workers * ROW_BLOCK, job.x.taps.n_in * 3);
+    if (!job.rings || !job.rows || (!plain && !job.converted)) {
         status = fv_fail_memory(err, n_workers * job.n_ring * job.ring_ld,
                                 "resampling the picture");
         goto fail;
@@ -240,6 +244,7 @@ fv_status fv_resize_u8(uint8_t *dst, const uint8_t *src, size_t src_ld, const fv
         resize_strip(&job, 0, 0);
     status = FV_OK;
 fail:
+    fv_free(job.converted);
     fv_free(job.rows);
     fv_free(job.rings);
     fv_free(job.y.block);

@@ -69,8 +69,10 @@ static void golden_cases(void **state)
         snprintf(name, sizeof name, "%s_out.npy", cases[i].name);
         npy out = load(name);
         fv_image *image;
-        assert_int_equal(fv_image_from_rgb(&image, in.data, in.w, in.h, (size_t)in.w * 3, NULL),
-                         FV_OK);
+        fv_pixels pixels = {
+            .size = sizeof pixels, .width = in.w, .height = in.h, .plane = { in.data }
+        };
+        assert_int_equal(fv_image_wrap(&image, &pixels, NULL), FV_OK);
         check_fit(image, cases[i].fit, &out, cases[i].name);
         fv_image_free(image);
         fv_free(in.file);

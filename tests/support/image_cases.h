@@ -5,6 +5,10 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fastvlm.h"
 
 static inline uint32_t crc32_of(const uint8_t *data, size_t n_bytes)
 {
@@ -35,6 +39,21 @@ static inline void fill_pattern(uint8_t *rgb, uint32_t w, uint32_t h, uint32_t s
                 }
                 *rgb++ = (uint8_t)v;
             }
+}
+
+/* An image that owns its pixels, by way of a PPM file in memory. */
+static inline fv_image *image_of_rgb(const uint8_t *rgb, int w, int h)
+{
+    size_t n = (size_t)w * (size_t)h * 3;
+    char *file = malloc(n + 32);
+    fv_image *image;
+
+    assert_non_null(file);
+    int head = snprintf(file, 32, "P6 %d %d 255\n", w, h);
+    memcpy(file + head, rgb, n);
+    assert_int_equal(fv_image_read(&image, file, (size_t)head + n, NULL, NULL), FV_OK);
+    free(file);
+    return image;
 }
 
 static inline FILE *open_cases(void)

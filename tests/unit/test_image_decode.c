@@ -99,27 +99,6 @@ static void from_memory_and_standard_input(void **state)
     fv_free(f.data);
 }
 
-static void from_pixels(void **state)
-{
-    (void)state;
-    uint8_t rows[2][8] = { { 1, 2, 3, 4, 5, 6, 99, 99 }, { 7, 8, 9, 10, 11, 12, 99, 99 } };
-    fv_image *image;
-    fv_error err;
-
-    assert_int_equal(fv_image_from_rgb(&image, rows[0], 2, 2, 8, &err), FV_OK);
-    assert_string_equal(fv_image_format(image), "RGB");
-    for (int i = 0; i < 12; i++)
-        assert_int_equal(fv_image_rgb(image)[i], i + 1);
-    fv_image_free(image);
-    assert_int_equal(fv_image_from_rgb(&image, rows[0], 2, 2, 5, &err), FV_ERR_ARGUMENT);
-    assert_null(image);
-    assert_non_null(strstr(err.message, "2 x 2 with 5 bytes a row"));
-    assert_int_equal(fv_image_from_rgb(&image, rows[0], 0, 2, 8, &err), FV_ERR_ARGUMENT);
-    assert_int_equal(fv_image_from_rgb(&image, NULL, 2, 2, 8, &err), FV_ERR_ARGUMENT);
-    assert_int_equal(fv_image_from_rgb(&image, rows[0], 70000, 1, 210000, &err), FV_ERR_LIMIT);
-    fv_image_free(NULL);
-}
-
 static void all_eight_orientations(void **state)
 {
     (void)state;
@@ -131,8 +110,7 @@ static void all_eight_orientations(void **state)
         uint8_t rgb[18];
         for (int i = 0; i < 18; i++)
             rgb[i] = (uint8_t)("123456"[i / 3] + 10 * (i % 3));
-        fv_image *image;
-        assert_int_equal(fv_image_from_rgb(&image, rgb, 3, 2, 9, NULL), FV_OK);
+        fv_image *image = image_of_rgb(rgb, 3, 2);
         assert_int_equal(fv_image_turn(image, o, NULL), FV_OK);
         assert_int_equal(image->width, o >= 5 && o <= 8 ? 2 : 3);
         assert_int_equal(image->height, o >= 5 && o <= 8 ? 3 : 2);
@@ -309,7 +287,6 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(expected_pixels),
         cmocka_unit_test(from_memory_and_standard_input),
-        cmocka_unit_test(from_pixels),
         cmocka_unit_test(all_eight_orientations),
         cmocka_unit_test(refused_with_a_reason),
         cmocka_unit_test(no_file),

@@ -207,7 +207,7 @@ static void test_workers_really_help(void **state)
 
 /* ---- sharing ----------------------------------------------------------------------------- */
 
-/* Tasks that sleep need no processor: how many run at once is the pool's doing alone, whatever the
+/* Tasks that sleep need no processor: how many run at once is up to the pool alone, whatever the
  * machine has to do besides. */
 typedef struct sleepers {
     const fv_pool *pool;
