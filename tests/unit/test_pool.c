@@ -5,6 +5,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -239,7 +240,17 @@ static void *run_sleepers(void *arg)
 
 /* Whether the bounds below hold depends on a machine that lets sleepers wake up in time. A pool
  * that shares badly misses them every time; one that shares well must keep them once. */
-enum { TRIES = 30 };
+enum { TRIES = 20 };
+
+static void assert_unless_busy(bool kept)
+{
+    double load = 0;
+    if (!kept && getloadavg(&load, 1) == 1 && load > (double)sysconf(_SC_NPROCESSORS_ONLN)) {
+        print_message("skip: %.1f threads want this machine's processors\n", load);
+        skip();
+    }
+    assert_true(kept);
+}
 
 static bool is_within(unsigned value, unsigned lowest, unsigned highest)
 {
@@ -280,8 +291,8 @@ static void test_second_caller_gets_its_share(void **state)
     assert_int_equal(fv_pool_new(&pool, 4, NULL), FV_OK);
     for (int i = 0; i < TRIES && !fair; i++)
         fair = second_caller_gets_its_share(pool);
-    assert_true(fair);
     fv_pool_free(pool);
+    assert_unless_busy(fair);
 }
 
 /* A second caller with many short jobs, as a decoder has. Its helper is not lost to the long tasks
@@ -312,8 +323,8 @@ static void test_short_jobs_keep_their_helper(void **state)
     fv_threads_spin(pool->threads);
     for (int i = 0; i < TRIES && !kept; i++)
         kept = short_jobs_keep_their_helper(pool);
-    assert_true(kept);
     fv_pool_free(pool);
+    assert_unless_busy(kept);
 }
 
 /* As many callers as threads: each works alone, and nobody waits for another. */
@@ -344,8 +355,8 @@ static void test_as_many_callers_as_threads(void **state)
     assert_int_equal(fv_pool_new(&pool, 3, NULL), FV_OK);
     for (int i = 0; i < TRIES && !alone; i++)
         alone = callers_work_alone(pool, 3);
-    assert_true(alone);
     fv_pool_free(pool);
+    assert_unless_busy(alone);
 }
 
 static void test_limit(void **state)
@@ -421,10 +432,10 @@ static void test_callers_progress_alike(void **state)
             pthread_join(racers[i].thread, NULL);
         double ratio = (double)racers[0].done / (double)racers[1].done;
         assert_true(racers[0].done > 0 && racers[1].done > 0);
-        if (counts[t] == 2 && (ratio > 4 || ratio < 0.25))
-            fail_msg("%d threads: one caller has done %.2f times what the other has", counts[t],
-                     ratio);
         fv_pool_free(pool);
+        if (counts[t] == 2 && (ratio > 4 || ratio < 0.25))
+            print_message("one caller has done %.2f times what the other has\n", ratio);
+        assert_unless_busy(counts[t] != 2 || (ratio <= 4 && ratio >= 0.25));
     }
 }
 
