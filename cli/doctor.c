@@ -55,9 +55,11 @@ int verb_doctor(int argc, char **argv)
     line("kernels", text);
     if (s.cpu_unknown)
         line("", "FV_CPU names no level of this build; unset it, or use ref, avx2, avx512, "
-                 "avx512bf16, neon, ...");
-    line("bf16", s.fast_bf16 ? "multiplied by the processor: the default for bf16 checkpoints"
-                             : "not multiplied by this processor: f32 is the default");
+                 "avx512bf16, amx, neon, ...");
+    snprintf(text, sizeof text, "%s (%s)",
+             s.fast_bf16 ? "the default for bf16 checkpoints" : "f32 is the default",
+             s.bf16_reason);
+    line("bf16", text);
     if (memory_gb("MemTotal") > 0) {
         snprintf(text, sizeof text,
                  "%.1f GB, %.1f GB available (FastVLM-0.5B needs about 1.6, 1.5B 4.2, 7B 15.8)",

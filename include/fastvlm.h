@@ -151,6 +151,7 @@ typedef struct fv_system {
     bool cpu_unknown;      /**< FV_CPU is set and is not the name of a level */
     bool fast_bf16;        /**< the level in use multiplies bf16 faster than f32 */
     int n_cores;           /**< physical cores that this process may use */
+    const char *bf16_reason; /**< why fast_bf16 is what it is, for people */
 } fv_system;
 
 /** Strings are static. Does nothing when out is NULL or out->size 0. */

@@ -86,6 +86,12 @@ wrong usage
 lowers the instruction level in use: ref, avx2, avxvnni, avx512, avx512vnni, avx512bf16, amx on x86\-64; ref, neon,
 dotprod, fp16, bf16, i8mm on 64\-bit Arm. A name stands for that level and all below it.
 .TP
+.B FV_BF16
+fast or slow: whether bf16 counts as faster than f32, which decides what runs where no precision is named. Without it
+this is known for some processors and measured on others;
+.B fastvlm doctor
+says which
+.TP
 .B HF_TOKEN
 access token for gated and private repositories;
 .B fastvlm pull

@@ -144,6 +144,12 @@ unsigned fv_cpu_detect(void);
 unsigned fv_cpu_level(const char **unknown);
 /* Name of the highest level in flags: "ref", "avx2", ... */
 const char *fv_cpu_name(unsigned flags);
+/* Who made it, and which: "GenuineIntel", 6, 207. False where there is no CPUID. */
+typedef struct fv_cpu_id {
+    char vendor[13];
+    unsigned family, model;
+} fv_cpu_id;
+bool fv_cpu_identify(fv_cpu_id *id);
 int fv_cpu_cores(void); /* physical cores this process may run on, at least 1 */
 /* Whether the calling thread may run on this processor, and may be held to one (Linux). */
 bool fv_cpu_is_allowed(int cpu);

@@ -150,6 +150,31 @@ static unsigned cpu_flags(unsigned asked) { return 0 & asked; }
 
 unsigned fv_cpu_detect(void) { return cpu_flags(~0u); }
 
+bool fv_cpu_identify(fv_cpu_id *id)
+{
+#if defined(__x86_64__)
+    unsigned a, b, c, d;
+    if (!__get_cpuid(0, &a, &b, &c, &d))
+        return false;
+    const unsigned name[3] = { b, d, c };
+    memcpy(id->vendor, name, 12);
+    id->vendor[12] = 0;
+    if (!__get_cpuid(1, &a, &b, &c, &d))
+        return false;
+    /* the extended fields count for families 6 and 15 and on */
+    id->family = a >> 8 & 15;
+    id->model = a >> 4 & 15;
+    if (id->family == 15)
+        id->family += a >> 20 & 255;
+    if (id->family == 6 || id->family >= 15)
+        id->model += (a >> 16 & 15) << 4;
+    return true;
+#else
+    (void)id;
+    return false;
+#endif
+}
+
 /* From the lowest to the highest; mask holds the level's own flag and all that FV_CPU=name
  * still allows. AVX-VNNI is a side branch: 256-bit dot products on processors without
  * AVX-512, so "avx512" does not include it. */

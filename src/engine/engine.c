@@ -18,13 +18,15 @@ void fv_system_info(fv_system *out)
     fv_system info;
     const char *unknown = NULL;
     fv_kernels kernels;
+    fv_kernels_notes notes;
     unsigned level = fv_cpu_level(&unknown);
-    fv_kernels_init(&kernels, level);
+    fv_kernels_open(&kernels, level, &notes);
     info = (fv_system){ .cpu_best = fv_cpu_name(fv_cpu_detect()),
                         .cpu_level = fv_cpu_name(level),
                         .cpu_unknown = unknown != NULL,
                         .fast_bf16 = kernels.fast_bf16,
-                        .n_cores = fv_cpu_cores() };
+                        .n_cores = fv_cpu_cores(),
+                        .bf16_reason = notes.bf16 };
     fv_result_out(out, &info, sizeof info);
 }
 

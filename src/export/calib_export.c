@@ -290,7 +290,7 @@ fv_status fv_export_calib(const fv_calib_options *calib_options, const char *dir
         status = fv_fail_memory(err, n + c.sample_bytes, "a sample");
         goto fail;
     }
-    fv_kernels_init(&c.kernels, fv_cpu_level(NULL));
+    fv_kernels_open(&c.kernels, fv_cpu_level(NULL), NULL);
     FV_TRY_GOTO(fv_pool_new(&c.pool, fv_cpu_cores(), err));
     FV_TRY_GOTO(fv_outdir_open(&c.dir, dir, o.force, o.callbacks, err));
     FV_TRY_GOTO(write_samples(&c, &files, err));

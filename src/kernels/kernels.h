@@ -355,7 +355,8 @@ typedef void fv_resize_v_fn(uint8_t *dst, const uint8_t *const *rows, size_t n,
 
 typedef struct fv_kernels {
     fv_gemm_kernel gemm_f32, gemm_bf16;
-    bool fast_bf16;                  /* gemm_bf16 is faster than gemm_f32 */
+    /* gemm_bf16 is faster than gemm_f32: as the level lets expect, fv_kernels_open knows better */
+    bool fast_bf16;
     fv_gemv_fn *gemv[FV_TYPE_COUNT]; /* by the type of the weights: F32, F16, BF16 */
     fv_gemv_rows_fn *gemv_rows[FV_TYPE_COUNT];
     fv_quantize_row_fn *quantize_row;
@@ -383,5 +384,24 @@ typedef struct fv_kernels {
 
 /* Fills every slot for a processor with these FV_CPU_* flags (base/base.h). Pure. */
 void fv_kernels_init(fv_kernels *k, unsigned cpu);
+
+/* Asks every kind of product questions whose answers are known (selfcheck.c) and replaces one that
+ * is wrong by the next lower level's that is right. False when there were some: fault then lists
+ * them, "gemm_bf16 of level amx by level avx512bf16's, ...". Takes a tenth of a
+ * millisecond. */
+bool fv_kernels_check(fv_kernels *k, unsigned cpu, char *fault, size_t fault_bytes);
+
+/* Is bf16 faster than f32? Half a millisecond of both in turns. */
+bool fv_bf16_measure(const fv_kernels *k);
+
+typedef struct fv_kernels_notes {
+    const char *bf16; /* why fast_bf16 is what it is; static */
+    char fault[160];  /* fv_kernels_check's, or "" */
+} fv_kernels_notes;
+
+/* The table for this processor: fv_kernels_init, fv_kernels_check, and what is faster: by the
+ * environment's FV_BF16 ("fast" or "slow"), by the processor's model, or measured once. notes may
+ * be NULL. */
+void fv_kernels_open(fv_kernels *k, unsigned cpu, fv_kernels_notes *notes);
 
 #endif

@@ -229,8 +229,12 @@ static fv_status open_weights(fv_model *m, const fv_model_options *o, fv_error *
 
 static fv_status open_parts(fv_model *m, const fv_model_options *o, fv_error *err)
 {
+    fv_kernels_notes notes;
     m->cpu = fv_cpu_level(NULL);
-    fv_kernels_init(&m->kernels, m->cpu);
+    fv_kernels_open(&m->kernels, m->cpu, &notes);
+    if (notes.fault[0])
+        fv_log(o->callbacks, FV_LOG_WARNING,
+               "this processor gives wrong results, so kernels were replaced: %s", notes.fault);
     if (!m->packed) { /* before anything is read */
         FV_TRY(check_float(m, FV_PART_VISION, o->vision, err));
         FV_TRY(check_float(m, FV_PART_DECODER, o->decoder, err));
