@@ -9,6 +9,7 @@
 
 #include "cli.h"
 #include "fastvlm_tools.h"
+#include "program/task.h"
 
 enum { DIGITS = 9 }; /* of the numbers in JSON */
 

@@ -196,49 +196,6 @@ FV_API fv_status fv_dump_commit(fv_dump *dump, fv_error *err);
 /** Drops what was not committed. */
 FV_API void fv_dump_free(fv_dump *dump);
 
-/* ---- the demonstration test ---- */
-
-typedef struct fv_task_options {
-    size_t size;
-    int max_questions;             /**< the first this many; 0: all */
-    int max_new_tokens;            /**< 0: 96 */
-    const fv_callbacks *callbacks; /**< progress stage "task" */
-} fv_task_options;
-
-FV_DEFINE_DEFAULT(fv_task_options)
-
-typedef struct fv_task_answer {
-    const char *image, *kind, *question, *wanted, *answer;
-    bool correct;
-} fv_task_answer;
-
-typedef struct fv_task_kind {
-    const char *kind;
-    size_t n, n_correct;
-} fv_task_kind;
-
-typedef struct fv_task {
-    const fv_task_answer *answers;
-    const fv_task_kind *kinds; /* by name */
-    size_t n, n_correct, n_kinds;
-    double ms;
-    size_t n_unanswered; /* of the wrong ones: the answer is missing or empty */
-} fv_task;
-
-/* Asks the questions of the folder dir (questions.jsonl and the pictures it names) and scores the
- * answers by exact rules (docs/evaluation.md). *out is released with
- * fv_task_free. */
-FV_API fv_status fv_task_run(fv_task **out, fv_engine *engine, const char *dir,
-                             const fv_task_options *options, fv_error *err);
-/* Scores answers that something else gave: one JSON object with "answer" a line, in the order of
- * the questions, or with "image" and "question" to find them by. What is not answered is wrong:
- * n_unanswered counts it. */
-FV_API fv_status fv_task_score(fv_task **out, const char *dir, const char *answers,
-                               const fv_task_options *options, fv_error *err);
-/* One line {"image", "question", "answer"} each. */
-FV_API fv_status fv_task_save(const fv_task *t, const char *file, fv_error *err);
-FV_API void fv_task_free(fv_task *t);
-
 /* ---------------------------------------------------------------- exports */
 
 /** What every export has. */

@@ -14,7 +14,7 @@
 #include "base/report.h"
 #include "base/list.h"
 #include "eval/score.h"
-#include "fastvlm_tools.h"
+#include "eval/task.h"
 #include "io/json.h"
 #include "io/json_write.h"
 

@@ -11,6 +11,7 @@
 
 #include "base/base.h"
 #include "eval/result.h"
+#include "eval/task.h"
 #include "support/golden.h"
 
 #define GOLDEN  FV_SOURCE_DIR "/tests/data/"
