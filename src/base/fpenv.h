@@ -10,6 +10,9 @@
  *     fv_status status = session_next(s, out, err);
  *     fv_fpenv_leave(&caller);
  *
+ * FV_DEFAULT_FPENV does both for the rest of a block, however it is left; for functions that hand all
+ * arithmetic to others.
+ *
  * A callback of the caller's runs in the default, too. The pool's workers enter once and for all.
  * A thread inherits its creator's environment, so that threads made in between need no call. */
 #ifndef FV_FPENV_H
@@ -24,5 +27,9 @@ typedef struct fv_fpenv {
 
 fv_fpenv fv_fpenv_enter(void);
 void fv_fpenv_leave(const fv_fpenv *caller);
+
+#define FV_DEFAULT_FPENV \
+    __attribute__((cleanup(fv_fpenv_leave_block))) const fv_fpenv fv_fpenv_block = fv_fpenv_enter()
+static inline void fv_fpenv_leave_block(const fv_fpenv *caller) { fv_fpenv_leave(caller); }
 
 #endif

@@ -138,6 +138,7 @@ static fv_status engine_complete(fv_engine *e, const fv_engine_options *s, fv_er
 static fv_status engine_open(fv_engine **out, const char *path, fv_gguf *packed,
                              const fv_engine_options *s, double start, fv_error *err)
 {
+    FV_DEFAULT_FPENV;
     const char *unknown = NULL;
     fv_engine *e = fv_alloc_zero(1, sizeof *e);
     if (!e) {

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "base/list.h"
+#include "base/fpenv.h"
 #include "base/sized.h"
 #include "image/image.h"
 
@@ -116,6 +117,7 @@ static fv_status session_init(fv_session *s, const fv_session_options *o, fv_err
 fv_status fv_session_new(fv_session **out, fv_engine *engine, const fv_session_options *options,
                          fv_error *err)
 {
+    FV_DEFAULT_FPENV;
     fv_session_options o;
     fv_callbacks callbacks;
     FV_REQUIRE(out, err);

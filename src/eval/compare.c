@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "base/sized.h"
+#include "base/fpenv.h"
 #include "base/report.h"
 #include "base/list.h"
 #include "eval/result.h"
@@ -365,6 +366,7 @@ static fv_status check_options(const fv_eval_options *o, fv_error *err)
 fv_status fv_eval_run(fv_eval **out, fv_engine *reference, fv_engine *test,
                       const fv_eval_options *options, fv_error *err)
 {
+    FV_DEFAULT_FPENV;
     static const char describe[] = "Describe the image.";
     fv_eval_options o;
     fv_callbacks callbacks;

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/outfile.h"
+#include "base/fpenv.h"
 #include "base/sized.h"
 #include "eval/result.h"
 #include "io/json_write.h"
@@ -144,6 +145,7 @@ static bool has(const fv_eval *e, bool ref)
 fv_status fv_eval_plot(const fv_eval *eval, const char *title, size_t n_title_bytes,
                        const char *file, fv_error *err)
 {
+    FV_DEFAULT_FPENV;
     char shown[8 * TITLE];
     const fv_eval *e = eval;
     FV_REQUIRE(eval, err);

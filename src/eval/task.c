@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/sized.h"
+#include "base/fpenv.h"
 #include "base/outfile.h"
 #include "base/report.h"
 #include "base/list.h"
@@ -349,6 +350,7 @@ static fv_status finish(fv_task **out, task *t, double start, fv_status status, 
 fv_status fv_task_run(fv_task **out, fv_engine *engine, const char *dir,
                       const fv_task_options *options, fv_error *err)
 {
+    FV_DEFAULT_FPENV;
     task t = { 0 };
     fv_task_options o;
     fv_callbacks callbacks;
@@ -370,6 +372,7 @@ fv_status fv_task_run(fv_task **out, fv_engine *engine, const char *dir,
 fv_status fv_task_score(fv_task **out, const char *dir, const char *answers,
                         const fv_task_options *options, fv_error *err)
 {
+    FV_DEFAULT_FPENV;
     task t = { 0 };
     json_lines lines = { 0 };
     fv_task_options o;
@@ -390,6 +393,7 @@ fv_status fv_task_score(fv_task **out, const char *dir, const char *answers,
 
 fv_status fv_task_save(const fv_task *t, const char *file, fv_error *err)
 {
+    FV_DEFAULT_FPENV;
     fv_json_text j = { 0 };
     for (size_t i = 0; i < t->n; i++) {
         fv_json_begin_row(&j, NULL, '{');

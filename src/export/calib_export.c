@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/sized.h"
+#include "base/fpenv.h"
 #include "base/outfile.h"
 #include "base/report.h"
 #include "base/sha256.h"
@@ -262,6 +263,7 @@ static fv_status absolute(char **out, const char *dir, fv_error *err)
 fv_status fv_export_calib(const fv_calib_options *calib_options, const char *dir,
                           const fv_export_options *options, fv_calib_report *report, fv_error *err)
 {
+    FV_DEFAULT_FPENV;
     fv_calib_options wanted;
     fv_export_options o;
     fv_callbacks callbacks;

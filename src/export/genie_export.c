@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "base/sized.h"
+#include "base/fpenv.h"
 #include "base/outfile.h"
 #include "base/report.h"
 #include "fastvlm_tools.h"
@@ -274,6 +275,7 @@ static fv_status check(genie *g, fv_error *err)
 fv_status fv_export_genie(const char *model, const fv_genie_options *genie_options, const char *dir,
                           const fv_export_options *options, fv_error *err)
 {
+    FV_DEFAULT_FPENV;
     fv_export_options o;
     fv_callbacks callbacks;
     fv_model s;

@@ -13,6 +13,7 @@
 #include "model/model.h"
 #include "io/gguf.h"
 #include "base/sized.h"
+#include "base/fpenv.h"
 #include "base/outfile.h"
 #include "base/report.h"
 #include "fastvlm_tools.h"
@@ -286,6 +287,7 @@ static fv_status write_all(gguf_out *g, fv_error *err)
 fv_status fv_export_gguf(const char *model, fv_decoder_type type, const char *file,
                          const fv_export_options *options, fv_error *err)
 {
+    FV_DEFAULT_FPENV;
     static const fv_type types[] = { FV_TYPE_F16, FV_TYPE_Q8_0, FV_TYPE_Q4_0, FV_TYPE_BF16,
                                      FV_TYPE_F32 };
     fv_export_options o;

@@ -14,6 +14,7 @@
 
 #include "export/hf.h"
 #include "base/list.h"
+#include "base/fpenv.h"
 #include "model/precision.h"
 #include "base/sized.h"
 #include "base/outfile.h"
@@ -406,6 +407,7 @@ static void choose_rows(hf *h)
 fv_status fv_export_hf(const char *model, const fv_hf_options *hf_options, const char *dir,
                        const fv_export_options *options, fv_error *err)
 {
+    FV_DEFAULT_FPENV;
     fv_hf_options wanted;
     fv_export_options o;
     fv_callbacks callbacks;

@@ -1,6 +1,7 @@
 /* The embedding as Genie's LUT.bin: f32 rows, no header. Row t is at byte 4 t d_model.
  * [docs/export.md] */
 #include "base/sized.h"
+#include "base/fpenv.h"
 #include "base/outfile.h"
 #include "base/report.h"
 #include "fastvlm_tools.h"
@@ -32,6 +33,7 @@ fail:
 fv_status fv_export_lut(const char *model, const char *file, const fv_export_options *options,
                         fv_error *err)
 {
+    FV_DEFAULT_FPENV;
     fv_export_options o;
     fv_callbacks callbacks;
     fv_model s;

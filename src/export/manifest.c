@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/sized.h"
+#include "base/fpenv.h"
 #include "base/outfile.h"
 #include "base/report.h"
 #include "base/list.h"
@@ -475,6 +476,7 @@ static fv_status place_of_calib(lot *l, const char *dir, fv_error *err)
 fv_status fv_export_all(const char *model, const fv_all_options *all, const char *dir,
                         const fv_export_options *options, fv_error *err)
 {
+    FV_DEFAULT_FPENV;
     fv_export_options o;
     fv_callbacks callbacks;
     lot l = { .model = model };

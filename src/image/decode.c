@@ -4,6 +4,7 @@
 
 #include "image/image.h"
 #include "base/sized.h"
+#include "base/fpenv.h"
 
 enum { MAX_FILE_BYTES = 1 << 30 };
 
@@ -181,6 +182,7 @@ void fv_pixels_free(uint8_t *rgb, size_t width, size_t height)
 static fv_status read_picture(fv_image **out, fv_image_file *file, const fv_image_options *options,
                               double begin, fv_error *err)
 {
+    FV_DEFAULT_FPENV;
     int orientation = 1;
     fv_status status;
     fv_image *image = fv_alloc_zero(1, sizeof *image);

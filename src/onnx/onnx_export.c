@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/sized.h"
+#include "base/fpenv.h"
 #include "base/outfile.h"
 #include "base/report.h"
 #include "fastvlm_tools.h"
@@ -44,6 +45,7 @@ static fv_status part_write(onnx_export *x, const fv_onnx_file *file, fv_error *
 fv_status fv_export_onnx(const char *model, const fv_onnx_options *onnx, const char *dir,
                          const fv_export_options *options, fv_error *err)
 {
+    FV_DEFAULT_FPENV;
     fv_export_options o;
     fv_callbacks callbacks;
     onnx_export x = { .callbacks = &callbacks };

@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "base/sized.h"
+#include "base/fpenv.h"
 #include "base/outfile.h"
 #include "base/report.h"
 #include "model/config_gguf.h"
@@ -458,6 +459,7 @@ static fv_status calibrate(packer *p, fv_error *err)
 fv_status fv_pack(const char *checkpoint, const char *file, const fv_pack_options *options,
                   fv_pack_report *report, fv_error *err)
 {
+    FV_DEFAULT_FPENV;
     fv_pack_options o;
     fv_callbacks callbacks;
     double start = fv_now_ms();
@@ -493,6 +495,7 @@ fv_status fv_pack(const char *checkpoint, const char *file, const fv_pack_option
 fv_status fv_eval_layers(const char *checkpoint, const fv_pack_options *options,
                          fv_layer_loss_fn *fn, void *user, fv_error *err)
 {
+    FV_DEFAULT_FPENV;
     fv_pack_options o;
     fv_callbacks callbacks;
     FV_REQUIRE(checkpoint, err);

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "base/half.h"
+#include "base/fpenv.h"
 #include "base/sized.h"
 #include "fastvlm_tools.h"
 #include "model/model.h"
@@ -57,6 +58,7 @@ static fv_status verify_tokenizer(const fv_model *m, fv_error *err)
 
 fv_status fv_verify(const char *file, const fv_verify_options *options, fv_error *err)
 {
+    FV_DEFAULT_FPENV;
     fv_verify_options o;
     fv_callbacks callbacks;
     fv_gguf *g = NULL;

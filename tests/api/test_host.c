@@ -12,9 +12,11 @@
 #include <unistd.h>
 
 #include "base/base.h"
+#include "base/fpenv.h"
 #include "fastvlm.h"
 #include "fastvlm_tools.h"
 #include "support/golden.h"
+#include "support/host_fpenv.h"
 
 #define TINY   FV_SOURCE_DIR "/tests/data/tiny/checkpoint"
 #define IMAGE  FV_SOURCE_DIR "/tests/data/tiny/image.png"
@@ -38,6 +40,7 @@ typedef struct reply {
     fv_error err;
     size_t n;
     int32_t ids[N_NEW];
+    float logits[N_NEW][8]; /* of the first ids of the vocabulary, at every step */
 } reply;
 
 static fv_status ask_engine(reply *r, fv_engine *engine, int n_new)
@@ -60,8 +63,12 @@ static fv_status ask_engine(reply *r, fv_engine *engine, int n_new)
         status = fv_session_begin(session, &rules, &r->err);
     while (status == FV_OK && !piece.done) {
         status = fv_session_next(session, &piece, &r->err);
-        if (status == FV_OK && piece.id >= 0 && r->n < N_NEW)
-            r->ids[r->n++] = piece.id;
+        if (status != FV_OK || piece.id < 0 || r->n == N_NEW)
+            continue;
+        size_t n_logits;
+        const float *logits = fv_session_logits(session, &n_logits);
+        memcpy(r->logits[r->n], logits, sizeof r->logits[0]);
+        r->ids[r->n++] = piece.id;
     }
     fv_image_free(image);
     fv_session_free(session);
@@ -168,6 +175,86 @@ static void test_child_frees(void **state)
     assert_int_equal(t.status, FV_OK);
     fv_session_free(session);
     fv_engine_free(engine);
+}
+
+/* ---- floating-point environment ---------------------------------------------------------- */
+
+typedef struct outcome {
+    reply answer;
+    uint8_t *packed, *exported;
+    size_t n_packed, n_exported;
+    bool kept; /* the host's environment is as it was */
+} outcome;
+
+/* All that computes: weights are fused, packed, calibrated and exported, an image is encoded, tokens
+ * are chosen. kind < 0: the default environment. Nothing of the test's own computes in between. */
+static outcome work_with(int kind, const char *dir)
+{
+    outcome o = { 0 };
+    char packed[1200], exported[1200];
+    fv_pack_options pack;
+    fv_engine *engine = NULL;
+    fv_engine_options options;
+    snprintf(packed, sizeof packed, "%s/packed.gguf", dir);
+    snprintf(exported, sizeof exported, "%s/exported.gguf", dir);
+    fv_pack_options_default(&pack);
+    pack.vision = FV_PRECISION_INT8;
+    pack.decoder = FV_PRECISION_Q4;
+    pack.n_threads = 2;
+    pack.max_images = 2;
+    fv_engine_options_default(&options);
+    options.n_threads = 2;
+
+    fv_fpenv plain = fv_fpenv_enter();
+    if (kind >= 0)
+        host_fpenv_set(kind);
+    uint64_t before = host_fpenv_modes();
+    fv_status status = fv_pack(TINY, packed, &pack, NULL, &o.answer.err);
+    if (status == FV_OK)
+        status = fv_export_gguf(TINY, FV_DECODER_Q4_0, exported, NULL, &o.answer.err);
+    if (status == FV_OK)
+        status = fv_engine_open(&engine, TINY, &options, &o.answer.err);
+    if (status == FV_OK)
+        status = ask_engine(&o.answer, engine, N_NEW);
+    fv_engine_free(engine);
+    o.kept = host_fpenv_modes() == before;
+    fv_fpenv_leave(&plain);
+    if (status != FV_OK)
+        fail_msg("%s", o.answer.err.message);
+    assert_int_equal(fv_read_file(&o.packed, &o.n_packed, packed, 1 << 28, NULL), FV_OK);
+    assert_int_equal(fv_read_file(&o.exported, &o.n_exported, exported, 1 << 28, NULL), FV_OK);
+    return o;
+}
+
+static void outcome_free(outcome *o)
+{
+    fv_free(o->packed);
+    fv_free(o->exported);
+}
+
+/* The same bits whatever the host has set, and the host finds it as it was. */
+static void test_rounding_and_denormals_of_the_host(void **state)
+{
+    (void)state;
+    char *dir = temp_dir();
+    outcome want = work_with(-1, dir);
+    for (int kind = 0; kind < HOST_FPENV_KINDS; kind++) {
+        outcome got = work_with(kind, dir);
+        const char *name = host_fpenv_name(kind);
+        if (!got.kept)
+            fail_msg("%s: the host's environment has changed", name);
+        if (memcmp(got.answer.logits, want.answer.logits, sizeof want.answer.logits) != 0 ||
+            memcmp(got.answer.ids, want.answer.ids, sizeof want.answer.ids) != 0)
+            fail_msg("%s: another answer", name);
+        if (got.n_packed != want.n_packed || memcmp(got.packed, want.packed, want.n_packed) != 0)
+            fail_msg("%s: another packed file", name);
+        if (got.n_exported != want.n_exported ||
+            memcmp(got.exported, want.exported, want.n_exported) != 0)
+            fail_msg("%s: another exported file", name);
+        outcome_free(&got);
+    }
+    outcome_free(&want);
+    temp_remove(dir);
 }
 
 /* ---- stack ------------------------------------------------------------------------------- */
@@ -280,6 +367,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_engines_share_threads),
         cmocka_unit_test(test_child_frees),
+        cmocka_unit_test(test_rounding_and_denormals_of_the_host),
         cmocka_unit_test(test_small_stack),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

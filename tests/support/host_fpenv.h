@@ -32,6 +32,20 @@ static inline bool host_fpenv_flush(void)
 #endif
 }
 
+/* Rounding, denormals and traps as they are set, without the flags that arithmetic raises. */
+static inline uint64_t host_fpenv_modes(void)
+{
+#if defined(__x86_64__)
+    return __builtin_ia32_stmxcsr() & ~0x3fu;
+#elif defined(__aarch64__)
+    uint64_t fpcr;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(fpcr));
+    return fpcr;
+#else
+    return (uint64_t)fegetround();
+#endif
+}
+
 /* False when this machine has no such way. */
 static inline bool host_fpenv_set(int kind)
 {
