@@ -46,7 +46,7 @@ fv_image *open_picture(const char *path, const answer_options *a, fv_error *err)
                                  .ignore_exif = a->no_exif,
                                  .max_pixels = (uint64_t)a->max_megapixels * 1000000 };
     fv_image *image = NULL;
-    fv_image_open(&image, path, &options, err);
+    open_image(&image, path, &options, err);
     return image;
 }
 

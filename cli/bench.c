@@ -291,8 +291,7 @@ int verb_bench(int argc, char **argv)
         return code;
     catch_interrupt();
     progress_line line = { .enabled = is_terminal(2) };
-    fv_status status = b.image ? fv_image_open(&image, b.image, NULL, &err)
-                               : draw_image(&image, &err);
+    fv_status status = b.image ? open_image(&image, b.image, NULL, &err) : draw_image(&image, &err);
     code = status == FV_OK ? run_bench(&b, &engine, image, &line) : report(&err);
     fv_image_free(image);
     fv_engine_free(engine);

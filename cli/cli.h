@@ -115,6 +115,10 @@ int check_model(const char *verb, const model_options *m, bool quiet);
 
 typedef enum word_kind { WORD_MODEL, WORD_IMAGE, WORD_PROMPT, WORD_ERROR } word_kind;
 /* What a bare argument is; WORD_ERROR has said why. */
+/* fv_image_open, and standard input for "-". */
+fv_status open_image(fv_image **out, const char *path, const fv_image_options *options,
+                     fv_error *err);
+
 word_kind classify_word(const char *verb, const char *word);
 
 /* Sorts bare arguments into model, images and prompt. -1, or an exit code. */

@@ -111,6 +111,64 @@ int check_model(const char *verb, const model_options *m, bool quiet)
     return -1;
 }
 
+/* ---- images ------------------------------------------------------------------------------ */
+
+enum { MAX_INPUT_BYTES = 1 << 30 };
+
+/* All of standard input; NULL, and why in *err, when it cannot be read or is too long. */
+static unsigned char *stdin_read(size_t *n, fv_error *err)
+{
+    unsigned char *data = NULL;
+    size_t capacity = 0;
+    *err = (fv_error){ .status = FV_OK };
+    for (*n = 0; !err->status && !feof(stdin);) {
+        if (*n == capacity) {
+            capacity = capacity ? capacity * 2 : 1 << 16;
+            unsigned char *grown = realloc(data, capacity);
+            if (!grown) {
+                *err = (fv_error){ .status = FV_ERR_MEMORY,
+                                   .message = "out of memory: reading standard input" };
+                break;
+            }
+            data = grown;
+        }
+        *n += fread(data + *n, 1, capacity - *n, stdin);
+        if (ferror(stdin))
+            *err = (fv_error){ .status = FV_ERR_IO, .message = "standard input: cannot be read" };
+        else if (*n > MAX_INPUT_BYTES)
+            *err =
+                (fv_error){ .status = FV_ERR_LIMIT,
+                            .message = "standard input: more than 1 GiB, too long for an image" };
+    }
+    if (err->status) {
+        free(data);
+        data = NULL;
+    }
+    return data;
+}
+
+fv_status open_image(fv_image **out, const char *path, const fv_image_options *options,
+                     fv_error *err)
+{
+    static const char library_name[] = "image in memory";
+    size_t n;
+    if (strcmp(path, "-") != 0)
+        return fv_image_open(out, path, options, err);
+    *out = NULL;
+    unsigned char *data = stdin_read(&n, err);
+    if (!data)
+        return err->status;
+    fv_status status = fv_image_read(out, data, n, options, err);
+    free(data);
+    if (status != FV_OK && !strncmp(err->message, library_name, sizeof library_name - 1)) {
+        char rest[sizeof err->message];
+        snprintf(rest, sizeof rest, "%s", err->message + sizeof library_name - 1);
+        snprintf(err->message, sizeof err->message, "standard input%.*s",
+                 (int)(sizeof err->message - sizeof "standard input"), rest);
+    }
+    return status;
+}
+
 /* ---- what an argument is ----------------------------------------------------------------- */
 
 static bool has_ending(const char *word, const char *const *endings)

@@ -162,7 +162,8 @@ void fv_pages_unlock(const void *data, size_t n_bytes)
         munlock(pages, length);
 }
 
-/* Reads fd to its end. hint is the expected size, 0 when unknown. */
+/* Reads fd to its end, never more than a byte past max_bytes. hint is the expected size, 0 when
+ * unknown. */
 static fv_status read_all(int fd, uint8_t **data, size_t *n_bytes, size_t hint, const char *path,
                           size_t max_bytes, fv_error *err)
 {
@@ -176,7 +177,7 @@ static fv_status read_all(int fd, uint8_t **data, size_t *n_bytes, size_t hint, 
         /* One byte stays free for the NUL. */
         if (used + 1 == capacity)
             FV_TRY_GOTO(FV_LIST_ROOM(buffer, used, capacity, 2, err));
-        ssize_t n = read(fd, buffer + used, capacity - used - 1);
+        ssize_t n = read(fd, buffer + used, FV_MIN(capacity - used, max_bytes + 2 - used) - 1);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0) {
@@ -211,11 +212,11 @@ fv_status fv_read_file(uint8_t **data, size_t *n_bytes, const char *path, size_t
     *data = NULL;
     *n_bytes = 0;
     max_bytes = FV_MIN(max_bytes, SIZE_MAX - 2);
-    if (strcmp(path, "-") == 0)
-        return read_all(STDIN_FILENO, data, n_bytes, 0, "standard input", max_bytes, err);
     FV_TRY(open_file(&fd, &st, path, err));
     fv_status status;
-    if (S_ISREG(st.st_mode) && (uint64_t)st.st_size > max_bytes)
+    if (S_ISCHR(st.st_mode) || S_ISBLK(st.st_mode)) /* some never end */
+        status = fv_fail(err, FV_ERR_IO, 0, "%s: is a device, expected a file", path);
+    else if (S_ISREG(st.st_mode) && (uint64_t)st.st_size > max_bytes)
         status = fv_fail(err, FV_ERR_LIMIT, 0, "%s: %" PRIu64 " bytes, at most %zu are allowed",
                          path, (uint64_t)st.st_size, max_bytes);
     else

@@ -1,4 +1,4 @@
-/* Bytes -> picture: tells the format by the first bytes, hands on to its decoder, turns. */
+/* Bytes -> image: tells the format by the first bytes, hands on to its decoder, turns. */
 #include <stdio.h>
 #include <string.h>
 
@@ -29,11 +29,11 @@ static const char *foreign_format(const fv_image_file *file)
     if (BEGINS(file, 4, "ftypavif") || BEGINS(file, 4, "ftypavis"))
         return "an AVIF";
     if (BEGINS(file, 4, "ftyp"))
-        return "a film (MP4 or its kin)";
+        return "a video (MP4 or similar)";
     if (BEGINS(file, 0, "\xff\x0a") || BEGINS(file, 0, "\0\0\0\x0cJXL "))
-        return "a JPEG XL";
+        return "a JPEG XL image";
     if (BEGINS(file, 0, "\0\0\0\x0cjP  ") || BEGINS(file, 0, "\xff\x4f\xff\x51"))
-        return "a JPEG 2000";
+        return "a JPEG 2000 image";
     if (BEGINS(file, 0, "%PDF"))
         return "a PDF";
     if (BEGINS(file, 0, "PK\3\4"))
@@ -72,11 +72,11 @@ static fv_status fail_unknown(const fv_image_file *file, fv_error *err)
     if (foreign)
         return fv_fail(
             err, FV_ERR_UNSUPPORTED, 0,
-            "%s: this is %s; pictures are read as JPEG, PNG, WebP or PNM: convert it first",
+            "%s: this is %s; images are read as JPEG, PNG, WebP or PNM: convert it first",
             file->name, foreign);
     describe_start(found, sizeof found, file);
     return fv_fail(err, FV_ERR_FORMAT, 0,
-                   "%s: not a picture: found %s, expected JPEG, PNG, WebP or PNM (P5, P6)",
+                   "%s: not an image: found %s, expected JPEG, PNG, WebP or PNM (P5, P6)",
                    file->name, found);
 }
 
@@ -117,7 +117,7 @@ static fv_status decode(fv_image *image, int *orientation, const fv_image_file *
 {
     if (file->size == 0)
         return fv_fail(err, FV_ERR_FORMAT, 0,
-                       "%s: empty, expected a picture (JPEG, PNG, WebP or PNM)", file->name);
+                       "%s: empty, expected an image (JPEG, PNG, WebP or PNM)", file->name);
     for (size_t i = 0; i < FV_COUNT(formats); i++) {
         if (!formats[i].is(file))
             continue;
@@ -138,12 +138,12 @@ fv_status fv_image_allocate(fv_image *image, const fv_image_file *file, uint64_t
     if (width == 0 || height == 0)
         return fv_fail(err, FV_ERR_FORMAT, 0,
                        "%s: the %s header says %" PRIu64 " x %" PRIu64
-                       " pixels: a picture has at least one",
+                       " pixels: an image has at least one",
                        file->name, image->format, width, height);
     if (width > FV_IMAGE_MAX_SIDE || height > FV_IMAGE_MAX_SIDE)
         return fv_fail(err, FV_ERR_LIMIT, 0,
                        "%s: %" PRIu64 " x %" PRIu64
-                       " pixels; a side may have at most %d: scale the picture down",
+                       " pixels; a side may have at most %d: scale the image down",
                        file->name, width, height, FV_IMAGE_MAX_SIDE);
     if (width * height > file->max_pixels)
         return fv_fail(err, FV_ERR_LIMIT, 0,
@@ -158,7 +158,7 @@ fv_status fv_image_allocate(fv_image *image, const fv_image_file *file, uint64_t
     return FV_OK;
 }
 
-/* Huge pages spare a photograph some ten thousand page faults; small pictures stay where
+/* Huge pages spare a photograph some ten thousand page faults; small images stay where
  * AddressSanitizer sees their ends. */
 enum { PAGES_FROM_BYTES = 4 << 20 };
 
@@ -179,8 +179,8 @@ void fv_pixels_free(uint8_t *rgb, size_t width, size_t height)
 
 /* ---- the public functions ---------------------------------------------------------------- */
 
-static fv_status read_picture(fv_image **out, fv_image_file *file, const fv_image_options *options,
-                              double begin, fv_error *err)
+static fv_status image_take_file(fv_image **out, fv_image_file *file,
+                                 const fv_image_options *options, double begin, fv_error *err)
 {
     FV_DEFAULT_FPENV;
     int orientation = 1;
@@ -215,14 +215,12 @@ fv_status fv_image_open(fv_image **out, const char *path, const fv_image_options
     FV_TRY(FV_OPTIONS_IN(&o, fv_image_options, options, err));
     if (!*path)
         return fv_fail(err, FV_ERR_ARGUMENT, 0,
-                       "path is empty: expected a file name, or - for standard input");
+                       "path is empty; expected the name of an image file");
     if (fv_is_dir(path))
-        return fv_fail(err, FV_ERR_IO, 0, "%s: is a directory, expected a picture file", path);
+        return fv_fail(err, FV_ERR_IO, 0, "%s: is a directory, expected an image file", path);
     FV_TRY(fv_read_file(&data, &size, path, MAX_FILE_BYTES, err));
-    fv_image_file file = { .name = strcmp(path, "-") == 0 ? "standard input" : path,
-                           .data = data,
-                           .size = size };
-    fv_status status = read_picture(out, &file, &o, begin, err);
+    fv_image_file file = { .name = path, .data = data, .size = size };
+    fv_status status = image_take_file(out, &file, &o, begin, err);
     fv_free(data);
     return status;
 }
@@ -230,16 +228,16 @@ fv_status fv_image_open(fv_image **out, const char *path, const fv_image_options
 fv_status fv_image_read(fv_image **out, const void *data, size_t n_bytes,
                         const fv_image_options *options, fv_error *err)
 {
-    fv_image_file file = { .name = "picture in memory", .data = data, .size = n_bytes };
+    fv_image_file file = { .name = "image in memory", .data = data, .size = n_bytes };
     fv_image_options o;
 
     FV_REQUIRE(out, err);
     *out = NULL;
     FV_TRY(FV_OPTIONS_IN(&o, fv_image_options, options, err));
     if (!data && n_bytes)
-        return fv_fail(err, FV_ERR_ARGUMENT, 0, "picture in memory: data is NULL, n_bytes is %zu",
+        return fv_fail(err, FV_ERR_ARGUMENT, 0, "image in memory: data is NULL, n_bytes is %zu",
                        n_bytes);
-    return read_picture(out, &file, &o, fv_now_ms(), err);
+    return image_take_file(out, &file, &o, fv_now_ms(), err);
 }
 
 int fv_image_width(const fv_image *image) { return image ? image->width : 0; }

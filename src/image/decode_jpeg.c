@@ -2,7 +2,7 @@
  * which is what Pillow uses: the same library gives the same bits.
  *
  * Everything libjpeg reports comes through the two callbacks below. Warnings that mean lost
- * pixels (the file ends early, a code that is none) are errors here: half a picture would be
+ * pixels (the file ends early, a code that is none) are errors here: half an image would be
  * answered about as if it were whole. */
 #ifdef FASTVLM_IMAGE
 #include <setjmp.h>
@@ -15,7 +15,7 @@
 
 #include "image/image.h"
 
-/* A progressive file of a few kilobytes can ask for thousands of passes over a huge picture. */
+/* A progressive file of a few kilobytes can ask for thousands of passes over a huge image. */
 enum { MAX_SCANS = 500 };
 
 typedef struct jpeg_job {

@@ -3,7 +3,7 @@
  *     "P6" space width space height space maxval one-space samples
  *
  * A sample has one byte when maxval < 256, otherwise two, high byte first. A comment runs from
- * '#' to the end of its line. Only the first picture of a file is read. */
+ * '#' to the end of its line. Only the first image of a file is read. */
 #include <math.h>
 #include <string.h>
 

@@ -1,7 +1,7 @@
 /* WebP -> RGB with libwebp; alpha dropped; of an animation the first frame on black.
  *
  *     "RIFF" size "WEBP" chunks        https://developers.google.com/speed/webp/docs/riff_container
- *       VP8  | VP8L                    a plain picture
+ *       VP8  | VP8L                    a plain image
  *       VP8X [ALPH] VP8 | VP8L [EXIF]  extended: the canvas's size comes first
  *       VP8X ANIM ANMF... [EXIF]       animated; an ANMF holds [ALPH] VP8 | VP8L
  *
@@ -22,7 +22,7 @@ typedef struct webp_chunk {
 } webp_chunk;
 
 typedef struct webp_layout {
-    const uint8_t *frame; /* first chunk of the picture's bits */
+    const uint8_t *frame; /* first chunk of the image's bits */
     size_t frame_size;    /* to the end of its last chunk */
     bool extended;
     uint32_t width, height; /* canvas, when extended */
@@ -59,7 +59,7 @@ static fv_status next_chunk(webp_chunk *chunk, size_t *at, size_t end, const fv_
     return FV_OK;
 }
 
-/* Notes a chunk of picture bits; the first ALPH, VP8 or VP8L begins the frame, the latter two end
+/* Notes a chunk of image bits; the first ALPH, VP8 or VP8L begins the frame, the latter two end
  * it. */
 static bool take_bits(webp_layout *l, const webp_chunk *chunk, bool *complete)
 {
@@ -119,7 +119,7 @@ static fv_status read_layout(webp_layout *l, const fv_image_file *file, fv_error
     }
     if (!complete)
         return fv_fail(err, FV_ERR_FORMAT, at,
-                       "%s: damaged WebP: no picture in it (neither VP8 nor VP8L)", file->name);
+                       "%s: damaged WebP: no image in it (neither VP8 nor VP8L)", file->name);
     return FV_OK;
 }
 
@@ -135,14 +135,14 @@ static fv_status fail_vp8(const fv_image_file *file, VP8StatusCode code, size_t 
     case VP8_STATUS_NOT_ENOUGH_DATA:
     case VP8_STATUS_SUSPENDED:
         return fv_fail(err, FV_ERR_FORMAT, at,
-                       "%s: damaged WebP: the bits of the picture end early" FV_TAKE_ANOTHER,
+                       "%s: damaged WebP: the bits of the image end early" FV_TAKE_ANOTHER,
                        file->name);
     case VP8_STATUS_UNSUPPORTED_FEATURE:
         return fv_fail(err, FV_ERR_UNSUPPORTED, at,
                        "%s: WebP of a kind that libwebp does not decode", file->name);
     default:
         return fv_fail(err, FV_ERR_FORMAT, at,
-                       "%s: damaged WebP: the bits of the picture are not VP8" FV_TAKE_ANOTHER,
+                       "%s: damaged WebP: the bits of the image are not VP8" FV_TAKE_ANOTHER,
                        file->name);
     }
 }

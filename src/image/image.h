@@ -4,7 +4,7 @@
  *                 decode_jpeg.c ...  u8 [h, w, 3]
  *                 orient.c           turned as EXIF says
  *     or borrowed pixels.c           the caller's pixels, in any format, row by row
- *     picture     preprocess.c       pad, crop or stretch
+ *     image     preprocess.c       pad, crop or stretch
  *                 resize.c           u8 [S, S, 3]
  *     pixels      preprocess.c       f32 [S, S, 3]
  */
@@ -81,7 +81,7 @@ bool fv_image_is_plain(const fv_image *image);
 
 /* ---- preprocessing ----------------------------------------------------------------------- */
 
-/* One direction of a resampling: the picture lies at [offset, offset + length) on a line of
+/* One direction of a resampling: the image lies at [offset, offset + length) on a line of
  * `in` pixels, black elsewhere; the line is scaled to `out` pixels, of which [first, first +
  * count) are wanted. */
 typedef struct fv_axis {

@@ -12,7 +12,7 @@ enum { MAX_FILES = 1 << 20 };
 static fv_status add_path(fv_image_list *l, const char *path, fv_error *err)
 {
     if (l->n == MAX_FILES)
-        return fv_fail(err, FV_ERR_LIMIT, 0, "more than %d pictures", MAX_FILES);
+        return fv_fail(err, FV_ERR_LIMIT, 0, "more than %d images", MAX_FILES);
     FV_TRY(FV_LIST_ROOM(l->path, l->n, l->capacity, 1, err));
     if (!(l->path[l->n] = fv_strdup(path)))
         return fv_fail_memory(err, strlen(path), "a path");
@@ -27,7 +27,7 @@ void fv_image_list_free(fv_image_list *l)
     fv_free(l->path);
 }
 
-static bool is_picture_name(const char *name)
+static bool image_name_is(const char *name)
 {
     static const char *const endings[] = {
         ".jpg", ".jpeg", ".png", ".webp", ".ppm", ".pgm", ".pnm"
@@ -44,7 +44,7 @@ static int by_name(const void *a, const void *b)
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-/* The pictures of a folder in the order of their names; folders inside are not entered. */
+/* The images of a folder in the order of their names; folders inside are not entered. */
 static fv_status add_folder(fv_image_list *l, const char *folder, fv_error *err)
 {
     size_t first = l->n;
@@ -53,7 +53,7 @@ static fv_status add_folder(fv_image_list *l, const char *folder, fv_error *err)
     if (!dir)
         return fv_fail(err, FV_ERR_IO, 0, "%s: cannot read the folder", folder);
     for (struct dirent *e; status == FV_OK && (e = readdir(dir));) {
-        char *path = is_picture_name(e->d_name) ? fv_path_join(folder, e->d_name) : NULL;
+        char *path = image_name_is(e->d_name) ? fv_path_join(folder, e->d_name) : NULL;
         if (path && fv_is_file(path))
             status = add_path(l, path, err);
         fv_free(path);
@@ -62,7 +62,7 @@ static fv_status add_folder(fv_image_list *l, const char *folder, fv_error *err)
     FV_TRY(status);
     if (l->n == first)
         return fv_fail(err, FV_ERR_IO, 0,
-                       "%s: the folder holds no picture; expected .jpg, .png, .webp or .ppm files",
+                       "%s: the folder holds no image; expected .jpg, .png, .webp or .ppm files",
                        folder);
     qsort(l->path + first, l->n - first, sizeof *l->path, by_name);
     return FV_OK;
@@ -78,7 +78,7 @@ fv_status fv_image_list_collect(fv_image_list *l, const char *const *paths, size
         else if (fv_is_file(paths[i]))
             FV_TRY(add_path(l, paths[i], err));
         else
-            return fv_fail(err, FV_ERR_IO, 0, "%s: no such picture or folder", paths[i]);
+            return fv_fail(err, FV_ERR_IO, 0, "%s: no such image or folder", paths[i]);
     }
     return FV_OK;
 }

@@ -9,8 +9,8 @@ typedef struct fv_image_list {
     size_t n, capacity;
 } fv_image_list;
 
-/* Files as they are, folders as the pictures in them by the order of their names (.jpg .jpeg .png
- * .webp .ppm .pgm .pnm; folders inside are not entered). A folder without pictures is an error.
+/* Files as they are, folders as the images in them by the order of their names (.jpg .jpeg .png
+ * .webp .ppm .pgm .pnm; folders inside are not entered). A folder without images is an error.
  * Call fv_image_list_free also after a failure. */
 fv_status fv_image_list_collect(fv_image_list *out, const char *const *paths, size_t n_paths,
                                 fv_error *err);

@@ -1,7 +1,7 @@
 /* Pillow's 8-bit BICUBIC, bit for bit: two passes, along rows first, each rounded to u8.
  *
- * The picture may lie inside a larger black line (padding to a square): black adds nothing to a
- * sum, so its taps are left out and no padded picture is ever made. Rows are resampled along
+ * The image may lie inside a larger black line (padding to a square): black adds nothing to a
+ * sum, so its taps are left out and no padded image is ever made. Rows are resampled along
  * into a ring that holds what one output row needs, then across; both stay in cache:
  *
  *     src rows  --resize_h, 4 at a time-->  ring [n_ring, n_out * 3]  --resize_v-->  dst row
@@ -69,13 +69,13 @@ static void fill_weights(int32_t *w, double *k, const window *v)
 /* ---- one direction ----------------------------------------------------------------------- */
 
 typedef struct plan {
-    /* of the outputs [lo, hi): those that see the picture; the others are black */
+    /* of the outputs [lo, hi): those that see the image; the others are black */
     fv_resize_taps taps;
     int64_t lo, hi;
     void *block; /* owns what taps points to */
 } plan;
 
-/* The part of the window that lies on the picture, as indices into the picture. */
+/* The part of the window that lies on the image, as indices into the image. */
 static void visible_part(int64_t *begin, int64_t *end, const fv_axis *axis, const window *v)
 {
     *begin = FV_MIN(FV_MAX(v->begin - axis->offset, (int64_t)0), axis->length);
@@ -232,8 +232,7 @@ fv_status fv_resize_u8(uint8_t *dst, const fv_image *image, const fv_axis *x, co
     if (!plain)
         job.converted = fv_alloc(n_workers * ROW_BLOCK, job.x.taps.n_in * 3);
     if (!job.rings || !job.rows || (!plain && !job.converted)) {
-        status = fv_fail_memory(err, n_workers * job.n_ring * job.ring_ld,
-                                "resampling the picture");
+        status = fv_fail_memory(err, n_workers * job.n_ring * job.ring_ld, "resampling the image");
         goto fail;
     }
     memset(dst, 0, (size_t)job.y.lo * job.dst_ld);

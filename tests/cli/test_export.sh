@@ -64,7 +64,7 @@ done
 check "the file is as it was" test "$(cat file)" = old
 check "the folder is as it was" test "$(ls -A full)" = old
 run export calib "$work/empty" -o x
-expect "empty folder" 1 "holds no picture"
+expect "empty folder" 1 "holds no image"
 printf 'P6\n9' >empty/broken.ppm
 run export calib "$work/empty" -o x
 check "only broken pictures" test "$code" = 1 -a ! -e x

@@ -120,27 +120,48 @@ static void test_read_file_keeps_its_limit(void **state)
     }
 }
 
-/* Pipes have no size to go by. */
-static void test_standard_input(void **state)
+/* Pipes have no size to go by; no more is read than a byte past the limit. */
+static void test_pipe(void **state)
 {
     (void)state;
+    static const char text[40000] = { 'x' };
+    static char rest[sizeof text];
     for (int limited = 0; limited < 2; limited++) {
-        int ends[2], saved = dup(STDIN_FILENO);
+        int ends[2];
         uint8_t *data;
         size_t n;
-        static const char text[40000] = { 'x' };
+        char path[64];
 
         assert_int_equal(pipe(ends), 0);
         assert_int_equal(write(ends[1], text, sizeof text), sizeof text);
-        close(ends[1]);
-        dup2(ends[0], STDIN_FILENO);
-        fv_status status = fv_read_file(&data, &n, "-", limited ? sizeof text - 1 : SIZE_MAX, NULL);
-        dup2(saved, STDIN_FILENO);
-        close(saved);
-        close(ends[0]);
+        if (!limited) {
+            close(ends[1]);
+            ends[1] = -1;
+        }
+        snprintf(path, sizeof path, "/dev/fd/%d", ends[0]);
+        fv_status status = fv_read_file(&data, &n, path, limited ? 1000 : SIZE_MAX, NULL);
         assert_int_equal(status, limited ? FV_ERR_LIMIT : FV_OK);
         assert_int_equal(n, limited ? 0 : sizeof text);
+        if (limited)
+            assert_int_equal(read(ends[0], rest, sizeof rest), sizeof text - 1001);
         fv_free(data);
+        close(ends[0]);
+        if (ends[1] >= 0)
+            close(ends[1]);
+    }
+}
+
+static void test_devices_are_not_read(void **state)
+{
+    (void)state;
+    static const char *const paths[] = { "/dev/zero", "/dev/null", "/dev/urandom" };
+    for (size_t i = 0; i < FV_COUNT(paths); i++) {
+        uint8_t *data;
+        size_t n;
+        fv_error err;
+        assert_int_equal(fv_read_file(&data, &n, paths[i], 100, &err), FV_ERR_IO);
+        assert_null(data);
+        assert_non_null(strstr(err.message, ": is a device, expected a file"));
     }
 }
 
@@ -192,7 +213,8 @@ int main(void)
         cmocka_unit_test(test_empty_file),
         cmocka_unit_test(test_missing_and_directory),
         cmocka_unit_test(test_read_file_keeps_its_limit),
-        cmocka_unit_test(test_standard_input),
+        cmocka_unit_test(test_pipe),
+        cmocka_unit_test(test_devices_are_not_read),
         cmocka_unit_test(test_device_is_not_mapped),
         cmocka_unit_test(test_read_survives_failing_memory),
         cmocka_unit_test(test_paths),
