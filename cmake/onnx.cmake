@@ -15,7 +15,8 @@ function(fastvlm_onnx_sources out)
     get_filename_component(proto_dir ${ONNX_PROTO} DIRECTORY)
     add_custom_command(OUTPUT ${dir}/onnx.pb-c.c ${dir}/onnx.pb-c.h
         COMMAND ${PROTOC_C} --c_out=${dir} -I${proto_dir} ${ONNX_PROTO}
-        DEPENDS ${ONNX_PROTO} COMMENT "onnx.proto -> C" VERBATIM)
+        COMMAND ${CMAKE_COMMAND} -DHEADER=${dir}/onnx.pb-c.h -P ${CMAKE_CURRENT_SOURCE_DIR}/cmake/onnx_prefix.cmake
+        DEPENDS ${ONNX_PROTO} ${CMAKE_CURRENT_SOURCE_DIR}/cmake/onnx_prefix.cmake COMMENT "onnx.proto -> C" VERBATIM)
     set_source_files_properties(${dir}/onnx.pb-c.c PROPERTIES COMPILE_OPTIONS "-w") # not ours
     set(${out} ${dir}/onnx.pb-c.c ${dir}/onnx.pb-c.h PARENT_SCOPE)
 endfunction()

@@ -117,6 +117,9 @@ if(FASTVLM_TESTS)
     endforeach()
     # An installed copy, used from outside; sanitizers and emulators would get in the way.
     if(NOT FASTVLM_SANITIZE AND NOT CMAKE_CROSSCOMPILING)
+        add_test(NAME install.subdirectory COMMAND bash ${root}/tests/install/test_subdirectory.sh
+            ${CMAKE_CURRENT_BINARY_DIR})
+        set_tests_properties(install.subdirectory PROPERTIES LABELS install TIMEOUT 600)
         add_test(NAME install.examples COMMAND bash ${root}/tests/install/test_install.sh ${CMAKE_CURRENT_BINARY_DIR})
         set_tests_properties(install.examples PROPERTIES LABELS install TIMEOUT 600)
     endif()

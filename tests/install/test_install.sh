@@ -32,28 +32,47 @@ answer_of() # PROGRAM
     cmp "$work/answer" "$work/first"
 }
 
-pkg_config_build() # OUTPUT [--static]
+# The programs are examples/describe.c with libfastvlm and parent/pack.c with libfastvlm_tools.
+pkg_config_build() # PACKAGE SOURCE OUTPUT [--static]
 {
     local flags
-    flags=$(PKG_CONFIG_PATH="$pc" pkg-config --cflags --libs ${2:-} fastvlm)
+    flags=$(PKG_CONFIG_PATH="$pc" pkg-config --cflags --libs ${4:-} "$1")
     # pkg-config escapes the space; the shell has to read it once more.
-    eval "$cc -std=c17 -Wall -Werror -o '$1' '$root/examples/describe.c' $flags"
+    eval "$cc -std=c17 -Wall -Werror -o '$3' '$2' $flags"
 }
 
+packs() # PROGRAM
+{
+    LD_LIBRARY_PATH="$prefix/lib:$prefix/lib/$(uname -m)-linux-gnu" "$1" "$root/tests/data/tiny/checkpoint" \
+        "$work/tiny.gguf"
+    [ -e "$work/first.gguf" ] || cp "$work/tiny.gguf" "$work/first.gguf"
+    cmp "$work/tiny.gguf" "$work/first.gguf"
+}
+
+describe=$root/examples/describe.c pack=$root/tests/install/parent/pack.c
 step install cmake --install "$build" --prefix "$prefix"
 pc=$(dirname "$(find "$prefix" -name fastvlm.pc)")
+tools=
+[ -e "$pc/fastvlm_tools.pc" ] && tools=1
 step prefix_is_named grep -qx "prefix=$prefix" "$pc/fastvlm.pc"
-step pkg_config pkg_config_build "$work/shared"
+step pkg_config pkg_config_build fastvlm "$describe" "$work/shared"
 step pkg_config_answers answer_of "$work/shared"
-mkdir "$work/only_static" && mv "$prefix"/lib*/libfastvlm.so* "$work/only_static"
-step pkg_config_static pkg_config_build "$work/static" --static
+if [ $tools ]; then
+    step pkg_config_tools pkg_config_build fastvlm_tools "$pack" "$work/pack_shared"
+    step pkg_config_tools_packs packs "$work/pack_shared"
+fi
+mkdir "$work/only_static" && mv "$prefix"/lib*/libfastvlm*.so* "$work/only_static"
+step pkg_config_static pkg_config_build fastvlm "$describe" "$work/static" --static
 step pkg_config_static_answers answer_of "$work/static"
+if [ $tools ]; then
+    step pkg_config_tools_static pkg_config_build fastvlm_tools "$pack" "$work/pack_static" --static
+    step pkg_config_tools_static_packs packs "$work/pack_static"
+fi
 mv "$work"/only_static/* "$(dirname "$pc")"
 step find_package cmake -S "$root/examples/find_package" -B "$work/cmake" -DCMAKE_PREFIX_PATH="$prefix"
 step find_package_builds cmake --build "$work/cmake"
 step find_package_answers answer_of "$work/cmake/describe"
 step find_package_static_answers answer_of "$work/cmake/describe_static"
-
 # No tests, nothing to install and no build type or flags of ours in the project around it.
 nothing_is_forced()
 {
@@ -64,6 +83,15 @@ nothing_is_forced()
 }
 step add_subdirectory env -u CFLAGS cmake -S "$root/examples/add_subdirectory" -B "$work/sub" -DCMAKE_BUILD_TYPE= -DCMAKE_C_FLAGS=
 step nothing_is_forced nothing_is_forced
+if [ $tools ]; then
+    step find_package_in_a_parent cmake -S "$root/tests/install/parent" -B "$work/parent" -DHOW=find_package \
+        -DCMAKE_PREFIX_PATH="$prefix"
+    step parent_builds cmake --build "$work/parent"
+    step parent_answers answer_of "$work/parent/with_fastvlm"
+    step parent_static_answers answer_of "$work/parent/with_static"
+    step parent_tools_packs packs "$work/parent/with_tools"
+    step parent_tools_static_packs packs "$work/parent/with_tools_static"
+fi
 if [ -e "$prefix/bin/fastvlm" ]; then
     step program_runs "$prefix/bin/fastvlm" --version
 fi

@@ -52,6 +52,7 @@ step "the compiler refuses upward includes" tools/check/floors.py build/gcc
 step "clang, warnings are errors" strict_build clang
 step "without image libraries" plain_build
 step "only fv_ names exported" release_exports
+step "inside another project" tests/install/test_subdirectory.sh build --build
 step "tests, sanitizers, Arm kernels" tools/test.sh
 
 printf '\n'
