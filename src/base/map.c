@@ -11,7 +11,7 @@
 
 enum { HUGE_MAP_BYTES = 8 << 20 }; /* from which a map asks for huge pages */
 
-static fv_status fail_errno(fv_error *err, const char *path, const char *verb)
+static fv_status map_errno(fv_error *err, const char *path, const char *verb)
 {
     return fv_fail(err, FV_ERR_IO, 0, "%s: cannot %s: %s", path, verb, strerror(errno));
 }
@@ -23,9 +23,9 @@ static fv_status open_file(int *fd, struct stat *st, const char *path, fv_error 
         *fd = open(path, O_RDONLY | O_CLOEXEC);
     while (*fd < 0 && errno == EINTR);
     if (*fd < 0)
-        return fail_errno(err, path, "open");
+        return map_errno(err, path, "open");
     if (fstat(*fd, st) != 0) {
-        fv_status status = fail_errno(err, path, "stat");
+        fv_status status = map_errno(err, path, "stat");
         close(*fd);
         return status;
     }
@@ -49,7 +49,7 @@ static fv_status map_range(fv_map *map, int fd, uint64_t offset, uint64_t n_byte
     uint8_t *pages = mmap(NULL, (size_t)n_bytes + skip, PROT_READ, MAP_PRIVATE, fd,
                           (off_t)(offset - skip));
     if (pages == MAP_FAILED)
-        return fail_errno(err, name, "map");
+        return map_errno(err, name, "map");
     *map = (fv_map){ .data = pages + skip, .size = (size_t)n_bytes, .skip = skip };
 #if defined(MADV_HUGEPAGE)
     if (map->size >= HUGE_MAP_BYTES)
@@ -66,7 +66,7 @@ fv_status fv_map_open_fd(fv_map *map, int fd, uint64_t offset, uint64_t n_bytes,
 
     *map = (fv_map){ 0 };
     if (fstat(fd, &st) != 0)
-        return fail_errno(err, name, "stat");
+        return map_errno(err, name, "stat");
     if (!S_ISREG(st.st_mode))
         return fv_fail(err, FV_ERR_IO, 0, "%s: not a regular file, cannot be mapped", name);
     uint64_t size = (uint64_t)st.st_size;
@@ -116,8 +116,8 @@ void fv_map_advise(const fv_map *map, size_t offset, size_t n_bytes, bool will_n
         return;
     n_bytes = FV_MIN(n_bytes, map->size - offset);
     const uint8_t *end = map->data + offset + n_bytes;
-    /* Pages to drop are dropped whole: the neighbours at both ends are someone else's, but nobody's
-     * behind the end of the file. Unlike posix_madvise, which glibc ignores here, madvise really
+    /* Only whole pages are dropped, since the bytes around the range are still in use; behind the
+     * end of the file there are none. Unlike posix_madvise, which glibc ignores here, madvise really
      * drops them; the data comes back from the file. */
     if (!will_need && end == map->data + map->size)
         n_bytes += (size_t)(-(uintptr_t)end % (uintptr_t)sysconf(_SC_PAGESIZE));
@@ -164,8 +164,8 @@ void fv_pages_unlock(const void *data, size_t n_bytes)
 
 /* Reads fd to its end, never more than a byte past max_bytes. hint is the expected size, 0 when
  * unknown. */
-static fv_status read_all(int fd, uint8_t **data, size_t *n_bytes, size_t hint, const char *path,
-                          size_t max_bytes, fv_error *err)
+static fv_status file_read_to_end(int fd, uint8_t **data, size_t *n_bytes, size_t hint,
+                                  const char *path, size_t max_bytes, fv_error *err)
 {
     fv_status status = FV_OK;
     size_t used = 0, capacity = (hint ? FV_MIN(hint, max_bytes) : 65536 - 2) + 2;
@@ -181,7 +181,7 @@ static fv_status read_all(int fd, uint8_t **data, size_t *n_bytes, size_t hint, 
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0) {
-            status = fail_errno(err, path, "read");
+            status = map_errno(err, path, "read");
             goto fail;
         }
         if (n == 0)
@@ -220,8 +220,8 @@ fv_status fv_read_file(uint8_t **data, size_t *n_bytes, const char *path, size_t
         status = fv_fail(err, FV_ERR_LIMIT, 0, "%s: %" PRIu64 " bytes, at most %zu are allowed",
                          path, (uint64_t)st.st_size, max_bytes);
     else
-        status = read_all(fd, data, n_bytes, S_ISREG(st.st_mode) ? (size_t)st.st_size : 0, path,
-                          max_bytes, err);
+        status = file_read_to_end(fd, data, n_bytes, S_ISREG(st.st_mode) ? (size_t)st.st_size : 0,
+                                  path, max_bytes, err);
     close(fd);
     return status;
 }

@@ -57,8 +57,8 @@ static bool outdir_remove(int at, const char *name)
 
 /* ---- what killed processes left ---------------------------------------------------------- */
 
-/* The mark of a folder of ours whose lock nobody holds: also no process that this one cannot see,
- * as in another container. Opened and locked, or -1. */
+/* The mark in the folder fd, of this user and locked by no process (also none in another
+ * container, whose numbers this one does not see): opened and locked, or -1. */
 static int mark_take(int fd)
 {
     struct stat st;

@@ -70,8 +70,7 @@ static fv_status outfile_open_part(fv_outfile *f, fv_error *err)
     }
     if (f->fd < 0)
         return fv_out_errno(err, f->place, "create");
-    flock(f->fd, LOCK_EX | LOCK_NB); /* for fv_outfile_leftovers; where there are no locks, it waits
-                                        for the process to be gone */
+    flock(f->fd, LOCK_EX | LOCK_NB); /* for fv_outfile_leftovers */
     if (f->mode && fchmod(f->fd, f->mode) != 0)
         return fv_out_errno(err, f->place, "set the mode of the file that it replaces");
     return FV_OK;
@@ -183,7 +182,7 @@ static fv_status outfile_give_name(fv_outfile *f, fv_error *err)
     return FV_OK;
 }
 
-/* The rename itself must survive a power cut; a system that cannot sync a folder is no failure. */
+/* The rename itself must survive a power cut; a system that cannot sync a folder is not a failure. */
 static void outfile_sync_folder(const char *place)
 {
     char *folder, *name;
@@ -244,8 +243,8 @@ fv_status fv_outfile_put(const char *path, const void *data, size_t n_bytes, fv_
 
 /* ---- what killed processes left ---------------------------------------------------------- */
 
-/* A file of this user that nobody holds, opened and locked; -1: not ours to take. The lock also
- * tells of processes that this one cannot see, as in another container. */
+/* A file of this user that no process has locked, opened and locked; -1: there is none. Locks are
+ * seen across containers, where process numbers are not. */
 static int leftover_take(int folder, const char *name)
 {
     struct stat st;

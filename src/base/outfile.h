@@ -6,7 +6,7 @@
  * entries are moved at the end, all of them or none.
  *
  * A process that is killed leaves at most a PATH.part-PID. The next one that writes to the same
- * place removes it: by the mark or the file's own lock, which nobody holds any more. */
+ * place removes it: once the lock on the mark, or on the file itself, is free. */
 #ifndef FV_OUTFILE_H
 #define FV_OUTFILE_H
 
@@ -41,9 +41,9 @@ void fv_outfile_leftovers(const char *path, const fv_callbacks *callbacks);
 
 typedef struct fv_outdir {
     char *place;
-    char *stage; /* the folder to fill; NULL when there is nothing to release */
-    bool merge;  /* place exists: entries are moved into it */
-    int lock;    /* of the mark in it, which says that it may be removed once nobody holds it */
+    char *stage;      /* the folder to fill; NULL when there is nothing to release */
+    bool merge;       /* place exists: entries are moved into it */
+    int lock;         /* on the mark in it; once it is free, the folder may be removed */
     size_t n_parents; /* shorter parts of the stage's path were folders before; 0: all were */
 } fv_outdir;
 

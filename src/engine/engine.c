@@ -1,5 +1,4 @@
-/* A model (model/model.h) and what answering with it needs besides: the end tokens, the side of
- * images, the type of the KV cache. */
+/* An opened model (model/model.h) plus what answering needs: end tokens, image size, KV type. */
 #include "engine/engine.h"
 
 #include <math.h>

@@ -108,8 +108,8 @@ static void fill_noise(const calib *c, size_t index)
     }
 }
 
-/* A picture that cannot be read is counted and skipped; everything else ends the export. */
-static fv_status take_picture(calib *c, const char *path, fv_error *err)
+/* An unreadable image is counted and skipped; any other failure ends the export. */
+static fv_status calib_take_image(calib *c, const char *path, fv_error *err)
 {
     fv_image *image = NULL;
     fv_error why = { 0 };
@@ -164,8 +164,8 @@ static void begin_record(calib *c, size_t n_found)
     fv_json_begin(j, "samples", '[');
 }
 
-static fv_status write_text(const calib *c, const char *name, const fv_json_text *text,
-                            fv_error *err)
+static fv_status calib_write_text(const calib *c, const char *name, const fv_json_text *text,
+                                  fv_error *err)
 {
     char *path = fv_path_join(c->dir.stage, name);
     if (!path)
@@ -189,14 +189,14 @@ static fv_status write_samples(calib *c, const fv_image_list *files, fv_error *e
             fill_noise(c, i);
             FV_TRY(write_sample(c, source, err));
         } else {
-            FV_TRY(take_picture(c, files->path[i * n_found / c->n_chosen], err));
+            FV_TRY(calib_take_image(c, files->path[i * n_found / c->n_chosen], err));
         }
     }
     size_t wanted = (size_t)FV_MAX(c->options->min_samples, 1);
     if (c->n < wanted)
         return fv_fail(
             err, FV_ERR_IO, 0,
-            "%zu of %zu pictures can be read, at least %zu are needed; the first that cannot: %s",
+            "%zu of %zu images are readable, at least %zu are needed; the first that is not: %s",
             c->n, c->n_chosen, wanted, c->n_skipped ? c->first_problem : "none");
     fv_json_end(&c->record);
     fv_json_put_int(&c->record, "skipped", (int64_t)c->n_skipped);
@@ -204,11 +204,11 @@ static fv_status write_samples(calib *c, const fv_image_list *files, fv_error *e
     FV_TRY(fv_json_done(&c->record, err));
     if (c->list.failed)
         return fv_fail_memory(err, c->list.n, "the list of samples");
-    FV_TRY(write_text(c, "input_list.txt", &c->list, err));
-    return write_text(c, "calib.json", &c->record, err);
+    FV_TRY(calib_write_text(c, "input_list.txt", &c->list, err));
+    return calib_write_text(c, "calib.json", &c->record, err);
 }
 
-static fv_status check(calib *c, const char *dir, fv_error *err)
+static fv_status calib_check(calib *c, const char *dir, fv_error *err)
 {
     const fv_calib_options *s = c->options;
     c->size = s->image_size ? s->image_size : DEFAULT_SIZE;
@@ -222,8 +222,8 @@ static fv_status check(calib *c, const char *dir, fv_error *err)
                        FV_MIN(s->n_random, FV_MIN(s->max_samples, s->min_samples)));
     if ((s->n_random > 0) == (s->n_paths > 0))
         return fv_fail(err, FV_ERR_ARGUMENT, 0,
-                       s->n_paths ? "pictures and random samples were both asked for; choose one"
-                                  : "no pictures were given and no random samples asked for");
+                       s->n_paths ? "both images and random samples are given; expected one of them"
+                                  : "neither images nor random samples are given");
     if (strchr(s->list_root ? s->list_root : dir, ' '))
         return fv_fail(err, FV_ERR_ARGUMENT, 0,
                        "%s: the path holds a space, which the readers of input_list.txt take for "
@@ -278,7 +278,7 @@ fv_status fv_export_calib(const fv_calib_options *calib_options, const char *dir
     if (report)
         FV_TRY(FV_RESULT_CHECK(report, fv_calib_report, err));
     calib c = { .options = &wanted, .callbacks = o.callbacks };
-    FV_TRY(check(&c, dir, err));
+    FV_TRY(calib_check(&c, dir, err));
     FV_TRY_GOTO(fv_image_list_collect(&files, wanted.paths, wanted.n_paths, err));
     if (!wanted.list_root) {
         FV_TRY_GOTO(absolute(&root, dir, err));
@@ -297,7 +297,7 @@ fv_status fv_export_calib(const fv_calib_options *calib_options, const char *dir
     FV_TRY_GOTO(fv_outdir_open(&c.dir, dir, o.force, o.callbacks, err));
     FV_TRY_GOTO(write_samples(&c, &files, err));
     FV_TRY_GOTO(fv_outdir_commit(&c.dir, err));
-    fv_log(o.callbacks, FV_LOG_INFO, "%s: %zu samples, %zu pictures skipped", dir, c.n,
+    fv_log(o.callbacks, FV_LOG_INFO, "%s: %zu samples, %zu unreadable images skipped", dir, c.n,
            c.n_skipped);
     if (wanted.n_random)
         fv_log(o.callbacks, FV_LOG_WARNING,

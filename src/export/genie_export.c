@@ -25,7 +25,7 @@ typedef struct genie {
     int32_t start, end, pad; /* <|im_start|>, <|im_end|>, <|endoftext|> */
 } genie;
 
-static void put_tensor(fv_json_text *j, const char *key, const char *name, bool transposed)
+static void genie_put_tensor(fv_json_text *j, const char *key, const char *name, bool transposed)
 {
     fv_json_begin(j, key, '{');
     fv_json_put_text(j, "name", name);
@@ -34,7 +34,7 @@ static void put_tensor(fv_json_text *j, const char *key, const char *name, bool 
     fv_json_end(j);
 }
 
-static void put_model(const genie *g, fv_json_text *j)
+static void genie_put_model(const genie *g, fv_json_text *j)
 {
     const fv_config *c = &g->s->config;
     static const struct {
@@ -80,21 +80,21 @@ static void put_model(const genie *g, fv_json_text *j)
     fv_json_put_real(j, "operation.rope_scaling", c->rope_theta);
     fv_json_put_text(j, "tensor.layer_name",
                      fast ? "model.language_model.layers.(\\d+)." : "model.layers.(\\d+).");
-    put_tensor(j, "tensor.embedding_token_weight",
-               fast ? "model.language_model.embed_tokens.weight" : "model.embed_tokens.weight",
-               false);
+    genie_put_tensor(
+        j, "tensor.embedding_token_weight",
+        fast ? "model.language_model.embed_tokens.weight" : "model.embed_tokens.weight", false);
     for (size_t i = 0; i < FV_COUNT(layer); i++)
-        put_tensor(j, layer[i].key, layer[i].name, layer[i].matrix);
-    put_tensor(j, "tensor.output_normalization_weight",
-               fast ? "model.language_model.norm.weight" : "model.norm.weight", false);
+        genie_put_tensor(j, layer[i].key, layer[i].name, layer[i].matrix);
+    genie_put_tensor(j, "tensor.output_normalization_weight",
+                     fast ? "model.language_model.norm.weight" : "model.norm.weight", false);
     /* The released 0.5B is tied and stores its head all the same, where the composer finds it. */
     bool head = !g->s->weights.tied || !g->s->checkpoint ||
                 fv_tensors_find(g->s->checkpoint, "lm_head.weight");
-    put_tensor(j, "tensor.output_weight",
-               head   ? "lm_head.weight"
-               : fast ? "model.language_model.embed_tokens.weight"
-                      : "model.embed_tokens.weight",
-               true);
+    genie_put_tensor(j, "tensor.output_weight",
+                     head   ? "lm_head.weight"
+                     : fast ? "model.language_model.embed_tokens.weight"
+                            : "model.embed_tokens.weight",
+                     true);
     fv_json_end(j);
 }
 
@@ -224,8 +224,8 @@ static void put_extensions(const genie *g, fv_json_text *j)
     fv_json_end(j);
 }
 
-static fv_status write_one(const genie *g, const fv_outdir *dir, const char *name,
-                           void (*put)(const genie *, fv_json_text *), fv_error *err)
+static fv_status genie_write_one(const genie *g, const fv_outdir *dir, const char *name,
+                                 void (*put)(const genie *, fv_json_text *), fv_error *err)
 {
     fv_json_text j = { 0 };
     put(g, &j);
@@ -239,7 +239,7 @@ static fv_status write_one(const genie *g, const fv_outdir *dir, const char *nam
     return status;
 }
 
-static fv_status check(genie *g, fv_error *err)
+static fv_status genie_check(genie *g, fv_error *err)
 {
     fv_genie_options *s = &g->set;
     if (!s->context)
@@ -289,12 +289,12 @@ fv_status fv_export_genie(const char *model, const fv_genie_options *genie_optio
     FV_TRY(fv_callbacks_in(&callbacks, &o.callbacks, err));
     FV_TRY(fv_model_open(
         &s, model, &(fv_model_options){ .depth = FV_MODEL_STORED, .callbacks = o.callbacks }, err));
-    FV_TRY_GOTO(check(&g, err));
+    FV_TRY_GOTO(genie_check(&g, err));
     FV_TRY_GOTO(fv_outdir_open(&out, dir, o.force, o.callbacks, err));
-    FV_TRY_GOTO(write_one(&g, &out, "genie_model.json", put_model, err));
-    FV_TRY_GOTO(write_one(&g, &out, "genie_dialog.json", put_cpu_dialog, err));
-    FV_TRY_GOTO(write_one(&g, &out, "genie_dialog_htp.json", put_htp_dialog, err));
-    FV_TRY_GOTO(write_one(&g, &out, "htp_backend.json", put_extensions, err));
+    FV_TRY_GOTO(genie_write_one(&g, &out, "genie_model.json", genie_put_model, err));
+    FV_TRY_GOTO(genie_write_one(&g, &out, "genie_dialog.json", put_cpu_dialog, err));
+    FV_TRY_GOTO(genie_write_one(&g, &out, "genie_dialog_htp.json", put_htp_dialog, err));
+    FV_TRY_GOTO(genie_write_one(&g, &out, "htp_backend.json", put_extensions, err));
     FV_TRY_GOTO(fv_outdir_commit(&out, err));
     fv_log(o.callbacks, FV_LOG_INFO,
            "%s: genie_model.json, genie_dialog.json, genie_dialog_htp.json, htp_backend.json", dir);

@@ -6,7 +6,7 @@
  *     input_layernorm  attn_norm         post_attention_layernorm  ffn_norm
  *
  * Vectors stay f32. In q4_0 the embedding and the head are q8_0, as llama.cpp's own quantiser has
- * them; a matrix whose rows are no multiple of 32 is f16 in both. [docs/export.md] */
+ * them; a matrix whose rows are not a multiple of 32 is f16 in both. [docs/export.md] */
 #include <stdio.h>
 #include <string.h>
 
@@ -89,7 +89,7 @@ typedef struct row_job {
 } row_job;
 
 /* Row at + task of a matrix in the file's type, into converted. */
-static void convert_row(void *user, size_t task, unsigned worker)
+static void decoder_convert_row(void *user, size_t task, unsigned worker)
 {
     const row_job *j = user;
     const gguf_out *g = j->g;
@@ -111,7 +111,7 @@ static void convert_row(void *user, size_t task, unsigned worker)
     }
 }
 
-static fv_status write_matrix(gguf_out *g, const fv_mat *m, fv_type type, fv_error *err)
+static fv_status decoder_write_matrix(gguf_out *g, const fv_mat *m, fv_type type, fv_error *err)
 {
     size_t rows = FV_MAX((size_t)CHUNK / m->k, (size_t)1);
     for (size_t at = 0; at < m->n; at += rows) {
@@ -119,7 +119,7 @@ static fv_status write_matrix(gguf_out *g, const fv_mat *m, fv_type type, fv_err
         FV_TRY(
             fv_progress(g->callbacks, "decoder", (double)g->n_written / (double)g->n_values, err));
         row_job job = { g, m, at, type };
-        fv_pool_run(g->s->pool, n, convert_row, &job);
+        fv_pool_run(g->s->pool, n, decoder_convert_row, &job);
         FV_TRY(fv_gguf_write(g->w, g->converted, n * fv_row_bytes(type, m->k), err));
         g->n_written += n * m->k;
     }
@@ -156,7 +156,7 @@ static fv_status put_weight(void *user, const fv_weight *t, fv_error *err)
         g->n_fallback += fv_type_is_block(g->type) && type == FV_TYPE_F16;
         g->capacity = FV_MAX(g->capacity, FV_MAX((size_t)CHUNK, m->k));
     } else {
-        FV_TRY(write_matrix(g, m, type, err));
+        FV_TRY(decoder_write_matrix(g, m, type, err));
     }
     if (t->kind != FV_WEIGHT_MATRIX_BIAS)
         return FV_OK;
@@ -166,7 +166,7 @@ static fv_status put_weight(void *user, const fv_weight *t, fv_error *err)
 
 /* ---- metadata ---- */
 
-static void put_text(gguf_out *g, const char *key, const char *text)
+static void decoder_put_text(gguf_out *g, const char *key, const char *text)
 {
     fv_gguf_put_string(g->w, key, text, strlen(text));
 }
@@ -183,11 +183,11 @@ static uint32_t file_type(fv_type type)
 
 enum { TOKEN_NORMAL = 1, TOKEN_CONTROL = 3, TOKEN_USER = 4, TOKEN_UNUSED = 5 };
 
-static void put_model(gguf_out *g)
+static void decoder_put_metadata(gguf_out *g)
 {
     const fv_config *c = &g->s->config;
-    put_text(g, "general.architecture", "qwen2");
-    put_text(g, "general.name", "FastVLM decoder");
+    decoder_put_text(g, "general.architecture", "qwen2");
+    decoder_put_text(g, "general.name", "FastVLM decoder");
     fv_gguf_put_u32(g->w, "general.file_type", file_type(g->type));
     fv_gguf_put_u32(g->w, "general.quantization_version", 2);
     fv_gguf_put_u32(g->w, "qwen2.context_length", (uint32_t)c->max_context);
@@ -242,7 +242,7 @@ fail:
     return status;
 }
 
-/* The question with a picture in front of it is not something this file can answer; text is. */
+/* For text alone: this file has no vision encoder, so there is no image in the template. */
 static const char chat_template[] =
     "{%- for m in messages -%}"
     "{%- if loop.first and m.role != 'system' -%}{{ '<|im_start|>system\\nYou are a helpful "
@@ -250,28 +250,28 @@ static const char chat_template[] =
     "{%- endif -%}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{%- endfor -%}"
     "{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\\n' }}{%- endif -%}";
 
-static fv_status put_tokenizer(gguf_out *g, fv_error *err)
+static fv_status decoder_put_tokenizer(gguf_out *g, fv_error *err)
 {
     int32_t start, end, pad;
     FV_TRY(fv_model_token(g->s, "<|im_start|>", &start, err));
     FV_TRY(fv_model_token(g->s, "<|im_end|>", &end, err));
     FV_TRY(fv_model_token(g->s, "<|endoftext|>", &pad, err));
-    put_text(g, "tokenizer.ggml.model", "gpt2");
-    put_text(g, "tokenizer.ggml.pre", "qwen2");
+    decoder_put_text(g, "tokenizer.ggml.model", "gpt2");
+    decoder_put_text(g, "tokenizer.ggml.pre", "qwen2");
     FV_TRY(put_tokens(g, err));
     fv_gguf_put_u32(g->w, "tokenizer.ggml.bos_token_id", (uint32_t)pad);
     fv_gguf_put_u32(g->w, "tokenizer.ggml.eos_token_id", (uint32_t)end);
     fv_gguf_put_u32(g->w, "tokenizer.ggml.padding_token_id", (uint32_t)pad);
     fv_gguf_put_bool(g->w, "tokenizer.ggml.add_bos_token", false);
-    put_text(g, "tokenizer.chat_template", chat_template);
+    decoder_put_text(g, "tokenizer.chat_template", chat_template);
     return FV_OK;
 }
 
-static fv_status write_all(gguf_out *g, fv_error *err)
+static fv_status decoder_write(gguf_out *g, fv_error *err)
 {
     fv_model *s = (fv_model *)(uintptr_t)g->s;
-    put_model(g);
-    FV_TRY(put_tokenizer(g, err));
+    decoder_put_metadata(g);
+    FV_TRY(decoder_put_tokenizer(g, err));
     g->listing = true;
     FV_TRY(fv_weights_walk(&s->weights, &s->config, put_weight, g, err));
     g->listing = false;
@@ -310,14 +310,14 @@ fv_status fv_export_gguf(const char *model, fv_decoder_type type, const char *fi
         &s, model, &(fv_model_options){ .depth = FV_MODEL_STORED, .callbacks = o.callbacks }, err));
     fv_outfile_leftovers(file, o.callbacks);
     if ((status = fv_gguf_writer_new(&g.w, file, err)) == FV_OK)
-        status = write_all(&g, err);
+        status = decoder_write(&g, err);
     uint64_t n_bytes = g.w && status == FV_OK ? fv_gguf_total_bytes(g.w) : 0;
     fv_gguf_writer_free(g.w);
     fv_free(g.values);
     fv_free(g.converted);
     if (status == FV_OK && g.n_fallback)
-        fv_log(o.callbacks, FV_LOG_INFO, "%zu matrices have rows that are no multiple of 32: f16",
-               g.n_fallback);
+        fv_log(o.callbacks, FV_LOG_INFO,
+               "%zu matrices whose rows are not a multiple of 32 stay in f16", g.n_fallback);
     if (status == FV_OK)
         fv_log(o.callbacks, FV_LOG_INFO, "%s: %zu tensors, %s, %.1f MB", file, g.n_tensors,
                fv_type_name(g.type), (double)n_bytes / 1e6);

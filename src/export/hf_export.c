@@ -72,8 +72,8 @@ static fv_type wanted_type(const hf *h, fv_type stored)
 }
 
 /* A new item of this shape (ends at the first 0); NULL when memory is out. */
-static item *add(hf *h, const char *name, const char *rest, fv_type stored,
-                 const uint64_t shape[FV_TENSOR_MAX_DIMS], fv_error *err)
+static item *hf_add_item(hf *h, const char *name, const char *rest, fv_type stored,
+                         const uint64_t shape[FV_TENSOR_MAX_DIMS], fv_error *err)
 {
     if (FV_LIST_ROOM(h->items, h->n, h->capacity, 1, err) != FV_OK)
         return NULL;
@@ -102,7 +102,7 @@ static fv_status add_part(hf *h, const fv_weight *t, const char *rest,
 {
     const fv_tensor *x = stored(h, t, rest);
     fv_type type = x ? x->type : fallback->from == FROM_MATRIX ? fallback->mat->type : FV_TYPE_F32;
-    item *i = add(h, t->name[h->target.layout], rest, type, shape, err);
+    item *i = hf_add_item(h, t->name[h->target.layout], rest, type, shape, err);
     if (!i)
         return FV_ERR_MEMORY;
     i->from = x ? FROM_TENSOR : fallback->from;
@@ -125,8 +125,8 @@ static fv_status add_batch_norm(hf *h, const fv_weight *t, const fv_dw *dw, fv_e
     const uint64_t shape[4] = { t->n }, scalar[4] = { 0 };
     for (int i = 0; i < 4; i++)
         FV_TRY(add_part(h, t, rest[i], shape, &fallback[i], err));
-    item *count = add(h, t->name[h->target.layout], ".bn.num_batches_tracked", FV_TYPE_I64, scalar,
-                      err);
+    item *count = hf_add_item(h, t->name[h->target.layout], ".bn.num_batches_tracked", FV_TYPE_I64,
+                              scalar, err);
     if (!count)
         return FV_ERR_MEMORY;
     count->tensor = stored(h, t, ".bn.num_batches_tracked");
@@ -210,7 +210,7 @@ static fv_status add_unused(hf *h, fv_error *err)
             continue;
         uint64_t shape[4] = { 0 };
         memcpy(shape, x->shape, sizeof *shape * (size_t)x->n_dims);
-        item *it = add(h, names[i], "", x->type, shape, err);
+        item *it = hf_add_item(h, names[i], "", x->type, shape, err);
         if (!it)
             return FV_ERR_MEMORY;
         it->tensor = x;
@@ -235,7 +235,7 @@ static float int8_weight(const fv_mat *m, size_t i)
 }
 
 /* mul (bias8 + zero times the sum of the row). */
-static float int8_bias(const fv_mat *m, size_t row)
+static float hf_int8_bias(const fv_mat *m, size_t row)
 {
     int64_t sum = 0;
     for (size_t i = 0; i < m->k; i++)
@@ -271,7 +271,7 @@ static void values_of(const hf *h, const item *x, uint64_t at, size_t n, float *
         break;
     case FROM_INT8_BIAS:
         for (size_t i = 0; i < n; i++)
-            to[i] = int8_bias(x->mat, (size_t)at + i);
+            to[i] = hf_int8_bias(x->mat, (size_t)at + i);
         break;
     case FROM_STEM: /* [n, rgb, taps] from [n, taps, rgb] */
         for (size_t i = 0; i < n; i++) {

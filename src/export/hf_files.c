@@ -36,7 +36,7 @@ static bool is_fast(const hf_files *f) { return f->t->layout == FV_LAYOUT_FAST_V
 
 /* ---- config.json ---- */
 
-static void put_stages(const fv_config *c, fv_json_text *j)
+static void hf_put_stages(const fv_config *c, fv_json_text *j)
 {
     fv_json_begin_row(j, "layers", '[');
     for (int i = 0; i < c->n_stages; i++)
@@ -111,7 +111,7 @@ static void put_fast_config(const hf_files *f, fv_json_text *j)
     fv_json_begin(j, "model_args", '{');
     fv_json_put_bool(j, "inference_mode", true);
     if (!is_fastvithd(c))
-        put_stages(c, j);
+        hf_put_stages(c, j);
     fv_json_end(j);
     fv_json_put_int(j, "num_classes", 0);
     fv_json_put_int(j, "num_features", c->n_features);
@@ -126,7 +126,7 @@ static void put_vision_config(const fv_config *c, fv_json_text *j)
 {
     fv_json_begin(j, "vision_config", '{');
     fv_json_put_text(j, "model_name", "fastvithd");
-    put_stages(c, j);
+    hf_put_stages(c, j);
     fv_json_begin_row(j, "mlp_ratios", '[');
     for (int i = 0; i < c->n_stages; i++)
         fv_json_put_int(j, NULL, c->stage[i].hidden / c->stage[i].width);
@@ -196,7 +196,7 @@ static void put_llava_config(const hf_files *f, fv_json_text *j)
     fv_json_end(j);
 }
 
-static void put_config(const hf_files *f, fv_json_text *j)
+static void hf_put_config(const hf_files *f, fv_json_text *j)
 {
     if (is_fast(f))
         put_fast_config(f, j);
@@ -204,7 +204,7 @@ static void put_config(const hf_files *f, fv_json_text *j)
         put_llava_config(f, j);
 }
 
-static void put_generation(const hf_files *f, fv_json_text *j)
+static void hf_put_generation(const hf_files *f, fv_json_text *j)
 {
     fv_json_begin(j, NULL, '{');
     fv_json_put_int(j, "bos_token_id", f->bos);
@@ -218,14 +218,14 @@ static void put_generation(const hf_files *f, fv_json_text *j)
 
 /* ---- processors ---- */
 
-static void put_preprocessor(const hf_files *f, fv_json_text *j)
+static void hf_put_preprocessor(const hf_files *f, fv_json_text *j)
 {
     fv_json_begin(j, NULL, '{');
     fv_processor_put_clip(j, f->s->config.image_size);
     fv_json_end(j);
 }
 
-static void put_processor(const hf_files *f, fv_json_text *j)
+static void hf_put_processor(const hf_files *f, fv_json_text *j)
 {
     (void)f;
     fv_json_begin(j, NULL, '{');
@@ -259,7 +259,7 @@ static const char llava_template[] =
     "{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{%- endfor -%}"
     "{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\\n' }}{%- endif -%}";
 
-static void put_added(fv_json_text *j, const char *key, const char *content, bool special)
+static void hf_put_added(fv_json_text *j, const char *key, const char *content, bool special)
 {
     fv_json_begin(j, key, '{');
     fv_json_put_text(j, "content", content);
@@ -279,7 +279,7 @@ static void put_special_names(fv_json_text *j)
     fv_json_end(j);
 }
 
-static void put_tokenizer_config(const hf_files *f, fv_json_text *j)
+static void hf_put_tokenizer_config(const hf_files *f, fv_json_text *j)
 {
     const fv_tokenizer *t = f->s->tokenizer;
     char key[16], text[256];
@@ -294,11 +294,11 @@ static void put_tokenizer_config(const hf_files *f, fv_json_text *j)
         snprintf(key, sizeof key, "%d", (int)id);
         snprintf(text, sizeof text, "%.*s", (int)n, bytes);
         if (is_fast(f) || strcmp(text, "<image>"))
-            put_added(j, key, text, fv_tokenizer_is_special(t, id));
+            hf_put_added(j, key, text, fv_tokenizer_is_special(t, id));
     }
     if (is_fast(f) && fv_tokenizer_find(t, "<image>") < 0) {
         snprintf(key, sizeof key, "%d", (int)f->t->image_token);
-        put_added(j, key, "<image>", true);
+        hf_put_added(j, key, "<image>", true);
     }
     fv_json_end(j);
     put_special_names(j);
@@ -324,8 +324,8 @@ static void put_special_tokens(const hf_files *f, fv_json_text *j)
     (void)f;
     fv_json_begin(j, NULL, '{');
     put_special_names(j);
-    put_added(j, "eos_token", "<|im_end|>", true);
-    put_added(j, "pad_token", "<|endoftext|>", true);
+    hf_put_added(j, "eos_token", "<|im_end|>", true);
+    hf_put_added(j, "pad_token", "<|endoftext|>", true);
     fv_json_end(j);
 }
 
@@ -341,12 +341,12 @@ typedef struct small_file {
 } small_file;
 
 static const small_file all_files[] = {
-    { "config.json", BOTH, put_config, -1 },
-    { "generation_config.json", BOTH, put_generation, -1 },
-    { "preprocessor_config.json", BOTH, put_preprocessor, -1 },
-    { "processor_config.json", FAST, put_processor, -1 },
+    { "config.json", BOTH, hf_put_config, -1 },
+    { "generation_config.json", BOTH, hf_put_generation, -1 },
+    { "preprocessor_config.json", BOTH, hf_put_preprocessor, -1 },
+    { "processor_config.json", FAST, hf_put_processor, -1 },
     { "chat_template.jinja", FAST, NULL, -1 },
-    { "tokenizer_config.json", BOTH, put_tokenizer_config, -1 },
+    { "tokenizer_config.json", BOTH, hf_put_tokenizer_config, -1 },
     { "special_tokens_map.json", BOTH, put_special_tokens, -1 },
     { "tokenizer.json", BOTH, NULL, FV_FILE_TOKENIZER_JSON },
     { "vocab.json", BOTH, NULL, FV_FILE_VOCAB_JSON },
@@ -371,13 +371,13 @@ static fv_status make_text(const hf_files *f, const small_file *file, fv_json_te
     return j->failed ? fv_fail_memory(err, sizeof fast_template, "the chat template") : FV_OK;
 }
 
-static fv_status write_file(const hf_files *f, const small_file *file, fv_error *err)
+static fv_status hf_write_file(const hf_files *f, const small_file *file, fv_error *err)
 {
     fv_json_text j = { 0 };
     fv_status status = FV_OK;
     char *to = fv_path_join(f->stage, file->name), *from = fv_path_join(f->s->name, file->name);
     bool copy = f->s->config.layout == f->t->layout && fv_model_has_file(f->s, file->name) &&
-                (file->put != put_config || f->t->copy_config);
+                (file->put != hf_put_config || f->t->copy_config);
     if (!to || !from)
         status = fv_fail_memory(err, strlen(f->stage), "a path");
     else if (copy)
@@ -426,6 +426,6 @@ fv_status fv_hf_write_files(const fv_model *s, const fv_hf_target *t, const char
     FV_TRY(read_positions(&f, err));
     for (size_t i = 0; i < FV_COUNT(all_files); i++)
         if (all_files[i].layouts & (t->layout == FV_LAYOUT_FAST_VLM ? FAST : LLAVA))
-            FV_TRY(write_file(&f, &all_files[i], err));
+            FV_TRY(hf_write_file(&f, &all_files[i], err));
     return FV_OK;
 }

@@ -89,7 +89,7 @@ static fv_status list_files(name_list *l, const char *root, const char *below, b
     return status;
 }
 
-static int by_name(const void *a, const void *b)
+static int manifest_by_name(const void *a, const void *b)
 {
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
@@ -144,7 +144,7 @@ static fv_status put_source(lot *l, fv_error *err)
         FV_TRY_GOTO(list_files(&files, l->model, "", false, err));
     else
         FV_TRY_GOTO(add_name(&files, name, err));
-    qsort(files.name, files.n, sizeof *files.name, by_name);
+    qsort(files.name, files.n, sizeof *files.name, manifest_by_name);
     fv_sha256_begin(&all);
     fv_json_begin(&l->j, "source", '{');
     fv_json_put_text(&l->j, "path", l->model);
@@ -172,8 +172,8 @@ fail:
 
 /* ---- what is in a file ---- */
 
-static void put_tensor(fv_json_text *j, const char *direction, const char *name, const char *dtype,
-                       const int64_t *shape, int n)
+static void manifest_put_tensor(fv_json_text *j, const char *direction, const char *name,
+                                const char *dtype, const int64_t *shape, int n)
 {
     fv_json_begin_row(j, NULL, '{');
     if (direction)
@@ -235,11 +235,11 @@ static void put_value(fv_json_text *j, const char *way, const char *name, const 
     fv_onnx_dims(v, dims);
     for (int i = 0; i < v->n_dims; i++)
         shape[i] = dims[i].name ? -1 : dims[i].n;
-    put_tensor(j, way, text,
-               v->type == FV_TYPE_I64   ? "i64"
-               : v->type == FV_TYPE_F16 ? "f16"
-                                        : "f32",
-               shape, v->n_dims);
+    manifest_put_tensor(j, way, text,
+                        v->type == FV_TYPE_I64   ? "i64"
+                        : v->type == FV_TYPE_F16 ? "f16"
+                                                 : "f32",
+                        shape, v->n_dims);
 }
 
 /* Inputs and outputs of an ONNX file, which its graph knows. */
@@ -291,12 +291,12 @@ static fv_status put_content(const lot *l, fv_json_text *j, const char *name, fv
     int side = l->image_size;
     if (calib && dot && !strcmp(dot, ".raw")) {
         fv_json_begin(j, "tensors", '[');
-        put_tensor(j, NULL, "pixel_values", l->calib.dtype == FV_CALIB_U8 ? "u8" : "f32",
-                   SHAPE(1, nchw ? 3 : side, side, nchw ? side : 3));
+        manifest_put_tensor(j, NULL, "pixel_values", l->calib.dtype == FV_CALIB_U8 ? "u8" : "f32",
+                            SHAPE(1, nchw ? 3 : side, side, nchw ? side : 3));
         fv_json_end(j);
     } else if (!strcmp(name, "genie/LUT.bin")) {
         fv_json_begin(j, "tensors", '[');
-        put_tensor(j, NULL, "embedding", "f32", SHAPE(c->n_vocab, c->d_model));
+        manifest_put_tensor(j, NULL, "embedding", "f32", SHAPE(c->n_vocab, c->d_model));
         fv_json_end(j);
     } else {
         return put_onnx(l, j, name, err);
@@ -304,7 +304,7 @@ static fv_status put_content(const lot *l, fv_json_text *j, const char *name, fv
     return FV_OK;
 }
 
-static void put_model(const lot *l, fv_json_text *j)
+static void manifest_put_model(const lot *l, fv_json_text *j)
 {
     const fv_config *c = &l->config;
     fv_json_begin(j, "model", '{');
@@ -329,11 +329,11 @@ static fv_status write_manifest(lot *l, fv_error *err)
     char hex[HEX], *path = NULL;
     uint64_t n_bytes, total = 0;
     FV_TRY_GOTO(list_files(&files, l->dir.stage, "", true, err));
-    qsort(files.name, files.n, sizeof *files.name, by_name);
+    qsort(files.name, files.n, sizeof *files.name, manifest_by_name);
     fv_json_begin(&l->j, NULL, '{');
     fv_json_put_text(&l->j, "fastvlm", fv_version());
     FV_TRY_GOTO(put_source(l, err));
-    put_model(l, &l->j);
+    manifest_put_model(l, &l->j);
     fv_json_begin(&l->j, "files", '[');
     for (size_t i = 0; i < files.n; i++) {
         FV_TRY_GOTO(hash_file(l, l->dir.stage, files.name[i], hex, &n_bytes, err));
@@ -374,7 +374,7 @@ static void pass_log(void *user, fv_log_level level, const char *message)
     fv_log(l->callbacks, level, "%s", message);
 }
 
-static bool pass_progress(void *user, const char *stage, double done)
+static bool lot_pass_progress(void *user, const char *stage, double done)
 {
     const lot *l = user;
     return fv_progress(l->callbacks, stage, done, NULL) != FV_OK;
@@ -410,7 +410,7 @@ static fv_status run_one(lot *l, unsigned part, int which, const char *name, fv_
     if (!path)
         return fv_fail_memory(err, strlen(name), "a path");
     callbacks = (fv_callbacks){
-        .size = sizeof callbacks, .log = pass_log, .progress = pass_progress, .user = l
+        .size = sizeof callbacks, .log = pass_log, .progress = lot_pass_progress, .user = l
     };
     switch (part) {
     case FV_ALL_ONNX: status = run_onnx(l, path, FV_ONNX_GENERIC, &into, err); break;

@@ -55,16 +55,16 @@ static uint64_t get(const uint8_t *p, size_t n) /* little-endian */
 }
 
 static uint64_t left(const cursor *c) { return (uint64_t)(c->end - c->at); }
-static uint64_t offset_of(const cursor *c) { return (uint64_t)(c->at - c->begin); }
+static uint64_t cursor_offset(const cursor *c) { return (uint64_t)(c->at - c->begin); }
 
 static fv_status ends_early(const cursor *c, const char *what)
 {
-    return fv_fail(c->err, FV_ERR_FORMAT, offset_of(c),
+    return fv_fail(c->err, FV_ERR_FORMAT, cursor_offset(c),
                    "%s: the file ends inside %s at byte %" PRIu64 " (is it truncated?)", c->name,
-                   what, offset_of(c));
+                   what, cursor_offset(c));
 }
 
-static fv_status take(cursor *c, size_t n, uint64_t *out, const char *what)
+static fv_status cursor_take(cursor *c, size_t n, uint64_t *out, const char *what)
 {
     if (left(c) < n)
         return ends_early(c, what);
@@ -76,12 +76,12 @@ static fv_status take(cursor *c, size_t n, uint64_t *out, const char *what)
 /* A length and that many bytes. */
 static fv_status take_string(cursor *c, const uint8_t **out, uint64_t *n, const char *what)
 {
-    FV_TRY(take(c, 8, n, what));
+    FV_TRY(cursor_take(c, 8, n, what));
     if (*n > left(c))
-        return fv_fail(c->err, FV_ERR_FORMAT, offset_of(c) - 8,
+        return fv_fail(c->err, FV_ERR_FORMAT, cursor_offset(c) - 8,
                        "%s: %s at byte %" PRIu64 " claims %" PRIu64 " bytes, the file has %" PRIu64
                        " more",
-                       c->name, what, offset_of(c) - 8, *n, left(c));
+                       c->name, what, cursor_offset(c) - 8, *n, left(c));
     *out = c->at;
     c->at += *n;
     return FV_OK;
@@ -120,9 +120,9 @@ static bool is_text(const uint8_t *s, uint64_t n)
 static fv_status take_type(cursor *c, fv_gguf_type *out, const fv_gguf_value *v)
 {
     uint64_t type = 0;
-    FV_TRY(take(c, 4, &type, "the metadata"));
+    FV_TRY(cursor_take(c, 4, &type, "the metadata"));
     if (type >= FV_GGUF_TYPE_COUNT)
-        return fv_fail(c->err, FV_ERR_FORMAT, offset_of(c) - 4,
+        return fv_fail(c->err, FV_ERR_FORMAT, cursor_offset(c) - 4,
                        "%s: %.*s has metadata type %" PRIu64 ", expected 0 to %d", c->name,
                        (int)FV_MIN(v->n_key, 80), v->key, type, FV_GGUF_TYPE_COUNT - 1);
     *out = (fv_gguf_type)type;
@@ -131,7 +131,7 @@ static fv_status take_type(cursor *c, fv_gguf_type *out, const fv_gguf_value *v)
 
 static fv_status bad_bool(const cursor *c, const fv_gguf_value *v)
 {
-    return fv_fail(c->err, FV_ERR_FORMAT, offset_of(c), "%s: %.*s: a bool is neither 0 nor 1",
+    return fv_fail(c->err, FV_ERR_FORMAT, cursor_offset(c), "%s: %.*s: a bool is neither 0 nor 1",
                    c->name, (int)FV_MIN(v->n_key, 80), v->key);
 }
 
@@ -142,15 +142,15 @@ static fv_status skip_array(cursor *c, fv_gguf_value *v, bool outer, int depth)
     const uint8_t *text;
     uint64_t n = 0, length, n_bytes;
     if (depth == MAX_DEPTH)
-        return fv_fail(c->err, FV_ERR_UNSUPPORTED, offset_of(c),
+        return fv_fail(c->err, FV_ERR_UNSUPPORTED, cursor_offset(c),
                        "%s: %.*s: arrays are nested more than %d deep", c->name,
                        (int)FV_MIN(v->n_key, 80), v->key, MAX_DEPTH);
     FV_TRY(take_type(c, &of, v));
-    FV_TRY(take(c, 8, &n, "the metadata"));
+    FV_TRY(cursor_take(c, 8, &n, "the metadata"));
     uint64_t least = of == FV_GGUF_STRING ? 8 : of == FV_GGUF_ARRAY ? 12 : type_bytes[of];
     if (__builtin_mul_overflow(n, least, &n_bytes) || n_bytes > left(c))
         return fv_fail(
-            c->err, FV_ERR_FORMAT, offset_of(c),
+            c->err, FV_ERR_FORMAT, cursor_offset(c),
             "%s: %.*s claims %" PRIu64 " elements of type %s, the file has %" PRIu64 " bytes more",
             c->name, (int)FV_MIN(v->n_key, 80), v->key, n, fv_gguf_type_name(of), left(c));
     if (outer) {
@@ -174,7 +174,7 @@ static fv_status skip_array(cursor *c, fv_gguf_value *v, bool outer, int depth)
 static fv_status take_pair(cursor *c, fv_gguf_value *v)
 {
     const uint8_t *key;
-    uint64_t n = 0, at = offset_of(c);
+    uint64_t n = 0, at = cursor_offset(c);
     FV_TRY(take_string(c, &key, &n, "a metadata key"));
     if (n == 0 || n > MAX_KEY)
         return fv_fail(c->err, FV_ERR_FORMAT, at,
@@ -243,7 +243,7 @@ static fv_status read_pairs(fv_gguf *g, cursor *c, uint64_t n)
         FV_TRY(take_pair(c, v));
         uint32_t *slot = slot_of(g, v->key, v->n_key);
         if (*slot)
-            return fv_fail(c->err, FV_ERR_FORMAT, offset_of(c),
+            return fv_fail(c->err, FV_ERR_FORMAT, cursor_offset(c),
                            "%s: the metadata key %.*s comes twice", c->name,
                            (int)FV_MIN(v->n_key, 80), v->key);
         *slot = (uint32_t)g->n_pairs + 1;
@@ -282,7 +282,7 @@ static bool type_of_number(uint64_t number, fv_type *out)
 }
 
 /* Elements and bytes of a shape; the last dimension is the row. */
-static fv_status measure(const cursor *c, fv_tensor *x)
+static fv_status tensor_measure(const cursor *c, fv_tensor *x)
 {
     char shape[FV_SHAPE_TEXT];
     uint64_t row = x->n_dims ? x->shape[x->n_dims - 1] : 1, bits;
@@ -306,7 +306,7 @@ static fv_status measure(const cursor *c, fv_tensor *x)
 static fv_status take_info(cursor *c, fv_tensor *x, char name[FV_GGUF_NAME], uint64_t *offset)
 {
     const uint8_t *text;
-    uint64_t n = 0, n_dims = 0, type = 0, at = offset_of(c), ne[FV_TENSOR_MAX_DIMS] = { 0 };
+    uint64_t n = 0, n_dims = 0, type = 0, at = cursor_offset(c), ne[FV_TENSOR_MAX_DIMS] = { 0 };
     FV_TRY(take_string(c, &text, &n, "a tensor's name"));
     if (n == 0 || n >= FV_GGUF_NAME)
         return fv_fail(c->err, FV_ERR_FORMAT, at,
@@ -320,25 +320,25 @@ static fv_status take_info(cursor *c, fv_tensor *x, char name[FV_GGUF_NAME], uin
     memcpy(name, text, (size_t)n);
     name[n] = '\0';
     *x = (fv_tensor){ .name = name };
-    FV_TRY(take(c, 4, &n_dims, "the list of tensors"));
+    FV_TRY(cursor_take(c, 4, &n_dims, "the list of tensors"));
     if (n_dims > FV_TENSOR_MAX_DIMS)
         return fv_fail(c->err, FV_ERR_FORMAT, at,
                        "%s: tensor %s has %" PRIu64 " dimensions, at most %d are allowed", c->name,
                        name, n_dims, FV_TENSOR_MAX_DIMS);
     for (uint64_t i = 0; i < n_dims; i++)
-        FV_TRY(take(c, 8, &ne[i], "the list of tensors"));
+        FV_TRY(cursor_take(c, 8, &ne[i], "the list of tensors"));
     x->n_dims = (int)n_dims;
     for (uint64_t i = 0; i < n_dims; i++)
         x->shape[n_dims - 1 - i] = ne[i];
-    FV_TRY(take(c, 4, &type, "the list of tensors"));
+    FV_TRY(cursor_take(c, 4, &type, "the list of tensors"));
     if (!type_of_number(type, &x->type))
         return fv_fail(c->err, FV_ERR_UNSUPPORTED, at,
                        "%s: tensor %s has type number %" PRIu64
                        "; expected F32 (0), F16 (1), Q4_0 (2), Q8_0 (8), I8 (24), I32 (26), I64 "
                        "(27) or BF16 (30)",
                        c->name, name, type);
-    FV_TRY(take(c, 8, offset, "the list of tensors"));
-    return measure(c, x);
+    FV_TRY(cursor_take(c, 8, offset, "the list of tensors"));
+    return tensor_measure(c, x);
 }
 
 static fv_status place(const fv_gguf *g, const cursor *c, fv_tensor *x, uint64_t alignment)
@@ -388,7 +388,7 @@ static fv_status read_tensors(fv_gguf *g, cursor *c, uint64_t n)
         /* until it is known where the data begins */
         list[i].data = (const void *)(uintptr_t)offset;
     }
-    uint64_t at = offset_of(c),
+    uint64_t at = cursor_offset(c),
              data_at = (at + (uint64_t)alignment - 1) / (uint64_t)alignment * (uint64_t)alignment;
     /* a file without tensors may lack the padding */
     g->data_at = (size_t)FV_MIN(data_at, g->n_bytes);
@@ -403,7 +403,7 @@ fail:
 
 /* ---- the file ---- */
 
-static fv_status read_all(fv_gguf *g, fv_error *err)
+static fv_status gguf_read_all(fv_gguf *g, fv_error *err)
 {
     cursor c = { g->name, g->bytes, g->bytes, g->bytes + g->n_bytes, err };
     uint64_t version = 0, n_tensors = 0, n_pairs = 0;
@@ -411,15 +411,15 @@ static fv_status read_all(fv_gguf *g, fv_error *err)
         return fv_fail(err, FV_ERR_FORMAT, 0,
                        "%s: not a GGUF file: it does not begin with \"GGUF\"", g->name);
     c.at += 4;
-    FV_TRY(take(&c, 4, &version, "the header"));
+    FV_TRY(cursor_take(&c, 4, &version, "the header"));
     if (version != VERSION)
         return fv_fail(err, FV_ERR_UNSUPPORTED, 4,
                        (version & 0xffff) == 0 ? "%s: GGUF in big-endian order (version 0x%08x); "
                                                  "expected version %d, little-endian"
                                                : "%s: GGUF version %u, expected %d",
                        g->name, (unsigned)version, VERSION);
-    FV_TRY(take(&c, 8, &n_tensors, "the header"));
-    FV_TRY(take(&c, 8, &n_pairs, "the header"));
+    FV_TRY(cursor_take(&c, 8, &n_tensors, "the header"));
+    FV_TRY(cursor_take(&c, 8, &n_pairs, "the header"));
     FV_TRY(read_pairs(g, &c, n_pairs));
     return read_tensors(g, &c, n_tensors);
 }
@@ -437,7 +437,7 @@ static fv_status new_gguf(fv_gguf **out, const char *name, fv_error *err)
 
 /* Tensors are read where they lie when they can be; the tables of a tokenizer and f32 weights need
  * a multiple of 4. */
-static fv_status take_bytes(fv_gguf *g, const void *data, size_t n_bytes, fv_error *err)
+static fv_status gguf_take_bytes(fv_gguf *g, const void *data, size_t n_bytes, fv_error *err)
 {
     g->bytes = data;
     g->n_bytes = n_bytes;
@@ -456,9 +456,9 @@ fv_status fv_gguf_read(fv_gguf **out, const void *data, size_t n_bytes, const ch
     fv_gguf *g = NULL;
     *out = NULL;
     FV_TRY(new_gguf(&g, name, err));
-    fv_status status = take_bytes(g, data, n_bytes, err);
+    fv_status status = gguf_take_bytes(g, data, n_bytes, err);
     if (status == FV_OK)
-        status = read_all(g, err);
+        status = gguf_read_all(g, err);
     if (status != FV_OK) {
         fv_gguf_free(g);
         return status;
@@ -531,8 +531,8 @@ const fv_gguf_value *fv_gguf_find(const fv_gguf *g, const char *key)
     return slot ? &g->pairs[slot - 1] : NULL;
 }
 
-static fv_status need(const fv_gguf *g, const char *key, const char *expected,
-                      const fv_gguf_value **out, fv_error *err)
+static fv_status gguf_need(const fv_gguf *g, const char *key, const char *expected,
+                           const fv_gguf_value **out, fv_error *err)
 {
     *out = fv_gguf_find(g, key);
     return *out ? FV_OK
@@ -540,8 +540,8 @@ static fv_status need(const fv_gguf *g, const char *key, const char *expected,
                           expected);
 }
 
-static fv_status wrong(const fv_gguf *g, const char *key, const char *expected,
-                       const fv_gguf_value *v, fv_error *err)
+static fv_status gguf_wrong(const fv_gguf *g, const char *key, const char *expected,
+                            const fv_gguf_value *v, fv_error *err)
 {
     return fv_fail(err, FV_ERR_FORMAT, (uint64_t)(v->data - g->bytes),
                    "%s: %s: expected %s, found %s %s", g->name, key, expected,
@@ -549,7 +549,7 @@ static fv_status wrong(const fv_gguf *g, const char *key, const char *expected,
                    fv_gguf_type_name(v->type == FV_GGUF_ARRAY ? v->of : v->type));
 }
 
-/* False for types that are no integers, and for what does not fit. */
+/* False when the type is not an integer, or the value does not fit. */
 static bool int_at(fv_gguf_type type, const uint8_t *p, int64_t *out)
 {
     uint64_t u = type_bytes[type] ? get(p, type_bytes[type]) : 0;
@@ -571,9 +571,9 @@ fv_status fv_gguf_int(const fv_gguf *g, const char *key, int64_t min, int64_t ma
 {
     const fv_gguf_value *v;
     int64_t value;
-    FV_TRY(need(g, key, "an integer", &v, err));
+    FV_TRY(gguf_need(g, key, "an integer", &v, err));
     if (!int_at(v->type, v->data, &value))
-        return wrong(g, key, "an integer", v, err);
+        return gguf_wrong(g, key, "an integer", v, err);
     if (value < min || value > max)
         return fv_fail(err, FV_ERR_FORMAT, (uint64_t)(v->data - g->bytes),
                        "%s: %s is %" PRId64 ", expected an integer in [%" PRId64 ", %" PRId64 "]",
@@ -594,7 +594,7 @@ fv_status fv_gguf_number(const fv_gguf *g, const char *key, double min, double m
     const fv_gguf_value *v;
     int64_t whole;
     double value;
-    FV_TRY(need(g, key, "a number", &v, err));
+    FV_TRY(gguf_need(g, key, "a number", &v, err));
     if (v->type == FV_GGUF_F32) {
         uint32_t bits = (uint32_t)get(v->data, 4);
         float f;
@@ -606,7 +606,7 @@ fv_status fv_gguf_number(const fv_gguf *g, const char *key, double min, double m
     } else if (int_at(v->type, v->data, &whole)) {
         value = (double)whole;
     } else {
-        return wrong(g, key, "a number", v, err);
+        return gguf_wrong(g, key, "a number", v, err);
     }
     if (!(value >= min && value <= max))
         return fv_fail(err, FV_ERR_FORMAT, (uint64_t)(v->data - g->bytes),
@@ -622,7 +622,7 @@ fv_status fv_gguf_opt_bool(const fv_gguf *g, const char *key, bool *out, fv_erro
     if (!v)
         return FV_OK;
     if (v->type != FV_GGUF_BOOL)
-        return wrong(g, key, "a bool", v, err);
+        return gguf_wrong(g, key, "a bool", v, err);
     *out = *v->data != 0;
     return FV_OK;
 }
@@ -631,9 +631,9 @@ fv_status fv_gguf_string(const fv_gguf *g, const char *key, const char **out, si
                          fv_error *err)
 {
     const fv_gguf_value *v;
-    FV_TRY(need(g, key, "a string", &v, err));
+    FV_TRY(gguf_need(g, key, "a string", &v, err));
     if (v->type != FV_GGUF_STRING)
-        return wrong(g, key, "a string", v, err);
+        return gguf_wrong(g, key, "a string", v, err);
     *out = (const char *)v->data;
     *n = (size_t)v->n;
     return FV_OK;
@@ -656,16 +656,16 @@ fv_status fv_gguf_ints(const fv_gguf *g, const char *key, int64_t min, int64_t m
                        size_t max_n, int64_t *out, size_t *n, fv_error *err)
 {
     const fv_gguf_value *v;
-    FV_TRY(need(g, key, "an array of integers", &v, err));
+    FV_TRY(gguf_need(g, key, "an array of integers", &v, err));
     if (v->type != FV_GGUF_ARRAY || (v->n && v->of == FV_GGUF_BOOL))
-        return wrong(g, key, "an array of integers", v, err);
+        return gguf_wrong(g, key, "an array of integers", v, err);
     if (v->n < min_n || v->n > max_n)
         return fv_fail(err, FV_ERR_FORMAT, (uint64_t)(v->data - g->bytes),
                        "%s: %s has %" PRIu64 " elements, expected %zu to %zu", g->name, key, v->n,
                        min_n, max_n);
     for (size_t i = 0; i < v->n; i++) {
         if (!int_at(v->of, v->data + i * type_bytes[v->of], &out[i]))
-            return wrong(g, key, "an array of integers", v, err);
+            return gguf_wrong(g, key, "an array of integers", v, err);
         if (out[i] < min || out[i] > max)
             return fv_fail(err, FV_ERR_FORMAT, (uint64_t)(v->data - g->bytes),
                            "%s: %s[%zu] is %" PRId64 ", expected an integer in [%" PRId64
@@ -682,9 +682,9 @@ fv_status fv_gguf_array(const fv_gguf *g, const char *key, fv_gguf_type of,
     char expected[48] = "an array of type ";
     const fv_gguf_value *v;
     strcat(expected, fv_gguf_type_name(of));
-    FV_TRY(need(g, key, expected, &v, err));
+    FV_TRY(gguf_need(g, key, expected, &v, err));
     if (v->type != FV_GGUF_ARRAY || v->of != of)
-        return wrong(g, key, expected, v, err);
+        return gguf_wrong(g, key, expected, v, err);
     *out = v;
     return FV_OK;
 }

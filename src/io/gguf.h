@@ -42,8 +42,8 @@ typedef struct fv_gguf fv_gguf;
 enum { FV_GGUF_MIN_ALIGNMENT = 4 };
 
 /* Maps a file, or a part of one (fv_map_open_fd), or reads n_bytes of memory that outlive *out. A
- * file that begins in memory at no multiple of FV_GGUF_MIN_ALIGNMENT is copied; its bytes are not
- * needed any more then. name is what messages call it. */
+ * file that does not begin at a multiple of FV_GGUF_MIN_ALIGNMENT is copied; the original bytes are
+ * not needed then. name is what messages call it. */
 fv_status fv_gguf_open(fv_gguf **out, const char *path, fv_error *err);
 fv_status fv_gguf_open_fd(fv_gguf **out, int fd, uint64_t offset, uint64_t n_bytes,
                           const char *name, fv_error *err);

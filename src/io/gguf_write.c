@@ -57,7 +57,7 @@ static void add_int(fv_gguf_writer *w, bytes *b, uint64_t value, size_t n)
     add_bytes(w, b, le, n);
 }
 
-static void add_string(fv_gguf_writer *w, bytes *b, const char *text, size_t n)
+static void head_add_string(fv_gguf_writer *w, bytes *b, const char *text, size_t n)
 {
     add_int(w, b, n, 8);
     add_bytes(w, b, text, n);
@@ -65,7 +65,7 @@ static void add_string(fv_gguf_writer *w, bytes *b, const char *text, size_t n)
 
 static void add_key(fv_gguf_writer *w, const char *key, fv_gguf_type type)
 {
-    add_string(w, &w->meta, key, strlen(key));
+    head_add_string(w, &w->meta, key, strlen(key));
     add_int(w, &w->meta, type, 4);
     w->n_pairs++;
 }
@@ -110,7 +110,7 @@ void fv_gguf_put_f64(fv_gguf_writer *w, const char *key, double value)
 void fv_gguf_put_string(fv_gguf_writer *w, const char *key, const char *text, size_t n_bytes)
 {
     add_key(w, key, FV_GGUF_STRING);
-    add_string(w, &w->meta, text, n_bytes);
+    head_add_string(w, &w->meta, text, n_bytes);
 }
 
 static void put_array_head(fv_gguf_writer *w, const char *key, fv_gguf_type of, size_t n)
@@ -152,7 +152,7 @@ void fv_gguf_put_strings(fv_gguf_writer *w, const char *key, size_t n)
 }
 void fv_gguf_put_item(fv_gguf_writer *w, const char *text, size_t n_bytes)
 {
-    add_string(w, &w->meta, text, n_bytes);
+    head_add_string(w, &w->meta, text, n_bytes);
 }
 
 void fv_gguf_reserve_floats(fv_gguf_writer *w, const char *key, size_t n)
@@ -180,7 +180,7 @@ static uint64_t aligned(uint64_t n)
     return (n + FV_GGUF_ALIGNMENT - 1) / FV_GGUF_ALIGNMENT * FV_GGUF_ALIGNMENT;
 }
 
-static void complain(fv_gguf_writer *w, const char *name, const char *why)
+static void writer_complain(fv_gguf_writer *w, const char *name, const char *why)
 {
     if (w->error.status == FV_OK)
         fv_fail(&w->error, FV_ERR_ARGUMENT, 0, "%s: tensor %s: %s", w->file.place, name, why);
@@ -191,16 +191,16 @@ void fv_gguf_add_tensor(fv_gguf_writer *w, const char *name, fv_type type, const
 {
     uint64_t n = 1, row = n_dims ? shape[n_dims - 1] : 1;
     if (strlen(name) >= FV_GGUF_NAME)
-        complain(w, name, "the name is too long for GGUF");
+        writer_complain(w, name, "the name is too long for GGUF");
     if (fv_gguf_type_number(type) < 0)
-        complain(w, name, "GGUF has no such type");
+        writer_complain(w, name, "GGUF has no such type");
     if (fv_type_is_block(type) && row % FV_BLOCK)
-        complain(w, name, "its rows are not whole blocks");
+        writer_complain(w, name, "its rows are not whole blocks");
     if (w->error.status == FV_OK)
         FV_LIST_ROOM(w->spans, w->n_infos, w->capacity, 1, &w->error);
     if (w->error.status != FV_OK)
         return;
-    add_string(w, &w->infos, name, strlen(name));
+    head_add_string(w, &w->infos, name, strlen(name));
     add_int(w, &w->infos, (uint64_t)n_dims, 4);
     for (int i = n_dims; i-- > 0;) {
         add_int(w, &w->infos, shape[i], 8);
@@ -363,8 +363,8 @@ fv_status fv_gguf_finish(fv_gguf_writer *w, fv_error *err)
 
 enum { STEP_BYTES = 8 << 20 };
 
-static fv_status compare(const fv_gguf *g, const char *key, fv_sha256 *hash, const char *what,
-                         fv_error *err)
+static fv_status hash_compare(const fv_gguf *g, const char *key, fv_sha256 *hash, const char *what,
+                              fv_error *err)
 {
     uint8_t digest[FV_SHA256_BYTES];
     char hex[HEX + 1];
@@ -399,12 +399,12 @@ fv_status fv_gguf_check_hashes(const fv_gguf *g, const fv_callbacks *callbacks, 
     fv_sha256_add(&hash, data, at);
     fv_sha256_add(&hash, zeros, HEX);
     fv_sha256_add(&hash, data + at + HEX, data_at - at - HEX);
-    FV_TRY(compare(g, FV_GGUF_SHA256_HEADER, &hash, "the header", err));
+    FV_TRY(hash_compare(g, FV_GGUF_SHA256_HEADER, &hash, "the header", err));
     fv_sha256_begin(&hash);
     for (size_t i = data_at; i < n_bytes; i += STEP_BYTES) {
         FV_TRY(fv_progress(callbacks, "verify", (double)(i - data_at) / (double)(n_bytes - data_at),
                            err));
         fv_sha256_add(&hash, data + i, FV_MIN((size_t)STEP_BYTES, n_bytes - i));
     }
-    return compare(g, FV_GGUF_SHA256, &hash, "the tensor data", err);
+    return hash_compare(g, FV_GGUF_SHA256, &hash, "the tensor data", err);
 }

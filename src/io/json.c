@@ -114,8 +114,8 @@ static bool find_path(json_t *at, const json_t *target, char *path, size_t used)
     return false;
 }
 
-static fv_status wrong(const fv_json *doc, const fv_json_value *object, const char *key,
-                       const char *expected, const char *found, fv_error *err)
+static fv_status member_wrong(const fv_json *doc, const fv_json_value *object, const char *key,
+                              const char *expected, const char *found, fv_error *err)
 {
     char path[PATH_BYTES] = "";
 
@@ -133,7 +133,7 @@ static fv_status wrong_type(const fv_json *doc, const fv_json_value *object, con
 {
     const fv_json_value *found = fv_json_member(object, key);
 
-    return wrong(doc, object, key, expected, found ? fv_json_type_name(found) : NULL, err);
+    return member_wrong(doc, object, key, expected, found ? fv_json_type_name(found) : NULL, err);
 }
 
 /* ---- values ---- */
@@ -242,7 +242,7 @@ fv_status fv_json_int(const fv_json *doc, const fv_json_value *object, const cha
         return wrong_type(doc, object, key, expected, err);
     if (value < min || value > max) {
         snprintf(found, sizeof found, "%" PRId64, value);
-        return wrong(doc, object, key, expected, found, err);
+        return member_wrong(doc, object, key, expected, found, err);
     }
     *out = value;
     return FV_OK;
@@ -266,7 +266,7 @@ fv_status fv_json_number(const fv_json *doc, const fv_json_value *object, const 
     double value = json_number_value(json);
     if (!isfinite(value) || value < min || value > max) {
         snprintf(found, sizeof found, "%g", value);
-        return wrong(doc, object, key, expected, found, err);
+        return member_wrong(doc, object, key, expected, found, err);
     }
     *out = value;
     return FV_OK;
@@ -354,15 +354,15 @@ fv_status fv_json_ints(const fv_json *doc, const fv_json_value *object, const ch
         return wrong_type(doc, object, key, expected, err);
     snprintf(found, sizeof found, "%zu values", count);
     if (count < min_n || count > max_n)
-        return wrong(doc, object, key, expected, found, err);
+        return member_wrong(doc, object, key, expected, found, err);
     for (size_t i = 0; i < count; i++) {
         int64_t value;
         const fv_json_value *item = fv_json_at(array, i);
         if (!fv_json_as_int(item, &value))
-            return wrong(doc, object, key, expected, fv_json_type_name(item), err);
+            return member_wrong(doc, object, key, expected, fv_json_type_name(item), err);
         if (value < min || value > max) {
             snprintf(found, sizeof found, "%" PRId64, value);
-            return wrong(doc, object, key, expected, found, err);
+            return member_wrong(doc, object, key, expected, found, err);
         }
         out[i] = value;
     }

@@ -168,7 +168,10 @@ fv_status fv_scan_key(fv_scan *s, const char **text, size_t *n_bytes, fv_error *
     return FV_OK;
 }
 
-static bool is_digit(const fv_scan *s) { return s->at < s->end && *s->at >= '0' && *s->at <= '9'; }
+static bool scan_is_digit(const fv_scan *s)
+{
+    return s->at < s->end && *s->at >= '0' && *s->at <= '9';
+}
 
 fv_status fv_scan_int(fv_scan *s, int64_t min, int64_t max, int64_t *out, fv_error *err)
 {
@@ -177,10 +180,10 @@ fv_status fv_scan_int(fv_scan *s, int64_t min, int64_t max, int64_t *out, fv_err
 
     if (minus)
         s->at++;
-    if (!is_digit(s))
+    if (!scan_is_digit(s))
         return fv_scan_unexpected(s, "an integer", err);
     const char *digits = s->at;
-    while (is_digit(s)) {
+    while (scan_is_digit(s)) {
         huge |= value > (uint64_t)INT64_MAX / 10 - 1;
         value = value * 10 + (uint64_t)(*s->at++ - '0');
     }
@@ -229,25 +232,25 @@ static fv_status skip_number(fv_scan *s, fv_error *err)
 {
     if (*s->at == '-')
         s->at++;
-    if (!is_digit(s))
+    if (!scan_is_digit(s))
         return fv_scan_unexpected(s, "a value", err);
     if (*s->at++ != '0')
-        while (is_digit(s))
+        while (scan_is_digit(s))
             s->at++;
     if (s->at < s->end && *s->at == '.') {
         s->at++;
-        if (!is_digit(s))
+        if (!scan_is_digit(s))
             return fv_scan_unexpected(s, "a digit", err);
-        while (is_digit(s))
+        while (scan_is_digit(s))
             s->at++;
     }
     if (s->at < s->end && (*s->at == 'e' || *s->at == 'E')) {
         s->at++;
         if (s->at < s->end && (*s->at == '+' || *s->at == '-'))
             s->at++;
-        if (!is_digit(s))
+        if (!scan_is_digit(s))
             return fv_scan_unexpected(s, "a digit", err);
-        while (is_digit(s))
+        while (scan_is_digit(s))
             s->at++;
     }
     return FV_OK;

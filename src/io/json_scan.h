@@ -38,7 +38,7 @@ fv_status fv_scan_int(fv_scan *s, int64_t min, int64_t max, int64_t *out, fv_err
 fv_status fv_scan_bool(fv_scan *s, bool *out, fv_error *err);
 fv_status fv_scan_skip(fv_scan *s, fv_error *err); /* any value, nested up to 64 deep */
 fv_status fv_scan_end(fv_scan *s, fv_error *err);  /* nothing but white space is left */
-char fv_scan_peek(fv_scan *s); /* next character that is no white space; 0 at the end */
+char fv_scan_peek(fv_scan *s); /* next character that is not white space; 0 at the end */
 
 /* "NAME: byte N: expected EXPECTED, found 'c'" */
 fv_status fv_scan_unexpected(fv_scan *s, const char *expected, fv_error *err);

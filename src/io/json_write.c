@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void add(fv_json_text *j, const char *text, size_t n)
+static void text_add(fv_json_text *j, const char *text, size_t n)
 {
     j->failed = j->failed || FV_LIST_ROOM(j->text, j->n, j->capacity, n + 1, NULL) != FV_OK;
     if (j->failed)
@@ -17,15 +17,15 @@ static void add(fv_json_text *j, const char *text, size_t n)
     j->text[j->n] = 0;
 }
 
-static void add_string(fv_json_text *j, const char *s, size_t n)
+static void text_add_string(fv_json_text *j, const char *s, size_t n)
 {
-    add(j, "\"", 1);
+    text_add(j, "\"", 1);
     for (size_t i = 0, from = 0; i <= n; i++) {
         unsigned char c = i < n ? (unsigned char)s[i] : 0;
         char escape[8] = "";
         if (i < n && c >= 0x20 && c != '"' && c != '\\' && c != 0x7f)
             continue;
-        add(j, s + from, i - from);
+        text_add(j, s + from, i - from);
         from = i + 1;
         if (i == n)
             break;
@@ -35,43 +35,43 @@ static void add_string(fv_json_text *j, const char *s, size_t n)
             snprintf(escape, sizeof escape, "\\n");
         else
             snprintf(escape, sizeof escape, "\\u%04x", c);
-        add(j, escape, strlen(escape));
+        text_add(j, escape, strlen(escape));
     }
-    add(j, "\"", 1);
+    text_add(j, "\"", 1);
 }
 
 static void new_line(fv_json_text *j)
 {
     static const char spaces[2 * FV_JSON_DEPTH + 1] =
         "                                                                ";
-    add(j, "\n", 1);
-    add(j, spaces, 2 * (size_t)j->depth);
+    text_add(j, "\n", 1);
+    text_add(j, spaces, 2 * (size_t)j->depth);
 }
 
 /* The comma, the line and the key in front of a value. */
-static void lead(fv_json_text *j, const char *key)
+static void text_lead(fv_json_text *j, const char *key)
 {
     if (j->depth > 0) {
         int at = j->depth - 1;
         if (j->some[at])
-            add(j, ",", 1);
+            text_add(j, ",", 1);
         if (!j->row[at] && !j->compact)
             new_line(j);
         else if (j->some[at] && !j->compact)
-            add(j, " ", 1);
+            text_add(j, " ", 1);
         j->some[at] = true;
     }
     if (key) {
-        add_string(j, key, strlen(key));
-        add(j, ": ", j->compact ? 1 : 2);
+        text_add_string(j, key, strlen(key));
+        text_add(j, ": ", j->compact ? 1 : 2);
     }
 }
 
 static void begin(fv_json_text *j, const char *key, char bracket, bool row)
 {
     assert(j->depth < FV_JSON_DEPTH);
-    lead(j, key);
-    add(j, &bracket, 1);
+    text_lead(j, key);
+    text_add(j, &bracket, 1);
     j->row[j->depth] = row;
     j->some[j->depth] = false;
     j->close[j->depth++] = bracket == '{' ? '}' : ']';
@@ -92,29 +92,29 @@ void fv_json_end(fv_json_text *j)
     j->depth--;
     if (j->some[j->depth] && !j->row[j->depth] && !j->compact)
         new_line(j);
-    add(j, &j->close[j->depth], 1);
+    text_add(j, &j->close[j->depth], 1);
 }
 
 void fv_json_put_bytes(fv_json_text *j, const char *key, const char *value, size_t n)
 {
-    lead(j, key);
-    add_string(j, value, n);
+    text_lead(j, key);
+    text_add_string(j, value, n);
 }
 
 void fv_json_put_text(fv_json_text *j, const char *key, const char *value)
 {
-    lead(j, key);
+    text_lead(j, key);
     if (value)
-        add_string(j, value, strlen(value));
+        text_add_string(j, value, strlen(value));
     else
-        add(j, "null", 4);
+        text_add(j, "null", 4);
 }
 
 void fv_json_put_int(fv_json_text *j, const char *key, int64_t value)
 {
     char text[32];
-    lead(j, key);
-    add(j, text, (size_t)snprintf(text, sizeof text, "%" PRId64, value));
+    text_lead(j, key);
+    text_add(j, text, (size_t)snprintf(text, sizeof text, "%" PRId64, value));
 }
 
 void fv_json_put_real(fv_json_text *j, const char *key, double value)
@@ -128,26 +128,26 @@ void fv_json_put_real(fv_json_text *j, const char *key, double value)
     }
     if (!strpbrk(text, ".e")) /* a reader should see a real */
         n += snprintf(text + n, sizeof text - (size_t)n, ".0");
-    lead(j, key);
-    add(j, text, (size_t)n);
+    text_lead(j, key);
+    text_add(j, text, (size_t)n);
 }
 
 void fv_json_put_bool(fv_json_text *j, const char *key, bool value)
 {
-    lead(j, key);
-    add(j, value ? "true" : "false", value ? 4 : 5);
+    text_lead(j, key);
+    text_add(j, value ? "true" : "false", value ? 4 : 5);
 }
 
 void fv_json_line(fv_json_text *j, const char *line, size_t n)
 {
-    add(j, line, n);
-    add(j, "\n", 1);
+    text_add(j, line, n);
+    text_add(j, "\n", 1);
 }
 
 fv_status fv_json_done(fv_json_text *j, fv_error *err)
 {
     assert(j->depth == 0);
-    add(j, "\n", 1);
+    text_add(j, "\n", 1);
     return j->failed ? fv_fail_memory(err, j->n, "a JSON text") : FV_OK;
 }
 

@@ -41,7 +41,7 @@ void fv_json_put_int(fv_json_text *j, const char *key, int64_t value);
 void fv_json_put_real(fv_json_text *j, const char *key, double value);
 void fv_json_put_bool(fv_json_text *j, const char *key, bool value);
 
-/* A line as it is, for text that is no JSON but shares the buffer. */
+/* A line as it is, for text that is not JSON but shares the buffer. */
 void fv_json_line(fv_json_text *j, const char *line, size_t n);
 
 fv_status fv_json_done(fv_json_text *j, fv_error *err); /* adds the last newline */

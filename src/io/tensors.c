@@ -186,8 +186,8 @@ static fv_status check_overlap(fv_tensors *t, size_t first, const char *file, fv
     return FV_OK;
 }
 
-static fv_status read_header(fv_tensors *t, uint32_t file_index, const uint8_t *bytes,
-                             size_t n_bytes, const char *file, fv_error *err)
+static fv_status tensors_read_header(fv_tensors *t, uint32_t file_index, const uint8_t *bytes,
+                                     size_t n_bytes, const char *file, fv_error *err)
 {
     if (n_bytes < 8)
         return fv_fail(err, FV_ERR_FORMAT, 0, "%s: %zu bytes are too few for a safetensors file",
@@ -242,7 +242,8 @@ static fv_status add_file(fv_tensors *t, const char *dir, const char *name, fv_e
     t->files[t->n_files++].name = copy;
     tensor_file *f = &t->files[t->n_files - 1];
     FV_TRY_GOTO(fv_map_open(&f->map, path, err));
-    FV_TRY_GOTO(read_header(t, (uint32_t)(t->n_files - 1), f->map.data, f->map.size, path, err));
+    FV_TRY_GOTO(
+        tensors_read_header(t, (uint32_t)(t->n_files - 1), f->map.data, f->map.size, path, err));
 fail:
     fv_free(path);
     return status;
@@ -359,7 +360,7 @@ fv_status fv_tensors_read(fv_tensors **out, const void *data, size_t n_bytes, co
     fv_tensors *t = NULL;
     *out = NULL;
     FV_TRY(new_list(&t, name, err));
-    FV_TRY_GOTO(read_header(t, 0, data, n_bytes, name, err));
+    FV_TRY_GOTO(tensors_read_header(t, 0, data, n_bytes, name, err));
     FV_TRY_GOTO(rehash(t, err));
     FV_TRY_GOTO(check_unique(t, name, err));
 fail:

@@ -104,7 +104,7 @@ static fv_status read_rope(const reader *r, fv_config *c)
     return FV_OK;
 }
 
-static fv_status read_decoder(const reader *r, fv_config *c)
+static fv_status config_read_decoder(const reader *r, fv_config *c)
 {
     bool sliding = false;
     c->max_context = DEFAULT_POSITIONS;
@@ -279,7 +279,7 @@ static fv_status read_llava(const reader *r, fv_config *c)
 {
     const char *aspect = "pad";
     int64_t limit = INT32_MAX;
-    FV_TRY(read_decoder(r, c));
+    FV_TRY(config_read_decoder(r, c));
     FV_TRY(reader_expect_text(r, "mm_projector_type", "mlp2x_gelu"));
     FV_TRY(fv_json_opt_int(r->doc, r->root, "tokenizer_model_max_length", 1, INT64_MAX, &limit,
                            r->err));
@@ -365,7 +365,7 @@ static fv_status read_fast_vlm(const reader *r, fv_config *c)
     FV_TRY(fv_json_object(r->doc, r->root, "text_config", &text, r->err));
     reader in_text = reader_into(r, text);
     FV_TRY(reader_expect_text(&in_text, "model_type", "qwen2"));
-    FV_TRY(read_decoder(&in_text, c));
+    FV_TRY(config_read_decoder(&in_text, c));
     FV_TRY(fv_json_opt_bool(r->doc, r->root, "tie_word_embeddings", &tied_here, r->err));
     c->tied = c->tied || tied_here;
     FV_TRY(reader_expect_text(r, "projector_hidden_act", "gelu"));

@@ -24,7 +24,7 @@ static void put_fields(fv_gguf_writer *w, const fv_config_field *f, size_t n, co
                         (uint32_t) * (const int *)((const char *)c + f[i].offset));
 }
 
-static void put_stages(fv_gguf_writer *w, const fv_config *c)
+static void config_put_stages(fv_gguf_writer *w, const fv_config *c)
 {
     int32_t list[FV_MAX_STAGES];
     for (size_t i = 0; i < FV_CONFIG_STAGE_FIELDS; i++) {
@@ -56,7 +56,7 @@ void fv_config_write_gguf(const fv_config *c, fv_gguf_writer *w)
     fv_gguf_put_bool(w, FV_ARCHITECTURE ".tied_head", c->tied);
     fv_gguf_put_array(w, FV_ARCHITECTURE ".end_tokens", FV_GGUF_I32, c->eos, (size_t)c->n_eos);
     fv_gguf_put_i32(w, FV_ARCHITECTURE ".image_token", c->image_token);
-    put_stages(w, c);
+    config_put_stages(w, c);
     const char *fit = c->crop ? "crop" : "pad";
     fv_gguf_put_string(w, FV_ARCHITECTURE ".image.fit", fit, strlen(fit));
     fv_gguf_put_array(w, FV_ARCHITECTURE ".image.mean", FV_GGUF_F32, mean, 3);

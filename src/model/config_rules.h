@@ -1,7 +1,7 @@
 /* config_rules: what a configuration must satisfy, whichever file it was read from.
  *
  * config.c and config_gguf.c only read: each value has the right type and fits an int. The tables
- * here say which key stands for which member of fv_config in each source, and what it may be;
+ * here say what each source calls each member of fv_config, and what values it may have;
  * fv_config_check applies them and the rules between members. After it no product of members
  * overflows, and the model is one that this build can run. */
 #ifndef FV_CONFIG_RULES_H

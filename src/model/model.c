@@ -123,7 +123,7 @@ static fv_status check_tokenizer(const fv_model *m, fv_error *err)
     return fv_model_token(m, "<|im_end|>", &id, err);
 }
 
-static fv_status open_text(fv_model *m, fv_error *err)
+static fv_status model_open_text(fv_model *m, fv_error *err)
 {
     if (m->packed) {
         FV_TRY(fv_config_read_gguf(&m->config, m->packed, err));
@@ -205,7 +205,7 @@ static void model_unlock(const fv_model *m)
     }
 }
 
-static fv_status open_weights(fv_model *m, const fv_model_options *o, fv_error *err)
+static fv_status model_open_weights(fv_model *m, const fv_model_options *o, fv_error *err)
 {
     m->owns_pool = !o->pool;
     m->pool = o->pool;
@@ -227,7 +227,7 @@ static fv_status open_weights(fv_model *m, const fv_model_options *o, fv_error *
 
 /* ---- opening ---- */
 
-static fv_status open_parts(fv_model *m, const fv_model_options *o, fv_error *err)
+static fv_status model_open_parts(fv_model *m, const fv_model_options *o, fv_error *err)
 {
     fv_kernels_notes notes;
     m->cpu = fv_cpu_level(NULL);
@@ -239,17 +239,18 @@ static fv_status open_parts(fv_model *m, const fv_model_options *o, fv_error *er
         FV_TRY(check_float(m, FV_PART_VISION, o->vision, err));
         FV_TRY(check_float(m, FV_PART_DECODER, o->decoder, err));
     }
-    FV_TRY(open_text(m, err));
-    return o->depth == FV_MODEL_TEXT ? FV_OK : open_weights(m, o, err);
+    FV_TRY(model_open_text(m, err));
+    return o->depth == FV_MODEL_TEXT ? FV_OK : model_open_weights(m, o, err);
 }
 
-static fv_status open_named(fv_model *m, const char *name, const fv_model_options *o, fv_error *err)
+static fv_status model_open_named(fv_model *m, const char *name, const fv_model_options *o,
+                                  fv_error *err)
 {
     fv_status status = FV_OK;
     if (!(m->name = fv_strdup(name)))
         status = fv_fail_memory(err, strlen(name), "the name of a model");
     else
-        status = open_parts(m, o, err);
+        status = model_open_parts(m, o, err);
     if (status != FV_OK)
         fv_model_close(m);
     return status;
@@ -261,7 +262,7 @@ fv_status fv_model_open(fv_model *m, const char *path, const fv_model_options *o
     fv_gguf *packed = NULL;
     *m = (fv_model){ 0 };
     if (fv_is_dir(path))
-        return open_named(m, path, options, err);
+        return model_open_named(m, path, options, err);
     if (!fv_is_file(path))
         return fv_fail(err, FV_ERR_IO, 0,
                        "%s: no such model; expected a checkpoint directory or a packed file", path);
@@ -273,7 +274,7 @@ fv_status fv_model_open_packed(fv_model *m, fv_gguf *packed, const fv_model_opti
                                fv_error *err)
 {
     *m = (fv_model){ .packed = packed };
-    return open_named(m, fv_gguf_name(packed), options, err);
+    return model_open_named(m, fv_gguf_name(packed), options, err);
 }
 
 void fv_model_close(fv_model *m)

@@ -11,7 +11,7 @@
 
 /* The element type of matrices in this precision; stored for FV_PRECISION_AUTO. */
 fv_type fv_precision_type(fv_precision precision, fv_type stored);
-/* The other way; F32 for types that are no precision. */
+/* The other way; F32 for other types. */
 fv_precision fv_precision_of_type(fv_type type);
 /* The name of a type of matrices: "z8" for Q8_0. */
 const char *fv_precision_type_name(fv_type type);

@@ -42,8 +42,9 @@ static const char *set_text(char text[64], type_set set)
 }
 
 /* A tensor of exactly this shape and one of these types. */
-static fv_status need(binder *b, const fv_tensor **out, const fv_weight *t, const char *suffix,
-                      size_t rows, size_t columns, type_set types, fv_error *err)
+static fv_status binder_need(binder *b, const fv_tensor **out, const fv_weight *t,
+                             const char *suffix, size_t rows, size_t columns, type_set types,
+                             fv_error *err)
 {
     char name[FV_PACKED_NAME], found[FV_SHAPE_TEXT], wanted[FV_SHAPE_TEXT], set[64];
     uint64_t shape[2] = { rows, columns };
@@ -74,7 +75,7 @@ static fv_status bind_vector(binder *b, const float **out, const fv_weight *t, c
                              fv_error *err)
 {
     const fv_tensor *x;
-    FV_TRY(need(b, &x, t, suffix, t->n, 0, only_f32, err));
+    FV_TRY(binder_need(b, &x, t, suffix, t->n, 0, only_f32, err));
     *out = x->data;
     return FV_OK;
 }
@@ -83,8 +84,8 @@ static fv_status bind_vector(binder *b, const float **out, const fv_weight *t, c
 static fv_status bind_u8(binder *b, fv_u8 *out, const fv_weight *t, fv_error *err)
 {
     const fv_tensor *inv, *zero;
-    FV_TRY(need(b, &inv, t, ".inv", t->k, 0, only_f32, err));
-    FV_TRY(need(b, &zero, t, ".zero", 1, 0, 1u << FV_TYPE_I32, err));
+    FV_TRY(binder_need(b, &inv, t, ".inv", t->k, 0, only_f32, err));
+    FV_TRY(binder_need(b, &zero, t, ".zero", 1, 0, 1u << FV_TYPE_I32, err));
     *out = (fv_u8){ .inv = inv->data, .zero = *(const int32_t *)zero->data };
     if (out->zero < 0 || out->zero > 255)
         return fv_fail(err, FV_ERR_FORMAT, 0, "%s: %s is %d, expected 0 to 255",
@@ -102,11 +103,11 @@ static fv_status bind_matrix(binder *b, const fv_weight *t, fv_error *err)
                      : t->part == FV_PART_DECODER ? floats | blocks
                      : t->group >= 0              ? floats | 1u << FV_TYPE_I8
                                                   : floats;
-    FV_TRY(need(b, &x, t, ".weight", t->n, k, types, err));
+    FV_TRY(binder_need(b, &x, t, ".weight", t->n, k, types, err));
     *m = (fv_mat){ .data = x->data, .type = x->type, .n = t->n, .k = k };
     if (x->type == FV_TYPE_I8) {
         FV_TRY(bind_vector(b, &m->mul, t, ".scale", err));
-        FV_TRY(need(b, &x, t, ".bias", t->n, 0, 1u << FV_TYPE_I32, err));
+        FV_TRY(binder_need(b, &x, t, ".bias", t->n, 0, 1u << FV_TYPE_I32, err));
         m->bias8 = x->data;
         return bind_u8(b, &m->in, t, err);
     }
@@ -117,8 +118,8 @@ static fv_status bind_depthwise(binder *b, const fv_weight *t, fv_error *err)
 {
     fv_dw *dw = t->slot;
     const fv_tensor *x = NULL;
-    FV_TRY(need(b, &x, t, ".weight", (size_t)t->kernel * t->kernel, t->n,
-                t->group >= 0 ? only_f32 | 1u << FV_TYPE_I8 : only_f32, err));
+    FV_TRY(binder_need(b, &x, t, ".weight", (size_t)t->kernel * t->kernel, t->n,
+                       t->group >= 0 ? only_f32 | 1u << FV_TYPE_I8 : only_f32, err));
     *dw = (fv_dw){ .channels = t->k, .mult = (unsigned)(t->n / t->k), .kernel = t->kernel };
     if (x->type == FV_TYPE_I8) {
         dw->w8 = x->data;

@@ -33,7 +33,7 @@ typedef struct loader {
     uint64_t n_stored; /* values in all tensors, at least 1 */
 } loader;
 
-static void *take(fv_weights *w, size_t n_bytes, fv_error *err)
+static void *weights_take(fv_weights *w, size_t n_bytes, fv_error *err)
 {
     block_list *b = w->owned;
     n_bytes = (n_bytes + 63) / 64 * 64;
@@ -70,8 +70,8 @@ static bool is_float(fv_type type)
 }
 
 /* Finds a tensor of this shape; trailing dimensions of 1 may be there or not. */
-static fv_status need(loader *l, const fv_tensor **out, const char *name, const uint64_t *shape,
-                      int n_dims, fv_error *err)
+static fv_status loader_need(loader *l, const fv_tensor **out, const char *name,
+                             const uint64_t *shape, int n_dims, fv_error *err)
 {
     char found[FV_SHAPE_TEXT], wanted[FV_SHAPE_TEXT];
     const fv_tensor *x = *out = look_up(l, name);
@@ -117,8 +117,8 @@ static fv_status load_vector(loader *l, const float **out, const char *name, siz
 {
     const fv_tensor *x;
     uint64_t shape[1] = { n }, odd = 0;
-    FV_TRY(need(l, &x, name, shape, 1, err));
-    float *v = take(l->w, n * sizeof *v, err);
+    FV_TRY(loader_need(l, &x, name, shape, 1, err));
+    float *v = weights_take(l->w, n * sizeof *v, err);
     if (!v)
         return FV_ERR_MEMORY;
     for (size_t i = 0; i < n; i++) {
@@ -164,7 +164,7 @@ static fv_status load_bn(loader *l, const char *base, size_t n, double *scale, d
     char name[FV_WEIGHT_NAME + 64];
     for (int i = 0; i < 4; i++) {
         snprintf(name, sizeof name, "%s.%s", base, part[i]);
-        FV_TRY(need(l, &x[i], name, shape, 1, err));
+        FV_TRY(loader_need(l, &x[i], name, shape, 1, err));
     }
     for (size_t i = 0; i < n; i++) {
         scale[i] = value_at(x[0], i) / sqrt((double)value_at(x[3], i) + BN_EPS);
@@ -191,9 +191,9 @@ static fv_status add_conv(loader *l, conv *v, const char *weight, const char *bi
         scale[i] = 1;
         shift[i] = 0;
     }
-    FV_TRY_GOTO(need(l, &x, weight, shape, 4, err));
+    FV_TRY_GOTO(loader_need(l, &x, weight, shape, 4, err));
     if (bias)
-        FV_TRY_GOTO(need(l, &bias_x, bias, bias_shape, 1, err));
+        FV_TRY_GOTO(loader_need(l, &bias_x, bias, bias_shape, 1, err));
     if (bn)
         FV_TRY_GOTO(load_bn(l, bn, v->n, scale, shift, err));
     unsigned edge = (v->kernel - k) / 2;
@@ -226,7 +226,7 @@ static void add_identity(conv *v, const double *gain)
     }
 }
 
-static bool has(loader *l, const char *base, const char *rest)
+static bool loader_has(loader *l, const char *base, const char *rest)
 {
     char name[FV_WEIGHT_NAME + 64];
     snprintf(name, sizeof name, "%s%s", base, rest);
@@ -249,15 +249,15 @@ static fv_status add_mobileone(loader *l, conv *v, const char *base, fv_error *e
     char name[FV_WEIGHT_NAME + 32];
     for (int i = 0; i < 64; i++) {
         snprintf(name, sizeof name, "%s.rbr_conv.%d", base, i);
-        if (!has(l, name, ".conv.weight"))
+        if (!loader_has(l, name, ".conv.weight"))
             break;
         FV_TRY(add_conv_bn(l, v, name, v->kernel, err));
     }
     snprintf(name, sizeof name, "%s.rbr_scale", base);
-    if (has(l, name, ".conv.weight"))
+    if (loader_has(l, name, ".conv.weight"))
         FV_TRY(add_conv_bn(l, v, name, 1, err));
     snprintf(name, sizeof name, "%s.rbr_skip", base);
-    if (has(l, name, ".weight")) {
+    if (loader_has(l, name, ".weight")) {
         double *scale = fv_alloc(2 * v->n, sizeof *scale);
         if (!scale)
             return fv_fail_memory(err, 2 * v->n * sizeof *scale, "a BatchNorm");
@@ -287,9 +287,9 @@ static fv_status add_repmixer(loader *l, conv *v, const char *base, fv_error *er
     FV_TRY_GOTO(add_mobileone(l, v, name, err));
     snprintf(name, sizeof name, "%s.norm", base);
     FV_TRY_GOTO(add_mobileone(l, &norm, name, err));
-    if (has(l, base, ".layer_scale")) {
+    if (loader_has(l, base, ".layer_scale")) {
         snprintf(name, sizeof name, "%s.layer_scale", base);
-        FV_TRY_GOTO(need(l, &scale, name, shape, 1, err));
+        FV_TRY_GOTO(loader_need(l, &scale, name, shape, 1, err));
     }
     for (size_t o = 0; o < v->n; o++) {
         double s = scale ? value_at(scale, o) : 1.0;
@@ -310,7 +310,7 @@ static fv_status add_large_kernel(loader *l, conv *v, const char *base, fv_error
     snprintf(name, sizeof name, "%s.lkb_origin", base);
     FV_TRY(add_conv_bn(l, v, name, v->kernel, err));
     snprintf(name, sizeof name, "%s.small_conv", base);
-    return has(l, name, ".conv.weight") ? add_conv_bn(l, v, name, 3, err) : FV_OK;
+    return loader_has(l, name, ".conv.weight") ? add_conv_bn(l, v, name, 3, err) : FV_OK;
 }
 
 /* pe(x) + x */
@@ -336,14 +336,14 @@ static fv_status load_conv(loader *l, conv *v, const fv_weight *t, size_t per_gr
         return add_conv_bn(l, v, fused, t->kernel, err);
     snprintf(base, sizeof base, "%.*s", last ? (int)(last - fused) : 0, fused);
     if (!fv_tensors_find(l->tensors, weight)) {
-        if (t->train == FV_TRAIN_MOBILEONE &&
-            (has(l, base, ".rbr_conv.0.conv.weight") || has(l, base, ".rbr_skip.weight")))
+        if (t->train == FV_TRAIN_MOBILEONE && (loader_has(l, base, ".rbr_conv.0.conv.weight") ||
+                                               loader_has(l, base, ".rbr_skip.weight")))
             return add_mobileone(l, v, base, err);
-        if (t->train == FV_TRAIN_REPMIXER && has(l, base, ".norm.rbr_skip.weight"))
+        if (t->train == FV_TRAIN_REPMIXER && loader_has(l, base, ".norm.rbr_skip.weight"))
             return add_repmixer(l, v, base, err);
-        if (t->train == FV_TRAIN_LARGE_KERNEL && has(l, base, ".lkb_origin.conv.weight"))
+        if (t->train == FV_TRAIN_LARGE_KERNEL && loader_has(l, base, ".lkb_origin.conv.weight"))
             return add_large_kernel(l, v, base, err);
-        if (t->train == FV_TRAIN_CPE && has(l, base, ".pe.weight"))
+        if (t->train == FV_TRAIN_CPE && loader_has(l, base, ".pe.weight"))
             return add_cpe(l, v, base, err);
     }
     return add_conv(l, v, weight, bias, NULL, t->kernel, err);
@@ -351,7 +351,7 @@ static fv_status load_conv(loader *l, conv *v, const fv_weight *t, size_t per_gr
 
 static const float *to_f32(loader *l, const double *x, size_t n, fv_error *err)
 {
-    float *y = take(l->w, n * sizeof *y, err);
+    float *y = weights_take(l->w, n * sizeof *y, err);
     for (size_t i = 0; y && i < n; i++)
         y[i] = (float)x[i];
     return y;
@@ -365,7 +365,7 @@ static fv_status load_depthwise(loader *l, const fv_weight *t, fv_error *err)
     fv_status status = FV_OK;
     float *w = NULL;
     FV_TRY_GOTO(load_conv(l, &v, t, 1, err));
-    w = take(l->w, taps * t->n * sizeof *w, err);
+    w = weights_take(l->w, taps * t->n * sizeof *w, err);
     *out = (fv_dw){ .w = w,
                     .bias = to_f32(l, v.b, t->n, err),
                     .channels = t->k,
@@ -392,7 +392,7 @@ static fv_status load_stem(loader *l, const fv_weight *t, fv_error *err)
     fv_status status = FV_OK;
     float *w = NULL;
     FV_TRY_GOTO(load_conv(l, &v, t, t->k, err));
-    w = take(l->w, taps * t->k * t->n * sizeof *w, err);
+    w = weights_take(l->w, taps * t->k * t->n * sizeof *w, err);
     *out = (fv_mat){ .data = w,
                      .type = FV_TYPE_F32,
                      .n = t->n,
@@ -476,7 +476,7 @@ static fv_status load_matrix(loader *l, const fv_weight *t, fv_error *err)
         conv_free(&v);
         return status;
     }
-    FV_TRY(need(l, &x, name, shape, 2, err));
+    FV_TRY(loader_need(l, &x, name, shape, 2, err));
     bool aligned = (uintptr_t)x->data % fv_type_size(x->type) == 0;
     bool mapped = aligned && (x->type == wanted || wanted == FV_TYPE_F32);
     if (wanted == FV_TYPE_F32)
@@ -484,7 +484,7 @@ static fv_status load_matrix(loader *l, const fv_weight *t, fv_error *err)
     chunk_job job = {
         .k = o->kernels, .src = x->data, .from = x->type, .to = wanted, .n = x->n_elems
     };
-    if (!mapped && !(job.dst = take(l->w, x->n_elems * fv_type_size(wanted), err)))
+    if (!mapped && !(job.dst = weights_take(l->w, x->n_elems * fv_type_size(wanted), err)))
         return FV_ERR_MEMORY;
     fv_pool_run(o->pool, (x->n_elems + CHUNK - 1) / CHUNK, run_chunk, &job);
     note_odd(l, x->name, job.n_odd);

@@ -71,7 +71,7 @@ static fv_type matrix_type(const packer *p, const fv_weight *t)
     return type == FV_TYPE_Q4_0 && ends && !p->o->pure ? FV_TYPE_Q8_0 : type;
 }
 
-/* ---- what stands for a weight ---- */
+/* ---- the tensors of a weight ---- */
 
 static fv_pack_part part_of(const char *suffix, fv_type type, size_t rows, size_t columns,
                             const void *data)
@@ -141,7 +141,7 @@ static fv_status list_one(void *user, const fv_weight *t, fv_error *err)
 
 /* ---- writing ---- */
 
-static fv_status step(packer *p, uint64_t n, fv_error *err)
+static fv_status packer_step(packer *p, uint64_t n, fv_error *err)
 {
     p->n_done += n;
     return fv_progress(p->o->callbacks, "pack", (double)p->n_done / (double)p->n_listed, err);
@@ -171,7 +171,7 @@ static fv_status write_ready(packer *p, const fv_pack_part *part, const char *na
         return not_finite(name, odd, err);
     FV_TRY(fv_gguf_write(p->out, part->data, fv_row_bytes(part->type, (size_t)n), err));
     p->sqnr[p->at] = part->sqnr;
-    return step(p, n, err);
+    return packer_step(p, n, err);
 }
 
 typedef struct slab_job {
@@ -214,8 +214,8 @@ static void slab_task(void *user, size_t task, unsigned worker)
     }
 }
 
-static fv_status write_matrix(packer *p, const fv_weight *t, const fv_pack_part *part,
-                              const char *name, fv_error *err)
+static fv_status packer_write_matrix(packer *p, const fv_weight *t, const fv_pack_part *part,
+                                     const char *name, fv_error *err)
 {
     const fv_mat *m = t->slot;
     size_t tasks = FV_MIN((size_t)fv_pool_threads(p->model.pool), (size_t)64);
@@ -246,7 +246,7 @@ static fv_status write_matrix(packer *p, const fv_weight *t, const fv_pack_part 
             }
         }
         FV_TRY_GOTO(fv_gguf_write(p->out, p->slab, fv_row_bytes(part->type, j.n_rows * m->k), err));
-        FV_TRY_GOTO(step(p, j.n_rows * m->k, err));
+        FV_TRY_GOTO(packer_step(p, j.n_rows * m->k, err));
     }
     p->sqnr[p->at] = noise > 0 ? (float)(10 * log10(signal / noise)) : INFINITY;
 fail:
@@ -263,7 +263,7 @@ static void drop(const packer *p, const void *data)
             fv_tensors_drop(p->model.tensors, fv_tensors_at(p->model.tensors, i));
 }
 
-static fv_status write_one(void *user, const fv_weight *t, fv_error *err)
+static fv_status packer_write_one(void *user, const fv_weight *t, fv_error *err)
 {
     packer *p = user;
     fv_pack_part list[FV_PACK_PARTS];
@@ -277,7 +277,7 @@ static fv_status write_one(void *user, const fv_weight *t, fv_error *err)
     FV_TRY(parts_of(p, t, list, &n, &hooked, err));
     for (size_t i = 0; i < n; i++, p->at++) {
         fv_weight_packed_name(name, t, list[i].suffix);
-        FV_TRY(matrix && !hooked && i == 0 ? write_matrix(p, t, &list[i], name, err)
+        FV_TRY(matrix && !hooked && i == 0 ? packer_write_matrix(p, t, &list[i], name, err)
                                            : write_ready(p, &list[i], name, err));
         if (p->sqnr[p->at] < p->report.worst_sqnr) {
             p->report.worst_sqnr = p->sqnr[p->at];
@@ -291,7 +291,7 @@ static fv_status write_one(void *user, const fv_weight *t, fv_error *err)
 
 /* ---- metadata ---- */
 
-static void put_text(fv_gguf_writer *w, const char *key, const char *text)
+static void packer_put_text(fv_gguf_writer *w, const char *key, const char *text)
 {
     fv_gguf_put_string(w, key, text, strlen(text));
 }
@@ -313,7 +313,7 @@ static fv_status put_metadata(packer *p, const char *checkpoint, fv_error *err)
     fv_gguf_writer *w = p->out;
     const char *vision = fv_precision_type_name(p->vision),
                *decoder = fv_precision_type_name(p->decoder);
-    put_text(w, "general.architecture", FV_ARCHITECTURE);
+    packer_put_text(w, "general.architecture", FV_ARCHITECTURE);
     put_name(w, checkpoint);
     if (fv_type_is_block(p->decoder))
         fv_gguf_put_u32(w, "general.quantization_version", 2);
@@ -328,12 +328,12 @@ static fv_status put_metadata(packer *p, const char *checkpoint, fv_error *err)
         n += (size_t)snprintf(text + n, sizeof text - n, " --min-cosine %.7g", p->o->min_cosine);
     if (p->o->max_images > 0 && (p->rounder || int8))
         snprintf(text + n, sizeof text - n, " --max-images %d", p->o->max_images);
-    put_text(w, FV_ARCHITECTURE ".packed_by", text);
-    put_text(w, FV_ARCHITECTURE ".vision.precision", vision);
-    put_text(w, FV_ARCHITECTURE ".decoder.precision", decoder);
+    packer_put_text(w, FV_ARCHITECTURE ".packed_by", text);
+    packer_put_text(w, FV_ARCHITECTURE ".vision.precision", vision);
+    packer_put_text(w, FV_ARCHITECTURE ".decoder.precision", decoder);
     fv_config_write_gguf(&p->model.config, w);
     if (fv_type_is_block(p->decoder) && !p->rounder)
-        put_text(w, FV_ARCHITECTURE ".rounding.method", "search");
+        packer_put_text(w, FV_ARCHITECTURE ".rounding.method", "search");
     for (size_t i = 0; i < p->n_hooks; i++)
         if (p->hook[i].describe)
             p->hook[i].describe(p->hook[i].user, w);
@@ -356,21 +356,22 @@ static fv_status options_check(const fv_pack_options *o, fv_error *err)
     FV_TRY(fv_precision_check(o->vision, "vision", FV_PART_VISION, err));
     FV_TRY(fv_precision_check(o->decoder, "decoder", FV_PART_DECODER, err));
     if ((unsigned)o->rounding > FV_ROUNDING_CALIBRATED)
-        return fv_fail(err, FV_ERR_ARGUMENT, 0, "unknown rounding; expected search or calibrated");
+        return fv_fail(err, FV_ERR_ARGUMENT, 0,
+                       "rounding is %d; expected auto, search or calibrated", (int)o->rounding);
     if (o->rounding != FV_ROUNDING_AUTO && o->decoder != FV_PRECISION_Z8 &&
         o->decoder != FV_PRECISION_Q4)
-        return fv_fail(err, FV_ERR_ARGUMENT, 0, "rounding is of a decoder in z8 or q4");
+        return fv_fail(err, FV_ERR_ARGUMENT, 0, "rounding is set; expected a decoder in z8 or q4");
     if (o->n_paths && o->vision != FV_PRECISION_INT8 && !calibrates_rounding(o))
         return fv_fail(
             err, FV_ERR_ARGUMENT, 0,
-            "pictures are for calibrating an encoder in int8 or the rounding of a decoder");
+            "images are only used to calibrate an int8 encoder or the rounding of a decoder");
     if (!(o->min_cosine >= 0 && o->min_cosine < 1) || o->max_images < 0)
-        return fv_fail(
-            err, FV_ERR_ARGUMENT, 0,
-            "the cosine to reach lies between 0 and 1, the number of pictures is not negative");
-    if (o->pure && o->decoder != FV_PRECISION_Q4)
         return fv_fail(err, FV_ERR_ARGUMENT, 0,
-                       "pure says what the embedding is packed in when the decoder is q4");
+                       "min_cosine is %g, max_images is %d; expected a cosine from 0 up to 1 and 0 "
+                       "or more images",
+                       o->min_cosine, o->max_images);
+    if (o->pure && o->decoder != FV_PRECISION_Q4)
+        return fv_fail(err, FV_ERR_ARGUMENT, 0, "pure is set; expected a decoder in q4");
     return FV_OK;
 }
 
@@ -390,7 +391,8 @@ static fv_status pack_open(packer *p, const char *checkpoint, fv_error *err)
     return FV_OK;
 }
 
-static fv_status write_file(packer *p, const char *checkpoint, const char *file, fv_error *err)
+static fv_status packer_write_file(packer *p, const char *checkpoint, const char *file,
+                                   fv_error *err)
 {
     fv_outfile_leftovers(file, p->o->callbacks);
     FV_TRY(fv_gguf_writer_new(&p->out, file, err));
@@ -404,7 +406,7 @@ static fv_status write_file(packer *p, const char *checkpoint, const char *file,
         return fv_fail_memory(err, p->n_tensors * sizeof *p->sqnr, "what the tensors lost");
     FV_TRY(fv_gguf_begin_data(p->out, err));
     p->report.worst_sqnr = INFINITY;
-    FV_TRY(fv_weights_walk(&p->model.weights, &p->model.config, write_one, p, err));
+    FV_TRY(fv_weights_walk(&p->model.weights, &p->model.config, packer_write_one, p, err));
     FV_TRY(fv_tokenizer_write_tables(p->model.tokenizer, p->out, err));
     for (size_t i = 0; i < FV_TOKENIZER_TENSORS; i++)
         p->sqnr[p->at++] = INFINITY;
@@ -475,7 +477,7 @@ fv_status fv_pack(const char *checkpoint, const char *file, const fv_pack_option
     if (status == FV_OK)
         status = calibrate(&p, err);
     if (status == FV_OK)
-        status = write_file(&p, checkpoint, file, err);
+        status = packer_write_file(&p, checkpoint, file, err);
     if (status == FV_OK && report) {
         fv_pack_report *r = &p.report;
         r->n_tensors = p.n_tensors;

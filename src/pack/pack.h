@@ -8,7 +8,7 @@
 
 enum { FV_PACK_PARTS = 6 };
 
-/* One tensor of those that stand for a weight. */
+/* One of the tensors that a weight is stored as. */
 typedef struct fv_pack_part {
     const char *suffix; /* ".weight", ".scale"; "" for a vector */
     fv_type type;
@@ -22,7 +22,7 @@ typedef struct fv_pack_part {
  * gets it. */
 typedef struct fv_pack_hook {
     void *user;
-    /* The tensors that stand for this weight, in order; *n = 0 leaves it to the options. t->slot
+    /* The tensors that this weight is stored as, in order; *n = 0: as the options say. t->slot
      * holds the bound weight (const float *, fv_mat or fv_dw). Called twice, in the same order of
      * weights: to list the tensors (data and sqnr are not looked at) and to write them. */
     fv_status (*parts)(void *user, const fv_weight *t, fv_pack_part list[FV_PACK_PARTS], size_t *n,

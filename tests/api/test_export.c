@@ -177,7 +177,7 @@ static void test_calib_selection(void **state)
     s.max_samples = 0;
     s.min_samples = 6;
     fails(fv_export_calib(&s, in("few"), NULL, NULL, &err), FV_ERR_IO, &err,
-          "5 of 7 pictures can be read, at least 6", 3);
+          "5 of 7 images are readable, at least 6", 3);
 }
 
 static void test_calib_random(void **state)
@@ -218,7 +218,7 @@ static void test_calib_refuses(void **state)
     snprintf(empty, sizeof empty, "%s", in("empty"));
     const char *missing[] = { "/none/such.png" }, *picture[] = { PICTURE }, *none[] = { empty };
     fv_calib_options s = { .size = sizeof s, .image_size = 64 };
-    fails(fv_export_calib(&s, in("o"), NULL, NULL, &err), FV_ERR_ARGUMENT, &err, "no pictures", 2);
+    fails(fv_export_calib(&s, in("o"), NULL, NULL, &err), FV_ERR_ARGUMENT, &err, "neither images nor random samples", 2);
     s.paths = none;
     s.n_paths = 1;
     fails(fv_export_calib(&s, in("o"), NULL, NULL, &err), FV_ERR_IO, &err, "holds no picture", 2);
@@ -233,7 +233,7 @@ static void test_calib_refuses(void **state)
           2);
     s.image_size = 64;
     s.n_random = 1;
-    fails(fv_export_calib(&s, in("o"), NULL, NULL, &err), FV_ERR_ARGUMENT, &err, "choose one", 2);
+    fails(fv_export_calib(&s, in("o"), NULL, NULL, &err), FV_ERR_ARGUMENT, &err, "both images and random samples are given", 2);
 }
 
 /* ---- Genie's files ---- */

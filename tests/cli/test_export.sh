@@ -68,7 +68,7 @@ expect "empty folder" 1 "holds no image"
 printf 'P6\n9' >empty/broken.ppm
 run export calib "$work/empty" -o x
 check "only broken pictures" test "$code" = 1 -a ! -e x
-grep -q "0 of 1 pictures can be read" <<<"$err" || not_ok "count of broken pictures"
+grep -q "0 of 1 images are readable" <<<"$err" || not_ok "count of unreadable images"
 nothing_left x
 
 # ---- no room: a limit on the size of files stands in for a full disk
@@ -110,10 +110,10 @@ rm LUT
 
 # ---- what works says so and nothing more
 run export calib "$picture" -o calib --image-size 64
-expect "calib" 0 "calib: 1 samples, 0 pictures skipped"
+expect "calib" 0 "calib: 1 samples, 0 unreadable images skipped"
 check "samples" test "$(ls calib | tr '\n' ' ')" = "calib.json input_list.txt sample_000.raw "
 run export calib "$picture" "$work/empty" -o calib2 --image-size 64
-expect "calib with a broken picture" 0 "calib2: 1 samples, 1 pictures skipped" "warning: skipped"
+expect "calib with a broken picture" 0 "calib2: 1 samples, 1 unreadable images skipped" "warning: skipped"
 run export calib --random 1 -o noise --image-size 64 -q
 expect "noise is warned of" 0 "mean nothing"
 run export lut "$base" -o LUT.bin
