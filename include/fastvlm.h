@@ -223,6 +223,27 @@ FV_API fv_status fv_engine_open_fd(fv_engine **out, int fd, uint64_t offset, uin
 /** The memory goes when its last session does, and not while a call is at work. */
 FV_API void fv_engine_free(fv_engine *engine);
 
+/** Bytes of memory, by who holds them. */
+typedef struct fv_memory {
+    size_t size;
+    uint64_t mapped_bytes; /**< the model's files: mapped, shared between processes, and the
+                                 system's to drop and read again; or what fv_engine_open_memory
+                                 borrows */
+    uint64_t engine_bytes; /**< allocated by the engine: weights that had to be converted or copied,
+                                 tables */
+    uint64_t encoder_bytes; /**< while an image is encoded; kept for the next */
+    uint64_t session_bytes; /**< of one session with that many rows of context */
+} fv_memory;
+
+/** What opening path with these options would take, and a session with n_context rows (0: the
+ *  model's context length), without loading weights. */
+FV_API fv_status fv_engine_estimate(const char *path, const fv_engine_options *options,
+                                    int n_context, fv_memory *out, fv_error *err);
+/** The same of an open engine; session_bytes: at the model's context length. */
+FV_API fv_status fv_engine_memory(const fv_engine *engine, fv_memory *out, fv_error *err);
+/** What a session holds now, in session_bytes; the rest is its engine's, and 0. */
+FV_API fv_status fv_session_memory(const fv_session *session, fv_memory *out, fv_error *err);
+
 typedef struct fv_model_info {
     size_t size;
     const char *layout;            /**< "llava_qwen2" or "fast_vlm" */

@@ -69,6 +69,10 @@ uint64_t fv_mem_taken(void);
 int64_t fv_mem_live(void);
 void fv_mem_fail_after(uint64_t n_calls);
 
+/* Bytes that this thread has taken less those that it has given back, blocks and pages, as the
+ * allocator rounds them. The difference over a call is what the call keeps. */
+int64_t fv_mem_thread_bytes(void);
+
 /* An arena that measures and carves with the same code: with base == NULL fv_arena_take
  * only counts; allocate `used` bytes, set base and capacity, and run the same calls again. */
 typedef struct fv_arena {

@@ -6,6 +6,11 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
+#if defined(__APPLE__)
+#include <malloc/malloc.h>
+#else
+#include <malloc.h>
+#endif
 
 #if !defined(MAP_ANONYMOUS)
 #define MAP_ANONYMOUS MAP_ANON
@@ -18,6 +23,20 @@ enum { ALIGNMENT = 64, HUGE_PAGE = 2 << 20 };
 static _Atomic uint64_t n_taken;
 static _Atomic int64_t n_live;
 static _Atomic uint64_t fail_at; /* 0: never; otherwise the number of the first call that fails */
+
+static _Thread_local int64_t thread_bytes;
+
+int64_t fv_mem_thread_bytes(void) { return thread_bytes; }
+
+/* What the allocator gave for a block. */
+static int64_t block_bytes(void *block)
+{
+#if defined(__APPLE__)
+    return (int64_t)malloc_size(block);
+#else
+    return (int64_t)malloc_usable_size(block);
+#endif
+}
 
 uint64_t fv_mem_taken(void) { return atomic_load_explicit(&n_taken, memory_order_relaxed); }
 
@@ -49,6 +68,7 @@ void *fv_alloc(size_t count, size_t size)
     if (posix_memalign(&block, ALIGNMENT, n_bytes) != 0)
         return NULL;
     atomic_fetch_add_explicit(&n_live, 1, memory_order_relaxed);
+    thread_bytes += block_bytes(block);
     return block;
 }
 
@@ -77,6 +97,7 @@ void fv_free(void *block)
     if (!block)
         return;
     atomic_fetch_sub_explicit(&n_live, 1, memory_order_relaxed);
+    thread_bytes -= block_bytes(block);
     free(block);
 }
 
@@ -122,6 +143,7 @@ void *fv_pages_alloc(size_t n_bytes)
         madvise(raw + head, length, MADV_HUGEPAGE); /* a hint; refusal costs speed only */
 #endif
     atomic_fetch_add_explicit(&n_live, 1, memory_order_relaxed);
+    thread_bytes += (int64_t)length;
     return raw + head;
 }
 
@@ -130,6 +152,7 @@ void fv_pages_free(void *block, size_t n_bytes)
     if (!block)
         return;
     atomic_fetch_sub_explicit(&n_live, 1, memory_order_relaxed);
+    thread_bytes -= (int64_t)whole_pages(n_bytes);
     munmap(block, whole_pages(n_bytes));
 }
 

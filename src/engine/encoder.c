@@ -88,24 +88,36 @@ void fv_encoder_free(fv_encoder *e)
     *e = (fv_encoder){ 0 };
 }
 
-static fv_status slot_take(fv_encoder *e, fv_encoder_slot *slot, fv_error *err)
+static fv_status slot_open(fv_encoder *e, fv_encoder_slot *slot, fv_error *err)
 {
     size_t n = (size_t)e->image_size * (size_t)e->image_size * 3;
-    *slot = (fv_encoder_slot){ 0 };
-    pthread_mutex_lock(&e->lock);
-    if (e->n_idle)
-        *slot = e->idle[--e->n_idle];
-    pthread_mutex_unlock(&e->lock);
-    if (slot->scratch)
-        return FV_OK;
-    slot->u8 = fv_alloc(n, 1);
-    slot->pixels = fv_alloc(n, sizeof *slot->pixels);
+    *slot = (fv_encoder_slot){ .u8 = fv_alloc(n, 1), .pixels = fv_alloc(n, sizeof *slot->pixels) };
     fv_status status = slot->u8 && slot->pixels
                            ? e->ops->open(&slot->scratch, e->context, err)
                            : fv_fail_memory(err, n * sizeof *slot->pixels, "pixels");
     if (status != FV_OK)
         slot_free(e, slot);
     return status;
+}
+
+static fv_status slot_take(fv_encoder *e, fv_encoder_slot *slot, fv_error *err)
+{
+    *slot = (fv_encoder_slot){ 0 };
+    pthread_mutex_lock(&e->lock);
+    if (e->n_idle)
+        *slot = e->idle[--e->n_idle];
+    pthread_mutex_unlock(&e->lock);
+    return slot->scratch ? FV_OK : slot_open(e, slot, err);
+}
+
+fv_status fv_encoder_memory(fv_encoder *e, uint64_t *bytes, fv_error *err)
+{
+    fv_encoder_slot slot;
+    int64_t before = fv_mem_thread_bytes();
+    FV_TRY(slot_open(e, &slot, err));
+    *bytes = (uint64_t)(fv_mem_thread_bytes() - before);
+    slot_free(e, &slot);
+    return FV_OK;
 }
 
 static void slot_return(fv_encoder *e, fv_encoder_slot *slot)

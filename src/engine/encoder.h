@@ -53,6 +53,9 @@ void fv_encoder_init(fv_encoder *e, const fv_model *model, int image_size,
                      const fv_encoder_ops *ops, const void *context);
 void fv_encoder_free(fv_encoder *e);
 
+/* What the scratch for one image takes: it is taken, unused, and given back. */
+fv_status fv_encoder_memory(fv_encoder *e, uint64_t *bytes, fv_error *err);
+
 /* Any number of threads at once. options: by the border's rules already. */
 fv_status fv_encoder_encode(fv_encoder *e, const fv_image *image, const fv_encode_options *options,
                             fv_features **out, fv_error *err);

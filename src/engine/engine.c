@@ -133,9 +133,8 @@ static fv_status engine_complete(fv_engine *e, const fv_engine_options *s, fv_er
     return e->model.packed ? record_read(e, err) : FV_OK;
 }
 
-/* From a path, or from a packed file that has been read, which it takes. */
-static fv_status engine_open(fv_engine **out, const char *path, fv_gguf *packed,
-                             const fv_engine_options *s, double start, fv_error *err)
+fv_status fv_engine_new(fv_engine **out, const char *path, fv_gguf *packed, fv_model_depth depth,
+                        const fv_engine_options *s, fv_opening opening, fv_error *err)
 {
     FV_DEFAULT_FPENV;
     const char *unknown = NULL;
@@ -149,7 +148,7 @@ static fv_status engine_open(fv_engine **out, const char *path, fv_gguf *packed,
     if (unknown)
         fv_log(s->callbacks, FV_LOG_WARNING,
                "FV_CPU is not the name of a level of this build; it is ignored");
-    fv_model_options options = { .depth = FV_MODEL_RUN,
+    fv_model_options options = { .depth = depth,
                                  .vision = s->vision,
                                  .decoder = s->decoder,
                                  .threads = s->threads,
@@ -165,13 +164,16 @@ static fv_status engine_open(fv_engine **out, const char *path, fv_gguf *packed,
         fv_engine_free(e);
         return status;
     }
-    e->load_ms = fv_now_ms() - start;
+    e->own_bytes = fv_mem_thread_bytes() - opening.bytes;
+    if (depth == FV_MODEL_LAYOUT && !e->model.packed)
+        e->own_bytes += (int64_t)e->model.weights.owned_bytes;
+    e->load_ms = fv_now_ms() - opening.ms;
     *out = e;
     return FV_OK;
 }
 
-static fv_status engine_take_options(fv_engine_options *s, fv_callbacks *callbacks,
-                                     const fv_engine_options *options, fv_error *err)
+fv_status fv_engine_take_options(fv_engine_options *s, fv_callbacks *callbacks,
+                                 const fv_engine_options *options, fv_error *err)
 {
     FV_TRY(FV_OPTIONS_IN(s, fv_engine_options, options, err));
     FV_TRY(fv_callbacks_in(callbacks, &s->callbacks, err));
@@ -183,12 +185,12 @@ fv_status fv_engine_open(fv_engine **out, const char *path, const fv_engine_opti
 {
     fv_engine_options s;
     fv_callbacks callbacks;
-    double start = fv_now_ms();
+    fv_opening opening = fv_opening_begin();
     FV_REQUIRE(out, err);
     *out = NULL;
     FV_REQUIRE(path, err);
-    FV_TRY(engine_take_options(&s, &callbacks, options, err));
-    return engine_open(out, path, NULL, &s, start, err);
+    FV_TRY(fv_engine_take_options(&s, &callbacks, options, err));
+    return fv_engine_new(out, path, NULL, FV_MODEL_RUN, &s, opening, err);
 }
 
 fv_status fv_engine_open_memory(fv_engine **out, const void *data, size_t n_bytes,
@@ -197,13 +199,13 @@ fv_status fv_engine_open_memory(fv_engine **out, const void *data, size_t n_byte
     fv_engine_options s;
     fv_callbacks callbacks;
     fv_gguf *packed = NULL;
-    double start = fv_now_ms();
+    fv_opening opening = fv_opening_begin();
     FV_REQUIRE(out, err);
     *out = NULL;
     FV_REQUIRE(data, err);
-    FV_TRY(engine_take_options(&s, &callbacks, options, err));
+    FV_TRY(fv_engine_take_options(&s, &callbacks, options, err));
     FV_TRY(fv_gguf_read(&packed, data, n_bytes, "model in memory", err));
-    return engine_open(out, NULL, packed, &s, start, err);
+    return fv_engine_new(out, NULL, packed, FV_MODEL_RUN, &s, opening, err);
 }
 
 fv_status fv_engine_open_fd(fv_engine **out, int fd, uint64_t offset, uint64_t n_bytes,
@@ -213,13 +215,13 @@ fv_status fv_engine_open_fd(fv_engine **out, int fd, uint64_t offset, uint64_t n
     fv_callbacks callbacks;
     fv_gguf *packed = NULL;
     char name[48];
-    double start = fv_now_ms();
+    fv_opening opening = fv_opening_begin();
     FV_REQUIRE(out, err);
     *out = NULL;
-    FV_TRY(engine_take_options(&s, &callbacks, options, err));
+    FV_TRY(fv_engine_take_options(&s, &callbacks, options, err));
     snprintf(name, sizeof name, "model in file descriptor %d", fd);
     FV_TRY(fv_gguf_open_fd(&packed, fd, offset, n_bytes, name, err));
-    return engine_open(out, NULL, packed, &s, start, err);
+    return fv_engine_new(out, NULL, packed, FV_MODEL_RUN, &s, opening, err);
 }
 
 fv_engine *fv_engine_ref(fv_engine *e)

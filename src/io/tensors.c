@@ -423,3 +423,11 @@ void fv_tensors_drop(const fv_tensors *t, const fv_tensor *x)
         fv_map_advise(map, (size_t)((const uint8_t *)x->data - map->data), (size_t)x->n_bytes,
                       false);
 }
+
+uint64_t fv_tensors_mapped_bytes(const fv_tensors *t)
+{
+    uint64_t sum = 0;
+    for (size_t i = 0; i < t->n_files; i++)
+        sum += t->files[i].map.size;
+    return sum;
+}

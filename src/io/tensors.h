@@ -50,6 +50,9 @@ fv_status fv_tensors_from_list(fv_tensors **out, const fv_tensor *list, size_t n
 enum { FV_SHAPE_TEXT = 96 };
 const char *fv_shape_text(char text[FV_SHAPE_TEXT], const uint64_t *shape, int n_dims);
 
+/* Bytes of the files that are mapped. */
+uint64_t fv_tensors_mapped_bytes(const fv_tensors *t);
+
 /* The system may drop the pages of a tensor that has been copied. */
 void fv_tensors_drop(const fv_tensors *t, const fv_tensor *tensor);
 

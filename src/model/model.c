@@ -98,7 +98,7 @@ static fv_status choose_packed_type(const fv_model *m, fv_part part, fv_precisio
 
 static fv_status choose_types(fv_model *m, const fv_model_options *o, fv_error *err)
 {
-    if (o->depth != FV_MODEL_RUN)
+    if (o->depth < FV_MODEL_LAYOUT)
         return FV_OK;
     if (m->packed) {
         FV_TRY(choose_packed_type(m, FV_PART_VISION, o->vision, &m->vision, err));
@@ -148,7 +148,7 @@ static fv_status bind_packed(fv_model *m, fv_error *err)
 
 static fv_status load_checkpoint(fv_model *m, const fv_model_options *o, fv_error *err)
 {
-    bool run = o->depth == FV_MODEL_RUN;
+    bool run = o->depth >= FV_MODEL_LAYOUT;
     fv_weight_options options = {
         /* f32 leaves every matrix where it is mapped, in its stored type */
         .vision = run ? m->vision : FV_TYPE_F32,
@@ -157,7 +157,9 @@ static fv_status load_checkpoint(fv_model *m, const fv_model_options *o, fv_erro
         .pool = m->pool,
         .callbacks = o->callbacks,
     };
-    return fv_weights_load(&m->weights, &m->config, m->tensors, &options, err);
+    return o->depth == FV_MODEL_LAYOUT
+               ? fv_weights_measure(&m->weights, &m->config, m->tensors, &options, err)
+               : fv_weights_load(&m->weights, &m->config, m->tensors, &options, err);
 }
 
 /* ---- pages of the weights that are mapped ---- */
@@ -291,6 +293,15 @@ void fv_model_close(fv_model *m)
 }
 
 /* ---- asking ---- */
+
+uint64_t fv_model_mapped_bytes(const fv_model *m)
+{
+    size_t n_bytes, data_at;
+    if (!m->packed)
+        return m->checkpoint ? fv_tensors_mapped_bytes(m->checkpoint) : 0;
+    fv_gguf_bytes(m->packed, &n_bytes, &data_at);
+    return fv_gguf_copied_bytes(m->packed) ? 0 : n_bytes;
+}
 
 fv_status fv_model_token(const fv_model *m, const char *text, int32_t *id, fv_error *err)
 {

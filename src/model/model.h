@@ -25,7 +25,7 @@ typedef struct fv_model {
     fv_tensors *checkpoint;    /* of a directory; NULL: a packed file, or opened without weights */
     const fv_tensors *tensors; /* of either; NULL: opened without weights */
     fv_weights weights;
-    fv_type vision, decoder; /* FV_MODEL_RUN: the types that matrices compute in */
+    fv_type vision, decoder; /* FV_MODEL_RUN, _LAYOUT: the types that matrices compute in */
     fv_kernels kernels;
     unsigned cpu; /* the level of kernels */
     fv_pool *pool;
@@ -36,12 +36,15 @@ typedef struct fv_model {
 typedef enum fv_model_depth {
     FV_MODEL_TEXT = 0, /* config and tokenizer; no pool */
     FV_MODEL_STORED,   /* and weights, matrices in the types they are stored in */
-    FV_MODEL_RUN       /* and weights, matrices in the types they compute in */
+    /* and the layout of weights: of a checkpoint directory no weight is read, and
+     * weights.owned_bytes is what FV_MODEL_RUN would take */
+    FV_MODEL_LAYOUT,
+    FV_MODEL_RUN /* and weights, matrices in the types they compute in */
 } fv_model_depth;
 
 typedef struct fv_model_options {
     fv_model_depth depth;
-    /* of FV_MODEL_RUN. AUTO: as stored where this processor computes that quickly, else f32. A
+    /* of FV_MODEL_RUN and _LAYOUT. AUTO: as stored where this processor computes that quickly, else f32. A
      * packed file runs as it was packed; bf16 and f16 may be widened to f32. */
     fv_precision vision, decoder;
     fv_pool *pool;       /* borrowed; NULL: one of its own */
@@ -59,6 +62,9 @@ fv_status fv_model_open(fv_model *m, const char *path, const fv_model_options *o
 fv_status fv_model_open_packed(fv_model *m, fv_gguf *packed, const fv_model_options *options,
                                fv_error *err);
 void fv_model_close(fv_model *m); /* zero is fine */
+
+/* Bytes of the model's files that are mapped, or that the caller lends. */
+uint64_t fv_model_mapped_bytes(const fv_model *m);
 
 /* The type that all tensors of the model share: "BF16"; "mixed" when they differ. */
 const char *fv_model_stored_type(const fv_model *m);

@@ -219,6 +219,10 @@ typedef struct fv_weight_options {
  * otherwise it is copied and converted. NaN and infinite values are logged as a warning. */
 fv_status fv_weights_load(fv_weights *w, const fv_config *c, const fv_tensors *tensors,
                           const fv_weight_options *options, fv_error *err);
+/* Reads no weight: lays out the structs of w and fills in owned_bytes, mapped_bytes and tied as
+ * fv_weights_load would leave them. */
+fv_status fv_weights_measure(fv_weights *w, const fv_config *c, const fv_tensors *tensors,
+                             const fv_weight_options *options, fv_error *err);
 /* Binds every parameter from a packed file's tensors: fused, folded and in their final types, so
  * that nothing is copied and no weight is read. c->tied says whether there is a head. */
 fv_status fv_weights_bind(fv_weights *w, const fv_config *c, const fv_tensors *tensors,

@@ -453,6 +453,14 @@ static void run_chunk(void *user, size_t task, unsigned worker)
         j->k->convert[j->to][j->from](j->dst + at * fv_type_size(j->to), src, n);
 }
 
+/* A matrix stays where it is mapped when its type serves: as asked for, or widened to f32 as it is
+ * read. */
+static bool matrix_stays(const fv_tensor *x, fv_type wanted)
+{
+    bool aligned = (uintptr_t)x->data % fv_type_size(x->type) == 0;
+    return aligned && (x->type == wanted || wanted == FV_TYPE_F32);
+}
+
 static fv_status load_matrix(loader *l, const fv_weight *t, fv_error *err)
 {
     fv_mat *out = t->slot;
@@ -477,8 +485,7 @@ static fv_status load_matrix(loader *l, const fv_weight *t, fv_error *err)
         return status;
     }
     FV_TRY(loader_need(l, &x, name, shape, 2, err));
-    bool aligned = (uintptr_t)x->data % fv_type_size(x->type) == 0;
-    bool mapped = aligned && (x->type == wanted || wanted == FV_TYPE_F32);
+    bool mapped = matrix_stays(x, wanted);
     if (wanted == FV_TYPE_F32)
         wanted = x->type; /* widened as it is read */
     chunk_job job = {
@@ -542,6 +549,92 @@ fv_status fv_weights_load(fv_weights *w, const fv_config *c, const fv_tensors *t
     return FV_OK;
 fail:
     fv_weights_free(w);
+    return status;
+}
+
+/* ---- what loading would take ------------------------------------------------------------- */
+
+typedef struct measurer {
+    fv_weights *w;
+    const fv_config *c;
+    const fv_tensors *tensors;
+    const fv_weight_options *options;
+    size_t room; /* left in the last block */
+} measurer;
+
+/* weights_take without taking. */
+static void measurer_take(measurer *m, size_t n_bytes)
+{
+    n_bytes = (n_bytes + 63) / 64 * 64;
+    if (m->room < n_bytes) {
+        m->room = FV_MAX(n_bytes, (size_t)BLOCK_BYTES);
+        m->w->owned_bytes += m->room;
+    }
+    m->room -= n_bytes;
+}
+
+static void measurer_take_matrix(measurer *m, const fv_weight *t)
+{
+    char name[FV_WEIGHT_NAME + 16];
+    const fv_weight_options *o = m->options;
+    fv_type wanted = t->part == FV_PART_DECODER ? o->decoder : o->vision;
+    snprintf(name, sizeof name, "%s.weight", t->name[m->c->layout]);
+    const fv_tensor *x = fv_tensors_find(m->tensors, name);
+    fv_type type = !x ? FV_TYPE_F32 : wanted == FV_TYPE_F32 ? x->type : wanted;
+    *(fv_mat *)t->slot = (fv_mat){ .type = type, .n = t->n, .k = t->k };
+    if (!x) { /* to fuse from its branches, with a bias */
+        measurer_take(m, t->n * t->k * sizeof(float));
+        measurer_take(m, t->n * sizeof(float));
+    } else if (matrix_stays(x, wanted)) {
+        m->w->mapped_bytes += x->n_bytes;
+    } else {
+        measurer_take(m, (size_t)x->n_elems * fv_type_size(type));
+    }
+    if (x && t->kind == FV_WEIGHT_MATRIX_BIAS)
+        measurer_take(m, t->n * sizeof(float));
+}
+
+static fv_status measure_one(void *user, const fv_weight *t, fv_error *err)
+{
+    measurer *m = user;
+    size_t taps = (size_t)t->kernel * t->kernel;
+    (void)err;
+    switch (t->kind) {
+    case FV_WEIGHT_VECTOR: measurer_take(m, t->n * sizeof(float)); break;
+    case FV_WEIGHT_STEM:
+        *(fv_mat *)t->slot = (fv_mat){ .type = FV_TYPE_F32, .n = t->n, .k = taps * t->k };
+        measurer_take(m, taps * t->n * t->k * sizeof(float));
+        measurer_take(m, t->n * sizeof(float));
+        break;
+    case FV_WEIGHT_DEPTHWISE:
+    case FV_WEIGHT_DEPTHWISE_BN:
+        *(fv_dw *)t->slot =
+            (fv_dw){ .channels = t->k, .mult = (unsigned)(t->n / t->k), .kernel = t->kernel };
+        measurer_take(m, taps * t->n * sizeof(float));
+        measurer_take(m, t->n * sizeof(float));
+        break;
+    default: measurer_take_matrix(m, t);
+    }
+    return FV_OK;
+}
+
+fv_status fv_weights_measure(fv_weights *w, const fv_config *c, const fv_tensors *tensors,
+                             const fv_weight_options *options, fv_error *err)
+{
+    fv_config config = *c;
+    measurer m = { .w = w, .c = &config, .tensors = tensors, .options = options };
+    if (!fv_tensors_find(tensors, "lm_head.weight"))
+        config.tied = true;
+    fv_status status = fv_weights_alloc(w, &config, err);
+    if (status == FV_OK)
+        status = fv_weights_begin_use(w, tensors, err);
+    if (status == FV_OK)
+        status = fv_weights_walk(w, &config, measure_one, &m, err);
+    w->tied = config.tied;
+    if (config.tied)
+        w->decoder.head = w->decoder.embed;
+    if (status != FV_OK)
+        fv_weights_free(w);
     return status;
 }
 
