@@ -27,13 +27,16 @@ enum dim {
  * small part of the time and the places where 8 bits cost most. */
 enum group { NEVER, GROUP1, GROUP2 };
 
+/* A parameter of a step, or of a decoder layer. Tables list them in the order in which they are
+ * used; a table is walked once for every step that has its parameters. */
 typedef struct row {
-    const char *apple, *fast; /* behind the part's prefix */
-    fv_weight_kind kind;
-    size_t offset; /* in the part's struct */
-    enum dim n, k;
-    unsigned kernel; /* KERNEL_* : as the config says */
-    fv_train_form train;
+    const char *apple,
+        *fast;           /* names behind the step's prefix, in both layouts; without ".weight" */
+    fv_weight_kind kind; /* which tensors there are, and what they become */
+    size_t offset;       /* of its slot in the step's struct */
+    enum dim n, k;       /* outputs, inputs; a vector has n values */
+    unsigned kernel;     /* side of a convolution's kernel; KERNEL_*: as the config says */
+    fv_train_form train; /* what it looks like before fusing; training checkpoints only */
     enum group group;
 } row;
 
@@ -126,11 +129,13 @@ static const row embed_rows[] = {
       AT(fv_decoder_weights, norm), DIM_D, DIM_D, 1, FV_TRAIN_NONE, NEVER },
 };
 
+/* the output head, where it is not the embedding */
 static const row head_rows[] = {
     { "lm_head", "lm_head", FV_WEIGHT_MATRIX, AT(fv_decoder_weights, head), DIM_VOCAB, DIM_D, 1,
       FV_TRAIN_NONE, NEVER },
 };
 
+/* a decoder layer, section 6; both layouts call its parameters the same */
 #define BOTH(name) name, name
 static const row layer_rows[] = {
     { BOTH("input_layernorm.weight"), FV_WEIGHT_VECTOR, AT(fv_decoder_layer, norm1), DIM_D, DIM_D,
@@ -161,13 +166,14 @@ typedef struct walker {
     size_t dim[DIM_COUNT];
     unsigned cpe_kernel;
     fv_part part;
-    size_t n_weights; /* so far */
-    int n_groups;
+    size_t n_weights; /* so far: the next weight's index */
+    int n_groups;     /* so far: the number of the next table's first group */
     fv_weight_fn *fn;
     void *user;
     fv_error *err;
 } walker;
 
+/* RepCPE's kernel differs from stage to stage, the others' are the model's. */
 static unsigned kernel_of(const walker *w, unsigned kernel)
 {
     switch (kernel) {
@@ -209,6 +215,7 @@ static fv_status walk_rows(walker *w, const row *rows, size_t n_rows, const char
 #define APPLE_TOWER "model.vision_tower.vision_tower.model."
 #define FAST_TOWER  "model.vision_tower.timm_model."
 
+/* Dimensions of a stage's tables. */
 static void walk_set_stage(walker *w, const fv_vision_stage *s)
 {
     w->dim[DIM_C] = (size_t)s->width;

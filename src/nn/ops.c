@@ -70,11 +70,13 @@ size_t fv_panel_bytes(const fv_gemm_kernel *g, size_t n, size_t k)
     return fv_round_up(fv_packed_elems(g, n, k) * fv_type_size(g->type), 64);
 }
 
+/* The kernels read weights as panels of nr columns (kernels.h): what a register tile multiplies
+ * with lies together, in the operands' type. */
 typedef struct panels_job {
     const fv_gemm_kernel *g;
-    const fv_mat *w;
-    uint8_t *dst;
-    size_t columns; /* a task */
+    const fv_mat *w; /* [n, k] */
+    uint8_t *dst;    /* [n / nr, k, nr] */
+    size_t columns;  /* a task */
 } panels_job;
 
 static void panels_pack(const fv_gemm_kernel *g, uint8_t *dst, const fv_mat *w, size_t first,
@@ -103,12 +105,14 @@ void fv_panels_pack_all(const fv_ops *ops, const fv_gemm_kernel *g, uint8_t *dst
 typedef struct linear_job {
     const fv_ops *ops;
     const fv_gemm_kernel *g;
-    const fv_linear *layer;
-    size_t n_layers, m, rows, columns; /* rows or columns a task */
-    const void *x;
+    const fv_linear *layer; /* [n_layers] with the same input */
+    size_t n_layers, m;
+    size_t rows, columns; /* a task: of a tall split, of a wide one */
+    const void *x;        /* [m, ldx] in the kernel's type */
     size_t ldx;
 } linear_job;
 
+/* Columns [col, col + n) of rows [row, row + m); x and packed are where those begin. */
 static fv_gemm_args linear_args(const fv_linear *l, const void *x, size_t ldx, size_t row, size_t m,
                                 size_t col, size_t n, const void *packed)
 {
@@ -177,7 +181,8 @@ static void linear_tall_task(void *user, size_t task, unsigned worker)
     j->g->run(&args);
 }
 
-/* Columns of a wide task: whole panels, at most WIDE_PACKED_BYTES, several tasks a thread. */
+/* Columns of a wide task: up to 8 whole panels and WIDE_PACKED_BYTES, and so few that there are
+ * four tasks a thread where there are columns enough: threads then end together. */
 static size_t linear_wide_columns(const fv_gemm_kernel *g, size_t n, size_t k, unsigned n_workers)
 {
     size_t most = WIDE_PACKED_BYTES / fv_panel_bytes(g, g->nr, k),
@@ -307,14 +312,16 @@ fv_ops_need fv_mat_need(const fv_ops *ops, const fv_mat *w, size_t m, fv_type op
 
 /* ---- gated layer ------------------------------------------------------------------------- */
 
+/* Wide tasks over two matrices with the same input; neither product exists as a whole. */
 typedef struct gated_job {
     const fv_ops *ops;
     const fv_gemm_kernel *g;
-    const fv_mat *gate, *up;
-    void *y;
+    const fv_mat *gate, *up; /* [n, k] each */
+    void *y;                 /* [m, n] of y_type */
     fv_type y_type;
-    const void *x;
-    size_t ldx, m, columns;
+    const void *x; /* [m, ldx] in the kernel's type */
+    size_t ldx, m;
+    size_t columns; /* a task */
 } gated_job;
 
 /* A run of columns: the gate's values for all rows stay in scratch, the up product uses them. */
@@ -334,14 +341,14 @@ static void gated_task(void *user, size_t task, unsigned worker)
                           .ldc = j->columns,
                           .c_type = FV_TYPE_F32 };
     panels_pack(j->g, packed, j->gate, col, n);
-    j->g->run(&args);
+    j->g->run(&args); /* gate = x Wg^T, [m, columns] behind the panels */
     args.c = (uint8_t *)j->y + col * fv_type_size(j->y_type);
     args.ldc = ldy;
     args.c_type = j->y_type;
     args.gate = gate;
     args.ldg = j->columns;
     panels_pack(j->g, packed, j->up, col, n);
-    j->g->run(&args);
+    j->g->run(&args); /* y = (x Wu^T) silu(gate), in the epilogue */
 }
 
 void fv_gated_run(const fv_ops *ops, const fv_mat *gate, const fv_mat *up, void *y, fv_type y_type,
@@ -374,7 +381,8 @@ void fv_gated_run(const fv_ops *ops, const fv_mat *gate, const fv_mat *up, void 
 fv_ops_need fv_gated_need(const fv_kernels *kernels, size_t n, size_t k, size_t m, fv_type x_type)
 {
     const fv_gemm_kernel *g = fv_gemm_of(kernels, x_type);
-    size_t columns = linear_wide_columns(g, n, k, 1);
+    size_t columns = linear_wide_columns(g, n, k,
+                                         1); /* no task of any number of threads has more */
     fv_ops_need need = { fv_panel_bytes(g, columns, k) + m * columns * sizeof(float), 64 };
     need.worker_bytes = FV_MAX(need.worker_bytes, (size_t)FV_VECTOR_BYTES);
     if (x_type != g->type)

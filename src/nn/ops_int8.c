@@ -98,10 +98,11 @@ static fv_gemm_u8_args linear8_args(const fv_linear *l, const uint8_t *x, size_t
     };
 }
 
+/* Panels of nr columns, four values of k together: what one instruction multiplies (kernels.h). */
 typedef struct panels8_job {
     const fv_kernels *k;
-    const fv_mat *w;
-    uint8_t *dst;
+    const fv_mat *w; /* [n, k] */
+    uint8_t *dst;    /* [n / nr, k / 4, nr, 4] */
 } panels8_job;
 
 static void panels8_pack(const fv_kernels *k, uint8_t *dst, const fv_mat *w, size_t col, size_t n)
@@ -131,6 +132,7 @@ typedef struct linear8_job {
     size_t m, columns;
 } linear8_job;
 
+/* All rows over columns [col, col + n). */
 static void linear8_wide_task(void *user, size_t task, unsigned worker)
 {
     linear8_job *j = user;
@@ -141,6 +143,7 @@ static void linear8_wide_task(void *user, size_t task, unsigned worker)
     j->ops->k->gemm_u8.run(&args);
 }
 
+/* Rows [row, row + m) over all columns, whose panels are in shared. */
 static void linear8_tall_task(void *user, size_t task, unsigned worker)
 {
     linear8_job *j = user;
@@ -251,6 +254,7 @@ static size_t dw8_packed_bytes(const fv_kernels *k, const fv_dw *dw)
     return fv_round_up(k->dwconv_u8.packed_bytes(dw->channels, dw->kernel, dw->mult), 64);
 }
 
+/* Two output rows. */
 static void dw8_task(void *user, size_t task, unsigned worker)
 {
     dw8_job *j = user;
@@ -291,6 +295,8 @@ typedef struct ffn8_plan {
     size_t t_bytes, h_bytes;            /* a tile behind dw, behind fc1 */
 } ffn8_plan;
 
+/* Two tiles a thread at least: else threads would wait for one tile, and layer by layer is as
+ * good. */
 static ffn8_plan ffn8_plan_tiles(const fv_kernels *k, unsigned n_workers, const fv_ffn *f,
                                  fv_map_shape shape)
 {
@@ -317,6 +323,7 @@ typedef struct ffn8_job {
     const fv_ffn *ffn;
 } ffn8_job;
 
+/* A tile of p->width x p->height pixels, less at the right and lower edges. */
 static void ffn8_tile_task(void *user, size_t task, unsigned worker)
 {
     ffn8_job *j = user;
@@ -331,9 +338,11 @@ static void ffn8_tile_task(void *user, size_t task, unsigned worker)
             *h = t + p->t_bytes;
     const uint8_t *packed1 = j->ops->shared + p->packed_dw, *packed2 = packed1 + p->packed1;
 
+    /* t = DW7x7(x), to u8 for fc1                             [height, width, c] */
     for (size_t row = 0; row < height; row += 2)
         dw8_rows(&j->dw, t + row * width * c, y0 + row, row + 1 < height ? 2 : 1, x0, x0 + width,
                  scratch);
+    /* h = gelu(t W1^T + b1), to u8 for fc2                    [height, width, hidden] */
     fv_linear up = { .w = &f->fc1,
                      .y = h,
                      .ldy = hidden,
@@ -342,8 +351,9 @@ static void ffn8_tile_task(void *user, size_t task, unsigned worker)
                      .act = FV_ACT_GELU };
     fv_gemm_u8_args args = linear8_args(&up, t, c, 0, width * height, 0, hidden, packed1);
     j->ops->k->gemm_u8.run(&args);
+    /* y = x + scale * (h W2^T + b2), f32: row by row, as a tile's rows lie apart in the map, unless
+     * it is as wide as the map                                [height, width, c] */
     bool whole = width == j->shape.width;
-    /* rows of a tile lie apart in the map */
     for (size_t row = 0; row < height; row += whole ? height : 1) {
         size_t at = ((y0 + row) * j->shape.width + x0) * c;
         fv_linear down = { .w = &f->fc2,

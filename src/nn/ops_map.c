@@ -24,6 +24,8 @@ enum {
 
 /* ---- depthwise convolution --------------------------------------------------------------- */
 
+/* A row of outputs reads `kernel` rows of inputs around it; those outside the map are NULL, which
+ * dwconv takes as zeros. */
 void fv_dw_row(const fv_kernels *k, void *dst, size_t dst_ld, fv_type dst_type, const float *src,
                fv_map_shape shape, const fv_dw *dw, unsigned stride, fv_act act, size_t y,
                size_t x0, size_t x1)
@@ -52,15 +54,15 @@ void fv_dw_row(const fv_kernels *k, void *dst, size_t dst_ld, fv_type dst_type, 
 
 typedef struct dw_job {
     const fv_ops *ops;
-    fv_rows y;
-    const float *x;
+    fv_rows y;      /* [height / stride, width / stride, channels * mult] */
+    const float *x; /* [height, width, channels] */
     fv_map_shape shape;
     const fv_dw *dw;
     unsigned stride;
     fv_act act;
 } dw_job;
 
-/* One output row; beside it as u8 while it is in the cache. */
+/* One output row [width, n_out]; beside it as u8 while it is in the cache. */
 static void dw_row_task(void *user, size_t task, unsigned worker)
 {
     dw_job *j = user;
@@ -127,8 +129,8 @@ typedef struct ffn_job {
     const fv_ops *ops;
     const fv_gemm_kernel *g;
     ffn_plan plan;
-    float *y;
-    const float *x;
+    float *y;       /* [height * width, c] */
+    const float *x; /* the same */
     fv_map_shape shape;
     const fv_ffn *ffn;
     fv_type operand;
@@ -152,12 +154,14 @@ static void ffn_block_task(void *user, size_t task, unsigned worker)
     uint8_t *t = fv_ops_worker(j->ops, worker), *h = t + j->plan.t_bytes;
     float *wide = (float *)(void *)(h + j->plan.h_bytes);
 
-    for (size_t p = first; p < last;) { /* the block's pieces of map rows */
+    /* t = DW7x7(x) + b: the block's pieces of map rows        [block, c] */
+    for (size_t p = first; p < last;) {
         size_t y = p / width, x0 = p % width, x1 = FV_MIN(width, x0 + (last - p));
         fv_dw_row(j->ops->k, t + (p - first) * c * fv_type_size(j->operand), c, j->operand, j->x,
                   j->shape, &f->dw, 1, FV_ACT_NONE, y, x0, x1);
         p += x1 - x0;
     }
+    /* h = gelu(t W1^T + b1)                                   [block, hidden] */
     fv_gemm_args up = { .m = last - first,
                         .n = hidden,
                         .k = c,
@@ -170,6 +174,7 @@ static void ffn_block_task(void *user, size_t task, unsigned worker)
                         .act = FV_ACT_GELU,
                         .bias = f->fc1.bias };
     j->g->run(&up);
+    /* y = x + scale * (h W2^T + b2)                           [block, c] */
     fv_gemm_args down = { .m = last - first,
                           .n = c,
                           .k = hidden,
@@ -237,14 +242,14 @@ static void ffn_run_maps(const fv_ops *ops, float *y, fv_rows x, fv_map_shape sh
     uint8_t *at = ops->shared + p.layers.shared_bytes;
     fv_rows t = fv_rows_for(&f->fc1.in, at, operand),
             h = fv_rows_for(&f->fc2.in, at + p.t_bytes, operand);
-    fv_dw_run(ops, t, x, shape, &f->dw, 1, FV_ACT_NONE);
+    fv_dw_run(ops, t, x, shape, &f->dw, 1, FV_ACT_NONE); /* t = DW7x7(x) + b */
     fv_linear up = { .w = &f->fc1,
                      .y = h.data,
                      .ldy = hidden,
                      .y_type = h.type,
                      .y_to_int8 = h.to_int8,
                      .act = FV_ACT_GELU };
-    fv_linear_run(ops, &up, 1, t.data, t.type, c, n);
+    fv_linear_run(ops, &up, 1, t.data, t.type, c, n); /* h = gelu(t W1^T + b1) */
     fv_linear down = { .w = &f->fc2,
                        .y = y,
                        .ldy = c,
@@ -252,7 +257,7 @@ static void ffn_run_maps(const fv_ops *ops, float *y, fv_rows x, fv_map_shape sh
                        .scale = f->scale,
                        .residual = x.data,
                        .ldr = c };
-    fv_linear_run(ops, &down, 1, h.data, h.type, hidden, n);
+    fv_linear_run(ops, &down, 1, h.data, h.type, hidden, n); /* y = x + scale * (h W2^T + b2) */
 }
 
 void fv_ffn_run(const fv_ops *ops, float *y, fv_rows x, fv_map_shape shape, const fv_ffn *f,
@@ -286,8 +291,9 @@ fv_ops_need fv_ffn_need(const fv_ops *ops, const fv_ffn *f, fv_map_shape shape, 
 
 typedef struct layernorm_job {
     const fv_ops *ops;
-    fv_rows y;
-    const float *x, *weight, *bias;
+    fv_rows y;                  /* [n, c] */
+    const float *x;             /* [n, c] */
+    const float *weight, *bias; /* [c] */
     size_t n, c;
 } layernorm_job;
 
@@ -323,8 +329,8 @@ fv_ops_need fv_layernorm_need(size_t c)
 
 typedef struct attention_job {
     const fv_ops *ops;
-    fv_rows y;
-    const float *qkv; /* [n, 3c] */
+    fv_rows y;        /* [n, c]: heads side by side, d channels each */
+    const float *qkv; /* [n, 3c]: q | k | v, heads side by side in each */
     size_t n, c, d;
 } attention_job;
 
@@ -356,6 +362,7 @@ static void attention_task(void *user, size_t task, unsigned worker)
         j->ops->k->attn(&a);
         return;
     }
+    /* in f32 first, quantised while it is in the cache */
     float *tile = (float *)(void *)(scratch + fv_attn_scratch_bytes()); /* [n_q, d] */
     a.out = tile;
     a.ldo = j->d;

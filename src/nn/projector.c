@@ -9,6 +9,7 @@ fv_status fv_projector_run(fv_vision *v, const fv_ops *ops, float *tokens, const
 {
     const fv_mat *w1 = &v->w->project1, *w2 = &v->w->project2;
     size_t t = (size_t)fv_config_image_tokens(v->image_size), f = w1->k, d = w1->n;
+    /* x: the features as W1 takes them; h = gelu(x W1^T + b1); tokens = h W2^T + b2 */
     fv_rows x = fv_convert_run(ops, fv_rows_for(&w1->in, v->map[0], v->operand), v->features, t, f);
     fv_rows h = fv_rows_from(w1, fv_rows_for(&w2->in, v->map[1], v->operand));
     fv_linear first = {

@@ -132,6 +132,10 @@ void fv_vision_free(fv_vision *v)
 
 /* ---- rows 1 to 3: the stem, in bands so that its first map never exists as a whole ------- */
 
+/* Row 1 makes the largest map of all, [512, 512, 96]: 100 MB that would go to memory and come back.
+ * A task makes the few rows of it that its rows of row 2 need, in its own scratch, and goes on to
+ * row 3 with each of them; only row 3's map [256, 256, 96] is written. Neighbouring tasks both make
+ * the one row between them. */
 typedef struct stem_job {
     const fv_vision *v;
     const fv_ops *ops;
@@ -149,6 +153,7 @@ static void stem0_row(const stem_job *j, float *taps, float *dst, size_t y)
     const fv_mat *w = &j->v->w->stem0;
     size_t size = (size_t)j->v->image_size, half = size / 2;
     for (size_t x = 0; x < half; x++) {
+        /* taps[x] = pixels [2y - 1 .. 2y + 1, 2x - 1 .. 2x + 1, rgb], zeros outside the image */
         for (size_t dy = 0; dy < 3; dy++) {
             size_t row = 2 * y + dy, skip = x == 0; /* row - 1 and column 2x - 1 may lie outside */
             float *to = taps + x * 27 + dy * 9;
@@ -162,6 +167,7 @@ static void stem0_row(const stem_job *j, float *taps, float *dst, size_t y)
                    (9 - 3 * skip) * sizeof *to);
         }
     }
+    /* dst = gelu(taps W0^T + b0)                              [S/2, c] */
     fv_gemm_args g = { .m = half,
                        .n = w->n,
                        .k = 27,
@@ -184,10 +190,13 @@ static void stem_task(void *user, size_t task, unsigned worker)
     /* rows [first, last) of the third map need rows 2 first - 1 to 2 last - 1 of the first */
     size_t first = task * BAND, last = FV_MIN(first + BAND, quarter);
     fv_arena a = { .base = fv_ops_worker(j->ops, worker), .capacity = j->ops->worker_bytes };
-    float *band = fv_arena_take(&a, (2 * BAND + 1) * half * c, sizeof *band); /* row 1's rows */
-    float *taps = fv_arena_take(&a, half * 27, sizeof *taps); /* [half, 27] inputs of one of them */
-    float *line = fv_arena_take(&a, quarter * c, sizeof *line); /* [quarter, c] a row of row 2 */
-    size_t top = 2 * first;                                     /* band row 0 is map row top - 1 */
+    /* row 1's rows [2 BAND + 1, half, c], the inputs of one of them [half, 27], a row of row 2
+     * [quarter, c] */
+    float *band = fv_arena_take(&a, (2 * BAND + 1) * half * c, sizeof *band);
+    float *taps = fv_arena_take(&a, half * 27, sizeof *taps);
+    float *line = fv_arena_take(&a, quarter * c, sizeof *line);
+    /* band row 0 is row top - 1 of the first map; at the top of the image that is padding */
+    size_t top = 2 * first;
     for (size_t i = first ? 0 : 1; i < 2 * (last - first) + 1; i++) {
         stem0_row(j, taps, band + i * half * c, top + i - 1);
         if (j->tap0)
@@ -195,6 +204,7 @@ static void stem_task(void *user, size_t task, unsigned worker)
                    half * c * sizeof *band);
     }
     for (size_t y = first; y < last; y++) {
+        /* line = gelu(DW3x3(band) + b1), stride 2             [S/4, c] */
         fv_dwconv_args d = { .width = half,
                              .src_ld = c,
                              .channels = c,
@@ -215,6 +225,7 @@ static void stem_task(void *user, size_t task, unsigned worker)
         j->ops->k->dwconv(&d);
         if (j->tap1)
             memcpy(j->tap1 + y * quarter * c, line, quarter * c * sizeof *line);
+        /* map row y = gelu(line W2^T + b2)                    [S/4, c] */
         fv_gemm_args g = { .m = quarter,
                            .n = w->stem2.n,
                            .k = c,
@@ -238,11 +249,12 @@ static fv_status stem_run(fv_vision *v, const fv_ops *ops, const float *pixels,
     size_t half = (size_t)v->image_size / 2, quarter = half / 2, c = w->stem0.n;
     float *packed0 = (float *)ops->shared,
           *packed2 = packed0 + (fv_packed_elems(g, c, 27) + 15) / 16 * 16;
+    /* both matrices are small, 10 and 37 KB: packed by one thread, read by all */
     g->pack[w->stem0.type](packed0, w->stem0.data, 27, c, 27);
     g->pack[w->stem2.type](packed2, w->stem2.data, c, c, c);
     stem_job j = { v, ops, pixels, v->map[0], packed0, packed2, NULL, NULL };
     float *taps = NULL;
-    if (fv_watch_taps(watch)) {
+    if (fv_watch_taps(watch)) { /* somebody wants the first two maps as a whole */
         taps = fv_alloc(half * half * c + quarter * quarter * c, sizeof *taps);
         if (!taps)
             return fv_fail_memory(err, half * half * c * sizeof *taps, "a dump");
@@ -275,9 +287,12 @@ static void vision_swap(fv_vision *v)
 static void repmixer_block(fv_vision *v, const fv_ops *ops, const fv_vision_block *b,
                            fv_map_shape shape)
 {
-    /* the FFN adds to its input, so that f32 is needed even when its first layer is in int8 */
+    /* mixed = DW3x3(x) + b; its residual is folded into the kernel (3.6). The FFN adds to its
+     * input: f32 is needed even when its first layer is in int8 and reads u8.  [n, c] */
     fv_rows mixed = fv_rows_beside(&b->ffn.dw.in, v->map[1], v->map8);
     fv_dw_run(ops, mixed, fv_rows_f32(v->map[0]), shape, &b->mixer, 1, FV_ACT_NONE);
+
+    /* x = mixed + scale * (W2 gelu(W1 DW7x7(mixed) + b1) + b2)                 [n, c] */
     fv_ffn_run(ops, v->map[0], mixed, shape, &b->ffn, v->operand);
 }
 
@@ -290,10 +305,18 @@ static void attention_block(fv_vision *v, const fv_ops *ops, const fv_vision_blo
     fv_rows normed = fv_rows_for(&b->qkv.in, v->map[1], v->operand),
             attended = fv_rows_for(&b->proj.in, v->map[1], v->operand); /* takes its place */
 
+    /* normed = LN(x), over the channels of each pixel         [n, c] */
     fv_layernorm_run(ops, normed, x, b->norm_w, b->norm_b, n, c);
+
+    /* q | k | v = normed Wqkv^T, no bias                      [n, 3c] */
     fv_linear to_qkv = { .w = &b->qkv, .y = qkv, .ldy = 3 * c, .y_type = FV_TYPE_F32 };
     fv_linear_run(ops, &to_qkv, 1, normed.data, normed.type, c, n);
+
+    /* attended = softmax(q k^T / sqrt(32)) v, head by head; every pixel sees every pixel. Where
+     * they lie is in x already (rows 13, 17).                 [n, c] */
     fv_attention_run(ops, attended, qkv, n, c, (size_t)v->c->d_head_vision);
+
+    /* x = x + scale1 * (attended Wproj^T + bproj)             [n, c] */
     fv_linear proj = { .w = &b->proj,
                        .y = x,
                        .ldy = c,
@@ -302,17 +325,23 @@ static void attention_block(fv_vision *v, const fv_ops *ops, const fv_vision_blo
                        .residual = x,
                        .ldr = c };
     fv_linear_run(ops, &proj, 1, attended.data, attended.type, c, n);
+
+    /* x = x + scale2 * FFN(x); no norm in front of it: its convolution holds its BatchNorm */
     fv_ffn_run(ops, v->map[1], fv_rows_f32(x), shape, &b->ffn, v->operand);
     vision_swap(v);
 }
 
 /* rows 5-6, 8-9, 11-12, 15-16: DW7x7 stride 2 to twice the channels, GELU, 1x1, GELU */
-static void down(fv_vision *v, const fv_ops *ops, const fv_vision_stage_weights *s,
-                 fv_map_shape shape)
+static void stage_down(fv_vision *v, const fv_ops *ops, const fv_vision_stage_weights *s,
+                       fv_map_shape shape)
 {
     size_t n = shape.height * shape.width, c2 = s->down_pw.n;
-    fv_rows t = fv_rows_for(&s->down_pw.in, v->map[1], v->operand); /* [n / 4, 2c] */
+
+    /* t = gelu(DW7x7(x)), stride 2, two outputs a channel     [n / 4, 2c] */
+    fv_rows t = fv_rows_for(&s->down_pw.in, v->map[1], v->operand);
     fv_dw_run(ops, t, fv_rows_f32(v->map[0]), shape, &s->down_dw, 2, FV_ACT_GELU);
+
+    /* x = gelu(t Wpw^T + bpw)                                 [n / 4, 2c] */
     fv_linear pw = {
         .w = &s->down_pw, .y = v->map[0], .ldy = c2, .y_type = FV_TYPE_F32, .act = FV_ACT_GELU
     };
@@ -320,7 +349,7 @@ static void down(fv_vision *v, const fv_ops *ops, const fv_vision_stage_weights 
 }
 
 /* rows 13, 17: where a pixel lies, added to it: DW7x7 with the sum folded into its weights */
-static void position(fv_vision *v, const fv_ops *ops, const fv_dw *cpe, fv_map_shape shape)
+static void position_add(fv_vision *v, const fv_ops *ops, const fv_dw *cpe, fv_map_shape shape)
 {
     fv_dw_run(ops, fv_rows_f32(v->map[1]), fv_rows_f32(v->map[0]), shape, cpe, 1, FV_ACT_NONE);
     vision_swap(v);
@@ -332,24 +361,32 @@ static float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 
 /* row 19 (3.5): DW3x3 to twice the channels; every channel times a gate that the means of all
  * channels decide (squeeze-excite); GELU. The two matrices meet one row, their time is nothing. */
-static void expand(fv_vision *v, const fv_ops *ops, fv_map_shape shape)
+static void features_expand(fv_vision *v, const fv_ops *ops, fv_map_shape shape)
 {
     const fv_vision_weights *w = v->w;
     const fv_kernels *k = ops->k;
     size_t n = shape.height * shape.width, f = w->excite.n, s = w->squeeze.n;
     float *mean = v->squeeze, *gate = mean + f, *reduced = gate + f; /* [f], [f], [s] */
+
+    /* y = DW3x3(x), two outputs a channel                     [T, f] */
     fv_dw_run(ops, fv_rows_f32(v->map[1]), fv_rows_f32(v->map[0]), shape, &w->expand, 1,
               FV_ACT_NONE);
+
+    /* mean = the mean of y over all pixels                    [f] */
     memset(mean, 0, f * sizeof *mean);
     k->colsum(mean, v->map[1], f, n, f);
     for (size_t i = 0; i < f; i++)
         mean[i] /= (float)n;
+
+    /* gate = sigmoid(We relu(Ws mean + bs) + be)              [f] */
     k->gemv[w->squeeze.type](reduced, w->squeeze.data, f, mean, w->squeeze.bias, s, f);
     for (size_t i = 0; i < s; i++)
         reduced[i] = fmaxf(reduced[i], 0.0f);
     k->gemv[w->excite.type](gate, w->excite.data, s, reduced, w->excite.bias, f, s);
     for (size_t i = 0; i < f; i++)
         gate[i] = sigmoid(gate[i]);
+
+    /* features = gelu(y * gate)                               [T, f] */
     k->scale_gelu(v->features, f, v->map[1], f, gate, n, f);
 }
 
@@ -375,15 +412,16 @@ fv_status fv_vision_run(fv_vision *v, const fv_ops *ops, const float *pixels, co
     const fv_config *c = v->c;
     size_t side = (size_t)v->image_size / 4, f = (size_t)c->n_features;
     fv_map_shape shape = { side, side };
+    /* network: the number in Apple's names, for taps; done of total: for progress */
     int network = 0, done = 0, total = (int)fv_vision_block_count(c) + c->n_stages + 2;
     FV_TRY(fv_watch_step(watch, "vision", 0, err));
-    FV_TRY(stem_run(v, ops, pixels, watch, err));
+    FV_TRY(stem_run(v, ops, pixels, watch, err)); /* rows 1-3, into map 0 */
     for (int i = 0; i < c->n_stages; i++) {
         const fv_vision_stage *s = &c->stage[i];
         const fv_vision_stage_weights *w = &v->w->stage[i];
         size_t width = (size_t)s->width;
         if (s->cpe) {
-            position(v, ops, &w->cpe, shape);
+            position_add(v, ops, &w->cpe, shape);
             FV_TRY(vision_tap(v, watch, shape, width, network++, -1, err));
         }
         for (int b = 0; b < s->depth; b++) {
@@ -396,13 +434,13 @@ fv_status fv_vision_run(fv_vision *v, const fv_ops *ops, const float *pixels, co
         }
         FV_TRY(vision_tap(v, watch, shape, width, network++, -1, err));
         if (i + 1 < c->n_stages) {
-            down(v, ops, w, shape);
+            stage_down(v, ops, w, shape);
             shape = (fv_map_shape){ shape.height / 2, shape.width / 2 };
             FV_TRY(vision_tap(v, watch, shape, 2 * width, network++, -1, err));
             FV_TRY(fv_watch_step(watch, "vision", (double)++done / total, err));
         }
     }
-    expand(v, ops, shape);
+    features_expand(v, ops, shape);
     if (fv_watch_taps(watch)) {
         FV_TRY(
             fv_watch_map(watch, "vision.conv_exp", v->features, shape.height, shape.width, f, err));

@@ -33,13 +33,13 @@ static inline float round_even(float x)
     return (x + shift) - shift;
 }
 
-static inline float clamp(float x, const grid *g)
+static inline float grid_clamp(float x, const grid *g)
 {
     x = x > g->lo ? x : g->lo;
     return x < g->hi ? x : g->hi;
 }
 
-static float largest_of(const block *b)
+static float block_largest(const block *b)
 {
     float largest = 0;
     for (int i = 0; i < FV_BLOCK; i++)
@@ -48,12 +48,12 @@ static float largest_of(const block *b)
 }
 
 /* The best scale for the q that inv gives, and how much of the squared length it explains. */
-static float fit(const block *b, const grid *g, float inv, float *explained)
+static float block_fit(const block *b, const grid *g, float inv, float *explained)
 {
     float xq[4] = { 0 }, qq[4] = { 0 };
     for (int i = 0; i < FV_BLOCK; i += 4) {
         for (int j = 0; j < 4; j++) {
-            float q = round_even(clamp(b->x[i + j] * inv, g)), wq = b->weight[i + j] * q;
+            float q = round_even(grid_clamp(b->x[i + j] * inv, g)), wq = b->weight[i + j] * q;
             xq[j] += wq * b->x[i + j];
             qq[j] += wq * q;
         }
@@ -64,7 +64,7 @@ static float fit(const block *b, const grid *g, float inv, float *explained)
 }
 
 /* Rounds to the scale d as it will be stored; keeps the result when it is better. */
-static bool try_scale(block *b, const grid *g, float d)
+static bool block_try_scale(block *b, const grid *g, float d)
 {
     uint16_t half = fv_f32_to_f16_sat(d);
     half = half & 0x7fff ? half : 0; /* no -0 */
@@ -72,7 +72,7 @@ static bool try_scale(block *b, const grid *g, float d)
     float q[FV_BLOCK];
     double error = 0;
     for (int i = 0; i < FV_BLOCK; i++) {
-        q[i] = round_even(clamp(b->x[i] * inv, g));
+        q[i] = round_even(grid_clamp(b->x[i] * inv, g));
         double off = (double)b->x[i] - (double)stored * (double)q[i];
         error += (double)b->weight[i] * off * off;
     }
@@ -85,26 +85,26 @@ static bool try_scale(block *b, const grid *g, float d)
 }
 
 /* The largest value at the end of the range; of a lopsided one, at the farther end. */
-static void plain(block *b, const grid *g)
+static void block_round_plain(block *b, const grid *g)
 {
     float largest = 0;
     for (int i = 0; i < FV_BLOCK; i++)
         if (fabsf(b->x[i]) > fabsf(largest))
             largest = b->x[i];
-    try_scale(b, g, g->both_signs ? largest / g->lo : fabsf(largest) / g->hi);
+    block_try_scale(b, g, g->both_signs ? largest / g->lo : fabsf(largest) / g->hi);
 }
 
-static void search(block *b, const grid *g)
+static void block_search(block *b, const grid *g)
 {
-    const float largest = largest_of(b);
+    const float largest = block_largest(b);
     if (!(largest > 0) || b->error == 0)
         return;
     float best = -1, d = 0;
     for (int sign = 1; sign >= (g->both_signs ? -1 : 1); sign -= 2) {
         for (int i = 0; i < g->n; i++) {
             float explained,
-                fitted = fit(b, g, (float)sign * (g->first + (float)i * g->step) / largest,
-                             &explained);
+                fitted = block_fit(b, g, (float)sign * (g->first + (float)i * g->step) / largest,
+                                   &explained);
             if (explained > best) {
                 best = explained;
                 d = fitted;
@@ -112,13 +112,13 @@ static void search(block *b, const grid *g)
         }
     }
     /* round, fit, round again */
-    for (int round = 0; round < 8 && try_scale(b, g, d) && b->d; round++) {
+    for (int round = 0; round < 8 && block_try_scale(b, g, d) && b->d; round++) {
         float explained;
-        d = fit(b, g, 1 / fv_f16_to_f32(b->d), &explained);
+        d = block_fit(b, g, 1 / fv_f16_to_f32(b->d), &explained);
     }
 }
 
-static void put(const block *b, fv_type type, uint8_t *dst)
+static void block_put(const block *b, fv_type type, uint8_t *dst)
 {
     memcpy(dst, &b->d, 2);
     dst += 2;
@@ -131,7 +131,7 @@ static void put(const block *b, fv_type type, uint8_t *dst)
                      (uint8_t)(((int)b->q[i + FV_BLOCK / 2] + 8) << 4);
 }
 
-static double quantize(const grid *g, uint8_t *dst, const float *x, size_t k, bool searching)
+static double row_quantize(const grid *g, uint8_t *dst, const float *x, size_t k, bool searching)
 {
     double error = 0;
     for (size_t at = 0; at < k; at += FV_BLOCK, dst += fv_row_bytes(g->type, FV_BLOCK)) {
@@ -142,10 +142,10 @@ static double quantize(const grid *g, uint8_t *dst, const float *x, size_t k, bo
             b.weight[i] = 1;
             error += good ? 0 : (double)INFINITY;
         }
-        plain(&b, g);
+        block_round_plain(&b, g);
         if (searching)
-            search(&b, g);
-        put(&b, g->type, dst);
+            block_search(&b, g);
+        block_put(&b, g->type, dst);
         error += b.error;
     }
     return error;
@@ -155,12 +155,12 @@ static const grid *grid_of(fv_type type) { return type == FV_TYPE_Q8_0 ? &q8 : &
 
 double fv_quantize_weights(fv_type type, void *dst, const float *x, size_t k)
 {
-    return quantize(grid_of(type), dst, x, k, true);
+    return row_quantize(grid_of(type), dst, x, k, true);
 }
 
 double fv_quantize_weights_plain(fv_type type, void *dst, const float *x, size_t k)
 {
-    return quantize(grid_of(type), dst, x, k, false);
+    return row_quantize(grid_of(type), dst, x, k, false);
 }
 
 void fv_dequantize_weights(fv_type type, float *dst, const void *src, size_t k)
@@ -225,28 +225,28 @@ bool fv_inputs_factor(fv_inputs *in, const fv_kernels *k)
     return true;
 }
 
-static size_t panel_bytes(const fv_kernels *k, size_t n)
+static size_t compensated_panel_bytes(const fv_kernels *k, size_t n)
 {
     return (fv_packed_elems(&k->gemm_f32, n, FV_BLOCK) * sizeof(float) + 63) / 64 * 64;
 }
 
 size_t fv_compensated_scratch(const fv_kernels *k, size_t n)
 {
-    return panel_bytes(k, n) + FV_COMPENSATED_ROWS * (n + FV_BLOCK) * sizeof(float);
+    return compensated_panel_bytes(k, n) + FV_COMPENSATED_ROWS * (n + FV_BLOCK) * sizeof(float);
 }
 
 /* Rounds the block's values in order to the scale d, each error handed on to the values behind it.
  * w: the values before any error was added; off: what of them is lost. Kept when it costs less than
  * b->error. */
-static void round_in_order(block *b, const grid *g, uint16_t d, const float *w, const float *share,
-                           size_t ld, float off[FV_BLOCK])
+static void block_round_in_order(block *b, const grid *g, uint16_t d, const float *w,
+                                 const float *share, size_t ld, float off[FV_BLOCK])
 {
     const float scale = fv_f16_to_f32(d), inv = d & 0x7fff ? 1 / scale : 0;
     float x[FV_BLOCK], q[FV_BLOCK], lost[FV_BLOCK];
     double error = 0;
     memcpy(x, b->x, sizeof x);
     for (int i = 0; i < FV_BLOCK; i++) {
-        q[i] = round_even(clamp(x[i] * inv, g));
+        q[i] = round_even(grid_clamp(x[i] * inv, g));
         lost[i] = w[i] - scale * q[i];
         const double miss = (double)x[i] - (double)scale * (double)q[i];
         error += (double)b->weight[i] * miss * miss;
@@ -263,18 +263,20 @@ static void round_in_order(block *b, const grid *g, uint16_t d, const float *w, 
 
 /* The search does not know what the errors do inside the block; scales around its own are tried
  * with them. */
-static void search_in_order(block *b, const grid *g, const float *w, const float *share, size_t ld,
-                            float off[FV_BLOCK])
+static void block_search_in_order(block *b, const grid *g, const float *w, const float *share,
+                                  size_t ld, float off[FV_BLOCK])
 {
     const float d = fv_f16_to_f32(b->d);
     const uint16_t found = b->d;
     for (int i = 0; i < FV_BLOCK; i++)
         off[i] = w[i] - d * b->q[i]; /* without any sharing, where that overflows */
     b->error = INFINITY;
-    round_in_order(b, g, found, w, share, ld, off);
+    block_round_in_order(b, g, found, w, share, ld, off);
     for (int i = 1; i <= NEAR_SCALES; i++) {
-        round_in_order(b, g, fv_f32_to_f16_sat(d * (1 + NEAR_STEP * (float)i)), w, share, ld, off);
-        round_in_order(b, g, fv_f32_to_f16_sat(d * (1 - NEAR_STEP * (float)i)), w, share, ld, off);
+        block_round_in_order(b, g, fv_f32_to_f16_sat(d * (1 + NEAR_STEP * (float)i)), w, share, ld,
+                             off);
+        block_round_in_order(b, g, fv_f32_to_f16_sat(d * (1 - NEAR_STEP * (float)i)), w, share, ld,
+                             off);
     }
 }
 
@@ -284,7 +286,7 @@ void fv_quantize_compensated(fv_type type, uint8_t *dst, size_t dst_bytes, const
 {
     const grid *g = grid_of(type);
     const size_t n = in->n;
-    float *panel = scratch, *x = (float *)((uint8_t *)scratch + panel_bytes(k, n)),
+    float *panel = scratch, *x = (float *)((uint8_t *)scratch + compensated_panel_bytes(k, n)),
           *off = x + FV_COMPENSATED_ROWS * n;
     for (size_t row = 0; row < rows; row++)
         memcpy(x + row * n, w + row * ld, n * sizeof *x);
@@ -296,10 +298,11 @@ void fv_quantize_compensated(fv_type type, uint8_t *dst, size_t dst_bytes, const
                 b.x[i] = isfinite(x[row * n + at + i]) ? x[row * n + at + i] : 0;
                 b.weight[i] = in->importance[at + i];
             }
-            plain(&b, g);
-            search(&b, g);
-            search_in_order(&b, g, w + row * ld + at, in->h + at * n + at, n, off + row * FV_BLOCK);
-            put(&b, type, dst + row * dst_bytes + fv_row_bytes(type, at));
+            block_round_plain(&b, g);
+            block_search(&b, g);
+            block_search_in_order(&b, g, w + row * ld + at, in->h + at * n + at, n,
+                                  off + row * FV_BLOCK);
+            block_put(&b, type, dst + row * dst_bytes + fv_row_bytes(type, at));
         }
         if (rest == 0)
             break;
