@@ -5,14 +5,39 @@
 #include <string.h>
 #include <sys/utsname.h>
 
-#include "cli.h"
+#include "bench_company.h"
 
-enum { MAX_REPS = 1000, N_STAGES = 7 };
+enum { MAX_REPS = 1000, COMPANY_TOKENS = 8 /* a session, in a repetition, at most */ };
 
-static const char *const stage_names[N_STAGES] = { "load",       "preprocess", "vision",
-                                                   "projector",  "prefill",    "decode",
-                                                   "first_token" };
-enum { LOAD, PREPROCESS, VISION, PROJECTOR, PREFILL, DECODE, FIRST_TOKEN };
+enum {
+    LOAD,
+    PREPROCESS,
+    VISION,
+    PROJECTOR,
+    PREFILL,
+    DECODE,
+    FIRST_TOKEN,
+    SESSIONS_1, /* a token for each of so many sessions, in one call */
+    SESSIONS_2,
+    SESSIONS_4,
+    SESSIONS_8,
+    BESIDE_IMAGE, /* decode, while another thread encodes images */
+    N_STAGES
+};
+
+static const char *const stage_names[N_STAGES] = { "load",        "preprocess", "vision",
+                                                   "projector",   "prefill",    "decode",
+                                                   "first_token", "sessions_1", "sessions_2",
+                                                   "sessions_4",  "sessions_8", "beside_image" };
+#define STAGES                                                                      \
+    "load, preprocess, vision, projector, prefill, decode, first_token, sessions, " \
+    "beside_image"
+
+/* Sessions that a stage decodes together. */
+static size_t sessions_of(int stage)
+{
+    return stage >= SESSIONS_1 && stage <= SESSIONS_8 ? (size_t)1 << (stage - SESSIONS_1) : 0;
+}
 
 typedef struct bench {
     model_options model;
@@ -35,16 +60,14 @@ static int parse_stages(bench *b)
     snprintf(text, sizeof text, "%s", b->stages);
     for (char *save = NULL, *word = strtok_r(text, ",", &save); word;
          word = strtok_r(NULL, ",", &save)) {
-        size_t i = 0;
-        while (i < N_STAGES && strcmp(word, stage_names[i]))
-            i++;
-        if (i == N_STAGES)
-            return usage_error(
-                "bench",
-                "--stages: unknown stage \"%s\"; expected load, preprocess, vision, projector, "
-                "prefill, decode, first_token",
-                word);
-        b->wanted[i] = true;
+        bool known = false;
+        for (int i = 0; i < N_STAGES; i++) {
+            if (strcmp(word, stage_names[i]) && (strcmp(word, "sessions") || !sessions_of(i)))
+                continue;
+            b->wanted[i] = known = true;
+        }
+        if (!known)
+            return usage_error("bench", "--stages: unknown stage \"%s\"; expected " STAGES, word);
     }
     return -1;
 }
@@ -53,23 +76,26 @@ static int parse(int argc, char **argv, bench *b)
 {
     static const usage use = {
         "bench [OPTIONS] [MODEL]",
-        "Times the stages of a model on this machine: a picture (drawn, or --image), the prompt "
+        "Times the stages of a model on this machine: an image (drawn, or --image), the prompt "
         "\"Describe\n"
-        "the image.\", then --tokens tokens with the end token ignored. The first repetition warms "
-        "up and\n"
-        "does not count. Without MODEL: the small built-in demonstration model.",
+        "the image.\", then --tokens tokens with the end token ignored. sessions_N: a token for "
+        "each of "
+        "N\n"
+        "sessions at once; beside_image: decode, while another thread encodes images. The first "
+        "repetition\n"
+        "warms up and does not count. Without MODEL: the small built-in demonstration model.",
         "  fastvlm bench FastVLM-0.5B --vision bf16 --reps 5",
     };
     bool json = false;
     const option_spec options[] = {
         MODEL_OPTIONS(b->model),
-        { 'i', "image", OPTION_TEXT, &b->image, "FILE", "a picture instead of the drawn one", 0,
-          0 },
+        { 'i', "image", OPTION_TEXT, &b->image, "FILE", "an image instead of the drawn one", 0, 0 },
         { 'r', "reps", OPTION_INT, &b->reps, "N", "repetitions that count (default 5)", 1,
           MAX_REPS },
         { 'n', "tokens", OPTION_INT, &b->tokens, "N",
           "tokens to decode in a repetition (default 32)", 2, 100000 },
-        { 0, "stages", OPTION_TEXT, &b->stages, "LIST", "only these, separated by commas", 0, 0 },
+        { 0, "stages", OPTION_TEXT, &b->stages, "LIST",
+          "only these, separated by commas; sessions: all of sessions_N", 0, 0 },
         { 'f', "format", OPTION_CHOICE, &b->form, "text|json|csv", "of the figures on stdout", 0,
           0 },
         { 0, "json", OPTION_FLAG, &json, NULL, "the same as --format json", 0, 0 },
@@ -162,6 +188,23 @@ static fv_status repeat(bench *b, fv_engine *engine, const fv_image *image, int 
     return status;
 }
 
+/* The stages in company, one after the other, so that they meet the same machine. */
+static fv_status repeat_company(bench *b, const company *c, int rep, fv_error *err)
+{
+    int n_tokens = b->tokens < COMPANY_TOKENS ? b->tokens : COMPANY_TOKENS;
+    fv_status status = FV_OK;
+    double ms = 0;
+    for (int i = SESSIONS_1; i <= BESIDE_IMAGE && status == FV_OK; i++) {
+        if (!b->wanted[i])
+            continue;
+        status = i == BESIDE_IMAGE ? company_beside(c, b->tokens, &ms, err)
+                                   : company_together(c, sessions_of(i), n_tokens, &ms, err);
+        if (status == FV_OK)
+            add(b, i, ms, rep);
+    }
+    return status;
+}
+
 static int by_value(const void *a, const void *b)
 {
     double x = *(const double *)a, y = *(const double *)b;
@@ -177,7 +220,9 @@ static double median(const bench *b, int stage)
 /* Tokens per second at ms, or 0 for stages without tokens. */
 static double rate(const bench *b, int stage, double ms)
 {
-    double tokens = stage == PREFILL ? b->prompt_tokens : stage == DECODE ? 1 : 0;
+    double tokens = stage == PREFILL                           ? b->prompt_tokens
+                    : stage == DECODE || stage == BESIDE_IMAGE ? 1
+                                                               : (double)sessions_of(stage);
     return ms > 0 ? tokens / ms * 1e3 : 0;
 }
 
@@ -187,8 +232,9 @@ static const char *precision_of(const fv_model_info *m, int stage)
     case VISION:
     case PROJECTOR: return m->vision_precision;
     case PREFILL:
-    case DECODE: return m->decoder_precision;
-    default: return "-";
+    case DECODE:
+    case BESIDE_IMAGE: return m->decoder_precision;
+    default: return sessions_of(stage) ? m->decoder_precision : "-";
     }
 }
 
@@ -209,7 +255,9 @@ static int print_figures(const bench *b, const fv_model_info *m)
                               "repetitions", (int)b->n[i]);
         if (i == PREFILL)
             json_object_set_new(s, "tokens", json_integer(b->prompt_tokens));
-        if (i == PREFILL || i == DECODE)
+        if (sessions_of(i))
+            json_object_set_new(s, "sessions", json_integer((json_int_t)sessions_of(i)));
+        if (rate(b, i, median(b, i)) > 0)
             json_object_set_new(s, "tokens_per_second", json_real(rate(b, i, median(b, i))));
         json_array_append_new(stages, s);
     }
@@ -253,6 +301,19 @@ static int print_table(const bench *b, const fv_model_info *m, bool csv)
     return end_out();
 }
 
+static int run_company(bench *b, fv_engine *engine, const fv_image *image, progress_line *line)
+{
+    fv_callbacks callbacks = line_callbacks(line);
+    fv_error err;
+    company c;
+    fv_status status = company_open(&c, engine, image, &callbacks, &err);
+    for (int rep = -1; status == FV_OK && rep < b->reps; rep++)
+        status = repeat_company(b, &c, rep, &err);
+    company_close(&c);
+    clear_progress(line);
+    return status == FV_OK ? -1 : report(&err);
+}
+
 static int run_bench(bench *b, fv_engine **engine, fv_image *image, progress_line *line)
 {
     fv_model_info m = { .size = sizeof m };
@@ -268,12 +329,16 @@ static int run_bench(bench *b, fv_engine **engine, fv_image *image, progress_lin
             return code;
         add(b, LOAD, fv_engine_load_ms(*engine), 0);
     }
-    bool more = false;
-    for (int i = PREPROCESS; i < N_STAGES; i++)
-        more = more || b->wanted[i];
-    for (int rep = -1; more && rep < b->reps; rep++)
+    bool alone = false, in_company = false;
+    for (int i = PREPROCESS; i <= FIRST_TOKEN; i++)
+        alone = alone || b->wanted[i];
+    for (int i = SESSIONS_1; i <= BESIDE_IMAGE; i++)
+        in_company = in_company || b->wanted[i];
+    for (int rep = -1; alone && rep < b->reps; rep++)
         if (repeat(b, *engine, image, rep, line, &err) != FV_OK)
             return report(&err);
+    if (in_company && (code = run_company(b, *engine, image, line)) >= 0)
+        return code;
     for (int i = 0; i < N_STAGES; i++)
         qsort(b->ms[i], b->n[i], sizeof b->ms[i][0], by_value);
     fv_engine_info(*engine, &m);

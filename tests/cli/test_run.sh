@@ -133,9 +133,11 @@ check "info --json" grep -q '"d_model": 64' <<<"$out"
 check "info --json lists tensors" grep -q '"name": "model.norm.weight"' <<<"$out"
 run bench "$tiny" --reps 2 --tokens 4 --threads 1
 expect "bench" 0
-check "bench has every stage" test "$(grep -cE '^(load|preprocess|vision|projector|prefill|decode|first_token) ' <<<"$out")" = 7
+check "bench has every stage" test "$(grep -cE '^(load|preprocess|vision|projector|prefill|decode|first_token|sessions_[1248]|beside_image) ' <<<"$out")" = 12
 run bench "$tiny" --reps 1 --tokens 4 --json --stages vision,decode
 check "bench --json has what was asked for" test "$(grep -c '"best_ms"' <<<"$out")" = 2
+run bench "$tiny" --reps 1 --tokens 4 --json --stages sessions
+check "bench --json: 1, 2, 4 and 8 sessions" test "$(grep -oE '"sessions": [0-9]+' <<<"$out" | tr -dc '0-9\n' | tr '\n' ' ')" = "1 2 4 8 "
 run bench "$tiny" --reps 1 --tokens 4 --format csv
 check "bench csv" grep -q "^stage,precision,best_ms" <<<"$out"
 run bench "$tiny" --stages nonsense
