@@ -23,7 +23,7 @@ static const char *foreign_format(const fv_image_file *file)
     if (BEGINS(file, 0, "BM") && file->size >= 26)
         return "a BMP";
     if (BEGINS(file, 0, "II*\0") || BEGINS(file, 0, "MM\0*"))
-        return "a TIFF or a camera's raw file";
+        return "a TIFF or camera raw file";
     if (BEGINS(file, 4, "ftypheic") || BEGINS(file, 4, "ftypheix") || BEGINS(file, 4, "ftypmif1"))
         return "a HEIC";
     if (BEGINS(file, 4, "ftypavif") || BEGINS(file, 4, "ftypavis"))
@@ -70,10 +70,10 @@ static fv_status fail_unknown(const fv_image_file *file, fv_error *err)
     char found[80];
 
     if (foreign)
-        return fv_fail(
-            err, FV_ERR_UNSUPPORTED, 0,
-            "%s: this is %s; images are read as JPEG, PNG, WebP or PNM: convert it first",
-            file->name, foreign);
+        return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
+                       "%s: this is %s; supported formats are JPEG, PNG, WebP and PNM: convert it "
+                       "first",
+                       file->name, foreign);
     describe_start(found, sizeof found, file);
     return fv_fail(err, FV_ERR_FORMAT, 0,
                    "%s: not an image: found %s, expected JPEG, PNG, WebP or PNM (P5, P6)",
@@ -117,14 +117,15 @@ static fv_status decode(fv_image *image, int *orientation, const fv_image_file *
 {
     if (file->size == 0)
         return fv_fail(err, FV_ERR_FORMAT, 0,
-                       "%s: empty, expected an image (JPEG, PNG, WebP or PNM)", file->name);
+                       "%s: the file is empty, expected an image (JPEG, PNG, WebP or PNM)",
+                       file->name);
     for (size_t i = 0; i < FV_COUNT(formats); i++) {
         if (!formats[i].is(file))
             continue;
         if (!formats[i].decode)
             return fv_fail(
                 err, FV_ERR_UNSUPPORTED, 0,
-                "%s: this is a %s, and this build reads PNM only: build with FASTVLM_IMAGE=ON",
+                "%s: this is a %s, and this build reads only PNM: build with FASTVLM_IMAGE=ON",
                 file->name, formats[i].name);
         image->format = formats[i].name;
         return formats[i].decode(image, orientation, file, err);
@@ -138,12 +139,12 @@ fv_status fv_image_allocate(fv_image *image, const fv_image_file *file, uint64_t
     if (width == 0 || height == 0)
         return fv_fail(err, FV_ERR_FORMAT, 0,
                        "%s: the %s header says %" PRIu64 " x %" PRIu64
-                       " pixels: an image has at least one",
+                       " pixels; expected at least one",
                        file->name, image->format, width, height);
     if (width > FV_IMAGE_MAX_SIDE || height > FV_IMAGE_MAX_SIDE)
         return fv_fail(err, FV_ERR_LIMIT, 0,
                        "%s: %" PRIu64 " x %" PRIu64
-                       " pixels; a side may have at most %d: scale the image down",
+                       " pixels; a side may have up to %d: scale the image down",
                        file->name, width, height, FV_IMAGE_MAX_SIDE);
     if (width * height > file->max_pixels)
         return fv_fail(err, FV_ERR_LIMIT, 0,
