@@ -360,16 +360,18 @@ static fv_status options_check(const fv_pack_options *o, fv_error *err)
                        "rounding is %d; expected auto, search or calibrated", (int)o->rounding);
     if (o->rounding != FV_ROUNDING_AUTO && o->decoder != FV_PRECISION_Z8 &&
         o->decoder != FV_PRECISION_Q4)
-        return fv_fail(err, FV_ERR_ARGUMENT, 0, "rounding applies to a decoder in z8 or q4");
+        return fv_fail(err, FV_ERR_ARGUMENT, 0, "rounding is set; expected a decoder in z8 or q4");
     if (o->n_paths && o->vision != FV_PRECISION_INT8 && !calibrates_rounding(o))
         return fv_fail(err, FV_ERR_ARGUMENT, 0,
                        "images are used to calibrate an int8 encoder or the rounding of a decoder; "
                        "neither was requested");
     if (!(o->min_cosine >= 0 && o->min_cosine < 1) || o->max_images < 0)
         return fv_fail(err, FV_ERR_ARGUMENT, 0,
-                       "min_cosine must be between 0 and 1 and max_images not negative");
+                       "min_cosine is %g, max_images is %d; expected a cosine from 0 up to 1 and 0 "
+                       "or more images",
+                       o->min_cosine, o->max_images);
     if (o->pure && o->decoder != FV_PRECISION_Q4)
-        return fv_fail(err, FV_ERR_ARGUMENT, 0, "pure needs a decoder in q4");
+        return fv_fail(err, FV_ERR_ARGUMENT, 0, "pure is set; expected a decoder in q4");
     return FV_OK;
 }
 
