@@ -42,8 +42,8 @@ static fv_status map_range(fv_map *map, int fd, uint64_t offset, uint64_t n_byte
 {
     size_t skip = (size_t)(offset % (uint64_t)sysconf(_SC_PAGESIZE));
     if (n_bytes > SIZE_MAX - skip || offset - skip > INT64_MAX)
-        return fv_fail(err, FV_ERR_LIMIT, 0, "%s: %" PRIu64 " bytes do not fit the address space",
-                       name, n_bytes);
+        return fv_fail(err, FV_ERR_LIMIT, 0, "%s: %" PRIu64 " bytes exceed the address space", name,
+                       n_bytes);
     if (!n_bytes)
         return FV_OK;
     uint8_t *pages = mmap(NULL, (size_t)n_bytes + skip, PROT_READ, MAP_PRIVATE, fd,
@@ -216,8 +216,8 @@ fv_status fv_read_file(uint8_t **data, size_t *n_bytes, const char *path, size_t
     FV_TRY(open_file(&fd, &st, path, err));
     fv_status status;
     if (S_ISREG(st.st_mode) && (uint64_t)st.st_size > max_bytes)
-        status = fv_fail(err, FV_ERR_LIMIT, 0, "%s: %" PRIu64 " bytes, at most %zu are allowed",
-                         path, (uint64_t)st.st_size, max_bytes);
+        status = fv_fail(err, FV_ERR_LIMIT, 0, "%s: %" PRIu64 " bytes, up to %zu are allowed", path,
+                         (uint64_t)st.st_size, max_bytes);
     else
         status = read_all(fd, data, n_bytes, S_ISREG(st.st_mode) ? (size_t)st.st_size : 0, path,
                           max_bytes, err);

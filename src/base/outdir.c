@@ -99,10 +99,10 @@ static void outdir_sweep(const char *folder, const char *prefix, const fv_callba
         if (!pid || (pid != (long)getpid() && !fv_out_is_gone(pid)))
             continue;
         if (leftover_remove(dirfd(dir), e->d_name, &marked))
-            fv_out_warn(callbacks, folder, e->d_name, "left by a run that was killed; removed");
+            fv_out_warn(callbacks, folder, e->d_name, "left behind by a killed run; removed");
         else if (marked)
             fv_out_warn(callbacks, folder, e->d_name,
-                        "left by a run that was killed; it cannot be removed");
+                        "left behind by a killed run; it cannot be removed");
     }
     if (dir)
         closedir(dir);
@@ -136,7 +136,7 @@ static fv_status outdir_make(const char *path, fv_error *err)
 {
     if (mkdir(path, 0777) == 0 || (errno == EEXIST && fv_is_dir(path)))
         return FV_OK;
-    return fv_out_errno(err, path, "create the folder");
+    return fv_out_errno(err, path, "create the directory");
 }
 
 /* Every folder in front of the last name of the stage; remembers the first that was missing. */
@@ -183,9 +183,10 @@ static bool outdir_is_empty(const char *path)
 
 static fv_status outdir_make_stage(fv_outdir *d, fv_error *err)
 {
-    static const char text[] = "fastvlm fills this folder and gives it its name at the end.\n";
+    static const char text[] =
+        "fastvlm is writing this directory and renames it when it is complete.\n";
     if (mkdir(d->stage, 0777) != 0)
-        return fv_out_errno(err, d->stage, "create the folder");
+        return fv_out_errno(err, d->stage, "create the directory");
     char *mark = fv_path_join(d->stage, MARK);
     d->lock = mark ? open(mark, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666) : -1;
     fv_status status = d->lock >= 0 ? FV_OK
@@ -212,9 +213,10 @@ fv_status fv_outdir_open(fv_outdir *d, const char *path, bool force, const fv_ca
     fv_status status = FV_OK;
     *d = (fv_outdir){ 0 };
     if (!*path)
-        return fv_fail(err, FV_ERR_ARGUMENT, 0, "the name of the folder to write is empty");
+        return fv_fail(err, FV_ERR_ARGUMENT, 0, "the name of the directory to write is empty");
     if (lstat(path, &st) == 0 && !fv_is_dir(path))
-        return fv_fail(err, FV_ERR_IO, 0, "%s: is a file; expected a folder to write into", path);
+        return fv_fail(err, FV_ERR_IO, 0, "%s: is a file; expected a directory to write into",
+                       path);
     d->merge = fv_is_dir(path);
     snprintf(suffix, sizeof suffix, "%s" FV_OUT_PART "%ld", d->merge ? "/" : "", (long)getpid());
     d->place = fv_out_path(path, "");
@@ -225,10 +227,11 @@ fv_status fv_outdir_open(fv_outdir *d, const char *path, bool force, const fv_ca
     }
     outdir_sweep_for(d, callbacks);
     if (d->merge && !force && !outdir_is_empty(path)) {
-        status = fv_fail(err, FV_ERR_IO, 0,
-                         "%s: the folder is not empty; choose another, or have files of the same "
-                         "names replaced",
-                         path);
+        status = fv_fail(
+            err, FV_ERR_IO, 0,
+            "%s: the directory is not empty; choose another, or allow files of the same "
+            "names to be replaced",
+            path);
         goto fail;
     }
     FV_TRY_GOTO(outdir_make_parents(d, err));
@@ -293,9 +296,9 @@ static fv_status moves_add(moves *m, const fv_outdir *d, char *from, char *to, f
     } else if (fv_is_dir(from) && there && fv_is_dir(to)) {
         status = moves_collect(m, d, from, to, err);
     } else if (there && S_ISDIR(st.st_mode) != fv_is_dir(from)) {
-        status = fv_fail(err, FV_ERR_IO, 0, "%s: is a %s; a %s is to take its place", to,
-                         S_ISDIR(st.st_mode) ? "folder" : "file",
-                         S_ISDIR(st.st_mode) ? "file" : "folder");
+        status = fv_fail(err, FV_ERR_IO, 0, "%s: is a %s; it is not replaced by a %s", to,
+                         S_ISDIR(st.st_mode) ? "directory" : "file",
+                         S_ISDIR(st.st_mode) ? "file" : "directory");
     } else if ((status = FV_LIST_ROOM(m->list, m->n, m->capacity, 1, err)) == FV_OK) {
         snprintf(name, sizeof name, REPLACED "/%zu", m->n);
         char *kept = there ? fv_path_join(d->stage, name) : NULL;
@@ -317,7 +320,7 @@ static fv_status moves_collect(moves *m, const fv_outdir *d, const char *from, c
     fv_status status = FV_OK;
     DIR *dir = opendir(from);
     if (!dir)
-        return fv_out_errno(err, from, "read the folder");
+        return fv_out_errno(err, from, "read the directory");
     for (struct dirent *e; status == FV_OK && (e = readdir(dir));)
         if (!is_dot(e->d_name) && !is_own(e->d_name))
             status = moves_add(m, d, fv_path_join(from, e->d_name), fv_path_join(to, e->d_name),
@@ -391,7 +394,7 @@ fv_status fv_outdir_commit(fv_outdir *d, fv_error *err)
             outdir_release(d);
             return FV_OK;
         }
-        status = fv_out_errno(err, d->place, "rename the finished folder to this name");
+        status = fv_out_errno(err, d->place, "rename the finished directory to this name");
     }
     fv_outdir_abandon(d);
     return status;

@@ -29,7 +29,7 @@ static fv_status outfile_place(fv_outfile *f, const char *path, fv_error *err)
     if (stat(path, &st) == 0) {
         if (S_ISDIR(st.st_mode))
             return fv_fail(err, FV_ERR_IO, 0,
-                           "%s: is a folder; expected the name of a file to write", path);
+                           "%s: is a directory; expected the name of a file to write", path);
         if (!S_ISREG(st.st_mode)) /* would be replaced by a file */
             return fv_fail(err, FV_ERR_IO, 0,
                            "%s: is a device or a pipe; expected the name of a file to write", path);
@@ -277,14 +277,14 @@ void fv_outfile_leftovers(const char *path, const fv_callbacks *callbacks)
         if (fd >= 0) {
             bool gone = unlinkat(dirfd(dir), e->d_name, 0) == 0;
             fv_out_warn(callbacks, folder, e->d_name,
-                        gone ? "left by a run that was killed; removed"
-                             : "left by a run that was killed; it cannot be removed");
+                        gone ? "left behind by a killed run; removed"
+                             : "left behind by a killed run; it cannot be removed");
             close(fd);
         }
         pid = fv_out_pid(e->d_name + n, ".", ".part");
         if (pid && fv_out_is_gone(pid) && leftover_is_file(dirfd(dir), e->d_name))
             fv_out_warn(callbacks, folder, e->d_name,
-                        "a run that did not end seems to have left this file; remove it");
+                        "apparently left behind by an unfinished run; remove it");
     }
     if (dir)
         closedir(dir);

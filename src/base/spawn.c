@@ -291,7 +291,7 @@ static fv_status child_fork(child *c, const int fds[3], int failure[2], fv_error
         ;
     c->pid = -1;
     if (why.directory)
-        return fv_fail(err, FV_ERR_IO, 0, "%s: cannot enter the folder %s: %s", c->name,
+        return fv_fail(err, FV_ERR_IO, 0, "%s: cannot change to the directory %s: %s", c->name,
                        c->options->directory, strerror(why.code));
     return fv_fail(err, FV_ERR_IO, 0, "%s: cannot be started: %s", c->path, strerror(why.code));
 }
@@ -463,8 +463,8 @@ static fv_status child_watch(child *c, fv_error *err)
         if (o->stop && o->stop(o->user))
             return fv_fail(err, FV_ERR_CANCELLED, 0, "%s: cancelled", c->name);
         if (o->timeout_ms > 0 && now - begin >= o->timeout_ms)
-            return fv_fail(err, FV_ERR_LIMIT, 0, "%s: not finished after %.1f s, ended", c->name,
-                           o->timeout_ms / 1000);
+            return fv_fail(err, FV_ERR_LIMIT, 0, "%s: not finished after %.1f s, terminated",
+                           c->name, o->timeout_ms / 1000);
         look_ms = before == c->out.n + c->err.n ? FV_MIN(look_ms * 2, (double)MAX_LOOK_MS) : 1;
         child_poll(c, look_ms);
     }
@@ -513,7 +513,7 @@ static const char *signal_name(int number)
     case SIGABRT: return " (SIGABRT)";
     case SIGBUS: return " (SIGBUS)";
     case SIGFPE: return " (SIGFPE)";
-    case SIGKILL: return " (SIGKILL: ended by somebody, or the system is out of memory)";
+    case SIGKILL: return " (SIGKILL: killed, or the system is out of memory)";
     case SIGSEGV: return " (SIGSEGV)";
     case SIGPIPE: return " (SIGPIPE)";
     case SIGTERM: return " (SIGTERM)";

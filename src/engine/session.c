@@ -229,7 +229,7 @@ static fv_status session_begin(fv_session *s, const fv_answer_options *options, 
     fv_answer_options o;
     if (s->phase == FV_PHASE_ANSWERING || s->phase == FV_PHASE_ENDING)
         return fv_fail(err, FV_ERR_STATE, 0,
-                       "an answer is being taken; add the next turn first, or take it to its end");
+                       "an answer is in progress; take it to its end, or add the next turn first");
     FV_TRY(FV_OPTIONS_IN(&o, fv_answer_options, options, err));
     FV_TRY(rules_set(s, &o, err));
     s->rules_given = true;
@@ -301,10 +301,11 @@ static fv_status turn_check_room(const fv_session *s, size_t n_rows, const char 
     size_t held = s->talk.n_rows + (writing ? t->image_rows + t->ids.n : 0);
     if (n_rows < s->max_context && held + n_rows < s->max_context)
         return FV_OK;
-    return fv_fail(err, FV_ERR_LIMIT, 0,
-                   "%s does not fit: the context of %zu rows holds %zu already, at least %zu more "
-                   "are needed and one must stay free for the answer; start a new conversation",
-                   what, s->max_context, held, FV_MAX(n_rows, (size_t)1));
+    return fv_fail(
+        err, FV_ERR_LIMIT, 0,
+        "%s does not fit: the context holds %zu tokens, %zu are in use, at least %zu more "
+        "are needed and one must stay free for the answer; start a new conversation",
+        what, s->max_context, held, FV_MAX(n_rows, (size_t)1));
 }
 
 /* Rows that n bytes of text take at least: NFC shortens it to a third at most. */
@@ -441,8 +442,9 @@ static fv_status talk_check_room(const fv_session *s, fv_error *err)
     if (s->talk.n_rows + 1 <= s->max_context)
         return FV_OK;
     return fv_fail(err, FV_ERR_LIMIT, 0,
-                   "the prompt has %zu rows, %zu of them of images; the context of %zu rows holds "
-                   "%zu already and one must stay free for the answer: shorten the prompt or start "
+                   "the prompt has %zu tokens, %zu of them image tokens; the context holds %zu "
+                   "tokens, %zu are in use, and one must stay free for the answer: shorten the "
+                   "prompt or start "
                    "a new conversation",
                    n, s->turn.image_rows, s->max_context, before);
 }
@@ -461,7 +463,7 @@ static fv_status session_add_answer(fv_session *s, const char *text, size_t n_by
 {
     fv_ids ids = { 0 };
     if (s->phase != FV_PHASE_WRITING)
-        return fv_fail(err, FV_ERR_STATE, 0, "there is no turn that this could be the answer to");
+        return fv_fail(err, FV_ERR_STATE, 0, "there is no user turn before this answer");
     FV_TRY(turn_check_room(s, text_least_rows(s, n_bytes), "the answer", err));
     fv_status status = talk_add_answer(s, text, n_bytes, &ids, err);
     fv_ids_free(&ids);
@@ -732,9 +734,9 @@ static fv_status session_force(fv_session *s, int32_t id, fv_error *err)
         return fv_fail(err, FV_ERR_ARGUMENT, 0, "id is %d; expected 0 to %d", id,
                        s->engine->model.config.n_vocab - 1);
     if (s->phase != FV_PHASE_WRITING && s->phase != FV_PHASE_ANSWERING)
-        return fv_fail(err, FV_ERR_STATE, 0, "there is nothing that a token could answer");
+        return fv_fail(err, FV_ERR_STATE, 0, "there is no turn that a token could answer");
     if (s->phase == FV_PHASE_ANSWERING && s->held.n_rows + 1 >= s->max_context)
-        return fv_fail(err, FV_ERR_LIMIT, 0, "the context of %zu rows is full", s->max_context);
+        return fv_fail(err, FV_ERR_LIMIT, 0, "the context of %zu tokens is full", s->max_context);
     fv_status status = logits_ready(s, err);
     if (status == FV_OK)
         status = pending_set(s, id, err);
@@ -762,8 +764,8 @@ static fv_status score_token(fv_session *s, int32_t id, fv_score *score, fv_erro
 {
     bool greedy = false;
     if (s->phase == FV_PHASE_ANSWERING && s->held.n_rows + 1 >= s->max_context)
-        return fv_fail(err, FV_ERR_LIMIT, 0, "the answer does not fit the context of %zu rows",
-                       s->max_context);
+        return fv_fail(err, FV_ERR_LIMIT, 0,
+                       "the answer does not fit into the context of %zu tokens", s->max_context);
     FV_TRY(logits_ready(s, err));
     score->logprob += fv_sampler_score(s->sampler, s->sequence.logits, id, &greedy);
     score->n_greedy += greedy;
@@ -785,7 +787,7 @@ static fv_status session_score(fv_session *s, const char *answer, size_t n_bytes
 {
     fv_ids ids = { 0 };
     if (s->phase != FV_PHASE_WRITING)
-        return fv_fail(err, FV_ERR_STATE, 0, "there is no turn that this could be the answer to");
+        return fv_fail(err, FV_ERR_STATE, 0, "there is no user turn before this answer");
     FV_TRY(turn_check_room(s, text_least_rows(s, n_bytes), "the answer", err));
     fv_status status = fv_template_answer(&ids, s->engine->model.tokenizer, answer, n_bytes, err);
     if (status == FV_OK)

@@ -66,7 +66,7 @@ static fv_status session_copy(fv_session **out, const fv_session *s, fv_error *e
                              .tap_prompt_logits = s->watch.all_logits };
     fv_session *copy;
     if (is_answering(s))
-        return fv_fail(err, FV_ERR_STATE, 0, "an answer is being taken; copy between turns");
+        return fv_fail(err, FV_ERR_STATE, 0, "an answer is in progress; copy between turns");
     FV_TRY(fv_session_new(&copy, s->engine, &o, err));
     fv_status status = state_copy(copy, s, err);
     if (status != FV_OK) {
@@ -191,7 +191,7 @@ static fv_status state_put(state_writer *w, const void *data, size_t n_bytes)
     fv_sha256_add(&w->sha, data, n_bytes);
     fv_status status = w->write(w->user, data, n_bytes);
     return status == FV_OK ? FV_OK
-                           : fv_fail(w->err, status, 0, "writing the session was given up: %s",
+                           : fv_fail(w->err, status, 0, "writing the session failed: %s",
                                      fv_status_name(status));
 }
 
@@ -231,7 +231,7 @@ static fv_status state_write(const fv_session *s, state_writer *w)
     fv_sha256_end(&w->sha, digest);
     fv_status status = w->write(w->user, digest, sizeof digest);
     return status == FV_OK ? FV_OK
-                           : fv_fail(w->err, status, 0, "writing the session was given up: %s",
+                           : fv_fail(w->err, status, 0, "writing the session failed: %s",
                                      fv_status_name(status));
 }
 
@@ -279,7 +279,7 @@ static fv_status state_bad(const state_reader *r, const char *what)
 static fv_status state_get(state_reader *r, void *to, uint64_t n_bytes)
 {
     if (n_bytes > (uint64_t)(r->end - r->at))
-        return state_bad(r, "it ends too early");
+        return state_bad(r, "it is truncated");
     if (n_bytes)
         memcpy(to, r->at, (size_t)n_bytes);
     r->at += n_bytes;
@@ -302,7 +302,7 @@ static fv_status state_read_images(state_reader *r, const fv_session *s, fv_feat
         if (n_rows < 1 || n_rows > s->max_context)
             return state_bad(r, "an image has more rows than the context");
         if (n_rows * d * sizeof(float) > (uint64_t)(r->end - r->at))
-            return state_bad(r, "it ends too early");
+            return state_bad(r, "it is truncated");
         FV_TRY(fv_features_alloc(&images[i], (size_t)n_rows, d, err));
         FV_TRY(state_get(r, images[i]->rows, n_rows * d * sizeof(float)));
     }
@@ -318,7 +318,7 @@ static fv_status state_check_ids(const state_reader *r, const fv_session *s, con
         if (ids[i] != FV_IMAGE_MARK && (ids[i] < 0 || ids[i] >= s->engine->model.config.n_vocab))
             return state_bad(r, "a token is outside the vocabulary");
     }
-    return marks == n_images ? FV_OK : state_bad(r, "its images are not those of its tokens");
+    return marks == n_images ? FV_OK : state_bad(r, "its images do not match its tokens");
 }
 
 /* The place behind the first n ids. */
@@ -349,7 +349,7 @@ static fv_status state_read(state *st, state_reader *r, const fv_session *s,
     uint64_t left = (uint64_t)(r->end - r->at);
     if (counts[0] > left / 4 || counts[1] > counts[0] || counts[2] > left / 8 ||
         counts[2] > counts[0] + 1 || counts[3] > counts[0])
-        return state_bad(r, "its counts do not fit its size");
+        return state_bad(r, "its counts do not match its size");
     size_t n_ids = (size_t)counts[0], n_images = (size_t)counts[1];
     fv_status status = FV_OK;
     int32_t *ids = fv_alloc(n_ids, sizeof *ids);
@@ -368,7 +368,7 @@ static fv_status state_read(state *st, state_reader *r, const fv_session *s,
     FV_TRY_GOTO(fv_content_append(&st->talk, ids, n_ids, images, err));
     if (st->talk.n_rows > s->max_context) {
         status = fv_fail(err, FV_ERR_LIMIT, 0,
-                         "the saved session has %zu rows; the context holds %zu", st->talk.n_rows,
+                         "the saved session has %zu tokens; the context holds %zu", st->talk.n_rows,
                          s->max_context);
         goto fail;
     }
@@ -376,7 +376,7 @@ static fv_status state_read(state *st, state_reader *r, const fv_session *s,
     fv_place held = place_behind(&st->talk, (size_t)counts[3]);
     if (counts[4] > held.n_rows ||
         (uint64_t)(r->end - r->at) != cache_bytes(&st->kv, held.n_rows)) {
-        status = state_bad(r, "its cache is not that of its tokens");
+        status = state_bad(r, "its KV cache does not match its tokens");
         goto fail;
     }
     st->n_exact = (size_t)counts[4];
@@ -402,10 +402,10 @@ static fv_status state_open(state *st, const fv_session *s, const uint8_t *data,
     uint64_t counts[N_COUNTS];
     fv_sha256 sha;
     if (n_bytes < HEAD_BYTES + FV_SHA256_BYTES)
-        return state_bad(&r, "it ends too early");
+        return state_bad(&r, "it is truncated");
     FV_TRY(state_get(&r, name, sizeof name));
     if (memcmp(name, magic, 6))
-        return state_bad(&r, "it does not begin with FVSESS");
+        return state_bad(&r, "it does not start with FVSESS");
     if (memcmp(name, magic, sizeof magic))
         return fv_fail(err, FV_ERR_UNSUPPORTED, 6,
                        "a saved session of another version; this library reads %.2s", magic + 6);
@@ -413,7 +413,7 @@ static fv_status state_open(state *st, const fv_session *s, const uint8_t *data,
     fv_sha256_add(&sha, data, n_bytes - FV_SHA256_BYTES);
     fv_sha256_end(&sha, want);
     if (memcmp(want, data + n_bytes - FV_SHA256_BYTES, sizeof want))
-        return state_bad(&r, "its SHA-256 is not that of its bytes");
+        return state_bad(&r, "its SHA-256 does not match its contents");
     FV_TRY(state_get(&r, got, sizeof got));
     model_hash(want, s);
     if (memcmp(want, got, sizeof want))

@@ -51,10 +51,11 @@ typedef struct comparison {
 static fv_status check_same(const char *what, int a, int b, fv_error *err)
 {
     return a == b ? FV_OK
-                  : fv_fail(err, FV_ERR_ARGUMENT, 0,
-                            "%s is %d in the reference and %d in the test model; eval compares "
-                            "one model in two precisions",
-                            what, a, b);
+                  : fv_fail(
+                        err, FV_ERR_ARGUMENT, 0,
+                        "%s is %d in the reference and %d in the test model; both must be the same "
+                        "model in different precisions",
+                        what, a, b);
 }
 
 static fv_status check_models(const fv_model_info *x, const fv_model_info *y, fv_error *err)
@@ -275,13 +276,13 @@ static fv_status run_pictures(comparison *c, fv_error *err)
     c->n_pictures = s->max_images > 0 ? FV_MIN((size_t)s->max_images, files.n) : files.n;
     c->result->images = c->images = fv_alloc_zero(c->n_pictures, sizeof *c->images);
     if (!c->images) {
-        status = fv_fail_memory(err, c->n_pictures * sizeof *c->images, "the list of pictures");
+        status = fv_fail_memory(err, c->n_pictures * sizeof *c->images, "the list of images");
         goto fail;
     }
     for (c->at = 0; c->at < c->n_pictures; c->at++)
         FV_TRY_GOTO(take_picture(c, files.path[c->at * files.n / c->n_pictures], &problem, err));
     if (c->result->info.n_images == 0)
-        status = fv_fail(err, FV_ERR_IO, 0, "none of %zu pictures can be read; the first: %s",
+        status = fv_fail(err, FV_ERR_IO, 0, "none of %zu images can be read; the first: %s",
                          c->n_pictures, problem.message);
 fail:
     fv_image_list_free(&files);

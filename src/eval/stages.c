@@ -73,13 +73,13 @@ static fv_status stage_compare(fv_stages *s, const char *name, const float *x, s
         return FV_OK;
     if (k->n != n)
         return fv_fail(err, FV_ERR_ARGUMENT, 0,
-                       "%s has %zu values in the reference and %zu in the test model; eval "
-                       "compares one model in two precisions",
+                       "%s has %zu values in the reference and %zu in the test model; both "
+                       "must be the same model in different precisions",
                        name, k->n, n);
     fv_distance_add(&d, k->x, x, n);
     if (!isfinite(d.noise))
-        return fv_fail(err, FV_ERR_FORMAT, 0, "%s holds values that are NaN or infinite in the %s",
-                       name, isfinite(d.want2) ? "test model" : "reference");
+        return fv_fail(err, FV_ERR_FORMAT, 0, "%s contains NaN or infinite values in the %s", name,
+                       isfinite(d.want2) ? "test model" : "reference");
     FV_TRY(find_sum(s, &sum, name, err));
     for (int with = 0; with < FV_WITH_BOTH; with++)
         if (s->with == with || s->with == FV_WITH_BOTH) {

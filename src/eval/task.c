@@ -88,7 +88,7 @@ static fv_status check_history(const fv_json *doc, const fv_json_value *history,
             !fv_json_as_string(fv_json_at(turn, 1), &text) || !*text)
             return fv_fail(
                 err, FV_ERR_FORMAT, 0,
-                "%s: history: turn %zu is no pair of a question and an answer that is not empty",
+                "%s: history: turn %zu is not a pair of a question and a non-empty answer",
                 fv_json_name(doc), i);
     }
     return FV_OK;
@@ -113,7 +113,7 @@ static fv_status read_questions(task *t, const char *dir, const fv_task_options 
                        s->max_questions, s->max_new_tokens);
     if (!fv_is_dir(dir))
         return fv_fail(err, FV_ERR_IO, 0,
-                       "%s: no such folder; expected one with questions.jsonl and pictures, such "
+                       "%s: no such directory; expected one with questions.jsonl and images, such "
                        "as tests/data/demo",
                        dir);
     char *path = fv_path_join(dir, "questions.jsonl");
@@ -121,7 +121,7 @@ static fv_status read_questions(task *t, const char *dir, const fv_task_options 
         return fv_fail_memory(err, strlen(dir), "a path");
     fv_status status = read_lines(&t->lines, path, err);
     if (status == FV_OK && t->lines.n == 0)
-        status = fv_fail(err, FV_ERR_FORMAT, 0, "%s: holds no question", path);
+        status = fv_fail(err, FV_ERR_FORMAT, 0, "%s: contains no questions", path);
     fv_free(path);
     FV_TRY(status);
     t->n = s->max_questions ? FV_MIN((size_t)s->max_questions, t->lines.n) : t->lines.n;

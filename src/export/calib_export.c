@@ -193,10 +193,10 @@ static fv_status write_samples(calib *c, const fv_image_list *files, fv_error *e
     }
     size_t wanted = (size_t)FV_MAX(c->options->min_samples, 1);
     if (c->n < wanted)
-        return fv_fail(
-            err, FV_ERR_IO, 0,
-            "%zu of %zu pictures can be read, at least %zu are needed; the first that cannot: %s",
-            c->n, c->n_chosen, wanted, c->n_skipped ? c->first_problem : "none");
+        return fv_fail(err, FV_ERR_IO, 0,
+                       "%zu of %zu images can be read, at least %zu are needed; the first "
+                       "unreadable one: %s",
+                       c->n, c->n_chosen, wanted, c->n_skipped ? c->first_problem : "none");
     fv_json_end(&c->record);
     fv_json_put_int(&c->record, "skipped", (int64_t)c->n_skipped);
     fv_json_end(&c->record);
@@ -221,14 +221,14 @@ static fv_status check(calib *c, const char *dir, fv_error *err)
                        FV_MIN(s->n_random, FV_MIN(s->max_samples, s->min_samples)));
     if ((s->n_random > 0) == (s->n_paths > 0))
         return fv_fail(err, FV_ERR_ARGUMENT, 0,
-                       s->n_paths ? "pictures and random samples were both asked for; choose one"
-                                  : "no pictures were given and no random samples asked for");
+                       s->n_paths ? "both images and random samples were requested; choose one"
+                                  : "neither images nor random samples were requested");
     if (strchr(s->list_root ? s->list_root : dir, ' '))
-        return fv_fail(err, FV_ERR_ARGUMENT, 0,
-                       "%s: the path holds a space, which the readers of input_list.txt take for "
-                       "the end of a name; "
-                       "choose a folder without one",
-                       s->list_root ? s->list_root : dir);
+        return fv_fail(
+            err, FV_ERR_ARGUMENT, 0,
+            "%s: the path contains a space, which the readers of input_list.txt treat as "
+            "the end of a name; choose a path without spaces",
+            s->list_root ? s->list_root : dir);
     return FV_OK;
 }
 
@@ -242,15 +242,14 @@ static fv_status absolute(char **out, const char *dir, fv_error *err)
         *out = fv_path_join(here, !strncmp(dir, "./", 2) ? dir + 2 : dir);
     } else {
         return fv_fail(err, FV_ERR_IO, 0,
-                       "%s: the current folder has no name; give an absolute path", dir);
+                       "%s: the current directory has no name; give an absolute path", dir);
     }
     if (!*out)
         return fv_fail_memory(err, strlen(dir), "a path");
     if (strchr(*out, ' ')) {
         fv_fail(err, FV_ERR_ARGUMENT, 0,
-                "%s: the path holds a space, which the readers of input_list.txt take for the end "
-                "of a name; choose a "
-                "folder without one",
+                "%s: the path contains a space, which the readers of input_list.txt treat as "
+                "the end of a name; choose a path without spaces",
                 *out);
         fv_free(*out);
         *out = NULL;
@@ -295,12 +294,11 @@ fv_status fv_export_calib(const fv_calib_options *calib_options, const char *dir
     FV_TRY_GOTO(fv_outdir_open(&c.dir, dir, o.force, o.callbacks, err));
     FV_TRY_GOTO(write_samples(&c, &files, err));
     FV_TRY_GOTO(fv_outdir_commit(&c.dir, err));
-    fv_log(o.callbacks, FV_LOG_INFO, "%s: %zu samples, %zu pictures skipped", dir, c.n,
-           c.n_skipped);
+    fv_log(o.callbacks, FV_LOG_INFO, "%s: %zu samples, %zu images skipped", dir, c.n, c.n_skipped);
     if (wanted.n_random)
         fv_log(o.callbacks, FV_LOG_WARNING,
-               "random samples: activation ranges calibrated with them mean nothing; use "
-               "pictures for anything but a trial of the tools");
+               "random samples: activation ranges calibrated with them are meaningless; use "
+               "images for anything but a trial run of the tools");
     if (report) {
         fv_calib_report done = { .n_samples = c.n, .n_skipped = c.n_skipped };
         fv_result_out(report, &done, sizeof done);

@@ -255,16 +255,17 @@ static fv_status check(genie *g, fv_error *err)
         s->model_bin = "fastvlm_model.bin";
     if (s->context < 2 || s->context > g->s->config.max_context)
         return fv_fail(err, FV_ERR_ARGUMENT, 0,
-                       "the context is %d rows; expected 2 to the model's %d", s->context,
+                       "the context length is %d tokens; expected 2 to the model's %d", s->context,
                        g->s->config.max_context);
     if (s->max_new_tokens < 1 || s->max_new_tokens >= s->context)
         return fv_fail(err, FV_ERR_ARGUMENT, 0,
-                       "max_new_tokens is %d; expected 1 to the context's %d less one",
+                       "max_new_tokens is %d; expected at least 1 and less than the context length "
+                       "%d",
                        s->max_new_tokens, s->context);
     if (s->n_threads < 1 || s->n_threads > 64 || strlen(s->device_dir) > 400 ||
         strlen(s->model_bin) > 100)
         return fv_fail(err, FV_ERR_ARGUMENT, 0,
-                       "n_threads is %d; expected 1 to 64, and paths of at most 400 bytes",
+                       "n_threads is %d; expected 1 to 64, and paths of up to 400 bytes",
                        s->n_threads);
     FV_TRY(fv_model_token(g->s, "<|im_start|>", &g->start, err));
     FV_TRY(fv_model_token(g->s, "<|im_end|>", &g->end, err));

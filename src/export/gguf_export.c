@@ -64,7 +64,8 @@ static fv_status name_of(char to[FV_GGUF_NAME], const fv_weight *t, fv_error *er
                 return FV_OK;
             }
     return *to ? FV_OK
-               : fv_fail(err, FV_ERR_UNSUPPORTED, 0, "%s has no name in a qwen2 GGUF file", name);
+               : fv_fail(err, FV_ERR_UNSUPPORTED, 0, "%s has no counterpart in a qwen2 GGUF file",
+                         name);
 }
 
 /* ---- tensors ---- */
@@ -277,7 +278,7 @@ static fv_status write_all(gguf_out *g, fv_error *err)
     g->values = fv_alloc(g->capacity, sizeof(float));
     g->converted = fv_alloc(g->capacity, sizeof(float));
     if (!g->values || !g->converted)
-        return fv_fail_memory(err, 2 * g->capacity * sizeof(float), "weights on their way");
+        return fv_fail_memory(err, 2 * g->capacity * sizeof(float), "a buffer for weights");
     FV_TRY(fv_gguf_begin_data(g->w, err));
     FV_TRY(fv_weights_walk(&s->weights, &s->config, put_weight, g, err));
     return fv_gguf_finish(g->w, err);
@@ -302,8 +303,8 @@ fv_status fv_export_gguf(const char *model, fv_decoder_type type, const char *fi
                        "unknown type; expected f16, q8_0, q4_0, bf16 or f32");
     g.type = types[type];
     if (fv_is_dir(file))
-        return fv_fail(err, FV_ERR_IO, 0, "%s: is a folder; expected the name of a file to write",
-                       file);
+        return fv_fail(err, FV_ERR_IO, 0,
+                       "%s: is a directory; expected the name of a file to write", file);
     FV_TRY(fv_model_open(
         &s, model, &(fv_model_options){ .depth = FV_MODEL_STORED, .callbacks = o.callbacks }, err));
     fv_outfile_leftovers(file, o.callbacks);
@@ -314,7 +315,8 @@ fv_status fv_export_gguf(const char *model, fv_decoder_type type, const char *fi
     fv_free(g.values);
     fv_free(g.converted);
     if (status == FV_OK && g.n_fallback)
-        fv_log(o.callbacks, FV_LOG_INFO, "%zu matrices have rows that are no multiple of 32: f16",
+        fv_log(o.callbacks, FV_LOG_INFO,
+               "%zu matrices are stored as f16: their row length is not a multiple of 32",
                g.n_fallback);
     if (status == FV_OK)
         fv_log(o.callbacks, FV_LOG_INFO, "%s: %zu tensors, %s, %.1f MB", file, g.n_tensors,

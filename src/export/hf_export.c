@@ -146,7 +146,7 @@ static fv_status add_matrix(hf *h, const fv_weight *t, fv_error *err)
     const uint64_t shape[4] = { t->n, t->k, conv ? 1 : 0, 1 }, bias_shape[4] = { t->n };
     if (mat->type != FV_TYPE_I8 && !h->s->kernels.convert[FV_TYPE_F32][mat->type])
         return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
-                       "%s: %s is %s, which cannot be turned back into floats", h->s->name,
+                       "%s: %s is %s, which cannot be converted back to floating point", h->s->name,
                        t->name[h->s->config.layout], fv_type_name(mat->type));
     FV_TRY(add_part(h, t, ".weight", shape, &weight, err));
     const fv_decoder_weights *d = &h->s->weights.decoder;
@@ -332,7 +332,7 @@ static fv_status write_weights(hf *h, const char *stage, fv_error *err)
     float *values = fv_alloc(CHUNK, sizeof *values);
     uint8_t *converted = fv_alloc(CHUNK, sizeof(float));
     if (!path || !list || !values || !converted) {
-        status = fv_fail_memory(err, CHUNK * 2 * sizeof(float), "weights on their way");
+        status = fv_fail_memory(err, CHUNK * 2 * sizeof(float), "a buffer for weights");
         goto fail;
     }
     qsort(h->items, h->n, sizeof *h->items, by_type_and_name);
@@ -372,12 +372,13 @@ static fv_status check_expressible(const fv_model *s, const fv_hf_target *t, fv_
     for (int i = 0; i < c->n_stages; i++)
         plain = plain && c->stage[i].cpe == (i >= 3 ? 7 : 0) && c->stage[i].attention == (i >= 3) &&
                 c->stage[i].hidden == 4 * c->stage[i].width;
-    return plain ? FV_OK
-                 : fv_fail(err, FV_ERR_UNSUPPORTED, 0,
-                           "%s: the vision encoder has kernels, mixers or ratios of its own, which "
-                           "the fast_vlm "
-                           "layout cannot express; export the llava_qwen2 layout",
-                           s->name);
+    return plain
+               ? FV_OK
+               : fv_fail(
+                     err, FV_ERR_UNSUPPORTED, 0,
+                     "%s: the vision encoder's kernels, mixers or ratios differ from FastViTHD's, "
+                     "which the fast_vlm layout cannot express; export the llava_qwen2 layout",
+                     s->name);
 }
 
 static const char *dtype_name(const hf *h)

@@ -67,7 +67,7 @@ static fv_status list_files(name_list *l, const char *root, const char *below, b
     DIR *dir = folder ? opendir(folder) : NULL;
     if (!dir) {
         fv_free(folder);
-        return fv_fail(err, FV_ERR_IO, 0, "%s: cannot read the folder", root);
+        return fv_fail(err, FV_ERR_IO, 0, "%s: cannot read the directory", root);
     }
     for (struct dirent *e; status == FV_OK && (e = readdir(dir));) {
         if (*e->d_name == '.')
@@ -468,8 +468,9 @@ static fv_status place_of_calib(lot *l, const char *dir, fv_error *err)
                                              : NULL;
     l->list_root = root ? fv_path_join(root, "calib") : NULL;
     fv_free(root);
-    return l->list_root ? FV_OK
-                        : fv_fail(err, FV_ERR_IO, 0, "%s: cannot be named from the root", dir);
+    return l->list_root
+               ? FV_OK
+               : fv_fail(err, FV_ERR_IO, 0, "%s: cannot be expressed as an absolute path", dir);
 }
 
 fv_status fv_export_all(const char *model, const fv_all_options *all, const char *dir,
@@ -488,7 +489,7 @@ fv_status fv_export_all(const char *model, const fv_all_options *all, const char
     FV_TRY(fv_callbacks_in(&callbacks, &o.callbacks, err));
     l.callbacks = o.callbacks;
     if (l.set.parts & ~(unsigned)FV_ALL_PARTS)
-        return fv_fail(err, FV_ERR_ARGUMENT, 0, "unknown parts of the export");
+        return fv_fail(err, FV_ERR_ARGUMENT, 0, "parts has unknown flags");
     FV_TRY(fv_model_open(
         &s, model, &(fv_model_options){ .depth = FV_MODEL_TEXT, .callbacks = o.callbacks }, err));
     l.config = s.config;

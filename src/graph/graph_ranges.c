@@ -178,8 +178,7 @@ static fv_status range_see(void *user, const fv_value *v, const float *data)
         odd += j.odd[i];
     fv_free(j.odd);
     if (odd != 0)
-        return fv_fail(r->err, FV_ERR_FORMAT, 0, "%s holds values that are NaN or infinite",
-                       v->name);
+        return fv_fail(r->err, FV_ERR_FORMAT, 0, "%s contains NaN or infinite values", v->name);
     for (size_t i = 0; i < x->n_channels; i++) {
         x->min = fminf(x->min, x->low[i]);
         x->max = fmaxf(x->max, x->high[i]);

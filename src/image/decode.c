@@ -22,13 +22,13 @@ static const char *foreign_format(const fv_image_file *file)
     if (BEGINS(file, 0, "BM") && file->size >= 26)
         return "a BMP";
     if (BEGINS(file, 0, "II*\0") || BEGINS(file, 0, "MM\0*"))
-        return "a TIFF or a camera's raw file";
+        return "a TIFF or camera raw file";
     if (BEGINS(file, 4, "ftypheic") || BEGINS(file, 4, "ftypheix") || BEGINS(file, 4, "ftypmif1"))
         return "a HEIC";
     if (BEGINS(file, 4, "ftypavif") || BEGINS(file, 4, "ftypavis"))
         return "an AVIF";
     if (BEGINS(file, 4, "ftyp"))
-        return "a film (MP4 or its kin)";
+        return "a video (MP4 or similar)";
     if (BEGINS(file, 0, "\xff\x0a") || BEGINS(file, 0, "\0\0\0\x0cJXL "))
         return "a JPEG XL";
     if (BEGINS(file, 0, "\0\0\0\x0cjP  ") || BEGINS(file, 0, "\xff\x4f\xff\x51"))
@@ -69,13 +69,13 @@ static fv_status fail_unknown(const fv_image_file *file, fv_error *err)
     char found[80];
 
     if (foreign)
-        return fv_fail(
-            err, FV_ERR_UNSUPPORTED, 0,
-            "%s: this is %s; pictures are read as JPEG, PNG, WebP or PNM: convert it first",
-            file->name, foreign);
+        return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
+                       "%s: this is %s; supported formats are JPEG, PNG, WebP and PNM: convert it "
+                       "first",
+                       file->name, foreign);
     describe_start(found, sizeof found, file);
     return fv_fail(err, FV_ERR_FORMAT, 0,
-                   "%s: not a picture: found %s, expected JPEG, PNG, WebP or PNM (P5, P6)",
+                   "%s: not an image: found %s, expected JPEG, PNG, WebP or PNM (P5, P6)",
                    file->name, found);
 }
 
@@ -116,14 +116,15 @@ static fv_status decode(fv_image *image, int *orientation, const fv_image_file *
 {
     if (file->size == 0)
         return fv_fail(err, FV_ERR_FORMAT, 0,
-                       "%s: empty, expected a picture (JPEG, PNG, WebP or PNM)", file->name);
+                       "%s: the file is empty, expected an image (JPEG, PNG, WebP or PNM)",
+                       file->name);
     for (size_t i = 0; i < FV_COUNT(formats); i++) {
         if (!formats[i].is(file))
             continue;
         if (!formats[i].decode)
             return fv_fail(
                 err, FV_ERR_UNSUPPORTED, 0,
-                "%s: this is a %s, and this build reads PNM only: build with FASTVLM_IMAGE=ON",
+                "%s: this is a %s, and this build reads only PNM: build with FASTVLM_IMAGE=ON",
                 file->name, formats[i].name);
         image->format = formats[i].name;
         return formats[i].decode(image, orientation, file, err);
@@ -137,12 +138,12 @@ fv_status fv_image_allocate(fv_image *image, const fv_image_file *file, uint64_t
     if (width == 0 || height == 0)
         return fv_fail(err, FV_ERR_FORMAT, 0,
                        "%s: the %s header says %" PRIu64 " x %" PRIu64
-                       " pixels: a picture has at least one",
+                       " pixels; expected at least one",
                        file->name, image->format, width, height);
     if (width > FV_IMAGE_MAX_SIDE || height > FV_IMAGE_MAX_SIDE)
         return fv_fail(err, FV_ERR_LIMIT, 0,
                        "%s: %" PRIu64 " x %" PRIu64
-                       " pixels; a side may have at most %d: scale the picture down",
+                       " pixels; a side may have up to %d: scale the image down",
                        file->name, width, height, FV_IMAGE_MAX_SIDE);
     if (width * height > file->max_pixels)
         return fv_fail(err, FV_ERR_LIMIT, 0,
@@ -215,7 +216,7 @@ fv_status fv_image_open(fv_image **out, const char *path, const fv_image_options
         return fv_fail(err, FV_ERR_ARGUMENT, 0,
                        "path is empty: expected a file name, or - for standard input");
     if (fv_is_dir(path))
-        return fv_fail(err, FV_ERR_IO, 0, "%s: is a directory, expected a picture file", path);
+        return fv_fail(err, FV_ERR_IO, 0, "%s: is a directory, expected an image file", path);
     FV_TRY(fv_read_file(&data, &size, path, MAX_FILE_BYTES, err));
     fv_image_file file = { .name = strcmp(path, "-") == 0 ? "standard input" : path,
                            .data = data,
@@ -228,14 +229,14 @@ fv_status fv_image_open(fv_image **out, const char *path, const fv_image_options
 fv_status fv_image_read(fv_image **out, const void *data, size_t n_bytes,
                         const fv_image_options *options, fv_error *err)
 {
-    fv_image_file file = { .name = "picture in memory", .data = data, .size = n_bytes };
+    fv_image_file file = { .name = "image in memory", .data = data, .size = n_bytes };
     fv_image_options o;
 
     FV_REQUIRE(out, err);
     *out = NULL;
     FV_TRY(FV_OPTIONS_IN(&o, fv_image_options, options, err));
     if (!data && n_bytes)
-        return fv_fail(err, FV_ERR_ARGUMENT, 0, "picture in memory: data is NULL, n_bytes is %zu",
+        return fv_fail(err, FV_ERR_ARGUMENT, 0, "image in memory: data is NULL, n_bytes is %zu",
                        n_bytes);
     return read_picture(out, &file, &o, fv_now_ms(), err);
 }

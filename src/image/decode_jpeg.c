@@ -165,9 +165,9 @@ static void run(jpeg_job *job)
     jpeg_read_header(jpeg, TRUE);
 
     if (jpeg->data_precision != 8)
-        stop(job,
-             fv_fail(job->err, FV_ERR_UNSUPPORTED, 0, "%s: JPEG with %d bits a sample; expected 8",
-                     job->file->name, jpeg->data_precision));
+        stop(job, fv_fail(job->err, FV_ERR_UNSUPPORTED, 0,
+                          "%s: JPEG with %d bits per sample; expected 8", job->file->name,
+                          jpeg->data_precision));
     if (jpeg->num_components != 1 && jpeg->num_components != 3 && jpeg->num_components != 4)
         stop(job, fv_fail(job->err, FV_ERR_UNSUPPORTED, 0,
                           "%s: JPEG with %d channels; expected 1, 3 or 4", job->file->name,

@@ -136,7 +136,7 @@ fv_status fv_decode_png(fv_image *image, int *orientation, const fv_image_file *
                        file->name, file->size);
     if (memcmp(file->data + 8, "\0\0\0\x0dIHDR", 8) != 0)
         return fv_fail(err, FV_ERR_FORMAT, 8,
-                       "%s: damaged PNG: it does not begin with an IHDR chunk" FV_TAKE_ANOTHER,
+                       "%s: damaged PNG: it does not start with an IHDR chunk" FV_TAKE_ANOTHER,
                        file->name);
     FV_TRY(fv_image_allocate(image, file, be32(file->data + 16), be32(file->data + 20), err));
 
@@ -152,7 +152,7 @@ fv_status fv_decode_png(fv_image *image, int *orientation, const fv_image_file *
         return fv_fail(err, FV_ERR_MEMORY, 0, "out of memory: decoding %s", file->name);
     if (!created)
         return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
-                       "%s: libpng at run time does not fit the one built with", file->name);
+                       "%s: libpng at run time does not match the version built with", file->name);
     return job.status;
 }
 #endif

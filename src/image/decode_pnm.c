@@ -44,8 +44,8 @@ static fv_status read_header(pnm_header *h, const fv_image_file *file, fv_error 
     for (int i = 0; i < 3; i++)
         if (!read_number(number[i], file, &h->at))
             return fv_fail(err, FV_ERR_FORMAT, h->at,
-                           "%s: PNM header: no %s at byte %zu, expected a number", file->name,
-                           what[i], h->at);
+                           "%s: PNM header: %s at byte %zu is not a number", file->name, what[i],
+                           h->at);
     if (h->at >= file->size || !is_space(file->data[h->at]))
         return fv_fail(err, FV_ERR_FORMAT, h->at,
                        "%s: PNM header: no space after the maximum value", file->name);
@@ -85,7 +85,7 @@ fv_status fv_decode_pnm(fv_image *image, int *orientation, const fv_image_file *
     size_t row = (size_t)h.width * h.n_channels * (h.maxval > 255 ? 2 : 1);
     if (file->size - h.at < row * h.height)
         return fv_fail(err, FV_ERR_FORMAT, file->size,
-                       "%s: PNM ends early: %zu of %zu bytes of pixels are there" FV_CUT_OFF,
+                       "%s: PNM ends early: %zu of %zu bytes of pixels are present" FV_CUT_OFF,
                        file->name, file->size - h.at, row * (size_t)h.height);
 
     if (h.maxval == 255 && h.n_channels == 3) {

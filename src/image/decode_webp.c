@@ -51,7 +51,7 @@ static fv_status next_chunk(webp_chunk *chunk, size_t *at, size_t end, const fv_
     chunk->size = le32(chunk->head + 4);
     if (chunk->size > end - *at - CHUNK_HEAD)
         return fv_fail(err, FV_ERR_FORMAT, *at,
-                       "%s: damaged WebP: the chunk at byte %zu says %zu bytes, %zu are left",
+                       "%s: damaged WebP: the chunk at byte %zu claims %zu bytes, %zu are left",
                        file->name, *at, chunk->size, end - *at - CHUNK_HEAD);
     *at += CHUNK_HEAD + chunk->size;
     if (*at < end)
@@ -97,10 +97,10 @@ static fv_status read_layout(webp_layout *l, const fv_image_file *file, fv_error
     bool complete = false;
 
     if (end > file->size)
-        return fv_fail(err, FV_ERR_FORMAT, file->size,
-                       "%s: WebP ends early: its header says %zu bytes, the file has "
-                       "%zu" FV_CUT_OFF,
-                       file->name, end, file->size);
+        return fv_fail(
+            err, FV_ERR_FORMAT, file->size,
+            "%s: WebP ends early: its header claims %zu bytes, the file has %zu" FV_CUT_OFF,
+            file->name, end, file->size);
     while (at < end) {
         webp_chunk chunk;
         FV_TRY(next_chunk(&chunk, &at, end, file, err));
@@ -119,7 +119,7 @@ static fv_status read_layout(webp_layout *l, const fv_image_file *file, fv_error
     }
     if (!complete)
         return fv_fail(err, FV_ERR_FORMAT, at,
-                       "%s: damaged WebP: no picture in it (neither VP8 nor VP8L)", file->name);
+                       "%s: damaged WebP: it contains no image (neither VP8 nor VP8L)", file->name);
     return FV_OK;
 }
 
@@ -135,15 +135,13 @@ static fv_status fail_vp8(const fv_image_file *file, VP8StatusCode code, size_t 
     case VP8_STATUS_NOT_ENOUGH_DATA:
     case VP8_STATUS_SUSPENDED:
         return fv_fail(err, FV_ERR_FORMAT, at,
-                       "%s: damaged WebP: the bits of the picture end early" FV_TAKE_ANOTHER,
-                       file->name);
+                       "%s: damaged WebP: the image data ends early" FV_TAKE_ANOTHER, file->name);
     case VP8_STATUS_UNSUPPORTED_FEATURE:
-        return fv_fail(err, FV_ERR_UNSUPPORTED, at,
-                       "%s: WebP of a kind that libwebp does not decode", file->name);
+        return fv_fail(err, FV_ERR_UNSUPPORTED, at, "%s: libwebp does not decode this kind of WebP",
+                       file->name);
     default:
         return fv_fail(err, FV_ERR_FORMAT, at,
-                       "%s: damaged WebP: the bits of the picture are not VP8" FV_TAKE_ANOTHER,
-                       file->name);
+                       "%s: damaged WebP: the image data is not VP8" FV_TAKE_ANOTHER, file->name);
     }
 }
 
@@ -157,7 +155,7 @@ fv_status fv_decode_webp(fv_image *image, int *orientation, const fv_image_file 
     size_t at = (size_t)(l.frame - file->data);
     if (!WebPInitDecoderConfig(&config))
         return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
-                       "%s: libwebp at run time does not fit the one built with", file->name);
+                       "%s: libwebp at run time does not match the version built with", file->name);
     VP8StatusCode code = WebPGetFeatures(l.frame, l.frame_size, &config.input);
     if (code != VP8_STATUS_OK)
         return fail_vp8(file, code, at, err);

@@ -37,7 +37,7 @@ typedef struct fv_image_file {
 
 /* Ends of messages that say what to do. */
 #define FV_CUT_OFF      "; the file is cut off: copy or download it again"
-#define FV_TAKE_ANOTHER "; save it anew or take another copy"
+#define FV_TAKE_ANOTHER "; save it again or use another copy"
 
 /* Decodes into *image, which is zero, and sets *orientation when the file has one (1..8).
  * On failure the caller releases what image->rgb holds. */

@@ -12,7 +12,7 @@ enum { MAX_FILES = 1 << 20 };
 static fv_status add_path(fv_image_list *l, const char *path, fv_error *err)
 {
     if (l->n == MAX_FILES)
-        return fv_fail(err, FV_ERR_LIMIT, 0, "more than %d pictures", MAX_FILES);
+        return fv_fail(err, FV_ERR_LIMIT, 0, "more than %d images", MAX_FILES);
     FV_TRY(FV_LIST_ROOM(l->path, l->n, l->capacity, 1, err));
     if (!(l->path[l->n] = fv_strdup(path)))
         return fv_fail_memory(err, strlen(path), "a path");
@@ -51,7 +51,7 @@ static fv_status add_folder(fv_image_list *l, const char *folder, fv_error *err)
     fv_status status = FV_OK;
     DIR *dir = opendir(folder);
     if (!dir)
-        return fv_fail(err, FV_ERR_IO, 0, "%s: cannot read the folder", folder);
+        return fv_fail(err, FV_ERR_IO, 0, "%s: cannot read the directory", folder);
     for (struct dirent *e; status == FV_OK && (e = readdir(dir));) {
         char *path = is_picture_name(e->d_name) ? fv_path_join(folder, e->d_name) : NULL;
         if (path && fv_is_file(path))
@@ -62,7 +62,8 @@ static fv_status add_folder(fv_image_list *l, const char *folder, fv_error *err)
     FV_TRY(status);
     if (l->n == first)
         return fv_fail(err, FV_ERR_IO, 0,
-                       "%s: the folder holds no picture; expected .jpg, .png, .webp or .ppm files",
+                       "%s: the directory contains no images; expected .jpg, .png, .webp or .ppm "
+                       "files",
                        folder);
     qsort(l->path + first, l->n - first, sizeof *l->path, by_name);
     return FV_OK;
@@ -78,7 +79,7 @@ fv_status fv_image_list_collect(fv_image_list *l, const char *const *paths, size
         else if (fv_is_file(paths[i]))
             FV_TRY(add_path(l, paths[i], err));
         else
-            return fv_fail(err, FV_ERR_IO, 0, "%s: no such picture or folder", paths[i]);
+            return fv_fail(err, FV_ERR_IO, 0, "%s: no such image or directory", paths[i]);
     }
     return FV_OK;
 }

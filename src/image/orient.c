@@ -54,7 +54,7 @@ fv_status fv_image_turn(fv_image *image, int orientation, fv_error *err)
         .step_y = transpose ? right : down,
     };
     if (!t.dst)
-        return fv_fail_memory(err, w * h * 3, "turning the picture");
+        return fv_fail_memory(err, w * h * 3, "rotating the image");
     for (size_t y = 0; y < t.height; y += TILE)
         for (size_t x = 0; x < t.width; x += TILE)
             turn_tile(&t, x, y);

@@ -71,7 +71,7 @@ fv_status fv_preprocess(float *pixels, uint8_t *u8, const fv_image *image, fv_fi
     uint8_t *own = u8 ? NULL : fv_alloc(n, 1);
 
     if (!u8 && !own)
-        return fv_fail_memory(err, n, "preprocessing the picture");
+        return fv_fail_memory(err, n, "preprocessing the image");
     fv_status status = fv_fit_u8(u8 ? u8 : own, image, fit, size, pool, kernels, err);
     if (status == FV_OK)
         fv_pixels_f32(pixels, u8 ? u8 : own, n);

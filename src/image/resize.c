@@ -232,8 +232,7 @@ fv_status fv_resize_u8(uint8_t *dst, const fv_image *image, const fv_axis *x, co
     if (!plain)
         job.converted = fv_alloc(n_workers * ROW_BLOCK, job.x.taps.n_in * 3);
     if (!job.rings || !job.rows || (!plain && !job.converted)) {
-        status = fv_fail_memory(err, n_workers * job.n_ring * job.ring_ld,
-                                "resampling the picture");
+        status = fv_fail_memory(err, n_workers * job.n_ring * job.ring_ld, "resampling the image");
         goto fail;
     }
     memset(dst, 0, (size_t)job.y.lo * job.dst_ld);

@@ -131,8 +131,8 @@ static fv_status take_type(cursor *c, fv_gguf_type *out, const fv_gguf_value *v)
 
 static fv_status bad_bool(const cursor *c, const fv_gguf_value *v)
 {
-    return fv_fail(c->err, FV_ERR_FORMAT, offset_of(c), "%s: %.*s: a bool is neither 0 nor 1",
-                   c->name, (int)FV_MIN(v->n_key, 80), v->key);
+    return fv_fail(c->err, FV_ERR_FORMAT, offset_of(c), "%s: %.*s: a bool is not 0 or 1", c->name,
+                   (int)FV_MIN(v->n_key, 80), v->key);
 }
 
 /* Moves over an array; the outermost one is described in *v. */
@@ -151,7 +151,7 @@ static fv_status skip_array(cursor *c, fv_gguf_value *v, bool outer, int depth)
     if (__builtin_mul_overflow(n, least, &n_bytes) || n_bytes > left(c))
         return fv_fail(
             c->err, FV_ERR_FORMAT, offset_of(c),
-            "%s: %.*s claims %" PRIu64 " elements of type %s, the file has %" PRIu64 " bytes more",
+            "%s: %.*s claims %" PRIu64 " elements of type %s, the file has %" PRIu64 " more bytes",
             c->name, (int)FV_MIN(v->n_key, 80), v->key, n, fv_gguf_type_name(of), left(c));
     if (outer) {
         v->of = of;
@@ -184,8 +184,8 @@ static fv_status take_pair(cursor *c, fv_gguf_value *v)
     for (uint64_t i = 0; i < n; i++)
         if (key[i] <= 0x20 || key[i] >= 0x7f)
             return fv_fail(c->err, FV_ERR_FORMAT, at,
-                           "%s: the metadata key at byte %" PRIu64 " holds byte 0x%02x; keys are "
-                           "printable ASCII",
+                           "%s: the metadata key at byte %" PRIu64
+                           " contains byte 0x%02x; keys are printable ASCII",
                            c->name, at, key[i]);
     *v = (fv_gguf_value){ .key = (const char *)key, .n_key = (size_t)n };
     FV_TRY(take_type(c, &v->type, v));
@@ -196,7 +196,7 @@ static fv_status take_pair(cursor *c, fv_gguf_value *v)
         FV_TRY(take_string(c, &v->data, &v->n, "a string of the metadata"));
         return is_text(v->data, v->n)
                    ? FV_OK
-                   : fv_fail(c->err, FV_ERR_FORMAT, at, "%s: %.*s is not UTF-8, or holds a NUL",
+                   : fv_fail(c->err, FV_ERR_FORMAT, at, "%s: %.*s is not UTF-8, or contains a NUL",
                              c->name, (int)FV_MIN(n, 80), v->key);
     }
     if (left(c) < type_bytes[v->type])
@@ -229,7 +229,7 @@ static fv_status read_pairs(fv_gguf *g, cursor *c, uint64_t n)
 {
     if (n > MAX_PAIRS || n > left(c) / MIN_PAIR_BYTES)
         return fv_fail(c->err, FV_ERR_FORMAT, 16,
-                       "%s: claims %" PRIu64 " metadata keys in %zu bytes, at most %d are allowed",
+                       "%s: claims %" PRIu64 " metadata keys in %zu bytes, up to %d are allowed",
                        c->name, n, g->n_bytes, MAX_PAIRS);
     g->n_slots = 16;
     while (g->n_slots < 2 * n)
@@ -243,9 +243,8 @@ static fv_status read_pairs(fv_gguf *g, cursor *c, uint64_t n)
         FV_TRY(take_pair(c, v));
         uint32_t *slot = slot_of(g, v->key, v->n_key);
         if (*slot)
-            return fv_fail(c->err, FV_ERR_FORMAT, offset_of(c),
-                           "%s: the metadata key %.*s comes twice", c->name,
-                           (int)FV_MIN(v->n_key, 80), v->key);
+            return fv_fail(c->err, FV_ERR_FORMAT, offset_of(c), "%s: duplicate metadata key %.*s",
+                           c->name, (int)FV_MIN(v->n_key, 80), v->key);
         *slot = (uint32_t)g->n_pairs + 1;
     }
     return FV_OK;
@@ -315,7 +314,7 @@ static fv_status take_info(cursor *c, fv_tensor *x, char name[FV_GGUF_NAME], uin
                        c->name, at, n, FV_GGUF_NAME - 1);
     if (!is_text(text, n))
         return fv_fail(c->err, FV_ERR_FORMAT, at,
-                       "%s: a tensor's name at byte %" PRIu64 " is not UTF-8, or holds a NUL",
+                       "%s: a tensor's name at byte %" PRIu64 " is not UTF-8, or contains a NUL",
                        c->name, at);
     memcpy(name, text, (size_t)n);
     name[n] = '\0';
@@ -323,7 +322,7 @@ static fv_status take_info(cursor *c, fv_tensor *x, char name[FV_GGUF_NAME], uin
     FV_TRY(take(c, 4, &n_dims, "the list of tensors"));
     if (n_dims > FV_TENSOR_MAX_DIMS)
         return fv_fail(c->err, FV_ERR_FORMAT, at,
-                       "%s: tensor %s has %" PRIu64 " dimensions, at most %d are allowed", c->name,
+                       "%s: tensor %s has %" PRIu64 " dimensions, up to %d are allowed", c->name,
                        name, n_dims, FV_TENSOR_MAX_DIMS);
     for (uint64_t i = 0; i < n_dims; i++)
         FV_TRY(take(c, 8, &ne[i], "the list of tensors"));
@@ -363,8 +362,8 @@ static fv_status read_tensors(fv_gguf *g, cursor *c, uint64_t n)
     fv_status status = FV_OK;
     if (n > MAX_TENSORS || n > left(c) / MIN_INFO_BYTES)
         return fv_fail(c->err, FV_ERR_FORMAT, 8,
-                       "%s: claims %" PRIu64 " tensors in %zu bytes, at most %d are allowed",
-                       c->name, n, g->n_bytes, MAX_TENSORS);
+                       "%s: claims %" PRIu64 " tensors in %zu bytes, up to %d are allowed", c->name,
+                       n, g->n_bytes, MAX_TENSORS);
     FV_TRY(fv_gguf_opt_int(g, "general.alignment", 8, MAX_ALIGNMENT, &alignment, c->err));
     if (alignment % 8)
         return fv_fail(c->err, FV_ERR_FORMAT, 0,
@@ -409,7 +408,7 @@ static fv_status read_all(fv_gguf *g, fv_error *err)
     uint64_t version = 0, n_tensors = 0, n_pairs = 0;
     if (g->n_bytes < HEADER_BYTES || memcmp(g->bytes, "GGUF", 4))
         return fv_fail(err, FV_ERR_FORMAT, 0,
-                       "%s: not a GGUF file: it does not begin with \"GGUF\"", g->name);
+                       "%s: not a GGUF file: it does not start with \"GGUF\"", g->name);
     c.at += 4;
     FV_TRY(take(&c, 4, &version, "the header"));
     if (version != VERSION)

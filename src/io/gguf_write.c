@@ -390,7 +390,7 @@ fv_status fv_gguf_check_hashes(const fv_gguf *g, const fv_callbacks *callbacks, 
     if (!own || own->type != FV_GGUF_STRING || own->n != HEX || !whole ||
         whole->type != FV_GGUF_STRING || whole->n != HEX)
         return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
-                       "%s: holds no " FV_GGUF_SHA256 " and " FV_GGUF_SHA256_HEADER
+                       "%s: has no " FV_GGUF_SHA256 " and " FV_GGUF_SHA256_HEADER
                        " of %d digits: it cannot be verified",
                        fv_gguf_name(g), HEX);
     memset(zeros, '0', HEX);

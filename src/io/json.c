@@ -30,7 +30,7 @@ fv_status fv_json_parse(fv_json **out, const void *text, size_t n_bytes, const c
     const uint8_t *nul = memchr(text, '\0', n_bytes); /* jansson passes over them in silence */
     if (nul)
         return fv_fail(err, FV_ERR_FORMAT, (uint64_t)(nul - (const uint8_t *)text),
-                       "%s: byte %zu is a NUL, which no JSON holds", name,
+                       "%s: byte %zu is a NUL, which JSON does not allow", name,
                        (size_t)(nul - (const uint8_t *)text));
     fv_json *doc = fv_alloc_zero(1, sizeof *doc);
     char *copy = fv_strdup(name);

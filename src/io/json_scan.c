@@ -185,7 +185,7 @@ fv_status fv_scan_int(fv_scan *s, int64_t min, int64_t max, int64_t *out, fv_err
         value = value * 10 + (uint64_t)(*s->at++ - '0');
     }
     if (*digits == '0' && s->at - digits > 1)
-        return fv_fail(err, FV_ERR_FORMAT, start, "%s: byte %" PRIu64 ": a number begins with 0",
+        return fv_fail(err, FV_ERR_FORMAT, start, "%s: byte %" PRIu64 ": a number starts with 0",
                        s->name, start);
     if (s->at < s->end && (*s->at == '.' || *s->at == 'e' || *s->at == 'E'))
         return fv_fail(err, FV_ERR_FORMAT, start,

@@ -262,8 +262,8 @@ static fv_status add_shards(fv_tensors *t, const char *dir, const char *index_pa
         size_t i = 0;
         if (!fv_json_as_string(value, &file) || strchr(file, '/') || !*file || *file == '.') {
             status = fv_fail(err, FV_ERR_FORMAT, 0,
-                             "%s: %s: expected the name of a file in the same folder", index_path,
-                             name);
+                             "%s: %s: expected the name of a file in the same directory",
+                             index_path, name);
             goto fail;
         }
         while (i < t->n_files && strcmp(t->files[i].name, file))

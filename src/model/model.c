@@ -116,8 +116,8 @@ static fv_status check_tokenizer(const fv_model *m, fv_error *err)
     int32_t id;
     if (fv_tokenizer_size(m->tokenizer) > m->config.n_vocab)
         return fv_fail(err, FV_ERR_FORMAT, 0,
-                       "%s: the tokenizer has %d tokens, more than vocab_size %d; the files are of "
-                       "different models",
+                       "%s: the tokenizer has %d tokens, more than vocab_size %d; the files belong "
+                       "to different models",
                        m->name, (int)fv_tokenizer_size(m->tokenizer), m->config.n_vocab);
     FV_TRY(fv_model_token(m, "<|im_start|>", &id, err));
     return fv_model_token(m, "<|im_end|>", &id, err);

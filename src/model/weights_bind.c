@@ -61,7 +61,7 @@ static fv_status need(binder *b, const fv_tensor **out, const fv_weight *t, cons
                        fv_shape_text(found, x->shape, x->n_dims), set_text(set, types), wanted);
     if ((uintptr_t)x->data % 4)
         return fv_fail(err, FV_ERR_FORMAT, 0,
-                       "%s: tensor %s does not begin at a multiple of 4 bytes",
+                       "%s: tensor %s does not start at a multiple of 4 bytes",
                        fv_tensors_file(b->tensors, x->file), name);
     b->w->used[x - fv_tensors_at(b->tensors, 0)] = true;
     b->w->mapped[x - fv_tensors_at(b->tensors, 0)] = true;

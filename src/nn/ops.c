@@ -49,7 +49,7 @@ static fv_status scratch_grow(uint8_t **block, size_t *have, size_t n_blocks, si
     need = fv_round_up(need, 4096);
     uint8_t *fresh = fv_pages_alloc(need * n_blocks);
     if (!fresh)
-        return fv_fail_memory(err, need * n_blocks, "working memory");
+        return fv_fail_memory(err, need * n_blocks, "scratch memory");
     fv_pages_free(*block, *have * n_blocks);
     *block = fresh;
     *have = need;

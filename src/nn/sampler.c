@@ -429,8 +429,7 @@ fv_status fv_sampler_pick(fv_sampler *s, const float *logits, const int32_t *his
     float max = largest_of(s->logits, s->n_tokens);
     if (max == -INFINITY)
         return fv_fail(err, FV_ERR_FORMAT, 0,
-                       "no token can be chosen: none of the %zu logits is a number above -infinity",
-                       s->n_tokens);
+                       "no token can be chosen: all %zu logits are -infinity or NaN", s->n_tokens);
     double total = 0;
     if (s->options.n_top) {
         total = log_total(s, max);

@@ -139,7 +139,7 @@ static fv_status plain_write(writer *w, const fv_onnx_weight *t)
     }
     float *values = fv_alloc(2 * CHUNK, sizeof *values), *out = values + CHUNK;
     if (!values)
-        return fv_fail_memory(w->err, 2 * CHUNK * sizeof *values, "weights on their way");
+        return fv_fail_memory(w->err, 2 * CHUNK * sizeof *values, "a buffer for weights");
     for (uint64_t at = 0; at < n; at += CHUNK) {
         size_t m = (size_t)FV_MIN(n - at, (uint64_t)CHUNK);
         w->k->convert[FV_TYPE_F32][t->from](
@@ -163,7 +163,7 @@ static fv_status transposed_write(writer *w, const fv_onnx_weight *t)
     fv_status status = FV_OK;
     uint8_t *out = fv_alloc(STRIP * n, size);
     if (!out)
-        return fv_fail_memory(w->err, STRIP * n * size, "weights on their way");
+        return fv_fail_memory(w->err, STRIP * n * size, "a buffer for weights");
     for (size_t j0 = 0; j0 < k; j0 += STRIP) {
         size_t m = FV_MIN((size_t)STRIP, k - j0);
         float strip[16][STRIP];
@@ -191,7 +191,7 @@ static fv_status strided_write(writer *w, const fv_onnx_weight *t)
     size_t size = fv_type_size(t->type);
     uint8_t *out = fv_alloc((size_t)n, size);
     if (!out)
-        return fv_fail_memory(w->err, (size_t)n * size, "weights on their way");
+        return fv_fail_memory(w->err, (size_t)n * size, "a buffer for weights");
     for (uint64_t i = 0; i < n; i++) {
         uint64_t from = 0;
         for (int d = 0; d < t->n_dims; d++)

@@ -358,18 +358,16 @@ static fv_status options_check(const fv_pack_options *o, fv_error *err)
         return fv_fail(err, FV_ERR_ARGUMENT, 0, "unknown rounding; expected search or calibrated");
     if (o->rounding != FV_ROUNDING_AUTO && o->decoder != FV_PRECISION_Z8 &&
         o->decoder != FV_PRECISION_Q4)
-        return fv_fail(err, FV_ERR_ARGUMENT, 0, "rounding is of a decoder in z8 or q4");
+        return fv_fail(err, FV_ERR_ARGUMENT, 0, "rounding applies to a decoder in z8 or q4");
     if (o->n_paths && o->vision != FV_PRECISION_INT8 && !calibrates_rounding(o))
-        return fv_fail(
-            err, FV_ERR_ARGUMENT, 0,
-            "pictures are for calibrating an encoder in int8 or the rounding of a decoder");
-    if (!(o->min_cosine >= 0 && o->min_cosine < 1) || o->max_images < 0)
-        return fv_fail(
-            err, FV_ERR_ARGUMENT, 0,
-            "the cosine to reach lies between 0 and 1, the number of pictures is not negative");
-    if (o->pure && o->decoder != FV_PRECISION_Q4)
         return fv_fail(err, FV_ERR_ARGUMENT, 0,
-                       "pure says what the embedding is packed in when the decoder is q4");
+                       "images are used to calibrate an int8 encoder or the rounding of a decoder; "
+                       "neither was requested");
+    if (!(o->min_cosine >= 0 && o->min_cosine < 1) || o->max_images < 0)
+        return fv_fail(err, FV_ERR_ARGUMENT, 0,
+                       "min_cosine must be between 0 and 1 and max_images not negative");
+    if (o->pure && o->decoder != FV_PRECISION_Q4)
+        return fv_fail(err, FV_ERR_ARGUMENT, 0, "pure needs a decoder in q4");
     return FV_OK;
 }
 
@@ -400,7 +398,7 @@ static fv_status write_file(packer *p, const char *checkpoint, const char *file,
     fv_gguf_reserve_floats(p->out, FV_ARCHITECTURE ".sqnr", p->n_tensors);
     p->sqnr = fv_alloc_zero(p->n_tensors, sizeof *p->sqnr);
     if (!p->sqnr)
-        return fv_fail_memory(err, p->n_tensors * sizeof *p->sqnr, "what the tensors lost");
+        return fv_fail_memory(err, p->n_tensors * sizeof *p->sqnr, "the loss of every tensor");
     FV_TRY(fv_gguf_begin_data(p->out, err));
     p->report.worst_sqnr = INFINITY;
     FV_TRY(fv_weights_walk(&p->model.weights, &p->model.config, write_one, p, err));

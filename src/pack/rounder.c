@@ -132,10 +132,10 @@ static fv_status factors_run(const fv_rounder *r, factor_job *j, fv_error *err)
     fv_pool_run(r->pool, j->n, factor_task, j);
     for (size_t i = 0; i < j->n; i++)
         if (!j->group[i].good)
-            return fv_fail(err, FV_ERR_FORMAT, 0,
-                           "decoder layer %d: what comes into it is NaN or infinite; fetch the "
-                           "checkpoint again",
-                           r->layer);
+            return fv_fail(
+                err, FV_ERR_FORMAT, 0,
+                "decoder layer %d: its input is NaN or infinite; fetch the checkpoint again",
+                r->layer);
     j->n = 0;
     return FV_OK;
 }

@@ -76,7 +76,7 @@ static void load(void)
         memcpy((char *)&table + functions[i].at, &function, sizeof function);
     }
     if (table.global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
-        say("it cannot initialise");
+        say("it fails to initialise");
 }
 
 fv_status fv_curl_load(const fv_curl **out, fv_error *err)

@@ -91,7 +91,7 @@ static fv_status tick(fv_pull *p, const char *stage, const char *file, fv_error 
     p->told = now;
     return fv_progress(&p->callbacks, stage, done_of(p), err) == FV_OK
                ? FV_OK
-               : fv_fail(err, FV_ERR_CANCELLED, 0, "interrupted; the next run goes on from here");
+               : fv_fail(err, FV_ERR_CANCELLED, 0, "interrupted; the next run resumes from here");
 }
 
 /* How long to wait before try number n (from 1): doubling, a little apart, or what the server asked
@@ -110,7 +110,7 @@ static double wait_ms(fv_pull *p, int n, const fv_http_job *job)
 
 static void log_wait(const fv_pull *p, const fv_http_job *job, double ms)
 {
-    fv_log(&p->callbacks, FV_LOG_INFO, "%s; trying again in %.1f s", job->message, ms / 1e3);
+    fv_log(&p->callbacks, FV_LOG_INFO, "%s; retrying in %.1f s", job->message, ms / 1e3);
 }
 
 static fv_status fail_refused(const fv_pull *p, const fv_http_job *job, const char *file,
@@ -120,16 +120,14 @@ static fv_status fail_refused(const fv_pull *p, const fv_http_job *job, const ch
     bool gated = !strcmp(name, "GatedRepo");
     if (job->code == 403 || gated)
         return fv_fail(err, FV_ERR_IO, 0,
-                       "%s: access refused (%d); accept its licence at %s/%s, and put a token of "
-                       "that account that may "
-                       "read it into HF_TOKEN",
+                       "%s: access denied (%d); accept its licence at %s/%s and set HF_TOKEN to a "
+                       "token of that account with read access",
                        p->repo, job->code, p->endpoint, p->repo);
     if (job->code == 401)
-        return fv_fail(
-            err, FV_ERR_IO, 0,
-            "%s: not open to this request (401): the name is wrong, or it is private or gated, or "
-            "HF_TOKEN is missing or not valid",
-            p->repo);
+        return fv_fail(err, FV_ERR_IO, 0,
+                       "%s: access denied (401): the name is wrong, the repository is private or "
+                       "gated, or HF_TOKEN is missing or invalid",
+                       p->repo);
     if (file)
         return fv_fail(err, FV_ERR_IO, 0, "%s: %s: %s", p->repo, file, job->message);
     if (!strcmp(name, "RevisionNotFound"))
@@ -196,13 +194,13 @@ static fv_status ask_hub(fv_pull *p, fv_http_job *job, text_sink *sink, fv_error
         if (job->outcome == FV_HTTP_REFUSED)
             return fail_refused(p, job, NULL, err);
         if (job->outcome == FV_HTTP_FAILED && sink->n > 0)
-            return fv_fail(err, FV_ERR_LIMIT, 0, "%s: the hub's answer does not fit %d bytes",
-                           p->repo, FV_HUB_MAX_BYTES);
+            return fv_fail(err, FV_ERR_LIMIT, 0, "%s: the hub's answer exceeds %d bytes", p->repo,
+                           FV_HUB_MAX_BYTES);
         /* a wrong name: at once */
         if (job->outcome != FV_HTTP_AGAIN || job->unknown || (n > p->retries && n == 1))
             return fv_fail(err, FV_ERR_IO, 0, "%s: %s", p->repo, job->message);
         if (n > p->retries)
-            return fv_fail(err, FV_ERR_IO, 0, "%s: %s; given up after %d tries", p->repo,
+            return fv_fail(err, FV_ERR_IO, 0, "%s: %s; gave up after %d attempts", p->repo,
                            job->message, n);
         double ms = wait_ms(p, n, job);
         log_wait(p, job, ms);
@@ -219,9 +217,10 @@ static fv_status take_repo(fv_pull *p, const char *repo, fv_error *err)
     if (!strncmp(repo, p->endpoint, n) && repo[n] == '/')
         repo += n + 1;
     if (!fv_hub_repo_ok(repo))
-        return fv_fail(
-            err, FV_ERR_ARGUMENT, 0,
-            "\"%s\" is no repository's name: expected OWNER/NAME, like apple/FastVLM-0.5B", repo);
+        return fv_fail(err, FV_ERR_ARGUMENT, 0,
+                       "\"%s\" is not the name of a repository: expected OWNER/NAME, such as "
+                       "apple/FastVLM-0.5B",
+                       repo);
     p->repo = fv_strdup(repo);
     return p->repo ? FV_OK : fv_fail_memory(err, strlen(repo) + 1, "a name");
 }
@@ -231,7 +230,7 @@ static fv_status take_options(fv_pull *p, const fv_pull_options *o, fv_error *er
     const char *endpoint = o->endpoint && *o->endpoint ? o->endpoint : "https://huggingface.co";
     const char *revision = o->revision && *o->revision ? o->revision : "main";
     if (!o->repo)
-        return fv_fail(err, FV_ERR_ARGUMENT, 0, "no repository is named");
+        return fv_fail(err, FV_ERR_ARGUMENT, 0, "no repository given");
     if (o->connections < 0 || o->connections > MAX_SLOTS || o->retries < -1 || o->retries > 20)
         return fv_fail(err, FV_ERR_ARGUMENT, 0,
                        "connections is %d and retries %d; expected up to %d and -1 to 20",
@@ -342,7 +341,7 @@ static fv_status make_folder(const char *dir, fv_error *err)
             char kept = *at;
             *at = 0;
             if (mkdir(path, 0777) != 0 && !fv_is_dir(path))
-                status = fv_fail(err, FV_ERR_IO, 0, "%s: cannot make the folder: %s", path,
+                status = fv_fail(err, FV_ERR_IO, 0, "%s: cannot create the directory: %s", path,
                                  strerror(errno));
             *at = kept;
             if (kept == 0)
@@ -366,8 +365,7 @@ static fv_status check_space(const fv_pull *p, fv_error *err)
         return FV_OK; /* then a failing write will say it */
     uint64_t available = (uint64_t)fs.f_bavail * fs.f_frsize;
     if (need > available)
-        return fv_fail(err, FV_ERR_IO, 0,
-                       "%s: not enough room on the disk: %.1f MB more are needed, %.1f MB are free",
+        return fv_fail(err, FV_ERR_IO, 0, "%s: not enough disk space: %.1f MB needed, %.1f MB free",
                        p->dir, (double)need / 1e6, (double)available / 1e6);
     return FV_OK;
 }
@@ -395,7 +393,7 @@ static fv_status check_file(fv_pull *p, pull_file *f, fv_error *err)
     f->state = strcmp(hex, f->part.file->hash) ? FILE_FETCH : FILE_DONE;
     if (f->state == FILE_FETCH) {
         fv_part_look(&f->part);
-        fv_log(&p->callbacks, FV_LOG_INFO, "%s is not the hub's; it is fetched again and replaced",
+        fv_log(&p->callbacks, FV_LOG_INFO, "%s differs from the hub's; fetching it again",
                f->part.final);
     }
     return FV_OK;
@@ -518,7 +516,7 @@ static fv_status settle_piece(fv_pull *p, slot *s, fv_error *err)
     case FV_HTTP_NO_RANGES:
         if (!s->file->no_ranges)
             fv_log(&p->callbacks, FV_LOG_INFO,
-                   "%s: the server cannot send parts of a file; it is fetched in one piece", name);
+                   "%s: the server does not support ranges; fetching the file in one piece", name);
         s->file->no_ranges = true;
         for (int i = 0; i < p->n_slots; i++)
             if (p->slots[i].file == s->file && &p->slots[i] != s) {
@@ -537,7 +535,7 @@ static fv_status settle_piece(fv_pull *p, slot *s, fv_error *err)
     }
     if (++s->tries > p->retries)
         return fv_fail(err, FV_ERR_IO, 0,
-                       "%s: %s: %s; given up after %d tries, the next run goes on from here",
+                       "%s: %s: %s; gave up after %d attempts, the next run resumes from here",
                        p->repo, name, job->message, s->tries);
     double ms = wait_ms(p, s->tries, job);
     s->not_before = fv_now_ms() + ms;
@@ -565,14 +563,15 @@ static fv_status judge_hash(fv_pull *p, pull_file *f, fv_error *err)
         f->restarted = true;
         fv_part_restart(&f->part);
         fv_log(&p->callbacks, FV_LOG_INFO,
-               "%s: what an earlier run left does not fit; it is fetched anew", f->part.path);
+               "%s: the partial file of an earlier run does not match; starting over",
+               f->part.path);
         return FV_OK;
     }
     fv_part_remove(&f->part);
     return fv_fail(err, FV_ERR_FORMAT, 0,
-                   "%s: %s does not have the %s the hub states: expected %.16s..., found %.16s...; "
-                   "what came was "
-                   "removed; try again, or without the proxy or mirror in between",
+                   "%s: %s does not have the %s that the hub states: expected %.16s..., found "
+                   "%.16s...; the download was removed; try again, or without the proxy or "
+                   "mirror in between",
                    p->repo, f->part.file->name, f->part.file->sha256 ? "SHA-256" : "git hash",
                    f->part.file->hash, hex);
 }
@@ -652,8 +651,8 @@ fv_status fv_pull_run(fv_pull *pull, fv_error *err)
     if (lock < 0)
         return fv_fail(err, FV_ERR_IO, 0, "%s: cannot open: %s", p->dir, strerror(errno));
     if (flock(lock, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
-        status = fv_fail(err, FV_ERR_STATE, 0, "%s: another download into this folder is at work",
-                         p->dir);
+        status = fv_fail(err, FV_ERR_STATE, 0,
+                         "%s: another download into this directory is running", p->dir);
         goto fail;
     }
     for (size_t i = 0; i < p->listing.n_files; i++)

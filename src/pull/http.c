@@ -104,7 +104,7 @@ static fv_status take_token(fv_http *http, const char *token, fv_error *err)
         if (*p <= ' ' || *p > '~')
             return fv_fail(
                 err, FV_ERR_ARGUMENT, 0,
-                "the access token holds a blank or a character that no token has; set it again");
+                "the access token contains a blank or an invalid character; set it again");
     if (!strcmp(http->home.scheme, "http") && !is_this_machine(&http->home))
         return fv_fail(
             err, FV_ERR_ARGUMENT, 0,
@@ -130,9 +130,9 @@ fv_status fv_http_new(fv_http **out, const char *endpoint, const char *token, co
         return fv_fail_memory(err, sizeof *http, "a connection");
     http->curl = curl;
     if (!parse_origin(curl, endpoint, &http->home)) {
-        status = fv_fail(
-            err, FV_ERR_ARGUMENT, 0,
-            "the hub's address is no plain https:// address (a token goes into HF_TOKEN)");
+        status = fv_fail(err, FV_ERR_ARGUMENT, 0,
+                         "the hub's address is not a plain https:// address (put a token into "
+                         "HF_TOKEN)");
         goto fail;
     }
     if (token && *token)
@@ -272,27 +272,27 @@ static bool check_answer(fv_http_job *job, long code)
     if (job->checked)
         return true;
     if (job->encoded) {
-        complain(job, FV_HTTP_FAILED, "the server sends an encoding that was not asked for");
+        complain(job, FV_HTTP_FAILED, "the server sends an encoding that was not requested");
         return false;
     }
     if (code == 206 && wants_range(job)) {
         if (job->range_size != job->size || job->range_begin != job->begin ||
             job->range_end != job->end) {
             complain(job, FV_HTTP_FAILED,
-                     "asked for bytes %" PRIu64 " to %" PRIu64 " of %" PRIu64
+                     "requested bytes %" PRIu64 " to %" PRIu64 " of %" PRIu64
                      ", the server sends %" PRIu64 " to %" PRIu64 " of %" PRIu64,
                      job->begin, job->end, job->size, job->range_begin, job->range_end,
                      job->range_size);
             return false;
         }
     } else if (code == 200 && wants_range(job)) {
-        complain(job, FV_HTTP_NO_RANGES, "the server knows no ranges");
+        complain(job, FV_HTTP_NO_RANGES, "the server does not support ranges");
         return false;
     } else if (code != 200) {
         complain(job, FV_HTTP_FAILED, "the server answers %ld", code);
         return false;
     } else if (job->size > 0 && job->length >= 0 && (uint64_t)job->length != job->size) {
-        complain(job, FV_HTTP_FAILED, "the hub says %" PRIu64 " bytes, the server sends %" PRId64,
+        complain(job, FV_HTTP_FAILED, "the hub states %" PRIu64 " bytes, the server sends %" PRId64,
                  job->size, job->length);
         return false;
     }
@@ -310,7 +310,7 @@ static size_t on_body(char *data, size_t one, size_t n, void *user)
         return 0;
     if (job->size > 0 && n > job->end - job->begin - job->n_taken) {
         complain(job, FV_HTTP_FAILED,
-                 "the server sends more than the %" PRIu64 " bytes the hub says",
+                 "the server sends more than the %" PRIu64 " bytes that the hub states",
                  job->end - job->begin);
         return 0;
     }
@@ -331,7 +331,7 @@ static bool aim(fv_http *http, fv_http_job *job)
     origin target;
 
     if (!parse_origin(curl, job->url, &target)) {
-        complain(job, FV_HTTP_FAILED, "redirected to what is no http or https address");
+        complain(job, FV_HTTP_FAILED, "redirected to an address that is not http or https");
         return false;
     }
     if (!strcmp(target.scheme, "http") && strcmp(http->home.scheme, "http")) {
@@ -420,7 +420,7 @@ fv_status fv_http_start(fv_http *http, fv_http_job *job, fv_error *err)
         http->curl->easy_cleanup(job->easy);
         http->curl->slist_free_all(job->headers);
         return fv_fail(err, FV_ERR_IO, 0, "%s",
-                       job->message[0] ? job->message : "libcurl takes no request");
+                       job->message[0] ? job->message : "libcurl accepts no request");
     }
     job->running = true;
     job->next = http->running;
@@ -455,7 +455,7 @@ static void judge_transport(const fv_http *http, fv_http_job *job, CURLcode resu
     case CURLE_COULDNT_RESOLVE_PROXY:
         job->unknown = true;
         complain(job, FV_HTTP_AGAIN,
-                 "%s: the name is not found; is there a network, and is the name right?", host);
+                 "%s: host not found; is there a network, and is the name right?", host);
         break;
     case CURLE_COULDNT_CONNECT:
         complain(job, FV_HTTP_AGAIN, "%s: no connection (%s)", host, why);
@@ -465,17 +465,16 @@ static void judge_transport(const fv_http *http, fv_http_job *job, CURLcode resu
     case CURLE_SSL_CERTPROBLEM:
     case CURLE_SSL_CACERT_BADFILE:
     case CURLE_SSL_ISSUER_ERROR:
-        complain(
-            job, FV_HTTP_FAILED,
-            "%s: TLS failed (%s); check the clock and the package ca-certificates, or name the "
-            "certificates to trust in SSL_CERT_FILE",
-            host, why);
+        complain(job, FV_HTTP_FAILED,
+                 "%s: TLS failed (%s); check the clock and the package ca-certificates, or "
+                 "set SSL_CERT_FILE to the certificates to trust",
+                 host, why);
         break;
     case CURLE_OUT_OF_MEMORY:
     case CURLE_UNSUPPORTED_PROTOCOL:
     case CURLE_URL_MALFORMAT: complain(job, FV_HTTP_FAILED, "%s: %s", host, why); break;
     case CURLE_OPERATION_TIMEDOUT:
-        complain(job, FV_HTTP_AGAIN, "%s: nothing came for %d s", host, STALL_S);
+        complain(job, FV_HTTP_AGAIN, "%s: no data for %d s", host, STALL_S);
         break;
     default: /* cut off in one of many ways */ complain(job, FV_HTTP_AGAIN, "%s: %s", host, why);
     }
@@ -506,7 +505,7 @@ static bool follow(fv_http *http, fv_http_job *job)
 {
     char *to = NULL;
     if (http->curl->easy_getinfo(job->easy, CURLINFO_REDIRECT_URL, &to) != CURLE_OK || !to) {
-        complain(job, FV_HTTP_FAILED, "a redirect without a place to go");
+        complain(job, FV_HTTP_FAILED, "a redirect without a target");
         return false;
     }
     if (++job->hops > MAX_HOPS) {
@@ -522,7 +521,7 @@ static bool follow(fv_http *http, fv_http_job *job)
     if (!aim(http, job))
         return false;
     if (http->curl->multi_add_handle(http->multi, job->easy) != CURLM_OK) {
-        complain(job, FV_HTTP_FAILED, "libcurl takes no request");
+        complain(job, FV_HTTP_FAILED, "libcurl accepts no request");
         return false;
     }
     return true;

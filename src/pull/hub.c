@@ -141,8 +141,9 @@ static fv_status read_file_entry(const fv_json *doc, const fv_json_value *entry,
     } else
         FV_TRY(fv_json_string(doc, entry, "blobId", &hash, err));
     if (!is_hex(hash, lfs ? 64 : 40))
-        return fv_fail(err, FV_ERR_FORMAT, 0, "%s: the hub states no %s of %s, found \"%.80s\"",
-                       repo, lfs ? "SHA-256" : "blob hash", name, hash);
+        return fv_fail(err, FV_ERR_FORMAT, 0,
+                       "%s: the hub does not state the %s of %s, found \"%.80s\"", repo,
+                       lfs ? "SHA-256" : "blob hash", name, hash);
     f->size = (uint64_t)size;
     snprintf(f->hash, sizeof f->hash, "%s", hash);
     return FV_OK;
@@ -168,18 +169,18 @@ static fv_status read_siblings(fv_hub_listing *out, const fv_json *doc, const ch
     for (size_t i = 0; i < n; i++) {
         const fv_json_value *entry = fv_json_at(list, i);
         if (fv_json_type_of(entry) != FV_JSON_OBJECT)
-            return fv_fail(err, FV_ERR_FORMAT, 0, "%s: the hub's list of files holds %s", repo,
+            return fv_fail(err, FV_ERR_FORMAT, 0, "%s: the hub's list of files contains %s", repo,
                            fv_json_type_name(entry));
         FV_TRY(fv_json_string(doc, entry, "rfilename", &name, err));
         if (!path_ok(name))
             return fv_fail(err, FV_ERR_FORMAT, 0,
-                           "%s: the hub lists a file \"%.200s\", a name that is not taken", repo,
+                           "%s: the hub lists a file \"%.200s\"; such names are refused", repo,
                            name);
         single |= !strcmp(name, "model.safetensors");
         n_needed += is_needed(name, true);
     }
     if (n_needed > FV_HUB_MAX_FILES)
-        return fv_fail(err, FV_ERR_LIMIT, 0, "%s: %zu files, at most %d are taken", repo, n_needed,
+        return fv_fail(err, FV_ERR_LIMIT, 0, "%s: %zu files, up to %d are allowed", repo, n_needed,
                        FV_HUB_MAX_FILES);
     out->files = fv_alloc_zero(n_needed, sizeof *out->files);
     if (!out->files)
@@ -198,8 +199,8 @@ static fv_status read_siblings(fv_hub_listing *out, const fv_json *doc, const ch
     }
     if (!find(out, "config.json") || !(single || find(out, "model.safetensors.index.json")))
         return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
-                       "%s holds no checkpoint: expected config.json and model.safetensors (or its "
-                       "model.safetensors.index.json) among its %zu files",
+                       "%s does not contain a checkpoint: expected config.json and "
+                       "model.safetensors (or model.safetensors.index.json) among its %zu files",
                        repo, n);
     return FV_OK;
 }

@@ -15,10 +15,10 @@ enum { READ_BYTES = 1 << 20 };
 static fv_status fail_errno(fv_error *err, const char *path, const char *verb)
 {
     if (errno == ENOSPC || errno == EDQUOT)
-        return fv_fail(
-            err, FV_ERR_IO, 0,
-            "%s: the disk is full; make room and give the same command again, it goes on from here",
-            path);
+        return fv_fail(err, FV_ERR_IO, 0,
+                       "%s: the disk is full; free some space and run the same command again to "
+                       "resume",
+                       path);
     return fv_fail(err, FV_ERR_IO, 0, "%s: cannot %s: %s", path, verb, strerror(errno));
 }
 
@@ -246,7 +246,8 @@ fv_status fv_part_hash(fv_part *part, int fd, uint64_t max_bytes, bool *done, fv
             continue;
         if (n <= 0) {
             status = n < 0 ? fail_errno(err, path, "read")
-                           : fv_fail(err, FV_ERR_IO, part->n_hashed, "%s: it became shorter", path);
+                           : fv_fail(err, FV_ERR_IO, part->n_hashed, "%s: the file was truncated",
+                                     path);
             break;
         }
         if (part->file->sha256)

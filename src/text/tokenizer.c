@@ -257,7 +257,7 @@ static fv_status encode_text(const fv_tokenizer *t, const char *text, size_t n_b
     if (n_bytes == 0)
         return FV_OK;
     if (n_bytes > MAX_TEXT_BYTES)
-        return fv_fail(err, FV_ERR_LIMIT, 0, "the text has %zu bytes, at most %d are allowed",
+        return fv_fail(err, FV_ERR_LIMIT, 0, "the text has %zu bytes, up to %d are allowed",
                        n_bytes, MAX_TEXT_BYTES);
     if (!fv_utf8_valid(text, n_bytes, &bad_at))
         return fv_fail(err, FV_ERR_FORMAT, bad_at,

@@ -323,7 +323,7 @@ static fv_status add_tokens(fv_tokenizer *t, text_index *x, const fv_token_sourc
             if (n == SIZE_MAX)
                 return fv_fail(err, FV_ERR_FORMAT, 0,
                                "%s: token %" PRId32
-                               " \"%s\" holds a character that stands for no byte",
+                               " \"%s\" contains a character that does not stand for a byte",
                                name, id, show(text).text);
             if (n == 1)
                 t->byte_id[t->blob[used]] = id;
@@ -361,11 +361,11 @@ fv_status fv_tokenizer_build(fv_tokenizer **out, const fv_token_source *tokens, 
     while (n_tokens > 0 && tokens[n_tokens - 1].kind == FV_TOKEN_NONE)
         n_tokens--;
     if (n_tokens > MAX_TOKENS)
-        return fv_fail(err, FV_ERR_LIMIT, 0, "%s: %zu tokens, at most %d are allowed", name,
-                       n_tokens, MAX_TOKENS);
+        return fv_fail(err, FV_ERR_LIMIT, 0, "%s: %zu tokens, up to %d are allowed", name, n_tokens,
+                       MAX_TOKENS);
     if (n_merges > MAX_MERGES)
-        return fv_fail(err, FV_ERR_LIMIT, 0, "%s: %zu merges, at most %d are allowed", name,
-                       n_merges, MAX_MERGES);
+        return fv_fail(err, FV_ERR_LIMIT, 0, "%s: %zu merges, up to %d are allowed", name, n_merges,
+                       MAX_MERGES);
     for (size_t i = 0; i < n_tokens; i++) {
         n_text += tokens[i].text.n;
         longest = FV_MAX(longest, tokens[i].text.n);

@@ -48,9 +48,9 @@ static fv_status put_token(source *s, int64_t id, fv_slice text, fv_token_kind k
     fv_token_source *token = &s->tokens[at];
     if (token->kind != FV_TOKEN_NONE && (kind == FV_TOKEN_NORMAL || token->text.n != text.n ||
                                          memcmp(token->text.data, text.data, text.n) != 0))
-        return fv_fail(err, FV_ERR_FORMAT, 0, "%s: id %zu is given to \"%.*s\" and to \"%.*s\"",
-                       name, at, (int)FV_MIN(token->text.n, 40), token->text.data,
-                       (int)FV_MIN(text.n, 40), text.data);
+        return fv_fail(
+            err, FV_ERR_FORMAT, 0, "%s: id %zu is assigned to both \"%.*s\" and \"%.*s\"", name, at,
+            (int)FV_MIN(token->text.n, 40), token->text.data, (int)FV_MIN(text.n, 40), text.data);
     *token = (fv_token_source){ text, (uint8_t)kind };
     s->n_tokens = FV_MAX(s->n_tokens, at + 1);
     return FV_OK;
@@ -291,7 +291,7 @@ static fv_status scan_model(fv_scan *scan, source *s, fv_error *err)
             FV_TRY(fv_scan_bool(scan, &set, err));
             if (set)
                 return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
-                               "%s: model.%.*s is true, which Qwen2's tokenizer never is",
+                               "%s: model.%.*s is true, which Qwen2's tokenizer does not use",
                                scan->name, (int)key.n, key.data);
         } else {
             FV_TRY(fv_scan_skip(scan, err));
@@ -384,7 +384,7 @@ static fv_status parse_optional(fv_json **doc, fv_slice text, const char *name, 
     if (!text.data)
         return FV_OK;
     if (text.n > MAX_SMALL_FILE)
-        return fv_fail(err, FV_ERR_LIMIT, 0, "%s: %zu bytes, at most %d are allowed", name, text.n,
+        return fv_fail(err, FV_ERR_LIMIT, 0, "%s: %zu bytes, up to %d are allowed", name, text.n,
                        MAX_SMALL_FILE);
     FV_TRY(fv_json_parse(doc, text.data, text.n, name, err));
     if (fv_json_type_of(fv_json_root(*doc)) == FV_JSON_OBJECT)

@@ -326,8 +326,8 @@ static fv_status check_tables(const fv_tokenizer *t, size_t n_bytes, const char 
     }
     if (bad || n_used > t->merge_mask)
         return fv_fail(err, FV_ERR_FORMAT, 0,
-                       "%s: tensor " MERGES " names tokens past the %" PRIu32
-                       " there are, or is full",
+                       "%s: tensor " MERGES " names tokens past the last of %" PRIu32
+                       ", or is full",
                        name, n_tokens);
     return FV_OK;
 }
@@ -340,8 +340,8 @@ static fv_status index_tokens(fv_tokenizer *t, const char *name, fv_error *err)
         t->max_bytes = FV_MAX(t->max_bytes, n);
         if ((n == 0) != (t->kind[id] == FV_TOKEN_NONE))
             return fv_fail(err, FV_ERR_FORMAT, 0,
-                           "%s: token %" PRId32 " has %zu bytes, its type says otherwise", name, id,
-                           n);
+                           "%s: token %" PRId32 " has %zu bytes, which contradicts its type", name,
+                           id, n);
         if (n == 1 && t->kind[id] == FV_TOKEN_NORMAL)
             t->byte_id[t->blob[t->offset[id]]] = id;
     }

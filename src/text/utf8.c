@@ -122,7 +122,8 @@ fv_status fv_stream_new(fv_stream **out, size_t max_piece_bytes, const char *con
 
     *out = NULL;
     if (n_stop > 0 && !stop)
-        return fv_fail(err, FV_ERR_ARGUMENT, 0, "stop strings: %zu announced, none given", n_stop);
+        return fv_fail(err, FV_ERR_ARGUMENT, 0, "stop strings: n_stop is %zu, but stop is NULL",
+                       n_stop);
     if (max_piece_bytes > SIZE_MAX / 16)
         return fv_fail_memory(err, max_piece_bytes, "text stream");
     fv_stream *s = fv_alloc_zero(1, sizeof *s);

@@ -188,10 +188,10 @@ static void test_refused(void **state)
     const char *picture = PICTURE, *text = GOLDEN "tiny/README.md", *none = "/none";
     refuse(tiny, other,
            &(fv_eval_options){ .size = sizeof(fv_eval_options), .paths = &picture, .n_paths = 1 },
-           FV_ERR_ARGUMENT, "one model in two precisions");
+           FV_ERR_ARGUMENT, "the same model in different precisions");
     refuse(tiny, tiny,
            &(fv_eval_options){ .size = sizeof(fv_eval_options), .paths = &text, .n_paths = 1 },
-           FV_ERR_IO, "none of 1 pictures can be read");
+           FV_ERR_IO, "none of 1 images can be read");
     refuse(tiny, tiny,
            &(fv_eval_options){ .size = sizeof(fv_eval_options), .paths = &none, .n_paths = 1 },
            FV_ERR_IO, "/none");
@@ -462,7 +462,7 @@ static void test_score(void **state)
         fv_task_score(&t, dir, write_file("a.jsonl", "{\"answer\": \" \"}"), NULL, &err), FV_OK);
     assert_true(t->n_correct == 0 && t->n_unanswered == 3);
     fv_task_free(t);
-    refuse_score("", "", FV_ERR_FORMAT, "holds no question");
+    refuse_score("", "", FV_ERR_FORMAT, "contains no questions");
     refuse_score("[]", "", FV_ERR_FORMAT, "line 1: expected an object");
     refuse_score(Q("a", "1") "{\"image\": \"a\"", "", FV_ERR_FORMAT, "line 2");
     refuse_score("{\"image\": \"a\", \"kind\": \"k\", \"question\": 1, \"answer\": \"\"}", "",

@@ -177,7 +177,7 @@ static void test_calib_selection(void **state)
     s.max_samples = 0;
     s.min_samples = 6;
     fails(fv_export_calib(&s, in("few"), NULL, NULL, &err), FV_ERR_IO, &err,
-          "5 of 7 pictures can be read, at least 6", 3);
+          "5 of 7 images can be read, at least 6", 3);
 }
 
 static void test_calib_random(void **state)
@@ -218,12 +218,13 @@ static void test_calib_refuses(void **state)
     snprintf(empty, sizeof empty, "%s", in("empty"));
     const char *missing[] = { "/none/such.png" }, *picture[] = { PICTURE }, *none[] = { empty };
     fv_calib_options s = { .size = sizeof s, .image_size = 64 };
-    fails(fv_export_calib(&s, in("o"), NULL, NULL, &err), FV_ERR_ARGUMENT, &err, "no pictures", 2);
+    fails(fv_export_calib(&s, in("o"), NULL, NULL, &err), FV_ERR_ARGUMENT, &err,
+          "neither images nor random samples", 2);
     s.paths = none;
     s.n_paths = 1;
-    fails(fv_export_calib(&s, in("o"), NULL, NULL, &err), FV_ERR_IO, &err, "holds no picture", 2);
+    fails(fv_export_calib(&s, in("o"), NULL, NULL, &err), FV_ERR_IO, &err, "contains no images", 2);
     s.paths = missing;
-    fails(fv_export_calib(&s, in("o"), NULL, NULL, &err), FV_ERR_IO, &err, "no such picture", 2);
+    fails(fv_export_calib(&s, in("o"), NULL, NULL, &err), FV_ERR_IO, &err, "no such image", 2);
     s.paths = picture;
     fails(fv_export_calib(&s, in("file"), NULL, NULL, &err), FV_ERR_IO, &err, "is a file", 2);
     fails(fv_export_calib(&s, in("with space"), NULL, NULL, &err), FV_ERR_ARGUMENT, &err, "space",
@@ -250,7 +251,7 @@ static void test_lut(void **state)
     assert_memory_equal(got + 470 * 64 * 4, want.data, 64 * 4);
     fv_free(got);
     npy_free(&want);
-    fails(fv_export_lut(TINY, dir, NULL, &err), FV_ERR_IO, &err, "is a folder", 1);
+    fails(fv_export_lut(TINY, dir, NULL, &err), FV_ERR_IO, &err, "is a directory", 1);
     fails(fv_export_lut("/none", in("x"), NULL, &err), FV_ERR_IO, &err, "no such model", 1);
     fails(fv_export_lut(PICTURE, in("x"), NULL, &err), FV_ERR_FORMAT, &err, "image.png", 1);
 }
@@ -297,7 +298,7 @@ static void test_genie(void **state)
     fv_json_free(doc);
     fv_genie_options s = { .size = sizeof s, .context = 100000 };
     fails(fv_export_genie(TINY, &s, in("h"), NULL, &err), FV_ERR_ARGUMENT, &err,
-          "the context is 100000", 1);
+          "the context length is 100000", 1);
 }
 
 static void test_tokenizer(void **state)
@@ -553,7 +554,8 @@ static void test_gguf(void **state)
         fv_gguf_free(g);
     }
     fv_error err = { 0 };
-    fails(fv_export_gguf(TINY, FV_DECODER_F16, dir, NULL, &err), FV_ERR_IO, &err, "is a folder", 1);
+    fails(fv_export_gguf(TINY, FV_DECODER_F16, dir, NULL, &err), FV_ERR_IO, &err, "is a directory",
+          1);
     fails(fv_export_gguf(TINY, (fv_decoder_type)9, in("x"), NULL, &err), FV_ERR_ARGUMENT, &err,
           "unknown type", 1);
     works(fv_export_gguf(VARIANT("base"), FV_DECODER_F16, in("tied.gguf"), NULL, &err), &err);

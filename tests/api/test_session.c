@@ -174,12 +174,12 @@ static void test_context_limit(void **state)
     assert_true(stats.context_used <= 56);
     assert_int_equal(r.n, 9);
     assert_int_equal(fv_session_add_text(s, "And there?", 10, &err), FV_ERR_LIMIT);
-    assert_non_null(strstr(err.message, "context of 56 rows"));
+    assert_non_null(strstr(err.message, "context holds 56 tokens"));
     fv_session_reset(s);
     say(s, "What do you see?", image);
     say(s, "And there, and where, and then what else?", NULL);
     assert_int_equal(fv_session_next(s, &p, &err), FV_ERR_LIMIT); /* with the template around it */
-    assert_non_null(strstr(err.message, "context of 56 rows"));
+    assert_non_null(strstr(err.message, "context holds 56 tokens"));
     fv_session_free(s);
     so.max_context = 100000;
     s = NULL;

@@ -293,7 +293,7 @@ static void test_failures(void **state)
     t.image[0][5000] = INFINITY;
     fv_graph_io io = io_of(&in, t.image[0]);
     assert_int_equal(fv_ranges_run(r, &t.ops, &io, &t.err), FV_ERR_FORMAT);
-    assert_string_equal(t.err.message, "pixel_values holds values that are NaN or infinite");
+    assert_string_equal(t.err.message, "pixel_values contains NaN or infinite values");
     fv_ranges_free(r);
     io = io_of(&in, t.image[1]);
     int64_t live = fv_mem_live();

@@ -139,7 +139,7 @@ static void test_refuses_headers(void **state)
     (void)state;
     file f = start(0, 0);
     f.b[0] = 'g';
-    refuses(&f, FV_ERR_FORMAT, "does not begin with \"GGUF\"");
+    refuses(&f, FV_ERR_FORMAT, "does not start with \"GGUF\"");
     f = start(0, 0), f.n = 23;
     refuses(&f, FV_ERR_FORMAT, "not a GGUF file");
     f.n = 0;
@@ -175,13 +175,13 @@ static void test_refuses_metadata(void **state)
     f = pair("", 0), put(&f, 0, 8);
     refuses(&f, FV_ERR_FORMAT, "has 0 bytes, expected 1 to 65535");
     f = pair("a\x01", 0), put(&f, 0, 8);
-    refuses(&f, FV_ERR_FORMAT, "holds byte 0x01");
+    refuses(&f, FV_ERR_FORMAT, "contains byte 0x01");
     f = pair("k", FV_GGUF_BOOL), put(&f, 2, 1);
-    refuses(&f, FV_ERR_FORMAT, "neither 0 nor 1");
+    refuses(&f, FV_ERR_FORMAT, "a bool is not 0 or 1");
     f = pair("kkkk", FV_GGUF_U64), put(&f, 2, 4);
     refuses(&f, FV_ERR_FORMAT, "ends inside the metadata");
     f = pair("k", FV_GGUF_STRING), put_text_n(&f, "a\0b", 3);
-    refuses(&f, FV_ERR_FORMAT, "not UTF-8, or holds a NUL");
+    refuses(&f, FV_ERR_FORMAT, "not UTF-8, or contains a NUL");
     f = pair("k", FV_GGUF_STRING), put_text(&f, "\xc0\x80"); /* a NUL in two bytes */
     refuses(&f, FV_ERR_FORMAT, "not UTF-8");
     f = pair("k", FV_GGUF_STRING), put_text(&f, "\xed\xa0\x80"); /* a surrogate */
@@ -196,7 +196,7 @@ static void test_refuses_metadata(void **state)
     put(&f, 100, 8);
     refuses(&f, FV_ERR_FORMAT, "claims 100 bytes");
     f = pair("k", FV_GGUF_ARRAY), put(&f, FV_GGUF_BOOL, 4), put(&f, 2, 8), put(&f, 0x201, 2);
-    refuses(&f, FV_ERR_FORMAT, "neither 0 nor 1");
+    refuses(&f, FV_ERR_FORMAT, "a bool is not 0 or 1");
     f = pair("k", FV_GGUF_ARRAY);
     for (int i = 0; i < 100; i++)
         put(&f, FV_GGUF_ARRAY, 4), put(&f, 1, 8);
@@ -204,7 +204,7 @@ static void test_refuses_metadata(void **state)
     f = start(0, 2);
     for (int i = 0; i < 2; i++)
         put_text(&f, "twice"), put(&f, FV_GGUF_U32, 4), put(&f, 7, 4);
-    refuses(&f, FV_ERR_FORMAT, "twice comes twice");
+    refuses(&f, FV_ERR_FORMAT, "duplicate metadata key twice");
     f = pair("general.alignment", FV_GGUF_U32), put(&f, 0, 4); /* a division by it */
     refuses(&f, FV_ERR_FORMAT, "general.alignment is 0");
     f = pair("general.alignment", FV_GGUF_U32), put(&f, 12, 4);
@@ -226,7 +226,7 @@ static void test_refuses_tensors(void **state)
     f = start(1, 0), put_info(&f, "a", NE((UINT64_C(1) << 62) + 4), 0, 0); /* times 4 it is 16 */
     refuses(&f, FV_ERR_FORMAT, "its size overflows");
     f = start(1, 0), put_info(&f, "a", 5, (uint64_t[5]){ 1, 1, 1, 1, 1 }, 0, 0);
-    refuses(&f, FV_ERR_FORMAT, "has 5 dimensions, at most 4");
+    refuses(&f, FV_ERR_FORMAT, "has 5 dimensions, up to 4");
     f = start(1, 0), put_text(&f, "a"), put(&f, UINT32_MAX, 4), put(&f, 0, 32);
     refuses(&f, FV_ERR_FORMAT, "4294967295 dimensions");
     f = start(1, 0), put_info(&f, "a", NE(4), 3, 0), put_data(&f, 64);
@@ -256,7 +256,7 @@ static void test_refuses_tensors(void **state)
     refuses(&f, FV_ERR_FORMAT, "not UTF-8");
     f = start(1, 0), put_text_n(&f, "a\0b", 3), put(&f, 1, 4), put(&f, 8, 8), put(&f, 0, 12),
     put_data(&f, 64);
-    refuses(&f, FV_ERR_FORMAT, "holds a NUL");
+    refuses(&f, FV_ERR_FORMAT, "contains a NUL");
     f = start(1, 0), put_info(&f, "abc", NE(8), 0, 0), f.n -= 9;
     refuses(&f, FV_ERR_FORMAT, "ends inside the list of tensors");
 }
@@ -388,7 +388,7 @@ static void test_write_fails(void **state)
     fv_error err = { 0 };
     fv_gguf_writer *w = NULL;
     write_some(dir, data, &err, FV_ERR_IO);
-    assert_non_null(strstr(err.message, "is a folder"));
+    assert_non_null(strstr(err.message, "is a directory"));
     write_some("/dev/full", data, &err, FV_ERR_IO);
     assert_non_null(strstr(err.message, "is a device or a pipe"));
     snprintf(path, sizeof path, "%s/none/some.gguf", dir);
@@ -396,7 +396,7 @@ static void test_write_fails(void **state)
     assert_non_null(strstr(err.message, "No such file"));
     snprintf(path, sizeof path, "%s/some.gguf", dir);
 
-    /* given up half way, too little data, too much for the disk */
+    /* gave up half way, too little data, too much for the disk */
     uint64_t shape[1] = { 8 };
     assert_int_equal(fv_gguf_writer_new(&w, path, &err), FV_OK);
     fv_gguf_add_tensor(w, "a", FV_TYPE_F32, shape, 1);

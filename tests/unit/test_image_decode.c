@@ -127,17 +127,17 @@ static const struct {
     fv_status status;
     const char *says;
 } refused[] = {
-    { "empty.jpg", FV_ERR_FORMAT, "empty, expected a picture" },
+    { "empty.jpg", FV_ERR_FORMAT, "the file is empty, expected an image" },
     { "text.jpg", FV_ERR_FORMAT,
       "found text that starts with \"Hello, I am a le\", expected JPEG, PNG, WebP or PNM" },
-    { "noise.bin", FV_ERR_FORMAT, "not a picture: found bytes " },
+    { "noise.bin", FV_ERR_FORMAT, "not an image: found bytes " },
     { "png_30000x30000.png", FV_ERR_LIMIT,
       "30000 x 30000 pixels are 900000000, the limit is 268435456" },
-    { "png_70000x1.png", FV_ERR_LIMIT, "70000 x 1 pixels; a side may have at most 65535" },
-    { "png_zero_width.png", FV_ERR_FORMAT, "0 x 5 pixels: a picture has at least one" },
+    { "png_70000x1.png", FV_ERR_LIMIT, "70000 x 1 pixels; a side may have up to 65535" },
+    { "png_zero_width.png", FV_ERR_FORMAT, "0 x 5 pixels; expected at least one" },
     { "png_huge_chunk.png", FV_ERR_FORMAT, "PNG ends early" },
     { "png_bad_crc.png", FV_ERR_FORMAT, "damaged PNG" },
-    { "png_no_ihdr.png", FV_ERR_FORMAT, "does not begin with an IHDR" },
+    { "png_no_ihdr.png", FV_ERR_FORMAT, "does not start with an IHDR" },
     { "png_short_pixels.png", FV_ERR_FORMAT, "damaged PNG: Not enough" },
     { "jpeg_30000x30000.jpg", FV_ERR_LIMIT, "30000 x 30000 pixels are 900000000" },
     { "jpeg_zero_height.jpg", FV_ERR_FORMAT, "damaged JPEG: Empty" },
@@ -147,18 +147,18 @@ static const struct {
     { "jpeg_lost_code.jpg", FV_ERR_FORMAT, "damaged JPEG: " },
     { "jpeg_lost_restart.jpg", FV_ERR_FORMAT, "damaged JPEG: " },
     { "jpeg_12bit.jpg", FV_ERR_FORMAT, "damaged JPEG: Unsupported JPEG data precision 12" },
-    { "webp_huge_chunk.webp", FV_ERR_FORMAT, "the chunk at byte 12 says 4294967280 bytes" },
-    { "webp_huge_riff.webp", FV_ERR_FORMAT, "WebP ends early: its header says 4294967288 bytes" },
-    { "webp_no_picture.webp", FV_ERR_FORMAT, "no picture in it" },
+    { "webp_huge_chunk.webp", FV_ERR_FORMAT, "the chunk at byte 12 claims 4294967280 bytes" },
+    { "webp_huge_riff.webp", FV_ERR_FORMAT, "WebP ends early: its header claims 4294967288 bytes" },
+    { "webp_no_picture.webp", FV_ERR_FORMAT, "it contains no image" },
     { "webp_huge_canvas.webp", FV_ERR_LIMIT, "100000 x 10 pixels" },
     { "webp_frame_outside_canvas.webp", FV_ERR_FORMAT, "leaves the canvas of 40 x 30" },
-    { "webp_damaged.webp", FV_ERR_FORMAT, "damaged WebP: the bits of the picture are not VP8" },
-    { "webp_lossless_cut_inside.webp", FV_ERR_FORMAT, "damaged WebP: the bits of the picture" },
-    { "pnm_zero_height.ppm", FV_ERR_FORMAT, "5 x 0 pixels: a picture has at least one" },
-    { "pnm_no_width.ppm", FV_ERR_FORMAT, "PNM header: no width at byte 3" },
+    { "webp_damaged.webp", FV_ERR_FORMAT, "damaged WebP: the image data is not VP8" },
+    { "webp_lossless_cut_inside.webp", FV_ERR_FORMAT, "damaged WebP: the image data" },
+    { "pnm_zero_height.ppm", FV_ERR_FORMAT, "5 x 0 pixels; expected at least one" },
+    { "pnm_no_width.ppm", FV_ERR_FORMAT, "PNM header: width at byte 3 is not a number" },
     { "pnm_max70000.pgm", FV_ERR_FORMAT, "maximum value 70000, expected 1 to 65535" },
     { "pnm_60000x60000.ppm", FV_ERR_LIMIT, "60000 x 60000 pixels are 3600000000" },
-    { "pnm_99999999999999999999x1.ppm", FV_ERR_LIMIT, "a side may have at most 65535" },
+    { "pnm_99999999999999999999x1.ppm", FV_ERR_LIMIT, "a side may have up to 65535" },
     { "gif.gif", FV_ERR_UNSUPPORTED, "this is a GIF" },
     { "bmp.bmp", FV_ERR_UNSUPPORTED, "this is a BMP" },
     { "tiff.tif", FV_ERR_UNSUPPORTED, "this is a TIFF" },
@@ -202,7 +202,7 @@ static void no_file(void **state)
     assert_int_equal(fv_image_open(&image, "no/such/picture.jpg", NULL, &err), FV_ERR_IO);
     assert_non_null(strstr(err.message, "no/such/picture.jpg"));
     assert_int_equal(fv_image_open(&image, FV_SOURCE_DIR "/tests", NULL, &err), FV_ERR_IO);
-    assert_non_null(strstr(err.message, "is a directory, expected a picture file"));
+    assert_non_null(strstr(err.message, "is a directory, expected an image file"));
     assert_int_equal(fv_image_open(&image, "", NULL, &err), FV_ERR_ARGUMENT);
     assert_int_equal(fv_image_open(&image, NULL, NULL, &err), FV_ERR_ARGUMENT);
     assert_int_equal(fv_image_read(&image, NULL, 5, NULL, &err), FV_ERR_ARGUMENT);

@@ -46,7 +46,7 @@ static void test_what_the_parser_refuses(void **state)
     check_refused("{\"a\": \"\\u0000\"}", 15, NULL);
     check_refused("{\"a\": \"\xff\"}", 10, NULL);
     /* jansson took it */
-    check_refused("{\"a\"\0: 1}", 9, "config.json: byte 4 is a NUL, which no JSON holds");
+    check_refused("{\"a\"\0: 1}", 9, "config.json: byte 4 is a NUL, which JSON does not allow");
     check_refused("{\"a\": 99999999999999999999}", 27, NULL);
     check_refused("{\"a\": 1e999}", 12, NULL);
     check_refused("{\"a\": NaN}", 10, NULL);

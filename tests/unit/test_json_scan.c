@@ -186,7 +186,7 @@ static void test_hostile_numbers(void **state)
               "found 1234567890123456789012345678901234567890");
     check_int("-", "text: the text ends at byte 1, expected an integer");
     check_int("--1", "text: byte 1: expected an integer, found '-'");
-    check_int("007", "text: byte 0: a number begins with 0");
+    check_int("007", "text: byte 0: a number starts with 0");
     check_int("7.0", "text: byte 0: expected an integer, found a real number");
     check_int("7E1", "text: byte 0: expected an integer, found a real number");
     check_int("\x01", "text: byte 0: expected an integer, found byte 0x01");

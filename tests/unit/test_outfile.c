@@ -75,7 +75,7 @@ static void test_file(void **state)
     fv_outfile_abandon(&f);
     assert_int_equal(count_entries(dir), 1);
     assert_int_equal(fv_outfile_open(&f, dir, &err), FV_ERR_IO);
-    assert_non_null(strstr(err.message, "is a folder"));
+    assert_non_null(strstr(err.message, "is a directory"));
     fv_free(path);
     path = fv_path_join(dir, "pipe");
     assert_int_equal(mkfifo(path, 0666), 0);
@@ -164,7 +164,7 @@ static void test_folder(void **state)
     /* not empty */
     assert_int_equal(fv_outdir_open(&d, place, false, NULL, &err), FV_ERR_IO);
     assert_non_null(strstr(err.message, "not empty; choose another"));
-    assert_non_null(strstr(err.message, "the folder is not empty"));
+    assert_non_null(strstr(err.message, "the directory is not empty"));
     fv_outdir_abandon(&d);
     assert_int_equal(fv_outdir_open(&d, place, true, NULL, &err), FV_OK); /* merged */
     put(d.stage, "three", "3");
@@ -431,7 +431,8 @@ static void test_all_or_nothing(void **state)
         else
             assert_int_equal(fv_outdir_sub(&d, bad[i], &err), FV_OK);
         assert_int_equal(fv_outdir_commit(&d, &err), FV_ERR_IO);
-        assert_non_null(strstr(err.message, i ? "is a file; a folder" : "is a folder; a file"));
+        assert_non_null(strstr(err.message, i ? "is a file; it is not replaced by a directory"
+                                              : "is a directory; it is not replaced by a file"));
         expect(place, "a", "old a");
         expect(place, "sub/b", "old b");
         assert_int_equal(count_entries(place), 4);

@@ -164,7 +164,7 @@ static void test_not_startable(void **state)
         { (const char *const[]){ "/etc/passwd", NULL }, NULL,
           "/etc/passwd: cannot be started: Permission denied", FV_ERR_IO },
         { SHELL(":"), "/nonexistent/folder",
-          "/bin/sh: cannot enter the folder /nonexistent/folder: No such file", FV_ERR_IO },
+          "/bin/sh: cannot change to the directory /nonexistent/folder: No such file", FV_ERR_IO },
         { none, NULL, "argv names no program", FV_ERR_ARGUMENT },
         { empty, NULL, "argv names no program", FV_ERR_ARGUMENT },
         { NULL, NULL, "argv names no program", FV_ERR_ARGUMENT },
@@ -368,7 +368,7 @@ static void test_timeout_ends_the_group(void **state)
         double begin = fv_now_ms();
         assert_int_equal(fv_spawn_run(&r, &o, &err), FV_ERR_LIMIT);
         assert_true(fv_now_ms() - begin < 20000);
-        assert_string_equal(err.message, "/bin/sh: not finished after 0.3 s, ended");
+        assert_string_equal(err.message, "/bin/sh: not finished after 0.3 s, terminated");
         assert_int_equal(r.signal, deaf ? SIGKILL : SIGTERM);
         assert_string_equal(r.out, "begun\n");
         fv_spawn_result_free(&r);

@@ -133,7 +133,7 @@ static void test_directories(void **state)
     open_refuses(dir, FV_ERR_FORMAT, "tensor b is not in s-1.safetensors");
     index = "{\"weight_map\":{\"a\":\"../s-1.safetensors\"}}";
     write_file(dir, "model.safetensors.index.json", index, strlen(index));
-    open_refuses(dir, FV_ERR_FORMAT, "same folder");
+    open_refuses(dir, FV_ERR_FORMAT, "same directory");
     write_file(dir, "s-2.safetensors", bytes, n);
     index = "{\"weight_map\":{\"a\":\"s-1.safetensors\",\"c\":\"s-2.safetensors\"}}";
     write_file(dir, "model.safetensors.index.json", index, strlen(index));

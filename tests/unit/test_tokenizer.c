@@ -334,14 +334,16 @@ static void test_bad_arrays(void **state)
     make_arrays(&a);
     a.tokens[259] = (fv_token_source){ slice("a b"), FV_TOKEN_NORMAL };
     assert_int_equal(build(&t, &a, &err), FV_ERR_FORMAT);
-    assert_string_equal(err.message,
-                        "arrays: token 259 \"a b\" holds a character that stands for no byte");
+    assert_string_equal(
+        err.message,
+        "arrays: token 259 \"a b\" contains a character that does not stand for a byte");
     a.tokens[259].text = slice("\xe4\xb8\xad");
     assert_int_equal(build(&t, &a, &err), FV_ERR_FORMAT);
     a.tokens[259].text = slice("x\xff\xc4");
     assert_int_equal(build(&t, &a, &err), FV_ERR_FORMAT);
-    assert_string_equal(err.message,
-                        "arrays: token 259 \"x??\" holds a character that stands for no byte");
+    assert_string_equal(
+        err.message,
+        "arrays: token 259 \"x??\" contains a character that does not stand for a byte");
     a.tokens[259].text = slice("");
     assert_int_equal(build(&t, &a, &err), FV_ERR_FORMAT);
     assert_string_equal(err.message, "arrays: the text of token 259 is empty");

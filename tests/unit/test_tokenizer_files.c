@@ -285,7 +285,7 @@ static void test_bad_vocabularies(void **state)
     check_fails(FV_ERR_FORMAT,
                 "vocab.json, merges.txt: the vocabulary has no token for the single byte 0x41");
     write_changed("vocab.json", "\"A\":32", "\"A\":33");
-    check_fails(FV_ERR_FORMAT, "vocab.json: id 33 is given to \"A\" and to \"B\"");
+    check_fails(FV_ERR_FORMAT, "vocab.json: id 33 is assigned to both \"A\" and \"B\"");
     write_changed("vocab.json", "\"A\":32", "\"A\":32,\"A\":500");
     check_fails(FV_ERR_FORMAT, "vocab.json, merges.txt: tokens 32 and 500 are both \"A\"");
     write_changed("vocab.json", "\"A\":32", "\"A\":-1");
@@ -299,7 +299,7 @@ static void test_bad_vocabularies(void **state)
     write_changed("vocab.json", "\"A\":32", "\"A\":3.2e1");
     check_fails(FV_ERR_FORMAT, "vocab.json: byte 220: expected an integer, found a real number");
     write_changed("vocab.json", "\"A\":32", "\"A\":032");
-    check_fails(FV_ERR_FORMAT, "vocab.json: byte 220: a number begins with 0");
+    check_fails(FV_ERR_FORMAT, "vocab.json: byte 220: a number starts with 0");
     write_changed("vocab.json", "\"A\":32", "\"A\":\"32\"");
     check_fails(FV_ERR_FORMAT, "vocab.json: byte 220: expected an integer, found '\"'");
     write_changed("vocab.json", "\"A\":32", "\"A\" 32");
@@ -308,12 +308,12 @@ static void test_bad_vocabularies(void **state)
     check_fails(FV_ERR_FORMAT, "vocab.json: byte 223: expected a string, found ','");
     write_changed("vocab.json", "\"A\":32", "\"\":470,\"A\":32");
     check_fails(FV_ERR_FORMAT,
-                "added_tokens.json: id 470 is given to \"\" and to \"<|im_start|>\"");
+                "added_tokens.json: id 470 is assigned to both \"\" and \"<|im_start|>\"");
     write_changed("vocab.json", "\"A\":32", "\"\":600,\"A\":32");
     check_fails(FV_ERR_FORMAT, "vocab.json, merges.txt: the text of token 600 is empty");
     write_changed("vocab.json", "\"A\":32", "\"\xe6\x97\xa5\":600,\"A\":32");
-    check_fails(FV_ERR_FORMAT, "vocab.json, merges.txt: token 600 \"\xe6\x97\xa5\" holds a "
-                               "character that stands for no byte");
+    check_fails(FV_ERR_FORMAT, "vocab.json, merges.txt: token 600 \"\xe6\x97\xa5\" contains a "
+                               "character that does not stand for a byte");
     write_changed("vocab.json", "\"A\":32", "\"a\xff\":600,\"A\":32");
     check_fails(FV_ERR_FORMAT, "vocab.json: byte 218 is not valid UTF-8");
     write_changed("vocab.json", "\"A\":32", "\"\\ud800\":600,\"A\":32");
@@ -361,7 +361,8 @@ static void test_bad_added_tokens(void **state)
     write_text("added_tokens.json", "{\"<|im_end|>\": -5}");
     check_fails(FV_ERR_FORMAT, "added_tokens.json: \"<|im_end|>\": expected an id in [0, 1048575]");
     write_text("added_tokens.json", "{\"<|im_end|>\": 3}");
-    check_fails(FV_ERR_FORMAT, "added_tokens.json: id 3 is given to \"$\" and to \"<|im_end|>\"");
+    check_fails(FV_ERR_FORMAT,
+                "added_tokens.json: id 3 is assigned to both \"$\" and \"<|im_end|>\"");
     write_text("added_tokens.json", "{\"a\": 501, \"a\": 502}");
     check_fails(FV_ERR_FORMAT, NULL);
     write_text("added_tokens.json", "[]");
@@ -397,8 +398,9 @@ static void test_bad_tokenizer_json(void **state)
     write_changed("tokenizer.json", "\"type\":\"BPE\"", "\"type\":\"Unigram\"");
     check_fails(FV_ERR_UNSUPPORTED, "tokenizer.json: model.type is \"Unigram\", expected \"BPE\"");
     write_changed("tokenizer.json", "\"byte_fallback\":false", "\"byte_fallback\":true");
-    check_fails(FV_ERR_UNSUPPORTED,
-                "tokenizer.json: model.byte_fallback is true, which Qwen2's tokenizer never is");
+    check_fails(
+        FV_ERR_UNSUPPORTED,
+        "tokenizer.json: model.byte_fallback is true, which Qwen2's tokenizer does not use");
     write_changed("tokenizer.json", "\\\\p{N}|", "\\\\p{N}{1,3}|");
     check_fails(FV_ERR_UNSUPPORTED,
                 "tokenizer.json: pre_tokenizer does not split by Qwen2's pattern");
