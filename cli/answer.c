@@ -8,10 +8,10 @@
 int check_answer_options(const char *verb, answer_options *a)
 {
     if (a->greedy && a->temperature > 0)
-        return usage_error(verb, "--greedy and --temperature %g contradict each other",
+        return usage_error(verb, "--greedy and --temperature %g exclude each other",
                            (double)a->temperature);
     if (a->temperature == 0 && (a->top_k > 0 || a->top_p < 1 || a->min_p > 0))
-        return usage_error(verb, "--top-k, --top-p and --min-p need --temperature above 0");
+        return usage_error(verb, "--top-k, --top-p and --min-p need a --temperature above 0");
     return -1;
 }
 

@@ -20,33 +20,34 @@ typedef struct answer_options {
 
 /* clang-format off */
 #define ANSWER_OPTIONS(a)                                                                         \
-    { 's', "system", OPTION_TEXT, &(a).system, "TEXT", "the system prompt", 0, 0 },               \
+    { 's', "system", OPTION_TEXT, &(a).system, "TEXT", "system prompt", 0, 0 },                   \
     { 'n', "max-new-tokens", OPTION_INT, &(a).max_new_tokens, "N",                                \
-      "longest answer; 0: what the context leaves", 0, 1e6 },                                     \
+      "maximum length of the answer in tokens; 0: as much as the context allows", 0, 1e6 },       \
     { 0, "context", OPTION_INT, &(a).max_context, "N",                                            \
-      "rows of the conversation; 0: the model's limit", 0, 1e7 },                                 \
+      "context length in tokens; 0: the model's limit", 0, 1e7 },                                 \
     { 0, "greedy", OPTION_FLAG, &(a).greedy, NULL,                                                \
-      "always the likeliest token (the default)", 0, 0 },                                         \
+      "always choose the most likely token (default)", 0, 0 },                                    \
     { 0, "temperature", OPTION_FLOAT, &(a).temperature, "T",                                      \
-      "draw at this temperature; 0: greedy", 0, 100 },                                            \
-    { 0, "top-k", OPTION_INT, &(a).top_k, "N", "draw from the N likeliest; 0: off", 0, 1e9 },     \
+      "sample at this temperature; 0: greedy", 0, 100 },                                          \
+    { 0, "top-k", OPTION_INT, &(a).top_k, "N",                                                    \
+      "sample from the N most likely tokens; 0: off", 0, 1e9 },                                   \
     { 0, "top-p", OPTION_FLOAT, &(a).top_p, "P",                                                  \
-      "draw from the likeliest that add up to P; 1: off", 0, 1 },                                 \
+      "sample from the fewest tokens with total probability P; 1: off", 0, 1 },                   \
     { 0, "min-p", OPTION_FLOAT, &(a).min_p, "P",                                                  \
-      "only tokens at least P times as likely as the best; 0: off", 0, 1 },                       \
+      "ignore tokens less than P times as likely as the best; 0: off", 0, 1 },                    \
     { 0, "repetition-penalty", OPTION_FLOAT, &(a).repetition_penalty, "R",                        \
-      "divide the logits of seen tokens; 1: off", 0.01, 100 },                                    \
-    { 0, "seed", OPTION_U64, &(a).seed, "N", "seed of the draw (default 0)", 0, 0 },              \
+      "penalise tokens that occurred before; 1: off", 0.01, 100 },                                \
+    { 0, "seed", OPTION_U64, &(a).seed, "N", "random seed for sampling (default 0)", 0, 0 },      \
     { 0, "stop", OPTION_LIST, &(a).stop, "TEXT",                                                  \
-      "end the answer before this text; may come several times", 0, 0 },                          \
+      "end the answer before this text; may be repeated", 0, 0 },                                 \
     { 0, "fit", OPTION_CHOICE, &(a).fit, "auto|pad|crop|stretch",                                 \
-      "how a picture meets the square input", 0, 0 },                                             \
+      "how images are fitted to the square input", 0, 0 },                                        \
     { 0, "no-exif", OPTION_FLAG, &(a).no_exif, NULL,                                              \
-      "do not turn pictures by their EXIF orientation", 0, 0 },                                   \
+      "ignore the EXIF orientation of images", 0, 0 },                                            \
     { 0, "max-megapixels", OPTION_INT, &(a).max_megapixels, "N",                                  \
-      "refuse larger pictures (default 268)", 1, 4294 },                                          \
+      "refuse larger images (default 268)", 1, 4294 },                                            \
     { 0, "ignore-eos", OPTION_FLAG, &(a).ignore_eos, NULL,                                        \
-      "go on after the end of the answer (timing)", 0, 0 }
+      "continue past the end token (for timing)", 0, 0 }
 /* clang-format on */
 
 /* -1, or an exit code after saying what is wrong. */
@@ -67,8 +68,8 @@ typedef struct turn_images {
 } turn_images;
 
 /* The user's turn, images encoded: every "<image>" in the prompt is replaced by the next of them;
- * without such a mark images come first. -1, or an exit code after saying what is wrong; the session
- * may hold a part of the turn then. */
+ * without such a mark images come first. -1, or an exit code after saying what is wrong; then the
+ * session may hold a part of the turn. */
 int write_turn(fv_session *session, const turn_images *images, const char *prompt,
                const answer_options *a, progress_line *progress);
 

@@ -53,26 +53,26 @@ static int parse(int argc, char **argv, bench *b)
 {
     static const usage use = {
         "bench [OPTIONS] [MODEL]",
-        "Times the stages of a model on this machine: a picture (drawn, or --image), the prompt "
-        "\"Describe\n"
-        "the image.\", then --tokens tokens with the end token ignored. The first repetition warms "
-        "up and\n"
-        "does not count. Without MODEL: the small built-in demonstration model.",
+        "Times every stage of a model on this machine. Each repetition encodes an "
+        "image (a drawn one by default), runs the prompt \"Describe the image.\" and "
+        "decodes --tokens tokens, ignoring the end token. A warm-up repetition runs "
+        "first and is not counted. Without MODEL the built-in demonstration model is "
+        "timed.",
         "  fastvlm bench FastVLM-0.5B --vision bf16 --reps 5",
     };
     bool json = false;
     const option_spec options[] = {
         MODEL_OPTIONS(b->model),
-        { 'i', "image", OPTION_TEXT, &b->image, "FILE", "a picture instead of the drawn one", 0,
-          0 },
-        { 'r', "reps", OPTION_INT, &b->reps, "N", "repetitions that count (default 5)", 1,
+        { 'i', "image", OPTION_TEXT, &b->image, "FILE", "an image to use instead of the drawn one",
+          0, 0 },
+        { 'r', "reps", OPTION_INT, &b->reps, "N", "number of timed repetitions (default 5)", 1,
           MAX_REPS },
         { 'n', "tokens", OPTION_INT, &b->tokens, "N",
-          "tokens to decode in a repetition (default 32)", 2, 100000 },
-        { 0, "stages", OPTION_TEXT, &b->stages, "LIST", "only these, separated by commas", 0, 0 },
-        { 'f', "format", OPTION_CHOICE, &b->form, "text|json|csv", "of the figures on stdout", 0,
-          0 },
-        { 0, "json", OPTION_FLAG, &json, NULL, "the same as --format json", 0, 0 },
+          "tokens to decode per repetition (default 32)", 2, 100000 },
+        { 0, "stages", OPTION_TEXT, &b->stages, "LIST",
+          "only these of load, preprocess, vision, projector, prefill, decode, first_token", 0, 0 },
+        { 'f', "format", OPTION_CHOICE, &b->form, "text|json|csv", "output format", 0, 0 },
+        { 0, "json", OPTION_FLAG, &json, NULL, "same as --format json", 0, 0 },
     };
     text_list words, images = { 0 };
     const char *prompt = NULL;

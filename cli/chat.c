@@ -19,21 +19,21 @@ typedef struct chat {
     fv_image *images[64]; /* of the next question */
     size_t n_images;
     bool figures, quiet;
-    size_t n_failed; /* questions and pictures */
+    size_t n_failed; /* questions and images */
 } chat;
 
-static const char commands[] = "/image FILE  put a picture into the next question\n"
+static const char commands[] = "/image FILE  add an image to the next question\n"
                                "/history     show the conversation\n"
-                               "/reset       begin a new conversation\n"
-                               "/help        this list\n"
-                               "/quit        end (or Ctrl-D)\n";
+                               "/reset       start a new conversation\n"
+                               "/help        show this list\n"
+                               "/quit        quit (or Ctrl-D)\n";
 
 static void show_history(const chat *c)
 {
     for (size_t i = 0; i < c->n_turns; i++)
         fprintf(stderr, "you:   %s\nmodel: %s\n", c->history[i].user, c->history[i].model);
     if (!c->n_turns)
-        fprintf(stderr, "nothing said yet\n");
+        fprintf(stderr, "the conversation is empty\n");
 }
 
 static void drop_images(chat *c)
@@ -118,7 +118,7 @@ static bool command(chat *c, char *line)
         fv_session_reset(c->session);
         forget(c);
     } else if (!strcmp(line, "/image") && !*rest) {
-        fprintf(stderr, "/image needs a picture: /image FILE puts it into the next question\n");
+        fprintf(stderr, "/image needs a file: /image FILE adds it to the next question\n");
         c->n_failed++;
     } else if (!strcmp(line, "/image")) {
         if (add_image(c, rest) >= 0)
@@ -127,7 +127,7 @@ static bool command(chat *c, char *line)
             fprintf(stderr, "image %zu of the next question: %s\n", c->n_images, rest);
     } else {
         if (strcmp(line, "/help"))
-            fprintf(stderr, "%s: unknown\n", line);
+            fprintf(stderr, "unknown command %s\n", line);
         fputs(commands, stderr);
     }
     return true;
@@ -139,7 +139,7 @@ static void converse(chat *c)
     size_t capacity = 0;
     bool prompt = is_terminal(0) && is_terminal(2);
     if (prompt && !c->quiet)
-        fprintf(stderr, "/help lists the commands\n");
+        fprintf(stderr, "type /help for the commands\n");
     while (!interrupted()) {
         if (prompt)
             fputs("> ", stderr);
@@ -164,12 +164,12 @@ int verb_chat(int argc, char **argv)
 {
     static const usage use = {
         "chat [OPTIONS] [MODEL] [IMAGE]...",
-        "A conversation: every line is a question, the answers go to stdout. Earlier turns stay in "
-        "the\n"
-        "KV cache and are not computed again. Without MODEL: the small built-in demonstration "
-        "model.\n\n"
-        "/image FILE, /history, /reset, /help and /quit are commands. Exit code 1 when a question "
-        "or picture failed.",
+        "Holds a conversation about images. Every input line is a question; answers "
+        "go to standard output. Earlier turns stay in the KV cache and are not "
+        "computed again. Without MODEL the built-in demonstration model answers.\n"
+        "\n"
+        "Commands: /image FILE, /history, /reset, /help and /quit. The exit code is "
+        "1 if a question or an image failed.",
         "  fastvlm chat FastVLM-0.5B photo.jpg",
     };
     model_options model = { 0 };
@@ -179,11 +179,12 @@ int verb_chat(int argc, char **argv)
     text_list words, images = { 0 };
     const option_spec options[] = {
         MODEL_OPTIONS(model),
-        { 'i', "image", OPTION_LIST, &images, "FILE", "a picture for the first question", 0, 0 },
+        { 'i', "image", OPTION_LIST, &images, "FILE",
+          "an image for the first question; may be repeated", 0, 0 },
         ANSWER_OPTIONS(answer),
-        { 0, "figures", OPTION_FLAG, &figures, NULL, "the figures of every answer on stderr", 0,
-          0 },
-        { 'q', "quiet", OPTION_FLAG, &quiet, NULL, "no progress and no notes", 0, 0 },
+        { 0, "figures", OPTION_FLAG, &figures, NULL,
+          "print the timings of every answer to standard error", 0, 0 },
+        { 'q', "quiet", OPTION_FLAG, &quiet, NULL, "no progress and no notices", 0, 0 },
     };
     int code = parse_options(argc, argv, &use, options, sizeof options / sizeof *options, &words);
     if (code < 0)

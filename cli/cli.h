@@ -84,16 +84,16 @@ fv_precision chosen_precision(const char *choices, int index);
 /* clang-format off */
 #define MODEL_OPTIONS(m)                                                                          \
     { 'm', "model", OPTION_TEXT, &(m).model, "FILE",                                              \
-      "the checkpoint directory or packed file", 0, 0 },                                          \
+      "checkpoint directory or packed file", 0, 0 },                                              \
     { 't', "threads", OPTION_INT, &(m).threads, "N",                                              \
       "threads (default: one per physical core)", 0, 1024 },                                      \
     { 0, "vision", OPTION_CHOICE, &(m).vision, VISION_PRECISIONS,                                 \
-      "arithmetic of the vision encoder", 0, 0 },                                                 \
+      "precision of the vision encoder", 0, 0 },                                                  \
     { 0, "decoder", OPTION_CHOICE, &(m).decoder, DECODER_PRECISIONS,                              \
-      "arithmetic of the decoder", 0, 0 },                                                        \
-    { 0, "kv", OPTION_CHOICE, &(m).kv, "auto|f32|f16|q8", "type of the KV cache", 0, 0 },         \
+      "precision of the decoder", 0, 0 },                                                         \
+    { 0, "kv", OPTION_CHOICE, &(m).kv, "auto|f32|f16|q8", "precision of the KV cache", 0, 0 },    \
     { 0, "image-size", OPTION_INT, &(m).image_size, "N",                                          \
-      "side of the encoder's input, a multiple of 64", 0, 4096 }
+      "side of the vision encoder's input in pixels, a multiple of 64", 0, 4096 }
 /* clang-format on */
 
 /* Prints "fastvlm: MESSAGE", with a hint where there is one, and gives EXIT_FAILED. */

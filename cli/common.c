@@ -101,13 +101,12 @@ int check_model(const char *verb, const model_options *m, bool quiet)
     if (m->model)
         return -1;
     if (!demo_model(&data, &n_bytes))
-        return usage_error(verb, "no model; give a checkpoint directory such as FastVLM-0.5B "
-                                 "(fastvlm pull apple/FastVLM-0.5B "
-                                 "fetches it), or a packed file");
+        return usage_error(
+            verb, "no model given; expected a checkpoint directory or a packed file (fastvlm "
+                  "pull apple/FastVLM-0.5B fetches a checkpoint)");
     if (!quiet)
-        fprintf(stderr, "no MODEL named: the small built-in demonstration model answers, which "
-                        "knows drawn shapes and printed "
-                        "words only; a real one: fastvlm pull apple/FastVLM-0.5B\n");
+        fprintf(stderr, "using the built-in demonstration model, which knows only drawn shapes and "
+                        "printed words; fastvlm pull apple/FastVLM-0.5B fetches a real one\n");
     return -1;
 }
 
@@ -173,15 +172,14 @@ word_kind classify_word(const char *verb, const char *word)
         if (has_ending(word, pictures) || has_ending(word, models) || !strncmp(word, "./", 2) ||
             *word == '/') {
             fprintf(stderr,
-                    "fastvlm %s: %s: no such file; a prompt that looks like a file is given with "
-                    "--prompt \"%s\"\n",
+                    "fastvlm %s: %s: no such file; if it is the prompt, use --prompt \"%s\"\n",
                     verb, word, word);
             return WORD_ERROR;
         }
         if (names_a_model(word)) {
             fprintf(stderr,
                     "fastvlm %s: %s: no such model (fastvlm pull fetches one); if it is the "
-                    "prompt, say --prompt \"%s\"\n",
+                    "prompt, use --prompt \"%s\"\n",
                     verb, word, word);
             return WORD_ERROR;
         }
@@ -196,8 +194,8 @@ word_kind classify_word(const char *verb, const char *word)
     if (has_ending(word, pictures))
         return WORD_IMAGE;
     fprintf(stderr,
-            "fastvlm %s: %s is a file, but no JPEG, PNG, WebP or PNM picture; say --image %s or "
-            "--prompt \"%s\"\n",
+            "fastvlm %s: %s is a file but not a JPEG, PNG, WebP or PNM image; use "
+            "--image %s or --prompt \"%s\"\n",
             verb, word, word, word);
     return WORD_ERROR;
 }
@@ -211,22 +209,21 @@ int sort_words(const char *verb, const text_list *words, const char **model, tex
         case WORD_ERROR: return EXIT_USAGE;
         case WORD_MODEL:
             if (*model)
-                return usage_error(verb,
-                                   "two models, %s and %s; a prompt that is the name of a folder "
-                                   "is given with --prompt",
-                                   *model, word);
+                return usage_error(
+                    verb, "more than one model: %s and %s; if one is the prompt, use --prompt",
+                    *model, word);
             *model = word;
             break;
         case WORD_IMAGE:
             if (images->n == sizeof images->item / sizeof *images->item)
-                return usage_error(verb, "more than %zu pictures", images->n);
+                return usage_error(verb, "more than %zu images", images->n);
             images->item[images->n++] = word;
             break;
         case WORD_PROMPT:
             if (*prompt)
-                return usage_error(
-                    verb, "two prompts, \"%s\" and \"%s\"; quote the prompt as one argument",
-                    *prompt, word);
+                return usage_error(verb,
+                                   "more than one prompt: \"%s\" and \"%s\"; quote the prompt",
+                                   *prompt, word);
             *prompt = word;
         }
     }
@@ -303,8 +300,9 @@ int print_json(json_t *root, unsigned n_digits)
     char *text = root ? json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(n_digits)) : NULL;
     json_decref(root);
     if (!text) {
-        fprintf(stderr, "fastvlm: the result does not become JSON: a name in it is not UTF-8, or "
-                        "memory is out\n");
+        fprintf(stderr,
+                "fastvlm: cannot write the result as JSON: a name in it is not valid UTF-8, "
+                "or out of memory\n");
         return EXIT_FAILED;
     }
     bool ok = write_out(text, strlen(text)) && write_out("\n", 1);

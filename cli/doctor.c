@@ -25,9 +25,8 @@ int verb_doctor(int argc, char **argv)
 {
     static const usage use = {
         "doctor [MODEL]",
-        "Shows what this machine offers to the engine, and what to do where something is missing. "
-        "With a\n"
-        "model it also opens it and says whether it fits.",
+        "Shows what this machine offers the engine and how to fix what is missing. "
+        "With a model, also opens it and says whether it fits into memory.",
         "  fastvlm doctor FastVLM-0.5B",
     };
     fv_system s = { .size = sizeof s };
@@ -54,10 +53,10 @@ int verb_doctor(int argc, char **argv)
              strcmp(s.cpu_level, s.cpu_best) ? s.cpu_best : "");
     line("kernels", text);
     if (s.cpu_unknown)
-        line("", "FV_CPU names no level of this build; unset it, or use ref, avx2, avx512, "
+        line("", "FV_CPU is not a level of this build; unset it or use ref, avx2, avx512, "
                  "avx512bf16, neon, ...");
-    line("bf16", s.fast_bf16 ? "multiplied by the processor: the default for bf16 checkpoints"
-                             : "not multiplied by this processor: f32 is the default");
+    line("bf16", s.fast_bf16 ? "multiplied natively: the default for bf16 checkpoints"
+                             : "not multiplied natively: the default is f32");
     if (memory_gb("MemTotal") > 0) {
         snprintf(text, sizeof text,
                  "%.1f GB, %.1f GB available (FastVLM-0.5B needs about 1.6, 1.5B 4.2, 7B 15.8)",
@@ -78,15 +77,15 @@ int verb_doctor(int argc, char **argv)
         line("model", text);
         if (memory_gb("MemAvailable") > 0 &&
             (double)m.weight_bytes / 1e9 + 0.4 > memory_gb("MemAvailable"))
-            line("", "it may not fit the memory available: close other programs or take a smaller "
-                     "model");
+            line("", "it may not fit into the available memory: close other programs or use a "
+                     "smaller model");
         fv_engine_free(engine);
     } else {
         const void *data;
         size_t n_bytes;
-        line("model", "none given: fastvlm doctor DIR opens one and says whether it fits");
+        line("model", "none given; fastvlm doctor MODEL opens one and says whether it fits");
         line("", demo_model(&data, &n_bytes)
-                     ? "verbs without a model use the small built-in demonstration model"
+                     ? "without a model, verbs use the built-in demonstration model"
                      : "this program has no built-in demonstration model");
         line("", "fastvlm pull apple/FastVLM-0.5B fetches a real one");
     }

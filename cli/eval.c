@@ -24,19 +24,19 @@ typedef struct eval_options {
 static int parse(int argc, char **argv, eval_options *o)
 {
     static const usage use = {
-        "eval [OPTIONS] REF TEST PICTURES... | --task DIR [MODEL...] | --layers CHECKPOINT "
-        "[PICTURES...]",
-        "Compares the model TEST with the model REF on pictures (files and folders): signal to "
-        "noise and\n"
-        "cosine of every stage, and how far its choice of words is from REF's along REF's answers, "
-        "with its\n"
-        "own image tokens and with REF's. REF and TEST are checkpoints or packed files of one "
-        "model.\n"
-        "With --task: asks the questions of a test folder and scores the answers by exact rules; "
-        "without\n"
-        "MODEL of the built-in demonstration model. With --layers: what int8 would cost in each "
-        "group of\n"
-        "the encoder's layers, alone, and which of them pack would keep in bf16.",
+        "eval [OPTIONS] REF TEST IMAGES... | --task DIR [MODEL...] | --layers "
+        "CHECKPOINT [IMAGES...]",
+        "Measures what a precision costs: compares the model TEST with the model REF "
+        "on images (files and directories). Reports SQNR and cosine of every stage, "
+        "and KL divergence and top-1 agreement along REF's answers, with TEST's own "
+        "image tokens and with REF's. REF and TEST are checkpoints or packed files "
+        "of one model.\n"
+        "\n"
+        "With --task, asks the questions of a test directory and scores the answers "
+        "by exact rules. Without MODEL the built-in demonstration model is tested.\n"
+        "\n"
+        "With --layers, shows for every layer group of the encoder what int8 alone "
+        "would cost, and which groups pack would keep in bf16.",
         "  fastvlm eval FastVLM-0.5B fastvlm-0.5b-q4.gguf photos/ --svg loss.svg\n"
         "  fastvlm eval FastVLM-0.5B FastVLM-0.5B photo.jpg --vision bf16 --decoder bf16\n"
         "  fastvlm eval --task tests/data/demo --min 90",
@@ -45,40 +45,43 @@ static int parse(int argc, char **argv, eval_options *o)
         { 't', "threads", OPTION_INT, &o->test.threads, "N",
           "threads (default: one per physical core)", 0, 1024 },
         { 0, "vision", OPTION_CHOICE, &o->test.vision, "auto|f32|bf16|f16|int8",
-          "arithmetic of TEST's (or MODEL's) vision encoder", 0, 0 },
+          "precision of TEST's (or MODEL's) vision encoder", 0, 0 },
         { 0, "decoder", OPTION_CHOICE, &o->test.decoder, "auto|f32|bf16|f16|z8|q4",
-          "arithmetic of TEST's (or MODEL's) decoder", 0, 0 },
+          "precision of TEST's (or MODEL's) decoder", 0, 0 },
         { 0, "kv", OPTION_CHOICE, &o->test.kv, "auto|f32|f16|q8",
-          "type of TEST's (or MODEL's) KV cache", 0, 0 },
+          "precision of TEST's (or MODEL's) KV cache", 0, 0 },
         { 0, "ref-vision", OPTION_CHOICE, &o->ref.vision, "auto|f32|bf16|f16|int8",
-          "REF's (auto: f32 of a checkpoint, a file's own)", 0, 0 },
+          "precision of REF's vision encoder (auto: f32 for a checkpoint, as stored for a packed "
+          "file)",
+          0, 0 },
         { 0, "ref-decoder", OPTION_CHOICE, &o->ref.decoder, "auto|f32|bf16|f16|z8|q4",
-          "REF's (auto: as above)", 0, 0 },
+          "precision of REF's decoder (auto: as for vision)", 0, 0 },
         { 0, "image-size", OPTION_INT, &o->test.image_size, "N",
-          "side of the encoder's input, a multiple of 64", 0, 4096 },
+          "side of the vision encoder's input in pixels, a multiple of 64", 0, 4096 },
         { 0, "fit", OPTION_CHOICE, &o->fit, "auto|pad|crop|stretch",
-          "how a picture meets the square input", 0, 0 },
+          "how images are fitted to the square input", 0, 0 },
         { 'p', "prompt", OPTION_TEXT, &o->prompt, "TEXT",
-          "the question (default \"Describe the image.\")", 0, 0 },
+          "question to ask (default \"Describe the image.\")", 0, 0 },
         { 'n', "max-new-tokens", OPTION_INT, &o->max_new_tokens, "N",
-          "longest answer (default 32; task: 96)", 1, 1e6 },
+          "maximum length of an answer in tokens (default 32; with --task 96)", 1, 1e6 },
         { 0, "features", OPTION_CHOICE, &o->features, "both|own|ref",
           "whose image tokens TEST's decoder sees", 0, 0 },
         { 0, "layers", OPTION_FLAG, &o->layers, NULL,
-          "int8 group by group; without PICTURES on synthetic scenes", 0, 0 },
+          "cost of int8 by layer group; without IMAGES on built-in scenes", 0, 0 },
         { 0, "limit", OPTION_INT, &o->limit, "N",
-          "at most N pictures, evenly (layers: or N scenes); task: the first N questions", 1, 1e7 },
-        { 0, "task", OPTION_TEXT, &o->task, "DIR",
-          "a test folder: questions.jsonl and its pictures", 0, 0 },
+          "up to N images, evenly spaced (with --layers: or N scenes; with --task: the "
+          "first N questions)",
+          1, 1e7 },
+        { 0, "task", OPTION_TEXT, &o->task, "DIR", "test directory: questions.jsonl and its images",
+          0, 0 },
         { 0, "answers", OPTION_TEXT, &o->answers, "FILE",
-          "task: write the answers, one JSON object a line", 0, 0 },
+          "with --task: write the answers, one JSON object per line", 0, 0 },
         { 0, "score", OPTION_TEXT, &o->score, "FILE",
-          "task: score the answers in FILE, from any engine, without a model", 0, 0 },
-        { 0, "min", OPTION_FLOAT, &o->min, "PERCENT", "task: exit code 1 when fewer are right", 0,
-          100 },
-        { 0, "svg", OPTION_TEXT, &o->svg, "FILE", "draw signal to noise by depth", 0, 0 },
-        { 0, "json", OPTION_FLAG, &o->json, NULL, "one JSON object on stdout instead of text", 0,
-          0 },
+          "with --task: score the answers in FILE, from any engine, without a model", 0, 0 },
+        { 0, "min", OPTION_FLOAT, &o->min, "PERCENT",
+          "with --task: exit code 1 if fewer answers are right", 0, 100 },
+        { 0, "svg", OPTION_TEXT, &o->svg, "FILE", "plot SQNR by depth", 0, 0 },
+        { 0, "json", OPTION_FLAG, &o->json, NULL, "print one JSON object instead of text", 0, 0 },
         { 'q', "quiet", OPTION_FLAG, &o->quiet, NULL, "no progress", 0, 0 },
     };
     int code = parse_options(argc, argv, &use, options, sizeof options / sizeof *options,
@@ -87,8 +90,8 @@ static int parse(int argc, char **argv, eval_options *o)
         return code;
     if (o->layers) {
         if (o->task || o->svg || o->answers || o->score || o->words.n < 1)
-            return usage_error("eval",
-                               "--layers takes a checkpoint and pictures, --limit and --json");
+            return usage_error(
+                "eval", "--layers takes a checkpoint and images, and only --limit and --json");
         return -1;
     }
     if (!o->task) {
@@ -97,18 +100,18 @@ static int parse(int argc, char **argv, eval_options *o)
         if (o->words.n < 3)
             return usage_error(
                 "eval",
-                "expected two models and at least one picture or folder, found %zu arguments",
+                "expected two models and at least one image or directory, found %zu arguments",
                 o->words.n);
         return -1;
     }
     if (o->svg || o->prompt || o->features || o->fit || o->ref.vision || o->ref.decoder)
-        return usage_error("eval", "--svg, --prompt, --features, --fit, --ref-vision and "
-                                   "--ref-decoder do not go with --task");
+        return usage_error(
+            "eval", "--svg, --prompt, --features, --fit, --ref-vision and --ref-decoder cannot "
+                    "be used with --task");
     if (o->score && (o->words.n || o->answers))
-        return usage_error("eval", "--score needs no model and writes no answers");
+        return usage_error("eval", "--score excludes MODEL and --answers");
     if (o->answers && o->words.n > 1)
-        return usage_error("eval", "--answers takes the answers of one model, found %zu",
-                           o->words.n);
+        return usage_error("eval", "--answers needs exactly one model, found %zu", o->words.n);
     return -1;
 }
 
@@ -208,7 +211,7 @@ static int eval_text(const fv_eval *e, const eval_options *o)
             print_loss(&s.ref);
         printf("\n");
     }
-    printf("\n%-28s  %8s %12s  %8s %12s\n", "picture", "features", "cosine", "tokens", "cosine");
+    printf("\n%-28s  %8s %12s  %8s %12s\n", "image", "features", "cosine", "tokens", "cosine");
     for (size_t i = 0; fv_eval_image(e, i, &x); i++) {
         printf("%-28.28s", last_part(x.path));
         print_loss(&x.features);
@@ -223,8 +226,9 @@ static int eval_text(const fv_eval *e, const eval_options *o)
         print_text("TEST's own image tokens", &info.own);
     if (ref)
         print_text("REF's image tokens", &info.ref);
-    printf("\n%zu picture%s, %zu skipped, %.1f s", info.n_images, info.n_images == 1 ? "" : "s",
-           info.n_skipped, info.ms / 1e3);
+    printf("\n"
+           "%zu image%s, %zu skipped, %.1f s",
+           info.n_images, info.n_images == 1 ? "" : "s", info.n_skipped, info.ms / 1e3);
     printf("; REF %s, TEST %s\n", o->ref.model, o->test.model);
     return end_out();
 }
@@ -405,7 +409,7 @@ static void take_layer(void *user, const fv_layer_loss *l)
     layer_list *list = user;
     if (!list->n++ && !list->json) {
         clear_progress(list->progress);
-        printf("%-48s %9s %10s  %s\n", "group of layers", "SQNR dB", "cosine", "pack");
+        printf("%-48s %9s %10s  %s\n", "layer group", "SQNR dB", "cosine", "pack");
     }
     list->n_int8 += l->int8;
     if (list->json)
@@ -435,7 +439,7 @@ static int take_layers(eval_options *o, progress_line *progress)
     }
     if (o->json)
         return print_json(json_pack("{s:o}", "layers", list.json), DIGITS);
-    printf("%zu of %zu groups in int8\n", list.n_int8, list.n);
+    printf("%zu of %zu layer groups in int8\n", list.n_int8, list.n);
     return EXIT_OK;
 }
 

@@ -8,13 +8,13 @@
 
 static const verb_entry artefacts[] = {
     { "onnx", "vision encoder, embedding and decoder as ONNX graphs", export_onnx },
-    { "calib", "pictures as raw tensors, for a converter that calibrates", export_calib },
+    { "calib", "images as raw tensors, for calibration in a converter", export_calib },
     { "lut", "the embedding as f32 rows: Genie's LUT.bin", export_lut },
     { "tokenizer", "tokenizer.json for Hugging Face tokenizers and Genie", export_tokenizer },
     { "genie", "Genie's architecture and dialog configurations", export_genie },
-    { "gguf", "the decoder alone for llama.cpp", export_gguf },
-    { "hf", "a checkpoint directory of either layout, for transformers", export_hf },
-    { "all", "everything, with a manifest; also: fastvlm export --all", export_all },
+    { "gguf", "the decoder only, for llama.cpp", export_gguf },
+    { "hf", "a checkpoint directory in either layout, for transformers", export_hf },
+    { "all", "everything, with a manifest; same as fastvlm export --all", export_all },
 };
 
 static void log_export(void *user, fv_log_level level, const char *message)
@@ -35,10 +35,10 @@ int begin_export(const char *verb, export_common *e, const text_list *words, con
                  fv_export_options *options)
 {
     if (model && words->n != 1)
-        return usage_error(verb, words->n ? "more than one model, %s and %s" : "no model",
+        return usage_error(verb, words->n ? "more than one model: %s and %s" : "no model given",
                            words->item[0], words->item[1]);
     if (!e->out)
-        return usage_error(verb, "no output; say -o");
+        return usage_error(verb, "no output given; use -o");
     if (model)
         *model = words->item[0];
     e->progress.enabled = !e->quiet && is_terminal(STDERR_FILENO);
@@ -76,8 +76,11 @@ int end_export(export_common *e, fv_status status, const fv_error *err)
 
 static void print_usage(FILE *to)
 {
-    fprintf(to, "usage: fastvlm export ARTEFACT [OPTIONS] CHECKPOINT -o DIR\n\n"
-                "Writes what other runtimes load, from the same checkpoint.\n\nartefacts:\n");
+    fprintf(to, "usage: fastvlm export ARTEFACT [OPTIONS] MODEL -o OUT\n"
+                "\n"
+                "Writes a model in the formats that other runtimes load.\n"
+                "\n"
+                "artefacts:\n");
     for (size_t i = 0; i < sizeof artefacts / sizeof *artefacts; i++)
         fprintf(to, "  %-10s %s\n", artefacts[i].name, artefacts[i].summary);
     fprintf(to, "\nfastvlm export ARTEFACT --help shows its options.\n\nexample:\n"

@@ -24,15 +24,15 @@ typedef struct export_common {
 
 /* clang-format off */
 #define EXPORT_FILE(e)                                                                            \
-    { 'o', "output", OPTION_TEXT, &(e).out, "FILE", "the file to write", 0, 0 },                  \
+    { 'o', "output", OPTION_TEXT, &(e).out, "FILE", "file to write", 0, 0 },                      \
     { 'q', "quiet", OPTION_FLAG, &(e).quiet, NULL,                                                \
       "no progress and no list of what was written", 0, 0 }
 /* clang-format off */
 #define EXPORT_DIR(e)                                                                             \
     { 'o', "output", OPTION_TEXT, &(e).out, "DIR",                                                \
-      "the folder to write; made when it does not exist", 0, 0 },                                 \
+      "directory to write; created if it does not exist", 0, 0 },                                 \
     { 0, "force", OPTION_FLAG, &(e).force, NULL,                                                  \
-      "replace files in a folder that is not empty", 0, 0 },                                      \
+      "write into a directory that is not empty and replace files", 0, 0 },                       \
     { 'q', "quiet", OPTION_FLAG, &(e).quiet, NULL,                                                \
       "no progress and no list of what was written", 0, 0 }
 /* clang-format on */

@@ -5,10 +5,10 @@
 
 static const usage use = {
     .synopsis = "export --all [OPTIONS] MODEL -o DIR",
-    .about = "Writes every artefact into folders of DIR, and manifest.json with the size and "
-             "SHA-256 of each file and of the\n"
-             "model's own. DIR appears when everything is complete. Without --calib the "
-             "calibration samples are noise.",
+    .about = "Writes every artefact into its own directory under DIR, and manifest.json "
+             "with the size and SHA-256 of each file and of the model's files. DIR "
+             "appears when everything is complete. Without --calib the calibration "
+             "samples are noise.",
     .example = "  fastvlm export --all FastVLM-0.5B -o artefacts/ --calib photos/\n"
                "  fastvlm export --all FastVLM-0.5B -o artefacts/ --only genie,gguf",
 };
@@ -55,14 +55,14 @@ int export_all(int argc, char **argv)
     const option_spec table[] = {
         EXPORT_DIR(e),
         { 0, "only", OPTION_TEXT, &only, "LIST",
-          "some of onnx,npu,transformers.js,calib,genie,gguf,hf", 0, 0 },
+          "only these of onnx,npu,transformers.js,calib,genie,gguf,hf", 0, 0 },
         { 0, "calib", OPTION_LIST, &pictures, "DIR",
-          "pictures to calibrate with; may come several times", 0, 0 },
-        { 0, "samples", OPTION_INT, &c.max_samples, "N", "at most so many of them", 1, 100000 },
-        { 0, "layout", OPTION_CHOICE, &layout, "nhwc|nchw", "of the samples (default: nhwc)", 0,
-          0 },
+          "calibration images or directories; may be repeated", 0, 0 },
+        { 0, "samples", OPTION_INT, &c.max_samples, "N", "up to N calibration images", 1, 100000 },
+        { 0, "layout", OPTION_CHOICE, &layout, "nhwc|nchw", "layout of the samples (default: nhwc)",
+          0, 0 },
         { 0, "image-size", OPTION_INT, &c.image_size, "N",
-          "side of the picture (default: the model's)", 64, 4096 },
+          "side of the input in pixels (default: the model's)", 64, 4096 },
     };
     int code = parse_options(argc, argv, &use, table, sizeof table / sizeof *table, &words);
     if (code >= 0)

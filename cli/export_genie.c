@@ -25,10 +25,9 @@ int export_tokenizer(int argc, char **argv)
 {
     static const usage use = {
         .synopsis = "export tokenizer [OPTIONS] MODEL -o FILE",
-        .about = "Writes tokenizer.json: the model's own where it has one, otherwise built from "
-                 "vocab.json, merges.txt and the\n"
-                 "added tokens. Hugging Face tokenizers and Genie read it and give the ids that "
-                 "this program gives.",
+        .about = "Writes tokenizer.json: the model's own if it has one, otherwise built from "
+                 "vocab.json, merges.txt and the added tokens. Hugging Face tokenizers and "
+                 "Genie read it and produce the same ids as this program.",
         .example = "  fastvlm export tokenizer FastVLM-0.5B -o tokenizer.json",
     };
     export_common e = { 0 };
@@ -47,12 +46,11 @@ int export_genie(int argc, char **argv)
 {
     static const usage use = {
         .synopsis = "export genie [OPTIONS] MODEL -o DIR",
-        .about = "Writes genie_model.json for qnn-genai-transformer-composer --config_file, the "
-                 "dialogs genie_dialog.json (CPU)\n"
-                 "and genie_dialog_htp.json (NPU) for genie-t2t-run, and htp_backend.json. Greedy "
-                 "unless --sampling.",
-        .example =
-            "  fastvlm export genie FastVLM-0.5B -o genie/ --device-dir /data/local/tmp/fastvlm",
+        .about = "Writes genie_model.json for qnn-genai-transformer-composer --config_file, "
+                 "the dialogs genie_dialog.json (CPU) and genie_dialog_htp.json (NPU) for "
+                 "genie-t2t-run, and htp_backend.json. Answers are greedy unless --sampling "
+                 "is given.",
+        .example = "  fastvlm export genie FastVLM-0.5B -o genie/ --context 1024",
     };
     export_common e = { 0 };
     fv_genie_options s = { .size = sizeof s };
@@ -62,18 +60,19 @@ int export_genie(int argc, char **argv)
     text_list words = { 0 };
     const option_spec table[] = {
         EXPORT_DIR(e),
-        { 0, "context", OPTION_INT, &s.context, "N", "rows of a conversation (default: 512)", 2,
+        { 0, "context", OPTION_INT, &s.context, "N", "context length in tokens (default: 512)", 2,
           1 << 20 },
         { 0, "max-new-tokens", OPTION_INT, &s.max_new_tokens, "N",
-          "length of an answer (default: 50)", 1, 1 << 20 },
-        { 't', "threads", OPTION_INT, &s.n_threads, "N", "of the CPU engine (default: 6)", 1, 64 },
+          "maximum length of an answer in tokens (default: 50)", 1, 1 << 20 },
+        { 't', "threads", OPTION_INT, &s.n_threads, "N", "threads of the CPU engine (default: 6)",
+          1, 64 },
         { 0, "sampling", OPTION_FLAG, &s.sampling, NULL,
-          "temperature 0.8, top-k 40, top-p 0.95, as the hand-off has it", 0, 0 },
-        { 0, "seed", OPTION_U64, &s.seed, "N", "of the sampling (default: 42)", 0, 0 },
-        { 0, "device-dir", OPTION_TEXT, &s.device_dir, "PATH", "where the files lie on the phone",
-          0, 0 },
+          "temperature 0.8, top-k 40, top-p 0.95, as in the reference Qualcomm pipeline", 0, 0 },
+        { 0, "seed", OPTION_U64, &s.seed, "N", "random seed for sampling (default: 42)", 0, 0 },
+        { 0, "device-dir", OPTION_TEXT, &s.device_dir, "PATH",
+          "directory of the files on the phone (default: /data/local/tmp/fastvlm)", 0, 0 },
         { 0, "model-bin", OPTION_TEXT, &s.model_bin, "NAME",
-          "the composed decoder there (default: fastvlm_model.bin)", 0, 0 },
+          "name of the composed decoder there (default: fastvlm_model.bin)", 0, 0 },
     };
     int code = parse_options(argc, argv, &use, table, sizeof table / sizeof *table, &words);
     if (code >= 0 || (code = begin_export(argv[0], &e, &words, &model, &options)) >= 0)

@@ -6,10 +6,9 @@ int export_hf(int argc, char **argv)
     static const usage use = {
         .synopsis = "export hf [OPTIONS] MODEL -o DIR",
         .about = "Writes a checkpoint directory that transformers loads: model.safetensors, "
-                 "config.json, tokenizer and\n"
-                 "processor files. fast_vlm is the layout of transformers' own class, llava_qwen2 "
-                 "the one Apple publishes.\n"
-                 "Training-time convolutions are fused; what needs no change is copied bit by bit.",
+                 "config.json, tokenizer and processor files. fast_vlm is the layout of "
+                 "transformers' own class, llava_qwen2 the one Apple publishes. Training-time "
+                 "convolutions are fused; what needs no change is copied bit by bit.",
         .example = "  fastvlm export hf FastVLM-0.5B -o FastVLM-0.5B-hf --layout fast_vlm",
     };
     export_common e = { 0 };
@@ -22,9 +21,9 @@ int export_hf(int argc, char **argv)
     const option_spec table[] = {
         EXPORT_DIR(e),
         { 0, "layout", OPTION_CHOICE, &layout, "fast_vlm|llava_qwen2",
-          "names and configuration (default: fast_vlm)", 0, 0 },
+          "layout to write (default: fast_vlm)", 0, 0 },
         { 0, "dtype", OPTION_CHOICE, &dtype, "auto|f32|bf16|f16",
-          "of the weights (auto: as stored)", 0, 0 },
+          "type of the weights (auto: as stored)", 0, 0 },
     };
     int code = parse_options(argc, argv, &use, table, sizeof table / sizeof *table, &words);
     if (code >= 0 || (code = begin_export(argv[0], &e, &words, &model, &options)) >= 0)
@@ -38,11 +37,10 @@ int export_gguf(int argc, char **argv)
 {
     static const usage use = {
         .synopsis = "export gguf [OPTIONS] MODEL -o FILE",
-        .about = "Writes the decoder and the tokenizer alone as a GGUF file of architecture qwen2, "
-                 "for llama.cpp. It answers\n"
-                 "text only: llama.cpp's multimodal loader knows no FastVLM, so there is no vision "
-                 "file to go with it.\n"
-                 "In q4_0 the embedding and the output head are q8_0.",
+        .about = "Writes only the decoder and the tokenizer, as a GGUF file of architecture "
+                 "qwen2 for llama.cpp. It answers text only: llama.cpp has no FastVLM vision "
+                 "encoder, so there is no mmproj file. In q4_0 the embedding and the output "
+                 "head are q8_0.",
         .example = "  fastvlm export gguf FastVLM-0.5B -o decoder-q8_0.gguf --type q8_0",
     };
     export_common e = { 0 };
@@ -54,7 +52,7 @@ int export_gguf(int argc, char **argv)
     const option_spec table[] = {
         EXPORT_FILE(e),
         { 0, "type", OPTION_CHOICE, &type, "f16|q8_0|q4_0|bf16|f32",
-          "of the matrices (default: f16)", 0, 0 },
+          "type of the matrices (default: f16)", 0, 0 },
     };
     int code = parse_options(argc, argv, &use, table, sizeof table / sizeof *table, &words);
     if (code >= 0 || (code = begin_export(argv[0], &e, &words, &model, &options)) >= 0)

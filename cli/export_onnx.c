@@ -4,14 +4,12 @@
 #include <string.h>
 
 static const usage use = {
-    .synopsis = "export onnx [OPTIONS] CHECKPOINT -o DIR",
-    .about = "Writes vision_encoder, embed_tokens and decoder as ONNX graphs into DIR. "
-             "docs/onnx.md has their\n"
-             "signatures. BatchNorm is folded; the same checkpoint and options always give the "
-             "same bytes.",
-    .example =
-        "  fastvlm export onnx FastVLM-0.5B -o onnx/\n"
-        "  fastvlm export onnx FastVLM-0.5B -o site/model --for transformers.js --precision f16",
+    .synopsis = "export onnx [OPTIONS] MODEL -o DIR",
+    .about = "Writes vision_encoder, embed_tokens and decoder as ONNX graphs into DIR; "
+             "docs/onnx.md has their signatures. BatchNorm is folded. The same model and "
+             "options always give the same bytes.",
+    .example = "  fastvlm export onnx FastVLM-0.5B -o onnx/\n"
+               "  fastvlm export onnx FastVLM-0.5B -o js/ --for transformers.js --precision f16",
 };
 
 /* "vision,embed" -> flags; 0: not understood */
@@ -52,26 +50,29 @@ int export_onnx(int argc, char **argv)
     fv_onnx_options_default(&s);
     const option_spec table[] = {
         EXPORT_DIR(e),
-        { 0, "only", OPTION_TEXT, &only, "LIST", "some of vision,embed,decoder", 0, 0 },
+        { 0, "only", OPTION_TEXT, &only, "LIST", "only these of vision,embed,decoder", 0, 0 },
         { 0, "for", OPTION_CHOICE, &target, "generic|npu|transformers.js",
-          "whose signatures and file names", 0, 0 },
+          "runtime whose signatures and file names to use", 0, 0 },
         { 0, "ops", OPTION_CHOICE, &ops, "primitive|fused",
-          "norms and GELU as plain or as fused operators", 0, 0 },
-        { 0, "opset", OPTION_INT, &s.opset, "N", "operator set (default: 14; fused: 23)", 13, 24 },
+          "norms and GELU as primitive or fused operators", 0, 0 },
+        { 0, "opset", OPTION_INT, &s.opset, "N", "operator set version (default: 14; fused: 23)",
+          13, 24 },
         { 0, "precision", OPTION_CHOICE, &precision, "auto|f32|f16",
-          "of weights and arithmetic (auto: f32; npu: f16)", 0, 0 },
+          "precision of weights and arithmetic (auto: f32; npu: f16)", 0, 0 },
         { 0, "image-size", OPTION_INT, &s.image_size, "N",
-          "side of the picture, a multiple of 64 (default: the model's)", 64, 4096 },
-        { 0, "seq-len", OPTION_INT, &s.seq_len, "N", "ids that embed_tokens takes (default: 512)",
+          "side of the input in pixels, a multiple of 64 (default: the model's)", 64, 4096 },
+        { 0, "seq-len", OPTION_INT, &s.seq_len, "N", "ids per call of embed_tokens (default: 512)",
           1, 1 << 17 },
         { 0, "step-len", OPTION_INT, &s.step_len, "N", "rows of one decoder step (default: 1)", 1,
           4096 },
         { 0, "cache-len", OPTION_INT, &s.cache_len, "N",
           "rows of the decoder's cache (default: 512; npu: 1023)", 1, 1 << 17 },
         { 0, "qdq", OPTION_FLAG, &s.qdq, NULL,
-          "an int8 encoder (pack --vision int8) as QuantizeLinear and DequantizeLinear", 0, 0 },
+          "write an int8 encoder (pack --vision int8) with QuantizeLinear and "
+          "DequantizeLinear",
+          0, 0 },
         { 0, "external-data", OPTION_FLAG, &external, NULL,
-          "weights in a file of their own even below 2 GB", 0, 0 },
+          "put weights into a separate file even below 2 GB", 0, 0 },
     };
     int code = parse_options(argc, argv, &use, table, sizeof table / sizeof *table, &words);
     if (code >= 0)

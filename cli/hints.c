@@ -12,15 +12,14 @@ static const struct hint {
     { FV_ERR_UNSUPPORTED, " needs a packed file",
       "make one with fastvlm pack CHECKPOINT -o FILE.gguf" },
     { FV_ERR_UNSUPPORTED, " is packed in ",
-      "leave --vision and --decoder out, or pack the checkpoint again" },
+      "omit --vision and --decoder, or pack the checkpoint again" },
     { FV_ERR_UNSUPPORTED, ".format_version is ", "pack the checkpoint again with this program" },
     { FV_ERR_UNSUPPORTED, ": general.architecture is ",
-      "fastvlm pack writes such files from a checkpoint directory" },
+      "fastvlm pack makes such a file from a checkpoint directory" },
     { FV_ERR_UNSUPPORTED, ": the encoder is not in int8",
       "make one with fastvlm pack CHECKPOINT -o FILE.gguf --vision int8" },
-    { FV_ERR_IO, ": the folder is not empty",
-      "--force replaces the files of the same names in it" },
-    { FV_ERR_LIMIT, "(max_pixels)", "--max-megapixels sets it" },
+    { FV_ERR_IO, ": the directory is not empty", "--force replaces files of the same names in it" },
+    { FV_ERR_LIMIT, "(max_pixels)", "--max-megapixels changes it" },
 };
 
 const char *hint_for(const fv_error *err)

@@ -43,7 +43,7 @@ static void print_text(const fv_engine *engine, const model_options *model)
     }
     printf("%s\n", model_name(model));
     if (!model->model)
-        printf("  %-12s small, trained on drawn shapes and printed words alone "
+        printf("  %-12s small, trained only on drawn shapes and printed words "
                "(models/demo/README.md)\n"
                "  %-12s fastvlm pull apple/FastVLM-0.5B fetches a real one\n",
                "for", "");
@@ -65,8 +65,8 @@ static void print_text(const fv_engine *engine, const model_options *model)
            "heads of %d\n",
            m.n_layers, m.d_model, m.d_ffn, m.n_heads, m.n_kv_heads, m.d_head);
     printf("  vocabulary   %d tokens, %d rows, output head %s\n", m.n_tokens, m.vocab_rows,
-           m.tied_head ? "tied to the embedding" : "of its own");
-    printf("  context      %d rows\n", m.max_context);
+           m.tied_head ? "tied to the embedding" : "separate");
+    printf("  context      %d tokens\n", m.max_context);
     printf("  precision    vision %s, decoder %s (%d threads, kernels %s)\n", m.vision_precision,
            m.decoder_precision, m.n_threads, m.cpu_level);
     printf("  template     "
@@ -123,10 +123,10 @@ int verb_info(int argc, char **argv)
 {
     static const usage use = {
         "info [OPTIONS] [MODEL]",
-        "Shows what is inside a model: layout, sizes, template, the precision each part would run "
-        "in; of a\n"
-        "packed file also how it was made and what each tensor lost (--tensors, in dB). Without "
-        "MODEL: the built-in demonstration model.",
+        "Shows what a model contains: layout, sizes, conversation template, and the "
+        "precision each part would run in. For a packed file, also how it was made "
+        "and, with --tensors, what each tensor lost in dB. Without MODEL the "
+        "built-in demonstration model is shown.",
         "  fastvlm info FastVLM-0.5B --tensors",
     };
     model_options model = { 0 };
@@ -137,7 +137,7 @@ int verb_info(int argc, char **argv)
     const option_spec options[] = {
         MODEL_OPTIONS(model),
         { 0, "tensors", OPTION_FLAG, &tensors, NULL, "list every tensor", 0, 0 },
-        { 0, "json", OPTION_FLAG, &json, NULL, "one JSON object", 0, 0 },
+        { 0, "json", OPTION_FLAG, &json, NULL, "print one JSON object instead of text", 0, 0 },
     };
     int code = parse_options(argc, argv, &use, options, sizeof options / sizeof *options, &words);
     if (code < 0)
@@ -148,7 +148,7 @@ int verb_info(int argc, char **argv)
         return usage_error(
             "info",
             prompt ? "%s: no such model; expected a checkpoint directory or a packed file"
-                   : "%s is a picture; expected a checkpoint directory or a packed file",
+                   : "%s is an image; expected a checkpoint directory or a packed file",
             prompt ? prompt : images.item[0]);
     code = check_model("info", &model, true);
     if (code >= 0)

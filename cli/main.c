@@ -5,16 +5,16 @@
 #include <string.h>
 
 static const verb_entry verbs[] = {
-    { "run", "answer a question about a picture", verb_run },
-    { "chat", "several turns in a terminal", verb_chat },
-    { "info", "what is inside a model", verb_info },
+    { "run", "answer a question about images", verb_run },
+    { "chat", "hold a conversation in the terminal", verb_chat },
+    { "info", "show what a model contains", verb_info },
     { "bench", "time every stage on this machine", verb_bench },
-    { "pack", "write a checkpoint as one file, quantised if wished", verb_pack },
-    { "verify", "is a packed file intact", verb_verify },
-    { "eval", "what a precision costs; the score of a test", verb_eval },
-    { "export", "write what other runtimes load: ONNX, GGUF, Genie, transformers", verb_export },
+    { "pack", "pack a checkpoint into one file, optionally quantised", verb_pack },
+    { "verify", "check that a packed file is intact", verb_verify },
+    { "eval", "measure what a precision costs; score a test", verb_eval },
+    { "export", "export for other runtimes: ONNX, GGUF, Genie, transformers", verb_export },
     { "pull", "fetch a checkpoint from the Hugging Face hub", verb_pull },
-    { "doctor", "what this machine offers, what is missing", verb_doctor },
+    { "doctor", "show what this machine offers and what is missing", verb_doctor },
 };
 
 static void print_usage(FILE *to)
@@ -25,11 +25,13 @@ static void print_usage(FILE *to)
             fv_version());
     for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++)
         fprintf(to, "  %-8s %s\n", verbs[i].name, verbs[i].summary);
-    fprintf(to,
-            "\nfastvlm VERB --help shows a verb's options.\n\nexamples:\n"
-            "  fastvlm run picture.png                    the small built-in demonstration model\n"
-            "  fastvlm pull apple/FastVLM-0.5B            a real one\n"
-            "  fastvlm run FastVLM-0.5B photo.jpg \"What is in the picture?\"\n");
+    fprintf(to, "\n"
+                "fastvlm VERB --help shows the options of a verb.\n"
+                "\n"
+                "examples:\n"
+                "  fastvlm run image.png                      built-in demonstration model\n"
+                "  fastvlm pull apple/FastVLM-0.5B            fetch a real one\n"
+                "  fastvlm run FastVLM-0.5B photo.jpg \"What is in the picture?\"\n");
 }
 
 /* What was printed is worth nothing when it could not be written. A verb that failed has said
@@ -53,6 +55,6 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++)
         if (!strcmp(argv[1], verbs[i].name))
             return end(verbs[i].run(argc - 1, argv + 1));
-    fprintf(stderr, "fastvlm: unknown verb \"%s\"; fastvlm --help lists them\n", argv[1]);
+    fprintf(stderr, "fastvlm: unknown verb \"%s\"; fastvlm --help lists the verbs\n", argv[1]);
     return EXIT_USAGE;
 }

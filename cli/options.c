@@ -16,23 +16,64 @@ int usage_error(const char *verb, const char *format, ...)
     va_start(args, format);
     fprintf(stderr, "fastvlm %s: ", verb);
     vfprintf(stderr, format, args);
-    fprintf(stderr, "\nfastvlm %s --help shows how to use it\n", verb);
+    fprintf(stderr, "\nfastvlm %s --help shows its usage\n", verb);
     va_end(args);
     return EXIT_USAGE;
 }
 
+/* Prints words from column on, wrapped at 80 columns; continued lines begin at indent. A newline in
+ * the text stays one. */
+static void print_wrapped(const char *text, size_t column, size_t indent)
+{
+    while (*text) {
+        size_t n = strcspn(text, " \n");
+        if (column > indent && column + 1 + n > 80) {
+            printf("\n%*s", (int)indent, "");
+            column = indent;
+        } else if (column > indent) {
+            column += (size_t)printf(" ");
+        }
+        column += (size_t)printf("%.*s", (int)n, text);
+        for (text += n; *text == '\n'; text++) {
+            printf("\n");
+            column = 0;
+        }
+        text += strspn(text, " ");
+    }
+    printf("\n");
+}
+
+static void print_option(const char *left, const char *help)
+{
+    enum { HELP_COLUMN = 26 };
+    size_t n = (size_t)printf("  %s", left);
+    if (n + 2 > HELP_COLUMN) { /* the help below */
+        printf("\n");
+        n = 0;
+    }
+    printf("%*s", (int)(HELP_COLUMN - n), "");
+    print_wrapped(help, HELP_COLUMN, HELP_COLUMN);
+}
+
 static void print_help(const usage *use, const option_spec *options, size_t n)
 {
-    printf("usage: fastvlm %s\n\n%s\n\noptions:\n", use->synopsis, use->about);
+    size_t verb = strcspn(use->synopsis, " ");
+    printf("usage: fastvlm %.*s", (int)verb, use->synopsis);
+    print_wrapped(use->synopsis + verb + 1, sizeof "usage: fastvlm" + verb,
+                  sizeof "usage: fastvlm" + verb - 1);
+    printf("\n");
+    print_wrapped(use->about, 0, 0);
+    printf("\noptions:\n");
     for (size_t i = 0; i < n; i++) {
         char left[64];
         const option_spec *o = &options[i];
         snprintf(left, sizeof left, "%c%c%s --%s%s%s", o->short_name ? '-' : ' ',
                  o->short_name ? o->short_name : ' ', o->short_name ? "," : " ", o->name,
                  o->arg ? " " : "", o->arg ? o->arg : "");
-        printf("  %-32s%s %s\n", left, strlen(left) > 32 ? " " : "", o->help);
+        print_option(left, o->help);
     }
-    printf("  %-32s %s\n\nexample:\n%s\n", "-h, --help", "this text", use->example);
+    print_option("-h, --help", "show this help");
+    printf("\nexample:\n%s\n", use->example);
 }
 
 static int parse_choice(const char *choices, const char *text)
@@ -87,7 +128,7 @@ static int take_value(const char *verb, const option_spec *o, const char *text)
                    : -1;
     case OPTION_LIST:
         if (list->n == sizeof list->item / sizeof *list->item)
-            return usage_error(verb, "--%s: more than %zu times", o->name, list->n);
+            return usage_error(verb, "--%s: given more than %zu times", o->name, list->n);
         list->item[list->n++] = text;
         return -1;
     case OPTION_CHOICE: {

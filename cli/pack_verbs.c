@@ -9,17 +9,16 @@
 int verb_pack(int argc, char **argv)
 {
     static const usage use = {
-        "pack [OPTIONS] CHECKPOINT [PICTURES...] -o FILE",
-        "Writes a checkpoint directory as one GGUF file that every verb takes in its place: "
-        "weights fused\n"
-        "and in the types they run in, tokenizer, template, preprocessing, hashes. It opens at "
-        "once, without\n"
-        "conversion. z8 and q4 are blocks of 32 weights with one scale, 8.5 and 4.5 bits a weight. "
-        "int8 and\n"
-        "the rounding of q4 are calibrated with the given pictures or folders (synthetic scenes "
-        "when there are\n"
-        "none); layers that cost too much in int8 stay in bf16; when all do,\n"
-        "the file says bf16.",
+        "pack [OPTIONS] CHECKPOINT [IMAGES...] -o FILE",
+        "Packs a checkpoint directory into one GGUF file that every verb accepts in "
+        "its place. It contains the weights, fused and in the types they run in, the "
+        "tokenizer, conversation template, preprocessing settings and hashes, and "
+        "opens instantly, without conversion.\n"
+        "\n"
+        "z8 and q4 store blocks of 32 weights with one scale, 8.5 and 4.5 bits per "
+        "weight. int8 and the rounding of q4 are calibrated with IMAGES (files and "
+        "directories), or with built-in scenes if there are none. Layer groups that "
+        "cost too much accuracy in int8 stay in bf16; if all do, the file says bf16.",
         "  fastvlm pack FastVLM-0.5B -o fastvlm-0.5b.gguf --vision bf16 --decoder z8",
     };
     fv_pack_options o;
@@ -32,22 +31,25 @@ int verb_pack(int argc, char **argv)
     bool quiet = false;
     fv_pack_options_default(&o);
     const option_spec options[] = {
-        { 'o', "output", OPTION_TEXT, &out, "FILE", "the file to write", 0, 0 },
+        { 'o', "output", OPTION_TEXT, &out, "FILE", "file to write", 0, 0 },
         { 0, "vision", OPTION_CHOICE, &v, VISION_PRECISIONS,
           "type of the vision encoder (auto: as stored)", 0, 0 },
         { 0, "decoder", OPTION_CHOICE, &d, DECODER_PRECISIONS,
           "type of the decoder (auto: as stored)", 0, 0 },
         { 0, "max-images", OPTION_INT, &o.max_images, "N",
-          "pictures at most, or so many scenes, to calibrate with (default 32, for rounding 16, 16 "
-          "scenes; small ones four times as many)",
+          "calibrate with up to N images, or with N scenes (default: 32 images, 16 for "
+          "rounding, or 16 scenes; below 1024 px four times as many)",
           0, 100000 },
         { 0, "min-cosine", OPTION_FLOAT, &min_cosine, "X",
-          "int8 layers go back to bf16 until features are so close to f32 (0.9992)", 0, 1 },
+          "keep layer groups in bf16 until the feature cosine against f32 reaches X "
+          "(default 0.9992)",
+          0, 1 },
         { 0, "rounding", OPTION_CHOICE, &rounding, "auto|search|calibrated",
-          "of z8 and q4: by the weights alone, or with the decoder's inputs in view (auto: q4)", 0,
-          0 },
-        { 0, "pure", OPTION_FLAG, &o.pure, NULL, "with q4: the embedding in q4, too, not in z8", 0,
-          0 },
+          "rounding of z8 and q4: minimise the error of the weights, or of the layers' "
+          "outputs (auto: calibrated for q4)",
+          0, 0 },
+        { 0, "pure", OPTION_FLAG, &o.pure, NULL,
+          "with q4: store the embedding in q4, too, instead of z8", 0, 0 },
         { 't', "threads", OPTION_INT, &o.n_threads, "N", "threads (default: one per physical core)",
           0, 1024 },
         { 'q', "quiet", OPTION_FLAG, &quiet, NULL, "no progress and no summary", 0, 0 },
@@ -56,11 +58,11 @@ int verb_pack(int argc, char **argv)
     if (code >= 0)
         return code;
     if (!words.n)
-        return usage_error("pack", "no checkpoint directory");
+        return usage_error("pack", "no checkpoint directory given");
     if (min_cosine == 0 || min_cosine >= 1)
-        return usage_error("pack", "--min-cosine lies between 0 and 1, without them");
+        return usage_error("pack", "--min-cosine must be above 0 and below 1");
     if (!out)
-        return usage_error("pack", "no output; say -o FILE.gguf");
+        return usage_error("pack", "no output given; use -o FILE.gguf");
     o.vision = chosen_precision(VISION_PRECISIONS, v);
     o.decoder = chosen_precision(DECODER_PRECISIONS, d);
     o.paths = (const char *const *)words.item + 1;
@@ -69,13 +71,14 @@ int verb_pack(int argc, char **argv)
     o.rounding = (fv_rounding)rounding;
     bool blocks = o.decoder == FV_PRECISION_Z8 || o.decoder == FV_PRECISION_Q4;
     if (rounding && !blocks)
-        return usage_error("pack", "--rounding is for --decoder z8 or q4");
+        return usage_error("pack", "--rounding needs --decoder z8 or q4");
     if (o.n_paths && o.vision != FV_PRECISION_INT8 && o.rounding != FV_ROUNDING_CALIBRATED &&
         (o.decoder != FV_PRECISION_Q4 || o.rounding == FV_ROUNDING_SEARCH))
-        return usage_error("pack",
-                           "pictures are for --vision int8, --decoder q4 and --rounding "
-                           "calibrated; found %zu arguments",
-                           words.n);
+        return usage_error(
+            "pack",
+            "images need --vision int8, --decoder q4 or --rounding calibrated; found %zu "
+            "arguments",
+            words.n);
     if (o.pure && o.decoder != FV_PRECISION_Q4)
         return usage_error("pack", "--pure needs --decoder q4");
     catch_interrupt();
@@ -89,9 +92,9 @@ int verb_pack(int argc, char **argv)
     bool no_int8 = r.n_groups && r.n_wide == r.n_groups;
     if (no_int8)
         fprintf(stderr,
-                "fastvlm: warning: no unit in int8 comes as close to f32 as wanted (cosine %.7g): "
-                "the file's vision encoder is in bf16; "
-                "a smaller --min-cosine allows int8\n",
+                "fastvlm: warning: with any layer group in int8 the feature cosine stays "
+                "below %.7g, so the vision encoder was packed in bf16; a lower --min-cosine "
+                "allows int8\n",
                 o.min_cosine > 0 ? o.min_cosine : 0.9992);
     if (quiet)
         return EXIT_OK;
@@ -103,23 +106,24 @@ int verb_pack(int argc, char **argv)
         fprintf(stderr, "; %s lost most, %.1f dB\n", r.worst_name, (double)r.worst_sqnr);
     if (r.n_groups && !no_int8) {
         fprintf(stderr,
-                "int8 by %zu %s%s, over some of which features' cosine to f32 is %.5f, image "
-                "tokens' %.5f (%.1f dB); %zu of %zu units "
-                "stay in bf16\n",
-                r.n_images, r.synthetic_images ? "synthetic scene" : "picture",
+                "int8 calibrated with %zu %s%s; on some of them, cosine against f32: "
+                "features %.5f, image tokens %.5f (%.1f dB); %zu of %zu layer groups stay in "
+                "bf16\n",
+                r.n_images, r.synthetic_images ? "built-in scene" : "image",
                 r.n_images == 1 ? "" : "s", r.feature_cosine, r.token_cosine, r.token_sqnr,
                 r.n_wide, r.n_groups);
     }
     if (r.n_rounding_rows)
-        fprintf(stderr, "rounded by %zu rows of %zu %s%s and the model's answers\n",
+        fprintf(stderr, "rounding calibrated with %zu rows from %zu %s%s and the model's answers\n",
                 r.n_rounding_rows, r.n_rounding_images,
-                r.synthetic_images ? "synthetic scene" : "picture",
+                r.synthetic_images ? "built-in scene" : "image",
                 r.n_rounding_images == 1 ? "" : "s");
     if (r.n_skipped)
-        fprintf(stderr, "%zu broken pictures were left out\n", r.n_skipped);
+        fprintf(stderr, "%zu unreadable images skipped\n", r.n_skipped);
     if (r.synthetic_images)
-        fprintf(stderr, "pictures like those that will come make a better calibration: fastvlm "
-                        "pack CHECKPOINT PICTURES...; fastvlm eval measures it\n");
+        fprintf(stderr,
+                "for better calibration, give images like those the model will see: fastvlm "
+                "pack CHECKPOINT IMAGES...; fastvlm eval measures the effect\n");
     return EXIT_OK;
 }
 
@@ -127,11 +131,9 @@ int verb_verify(int argc, char **argv)
 {
     static const usage use = {
         "verify [OPTIONS] FILE",
-        "Checks a packed file: its hashes, that every tensor of the model is there and of a type "
-        "and shape\n"
-        "that runs, that the tokenizer can be built, that no value is NaN or infinite. Says "
-        "\"intact\", or\n"
-        "what is wrong.",
+        "Checks a packed file: its hashes, that every tensor of the model is present "
+        "in a usable type and shape, that the tokenizer can be built, and that no "
+        "value is NaN or infinite. Prints \"intact\", or what is wrong.",
         "  fastvlm verify fastvlm-0.5b.gguf",
     };
     fv_error err;

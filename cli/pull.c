@@ -70,12 +70,12 @@ static void on_log(void *user, fv_log_level level, const char *message)
 
 static void describe(const fv_pull_info *i)
 {
-    fprintf(stderr, "%s at %.12s: %zu files, %.1f MB, into the folder %s", i->repo, i->commit,
+    fprintf(stderr, "%s at %.12s: %zu files, %.1f MB, into the directory %s", i->repo, i->commit,
             i->n_files, (double)i->total_bytes / 1e6, i->dir);
     if (i->have_bytes > 0)
-        fprintf(stderr, "; %.1f MB are there already", (double)i->have_bytes / 1e6);
+        fprintf(stderr, "; %.1f MB already present", (double)i->have_bytes / 1e6);
     fprintf(stderr, "\nlicence: %s%s%s%s\n",
-            i->license[0] ? i->license : "the model card names none",
+            i->license[0] ? i->license : "none named in the model card",
             i->license_file[0] ? ", see " : "", i->license_file,
             i->gated ? " (accepted on the hub)" : "");
 }
@@ -128,8 +128,7 @@ static int print_end(const fv_pull *pull)
     fv_pull_info i = { .size = sizeof i };
     fv_pull_describe(pull, &i);
     printf("%s: complete, %zu files, %.1f MB, every hash checked%s\nnext:\n  fastvlm run ", i.dir,
-           i.n_files, (double)i.total_bytes / 1e6,
-           i.received_bytes ? "" : "; nothing had to be fetched");
+           i.n_files, (double)i.total_bytes / 1e6, i.received_bytes ? "" : "; nothing to fetch");
     print_word(i.dir);
     printf(" photo.jpg \"What is in the picture?\"\n");
     return end_out();
@@ -139,12 +138,11 @@ int verb_pull(int argc, char **argv)
 {
     static const usage use = {
         "pull [OPTIONS] REPO",
-        "Fetches a checkpoint from the Hugging Face hub: configuration, tokenizer, weights, "
-        "licence. Checks every\n"
-        "size and hash against the hub's. Interrupted, it goes on where it stopped; complete, it "
-        "checks again.\n"
-        "HF_TOKEN holds an access token for gated repositories, HF_ENDPOINT the address of a "
-        "mirror.",
+        "Fetches a checkpoint from the Hugging Face hub: configuration, tokenizer, "
+        "weights, licence. Every size and hash is checked against the hub's. Run "
+        "again, it resumes an interrupted download and verifies a complete one. "
+        "HF_TOKEN holds an access token for gated repositories, HF_ENDPOINT the "
+        "address of a mirror.",
         "  fastvlm pull apple/FastVLM-0.5B\n  fastvlm run FastVLM-0.5B photo.jpg \"What is in the "
         "picture?\"",
     };
@@ -160,21 +158,23 @@ int verb_pull(int argc, char **argv)
     fv_pull_options_default(&o);
     const option_spec options[] = {
         { 'o', "output", OPTION_TEXT, &o.dir, "DIR",
-          "the folder (default: the last part of REPO, here: ./FastVLM-0.5B)", 0, 0 },
+          "directory to write (default: the last part of REPO, here ./FastVLM-0.5B)", 0, 0 },
         { 0, "revision", OPTION_TEXT, &o.revision, "NAME", "branch, tag or commit (default: main)",
           0, 0 },
-        { 'j', "connections", OPTION_INT, &o.connections, "N", "at once (default: 4)", 1, 16 },
-        { 0, "retries", OPTION_INT, &retries, "N", "of a request that gets nowhere (default: 5)", 0,
-          20 },
-        { 0, "list", OPTION_FLAG, &list, NULL, "show what would be fetched, fetch nothing", 0, 0 },
-        { 0, "json", OPTION_FLAG, &json, NULL, "the result as one JSON object", 0, 0 },
+        { 'j', "connections", OPTION_INT, &o.connections, "N", "parallel connections (default: 4)",
+          1, 16 },
+        { 0, "retries", OPTION_INT, &retries, "N",
+          "retries of a request that makes no progress (default: 5)", 0, 20 },
+        { 0, "list", OPTION_FLAG, &list, NULL, "list what would be fetched and fetch nothing", 0,
+          0 },
+        { 0, "json", OPTION_FLAG, &json, NULL, "print the result as one JSON object", 0, 0 },
         { 'q', "quiet", OPTION_FLAG, &quiet, NULL, "no progress", 0, 0 },
     };
     int code = parse_options(argc, argv, &use, options, sizeof options / sizeof *options, &words);
     if (code >= 0)
         return code;
     if (words.n != 1)
-        return usage_error("pull", "expected one repository, like apple/FastVLM-0.5B; found %zu",
+        return usage_error("pull", "expected one repository such as apple/FastVLM-0.5B, found %zu",
                            words.n);
     o.repo = words.item[0];
     o.endpoint = getenv("HF_ENDPOINT");

@@ -20,30 +20,28 @@ static int parse(int argc, char **argv, run_options *o)
 {
     static const usage use = {
         "run [OPTIONS] [MODEL] IMAGE... [PROMPT]",
-        "Answers a question about one or more pictures. The answer goes to stdout as it is made, "
-        "the\n"
-        "figures to stderr. Without MODEL the small built-in demonstration model answers; fastvlm "
-        "pull\n"
-        "apple/FastVLM-0.5B fetches a real one. Bare arguments are told apart: a folder or GGUF "
-        "file is the model, pictures\n"
-        "(JPEG, PNG, WebP, PNM; - is standard input) are the images, what is no file is the "
-        "prompt. The text\n"
-        "<image> in the prompt places a picture there; otherwise pictures come first.",
-        "  fastvlm run picture.png \"What shape is red?\"\n"
+        "Answers a question about one or more images. The answer is streamed to "
+        "standard output; timings go to standard error. Without MODEL the built-in "
+        "demonstration model answers; fastvlm pull apple/FastVLM-0.5B fetches a real "
+        "one.\n"
+        "\n"
+        "Positional arguments are classified by content: a directory or GGUF file is "
+        "the model; JPEG, PNG, WebP and PNM files, and - for standard input, are "
+        "images; anything else is the prompt. <image> in the prompt places an image "
+        "there; otherwise images come first.",
+        "  fastvlm run image.png \"What shape is red?\"\n"
         "  fastvlm run FastVLM-0.5B photo.jpg \"What is in the picture?\"",
     };
     const option_spec options[] = {
         MODEL_OPTIONS(o->model),
-        { 'i', "image", OPTION_LIST, &o->images, "FILE", "a picture; may come several times", 0,
-          0 },
+        { 'i', "image", OPTION_LIST, &o->images, "FILE", "an image; may be repeated", 0, 0 },
         { 'p', "prompt", OPTION_TEXT, &o->prompt, "TEXT",
-          "the question (default \"" DEFAULT_PROMPT "\")", 0, 0 },
+          "question to ask (default \"" DEFAULT_PROMPT "\")", 0, 0 },
         ANSWER_OPTIONS(o->answer),
-        { 0, "json", OPTION_FLAG, &o->json, NULL, "one JSON object on stdout instead of text", 0,
-          0 },
+        { 0, "json", OPTION_FLAG, &o->json, NULL, "print one JSON object instead of text", 0, 0 },
         { 0, "dump", OPTION_TEXT, &o->dump, "DIR",
-          "every stage as .npy into DIR, when the answer is complete", 0, 0 },
-        { 'q', "quiet", OPTION_FLAG, &o->quiet, NULL, "no progress and no figures", 0, 0 },
+          "write every stage as .npy into DIR when the answer is complete", 0, 0 },
+        { 'q', "quiet", OPTION_FLAG, &o->quiet, NULL, "no progress and no timings", 0, 0 },
     };
     text_list words = { 0 };
     int code = parse_options(argc, argv, &use, options, sizeof options / sizeof *options, &words);
@@ -54,12 +52,12 @@ static int parse(int argc, char **argv, run_options *o)
     if (code >= 0)
         return code;
     if (!o->images.n && !o->prompt)
-        return usage_error("run", "no picture and no prompt");
+        return usage_error("run", "no image and no prompt given");
     size_t n_stdin = 0;
     for (size_t i = 0; i < o->images.n; i++)
         n_stdin += !strcmp(o->images.item[i], "-");
     if (n_stdin > 1)
-        return usage_error("run", "standard input (-) is given as more than one picture");
+        return usage_error("run", "standard input (-) is given for more than one image");
     return check_model("run", &o->model, o->quiet);
 }
 
@@ -173,7 +171,7 @@ static int answer_question(fv_engine *engine, const run_options *o, progress_lin
         so.tap_prompt_logits = true;
     }
     if (!o->images.n && !o->quiet)
-        fprintf(stderr, "no image given: the answer comes from the question alone\n");
+        fprintf(stderr, "no image given: answering from the prompt alone\n");
     if (code < 0 && fv_session_new(&session, engine, &so, &err) != FV_OK)
         code = report(&err);
     if (code < 0)

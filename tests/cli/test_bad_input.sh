@@ -16,18 +16,18 @@ expect "not a number" 2 "--threads: expected an integer from 0 to 1024, found \"
 run run "$base" "$picture" --vision int3
 expect "unknown precision" 2 "auto|f32|bf16|f16"
 run run "$base"
-expect "nothing to answer" 2 "no picture and no prompt"
+expect "nothing to answer" 2 "no image and no prompt given"
 run run "$base" "$tiny" "$picture"
-expect "two models" 2 "two models"
+expect "two models" 2 "more than one model"
 run run "$base" "$picture" one two
-expect "two prompts" 2 "two prompts" "quote the prompt"
+expect "two prompts" 2 "more than one prompt" "quote the prompt"
 run run "$base" missing.jpg "What?"
-expect "no such picture" 2 "missing.jpg: no such file" "--prompt"
+expect "no such image" 2 "missing.jpg: no such file" "--prompt"
 echo "only words" >"$work/words.txt"
 run run "$base" "$work/words.txt"
-expect "text file as bare argument" 2 "is a file, but no JPEG, PNG, WebP or PNM picture" "--image" "--prompt"
+expect "text file as bare argument" 2 "is a file but not a JPEG, PNG, WebP or PNM image" "--image" "--prompt"
 run run "$base" "$picture" --greedy --temperature 1
-expect "contradiction" 2 "contradict"
+expect "contradiction" 2 "exclude each other"
 run run "$base" "$picture" --image-size 100
 expect "image size" 1 "multiple of 64"
 run run "$base" - -
@@ -114,13 +114,13 @@ expect "NaN weights are warned of" 0 "warning: 2 weights are NaN or infinite"
 run run "$base" "$picture" -p "$(printf 'a\377b')"
 expect "invalid UTF-8" 1 "not valid UTF-8 at byte 1"
 run run "$base" "$picture" -p "$(head -c 40000 /dev/zero | tr '\0' x)"
-expect "prompt over the context" 1 "the context of"
+expect "prompt over the context" 1 "the context holds"
 run run "$base" "$picture" "three <image> and <image> here"
 expect "marks without pictures" 1 "<image>"
 
 # ---- output
 run run "$base" "$picture" --dump /proc/no-such-folder
-expect "dump folder cannot be made" 1 "cannot create the folder"
+expect "dump folder cannot be made" 1 "cannot create the directory"
 "$fastvlm" pack "$base" -o "$work/packed.gguf" -q
 full() { # NAME ARGUMENTS...: with standard output full, one message
     local name=$1

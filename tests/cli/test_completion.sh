@@ -38,17 +38,20 @@ check bash_artefact_choices "nhwc nchw" "$(complete_bash export calib --layout "
 check bash_artefact_folder "tests" "$(complete_bash export hf -o test)"
 check bash_unknown_verb "" "$(complete_bash nonsense --x)"
 
-# Every verb and every option that --help shows is in the man page, and nothing went wrong on the way.
+# Every verb and every option that --help shows is in the man page, and nothing went wrong on the way. No
+# line of help is wider than a terminal of 80 columns.
 page=$(tools/man.sh "$FASTVLM")
 for verb in $("$FASTVLM" --help | sed -n 's/^  \([a-z][a-z]*\)  .*/\1/p'); do
     n=$("$FASTVLM" "$verb" --help | sed -n '/^options:/,$p' | grep -cE '^ +(-., )?--[a-z-]+')
     got=$(printf '%s\n' "$page" | sed -n "/^\.SS $verb\$/,/^\.S[SH] /p" | grep -cE '^\.B .*\\-\\-')
     check "man_$verb" "$n" "$got"
+    check "width_$verb" "" "$("$FASTVLM" "$verb" --help | awk 'length > 80')"
 done
 for artefact in $("$FASTVLM" export --help | sed -n '/^artefacts:/,/^$/s/^  \([a-z][a-z]*\)  .*/\1/p'); do
     n=$("$FASTVLM" export "$artefact" --help | sed -n '/^options:/,$p' | grep -cE '^ +(-., )?--[a-z-]+')
     got=$(printf '%s\n' "$page" | sed -n "/^\.SS export $artefact\$/,/^\.S[SH] /p" | grep -cE '^\.B .*\\-\\-')
     check "man_export_$artefact" "$n" "$got"
+    check "width_export_$artefact" "" "$("$FASTVLM" export "$artefact" --help | awk 'length > 80')"
 done
 if command -v groff >/dev/null 2>&1; then
     check man_roff "" "$(printf '%s\n' "$page" | groff -man -Tutf8 -ww 2>&1 >/dev/null)"

@@ -13,7 +13,7 @@ if grep -q "no built-in demonstration model" <<<"$out"; then
 fi
 check "doctor names it" grep -q "built-in demonstration model" <<<"$out"
 
-notice="small built-in demonstration model"
+notice="built-in demonstration model"
 sign=$root/examples/images/sign.png
 
 # ---- run
@@ -39,13 +39,13 @@ check "no notice with a model" test "$(grep -c "$notice" <<<"$err")" = 0
 out=$("$fastvlm" run - "What does the text say?" -q <"$sign")
 check "picture from standard input" test "$out" = HELLO
 run run
-expect "nothing at all" 2 "no picture and no prompt"
+expect "nothing at all" 2 "no image and no prompt given"
 run run "$work/none.png" "What?"
-expect "no such picture" 2 "none.png: no such file"
+expect "no such image" 2 "none.png: no such file"
 run run "$work/nowhere.gguf" "$sign"
 expect "no such model is not the demonstration model" 2 "nowhere.gguf"
 run run "$sign" one two
-expect "two prompts" 2 "two prompts"
+expect "two prompts" 2 "more than one prompt"
 run run "$sign" --decoder q4
 expect "a precision that it was not packed in" 1 "packed in"
 

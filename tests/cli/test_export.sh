@@ -32,9 +32,9 @@ for artefact in lut tokenizer genie gguf hf all; do
     nothing_left x
 done
 run export calib -o x
-expect "calib without pictures" 2 "no pictures"
+expect "calib without pictures" 2 "no images given"
 run export calib "$picture" --random 2 -o x
-expect "pictures and noise" 2 "contradict"
+expect "pictures and noise" 2 "exclude each other"
 run export calib "$picture" --layout chw -o x
 expect "unknown layout" 2 "nhwc|nchw"
 run export calib "$picture" --image-size 100 -o x
@@ -53,22 +53,22 @@ for artefact in genie hf all; do
     run export $artefact "$base" -o file
     expect "$artefact into a file" 1 "file: is a file"
     run export $artefact "$base" -o full
-    expect "$artefact into a folder with files" 1 "full: the folder is not empty; choose another, or" "--force"
+    expect "$artefact into a folder with files" 1 "full: the directory is not empty; choose another, or" "--force"
 done
 for artefact in lut tokenizer gguf; do
     run export $artefact "$base" -o empty
-    expect "$artefact over a folder" 1 "is a folder"
+    expect "$artefact over a folder" 1 "is a directory"
     run export $artefact "$base" -o nowhere/x
     expect "$artefact without a folder" 1 "nowhere/x"
 done
 check "the file is as it was" test "$(cat file)" = old
 check "the folder is as it was" test "$(ls -A full)" = old
 run export calib "$work/empty" -o x
-expect "empty folder" 1 "holds no picture"
+expect "empty folder" 1 "contains no images"
 printf 'P6\n9' >empty/broken.ppm
 run export calib "$work/empty" -o x
 check "only broken pictures" test "$code" = 1 -a ! -e x
-grep -q "0 of 1 pictures can be read" <<<"$err" || not_ok "count of broken pictures"
+grep -q "0 of 1 images can be read" <<<"$err" || not_ok "count of broken pictures"
 nothing_left x
 
 # ---- no room: a limit on the size of files stands in for a full disk
@@ -98,24 +98,24 @@ for place in x there/; do
     kill_when "$place.part-" export calib --random 100000 --image-size 64 -o $place
     mkdir "x.part-$killed-mine"
     run export calib --random 1 --image-size 64 -o $place
-    expect "after a kill: $place" 0 "warning: $place.part-$killed: left by a run that was killed; removed"
+    expect "after a kill: $place" 0 "warning: $place.part-$killed: left behind by a killed run; removed"
     check "it is gone: $place" test ! -e "$place.part-$killed" -a -e "$place/sample_000.raw" -a -e "x.part-$killed-mine"
     rm -r "$place" x.part-*-mine
 done
 echo half >"LUT.part-$killed"
 run export lut "$base" -o LUT
-expect "a file after a kill" 0 "LUT.part-$killed: left by a run that was killed; removed"
+expect "a file after a kill" 0 "LUT.part-$killed: left behind by a killed run; removed"
 check "it is gone" test ! -e "LUT.part-$killed"
 rm LUT
 
 # ---- what works says so and nothing more
 run export calib "$picture" -o calib --image-size 64
-expect "calib" 0 "calib: 1 samples, 0 pictures skipped"
+expect "calib" 0 "calib: 1 samples, 0 images skipped"
 check "samples" test "$(ls calib | tr '\n' ' ')" = "calib.json input_list.txt sample_000.raw "
 run export calib "$picture" "$work/empty" -o calib2 --image-size 64
-expect "calib with a broken picture" 0 "calib2: 1 samples, 1 pictures skipped" "warning: skipped"
+expect "calib with a broken picture" 0 "calib2: 1 samples, 1 images skipped" "warning: skipped"
 run export calib --random 1 -o noise --image-size 64 -q
-expect "noise is warned of" 0 "mean nothing"
+expect "noise is warned of" 0 "are meaningless"
 run export lut "$base" -o LUT.bin
 expect "lut" 0 "LUT.bin: 288 rows of 64 f32"
 check "size of LUT.bin" test "$(stat -c %s LUT.bin)" = $((288 * 64 * 4))

@@ -7,18 +7,18 @@ run run "$tiny" "$picture" -n 1 --vision int8
 expect "int8 from a checkpoint" 1 "vision in int8 needs a packed file; make one with fastvlm pack"
 run pack "$tiny" -o "$work/f32.gguf" --vision f32 --decoder f32 -q
 run run "$work/f32.gguf" "$picture" -n 1 --decoder q4
-expect "another precision than the file's" 1 "decoder is packed in f32, which runs in f32 only, not in q4; leave --vision"
+expect "another precision than the file's" 1 "decoder is packed in f32, which runs in f32 only, not in q4; omit --vision"
 run export onnx "$tiny" -o "$work/onnx" --qdq
 expect "qdq of floats" 1 "the encoder is not in int8" "--vision int8"
 mkdir "$work/full" && touch "$work/full/file"
 run export hf "$tiny" -o "$work/full"
-expect "a folder that is not empty" 1 "the folder is not empty" "--force"
+expect "a folder that is not empty" 1 "the directory is not empty" "--force"
 printf 'P6 1200 1000 255\n' >"$work/large.ppm"
 run run "$tiny" "$work/large.ppm" --max-megapixels 1
 expect "an image that is too large" 1 "(max_pixels)" "--max-megapixels"
 run export gguf "$tiny" -o "$work/decoder.gguf" --type f16
 run info "$work/decoder.gguf"
-expect "another architecture" 1 "general.architecture is \"qwen2\"" "fastvlm pack writes such files"
+expect "another architecture" 1 "general.architecture is \"qwen2\"" "fastvlm pack makes such a file"
 LC_ALL=C sed 's/\(fastvlm.format_version\x04\x00\x00\x00\)\x01/\1\x02/' "$work/f32.gguf" >"$work/later.gguf"
 run info "$work/later.gguf"
 expect "another version of the format" 1 "format_version is 2, expected 1; pack the checkpoint again"

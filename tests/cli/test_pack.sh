@@ -20,9 +20,9 @@ expect "run takes the file" 0
 check "the same answer" test "$out" = "$text"
 
 run pack "$tiny" -o "$work/q4.gguf" --vision f16 --decoder q4
-expect "pack q4" 0 "lost most" "dB" "rounded by" "synthetic scenes and the model's answers"
+expect "pack q4" 0 "lost most" "dB" "rounding calibrated with" "built-in scenes and the model's answers"
 run pack "$tiny" "$picture" -o "$work/one.gguf" --vision f16 --decoder z8 --rounding calibrated
-expect "pack z8, calibrated with a picture" 0 "of 1 picture and the model's answers"
+expect "pack z8, calibrated with a picture" 0 "from 1 image and the model's answers"
 run info "$work/one.gguf"
 check "info: how it was rounded" grep -q "compensated, pictures" <<<"$out"
 cp "$work/q4.gguf" "$work/any-name"
@@ -37,35 +37,35 @@ check "info: what a tensor lost" grep -qE "Q4_0 .*model.layers.0.mlp.up_proj.wei
 run bench "$work/q4.gguf" --stages load -r 1
 expect "bench" 0
 run run "$work/q4.gguf" "$picture" -n 2 --decoder f16
-expect "another precision" 1 "decoder is packed in q4, which runs in q4 only, not in f16" "leave --vision and --decoder out"
+expect "another precision" 1 "decoder is packed in q4, which runs in q4 only, not in f16" "omit --vision and --decoder"
 run run "$tiny" "$picture" -n 2 --decoder q4
 expect "a directory in q4" 1 "needs a packed file; make one with fastvlm pack"
 
 # ---- int8
 run pack "$tiny" -o "$work/int8.gguf" --vision int8
-expect "pack int8" 0 "int8 by 64 synthetic scenes" "of 17 units stay in bf16"
+expect "pack int8" 0 "int8 calibrated with 64 built-in scenes" "of 17 layer groups stay in bf16"
 for n in 1 3 70; do
     run pack "$tiny" -o "$work/int8.gguf" --vision int8 --max-images $n --min-cosine 0.1
-    expect "$n scenes" 0 "int8 by $n synthetic scene"
+    expect "$n scenes" 0 "int8 calibrated with $n built-in scene"
     run info "$work/int8.gguf" --json
     check "$n scenes: the file says so" grep -q "\"calibration images\": \"$n\"" <<<"$out"
 done
 run pack "$tiny" "$picture" "$picture" "$picture" -o "$work/int8.gguf" --vision int8 --max-images 2 --min-cosine 0.1
-expect "at most 2 pictures" 0 "int8 by 2 pictures"
+expect "at most 2 pictures" 0 "int8 calibrated with 2 images"
 echo "no picture" >"$work/broken.png"
 run info "$work/int8.gguf"
 check "the options are on record" grep -qE "packed by.* --min-cosine 0.1 --max-images 2$" <<<"$out"
 run pack "$tiny" "$picture" "$picture" "$work/broken.png" -o "$work/int8.gguf" --vision int8 --min-cosine 0.1
-expect "a broken picture is named" 0 "warning: $work/broken.png: " "1 broken pictures were left out"
+expect "a broken picture is named" 0 "warning: $work/broken.png: " "1 unreadable images skipped"
 run pack "$tiny" -o "$work/wide.gguf" --vision int8 --max-images 2 --min-cosine 0.9999999
-expect "no unit in int8" 0 "warning: no unit in int8 comes as close to f32 as wanted (cosine 0.9999999)" "vision encoder is in bf16"
+expect "no unit in int8" 0 "warning: with any layer group in int8 the feature cosine stays below 0.9999999" "vision encoder was packed in bf16"
 check "no figures of int8" test "$(grep -c "int8 by" <<<"$err")" = 0
 for x in 0 1; do
     run pack "$tiny" -o "$work/none.gguf" --vision int8 --min-cosine $x
-    expect "--min-cosine $x" 2 "between 0 and 1"
+    expect "--min-cosine $x" 2 "must be above 0 and below 1"
 done
 run pack "$tiny" -o "$work/wide.gguf" --vision int8 --max-images 2 --min-cosine 0.9999999 -q
-expect "said also with -q" 0 "vision encoder is in bf16"
+expect "said also with -q" 0 "vision encoder was packed in bf16"
 run pack "$tiny" -o "$work/bf16.gguf" --vision bf16
 check "such a file is one in bf16" cmp "$work/wide.gguf" "$work/bf16.gguf"
 run info "$work/wide.gguf" --json
@@ -87,7 +87,7 @@ gone=$!
 wait $gone
 echo half >"$work/q4.gguf.$gone.part"
 run pack "$tiny" -o "$work/q4.gguf" --decoder q4
-expect "a file left by a killed run" 0 "warning: $work/q4.gguf.$gone.part: a run that did not end seems to have left this file; remove it"
+expect "a file left by a killed run" 0 "warning: $work/q4.gguf.$gone.part: apparently left behind by an unfinished run; remove it"
 rm "$work/q4.gguf.$gone.part"
 
 # ---- what is wrong
@@ -101,17 +101,17 @@ run run "$work/short.gguf" "$picture"
 expect "run a short file" 1 "is it truncated?"
 echo "no model" >"$work/text.gguf"
 run info "$work/text.gguf"
-expect "no GGUF file" 1 "does not begin with \"GGUF\""
+expect "no GGUF file" 1 "does not start with \"GGUF\""
 run pack "$tiny"
 expect "no output" 2 "-o FILE.gguf"
 run pack -o "$work/x.gguf"
-expect "no checkpoint" 2 "no checkpoint directory"
+expect "does not contain a checkpoint" 2 "no checkpoint directory"
 run pack "$tiny" "$tiny/../image.png" -o "$work/x.gguf"
-expect "pictures for nothing" 2 "pictures are for --vision int8, --decoder q4"
+expect "pictures for nothing" 2 "images need --vision int8, --decoder q4"
 run pack "$tiny" "$tiny/../image.png" -o "$work/x.gguf" --decoder q4 --rounding search
-expect "pictures for the search" 2 "pictures are for --vision int8, --decoder q4"
+expect "pictures for the search" 2 "images need --vision int8, --decoder q4"
 run pack "$tiny" -o "$work/x.gguf" --decoder f16 --rounding calibrated
-expect "rounding without blocks" 2 "--rounding is for --decoder z8 or q4"
+expect "rounding without blocks" 2 "--rounding needs --decoder z8 or q4"
 run pack "$tiny" -o "$work/x.gguf" --decoder q4 --rounding nearest
 expect "unknown rounding" 2 "auto|search|calibrated"
 run pack "$tiny" -o "$work/x.gguf" --pure
@@ -123,7 +123,7 @@ expect "no such checkpoint" 1 "no such directory"
 run pack "$work/f32.gguf" -o "$work/x.gguf"
 expect "a file as checkpoint" 1 "is a file; expected a checkpoint directory"
 run pack "$tiny" -o "$work"
-expect "a folder as output" 1 "is a folder; expected the name of a file"
+expect "a folder as output" 1 "is a directory; expected the name of a file"
 run pack "$tiny" -o /dev/full
 expect "a device as output" 1 "is a device or a pipe"
 run pack "$tiny" -o "$work/none/x.gguf"

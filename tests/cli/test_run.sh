@@ -112,7 +112,7 @@ expect "Ctrl-C during the answer" 1 "cancelled during decode"
 printf '/image %s\nWhat do you see?\n/history\n/nonsense\n/reset\n/quit\n' "$picture" |
     "$fastvlm" chat "$tiny" -n 6 --vision f32 --decoder f32 >"$work/out" 2>"$work/err"
 code=$? out=$(cat "$work/out") err=$(cat "$work/err")
-expect "chat" 0 "image 1 of the next question" "you:   What do you see?" "/nonsense: unknown"
+expect "chat" 0 "image 1 of the next question" "you:   What do you see?" "unknown command /nonsense"
 check "chat answers" test "$(head -c 4 <<<"$out")" = " The"
 printf '/image %s\nWhat do you see?\n' "$picture" | "$fastvlm" chat -q "$tiny" -n 6 --vision f32 --decoder f32 >"$work/out" 2>"$work/err"
 code=$? out=$(cat "$work/out") err=$(cat "$work/err")
@@ -120,7 +120,7 @@ check "chat -q answers and says nothing else" test "$code" = 0 -a -z "$err" -a "
 for line in /image "/image  "; do
     echo "$line" | "$fastvlm" chat "$tiny" >"$work/out" 2>"$work/err"
     code=$? out=$(cat "$work/out") err=$(cat "$work/err")
-    expect "\"$line\" without a file" 1 "/image needs a picture: /image FILE"
+    expect "\"$line\" without a file" 1 "/image needs a file: /image FILE"
 done
 
 # ---- info, bench, doctor
