@@ -5,33 +5,39 @@
  * A session is one conversation: the KV cache, the sampler and the pieces of text not yet
  * taken. One thread at a time may use a session; two sessions of one engine may run at once.
  *
- *     fv_engine *engine;  fv_session *session;  fv_image *image;  fv_piece piece = { .size = sizeof piece };
+ *     fv_engine *engine;  fv_session *session;  fv_image *image;  fv_error err;
+ *     fv_piece piece = { .size = sizeof piece };
  *     fv_engine_open(&engine, "checkpoint", NULL, &err);
  *     fv_session_new(&session, engine, NULL, &err);
  *     fv_image_open(&image, "photo.jpg", NULL, &err);
  *     fv_session_add_image(session, image, NULL, &err);
  *     fv_session_add_text(session, "Describe the image.", strlen("Describe the image."), &err);
- *     while (fv_session_next(session, &piece, &err) == FV_OK && !piece.done)
+ *     while (fv_session_next(session, &piece, &err) == FV_OK) {
  *         fwrite(piece.text, 1, piece.n_bytes, stdout);
+ *         if (piece.done)
+ *             break;
+ *     }
  *
  * Rules for the whole interface:
  *
  *  - Every function that can fail returns a status and fills *err when err is not NULL. The
- *    library never prints, exits, or keeps global state.
- *  - Structs that cross the border begin with `size`, the caller's sizeof. Options: NULL means all
- *    defaults, and so does 0 in every field. fv_X_options_default() sets the size and zeroes the
- *    rest. A size of 0 is FV_ERR_ARGUMENT. Fields that a smaller struct lacks have their defaults;
- *    bytes of a larger one that this library does not know must be zero, else FV_ERR_ARGUMENT.
- *    Results: the caller sets size (`fv_stats stats = { .size = sizeof stats };`), the library fills what
- *    fits and zeroes the rest. Structs that the library hands to a callback have its own size.
+ *    library never prints or exits, and has no global state that a caller could change.
+ *  - Public structs begin with `size`, the caller's sizeof. Options: NULL means all defaults, and
+ *    so does 0 in every field but size, where 0 is FV_ERR_ARGUMENT. fv_X_options_default() sets
+ *    the size and zeroes the rest. Fields that a smaller struct lacks have their defaults; bytes of
+ *    a larger one that this library does not know must be zero, else FV_ERR_ARGUMENT.
+ *    Results: the caller sets size (`fv_stats stats = { .size = sizeof stats };`), the library
+ *    fills what fits and zeroes the rest. Structs that the library hands to a callback have its own
+ *    size.
  *  - Options and what they point to are only read during the call, unless said otherwise.
  *  - Text has a length in bytes and is UTF-8. Paths and names end with NUL; a path is only ever a
  *    path ("-" is a file of that name).
- *  - NULL: *_free accept it; every other required pointer that is NULL is FV_ERR_ARGUMENT, by name.
+ *  - NULL: *_free accept it; every other required pointer that is NULL is FV_ERR_ARGUMENT, and the
+ *    message names it.
  *  - A failed call leaves its object as it was before the call, unless its comment says otherwise.
- *  - Callbacks come on the thread that called the library. From inside one only functions that take
- *    no session in use may be called: using the session that called is FV_ERR_STATE, or does
- *    nothing where there is no status.
+ *  - Callbacks are invoked on the thread that called the library. A callback must not use the
+ *    session that invoked it: such a call is FV_ERR_STATE, or does nothing where there is no
+ *    status.
  */
 #ifndef FASTVLM_H
 #define FASTVLM_H
@@ -53,9 +59,9 @@ extern "C" {
 #endif
 
 #define FV_VERSION_MAJOR 0
-#define FV_VERSION_MINOR 1
+#define FV_VERSION_MINOR 2
 #define FV_VERSION_PATCH 0
-#define FV_VERSION       "0.1.0"
+#define FV_VERSION       "0.2.0"
 
 /* Defines TYPE_default(TYPE *), which sets the size and every other field to its default. */
 #ifdef __cplusplus
@@ -80,7 +86,7 @@ typedef enum fv_status {
     FV_ERR_UNSUPPORTED, /**< well-formed, but not a model or image this build can use */
     FV_ERR_MEMORY,      /**< an allocation failed */
     FV_ERR_LIMIT,       /**< a limit that protects the caller: image size, context length */
-    FV_ERR_CANCELLED,   /**< the progress callback said so */
+    FV_ERR_CANCELLED,   /**< a callback asked to stop */
     FV_ERR_STATE        /**< the call does not fit the object's state */
 } fv_status;
 
@@ -104,7 +110,7 @@ typedef enum fv_log_level { FV_LOG_WARNING, FV_LOG_INFO } fv_log_level;
 /** message: one line without a newline, valid during the call. */
 typedef void fv_log_fn(void *user, fv_log_level level, const char *message);
 
-/** Long work asks now and then whether to go on; return true to stop with FV_ERR_CANCELLED.
+/** Called now and then during long operations; return true to stop with FV_ERR_CANCELLED.
  *  stage: what runs ("vision", "prefill", "pack"), a static string. done: from 0 to 1. */
 typedef bool fv_progress_fn(void *user, const char *stage, double done);
 
@@ -120,7 +126,7 @@ typedef struct fv_callbacks {
 
 /** Arithmetic and weights of one half of the model. */
 typedef enum fv_precision {
-    FV_PRECISION_AUTO = 0, /**< as stored where the processor multiplies that fast, else f32 */
+    FV_PRECISION_AUTO = 0, /**< as stored where this CPU multiplies that type natively, else f32 */
     FV_PRECISION_F32,
     FV_PRECISION_BF16,
     FV_PRECISION_F16,
@@ -131,7 +137,7 @@ typedef enum fv_precision {
 
 /** "auto", "f32", "bf16", "f16", "z8", "q4", "int8"; static. */
 FV_API const char *fv_precision_name(fv_precision precision);
-/** The other way; false, *out unchanged, when name is none of them or a pointer is NULL. */
+/** The inverse; false, and *out unchanged, when name is unknown or a pointer is NULL. */
 FV_API bool fv_precision_parse(const char *name, fv_precision *out);
 
 /** Element type of the KV cache: what the decoder remembers of every token, in every layer. */
@@ -158,16 +164,16 @@ FV_API void fv_system_info(fv_system *out);
 
 /* ---------------------------------------------------------------- threads */
 
-/** Threads that engines may share; a counted reference. k calls at once, of one engine or of several,
- *  get about n_threads / k of them each; the thread that calls is one of them. */
+/** Threads that engines may share; a counted reference. k concurrent calls, of one engine or of
+ *  several, get about n_threads / k each, the calling thread included. */
 typedef struct fv_threads fv_threads;
 
 typedef struct fv_threads_options {
     size_t size;
     int n_threads; /**< calling thread included, 1 to 1024; 0: one per physical core */
-    /** Processors, n_threads different ones, to pin threads to; NULL: not pinned. The calling thread
-     *  is the caller's: cpus[0] stands for it and is not pinned. Linux; FV_ERR_UNSUPPORTED
-     *  elsewhere. */
+    /** Processors, n_threads different ones, to pin threads to; NULL: not pinned. The calling
+     *  thread is the caller's and is not pinned: cpus[0] is its placeholder. Linux;
+     *  FV_ERR_UNSUPPORTED elsewhere. */
     const int *cpus;
     size_t n_cpus;
 } fv_threads_options;
@@ -206,20 +212,21 @@ FV_DEFINE_DEFAULT(fv_engine_options)
 /** Opens a checkpoint directory (Hugging Face layout llava_qwen2 or fast_vlm) or a packed file
  *  (written by fv_pack). On failure *out is NULL. The files must not change while the engine is
  *  open: weights are mapped, not copied. A packed file runs in the precisions it was packed in, or,
- *  where its weights are bf16 or f16, in f32; others are FV_ERR_UNSUPPORTED. */
+ *  where its weights are bf16 or f16, in f32; asking for another one is FV_ERR_UNSUPPORTED. */
 FV_API fv_status fv_engine_open(fv_engine **out, const char *path, const fv_engine_options *options,
                                 fv_error *err);
-/** The same for the bytes of a packed file in memory. Where they begin at a multiple of 4 the engine
- *  borrows them: they outlive it unchanged. Otherwise it copies them, and needs them no longer when
- *  this returns. */
+/** The same for the bytes of a packed file in memory. If they begin at a multiple of 4, the engine
+ *  borrows them: they must stay unchanged until it and all its sessions are freed. Otherwise it
+ *  copies them, and does not need them after this returns. */
 FV_API fv_status fv_engine_open_memory(fv_engine **out, const void *data, size_t n_bytes,
                                        const fv_engine_options *options, fv_error *err);
 /** The same for a packed file that is a part of another file, such as an uncompressed asset of an
  *  Android package: n_bytes (0: to the end) from offset on. They are mapped, so fd may be closed
- *  afterwards; at an offset that is no multiple of 4 they are copied. */
+ *  afterwards; at an offset that is not a multiple of 4 they are copied. */
 FV_API fv_status fv_engine_open_fd(fv_engine **out, int fd, uint64_t offset, uint64_t n_bytes,
                                    const fv_engine_options *options, fv_error *err);
-/** The memory goes when its last session does, and not while a call is at work. */
+/** Gives up the caller's reference: the handle is invalid afterwards. Memory is freed with the last
+ *  session, never during a call. */
 FV_API void fv_engine_free(fv_engine *engine);
 
 typedef struct fv_model_info {
@@ -245,7 +252,7 @@ typedef struct fv_model_info {
 /** Strings are borrowed from the engine. Does nothing when a pointer is NULL or out->size 0. */
 FV_API void fv_engine_info(const fv_engine *engine, fv_model_info *out);
 
-/** How a packed file was made: pairs of key and value such as "packed by" and "fastvlm 0.1.0";
+/** How a packed file was made: pairs of key and value such as "packed by" and "fastvlm 0.2.0";
  *  false when index is past the last one, always for a checkpoint directory. Borrowed from the
  *  engine. */
 FV_API bool fv_engine_record(const fv_engine *engine, size_t index, const char **key,
@@ -265,8 +272,8 @@ typedef struct fv_tensor_info {
  *  Strings are borrowed from the engine. */
 FV_API bool fv_engine_tensor(const fv_engine *engine, size_t index, fv_tensor_info *out);
 
-/** Token ids of text. special: control marks in it such as <|im_end|> become their ids; otherwise
- *  they are words like any other. Writes at most capacity ids and always the full count to *n. ids
+/** Token ids of text. special: added tokens in it such as <|im_end|> become their ids; otherwise
+ *  they are ordinary text. Writes at most capacity ids and always the full count to *n. ids
  *  may be NULL when capacity is 0. Invalid UTF-8 is FV_ERR_FORMAT. */
 FV_API fv_status fv_engine_tokenize(const fv_engine *engine, const char *text, size_t n_bytes,
                                     bool special, int32_t *ids, size_t capacity, size_t *n,
@@ -283,7 +290,7 @@ FV_API double fv_engine_load_ms(const fv_engine *engine);
 
 typedef struct fv_image_options {
     size_t size;
-    bool ignore_exif;    /**< do not turn the image by its EXIF orientation */
+    bool ignore_exif;    /**< ignore the EXIF orientation */
     uint64_t max_pixels; /**< refuse larger images before decoding; 0: 2^28 */
 } fv_image_options;
 
@@ -333,7 +340,7 @@ FV_API const uint8_t *fv_image_rgb(const fv_image *image);
 FV_API const char *fv_image_format(const fv_image *image);
 FV_API void fv_image_free(fv_image *image);
 
-/** How an image that is not square meets the square input. */
+/** How an image that is not square is fitted to the square input. */
 typedef enum fv_fit {
     FV_FIT_AUTO = 0, /**< what the checkpoint's own layout does */
     FV_FIT_PAD,      /**< centred on a black square */
@@ -343,9 +350,10 @@ typedef enum fv_fit {
 
 /* ---------------------------------------------------------------- features: an encoded image */
 
-/** A named value of the model as f32; shape: n_dims sizes, outermost first. data is only there
- *  during the call. Names and order are those of the model; a prompt of more than 512 rows gives
- *  the decoder's values several times. Return false to stop with FV_ERR_CANCELLED. */
+/** A named value of the model as f32; shape: n_dims sizes, outermost first. data is valid only
+ *  during the call. Names and order are those of the model; a prompt of more than 512 rows is run
+ *  in chunks, and each chunk gives the decoder's values once. Return false to stop with
+ *  FV_ERR_CANCELLED. */
 typedef bool fv_tap_fn(void *user, const char *name, const float *data, const size_t *shape,
                        int n_dims);
 
@@ -372,9 +380,9 @@ FV_API fv_status fv_encode(fv_engine *engine, const fv_image *image,
  *  context. */
 FV_API fv_status fv_features_new(const fv_engine *engine, const float *rows, size_t n_rows,
                                  size_t d_model, fv_features **out, fv_error *err);
-/** One reference more; gives back its argument, which may be NULL. */
+/** Adds a reference; returns its argument, which may be NULL. */
 FV_API fv_features *fv_features_ref(fv_features *features);
-/** One reference less; with the last one the rows are freed. */
+/** Drops a reference; with the last one the rows are freed. */
 FV_API void fv_features_free(fv_features *features);
 /** [*n_rows, *d_model], borrowed; NULL, 0 and 0 for NULL. n_rows and d_model may be NULL. */
 FV_API const float *fv_features_rows(const fv_features *features, size_t *n_rows, size_t *d_model);
@@ -383,18 +391,18 @@ FV_API const float *fv_features_rows(const fv_features *features, size_t *n_rows
 
 typedef struct fv_session_options {
     size_t size;
-    int max_context;       /**< rows of the conversation; 0: the model's limit */
+    int max_context;       /**< context length in tokens; 0: the model's limit */
     int n_threads;         /**< at most; 0: all of the engine's */
     const char *system;    /**< system prompt, UTF-8; NULL: the default one; copied */
     size_t n_system_bytes; /**< 0 with a pointer: an empty system prompt */
-    /** Reuse only those rows of the KV cache that have the bits a fresh run would give them. What
-     *  was generated was computed a row at a time, a prompt many rows at a time: sums in another
-     *  order. Without this, what a conversation shares with the one before is reused whole. */
+    /** Reuse only those rows of the KV cache that are bit-identical to a fresh run's. Generated
+     *  tokens were computed one row at a time and prompts many rows at a time, so sums may be in
+     *  another order. Without this, everything shared with the conversation before is reused. */
     bool exact_reuse;
     const fv_callbacks *callbacks; /**< copied; progress stages "vision", "prefill", "decode" */
     fv_tap_fn *tap;                /**< NULL: none; every named value of every call */
     void *tap_user;
-    bool tap_prompt_logits; /**< also "logits_prefill": every row's, at the price of a head a row */
+    bool tap_prompt_logits; /**< also "logits_prefill": runs the output head for every row */
 } fv_session_options;
 
 FV_DEFINE_DEFAULT(fv_session_options)
@@ -404,13 +412,13 @@ FV_API fv_status fv_session_new(fv_session **out, fv_engine *engine,
                                 const fv_session_options *options, fv_error *err);
 FV_API void fv_session_free(fv_session *session);
 
-/** The user's turn, in the order of the calls: what is added first stands first. An image before any
+/** The user's turn, in the order of the calls. An image before any
  *  text of its turn is followed by a newline, as in training. Text is literal: "<|im_end|>" and
- *  "<image>" in it are words. The first add_* after an answer begins the next turn; an answer that
- *  was not taken to its end is cut there. What cannot fit the context is FV_ERR_LIMIT at once. On
+ *  "<image>" in it are words. The first add_* after an answer begins the next turn; an unfinished
+ *  answer is cut off there. What cannot fit the context is FV_ERR_LIMIT at once. On
  *  failure the session is unchanged.
  *
- *  fv_session_add_image encodes now; without options or their callbacks and tap, with those of the
+ *  fv_session_add_image encodes now; callbacks and tap that the options lack are those of the
  *  session. Borrows image during the call. */
 FV_API fv_status fv_session_add_image(fv_session *session, const fv_image *image,
                                       const fv_encode_options *options, fv_error *err);
@@ -419,7 +427,8 @@ FV_API fv_status fv_session_add_features(fv_session *session, fv_features *featu
 /** UTF-8; text may be NULL when n_bytes is 0. */
 FV_API fv_status fv_session_add_text(fv_session *session, const char *text, size_t n_bytes,
                                      fv_error *err);
-/** Token ids as they are, control tokens included: any row of the vocabulary. */
+/** Token ids as they are, control tokens included: any row of the vocabulary. An id such as that of
+ *  <|im_end|> ends the turn; do not pass ids made from untrusted text with special set. */
 FV_API fv_status fv_session_add_tokens(fv_session *session, const int32_t *ids, size_t n,
                                        fv_error *err);
 /** What the assistant said earlier, literal text: ends the user's turn that is being written.
@@ -433,10 +442,10 @@ typedef struct fv_logit_bias {
     float bias;
 } fv_logit_bias;
 
-/** Before a choice: bit id % 32 of mask[id / 32] says that id may be chosen; all that can be are set
- *  before the call, clearing forbids. mask has (n_tokens + 31) / 32 words. */
+/** Called before each choice: bit id % 32 of mask[id / 32] is set if id may be chosen; clear bits
+ *  to forbid ids. mask has (n_tokens + 31) / 32 words. */
 typedef void fv_mask_fn(void *user, uint32_t *mask, size_t n_tokens);
-/** After a choice, also of the end token. */
+/** Called after each choice, also of the end token. */
 typedef void fv_chosen_fn(void *user, int32_t id);
 
 /** How an answer is chosen. */
@@ -463,7 +472,7 @@ typedef struct fv_answer_options {
 FV_DEFINE_DEFAULT(fv_answer_options)
 
 /** Optional: sets how the next answer is chosen, and only that one; runs nothing. Without it:
- *  greedy, to the end token. FV_ERR_STATE while an answer is being taken. */
+ *  greedy, to the end token. FV_ERR_STATE during an answer. */
 FV_API fv_status fv_session_begin(fv_session *session, const fv_answer_options *options,
                                   fv_error *err);
 
@@ -471,7 +480,7 @@ typedef enum fv_finish {
     FV_FINISH_NONE = 0,
     FV_FINISH_STOP,       /**< the model ended its answer */
     FV_FINISH_LENGTH,     /**< max_new_tokens or the context is used up */
-    FV_FINISH_STOP_STRING /**< a stop string came; it is not part of the text */
+    FV_FINISH_STOP_STRING /**< a stop string was generated; it is not in the text */
 } fv_finish;
 
 /** Natural logarithm of a token's probability. Its layout never changes. */
@@ -487,7 +496,7 @@ typedef struct fv_piece {
     size_t n_bytes; /**< may be 0: a token that ends inside a character */
     int32_t id;     /**< the token just chosen; -1 with done when none was */
     bool done;      /**< the answer is over; text may still hold its last bytes */
-    fv_finish finish; /**< why, when done */
+    fv_finish finish; /**< the reason, when done */
     float logprob; /**< of id, after bias, mask and penalty, before temperature; NaN: not asked */
     const fv_token_logprob *top; /**< best first; valid until the session's next call */
     size_t n_top;
@@ -499,14 +508,14 @@ typedef struct fv_piece {
  *  FV_ERR_STATE until the next add_* or reset. */
 FV_API fv_status fv_session_next(fv_session *session, fv_piece *out, fv_error *err);
 /** fv_session_next for n sessions of one engine, each of them once: the decoder's weights are read
- *  from memory once for all that are answering, so that several answers take little longer than one.
- *  Every answer has the bits that it has alone. Prompts of turns that were just written are run
- *  first, one after the other.
+ *  from memory once for all that are answering, so that several answers take little longer than
+ *  one. Every answer has the bits that it has alone. Prompts of turns that were just written are
+ *  run first, one after the other.
  *
- *  pieces: [n], with the same size in each. statuses: [n] or NULL: how each session fared; one whose
- *  answer is over gives FV_ERR_STATE, as in fv_session_next, and its piece has id -1 and is not done.
- *  The call itself fails when an argument is wrong (nothing has happened then) or no session
- *  succeeded; *err is about the first session that failed.
+ *  pieces: [n], with the same size in each. statuses: [n] or NULL: how each session fared; one
+ *  whose answer is over gives FV_ERR_STATE, as in fv_session_next, and its piece has id -1 and is
+ *  not done. The call itself fails when an argument is wrong (nothing has happened then) or no
+ *  session succeeded; *err is about the first session that failed.
  *
  *  Callbacks, taps, masks and limits are each session's own; the threads are those of the first
  *  session that is answering. */
@@ -531,13 +540,13 @@ FV_API fv_status fv_session_score(fv_session *session, const char *answer, size_
                                   fv_score *out, fv_error *err);
 
 /** Begins another conversation. What it has in common with the one before, from the start on, is
- *  kept in the KV cache and not computed again (images by identity or equal bytes): a client that
- *  sends whole conversations resets and adds everything again. Does nothing for NULL, and from
+ *  kept in the KV cache and not computed again (images by identity or equal bytes), so a stateless
+ *  client can reset and add the whole conversation again cheaply. Does nothing for NULL, and from
  *  inside a callback of the session's. */
 FV_API void fv_session_reset(fv_session *session);
 
 /** A second session of the same engine with the same options and conversation, the turn being
- *  written included. FV_ERR_STATE while an answer is being taken. On failure *out is NULL. */
+ *  written included. FV_ERR_STATE during an answer. On failure *out is NULL. */
 FV_API fv_status fv_session_copy(fv_session **out, const fv_session *session, fv_error *err);
 /** Rows of the conversation, without the turn being written; for fv_session_rewind. 0 for NULL. */
 FV_API size_t fv_session_position(const fv_session *session);
@@ -547,8 +556,8 @@ FV_API fv_status fv_session_rewind(fv_session *session, size_t position, fv_erro
 
 /** Takes the next n_bytes of a saved session; not FV_OK stops with that status. */
 typedef fv_status fv_write_fn(void *user, const void *data, size_t n_bytes);
-/** Writes the conversation, its images and its KV cache. FV_ERR_STATE when a turn is being written
- *  or an answer taken. */
+/** Writes the conversation, its images and its KV cache. FV_ERR_STATE while a turn is being
+ *  written and during an answer. */
 FV_API fv_status fv_session_save(const fv_session *session, fv_write_fn *write, void *user,
                                  fv_error *err);
 /** Replaces the conversation by a saved one of the same model and type of KV cache; of another:

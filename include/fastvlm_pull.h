@@ -8,12 +8,12 @@
  *     fv_pull_run(pull, &err);           fetches what is missing, checks every hash
  *     fv_pull_free(pull);
  *
- * A download that is cut off, cancelled or killed goes on where it stopped: call again. A file
- * gets its name when its size and hash are those the hub states, not before; until then it is
- * NAME.part. libcurl is loaded when first needed; without it, or in a build without this part, the
- * calls fail with FV_ERR_UNSUPPORTED. The library reads no environment here: the caller passes
- * endpoint and token. One thread at a time may use an fv_pull. The process should ignore
- * SIGPIPE. The rules of fastvlm.h hold. */
+ * A download that is interrupted, cancelled or killed continues where it stopped: call again. A
+ * file is NAME.part until its size and hash match those the hub states, and is then renamed.
+ * libcurl is loaded when first needed; without it, or in a build without this part, the calls fail
+ * with FV_ERR_UNSUPPORTED. Environment variables are not read here: the caller passes endpoint and
+ * token. One thread at a time may use an fv_pull. The process should ignore SIGPIPE: a dropped
+ * connection may raise it. The conventions of fastvlm.h apply. */
 #ifndef FASTVLM_PULL_H
 #define FASTVLM_PULL_H
 
@@ -37,19 +37,19 @@ typedef struct fv_pull_options {
     const char *token;
     const char *ca_file;           /**< a PEM file; NULL: the system's certificates */
     int connections;               /**< at once, 1 to 16; 0: 4 */
-    int retries;                   /**< of a request without progress, 1 to 20; 0: 5; -1: none */
+    int retries;                   /**< of a request, without progress, 1 to 20; 0: 5; -1: none */
     const fv_callbacks *callbacks; /**< asked about ten times a second, see fv_pull_run */
 } fv_pull_options;
 
 FV_DEFINE_DEFAULT(fv_pull_options)
 
-/** Asks the hub for the revision's files and looks at what the folder holds. On failure *out is
+/** Asks the hub for the revision's files and looks at what the directory holds. On failure *out is
  *  NULL. Progress stage "hub". */
 FV_API fv_status fv_pull_open(fv_pull **out, const fv_pull_options *options, fv_error *err);
 FV_API void fv_pull_free(fv_pull *pull);
 
-/** Fetches and checks every file of the plan. After FV_OK the folder holds the checkpoint. Progress
- *  stages "check" (hashing a file that was there already) and "fetch"; a callback may call
+/** Fetches and checks every file of the plan. After FV_OK the directory holds the checkpoint.
+ *  Progress stages "check" (hashing a file that was there already) and "fetch"; a callback may call
  *  fv_pull_describe and fv_pull_file. After FV_ERR_CANCELLED what was fetched is kept for the next
  *  run. */
 FV_API fv_status fv_pull_run(fv_pull *pull, fv_error *err);
@@ -63,7 +63,7 @@ typedef struct fv_pull_info {
     bool gated;               /**< the licence has to be accepted on the hub */
     size_t n_files;
     uint64_t total_bytes;
-    uint64_t have_bytes;     /**< of them: in the folder, whole or in part */
+    uint64_t have_bytes;     /**< of them: in the directory, whole or in part */
     uint64_t received_bytes; /**< by fv_pull_run */
     const char *current;     /**< name of the file being worked on, or "" */
 } fv_pull_info;

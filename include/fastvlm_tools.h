@@ -1,9 +1,8 @@
 /** \file fastvlm_tools.h
- * fastvlm_tools: from a checkpoint to what other runtimes load, and what a precision costs.
+ * fastvlm_tools: packed files, files for other runtimes, and the accuracy lost in a precision.
  *
- * Every function writes beside the final name and renames, so that a failure (a full disk, a
- * cancelled call) leaves what was there before. The rules of fastvlm.h hold: sizes, NULL, nothing
- * printed. */
+ * What is written appears complete or not at all: a failure (a full disk, a cancelled call) leaves
+ * what was there before. The conventions of fastvlm.h apply. */
 #ifndef FASTVLM_TOOLS_H
 #define FASTVLM_TOOLS_H
 
@@ -30,10 +29,10 @@ typedef struct fv_pack_options {
     fv_precision decoder;     /**< AUTO: as stored; F32, BF16, F16, Z8, Q4 */
     bool pure;                /**< Q4: the embedding and the head too, otherwise they are in z8 */
     int n_threads;            /**< 1 to 1024; 0: one per physical core */
-    const char *const *paths; /**< INT8, calibrated rounding: images and folders of images */
-    size_t n_paths;           /**< 0: built-in synthetic scenes (recorded in the file) */
-    /** images at most, scenes exactly; 0: 32 images (for rounding 16), 16 scenes; of those smaller
-     *  than 1024 x 1024 up to four times as many */
+    const char *const *paths; /**< INT8, calibrated rounding: images and directories of images */
+    size_t n_paths;           /**< 0: built-in scenes (recorded in the file) */
+    /** up to N images, or exactly N built-in scenes; 0: 32 images (16 for rounding), 16 scenes, or
+     *  up to four times as many when the model's images are smaller than 1024 x 1024 */
     int max_images;
     /** INT8: layers are kept in bf16 until the cosine of features and image tokens against f32
      *  reaches this; 0: 0.9992 */
@@ -69,7 +68,7 @@ typedef struct fv_pack_report {
 FV_API fv_status fv_pack(const char *checkpoint, const char *file, const fv_pack_options *options,
                          fv_pack_report *report, fv_error *err);
 
-/** What int8 costs in one layer group of the encoder (an FFN with its convolution is one). */
+/** What int8 loses in one layer group of the encoder (an FFN with its convolution is one). */
 typedef struct fv_layer_loss {
     size_t size;
     char name[64]; /**< of the group's first layer */
@@ -98,19 +97,19 @@ FV_DEFINE_DEFAULT(fv_verify_options)
  *  and shape that runs, that the tokenizer can be built, that no value is NaN or infinite. */
 FV_API fv_status fv_verify(const char *file, const fv_verify_options *options, fv_error *err);
 
-/* ---------------------------------------------------------------- eval: what a precision costs */
+/* ---------------------------------------------------------------- eval: accuracy lost */
 
 typedef enum fv_eval_features {
-    FV_EVAL_BOTH = 0, /**< text is compared twice: */
+    FV_EVAL_BOTH = 0, /**< both of the following */
     FV_EVAL_OWN,      /**< the test model sees its own image tokens: what a user gets */
     FV_EVAL_REF       /**< it sees the reference's: what its decoder alone loses */
 } fv_eval_features;
 
 typedef struct fv_eval_options {
     size_t size;
-    const char *const *paths; /**< images and folders of images; required */
+    const char *const *paths; /**< images and directories of images; required */
     size_t n_paths;
-    int max_images;     /**< of more images this many, evenly over the list; 0: all */
+    int max_images;     /**< up to N images, evenly over the list; 0: all */
     const char *prompt; /**< UTF-8; NULL: "Describe the image." */
     size_t n_prompt_bytes;
     int max_new_tokens; /**< 0: 32 */
@@ -127,8 +126,8 @@ typedef struct fv_eval_loss {
     double cosine;
 } fv_eval_loss;
 
-/** Over generated tokens: the reference answers greedily, the test model is led along its tokens.
- *  Its layout never changes. */
+/** Over generated tokens: the reference answers greedily, the test model is given the reference's
+ *  tokens (teacher forcing). Its layout never changes. */
 typedef struct fv_eval_text {
     size_t n_tokens; /**< 0: not measured */
     size_t n_agree;  /**< of them: the test model would have chosen the same */
@@ -144,7 +143,7 @@ typedef struct fv_eval_info {
     size_t n_stages, n_images;
     size_t n_skipped; /**< unreadable images */
     fv_eval_text own, ref;
-    double least_features, least_tokens; /**< smallest cosine of an image */
+    double least_features, least_tokens; /**< lowest cosine of any image */
     double ms;
 } fv_eval_info;
 
@@ -241,10 +240,10 @@ FV_API void fv_task_free(fv_task *t);
 
 /* ---------------------------------------------------------------- exports */
 
-/** What every export has. */
+/** Options common to all exports. */
 typedef struct fv_export_options {
     size_t size;
-    bool force; /**< folders: replace files of the same names in a folder that is not empty */
+    bool force; /**< directories: replace files of the same names in one that is not empty */
     const fv_callbacks *callbacks; /**< log: warnings, and what was written */
 } fv_export_options;
 
@@ -283,7 +282,7 @@ typedef struct fv_onnx_options {
 
 FV_DEFINE_DEFAULT(fv_onnx_options)
 
-/** ONNX graphs of the model (checkpoint directory or packed file) into the folder dir. */
+/** ONNX graphs of the model (checkpoint directory or packed file) into the directory dir. */
 FV_API fv_status fv_export_onnx(const char *model, const fv_onnx_options *onnx, const char *dir,
                                 const fv_export_options *options, fv_error *err);
 
@@ -294,21 +293,21 @@ typedef enum fv_calib_dtype { FV_CALIB_F32, FV_CALIB_U8 } fv_calib_dtype;
 
 typedef struct fv_calib_options {
     size_t size;
-    /** images and folders of images (.jpg .jpeg .png .webp .ppm .pgm .pnm) */
+    /** images and directories of images (.jpg .jpeg .png .webp .ppm .pgm .pnm) */
     const char *const *paths;
     size_t n_paths;
     /** instead of images: this many samples of uniform noise in [0, 1), as the scripts of the
      *  reference Qualcomm pipeline make it; up to 100000 */
     int n_random;
     uint64_t seed;   /**< of the noise */
-    int max_samples; /**< of more images this many, evenly over the sorted list; 0: all */
+    int max_samples; /**< up to N images, evenly over the sorted list; 0: all */
     int min_samples; /**< fewer readable images are an error; 0: 1 */
     int image_size;  /**< a multiple of 64 up to 4096; 0: 1024 */
     fv_fit fit;      /**< FV_FIT_AUTO: pad */
     fv_calib_layout layout;
     fv_calib_dtype dtype;
     const char
-        *list_root; /**< folder that input_list.txt names the files in; NULL: dir, absolute */
+        *list_root; /**< directory that input_list.txt names the files in; NULL: dir, absolute */
 } fv_calib_options;
 
 FV_DEFINE_DEFAULT(fv_calib_options)
@@ -318,13 +317,13 @@ typedef struct fv_calib_report {
     size_t n_samples, n_skipped; /**< unreadable images are skipped */
 } fv_calib_report;
 
-/** Writes sample_000.raw ..., input_list.txt and calib.json into the folder dir. report may be
+/** Writes sample_000.raw ..., input_list.txt and calib.json into the directory dir. report may be
  *  NULL. */
 FV_API fv_status fv_export_calib(const fv_calib_options *calib, const char *dir,
                                  const fv_export_options *options, fv_calib_report *report,
                                  fv_error *err);
 
-/* ---- side files of Qualcomm's Genie ---- */
+/* ---- auxiliary files for Qualcomm's Genie ---- */
 
 /** The embedding as rows of little-endian f32 without a header: [vocabulary rows, d_model]. */
 FV_API fv_status fv_export_lut(const char *model, const char *file,
@@ -336,7 +335,7 @@ FV_API fv_status fv_export_tokenizer(const char *model, const char *file,
 
 typedef struct fv_genie_options {
     size_t size;
-    int context;            /**< rows of a conversation; 0: 512, as in the reference pipeline */
+    int context;            /**< context length in tokens; 0: 512, as in the reference pipeline */
     int max_new_tokens;     /**< 0: 50 */
     int n_threads;          /**< on the phone; 0: 6 */
     bool sampling;          /**< false: greedy; true: the reference pipeline's temperature 0.8 */
@@ -347,7 +346,7 @@ typedef struct fv_genie_options {
 
 FV_DEFINE_DEFAULT(fv_genie_options)
 
-/** Into the folder dir: genie_model.json, the architecture for qnn-genai-transformer-composer;
+/** Into the directory dir: genie_model.json, the architecture for qnn-genai-transformer-composer;
  *  genie_dialog.json, the dialog for the CPU engine; genie_dialog_htp.json with htp_backend.json,
  *  the one for the NPU engine. */
 FV_API fv_status fv_export_genie(const char *model, const fv_genie_options *genie, const char *dir,
@@ -406,9 +405,9 @@ typedef struct fv_all_options {
 
 FV_DEFINE_DEFAULT(fv_all_options)
 
-/** Every artefact into folders of dir, and manifest.json: size, SHA-256 and tensors of every file,
- *  the version that wrote them, the hash of the model they were made from. dir appears when all of
- *  it is complete. */
+/** Every artefact into directories of dir, and manifest.json: size, SHA-256 and tensors of every
+ *  file, the version that wrote them, the hash of the model they were made from. dir appears only
+ *  once all of it is complete. */
 FV_API fv_status fv_export_all(const char *model, const fv_all_options *all, const char *dir,
                                const fv_export_options *options, fv_error *err);
 
