@@ -48,10 +48,10 @@ def block_scores(s, qs, f32):
     lines += ["", "Right answers in percent. Images with a shape and colour never seen together in training: %s %%; other images "
               "with shapes: %s %%." % (percent(*held), percent(*other)), ""]
     if got >= GOAL_ALL and not low:
-        lines.append("The aim, %.0f %% overall and %.0f %% in every kind, is reached." % (GOAL_ALL, GOAL_KIND))
+        lines.append("Target: %.0f %% overall and %.0f %% in every kind; met." % (GOAL_ALL, GOAL_KIND))
     else:
-        lines.append("The aim was %.0f %% overall and %.0f %% in every kind. Overall it is %s; kinds below: %s." % (
-            GOAL_ALL, GOAL_KIND, "reached" if got >= GOAL_ALL else "**not reached**", ", ".join(sorted(low)) or "none"))
+        lines.append("Target: %.0f %% overall and %.0f %% in every kind. Overall it is %s; kinds below: %s." % (
+            GOAL_ALL, GOAL_KIND, "met" if got >= GOAL_ALL else "**not met**", ", ".join(sorted(low)) or "none"))
     return "\n".join(lines)
 
 
@@ -84,7 +84,7 @@ def block_packed():
     file = os.path.join(DEMO, "demo.gguf")
     with open(file, "rb") as f:
         how = re.search(rb"fastvlm [0-9.]+ (--[ -~]+)", f.read(1 << 16))
-    return "The packed file, `demo.gguf`, has %.1f MB (`fastvlm pack models/demo %s`)." % (os.path.getsize(file) / 1e6, how[1].decode())
+    return "The packed file, `demo.gguf`, is %.1f MB (`fastvlm pack models/demo %s`)." % (os.path.getsize(file) / 1e6, how[1].decode())
 
 
 def block_agreement(s):
@@ -93,8 +93,8 @@ def block_agreement(s):
         lines.append("| %s | %s | %s %% |" % ("PyTorch, f32 arithmetic" if name == "PyTorch" else "engine, " + name,
                                              "" if name == "PyTorch" else "%.2f %%" % s["same"][name], percent(right_["all"], s["n"]["all"])))
     below = [n for n in ("f32", "bf16") if s["same"][n] < GOAL]
-    lines += ["", "%d questions; the goal for f32 and bf16 is %.1f %%, %s." % (s["n"]["all"], GOAL,
-                                                                       "not reached by " + ", ".join(below) if below else "reached")]
+    lines += ["", "%d questions; at least %.1f %% identical in f32 and bf16 is the target, %s." % (s["n"]["all"], GOAL,
+                                                                       "not met by " + ", ".join(below) if below else "met")]
     return "\n".join(lines)
 
 
