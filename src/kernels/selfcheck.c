@@ -67,47 +67,55 @@ static void bias_make(float *bias)
         bias[j] = (float)j;
 }
 
-static bool floats_right(const fv_gemm_kernel *g)
-{
+/* Not on the stack: 56 KB. */
+typedef struct float_case {
     union {
         float f32[M * K];
         uint16_t bf16[M * K];
     } a, w;
-    float packed[COLUMNS * K] __attribute__((aligned(64))), c[M * N], bias[N];
+    float packed[COLUMNS * K] __attribute__((aligned(64)));
+    float c[M * N], bias[N];
     operands x;
-    rows_make(x.a, M, K, -9, 9);
-    rows_make(x.b, N, K, -8, 8);
-    for (size_t i = 0; i < M * K; i++) {
-        const float value = x.a[i / K][i % K];
+} float_case;
+
+/* to[i] = from [n, K] in the type of g */
+static void floats_make(const fv_gemm_kernel *g, void *to, int16_t (*from)[KQ], size_t n)
+{
+    for (size_t i = 0; i < n * K; i++) {
+        const float value = from[i / K][i % K];
         uint32_t bits;
         memcpy(&bits, &value, 4);
         if (g->type == FV_TYPE_F32)
-            a.f32[i] = value;
+            ((float *)to)[i] = value;
         else
-            a.bf16[i] = (uint16_t)(bits >> 16);
+            ((uint16_t *)to)[i] = (uint16_t)(bits >> 16);
     }
-    for (size_t i = 0; i < N * K; i++) {
-        const float value = x.b[i / K][i % K];
-        uint32_t bits;
-        memcpy(&bits, &value, 4);
-        if (g->type == FV_TYPE_F32)
-            w.f32[i] = value;
-        else
-            w.bf16[i] = (uint16_t)(bits >> 16);
-    }
-    bias_make(bias);
-    g->pack[g->type](packed, &w, K, N, K);
+}
+
+static bool floats_right(const fv_gemm_kernel *g)
+{
+    float_case *t = fv_alloc(1, sizeof *t);
+    if (!t)
+        return true; /* not asked; whoever opens a model without memory hears of that */
+    rows_make(t->x.a, M, K, -9, 9);
+    rows_make(t->x.b, N, K, -8, 8);
+    floats_make(g, &t->a, t->x.a, M);
+    floats_make(g, &t->w, t->x.b, N);
+    bias_make(t->bias);
+    g->pack[g->type](t->packed, &t->w, K, N, K);
     g->run(&(fv_gemm_args){ .m = M,
                             .n = N,
                             .k = K,
-                            .a = &a,
+                            .a = &t->a,
                             .lda = K,
-                            .b = packed,
-                            .c = c,
+                            .b = t->packed,
+                            .c = t->c,
                             .ldc = N,
                             .c_type = FV_TYPE_F32,
-                            .bias = bias });
-    return answer_right(&x, K, c);
+                            .bias = t->bias });
+    const bool right = answer_right(&t->x, K, t->c);
+    fv_free(t);
+    return right;
 }
 
 static bool gemm_f32_right(const fv_kernels *k) { return floats_right(&k->gemm_f32); }
@@ -149,16 +157,18 @@ static bool gemm_u8_right(const fv_kernels *k)
 /* One scale, 1: a block of activations whose largest is 127 is its own quantised row. */
 static bool gemm_q_right(const fv_kernels *k, fv_type type)
 {
-    enum { ROW_BYTES = 1 << 10 };
-    uint8_t rows[M * ROW_BYTES] __attribute__((aligned(64)));
-    uint8_t packed[COLUMNS * KQ / FV_BLOCK * FV_PACKED_Q_BLOCK_BYTES] __attribute__((aligned(64)));
+    enum { PACKED_BYTES = COLUMNS * KQ / FV_BLOCK * FV_PACKED_Q_BLOCK_BYTES };
+    const size_t lda = fv_quantized_row_bytes(KQ);
+    uint8_t *rows = fv_alloc(M * lda + PACKED_BYTES, 1),
+            *packed = rows + M * lda; /* not on the stack: 30 KB */
     float row[KQ], c[M * N], bias[N];
     union {
         fv_q8_block q8[N * KQ / FV_BLOCK];
         fv_q4_block q4[N * KQ / FV_BLOCK];
     } w;
     operands x;
-    const size_t lda = fv_quantized_row_bytes(KQ);
+    if (!rows)
+        return true; /* not asked */
     memset(&w, 0, sizeof w);
     rows_make(x.a, M, KQ, -127, 127);
     rows_make(x.b, N, KQ, type == FV_TYPE_Q8_0 ? -127 : -8, type == FV_TYPE_Q8_0 ? 127 : 7);
@@ -193,6 +203,7 @@ static bool gemm_q_right(const fv_kernels *k, fv_type type)
                                          .ldc = N,
                                          .c_type = FV_TYPE_F32,
                                          .bias = bias });
+    fv_free(rows);
     return answer_right(&x, KQ, c);
 }
 
