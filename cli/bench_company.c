@@ -59,8 +59,8 @@ static void sessions_free(fv_session **s, size_t n)
         fv_session_free(s[i]);
 }
 
-/* n sessions that have taken two tokens: the first runs the rest of the prompt, the second takes the
- * memory that a step with this company needs. */
+/* n sessions that have taken two tokens: the first runs the rest of the prompt, the second takes
+ * the memory that a step with this company needs. */
 static fv_status sessions_begin(const company *c, fv_session **s, size_t n, fv_error *err)
 {
     fv_answer_options answer = { .size = sizeof answer, .ignore_end = true };

@@ -1,5 +1,5 @@
-/* bench_company: decoding in company, for bench: several sessions in one call, and a session beside a
- * thread that encodes images. */
+/* bench_company: decoding in company, for bench: several sessions in one call, and a session beside
+ * a thread that encodes images. */
 #ifndef FV_CLI_BENCH_COMPANY_H
 #define FV_CLI_BENCH_COMPANY_H
 

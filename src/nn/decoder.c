@@ -332,8 +332,8 @@ static void rows_place(const row_set *r)
     }
 }
 
-/* logits = RMS(x, model.norm.weight) Whead^T of n rows from row `first` of x on; logits[i] [n_vocab].
- * The normed rows lie in h. */
+/* logits = RMS(x, model.norm.weight) Whead^T of n rows from row `first` of x on; logits[i]
+ * [n_vocab]. The normed rows lie in h. */
 static void head_run(fv_decoder *d, const fv_ops *ops, size_t first, size_t n, float *const *logits)
 {
     size_t dm = (size_t)d->c->d_model;

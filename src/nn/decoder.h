@@ -3,9 +3,9 @@
  *     fv_sequence   what one conversation has seen: its KV cache, the logits that follow
  *     fv_decoder    the model, and the buffers that rows pass through
  *
- * A prompt goes through the layers many rows at a time (fv_decoder_run), an answer one row at a time
- * (fv_decoder_step): there one row each of several sequences share every read of the weights. A
- * row's bits never depend on the company it is in, nor on the number of threads.
+ * A prompt goes through the layers many rows at a time (fv_decoder_run), an answer one row at a
+ * time (fv_decoder_step): there one row each of several sequences share every read of the weights.
+ * A sequence's bits never depend on the company it is in, nor on the number of threads.
  *
  * A prompt's matrix products use operands of `act` (bf16 or f32). A row by itself, and every row
  * of a step, is f32 and meets the weights as stored. Weights in blocks (Q8_0, Q4_0; any matrix may

@@ -1,9 +1,11 @@
-/* fv_sessions_next: answers that are taken together have the bits that each has alone, whatever the
- * company; what becomes of sessions that end, fail or are cancelled beside others. Also run under the
- * thread sanitizer. */
+/* fv_sessions_next: answers that are taken together have the bits that each has alone, whatever
+ * the company; what becomes of sessions that end, fail or are cancelled beside others. Also run
+ * under the thread sanitizer. */
 #include "support/cm.h"
 
 #include <math.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -509,12 +511,93 @@ static void test_memory(void **state)
     close_model(&m);
 }
 
+/* ---- beside an encoder ----------------------------------------------------------------------- */
+
+enum { IMAGES = 3, ANSWERS = 3 };
+
+typedef struct encoding {
+    const model *m;
+    const fv_image *image;
+    const float *want; /* the features' values */
+    size_t n_want;
+    atomic_int n_images;
+    atomic_bool stop, differs, failed;
+    fv_status status;
+    fv_error err;
+} encoding;
+
+static void *encode_on(void *user)
+{
+    encoding *e = user;
+    while (e->status == FV_OK && !atomic_load(&e->stop)) {
+        fv_features *f = NULL;
+        size_t n_rows, d;
+        e->status = fv_encode(e->m->engine, e->image, NULL, &f, &e->err);
+        if (e->status != FV_OK) {
+            atomic_store(&e->failed, true);
+            break;
+        }
+        const float *rows = fv_features_rows(f, &n_rows, &d);
+        if (n_rows * d != e->n_want || memcmp(rows, e->want, e->n_want * sizeof *rows))
+            atomic_store(&e->differs, true);
+        fv_features_free(f);
+        atomic_fetch_add(&e->n_images, 1);
+    }
+    return NULL;
+}
+
+/* Sessions answer while another thread encodes: both get on, and to the same bits. */
+static void test_beside_encoder(void **state)
+{
+    (void)state;
+    enum { N = 3, TOKENS = 8 };
+    for (int n_threads = 1; n_threads <= 3; n_threads++) {
+        int32_t want[TOKENS];
+        size_t n_rows, d;
+        pthread_t thread;
+        fv_image *image;
+        model m = open_model(TINY, FV_PRECISION_F32, FV_KV_AUTO, n_threads);
+        answer_alone(&m, "What do you see?", want, TOKENS);
+        ok(fv_image_open(&image, IMAGE, NULL, &err));
+        encoding e = { .m = &m, .image = image };
+        e.want = fv_features_rows(m.features, &n_rows, &d);
+        e.n_want = n_rows * d;
+        assert_int_equal(pthread_create(&thread, NULL, encode_on, &e), 0);
+        for (int n = 0;
+             n < ANSWERS || (atomic_load(&e.n_images) < IMAGES && !atomic_load(&e.failed)); n++) {
+            fv_session *s[N];
+            fv_piece pieces[N];
+            for (int i = 0; i < N; i++) {
+                s[i] = conversation_new(&m, 0);
+                pose(s[i], "What do you see?", TOKENS);
+                pieces[i].size = sizeof pieces[i];
+            }
+            for (int call = 0; call < TOKENS; call++) {
+                ok(fv_sessions_next(s, N, pieces, NULL, &err));
+                for (int i = 0; i < N; i++)
+                    assert_int_equal(pieces[i].id, want[call]);
+            }
+            for (int i = 0; i < N; i++)
+                fv_session_free(s[i]);
+        }
+        atomic_store(&e.stop, true);
+        pthread_join(thread, NULL);
+        err = e.err;
+        ok(e.status);
+        assert_false(e.differs);
+        assert_true(atomic_load(&e.n_images) >= IMAGES);
+        fv_image_free(image);
+        close_model(&m);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_floats),     cmocka_unit_test(test_blocks),
-        cmocka_unit_test(test_statuses),   cmocka_unit_test(test_arguments),
-        cmocka_unit_test(test_piece_size), cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_floats),         cmocka_unit_test(test_blocks),
+        cmocka_unit_test(test_statuses),       cmocka_unit_test(test_arguments),
+        cmocka_unit_test(test_beside_encoder), cmocka_unit_test(test_piece_size),
+        cmocka_unit_test(test_memory),
     };
     work = temp_dir();
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
