@@ -107,8 +107,9 @@ void fv_pages_touch(const void *data, size_t n_bytes);
 fv_status fv_pages_lock(const void *data, size_t n_bytes, fv_error *err);
 void fv_pages_unlock(const void *data, size_t n_bytes);
 
-/* Reads a whole file, or what a pipe gives, into memory with a NUL after the last byte. FV_ERR_LIMIT
- * when there are more than max_bytes, of which no more than one is read; devices are FV_ERR_IO. */
+/* Reads a whole file, or what a pipe gives, into memory with a NUL after the last byte.
+ * FV_ERR_LIMIT when there are more than max_bytes, of which no more than one is read; devices are
+ * FV_ERR_IO. */
 fv_status fv_read_file(uint8_t **data, size_t *n_bytes, const char *path, size_t max_bytes,
                        fv_error *err);
 

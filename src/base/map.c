@@ -117,8 +117,8 @@ void fv_map_advise(const fv_map *map, size_t offset, size_t n_bytes, bool will_n
     n_bytes = FV_MIN(n_bytes, map->size - offset);
     const uint8_t *end = map->data + offset + n_bytes;
     /* Only whole pages are dropped, since the bytes around the range are still in use; behind the
-     * end of the file there are none. Unlike posix_madvise, which glibc ignores here, madvise really
-     * drops them; the data comes back from the file. */
+     * end of the file there are none. Unlike posix_madvise, which glibc ignores here, madvise
+     * really drops them; the data comes back from the file. */
     if (!will_need && end == map->data + map->size)
         n_bytes += (size_t)(-(uintptr_t)end % (uintptr_t)sysconf(_SC_PAGESIZE));
     void *pages = pages_of(map->data + offset, n_bytes, !will_need, &length);
@@ -217,8 +217,8 @@ fv_status fv_read_file(uint8_t **data, size_t *n_bytes, const char *path, size_t
     if (S_ISCHR(st.st_mode) || S_ISBLK(st.st_mode)) /* some never end */
         status = fv_fail(err, FV_ERR_IO, 0, "%s: is a device, expected a file", path);
     else if (S_ISREG(st.st_mode) && (uint64_t)st.st_size > max_bytes)
-        status = fv_fail(err, FV_ERR_LIMIT, 0, "%s: %" PRIu64 " bytes, up to %zu are allowed",
-                         path, (uint64_t)st.st_size, max_bytes);
+        status = fv_fail(err, FV_ERR_LIMIT, 0, "%s: %" PRIu64 " bytes, up to %zu are allowed", path,
+                         (uint64_t)st.st_size, max_bytes);
     else
         status = file_read_to_end(fd, data, n_bytes, S_ISREG(st.st_mode) ? (size_t)st.st_size : 0,
                                   path, max_bytes, err);

@@ -29,7 +29,7 @@ static _Thread_local int64_t thread_bytes;
 int64_t fv_mem_thread_bytes(void) { return thread_bytes; }
 
 /* What the allocator gave for a block. */
-static int64_t block_bytes(void *block)
+static int64_t mem_block_bytes(void *block)
 {
 #if defined(__APPLE__)
     return (int64_t)malloc_size(block);
@@ -68,7 +68,7 @@ void *fv_alloc(size_t count, size_t size)
     if (posix_memalign(&block, ALIGNMENT, n_bytes) != 0)
         return NULL;
     atomic_fetch_add_explicit(&n_live, 1, memory_order_relaxed);
-    thread_bytes += block_bytes(block);
+    thread_bytes += mem_block_bytes(block);
     return block;
 }
 
@@ -97,7 +97,7 @@ void fv_free(void *block)
     if (!block)
         return;
     atomic_fetch_sub_explicit(&n_live, 1, memory_order_relaxed);
-    thread_bytes -= block_bytes(block);
+    thread_bytes -= mem_block_bytes(block);
     free(block);
 }
 

@@ -1,8 +1,8 @@
 /* Folders that appear complete or not at all. See outfile.h.
  *
  * The mark in a folder that is being filled is the first thing to come and the last to go, so that
- * whenever the process is killed, what it leaves is empty or bears the mark: the next one may remove
- * it. */
+ * whenever the process is killed, what it leaves is empty or bears the mark: the next one may
+ * remove it. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>

@@ -182,7 +182,7 @@ static fv_status outfile_give_name(fv_outfile *f, fv_error *err)
     return FV_OK;
 }
 
-/* The rename itself must survive a power cut; a system that cannot sync a folder is not a failure. */
+/* The rename itself must survive a power cut. Where a folder cannot be synced, that is no error. */
 static void outfile_sync_folder(const char *place)
 {
     char *folder, *name;

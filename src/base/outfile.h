@@ -35,8 +35,8 @@ void fv_outfile_abandon(fv_outfile *f); /* does nothing after a commit or on zer
 /* A whole small file at once. */
 fv_status fv_outfile_put(const char *path, const void *data, size_t n_bytes, fv_error *err);
 
-/* Removes every PATH.part-PID that a killed process has left, with a warning; callbacks may be NULL. Also
- * speaks of PATH.PID.part, as older versions named them. */
+/* Removes every PATH.part-PID that a killed process has left, with a warning, and warns of every
+ * PATH.PID.part, as older versions named them. callbacks may be NULL. */
 void fv_outfile_leftovers(const char *path, const fv_callbacks *callbacks);
 
 typedef struct fv_outdir {

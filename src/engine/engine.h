@@ -40,8 +40,8 @@ static inline fv_opening fv_opening_begin(void)
 }
 
 /* From a path, or from a packed file that has been read, which it takes. opening: its beginning.
- * options: by the border's rules already. FV_MODEL_LAYOUT gives an engine that cannot run, but whose
- * memory can be asked for. */
+ * options: by the border's rules already. FV_MODEL_LAYOUT gives an engine that cannot run, but
+ * whose memory can be asked for. */
 fv_status fv_engine_new(fv_engine **out, const char *path, fv_gguf *packed, fv_model_depth depth,
                         const fv_engine_options *options, fv_opening opening, fv_error *err);
 /* Copies options and callbacks in and checks them. */

@@ -1,5 +1,5 @@
-/* How much memory a model takes, asked for while it is open or estimated before. What is not there yet
- * is measured by taking it, unused, and giving it back, so that the numbers follow the code. */
+/* How much memory a model takes, asked for while it is open or estimated before. What is not there
+ * yet is measured by taking it, unused, and giving it back: the numbers follow the code. */
 #include "base/sized.h"
 #include "engine/engine.h"
 #include "engine/session.h"

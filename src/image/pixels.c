@@ -209,8 +209,8 @@ static fv_status pixels_check(fv_pixels *p, fv_error *err)
         return fv_fail(err, FV_ERR_ARGUMENT, 0, "pixels: %d x %d; expected sides of at least 1",
                        p->width, p->height);
     if (p->width > FV_IMAGE_MAX_SIDE || p->height > FV_IMAGE_MAX_SIDE)
-        return fv_fail(err, FV_ERR_LIMIT, 0, "pixels: %d x %d; a side may have up to %d",
-                       p->width, p->height, FV_IMAGE_MAX_SIDE);
+        return fv_fail(err, FV_ERR_LIMIT, 0, "pixels: %d x %d; a side may have up to %d", p->width,
+                       p->height, FV_IMAGE_MAX_SIDE);
     if (p->orientation < 0 || p->orientation > 8)
         return fv_fail(err, FV_ERR_ARGUMENT, 0,
                        "pixels: orientation is %d; expected EXIF's 1 to 8, or 0", p->orientation);

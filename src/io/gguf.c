@@ -131,8 +131,8 @@ static fv_status take_type(cursor *c, fv_gguf_type *out, const fv_gguf_value *v)
 
 static fv_status bad_bool(const cursor *c, const fv_gguf_value *v)
 {
-    return fv_fail(c->err, FV_ERR_FORMAT, cursor_offset(c), "%s: %.*s: a bool is not 0 or 1", c->name,
-                   (int)FV_MIN(v->n_key, 80), v->key);
+    return fv_fail(c->err, FV_ERR_FORMAT, cursor_offset(c), "%s: %.*s: a bool is not 0 or 1",
+                   c->name, (int)FV_MIN(v->n_key, 80), v->key);
 }
 
 /* Moves over an array; the outermost one is described in *v. */
@@ -243,8 +243,9 @@ static fv_status read_pairs(fv_gguf *g, cursor *c, uint64_t n)
         FV_TRY(take_pair(c, v));
         uint32_t *slot = slot_of(g, v->key, v->n_key);
         if (*slot)
-            return fv_fail(c->err, FV_ERR_FORMAT, cursor_offset(c), "%s: duplicate metadata key %.*s",
-                           c->name, (int)FV_MIN(v->n_key, 80), v->key);
+            return fv_fail(c->err, FV_ERR_FORMAT, cursor_offset(c),
+                           "%s: duplicate metadata key %.*s", c->name, (int)FV_MIN(v->n_key, 80),
+                           v->key);
         *slot = (uint32_t)g->n_pairs + 1;
     }
     return FV_OK;

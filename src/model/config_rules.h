@@ -9,7 +9,7 @@
 
 #include "model/config.h"
 
-/* Where a configuration was read from: the two layouts of config.json come first, as in fv_layout. */
+/* Where a configuration was read from: first the layouts of config.json, as in fv_layout. */
 typedef enum fv_config_source {
     FV_SOURCE_LLAVA_QWEN2 = FV_LAYOUT_LLAVA_QWEN2,
     FV_SOURCE_FAST_VLM = FV_LAYOUT_FAST_VLM,

@@ -37,7 +37,7 @@ static bool part_is_decoder(fv_part part) { return part == FV_PART_DECODER; }
 static const char *part_name(fv_part part) { return part_is_decoder(part) ? "decoder" : "vision"; }
 
 /* A checkpoint's weights are converted to what is asked for. When nothing is, bf16 stays where the
- * processor multiplies it fast, and f16 in the decoder, where reading weights is what takes time. */
+ * processor multiplies it fast, and f16 in the decoder, whose time goes into reading weights. */
 static fv_type checkpoint_type(const fv_model *m, fv_part part, fv_precision wanted)
 {
     const char *stored = fv_model_stored_type(m);

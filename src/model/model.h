@@ -44,8 +44,8 @@ typedef enum fv_model_depth {
 
 typedef struct fv_model_options {
     fv_model_depth depth;
-    /* of FV_MODEL_RUN and _LAYOUT. AUTO: as stored where this processor computes that quickly, else f32. A
-     * packed file runs as it was packed; bf16 and f16 may be widened to f32. */
+    /* of FV_MODEL_RUN and _LAYOUT. AUTO: as stored where this processor computes that quickly, else
+     * f32. A packed file runs as it was packed; bf16 and f16 may be widened to f32. */
     fv_precision vision, decoder;
     fv_pool *pool;       /* borrowed; NULL: one of its own */
     fv_threads *threads; /* for a pool of its own; NULL: new ones, n_threads of them */

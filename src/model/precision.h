@@ -1,6 +1,6 @@
 /* precision: what the vision encoder and the decoder compute in. One table ties together the public
- * fv_precision, the element type of a matrix, the name, and which part of the model may have it. The
- * name is what users type, what messages say and what a packed file stores under
+ * fv_precision, the element type of a matrix, the name, and which part of the model may have it.
+ * The name is what users type, what messages say and what a packed file stores under
  * fastvlm.vision.precision and fastvlm.decoder.precision. */
 #ifndef FV_PRECISION_H
 #define FV_PRECISION_H

@@ -1,11 +1,13 @@
 /* A packed file's tensors -> fv_weights: pointers into the file, nothing else. See weights.h.
  *
- *     vector      NAME         F32 [n]
- *     matrix      NAME.weight  F32, F16, BF16, Q8_0 or Q4_0 [n, k]; NAME.bias F32 [n]
- *     NAME.weight  I8 [n, k]; NAME.scale F32 [n]; NAME.bias I32 [n]; NAME.inv F32 [k]; NAME.zero I32 [1]
- *     stem        NAME.weight  F32 [n, taps * k]; NAME.bias F32 [n]
- *     depthwise   NAME.weight  F32 [taps, n];     NAME.bias F32 [n]
- *     NAME.weight  I8 [taps, n]; NAME.scale F32 [n]; NAME.bias F32 [n]; NAME.inv F32 [k]; NAME.zero I32 [1] */
+ *     vector             NAME      F32 [n]
+ *     matrix             .weight   F32, F16, BF16, Q8_0 or Q4_0 [n, k]    .bias  F32 [n]
+ *     matrix in int8     .weight   I8 [n, k]    .scale  F32 [n]           .bias  I32 [n]
+ *     stem               .weight   F32 [n, taps * k]                      .bias  F32 [n]
+ *     depthwise          .weight   F32 [taps, n]                          .bias  F32 [n]
+ *     depthwise in int8  .weight   I8 [taps, n]    .scale  F32 [n]        .bias  F32 [n]
+ *
+ * with, in int8, how the input becomes u8 (fv_u8): .inv F32 [k], .zero I32 [1]. */
 #include <stdio.h>
 #include <string.h>
 

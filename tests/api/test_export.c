@@ -234,7 +234,8 @@ static void test_calib_refuses(void **state)
           2);
     s.image_size = 64;
     s.n_random = 1;
-    fails(fv_export_calib(&s, in("o"), NULL, NULL, &err), FV_ERR_ARGUMENT, &err, "both images and random samples were requested", 2);
+    fails(fv_export_calib(&s, in("o"), NULL, NULL, &err), FV_ERR_ARGUMENT, &err,
+          "both images and random samples were requested", 2);
 }
 
 /* ---- Genie's files ---- */

@@ -1,5 +1,5 @@
-/* Opening a model from wherever its bytes are: by descriptor with offset and length, in memory of any
- * alignment; prefault, lock, progress and cancelling; what is refused. */
+/* Opening a model from wherever its bytes are: by descriptor with offset and length, in memory of
+ * any alignment; prefault, lock, progress and cancelling; what is refused. */
 #include "support/cm.h"
 
 #include <errno.h>
