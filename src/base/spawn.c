@@ -1,4 +1,5 @@
 /* fork, exec, and a loop that reads both streams until the program has ended. See spawn.h. */
+#include "base/list.h"
 #include "base/spawn.h"
 
 #include <errno.h>
@@ -327,16 +328,9 @@ static fv_status child_start(child *c, fv_error *err)
 
 /* ---------------------------------------------------------------- what it writes */
 
-static fv_status stream_keep(stream *s, const char *data, size_t n, const char *name, fv_error *err)
+static fv_status stream_keep(stream *s, const char *data, size_t n, fv_error *err)
 {
-    if (s->capacity - s->n < n + 1) {
-        size_t capacity = FV_MAX(s->capacity * 2, s->n + n + 1);
-        char *grown = fv_grow(s->kept, s->n, capacity, 1);
-        if (!grown)
-            return fv_fail_memory(err, capacity, name);
-        s->kept = grown;
-        s->capacity = capacity;
-    }
+    FV_TRY(FV_LIST_ROOM(s->kept, s->n, s->capacity, n + 1, err));
     memcpy(s->kept + s->n, data, n);
     s->n += n;
     s->kept[s->n] = '\0';
@@ -368,7 +362,7 @@ static fv_status stream_lines(stream *s, const child *c, const char *data, size_
         const char *end = memchr(data, '\n', n);
         size_t part = FV_MIN(end ? (size_t)(end - data) : n, (size_t)LINE_BYTES - s->n);
         if (s->n > 0 || !(end || part == LINE_BYTES)) {
-            FV_TRY(stream_keep(s, data, part, c->name, err));
+            FV_TRY(stream_keep(s, data, part, err));
             if ((end && data + part == end) || s->n == LINE_BYTES) {
                 o->line(o->user, s->is_error, s->kept, s->n);
                 s->n = 0;
@@ -392,7 +386,7 @@ static fv_status stream_take(stream *s, const child *c, const char *data, size_t
         return fv_fail(err, FV_ERR_LIMIT, 0,
                        "%s: more than the %zu bytes allowed on its standard %s", c->name,
                        c->max_bytes, s->is_error ? "error" : "output");
-    return stream_keep(s, data, n, c->name, err);
+    return stream_keep(s, data, n, err);
 }
 
 /* Reads once, so that the other stream gets its turn; closes the stream at its end. */
@@ -559,7 +553,7 @@ static fv_status child_run(child *c, fv_spawn_result *result, fv_error *err)
 static fv_status result_take(stream *s, char **text, size_t *n, fv_error *err)
 {
     if (!s->kept)
-        FV_TRY(stream_keep(s, "", 0, "a program's output", err));
+        FV_TRY(stream_keep(s, "", 0, err));
     *text = s->kept;
     *n = s->n;
     s->kept = NULL;

@@ -1,4 +1,5 @@
 /* Nodes and values, shapes inferred. See graph.h. */
+#include "base/list.h"
 #include "graph/graph.h"
 
 #include <assert.h>
@@ -87,15 +88,9 @@ static bool list_add(fv_graph *g, void *list_, size_t *n, size_t *room, void *it
     void ***list = list_;
     if (g->status != FV_OK)
         return false;
-    if (*n == *room) {
-        size_t wanted = *room ? 2 * *room : 64;
-        void **grown = fv_grow(*list, *n, wanted, sizeof **list);
-        if (!grown) {
-            graph_out_of_memory(g, wanted * sizeof **list);
-            return false;
-        }
-        *list = grown;
-        *room = wanted;
+    if (fv_list_room(list, *n, room, 1, sizeof **list, NULL) != FV_OK) {
+        graph_out_of_memory(g, 2 * *room * sizeof **list);
+        return false;
     }
     (*list)[(*n)++] = item;
     return true;

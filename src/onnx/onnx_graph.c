@@ -1,4 +1,5 @@
 /* One ONNX graph, built node by node. See onnx_graph.h. */
+#include "base/list.h"
 #include "onnx/onnx_graph.h"
 
 #include <stdio.h>
@@ -65,17 +66,10 @@ static bool onnx_list_grow(fv_onnx_graph *g, void ***list, size_t n, size_t *roo
 {
     if (g->status != FV_OK)
         return false;
-    if (n < *room)
+    if (fv_list_room(list, n, room, 1, sizeof **list, NULL) == FV_OK)
         return true;
-    size_t wanted = *room ? 2 * *room : 256;
-    void *grown = fv_grow(*list, n, wanted, sizeof **list);
-    if (!grown) {
-        onnx_out_of_memory(g, wanted * sizeof **list);
-        return false;
-    }
-    *list = grown;
-    *room = wanted;
-    return true;
+    onnx_out_of_memory(g, 2 * *room * sizeof **list);
+    return false;
 }
 
 /* ---- nodes ------------------------------------------------------------------------------- */

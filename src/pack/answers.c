@@ -1,4 +1,5 @@
 /* Prompts with images and the model's own answers, as rows. See answers.h. */
+#include "base/list.h"
 #include "pack/answers.h"
 
 #include <string.h>
@@ -128,14 +129,8 @@ static fv_status image_answer(void *user, const float *pixels, size_t at, size_t
     answerer *a = user;
     const fv_watch watch = { 0 };
     fv_answers *out = a->out;
-    if (out->n == out->capacity) {
-        size_t more = FV_MAX(2 * out->capacity, FV_MIN(n, (size_t)IMAGES));
-        fv_answer_rows *grown = fv_grow(out->list, out->capacity, more, sizeof *grown);
-        if (!grown)
-            return fv_fail_memory(err, more * sizeof *grown, "sequences");
-        out->list = grown;
-        out->capacity = more;
-    }
+    (void)n;
+    FV_TRY(FV_LIST_ROOM(out->list, out->n, out->capacity, 1, err));
     FV_TRY(fv_vision_run(&a->vision, &a->ops, pixels, &watch, err));
     FV_TRY(fv_projector_run(&a->vision, &a->ops, a->tokens, &watch, err));
     return answer_add(a, questions[at % FV_COUNT(questions)], err);
