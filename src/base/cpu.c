@@ -21,7 +21,7 @@
 
 #if defined(__x86_64__)
 
-/* Which registers the system saves at a context switch: bit 1 SSE, 2 AVX, 5-7 AVX-512, 17-18 AMX. */
+/* What the system saves at a context switch: bit 1 SSE, 2 AVX, 5-7 AVX-512, 17-18 AMX. */
 static uint64_t saved_registers(void)
 {
     uint32_t low, high;
@@ -29,10 +29,10 @@ static uint64_t saved_registers(void)
     return (uint64_t)high << 32 | low;
 }
 
-/* May this process use tiles? Linux lends their 8 KB a thread only to processes that ask, once and for
- * all threads, those that run already among them; children inherit it, exec takes it back. It
- * refuses when a thread has set an alternate signal stack too small for the larger frame of a
- * signal, and from then on no thread can set such a small one. Other systems: no. */
+/* May this process use tiles? Linux lends their 8 KB a thread only to processes that ask, once and
+ * for all threads, also those that run already; children inherit it, exec takes it back. It refuses
+ * when a thread has an alternate signal stack too small for the larger frame of a signal; once it
+ * has granted, no thread can set such a small one. Other systems: no. */
 static bool ask_for_tiles(void)
 {
 #if defined(__linux__) && defined(SYS_arch_prctl)
@@ -54,7 +54,7 @@ static bool has_full_tiles(void)
            (c & 0xffff) >= 16;
 }
 
-/* Levels whose use must be asked of the system are left out, unasked, when they are not in `asked`. */
+/* Levels that the system must be asked for are left out, unasked, when `asked` lacks them. */
 static unsigned cpu_flags(unsigned asked)
 {
     unsigned a, b, c, d, a1, b1, c1, d1, flags = 0;

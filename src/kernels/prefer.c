@@ -1,7 +1,7 @@
 /* A table of kernels for the processor at hand: the versions that its instructions allow
- * (dispatch.c), right (selfcheck.c), and of two that do the same the faster one. An instruction that
- * is there can lose: vdpbf16ps makes bf16 twice as fast as f32 on Zen 4, and half as fast on Xeons
- * that have it at half the rate of multiply-adds. */
+ * (dispatch.c), right (selfcheck.c), and of two that do the same the faster one. An instruction
+ * that is there can lose: vdpbf16ps makes bf16 twice as fast as f32 on Zen 4, and half as fast on
+ * Emerald Rapids. */
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>

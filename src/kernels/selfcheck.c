@@ -3,8 +3,9 @@
  * given small whole numbers, of which all sums are exact in f32 whatever their order is. The
  * operands leave a rest in every direction of a tile and go to the ends of their range.
  *
- * An answer C is compared with A B^T + bias by way of C r and A (B^T r) + bias r, with a vector r of
- * different weights (Freivalds 1977): some thousand operations in place of some hundred thousand. */
+ * An answer C is compared with A B^T + bias by way of C r and A (B^T r) + bias r, with a vector r
+ * of different weights (Freivalds 1977): thousands of operations instead of hundreds of
+ * thousands. */
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>

@@ -1,5 +1,5 @@
-/* AMX's tile instructions in C, for machines that lack them: kernels/x86/tiles_amx.h takes these when
- * FV_AMX_MODEL is defined. What the processor would fault on ends the program. One thread. */
+/* AMX's tile instructions in C, for machines that lack them: kernels/x86/tiles_amx.h takes these
+ * when FV_AMX_MODEL is defined. What the processor would fault on ends the program. One thread. */
 #ifndef FV_AMX_MODEL_H
 #define FV_AMX_MODEL_H
 

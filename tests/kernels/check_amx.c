@@ -1,4 +1,4 @@
-/* The model of the tile instructions beside a processor that has them: the same bits. Where there is
+/* The model of the tile instructions and a processor that has them: the same bits. Where there is
  * none, the model stands for it, and everything else about the kernels is checked on the model. */
 #include "check.h"
 

@@ -7,8 +7,8 @@
  *
  * A block's sums go through L1 to the vector units: less what q + 128 is too much, converted, times
  * both scales, added to 24 registers of f32 that stay for all of k, in order of k like everywhere.
- * That is 4 instructions for 16 sums of 32 products, twice the VNNI kernel's rate at best, and
- * twice what the tiles take: larger tiles would win nothing. */
+ * That is 4 instructions for 16 sums of 32 products, twice the VNNI kernel's rate at best. The
+ * tiles, with their loads and stores, take about as long. */
 #include <string.h>
 
 #include "base/base.h"
@@ -22,18 +22,13 @@ enum {
     NR = 32,
     BLOCK_BYTES = NR * FV_PACKED_Q_BLOCK_BYTES, /* of a panel: u8 [8][32][4], f32 [32] */
     A_BLOCK_BYTES = 384 << 10,                  /* of A per block of rows, to stay in L2 */
+    AHEAD = 2                                   /* blocks whose sums the tiles hold ready */
 };
 
-/* A tile: nb blocks of k into out [rows, NR]. a, d, much: the first row's values, scales, and what a
- * block's sums are too much. */
+/* A tile: nb blocks of k into out [rows, NR]. a, d, much: the first row's values, scales, and what
+ * a block's sums are too much. */
 typedef void tile_fn(const int8_t *a, const float *d, const int32_t *much, size_t a_ld,
                      const uint8_t *b, size_t nb, float *out);
-
-/* Tiles have this many blocks' sums ready for the vector units: fewer, and these wait for the way
- * through the cache (Emerald Rapids). A power of two. */
-#ifndef AHEAD
-#define AHEAD 4
-#endif
 
 /* The sums of block q of k, by way of tiles s and t. */
 #define PRODUCTS(s, t, q)                        \
