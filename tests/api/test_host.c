@@ -1,6 +1,7 @@
 /* What a host application has around the library: threads that engines share, threads with small
  * stacks, children of fork. */
 #include "support/cm.h"
+#include "support/sanitized.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -21,17 +22,6 @@
 #define TINY   FV_SOURCE_DIR "/tests/data/tiny/checkpoint"
 #define IMAGE  FV_SOURCE_DIR "/tests/data/tiny/image.png"
 #define PROMPT "What do you see?"
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-#ifndef SANITIZED
-#define SANITIZED 0
-#endif
 
 enum { N_NEW = 8 };
 
