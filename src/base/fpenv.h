@@ -10,8 +10,8 @@
  *     fv_status status = session_next(s, out, err);
  *     fv_fpenv_leave(&caller);
  *
- * FV_DEFAULT_FPENV does both for the rest of a block, however it is left; for functions that hand all
- * arithmetic to others.
+ * FV_DEFAULT_FPENV does both for the rest of a block, however it is left; for functions that hand
+ * all arithmetic to others.
  *
  * A callback of the caller's runs in the default, too. The pool's workers enter once and for all.
  * A thread inherits its creator's environment, so that threads made in between need no call. */

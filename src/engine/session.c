@@ -19,8 +19,8 @@
 
 enum {
     ANSWER_ROOM = 512, /* rows reserved with a prompt, so that a usual answer moves no cache */
-    /* A prompt is run as at least two rows: a row by itself goes through other kernels, which sum in
-     * another order than the fresh run of a longer prompt. */
+    /* A prompt is run as at least two rows: a row by itself goes through other kernels, which sum
+     * in another order than the fresh run of a longer prompt. */
     LEAST_ROWS = 2
 };
 

@@ -5,7 +5,8 @@
  *     held    what the rows of the KV cache were computed from
  *
  * talk and held agree from the start on as far as they go, except after a reset, a rewind or a
- * failure: then held is what is left of the past, and the next prompt keeps of it what it shares. */
+ * failure: then held is what is left of the past, and the next prompt keeps of it what it
+ * shares. */
 #ifndef FV_SESSION_H
 #define FV_SESSION_H
 

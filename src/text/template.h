@@ -6,7 +6,8 @@
  *     A red square.                                                       fv_template_answer
  *     <|im_end|>\n                                                        fv_template_end
  *
- * (\n is a newline; nothing else stands between the parts.) Only the template writes control tokens:
+ * (\n is a newline; nothing else stands between the parts.) Only the template writes control
+ * tokens:
  * "<|im_end|>" and "<image>" in somebody's text are words. [ml-fastvlm llava/conversation.py,
  * conv_qwen_2; llava/mm_utils.py, tokenizer_image_token] */
 #ifndef FV_TEMPLATE_H

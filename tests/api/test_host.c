@@ -176,8 +176,9 @@ typedef struct outcome {
     bool kept; /* the host's environment is as it was */
 } outcome;
 
-/* All that computes: weights are fused, packed, calibrated and exported, an image is encoded, tokens
- * are chosen. kind < 0: the default environment. Nothing of the test's own computes in between. */
+/* All that computes: weights are fused, packed, calibrated and exported, an image is encoded,
+ * tokens are chosen. kind < 0: the default environment. Nothing of the test's own computes in
+ * between. */
 static outcome work_with(int kind, const char *dir)
 {
     outcome o = { 0 };

@@ -1,5 +1,5 @@
-/* What a conversation shares with the one before is not computed again: how many rows a prompt runs,
- * and that the bits are those of a fresh run, for every type of decoder. */
+/* What a conversation shares with the one before is not computed again: how many rows a prompt
+ * runs, and that the bits are those of a fresh run, for every type of decoder. */
 #include "support/cm.h"
 
 #include <stdio.h>
@@ -132,8 +132,8 @@ static void check_second_turn(const model *m, bool exact, const char *name)
     tell(s, m, &first, "And what else?");
     heard got = listen(s);
     snprintf(what, sizeof what, "%s, exact %d", name, exact);
-    /* the prompt of the first turn is there, and without `exact` its answer; of a text that does not
-     * become the very tokens that were chosen, only its beginning */
+    /* the prompt of the first turn is there, and without `exact` its answer; of a text that does
+     * not become the very tokens that were chosen, only its beginning */
     assert_true(got.reused >= first.rows - 1);
     assert_int_equal(got.rows + got.reused, want.rows);
     if (exact)

@@ -1,7 +1,7 @@
-/* The tiny model's decoder with matrices in blocks of 8 or 4 bits: how far the logits move, and that
- * they are the same bits with any number of threads. Its down projections (k 176, not a multiple of
- * 32) stay in floats, so both kinds meet in a layer. The decoder runs alone, over a copy of the
- * model's weight tables, on the rows of the golden prompt. */
+/* The tiny model's decoder with matrices in blocks of 8 or 4 bits: how far the logits move, and
+ * that they are the same bits with any number of threads. Its down projections (k 176, not a
+ * multiple of 32) stay in floats, so both kinds meet in a layer. The decoder runs alone, over a
+ * copy of the model's weight tables, on the rows of the golden prompt. */
 #include "support/cm.h"
 
 #include <math.h>
@@ -137,7 +137,8 @@ static const mix kv_f16 = {
 };
 static const mix kv_q8 = { FV_TYPE_F32, FV_TYPE_F32, FV_TYPE_F32, FV_TYPE_F32, false, FV_TYPE_I8 };
 
-/* expected: as measured. Levels from ref to amx are within 1 % of it: products of blocks are exact. */
+/* expected: as measured. Levels from ref to amx are within 1 % of it: products of blocks are
+ * exact. */
 static void check_distance(const char *name, const mix *x, fv_precision stored, double expected)
 {
     size_t n, m;
@@ -151,8 +152,8 @@ static void check_distance(const char *name, const mix *x, fv_precision stored, 
                  expected);
 }
 
-/* The random model multiplies errors: z8's weights alone, which are off by 0.4 %, move its logits by
- * 2 %. */
+/* The random model multiplies errors: z8's weights alone, which are off by 0.4 %, move its logits
+ * by 2 %. */
 static void test_distances(void **state)
 {
     (void)state;

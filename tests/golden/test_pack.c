@@ -271,9 +271,9 @@ static void dump_answer(const char *model, const char *dir, int n_threads)
     run_ask(&a);
 }
 
-/* This machine's kernels against portable ones. int8 products are exact; what differs are f32's sums
- * in front of them, GELU and, in groups that stay in bf16, its products; each can take a value to
- * the next step of u8, of which a layer has 255, and the encoder hands on what it does. */
+/* This machine's kernels against portable ones. int8 products are exact; what differs are f32's
+ * sums in front of them, GELU and, in groups that stay in bf16, its products; each can take a value
+ * to the next step of u8, of which a layer has 255, and the encoder hands on what it does. */
 static void check_levels(const char *model, double most)
 {
     static const char *const names[] = { "vision.features", "image_tokens" };
