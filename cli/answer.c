@@ -68,8 +68,8 @@ static const char *skip_newline(const char *text, bool first)
     return first && *text == '\n' ? text + 1 : text;
 }
 
-static fv_status add_image(fv_session *session, const turn_images *images, size_t k,
-                           const answer_options *a, fv_error *err)
+static fv_status turn_add_image(fv_session *session, const turn_images *images, size_t k,
+                                const answer_options *a, fv_error *err)
 {
     fv_encode_options o = { .size = sizeof o, .fit = (fv_fit)a->fit };
     fv_image *opened = images->read ? NULL : open_picture(images->path[k], a, err);
@@ -92,7 +92,7 @@ static fv_status add_marked(fv_session *session, const turn_images *images, cons
         if (status != FV_OK || !mark)
             return status;
         first = first && !n;
-        if ((status = add_image(session, images, k, a, err)) != FV_OK)
+        if ((status = turn_add_image(session, images, k, a, err)) != FV_OK)
             return status;
         prompt = skip_newline(mark + strlen(MARK), first);
     }
@@ -110,7 +110,7 @@ int write_turn(fv_session *session, const turn_images *images, const char *promp
         return EXIT_FAILED;
     }
     for (size_t i = 0; i < images->n && !n_marks && status == FV_OK; i++)
-        status = add_image(session, images, i, a, &err);
+        status = turn_add_image(session, images, i, a, &err);
     if (status == FV_OK)
         status = n_marks ? add_marked(session, images, prompt, a, &err)
                          : fv_session_add_text(session, prompt, strlen(prompt), &err);
@@ -120,7 +120,7 @@ int write_turn(fv_session *session, const turn_images *images, const char *promp
 
 /* ---- the answer -------------------------------------------------------------------------- */
 
-static bool keep(answer_text *a, const fv_piece *piece)
+static bool answer_keep(answer_text *a, const fv_piece *piece)
 {
     if (a->n_bytes + piece->n_bytes + 1 > a->capacity) {
         size_t capacity = (a->n_bytes + piece->n_bytes + 1) * 2;
@@ -156,7 +156,7 @@ int take_answer(fv_session *session, answer_text *out, bool stream, progress_lin
         clear_progress(progress);
         if (status != FV_OK)
             return report(&err);
-        if (!keep(out, &piece)) {
+        if (!answer_keep(out, &piece)) {
             fprintf(stderr, "fastvlm: out of memory\n");
             return EXIT_FAILED;
         }

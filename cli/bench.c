@@ -72,7 +72,7 @@ static int parse_stages(bench *b)
     return -1;
 }
 
-static int parse(int argc, char **argv, bench *b)
+static int bench_parse(int argc, char **argv, bench *b)
 {
     static const usage use = {
         "bench [OPTIONS] [MODEL]",
@@ -203,7 +203,7 @@ static fv_status repeat_company(bench *b, const company *c, int rep, fv_error *e
     return status;
 }
 
-static int by_value(const void *a, const void *b)
+static int bench_compare(const void *a, const void *b)
 {
     double x = *(const double *)a, y = *(const double *)b;
     return x < y ? -1 : x > y;
@@ -338,7 +338,7 @@ static int run_bench(bench *b, fv_engine **engine, fv_image *image, progress_lin
     if (in_company && (code = run_company(b, *engine, image, line)) >= 0)
         return code;
     for (int i = 0; i < N_STAGES; i++)
-        qsort(b->ms[i], b->n[i], sizeof b->ms[i][0], by_value);
+        qsort(b->ms[i], b->n[i], sizeof b->ms[i][0], bench_compare);
     fv_engine_info(*engine, &m);
     return b->form == 1 ? print_figures(b, &m) : print_table(b, &m, b->form == 2);
 }
@@ -349,7 +349,7 @@ int verb_bench(int argc, char **argv)
     fv_engine *engine = NULL;
     fv_image *image = NULL;
     fv_error err;
-    int code = parse(argc, argv, &b);
+    int code = bench_parse(argc, argv, &b);
     if (code >= 0)
         return code;
     catch_interrupt();

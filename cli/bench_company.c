@@ -8,7 +8,7 @@
 
 static const char question[] = "Describe the image.";
 
-static double now_ms(void)
+static double company_now_ms(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
@@ -82,12 +82,12 @@ fv_status company_together(const company *c, size_t n, int n_tokens, double *ms,
     fv_session *s[COMPANY_MOST] = { 0 };
     fv_piece pieces[COMPANY_MOST];
     fv_status status = sessions_begin(c, s, n, err);
-    double start = now_ms();
+    double start = company_now_ms();
     for (size_t i = 0; i < n; i++)
         pieces[i].size = sizeof pieces[i];
     for (int i = 0; i < n_tokens && status == FV_OK; i++)
         status = fv_sessions_next(s, n, pieces, NULL, err);
-    *ms = (now_ms() - start) / n_tokens;
+    *ms = (company_now_ms() - start) / n_tokens;
     sessions_free(s, n);
     return status;
 }
@@ -143,10 +143,10 @@ fv_status company_beside(const company *c, int n_tokens, double *ms, fv_error *e
     const struct timespec moment = { .tv_nsec = 100000 };
     while (!atomic_load(&e.begun))
         nanosleep(&moment, NULL);
-    double start = now_ms();
+    double start = company_now_ms();
     for (int i = 0; i < n_tokens && status == FV_OK; i++)
         status = fv_session_next(s, &piece, err);
-    *ms = (now_ms() - start) / n_tokens;
+    *ms = (company_now_ms() - start) / n_tokens;
     atomic_store(&e.stop, true);
     pthread_join(thread, NULL);
     fv_session_free(s);

@@ -64,7 +64,7 @@ static void remember(chat *c, const char *user, const answer_text *a)
     c->n_turns++;
 }
 
-static void ask(chat *c, const char *text)
+static void chat_ask(chat *c, const char *text)
 {
     fv_error err;
     fv_stats stats = { .size = sizeof stats };
@@ -90,7 +90,7 @@ static void ask(chat *c, const char *text)
     answer_free(&a);
 }
 
-static int add_image(chat *c, const char *path)
+static int chat_add_image(chat *c, const char *path)
 {
     fv_error err;
     if (c->n_images == sizeof c->images / sizeof *c->images) {
@@ -121,7 +121,7 @@ static bool command(chat *c, char *line)
         fprintf(stderr, "/image needs a file: /image FILE adds it to the next question\n");
         c->n_failed++;
     } else if (!strcmp(line, "/image")) {
-        if (add_image(c, rest) >= 0)
+        if (chat_add_image(c, rest) >= 0)
             c->n_failed++;
         else if (!c->quiet)
             fprintf(stderr, "image %zu of the next question: %s\n", c->n_images, rest);
@@ -152,7 +152,7 @@ static void converse(chat *c)
             if (!command(c, line))
                 break;
         } else if (n > 0) {
-            ask(c, line);
+            chat_ask(c, line);
         }
     }
     if (prompt)
@@ -207,10 +207,10 @@ int verb_chat(int argc, char **argv)
     if (code < 0 && fv_session_new(&c.session, c.engine, &so, &err) != FV_OK)
         code = report(&err);
     for (size_t i = 0; i < images.n && code < 0; i++)
-        code = add_image(&c, images.item[i]);
+        code = chat_add_image(&c, images.item[i]);
     if (code < 0) {
         if (prompt)
-            ask(&c, prompt);
+            chat_ask(&c, prompt);
         converse(&c);
         code = c.n_failed ? EXIT_FAILED : EXIT_OK;
     }

@@ -22,7 +22,7 @@ typedef struct eval_options {
     text_list words;
 } eval_options;
 
-static int parse(int argc, char **argv, eval_options *o)
+static int eval_parse(int argc, char **argv, eval_options *o)
 {
     static const usage use = {
         "eval [OPTIONS] REF TEST IMAGES... | --task DIR [MODEL...] | --layers "
@@ -135,7 +135,7 @@ static json_t *text_json(const fv_eval_text *t)
                      "kl_mean", t->mean, "kl_median", t->median, "kl_max", t->max);
 }
 
-static json_t *model_json(const fv_engine *engine, const char *path)
+static json_t *eval_model_json(const fv_engine *engine, const char *path)
 {
     fv_model_info m = { .size = sizeof m };
     fv_engine_info(engine, &m);
@@ -165,7 +165,7 @@ static int eval_json(const fv_eval *e, const fv_engine *ref, const fv_engine *te
                                         text_json(&x.ref), "answer", x.answer, x.n_answer_bytes));
     return print_json(
         json_pack("{s:o, s:o, s:I, s:I, s:o, s:o, s:f, s:f, s:o, s:o, s:f}", "reference",
-                  model_json(ref, o->ref.model), "test", model_json(test, o->test.model),
+                  eval_model_json(ref, o->ref.model), "test", eval_model_json(test, o->test.model),
                   "pictures", (json_int_t)info.n_images, "skipped", (json_int_t)info.n_skipped,
                   "own", text_json(&info.own), "ref", text_json(&info.ref), "least_features_cosine",
                   info.least_features, "least_image_tokens_cosine", info.least_tokens, "stages",
@@ -183,7 +183,7 @@ static void print_loss(const fv_eval_loss *l)
         printf("  %8.1f %12.9f", l->sqnr, l->cosine);
 }
 
-static void print_text(const char *name, const fv_eval_text *t)
+static void eval_print_text(const char *name, const fv_eval_text *t)
 {
     if (t->n_tokens)
         printf("%-28s %6zu %10.3g %10.3g %10.3g %9.2f\n", name, t->n_tokens, t->mean, t->median,
@@ -224,9 +224,9 @@ static int eval_text(const fv_eval *e, const eval_options *o)
     printf("%-28s %6s %10s %10s %10s %9s\n", "text: KL divergence, nats", "tokens", "mean",
            "median", "max", "agree %");
     if (own)
-        print_text("TEST's own image tokens", &info.own);
+        eval_print_text("TEST's own image tokens", &info.own);
     if (ref)
-        print_text("REF's image tokens", &info.ref);
+        eval_print_text("REF's image tokens", &info.ref);
     printf("\n"
            "%zu image%s, %zu skipped, %.1f s",
            info.n_images, info.n_images == 1 ? "" : "s", info.n_skipped, info.ms / 1e3);
@@ -447,7 +447,7 @@ static int take_layers(eval_options *o, progress_line *progress)
 int verb_eval(int argc, char **argv)
 {
     eval_options o = { 0 };
-    int code = parse(argc, argv, &o);
+    int code = eval_parse(argc, argv, &o);
     if (code >= 0)
         return code;
     catch_interrupt();

@@ -74,7 +74,7 @@ int end_export(export_common *e, fv_status status, const fv_error *err)
     return EXIT_FAILED;
 }
 
-static void print_usage(FILE *to)
+static void export_print_usage(FILE *to)
 {
     fprintf(to, "usage: fastvlm export ARTEFACT [OPTIONS] MODEL -o OUT\n"
                 "\n"
@@ -91,11 +91,11 @@ static void print_usage(FILE *to)
 int verb_export(int argc, char **argv)
 {
     if (argc < 2) {
-        print_usage(stderr);
+        export_print_usage(stderr);
         return EXIT_USAGE;
     }
     if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")) {
-        print_usage(stdout);
+        export_print_usage(stdout);
         return EXIT_OK;
     }
     static char all[] = "all";

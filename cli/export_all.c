@@ -14,7 +14,7 @@ static const usage use = {
 };
 
 /* "genie,gguf" -> flags; 0: not understood */
-static unsigned parse_parts(const char *list)
+static unsigned all_parts_parse(const char *list)
 {
     static const struct {
         const char *name;
@@ -67,7 +67,7 @@ int export_all(int argc, char **argv)
     int code = parse_options(argc, argv, &use, table, sizeof table / sizeof *table, &words);
     if (code >= 0)
         return code;
-    if (only && !(s.parts = parse_parts(only)))
+    if (only && !(s.parts = all_parts_parse(only)))
         return usage_error(
             argv[0],
             "--only: expected some of onnx,npu,transformers.js,calib,genie,gguf,hf, found \"%s\"",

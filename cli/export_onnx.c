@@ -13,7 +13,7 @@ static const usage use = {
 };
 
 /* "vision,embed" -> flags; 0: not understood */
-static unsigned parse_parts(const char *list)
+static unsigned onnx_parts_parse(const char *list)
 {
     static const struct {
         const char *name;
@@ -77,7 +77,7 @@ int export_onnx(int argc, char **argv)
     int code = parse_options(argc, argv, &use, table, sizeof table / sizeof *table, &words);
     if (code >= 0)
         return code;
-    if (only && !(s.parts = parse_parts(only)))
+    if (only && !(s.parts = onnx_parts_parse(only)))
         return usage_error(argv[0], "--only: expected some of vision,embed,decoder, found \"%s\"",
                            only);
     if (s.image_size % 64)

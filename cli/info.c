@@ -29,7 +29,7 @@ static void print_tensors(const fv_engine *engine)
     }
 }
 
-static void print_text(const fv_engine *engine, const model_options *model)
+static void info_print_text(const fv_engine *engine, const model_options *model)
 {
     fv_model_info m = { .size = sizeof m };
     fv_tensor_info t = { .size = sizeof t };
@@ -160,7 +160,7 @@ int verb_info(int argc, char **argv)
         if (json)
             code = print_model(engine, &model, tensors);
         else {
-            print_text(engine, &model);
+            info_print_text(engine, &model);
             if (tensors)
                 print_tensors(engine);
         }

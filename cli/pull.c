@@ -49,7 +49,7 @@ static void show_bytes(pull_line *line, const fv_pull_info *p, bool checking)
     line->shown = true;
 }
 
-static bool on_progress(void *user, const char *stage, double done)
+static bool pull_on_progress(void *user, const char *stage, double done)
 {
     pull_line *line = user;
     fv_pull_info info = { .size = sizeof info };
@@ -183,7 +183,7 @@ int verb_pull(int argc, char **argv)
     line.enabled = line.enabled && !quiet;
     o.retries = retries ? retries : -1;
     fv_callbacks callbacks = {
-        .size = sizeof callbacks, .log = on_log, .progress = on_progress, .user = &line
+        .size = sizeof callbacks, .log = on_log, .progress = pull_on_progress, .user = &line
     };
     o.callbacks = &callbacks;
     catch_interrupt();

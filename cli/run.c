@@ -16,7 +16,7 @@ typedef struct run_options {
     bool json, quiet;
 } run_options;
 
-static int parse(int argc, char **argv, run_options *o)
+static int run_parse(int argc, char **argv, run_options *o)
 {
     static const usage use = {
         "run [OPTIONS] [MODEL] IMAGE... [PROMPT]",
@@ -68,7 +68,7 @@ static const char *finish_name(fv_finish finish)
                                              : "length";
 }
 
-static json_t *model_json(const fv_engine *engine, const model_options *model)
+static json_t *run_model_json(const fv_engine *engine, const model_options *model)
 {
     fv_model_info m = { .size = sizeof m };
     fv_engine_info(engine, &m);
@@ -98,7 +98,7 @@ static int print_answer(const fv_engine *engine, const run_options *o, const ans
         a->n_bytes, "token_ids", ids, "finish_reason", finish_name(a->finish), "prompt_tokens",
         s->prompt_tokens, "image_tokens", s->image_tokens, "timings_ms", timings,
         "tokens_per_second", "prefill", prefill, "decode", decode, "peak_rss_bytes",
-        (json_int_t)peak_rss_bytes(), "model", model_json(engine, &o->model));
+        (json_int_t)peak_rss_bytes(), "model", run_model_json(engine, &o->model));
     return print_json(root, 6);
 }
 
@@ -116,8 +116,8 @@ static int end_dump(fv_dump *dump, int code)
 
 /* A file that cannot be written stops the call; why is said here, and the call's own message is
  * about that only. */
-static bool dump_value(void *user, const char *name, const float *data, const size_t *shape,
-                       int n_dims)
+static bool run_dump_value(void *user, const char *name, const float *data, const size_t *shape,
+                           int n_dims)
 {
     fv_error err;
     if (fv_dump_tap(user, name, data, shape, n_dims))
@@ -166,7 +166,7 @@ static int answer_question(fv_engine *engine, const run_options *o, progress_lin
     if (o->dump && fv_dump_open(&dump, o->dump, &err) != FV_OK)
         return report(&err);
     if (dump) {
-        so.tap = dump_value;
+        so.tap = run_dump_value;
         so.tap_user = dump;
         so.tap_prompt_logits = true;
     }
@@ -184,7 +184,7 @@ int verb_run(int argc, char **argv)
 {
     run_options o = { .answer = ANSWER_DEFAULTS };
     fv_engine *engine = NULL;
-    int code = parse(argc, argv, &o);
+    int code = run_parse(argc, argv, &o);
     if (code >= 0)
         return code;
     catch_interrupt();

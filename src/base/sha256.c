@@ -42,7 +42,7 @@ static void store_be32(uint8_t *p, uint32_t x)
     p[3] = (uint8_t)x;
 }
 
-static void add_block(uint32_t state[8], const uint8_t *block)
+static void sha256_add_block(uint32_t state[8], const uint8_t *block)
 {
     uint32_t w[64];
     uint32_t a = state[0], b = state[1], c = state[2], d = state[3];
@@ -119,7 +119,7 @@ __attribute__((target("sha,ssse3,sse4.1"))) static void add_blocks_sha(uint32_t 
 }
 #endif
 
-static void add_blocks(uint32_t state[8], const uint8_t *data, size_t n_blocks)
+static void sha256_add_blocks(uint32_t state[8], const uint8_t *data, size_t n_blocks)
 {
 #if defined(__x86_64__)
     if (n_blocks > 0 && !fv_sha256_portable && has_sha_instructions()) {
@@ -128,7 +128,7 @@ static void add_blocks(uint32_t state[8], const uint8_t *data, size_t n_blocks)
     }
 #endif
     for (; n_blocks > 0; n_blocks--, data += 64)
-        add_block(state, data);
+        sha256_add_block(state, data);
 }
 
 void fv_sha256_begin(fv_sha256 *s)
@@ -152,11 +152,11 @@ void fv_sha256_add(fv_sha256 *s, const void *data, size_t n_bytes)
         memcpy(s->block + held, p, n);
         if (held + n < 64)
             return;
-        add_blocks(s->state, s->block, 1);
+        sha256_add_blocks(s->state, s->block, 1);
         p += n;
         n_bytes -= n;
     }
-    add_blocks(s->state, p, n_bytes / 64);
+    sha256_add_blocks(s->state, p, n_bytes / 64);
     memcpy(s->block, p + n_bytes / 64 * 64, n_bytes % 64);
 }
 

@@ -100,7 +100,7 @@ static fv_status slot_open(fv_encoder *e, fv_encoder_slot *slot, fv_error *err)
     return status;
 }
 
-static fv_status slot_take(fv_encoder *e, fv_encoder_slot *slot, fv_error *err)
+static fv_status encoder_slot_take(fv_encoder *e, fv_encoder_slot *slot, fv_error *err)
 {
     *slot = (fv_encoder_slot){ 0 };
     pthread_mutex_lock(&e->lock);
@@ -168,7 +168,7 @@ fv_status fv_encoder_encode(fv_encoder *e, const fv_image *image, const fv_encod
                        options->n_threads);
     FV_TRY(fv_features_alloc(&f, (size_t)fv_config_image_tokens(e->image_size),
                              (size_t)e->model->config.d_model, err));
-    fv_status status = slot_take(e, &slot, err);
+    fv_status status = encoder_slot_take(e, &slot, err);
     if (status == FV_OK) {
         status = slot_encode(e, &slot, image, options, f, err);
         slot_return(e, &slot);

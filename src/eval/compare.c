@@ -122,7 +122,7 @@ static fv_eval_text sum_up(divergences *d, size_t first, size_t agreed_before)
     return t;
 }
 
-static fv_status keep_answer(comparison *c, const fv_piece *piece, fv_error *err)
+static fv_status comparison_keep(comparison *c, const fv_piece *piece, fv_error *err)
 {
     FV_TRY(FV_LIST_ROOM(c->answer, c->n_answer, c->answer_capacity, piece->n_bytes + 1, err));
     memcpy(c->answer + c->n_answer, piece->text, piece->n_bytes);
@@ -155,7 +155,7 @@ static fv_status compare_answer(comparison *c, bool equal, fv_error *err)
     c->n_answer = 0;
     while (!piece.done) {
         FV_TRY(fv_session_next(c->ref, &piece, err));
-        FV_TRY(keep_answer(c, &piece, err));
+        FV_TRY(comparison_keep(c, &piece, err));
         if (piece.id < 0)
             break;
         take_allowed(c, c->want, fv_session_logits(c->ref, NULL));
@@ -198,7 +198,7 @@ static fv_status encode_both(comparison *c, const fv_image *image, fv_features *
     return FV_OK;
 }
 
-static fv_status ask(comparison *c, fv_session *s, fv_features *f, fv_error *err)
+static fv_status comparison_ask(comparison *c, fv_session *s, fv_features *f, fv_error *err)
 {
     fv_session_reset(s);
     FV_TRY(fv_session_add_features(s, f, err));
@@ -213,11 +213,11 @@ static fv_status compare_features(comparison *c, fv_features *f[2], fv_eval_imag
     size_t first[FV_WITH_BOTH], agreed[FV_WITH_BOTH], n_rows, d;
     const float *rows = fv_features_rows(f[0], &n_rows, &d);
     bool equal = !memcmp(rows, fv_features_rows(f[1], NULL, NULL), n_rows * d * sizeof *rows);
-    FV_TRY(ask(c, c->ref, f[0], err));
+    FV_TRY(comparison_ask(c, c->ref, f[0], err));
     FV_TRY(fv_session_begin(c->ref, &answer, err));
-    FV_TRY(ask(c, c->test[FV_WITH_OWN], f[1], err));
+    FV_TRY(comparison_ask(c, c->test[FV_WITH_OWN], f[1], err));
     if (given)
-        FV_TRY(ask(c, given, f[0], err));
+        FV_TRY(comparison_ask(c, given, f[0], err));
     for (int with = 0; with < FV_WITH_BOTH; with++) {
         first[with] = c->text[with].n;
         agreed[with] = c->text[with].n_agree;
@@ -292,7 +292,7 @@ fail:
 
 /* ---- the whole ---- */
 
-static bool pass_progress(void *user, const char *stage, double done)
+static bool comparison_progress(void *user, const char *stage, double done)
 {
     const comparison *c = user;
     (void)stage;
@@ -308,7 +308,7 @@ static fv_status open_sessions(comparison *c, fv_error *err)
     };
     c->max_new_tokens = c->options->max_new_tokens ? c->options->max_new_tokens : 32;
     c->callbacks =
-        (fv_callbacks){ .size = sizeof c->callbacks, .progress = pass_progress, .user = c };
+        (fv_callbacks){ .size = sizeof c->callbacks, .progress = comparison_progress, .user = c };
     c->wanted[FV_WITH_OWN] = c->options->features != FV_EVAL_REF;
     c->wanted[FV_WITH_REF] = c->options->features != FV_EVAL_OWN;
     FV_TRY(fv_session_new(&c->ref, c->engine_ref, &o, err));
@@ -325,7 +325,7 @@ static fv_eval_loss loss_of(const fv_distance *d)
                 : (fv_eval_loss){ NAN, NAN };
 }
 
-static fv_status finish(comparison *c, fv_error *err)
+static fv_status comparison_finish(comparison *c, fv_error *err)
 {
     fv_eval *r = c->result;
     fv_eval_stage_info *stages = fv_alloc_zero(c->stages.n, sizeof *stages);
@@ -351,7 +351,7 @@ static fv_status finish(comparison *c, fv_error *err)
     return FV_OK;
 }
 
-static fv_status check_options(const fv_eval_options *o, fv_error *err)
+static fv_status comparison_check(const fv_eval_options *o, fv_error *err)
 {
     if (!o->n_paths)
         return fv_fail(err, FV_ERR_ARGUMENT, 0, "n_paths is 0; expected images to compare on");
@@ -379,7 +379,7 @@ fv_status fv_eval_run(fv_eval **out, fv_engine *reference, fv_engine *test,
     FV_REQUIRE(options, err);
     FV_TRY(FV_OPTIONS_IN(&o, fv_eval_options, options, err));
     FV_TRY(fv_callbacks_in(&callbacks, &o.callbacks, err));
-    FV_TRY(check_options(&o, err));
+    FV_TRY(comparison_check(&o, err));
     fv_model_info info = { .size = sizeof info }, other = { .size = sizeof other };
     fv_engine_info(reference, &info);
     fv_engine_info(test, &other);
@@ -397,7 +397,7 @@ fv_status fv_eval_run(fv_eval **out, fv_engine *reference, fv_engine *test,
     FV_TRY_GOTO(list_allowed(&c, (size_t)info.n_tokens, err));
     FV_TRY_GOTO(open_sessions(&c, err));
     FV_TRY_GOTO(run_pictures(&c, err));
-    FV_TRY_GOTO(finish(&c, err));
+    FV_TRY_GOTO(comparison_finish(&c, err));
     c.result->info.ms = fv_now_ms() - start;
     *out = c.result;
 fail:

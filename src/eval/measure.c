@@ -73,7 +73,7 @@ size_t fv_largest(const float *x, size_t n)
     return best;
 }
 
-static int by_value(const void *a, const void *b)
+static int measure_compare(const void *a, const void *b)
 {
     double x = *(const double *)a, y = *(const double *)b;
     return (x > y) - (x < y);
@@ -83,6 +83,6 @@ double fv_median(double *x, size_t n)
 {
     if (n == 0)
         return 0;
-    qsort(x, n, sizeof *x, by_value);
+    qsort(x, n, sizeof *x, measure_compare);
     return n % 2 ? x[n / 2] : (x[n / 2 - 1] + x[n / 2]) / 2;
 }

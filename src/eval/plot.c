@@ -22,8 +22,8 @@ typedef struct plot {
     double right;      /* x of the right edge */
 } plot;
 
-static void put(plot *p, const char *format, ...) FV_PRINTF(2, 3);
-static void put(plot *p, const char *format, ...)
+static void svg_put(plot *p, const char *format, ...) FV_PRINTF(2, 3);
+static void svg_put(plot *p, const char *format, ...)
 {
     char line[1024];
     va_list args;
@@ -66,12 +66,13 @@ static void axes(plot *p)
 {
     double step = p->high - p->low > 120 ? 20 : 10;
     for (double v = p->low; v <= p->high + 0.5; v += step) {
-        put(p, "<line x1=\"%d\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"#ddd\"/>", LEFT,
-            at_y(p, v), p->right, at_y(p, v));
-        put(p, "<text x=\"%d\" y=\"%.1f\" text-anchor=\"end\">%.0f</text>", LEFT - 6,
-            at_y(p, v) + 4, v);
+        svg_put(p, "<line x1=\"%d\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"#ddd\"/>", LEFT,
+                at_y(p, v), p->right, at_y(p, v));
+        svg_put(p, "<text x=\"%d\" y=\"%.1f\" text-anchor=\"end\">%.0f</text>", LEFT - 6,
+                at_y(p, v) + 4, v);
     }
-    put(p,
+    svg_put(
+        p,
         "<text transform=\"translate(16,%d) rotate(-90)\" text-anchor=\"middle\">SQNR, dB</text>",
         TOP + PLOT / 2);
     bool decoder = false;
@@ -79,16 +80,16 @@ static void axes(plot *p)
         const char *name = p->e->stages[i].name;
         if (!decoder && !strncmp(name, "decoder.", 8) && i > 0) {
             double x = (at_x(i) + at_x(i - 1)) / 2;
-            put(p,
-                "<line x1=\"%.1f\" y1=\"%d\" x2=\"%.1f\" y2=\"%d\" stroke=\"#999\" "
-                "stroke-dasharray=\"3 3\"/>",
-                x, TOP, x, TOP + PLOT);
+            svg_put(p,
+                    "<line x1=\"%.1f\" y1=\"%d\" x2=\"%.1f\" y2=\"%d\" stroke=\"#999\" "
+                    "stroke-dasharray=\"3 3\"/>",
+                    x, TOP, x, TOP + PLOT);
         }
         decoder = decoder || !strncmp(name, "decoder.", 8);
-        put(p,
-            "<text transform=\"translate(%.1f,%d) rotate(-90)\" text-anchor=\"end\" "
-            "font-size=\"9\">%s</text>",
-            at_x(i) + 3, TOP + PLOT + 6, name);
+        svg_put(p,
+                "<text transform=\"translate(%.1f,%d) rotate(-90)\" text-anchor=\"end\" "
+                "font-size=\"9\">%s</text>",
+                at_x(i) + 3, TOP + PLOT + 6, name);
     }
 }
 
@@ -99,20 +100,20 @@ static void line(plot *p, bool ref, const char *color)
     for (size_t i = 0; i < p->e->info.n_stages; i++) {
         double v = sqnr_of(&p->e->stages[i], ref);
         if (!isnan(before) && !isnan(v))
-            put(p,
-                "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"%s\" "
-                "stroke-width=\"1.5\"/>",
-                at_x(i - 1), at_y(p, before), at_x(i), at_y(p, v), color);
+            svg_put(p,
+                    "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"%s\" "
+                    "stroke-width=\"1.5\"/>",
+                    at_x(i - 1), at_y(p, before), at_x(i), at_y(p, v), color);
         before = v;
     }
     for (size_t i = 0; i < p->e->info.n_stages; i++) {
         double v = sqnr_of(&p->e->stages[i], ref);
         if (isnan(v))
             continue;
-        put(p,
-            "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"3\" fill=\"%s\" "
-            "stroke=\"%s\"><title>%s</title></circle>",
-            at_x(i), at_y(p, v), isinf(v) ? "white" : color, color, p->e->stages[i].name);
+        svg_put(p,
+                "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"3\" fill=\"%s\" "
+                "stroke=\"%s\"><title>%s</title></circle>",
+                at_x(i), at_y(p, v), isinf(v) ? "white" : color, color, p->e->stages[i].name);
     }
 }
 
@@ -157,29 +158,32 @@ fv_status fv_eval_plot(const fv_eval *eval, const char *title, size_t n_title_by
     p.right = width - 20;
     find_range(&p);
     escape(shown, sizeof shown, title, n_title_bytes);
-    put(&p,
+    svg_put(
+        &p,
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%.0f\" height=\"%d\" viewBox=\"0 0 %.0f "
         "%d\" font-family=\"sans-serif\" "
         "font-size=\"11\" fill=\"#333\">",
         width, TOP + PLOT + BOTTOM, width, TOP + PLOT + BOTTOM);
-    put(&p, "<rect width=\"100%%\" height=\"100%%\" fill=\"white\"/>");
-    put(&p, "<text x=\"%d\" y=\"20\" font-size=\"14\">%s</text>", LEFT, shown);
-    put(&p, "<text x=\"%d\" y=\"40\">%zu image%s; hollow: nothing lost</text>", LEFT,
-        e->info.n_images, e->info.n_images == 1 ? "" : "s");
+    svg_put(&p, "<rect width=\"100%%\" height=\"100%%\" fill=\"white\"/>");
+    svg_put(&p, "<text x=\"%d\" y=\"20\" font-size=\"14\">%s</text>", LEFT, shown);
+    svg_put(&p, "<text x=\"%d\" y=\"40\">%zu image%s; hollow: nothing lost</text>", LEFT,
+            e->info.n_images, e->info.n_images == 1 ? "" : "s");
     axes(&p);
     if (has(e, true)) {
         line(&p, true, REF_COLOR);
-        put(&p,
+        svg_put(
+            &p,
             "<text x=\"%.1f\" y=\"40\" text-anchor=\"end\" fill=\"%s\">with the reference's image "
             "tokens</text>",
             p.right, REF_COLOR);
     }
     if (has(e, false)) {
         line(&p, false, OWN_COLOR);
-        put(&p, "<text x=\"%.1f\" y=\"40\" text-anchor=\"end\" fill=\"%s\">own image tokens</text>",
-            p.right - 190, OWN_COLOR);
+        svg_put(&p,
+                "<text x=\"%.1f\" y=\"40\" text-anchor=\"end\" fill=\"%s\">own image tokens</text>",
+                p.right - 190, OWN_COLOR);
     }
-    put(&p, "</svg>");
+    svg_put(&p, "</svg>");
     fv_status status = p.text.failed ? fv_fail_memory(err, p.text.n, "a plot")
                                      : fv_outfile_put(file, p.text.text, p.text.n, err);
     fv_json_text_free(&p.text);

@@ -115,7 +115,7 @@ typedef struct facts {
     bool empty;
 } facts;
 
-static void keep(letters *list, const int32_t *from, size_t n)
+static void score_keep(letters *list, const int32_t *from, size_t n)
 {
     list->at[list->n++] = (int32_t)n;
     memcpy(list->at + list->n, from, n * sizeof *from);
@@ -134,7 +134,7 @@ static void take_quotes(facts *f, const letters *t)
             end++;
         if (end == t->n)
             continue;
-        keep(&f->quotes, t->at + i + 1, end - i - 1);
+        score_keep(&f->quotes, t->at + i + 1, end - i - 1);
         f->n_quotes++;
         f->plain.at[f->plain.n++] = '"';
         i = end;
@@ -168,7 +168,7 @@ static size_t take_count(facts *f, size_t at)
         end++;
     size_t n = end > at ? match(t, end, " shapes") : 0;
     if (n)
-        keep(&f->counts, t->at + at, end - at);
+        score_keep(&f->counts, t->at + at, end - at);
     return n ? end + n - at : 0;
 }
 

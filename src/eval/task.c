@@ -143,7 +143,7 @@ static fv_status read_questions(task *t, const char *dir, const fv_task_options 
 static bool is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
 
 /* Scores answer i, text[0, n), without the spaces around it. */
-static fv_status keep_answer(task *t, size_t i, const char *text, size_t n, fv_error *err)
+static fv_status task_keep(task *t, size_t i, const char *text, size_t n, fv_error *err)
 {
     const question *q = &t->question[i];
     fv_task_answer *a = &t->answer[i];
@@ -221,7 +221,7 @@ typedef struct asking {
     size_t at;
 } asking;
 
-static bool pass_progress(void *user, const char *stage, double done)
+static bool task_progress(void *user, const char *stage, double done)
 {
     const asking *a = user;
     (void)stage;
@@ -253,7 +253,8 @@ static fv_status show_image(asking *a, const char *name, fv_error *err)
     return fv_session_add_features(a->session, a->features, err);
 }
 
-static fv_status ask(asking *a, size_t i, char **text, size_t *n, size_t *capacity, fv_error *err)
+static fv_status question_ask(asking *a, size_t i, char **text, size_t *n, size_t *capacity,
+                              fv_error *err)
 {
     const question *q = &a->t->question[i];
     fv_piece piece = { .size = sizeof piece };
@@ -272,7 +273,7 @@ static fv_status ask(asking *a, size_t i, char **text, size_t *n, size_t *capaci
             memcpy(*text + *n, piece.text, piece.n_bytes);
         *n += piece.n_bytes;
     }
-    return keep_answer(a->t, i, *text, *n, err);
+    return task_keep(a->t, i, *text, *n, err);
 }
 
 static fv_status ask_all(task *t, fv_engine *engine, const char *dir, const fv_task_options *o,
@@ -284,10 +285,10 @@ static fv_status ask_all(task *t, fv_engine *engine, const char *dir, const fv_t
     size_t n = 0, capacity = 0;
     char *text = NULL;
     a.callbacks =
-        (fv_callbacks){ .size = sizeof a.callbacks, .progress = pass_progress, .user = &a };
+        (fv_callbacks){ .size = sizeof a.callbacks, .progress = task_progress, .user = &a };
     FV_TRY(fv_session_new(&a.session, engine, &so, err));
     for (a.at = 0; a.at < t->n; a.at++)
-        FV_TRY_GOTO(ask(&a, a.at, &text, &n, &capacity, err));
+        FV_TRY_GOTO(question_ask(&a, a.at, &text, &n, &capacity, err));
     status = FV_OK;
 fail:
     fv_session_free(a.session);
@@ -324,14 +325,14 @@ static fv_status score_all(task *t, const json_lines *l, fv_error *err)
             FV_TRY(find_answer(l, &t->question[i], &answer, err));
         else if (i < l->n)
             FV_TRY(fv_json_string(l->doc[i], fv_json_root(l->doc[i]), "answer", &answer, err));
-        FV_TRY(keep_answer(t, i, answer, strlen(answer), err));
+        FV_TRY(task_keep(t, i, answer, strlen(answer), err));
     }
     return FV_OK;
 }
 
 /* ---- the whole ---- */
 
-static fv_status finish(fv_task **out, task *t, double start, fv_status status, fv_error *err)
+static fv_status task_finish(fv_task **out, task *t, double start, fv_status status, fv_error *err)
 {
     if (status == FV_OK)
         status = count_kinds(t, err);
@@ -366,7 +367,7 @@ fv_status fv_task_run(fv_task **out, fv_engine *engine, const char *dir,
     fv_status status = read_questions(&t, dir, &o, err);
     if (status == FV_OK)
         status = ask_all(&t, engine, dir, &o, err);
-    return finish(out, &t, start, status, err);
+    return task_finish(out, &t, start, status, err);
 }
 
 fv_status fv_task_score(fv_task **out, const char *dir, const char *answers,
@@ -388,7 +389,7 @@ fv_status fv_task_score(fv_task **out, const char *dir, const char *answers,
     if (status == FV_OK)
         status = score_all(&t, &lines, err);
     free_lines(&lines);
-    return finish(out, &t, start, status, err);
+    return task_finish(out, &t, start, status, err);
 }
 
 fv_status fv_task_save(const fv_task *t, const char *file, fv_error *err)

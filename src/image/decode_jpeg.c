@@ -58,7 +58,7 @@ static _Noreturn void fail_damaged(j_common_ptr common)
                       what, offset_of(job), job->file->size));
 }
 
-static void on_error(j_common_ptr common)
+static void jpeg_on_error(j_common_ptr common)
 {
     jpeg_job *job = job_of(common);
 
@@ -94,7 +94,7 @@ static void on_message(j_common_ptr common, int level)
 
 static void on_output(j_common_ptr common) { (void)common; }
 
-static void on_progress(j_common_ptr common)
+static void jpeg_on_progress(j_common_ptr common)
 {
     jpeg_job *job = job_of(common);
 
@@ -106,7 +106,7 @@ static void on_progress(j_common_ptr common)
 
 /* ---- steps ------------------------------------------------------------------------------- */
 
-static void read_orientation(jpeg_job *job)
+static void jpeg_read_orientation(jpeg_job *job)
 {
     for (jpeg_saved_marker_ptr m = job->jpeg.marker_list; m; m = m->next) {
         if (m->marker != JPEG_APP0 + 1 || m->data_length < 6 || memcmp(m->data, "Exif\0\0", 6) != 0)
@@ -152,7 +152,7 @@ static void read_rows(jpeg_job *job)
 }
 
 /* Holds the setjmp, and no local that changes after it: all state is in *job. */
-static void run(jpeg_job *job)
+static void jpeg_run(jpeg_job *job)
 {
     struct jpeg_decompress_struct *jpeg = &job->jpeg;
 
@@ -176,7 +176,7 @@ static void run(jpeg_job *job)
                                     job->err);
     if (job->status != FV_OK)
         return;
-    read_orientation(job);
+    jpeg_read_orientation(job);
 
     jpeg->out_color_space = jpeg->num_components == 4 ? JCS_CMYK : JCS_RGB;
     if (jpeg->num_components == 4) {
@@ -201,11 +201,11 @@ fv_status fv_decode_jpeg(fv_image *image, int *orientation, const fv_image_file 
     job->orientation = orientation;
     job->err = err;
     job->jpeg.err = jpeg_std_error(&job->errors);
-    job->errors.error_exit = on_error;
+    job->errors.error_exit = jpeg_on_error;
     job->errors.emit_message = on_message;
     job->errors.output_message = on_output;
-    job->progress.progress_monitor = on_progress;
-    run(job);
+    job->progress.progress_monitor = jpeg_on_progress;
+    jpeg_run(job);
     fv_status status = job->status;
     jpeg_destroy_decompress(&job->jpeg);
     fv_free(job->cmyk);

@@ -23,7 +23,7 @@ typedef struct png_job {
 
 /* ---- callbacks --------------------------------------------------------------------------- */
 
-static void on_error(png_structp png, png_const_charp what)
+static void png_on_error(png_structp png, png_const_charp what)
 {
     png_job *job = png_get_error_ptr(png);
 
@@ -87,7 +87,7 @@ static void keep_only_exif(png_structp png)
 #endif
 }
 
-static void read_orientation(png_job *job)
+static void png_read_orientation(png_job *job)
 {
 #ifdef PNG_eXIf_SUPPORTED
     png_bytep exif = NULL;
@@ -100,7 +100,7 @@ static void read_orientation(png_job *job)
 }
 
 /* Holds the setjmp, and no local that changes after it: all state is in *job. */
-static void run(png_job *job)
+static void png_run(png_job *job)
 {
     png_structp png = job->png;
 
@@ -125,7 +125,7 @@ static void run(png_job *job)
         for (size_t y = 0; y < (size_t)job->image->height; y++)
             png_read_row(png, job->image->rgb + y * (size_t)job->image->width * 3, NULL);
     png_read_end(png, job->info);
-    read_orientation(job);
+    png_read_orientation(job);
 }
 
 fv_status fv_decode_png(fv_image *image, int *orientation, const fv_image_file *file, fv_error *err)
@@ -141,12 +141,12 @@ fv_status fv_decode_png(fv_image *image, int *orientation, const fv_image_file *
     FV_TRY(fv_image_allocate(image, file, be32(file->data + 16), be32(file->data + 20), err));
 
     png_job job = { .file = file, .image = image, .orientation = orientation, .err = err };
-    job.png = png_create_read_struct_2(PNG_LIBPNG_VER_STRING, &job, on_error, on_warning, &job,
+    job.png = png_create_read_struct_2(PNG_LIBPNG_VER_STRING, &job, png_on_error, on_warning, &job,
                                        on_alloc, on_free);
     job.info = job.png ? png_create_info_struct(job.png) : NULL;
     bool created = job.info != NULL;
     if (created)
-        run(&job);
+        png_run(&job);
     png_destroy_read_struct(job.png ? &job.png : NULL, job.info ? &job.info : NULL, NULL);
     if (job.no_memory)
         return fv_fail(err, FV_ERR_MEMORY, 0, "out of memory: decoding %s", file->name);

@@ -57,7 +57,7 @@ static void say(const char *what)
     problem[n] = 0;
 }
 
-static void load(void)
+static void curl_symbols_load(void)
 {
     void *library = NULL;
     for (size_t i = 0; !library && i < FV_COUNT(library_names); i++)
@@ -81,7 +81,7 @@ static void load(void)
 
 fv_status fv_curl_load(const fv_curl **out, fv_error *err)
 {
-    pthread_once(&once, load);
+    pthread_once(&once, curl_symbols_load);
     if (problem[0])
         return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
                        "downloading needs libcurl 7.66 or newer (%s); install it (Debian, Ubuntu: "

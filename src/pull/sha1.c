@@ -5,7 +5,7 @@
 
 static uint32_t rotate_left(uint32_t x, int n) { return x << n | x >> (32 - n); }
 
-static void add_block(uint32_t state[5], const uint8_t *p)
+static void sha1_add_block(uint32_t state[5], const uint8_t *p)
 {
     uint32_t w[80];
     uint32_t a = state[0], b = state[1], c = state[2], d = state[3], e = state[4];
@@ -51,12 +51,12 @@ void fv_sha1_add(fv_sha1 *s, const void *data, size_t n_bytes)
         memcpy(s->block + held, p, n);
         if (held + n < 64)
             return;
-        add_block(s->state, s->block);
+        sha1_add_block(s->state, s->block);
         p += n;
         n_bytes -= n;
     }
     for (; n_bytes >= 64; n_bytes -= 64, p += 64)
-        add_block(s->state, p);
+        sha1_add_block(s->state, p);
     memcpy(s->block, p, n_bytes);
 }
 

@@ -35,8 +35,8 @@ typedef struct source {
 
 /* Later kinds override: a token of the vocabulary may be declared an added one with the same
  * text. */
-static fv_status put_token(source *s, int64_t id, fv_slice text, fv_token_kind kind,
-                           const char *name, fv_error *err)
+static fv_status files_put_token(source *s, int64_t id, fv_slice text, fv_token_kind kind,
+                                 const char *name, fv_error *err)
 {
     size_t at = (size_t)id;
 
@@ -78,7 +78,7 @@ static fv_status scan_vocab(fv_scan *scan, source *s, fv_error *err)
             return FV_OK;
         FV_TRY(fv_scan_key(scan, &text.data, &text.n, err));
         FV_TRY(fv_scan_int(scan, 0, MAX_ID, &id, err));
-        FV_TRY(put_token(s, id, text, FV_TOKEN_NORMAL, scan->name, err));
+        FV_TRY(files_put_token(s, id, text, FV_TOKEN_NORMAL, scan->name, err));
     }
 }
 
@@ -88,7 +88,7 @@ static fv_status bad_merge(const char *name, size_t number, fv_slice line, fv_er
                    number, (int)FV_MIN(line.n, 40), line.data);
 }
 
-static fv_status read_merges(fv_slice text, const char *name, source *s, fv_error *err)
+static fv_status files_read_merges(fv_slice text, const char *name, source *s, fv_error *err)
 {
     static const char version[] = "#version:";
     const char *at = text.data, *end = at + text.n;
@@ -158,8 +158,8 @@ static fv_status read_decoder(const fv_json *config, source *s, fv_error *err)
             FV_TRY(fv_json_opt_bool(config, entry, flags[i], &set, err));
             FV_TRY(check_flag(name, text, flags[i], set, err));
         }
-        FV_TRY(put_token(s, id, (fv_slice){ text, strlen(text) },
-                         special ? FV_TOKEN_SPECIAL : FV_TOKEN_ADDED, name, err));
+        FV_TRY(files_put_token(s, id, (fv_slice){ text, strlen(text) },
+                               special ? FV_TOKEN_SPECIAL : FV_TOKEN_ADDED, name, err));
     }
     return FV_OK;
 }
@@ -182,8 +182,9 @@ static fv_status read_added(const fv_json *added, const fv_json *config, source 
         FV_TRY(check_id(fv_json_name(added), text, is_id, id, err));
         snprintf(key, sizeof key, "%" PRId64, id);
         fv_json_as_bool(fv_json_member(fv_json_member(decoder, key), "special"), &special);
-        FV_TRY(put_token(s, id, (fv_slice){ text, strlen(text) },
-                         special ? FV_TOKEN_SPECIAL : FV_TOKEN_ADDED, fv_json_name(added), err));
+        FV_TRY(files_put_token(s, id, (fv_slice){ text, strlen(text) },
+                               special ? FV_TOKEN_SPECIAL : FV_TOKEN_ADDED, fv_json_name(added),
+                               err));
     }
     return FV_OK;
 }
@@ -228,7 +229,8 @@ static fv_status scan_added_token(fv_scan *scan, source *s, fv_error *err)
             return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
                            "%s: added token %" PRId64 ": %s is not supported", scan->name, id,
                            flags[i]);
-    return put_token(s, id, text, special ? FV_TOKEN_SPECIAL : FV_TOKEN_ADDED, scan->name, err);
+    return files_put_token(s, id, text, special ? FV_TOKEN_SPECIAL : FV_TOKEN_ADDED, scan->name,
+                           err);
 }
 
 static bool is_key(fv_slice key, const char *name)
@@ -418,7 +420,7 @@ fv_status fv_tokenizer_load(fv_tokenizer **out, const fv_tokenizer_files *files,
         FV_TRY_GOTO(scan_vocab(&scan, &s, err));
         FV_TRY_GOTO(fv_scan_end(&scan, err));
         FV_TRY_GOTO(check_text(files->merges_txt, "merges.txt", err));
-        FV_TRY_GOTO(read_merges(files->merges_txt, "merges.txt", &s, err));
+        FV_TRY_GOTO(files_read_merges(files->merges_txt, "merges.txt", &s, err));
         FV_TRY_GOTO(
             parse_optional(&config, files->tokenizer_config_json, "tokenizer_config.json", err));
         FV_TRY_GOTO(parse_optional(&added, files->added_tokens_json, "added_tokens.json", err));

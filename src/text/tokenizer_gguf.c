@@ -65,7 +65,7 @@ static void make_stand_ins(stand_ins *s)
 }
 
 /* The stand-in characters of a token behind to; returns the end. */
-static char *put_token(char *to, const fv_tokenizer *t, int32_t id, const stand_ins *s)
+static char *gguf_put_token(char *to, const fv_tokenizer *t, int32_t id, const stand_ins *s)
 {
     for (uint32_t i = t->offset[id]; i < t->offset[id + 1]; i++) {
         memcpy(to, s->text[t->blob[i]], 2);
@@ -108,7 +108,7 @@ fv_status fv_tokenizer_write_gguf(const fv_tokenizer *t, fv_gguf_writer *w, fv_e
     for (int32_t id = 0; id < t->n_tokens; id++) {
         types[id] = type_of_kind(t->kind[id]);
         if (t->kind[id] == FV_TOKEN_NORMAL)
-            fv_gguf_put_item(w, text, (size_t)(put_token(text, t, id, &s) - text));
+            fv_gguf_put_item(w, text, (size_t)(gguf_put_token(text, t, id, &s) - text));
         else if (t->kind[id] == FV_TOKEN_NONE)
             fv_gguf_put_item(w, text, (size_t)snprintf(text, room, "[UNUSED%" PRId32 "]", id));
         else
@@ -120,9 +120,9 @@ fv_status fv_tokenizer_write_gguf(const fv_tokenizer *t, fv_gguf_writer *w, fv_e
     for (size_t i = 0; i < n_ranks; i++) {
         if (!by_rank[i])
             continue;
-        char *end = put_token(text, t, by_rank[i]->left, &s);
+        char *end = gguf_put_token(text, t, by_rank[i]->left, &s);
         *end++ = ' ';
-        end = put_token(end, t, by_rank[i]->right, &s);
+        end = gguf_put_token(end, t, by_rank[i]->right, &s);
         fv_gguf_put_item(w, text, (size_t)(end - text));
     }
     put_special(t, w, KEY "eos_token_id", "<|im_end|>");
@@ -236,8 +236,8 @@ static fv_status read_tokens(fv_token_source *tokens, const fv_gguf_value *texts
     return FV_OK;
 }
 
-static fv_status read_merges(fv_merge_source *merges, const fv_gguf_value *texts, const char *name,
-                             fv_error *err)
+static fv_status gguf_read_merges(fv_merge_source *merges, const fv_gguf_value *texts,
+                                  const char *name, fv_error *err)
 {
     const uint8_t *at = texts->data;
     for (size_t i = 0; i < texts->n; i++) {
@@ -273,7 +273,7 @@ fv_status fv_tokenizer_read_gguf(fv_tokenizer **out, const fv_gguf *g, fv_error 
         goto fail;
     }
     FV_TRY_GOTO(read_tokens(tokens, texts, types, name, err));
-    FV_TRY_GOTO(read_merges(merges, lines, name, err));
+    FV_TRY_GOTO(gguf_read_merges(merges, lines, name, err));
     FV_TRY_GOTO(
         fv_tokenizer_build(out, tokens, (size_t)texts->n, merges, (size_t)lines->n, name, err));
 fail:
