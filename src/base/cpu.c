@@ -254,21 +254,6 @@ static int first_sibling(int cpu)
     return first;
 }
 
-/* Processors that a container's quota pays for; 0 when there is no quota. */
-static int quota_cpus(void)
-{
-    long long quota, period;
-    FILE *file = fopen("/sys/fs/cgroup/cpu.max", "re");
-
-    if (!file)
-        return 0;
-    int n = fscanf(file, "%lld %lld", &quota, &period);
-    fclose(file);
-    if (n != 2 || quota <= 0 || period <= 0)
-        return 0;
-    return (int)FV_MIN((quota + period - 1) / period, MAX_CPUS);
-}
-
 bool fv_cpu_is_allowed(int cpu)
 {
     unsigned long allowed[MAX_CPUS / WORD_BITS] = { 0 };
@@ -304,7 +289,7 @@ int fv_cpu_cores(void)
         cores += !has_cpu(seen, core);
         seen[core / WORD_BITS] |= 1ul << (core % WORD_BITS);
     }
-    int quota = quota_cpus();
+    int quota = fv_cgroup_cpus("");
     if (quota > 0)
         cores = FV_MIN(cores, quota);
     return FV_MAX(cores, 1);
