@@ -156,8 +156,8 @@ typedef struct fv_cpu_id {
 } fv_cpu_id;
 bool fv_cpu_identify(fv_cpu_id *id);
 int fv_cpu_cores(void); /* physical cores this process may run on, at least 1 */
-/* cgroup.c: processors that a container's quota pays for, rounded up; 0: no quota. root is "" but in
- * tests, whose file systems stand elsewhere. */
+/* cgroup.c: processors that a container's quota pays for, rounded up; 0: no quota. root is "" but
+ * in tests, whose file systems stand elsewhere. */
 int fv_cgroup_cpus(const char *root);
 /* Whether the calling thread may run on this processor, and may be held to one (Linux). */
 bool fv_cpu_is_allowed(int cpu);

@@ -47,6 +47,7 @@ step "links in documents" tools/check/links.py
 step "checks refuse what they are for" tools/check/refuses.sh
 step "public header alone" tools/check/header.sh
 step "layout of the public interface" tools/check/abi.py
+step "static names are unique" tools/check/figures.py --static
 step "gcc, warnings are errors" strict_build gcc
 step "the compiler refuses upward includes" tools/check/floors.py build/gcc
 step "clang, warnings are errors" strict_build clang
