@@ -32,7 +32,7 @@ answer_of() # PROGRAM
     cmp "$work/answer" "$work/first"
 }
 
-# The programs are examples/describe.c with libfastvlm and parent/pack.c with libfastvlm_tools.
+# The programs are examples/describe.c with libfastvlm and parent/parent_pack.c with libfastvlm_tools.
 pkg_config_build() # PACKAGE SOURCE OUTPUT [--static]
 {
     local flags
@@ -49,7 +49,7 @@ packs() # PROGRAM
     cmp "$work/tiny.gguf" "$work/first.gguf"
 }
 
-describe=$root/examples/describe.c pack=$root/tests/install/parent/pack.c
+describe=$root/examples/describe.c pack=$root/tests/install/parent/parent_pack.c
 step install cmake --install "$build" --prefix "$prefix"
 pc=$(dirname "$(find "$prefix" -name fastvlm.pc)")
 tools=
