@@ -88,6 +88,9 @@ foreach(room unit ops golden api full)
             list(APPEND labels threads) # also run under the thread sanitizer
         endif()
         set_tests_properties(${room}.${name} PROPERTIES LABELS "${labels}" TIMEOUT 1200)
+        if(name STREQUAL "test_pool") # how threads share is judged with nothing beside
+            set_tests_properties(${room}.${name} PROPERTIES RUN_SERIAL ON)
+        endif()
     endforeach()
 endforeach()
 
