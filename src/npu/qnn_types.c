@@ -1,0 +1,51 @@
+/* Element types and sizes of QNN tensors. See qnn_types.h. */
+#include "npu/qnn_types.h"
+
+typedef struct qnn_type {
+    uint32_t type;
+    unsigned n_bytes;
+    const char *name;
+} qnn_type;
+
+static const qnn_type types[] = {
+    { FV_QNN_UQ8, 1, "u8" },     { FV_QNN_UQ16, 2, "u16" },   { FV_QNN_SQ8, 1, "s8" },
+    { FV_QNN_SQ16, 2, "s16" },   { FV_QNN_SQ32, 4, "s32" },   { FV_QNN_F16, 2, "f16" },
+    { FV_QNN_F32, 4, "f32" },    { FV_QNN_I8, 1, "i8" },      { FV_QNN_I16, 2, "i16" },
+    { FV_QNN_I32, 4, "i32" },    { FV_QNN_I64, 8, "i64" },    { FV_QNN_U8, 1, "uint8" },
+    { FV_QNN_U16, 2, "uint16" }, { FV_QNN_U32, 4, "uint32" }, { FV_QNN_BOOL, 1, "bool" },
+};
+
+static const qnn_type *type_find(uint32_t type)
+{
+    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++)
+        if (types[i].type == type)
+            return &types[i];
+    return NULL;
+}
+
+const char *fv_qnn_type_name(uint32_t type)
+{
+    const qnn_type *t = type_find(type);
+    return t ? t->name : "?";
+}
+
+size_t fv_qnn_type_bytes(uint32_t type)
+{
+    const qnn_type *t = type_find(type);
+    return t ? t->n_bytes : 0;
+}
+
+size_t fv_qnn_tensor_elems(const fv_qnn_tensor *t)
+{
+    size_t n = 1;
+    for (uint32_t i = 0; i < t->rank; i++)
+        if (__builtin_mul_overflow(n, t->dims[i], &n))
+            return 0;
+    return n;
+}
+
+size_t fv_qnn_tensor_bytes(const fv_qnn_tensor *t)
+{
+    size_t n;
+    return __builtin_mul_overflow(fv_qnn_tensor_elems(t), fv_qnn_type_bytes(t->type), &n) ? 0 : n;
+}

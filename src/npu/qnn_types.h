@@ -1,0 +1,16 @@
+/* qnn_types: element types and sizes of QNN tensors. */
+#ifndef FV_QNN_TYPES_H
+#define FV_QNN_TYPES_H
+
+#include "npu/qnn_abi.h"
+
+/* "u8", "s8", "f16"; "?" when it is unknown. Fixed point is named for how it is stored. */
+const char *fv_qnn_type_name(uint32_t type);
+/* Bytes of an element; 0: unknown. */
+size_t fv_qnn_type_bytes(uint32_t type);
+
+/* Elements and bytes of a tensor; 0 when a size overflows or the type is unknown. */
+size_t fv_qnn_tensor_elems(const fv_qnn_tensor *t);
+size_t fv_qnn_tensor_bytes(const fv_qnn_tensor *t);
+
+#endif
