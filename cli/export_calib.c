@@ -1,4 +1,4 @@
-/* fastvlm export calib: pictures -> raw tensors and their list. */
+/* fastvlm export calib: images -> raw tensors and their list. */
 #include "export.h"
 
 static const usage use = {

@@ -1,4 +1,4 @@
-/* fastvlm run: pictures and a question in, the answer on stdout. */
+/* fastvlm run: images and a question in, the answer on stdout. */
 #include <jansson.h>
 #include <stdio.h>
 #include <string.h>

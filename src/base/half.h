@@ -77,7 +77,7 @@ static inline uint16_t fv_f32_to_f16(float value)
 }
 
 /* The same, but what would be infinite becomes the largest finite value: activations stored
- * as f16 come close to the limit, and one infinity would turn a whole picture into NaN. */
+ * as f16 come close to the limit, and one infinity would turn a whole image into NaN. */
 static inline uint16_t fv_f32_to_f16_sat(float value)
 {
     uint16_t half = fv_f32_to_f16(value);

@@ -29,19 +29,6 @@ int fv_sha256_portable;
 
 static uint32_t rotate(uint32_t x, int n) { return x >> n | x << (32 - n); }
 
-static uint32_t load_be32(const uint8_t *p)
-{
-    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
-}
-
-static void store_be32(uint8_t *p, uint32_t x)
-{
-    p[0] = (uint8_t)(x >> 24);
-    p[1] = (uint8_t)(x >> 16);
-    p[2] = (uint8_t)(x >> 8);
-    p[3] = (uint8_t)x;
-}
-
 static void sha256_add_block(uint32_t state[8], const uint8_t *block)
 {
     uint32_t w[64];
@@ -49,7 +36,7 @@ static void sha256_add_block(uint32_t state[8], const uint8_t *block)
     uint32_t e = state[4], f = state[5], g = state[6], h = state[7];
 
     for (int t = 0; t < 16; t++)
-        w[t] = load_be32(block + 4 * t);
+        w[t] = fv_load_be32(block + 4 * t);
     for (int t = 16; t < 64; t++) {
         uint32_t s0 = rotate(w[t - 15], 7) ^ rotate(w[t - 15], 18) ^ w[t - 15] >> 3;
         uint32_t s1 = rotate(w[t - 2], 17) ^ rotate(w[t - 2], 19) ^ w[t - 2] >> 10;
@@ -119,7 +106,7 @@ __attribute__((target("sha,ssse3,sse4.1"))) static void add_blocks_sha(uint32_t 
 }
 #endif
 
-static void sha256_add_blocks(uint32_t state[8], const uint8_t *data, size_t n_blocks)
+static void sha256_add_blocks(uint32_t *state, const uint8_t *data, size_t n_blocks)
 {
 #if defined(__x86_64__)
     if (n_blocks > 0 && !fv_sha256_portable && has_sha_instructions()) {
@@ -135,44 +122,17 @@ void fv_sha256_begin(fv_sha256 *s)
 {
     static const uint32_t initial[8] = { 0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
                                          0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19 };
-    memcpy(s->state, initial, sizeof initial);
-    s->n_bytes = 0;
+    fv_block_hash_begin(&s->hash, initial, 8);
 }
 
 void fv_sha256_add(fv_sha256 *s, const void *data, size_t n_bytes)
 {
-    const uint8_t *p = data;
-    size_t held = s->n_bytes % 64;
-
-    if (n_bytes == 0)
-        return; /* data may be NULL */
-    s->n_bytes += n_bytes;
-    if (held > 0) {
-        size_t n = 64 - held < n_bytes ? 64 - held : n_bytes;
-        memcpy(s->block + held, p, n);
-        if (held + n < 64)
-            return;
-        sha256_add_blocks(s->state, s->block, 1);
-        p += n;
-        n_bytes -= n;
-    }
-    sha256_add_blocks(s->state, p, n_bytes / 64);
-    memcpy(s->block, p + n_bytes / 64 * 64, n_bytes % 64);
+    fv_block_hash_add(&s->hash, data, n_bytes, sha256_add_blocks);
 }
 
-/* A 1 bit, zeros up to 8 bytes before the end of a block, the length in bits. */
 void fv_sha256_end(fv_sha256 *s, uint8_t digest[FV_SHA256_BYTES])
 {
-    static const uint8_t padding[64] = { 0x80 };
-    uint64_t n_bits = s->n_bytes * 8;
-    uint8_t length[8];
-
-    store_be32(length, (uint32_t)(n_bits >> 32));
-    store_be32(length + 4, (uint32_t)n_bits);
-    fv_sha256_add(s, padding, 1 + (119 - s->n_bytes % 64) % 64);
-    fv_sha256_add(s, length, 8);
-    for (int i = 0; i < 8; i++)
-        store_be32(digest + 4 * i, s->state[i]);
+    fv_block_hash_end(&s->hash, digest, FV_SHA256_BYTES / 4, sha256_add_blocks);
 }
 
 void fv_hex(char *text, const uint8_t *bytes, size_t n_bytes)

@@ -10,15 +10,12 @@
 #ifndef FV_SHA256_H
 #define FV_SHA256_H
 
-#include <stddef.h>
-#include <stdint.h>
+#include "base/block_hash.h"
 
 enum { FV_SHA256_BYTES = 32 };
 
 typedef struct fv_sha256 {
-    uint32_t state[8];
-    uint64_t n_bytes;  /* seen so far */
-    uint8_t block[64]; /* the last n_bytes % 64 of them */
+    fv_block_hash hash;
 } fv_sha256;
 
 void fv_sha256_begin(fv_sha256 *s);

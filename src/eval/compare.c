@@ -1,6 +1,6 @@
-/* Two models, pictures -> what the second loses against the first.
+/* Two models, images -> what the second loses against the first.
  *
- *     picture   both encode it; every stage of the vision encoder is compared as it comes
+ *     image     both encode it; every stage of the vision encoder is compared as it comes
  *     prompt    both run it; every layer of the decoder is compared
  *     answer    the reference chooses greedily; the test model is given the same tokens, and its
  *               distribution of each is compared with the reference's
@@ -30,7 +30,7 @@ typedef struct comparison {
     const char *prompt;
     size_t n_prompt;
     fv_engine *engine_ref, *engine_test;
-    /* the first also encodes the pictures; the second NULL: not asked for */
+    /* the first also encodes the images; the second NULL: not asked for */
     fv_session *ref, *test[FV_WITH_BOTH];
     bool wanted[FV_WITH_BOTH];
     fv_stages stages;
@@ -40,9 +40,9 @@ typedef struct comparison {
     int32_t *allowed; /* ids that can be chosen */
     size_t n_allowed;
     float *want, *got; /* their logits */
-    char *answer;      /* of the picture at hand */
+    char *answer;      /* of the image compared now */
     size_t n_answer, answer_capacity;
-    size_t at, n_pictures; /* progress */
+    size_t at, n_images; /* progress */
     fv_eval *result;
     fv_eval_image_info *images;
 } comparison;
@@ -175,7 +175,7 @@ static fv_status compare_answer(comparison *c, bool equal, fv_error *err)
     return FV_OK;
 }
 
-/* ---- pictures ---- */
+/* ---- images ---- */
 
 /* The image's features by both models; every stage of the encoder is compared. */
 static fv_status encode_both(comparison *c, const fv_image *image, fv_features *f[2],
@@ -231,8 +231,8 @@ static fv_status compare_features(comparison *c, fv_features *f[2], fv_eval_imag
     return FV_OK;
 }
 
-static fv_status compare_picture(comparison *c, const fv_image *image, fv_eval_image_info *out,
-                                 fv_error *err)
+static fv_status image_compare(comparison *c, const fv_image *image, fv_eval_image_info *out,
+                               fv_error *err)
 {
     fv_features *f[2] = { NULL, NULL };
     fv_status status = encode_both(c, image, f, out, err);
@@ -243,8 +243,7 @@ static fv_status compare_picture(comparison *c, const fv_image *image, fv_eval_i
     return status;
 }
 
-static fv_status take_picture(comparison *c, const char *path, fv_error *first_problem,
-                              fv_error *err)
+static fv_status image_take(comparison *c, const char *path, fv_error *first_problem, fv_error *err)
 {
     fv_image *image = NULL;
     fv_error why = { 0 };
@@ -261,30 +260,30 @@ static fv_status take_picture(comparison *c, const char *path, fv_error *first_p
     status = (out->path = fv_strdup(path)) ? FV_OK : fv_fail_memory(err, strlen(path), "a path");
     if (status == FV_OK) {
         c->result->info.n_images++; /* from now on fv_eval_free releases it */
-        status = compare_picture(c, image, out, err);
+        status = image_compare(c, image, out, err);
     }
     fv_image_free(image);
     return status;
 }
 
-static fv_status run_pictures(comparison *c, fv_error *err)
+static fv_status images_run(comparison *c, fv_error *err)
 {
     const fv_eval_options *s = c->options;
     fv_image_list files = { 0 };
     fv_error problem = { 0 };
     fv_status status;
     FV_TRY_GOTO(fv_image_list_collect(&files, s->paths, s->n_paths, err));
-    c->n_pictures = s->max_images > 0 ? FV_MIN((size_t)s->max_images, files.n) : files.n;
-    c->result->images = c->images = fv_alloc_zero(c->n_pictures, sizeof *c->images);
+    c->n_images = s->max_images > 0 ? FV_MIN((size_t)s->max_images, files.n) : files.n;
+    c->result->images = c->images = fv_alloc_zero(c->n_images, sizeof *c->images);
     if (!c->images) {
-        status = fv_fail_memory(err, c->n_pictures * sizeof *c->images, "the list of images");
+        status = fv_fail_memory(err, c->n_images * sizeof *c->images, "the list of images");
         goto fail;
     }
-    for (c->at = 0; c->at < c->n_pictures; c->at++)
-        FV_TRY_GOTO(take_picture(c, files.path[c->at * files.n / c->n_pictures], &problem, err));
+    for (c->at = 0; c->at < c->n_images; c->at++)
+        FV_TRY_GOTO(image_take(c, files.path[c->at * files.n / c->n_images], &problem, err));
     if (c->result->info.n_images == 0)
         status = fv_fail(err, FV_ERR_IO, 0, "none of %zu images can be read; the first: %s",
-                         c->n_pictures, problem.message);
+                         c->n_images, problem.message);
 fail:
     fv_image_list_free(&files);
     return status;
@@ -297,8 +296,8 @@ static bool comparison_progress(void *user, const char *stage, double done)
     const comparison *c = user;
     (void)stage;
     (void)done;
-    return fv_progress(c->options->callbacks, "eval", (double)c->at / (double)c->n_pictures,
-                       NULL) != FV_OK;
+    return fv_progress(c->options->callbacks, "eval", (double)c->at / (double)c->n_images, NULL) !=
+           FV_OK;
 }
 
 static fv_status open_sessions(comparison *c, fv_error *err)
@@ -389,14 +388,14 @@ fv_status fv_eval_run(fv_eval **out, fv_engine *reference, fv_engine *test,
                      .n_prompt = o.prompt ? o.n_prompt_bytes : sizeof describe - 1,
                      .engine_ref = reference,
                      .engine_test = test,
-                     .n_pictures = 1,
+                     .n_images = 1,
                      .result = fv_alloc_zero(1, sizeof *c.result) };
     fv_status status;
     if (!c.result)
         return fv_fail_memory(err, sizeof *c.result, "a comparison");
     FV_TRY_GOTO(list_allowed(&c, (size_t)info.n_tokens, err));
     FV_TRY_GOTO(open_sessions(&c, err));
-    FV_TRY_GOTO(run_pictures(&c, err));
+    FV_TRY_GOTO(images_run(&c, err));
     FV_TRY_GOTO(comparison_finish(&c, err));
     c.result->info.ms = fv_now_ms() - start;
     *out = c.result;

@@ -1,4 +1,4 @@
-/* questions.jsonl and pictures -> answers -> how many are right. The test that
+/* questions.jsonl and images -> answers -> how many are right. The test that
  * tools/train/make_test.py writes; one JSON object a line:
  *
  *     {"image": "images/00010.jpg", "kind": "followup", "question": "What color is it?",
@@ -299,7 +299,7 @@ fail:
 
 /* ---- answers of another engine ---- */
 
-/* The last answer with this picture and question, as score.py takes it; NULL: none. */
+/* The last answer with this image and question, as score.py takes it; NULL: none. */
 static fv_status find_answer(const json_lines *l, const question *q, const char **out,
                              fv_error *err)
 {

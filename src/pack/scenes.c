@@ -1,4 +1,4 @@
-/* Pictures for calibration when nobody gives any. They have what photographs have for the ranges of
+/* Images for calibration when nobody gives any. They have what photographs have for the ranges of
  * activations: smooth areas, hard edges, fine texture, dark and bright parts, words, and borders of
  * padding; every second one is flat, as drawings, signs and pages are: those reach other ranges. */
 #include <math.h>

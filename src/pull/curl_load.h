@@ -1,7 +1,7 @@
 /* curl_load: libcurl, opened when first needed.
  *
  * It is not linked: with it come some thirty libraries, which would add 6 ms to the start of every
- * `fastvlm run` and a dependency to every program that uses the library for pictures only. */
+ * `fastvlm run` and a dependency to every program that uses the library for images only. */
 #ifndef FV_CURL_LOAD_H
 #define FV_CURL_LOAD_H
 

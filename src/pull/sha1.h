@@ -6,15 +6,12 @@
 #ifndef FV_SHA1_H
 #define FV_SHA1_H
 
-#include <stddef.h>
-#include <stdint.h>
+#include "base/block_hash.h"
 
 enum { FV_SHA1_BYTES = 20 };
 
 typedef struct fv_sha1 {
-    uint32_t state[5];
-    uint64_t n_bytes;  /* seen so far */
-    uint8_t block[64]; /* the last n_bytes % 64 of them */
+    fv_block_hash hash;
 } fv_sha1;
 
 void fv_sha1_begin(fv_sha1 *s);
