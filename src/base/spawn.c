@@ -252,10 +252,14 @@ static _Noreturn void child_main(const child *c, const int fds[3], int failure_f
         while (dup2(fds[i], i) < 0 && errno == EINTR)
             ;
     descriptors_close(failure_fd);
-    if (c->options->directory && chdir(c->options->directory) != 0)
+    if (c->options->directory && chdir(c->options->directory) != 0) {
         failure.directory = true;
-    else
+    } else if (c->options->call) {
+        close(failure_fd); /* as exec would: the parent waits for it */
+        _exit(c->options->call(c->options->user));
+    } else {
         execve(c->path, (char *const *)(uintptr_t)c->options->argv, c->environment);
+    }
     failure.code = errno;
     while (write(failure_fd, &failure, sizeof failure) < 0 && errno == EINTR)
         ;
@@ -531,10 +535,12 @@ static fv_status child_judge(const child *c, const fv_spawn_result *result, fv_e
 
 static fv_status child_run(child *c, fv_spawn_result *result, fv_error *err)
 {
-    if (!environment_make(c))
-        return fv_fail_memory(err, list_length((const char *const *)environ) * sizeof(char *),
-                              "an environment");
-    FV_TRY(program_find(c, err));
+    if (!c->options->call) {
+        if (!environment_make(c))
+            return fv_fail_memory(err, list_length((const char *const *)environ) * sizeof(char *),
+                                  "an environment");
+        FV_TRY(program_find(c, err));
+    }
     if (!(c->buffer = fv_alloc(READ_BYTES, 1)))
         return fv_fail_memory(err, READ_BYTES, "a program's output");
     FV_TRY(child_start(c, err));

@@ -1,4 +1,4 @@
-/* spawn: runs another program to its end.
+/* spawn: runs another program, or a function in a child process, to its end.
  *
  * The program gets its arguments as they are, no shell reads them; its standard input from memory;
  * of the caller's descriptors none but the three standard ones; a process group of its own, so that
@@ -17,13 +17,17 @@
 typedef void fv_spawn_line_fn(void *user, bool is_error, const char *line, size_t n_bytes);
 /* Asked at least ten times a second; true ends the program and gives FV_ERR_CANCELLED. */
 typedef bool fv_spawn_stop_fn(void *user);
+/* Runs in the child; what it returns is the exit code. Of the caller's threads only its own is
+ * there: locks that others held stay locked, pools may only be freed (base.h). */
+typedef int fv_spawn_call_fn(void *user);
 
 typedef struct fv_spawn_options {
     /* Ends with NULL. argv[0] is looked for on PATH, that of `environment` first; with a slash in
-     * it it is a path, from `directory` on. */
+     * it it is a path, from `directory` on. With `call` only what messages call the child. */
     const char *const *argv;
+    fv_spawn_call_fn *call; /* NULL: argv is a program. Code that may end its process runs so */
     /* Ends with NULL, or is NULL: "NAME=value" replaces or adds to the caller's environment, "NAME"
-     * removes. */
+     * removes. Not for `call`, which has the caller's. */
     const char *const *environment;
     const char *directory; /* to work in; NULL: the caller's */
     const void *input;     /* its standard input; NULL: none (/dev/null) */
@@ -33,7 +37,7 @@ typedef struct fv_spawn_options {
     size_t max_output_bytes; /* of each stream that is kept; 0: 16 MiB */
     fv_spawn_line_fn *line;  /* NULL: both streams are kept in the result; otherwise neither */
     fv_spawn_stop_fn *stop;  /* NULL: never */
-    void *user;              /* of both */
+    void *user;              /* of line, stop and call */
     bool any_exit_code;      /* true: an exit code other than 0 is no error */
 } fv_spawn_options;
 

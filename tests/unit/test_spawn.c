@@ -35,6 +35,16 @@ static unsigned open_descriptors(void)
     return n;
 }
 
+static void write_all(int fd, const char *text, size_t n)
+{
+    while (n > 0) {
+        ssize_t written = write(fd, text, n);
+        assert_true(written > 0);
+        text += written;
+        n -= (size_t)written;
+    }
+}
+
 /* ---- what the other program does --------------------------------------------------------- */
 
 /* n bytes on each stream, a little on one, a little on the other. */
@@ -145,6 +155,76 @@ static void test_output_and_exit_codes(void **state)
         fv_spawn_result_free(&r);
     }
     assert_int_equal(open_descriptors(), before);
+    assert_no_children();
+}
+
+/* ---- a function in the child instead of a program ---- */
+
+typedef struct call_state {
+    int value, fd;
+    const char *what;
+} call_state;
+
+static int call_in_child(void *user)
+{
+    call_state *c = user;
+    char text[64];
+    c->value++; /* in the child's memory only */
+    if (strcmp(c->what, "die") == 0)
+        raise(SIGSEGV);
+    if (strcmp(c->what, "wait") == 0)
+        pause();
+    int n = snprintf(text, sizeof text, "value %d, descriptor %s", c->value,
+                     fcntl(c->fd, F_GETFD) < 0 ? "closed" : "open");
+    write_all(1, text, (size_t)n);
+    write_all(2, "going\n", 6);
+    return strcmp(c->what, "fail") == 0 ? 9 : 0;
+}
+
+static bool call_never_stops(void *user)
+{
+    (void)user;
+    return false;
+}
+
+static void test_function_in_a_child(void **state)
+{
+    (void)state;
+    call_state c = { 41, open("/dev/null", O_RDONLY), "work" };
+    fv_spawn_result r;
+    fv_error err;
+    fv_spawn_options o = { .argv = (const char *const[]){ "the worker", NULL },
+                           .call = call_in_child,
+                           .stop = call_never_stops,
+                           .user = &c,
+                           .directory = "/usr" };
+    unsigned before = open_descriptors();
+
+    assert_int_equal(fv_spawn_run(&r, &o, &err), FV_OK);
+    assert_string_equal(r.out, "value 42, descriptor closed");
+    assert_string_equal(r.err, "going\n");
+    assert_int_equal(c.value, 41);
+    fv_spawn_result_free(&r);
+
+    c.what = "fail";
+    assert_int_equal(fv_spawn_run(&r, &o, &err), FV_ERR_IO);
+    assert_string_equal(err.message, "the worker: exit code 9: going");
+    fv_spawn_result_free(&r);
+    c.what = "die";
+    assert_int_equal(fv_spawn_run(&r, &o, &err), FV_ERR_IO);
+    assert_string_equal(err.message, "the worker: ended with signal 11 (SIGSEGV)");
+    fv_spawn_result_free(&r);
+    c.what = "wait";
+    o.timeout_ms = 50;
+    assert_int_equal(fv_spawn_run(&r, &o, &err), FV_ERR_LIMIT);
+    assert_string_equal(err.message, "the worker: not finished after 0.1 s, terminated");
+    fv_spawn_result_free(&r);
+    o.directory = "/nonexistent/folder";
+    assert_int_equal(fv_spawn_run(&r, &o, &err), FV_ERR_IO);
+    assert_non_null(strstr(err.message, "the worker: cannot change to the directory"));
+    fv_spawn_result_free(&r);
+    close(c.fd);
+    assert_int_equal(open_descriptors(), before - 1);
     assert_no_children();
 }
 
@@ -580,6 +660,7 @@ int main(int argc, char **argv)
     self = argv[0];
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_output_and_exit_codes),
+        cmocka_unit_test(test_function_in_a_child),
         cmocka_unit_test(test_not_startable),
         cmocka_unit_test(test_arguments),
         cmocka_unit_test(test_environment_and_directory),
