@@ -27,6 +27,131 @@ typedef enum fv_npu_precision {
 
 enum { FV_NPU_VISION = 1, FV_NPU_EMBED = 2, FV_NPU_DECODER = 4 };
 
+/* ---------------------------------------------------------------- the chips */
+
+/** A SoC that context binaries can be compiled for. */
+typedef struct fv_npu_soc_info {
+    size_t size;
+    const char *name;     /**< "SM8750" */
+    const char *product;  /**< "Snapdragon 8 Elite" */
+    unsigned soc_model;   /**< Qualcomm's number of it, 69 */
+    unsigned htp_version; /**< of the Hexagon NPU in it: 79 for v79 */
+    unsigned vtcm_mb;     /**< its fast memory */
+} fv_npu_soc_info;
+
+/** false when index is past the last one, out is NULL or out->size 0. Strings are static. */
+FV_API bool fv_npu_soc(size_t index, fv_npu_soc_info *out);
+/** By name, in either case; false, and nothing written, when it is not known. */
+FV_API bool fv_npu_soc_find(const char *name, fv_npu_soc_info *out);
+
+/* ---------------------------------------------------------------- Qualcomm's libraries */
+
+typedef struct fv_npu_library_options {
+    size_t size;
+    /** directory of libQnn*.so, an unpacked wheel or an SDK; NULL: what FV_QNN_DIR, else
+     *  QNN_SDK_ROOT names, else what fv_npu_setup has made */
+    const char *qnn_dir;
+    const fv_callbacks *callbacks; /**< progress */
+} fv_npu_library_options;
+
+FV_DEFINE_DEFAULT(fv_npu_library_options)
+
+/** What is there, and whether it can be used. Strings are static or in the struct. */
+typedef struct fv_npu_library_info {
+    size_t size;
+    char dir[1024];       /**< "" when none was found */
+    const char *named_by; /**< "qnn_dir", "FV_QNN_DIR", "QNN_SDK_ROOT", "setup" */
+    char build[64];       /**< of libQnnHtp.so: "v2.51.0.260929181845"; "" when it cannot be used */
+    unsigned api_major, api_minor;
+    bool htp, system, cpu; /**< the library is there and offers what is needed */
+    /** what is wrong with each of them; "" when nothing is */
+    char htp_problem[496], system_problem[496], cpu_problem[496];
+} fv_npu_library_info;
+
+/** Opens each library in a child process. FV_ERR_IO when no directory is named or it has none. */
+FV_API fv_status fv_npu_check(fv_npu_library_info *out, const fv_npu_library_options *options,
+                              fv_error *err);
+
+typedef struct fv_npu_setup_options {
+    size_t size;
+    const char *version; /**< of the package onnxruntime-qnn; NULL: "2.7.0" */
+    const char *dir;     /**< NULL: fastvlm/qnn/VERSION in the user's data directory */
+    const char *python;  /**< a program with pip; NULL: "python3" */
+    bool only_look;      /**< fill the report, fetch nothing: to show the licence before */
+    const fv_callbacks *callbacks; /**< log: what pip says; progress stage "setup" */
+} fv_npu_setup_options;
+
+FV_DEFINE_DEFAULT(fv_npu_setup_options)
+
+typedef struct fv_npu_setup_report {
+    size_t size;
+    char dir[1024];
+    bool already;     /**< it was there, nothing was fetched */
+    char version[16]; /**< of the package */
+} fv_npu_setup_report;
+
+/** Has the user's pip fetch Qualcomm's libraries (the wheel onnxruntime-qnn) and unpacks them. They
+ *  are Qualcomm's, under its licence, which the caller should show first: Qualcomm_LICENSE.pdf
+ *  among them. The directory appears when it is complete; report may be NULL. */
+FV_API fv_status fv_npu_setup(const fv_npu_setup_options *options, fv_npu_setup_report *report,
+                              fv_error *err);
+
+/* ---------------------------------------------------------------- context binaries */
+
+/** What is in a context binary, of whoever made it. */
+typedef struct fv_npu_binary fv_npu_binary;
+
+typedef struct fv_npu_binary_info {
+    size_t size;
+    const char *build; /**< of the libraries that made it: "v2.51.0.260929181845" */
+    unsigned backend;  /**< Qualcomm's number: 6 for the NPU (HTP) */
+    unsigned api_major, api_minor;
+    unsigned soc_model;   /**< 0: not said */
+    unsigned htp_version; /**< 79; 0: not said */
+    uint64_t file_bytes;
+    size_t n_graphs;
+} fv_npu_binary_info;
+
+typedef struct fv_npu_graph_info {
+    size_t size;
+    const char *name;
+    size_t n_inputs, n_outputs;
+    bool has_htp;              /**< the following are said */
+    uint64_t spill_fill_bytes; /**< values that do not fit the fast memory move here and back */
+    unsigned vtcm_mb, optimization_level, n_hvx_threads;
+    bool has_sizes; /**< the following are said, in bytes */
+    uint64_t io_bytes, op_bytes, constant_bytes, ddr_bytes, shared_weight_bytes;
+} fv_npu_graph_info;
+
+typedef enum fv_npu_tensor_kind { FV_NPU_INPUT = 0, FV_NPU_OUTPUT } fv_npu_tensor_kind;
+
+typedef struct fv_npu_tensor_info {
+    size_t size;
+    const char *name;
+    const char *type; /**< "u8", "u16", "s8", "s32", "f16", "f32", "bool"; "?": unknown */
+    unsigned id, rank;
+    const uint32_t *dims; /**< [rank] */
+    uint64_t n_bytes;     /**< 0: type unknown */
+    bool quantized;       /**< real = (value + offset) * scale */
+    double scale;
+    int32_t offset;
+} fv_npu_tensor_info;
+
+/** Reads a file with libQnnSystem, in a child process. FV_ERR_FORMAT: not a context binary, or
+ *  truncated. On failure *out is NULL. */
+FV_API fv_status fv_npu_binary_open(fv_npu_binary **out, const char *file,
+                                    const fv_npu_library_options *options, fv_error *err);
+FV_API void fv_npu_binary_free(fv_npu_binary *binary);
+/** Do nothing, or give false, when a pointer is NULL, out->size 0 or an index past the last one.
+ *  Strings are borrowed from binary. */
+FV_API void fv_npu_binary_describe(const fv_npu_binary *binary, fv_npu_binary_info *out);
+FV_API bool fv_npu_binary_graph(const fv_npu_binary *binary, size_t index, fv_npu_graph_info *out);
+FV_API bool fv_npu_binary_tensor(const fv_npu_binary *binary, size_t graph, fv_npu_tensor_kind kind,
+                                 size_t index, fv_npu_tensor_info *out);
+/** The same as JSON, in the shape of Qualcomm's qnn-context-binary-utility: info.graphs[].info...
+ *  Ends with NUL; borrowed. */
+FV_API const char *fv_npu_binary_json(const fv_npu_binary *binary);
+
 #ifdef __cplusplus
 }
 #endif

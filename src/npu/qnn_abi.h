@@ -28,7 +28,7 @@ typedef struct fv_qnn_version {
 
 /* What we were written for: another major version is another interface, an older minor one lacks
  * records that we pass. */
-enum { FV_QNN_API_MAJOR = 2, FV_QNN_API_MINOR = 27 };
+enum { FV_QNN_API_MAJOR = 2, FV_QNN_API_MINOR = 27, FV_QNN_SYSTEM_API_MAJOR = 1 };
 
 /* ---- tensors ---- */
 
@@ -60,7 +60,12 @@ enum {
 };
 
 enum { FV_QNN_UNDEFINED = 0x7fffffff, FV_QNN_DEFINED = 1 };
-enum { FV_QNN_SCALE_OFFSET = 0, FV_QNN_AXIS_SCALE_OFFSET = 1 };
+enum {
+    FV_QNN_SCALE_OFFSET = 0,
+    FV_QNN_AXIS_SCALE_OFFSET = 1,
+    FV_QNN_BITS_SCALE_OFFSET = 2, /* seen in others' binaries */
+    FV_QNN_BITS_AXIS_SCALE_OFFSET = 3
+};
 enum { FV_QNN_RAW = 0 }; /* memory_type: buffer */
 
 /* real = (q + offset) * scale */
@@ -79,6 +84,10 @@ typedef struct fv_qnn_quant {
             uint32_t n;
             fv_qnn_encoding *list; /* [n] */
         } axis;
+        struct {
+            uint32_t n_bits;
+            fv_qnn_encoding encoding;
+        } bits;
         uint64_t room[4];
     };
 } fv_qnn_quant;
@@ -289,12 +298,39 @@ typedef struct fv_qnn_graph_info {
 typedef struct fv_qnn_htp_blob {
     uint32_t version, pad; /* 1 */
     uint64_t spill_fill_bytes;
-    uint32_t vtcm_bytes, optimization_level;
+    uint32_t vtcm; /* bytes; MB in the interface of API 2.30 */
+    uint32_t optimization_level;
     uint8_t dlbc;
     uint64_t n_hvx_threads;
 } fv_qnn_htp_blob;
 
-/* Version 3; others begin with the same two fields. */
+/* May follow it. Sizes in bytes. */
+typedef struct fv_qnn_htp_blob2 {
+    uint32_t version, pad; /* 2 */
+    uint64_t native_k, native_v;
+    uint32_t io_may_overlap, pad1;
+    uint64_t io, op_data, constants, ddr_tensors, shared_weights;
+} fv_qnn_htp_blob2;
+
+/* Versions 1 and 2, as libraries write them whose binaries are older; version 2 has the tail. */
+typedef struct fv_qnn_binary_info2 {
+    uint32_t version, pad;
+    uint32_t backend_id, pad1;
+    const char *build_id;
+    fv_qnn_version core, backend;
+    const char *soc;
+    fv_qnn_version hardware, blob;
+    uint32_t hardware_bytes, pad2;
+    void *hardware_blob;
+    uint64_t blob_bytes;
+    uint32_t n_context_tensors, pad3;
+    fv_qnn_tensor *context_tensors;
+    uint32_t n_graphs, pad4;
+    fv_qnn_graph_info *graphs;
+    void *platform;
+} fv_qnn_binary_info2;
+
+/* Version 3. */
 typedef struct fv_qnn_binary_info {
     uint32_t version, pad;
     uint32_t backend_id, pad1;
@@ -358,5 +394,7 @@ _Static_assert(sizeof(fv_qnn_param) == 160, "a parameter");
 _Static_assert(sizeof(fv_qnn_op) == 80, "an operation");
 _Static_assert(sizeof(fv_qnn_graph_info) == 88, "what is said of a graph");
 _Static_assert(offsetof(fv_qnn_binary_info, soc_model) == 136, "what is said of a binary");
+_Static_assert(offsetof(fv_qnn_binary_info2, platform) == 136, "what was said of a binary");
+_Static_assert(sizeof(fv_qnn_htp_blob) == 40 && sizeof(fv_qnn_htp_blob2) == 72, "HTP's blobs");
 
 #endif

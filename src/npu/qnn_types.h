@@ -6,6 +6,11 @@
 
 /* "u8", "s8", "f16"; "?" when it is unknown. Fixed point is named for how it is stored. */
 const char *fv_qnn_type_name(uint32_t type);
+/* As Qualcomm's tools print it: "QNN_DATATYPE_UFIXED_POINT_8"; and back, FV_QNN_UNDEFINED when it
+ * is unknown. */
+enum { FV_QNN_LABEL = 40 };
+void fv_qnn_type_label(uint32_t type, char label[FV_QNN_LABEL]);
+uint32_t fv_qnn_type_of_label(const char *label);
 /* Bytes of an element; 0: unknown. */
 size_t fv_qnn_type_bytes(uint32_t type);
 

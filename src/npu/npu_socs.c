@@ -1,0 +1,27 @@
+/* The SoCs we compile for. Numbers are Qualcomm's, as its libraries and tools take them; that a
+ * binary for soc_model N is marked with htp_version is checked by tools/test-npu.sh. */
+#include <string.h>
+#include <strings.h>
+
+#include "base/sized.h"
+#include "fastvlm_npu.h"
+
+static const fv_npu_soc_info socs[] = {
+    { 0, "SM8550", "Snapdragon 8 Gen 2", 43, 73, 8 },
+    { 0, "SM8650", "Snapdragon 8 Gen 3", 57, 75, 8 },
+    { 0, "SM8750", "Snapdragon 8 Elite", 69, 79, 8 },
+    { 0, "SM8850", "Snapdragon 8 Elite Gen 5", 87, 81, 8 },
+};
+
+bool fv_npu_soc(size_t index, fv_npu_soc_info *out)
+{
+    return index < FV_COUNT(socs) && fv_result_out(out, &socs[index], sizeof socs[index]);
+}
+
+bool fv_npu_soc_find(const char *name, fv_npu_soc_info *out)
+{
+    for (size_t i = 0; name && i < FV_COUNT(socs); i++)
+        if (strcasecmp(name, socs[i].name) == 0)
+            return fv_npu_soc(i, out);
+    return false;
+}
