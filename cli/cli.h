@@ -28,6 +28,7 @@ int verb_doctor(int argc, char **argv);
 int verb_export(int argc, char **argv);
 int verb_pull(int argc, char **argv);
 int verb_eval(int argc, char **argv);
+int verb_npu(int argc, char **argv);
 
 /* ---- options.c: a table of options per verb ---------------------------------------------- */
 

@@ -4,7 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "cli.h"
+#include "npu.h"
 
 static void line(const char *what, const char *found) { printf("%-16s %s\n", what, found); }
 
@@ -34,7 +34,7 @@ int verb_doctor(int argc, char **argv)
     model_options model = { 0 };
     const char *prompt = NULL;
     const option_spec options[] = { MODEL_OPTIONS(model) };
-    char text[256];
+    char text[1200];
     int code = parse_options(argc, argv, &use, options, sizeof options / sizeof *options, &words);
     if (code < 0)
         code = sort_words("doctor", &words, &model.model, &images, &prompt);
@@ -65,6 +65,8 @@ int verb_doctor(int argc, char **argv)
                  memory_gb("MemTotal"), memory_gb("MemAvailable"));
         line("memory", text);
     }
+    npu_summary(text, sizeof text);
+    line("npu", text);
     if (model.model) {
         fv_engine *engine = NULL;
         fv_model_info m = { .size = sizeof m };

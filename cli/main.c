@@ -13,6 +13,7 @@ static const verb_entry verbs[] = {
     { "verify", "check that a packed file is intact", verb_verify },
     { "eval", "measure what a precision costs; score a test", verb_eval },
     { "export", "export for other runtimes: ONNX, GGUF, Genie, transformers", verb_export },
+    { "npu", "the model on Qualcomm's Hexagon NPU", verb_npu },
     { "pull", "fetch a checkpoint from the Hugging Face hub", verb_pull },
     { "doctor", "show what this machine offers and what is missing", verb_doctor },
 };

@@ -1,6 +1,6 @@
 # Every tests/<room>/test_*.c is one cmocka program; a new file needs no line here.
 #
-#     tests/unit  ops  golden  api         test_*.c -> program and ctest case of that name
+#     tests/unit  ops  golden  api  npu    test_*.c -> program and ctest case of that name
 #     tests/full                            built, but run by tools/test-full.sh only: needs 1.5 GB
 #     tests/support/*.c                     helpers linked into all of them
 #     tests/kernels/*.c                     one program, run once for every instruction level
@@ -65,7 +65,29 @@ if(support_sources AND FASTVLM_TESTS)
     target_link_libraries(test_support PRIVATE fastvlm_flags PkgConfig::CMOCKA PkgConfig::FASTVLM_DEPS)
 endif()
 
-foreach(room unit ops golden api full)
+# A stand-in for Qualcomm's libraries, under their names in a directory of its own.
+if(FASTVLM_TESTS AND TARGET fastvlm_npu)
+    set(fake_qnn ${CMAKE_CURRENT_BINARY_DIR}/fake_qnn)
+    foreach(name QnnHtp QnnCpu QnnSystem)
+        add_library(fake_${name} MODULE ${root}/tests/npu/fake_qnn.c)
+        set_target_properties(fake_${name} PROPERTIES OUTPUT_NAME ${name} C_VISIBILITY_PRESET hidden
+            LIBRARY_OUTPUT_DIRECTORY ${fake_qnn})
+        target_include_directories(fake_${name} PRIVATE ${root}/src)
+        target_link_libraries(fake_${name} PRIVATE fastvlm_flags ${CMAKE_DL_LIBS} m)
+    endforeach()
+    foreach(name atomic c++) # libneeds-X.so needs libX-absent.so, which is not beside it
+        add_library(fake_absent_${name} SHARED ${root}/tests/npu/fake_absent.c)
+        set_target_properties(fake_absent_${name} PROPERTIES OUTPUT_NAME ${name}-absent
+            LIBRARY_OUTPUT_DIRECTORY ${fake_qnn}/absent)
+        add_library(fake_needs_${name} MODULE ${root}/tests/npu/fake_absent.c)
+        target_compile_definitions(fake_needs_${name} PRIVATE FAKE_NEEDS)
+        target_link_libraries(fake_needs_${name} PRIVATE fake_absent_${name})
+        set_target_properties(fake_needs_${name} PROPERTIES OUTPUT_NAME needs-${name}
+            LIBRARY_OUTPUT_DIRECTORY ${fake_qnn} BUILD_WITH_INSTALL_RPATH ON)
+    endforeach()
+endif()
+
+foreach(room unit ops golden api npu full)
     if(NOT FASTVLM_TESTS)
         break()
     endif()
@@ -79,6 +101,10 @@ foreach(room unit ops golden api full)
         target_include_directories(${name} PRIVATE ${root}/src ${root}/tests ${CMAKE_CURRENT_BINARY_DIR}/onnx)
         target_compile_definitions(${name} PRIVATE FV_SOURCE_DIR="${root}")
         target_link_libraries(${name} PRIVATE ${fastvlm_all} PkgConfig::CMOCKA)
+        if(room STREQUAL "npu")
+            target_compile_definitions(${name} PRIVATE FV_FAKE_QNN="${fake_qnn}")
+            add_dependencies(${name} fake_QnnHtp fake_QnnCpu fake_QnnSystem fake_needs_atomic fake_needs_c++)
+        endif()
         if(room STREQUAL "full")
             continue() # run by tools/test-full.sh
         endif()
@@ -102,7 +128,7 @@ if(TARGET fastvlm AND FASTVLM_TESTS)
         get_filename_component(name ${script} NAME_WE)
         add_test(NAME cli.${name} COMMAND bash ${script} WORKING_DIRECTORY ${root})
         set_tests_properties(cli.${name} PROPERTIES LABELS cli TIMEOUT 1200 SKIP_RETURN_CODE 77
-            ENVIRONMENT "FASTVLM=$<TARGET_FILE:fastvlm>")
+            ENVIRONMENT "FASTVLM=$<TARGET_FILE:fastvlm>;FV_FAKE_QNN=${CMAKE_CURRENT_BINARY_DIR}/fake_qnn")
     endforeach()
 endif()
 

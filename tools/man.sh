@@ -12,11 +12,10 @@ escape()
 }
 
 verbs=$("$program" --help | sed -n 's/^  \([a-z][a-z]*\)  .*/\1/p' | grep -v '^fastvlm$')
-artefacts=$("$program" export --help | sed -n '/^artefacts:/,/^$/s/^  \([a-z][a-z]*\)  .*/\1/p')
-# One page part for every verb, and one for every artefact of export behind it.
+# One page part for every verb, and one for every artefact of export and command of npu behind it.
 parts=$(for verb in $verbs; do
     echo "$verb"
-    [ "$verb" != export ] || printf 'export %s\n' $artefacts
+    "$program" "$verb" --help | sed -nE "/^(artefacts|commands):/,/^\$/s/^  ([a-z]+)  .*/$verb \\1/p"
 done)
 version=$("$program" --version | head -n 1 | grep -oE '[0-9]+\.[0-9]+\.[0-9]+')
 
@@ -28,8 +27,8 @@ fastvlm \\- run Apple's FastVLM vision\\-language models on CPUs
 .SH SYNOPSIS
 END
 while read -r part; do
-    [ "$part" != export ] || continue
-    "$program" $part --help | sed -n '/^$/q; s/^usage: //; s/^ *//; p' | tr '\n' ' ' | sed 's/ *$/\n/' | escape | sed 's/^fastvlm \(export [a-z\\-]*\|[a-z]*\) */.B fastvlm \1\n/'
+    [[ $part != export && $part != npu ]] || continue
+    "$program" $part --help | sed -n '/^$/q; s/^usage: //; s/^ *//; p' | tr '\n' ' ' | sed 's/ *$/\n/' | escape | sed 's/^fastvlm \(export [a-z\\-]*\|npu [a-z\\-]*\|[a-z]*\) */.B fastvlm \1\n/'
     echo .br
 done <<<"$parts"
 cat <<'END'
@@ -50,7 +49,7 @@ while read -r part; do
     echo ".SS $part"
     "$program" $part --help | escape | awk '
         /^usage: /    { next }
-        /^(options|artefacts):$/ { part = "options"; print ".PP"; next }
+        /^(options|artefacts|commands):$/ { part = "options"; print ".PP"; next }
         /^example:$/  { part = "example"; print ".PP\nExample:\n.PP\n.nf\n.RS"; next }
         part == "" && /^$/ { if (said) blank = 1; next }
         part == ""    { if (blank) print ".PP"; blank = 0; said = 1; print; next }
@@ -102,6 +101,13 @@ address of the hub or of a mirror (default https://huggingface.co)
 .TP
 .B SSL_CERT_FILE
 PEM file of certificates to trust instead of the system's.
+.TP
+.B FV_QNN_DIR
+directory of Qualcomm's QNN libraries for
+.B fastvlm npu
+.TP
+.B QNN_SDK_ROOT
+Qualcomm's SDK, whose libraries are used when FV_QNN_DIR is not set
 .PP
 Proxies are taken from libcurl's variables: https_proxy, no_proxy
 END

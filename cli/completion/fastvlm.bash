@@ -17,13 +17,13 @@ _fastvlm()
         COMPREPLY=($(compgen -W "$("$program" --help 2>/dev/null | sed -n 's/^  \([a-z][a-z]*\)  .*/\1/p') --help --version" -- "$word"))
         return
     fi
-    # "export" has artefacts, each with options of its own.
-    if [ "$verb" = export ] && [ "$COMP_CWORD" -eq 2 ]; then
-        COMPREPLY=($(compgen -W "$("$program" export --help 2>/dev/null | sed -n '/^artefacts:/,/^$/s/^  \([a-z][a-z]*\)  .*/\1/p') --all" -- "$word"))
+    # "export" has artefacts and "npu" commands, each with options of its own.
+    if [[ $verb = export || $verb = npu ]] && [ "$COMP_CWORD" -eq 2 ]; then
+        COMPREPLY=($(compgen -W "$("$program" "$verb" --help 2>/dev/null | sed -nE '/^(artefacts|commands):/,/^$/s/^  ([a-z]+)  .*/\1/p') $([ "$verb" = npu ] || echo --all)" -- "$word"))
         return
     fi
-    if [ "$verb" = export ]; then
-        help=$("$program" export "${COMP_WORDS[2]}" --help 2>/dev/null | sed -n '/^options:/,$p')
+    if [[ $verb = export || $verb = npu ]]; then
+        help=$("$program" "$verb" "${COMP_WORDS[2]}" --help 2>/dev/null | sed -n '/^options:/,$p')
     else
         help=$("$program" "$verb" --help 2>/dev/null | sed -n '/^options:/,$p')
     fi

@@ -36,6 +36,8 @@ check bash_artefact "genie gguf" "$(complete_bash export g)"
 check bash_artefact_option "--layout" "$(complete_bash export calib --lay)"
 check bash_artefact_choices "nhwc nchw" "$(complete_bash export calib --layout "")"
 check bash_artefact_folder "tests" "$(complete_bash export hf -o test)"
+check bash_npu "setup socs" "$(complete_bash npu s)"
+check bash_npu_option "--python" "$(complete_bash npu setup --py)"
 check bash_unknown_verb "" "$(complete_bash nonsense --x)"
 
 # Every verb and every option that --help shows is in the man page, and nothing went wrong on the way. No
@@ -52,6 +54,12 @@ for artefact in $("$FASTVLM" export --help | sed -n '/^artefacts:/,/^$/s/^  \([a
     got=$(printf '%s\n' "$page" | sed -n "/^\.SS export $artefact\$/,/^\.S[SH] /p" | grep -cE '^\.B .*\\-\\-')
     check "man_export_$artefact" "$n" "$got"
     check "width_export_$artefact" "" "$("$FASTVLM" export "$artefact" --help | awk 'length > 80')"
+done
+for command in $("$FASTVLM" npu --help | sed -n '/^commands:/,/^$/s/^  \([a-z][a-z]*\)  .*/\1/p'); do
+    n=$("$FASTVLM" npu "$command" --help | sed -n '/^options:/,$p' | grep -cE '^ +(-., )?--[a-z-]+')
+    got=$(printf '%s\n' "$page" | sed -n "/^\.SS npu $command\$/,/^\.S[SH] /p" | grep -cE '^\.B .*\\-\\-')
+    check "man_npu_$command" "$n" "$got"
+    check "width_npu_$command" "" "$("$FASTVLM" npu "$command" --help | awk 'length > 80')"
 done
 if command -v groff >/dev/null 2>&1; then
     check man_roff "" "$(printf '%s\n' "$page" | groff -man -Tutf8 -ww 2>&1 >/dev/null)"

@@ -1,0 +1,395 @@
+/* fastvlm npu: finds the command and runs it; info, socs, setup and check. */
+#include "npu.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static const verb_entry commands[] = {
+    { "setup", "fetch Qualcomm's libraries with your pip", npu_setup },
+    { "check", "show which libraries there are and what they are", npu_check },
+    { "info", "show what a context binary contains", npu_info },
+    { "socs", "list the chips that can be compiled for", npu_socs },
+};
+
+static void npu_print_usage(FILE *to)
+{
+    fprintf(to,
+            "usage: fastvlm npu COMMAND [OPTIONS] ...\n"
+            "\n"
+            "The model on Qualcomm's Hexagon NPU, as QNN context binaries. Qualcomm's\n"
+            "libraries are not part of fastvlm; npu setup fetches them.\n"
+            "\n"
+            "commands:\n");
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
+        fprintf(to, "  %-10s %s\n", commands[i].name, commands[i].summary);
+    fprintf(to, "\nfastvlm npu COMMAND --help shows its options.\n\nexample:\n"
+                "  fastvlm npu setup\n  fastvlm npu info vision.bin\n");
+}
+
+int verb_npu(int argc, char **argv)
+{
+    if (argc < 2) {
+        npu_print_usage(stderr);
+        return EXIT_USAGE;
+    }
+    if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")) {
+        npu_print_usage(stdout);
+        return EXIT_OK;
+    }
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
+        if (!strcmp(argv[1], commands[i].name)) {
+            char name[32];
+            snprintf(name, sizeof name, "npu %s", commands[i].name);
+            argv[1] = name;
+            return commands[i].run(argc - 1, argv + 1);
+        }
+    return usage_error("npu", "unknown command \"%s\"", argv[1]);
+}
+
+/* ---- info -------------------------------------------------------------------------------- */
+
+/* Names come from a file: what a terminal would take for a command is shown as '?'. */
+static void name_print(const char *name)
+{
+    for (; *name; name++)
+        putchar((unsigned char)*name < 0x20 || *name == 0x7f ? '?' : *name);
+}
+
+static void tensor_print(const char *kind, const fv_npu_tensor_info *t)
+{
+    printf("  %-10s ", kind);
+    name_print(t->name);
+    printf("  %s [", t->type);
+    for (unsigned i = 0; i < t->rank; i++)
+        printf("%s%u", i ? ", " : "", t->dims[i]);
+    printf("]");
+    if (t->quantized)
+        printf("  scale %.9g, offset %d", t->scale, t->offset);
+    printf("\n");
+}
+
+static void graph_print(const fv_npu_binary *binary, size_t index)
+{
+    fv_npu_graph_info g = { .size = sizeof g };
+    fv_npu_tensor_info t = { .size = sizeof t };
+
+    fv_npu_binary_graph(binary, index, &g);
+    printf("graph        ");
+    name_print(g.name);
+    if (g.has_htp)
+        printf(": optimisation level %u, VTCM %u MB, spill-fill %.1f MB", g.optimization_level,
+               g.vtcm_mb, (double)g.spill_fill_bytes / 1e6);
+    if (g.has_sizes)
+        printf(", constants %.1f MB, shared weights %.1f MB", (double)g.constant_bytes / 1e6,
+               (double)g.shared_weight_bytes / 1e6);
+    printf("\n");
+    for (size_t i = 0; fv_npu_binary_tensor(binary, index, FV_NPU_INPUT, i, &t); i++)
+        tensor_print("in", &t);
+    for (size_t i = 0; fv_npu_binary_tensor(binary, index, FV_NPU_OUTPUT, i, &t); i++)
+        tensor_print("out", &t);
+}
+
+/* "SM8750 (Snapdragon 8 Elite)", or the number of one that the table lacks. */
+static void soc_print(unsigned soc_model)
+{
+    fv_npu_soc_info soc = { .size = sizeof soc };
+    for (size_t i = 0; fv_npu_soc(i, &soc); i++)
+        if (soc.soc_model == soc_model) {
+            printf("%s (%s)", soc.name, soc.product);
+            return;
+        }
+    printf(soc_model ? "SoC model %u" : "SoC not named", soc_model);
+}
+
+static int binary_print(const fv_npu_binary *binary, const char *file)
+{
+    fv_npu_binary_info info = { .size = sizeof info };
+    fv_npu_binary_describe(binary, &info);
+    printf("%s: QNN context binary, %.1f MB\n", file, (double)info.file_bytes / 1e6);
+    printf("made by      ");
+    name_print(info.build);
+    printf(", QNN API %u.%u\nfor          ", info.api_major, info.api_minor);
+    soc_print(info.soc_model);
+    if (info.htp_version)
+        printf(", HTP v%u", info.htp_version);
+    else
+        printf(", backend %u", info.backend);
+    printf("\n");
+    for (size_t i = 0; i < info.n_graphs; i++)
+        graph_print(binary, i);
+    return end_out();
+}
+
+int npu_info(int argc, char **argv)
+{
+    static const usage use = {
+        "info [OPTIONS] FILE",
+        "Shows what a QNN context binary contains, whoever made it: graphs, inputs and outputs "
+        "with types and encodings, and the chip it is for. Read with Qualcomm's libQnnSystem, in a "
+        "process of its own.",
+        "  fastvlm npu info vision_w8a16_sm8750.bin",
+    };
+    fv_npu_library_options o;
+    fv_npu_binary *binary = NULL;
+    fv_error err;
+    text_list words;
+    bool json = false;
+    progress_line line = { .enabled = is_terminal(STDERR_FILENO) };
+    fv_callbacks callbacks = line_callbacks(&line);
+
+    fv_npu_library_options_default(&o);
+    const option_spec options[] = {
+        { 0, "json", OPTION_FLAG, &json, NULL,
+          "print JSON in the shape of Qualcomm's qnn-context-binary-utility", 0, 0 },
+        QNN_OPTION(o.qnn_dir),
+    };
+    int code = parse_options(argc, argv, &use, options, sizeof options / sizeof *options, &words);
+    if (code >= 0)
+        return code;
+    if (words.n != 1)
+        return usage_error(argv[0], "expected one context binary, found %zu arguments", words.n);
+    o.callbacks = &callbacks;
+    catch_interrupt();
+    fv_status status = fv_npu_binary_open(&binary, words.item[0], &o, &err);
+    clear_progress(&line);
+    if (status != FV_OK)
+        return report(&err);
+    if (json) {
+        const char *text = fv_npu_binary_json(binary);
+        code = write_out(text, strlen(text)) ? EXIT_OK : end_out();
+    } else {
+        code = binary_print(binary, words.item[0]);
+    }
+    fv_npu_binary_free(binary);
+    return code;
+}
+
+/* ---- socs -------------------------------------------------------------------------------- */
+
+int npu_socs(int argc, char **argv)
+{
+    static const usage use = { "socs [--json]",
+                               "Lists the chips that context binaries can be compiled for.",
+                               "  fastvlm npu socs" };
+    fv_npu_soc_info soc = { .size = sizeof soc };
+    text_list words;
+    bool json = false;
+    const option_spec options[] = {
+        { 0, "json", OPTION_FLAG, &json, NULL, "print one JSON array", 0, 0 },
+    };
+    int code = parse_options(argc, argv, &use, options, 1, &words);
+    if (code >= 0)
+        return code;
+    if (words.n)
+        return usage_error(argv[0], "unexpected argument %s", words.item[0]);
+    if (json) {
+        json_t *list = json_array();
+        for (size_t i = 0; fv_npu_soc(i, &soc); i++)
+            json_array_append_new(
+                list, json_pack("{s:s, s:s, s:i, s:i, s:i}", "name", soc.name, "product",
+                                soc.product, "soc_model", (int)soc.soc_model, "htp_version",
+                                (int)soc.htp_version, "vtcm_mb", (int)soc.vtcm_mb));
+        return print_json(list, 0);
+    }
+    printf("%-8s %-26s %9s  %-4s %s\n", "SoC", "product", "soc_model", "HTP", "VTCM");
+    for (size_t i = 0; fv_npu_soc(i, &soc); i++)
+        printf("%-8s %-26s %9u  v%-3u %u MB\n", soc.name, soc.product, soc.soc_model,
+               soc.htp_version, soc.vtcm_mb);
+    return end_out();
+}
+
+/* ---- check ------------------------------------------------------------------------------- */
+
+static void library_print(const char *name, bool usable, const char *found, const char *purpose,
+                          const char *problem)
+{
+    printf("%-16s %s (%s)\n", name, usable ? found : "cannot be used", purpose);
+    if (!usable)
+        printf("%-16s %s\n", "", problem);
+}
+
+static int check_print(const fv_npu_library_info *i)
+{
+    char htp[128];
+    snprintf(htp, sizeof htp, "%s, QNN API %u.%u", i->build[0] ? i->build : "present", i->api_major,
+             i->api_minor);
+    printf("%-16s %s (named by %s)\n", "directory", i->dir, i->named_by);
+    library_print("libQnnHtp.so", i->htp, htp, "compiles, and emulates the NPU", i->htp_problem);
+    library_print("libQnnSystem.so", i->system, "present", "reads context binaries",
+                  i->system_problem);
+    if (i->cpu || !strstr(i->cpu_problem, "no such library"))
+        library_print("libQnnCpu.so", i->cpu, "present", "float reference, optional",
+                      i->cpu_problem);
+    if (strstr(i->system_problem, "libatomic"))
+        printf("%-16s apt install libatomic1 (Debian, Ubuntu), dnf install libatomic (Fedora)\n",
+               "");
+    int code = end_out();
+    return i->htp && i->system ? code : EXIT_FAILED;
+}
+
+static int check_json(const fv_npu_library_info *i)
+{
+    int code = print_json(json_pack("{s:s, s:s, s:s, s:i, s:i, s:b, s:s, s:b, s:s, s:b, s:s}",
+                                    "dir", i->dir, "named_by", i->named_by, "build", i->build,
+                                    "api_major", (int)i->api_major, "api_minor", (int)i->api_minor,
+                                    "htp", (int)i->htp, "htp_problem", i->htp_problem, "system",
+                                    (int)i->system, "system_problem", i->system_problem, "cpu",
+                                    (int)i->cpu, "cpu_problem", i->cpu_problem),
+                          0);
+    return i->htp && i->system ? code : EXIT_FAILED;
+}
+
+int npu_check(int argc, char **argv)
+{
+    static const usage use = {
+        "check [OPTIONS]",
+        "Shows which of Qualcomm's libraries there are, opens each and says what it is or why it "
+        "cannot be used. Fails when those that compile and read are not usable.",
+        "  fastvlm npu check",
+    };
+    fv_npu_library_options o;
+    fv_npu_library_info info = { .size = sizeof info };
+    fv_error err;
+    text_list words;
+    bool json = false;
+
+    fv_npu_library_options_default(&o);
+    const option_spec options[] = {
+        { 0, "json", OPTION_FLAG, &json, NULL, "print one JSON object", 0, 0 },
+        QNN_OPTION(o.qnn_dir),
+    };
+    int code = parse_options(argc, argv, &use, options, sizeof options / sizeof *options, &words);
+    if (code >= 0)
+        return code;
+    if (words.n)
+        return usage_error(argv[0], "unexpected argument %s", words.item[0]);
+    if (fv_npu_check(&info, &o, &err) != FV_OK)
+        return report(&err);
+    return json ? check_json(&info) : check_print(&info);
+}
+
+void npu_summary(char *text, size_t n_bytes)
+{
+    fv_npu_library_info i = { .size = sizeof i };
+    fv_error err;
+    if (fv_npu_check(&i, NULL, &err) != FV_OK)
+        snprintf(text, n_bytes, "no QNN libraries; fastvlm npu setup fetches them");
+    else if (i.htp && i.system)
+        snprintf(text, n_bytes, "QNN %s in %s", i.build, i.dir);
+    else
+        snprintf(text, n_bytes, "the libraries in %s cannot be used; fastvlm npu check says why",
+                 i.dir);
+}
+
+/* ---- setup ------------------------------------------------------------------------------- */
+
+/* Qualcomm's release inside a version of the package; "" for others. */
+static const char *release_of(const char *version)
+{
+    static const char *const releases[][2] = { { "2.3.0", " (QAIRT 2.47.0)" },
+                                               { "2.4.0", " (QAIRT 2.48.40)" },
+                                               { "2.5.0", " (QAIRT 2.49.40)" },
+                                               { "2.6.0", " (QAIRT 2.50.40)" },
+                                               { "2.7.0", " (QAIRT 2.51.0)" } };
+    for (size_t i = 0; i < sizeof releases / sizeof *releases; i++)
+        if (!strcmp(version, releases[i][0]))
+            return releases[i][1];
+    return "";
+}
+
+static void notice_print(const fv_npu_setup_report *r)
+{
+    fprintf(stderr,
+            "onnxruntime-qnn %s%s, about 100 MB from your pip's package index,\n"
+            "unpacked into %s, about 260 MB.\n"
+            "\n"
+            "It contains Qualcomm's QNN libraries. They are Qualcomm's, under the Qualcomm AI\n"
+            "Stack License: free of charge, for developing software; not to be redistributed on\n"
+            "their own, reverse engineered or taken apart. The full text will be in that\n"
+            "directory, onnxruntime_qnn/Qualcomm_LICENSE.pdf. The package around them is under\n"
+            "the MIT licence. fastvlm calls the libraries and never passes them on.\n",
+            r->version, release_of(r->version), r->dir);
+}
+
+static bool accepted(void)
+{
+    char answer[16] = "";
+    fprintf(stderr, "\nFetch and use them under that licence? [y/N] ");
+    return fgets(answer, sizeof answer, stdin) && (answer[0] == 'y' || answer[0] == 'Y');
+}
+
+static int setup_end(const fv_npu_setup_report *r)
+{
+    fv_npu_library_options o = { .size = sizeof o, .qnn_dir = r->dir };
+    fv_npu_library_info info = { .size = sizeof info };
+    fv_error err;
+
+    printf("%s: %s\n", r->dir, r->already ? "already there, nothing fetched" : "complete");
+    if (fv_npu_check(&info, &o, &err) != FV_OK)
+        return report(&err);
+    printf("licence: %s/Qualcomm_LICENSE.pdf\n", info.dir);
+    return check_print(&info);
+}
+
+/* The library's lines are pip's. */
+static void setup_log(void *user, fv_log_level level, const char *message)
+{
+    clear_progress(user);
+    fprintf(stderr, level == FV_LOG_WARNING ? "fastvlm: warning: %s\n" : "pip: %s\n", message);
+}
+
+int npu_setup(int argc, char **argv)
+{
+    static const usage use = {
+        "setup [OPTIONS]",
+        "Fetches Qualcomm's QNN libraries: shows their licence, has your Python's pip download "
+        "the package onnxruntime-qnn, and unpacks it. Linux on x86-64 or 64-bit Arm; any Python 3 "
+        "with pip. Run again, it says what is there.",
+        "  fastvlm npu setup\n  fastvlm npu setup --version 2.3.0 -o qnn-2.3.0 --yes",
+    };
+    fv_npu_setup_options o;
+    fv_npu_setup_report r = { .size = sizeof r };
+    fv_error err;
+    text_list words;
+    bool yes = false, quiet = false;
+    progress_line line = { 0 };
+    fv_callbacks callbacks = line_callbacks(&line);
+
+    fv_npu_setup_options_default(&o);
+    const option_spec options[] = {
+        { 0, "version", OPTION_TEXT, &o.version, "X.Y.Z", "of the package (default: 2.7.0)", 0, 0 },
+        { 'o', "output", OPTION_TEXT, &o.dir, "DIR",
+          "directory to write (default: fastvlm/qnn/X.Y.Z in your data directory, where the other "
+          "commands find it)",
+          0, 0 },
+        { 0, "python", OPTION_TEXT, &o.python, "FILE", "Python with pip (default: python3)", 0, 0 },
+        { 'y', "yes", OPTION_FLAG, &yes, NULL, "accept the licence without being asked", 0, 0 },
+        { 'q', "quiet", OPTION_FLAG, &quiet, NULL, "do not show what pip says", 0, 0 },
+    };
+    int code = parse_options(argc, argv, &use, options, sizeof options / sizeof *options, &words);
+    if (code >= 0)
+        return code;
+    if (words.n)
+        return usage_error(argv[0], "unexpected argument %s", words.item[0]);
+    callbacks.log = quiet ? NULL : setup_log;
+    o.callbacks = &callbacks;
+    catch_interrupt();
+    o.only_look = true;
+    if (fv_npu_setup(&o, &r, &err) != FV_OK)
+        return report(&err);
+    if (!r.already) {
+        notice_print(&r);
+        if (!yes && !is_terminal(STDIN_FILENO))
+            return usage_error(argv[0], "the licence is not accepted; --yes accepts it");
+        if (!yes && !accepted()) {
+            fprintf(stderr, "fastvlm: nothing fetched\n");
+            return EXIT_FAILED;
+        }
+        o.only_look = false;
+        if (fv_npu_setup(&o, &r, &err) != FV_OK)
+            return report(&err);
+    }
+    return setup_end(&r);
+}

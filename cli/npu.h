@@ -1,0 +1,24 @@
+/* npu: what the commands of fastvlm npu share. */
+#ifndef FV_CLI_NPU_H
+#define FV_CLI_NPU_H
+
+#include "cli.h"
+#include "fastvlm_npu.h"
+
+int npu_info(int argc, char **argv);
+int npu_socs(int argc, char **argv);
+int npu_setup(int argc, char **argv);
+int npu_check(int argc, char **argv);
+
+/* A line for fastvlm doctor: the libraries that would be used, or how to get them. */
+void npu_summary(char *text, size_t n_bytes);
+
+#define QNN_OPTION(dir)                                                                 \
+    {                                                                                   \
+        0, "qnn", OPTION_TEXT, &(dir), "DIR",                                           \
+            "directory of Qualcomm's libraries, an unpacked wheel or an SDK (default: " \
+            "$FV_QNN_DIR, $QNN_SDK_ROOT, then what npu setup fetched)",                 \
+            0, 0                                                                        \
+    }
+
+#endif
