@@ -22,4 +22,16 @@ expect "another architecture" 1 "general.architecture is \"qwen2\"" "fastvlm pac
 LC_ALL=C sed 's/\(fastvlm.format_version\x04\x00\x00\x00\)\x01/\1\x02/' "$work/f32.gguf" >"$work/later.gguf"
 run info "$work/later.gguf"
 expect "another version of the format" 1 "format_version is 2, expected 1; pack the checkpoint again"
+echo x >"$work/some.bin"
+export XDG_DATA_HOME=$work/data
+unset FV_QNN_DIR QNN_SDK_ROOT
+run npu info "$work/some.bin"
+expect "no libraries of Qualcomm's" 1 "no QNN libraries: " "fastvlm npu setup fetches them"
+mkdir "$work/qnn" && cp "$FV_FAKE_QNN/libneeds-atomic.so" "$work/qnn/libQnnSystem.so"
+run npu info "$work/some.bin" --qnn "$work/qnn"
+expect "a library without libatomic" 1 "needs the library libatomic" "apt install libatomic1"
+if [ "$(uname -s)" = Linux ] && ldd --version 2>&1 | grep -q GLIBC; then
+    run npu setup --python "$work/none" --yes -q
+    check "no Python" grep -q "expected a Python 3 with pip; apt install python3-pip" <<<"$err"
+fi
 finish
