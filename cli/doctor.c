@@ -6,7 +6,7 @@
 
 #include "npu.h"
 
-static void line(const char *what, const char *found) { printf("%-16s %s\n", what, found); }
+static void line(const char *what, const char *found) { print_out("%-16s %s\n", what, found); }
 
 static double memory_gb(const char *key)
 {

@@ -67,8 +67,8 @@ class Case:
         assert self.code == 0, self.err
         self.whole()
 
-    def fails(self, *texts):
-        assert self.code == 1, "exit code %d" % self.code
+    def fails(self, *texts, code=1):
+        assert self.code == code, "exit code %d" % self.code
         last = self.err.strip().split("\n")[-1]
         for text in texts:
             assert text in last, "no \"%s\" in: %s" % (text, last)
@@ -193,13 +193,13 @@ def forbidden():
 
 def token_over_plain_http():
     c = Case()
-    c.pull(HF_TOKEN=TOKEN, HF_ENDPOINT="http://hub.invalid").fails("unencrypted")
+    c.pull(HF_TOKEN=TOKEN, HF_ENDPOINT="http://hub.invalid").fails("unencrypted", code=2)
     return c
 
 
 def token_with_a_newline():
     c = Case()
-    c.pull(HF_TOKEN=TOKEN + "\r\nX: y").fails("access token")
+    c.pull(HF_TOKEN=TOKEN + "\r\nX: y").fails("access token", code=2)
     return c
 
 
@@ -207,7 +207,7 @@ def unknown_repo():
     c = Case().pull(repo="apple/none")
     c.fails("no such repository", "404")
     for bad in ("../x", "a/b/c", "a b/c", "/etc", "a/.."):
-        c.pull(repo=bad).fails("not the name of a repository")
+        c.pull(repo=bad).fails("not the name of a repository", code=2)
     return c
 
 
@@ -417,7 +417,7 @@ def nothing_listens():
     assert "retrying" not in c.err and "attempts" not in c.err, c.err
     c.pull(HF_ENDPOINT="https://hub.invalid").fails("host not found")
     assert "retrying" not in c.err, c.err
-    c.pull(HF_ENDPOINT="https://user:secret@hub.invalid").fails("not a plain https")
+    c.pull(HF_ENDPOINT="https://user:secret@hub.invalid").fails("not a plain https", code=2)
     assert "secret" not in c.err
     c.hub = Hub(REPO, FILES, ())
     return c
