@@ -6,7 +6,23 @@
 
 #include "npu.h"
 
-static void line(const char *what, const char *found) { print_out("%-16s %s\n", what, found); }
+static void line(const char *what, const char *found) { printf("%-16s %s\n", what, found); }
+
+/* The formats of images that can be read; what the others lack. */
+static void image_lines(void)
+{
+    char text[256] = "";
+    const char *name;
+    fv_error err;
+    for (size_t i = 0; fv_image_format_check(i, &name, &err) != FV_ERR_ARGUMENT; i++)
+        if (fv_image_format_check(i, &name, NULL) == FV_OK)
+            snprintf(text + strlen(text), sizeof text - strlen(text), "%s%s", *text ? ", " : "",
+                     name);
+    line("images", text);
+    for (size_t i = 0; fv_image_format_check(i, &name, &err) != FV_ERR_ARGUMENT; i++)
+        if (err.status == FV_ERR_UNSUPPORTED)
+            line("", err.message);
+}
 
 static double memory_gb(const char *key)
 {
@@ -67,6 +83,7 @@ int verb_doctor(int argc, char **argv)
     }
     npu_summary(text, sizeof text);
     line("npu", text);
+    image_lines();
     if (model.model) {
         fv_engine *engine = NULL;
         fv_model_info m = { .size = sizeof m };

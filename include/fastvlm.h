@@ -212,8 +212,7 @@ FV_DEFINE_DEFAULT(fv_engine_options)
 
 /** Opens a checkpoint directory (Hugging Face layout llava_qwen2 or fast_vlm) or a packed file
  *  (written by fv_pack). On failure *out is NULL. The files must not change while the engine is
- *  open: weights are mapped, not copied, and reading what has been cut off raises SIGBUS in the
- *  thread that computes. A packed file runs in the precisions it was packed in, or,
+ *  open: weights are mapped, not copied. A packed file runs in the precisions it was packed in, or,
  *  where its weights are bf16 or f16, in f32; asking for another one is FV_ERR_UNSUPPORTED. */
 FV_API fv_status fv_engine_open(fv_engine **out, const char *path, const fv_engine_options *options,
                                 fv_error *err);
@@ -319,8 +318,9 @@ typedef struct fv_image_options {
 
 FV_DEFINE_DEFAULT(fv_image_options)
 
-/** JPEG, PNG, WebP (first frame) or PNM (P5, P6) from a file or from memory. The image owns its
- *  pixels; data is only read during the call. On failure *out is NULL. */
+/** JPEG, PNG, WebP, GIF, BMP, TIFF, HEIC, AVIF or PNM (P5, P6) from a file or from memory, the
+ *  first frame or page. The image owns its pixels; data is only read during the call. On failure
+ *  *out is NULL. */
 FV_API fv_status fv_image_open(fv_image **out, const char *path, const fv_image_options *options,
                                fv_error *err);
 FV_API fv_status fv_image_read(fv_image **out, const void *data, size_t n_bytes,
@@ -359,9 +359,15 @@ FV_API int fv_image_width(const fv_image *image);
 FV_API int fv_image_height(const fv_image *image);
 /** [height, width, 3], borrowed from the image; NULL for NULL and for a wrapped image. */
 FV_API const uint8_t *fv_image_rgb(const fv_image *image);
-/** "JPEG", "PNG", "WebP", "PNM"; of a wrapped image "RGB", "NV12" and so on; "" for NULL. */
+/** "JPEG", "PNG" and so on, the names of fv_image_format_check; of a wrapped image "RGB", "NV12"
+ *  and so on; "" for NULL. */
 FV_API const char *fv_image_format(const fv_image *image);
 FV_API void fv_image_free(fv_image *image);
+
+/** The formats of image files: *name is that at index, from 0 on, a static string. FV_OK when it
+ *  can be read, FV_ERR_UNSUPPORTED when the build or this machine lacks its library, which err
+ *  says; behind the last one FV_ERR_ARGUMENT, and *name is NULL. */
+FV_API fv_status fv_image_format_check(size_t index, const char **name, fv_error *err);
 
 /** How an image that is not square is fitted to the square input. */
 typedef enum fv_fit {

@@ -177,10 +177,6 @@ FV_API bool fv_eval_image(const fv_eval *eval, size_t index, fv_eval_image_info 
 FV_API fv_status fv_eval_plot(const fv_eval *eval, const char *title, size_t n_title_bytes,
                               const char *file, fv_error *err);
 
-/** Whether a file such as the plot could be written to this path, for callers that compute long
- *  before they write. Leaves nothing there. */
-FV_API fv_status fv_output_check(const char *file, fv_error *err);
-
 /* ---------------------------------------------------------------- dump: every value as a file */
 
 /** Writes what a tap is given as .npy files into a folder: f32, shape outermost first; "pixels_u8"
@@ -254,7 +250,8 @@ typedef enum fv_calib_dtype { FV_CALIB_F32, FV_CALIB_U8 } fv_calib_dtype;
 
 typedef struct fv_calib_options {
     size_t size;
-    /** images and directories of images (.jpg .jpeg .png .webp .ppm .pgm .pnm) */
+    /** images and directories of images (.jpg .jpeg .png .webp .gif .bmp .tif .tiff .heic .heif
+     *  .avif .ppm .pgm .pnm) */
     const char *const *paths;
     size_t n_paths;
     /** instead of images: this many samples of uniform noise in [0, 1), as the scripts of the

@@ -25,6 +25,15 @@ need_file() # FILE_UNDER_INCLUDE PACKAGE
         missing+=("the file $1|$2")
 }
 
+# A decoder that libheif opens when it runs. Where libheif brings it, as in Debian 12, there is no
+# such package.
+need_decoder() # NAME PACKAGE
+{
+    compgen -G "/usr/lib/*/libheif/plugins/*$1*" >/dev/null && return
+    apt-cache show "$2" >/dev/null 2>&1 && missing+=("libheif's decoder $1|$2")
+    return 0
+}
+
 need_build()
 {
     need_command cc gcc
@@ -39,7 +48,11 @@ need_build()
     need_library libjpeg libjpeg-dev
     need_library libpng libpng-dev
     need_library libwebpdemux libwebp-dev
-    need_library libexif libexif-dev
+    need_file gif_lib.h libgif-dev
+    need_library libtiff-4 libtiff-dev
+    need_library libheif libheif-dev
+    need_decoder libde265 libheif-plugin-libde265
+    need_decoder dav1d libheif-plugin-dav1d
     need_library jansson libjansson-dev
     need_library libutf8proc libutf8proc-dev
     need_library libpcre2-8 libpcre2-dev
@@ -136,20 +149,20 @@ say_what_to_install()
     done
     if command -v brew >/dev/null 2>&1; then
         echo "  with Homebrew:" >&2
-        echo "    brew install cmake ninja pkg-config jpeg-turbo libpng webp libexif jansson utf8proc pcre2 curl cmocka \\" >&2
+        echo "    brew install cmake ninja pkg-config jpeg-turbo libpng webp giflib libtiff libheif jansson utf8proc pcre2 curl cmocka \\" >&2
         echo "        protobuf-c onnx" >&2
     elif command -v dnf >/dev/null 2>&1; then
         echo "  on Fedora:" >&2
         echo "    dnf install gcc gcc-c++ make cmake ninja-build pkgconf libjpeg-turbo-devel libpng-devel \\" >&2
-        echo "        libwebp-devel libexif-devel jansson-devel utf8proc-devel pcre2-devel libcurl-devel libcmocka-devel \\" >&2
+        echo "        libwebp-devel giflib-devel libtiff-devel libheif-devel jansson-devel utf8proc-devel pcre2-devel libcurl-devel libcmocka-devel \\" >&2
         echo "        protobuf-c-devel protobuf-c-compiler onnx-devel" >&2
     elif command -v pacman >/dev/null 2>&1; then
         echo "  on Arch:" >&2
-        echo "    pacman -S gcc make cmake ninja pkgconf libjpeg-turbo libpng libwebp libexif jansson libutf8proc pcre2 curl cmocka \\" >&2
+        echo "    pacman -S gcc make cmake ninja pkgconf libjpeg-turbo libpng libwebp giflib libtiff libheif jansson libutf8proc pcre2 curl cmocka \\" >&2
         echo "        protobuf-c python-onnx" >&2
     elif command -v apk >/dev/null 2>&1; then
         echo "  on Alpine:" >&2
-        echo "    apk add gcc g++ musl-dev make cmake ninja pkgconf libjpeg-turbo-dev libpng-dev libwebp-dev libexif-dev \\" >&2
+        echo "    apk add gcc g++ musl-dev make cmake ninja pkgconf libjpeg-turbo-dev libpng-dev libwebp-dev giflib-dev tiff-dev libheif-dev \\" >&2
         echo "        jansson-dev utf8proc-dev pcre2-dev curl-dev cmocka-dev protobuf-c-dev protobuf-c-compiler onnx-dev" >&2
     fi
     exit 1

@@ -16,14 +16,51 @@ static fv_status map_errno(fv_error *err, const char *path, const char *verb)
     return fv_fail(err, FV_ERR_IO, 0, "%s: cannot %s: %s", path, verb, strerror(errno));
 }
 
+/* "https://", "s3://", "file://", "data:image/...": letters and digits, a colon. */
+static bool path_is_address(const char *path)
+{
+    size_t n = 0;
+    while ((path[n] >= 'a' && path[n] <= 'z') || (path[n] >= 'A' && path[n] <= 'Z') ||
+           (n > 0 && path[n] >= '0' && path[n] <= '9'))
+        n++;
+    return n > 1 && path[n] == ':' &&
+           (strncmp(path + n, "://", 3) == 0 || !strncmp(path, "data:", 5));
+}
+
+fv_status fv_path_check(const char *path, fv_error *err)
+{
+    struct stat st;
+    char target[200];
+
+    if (stat(path, &st) == 0 || (errno != ENOENT && errno != ENOTDIR))
+        return FV_OK; /* what is wrong, open says */
+    if (lstat(path, &st) == 0 && S_ISLNK(st.st_mode)) {
+        ssize_t n = readlink(path, target, sizeof target - 1);
+        target[n > 0 ? n : 0] = 0;
+        return fv_fail(err, FV_ERR_IO, 0, "%s: is a dangling link: %s does not exist", path,
+                       target);
+    }
+    if (path_is_address(path))
+        return fv_fail(err, FV_ERR_IO, 0,
+                       strncmp(path, "file:", 5)
+                           ? "%.200s: is an address, expected a file: download it first"
+                           : "%.200s: is an address, expected a path: leave out file://",
+                       path);
+    return FV_OK;
+}
+
 /* Opens path for reading and refuses a directory by name. */
 static fv_status open_file(int *fd, struct stat *st, const char *path, fv_error *err)
 {
     do
         *fd = open(path, O_RDONLY | O_CLOEXEC);
     while (*fd < 0 && errno == EINTR);
-    if (*fd < 0)
+    if (*fd < 0) {
+        int why = errno;
+        FV_TRY(fv_path_check(path, err));
+        errno = why;
         return map_errno(err, path, "open");
+    }
     if (fstat(*fd, st) != 0) {
         fv_status status = map_errno(err, path, "stat");
         close(*fd);
@@ -245,6 +282,12 @@ bool fv_is_dir(const char *path)
 {
     struct stat st;
     return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+bool fv_is_there(const char *path)
+{
+    struct stat st;
+    return lstat(path, &st) == 0;
 }
 
 bool fv_is_file(const char *path)

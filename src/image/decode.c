@@ -1,136 +1,134 @@
 /* Bytes -> image: tells the format by the first bytes, hands on to its decoder, turns. */
-#include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #include "image/image.h"
-#include "base/sized.h"
 #include "base/fpenv.h"
+#include "base/sized.h"
+#include "base/sniff.h"
 
 enum { MAX_FILE_BYTES = 1 << 30 };
 
-static bool begins(const fv_image_file *file, size_t at, const char *with, size_t n)
+/* ---- the formats ------------------------------------------------------------------------- */
+
+#ifdef FASTVLM_IMAGE
+#define IF_IMAGE(decode) decode
+#else
+#define IF_IMAGE(decode) NULL
+#endif
+#ifdef FASTVLM_GIF
+#define IF_GIF(function) function
+#else
+#define IF_GIF(function) NULL
+#endif
+#ifdef FASTVLM_TIFF
+#define IF_TIFF(function) function
+#else
+#define IF_TIFF(function) NULL
+#endif
+#ifdef FASTVLM_HEIF
+#define IF_HEIF(function) function
+#else
+#define IF_HEIF(function) NULL
+#endif
+
+static const struct {
+    fv_file_kind kind;
+    const char *name;
+    fv_decode_fn *decode;              /* NULL: this build leaves it out */
+    fv_status (*check)(fv_error *err); /* whether its library is there; NULL: it is linked */
+    const char *option;                /* of the build */
+} formats[] = {
+    { FV_FILE_JPEG, "JPEG", IF_IMAGE(fv_decode_jpeg), NULL, "FASTVLM_IMAGE" },
+    { FV_FILE_PNG, "PNG", IF_IMAGE(fv_decode_png), NULL, "FASTVLM_IMAGE" },
+    { FV_FILE_WEBP, "WebP", IF_IMAGE(fv_decode_webp), NULL, "FASTVLM_IMAGE" },
+    { FV_FILE_GIF, "GIF", IF_GIF(fv_decode_gif), IF_GIF(fv_gif_check), "FASTVLM_GIF" },
+    { FV_FILE_BMP, "BMP", fv_decode_bmp, NULL, "" },
+    { FV_FILE_TIFF, "TIFF", IF_TIFF(fv_decode_tiff), IF_TIFF(fv_tiff_check), "FASTVLM_TIFF" },
+    { FV_FILE_HEIC, "HEIC", IF_HEIF(fv_decode_heif), IF_HEIF(fv_heic_check), "FASTVLM_HEIF" },
+    { FV_FILE_AVIF, "AVIF", IF_HEIF(fv_decode_heif), IF_HEIF(fv_avif_check), "FASTVLM_HEIF" },
+    { FV_FILE_PNM, "PNM", fv_decode_pnm, NULL, "" },
+};
+
+fv_status fv_image_format_check(size_t index, const char **name, fv_error *err)
 {
-    return file->size >= at + n && memcmp(file->data + at, with, n) == 0;
+    FV_REQUIRE(name, err);
+    *name = NULL;
+    if (index >= FV_COUNT(formats))
+        return fv_fail(err, FV_ERR_ARGUMENT, 0, "index is %zu; there are %zu formats of images",
+                       index, FV_COUNT(formats));
+    *name = formats[index].name;
+    if (!formats[index].decode)
+        return fv_fail(err, FV_ERR_UNSUPPORTED, 0, "%s is not read by this build (%s is off)",
+                       *name, formats[index].option);
+    return formats[index].check ? formats[index].check(err) : FV_OK;
 }
-#define BEGINS(file, at, literal) begins(file, at, literal, sizeof(literal) - 1)
 
 /* ---- what is not read, said by name ------------------------------------------------------ */
 
-static const char *foreign_format(const fv_image_file *file)
+/* The names under which cameras' raw files go that begin as any TIFF does. */
+static bool name_is_raw(const char *name)
 {
-    if (BEGINS(file, 0, "GIF8"))
-        return "a GIF";
-    if (BEGINS(file, 0, "BM") && file->size >= 26)
-        return "a BMP";
-    if (BEGINS(file, 0, "II*\0") || BEGINS(file, 0, "MM\0*"))
-        return "a TIFF or camera raw file";
-    if (BEGINS(file, 4, "ftypheic") || BEGINS(file, 4, "ftypheix") || BEGINS(file, 4, "ftypmif1"))
-        return "a HEIC";
-    if (BEGINS(file, 4, "ftypavif") || BEGINS(file, 4, "ftypavis"))
-        return "an AVIF";
-    if (BEGINS(file, 4, "ftyp"))
-        return "a video (MP4 or similar)";
-    if (BEGINS(file, 0, "\xff\x0a") || BEGINS(file, 0, "\0\0\0\x0cJXL "))
-        return "a JPEG XL image";
-    if (BEGINS(file, 0, "\0\0\0\x0cjP  ") || BEGINS(file, 0, "\xff\x4f\xff\x51"))
-        return "a JPEG 2000 image";
-    if (BEGINS(file, 0, "%PDF"))
-        return "a PDF";
-    if (BEGINS(file, 0, "PK\3\4"))
-        return "a ZIP archive";
-    return NULL;
+    static const char *const endings[] = { ".nef", ".nrw", ".arw", ".sr2", ".dng", ".pef",
+                                           ".srw", ".cr2", ".3fr", ".fff", ".iiq", ".dcr",
+                                           ".kdc", ".erf", ".mef", ".mos", ".rwl" };
+    const char *dot = strrchr(name, '.');
+    for (size_t i = 0; dot && i < FV_COUNT(endings); i++)
+        if (!strcasecmp(dot, endings[i]))
+            return true;
+    return false;
 }
 
-/* The first bytes, as text when they are text and in hexadecimal otherwise. */
-static void describe_start(char *out, size_t capacity, const fv_image_file *file)
+static const char *image_advice(const fv_sniff *found)
 {
-    size_t n = FV_MIN(file->size, (size_t)16);
-    bool text = true;
-
-    for (size_t i = 0; i < n; i++) {
-        uint8_t c = file->data[i];
-        text = text && (c == '\t' || c == '\n' || c == '\r' || (c >= 0x20 && c < 0x7f));
+    switch (found->kind) {
+    case FV_FILE_IMAGE: return "convert it to JPEG or PNG first";
+    case FV_FILE_RAW: return "export it as JPEG first";
+    case FV_FILE_VIDEO: return "save a frame of it as JPEG or PNG first";
+    case FV_FILE_MODEL:
+    case FV_FILE_SAFETENSORS:
+    case FV_FILE_GGUF: return "a model is no image";
+    default: return found->advice;
     }
-    if (text) {
-        size_t line = 0;
-        while (line < n && file->data[line] >= 0x20)
-            line++;
-        snprintf(out, capacity, "text that starts with \"%.*s\"", (int)line,
-                 (const char *)file->data);
-        return;
-    }
-    int used = snprintf(out, capacity, "bytes");
-    for (size_t i = 0; i < FV_MIN(n, (size_t)8) && (size_t)used < capacity; i++)
-        used += snprintf(out + used, capacity - (size_t)used, " %02x", file->data[i]);
 }
 
-static fv_status fail_unknown(const fv_image_file *file, fv_error *err)
+static fv_status fail_not_image(const fv_image_file *file, const fv_sniff *found, fv_error *err)
 {
-    const char *foreign = foreign_format(file);
-    char found[80];
+    bool foreign = found->kind == FV_FILE_IMAGE || found->kind == FV_FILE_RAW ||
+                   found->kind == FV_FILE_VIDEO;
+    const char *advice = image_advice(found);
+    char what[FV_DESCRIPTION];
 
-    if (foreign)
-        return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
-                       "%s: this is %s; supported formats are JPEG, PNG, WebP and PNM: convert it "
-                       "first",
-                       file->name, foreign);
-    describe_start(found, sizeof found, file);
-    return fv_fail(err, FV_ERR_FORMAT, 0,
-                   "%s: not an image: found %s, expected JPEG, PNG, WebP or PNM (P5, P6)",
-                   file->name, found);
+    if (found->kind == FV_FILE_EMPTY)
+        return fv_fail(err, FV_ERR_FORMAT, 0,
+                       "%s: the file is empty, expected an image (" FV_IMAGE_FORMATS ")",
+                       file->name);
+    if (found->name)
+        return fv_fail(err, foreign ? FV_ERR_UNSUPPORTED : FV_ERR_FORMAT, 0,
+                       "%s: this is %s, expected " FV_IMAGE_FORMATS "%s%s", file->name, found->name,
+                       advice ? "; " : "", advice ? advice : "");
+    fv_describe_bytes(what, file->data, file->size);
+    return fv_fail(err, FV_ERR_FORMAT, 0, "%s: not an image: found %s, expected " FV_IMAGE_FORMATS,
+                   file->name, what);
 }
-
-/* ---- the formats ------------------------------------------------------------------------- */
-
-static bool is_jpeg(const fv_image_file *file) { return BEGINS(file, 0, "\xff\xd8\xff"); }
-static bool is_png(const fv_image_file *file) { return BEGINS(file, 0, "\x89PNG\r\n\x1a\n"); }
-static bool is_webp(const fv_image_file *file)
-{
-    return BEGINS(file, 0, "RIFF") && BEGINS(file, 8, "WEBP");
-}
-
-static bool is_pnm(const fv_image_file *file)
-{
-    return file->size >= 3 && file->data[0] == 'P' &&
-           (file->data[1] == '5' || file->data[1] == '6') &&
-           strchr(" \t\n\r\v\f#", file->data[2]) && file->data[2];
-}
-
-static const struct {
-    const char *name;
-    bool (*is)(const fv_image_file *file);
-    fv_decode_fn *decode; /* NULL: this build leaves it out */
-} formats[] = {
-#ifdef FASTVLM_IMAGE
-    { "JPEG", is_jpeg, fv_decode_jpeg },
-    { "PNG", is_png, fv_decode_png },
-    { "WebP", is_webp, fv_decode_webp },
-#else
-    { "JPEG", is_jpeg, NULL },
-    { "PNG", is_png, NULL },
-    { "WebP", is_webp, NULL },
-#endif
-    { "PNM", is_pnm, fv_decode_pnm },
-};
 
 static fv_status decode(fv_image *image, int *orientation, const fv_image_file *file, fv_error *err)
 {
-    if (file->size == 0)
-        return fv_fail(err, FV_ERR_FORMAT, 0,
-                       "%s: the file is empty, expected an image (JPEG, PNG, WebP or PNM)",
-                       file->name);
+    fv_sniff found = fv_sniff_bytes(file->data, file->size);
+
+    if (found.kind == FV_FILE_TIFF && name_is_raw(file->name))
+        found = (fv_sniff){ .kind = FV_FILE_RAW, .name = "a camera's raw file" };
     for (size_t i = 0; i < FV_COUNT(formats); i++) {
-        if (!formats[i].is(file))
+        if (formats[i].kind != found.kind)
             continue;
         if (!formats[i].decode)
-            return fv_fail(
-                err, FV_ERR_UNSUPPORTED, 0,
-                "%s: this is a %s, and this build reads only PNM: build with FASTVLM_IMAGE=ON",
-                file->name, formats[i].name);
+            return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
+                           "%s: this is %s, which this build does not read (%s is off)", file->name,
+                           found.name, formats[i].option);
         image->format = formats[i].name;
         return formats[i].decode(image, orientation, file, err);
     }
-    return fail_unknown(file, err);
+    return fail_not_image(file, &found, err);
 }
 
 fv_status fv_image_allocate(fv_image *image, const fv_image_file *file, uint64_t width,

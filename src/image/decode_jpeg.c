@@ -111,23 +111,8 @@ static void jpeg_read_orientation(jpeg_job *job)
     for (jpeg_saved_marker_ptr m = job->jpeg.marker_list; m; m = m->next) {
         if (m->marker != JPEG_APP0 + 1 || m->data_length < 6 || memcmp(m->data, "Exif\0\0", 6) != 0)
             continue;
-        if (!fv_exif_orientation(job->orientation, m->data, m->data_length))
-            stop(job, fv_fail_memory(job->err, m->data_length, "reading EXIF"));
+        *job->orientation = fv_exif_orientation(m->data, m->data_length);
         return;
-    }
-}
-
-/* Stored inverted, as Adobe writes it: 255 is no ink. Pillow's conversion: white minus ink,
- * darkened by black, rounded. */
-static void rgb_from_cmyk(uint8_t *rgb, const uint8_t *cmyk, size_t width)
-{
-    for (size_t i = 0; i < width; i++, rgb += 3, cmyk += 4) {
-        unsigned white = cmyk[3];
-        for (int c = 0; c < 3; c++) {
-            unsigned ink = (255u - cmyk[c]) * white + 128;
-            ink = ((ink >> 8) + ink) >> 8;
-            rgb[c] = (uint8_t)(white - FV_MIN(ink, white));
-        }
     }
 }
 
@@ -141,7 +126,7 @@ static void read_rows(jpeg_job *job)
         uint8_t *dst = job->image->rgb + jpeg->output_scanline * row;
         if (job->cmyk) {
             jpeg_read_scanlines(jpeg, &job->cmyk, 1);
-            rgb_from_cmyk(dst, job->cmyk, (size_t)job->image->width);
+            fv_rgb_from_cmyk(dst, job->cmyk, (size_t)job->image->width);
             continue;
         }
         unsigned n = FV_MIN((unsigned)FV_COUNT(rows), jpeg->output_height - jpeg->output_scanline);

@@ -76,12 +76,13 @@ static uint32_t be32(const uint8_t *p)
     return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | p[2] << 8 | p[3];
 }
 
-/* Text, colour profiles and the like are skipped unread; the orientation is not. */
+/* Text, colour profiles and the like are skipped unread; the orientation is not. It is kept as
+ * unknown because libpng drops an eXIf that begins with "Exif\0\0", as some programs write it. */
 static void keep_only_exif(png_structp png)
 {
 #ifdef PNG_HANDLE_AS_UNKNOWN_SUPPORTED
     png_set_keep_unknown_chunks(png, PNG_HANDLE_CHUNK_NEVER, NULL, -1);
-    png_set_keep_unknown_chunks(png, PNG_HANDLE_CHUNK_AS_DEFAULT, (png_const_bytep) "eXIf", 1);
+    png_set_keep_unknown_chunks(png, PNG_HANDLE_CHUNK_ALWAYS, (png_const_bytep) "eXIf", 1);
 #else
     (void)png;
 #endif
@@ -89,13 +90,14 @@ static void keep_only_exif(png_structp png)
 
 static void png_read_orientation(png_job *job)
 {
-#ifdef PNG_eXIf_SUPPORTED
-    png_bytep exif = NULL;
-    png_uint_32 n_bytes = 0;
+#ifdef PNG_STORE_UNKNOWN_CHUNKS_SUPPORTED
+    png_unknown_chunkp chunks = NULL;
+    int n = png_get_unknown_chunks(job->png, job->info, &chunks);
 
-    if (png_get_eXIf_1(job->png, job->info, &n_bytes, &exif) && exif)
-        job->no_memory |= !fv_exif_orientation(job->orientation, exif,
-                                               FV_MIN(n_bytes, (png_uint_32)MAX_EXIF_BYTES));
+    for (int i = 0; i < n; i++)
+        if (memcmp(chunks[i].name, "eXIf", 4) == 0)
+            *job->orientation = fv_exif_orientation(chunks[i].data,
+                                                    FV_MIN(chunks[i].size, (size_t)MAX_EXIF_BYTES));
 #endif
 }
 

@@ -183,8 +183,8 @@ fv_status fv_decode_webp(fv_image *image, int *orientation, const fv_image_file 
     WebPFreeDecBuffer(&config.output);
     if (code != VP8_STATUS_OK)
         return fail_vp8(file, code, at, err);
-    if (l.exif.data && !fv_exif_orientation(orientation, l.exif.data, l.exif.size))
-        return fv_fail_memory(err, l.exif.size, "reading EXIF");
+    if (l.exif.data)
+        *orientation = fv_exif_orientation(l.exif.data, l.exif.size);
     return FV_OK;
 }
 #endif

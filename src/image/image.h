@@ -35,6 +35,9 @@ typedef struct fv_image_file {
     uint64_t max_pixels;
 } fv_image_file;
 
+/* What messages say is read. */
+#define FV_IMAGE_FORMATS "JPEG, PNG, WebP, GIF, BMP, TIFF, HEIC, AVIF or PNM"
+
 /* Ends of messages that say what to do. */
 #define FV_CUT_OFF      "; the file is cut off: copy or download it again"
 #define FV_TAKE_ANOTHER "; save it again or use another copy"
@@ -44,7 +47,17 @@ typedef struct fv_image_file {
 typedef fv_status fv_decode_fn(fv_image *image, int *orientation, const fv_image_file *file,
                                fv_error *err);
 
-fv_decode_fn fv_decode_jpeg, fv_decode_png, fv_decode_webp, fv_decode_pnm;
+fv_decode_fn fv_decode_jpeg, fv_decode_png, fv_decode_webp, fv_decode_pnm, fv_decode_bmp;
+fv_decode_fn fv_decode_gif, fv_decode_tiff, fv_decode_heif;
+
+/* Whether the library of a format is on this machine, which opens it when it is first needed. */
+fv_status fv_gif_check(fv_error *err);
+fv_status fv_tiff_check(fv_error *err);
+fv_status fv_heic_check(fv_error *err);
+fv_status fv_avif_check(fv_error *err);
+
+/* rgb [width, 3] from cmyk [width, 4] as Adobe stores it in JPEG: 255 is no ink. */
+void fv_rgb_from_cmyk(uint8_t *rgb, const uint8_t *cmyk, size_t width);
 
 /* Checks the size against the limits, then sets width, height and allocates rgb. */
 fv_status fv_image_allocate(fv_image *image, const fv_image_file *file, uint64_t width,
@@ -56,8 +69,8 @@ uint8_t *fv_pixels_alloc(size_t width, size_t height) FV_MUST_CHECK;
 void fv_pixels_free(uint8_t *rgb, size_t width, size_t height);
 
 /* Orientation 1..8 of a TIFF structure as EXIF has it, with or without "Exif\0\0" before it;
- * 0 when it names none. False when memory was out. */
-bool fv_exif_orientation(int *orientation, const uint8_t *data, size_t n_bytes);
+ * 0 when it names none. */
+int fv_exif_orientation(const uint8_t *data, size_t n_bytes);
 
 /* Which way a stored image is mirrored, and whether rows and columns change places after that. */
 typedef struct fv_orient {

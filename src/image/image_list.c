@@ -29,9 +29,9 @@ void fv_image_list_free(fv_image_list *l)
 
 static bool image_name_is(const char *name)
 {
-    static const char *const endings[] = {
-        ".jpg", ".jpeg", ".png", ".webp", ".ppm", ".pgm", ".pnm"
-    };
+    static const char *const endings[] = { ".jpg",  ".jpeg", ".png",  ".webp", ".gif",
+                                           ".bmp",  ".tif",  ".tiff", ".heic", ".heif",
+                                           ".avif", ".ppm",  ".pgm",  ".pnm" };
     const char *dot = strrchr(name, '.');
     for (size_t i = 0; dot && i < FV_COUNT(endings); i++)
         if (!strcasecmp(dot, endings[i]))
@@ -62,8 +62,8 @@ static fv_status add_folder(fv_image_list *l, const char *folder, fv_error *err)
     FV_TRY(status);
     if (l->n == first)
         return fv_fail(err, FV_ERR_IO, 0,
-                       "%s: the directory contains no images; expected .jpg, .png, .webp or .ppm "
-                       "files",
+                       "%s: the directory contains no images; expected .jpg, .png, .webp, .gif, "
+                       ".bmp, .tif, .heic, .avif or .ppm files",
                        folder);
     qsort(l->path + first, l->n - first, sizeof *l->path, by_name);
     return FV_OK;
@@ -78,8 +78,10 @@ fv_status fv_image_list_collect(fv_image_list *l, const char *const *paths, size
             FV_TRY(add_folder(l, paths[i], err));
         else if (fv_is_file(paths[i]))
             FV_TRY(add_path(l, paths[i], err));
-        else
+        else {
+            FV_TRY(fv_path_check(paths[i], err));
             return fv_fail(err, FV_ERR_IO, 0, "%s: no such image or directory", paths[i]);
+        }
     }
     return FV_OK;
 }

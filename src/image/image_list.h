@@ -10,8 +10,8 @@ typedef struct fv_image_list {
 } fv_image_list;
 
 /* Files as they are, folders as the images in them by the order of their names (.jpg .jpeg .png
- * .webp .ppm .pgm .pnm; folders inside are not entered). A folder without images is an error.
- * Call fv_image_list_free also after a failure. */
+ * .webp .gif .bmp .tif .tiff .heic .heif .avif .ppm .pgm .pnm; folders inside are not entered). A
+ * folder without images is an error. Call fv_image_list_free also after a failure. */
 fv_status fv_image_list_collect(fv_image_list *out, const char *const *paths, size_t n_paths,
                                 fv_error *err);
 void fv_image_list_free(fv_image_list *list);

@@ -1,5 +1,6 @@
 /* GGUF bytes -> metadata and tensors. See gguf.h. */
 #include "io/gguf.h"
+#include "base/sniff.h"
 
 #include <string.h>
 
@@ -407,6 +408,7 @@ static fv_status gguf_read_all(fv_gguf *g, fv_error *err)
 {
     cursor c = { g->name, g->bytes, g->bytes, g->bytes + g->n_bytes, err };
     uint64_t version = 0, n_tensors = 0, n_pairs = 0;
+    FV_TRY(fv_refuse_foreign(g->bytes, g->n_bytes, g->name, FV_FILE_GGUF, "a GGUF file", err));
     if (g->n_bytes < HEADER_BYTES || memcmp(g->bytes, "GGUF", 4))
         return fv_fail(err, FV_ERR_FORMAT, 0,
                        "%s: not a GGUF file: it does not start with \"GGUF\"", g->name);

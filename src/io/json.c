@@ -1,6 +1,7 @@
 /* Typed access to a parsed JSON file. A message needs the way from the top value to the member
  * ("text_config.rope_parameters.rope_theta"); only the failing case pays for it, by a search. */
 #include "io/json.h"
+#include "base/sniff.h"
 
 #include <jansson.h>
 #include <math.h>
@@ -27,6 +28,7 @@ fv_status fv_json_parse(fv_json **out, const void *text, size_t n_bytes, const c
     *out = NULL;
     if (n_bytes == 0)
         return fv_fail(err, FV_ERR_FORMAT, 0, "%s: the file is empty, expected JSON", name);
+    FV_TRY(fv_refuse_foreign(text, n_bytes, name, FV_FILE_JSON, "JSON", err));
     const uint8_t *nul = memchr(text, '\0', n_bytes); /* jansson passes over them in silence */
     if (nul)
         return fv_fail(err, FV_ERR_FORMAT, (uint64_t)(nul - (const uint8_t *)text),

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/list.h"
+#include "base/sniff.h"
 #include "io/json.h"
 
 enum { MAX_HEADER_BYTES = 100 << 20, MAX_INDEX_BYTES = 64 << 20, MAX_FILES = 1024 };
@@ -189,6 +190,7 @@ static fv_status check_overlap(fv_tensors *t, size_t first, const char *file, fv
 static fv_status tensors_read_header(fv_tensors *t, uint32_t file_index, const uint8_t *bytes,
                                      size_t n_bytes, const char *file, fv_error *err)
 {
+    FV_TRY(fv_refuse_foreign(bytes, n_bytes, file, FV_FILE_SAFETENSORS, "a safetensors file", err));
     if (n_bytes < 8)
         return fv_fail(err, FV_ERR_FORMAT, 0, "%s: %zu bytes are too few for a safetensors file",
                        file, n_bytes);
@@ -299,6 +301,26 @@ static fv_status check_unique(const fv_tensors *t, const char *dir, fv_error *er
     return FV_OK;
 }
 
+static fv_status fail_no_weights(const char *dir, fv_error *err)
+{
+    static const char *const torch[] = { "pytorch_model.bin", "pytorch_model.bin.index.json",
+                                         "consolidated.00.pth" };
+    for (size_t i = 0; i < FV_COUNT(torch); i++) {
+        char *path = fv_path_join(dir, torch[i]);
+        bool there = path && fv_is_there(path);
+        fv_free(path);
+        if (there)
+            return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
+                           "%s: the weights are a PyTorch checkpoint (%s), expected "
+                           "model.safetensors; convert them to safetensors",
+                           dir, torch[i]);
+    }
+    return fv_fail(err, FV_ERR_IO, 0,
+                   "%s: no weights: expected model.safetensors, or model.safetensors.index.json "
+                   "and its shards",
+                   dir);
+}
+
 fv_status fv_tensors_open(fv_tensors **out, const char *dir, fv_error *err)
 {
     *out = NULL;
@@ -310,15 +332,12 @@ fv_status fv_tensors_open(fv_tensors **out, const char *dir, fv_error *err)
         status = fv_fail_memory(err, sizeof *t, "the list of tensors");
         goto fail;
     }
-    if (fv_is_file(single))
+    if (fv_is_there(single))
         FV_TRY_GOTO(add_file(t, dir, "model.safetensors", err));
-    else if (fv_is_file(index))
+    else if (fv_is_there(index))
         FV_TRY_GOTO(add_shards(t, dir, index, err));
     else {
-        status = fv_fail(err, FV_ERR_IO, 0,
-                         "%s: no weights: expected model.safetensors, or "
-                         "model.safetensors.index.json and its shards",
-                         dir);
+        status = fail_no_weights(dir, err);
         goto fail;
     }
     FV_TRY_GOTO(rehash(t, err));

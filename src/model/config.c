@@ -426,8 +426,8 @@ static fv_status config_read_first(const char *dir, const char *const *names, si
         char *path = fv_path_join(dir, names[i]);
         if (!path)
             return fv_fail_memory(err, strlen(dir), "a path");
-        fv_status status = fv_is_file(path) ? fv_read_file(text, n, path, MAX_CONFIG_BYTES, err)
-                                            : FV_OK;
+        fv_status status = fv_is_there(path) ? fv_read_file(text, n, path, MAX_CONFIG_BYTES, err)
+                                             : FV_OK;
         fv_free(path);
         FV_TRY(status);
     }

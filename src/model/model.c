@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/report.h"
+#include "base/sniff.h"
 #include "model/config_gguf.h"
 #include "model/precision.h"
 #include "text/tokenizer_gguf.h"
@@ -258,6 +259,21 @@ static fv_status model_open_named(fv_model *m, const char *name, const fv_model_
     return status;
 }
 
+/* A file of a checkpoint in place of the directory: weights alone cannot run. */
+static fv_status refuse_checkpoint_file(const char *path, fv_error *err)
+{
+    fv_map map;
+    FV_TRY(fv_map_open(&map, path, err));
+    fv_sniff found = fv_sniff_bytes(map.data, map.size);
+    fv_map_close(&map);
+    if (found.kind != FV_FILE_SAFETENSORS && found.kind != FV_FILE_JSON)
+        return FV_OK;
+    return fv_fail(err, FV_ERR_FORMAT, 0,
+                   "%s: this is %s, one file of a checkpoint; expected the directory that contains "
+                   "it with config.json and the tokenizer, or a packed file",
+                   path, found.name);
+}
+
 fv_status fv_model_open(fv_model *m, const char *path, const fv_model_options *options,
                         fv_error *err)
 {
@@ -265,9 +281,11 @@ fv_status fv_model_open(fv_model *m, const char *path, const fv_model_options *o
     *m = (fv_model){ 0 };
     if (fv_is_dir(path))
         return model_open_named(m, path, options, err);
+    FV_TRY(fv_path_check(path, err));
     if (!fv_is_file(path))
         return fv_fail(err, FV_ERR_IO, 0,
                        "%s: no such model; expected a checkpoint directory or a packed file", path);
+    FV_TRY(refuse_checkpoint_file(path, err));
     FV_TRY(fv_gguf_open(&packed, path, err));
     return fv_model_open_packed(m, packed, options, err);
 }

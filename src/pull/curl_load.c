@@ -2,9 +2,10 @@
 #if defined(FASTVLM_PULL)
 #include "pull/curl_load.h"
 
-#include <dlfcn.h>
 #include <pthread.h>
-#include <string.h>
+#include <stdio.h>
+
+#include "base/dynlib.h"
 
 static const char *const library_names[] = {
 #if defined(__APPLE__)
@@ -16,14 +17,11 @@ static const char *const library_names[] = {
 #endif
 };
 
-#define FUNCTION(name)                         \
-    {                                          \
-        "curl_" #name, offsetof(fv_curl, name) \
+#define FUNCTION(name)                                \
+    {                                                 \
+        "curl_" #name, offsetof(fv_curl, name), false \
     }
-static const struct {
-    const char *name;
-    size_t at;
-} functions[] = {
+static const fv_dynlib_function functions[] = {
     FUNCTION(global_init),
     FUNCTION(easy_init),
     FUNCTION(easy_setopt),
@@ -48,35 +46,14 @@ static const struct {
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static fv_curl table;
-static char problem[256]; /* empty: loaded */
-
-static void say(const char *what)
-{
-    size_t n = FV_MIN(strlen(what), sizeof problem - 1);
-    memcpy(problem, what, n);
-    problem[n] = 0;
-}
+static char problem[FV_DYNLIB_PROBLEM]; /* empty: loaded */
 
 static void curl_symbols_load(void)
 {
-    void *library = NULL;
-    for (size_t i = 0; !library && i < FV_COUNT(library_names); i++)
-        library = dlopen(library_names[i], RTLD_NOW | RTLD_LOCAL);
-    if (!library) {
-        const char *why = dlerror();
-        say(why ? why : "dlopen failed");
-        return;
-    }
-    for (size_t i = 0; i < FV_COUNT(functions); i++) {
-        void *function = dlsym(library, functions[i].name);
-        if (!function) {
-            say(functions[i].name);
-            return;
-        }
-        memcpy((char *)&table + functions[i].at, &function, sizeof function);
-    }
-    if (table.global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
-        say("it fails to initialise");
+    if (fv_dynlib_open(&table, library_names, FV_COUNT(library_names), functions,
+                       FV_COUNT(functions), problem) &&
+        table.global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
+        snprintf(problem, sizeof problem, "it fails to initialise");
 }
 
 fv_status fv_curl_load(const fv_curl **out, fv_error *err)

@@ -15,6 +15,7 @@
 
 #include "io/json.h"
 #include "base/list.h"
+#include "base/sniff.h"
 #include "io/json_scan.h"
 #include "text/tokenizer.h"
 #include "text/utf8.h"
@@ -374,6 +375,7 @@ static fv_status check_text(fv_slice text, const char *name, fv_error *err)
 
     if (text.n == 0)
         return fv_fail(err, FV_ERR_FORMAT, 0, "%s: the file is empty", name);
+    FV_TRY(fv_refuse_foreign(text.data, text.n, name, FV_FILE_TEXT, "a tokenizer's file", err));
     if (!fv_utf8_valid(text.data, text.n, &bad_at))
         return fv_fail(err, FV_ERR_FORMAT, bad_at, "%s: byte %zu is not valid UTF-8", name, bad_at);
     return FV_OK;
@@ -450,7 +452,7 @@ static fv_status open_text(fv_map *map, fv_slice *text, const char *dir, const c
 
     if (!path)
         return fv_fail_memory(err, strlen(dir) + strlen(name) + 2, name);
-    if (!optional || fv_is_file(path)) {
+    if (!optional || fv_is_there(path)) {
         status = fv_map_open(map, path, err);
         if (status == FV_OK)
             *text = (fv_slice){ map->data ? (const char *)map->data : "", map->size };

@@ -205,7 +205,7 @@ static void test_precisions(void **state)
     open_file(TINY, FV_PRECISION_AUTO, FV_PRECISION_Z8, FV_ERR_UNSUPPORTED,
               "decoder in z8 needs a packed file");
     open_file(TINY "/config.json", FV_PRECISION_AUTO, FV_PRECISION_AUTO, FV_ERR_FORMAT,
-              "not a GGUF file");
+              "this is JSON, one file of a checkpoint");
 }
 
 /* ---- rounding ---- */

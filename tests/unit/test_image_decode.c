@@ -48,6 +48,24 @@ static size_t each_file(const char *folder, void (*fn)(const char *name))
     return n;
 }
 
+/* Whether this build and machine read the format that a file's name ends in. */
+static bool format_is_read(const char *name)
+{
+    static const struct {
+        const char *ending, *format;
+    } endings[] = {
+        { ".gif", "GIF" }, { ".tif", "TIFF" }, { ".heic", "HEIC" }, { ".avif", "AVIF" }
+    };
+    const char *dot = strrchr(name, '.'), *format;
+
+    for (size_t i = 0; i < FV_COUNT(endings); i++)
+        if (!strcmp(dot, endings[i].ending))
+            for (size_t k = 0; fv_image_format_check(k, &format, NULL) != FV_ERR_ARGUMENT; k++)
+                if (!strcmp(format, endings[i].format))
+                    return fv_image_format_check(k, &format, NULL) == FV_OK;
+    return true;
+}
+
 /* ---- images ---------------------------------------------------------------------------- */
 
 static void expected_pixels(void **state)
@@ -60,7 +78,7 @@ static void expected_pixels(void **state)
     while (fgets(line, sizeof line, list)) {
         unsigned w, h, crc;
         if (sscanf(line, "%15s %127s %u %u %x", kind, name, &w, &h, &crc) != 5 ||
-            (strcmp(kind, "decode") != 0 && strcmp(kind, "stored") != 0))
+            (strcmp(kind, "decode") != 0 && strcmp(kind, "stored") != 0) || !format_is_read(name))
             continue;
         fv_image_options options = { .size = sizeof options,
                                      .ignore_exif = strcmp(kind, "stored") == 0 };
@@ -80,7 +98,45 @@ static void expected_pixels(void **state)
         n++;
     }
     fclose(list);
-    assert_true(n > 120);
+    assert_true(n > (format_is_read("x.tif") ? 370 : 240));
+}
+
+/* Formats whose decoders may round otherwise than the reference's: no byte is further off than the
+ * list says. */
+static void near_pixels(void **state)
+{
+    (void)state;
+    FILE *list = open_cases();
+    char line[256], kind[16], name[128];
+    size_t n = 0;
+
+    while (fgets(line, sizeof line, list)) {
+        int w, h, most, worst = 0;
+        char path[512];
+        fv_image *image, *want;
+        fv_error err;
+        if (sscanf(line, "%15s %127s %d %d %d", kind, name, &w, &h, &most) != 5 ||
+            strcmp(kind, "near") != 0 || !format_is_read(name))
+            continue;
+        snprintf(path, sizeof path, IMAGES "near/%s.png", name);
+        assert_int_equal(fv_image_open(&want, path, NULL, NULL), FV_OK);
+        snprintf(path, sizeof path, IMAGES "accept/%s", name);
+        if (fv_image_open(&image, path, NULL, &err) != FV_OK)
+            fail_msg("%s", err.message);
+        if (image->width != w || image->height != h || want->width != w || want->height != h)
+            fail_msg("%s: %d x %d, expected %d x %d", name, image->width, image->height, w, h);
+        for (int i = 0; i < w * h * 3; i++)
+            worst = FV_MAX(worst, abs(image->rgb[i] - want->rgb[i]));
+        if (worst > most)
+            fail_msg("%s: a byte is %d away from the reference, expected at most %d", name, worst,
+                     most);
+        fv_image_free(image);
+        fv_image_free(want);
+        n++;
+    }
+    fclose(list);
+    if (format_is_read("x.heic"))
+        assert_true(n >= 25);
 }
 
 static void from_memory(void **state)
@@ -148,8 +204,8 @@ static const struct {
 } refused[] = {
     { "empty.jpg", FV_ERR_FORMAT, "the file is empty, expected an image" },
     { "text.jpg", FV_ERR_FORMAT,
-      "found text that starts with \"Hello, I am a le\", expected JPEG, PNG, WebP or PNM" },
-    { "noise.bin", FV_ERR_FORMAT, "not an image: found bytes " },
+      "found text that starts with \"Hello, I am a letter and no pict\", expected JPEG, PNG" },
+    { "noise.bin", FV_ERR_FORMAT, "not an image: found data that starts with the bytes f6 " },
     { "png_30000x30000.png", FV_ERR_LIMIT,
       "30000 x 30000 pixels are 900000000, the limit is 268435456" },
     { "png_70000x1.png", FV_ERR_LIMIT, "70000 x 1 pixels; a side may have up to 65535" },
@@ -178,10 +234,47 @@ static const struct {
     { "pnm_max70000.pgm", FV_ERR_FORMAT, "maximum value 70000, expected 1 to 65535" },
     { "pnm_60000x60000.ppm", FV_ERR_LIMIT, "60000 x 60000 pixels are 3600000000" },
     { "pnm_99999999999999999999x1.ppm", FV_ERR_LIMIT, "a side may have up to 65535" },
-    { "gif.gif", FV_ERR_UNSUPPORTED, "this is a GIF" },
-    { "bmp.bmp", FV_ERR_UNSUPPORTED, "this is a BMP" },
-    { "tiff.tif", FV_ERR_UNSUPPORTED, "this is a TIFF" },
-    { "heic_start.heic", FV_ERR_UNSUPPORTED, "this is a HEIC" },
+    { "plain.ppm", FV_ERR_UNSUPPORTED, "this is a PBM, PAM, PFM or plain PNM image" },
+    { "icon.ico", FV_ERR_UNSUPPORTED, "this is an icon (ICO), expected JPEG, PNG" },
+    { "jpeg2000.jp2", FV_ERR_UNSUPPORTED, "this is a JPEG 2000 image" },
+    { "photo.psd", FV_ERR_UNSUPPORTED, "this is a Photoshop document (PSD)" },
+    { "qoi.qoi", FV_ERR_UNSUPPORTED, "this is a QOI image" },
+    { "apple.png", FV_ERR_UNSUPPORTED, "this is a PNG as Apple packs it into apps (CgBI)" },
+    { "photo.nef", FV_ERR_UNSUPPORTED, "this is a camera's raw file (NEF, ARW or similar)" },
+    { "photo.dng", FV_ERR_UNSUPPORTED, "this is a DNG (camera raw file)" },
+    { "named.arw", FV_ERR_UNSUPPORTED, "this is a camera's raw file" },
+    { "gif_30000x30000.gif", FV_ERR_LIMIT, "30000 x 30000 pixels are 900000000" },
+    { "gif_frame_65535.gif", FV_ERR_LIMIT, "130000 x 29 pixels" },
+    { "gif_no_frame.gif", FV_ERR_FORMAT, "damaged GIF: it contains no image" },
+    { "gif_bad_code.gif", FV_ERR_FORMAT, "damaged GIF: " },
+    { "gif_code_size_20.gif", FV_ERR_FORMAT, "damaged GIF: " },
+    { "gif_only_head.gif", FV_ERR_FORMAT, "GIF ends early, at byte 13" },
+    { "gif_half.gif", FV_ERR_FORMAT, "GIF ends early, at byte 941" },
+    { "bmp_30000x30000.bmp", FV_ERR_LIMIT, "30000 x 30000 pixels are 900000000" },
+    { "bmp_width_0.bmp", FV_ERR_FORMAT, "0 x 29 pixels; expected at least one" },
+    { "bmp_width_negative.bmp", FV_ERR_FORMAT, "0 x 29 pixels; expected at least one" },
+    { "bmp_height_least.bmp", FV_ERR_LIMIT, "33 x 2147483648 pixels" },
+    { "bmp_half.bmp", FV_ERR_FORMAT, "BMP ends early, at byte 1378" },
+    { "bmp_3_bits.bmp", FV_ERR_UNSUPPORTED, "BMP with 3 bits" },
+    { "bmp_jpeg_inside.bmp", FV_ERR_UNSUPPORTED, "BMP with 0 bits in compression 4" },
+    { "bmp_split_mask.bmp", FV_ERR_FORMAT, "the mask 0x00005000 of a colour is not one run" },
+    { "bmp_rle8_cut.bmp", FV_ERR_FORMAT, "BMP ends early" },
+    { "bmp_pixels_behind_end.bmp", FV_ERR_FORMAT, "BMP ends early" },
+    { "tiff_30000x30000.tif", FV_ERR_LIMIT, "30000 x 30000 pixels are 900000000" },
+    { "tiff_width_0.tif", FV_ERR_FORMAT, "damaged TIFF: " },
+    { "tiff_half.tif", FV_ERR_FORMAT, "TIFF ends early: Read error" },
+    { "tiff_strip_too_short.tif", FV_ERR_FORMAT, "TIFF ends early: Read error" },
+    { "tiff_bad_lzw.tif", FV_ERR_FORMAT, "damaged TIFF: Using code not yet in table" },
+    { "tiff_float.tif", FV_ERR_UNSUPPORTED, "floating-point samples of 32 bits" },
+    { "tiff_12_bits.tif", FV_ERR_UNSUPPORTED, "TIFF with 12 bits per sample" },
+    { "tiff_huge_tiles.tif", FV_ERR_LIMIT, "a block of more than 268435456 bytes" },
+    { "tiff_inks.tif", FV_ERR_UNSUPPORTED, "inks other than CMYK (ink set 2)" },
+    { "tiff_ifd_behind_end.tif", FV_ERR_FORMAT, "TIFF ends early" },
+    { "heic_start.heic", FV_ERR_FORMAT, "damaged HEIC: " },
+    { "heic_30000x30000.heic", FV_ERR_LIMIT, "30000 x 30000 pixels are 900000000" },
+    { "heic_grid_30000x30000.heic", FV_ERR_LIMIT, "30000 x 30000 pixels are 900000000" },
+    { "heic_grid_missing_tiles.heic", FV_ERR_FORMAT, "damaged HEIC: " },
+    { "heic_half.heic", FV_ERR_FORMAT, "damaged HEIC: " },
 };
 
 static void check_refused(const char *name)
@@ -192,6 +285,8 @@ static void check_refused(const char *name)
     if (i == FV_COUNT(refused))
         fail_msg("reject/%s is not in the table", name);
 
+    if (!format_is_read(name))
+        return;
     char path[512];
     snprintf(path, sizeof path, IMAGES "reject/%s", name);
     fv_image *image = (fv_image *)&path;
@@ -232,41 +327,62 @@ static void no_file(void **state)
 static void pixel_limit(void **state)
 {
     (void)state;
-    static const char *const names[] = { "jpeg_420.jpg", "png_rgb8.png", "webp_lossy.webp",
-                                         "webp_animated.webp", "pnm_p6.ppm" };
+    static const char *const names[] = {
+        "jpeg_420.jpg",   "png_rgb8.png", "webp_lossy.webp", "webp_animated.webp", "pnm_p6.ppm",
+        "gif_offset.gif", "bmp_24.bmp",   "tiff_tiles.tif",  "heic_420.heic",      "avif_420.avif",
+    };
     for (size_t i = 0; i < FV_COUNT(names); i++) {
+        if (!format_is_read(names[i]))
+            continue;
         file_bytes f = load("accept", names[i]);
         fv_image_options options = { .size = sizeof options, .max_pixels = 246 };
         fv_image *image;
         fv_error err;
         assert_int_equal(fv_image_read(&image, f.data, f.size, &options, &err), FV_ERR_LIMIT);
         assert_non_null(strstr(err.message, "the limit is 246"));
-        options.max_pixels = 61 * 43;
+        options.max_pixels = 70 * 68;
         assert_int_equal(fv_image_read(&image, f.data, f.size, &options, &err), FV_OK);
         fv_image_free(image);
         fv_free(f.data);
     }
 }
 
-/* Cut anywhere, a file is refused, except where only bytes after the image are missing. The
- * block is exactly as long as the cut, so that ASan sees a read past it. */
+/* Formats of which only the first frame or page counts, or whose end may hold no pixels. */
+static bool may_lack_its_end(const char *name)
+{
+    const char *dot = strrchr(name, '.');
+    return !strcmp(dot, ".gif") || !strcmp(dot, ".tif") || !strcmp(dot, ".heic") ||
+           !strcmp(dot, ".avif") || strstr(name, "_rle");
+}
+
+/* Cut anywhere, a file is refused, or gives the pixels of the whole one where only bytes after the
+ * image are missing. The block is exactly as long as the cut, so that ASan sees a read past it. */
 static void check_truncated(const char *name)
 {
+    if (!format_is_read(name))
+        return;
     file_bytes f = load("accept", name);
+    fv_image *whole = NULL;
 
-    for (size_t n = 0; n < f.size; n++) {
+    assert_int_equal(fv_image_read(&whole, f.data, f.size, NULL, NULL), FV_OK);
+    size_t n_rgb = (size_t)whole->width * (size_t)whole->height * 3;
+    size_t step = f.size > 4000 ? 7 : 1;
+    for (size_t n = 0; n < f.size; n += step) {
         uint8_t *cut = fv_alloc(n, 1);
         fv_image *image = NULL;
         fv_error err = { .message = "" };
         assert_non_null(cut);
         memcpy(cut, f.data, n);
         fv_status status = fv_image_read(&image, cut, n, NULL, &err);
-        if (status == FV_OK)
+        if (status == FV_OK && (!may_lack_its_end(name) || image->width != whole->width ||
+                                memcmp(image->rgb, whole->rgb, n_rgb) != 0))
             fail_msg("%s: accepted with %zu of %zu bytes", name, n, f.size);
-        if (status == FV_ERR_MEMORY || !err.message[0])
+        if (status == FV_ERR_MEMORY || (status != FV_OK && !err.message[0]))
             fail_msg("%s, %zu bytes: %s %s", name, n, fv_status_name(status), err.message);
+        fv_image_free(image);
         fv_free(cut);
     }
+    fv_image_free(whole);
     fv_free(f.data);
 }
 
@@ -287,10 +403,10 @@ static void silent(void **state)
     assert_true(saved >= 0 && dup2(fileno(caught), STDERR_FILENO) >= 0);
     size_t n = 0;
     for (size_t i = 0; i < FV_COUNT(refused); i++) {
-        file_bytes f = load("reject", refused[i].name);
+        char path[512];
+        snprintf(path, sizeof path, IMAGES "reject/%s", refused[i].name);
         fv_image *image;
-        n += fv_image_read(&image, f.data, f.size, NULL, NULL) != FV_OK;
-        fv_free(f.data);
+        n += fv_image_open(&image, path, NULL, NULL) != FV_OK;
     }
     fflush(stderr);
     dup2(saved, STDERR_FILENO);
@@ -305,6 +421,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(expected_pixels),
+        cmocka_unit_test(near_pixels),
         cmocka_unit_test(from_memory),
         cmocka_unit_test(paths_that_are_no_files),
         cmocka_unit_test(all_eight_orientations),

@@ -326,6 +326,16 @@ static void test_bad_vocabularies(void **state)
     check_fails(FV_ERR_FORMAT, "vocab.json: byte 9: expected the end of the text, found 'x'");
     write_text("vocab.json", "\x7f"
                              "ELF");
+    check_fails(FV_ERR_FORMAT,
+                "vocab.json: this is a program or library (ELF), not a tokenizer's file");
+    write_text("vocab.json", "version https://git-lfs.github.com/spec/v1\noid sha256:00\n");
+    check_fails(FV_ERR_FORMAT, "vocab.json: this is a Git LFS pointer, not a tokenizer's file; git "
+                               "lfs pull fetches the file itself");
+    write_text("vocab.json", "\xef\xbb\xbf{\"a\": 1}");
+    check_fails(FV_ERR_FORMAT,
+                "vocab.json: this is text that begins with a byte order mark (UTF-8 BOM), not a "
+                "tokenizer's file; save it as UTF-8 without the mark");
+    write_text("vocab.json", "\x7f");
     check_fails(FV_ERR_FORMAT, "vocab.json: byte 0: expected '{', found byte 0x7f");
     write_text("vocab.json", "{\"a\nb\": 1}");
     check_fails(FV_ERR_FORMAT, "vocab.json: byte 3: a string is not closed");
@@ -348,8 +358,15 @@ static void test_bad_merges(void **state)
         "vocab.json, merges.txt: merge 2 (\"q\" \"q\"): the merged text is not in the vocabulary");
     write_bytes("merges.txt", "a\0b c\n", 6);
     check_fails(FV_ERR_FORMAT, NULL);
-    write_text("merges.txt", "\xff\xfe");
+    write_text("merges.txt", "\xff\xfd");
     check_fails(FV_ERR_FORMAT, "merges.txt: byte 0 is not valid UTF-8");
+    write_text("merges.txt", "\xff\xfe");
+    check_fails(FV_ERR_FORMAT,
+                "merges.txt: this is text in UTF-16, not a tokenizer's file; save it as UTF-8");
+    write_text("merges.txt", "<html><body>404</body></html>");
+    check_fails(FV_ERR_FORMAT,
+                "merges.txt: this is an HTML page, not a tokenizer's file; a server sent it "
+                "instead, often to report an error: read it, then download again");
 }
 
 static void test_bad_added_tokens(void **state)
