@@ -5,8 +5,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-int check_answer_options(const char *verb, answer_options *a)
+int check_answer_options(const char *verb, const answer_options *a)
 {
+    int code = check_text(verb, "--system", a->system);
+    for (size_t i = 0; i < a->stop.n && code < 0; i++)
+        code = *a->stop.item[i] ? check_text(verb, "--stop", a->stop.item[i])
+                                : usage_error(verb, "--stop: the text is empty");
+    if (code >= 0)
+        return code;
     if (a->greedy && a->temperature > 0)
         return usage_error(verb, "--greedy and --temperature %g exclude each other",
                            (double)a->temperature);
@@ -54,12 +60,22 @@ fv_image *open_picture(const char *path, const answer_options *a, fv_error *err)
 
 #define MARK "<image>"
 
-static size_t count_marks(const char *text)
+size_t count_marks(const char *text)
 {
     size_t n = 0;
     for (; (text = strstr(text, MARK)); text += strlen(MARK))
         n++;
     return n;
+}
+
+int check_marks(const char *prompt, size_t n_images)
+{
+    size_t n = count_marks(prompt);
+    if (!n || n == n_images)
+        return -1;
+    print_err("fastvlm: the prompt has %zu \"" MARK "\" mark%s for %zu image%s\n", n,
+              n == 1 ? "" : "s", n_images, n_images == 1 ? "" : "s");
+    return EXIT_USAGE;
 }
 
 /* A newline behind an image that stands first is the library's already. */
@@ -99,22 +115,20 @@ static fv_status add_marked(fv_session *session, const turn_images *images, cons
 }
 
 int write_turn(fv_session *session, const turn_images *images, const char *prompt,
-               const answer_options *a, progress_line *progress)
+               const answer_options *a)
 {
     size_t n_marks = count_marks(prompt);
     fv_error err;
     fv_status status = FV_OK;
-    if (n_marks && n_marks != images->n) {
-        fprintf(stderr, "fastvlm: the prompt has %zu \"" MARK "\" mark%s for %zu image%s\n",
-                n_marks, n_marks == 1 ? "" : "s", images->n, images->n == 1 ? "" : "s");
-        return EXIT_FAILED;
-    }
+    int code = check_marks(prompt, images->n);
+    if (code >= 0)
+        return code;
     for (size_t i = 0; i < images->n && !n_marks && status == FV_OK; i++)
         status = turn_add_image(session, images, i, a, &err);
     if (status == FV_OK)
         status = n_marks ? add_marked(session, images, prompt, a, &err)
                          : fv_session_add_text(session, prompt, strlen(prompt), &err);
-    clear_progress(progress);
+    clear_line();
     return status == FV_OK ? -1 : report(&err);
 }
 
@@ -146,24 +160,24 @@ static bool answer_keep(answer_text *a, const fv_piece *piece)
     return true;
 }
 
-int take_answer(fv_session *session, answer_text *out, bool stream, progress_line *progress)
+int take_answer(fv_session *session, answer_text *out, bool stream, const progress_line *progress)
 {
     fv_error err;
     fv_piece piece = { .size = sizeof piece };
     *out = (answer_text){ 0 };
-    while (!piece.done) {
+    while (!piece.done && !(progress->keep_answer && out->n_ids && interrupted())) {
         fv_status status = fv_session_next(session, &piece, &err);
-        clear_progress(progress);
+        clear_line();
         if (status != FV_OK)
             return report(&err);
         if (!answer_keep(out, &piece)) {
-            fprintf(stderr, "fastvlm: out of memory\n");
+            print_err("fastvlm: out of memory\n");
             return EXIT_FAILED;
         }
         if (stream && piece.n_bytes && !write_out(piece.text, piece.n_bytes))
             return end_out();
     }
-    out->finish = piece.finish;
+    out->finish = piece.done ? piece.finish : FV_FINISH_NONE;
     return -1;
 }
 
@@ -178,15 +192,13 @@ static double rate(double n, double ms) { return ms > 0 ? n / ms * 1e3 : 0; }
 
 void print_profile(const fv_engine *engine, const fv_stats *s)
 {
-    fprintf(stderr,
-            "load %.0f ms · decode image %.1f ms · preprocess %.1f ms · vision %.0f ms · projector "
-            "%.1f ms\n"
-            "prefill %.0f ms (%d rows, %.0f tok/s) · first token after %.0f ms",
-            fv_engine_load_ms(engine), s->image_ms, s->preprocess_ms, s->vision_ms, s->projector_ms,
-            s->prefill_ms, s->prompt_tokens, rate(s->prompt_tokens, s->prefill_ms),
-            s->first_token_ms);
+    print_err(
+        "load %.0f ms · decode image %.1f ms · preprocess %.1f ms · vision %.0f ms · projector "
+        "%.1f ms\n"
+        "prefill %.0f ms (%d rows, %.0f tok/s) · first token after %.0f ms",
+        fv_engine_load_ms(engine), s->image_ms, s->preprocess_ms, s->vision_ms, s->projector_ms,
+        s->prefill_ms, s->prompt_tokens, rate(s->prompt_tokens, s->prefill_ms), s->first_token_ms);
     if (s->new_tokens > 1)
-        fprintf(stderr, " · %d tokens, %.1f tok/s", s->new_tokens,
-                rate(s->new_tokens - 1, s->decode_ms));
-    fprintf(stderr, " · peak memory %.0f MB\n", (double)peak_rss_bytes() / 1e6);
+        print_err(" · %d tokens, %.1f tok/s", s->new_tokens, rate(s->new_tokens - 1, s->decode_ms));
+    print_err(" · peak memory %.0f MB\n", (double)peak_rss_bytes() / 1e6);
 }

@@ -51,7 +51,7 @@ typedef struct answer_options {
 /* clang-format on */
 
 /* -1, or an exit code after saying what is wrong. */
-int check_answer_options(const char *verb, answer_options *a);
+int check_answer_options(const char *verb, const answer_options *a);
 /* callbacks outlive *out. */
 void session_options(fv_session_options *out, const answer_options *a,
                      const fv_callbacks *callbacks);
@@ -67,11 +67,15 @@ typedef struct turn_images {
     size_t n;
 } turn_images;
 
+/* "<image>" in a prompt: how often. */
+size_t count_marks(const char *prompt);
+/* -1 when there is none, or one for each image; else an exit code after saying what is wrong. */
+int check_marks(const char *prompt, size_t n_images);
 /* The user's turn, images encoded: every "<image>" in the prompt is replaced by the next of them;
  * without such a mark images come first. -1, or an exit code after saying what is wrong; then the
  * session may hold a part of the turn. */
 int write_turn(fv_session *session, const turn_images *images, const char *prompt,
-               const answer_options *a, progress_line *progress);
+               const answer_options *a);
 
 typedef struct answer_text {
     char *text;
@@ -82,8 +86,9 @@ typedef struct answer_text {
 } answer_text;
 
 /* Takes an answer to its end, writing its text to stdout as it comes when stream is true.
- * -1, or an exit code after saying what is wrong. */
-int take_answer(fv_session *session, answer_text *out, bool stream, progress_line *progress);
+ * -1, or an exit code after saying what is wrong. With progress->keep_answer Ctrl-C ends the answer
+ * where it is, with finish FV_FINISH_NONE. */
+int take_answer(fv_session *session, answer_text *out, bool stream, const progress_line *progress);
 void answer_free(answer_text *a);
 
 /* The lines of figures on stderr. */

@@ -107,7 +107,9 @@ static int bench_parse(int argc, char **argv, bench *b)
         return code;
     if (json)
         b->form = 1;
-    if (images.n && !b->image)
+    if (images.n + (b->image != NULL) > 1)
+        return usage_error("bench", "more than one image; one is encoded again and again");
+    if (images.n)
         b->image = images.item[0];
     if (prompt)
         return usage_error(
@@ -182,7 +184,7 @@ static fv_status repeat(bench *b, fv_engine *engine, const fv_image *image, int 
             add(b, DECODE, s.decode_ms / (s.new_tokens - 1), rep);
     }
     fv_session_free(session);
-    clear_progress(line);
+    clear_line();
     return status;
 }
 
@@ -259,11 +261,12 @@ static int print_figures(const bench *b, const fv_model_info *m)
             json_object_set_new(s, "tokens_per_second", json_real(rate(b, i, median(b, i))));
         json_array_append_new(stages, s);
     }
-    json_t *root = json_pack("{s:{s:s, s:s, s:s, s:s}, s:s, s:s, s:s, s:i, s:i, s:o, s:I}",
-                             "machine", "cpu", cpu_model(), "system", host.sysname, "release",
-                             host.release, "kernels", m->cpu_level, "version", fv_version(),
-                             "commit", FASTVLM_COMMIT, "model", model_name(&b->model), "threads",
-                             m->n_threads, "image_size", m->image_size, "stages", stages,
+    json_t *root = json_pack("{s:{s:o, s:s, s:s, s:s}, s:s, s:s, s:o, s:b, s:i, s:i, s:o, s:I}",
+                             "machine", "cpu", json_text(cpu_model()), "system", host.sysname,
+                             "release", host.release, "kernels", m->cpu_level, "version",
+                             fv_version(), "commit", FASTVLM_COMMIT, "model",
+                             json_text(model_name(&b->model)), "demonstration", !b->model.model,
+                             "threads", m->n_threads, "image_size", m->image_size, "stages", stages,
                              "peak_rss_bytes", (json_int_t)peak_rss_bytes());
     return print_json(root, 6);
 }
@@ -271,31 +274,33 @@ static int print_figures(const bench *b, const fv_model_info *m)
 static int print_table(const bench *b, const fv_model_info *m, bool csv)
 {
     if (csv)
-        printf("stage,precision,best_ms,median_ms,tokens_per_second,repetitions,threads,image_size,"
-               "kernels,cpu,version,commit\n");
+        print_out(
+            "stage,precision,best_ms,median_ms,tokens_per_second,repetitions,threads,image_size,"
+            "kernels,cpu,version,commit\n");
     else
-        printf("%s, %d threads, kernels %s, fastvlm %s (%s)\n%s, %d x %d\n\n%-12s %-6s %10s %10s "
-               "%10s\n",
-               cpu_model(), m->n_threads, m->cpu_level, fv_version(), FASTVLM_COMMIT,
-               model_name(&b->model), m->image_size, m->image_size, "stage", "type", "best ms",
-               "median ms", "tokens/s");
+        print_out(
+            "%s, %d threads, kernels %s, fastvlm %s (%s)\n%s, %d x %d\n\n%-12s %-6s %10s %10s "
+            "%10s\n",
+            cpu_model(), m->n_threads, m->cpu_level, fv_version(), FASTVLM_COMMIT,
+            model_name(&b->model), m->image_size, m->image_size, "stage", "type", "best ms",
+            "median ms", "tokens/s");
     for (int i = 0; i < N_STAGES; i++) {
         if (!b->n[i])
             continue;
         double speed = rate(b, i, median(b, i));
         if (csv)
-            printf("%s,%s,%.3f,%.3f,%.2f,%zu,%d,%d,%s,\"%s\",%s,%s\n", stage_names[i],
-                   precision_of(m, i), b->ms[i][0], median(b, i), speed, b->n[i], m->n_threads,
-                   m->image_size, m->cpu_level, cpu_model(), fv_version(), FASTVLM_COMMIT);
+            print_out("%s,%s,%.3f,%.3f,%.2f,%zu,%d,%d,%s,\"%s\",%s,%s\n", stage_names[i],
+                      precision_of(m, i), b->ms[i][0], median(b, i), speed, b->n[i], m->n_threads,
+                      m->image_size, m->cpu_level, cpu_model(), fv_version(), FASTVLM_COMMIT);
         else if (speed > 0)
-            printf("%-12s %-6s %10.2f %10.2f %10.1f\n", stage_names[i], precision_of(m, i),
-                   b->ms[i][0], median(b, i), speed);
+            print_out("%-12s %-6s %10.2f %10.2f %10.1f\n", stage_names[i], precision_of(m, i),
+                      b->ms[i][0], median(b, i), speed);
         else
-            printf("%-12s %-6s %10.2f %10.2f\n", stage_names[i], precision_of(m, i), b->ms[i][0],
-                   median(b, i));
+            print_out("%-12s %-6s %10.2f %10.2f\n", stage_names[i], precision_of(m, i), b->ms[i][0],
+                      median(b, i));
     }
     if (!csv)
-        printf("\npeak memory %.0f MB\n", (double)peak_rss_bytes() / 1e6);
+        print_out("\npeak memory %.0f MB\n", (double)peak_rss_bytes() / 1e6);
     return end_out();
 }
 
@@ -308,7 +313,7 @@ static int run_company(bench *b, fv_engine *engine, const fv_image *image, progr
     for (int rep = -1; status == FV_OK && rep < b->reps; rep++)
         status = repeat_company(b, &c, rep, &err);
     company_close(&c);
-    clear_progress(line);
+    clear_line();
     return status == FV_OK ? -1 : report(&err);
 }
 
@@ -353,7 +358,7 @@ int verb_bench(int argc, char **argv)
     if (code >= 0)
         return code;
     catch_interrupt();
-    progress_line line = { .enabled = is_terminal(2) };
+    progress_line line = { .enabled = true };
     fv_status status = b.image ? open_image(&image, b.image, NULL, &err) : draw_image(&image, &err);
     code = status == FV_OK ? run_bench(&b, &engine, image, &line) : report(&err);
     fv_image_free(image);

@@ -1,10 +1,12 @@
 /* cli: what the verbs share. The program uses only the headers in include/ of the library.
  *
- * Answers go to stdout, everything else to stderr. Exit codes: 0 success, 1 failure, 2 usage. */
+ * Answers go to stdout, everything else to stderr. Exit codes: 0 success; 2 the arguments are wrong
+ * whatever the files hold that they name; 1 any other failure. */
 #ifndef FV_CLI_H
 #define FV_CLI_H
 
 #include <jansson.h>
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -30,11 +32,12 @@ int verb_pull(int argc, char **argv);
 int verb_eval(int argc, char **argv);
 int verb_npu(int argc, char **argv);
 
-/* ---- options.c: a table of options per verb ---------------------------------------------- */
+/* ---- a table of options per verb ---------------------------------------------------------- */
 
 typedef enum option_kind {
     OPTION_FLAG,  /* bool */
     OPTION_INT,   /* int in [min, max] */
+    OPTION_SIDE,  /* the same, a multiple of 64: of an image in pixels */
     OPTION_U64,   /* uint64_t */
     OPTION_FLOAT, /* float in [min, max] */
     OPTION_TEXT,  /* const char * */
@@ -63,11 +66,52 @@ typedef struct usage {
     const char *example; /* lines */
 } usage;
 
+/* ---- screen.c: the one door to standard output and standard error ------------------------- */
+
+/* Like printf, to standard output and standard error. What is printed may hold text of strangers,
+ * an answer or the name of a file. On a terminal, control characters other than newline and tab,
+ * those that turn the direction of text, and bytes that are not UTF-8 are shown (\x1b, \u202e), not
+ * obeyed. Pipes and files get the bytes as they are. */
+void print_out(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void print_err(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void print_err_list(const char *format, va_list args);
+/* A piece of an answer, flushed; false when that failed, which end_out says. A character may be cut
+ * off at its end and go on with the next piece. */
+bool write_out(const char *text, size_t n_bytes);
+/* EXIT_OK, or EXIT_FAILED after saying that something printed could not be written. */
+int end_out(void);
+
+bool is_terminal(int fd);
+/* Is standard error a terminal that understands escape sequences? */
+bool can_redraw(void);
+/* A line on such a terminal in place of the one before; and none. */
+void show_line(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void clear_line(void);
+
+/* Bytes of the UTF-8 character at text; 0: there is none that is well-formed. */
+size_t character_read(const char *text, size_t n_bytes, uint32_t *code);
+bool is_text(const char *text, size_t n_bytes, size_t *bad_at); /* UTF-8 */
+/* Does a terminal obey it, or turn text by it, rather than show it? */
+bool is_control(uint32_t code);
+
+/* ---- json_out.c: results for programs ----------------------------------------------------- */
+
+/* Strings for JSON; bytes that are not UTF-8 become U+FFFD. */
+json_t *json_text(const char *text);
+json_t *json_text_n(const char *text, size_t n_bytes);
+void json_set_text(json_t *object, const char *key, const char *text);
+/* Prints and releases root, reals with n_digits (0: all); an exit code. */
+int print_json(json_t *root, unsigned n_digits);
+
+/* ---- options.c ---------------------------------------------------------------------------- */
+
 /* Fills the options' values and *words with everything that is no option. Returns -1 to go on, or
  * an exit code: after --help, or after saying what is wrong. */
 int parse_options(int argc, char **argv, const usage *use, const option_spec *options,
                   size_t n_options, text_list *words);
 int usage_error(const char *verb, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Is text UTF-8? NULL will do. -1, or an exit code after saying what is wrong with what. */
+int check_text(const char *verb, const char *what, const char *text);
 
 /* ---- common.c ---------------------------------------------------------------------------- */
 
@@ -93,7 +137,7 @@ fv_precision chosen_precision(const char *choices, int index);
     { 0, "decoder", OPTION_CHOICE, &(m).decoder, DECODER_PRECISIONS,                              \
       "precision of the decoder", 0, 0 },                                                         \
     { 0, "kv", OPTION_CHOICE, &(m).kv, "auto|f32|f16|q8", "precision of the KV cache", 0, 0 },    \
-    { 0, "image-size", OPTION_INT, &(m).image_size, "N",                                          \
+    { 0, "image-size", OPTION_SIDE, &(m).image_size, "N",                                          \
       "side of the vision encoder's input in pixels, a multiple of 64", 0, 4096 }
 /* clang-format on */
 
@@ -114,42 +158,72 @@ const char *model_name(const model_options *m);      /* the path, or that it is 
  * answers; a usage error in a program without it. */
 int check_model(const char *verb, const model_options *m, bool quiet);
 
-typedef enum word_kind { WORD_MODEL, WORD_IMAGE, WORD_PROMPT, WORD_ERROR } word_kind;
-/* What a bare argument is; WORD_ERROR has said why. */
 /* fv_image_open, and standard input for "-". */
 fv_status open_image(fv_image **out, const char *path, const fv_image_options *options,
                      fv_error *err);
 
-word_kind classify_word(const char *verb, const char *word);
-
-/* Sorts bare arguments into model, images and prompt. -1, or an exit code. */
-int sort_words(const char *verb, const text_list *words, const char **model, text_list *images,
-               const char **prompt);
-
-void catch_interrupt(void); /* Ctrl-C sets a flag; a closed pipe becomes a write error */
-bool interrupted(void);
 uint64_t peak_rss_bytes(void);
 const char *cpu_model(void); /* "AMD EPYC", from the system; static */
-bool is_terminal(int fd);
 
-/* A line on stderr while the library works, when that is a terminal. fv_progress_fn; user is a
- * progress_line. Also how Ctrl-C reaches the library. */
+/* A line on stderr while the library works, on a terminal. fv_progress_fn; user is a progress_line.
+ * Also how Ctrl-C reaches the library. */
 typedef struct progress_line {
-    bool enabled, shown;
+    bool enabled;
+    bool keep_answer; /* Ctrl-C does not cancel a token: the caller ends the answer itself */
     double started;
 } progress_line;
 bool show_progress(void *user, const char *stage, double done);
-void clear_progress(progress_line *p);
-/* fv_log_fn: "fastvlm: warning: MESSAGE" on stderr; user is NULL or a progress_line. */
+/* fv_log_fn: "fastvlm: warning: MESSAGE" on stderr */
 void log_line(void *user, fv_log_level level, const char *message);
 /* Both, for the library's calls. */
 fv_callbacks line_callbacks(progress_line *p);
 
-/* Writes all bytes to stdout at once; false when that failed, which end_out says. */
-bool write_out(const char *text, size_t n_bytes);
-/* EXIT_OK, or EXIT_FAILED after saying that something printed could not be written. */
-int end_out(void);
-/* Prints and releases root, reals with n_digits (0: all); an exit code. */
-int print_json(json_t *root, unsigned n_digits);
+/* ---- words.c: what an argument is --------------------------------------------------------- */
+
+typedef enum word_kind {
+    WORD_TEXT,       /* more than one word, and no path */
+    WORD_LONE,       /* one word: a question only where there is an image */
+    WORD_MODEL,      /* a directory or a model's file */
+    WORD_IMAGE,      /* a file that is an image, or "-" */
+    WORD_OTHER_FILE, /* a file that is neither */
+    WORD_MISSING,    /* a path where nothing is */
+    WORD_NO_MODEL,   /* like a model's name, but nothing is there */
+    WORD_ADDRESS     /* https://... */
+} word_kind;
+
+/* path: what is there, or the word without quotes and blanks around it. Kept until the program
+ * ends. */
+word_kind word_classify(const char *word, const char **path);
+/* Says that word is no question; EXIT_USAGE. */
+int word_refuse(const char *verb, word_kind kind, const char *word);
+/* Sorts positional arguments into model, images and prompt; looks at the images given by option,
+ * too. -1, or an exit code. */
+int sort_words(const char *verb, const text_list *words, const char **model, text_list *images,
+               const char **prompt);
+
+/* Without blanks, and what comes along unseen with copied text, at both ends. Kept until the
+ * program ends. */
+const char *text_trim(const char *text);
+/* The files that text names as terminals and file managers paste paths: as they are, in quotes,
+ * with backslashes before blanks, as file: addresses, with blanks around, several. False: not all
+ * are there. */
+bool paths_find(const char *text, text_list *out);
+/* The images that a line begins with, in the same forms; what follows them. NULL: none. */
+const char *images_leading(const char *line, text_list *out);
+
+/* ---- signals.c ---------------------------------------------------------------------------- */
+
+void catch_interrupt(void); /* Ctrl-C sets a flag; a closed pipe becomes a write error */
+bool interrupted(void);
+/* An answer has been ended for Ctrl-C: what comes next may run; once: the next Ctrl-C ends the
+ * program at once. False after SIGTERM. */
+bool interrupt_forgive(bool once);
+/* While an editor has the terminal, Ctrl-C is a key, and a signal puts the terminal back and ends
+ * the program. */
+void hold_terminal(bool hold);
+/* A model's file that is cut while it is mapped ends the program with one line. */
+void catch_bus_error(void);
+/* run, on a stack that is large enough whatever the limit is; its exit code. */
+int run_with_stack(int (*run)(int argc, char **argv), int argc, char **argv);
 
 #endif

@@ -1,17 +1,11 @@
-/* Opening the model, the built-in one, telling arguments apart, progress, Ctrl-C, memory. See
- * cli.h. */
+/* Opening the model, the built-in one, images; progress, memory. See cli.h. */
 #include "cli.h"
-#include "program/sniff.h"
 
-#include <errno.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
 #include <time.h>
-#include <unistd.h>
 
 static bool cancelled_is_muted;
 
@@ -22,15 +16,16 @@ int report(const fv_error *err)
     if (err->status == FV_ERR_CANCELLED && cancelled_is_muted)
         return EXIT_FAILED;
     const char *hint = hint_for(err);
-    fprintf(stderr, "fastvlm: %s%s%s\n", err->message, hint ? "; " : "", hint ? hint : "");
-    return EXIT_FAILED;
+    clear_line();
+    print_err("fastvlm: %s%s%s\n", err->message, hint ? "; " : "", hint ? hint : "");
+    return err->status == FV_ERR_ARGUMENT ? EXIT_USAGE : EXIT_FAILED;
 }
 
 void log_line(void *user, fv_log_level level, const char *message)
 {
-    if (user)
-        clear_progress(user);
-    fprintf(stderr, "fastvlm: %s%s\n", level == FV_LOG_WARNING ? "warning: " : "", message);
+    (void)user;
+    clear_line();
+    print_err("fastvlm: %s%s\n", level == FV_LOG_WARNING ? "warning: " : "", message);
 }
 
 fv_precision chosen_precision(const char *choices, int index)
@@ -106,8 +101,8 @@ int check_model(const char *verb, const model_options *m, bool quiet)
             verb, "no model given; expected a checkpoint directory or a packed file (fastvlm "
                   "pull apple/FastVLM-0.5B fetches a checkpoint)");
     if (!quiet)
-        fprintf(stderr, "using the built-in demonstration model, which knows only drawn shapes and "
-                        "printed words; fastvlm pull apple/FastVLM-0.5B fetches a real one\n");
+        print_err("using the built-in demonstration model, which knows only drawn shapes and "
+                  "printed words; fastvlm pull apple/FastVLM-0.5B fetches a real one\n");
     return -1;
 }
 
@@ -169,139 +164,7 @@ fv_status open_image(fv_image **out, const char *path, const fv_image_options *o
     return status;
 }
 
-/* ---- what an argument is ----------------------------------------------------------------- */
-
-static bool has_ending(const char *word, const char *const *endings)
-{
-    const char *dot = strrchr(word, '.');
-    for (; dot && *endings; endings++)
-        if (!strcasecmp(dot, *endings))
-            return true;
-    return false;
-}
-
-static fv_file_kind file_kind(const char *path)
-{
-    unsigned char b[FV_SNIFF_BYTES];
-    FILE *f = fopen(path, "rb");
-    size_t n = f ? fread(b, 1, sizeof b, f) : 0;
-    if (f)
-        fclose(f);
-    return fv_sniff_bytes(b, n).kind;
-}
-
-/* One word with a slash, or with digits and a dash or dot inside, names a model rather than asks
- * for something. */
-static bool names_a_model(const char *word)
-{
-    bool one = !strpbrk(word, " \t\n?!"), digits = strpbrk(word, "0123456789") != NULL;
-    const char *mark = strpbrk(word, "-.");
-    return one && (strchr(word, '/') || (digits && mark && mark > word && mark[1]));
-}
-
-word_kind classify_word(const char *verb, const char *word)
-{
-    static const char *const pictures[] = { ".jpg",  ".jpeg", ".png",  ".webp", ".ppm",
-                                            ".pgm",  ".pnm",  ".gif",  ".bmp",  ".tif",
-                                            ".tiff", ".heic", ".heif", ".avif", NULL };
-    static const char *const models[] = { ".gguf", ".safetensors", NULL };
-    struct stat st;
-    if (!strcmp(word, "-"))
-        return WORD_IMAGE;
-    if (stat(word, &st) != 0 && lstat(word, &st) == 0) /* the library names the dangling link */
-        return has_ending(word, models) ? WORD_MODEL : WORD_IMAGE;
-    if (stat(word, &st) != 0) {
-        if (has_ending(word, pictures) || has_ending(word, models) || !strncmp(word, "./", 2) ||
-            *word == '/') {
-            fprintf(stderr,
-                    "fastvlm %s: %s: no such file; if it is the prompt, use --prompt \"%s\"\n",
-                    verb, word, word);
-            return WORD_ERROR;
-        }
-        if (names_a_model(word)) {
-            fprintf(stderr,
-                    "fastvlm %s: %s: no such model (fastvlm pull fetches one); if it is the "
-                    "prompt, use --prompt \"%s\"\n",
-                    verb, word, word);
-            return WORD_ERROR;
-        }
-        return WORD_PROMPT;
-    }
-    if (S_ISDIR(st.st_mode) || has_ending(word, models))
-        return WORD_MODEL;
-    if (S_ISFIFO(st.st_mode))
-        return WORD_IMAGE;
-    switch (file_kind(word)) {
-    case FV_FILE_GGUF:
-    case FV_FILE_SAFETENSORS: return WORD_MODEL;
-    case FV_FILE_UNKNOWN:
-    case FV_FILE_TEXT:
-    case FV_FILE_JSON:
-        if (has_ending(word, pictures))
-            return WORD_IMAGE;
-        break;
-    default: return WORD_IMAGE; /* what it is, the library says */
-    }
-    fprintf(stderr,
-            "fastvlm %s: %s is a file but not an image (JPEG, PNG, WebP, GIF, BMP, TIFF, HEIC, "
-            "AVIF or PNM); use --image %s or --prompt \"%s\"\n",
-            verb, word, word, word);
-    return WORD_ERROR;
-}
-
-int sort_words(const char *verb, const text_list *words, const char **model, text_list *images,
-               const char **prompt)
-{
-    for (size_t i = 0; i < words->n; i++) {
-        const char *word = words->item[i];
-        switch (classify_word(verb, word)) {
-        case WORD_ERROR: return EXIT_USAGE;
-        case WORD_MODEL:
-            if (*model)
-                return usage_error(
-                    verb, "more than one model: %s and %s; if one is the prompt, use --prompt",
-                    *model, word);
-            *model = word;
-            break;
-        case WORD_IMAGE:
-            if (images->n == sizeof images->item / sizeof *images->item)
-                return usage_error(verb, "more than %zu images", images->n);
-            images->item[images->n++] = word;
-            break;
-        case WORD_PROMPT:
-            if (*prompt)
-                return usage_error(verb,
-                                   "more than one prompt: \"%s\" and \"%s\"; quote the prompt",
-                                   *prompt, word);
-            *prompt = word;
-        }
-    }
-    return -1;
-}
-
-/* ---- signals and terminals --------------------------------------------------------------- */
-
-static volatile sig_atomic_t stop_asked;
-
-static void on_interrupt(int signal_number)
-{
-    (void)signal_number;
-    if (stop_asked)
-        _exit(EXIT_FAILED); /* the second time at once */
-    stop_asked = 1;
-}
-
-void catch_interrupt(void)
-{
-    struct sigaction action = { .sa_handler = on_interrupt };
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
-    signal(SIGPIPE, SIG_IGN);
-    signal(SIGXFSZ, SIG_IGN); /* so does a limit on the size of files */
-}
-
-bool interrupted(void) { return stop_asked != 0; }
-bool is_terminal(int fd) { return isatty(fd) == 1; }
+/* ---- progress ---------------------------------------------------------------------------- */
 
 static double now_ms(void)
 {
@@ -313,50 +176,12 @@ static double now_ms(void)
 bool show_progress(void *user, const char *stage, double done)
 {
     progress_line *p = user;
-    if (!p->enabled || !strcmp(stage, "decode"))
-        return interrupted();
+    bool decode = !strcmp(stage, "decode");
     if (p->started == 0)
         p->started = now_ms();
-    if (p->shown || now_ms() - p->started > 300) {
-        fprintf(stderr, "\r%s %3.0f %%\033[K", stage, done * 100);
-        p->shown = true;
-    }
-    return interrupted();
-}
-
-void clear_progress(progress_line *p)
-{
-    if (p->shown)
-        fprintf(stderr, "\r\033[K");
-    p->shown = false;
-}
-
-bool write_out(const char *text, size_t n_bytes)
-{
-    return fwrite(text, 1, n_bytes, stdout) == n_bytes && fflush(stdout) == 0;
-}
-
-int end_out(void)
-{
-    if (fflush(stdout) == 0 && !ferror(stdout))
-        return EXIT_OK;
-    fprintf(stderr, "fastvlm: cannot write to standard output: it is closed or full\n");
-    return EXIT_FAILED;
-}
-
-int print_json(json_t *root, unsigned n_digits)
-{
-    char *text = root ? json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(n_digits)) : NULL;
-    json_decref(root);
-    if (!text) {
-        fprintf(stderr,
-                "fastvlm: cannot write the result as JSON: a name in it is not valid UTF-8, "
-                "or out of memory\n");
-        return EXIT_FAILED;
-    }
-    bool ok = write_out(text, strlen(text)) && write_out("\n", 1);
-    free(text);
-    return ok ? EXIT_OK : end_out();
+    if (p->enabled && !decode && now_ms() - p->started > 300)
+        show_line("%s %3.0f %%", stage, done * 100);
+    return interrupted() && !(decode && p->keep_answer);
 }
 
 /* ---- the machine ------------------------------------------------------------------------- */

@@ -6,7 +6,7 @@
 
 #include "npu.h"
 
-static void line(const char *what, const char *found) { printf("%-16s %s\n", what, found); }
+static void line(const char *what, const char *found) { print_out("%-16s %s\n", what, found); }
 
 /* The formats of images that can be read; what the others lack. */
 static void image_lines(void)

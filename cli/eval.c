@@ -57,7 +57,7 @@ static int eval_parse(int argc, char **argv, eval_options *o)
           0, 0 },
         { 0, "ref-decoder", OPTION_CHOICE, &o->ref.decoder, "auto|f32|bf16|f16|z8|q4",
           "precision of REF's decoder (auto: as for vision)", 0, 0 },
-        { 0, "image-size", OPTION_INT, &o->test.image_size, "N",
+        { 0, "image-size", OPTION_SIDE, &o->test.image_size, "N",
           "side of the vision encoder's input in pixels, a multiple of 64", 0, 4096 },
         { 0, "fit", OPTION_CHOICE, &o->fit, "auto|pad|crop|stretch",
           "how images are fitted to the square input", 0, 0 },
@@ -87,6 +87,8 @@ static int eval_parse(int argc, char **argv, eval_options *o)
     };
     int code = parse_options(argc, argv, &use, options, sizeof options / sizeof *options,
                              &o->words);
+    if (code < 0)
+        code = check_text("eval", "--prompt", o->prompt);
     if (code >= 0)
         return code;
     if (o->layers) {
@@ -130,17 +132,18 @@ static json_t *text_json(const fv_eval_text *t)
 {
     if (!t->n_tokens)
         return json_null();
-    return json_pack("{s:I, s:I, s:f, s:f, s:f, s:f}", "tokens", (json_int_t)t->n_tokens, "agree",
+    return json_pack("{s:I, s:I, s:f, s:o, s:o, s:o}", "tokens", (json_int_t)t->n_tokens, "agree",
                      (json_int_t)t->n_agree, "agreement", (double)t->n_agree / (double)t->n_tokens,
-                     "kl_mean", t->mean, "kl_median", t->median, "kl_max", t->max);
+                     "kl_mean", number(t->mean), "kl_median", number(t->median), "kl_max",
+                     number(t->max));
 }
 
 static json_t *eval_model_json(const fv_engine *engine, const char *path)
 {
     fv_model_info m = { .size = sizeof m };
     fv_engine_info(engine, &m);
-    return json_pack("{s:s, s:s, s:s, s:I}", "path", path, "vision", m.vision_precision, "decoder",
-                     m.decoder_precision, "weight_bytes", (json_int_t)m.weight_bytes);
+    return json_pack("{s:o, s:s, s:s, s:I}", "path", json_text(path), "vision", m.vision_precision,
+                     "decoder", m.decoder_precision, "weight_bytes", (json_int_t)m.weight_bytes);
 }
 
 static int eval_json(const fv_eval *e, const fv_engine *ref, const fv_engine *test,
@@ -159,35 +162,36 @@ static int eval_json(const fv_eval *e, const fv_engine *ref, const fv_engine *te
     }
     for (size_t i = 0; fv_eval_image(e, i, &x); i++)
         json_array_append_new(images,
-                              json_pack("{s:s, s:o, s:o, s:o, s:o, s:s%}", "path", x.path,
+                              json_pack("{s:o, s:o, s:o, s:o, s:o, s:o}", "path", json_text(x.path),
                                         "features", loss_json(&x.features), "image_tokens",
                                         loss_json(&x.tokens), "own", text_json(&x.own), "ref",
-                                        text_json(&x.ref), "answer", x.answer, x.n_answer_bytes));
+                                        text_json(&x.ref), "answer",
+                                        json_text_n(x.answer, x.n_answer_bytes)));
     return print_json(
-        json_pack("{s:o, s:o, s:I, s:I, s:o, s:o, s:f, s:f, s:o, s:o, s:f}", "reference",
+        json_pack("{s:o, s:o, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:f}", "reference",
                   eval_model_json(ref, o->ref.model), "test", eval_model_json(test, o->test.model),
                   "pictures", (json_int_t)info.n_images, "skipped", (json_int_t)info.n_skipped,
                   "own", text_json(&info.own), "ref", text_json(&info.ref), "least_features_cosine",
-                  info.least_features, "least_image_tokens_cosine", info.least_tokens, "stages",
-                  stages, "images", images, "ms", info.ms),
+                  number(info.least_features), "least_image_tokens_cosine",
+                  number(info.least_tokens), "stages", stages, "images", images, "ms", info.ms),
         DIGITS);
 }
 
 static void print_loss(const fv_eval_loss *l)
 {
     if (isnan(l->sqnr))
-        printf("  %8s %12s", "", "");
+        print_out("  %8s %12s", "", "");
     else if (isinf(l->sqnr))
-        printf("  %8s %12s", "equal", "1");
+        print_out("  %8s %12s", "equal", "1");
     else
-        printf("  %8.1f %12.9f", l->sqnr, l->cosine);
+        print_out("  %8.1f %12.9f", l->sqnr, l->cosine);
 }
 
 static void eval_print_text(const char *name, const fv_eval_text *t)
 {
     if (t->n_tokens)
-        printf("%-28s %6zu %10.3g %10.3g %10.3g %9.2f\n", name, t->n_tokens, t->mean, t->median,
-               t->max, 100 * (double)t->n_agree / (double)t->n_tokens);
+        print_out("%-28s %6zu %10.3g %10.3g %10.3g %9.2f\n", name, t->n_tokens, t->mean, t->median,
+                  t->max, 100 * (double)t->n_agree / (double)t->n_tokens);
 }
 
 static const char *last_part(const char *path)
@@ -203,34 +207,34 @@ static int eval_text(const fv_eval *e, const eval_options *o)
     fv_eval_image_info x = { .size = sizeof x };
     fv_eval_describe(e, &info);
     bool ref = info.ref.n_tokens, own = info.own.n_tokens;
-    printf("%-24s  %8s %12s", "stage", "SQNR dB", "cosine");
-    printf(ref ? "  %8s %12s\n" : "\n", "ref: SQNR", "cosine");
+    print_out("%-24s  %8s %12s", "stage", "SQNR dB", "cosine");
+    print_out(ref ? "  %8s %12s\n" : "\n", "ref: SQNR", "cosine");
     for (size_t i = 0; fv_eval_stage(e, i, &s); i++) {
-        printf("%-24s", s.name);
+        print_out("%-24s", s.name);
         print_loss(&s.own);
         if (ref)
             print_loss(&s.ref);
-        printf("\n");
+        print_out("\n");
     }
-    printf("\n%-28s  %8s %12s  %8s %12s\n", "image", "features", "cosine", "tokens", "cosine");
+    print_out("\n%-28s  %8s %12s  %8s %12s\n", "image", "features", "cosine", "tokens", "cosine");
     for (size_t i = 0; fv_eval_image(e, i, &x); i++) {
-        printf("%-28.28s", last_part(x.path));
+        print_out("%-28.28s", last_part(x.path));
         print_loss(&x.features);
         print_loss(&x.tokens);
-        printf("\n");
+        print_out("\n");
     }
-    printf("%-28s  %8s %12.9f  %8s %12.9f\n\n", "least", "", info.least_features, "",
-           info.least_tokens);
-    printf("%-28s %6s %10s %10s %10s %9s\n", "text: KL divergence, nats", "tokens", "mean",
-           "median", "max", "agree %");
+    print_out("%-28s  %8s %12.9f  %8s %12.9f\n\n", "least", "", info.least_features, "",
+              info.least_tokens);
+    print_out("%-28s %6s %10s %10s %10s %9s\n", "text: KL divergence, nats", "tokens", "mean",
+              "median", "max", "agree %");
     if (own)
         eval_print_text("TEST's own image tokens", &info.own);
     if (ref)
         eval_print_text("REF's image tokens", &info.ref);
-    printf("\n"
-           "%zu image%s, %zu skipped, %.1f s",
-           info.n_images, info.n_images == 1 ? "" : "s", info.n_skipped, info.ms / 1e3);
-    printf("; REF %s, TEST %s\n", o->ref.model, o->test.model);
+    print_out("\n"
+              "%zu image%s, %zu skipped, %.1f s",
+              info.n_images, info.n_images == 1 ? "" : "s", info.n_skipped, info.ms / 1e3);
+    print_out("; REF %s, TEST %s\n", o->ref.model, o->test.model);
     return end_out();
 }
 
@@ -283,8 +287,8 @@ static int compare(eval_options *o, progress_line *progress)
                               .fit = (fv_fit)o->fit,
                               .callbacks = &callbacks };
         fv_status status = fv_eval_run(&e, ref, test, &s, &err);
-        clear_progress(progress);
-        code = status != FV_OK ? report(&err)
+        clear_line();
+        code = status != FV_OK ? (report(&err), EXIT_FAILED) /* models that differ are no usage */
                : o->json       ? eval_json(e, ref, test, o)
                                : eval_text(e, o);
         title(heading, sizeof heading, ref, test);
@@ -302,22 +306,26 @@ static int compare(eval_options *o, progress_line *progress)
 
 static double percent(size_t n, size_t of) { return of ? 100 * (double)n / (double)of : 0; }
 
-static json_t *task_json(const fv_task *t, const char *model)
+/* model: NULL when something else has answered. */
+static json_t *task_json(const fv_task *t, const char *model, bool demonstration)
 {
     json_t *kinds = json_array(), *answers = json_array();
     for (size_t i = 0; i < t->n_kinds; i++)
-        json_array_append_new(kinds, json_pack("{s:s, s:I, s:I, s:f}", "kind", t->kinds[i].kind,
-                                               "n", (json_int_t)t->kinds[i].n, "correct",
-                                               (json_int_t)t->kinds[i].n_correct, "percent",
-                                               percent(t->kinds[i].n_correct, t->kinds[i].n)));
+        json_array_append_new(kinds,
+                              json_pack("{s:o, s:I, s:I, s:f}", "kind", json_text(t->kinds[i].kind),
+                                        "n", (json_int_t)t->kinds[i].n, "correct",
+                                        (json_int_t)t->kinds[i].n_correct, "percent",
+                                        percent(t->kinds[i].n_correct, t->kinds[i].n)));
     for (size_t i = 0; i < t->n; i++) {
         const fv_task_answer *a = &t->answers[i];
         json_array_append_new(answers,
-                              json_pack("{s:s, s:s, s:s, s:s, s:s, s:b}", "image", a->image, "kind",
-                                        a->kind, "question", a->question, "wanted", a->wanted,
-                                        "answer", a->answer, "correct", a->correct));
+                              json_pack("{s:o, s:o, s:o, s:o, s:o, s:b}", "image",
+                                        json_text(a->image), "kind", json_text(a->kind), "question",
+                                        json_text(a->question), "wanted", json_text(a->wanted),
+                                        "answer", json_text(a->answer), "correct", a->correct));
     }
-    return json_pack("{s:s?, s:I, s:I, s:I, s:f, s:o, s:o, s:f}", "model", model, "n",
+    return json_pack("{s:o, s:b, s:I, s:I, s:I, s:f, s:o, s:o, s:f}", "model",
+                     model ? json_text(model) : json_null(), "demonstration", demonstration, "n",
                      (json_int_t)t->n, "correct", (json_int_t)t->n_correct, "unanswered",
                      (json_int_t)t->n_unanswered, "percent", percent(t->n_correct, t->n), "kinds",
                      kinds, "answers", answers, "ms", t->ms);
@@ -325,11 +333,11 @@ static json_t *task_json(const fv_task *t, const char *model)
 
 static void task_text(const fv_task *t)
 {
-    printf("%-10s %6s %8s %8s\n", "kind", "n", "correct", "%");
+    print_out("%-10s %6s %8s %8s\n", "kind", "n", "correct", "%");
     for (size_t i = 0; i < t->n_kinds; i++)
-        printf("%-10s %6zu %8zu %8.1f\n", t->kinds[i].kind, t->kinds[i].n, t->kinds[i].n_correct,
-               percent(t->kinds[i].n_correct, t->kinds[i].n));
-    printf("%-10s %6zu %8zu %8.1f\n", "all", t->n, t->n_correct, percent(t->n_correct, t->n));
+        print_out("%-10s %6zu %8zu %8.1f\n", t->kinds[i].kind, t->kinds[i].n, t->kinds[i].n_correct,
+                  percent(t->kinds[i].n_correct, t->kinds[i].n));
+    print_out("%-10s %6zu %8zu %8.1f\n", "all", t->n, t->n_correct, percent(t->n_correct, t->n));
 }
 
 /* One model, NULL being the built-in one; with --score the answers of the file. */
@@ -353,21 +361,21 @@ static int take_test(eval_options *o, const char *model, json_t *results, bool *
         return code;
     status = !o->score ? fv_task_run(&t, engine, o->task, &s, &err)
                        : fv_task_score(&t, o->task, o->score, &s, &err);
-    clear_progress(progress);
+    clear_line();
     if (status != FV_OK) {
         code = report(&err);
     } else {
         if (t->n_unanswered)
-            fprintf(
-                stderr,
+            print_err(
                 "fastvlm: warning: %s: no answer to %zu of %zu questions; they count as wrong\n",
                 o->score ? o->score : model_name(&o->test), t->n_unanswered, t->n);
         *enough = *enough && percent(t->n_correct, t->n) >= (double)o->min;
         if (o->json) {
-            json_array_append_new(results, task_json(t, o->score ? NULL : model_name(&o->test)));
+            json_array_append_new(
+                results, task_json(t, o->score ? NULL : model_name(&o->test), !o->score && !model));
         } else {
             if (o->words.n > 1)
-                printf("%s%s\n", model == o->words.item[0] ? "" : "\n", model);
+                print_out("%s%s\n", model == o->words.item[0] ? "" : "\n", model);
             task_text(t);
         }
         if (o->answers && fv_task_save(t, o->answers, &err) != FV_OK)
@@ -387,13 +395,16 @@ static int take_tests(eval_options *o, progress_line *progress)
         code = take_test(o, NULL, results, &enough, progress);
     for (size_t i = 0; i < o->words.n && code < 0; i++)
         code = take_test(o, o->words.item[i], results, &enough, progress);
-    if (code < 0 && o->json)
-        code = print_json(json_pack("{s:s, s:O}", "task", o->task, "results", results), DIGITS);
-    else if (code < 0)
+    bool failed = code >= 0;
+    if (o->json && (!failed || json_array_size(results))) /* what is finished is not lost */
+        code = print_json(json_pack("{s:o, s:O}", "task", json_text(o->task), "results", results),
+                          DIGITS);
+    else if (!failed)
         code = end_out();
+    code = failed ? EXIT_FAILED : code;
     json_decref(results);
     if (code == EXIT_OK && !enough) {
-        fprintf(stderr, "fastvlm: fewer than %g %% of the answers are right\n", (double)o->min);
+        print_err("fastvlm: fewer than %g %% of the answers are right\n", (double)o->min);
         return EXIT_FAILED;
     }
     return code;
@@ -409,15 +420,17 @@ static void take_layer(void *user, const fv_layer_loss *l)
 {
     layer_list *list = user;
     if (!list->n++ && !list->json) {
-        clear_progress(list->progress);
-        printf("%-48s %9s %10s  %s\n", "layer group", "SQNR dB", "cosine", "pack");
+        clear_line();
+        print_out("%-48s %9s %10s  %s\n", "layer group", "SQNR dB", "cosine", "pack");
     }
     list->n_int8 += l->int8;
     if (list->json)
-        json_array_append_new(list->json, json_pack("{s:s, s:f, s:f, s:b}", "name", l->name, "sqnr",
-                                                    l->sqnr, "cosine", l->cosine, "int8", l->int8));
+        json_array_append_new(list->json, json_pack("{s:o, s:o, s:o, s:b}", "name",
+                                                    json_text(l->name), "sqnr", number(l->sqnr),
+                                                    "cosine", number(l->cosine), "int8", l->int8));
     else
-        printf("%-48s %9.1f %10.6f  %s\n", l->name, l->sqnr, l->cosine, l->int8 ? "int8" : "bf16");
+        print_out("%-48s %9.1f %10.6f  %s\n", l->name, l->sqnr, l->cosine,
+                  l->int8 ? "int8" : "bf16");
 }
 
 static int take_layers(eval_options *o, progress_line *progress)
@@ -433,14 +446,14 @@ static int take_layers(eval_options *o, progress_line *progress)
     p.callbacks = &callbacks;
     layer_list list = { .json = o->json ? json_array() : NULL, .progress = progress };
     fv_status status = fv_eval_layers(o->words.item[0], &p, take_layer, &list, &err);
-    clear_progress(progress);
+    clear_line();
     if (status != FV_OK) {
         json_decref(list.json);
         return report(&err);
     }
     if (o->json)
         return print_json(json_pack("{s:o}", "layers", list.json), DIGITS);
-    printf("%zu of %zu layer groups in int8\n", list.n_int8, list.n);
+    print_out("%zu of %zu layer groups in int8\n", list.n_int8, list.n);
     return EXIT_OK;
 }
 
@@ -451,8 +464,12 @@ int verb_eval(int argc, char **argv)
     if (code >= 0)
         return code;
     catch_interrupt();
-    progress_line progress = { .enabled = !o.quiet && is_terminal(2) };
+    progress_line progress = { .enabled = !o.quiet };
     if (o.layers)
         return take_layers(&o, &progress);
+    const char *file = o.task ? o.answers : o.svg;
+    fv_error err;
+    if (file && fv_output_check(file, &err) != FV_OK) /* before hours of answers */
+        return report(&err);
     return o.task ? take_tests(&o, &progress) : compare(&o, &progress);
 }

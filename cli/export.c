@@ -20,9 +20,9 @@ static const verb_entry artefacts[] = {
 static void log_export(void *user, fv_log_level level, const char *message)
 {
     export_common *e = user;
-    clear_progress(&e->progress);
+    clear_line();
     if (level == FV_LOG_WARNING || !e->quiet)
-        fprintf(stderr, "%s%s\n", level == FV_LOG_WARNING ? "fastvlm: warning: " : "", message);
+        print_err("%s%s\n", level == FV_LOG_WARNING ? "fastvlm: warning: " : "", message);
 }
 
 static bool show_export(void *user, const char *stage, double done)
@@ -41,7 +41,7 @@ int begin_export(const char *verb, export_common *e, const text_list *words, con
         return usage_error(verb, "no output given; use -o");
     if (model)
         *model = words->item[0];
-    e->progress.enabled = !e->quiet && is_terminal(STDERR_FILENO);
+    e->progress.enabled = !e->quiet;
     e->callbacks = (fv_callbacks){
         .size = sizeof e->callbacks, .log = log_export, .progress = show_export, .user = e
     };
@@ -65,37 +65,37 @@ static bool holds_files(const char *path)
 
 int end_export(export_common *e, fv_status status, const fv_error *err)
 {
-    clear_progress(&e->progress);
+    clear_line();
     if (status == FV_OK)
         return EXIT_OK;
-    report(err);
+    int code = report(err);
     if (status == FV_ERR_IO && !e->force && holds_files(e->out))
-        fprintf(stderr, "--force replaces files of the same names in it\n");
-    return EXIT_FAILED;
+        print_err("--force replaces files of the same names in it\n");
+    return code;
 }
 
-static void export_print_usage(FILE *to)
+static void export_print_usage(void (*print)(const char *format, ...))
 {
-    fprintf(to, "usage: fastvlm export ARTEFACT [OPTIONS] MODEL -o OUT\n"
-                "\n"
-                "Writes a model in the formats that other runtimes load.\n"
-                "\n"
-                "artefacts:\n");
+    print("usage: fastvlm export ARTEFACT [OPTIONS] MODEL -o OUT\n"
+          "\n"
+          "Writes a model in the formats that other runtimes load.\n"
+          "\n"
+          "artefacts:\n");
     for (size_t i = 0; i < sizeof artefacts / sizeof *artefacts; i++)
-        fprintf(to, "  %-10s %s\n", artefacts[i].name, artefacts[i].summary);
-    fprintf(to, "\nfastvlm export ARTEFACT --help shows its options.\n\nexample:\n"
-                "  fastvlm export onnx FastVLM-0.5B -o onnx/\n  fastvlm export --all FastVLM-0.5B "
-                "-o artefacts/\n");
+        print("  %-10s %s\n", artefacts[i].name, artefacts[i].summary);
+    print("\nfastvlm export ARTEFACT --help shows its options.\n\nexample:\n"
+          "  fastvlm export onnx FastVLM-0.5B -o onnx/\n  fastvlm export --all FastVLM-0.5B "
+          "-o artefacts/\n");
 }
 
 int verb_export(int argc, char **argv)
 {
     if (argc < 2) {
-        export_print_usage(stderr);
+        export_print_usage(print_err);
         return EXIT_USAGE;
     }
     if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")) {
-        export_print_usage(stdout);
+        export_print_usage(print_out);
         return EXIT_OK;
     }
     static char all[] = "all";

@@ -61,7 +61,7 @@ int export_all(int argc, char **argv)
         { 0, "samples", OPTION_INT, &c.max_samples, "N", "up to N calibration images", 1, 100000 },
         { 0, "layout", OPTION_CHOICE, &layout, "nhwc|nchw", "layout of the samples (default: nhwc)",
           0, 0 },
-        { 0, "image-size", OPTION_INT, &c.image_size, "N",
+        { 0, "image-size", OPTION_SIDE, &c.image_size, "N",
           "side of the input in pixels (default: the model's)", 64, 4096 },
     };
     int code = parse_options(argc, argv, &use, table, sizeof table / sizeof *table, &words);

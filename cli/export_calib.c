@@ -29,7 +29,7 @@ int export_calib(int argc, char **argv)
           0, 0 },
         { 0, "dtype", OPTION_CHOICE, &dtype, "f32|u8",
           "f32: values in [0, 1]; u8: the pixels (default: f32)", 0, 0 },
-        { 0, "image-size", OPTION_INT, &s.image_size, "N",
+        { 0, "image-size", OPTION_SIDE, &s.image_size, "N",
           "side of the input in pixels, a multiple of 64 (default: 1024)", 64, 4096 },
         { 0, "fit", OPTION_CHOICE, &fit, "pad|crop|stretch",
           "how images that are not square are fitted (default: pad; the reference "

@@ -59,7 +59,7 @@ int export_onnx(int argc, char **argv)
           13, 24 },
         { 0, "precision", OPTION_CHOICE, &precision, "auto|f32|f16",
           "precision of weights and arithmetic (auto: f32; npu: f16)", 0, 0 },
-        { 0, "image-size", OPTION_INT, &s.image_size, "N",
+        { 0, "image-size", OPTION_SIDE, &s.image_size, "N",
           "side of the input in pixels, a multiple of 64 (default: the model's)", 64, 4096 },
         { 0, "seq-len", OPTION_INT, &s.seq_len, "N", "ids per call of embed_tokens (default: 512)",
           1, 1 << 17 },
@@ -80,9 +80,6 @@ int export_onnx(int argc, char **argv)
     if (only && !(s.parts = onnx_parts_parse(only)))
         return usage_error(argv[0], "--only: expected some of vision,embed,decoder, found \"%s\"",
                            only);
-    if (s.image_size % 64)
-        return usage_error(argv[0], "--image-size: expected a multiple of 64, found %d",
-                           s.image_size);
     if ((code = begin_export(argv[0], &e, &words, &model, &options)) >= 0)
         return code;
     s.target = (fv_onnx_target)target;

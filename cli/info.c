@@ -23,9 +23,9 @@ static void print_tensors(const fv_engine *engine)
     char shape[96];
     for (size_t i = 0; fv_engine_tensor(engine, i, &t); i++) {
         shape_text(shape, sizeof shape, &t);
-        printf("%-5s %-20s %12llu bytes  %s  %s%s", t.dtype, shape, (unsigned long long)t.n_bytes,
-               t.file, t.name, t.used ? "" : "  (not used)");
-        printf(isfinite(t.sqnr) ? "  %.1f dB\n" : "\n", (double)t.sqnr);
+        print_out("%-5s %-20s %12llu bytes  %s  %s%s", t.dtype, shape,
+                  (unsigned long long)t.n_bytes, t.file, t.name, t.used ? "" : "  (not used)");
+        print_out(isfinite(t.sqnr) ? "  %.1f dB\n" : "\n", (double)t.sqnr);
     }
 }
 
@@ -41,38 +41,39 @@ static void info_print_text(const fv_engine *engine, const model_options *model)
         stored += t.n_bytes;
         unused += !t.used;
     }
-    printf("%s\n", model_name(model));
+    print_out("%s\n", model_name(model));
     if (!model->model)
-        printf("  %-12s small, trained only on drawn shapes and printed words "
-               "(models/demo/README.md)\n"
-               "  %-12s fastvlm pull apple/FastVLM-0.5B fetches a real one\n",
-               "for", "");
-    printf("  layout       %s in %s, %zu tensors (%zu not used), %.1f MB of %s\n", m.layout,
-           m.format, n, unused, (double)stored / 1e6, m.weights_type);
+        print_out("  %-12s small, trained only on drawn shapes and printed words "
+                  "(models/demo/README.md)\n"
+                  "  %-12s fastvlm pull apple/FastVLM-0.5B fetches a real one\n",
+                  "for", "");
+    print_out("  layout       %s in %s, %zu tensors (%zu not used), %.1f MB of %s\n", m.layout,
+              m.format, n, unused, (double)stored / 1e6, m.weights_type);
     for (size_t i = 0; fv_engine_record(engine, i, &key, &value); i++)
-        printf("  %-12s %s\n", key, value);
-    printf("  parameters   %.1f million in use, %.1f MB in memory\n", (double)m.n_parameters / 1e6,
-           (double)m.weight_bytes / 1e6);
-    printf("  vision       FastViTHD, blocks");
+        print_out("  %-12s %s\n", key, value);
+    print_out("  parameters   %.1f million in use, %.1f MB in memory\n",
+              (double)m.n_parameters / 1e6, (double)m.weight_bytes / 1e6);
+    print_out("  vision       FastViTHD, blocks");
     for (int i = 0; i < m.vision_stages; i++)
-        printf(" %d", m.vision_layers[i]);
-    printf(", widths");
+        print_out(" %d", m.vision_layers[i]);
+    print_out(", widths");
     for (int i = 0; i < m.vision_stages; i++)
-        printf(" %d", m.vision_widths[i]);
-    printf("; input %d x %d, %d image tokens of %d features\n", m.image_size, m.image_size,
-           m.n_image_tokens, m.n_features);
-    printf("  decoder      Qwen2, %d layers of %d (feed-forward %d), %d query and %d key-value "
-           "heads of %d\n",
-           m.n_layers, m.d_model, m.d_ffn, m.n_heads, m.n_kv_heads, m.d_head);
-    printf("  vocabulary   %d tokens, %d rows, output head %s\n", m.n_tokens, m.vocab_rows,
-           m.tied_head ? "tied to the embedding" : "separate");
-    printf("  context      %d tokens\n", m.max_context);
-    printf("  precision    vision %s, decoder %s (%d threads, kernels %s)\n", m.vision_precision,
-           m.decoder_precision, m.n_threads, m.cpu_level);
-    printf("  template     "
-           "<|im_start|>system\\n{system}<|im_end|>\\n<|im_start|>user\\n<image>\\n{question}<|im_"
-           "end|>\\n"
-           "<|im_start|>assistant\\n\n");
+        print_out(" %d", m.vision_widths[i]);
+    print_out("; input %d x %d, %d image tokens of %d features\n", m.image_size, m.image_size,
+              m.n_image_tokens, m.n_features);
+    print_out("  decoder      Qwen2, %d layers of %d (feed-forward %d), %d query and %d key-value "
+              "heads of %d\n",
+              m.n_layers, m.d_model, m.d_ffn, m.n_heads, m.n_kv_heads, m.d_head);
+    print_out("  vocabulary   %d tokens, %d rows, output head %s\n", m.n_tokens, m.vocab_rows,
+              m.tied_head ? "tied to the embedding" : "separate");
+    print_out("  context      %d tokens\n", m.max_context);
+    print_out("  precision    vision %s, decoder %s (%d threads, kernels %s)\n", m.vision_precision,
+              m.decoder_precision, m.n_threads, m.cpu_level);
+    print_out(
+        "  template     "
+        "<|im_start|>system\\n{system}<|im_end|>\\n<|im_start|>user\\n<image>\\n{question}<|im_"
+        "end|>\\n"
+        "<|im_start|>assistant\\n\n");
 }
 
 static int print_model(const fv_engine *engine, const model_options *model, bool tensors)
@@ -86,10 +87,10 @@ static int print_model(const fv_engine *engine, const model_options *model, bool
         json_array_append_new(widths, json_integer(m.vision_widths[i]));
     }
     json_t *root = json_pack(
-        "{s:s, s:b, s:s, s:s, s:s, s:I, s:I, s:{s:o, s:o, s:i, s:i, s:i, s:s}, s:{s:i, s:i, s:i, "
+        "{s:o, s:b, s:s, s:s, s:s, s:I, s:I, s:{s:o, s:o, s:i, s:i, s:i, s:s}, s:{s:i, s:i, s:i, "
         "s:i, s:i, s:i, s:i, s:i, s:i, s:b, s:s}}",
-        "path", model_name(model), "demonstration", !model->model, "layout", m.layout, "format",
-        m.format, "weights", m.weights_type, "parameters", (json_int_t)m.n_parameters,
+        "path", json_text(model_name(model)), "demonstration", !model->model, "layout", m.layout,
+        "format", m.format, "weights", m.weights_type, "parameters", (json_int_t)m.n_parameters,
         "weight_bytes", (json_int_t)m.weight_bytes, "vision", "layers", layers, "widths", widths,
         "image_size", m.image_size, "image_tokens", m.n_image_tokens, "features", m.n_features,
         "precision", m.vision_precision, "decoder", "layers", m.n_layers, "d_model", m.d_model,
@@ -99,7 +100,7 @@ static int print_model(const fv_engine *engine, const model_options *model, bool
     const char *key, *value;
     json_t *record = json_object();
     for (size_t i = 0; fv_engine_record(engine, i, &key, &value); i++)
-        json_object_set_new(record, key, json_string(value));
+        json_set_text(record, key, value);
     json_object_set_new(root, "record", record);
     if (tensors) {
         json_t *list = json_array();
@@ -107,9 +108,10 @@ static int print_model(const fv_engine *engine, const model_options *model, bool
             json_t *shape = json_array();
             for (int d = 0; d < t.n_dims; d++)
                 json_array_append_new(shape, json_integer((json_int_t)t.shape[d]));
-            json_t *one = json_pack("{s:s, s:s, s:o, s:I, s:s, s:b}", "name", t.name, "dtype",
-                                    t.dtype, "shape", shape, "bytes", (json_int_t)t.n_bytes, "file",
-                                    t.file, "used", t.used ? 1 : 0);
+            json_t *one = json_pack("{s:o, s:o, s:o, s:I, s:o, s:b}", "name", json_text(t.name),
+                                    "dtype", json_text(t.dtype), "shape", shape, "bytes",
+                                    (json_int_t)t.n_bytes, "file", json_text(t.file), "used",
+                                    t.used ? 1 : 0);
             if (isfinite(t.sqnr))
                 json_object_set_new(one, "sqnr_db", json_real((double)t.sqnr));
             json_array_append_new(list, one);

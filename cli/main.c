@@ -1,8 +1,9 @@
 /* fastvlm: the program. Finds the verb and runs it. */
 #include "cli.h"
 
-#include <stdio.h>
+#include <fcntl.h>
 #include <string.h>
+#include <unistd.h>
 
 static const verb_entry verbs[] = {
     { "run", "answer a question about images", verb_run },
@@ -18,44 +19,60 @@ static const verb_entry verbs[] = {
     { "doctor", "show what this machine offers and what is missing", verb_doctor },
 };
 
-static void print_usage(FILE *to)
+static void print_usage(void (*print)(const char *format, ...))
 {
-    fprintf(to,
-            "fastvlm %s: runs Apple's FastVLM vision-language models on CPUs\n\nusage: fastvlm "
-            "VERB [OPTIONS] ...\n\n",
-            fv_version());
+    print("fastvlm %s: runs Apple's FastVLM vision-language models on CPUs\n\nusage: fastvlm "
+          "VERB [OPTIONS] ...\n\n",
+          fv_version());
     for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++)
-        fprintf(to, "  %-8s %s\n", verbs[i].name, verbs[i].summary);
-    fprintf(to, "\n"
-                "fastvlm VERB --help shows the options of a verb.\n"
-                "\n"
-                "examples:\n"
-                "  fastvlm run image.png                      built-in demonstration model\n"
-                "  fastvlm pull apple/FastVLM-0.5B            fetch a real one\n"
-                "  fastvlm run FastVLM-0.5B photo.jpg \"What is in the picture?\"\n");
+        print("  %-8s %s\n", verbs[i].name, verbs[i].summary);
+    print("\n"
+          "fastvlm VERB --help shows the options of a verb.\n"
+          "\n"
+          "examples:\n"
+          "  fastvlm run image.png                      built-in demonstration model\n"
+          "  fastvlm pull apple/FastVLM-0.5B            fetch a real one\n"
+          "  fastvlm run FastVLM-0.5B photo.jpg \"What is in the picture?\"\n");
 }
 
 /* What was printed is worth nothing when it could not be written. A verb that failed has said
  * why. */
 static int end(int code) { return code == EXIT_OK ? end_out() : code; }
 
-int main(int argc, char **argv)
+/* With a standard descriptor closed, the next file to be opened would take its number, and what is
+ * printed would go there. /dev/null the wrong way round keeps the number and its errors. */
+static void hold_descriptors(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) < 0 &&
+            open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) != fd)
+            _exit(EXIT_FAILED);
+}
+
+static int run_verb(int argc, char **argv)
 {
     if (argc < 2) {
-        print_usage(stderr);
+        print_usage(print_err);
         return EXIT_USAGE;
     }
     if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) {
-        print_usage(stdout);
+        print_usage(print_out);
         return end(EXIT_OK);
     }
     if (!strcmp(argv[1], "--version")) {
-        printf("fastvlm %s\n", fv_version());
+        print_out("fastvlm %s\n", fv_version());
         return end(EXIT_OK);
     }
     for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++)
         if (!strcmp(argv[1], verbs[i].name))
             return end(verbs[i].run(argc - 1, argv + 1));
-    fprintf(stderr, "fastvlm: unknown verb \"%s\"; fastvlm --help lists the verbs\n", argv[1]);
+    print_err("fastvlm: unknown verb \"%s\"; fastvlm --help lists the verbs\n", argv[1]);
     return EXIT_USAGE;
+}
+
+int main(int argc, char **argv)
+{
+    hold_descriptors();
+    catch_bus_error();
+    return run_with_stack(run_verb, argc, argv);
 }

@@ -13,29 +13,28 @@ static const verb_entry commands[] = {
     { "socs", "list the chips that can be compiled for", npu_socs },
 };
 
-static void npu_print_usage(FILE *to)
+static void npu_print_usage(void (*print)(const char *format, ...))
 {
-    fprintf(to,
-            "usage: fastvlm npu COMMAND [OPTIONS] ...\n"
-            "\n"
-            "The model on Qualcomm's Hexagon NPU, as QNN context binaries. Qualcomm's\n"
-            "libraries are not part of fastvlm; npu setup fetches them.\n"
-            "\n"
-            "commands:\n");
+    print("usage: fastvlm npu COMMAND [OPTIONS] ...\n"
+          "\n"
+          "The model on Qualcomm's Hexagon NPU, as QNN context binaries. Qualcomm's\n"
+          "libraries are not part of fastvlm; npu setup fetches them.\n"
+          "\n"
+          "commands:\n");
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
-        fprintf(to, "  %-10s %s\n", commands[i].name, commands[i].summary);
-    fprintf(to, "\nfastvlm npu COMMAND --help shows its options.\n\nexample:\n"
-                "  fastvlm npu setup\n  fastvlm npu info vision.bin\n");
+        print("  %-10s %s\n", commands[i].name, commands[i].summary);
+    print("\nfastvlm npu COMMAND --help shows its options.\n\nexample:\n"
+          "  fastvlm npu setup\n  fastvlm npu info vision.bin\n");
 }
 
 int verb_npu(int argc, char **argv)
 {
     if (argc < 2) {
-        npu_print_usage(stderr);
+        npu_print_usage(print_err);
         return EXIT_USAGE;
     }
     if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")) {
-        npu_print_usage(stdout);
+        npu_print_usage(print_out);
         return EXIT_OK;
     }
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
@@ -50,24 +49,17 @@ int verb_npu(int argc, char **argv)
 
 /* ---- info -------------------------------------------------------------------------------- */
 
-/* Names come from a file: what a terminal would take for a command is shown as '?'. */
-static void name_print(const char *name)
-{
-    for (; *name; name++)
-        putchar((unsigned char)*name < 0x20 || *name == 0x7f ? '?' : *name);
-}
-
 static void tensor_print(const char *kind, const fv_npu_tensor_info *t)
 {
-    printf("  %-10s ", kind);
-    name_print(t->name);
-    printf("  %s [", t->type);
+    print_out("  %-10s ", kind);
+    print_out("%s", t->name);
+    print_out("  %s [", t->type);
     for (unsigned i = 0; i < t->rank; i++)
-        printf("%s%u", i ? ", " : "", t->dims[i]);
-    printf("]");
+        print_out("%s%u", i ? ", " : "", t->dims[i]);
+    print_out("]");
     if (t->quantized)
-        printf("  scale %.9g, offset %d", t->scale, t->offset);
-    printf("\n");
+        print_out("  scale %.9g, offset %d", t->scale, t->offset);
+    print_out("\n");
 }
 
 static void graph_print(const fv_npu_binary *binary, size_t index)
@@ -76,15 +68,15 @@ static void graph_print(const fv_npu_binary *binary, size_t index)
     fv_npu_tensor_info t = { .size = sizeof t };
 
     fv_npu_binary_graph(binary, index, &g);
-    printf("graph        ");
-    name_print(g.name);
+    print_out("graph        ");
+    print_out("%s", g.name);
     if (g.has_htp)
-        printf(": optimisation level %u, VTCM %u MB, spill-fill %.1f MB", g.optimization_level,
-               g.vtcm_mb, (double)g.spill_fill_bytes / 1e6);
+        print_out(": optimisation level %u, VTCM %u MB, spill-fill %.1f MB", g.optimization_level,
+                  g.vtcm_mb, (double)g.spill_fill_bytes / 1e6);
     if (g.has_sizes)
-        printf(", constants %.1f MB, shared weights %.1f MB", (double)g.constant_bytes / 1e6,
-               (double)g.shared_weight_bytes / 1e6);
-    printf("\n");
+        print_out(", constants %.1f MB, shared weights %.1f MB", (double)g.constant_bytes / 1e6,
+                  (double)g.shared_weight_bytes / 1e6);
+    print_out("\n");
     for (size_t i = 0; fv_npu_binary_tensor(binary, index, FV_NPU_INPUT, i, &t); i++)
         tensor_print("in", &t);
     for (size_t i = 0; fv_npu_binary_tensor(binary, index, FV_NPU_OUTPUT, i, &t); i++)
@@ -97,26 +89,26 @@ static void soc_print(unsigned soc_model)
     fv_npu_soc_info soc = { .size = sizeof soc };
     for (size_t i = 0; fv_npu_soc(i, &soc); i++)
         if (soc.soc_model == soc_model) {
-            printf("%s (%s)", soc.name, soc.product);
+            print_out("%s (%s)", soc.name, soc.product);
             return;
         }
-    printf(soc_model ? "SoC model %u" : "SoC not named", soc_model);
+    print_out(soc_model ? "SoC model %u" : "SoC not named", soc_model);
 }
 
 static int binary_print(const fv_npu_binary *binary, const char *file)
 {
     fv_npu_binary_info info = { .size = sizeof info };
     fv_npu_binary_describe(binary, &info);
-    printf("%s: QNN context binary, %.1f MB\n", file, (double)info.file_bytes / 1e6);
-    printf("made by      ");
-    name_print(info.build);
-    printf(", QNN API %u.%u\nfor          ", info.api_major, info.api_minor);
+    print_out("%s: QNN context binary, %.1f MB\n", file, (double)info.file_bytes / 1e6);
+    print_out("made by      ");
+    print_out("%s", info.build);
+    print_out(", QNN API %u.%u\nfor          ", info.api_major, info.api_minor);
     soc_print(info.soc_model);
     if (info.htp_version)
-        printf(", HTP v%u", info.htp_version);
+        print_out(", HTP v%u", info.htp_version);
     else
-        printf(", backend %u", info.backend);
-    printf("\n");
+        print_out(", backend %u", info.backend);
+    print_out("\n");
     for (size_t i = 0; i < info.n_graphs; i++)
         graph_print(binary, i);
     return end_out();
@@ -136,7 +128,7 @@ int npu_info(int argc, char **argv)
     fv_error err;
     text_list words;
     bool json = false;
-    progress_line line = { .enabled = is_terminal(STDERR_FILENO) };
+    progress_line line = { .enabled = true };
     fv_callbacks callbacks = line_callbacks(&line);
 
     fv_npu_library_options_default(&o);
@@ -153,7 +145,7 @@ int npu_info(int argc, char **argv)
     o.callbacks = &callbacks;
     catch_interrupt();
     fv_status status = fv_npu_binary_open(&binary, words.item[0], &o, &err);
-    clear_progress(&line);
+    clear_line();
     if (status != FV_OK)
         return report(&err);
     if (json) {
@@ -188,15 +180,15 @@ int npu_socs(int argc, char **argv)
         json_t *list = json_array();
         for (size_t i = 0; fv_npu_soc(i, &soc); i++)
             json_array_append_new(
-                list, json_pack("{s:s, s:s, s:i, s:i, s:i}", "name", soc.name, "product",
-                                soc.product, "soc_model", (int)soc.soc_model, "htp_version",
-                                (int)soc.htp_version, "vtcm_mb", (int)soc.vtcm_mb));
+                list, json_pack("{s:o, s:o, s:i, s:i, s:i}", "name", json_text(soc.name), "product",
+                                json_text(soc.product), "soc_model", (int)soc.soc_model,
+                                "htp_version", (int)soc.htp_version, "vtcm_mb", (int)soc.vtcm_mb));
         return print_json(list, 0);
     }
-    printf("%-8s %-26s %9s  %-4s %s\n", "SoC", "product", "soc_model", "HTP", "VTCM");
+    print_out("%-8s %-26s %9s  %-4s %s\n", "SoC", "product", "soc_model", "HTP", "VTCM");
     for (size_t i = 0; fv_npu_soc(i, &soc); i++)
-        printf("%-8s %-26s %9u  v%-3u %u MB\n", soc.name, soc.product, soc.soc_model,
-               soc.htp_version, soc.vtcm_mb);
+        print_out("%-8s %-26s %9u  v%-3u %u MB\n", soc.name, soc.product, soc.soc_model,
+                  soc.htp_version, soc.vtcm_mb);
     return end_out();
 }
 
@@ -205,9 +197,9 @@ int npu_socs(int argc, char **argv)
 static void library_print(const char *name, bool usable, const char *found, const char *purpose,
                           const char *problem)
 {
-    printf("%-16s %s (%s)\n", name, usable ? found : "cannot be used", purpose);
+    print_out("%-16s %s (%s)\n", name, usable ? found : "cannot be used", purpose);
     if (!usable)
-        printf("%-16s %s\n", "", problem);
+        print_out("%-16s %s\n", "", problem);
 }
 
 static int check_print(const fv_npu_library_info *i)
@@ -215,7 +207,7 @@ static int check_print(const fv_npu_library_info *i)
     char htp[128];
     snprintf(htp, sizeof htp, "%s, QNN API %u.%u", i->build[0] ? i->build : "present", i->api_major,
              i->api_minor);
-    printf("%-16s %s (named by %s)\n", "directory", i->dir, i->named_by);
+    print_out("%-16s %s (named by %s)\n", "directory", i->dir, i->named_by);
     library_print("libQnnHtp.so", i->htp, htp, "compiles, and emulates the NPU", i->htp_problem);
     library_print("libQnnSystem.so", i->system, "present", "reads context binaries",
                   i->system_problem);
@@ -223,20 +215,21 @@ static int check_print(const fv_npu_library_info *i)
         library_print("libQnnCpu.so", i->cpu, "present", "float reference, optional",
                       i->cpu_problem);
     if (strstr(i->system_problem, "libatomic"))
-        printf("%-16s apt install libatomic1 (Debian, Ubuntu), dnf install libatomic (Fedora)\n",
-               "");
+        print_out("%-16s apt install libatomic1 (Debian, Ubuntu), dnf install libatomic (Fedora)\n",
+                  "");
     int code = end_out();
     return i->htp && i->system ? code : EXIT_FAILED;
 }
 
 static int check_json(const fv_npu_library_info *i)
 {
-    int code = print_json(json_pack("{s:s, s:s, s:s, s:i, s:i, s:b, s:s, s:b, s:s, s:b, s:s}",
-                                    "dir", i->dir, "named_by", i->named_by, "build", i->build,
-                                    "api_major", (int)i->api_major, "api_minor", (int)i->api_minor,
-                                    "htp", (int)i->htp, "htp_problem", i->htp_problem, "system",
-                                    (int)i->system, "system_problem", i->system_problem, "cpu",
-                                    (int)i->cpu, "cpu_problem", i->cpu_problem),
+    int code = print_json(json_pack("{s:o, s:s, s:o, s:i, s:i, s:b, s:o, s:b, s:o, s:b, s:o}",
+                                    "dir", json_text(i->dir), "named_by", i->named_by, "build",
+                                    json_text(i->build), "api_major", (int)i->api_major,
+                                    "api_minor", (int)i->api_minor, "htp", (int)i->htp,
+                                    "htp_problem", json_text(i->htp_problem), "system",
+                                    (int)i->system, "system_problem", json_text(i->system_problem),
+                                    "cpu", (int)i->cpu, "cpu_problem", json_text(i->cpu_problem)),
                           0);
     return i->htp && i->system ? code : EXIT_FAILED;
 }
@@ -301,22 +294,21 @@ static const char *release_of(const char *version)
 
 static void notice_print(const fv_npu_setup_report *r)
 {
-    fprintf(stderr,
-            "onnxruntime-qnn %s%s, about 100 MB from your pip's package index,\n"
-            "unpacked into %s, about 260 MB.\n"
-            "\n"
-            "It contains Qualcomm's QNN libraries. They are Qualcomm's, under the Qualcomm AI\n"
-            "Stack License: free of charge, for developing software; not to be redistributed on\n"
-            "their own, reverse engineered or taken apart. The full text will be in that\n"
-            "directory, onnxruntime_qnn/Qualcomm_LICENSE.pdf. The package around them is under\n"
-            "the MIT licence. fastvlm calls the libraries and never passes them on.\n",
-            r->version, release_of(r->version), r->dir);
+    print_err("onnxruntime-qnn %s%s, about 100 MB from your pip's package index,\n"
+              "unpacked into %s, about 260 MB.\n"
+              "\n"
+              "It contains Qualcomm's QNN libraries. They are Qualcomm's, under the Qualcomm AI\n"
+              "Stack License: free of charge, for developing software; not to be redistributed on\n"
+              "their own, reverse engineered or taken apart. The full text will be in that\n"
+              "directory, onnxruntime_qnn/Qualcomm_LICENSE.pdf. The package around them is under\n"
+              "the MIT licence. fastvlm calls the libraries and never passes them on.\n",
+              r->version, release_of(r->version), r->dir);
 }
 
 static bool accepted(void)
 {
     char answer[16] = "";
-    fprintf(stderr, "\nFetch and use them under that licence? [y/N] ");
+    print_err("\nFetch and use them under that licence? [y/N] ");
     return fgets(answer, sizeof answer, stdin) && (answer[0] == 'y' || answer[0] == 'Y');
 }
 
@@ -326,18 +318,19 @@ static int setup_end(const fv_npu_setup_report *r)
     fv_npu_library_info info = { .size = sizeof info };
     fv_error err;
 
-    printf("%s: %s\n", r->dir, r->already ? "already there, nothing fetched" : "complete");
+    print_out("%s: %s\n", r->dir, r->already ? "already there, nothing fetched" : "complete");
     if (fv_npu_check(&info, &o, &err) != FV_OK)
         return report(&err);
-    printf("licence: %s/Qualcomm_LICENSE.pdf\n", info.dir);
+    print_out("licence: %s/Qualcomm_LICENSE.pdf\n", info.dir);
     return check_print(&info);
 }
 
 /* The library's lines are pip's. */
 static void setup_log(void *user, fv_log_level level, const char *message)
 {
-    clear_progress(user);
-    fprintf(stderr, level == FV_LOG_WARNING ? "fastvlm: warning: %s\n" : "pip: %s\n", message);
+    (void)user;
+    clear_line();
+    print_err(level == FV_LOG_WARNING ? "fastvlm: warning: %s\n" : "pip: %s\n", message);
 }
 
 int npu_setup(int argc, char **argv)
@@ -384,7 +377,7 @@ int npu_setup(int argc, char **argv)
         if (!yes && !is_terminal(STDIN_FILENO))
             return usage_error(argv[0], "the licence is not accepted; --yes accepts it");
         if (!yes && !accepted()) {
-            fprintf(stderr, "fastvlm: nothing fetched\n");
+            print_err("fastvlm: nothing fetched\n");
             return EXIT_FAILED;
         }
         o.only_look = false;

@@ -8,17 +8,25 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_OPTIONS = 48, FIRST_CODE = 256, HELP_CODE = 1024 };
+enum { SIDE_STEP = 64, MAX_OPTIONS = 48, FIRST_CODE = 256, HELP_CODE = 1024 };
 
 int usage_error(const char *verb, const char *format, ...)
 {
     va_list args;
     va_start(args, format);
-    fprintf(stderr, "fastvlm %s: ", verb);
-    vfprintf(stderr, format, args);
-    fprintf(stderr, "\nfastvlm %s --help shows its usage\n", verb);
+    print_err("fastvlm %s: ", verb);
+    print_err_list(format, args);
+    print_err("\nfastvlm %s --help shows its usage\n", verb);
     va_end(args);
     return EXIT_USAGE;
+}
+
+int check_text(const char *verb, const char *what, const char *text)
+{
+    size_t bad;
+    return !text || is_text(text, strlen(text), &bad)
+               ? -1
+               : usage_error(verb, "%s: not valid UTF-8 at byte %zu", what, bad);
 }
 
 /* Prints words from column on, wrapped at 80 columns; continued lines begin at indent. A newline in
@@ -28,42 +36,45 @@ static void print_wrapped(const char *text, size_t column, size_t indent)
     while (*text) {
         size_t n = strcspn(text, " \n");
         if (column > indent && column + 1 + n > 80) {
-            printf("\n%*s", (int)indent, "");
+            print_out("\n%*s", (int)indent, "");
             column = indent;
         } else if (column > indent) {
-            column += (size_t)printf(" ");
+            print_out(" ");
+            column++;
         }
-        column += (size_t)printf("%.*s", (int)n, text);
+        print_out("%.*s", (int)n, text);
+        column += n;
         for (text += n; *text == '\n'; text++) {
-            printf("\n");
+            print_out("\n");
             column = 0;
         }
         text += strspn(text, " ");
     }
-    printf("\n");
+    print_out("\n");
 }
 
 static void print_option(const char *left, const char *help)
 {
     enum { HELP_COLUMN = 26 };
-    size_t n = (size_t)printf("  %s", left);
+    size_t n = strlen(left) + 2;
+    print_out("  %s", left);
     if (n + 2 > HELP_COLUMN) { /* the help below */
-        printf("\n");
+        print_out("\n");
         n = 0;
     }
-    printf("%*s", (int)(HELP_COLUMN - n), "");
+    print_out("%*s", (int)(HELP_COLUMN - n), "");
     print_wrapped(help, HELP_COLUMN, HELP_COLUMN);
 }
 
 static void print_help(const usage *use, const option_spec *options, size_t n)
 {
     size_t verb = strcspn(use->synopsis, " ");
-    printf("usage: fastvlm %.*s", (int)verb, use->synopsis);
+    print_out("usage: fastvlm %.*s", (int)verb, use->synopsis);
     print_wrapped(use->synopsis + verb + 1, sizeof "usage: fastvlm" + verb,
                   sizeof "usage: fastvlm" + verb - 1);
-    printf("\n");
+    print_out("\n");
     print_wrapped(use->about, 0, 0);
-    printf("\noptions:\n");
+    print_out("\noptions:\n");
     for (size_t i = 0; i < n; i++) {
         char left[64];
         const option_spec *o = &options[i];
@@ -73,7 +84,7 @@ static void print_help(const usage *use, const option_spec *options, size_t n)
         print_option(left, o->help);
     }
     print_option("-h, --help", "show this help");
-    printf("\nexample:\n%s\n", use->example);
+    print_out("\nexample:\n%s\n", use->example);
 }
 
 static int parse_choice(const char *choices, const char *text)
@@ -105,6 +116,10 @@ static int parse_number(const char *verb, const option_spec *o, const char *text
              o->kind == OPTION_FLOAT ? "a number" : "an integer", o->min, o->max);
     if (end == text || *end || errno || !(value >= o->min && value <= o->max))
         return bad_value(verb, o, text, expected);
+    if (o->kind == OPTION_SIDE && (int)value % SIDE_STEP) {
+        snprintf(expected, sizeof expected, "a multiple of %d up to %g", SIDE_STEP, o->max);
+        return bad_value(verb, o, text, expected);
+    }
     if (o->kind == OPTION_FLOAT)
         *(float *)o->value = (float)value;
     else
@@ -119,6 +134,7 @@ static int take_value(const char *verb, const option_spec *o, const char *text)
     switch (o->kind) {
     case OPTION_FLAG: *(bool *)o->value = true; return -1;
     case OPTION_INT:
+    case OPTION_SIDE:
     case OPTION_FLOAT: return parse_number(verb, o, text);
     case OPTION_U64:
         errno = 0;

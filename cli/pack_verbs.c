@@ -82,48 +82,45 @@ int verb_pack(int argc, char **argv)
     if (o.pure && o.decoder != FV_PRECISION_Q4)
         return usage_error("pack", "--pure needs --decoder q4");
     catch_interrupt();
-    progress_line line = { .enabled = !quiet && is_terminal(2) };
+    progress_line line = { .enabled = !quiet };
     fv_callbacks callbacks = line_callbacks(&line);
     o.callbacks = &callbacks;
     fv_status status = fv_pack(words.item[0], out, &o, &r, &err);
-    clear_progress(&line);
+    clear_line();
     if (status != FV_OK)
         return report(&err);
     bool no_int8 = r.n_groups && r.n_wide == r.n_groups;
     if (no_int8)
-        fprintf(stderr,
-                "fastvlm: warning: with any layer group in int8 the feature cosine stays "
-                "below %.7g, so the vision encoder was packed in bf16; a lower --min-cosine "
-                "allows int8\n",
-                o.min_cosine > 0 ? o.min_cosine : 0.9992);
+        print_err("fastvlm: warning: with any layer group in int8 the feature cosine stays "
+                  "below %.7g, so the vision encoder was packed in bf16; a lower --min-cosine "
+                  "allows int8\n",
+                  o.min_cosine > 0 ? o.min_cosine : 0.9992);
     if (quiet)
         return EXIT_OK;
-    fprintf(stderr, "%s: %zu tensors, %.1f million weights, %.1f MB in %.1f s", out, r.n_tensors,
-            (double)r.n_parameters / 1e6, (double)r.file_bytes / 1e6, r.ms / 1e3);
+    print_err("%s: %zu tensors, %.1f million weights, %.1f MB in %.1f s", out, r.n_tensors,
+              (double)r.n_parameters / 1e6, (double)r.file_bytes / 1e6, r.ms / 1e3);
     if (isinf(r.worst_sqnr))
-        fprintf(stderr, "; nothing lost\n");
+        print_err("; nothing lost\n");
     else
-        fprintf(stderr, "; %s lost most, %.1f dB\n", r.worst_name, (double)r.worst_sqnr);
+        print_err("; %s lost most, %.1f dB\n", r.worst_name, (double)r.worst_sqnr);
     if (r.n_groups && !no_int8) {
-        fprintf(stderr,
-                "int8 calibrated with %zu %s%s; on some of them, cosine against f32: "
-                "features %.5f, image tokens %.5f (%.1f dB); %zu of %zu layer groups stay in "
-                "bf16\n",
-                r.n_images, r.synthetic_images ? "built-in scene" : "image",
-                r.n_images == 1 ? "" : "s", r.feature_cosine, r.token_cosine, r.token_sqnr,
-                r.n_wide, r.n_groups);
+        print_err("int8 calibrated with %zu %s%s; on some of them, cosine against f32: "
+                  "features %.5f, image tokens %.5f (%.1f dB); %zu of %zu layer groups stay in "
+                  "bf16\n",
+                  r.n_images, r.synthetic_images ? "built-in scene" : "image",
+                  r.n_images == 1 ? "" : "s", r.feature_cosine, r.token_cosine, r.token_sqnr,
+                  r.n_wide, r.n_groups);
     }
     if (r.n_rounding_rows)
-        fprintf(stderr, "rounding calibrated with %zu rows from %zu %s%s and the model's answers\n",
-                r.n_rounding_rows, r.n_rounding_images,
-                r.synthetic_images ? "built-in scene" : "image",
-                r.n_rounding_images == 1 ? "" : "s");
+        print_err("rounding calibrated with %zu rows from %zu %s%s and the model's answers\n",
+                  r.n_rounding_rows, r.n_rounding_images,
+                  r.synthetic_images ? "built-in scene" : "image",
+                  r.n_rounding_images == 1 ? "" : "s");
     if (r.n_skipped)
-        fprintf(stderr, "%zu unreadable images skipped\n", r.n_skipped);
+        print_err("%zu unreadable images skipped\n", r.n_skipped);
     if (r.synthetic_images)
-        fprintf(stderr,
-                "for better calibration, give images like those the model will see: fastvlm "
-                "pack CHECKPOINT IMAGES...; fastvlm eval measures the effect\n");
+        print_err("for better calibration, give images like those the model will see: fastvlm "
+                  "pack CHECKPOINT IMAGES...; fastvlm eval measures the effect\n");
     return EXIT_OK;
 }
 
@@ -148,14 +145,14 @@ int verb_verify(int argc, char **argv)
     if (words.n != 1)
         return usage_error("verify", "expected one file, found %zu arguments", words.n);
     catch_interrupt();
-    progress_line line = { .enabled = !quiet && is_terminal(2) };
+    progress_line line = { .enabled = !quiet };
     fv_callbacks callbacks = line_callbacks(&line);
     fv_verify_options o = { .size = sizeof o, .callbacks = &callbacks };
     fv_status status = fv_verify(words.item[0], &o, &err);
-    clear_progress(&line);
+    clear_line();
     if (status != FV_OK)
         return quiet ? EXIT_FAILED : report(&err);
     if (!quiet)
-        printf("%s: intact\n", words.item[0]);
+        print_out("%s: intact\n", words.item[0]);
     return EXIT_OK;
 }

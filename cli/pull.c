@@ -10,7 +10,7 @@
 #include "fastvlm_pull.h"
 
 typedef struct pull_line {
-    bool enabled, shown, moving;
+    bool enabled, moving;
     fv_pull *pull;
     double started; /* s, when bytes began to come */
     uint64_t received_then;
@@ -23,13 +23,6 @@ static double now_s(void)
     return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
-static void clear_line(pull_line *line)
-{
-    if (line->shown)
-        fprintf(stderr, "\r\033[K");
-    line->shown = false;
-}
-
 static void show_bytes(pull_line *line, const fv_pull_info *p, bool checking)
 {
     if (!line->moving && p->received_bytes > 0) {
@@ -40,13 +33,12 @@ static void show_bytes(pull_line *line, const fv_pull_info *p, bool checking)
     double elapsed = line->moving ? now_s() - line->started : 0;
     double rate = elapsed > 0.5 ? (double)(p->received_bytes - line->received_then) / elapsed : 0;
     double left = (double)(p->total_bytes - p->have_bytes);
-    fprintf(stderr, "\r%s%.1f of %.1f MB", checking ? "checking, " : "",
-            (double)p->have_bytes / 1e6, (double)p->total_bytes / 1e6);
+    char speed[64] = "";
     if (rate > 0)
-        fprintf(stderr, ", %.1f MB/s, %.0f:%02.0f left", rate / 1e6,
-                (double)(long)(left / rate / 60), (double)((long)(left / rate) % 60));
-    fprintf(stderr, "  %s\033[K", p->current);
-    line->shown = true;
+        snprintf(speed, sizeof speed, ", %.1f MB/s, %.0f:%02.0f left", rate / 1e6,
+                 (double)(long)(left / rate / 60), (double)((long)(left / rate) % 60));
+    show_line("%s%.1f of %.1f MB%s  %s", checking ? "checking, " : "", (double)p->have_bytes / 1e6,
+              (double)p->total_bytes / 1e6, speed, p->current);
 }
 
 static bool pull_on_progress(void *user, const char *stage, double done)
@@ -63,21 +55,21 @@ static bool pull_on_progress(void *user, const char *stage, double done)
 
 static void on_log(void *user, fv_log_level level, const char *message)
 {
+    (void)user;
     (void)level;
-    clear_line(user);
-    fprintf(stderr, "fastvlm pull: %s\n", message);
+    clear_line();
+    print_err("fastvlm pull: %s\n", message);
 }
 
 static void describe(const fv_pull_info *i)
 {
-    fprintf(stderr, "%s at %.12s: %zu files, %.1f MB, into the directory %s", i->repo, i->commit,
-            i->n_files, (double)i->total_bytes / 1e6, i->dir);
+    print_err("%s at %.12s: %zu files, %.1f MB, into the directory %s", i->repo, i->commit,
+              i->n_files, (double)i->total_bytes / 1e6, i->dir);
     if (i->have_bytes > 0)
-        fprintf(stderr, "; %.1f MB already present", (double)i->have_bytes / 1e6);
-    fprintf(stderr, "\nlicence: %s%s%s%s\n",
-            i->license[0] ? i->license : "none named in the model card",
-            i->license_file[0] ? ", see " : "", i->license_file,
-            i->gated ? " (accepted on the hub)" : "");
+        print_err("; %.1f MB already present", (double)i->have_bytes / 1e6);
+    print_err("\nlicence: %s%s%s%s\n", i->license[0] ? i->license : "none named in the model card",
+              i->license_file[0] ? ", see " : "", i->license_file,
+              i->gated ? " (accepted on the hub)" : "");
 }
 
 static int print_result(const fv_pull *pull, bool complete)
@@ -87,15 +79,16 @@ static int print_result(const fv_pull *pull, bool complete)
     json_t *files = json_array();
     fv_pull_describe(pull, &i);
     for (size_t k = 0; fv_pull_file(pull, k, &f); k++)
-        json_array_append_new(files, json_pack("{s:s, s:I, s:I, s:s, s:s}", "name", f.name, "bytes",
-                                               (json_int_t)f.n_bytes, "have_bytes",
-                                               (json_int_t)f.have_bytes, "hash_type",
+        json_array_append_new(files, json_pack("{s:o, s:I, s:I, s:s, s:s}", "name",
+                                               json_text(f.name), "bytes", (json_int_t)f.n_bytes,
+                                               "have_bytes", (json_int_t)f.have_bytes, "hash_type",
                                                f.sha256 ? "sha256" : "git-sha1", "hash", f.hash));
-    json_t *root = json_pack(
-        "{s:s, s:s, s:s, s:s, s:s, s:s, s:b, s:b, s:I, s:I, s:o}", "repo", i.repo, "revision",
-        i.revision, "commit", i.commit, "dir", i.dir, "license", i.license, "license_file",
-        i.license_file, "gated", i.gated ? 1 : 0, "complete", complete ? 1 : 0, "bytes",
-        (json_int_t)i.total_bytes, "received_bytes", (json_int_t)i.received_bytes, "files", files);
+    json_t *root = json_pack("{s:o, s:o, s:s, s:o, s:o, s:o, s:b, s:b, s:I, s:I, s:o}", "repo",
+                             json_text(i.repo), "revision", json_text(i.revision), "commit",
+                             i.commit, "dir", json_text(i.dir), "license", json_text(i.license),
+                             "license_file", json_text(i.license_file), "gated", i.gated ? 1 : 0,
+                             "complete", complete ? 1 : 0, "bytes", (json_int_t)i.total_bytes,
+                             "received_bytes", (json_int_t)i.received_bytes, "files", files);
     return print_json(root, 0);
 }
 
@@ -103,8 +96,8 @@ static void print_list(const fv_pull *pull)
 {
     fv_pull_file_info f = { .size = sizeof f };
     for (size_t k = 0; fv_pull_file(pull, k, &f); k++)
-        printf("%14llu  %-8s %-64s  %s\n", (unsigned long long)f.n_bytes,
-               f.sha256 ? "sha256" : "git-sha1", f.hash, f.name);
+        print_out("%14llu  %-8s %-64s  %s\n", (unsigned long long)f.n_bytes,
+                  f.sha256 ? "sha256" : "git-sha1", f.hash, f.name);
 }
 
 /* A folder's name as one can type it. */
@@ -114,23 +107,26 @@ static void print_word(const char *word)
         word[strspn(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._/")] ==
         0;
     if (plain && word[0] != '-') {
-        printf("%s", word);
+        print_out("%s", word);
         return;
     }
-    printf("%s'", word[0] == '-' ? "./" : "");
-    for (; *word; word++)
-        printf(*word == '\'' ? "'\\''" : "%c", *word);
-    printf("'");
+    print_out("%s'", word[0] == '-' ? "./" : "");
+    for (size_t n; *word; word += n + (word[n] == '\'')) {
+        n = strcspn(word, "'");
+        print_out("%.*s%s", (int)n, word, word[n] ? "'\\''" : "");
+    }
+    print_out("'");
 }
 
 static int print_end(const fv_pull *pull)
 {
     fv_pull_info i = { .size = sizeof i };
     fv_pull_describe(pull, &i);
-    printf("%s: complete, %zu files, %.1f MB, every hash checked%s\nnext:\n  fastvlm run ", i.dir,
-           i.n_files, (double)i.total_bytes / 1e6, i.received_bytes ? "" : "; nothing to fetch");
+    print_out("%s: complete, %zu files, %.1f MB, every hash checked%s\nnext:\n  fastvlm run ",
+              i.dir, i.n_files, (double)i.total_bytes / 1e6,
+              i.received_bytes ? "" : "; nothing to fetch");
     print_word(i.dir);
-    printf(" photo.jpg \"What is in the picture?\"\n");
+    print_out(" photo.jpg \"What is in the picture?\"\n");
     return end_out();
 }
 
@@ -153,7 +149,7 @@ int verb_pull(int argc, char **argv)
     text_list words;
     int retries = 5;
     bool json = false, list = false, quiet = false;
-    pull_line line = { .enabled = is_terminal(STDERR_FILENO) };
+    pull_line line = { .enabled = true };
 
     fv_pull_options_default(&o);
     const option_spec options[] = {
@@ -188,7 +184,7 @@ int verb_pull(int argc, char **argv)
     o.callbacks = &callbacks;
     catch_interrupt();
     if (fv_pull_open(&pull, &o, &err) != FV_OK) {
-        clear_line(&line);
+        clear_line();
         return report(&err);
     }
     line.pull = pull;
@@ -196,7 +192,7 @@ int verb_pull(int argc, char **argv)
     if (!quiet)
         describe(&info);
     fv_status status = list ? FV_OK : fv_pull_run(pull, &err);
-    clear_line(&line);
+    clear_line();
     if (status != FV_OK)
         code = report(&err);
     else if (json)

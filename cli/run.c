@@ -1,9 +1,12 @@
 /* fastvlm run: images and a question in, the answer on stdout. */
+#include <errno.h>
 #include <jansson.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "answer.h"
+#include "lines.h"
 #include "fastvlm_tools.h"
 
 #define DEFAULT_PROMPT "Describe the image."
@@ -11,10 +14,36 @@
 typedef struct run_options {
     model_options model;
     answer_options answer;
-    const char *prompt, *dump;
+    const char *prompt, *prompt_file, *dump;
+    char *prompt_text; /* of prompt_file */
     text_list images;
-    bool json, quiet;
+    bool no_image, json, quiet;
 } run_options;
+
+/* ---- arguments --------------------------------------------------------------------------- */
+
+/* What fits together, whatever the files hold. */
+static int run_check(const run_options *o)
+{
+    size_t n_stdin = o->prompt_file && !strcmp(o->prompt_file, "-");
+    if (!o->images.n && !o->prompt && !o->prompt_file)
+        return usage_error("run", "no image and no prompt given");
+    if (o->prompt && o->prompt_file)
+        return usage_error("run", "more than one prompt: \"%s\" and the file %s", o->prompt,
+                           o->prompt_file);
+    if (o->no_image && o->images.n)
+        return usage_error("run", "--no-image and the image %s exclude each other",
+                           o->images.item[0]);
+    if (!o->no_image && !o->images.n)
+        return usage_error("run",
+                           "no image given; name one, or use --no-image to ask without an image");
+    for (size_t i = 0; i < o->images.n; i++)
+        n_stdin += !strcmp(o->images.item[i], "-");
+    if (n_stdin > 1)
+        return usage_error("run", "standard input (-) is given more than once");
+    int code = check_text("run", "the prompt", o->prompt);
+    return code < 0 && o->prompt ? check_marks(o->prompt, o->images.n) : code;
+}
 
 static int run_parse(int argc, char **argv, run_options *o)
 {
@@ -26,9 +55,10 @@ static int run_parse(int argc, char **argv, run_options *o)
         "one.\n"
         "\n"
         "Positional arguments are classified by content: a directory or GGUF file is "
-        "the model; image files (JPEG, PNG, WebP, GIF, BMP, TIFF, HEIC, AVIF, PNM), and - "
-        "for standard input, are images; anything else is the prompt. <image> in the prompt "
-        "places an image there; otherwise images come first.",
+        "the model; image files, and - for standard input, are images; other text is "
+        "the prompt. What looks like a path or an address but is no file is an error, "
+        "not the prompt. <image> in the prompt places an image there; otherwise images "
+        "come first.",
         "  fastvlm run image.png \"What shape is red?\"\n"
         "  fastvlm run FastVLM-0.5B photo.jpg \"What is in the picture?\"",
     };
@@ -37,6 +67,9 @@ static int run_parse(int argc, char **argv, run_options *o)
         { 'i', "image", OPTION_LIST, &o->images, "FILE", "an image; may be repeated", 0, 0 },
         { 'p', "prompt", OPTION_TEXT, &o->prompt, "TEXT",
           "question to ask (default \"" DEFAULT_PROMPT "\")", 0, 0 },
+        { 0, "prompt-file", OPTION_TEXT, &o->prompt_file, "FILE",
+          "take the question from a file in UTF-8; -: from standard input", 0, 0 },
+        { 0, "no-image", OPTION_FLAG, &o->no_image, NULL, "ask without an image", 0, 0 },
         ANSWER_OPTIONS(o->answer),
         { 0, "json", OPTION_FLAG, &o->json, NULL, "print one JSON object instead of text", 0, 0 },
         { 0, "dump", OPTION_TEXT, &o->dump, "DIR",
@@ -49,17 +82,64 @@ static int run_parse(int argc, char **argv, run_options *o)
         code = sort_words("run", &words, &o->model.model, &o->images, &o->prompt);
     if (code < 0)
         code = check_answer_options("run", &o->answer);
-    if (code >= 0)
-        return code;
-    if (!o->images.n && !o->prompt)
-        return usage_error("run", "no image and no prompt given");
-    size_t n_stdin = 0;
-    for (size_t i = 0; i < o->images.n; i++)
-        n_stdin += !strcmp(o->images.item[i], "-");
-    if (n_stdin > 1)
-        return usage_error("run", "standard input (-) is given for more than one image");
-    return check_model("run", &o->model, o->quiet);
+    if (code < 0)
+        code = run_check(o);
+    return code < 0 ? check_model("run", &o->model, o->quiet) : code;
 }
+
+/* ---- the prompt from a file -------------------------------------------------------------- */
+
+enum { MAX_PROMPT_BYTES = 16 << 20 };
+
+/* All of a file of text, or of standard input; NULL after saying what is wrong. */
+static char *prompt_read(const char *path, size_t *n_bytes)
+{
+    bool is_stdin = !strcmp(path, "-");
+    const char *name = is_stdin ? "standard input" : path;
+    FILE *f = is_stdin ? stdin : fopen(path, "rb");
+    char *text = f ? malloc(MAX_PROMPT_BYTES + 2) : NULL;
+    errno = f && !text ? ENOMEM : errno;
+    *n_bytes = text ? fread(text, 1, MAX_PROMPT_BYTES + 1, f) : 0;
+    bool failed = !text || ferror(f);
+    if (failed)
+        print_err("fastvlm: %s: cannot read: %s\n", name, strerror(errno));
+    else if (*n_bytes > MAX_PROMPT_BYTES)
+        print_err("fastvlm: %s: more than %d bytes, too long for a prompt\n", name,
+                  MAX_PROMPT_BYTES);
+    if (f && !is_stdin)
+        fclose(f);
+    if (!failed && *n_bytes <= MAX_PROMPT_BYTES) {
+        text[*n_bytes] = 0;
+        return text;
+    }
+    free(text);
+    return NULL;
+}
+
+/* A byte order mark before it and a line end behind it are the file's, not the question's. */
+static int run_take_prompt(run_options *o)
+{
+    size_t n;
+    if (!o->prompt_file)
+        return -1;
+    const char *name = strcmp(o->prompt_file, "-") ? o->prompt_file : "standard input";
+    char *text = o->prompt_text = prompt_read(o->prompt_file, &n);
+    if (!text || !text_check(name, text, n))
+        return EXIT_FAILED;
+    text += bom_bytes(text, n);
+    n = strlen(text);
+    n -= n > 0 && text[n - 1] == '\n';
+    n -= n > 0 && text[n - 1] == '\r';
+    text[n] = 0;
+    if (!n) {
+        print_err("fastvlm: %s: is empty; expected a question\n", name);
+        return EXIT_FAILED;
+    }
+    o->prompt = text;
+    return check_marks(text, o->images.n) < 0 ? -1 : EXIT_FAILED;
+}
+
+/* ---- the answer -------------------------------------------------------------------------- */
 
 static const char *finish_name(fv_finish finish)
 {
@@ -72,9 +152,9 @@ static json_t *run_model_json(const fv_engine *engine, const model_options *mode
 {
     fv_model_info m = { .size = sizeof m };
     fv_engine_info(engine, &m);
-    return json_pack("{s:s, s:b, s:s, s:s, s:s, s:s, s:i, s:I, s:I, s:i, s:s}", "path",
-                     model_name(model), "demonstration", !model->model, "layout", m.layout,
-                     "weights", m.weights_type, "vision", m.vision_precision, "decoder",
+    return json_pack("{s:o, s:b, s:s, s:s, s:s, s:s, s:i, s:I, s:I, s:i, s:s}", "path",
+                     json_text(model_name(model)), "demonstration", !model->model, "layout",
+                     m.layout, "weights", m.weights_type, "vision", m.vision_precision, "decoder",
                      m.decoder_precision, "image_size", m.image_size, "parameters",
                      (json_int_t)m.n_parameters, "weight_bytes", (json_int_t)m.weight_bytes,
                      "threads", m.n_threads, "cpu_level", m.cpu_level);
@@ -94,11 +174,11 @@ static int print_answer(const fv_engine *engine, const run_options *o, const ans
     double prefill = s->prefill_ms > 0 ? s->prompt_tokens / s->prefill_ms * 1e3 : 0;
     double decode = s->decode_ms > 0 ? (s->new_tokens - 1) / s->decode_ms * 1e3 : 0;
     json_t *root = json_pack(
-        "{s:s%, s:o, s:s, s:i, s:i, s:o, s:{s:f, s:f}, s:I, s:o}", "text", a->text ? a->text : "",
-        a->n_bytes, "token_ids", ids, "finish_reason", finish_name(a->finish), "prompt_tokens",
-        s->prompt_tokens, "image_tokens", s->image_tokens, "timings_ms", timings,
-        "tokens_per_second", "prefill", prefill, "decode", decode, "peak_rss_bytes",
-        (json_int_t)peak_rss_bytes(), "model", run_model_json(engine, &o->model));
+        "{s:o, s:o, s:s, s:i, s:i, s:o, s:{s:f, s:f}, s:I, s:o}", "text",
+        json_text_n(a->text ? a->text : "", a->n_bytes), "token_ids", ids, "finish_reason",
+        finish_name(a->finish), "prompt_tokens", s->prompt_tokens, "image_tokens", s->image_tokens,
+        "timings_ms", timings, "tokens_per_second", "prefill", prefill, "decode", decode,
+        "peak_rss_bytes", (json_int_t)peak_rss_bytes(), "model", run_model_json(engine, &o->model));
     return print_json(root, 6);
 }
 
@@ -135,8 +215,7 @@ static int take_question(fv_engine *engine, fv_session *session, const run_optio
     fv_error err;
     fv_stats stats = { .size = sizeof stats };
     answer_text a = { 0 };
-    int code = write_turn(session, &images, o->prompt ? o->prompt : DEFAULT_PROMPT, &o->answer,
-                          progress);
+    int code = write_turn(session, &images, o->prompt ? o->prompt : DEFAULT_PROMPT, &o->answer);
     if (code < 0 && begin_answer(session, &o->answer, &err) != FV_OK)
         code = report(&err);
     if (code < 0)
@@ -170,8 +249,6 @@ static int answer_question(fv_engine *engine, const run_options *o, progress_lin
         so.tap_user = dump;
         so.tap_prompt_logits = true;
     }
-    if (!o->images.n && !o->quiet)
-        fprintf(stderr, "no image given: answering from the prompt alone\n");
     if (code < 0 && fv_session_new(&session, engine, &so, &err) != FV_OK)
         code = report(&err);
     if (code < 0)
@@ -188,10 +265,13 @@ int verb_run(int argc, char **argv)
     if (code >= 0)
         return code;
     catch_interrupt();
-    progress_line progress = { .enabled = !o.quiet && is_terminal(2) };
-    code = open_engine(&engine, &o.model);
+    progress_line progress = { .enabled = !o.quiet };
+    code = run_take_prompt(&o);
+    if (code < 0)
+        code = open_engine(&engine, &o.model);
     if (code < 0)
         code = answer_question(engine, &o, &progress);
     fv_engine_free(engine);
+    free(o.prompt_text);
     return code;
 }

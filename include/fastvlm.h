@@ -212,7 +212,8 @@ FV_DEFINE_DEFAULT(fv_engine_options)
 
 /** Opens a checkpoint directory (Hugging Face layout llava_qwen2 or fast_vlm) or a packed file
  *  (written by fv_pack). On failure *out is NULL. The files must not change while the engine is
- *  open: weights are mapped, not copied. A packed file runs in the precisions it was packed in, or,
+ *  open: weights are mapped, not copied, and reading what has been cut off raises SIGBUS in the
+ *  thread that computes. A packed file runs in the precisions it was packed in, or,
  *  where its weights are bf16 or f16, in f32; asking for another one is FV_ERR_UNSUPPORTED. */
 FV_API fv_status fv_engine_open(fv_engine **out, const char *path, const fv_engine_options *options,
                                 fv_error *err);

@@ -177,6 +177,10 @@ FV_API bool fv_eval_image(const fv_eval *eval, size_t index, fv_eval_image_info 
 FV_API fv_status fv_eval_plot(const fv_eval *eval, const char *title, size_t n_title_bytes,
                               const char *file, fv_error *err);
 
+/** Whether a file such as the plot could be written to this path, for callers that compute long
+ *  before they write. Leaves nothing there. */
+FV_API fv_status fv_output_check(const char *file, fv_error *err);
+
 /* ---------------------------------------------------------------- dump: every value as a file */
 
 /** Writes what a tap is given as .npy files into a folder: f32, shape outermost first; "pixels_u8"

@@ -42,7 +42,8 @@ program, which knows only drawn shapes and printed words;
 .B fastvlm pull
 fetches a real one.
 .PP
-Answers go to standard output, everything else to standard error.
+Answers go to standard output, everything else to standard error. In a terminal, control characters in what is
+printed are shown, not obeyed; pipes and files get the bytes as they are.
 .SH VERBS
 END
 while read -r part; do
@@ -78,7 +79,7 @@ success
 failure; a message on standard error says what was found and what was expected
 .TP
 .B 2
-wrong usage
+wrong usage: an argument is unknown, missing, contradictory or out of range, or a bare word is no file
 .SH ENVIRONMENT
 .TP
 .B FV_CPU
@@ -90,6 +91,9 @@ fast or slow: whether bf16 counts as faster than f32, which decides what runs wh
 this is known for some processors and measured on others;
 .B fastvlm doctor
 says which
+.TP
+.B TERM
+unset or dumb: no progress lines and no line editing
 .TP
 .B HF_TOKEN
 access token for gated and private repositories;

@@ -230,6 +230,14 @@ void fv_outfile_abandon(fv_outfile *f)
     outfile_release(f);
 }
 
+fv_status fv_outfile_check(const char *path, fv_error *err)
+{
+    fv_outfile f;
+    FV_TRY(fv_outfile_open(&f, path, err));
+    fv_outfile_abandon(&f);
+    return FV_OK;
+}
+
 fv_status fv_outfile_put(const char *path, const void *data, size_t n_bytes, fv_error *err)
 {
     fv_outfile f;

@@ -32,6 +32,9 @@ fv_status fv_outfile_rewrite(fv_outfile *f, uint64_t at, const void *data, size_
 fv_status fv_outfile_commit(fv_outfile *f, fv_error *err); /* releases f, also on failure */
 void fv_outfile_abandon(fv_outfile *f); /* does nothing after a commit or on zero */
 
+/* Could a file be written to path? Nothing is left there: for what is computed long before. */
+fv_status fv_outfile_check(const char *path, fv_error *err);
+
 /* A whole small file at once. */
 fv_status fv_outfile_put(const char *path, const void *data, size_t n_bytes, fv_error *err);
 

@@ -143,6 +143,12 @@ static bool has(const fv_eval *e, bool ref)
     return false;
 }
 
+fv_status fv_output_check(const char *file, fv_error *err)
+{
+    FV_REQUIRE(file, err);
+    return fv_outfile_check(file, err);
+}
+
 fv_status fv_eval_plot(const fv_eval *eval, const char *title, size_t n_title_bytes,
                        const char *file, fv_error *err)
 {

@@ -472,6 +472,7 @@ fv_status fv_pack(const char *checkpoint, const char *file, const fv_pack_option
     if (report)
         FV_TRY(FV_RESULT_CHECK(report, fv_pack_report, err));
     FV_TRY(options_check(&o, err));
+    FV_TRY(fv_outfile_check(file, err)); /* calibrating takes long */
     packer p = { .o = &o };
     fv_status status = pack_open(&p, checkpoint, err);
     if (status == FV_OK)

@@ -38,6 +38,7 @@ typedef struct pull_file {
     file_state state;
     bool no_ranges;
     bool restarted;
+    bool replaces; /* another file has its name, and that has been said */
 } pull_file;
 
 /* A piece on a connection. */
@@ -372,6 +373,29 @@ static fv_status check_space(const fv_pull *p, fv_error *err)
 
 /* ---- files that are there ---------------------------------------------------------------- */
 
+/* A file that is not the hub's and has the name of one is replaced in the end: says so, once. A
+ * directory cannot be. */
+static fv_status tell_replaced(fv_pull *p, pull_file *f, fv_error *err)
+{
+    struct stat st;
+    if (f->replaces || f->state != FILE_FETCH || lstat(f->part.final, &st) != 0)
+        return FV_OK;
+    if (S_ISDIR(st.st_mode))
+        return fv_fail(err, FV_ERR_IO, 0, "%s: is a directory, expected a file or nothing",
+                       f->part.final);
+    f->replaces = true;
+    if (S_ISREG(st.st_mode) && (uint64_t)st.st_size != f->part.file->size)
+        fv_log(&p->callbacks, FV_LOG_INFO,
+               "%s differs from the hub's (%" PRIu64 " bytes, not %" PRIu64
+               "); fetching it again, it will be replaced",
+               f->part.final, (uint64_t)st.st_size, f->part.file->size);
+    else
+        fv_log(&p->callbacks, FV_LOG_INFO,
+               "%s differs from the hub's%s; fetching it again, it will be replaced", f->part.final,
+               S_ISREG(st.st_mode) ? "" : " (it is not a regular file)");
+    return FV_OK;
+}
+
 static fv_status check_file(fv_pull *p, pull_file *f, fv_error *err)
 {
     char hex[65];
@@ -391,11 +415,8 @@ static fv_status check_file(fv_pull *p, pull_file *f, fv_error *err)
     fv_part_digest(&f->part, hex);
     fv_part_hash_begin(&f->part);
     f->state = strcmp(hex, f->part.file->hash) ? FILE_FETCH : FILE_DONE;
-    if (f->state == FILE_FETCH) {
+    if (f->state == FILE_FETCH)
         fv_part_look(&f->part);
-        fv_log(&p->callbacks, FV_LOG_INFO, "%s differs from the hub's; fetching it again",
-               f->part.final);
-    }
     return FV_OK;
 }
 
@@ -510,13 +531,19 @@ static fv_status settle_piece(fv_pull *p, slot *s, fv_error *err)
         *err = p->trouble;
         return p->trouble.status;
     }
-    switch (job->outcome) {
+    fv_http_outcome outcome = job->outcome;
+    if (outcome == FV_HTTP_REFUSED && job->code == 416 && !s->file->no_ranges)
+        outcome = FV_HTTP_NO_RANGES; /* of what it has, this range is no part: all of it anew */
+    switch (outcome) {
     case FV_HTTP_OK: s->file = NULL; return FV_OK;
     case FV_HTTP_REFUSED: return fail_refused(p, job, name, err);
     case FV_HTTP_NO_RANGES:
         if (!s->file->no_ranges)
             fv_log(&p->callbacks, FV_LOG_INFO,
-                   "%s: the server does not support ranges; fetching the file in one piece", name);
+                   job->code == 416
+                       ? "%s: the server refuses the range (416); starting the file over"
+                       : "%s: the server does not support ranges; fetching the file in one piece",
+                   name);
         s->file->no_ranges = true;
         for (int i = 0; i < p->n_slots; i++)
             if (p->slots[i].file == s->file && &p->slots[i] != s) {
@@ -555,6 +582,7 @@ static fv_status judge_hash(fv_pull *p, pull_file *f, fv_error *err)
     char hex[65];
     fv_part_digest(&f->part, hex);
     if (!strcmp(hex, f->part.file->hash)) {
+        FV_TRY(tell_replaced(p, f, err)); /* one that has come meanwhile */
         FV_TRY(fv_part_finish(&f->part, err));
         f->state = FILE_DONE;
         return FV_OK;
@@ -658,6 +686,8 @@ fv_status fv_pull_run(fv_pull *pull, fv_error *err)
     for (size_t i = 0; i < p->listing.n_files; i++)
         if (p->files[i].state == FILE_CHECK)
             FV_TRY_GOTO(check_file(p, &p->files[i], err));
+    for (size_t i = 0; i < p->listing.n_files; i++)
+        FV_TRY_GOTO(tell_replaced(p, &p->files[i], err));
     FV_TRY_GOTO(check_space(p, err));
     status = fetch_all(p, err);
     fsync(lock); /* the new names */

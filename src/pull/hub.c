@@ -64,6 +64,8 @@ static bool is_license(const char *name)
            !strcmp(name, "ACKNOWLEDGEMENTS") || !strcmp(name, "NOTICE");
 }
 
+/* Of the names that a repository may hold: those of a checkpoint. Others, however strange, are
+ * passed over and never touch the disk. */
 static bool is_needed(const char *path, bool shards)
 {
     static const char *const names[] = {
@@ -84,7 +86,8 @@ static bool is_needed(const char *path, bool shards)
     };
     size_t n = strlen(path);
     /* NAME.part is NAME on its way */
-    if (strchr(path, '/') || n > 200 || (n >= 5 && !strcmp(path + n - 5, ".part")))
+    if (!path_ok(path) || strchr(path, '/') || n > 200 ||
+        (n >= 5 && !strcmp(path + n - 5, ".part")))
         return false;
     for (size_t i = 0; i < FV_COUNT(names); i++)
         if (!strcmp(path, names[i]))
@@ -171,11 +174,8 @@ static fv_status read_siblings(fv_hub_listing *out, const fv_json *doc, const ch
         if (fv_json_type_of(entry) != FV_JSON_OBJECT)
             return fv_fail(err, FV_ERR_FORMAT, 0, "%s: the hub's list of files contains %s", repo,
                            fv_json_type_name(entry));
-        FV_TRY(fv_json_string(doc, entry, "rfilename", &name, err));
-        if (!path_ok(name))
-            return fv_fail(err, FV_ERR_FORMAT, 0,
-                           "%s: the hub lists a file \"%.200s\"; such names are refused", repo,
-                           name);
+        if (!fv_json_as_string(fv_json_member(entry, "rfilename"), &name))
+            continue;
         single |= !strcmp(name, "model.safetensors");
         n_needed += is_needed(name, true);
     }
@@ -187,8 +187,8 @@ static fv_status read_siblings(fv_hub_listing *out, const fv_json *doc, const ch
         return fv_fail_memory(err, n_needed * sizeof *out->files, "the list of files");
     for (size_t i = 0; i < n; i++) {
         const fv_json_value *entry = fv_json_at(list, i);
-        fv_json_as_string(fv_json_member(entry, "rfilename"), &name);
-        if (!is_needed(name, !single))
+        if (!fv_json_as_string(fv_json_member(entry, "rfilename"), &name) ||
+            !is_needed(name, !single))
             continue;
         if (find(out, name))
             return fv_fail(err, FV_ERR_FORMAT, 0, "%s: the hub lists %s twice", repo, name);

@@ -25,11 +25,11 @@ run run "$base" missing.jpg "What?"
 expect "no such image" 2 "missing.jpg: no such file" "--prompt"
 echo "only words" >"$work/words.txt"
 run run "$base" "$work/words.txt"
-expect "text file as bare argument" 2 "is a file but not an image (JPEG, PNG, WebP, GIF" "--image" "--prompt"
+expect "text file as bare argument" 2 "is a file but neither an image nor a model" "--image" "--prompt"
 run run "$base" "$picture" --greedy --temperature 1
 expect "contradiction" 2 "exclude each other"
 run run "$base" "$picture" --image-size 100
-expect "image size" 1 "multiple of 64"
+expect "image size" 2 "multiple of 64"
 run run "$base" - -
 expect "stdin twice" 2 "standard input"
 
@@ -112,11 +112,11 @@ expect "NaN weights are warned of" 0 "warning: 2 weights are NaN or infinite"
 
 # ---- prompts and context
 run run "$base" "$picture" -p "$(printf 'a\377b')"
-expect "invalid UTF-8" 1 "not valid UTF-8 at byte 1"
+expect "invalid UTF-8" 2 "not valid UTF-8 at byte 1"
 run run "$base" "$picture" -p "$(head -c 40000 /dev/zero | tr '\0' x)"
 expect "prompt over the context" 1 "the context holds"
 run run "$base" "$picture" "three <image> and <image> here"
-expect "marks without pictures" 1 "<image>"
+expect "marks without pictures" 2 "<image>"
 
 # ---- output
 run run "$base" "$picture" --dump /proc/no-such-folder

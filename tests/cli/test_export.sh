@@ -38,7 +38,7 @@ expect "pictures and noise" 2 "exclude each other"
 run export calib "$picture" --layout chw -o x
 expect "unknown layout" 2 "nhwc|nchw"
 run export calib "$picture" --image-size 100 -o x
-expect "image size" 1 "multiple of 64"
+expect "image size" 2 "multiple of 64"
 run export gguf "$base" --type q5 -o x
 expect "unknown type" 2 "f16|q8_0|q4_0|bf16|f32"
 run export --all "$base" --only pie -o x

@@ -31,6 +31,7 @@ class Hub:
         self.cuts = []                 # after how many bytes of a body the connection ends
         self.cut_lfs_only = False
         self.ranges = True             # the CDN knows ranges
+        self.refuses_ranges = False    # the CDN answers 416 to any; "always": to the whole file, too
         self.slow = 0                  # seconds between blocks of 64 KiB
         self.redirect_to = None        # another place than the CDN
         self.violations, self.log, self.lock = [], [], threading.Lock()
@@ -131,6 +132,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         asked = self.range(len(data) if name not in state.files else max(len(data), len(state.files[name])))
         if asked is False:
             return
+        if self.server is state.cdn and (state.refuses_ranges == "always" or (state.refuses_ranges and asked)):
+            return self.answer(416, b"", [("Content-Range", "bytes */%d" % len(data))])
         headers = [("ETag", '"%s"' % hashlib.sha256(data).hexdigest()), ("Content-Type", "application/octet-stream")]
         if asked and state.ranges:
             begin, end = asked[0], min(asked[1], len(data))
