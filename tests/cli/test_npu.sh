@@ -6,6 +6,22 @@ fake=${FV_FAKE_QNN:?names the directory of the stand-in libraries}
 export XDG_DATA_HOME=$work/data
 unset FV_QNN_DIR QNN_SDK_ROOT FAKE_QNN
 
+# stop_once FILE WORD ARGUMENT...: runs the program and interrupts it when WORD is in FILE.
+stop_once() {
+    local file=$1 word=$2 pid
+    shift 2
+    : >"$file"
+    "$fastvlm" "$@" >"$work/out" 2>"$work/err" </dev/null &
+    pid=$!
+    for _ in $(seq 600); do
+        grep -q "$word" "$file" && break
+        sleep 0.1
+    done
+    kill -TERM $pid # as SIGINT, which the shell has a background process ignore
+    wait $pid
+    code=$? out=$(cat "$work/out") err=$(cat "$work/err")
+}
+
 # ---- info
 cat >"$work/vision.bin" <<'END'
 FAKEQNN 1
@@ -51,8 +67,7 @@ if command -v script >/dev/null 2>&1; then
     TERM=dumb script -qec "$(printf '%q ' "$fastvlm" npu info "$work/escape.bin" --qnn "$fake")" /dev/null >"$work/out" </dev/null
     check "a terminal is shown an escape sequence" grep -qF '\x1b[2J' "$work/out"
 fi
-FAKE_QNN=hang=systemContextGetBinaryInfo timeout -s INT 2 "$fastvlm" npu info "$work/vision.bin" --qnn "$fake" >"$work/out" 2>"$work/err"
-code=$? out= err=$(cat "$work/err")
+FAKE_QNN="hang=systemContextGetBinaryInfo;log=$work/calls" stop_once "$work/calls" GetBinaryInfo npu info "$work/vision.bin" --qnn "$fake"
 check "Ctrl-C ends it" grep -q cancelled "$work/err"
 
 # ---- socs
@@ -131,9 +146,7 @@ if [ "$(uname -s)" = Linux ] && ldd --version 2>&1 | grep -q GLIBC; then
     check "a version that is none" grep -qF 'version: expected three numbers such as 2.7.0, found "2.7.0;x"' <<<"$err"
     setup empty --yes
     check "a wheel without libraries" grep -qF "no QNN library in it" <<<"$err"
-    export PYTHON_IS=slow
-    timeout -s INT 2 "$fastvlm" npu setup --python "$work/python" --yes >"$work/out" 2>"$work/err" </dev/null
-    code=$? out= err=$(cat "$work/err")
+    PYTHON_IS=slow PYTHON_LOG=$work/calls stop_once "$work/calls" download npu setup --python "$work/python" --yes
     check "Ctrl-C ends pip" grep -q cancelled "$work/err"
     check "failures leave nothing" nothing_left
 
