@@ -8,6 +8,7 @@
 set -euo pipefail
 
 missing=()   # "what it is for|Debian package"
+wanted=()    # the same of what the build goes without: installed along, never a reason to install
 
 need_command() # COMMAND PACKAGE
 {
@@ -17,6 +18,11 @@ need_command() # COMMAND PACKAGE
 need_library() # PKG_CONFIG_NAME PACKAGE
 {
     pkg-config --exists "$1" 2>/dev/null || missing+=("the library $1|$2")
+}
+
+want_file() # FILE_UNDER_INCLUDE PACKAGE
+{
+    [ -e "/usr/include/$1" ] || wanted+=("the file $1|$2")
 }
 
 need_file() # FILE_UNDER_INCLUDE PACKAGE
@@ -61,6 +67,7 @@ need_build()
     need_library libprotobuf-c libprotobuf-c-dev
     need_command protoc-c protobuf-c-compiler
     need_file onnx/onnx.proto libonnx-dev
+    want_file histedit.h libedit-dev
 }
 
 # Links a program with the sanitizers: the only reliable test.
@@ -131,7 +138,7 @@ install_with_apt()
     echo "setup: asking apt for: $(printf '%s, ' "${missing[@]%%|*}" | sed 's/, $//')" >&2
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get update -q >&2 ||
         echo "setup: apt-get update failed, trying with the existing package lists" >&2
-    for entry in "${missing[@]}"; do
+    for entry in "${missing[@]}" "${wanted[@]}"; do
         package=${entry#*|}
         [ "$package" = @clang-rt ] && package=$(clang_rt_package)
         packages+=("$package")
@@ -171,7 +178,7 @@ say_what_to_install()
 collect()
 {
     local group
-    missing=()
+    missing=() wanted=()
     for group in "${@:-build}"; do
         case $group in
         build | check | arm | interop) "need_$group" ;;
