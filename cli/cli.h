@@ -75,8 +75,7 @@ typedef struct usage {
 void print_out(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void print_err(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void print_err_list(const char *format, va_list args);
-/* A piece of an answer, flushed; false when that failed, which end_out says. A character may be cut
- * off at its end and go on with the next piece. */
+/* A piece of an answer, whole characters; flushed. False when that failed, which end_out says. */
 bool write_out(const char *text, size_t n_bytes);
 /* EXIT_OK, or EXIT_FAILED after saying that something printed could not be written. */
 int end_out(void);

@@ -200,6 +200,17 @@ static const char *last_part(const char *path)
     return slash && slash[1] ? slash + 1 : path;
 }
 
+/* Bytes of up to max, the last character whole. */
+static int text_cut(const char *text, int max)
+{
+    int n = (int)strnlen(text, (size_t)max + 1);
+    if (n <= max)
+        return n;
+    for (n = max; n > 0 && (text[n] & 0xc0) == 0x80;)
+        n--;
+    return n;
+}
+
 static int eval_text(const fv_eval *e, const eval_options *o)
 {
     fv_eval_info info = { .size = sizeof info };
@@ -218,7 +229,8 @@ static int eval_text(const fv_eval *e, const eval_options *o)
     }
     print_out("\n%-28s  %8s %12s  %8s %12s\n", "image", "features", "cosine", "tokens", "cosine");
     for (size_t i = 0; fv_eval_image(e, i, &x); i++) {
-        print_out("%-28.28s", last_part(x.path));
+        const char *name = last_part(x.path);
+        print_out("%-28.*s", text_cut(name, 28), name);
         print_loss(&x.features);
         print_loss(&x.tokens);
         print_out("\n");

@@ -11,14 +11,6 @@
 #include <unistd.h>
 #include <utf8proc.h>
 
-/* The beginning of a character whose rest comes with the next piece. */
-typedef struct screen {
-    char held[4];
-    size_t n_held;
-} screen;
-
-static screen out_screen;
-
 bool is_terminal(int fd) { return isatty(fd) == 1; }
 
 bool can_redraw(void)
@@ -49,17 +41,6 @@ bool is_text(const char *text, size_t n_bytes, size_t *bad_at)
     return true;
 }
 
-/* May the n bytes, which are no character, become one when more follow? */
-static bool character_is_begun(const char *text, size_t n)
-{
-    const unsigned char *c = (const unsigned char *)text;
-    size_t wanted = c[0] >= 0xf5 ? 0 : c[0] >= 0xf0 ? 4 : c[0] >= 0xe0 ? 3 : c[0] >= 0xc2 ? 2 : 0;
-    for (size_t i = 1; i < n; i++)
-        if ((c[i] & 0xc0) != 0x80)
-            return false;
-    return n < wanted;
-}
-
 bool is_control(uint32_t code)
 {
     bool turns = (code >= 0x202a && code <= 0x202e) || (code >= 0x2066 && code <= 0x2069);
@@ -68,26 +49,20 @@ bool is_control(uint32_t code)
 
 /* ---- printing ---------------------------------------------------------------------------- */
 
-static void character_show(FILE *to, uint32_t code)
-{
-    fprintf(to, code < 0x80 ? "\\x%02x" : "\\u%04x", (unsigned)code);
-}
-
-/* more: text goes on with the next call, so that a character cut off at the end is held back. */
-static void text_show(FILE *to, screen *s, const char *text, size_t n_bytes, bool more)
+static void text_put(FILE *to, const char *text, size_t n_bytes)
 {
     size_t n;
     uint32_t code;
+    if (!is_terminal(fileno(to))) {
+        fwrite(text, 1, n_bytes, to);
+        return;
+    }
     for (size_t at = 0; at < n_bytes; at += n) {
         n = character_read(text + at, n_bytes - at, &code);
         if (n && (!is_control(code) || code == '\n' || code == '\t')) {
             fwrite(text + at, 1, n, to);
         } else if (n) {
-            character_show(to, code);
-        } else if (more && character_is_begun(text + at, n_bytes - at)) {
-            s->n_held = n_bytes - at;
-            memcpy(s->held, text + at, s->n_held);
-            return;
+            fprintf(to, code < 0x80 ? "\\x%02x" : "\\u%04x", (unsigned)code);
         } else {
             fprintf(to, "\\x%02x", (unsigned char)text[at]);
             n = 1;
@@ -95,28 +70,7 @@ static void text_show(FILE *to, screen *s, const char *text, size_t n_bytes, boo
     }
 }
 
-/* What was held back, and text behind it. */
-static void screen_put(FILE *to, screen *s, const char *text, size_t n_bytes, bool more)
-{
-    size_t n_held = s->n_held;
-    s->n_held = 0;
-    if (!is_terminal(fileno(to))) {
-        fwrite(text, 1, n_bytes, to);
-        return;
-    }
-    char *joined = n_held ? malloc(n_held + n_bytes) : NULL;
-    if (joined) {
-        memcpy(joined, s->held, n_held);
-        memcpy(joined + n_held, text, n_bytes);
-        text_show(to, s, joined, n_held + n_bytes, more);
-    } else {
-        text_show(to, s, s->held, n_held, false);
-        text_show(to, s, text, n_bytes, more);
-    }
-    free(joined);
-}
-
-static void screen_print(FILE *to, screen *s, const char *format, va_list args)
+static void text_print(FILE *to, const char *format, va_list args)
 {
     char line[1024], *text = line;
     va_list again;
@@ -130,7 +84,7 @@ static void screen_print(FILE *to, screen *s, const char *format, va_list args)
         n = (int)sizeof line - 1;
     }
     if (n > 0)
-        screen_put(to, s, text, (size_t)n, false);
+        text_put(to, text, (size_t)n);
     if (text != line)
         free(text);
 }
@@ -139,7 +93,7 @@ void print_out(const char *format, ...)
 {
     va_list args;
     va_start(args, format);
-    screen_print(stdout, &out_screen, format, args);
+    text_print(stdout, format, args);
     va_end(args);
 }
 
@@ -147,25 +101,20 @@ void print_err(const char *format, ...)
 {
     va_list args;
     va_start(args, format);
-    print_err_list(format, args);
+    text_print(stderr, format, args);
     va_end(args);
 }
 
-void print_err_list(const char *format, va_list args)
-{
-    screen none = { .n_held = 0 };
-    screen_print(stderr, &none, format, args);
-}
+void print_err_list(const char *format, va_list args) { text_print(stderr, format, args); }
 
 bool write_out(const char *text, size_t n_bytes)
 {
-    screen_put(stdout, &out_screen, text, n_bytes, true);
+    text_put(stdout, text, n_bytes);
     return fflush(stdout) == 0 && !ferror(stdout);
 }
 
 int end_out(void)
 {
-    print_out("%s", "");
     if (fflush(stdout) == 0 && !ferror(stdout))
         return EXIT_OK;
     print_err("fastvlm: cannot write to standard output: it is closed or full\n");

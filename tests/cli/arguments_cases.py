@@ -13,6 +13,7 @@ def case_an_image_that_is_not_there(folder):
     """Never becomes the question: exit code 2, no answer, whatever else is given."""
     shutil.copy(IMAGE, os.path.join(folder, "here.png"))
     words = ["https://example.com/img?id=3", "http://example.com/a.jpg", "HTTPS://EXAMPLE.COM/A.PNG", "https://example.com/a b.jpg",
+             "http://example.com/my file", "Https://example.com/a what is this?",
              "ftp://host/a.png", "s3://bucket/key", "data:image/png;base64,iVBORw0KGgo=", "www.example.com/a", "file:///none.png",
              "file:///none", "photo.jpg", "photo.JPG", "photo.heic", "photo.cr2", "photo.raw", "clip.mp4", "photo.jpg?raw=1", "none/photo",
              "./photo", "../photo", "/none", "~/photo", "my photo.jpg", "my photo.HEIC", "'photo.jpg'", '"my photo.png"', "photo.jpg ",
@@ -168,7 +169,7 @@ def case_outputs_first(folder):
     bad = ["/nonexistent/a", folder, "/dev/null", "/dev/full", link, file + "/a", "/proc/none"]
     for path in bad:
         for args in (["eval", "--task", DEMO_TASK, "--answers", path], ["eval", TINY, TINY, IMAGE, "--svg", path],
-                     ["pack", "models/demo", "-o", path, "--vision", "int8", "-q"]):
+                     ["pack", "models/demo", "-o", path, "--vision", "int8", "-q"], ["pack", "/no/model", "-o", path]):
             result = run(*args)  # no models are opened, no questions asked, nothing is calibrated: at once
             assert result.code == 1 and not result.out and os.path.basename(path).encode() in result.err, "%r: %r" % (args, result)
             assert b"demonstration" not in result.err and b"warning" not in result.err, "%r: %r" % (args, result)

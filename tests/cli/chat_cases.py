@@ -106,6 +106,8 @@ def case_bytes(folder):
     expect(chat(BOM + image + QUESTION), 0, ANSWER, what="BOM before a command")
     expect(chat(BOM + QUESTION, SIGN), 0, ANSWER, what="BOM before a question")
     expect(chat(BOM), 0, b"", what="BOM only")
+    for text in (BOM + b"Why?\n", b"Why?\n"):
+        assert b"you:   Why?\n" in chat(text + b"/history\n", TINY).err, text
     expect(chat(b"\n" + BOM + image + QUESTION), 0, ANSWER, what="BOM of a second file")
     for line, text in ((b"What\0?\n", b"NUL"), (b"\0\n", b"NUL"), (b"caf\xe9?\n", b"not valid UTF-8 at byte 3"), (b"\x80\n", b"not valid"),
                        (b"\xed\xa0\x80\n", b"not valid"), (b"\xc0\xaf\n", b"not valid"), (b"\xf4\x90\x80\x80\n", b"not valid"),
@@ -252,7 +254,9 @@ def case_terminal_ctrl_c(folder):
         long_answer(t, 1)
         prompts = t.screen.count(b"\n> ")
         t.type(b"\x03")
+        begun = len(t.screen)
         t.wait_for(b"\n> ", prompts + 1, 60)
+        assert len(t.screen) < begun + 600, "the answer went on: %r" % t.screen[begun:]
         t.type(b"/history\r")  # the conversation goes on, with what was said
         t.wait_for(b"model: ")
         long_answer(t, 3)

@@ -140,6 +140,28 @@ def case_tensors_and_records(folder):
         is_harmless(t.screen, args)
 
 
+def case_names_everywhere(folder):
+    """Files and models with foreign names, in every verb that says them."""
+    for raw, shown in FOREIGN[:3] + FOREIGN[4:5] + FOREIGN[12:13] + FOREIGN[15:16]:
+        name = b"n" + raw + b"m"
+        model, image, packed = (os.path.join(os.fsencode(folder), name + end) for end in (b"", b".png", b".gguf"))
+        shutil.copytree(os.fsencode(TINY), model)
+        shutil.copy(IMAGE, image)
+        task = os.path.join(os.fsencode(folder), b"task" + raw)
+        for args, stdin in (([b"pack", model, b"-o", packed], None), ([b"verify", packed], None), ([b"info", model], None), ([b"doctor", model], None),
+                            ([b"bench", model, b"--reps", b"1", b"--stages", b"load"], None), ([b"eval", model, model, image, b"-n", b"1"], None),
+                            ([b"run", model, image, b"-n", b"1", b"--dump", packed], None), ([b"eval", b"--task", task], None),
+                            ([b"chat", model], b"/image " + name + b".png\n/none" + name + b"\n"), ([b"export", b"gguf", model, b"-o", packed + b"2"], None),
+                            ([b"export", b"calib", image, b"-o", model], None), ([b"pull", b"a/b", b"-o", model, b"--retries", b"0"], None)):
+            t = Terminal(*args, stdin=stdin, cwd=folder, HF_ENDPOINT="http://127.0.0.1:9", no_proxy="*")
+            t.end()
+            is_harmless(t.screen, args)
+            wanted = (shown, b"?", b"not valid UTF-8")  # the library's messages have question marks
+            assert args[0] == b"pull" or any(w in t.screen for w in wanted), "%r: %r" % (args, t.screen)
+        os.remove(packed)
+        shutil.rmtree(model)
+
+
 def case_progress(folder):
     """A line that changes, and none at all where a terminal does not understand how."""
     ask = ["run", TINY, IMAGE, "--image-size", "1024", "-n", "2", "--threads", "1"]

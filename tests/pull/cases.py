@@ -132,6 +132,17 @@ def output_is_full():
     return Case().pull()
 
 
+def closed_descriptors():
+    """Messages never go down a connection that took a closed descriptor's number."""
+    for closed in ("2>&-", ">&-", ">&- 2>&-", "<&- >&- 2>&-"):
+        c = Case(file_faults=[(500, []), (503, [])])
+        subprocess.run(["bash", "-c", 'exec "$@" ' + closed, "x", PROGRAM, "pull", REPO], cwd=c.dir, env=c.environment(), stdout=subprocess.DEVNULL,
+                       stderr=subprocess.DEVNULL, timeout=120)
+        c.whole()
+        c.end()
+    return Case().pull()
+
+
 def list_fetches_nothing():
     c = Case().pull("--list")
     assert c.code == 0 and hashlib.sha256(FILES["model.safetensors"]).hexdigest() in c.out
@@ -403,6 +414,14 @@ def replaced_files_are_named():
         c.pull("-q").succeeds()
         assert "differs" not in c.err, c.err
         c.end()
+    c = Case(slow=0.02)  # one that comes while the hub's is on its way
+    late = threading.Timer(0.6, lambda: open(c.path("model.safetensors"), "wb").write(b"mine"))
+    late.start()
+    c.pull()
+    late.join()
+    c.succeeds()
+    assert c.err.count("model.safetensors differs from the hub's") == 1, c.err
+    c.end()
     c = Case()
     os.makedirs(c.path())
     os.symlink("/nonexistent", c.path("config.json"))
