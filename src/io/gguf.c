@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+#include "base/utf8_text.h"
+
 enum {
     VERSION = 3,
     HEADER_BYTES = 24,
@@ -88,32 +90,9 @@ static fv_status take_string(cursor *c, const uint8_t **out, uint64_t *n, const 
     return FV_OK;
 }
 
-/* UTF-8 without NULs, overlong forms, surrogates and values past U+10FFFF. [RFC 3629] */
 static bool is_text(const uint8_t *s, uint64_t n)
 {
-    for (uint64_t i = 0; i < n;) {
-        uint8_t c = s[i++];
-        if (c == 0)
-            return false;
-        if (c < 0x80)
-            continue;
-        int more = c >= 0xf0 ? 3 : c >= 0xe0 ? 2 : 1;
-        if (c < 0xc2 || c > 0xf4 || n - i < (uint64_t)more)
-            return false;
-        uint8_t low = c == 0xe0   ? 0xa0
-                      : c == 0xf0 ? 0x90
-                                  : 0x80,
-                high = c == 0xed   ? 0x9f
-                       : c == 0xf4 ? 0x8f
-                                   : 0xbf;
-        if (s[i] < low || s[i] > high)
-            return false;
-        for (int j = 1; j < more; j++)
-            if ((s[i + (uint64_t)j] & 0xc0) != 0x80)
-                return false;
-        i += (uint64_t)more;
-    }
-    return true;
+    return !memchr(s, 0, (size_t)n) && fv_utf8_valid((const char *)s, (size_t)n, NULL);
 }
 
 /* ---- metadata ---- */

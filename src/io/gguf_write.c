@@ -9,6 +9,7 @@
 #include "base/outfile.h"
 #include "base/report.h"
 #include "base/sha256.h"
+#include "base/utf8_text.h"
 #include "io/gguf.h"
 
 enum { HEX = 2 * FV_SHA256_BYTES, HEAD_BYTES = 24, COUNTS_AT = 8 };
@@ -57,10 +58,23 @@ static void add_int(fv_gguf_writer *w, bytes *b, uint64_t value, size_t n)
     add_bytes(w, b, le, n);
 }
 
+/* A string is text: what is not, such as the name of a directory in another encoding, is replaced,
+ * so that the file opens again. */
 static void head_add_string(fv_gguf_writer *w, bytes *b, const char *text, size_t n)
 {
+    char *replaced = NULL;
+    if (n && (memchr(text, 0, n) || !fv_utf8_valid(text, n, NULL))) {
+        replaced = fv_alloc(n, 3);
+        if (!replaced && w->error.status == FV_OK)
+            fv_fail_memory(&w->error, 3 * n, "a string");
+        if (!replaced)
+            return;
+        n = fv_utf8_replace(replaced, text, n);
+        text = replaced;
+    }
     add_int(w, b, n, 8);
     add_bytes(w, b, text, n);
+    fv_free(replaced);
 }
 
 static void add_key(fv_gguf_writer *w, const char *key, fv_gguf_type type)

@@ -1,6 +1,7 @@
 /* JSON text. See json_write.h. */
 #include "io/json_write.h"
 #include "base/list.h"
+#include "base/utf8_text.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -17,12 +18,25 @@ static void text_add(fv_json_text *j, const char *text, size_t n)
     j->text[j->n] = 0;
 }
 
+/* Bytes that are not UTF-8 become U+FFFD: a JSON text is UTF-8. */
 static void text_add_string(fv_json_text *j, const char *s, size_t n)
 {
+    bool valid = fv_utf8_valid(s, n, NULL);
     text_add(j, "\"", 1);
     for (size_t i = 0, from = 0; i <= n; i++) {
         unsigned char c = i < n ? (unsigned char)s[i] : 0;
         char escape[8] = "";
+        if (c >= 0x80 && !valid) {
+            bool complete, truncated;
+            size_t length = fv_utf8_step((const uint8_t *)s + i, n - i, &complete, &truncated);
+            if (!complete) {
+                text_add(j, s + from, i - from);
+                text_add(j, FV_UTF8_REPLACEMENT, 3);
+                from = i + length;
+            }
+            i += length - 1;
+            continue;
+        }
         if (i < n && c >= 0x20 && c != '"' && c != '\\' && c != 0x7f)
             continue;
         text_add(j, s + from, i - from);

@@ -1,4 +1,4 @@
-/* utf8: validation, and the stream that turns token bytes into text that may be shown.
+/* utf8: the stream that turns token bytes into text that may be shown.
  *
  *     token bytes --(fv_stream)--> complete UTF-8, stop strings cut off
  */
@@ -6,15 +6,7 @@
 #define FV_UTF8_H
 
 #include "base/base.h"
-
-/* Well-formed as Unicode table 3-7 says: no overlong forms, surrogates or values past U+10FFFF.
- * When false, *bad_at (may be NULL) is the offset of the first byte of the bad sequence. */
-bool fv_utf8_valid(const char *text, size_t n_bytes, size_t *bad_at);
-
-/* Length of the longest well-formed beginning of one character at text: a whole character sets
- * *complete. A byte that begins none gives 1 with *complete false; an input that ends inside a
- * character gives n_bytes and *truncated true. n_bytes >= 1. */
-size_t fv_utf8_step(const uint8_t *text, size_t n_bytes, bool *complete, bool *truncated);
+#include "base/utf8_text.h"
 
 /* A stream over one answer. Bytes go in as tokens come; text comes out as soon as it is certain:
  *

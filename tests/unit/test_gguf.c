@@ -11,6 +11,7 @@
 
 #include "io/gguf.h"
 #include "support/golden.h"
+#include "support/not_text.h"
 
 /* ---- a file by hand ---- */
 
@@ -380,6 +381,35 @@ static void holds_only(const char *dir, const char *name)
         fail_msg("%s does not hold only \"%s\"", dir, name);
 }
 
+/* A name in another encoding, as a directory may have: the file opens, with the name replaced. */
+static void test_writes_text_only(void **state)
+{
+    (void)state;
+    char *dir = temp_dir(), path[1200];
+    snprintf(path, sizeof path, "%s/x.gguf", dir);
+    for (size_t i = 0; i < FV_COUNT(not_text); i++) {
+        fv_gguf_writer *w = NULL;
+        fv_gguf *g = NULL;
+        fv_error err = { 0 };
+        const char *text = NULL;
+        size_t n = 0;
+        assert_int_equal(fv_gguf_writer_new(&w, path, &err), FV_OK);
+        fv_gguf_put_string(w, "a.name", not_text[i].bytes, strlen(not_text[i].bytes));
+        fv_gguf_put_strings(w, "a.list", 1);
+        fv_gguf_put_item(w, not_text[i].bytes, strlen(not_text[i].bytes));
+        assert_int_equal(fv_gguf_begin_data(w, &err), FV_OK);
+        assert_int_equal(fv_gguf_finish(w, &err), FV_OK);
+        fv_gguf_writer_free(w);
+        if (fv_gguf_open(&g, path, &err) != FV_OK)
+            fail_msg("row %zu: %s", i, err.message);
+        assert_int_equal(fv_gguf_string(g, "a.name", &text, &n, &err), FV_OK);
+        assert_int_equal(n, strlen(not_text[i].text));
+        assert_memory_equal(text, not_text[i].text, n);
+        fv_gguf_free(g);
+    }
+    temp_remove(dir);
+}
+
 static void test_write_fails(void **state)
 {
     (void)state;
@@ -467,7 +497,8 @@ int main(void)
         cmocka_unit_test(test_accepts),          cmocka_unit_test(test_refuses_headers),
         cmocka_unit_test(test_refuses_metadata), cmocka_unit_test(test_refuses_tensors),
         cmocka_unit_test(test_truncated),        cmocka_unit_test(test_writes),
-        cmocka_unit_test(test_write_fails),      cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_writes_text_only), cmocka_unit_test(test_write_fails),
+        cmocka_unit_test(test_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

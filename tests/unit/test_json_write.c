@@ -5,6 +5,7 @@
 
 #include "io/json.h"
 #include "io/json_write.h"
+#include "support/not_text.h"
 
 static void test_bytes(void **state)
 {
@@ -36,6 +37,30 @@ static void test_bytes(void **state)
                   "  \"r\": [-7, true],\n  \"e\": {},\n  \"l\": [\n    1e-06,\n    1e+06\n  "
                   "]\n}\n");
         assert_int_equal(j.n, strlen(j.text));
+        fv_json_text_free(&j);
+    }
+}
+
+/* What is not text is replaced, so that the file is JSON. */
+static void test_text_only(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < FV_COUNT(not_text); i++) {
+        fv_json_text j = { 0 };
+        fv_json *doc = NULL;
+        const char *text = NULL;
+        fv_error err = { 0 };
+        fv_json_begin(&j, NULL, '{');
+        fv_json_put_text(&j, "name", not_text[i].bytes);
+        fv_json_put_bytes(&j, not_text[i].bytes, "x", 1);
+        fv_json_end(&j);
+        assert_int_equal(fv_json_done(&j, &err), FV_OK);
+        if (fv_json_parse(&doc, j.text, j.n, "x", &err) != FV_OK)
+            fail_msg("row %zu: %s", i, err.message);
+        assert_int_equal(fv_json_string(doc, fv_json_root(doc), "name", &text, &err), FV_OK);
+        assert_string_equal(text, not_text[i].text);
+        assert_non_null(fv_json_member(fv_json_root(doc), not_text[i].text));
+        fv_json_free(doc);
         fv_json_text_free(&j);
     }
 }
@@ -90,6 +115,7 @@ static void test_out_of_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_bytes),
+                                        cmocka_unit_test(test_text_only),
                                         cmocka_unit_test(test_reals_come_back),
                                         cmocka_unit_test(test_out_of_memory) };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,4 +1,4 @@
-/* text/utf8.c: validation of every sequence, and streams cut in every way. */
+/* base/utf8_text.c: validation of every sequence; text/utf8.c: streams cut in every way. */
 #include "support/cm.h"
 
 #include <stdio.h>
@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/base.h"
+#include "support/not_text.h"
 #include "text/utf8.h"
 
 /* ---- validation ---- */
@@ -151,6 +152,19 @@ static void test_replacement_is_pythons(void **state)
 }
 
 /* Text comes as soon as it is certain, not later. */
+static void test_bytes_made_text(void **state)
+{
+    (void)state;
+    char text[64];
+    for (size_t i = 0; i < FV_COUNT(not_text); i++) {
+        size_t n = fv_utf8_replace(text, not_text[i].bytes, strlen(not_text[i].bytes));
+        assert_int_equal(n, strlen(not_text[i].text));
+        assert_memory_equal(text, not_text[i].text, n);
+    }
+    assert_int_equal(fv_utf8_replace(text, "a\0b", 3), 5); /* a NUL is no text either */
+    assert_memory_equal(text, "a" FV_UTF8_REPLACEMENT "b", 5);
+}
+
 static void test_nothing_certain_is_held_back(void **state)
 {
     (void)state;
@@ -319,6 +333,7 @@ int main(void)
         cmocka_unit_test(test_every_code_point),
         cmocka_unit_test(test_position_of_the_first_bad_byte),
         cmocka_unit_test(test_replacement_is_pythons),
+        cmocka_unit_test(test_bytes_made_text),
         cmocka_unit_test(test_nothing_certain_is_held_back),
         cmocka_unit_test(test_stop_strings_against_the_definition),
         cmocka_unit_test(test_cuts_do_not_matter),
