@@ -1,9 +1,11 @@
 /* json: typed access to a parsed JSON file, with messages that name file and key.
  *
- * A thin layer over jansson for the small files of a checkpoint: config.json, the safetensors
- * header and index, tokenizer_config.json. Duplicate keys, NULs, invalid UTF-8, numbers out of
- * range and nesting past 2,048 are refused when the text is parsed.
- * (The large vocabulary files go through json_scan.h, which builds no tree.)
+ * For the small files of a checkpoint: config.json, the safetensors header and index,
+ * tokenizer_config.json. Everything that Python's json writes is read: integers of any length, NaN,
+ * Infinity, halves of surrogate pairs; such a value is refused where it is used, by file, key and
+ * what was found. Keys that come twice, text that is not UTF-8 and nesting past 2,048 are refused
+ * when the text is parsed. (The large vocabulary files go through json_scan.h, which builds no
+ * tree.)
  *
  *     fv_json *doc;  int64_t d_model;  double eps = 1e-6;
  *     FV_TRY(fv_json_open(&doc, "model/config.json", 1 << 20, err));
@@ -53,7 +55,7 @@ fv_status fv_json_bool(const fv_json *doc, const fv_json_value *object, const ch
                        fv_error *err);
 fv_status fv_json_opt_bool(const fv_json *doc, const fv_json_value *object, const char *key,
                            bool *out, fv_error *err);
-/* Without a NUL inside. */
+/* Text: without a NUL or half a surrogate pair inside. */
 fv_status fv_json_string(const fv_json *doc, const fv_json_value *object, const char *key,
                          const char **out, fv_error *err);
 fv_status fv_json_opt_string(const fv_json *doc, const fv_json_value *object, const char *key,
@@ -70,6 +72,14 @@ fv_status fv_json_opt_array(const fv_json *doc, const fv_json_value *object, con
 fv_status fv_json_ints(const fv_json *doc, const fv_json_value *object, const char *key,
                        int64_t min, int64_t max, size_t min_n, size_t max_n, int64_t *out,
                        size_t *n, fv_error *err);
+
+/* A value as JSON on one line: numbers with up to 15 digits, objects as "{...}", long lists and
+ * strings with "..." at the end. */
+enum { FV_JSON_SHOWN = 96 };
+void fv_json_show(const fv_json_value *value, char text[FV_JSON_SHOWN]);
+/* FV_ERR_UNSUPPORTED: "config.json: text_config.hidden_act is "gelu"; expected EXPECTED". */
+fv_status fv_json_unexpected(const fv_json *doc, const fv_json_value *object, const char *key,
+                             const char *expected, fv_error *err);
 
 /* ---- values without a key: walking files whose keys are data ---- */
 
@@ -92,8 +102,10 @@ const fv_json_value *fv_json_at(const fv_json_value *array, size_t index); /* NU
 /* Members in file order. *iter starts as NULL; false after the last one. */
 bool fv_json_next(const fv_json_value *object, void **iter, const char **key,
                   const fv_json_value **value);
-/* False, and *out unchanged, when value is NULL or of another type (or the string holds a NUL). */
+/* False, and *out unchanged, when value is NULL or of another type (or the string is not text, the
+ * integer beyond 64 bits). */
 bool fv_json_as_int(const fv_json_value *value, int64_t *out);
+bool fv_json_as_number(const fv_json_value *value, double *out); /* may be infinite or NaN */
 bool fv_json_as_bool(const fv_json_value *value, bool *out);
 bool fv_json_as_string(const fv_json_value *value, const char **out);
 

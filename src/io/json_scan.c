@@ -1,9 +1,8 @@
-/* A cursor over JSON text: strings, integers, brackets, and skipping the rest. */
+/* A cursor over JSON text: strings, integers, brackets, and a walk over values of any kind. */
 #include "io/json_scan.h"
 
+#include <stdio.h>
 #include <string.h>
-
-enum { MAX_DEPTH = 64 };
 
 void fv_scan_begin(fv_scan *s, const void *text, size_t n_bytes, char *unescaped, const char *name)
 {
@@ -13,6 +12,28 @@ void fv_scan_begin(fv_scan *s, const void *text, size_t n_bytes, char *unescaped
 }
 
 static uint64_t offset(const fv_scan *s) { return (uint64_t)(s->at - s->begin); }
+
+/* Where a message says that something is: "byte 17", or "line 3, column 1" in a text for people. */
+typedef struct place {
+    char text[56];
+} place;
+
+static place scan_place(const fv_scan *s, uint64_t at)
+{
+    place p;
+    uint64_t line = 1, column = 1;
+
+    if (!s->lines) {
+        snprintf(p.text, sizeof p.text, "byte %" PRIu64, at);
+        return p;
+    }
+    for (const char *c = s->begin; c < s->begin + at; c++) {
+        column = *c == '\n' ? 1 : column + (((unsigned char)*c & 0xc0) != 0x80); /* characters */
+        line += *c == '\n';
+    }
+    snprintf(p.text, sizeof p.text, "line %" PRIu64 ", column %" PRIu64, line, column);
+    return p;
+}
 
 char fv_scan_peek(fv_scan *s)
 {
@@ -26,16 +47,13 @@ fv_status fv_scan_unexpected(fv_scan *s, const char *expected, fv_error *err)
     char found = fv_scan_peek(s);
 
     if (s->at == s->end)
-        return fv_fail(err, FV_ERR_FORMAT, offset(s),
-                       "%s: the text ends at byte %" PRIu64 ", expected %s", s->name, offset(s),
-                       expected);
+        return fv_fail(err, FV_ERR_FORMAT, offset(s), "%s: the text ends at %s, expected %s",
+                       s->name, scan_place(s, offset(s)).text, expected);
     if (found > 0x20 && found < 0x7f)
-        return fv_fail(err, FV_ERR_FORMAT, offset(s),
-                       "%s: byte %" PRIu64 ": expected %s, found '%c'", s->name, offset(s),
-                       expected, found);
-    return fv_fail(err, FV_ERR_FORMAT, offset(s),
-                   "%s: byte %" PRIu64 ": expected %s, found byte 0x%02x", s->name, offset(s),
-                   expected, (unsigned)(unsigned char)found);
+        return fv_fail(err, FV_ERR_FORMAT, offset(s), "%s: %s: expected %s, found '%c'", s->name,
+                       scan_place(s, offset(s)).text, expected, found);
+    return fv_fail(err, FV_ERR_FORMAT, offset(s), "%s: %s: expected %s, found byte 0x%02x", s->name,
+                   scan_place(s, offset(s)).text, expected, (unsigned)(unsigned char)found);
 }
 
 fv_status fv_scan_open(fv_scan *s, char bracket, bool *first, fv_error *err)
@@ -100,7 +118,8 @@ static char *put_utf8(char *to, uint32_t c)
     return to;
 }
 
-/* The escape at s->at, after its backslash; surrogates must come in pairs. */
+/* The escape at s->at, after its backslash. Half a surrogate pair becomes U+FFFD and sets s->odd,
+ * as a NUL does: Python writes both, and no text can hold them. */
 static fv_status unescape(fv_scan *s, char **to, fv_error *err)
 {
     static const char names[] = "\"\\/bfnrt", values[] = "\"\\/\b\f\n\r\t";
@@ -122,15 +141,17 @@ static fv_status unescape(fv_scan *s, char **to, fv_error *err)
             s->at += 6;
         }
     }
-    if (c >= 0xd800 && c <= 0xdfff)
-        return fv_fail(err, FV_ERR_FORMAT, offset(s), "%s: byte %" PRIu64 ": half a surrogate pair",
-                       s->name, offset(s));
-    *to = put_utf8(*to, (uint32_t)c);
+    bool half = c >= 0xd800 && c <= 0xdfff;
+    s->half = s->half || half;
+    s->nul = s->nul || c == 0;
+    *to = put_utf8(*to, half || c == 0 ? 0xfffd : (uint32_t)c);
     return FV_OK;
 }
 
-fv_status fv_scan_string(fv_scan *s, const char **text, size_t *n_bytes, fv_error *err)
+/* Any string; s->half and s->nul say what it holds that is not text. */
+static fv_status scan_any_string(fv_scan *s, const char **text, size_t *n_bytes, fv_error *err)
 {
+    s->half = s->nul = false;
     if (fv_scan_peek(s) != '"')
         return fv_scan_unexpected(s, "a string", err);
     const char *run = ++s->at;
@@ -139,8 +160,8 @@ fv_status fv_scan_string(fv_scan *s, const char **text, size_t *n_bytes, fv_erro
         while (s->at < s->end && *s->at != '"' && *s->at != '\\' && (unsigned char)*s->at >= 0x20)
             s->at++;
         if (s->at == s->end || (unsigned char)*s->at < 0x20)
-            return fv_fail(err, FV_ERR_FORMAT, offset(s),
-                           "%s: byte %" PRIu64 ": a string is not closed", s->name, offset(s));
+            return fv_fail(err, FV_ERR_FORMAT, offset(s), "%s: %s: a string is not closed", s->name,
+                           scan_place(s, offset(s)).text);
         if (*s->at == '"' && to == s->unescaped) { /* no escape: a slice of the text */
             *text = run;
             *n_bytes = (size_t)(s->at++ - run);
@@ -155,17 +176,32 @@ fv_status fv_scan_string(fv_scan *s, const char **text, size_t *n_bytes, fv_erro
     }
     *text = s->unescaped;
     *n_bytes = (size_t)(to - s->unescaped);
-    s->unescaped = to;
+    *to = '\0'; /* the quotes leave room */
+    s->unescaped = to + 1;
+    return FV_OK;
+}
+
+fv_status fv_scan_string(fv_scan *s, const char **text, size_t *n_bytes, fv_error *err)
+{
+    FV_TRY(scan_any_string(s, text, n_bytes, err));
+    if (s->half || s->nul)
+        return fv_fail(err, FV_ERR_FORMAT, offset(s), "%s: %s: %s", s->name,
+                       scan_place(s, offset(s)).text, s->half ? "half a surrogate pair" : "a NUL");
+    return FV_OK;
+}
+
+static fv_status scan_colon(fv_scan *s, fv_error *err)
+{
+    if (fv_scan_peek(s) != ':')
+        return fv_scan_unexpected(s, "':'", err);
+    s->at++;
     return FV_OK;
 }
 
 fv_status fv_scan_key(fv_scan *s, const char **text, size_t *n_bytes, fv_error *err)
 {
     FV_TRY(fv_scan_string(s, text, n_bytes, err));
-    if (fv_scan_peek(s) != ':')
-        return fv_scan_unexpected(s, "':'", err);
-    s->at++;
-    return FV_OK;
+    return scan_colon(s, err);
 }
 
 static bool scan_is_digit(const fv_scan *s)
@@ -188,18 +224,17 @@ fv_status fv_scan_int(fv_scan *s, int64_t min, int64_t max, int64_t *out, fv_err
         value = value * 10 + (uint64_t)(*s->at++ - '0');
     }
     if (*digits == '0' && s->at - digits > 1)
-        return fv_fail(err, FV_ERR_FORMAT, start, "%s: byte %" PRIu64 ": a number starts with 0",
-                       s->name, start);
+        return fv_fail(err, FV_ERR_FORMAT, start, "%s: %s: a number starts with 0", s->name,
+                       scan_place(s, start).text);
     if (s->at < s->end && (*s->at == '.' || *s->at == 'e' || *s->at == 'E'))
         return fv_fail(err, FV_ERR_FORMAT, start,
-                       "%s: byte %" PRIu64 ": expected an integer, found a real number", s->name,
-                       start);
+                       "%s: %s: expected an integer, found a real number", s->name,
+                       scan_place(s, start).text);
     int64_t result = huge ? 0 : minus ? -(int64_t)value : (int64_t)value;
     if (huge || result < min || result > max)
         return fv_fail(err, FV_ERR_FORMAT, start,
-                       "%s: byte %" PRIu64 ": expected an integer in [%" PRId64 ", %" PRId64
-                       "], found %.*s",
-                       s->name, start, min, max,
+                       "%s: %s: expected an integer in [%" PRId64 ", %" PRId64 "], found %.*s",
+                       s->name, scan_place(s, start).text, min, max,
                        (int)FV_MIN(s->at - s->begin - (ptrdiff_t)start, 40), s->begin + start);
     *out = result;
     return FV_OK;
@@ -227,9 +262,15 @@ fv_status fv_scan_bool(fv_scan *s, bool *out, fv_error *err)
     return FV_OK;
 }
 
-/* -?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)? */
-static fv_status skip_number(fv_scan *s, fv_error *err)
+/* -?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?, and the three words that Python writes for what
+ * is no number. */
+static fv_status scan_number(fv_scan *s, fv_scan_event *e, fv_error *err)
 {
+    e->kind = FV_SCAN_INT;
+    if (take_word(s, "NaN") || take_word(s, "Infinity") || take_word(s, "-Infinity")) {
+        e->kind = FV_SCAN_REAL;
+        return FV_OK;
+    }
     if (*s->at == '-')
         s->at++;
     if (!scan_is_digit(s))
@@ -238,6 +279,7 @@ static fv_status skip_number(fv_scan *s, fv_error *err)
         while (scan_is_digit(s))
             s->at++;
     if (s->at < s->end && *s->at == '.') {
+        e->kind = FV_SCAN_REAL;
         s->at++;
         if (!scan_is_digit(s))
             return fv_scan_unexpected(s, "a digit", err);
@@ -245,6 +287,7 @@ static fv_status skip_number(fv_scan *s, fv_error *err)
             s->at++;
     }
     if (s->at < s->end && (*s->at == 'e' || *s->at == 'E')) {
+        e->kind = FV_SCAN_REAL;
         s->at++;
         if (s->at < s->end && (*s->at == '+' || *s->at == '-'))
             s->at++;
@@ -256,43 +299,77 @@ static fv_status skip_number(fv_scan *s, fv_error *err)
     return FV_OK;
 }
 
-static fv_status skip(fv_scan *s, int depth, fv_error *err)
+static bool walk_in_object(const fv_scan_walk *w)
 {
-    char next = fv_scan_peek(s);
-    const char *text;
-    size_t n;
+    return w->depth > 0 && (w->object[(w->depth - 1) / 64] >> (w->depth - 1) % 64 & 1);
+}
 
-    if (depth > MAX_DEPTH)
-        return fv_fail(err, FV_ERR_FORMAT, offset(s), "%s: byte %" PRIu64 ": nested deeper than %d",
-                       s->name, offset(s), MAX_DEPTH);
-    if (next == '{' || next == '[') {
-        char close = next == '{' ? '}' : ']';
-        bool first, more;
-        FV_TRY(fv_scan_open(s, next, &first, err));
-        for (;;) {
-            FV_TRY(fv_scan_more(s, close, &first, &more, err));
-            if (!more)
-                return FV_OK;
-            if (next == '{')
-                FV_TRY(fv_scan_key(s, &text, &n, err));
-            FV_TRY(skip(s, depth + 1, err));
+static fv_status walk_open(fv_scan *s, fv_scan_walk *w, fv_scan_event *e, fv_error *err)
+{
+    uint64_t bit = (uint64_t)1 << w->depth % 64, *word = &w->object[w->depth / 64];
+
+    if (w->depth == FV_SCAN_MAX_DEPTH)
+        return fv_fail(err, FV_ERR_FORMAT, offset(s), "%s: %s: nested deeper than %d", s->name,
+                       scan_place(s, offset(s)).text, FV_SCAN_MAX_DEPTH);
+    e->kind = *s->at++ == '{' ? FV_SCAN_OBJECT : FV_SCAN_ARRAY;
+    *word = e->kind == FV_SCAN_OBJECT ? *word | bit : *word & ~bit;
+    w->depth++;
+    w->first = true;
+    return FV_OK;
+}
+
+fv_status fv_scan_next(fv_scan *s, fv_scan_walk *w, fv_scan_event *e, fv_error *err)
+{
+    bool in_object = walk_in_object(w), more;
+
+    *e = (fv_scan_event){ .kind = FV_SCAN_CLOSE };
+    if (w->depth > 0) {
+        FV_TRY(fv_scan_more(s, in_object ? '}' : ']', &w->first, &more, err));
+        if (!more) {
+            w->depth--;
+            w->first = false;
+            return FV_OK;
         }
     }
-    if (next == '"')
-        return fv_scan_string(s, &text, &n, err);
-    if (take_word(s, "true") || take_word(s, "false") || take_word(s, "null"))
+    if (in_object) {
+        FV_TRY(scan_any_string(s, &e->key, &e->n_key, err));
+        FV_TRY(scan_colon(s, err));
+    }
+    char next = fv_scan_peek(s);
+    if (next == '{' || next == '[')
+        return walk_open(s, w, e, err);
+    e->text = s->at;
+    if (next == '"') {
+        e->kind = FV_SCAN_STRING;
+        FV_TRY(scan_any_string(s, &e->text, &e->n, err));
+        e->odd = s->half || s->nul;
         return FV_OK;
-    if (next == '\0')
+    }
+    if (take_word(s, "true"))
+        e->kind = FV_SCAN_TRUE;
+    else if (take_word(s, "false"))
+        e->kind = FV_SCAN_FALSE;
+    else if (take_word(s, "null"))
+        e->kind = FV_SCAN_NULL;
+    else if (next == '\0')
         return fv_scan_unexpected(s, "a value", err);
-    return skip_number(s, err);
+    else
+        FV_TRY(scan_number(s, e, err));
+    e->n = (size_t)(s->at - e->text);
+    return FV_OK;
 }
 
 fv_status fv_scan_skip(fv_scan *s, fv_error *err)
 {
     char *unescaped = s->unescaped; /* what was skipped needs no room */
-    fv_status status = skip(s, 1, err);
+    fv_scan_walk walk = { 0 };
+    fv_scan_event event;
+    fv_status status;
 
-    s->unescaped = unescaped;
+    do {
+        status = fv_scan_next(s, &walk, &event, err);
+        s->unescaped = unescaped;
+    } while (status == FV_OK && walk.depth > 0);
     return status;
 }
 

@@ -27,7 +27,8 @@ static bool is_json(const char *text)
 }
 
 /* Random texts from the pieces of JSON: mostly wrong, many nearly right. jansson refuses more only
- * in numbers (range) and NUL; neither occurs (the exponents are negative). */
+ * in numbers (range), NUL and halves of surrogate pairs; none of them occurs (the exponents are
+ * negative). test_json.c compares with Python. */
 static void test_the_same_texts_are_json(void **state)
 {
     (void)state;
@@ -42,7 +43,6 @@ static void test_the_same_texts_are_json(void **state)
                                           "\"\\n\"",
                                           "\"\\u00e9\"",
                                           "\"\\ud83d\\ude00\"",
-                                          "\"\\ud83d\"",
                                           "\"\\x\"",
                                           "\"",
                                           "1",
