@@ -21,7 +21,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_bytes)
         uint64_t n = 1;
         for (int d = 0; d < x->n_dims; d++)
             n *= x->shape[d];
-        if (n != x->n_elems || n * fv_type_size(x->type) != x->n_bytes ||
+        if (n != x->n_elems || x->n_dims > FV_TENSOR_MAX_DIMS ||
+            (x->type != FV_TYPE_OTHER && n * fv_type_size(x->type) != x->n_bytes) ||
             fv_tensors_find(t, x->name) != x)
             abort();
         if (!x->n_bytes)

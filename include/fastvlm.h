@@ -284,8 +284,8 @@ FV_API bool fv_engine_record(const fv_engine *engine, size_t index, const char *
 typedef struct fv_tensor_info {
     size_t size;
     const char *name, *dtype, *file;
-    int n_dims;
-    uint64_t shape[4]; /**< outermost first */
+    int n_dims;        /**< up to 4 */
+    uint64_t shape[4]; /**< outermost first; of more than 4 dimensions, the last is a product */
     uint64_t n_bytes;
     bool used;  /**< false: in the file, not needed to run */
     float sqnr; /**< dB lost in packing; infinite: nothing, NaN: not a packed file */

@@ -18,6 +18,7 @@ typedef enum fv_type {
     /* blocks of 32: f16 scale d, 16 bytes; element i < 16 low half of byte i, else high; x = d (q -
      * 8) */
     FV_TYPE_Q4_0,
+    FV_TYPE_OTHER, /* of a tensor in a file, which nothing here computes with */
     FV_TYPE_COUNT
 } fv_type;
 
@@ -28,10 +29,10 @@ static inline bool fv_type_is_block(fv_type type)
     return type == FV_TYPE_Q8_0 || type == FV_TYPE_Q4_0;
 }
 
-/* Bytes of an element; not for types of blocks. */
+/* Bytes of an element; 0 for types of blocks and FV_TYPE_OTHER. */
 static inline size_t fv_type_size(fv_type type)
 {
-    static const uint8_t size[FV_TYPE_COUNT] = { 4, 2, 2, 8, 1, 1, 4, 0, 0 };
+    static const uint8_t size[FV_TYPE_COUNT] = { 4, 2, 2, 8, 1, 1, 4, 0, 0, 0 };
     return size[type];
 }
 
@@ -47,8 +48,8 @@ static inline size_t fv_row_bytes(fv_type type, size_t n)
 
 static inline const char *fv_type_name(fv_type type)
 {
-    static const char *const name[FV_TYPE_COUNT] = { "F32", "F16", "BF16", "I64", "U8",
-                                                     "I8",  "I32", "Q8_0", "Q4_0" };
+    static const char *const name[FV_TYPE_COUNT] = { "F32", "F16", "BF16", "I64",  "U8",
+                                                     "I8",  "I32", "Q8_0", "Q4_0", "other" };
     return name[type];
 }
 

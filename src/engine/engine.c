@@ -310,7 +310,7 @@ bool fv_engine_tensor(const fv_engine *e, size_t index, fv_tensor_info *out)
         return false;
     const fv_tensor *x = fv_tensors_at(e->model.tensors, index);
     fv_tensor_info info = { .name = x->name,
-                            .dtype = fv_type_name(x->type),
+                            .dtype = fv_tensor_type_name(x),
                             .file = fv_tensors_file(e->model.tensors, x->file),
                             .n_dims = x->n_dims,
                             .n_bytes = x->n_bytes,

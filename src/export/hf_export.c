@@ -205,8 +205,10 @@ static fv_status add_unused(hf *h, fv_error *err)
         bool listed = false;
         for (size_t k = 0; k < h->n && !listed; k++)
             listed = !strcmp(h->items[k].name, names[i]);
-        if (!x || listed || h->target.layout != FV_LAYOUT_LLAVA_QWEN2 || x->type == FV_TYPE_I64 ||
-            x->type == FV_TYPE_U8)
+        bool is_float = x && (x->type == FV_TYPE_F32 || x->type == FV_TYPE_F16 ||
+                              x->type == FV_TYPE_BF16);
+        if (!is_float || listed || h->target.layout != FV_LAYOUT_LLAVA_QWEN2 ||
+            x->rank > FV_TENSOR_MAX_DIMS)
             continue;
         uint64_t shape[4] = { 0 };
         memcpy(shape, x->shape, sizeof *shape * (size_t)x->n_dims);

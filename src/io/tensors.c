@@ -77,22 +77,58 @@ const char *fv_shape_text(char text[FV_SHAPE_TEXT], const uint64_t *shape, int n
     return text;
 }
 
-static bool type_of_dtype(const char *dtype, fv_type *out)
+/* The types of the format. [safetensors, Dtype] */
+static const struct dtype {
+    const char *name;
+    uint8_t bits;
+    fv_type type;
+} dtypes[] = {
+    { "BF16", 16, FV_TYPE_BF16 },    { "F16", 16, FV_TYPE_F16 },
+    { "F32", 32, FV_TYPE_F32 },      { "F64", 64, FV_TYPE_OTHER },
+    { "I64", 64, FV_TYPE_I64 },      { "I32", 32, FV_TYPE_I32 },
+    { "I16", 16, FV_TYPE_OTHER },    { "I8", 8, FV_TYPE_I8 },
+    { "U64", 64, FV_TYPE_OTHER },    { "U32", 32, FV_TYPE_OTHER },
+    { "U16", 16, FV_TYPE_OTHER },    { "U8", 8, FV_TYPE_U8 },
+    { "BOOL", 8, FV_TYPE_OTHER },    { "C64", 64, FV_TYPE_OTHER },
+    { "F8_E4M3", 8, FV_TYPE_OTHER }, { "F8_E4M3FNUZ", 8, FV_TYPE_OTHER },
+    { "F8_E5M2", 8, FV_TYPE_OTHER }, { "F8_E5M2FNUZ", 8, FV_TYPE_OTHER },
+    { "F8_E8M0", 8, FV_TYPE_OTHER }, { "F6_E2M3", 6, FV_TYPE_OTHER },
+    { "F6_E3M2", 6, FV_TYPE_OTHER }, { "F4", 4, FV_TYPE_OTHER },
+};
+
+/* NULL: a type that is newer than this table. */
+static const struct dtype *dtype_find(const char *name)
 {
-    static const struct {
-        const char *name;
-        fv_type type;
-    } known[] = {
-        { "F32", FV_TYPE_F32 }, { "F16", FV_TYPE_F16 }, { "BF16", FV_TYPE_BF16 },
-        { "I64", FV_TYPE_I64 }, { "U8", FV_TYPE_U8 },
-    };
-    for (size_t i = 0; i < FV_COUNT(known); i++) {
-        if (!strcmp(dtype, known[i].name)) {
-            *out = known[i].type;
-            return true;
-        }
+    for (size_t i = 0; i < FV_COUNT(dtypes); i++)
+        if (!strcmp(name, dtypes[i].name))
+            return &dtypes[i];
+    return NULL;
+}
+
+static fv_status entry_shape(fv_tensor *x, const fv_json *doc, const fv_json_value *entry,
+                             fv_error *err)
+{
+    const fv_json_value *shape;
+    FV_TRY(fv_json_array(doc, entry, "shape", &shape, err));
+    x->rank = (int)FV_MIN(fv_json_count(shape), (size_t)INT32_MAX);
+    x->n_dims = FV_MIN(x->rank, (int)FV_TENSOR_MAX_DIMS);
+    x->n_elems = 1;
+    for (int i = 0; i < x->rank; i++) {
+        const fv_json_value *item = fv_json_at(shape, (size_t)i);
+        int64_t n = -1;
+        if (!fv_json_as_int(item, &n) || n < 0)
+            return fv_fail(err, FV_ERR_FORMAT, 0,
+                           "%s: shape[%d]: expected an integer of at least 0, found %s",
+                           fv_json_name(doc), i, n < 0 ? "another" : fv_json_type_name(item));
+        if (__builtin_mul_overflow(x->n_elems, (uint64_t)n, &x->n_elems))
+            return fv_fail(err, FV_ERR_FORMAT, 0, "%s: the product of the shape overflows",
+                           fv_json_name(doc));
+        if (i < x->n_dims)
+            x->shape[i] = (uint64_t)n;
+        else /* no more than n_elems, unless that is 0 */
+            x->shape[x->n_dims - 1] = x->n_elems ? x->shape[x->n_dims - 1] * (uint64_t)n : 0;
     }
-    return false;
+    return FV_OK;
 }
 
 /* One entry of the header: {"dtype": "BF16", "shape": [..], "data_offsets": [begin, end]}. */
@@ -102,46 +138,38 @@ static fv_status read_entry(fv_tensor *x, const fv_json *doc, const fv_json_valu
 {
     const char *file = fv_json_name(doc), *dtype;
     int64_t offsets[2];
-    int64_t shape[FV_TENSOR_MAX_DIMS];
-    size_t n_offsets, n_dims;
+    size_t n_offsets;
     fv_error inner = { 0 };
     fv_status status = FV_OK;
     if (fv_json_type_of(entry) != FV_JSON_OBJECT)
         return fv_fail(err, FV_ERR_FORMAT, 0, "%s: %s: expected an object, found %s", file, name,
                        fv_json_type_name(entry));
     if ((status = fv_json_string(doc, entry, "dtype", &dtype, &inner)) != FV_OK ||
-        (status = fv_json_ints(doc, entry, "shape", 0, INT64_MAX, 0, FV_TENSOR_MAX_DIMS, shape,
-                               &n_dims, &inner)) != FV_OK ||
+        (status = entry_shape(x, doc, entry, &inner)) != FV_OK ||
         (status = fv_json_ints(doc, entry, "data_offsets", 0, INT64_MAX, 2, 2, offsets, &n_offsets,
                                &inner)) != FV_OK)
         return fv_fail(err, status, 0, "%s (tensor %s)", inner.message, name);
-    if (!type_of_dtype(dtype, &x->type))
-        return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
-                       "%s: tensor %s has dtype %s; expected F32, F16, BF16, I64 or U8", file, name,
-                       dtype);
-    x->n_dims = (int)n_dims;
-    x->n_elems = 1;
-    for (size_t i = 0; i < n_dims; i++) {
-        x->shape[i] = (uint64_t)shape[i];
-        if (__builtin_mul_overflow(x->n_elems, x->shape[i], &x->n_elems))
-            return fv_fail(err, FV_ERR_FORMAT, 0,
-                           "%s: tensor %s: the product of its shape overflows", file, name);
-    }
-    uint64_t begin = (uint64_t)offsets[0], end = (uint64_t)offsets[1];
-    if (__builtin_mul_overflow(x->n_elems, fv_type_size(x->type), &x->n_bytes))
-        return fv_fail(err, FV_ERR_FORMAT, 0, "%s: tensor %s: its size overflows", file, name);
+    uint64_t begin = (uint64_t)offsets[0], end = (uint64_t)offsets[1], n_bits;
     if (begin > end || end > data_bytes)
         return fv_fail(err, FV_ERR_FORMAT, data_at + begin,
                        "%s: tensor %s lies at bytes %" PRIu64 " to %" PRIu64
                        " of the data, the file has %" PRIu64 " (is it truncated?)",
                        file, name, begin, end, data_bytes);
-    if (end - begin != x->n_bytes)
+    const struct dtype *known = dtype_find(dtype);
+    x->type = known ? known->type : FV_TYPE_OTHER;
+    snprintf(x->dtype, sizeof x->dtype, "%s", dtype);
+    x->n_bytes = end - begin;
+    x->data = data ? data + begin : NULL;
+    if (!known)
+        return FV_OK;
+    if (__builtin_mul_overflow(x->n_elems, (uint64_t)known->bits, &n_bits))
+        return fv_fail(err, FV_ERR_FORMAT, 0, "%s: tensor %s: its size overflows", file, name);
+    if (n_bits % 8 || n_bits / 8 != x->n_bytes)
         return fv_fail(
             err, FV_ERR_FORMAT, data_at + begin,
-            "%s: tensor %s: %s elements of %s need %" PRIu64 " bytes, its range has %" PRIu64, file,
-            name, dtype, fv_shape_text((char[FV_SHAPE_TEXT]){ 0 }, x->shape, x->n_dims), x->n_bytes,
-            end - begin);
-    x->data = data ? data + begin : NULL;
+            "%s: tensor %s: %s elements of %s need %" PRIu64 "%s bytes, its range has %" PRIu64,
+            file, name, dtype, fv_shape_text((char[FV_SHAPE_TEXT]){ 0 }, x->shape, x->n_dims),
+            n_bits / 8, n_bits % 8 ? " and a part of" : "", x->n_bytes);
     return FV_OK;
 }
 

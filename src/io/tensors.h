@@ -5,7 +5,8 @@
  *
  * safetensors: u64 little-endian header length, JSON header {name: {dtype, shape,
  * data_offsets}}, then the data; offsets count from the end of the header. Every range is
- * checked against its file, its shape and its neighbours before anything is read. */
+ * checked against its file, its shape and its neighbours before anything is read. Which types and
+ * shapes are of use is for those who use a tensor: a file may hold others. */
 #ifndef FV_TENSORS_H
 #define FV_TENSORS_H
 
@@ -17,7 +18,9 @@ enum { FV_TENSOR_MAX_DIMS = 4 };
 typedef struct fv_tensor {
     const char *name; /* borrowed from the store */
     fv_type type;
-    int n_dims; /* 0: a scalar */
+    char dtype[16]; /* the file's word for a type that is FV_TYPE_OTHER */
+    int n_dims;     /* 0: a scalar */
+    int rank;       /* in the file; past FV_TENSOR_MAX_DIMS, the last of shape is a product */
     uint64_t shape[FV_TENSOR_MAX_DIMS];
     const void *data; /* in the mapping; aligned to nothing */
     uint64_t n_elems, n_bytes;
@@ -45,6 +48,12 @@ fv_status fv_tensors_read(fv_tensors **out, const void *data, size_t n_bytes, co
  * it. */
 fv_status fv_tensors_from_list(fv_tensors **out, const fv_tensor *list, size_t n, const char *file,
                                fv_error *err);
+
+/* "BF16", or the file's word for another type. */
+static inline const char *fv_tensor_type_name(const fv_tensor *x)
+{
+    return x->type == FV_TYPE_OTHER ? x->dtype : fv_type_name(x->type);
+}
 
 /* "[3072, 768]" into text; returns text. */
 enum { FV_SHAPE_TEXT = 96 };

@@ -17,12 +17,19 @@ static bool model_is_table(const fv_tensor *x) /* of a packed tokenizer, not a w
     return !strncmp(x->name, "tokenizer.", 10);
 }
 
+/* Of a type that weights may have: not a counter, a mask, or what nobody reads. */
+static bool model_holds_weights(const fv_tensor *x)
+{
+    return x->type != FV_TYPE_I64 && x->type != FV_TYPE_I32 && x->type != FV_TYPE_U8 &&
+           x->type != FV_TYPE_OTHER;
+}
+
 const char *fv_model_stored_type(const fv_model *m)
 {
     const char *name = NULL;
     for (size_t i = 0; i < fv_tensors_count(m->tensors); i++) {
         const fv_tensor *x = fv_tensors_at(m->tensors, i);
-        if (x->type == FV_TYPE_I64 || x->type == FV_TYPE_I32 || model_is_table(x))
+        if (!model_holds_weights(x) || model_is_table(x))
             continue;
         if (name && strcmp(name, fv_type_name(x->type)))
             return "mixed";

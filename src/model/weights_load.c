@@ -79,13 +79,13 @@ static fv_status loader_need(loader *l, const fv_tensor **out, const char *name,
     if (!x)
         return fv_fail(err, FV_ERR_FORMAT, 0, "tensor %s is missing; expected one of shape %s",
                        name, wanted);
-    bool same = true;
+    bool same = x->rank <= FV_TENSOR_MAX_DIMS;
     for (int i = 0; i < FV_TENSOR_MAX_DIMS; i++)
         same = same && (i < x->n_dims ? x->shape[i] : 1) == (i < n_dims ? shape[i] : 1);
     if (!same || !is_float(x->type))
         return fv_fail(err, FV_ERR_FORMAT, 0,
                        "%s: tensor %s has %s %s, expected F32, F16 or BF16 %s",
-                       fv_tensors_file(l->tensors, x->file), name, fv_type_name(x->type),
+                       fv_tensors_file(l->tensors, x->file), name, fv_tensor_type_name(x),
                        fv_shape_text(found, x->shape, x->n_dims), wanted);
     l->w->n_parameters += x->n_elems;
     return FV_OK;
@@ -536,7 +536,8 @@ fv_status fv_weights_load(fv_weights *w, const fv_config *c, const fv_tensors *t
     FV_TRY_GOTO(fv_weights_begin_use(w, tensors, err));
     loader l = { .w = w, .c = &config, .tensors = tensors, .options = options, .n_stored = 1 };
     for (size_t i = 0; i < fv_tensors_count(tensors); i++)
-        l.n_stored += fv_tensors_at(tensors, i)->n_elems;
+        if (is_float(fv_tensors_at(tensors, i)->type))
+            l.n_stored += fv_tensors_at(tensors, i)->n_elems;
     FV_TRY_GOTO(fv_weights_walk(w, &config, load_one, &l, err));
     w->tied = config.tied;
     if (config.tied)
@@ -573,13 +574,16 @@ static void measurer_take(measurer *m, size_t n_bytes)
     m->room -= n_bytes;
 }
 
-static void measurer_take_matrix(measurer *m, const fv_weight *t)
+static fv_status measurer_take_matrix(measurer *m, const fv_weight *t, fv_error *err)
 {
     char name[FV_WEIGHT_NAME + 16];
     const fv_weight_options *o = m->options;
     fv_type wanted = t->part == FV_PART_DECODER ? o->decoder : o->vision;
     snprintf(name, sizeof name, "%s.weight", t->name[m->c->layout]);
     const fv_tensor *x = fv_tensors_find(m->tensors, name);
+    if (x && !is_float(x->type))
+        return fv_fail(err, FV_ERR_FORMAT, 0, "%s: tensor %s has %s, expected F32, F16 or BF16",
+                       fv_tensors_file(m->tensors, x->file), name, fv_tensor_type_name(x));
     fv_type type = !x ? FV_TYPE_F32 : wanted == FV_TYPE_F32 ? x->type : wanted;
     *(fv_mat *)t->slot = (fv_mat){ .type = type, .n = t->n, .k = t->k };
     if (!x) { /* to fuse from its branches, with a bias */
@@ -592,13 +596,13 @@ static void measurer_take_matrix(measurer *m, const fv_weight *t)
     }
     if (x && t->kind == FV_WEIGHT_MATRIX_BIAS)
         measurer_take(m, t->n * sizeof(float));
+    return FV_OK;
 }
 
 static fv_status measure_one(void *user, const fv_weight *t, fv_error *err)
 {
     measurer *m = user;
     size_t taps = (size_t)t->kernel * t->kernel;
-    (void)err;
     switch (t->kind) {
     case FV_WEIGHT_VECTOR: measurer_take(m, t->n * sizeof(float)); break;
     case FV_WEIGHT_STEM:
@@ -613,7 +617,7 @@ static fv_status measure_one(void *user, const fv_weight *t, fv_error *err)
         measurer_take(m, taps * t->n * sizeof(float));
         measurer_take(m, t->n * sizeof(float));
         break;
-    default: measurer_take_matrix(m, t);
+    default: return measurer_take_matrix(m, t, err);
     }
     return FV_OK;
 }

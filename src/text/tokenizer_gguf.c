@@ -295,7 +295,7 @@ static fv_status find_table(const fv_gguf *g, const char *tensor, fv_type type, 
     if (x->type != type || x->n_dims != n_dims || (n_dims == 2 && x->shape[1] != 4) ||
         (uintptr_t)x->data % 4)
         return fv_fail(err, FV_ERR_FORMAT, 0, "%s: tensor %s has %s %s, expected %s %s",
-                       fv_gguf_name(g), tensor, fv_type_name(x->type),
+                       fv_gguf_name(g), tensor, fv_tensor_type_name(x),
                        fv_shape_text(shape, x->shape, x->n_dims), fv_type_name(type),
                        n_dims == 2 ? "[n, 4]" : "[n]");
     *data = x->data;
