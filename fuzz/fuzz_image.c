@@ -21,7 +21,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_bytes)
     }
     fv_kernels_init(&kernels, fv_cpu_detect());
     for (fv_fit fit = FV_FIT_PAD; fit <= FV_FIT_STRETCH; fit++)
-        if (fv_preprocess(pixels, square, image, fit, 64, NULL, &kernels, &err) != FV_OK)
+        if (fv_preprocess(pixels, square, image, FV_RECIPE(fit), 64, NULL, &kernels, &err) != FV_OK)
             abort();
     fv_image_free(image);
     return 0;

@@ -138,13 +138,12 @@ static void slot_return(fv_encoder *e, fv_encoder_slot *slot)
 static fv_status slot_encode(fv_encoder *e, fv_encoder_slot *slot, const fv_image *image,
                              const fv_encode_options *o, fv_features *out, fv_error *err)
 {
-    const fv_config *c = &e->model->config;
     size_t size = (size_t)e->image_size;
     fv_watch watch = { .callbacks = o->callbacks, .tap = o->tap, .tap_user = o->tap_user };
     fv_pool pool = fv_pool_limit(e->model->pool, o->n_threads);
-    fv_fit fit = o->fit != FV_FIT_AUTO ? o->fit : c->crop ? FV_FIT_CROP : FV_FIT_PAD;
+    fv_recipe recipe = fv_config_recipe(&e->model->config, o->fit, e->image_size);
     double start = fv_now_ms();
-    FV_TRY(fv_preprocess(slot->pixels, slot->u8, image, fit, e->image_size, &pool,
+    FV_TRY(fv_preprocess(slot->pixels, slot->u8, image, &recipe, e->image_size, &pool,
                          &e->model->kernels, err));
     out->times.image = fv_image_decode_ms(image);
     out->times.preprocess = fv_now_ms() - start;

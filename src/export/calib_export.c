@@ -17,6 +17,7 @@
 #include "base/outfile.h"
 #include "base/report.h"
 #include "base/sha256.h"
+#include "export/calib_export.h"
 #include "fastvlm_tools.h"
 #include "image/image_list.h"
 #include "model/model.h"
@@ -29,7 +30,7 @@ typedef struct calib {
     const fv_calib_options *options;
     const fv_callbacks *callbacks;
     int size;
-    fv_fit fit;
+    fv_recipe recipe;
     fv_outdir dir;
     fv_kernels kernels;
     fv_pool *pool;
@@ -74,18 +75,18 @@ static fv_status write_sample(calib *c, const char *source, fv_error *err)
 static void convert(const calib *c)
 {
     size_t plane = (size_t)c->size * (size_t)c->size;
-    float scaled[256];
-    uint8_t all[256];
+    float scaled[256][3];
+    uint8_t all[256][3];
     for (int i = 0; i < 256; i++)
-        all[i] = (uint8_t)i;
-    fv_pixels_f32(scaled, all, 256);
+        memset(all[i], i, 3);
+    fv_pixels_f32(scaled[0], all[0], 256, &c->recipe);
     bool planes = c->options->layout == FV_CALIB_NCHW;
     float *f32 = (float *)(void *)c->sample;
     for (size_t i = 0; i < plane; i++)
         for (size_t ch = 0; ch < 3; ch++) {
             size_t to = planes ? ch * plane + i : 3 * i + ch;
             if (c->options->dtype == FV_CALIB_F32)
-                f32[to] = scaled[c->u8[3 * i + ch]];
+                f32[to] = scaled[c->u8[3 * i + ch]][ch];
             else
                 c->sample[to] = c->u8[3 * i + ch];
         }
@@ -123,7 +124,7 @@ static fv_status calib_take_image(calib *c, const char *path, fv_error *err)
         fv_log(c->callbacks, FV_LOG_WARNING, "skipped: %s", why.message);
         return FV_OK;
     }
-    status = fv_fit_u8(c->u8, image, c->fit, c->size, c->pool, &c->kernels, err);
+    status = fv_fit_u8(c->u8, image, &c->recipe, c->size, c->pool, &c->kernels, err);
     fv_image_free(image);
     FV_TRY(status);
     convert(c);
@@ -159,7 +160,7 @@ static void begin_record(calib *c, size_t n_found)
         fv_json_put_text(j, "selection",
                          c->n_chosen < n_found ? "evenly over the sorted list" : "all");
         fv_json_put_int(j, "pictures_found", (int64_t)n_found);
-        fv_json_put_text(j, "fit", fit_name(c->fit));
+        fv_json_put_text(j, "fit", fit_name(c->recipe.fit));
     }
     fv_json_begin(j, "samples", '[');
 }
@@ -212,7 +213,8 @@ static fv_status calib_check(calib *c, const char *dir, fv_error *err)
 {
     const fv_calib_options *s = c->options;
     c->size = s->image_size ? s->image_size : DEFAULT_SIZE;
-    c->fit = s->fit == FV_FIT_AUTO ? FV_FIT_PAD : s->fit;
+    if (s->fit != FV_FIT_AUTO)
+        c->recipe.fit = s->fit;
     if (c->size < FV_PATCH || c->size > MAX_SIZE || c->size % FV_PATCH)
         return fv_fail(err, FV_ERR_ARGUMENT, 0,
                        "image_size is %d; expected a multiple of %d up to %d", c->size, FV_PATCH,
@@ -262,6 +264,13 @@ static fv_status absolute(char **out, const char *dir, fv_error *err)
 fv_status fv_export_calib(const fv_calib_options *calib_options, const char *dir,
                           const fv_export_options *options, fv_calib_report *report, fv_error *err)
 {
+    return fv_export_calib_for(FV_RECIPE(FV_FIT_PAD), calib_options, dir, options, report, err);
+}
+
+fv_status fv_export_calib_for(const fv_recipe *recipe, const fv_calib_options *calib_options,
+                              const char *dir, const fv_export_options *options,
+                              fv_calib_report *report, fv_error *err)
+{
     FV_DEFAULT_FPENV;
     fv_calib_options wanted;
     fv_export_options o;
@@ -276,7 +285,7 @@ fv_status fv_export_calib(const fv_calib_options *calib_options, const char *dir
     FV_TRY(fv_callbacks_in(&callbacks, &o.callbacks, err));
     if (report)
         FV_TRY(FV_RESULT_CHECK(report, fv_calib_report, err));
-    calib c = { .options = &wanted, .callbacks = o.callbacks };
+    calib c = { .options = &wanted, .callbacks = o.callbacks, .recipe = *recipe };
     FV_TRY(calib_check(&c, dir, err));
     FV_TRY_GOTO(fv_image_list_collect(&files, wanted.paths, wanted.n_paths, err));
     if (!wanted.list_root) {

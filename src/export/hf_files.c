@@ -175,7 +175,7 @@ static void put_llava_config(const hf_files *f, fv_json_text *j)
     fv_json_put_real(j, "rope_theta", c->rope_theta);
     fv_json_put_int(j, "sliding_window", f->positions);
     fv_json_put_bool(j, "freeze_mm_mlp_adapter", false);
-    fv_json_put_text(j, "image_aspect_ratio", c->crop ? "square" : "pad");
+    fv_json_put_text(j, "image_aspect_ratio", c->recipe.fit == FV_FIT_PAD ? "pad" : "square");
     fv_json_put_text(j, "image_grid_pinpoints", NULL);
     fv_json_put_int(j, "mm_hidden_size", c->n_features);
     fv_json_put_text(j, "mm_patch_merge_type", "flat");
@@ -221,7 +221,7 @@ static void hf_put_generation(const hf_files *f, fv_json_text *j)
 static void hf_put_preprocessor(const hf_files *f, fv_json_text *j)
 {
     fv_json_begin(j, NULL, '{');
-    fv_processor_put_clip(j, f->s->config.image_size);
+    fv_processor_put_clip(j, &f->s->config);
     fv_json_end(j);
 }
 

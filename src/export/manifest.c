@@ -16,6 +16,7 @@
 #include "base/report.h"
 #include "base/list.h"
 #include "base/sha256.h"
+#include "export/calib_export.h"
 #include "fastvlm_tools.h"
 #include "model/model.h"
 #include "io/json_write.h"
@@ -395,7 +396,8 @@ static fv_status run_calib(const lot *l, const char *dir, const fv_export_option
         s.n_random = N_RANDOM;
     s.image_size = l->image_size;
     s.list_root = l->list_root;
-    return fv_export_calib(&s, dir, into, NULL, err);
+    fv_recipe recipe = fv_config_recipe(&l->config, FV_FIT_AUTO, l->image_size);
+    return fv_export_calib_for(&recipe, &s, dir, into, NULL, err);
 }
 
 /* One export to stage/name; kind chooses which. */

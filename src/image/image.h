@@ -6,12 +6,13 @@
  *     or borrowed pixels.c           the caller's pixels, in any format, row by row
  *     image     preprocess.c       pad, crop or stretch
  *                 resize.c           u8 [S, S, 3]
- *     pixels      preprocess.c       f32 [S, S, 3]
+ *     pixels      preprocess.c       f32 [S, S, 3], as the checkpoint's recipe says
  */
 #ifndef FV_IMAGE_H
 #define FV_IMAGE_H
 
 #include "base/base.h"
+#include "base/recipe.h"
 #include "kernels/kernels.h"
 
 struct fv_image {
@@ -96,28 +97,29 @@ bool fv_image_is_plain(const fv_image *image);
 
 /* One direction of a resampling: the image lies at [offset, offset + length) on a line of
  * `in` pixels, black elsewhere; the line is scaled to `out` pixels, of which [first, first +
- * count) are wanted. */
+ * count) are wanted. Those outside [0, out) are black. */
 typedef struct fv_axis {
     int64_t in, out;
     int64_t offset, length;
     int64_t first, count;
+    fv_filter filter;
 } fv_axis;
 
 /* dst [y->count, x->count, 3] from the image, x->length by y->length pixels, as Pillow's 8-bit
- * BICUBIC would have it. pool may be NULL. */
+ * filters would have it. pool may be NULL. */
 fv_status fv_resize_u8(uint8_t *dst, const fv_image *image, const fv_axis *x, const fv_axis *y,
                        fv_pool *pool, const fv_kernels *kernels, fv_error *err);
 
-/* dst [size, size, 3]; fit must not be FV_FIT_AUTO; pool may be NULL. */
-fv_status fv_fit_u8(uint8_t *dst, const fv_image *image, fv_fit fit, int size, fv_pool *pool,
-                    const fv_kernels *kernels, fv_error *err);
+/* dst [size, size, 3]; recipe->fit must not be FV_FIT_AUTO; pool may be NULL. */
+fv_status fv_fit_u8(uint8_t *dst, const fv_image *image, const fv_recipe *recipe, int size,
+                    fv_pool *pool, const fv_kernels *kernels, fv_error *err);
 
-/* dst[i] = (float)((double)src[i] * (1.0 / 255)), as the reference scales. */
-void fv_pixels_f32(float *dst, const uint8_t *src, size_t n);
+/* n pixels [n, 3] as the recipe's numbers. */
+void fv_pixels_f32(float *dst, const uint8_t *src, size_t n, const fv_recipe *recipe);
 
 /* Both steps: pixels [size, size, 3] f32. u8 [size, size, 3] takes the step between; it may be
  * NULL. */
-fv_status fv_preprocess(float *pixels, uint8_t *u8, const fv_image *image, fv_fit fit, int size,
-                        fv_pool *pool, const fv_kernels *kernels, fv_error *err);
+fv_status fv_preprocess(float *pixels, uint8_t *u8, const fv_image *image, const fv_recipe *recipe,
+                        int size, fv_pool *pool, const fv_kernels *kernels, fv_error *err);
 
 #endif

@@ -1,4 +1,4 @@
-/* Pillow's 8-bit BICUBIC, bit for bit: two passes, along rows first, each rounded to u8.
+/* Pillow's 8-bit filters, bit for bit: two passes, along rows first, each rounded to u8.
  *
  * The image may lie inside a larger black line (padding to a square): black adds nothing to a
  * sum, so its taps are left out and no padded image is ever made. Rows are resampled along
@@ -15,8 +15,27 @@ enum { PRECISION_BITS = 22, ROW_BLOCK = FV_IMAGE_ROWS, MIN_STRIP = 16 };
 
 /* ---- weights ----------------------------------------------------------------------------- */
 
-/* Keys' cubic, a = -0.5, in Pillow's order of operations. */
-static double bicubic(double x)
+/* Each filter over |x| in units of a pixel of the wider grid, in Pillow's order of operations. */
+
+static const double pi = 3.14159265358979323846;
+
+static double filter_box(double x) { return x > -0.5 && x <= 0.5 ? 1.0 : 0.0; }
+
+static double filter_bilinear(double x) { return fabs(x) < 1.0 ? 1.0 - fabs(x) : 0.0; }
+
+static double filter_hamming(double x)
+{
+    x = fabs(x);
+    if (x == 0.0)
+        return 1.0;
+    if (x >= 1.0)
+        return 0.0;
+    x *= pi;
+    return sin(x) / x * (0.54 + 0.46 * cos(x));
+}
+
+/* Keys' cubic, a = -0.5. */
+static double filter_bicubic(double x)
 {
     const double a = -0.5;
 
@@ -28,21 +47,69 @@ static double bicubic(double x)
     return 0.0;
 }
 
+static double sinc(double x)
+{
+    if (x == 0.0)
+        return 1.0;
+    x *= pi;
+    return sin(x) / x;
+}
+
+static double filter_lanczos(double x)
+{
+    return x >= -3.0 && x < 3.0 ? sinc(x) * sinc(x / 3) : 0.0;
+}
+
+/* NEAREST has no kernel: it takes one pixel. */
+static const struct kernel {
+    double (*at)(double x);
+    double support;
+} kernels_of[FV_FILTER_COUNT] = {
+    [FV_FILTER_BICUBIC] = { filter_bicubic, 2.0 }, [FV_FILTER_NEAREST] = { filter_box, 0.5 },
+    [FV_FILTER_BOX] = { filter_box, 0.5 },         [FV_FILTER_BILINEAR] = { filter_bilinear, 1.0 },
+    [FV_FILTER_HAMMING] = { filter_hamming, 1.0 }, [FV_FILTER_LANCZOS] = { filter_lanczos, 3.0 },
+};
+
+/* The centre of an output for NEAREST. Pillow adds up steps, which rounds differently from a
+ * product, so outputs are asked for in order. Begins as zero. */
+typedef struct nearest {
+    int64_t n; /* steps so far */
+    double at;
+} nearest;
+
+static int64_t nearest_at(nearest *s, const fv_axis *axis, int64_t o)
+{
+    double step = (double)axis->in / (double)axis->out;
+
+    if (s->n == 0)
+        s->at = step * 0.5;
+    for (; s->n < o; s->n++)
+        s->at += step;
+    return FV_MIN((int64_t)s->at, axis->in - 1);
+}
+
 /* The inputs [begin, end) under the kernel of one output; shrinking widens the kernel. */
 typedef struct window {
     double center, filter_scale;
     int64_t begin, end;
 } window;
 
-static window window_at(const fv_axis *axis, int64_t o)
+static window window_at(const fv_axis *axis, int64_t o, nearest *s)
 {
     double scale = (double)axis->in / (double)axis->out;
     window v = { .center = ((double)o + 0.5) * scale, .filter_scale = scale < 1.0 ? 1.0 : scale };
-    double support = 2.0 * v.filter_scale;
+    double support = kernels_of[axis->filter].support * v.filter_scale;
 
-    if (axis->in == axis->out) { /* Pillow leaves the pass out; one tap of weight 1 is the same */
-        v.begin = o;
-        v.end = o + 1;
+    if (o < 0 || o >= axis->out) { /* black */
+        v.begin = v.end = 0;
+        return v;
+    }
+    /* Pillow leaves the pass out when sizes are the same; one tap of weight 1 does what it does */
+    if (axis->in == axis->out || axis->filter == FV_FILTER_NEAREST) {
+        v.begin = axis->in == axis->out ? o : nearest_at(s, axis, o);
+        v.end = v.begin + 1;
+        v.center = (double)v.begin + 0.5;
+        v.filter_scale = 1.0;
         return v;
     }
     v.begin = FV_MAX((int64_t)(v.center - support + 0.5), (int64_t)0);
@@ -51,13 +118,13 @@ static window window_at(const fv_axis *axis, int64_t o)
 }
 
 /* k and w hold end - begin values. */
-static void fill_weights(int32_t *w, double *k, const window *v)
+static void fill_weights(int32_t *w, double *k, const window *v, fv_filter filter)
 {
     double sum = 0.0, inverse = 1.0 / v->filter_scale;
     int64_t n = v->end - v->begin;
 
     for (int64_t i = 0; i < n; i++) {
-        k[i] = bicubic(((double)(i + v->begin) - v->center + 0.5) * inverse);
+        k[i] = kernels_of[filter].at(((double)(i + v->begin) - v->center + 0.5) * inverse);
         sum += k[i];
     }
     for (int64_t i = 0; i < n; i++) {
@@ -86,10 +153,11 @@ static void visible_part(int64_t *begin, int64_t *end, const fv_axis *axis, cons
 static int64_t measure(plan *p, const fv_axis *axis)
 {
     int64_t widest = 0, n_taps = 1;
+    nearest s = { 0 };
 
     p->lo = p->hi = 0;
     for (int64_t o = 0; o < axis->count; o++) {
-        window v = window_at(axis, axis->first + o);
+        window v = window_at(axis, axis->first + o, &s);
         int64_t begin, end;
         visible_part(&begin, &end, axis, &v);
         if (begin == end)
@@ -128,6 +196,7 @@ static fv_status make_plan(plan *p, const fv_axis *axis, fv_error *err)
     fv_resize_taps *t = &p->taps;
     size_t n = t->n_out * t->n_groups;
     fv_arena arena = { 0 };
+    nearest s = { 0 };
     int32_t *first, *w, *window_w;
     int16_t *w16;
     int8_t *w8;
@@ -148,10 +217,10 @@ static fv_status make_plan(plan *p, const fv_axis *axis, fv_error *err)
         k = fv_arena_take(&arena, widest, sizeof *k);
     }
     for (int64_t o = p->lo; o < p->hi; o++) {
-        window v = window_at(axis, axis->first + o);
+        window v = window_at(axis, axis->first + o, &s);
         int64_t begin, end, i = o - p->lo;
         visible_part(&begin, &end, axis, &v);
-        fill_weights(window_w, k, &v);
+        fill_weights(window_w, k, &v, axis->filter);
         /* Every output has n_taps inputs; near the end its own are the last of them. */
         first[i] = (int32_t)FV_MIN(begin, axis->length - (int64_t)t->n_taps);
         memcpy(w + i * (int64_t)t->n_groups * 4 + (begin - first[i]),

@@ -6,7 +6,9 @@
 #include <string.h>
 
 #include "io/json.h"
+#include "io/settings.h"
 #include "model/config_rules.h"
+#include "model/processor.h"
 
 enum {
     MAX_CONFIG_BYTES = 4 << 20,
@@ -28,17 +30,6 @@ static reader reader_into(const reader *r, const fv_json_value *object)
     return (reader){ r->doc, object, r->source, r->err };
 }
 
-/* A key that, where it is given, must have this value. */
-static fv_status reader_expect_text(const reader *r, const char *key, const char *wanted)
-{
-    const char *found = wanted;
-    FV_TRY(fv_json_opt_string(r->doc, r->root, key, &found, r->err));
-    if (strcmp(found, wanted))
-        return fv_fail(r->err, FV_ERR_UNSUPPORTED, 0, "%s: %s is \"%s\"; expected \"%s\"",
-                       fv_json_name(r->doc), key, found, wanted);
-    return FV_OK;
-}
-
 static fv_status reader_ints(const reader *r, const fv_config_field *f, size_t n, fv_config *c)
 {
     for (size_t i = 0; i < n; i++) {
@@ -54,19 +45,16 @@ static fv_status reader_ints(const reader *r, const fv_config_field *f, size_t n
     return FV_OK;
 }
 
-static fv_status reader_reals(const reader *r, fv_config *c)
+static fv_status reader_eps(const reader *r, fv_config *c)
 {
-    for (size_t i = 0; i < FV_CONFIG_REALS; i++) {
-        const fv_config_real *f = &fv_config_reals[i];
-        FV_TRY(fv_json_opt_number(r->doc, r->root, f->name[r->source], f->min, f->max,
-                                  (double *)((char *)c + f->offset), r->err));
-    }
-    return FV_OK;
+    const fv_config_real *f = &fv_config_reals[FV_CONFIG_RMS_EPS];
+    return fv_json_opt_number(r->doc, r->root, f->name[r->source], f->min, f->max, &c->rms_eps,
+                              r->err);
 }
 
 /* ---- the decoder: Qwen2's keys; r->root is config.json's root or its text_config ---- */
 
-/* eos_token_id is a number or a list of numbers. */
+/* eos_token_id is a number or a list of numbers; what is read replaces what is there. */
 static fv_status read_eos(const reader *r, fv_config *c)
 {
     const fv_json_value *value = fv_json_member(r->root, "eos_token_id");
@@ -81,32 +69,93 @@ static fv_status read_eos(const reader *r, fv_config *c)
         FV_TRY(fv_json_int(r->doc, r->root, "eos_token_id", 0, FV_CONFIG_MAX_ID, &ids[0], r->err));
         n = 1;
     }
+    c->n_eos = (int)n;
     for (size_t i = 0; i < n; i++)
-        c->eos[c->n_eos++] = (int32_t)ids[i];
+        c->eos[i] = (int32_t)ids[i];
     return FV_OK;
 }
 
-/* Two keys, new and old, each with two keys for the kind of scaling. Only "default", none, is what
- * the decoder computes. */
+/* The kind of scaling under its new and its old key. Only "default", none, is what the decoder
+ * computes. Kinds for each type of layer, as other models have them, are objects inside. */
+static fv_status read_rope_object(const reader *r, const fv_json_value *rope, double *theta)
+{
+    const fv_config_real *f = &fv_config_reals[FV_CONFIG_ROPE_THETA];
+    const fv_json_value *value;
+    const char *key;
+    void *iter = NULL;
+    while (fv_json_next(rope, &iter, &key, &value))
+        if (fv_json_type_of(value) == FV_JSON_OBJECT)
+            return fv_json_unexpected(r->doc, rope, key,
+                                      "rope_type and rope_theta beside each other", r->err);
+    FV_TRY(fv_settings_check(FV_SETTINGS_ROPE, r->doc, rope, r->err));
+    return fv_json_opt_number(r->doc, rope, f->name[r->source], f->min, f->max, theta, r->err);
+}
+
+/* rope_scaling, the old key, goes before rope_parameters; an empty one counts as none. The angle's
+ * base inside them goes before the one beside them, except in llava_qwen2, whose reference knows
+ * only the latter. [transformers modeling_rope_utils, convert_rope_params_to_dict] */
 static fv_status read_rope(const reader *r, fv_config *c)
 {
-    static const char *const keys[] = { "rope_parameters", "rope_scaling" };
+    static const char *const keys[] = { "rope_scaling", "rope_parameters" };
+    double inside = 0, beside = 0;
+    bool found = false;
     for (size_t i = 0; i < FV_COUNT(keys); i++) {
         const fv_json_value *rope = NULL;
+        double theta = 0;
         FV_TRY(fv_json_opt_object(r->doc, r->root, keys[i], &rope, r->err));
-        if (!rope)
+        if (!rope || fv_json_count(rope) == 0)
             continue;
-        reader in_rope = reader_into(r, rope);
-        FV_TRY(reader_expect_text(&in_rope, "rope_type", "default"));
-        FV_TRY(reader_expect_text(&in_rope, "type", "default"));
-        FV_TRY(reader_reals(&in_rope, c));
+        FV_TRY(read_rope_object(r, rope, &theta));
+        if (!found)
+            inside = theta;
+        found = true;
     }
+    FV_TRY(fv_json_opt_number(r->doc, r->root, "rope_theta",
+                              fv_config_reals[FV_CONFIG_ROPE_THETA].min,
+                              fv_config_reals[FV_CONFIG_ROPE_THETA].max, &beside, r->err));
+    bool first = inside > 0 && (r->source == FV_SOURCE_FAST_VLM || !(beside > 0));
+    if (first || beside > 0)
+        c->rope_theta = first ? inside : beside;
     return FV_OK;
+}
+
+/* Layers that see only the last sliding_window rows. Without effect where the window holds a whole
+ * conversation. [transformers configuration_qwen2] */
+static fv_status read_window(const reader *r, const fv_config *c)
+{
+    const fv_json_value *types = NULL;
+    int64_t window = -1, first = 28;
+    bool use = false, windowed = false;
+    FV_TRY(fv_json_opt_bool(r->doc, r->root, "use_sliding_window", &use, r->err));
+    FV_TRY(fv_json_opt_int(r->doc, r->root, "sliding_window", 0, INT64_MAX, &window, r->err));
+    FV_TRY(fv_json_opt_int(r->doc, r->root, "max_window_layers", 0, INT64_MAX, &first, r->err));
+    FV_TRY(fv_json_opt_array(r->doc, r->root, "layer_types", &types, r->err));
+    for (size_t i = 0; i < fv_json_count(types); i++) {
+        const char *type = "";
+        fv_json_as_string(fv_json_at(types, i), &type);
+        windowed = windowed || !strcmp(type, "sliding_attention");
+        if (strcmp(type, "full_attention") && strcmp(type, "sliding_attention"))
+            return fv_json_unexpected(r->doc, r->root, "layer_types", "all \"full_attention\"",
+                                      r->err);
+    }
+    if (types && fv_json_count(types) != (size_t)c->n_layers)
+        return fv_fail(r->err, FV_ERR_UNSUPPORTED, 0,
+                       "%s: layer_types has %zu elements; expected num_hidden_layers, %d",
+                       fv_json_name(r->doc), fv_json_count(types), c->n_layers);
+    if (!types)
+        windowed = use && window >= 0 && first < c->n_layers;
+    if (!windowed || (use && window >= c->max_context))
+        return FV_OK;
+    if (types)
+        return fv_json_unexpected(r->doc, r->root, "layer_types", "all \"full_attention\"", r->err);
+    return fv_fail(r->err, FV_ERR_UNSUPPORTED, 0,
+                   "%s: use_sliding_window is true, with a window of %" PRId64
+                   " tokens; expected false, or a window of the context length, %d",
+                   fv_json_name(r->doc), window, c->max_context);
 }
 
 static fv_status config_read_decoder(const reader *r, fv_config *c)
 {
-    bool sliding = false;
     c->max_context = DEFAULT_POSITIONS;
     c->rope_theta = 10000.0;
     c->rms_eps = 1e-6;
@@ -115,13 +164,9 @@ static fv_status config_read_decoder(const reader *r, fv_config *c)
         c->n_kv_heads = c->n_heads;
     if (!c->d_head)
         c->d_head = c->d_model / c->n_heads;
+    FV_TRY(reader_eps(r, c));
     FV_TRY(read_rope(r, c));
-    FV_TRY(reader_reals(r, c));
-    FV_TRY(reader_expect_text(r, "hidden_act", "silu"));
-    FV_TRY(fv_json_opt_bool(r->doc, r->root, "use_sliding_window", &sliding, r->err));
-    if (sliding)
-        return fv_fail(r->err, FV_ERR_UNSUPPORTED, 0,
-                       "%s: use_sliding_window is true; expected false", fv_json_name(r->doc));
+    FV_TRY(fv_settings_check(FV_SETTINGS_DECODER, r->doc, r->root, r->err));
     FV_TRY(fv_json_opt_bool(r->doc, r->root, "tie_word_embeddings", &c->tied, r->err));
     return read_eos(r, c);
 }
@@ -262,80 +307,101 @@ static fv_status read_llava_vision(const reader *r, fv_config *c)
 {
     const fv_json_value *vision = NULL;
     const fv_config_field *features = &fv_config_derived_fields[1];
-    double ratio = 2.0;
+    int64_t side = c->image_size;
     stages_default(c);
     FV_TRY(fv_json_opt_object(r->doc, r->root, "vision_config", &vision, r->err));
     if (vision) {
         reader in_vision = reader_into(r, vision);
         FV_TRY(read_stages(&in_vision, c));
         FV_TRY(reader_ints(&in_vision, fv_config_kernel_fields, FV_CONFIG_KERNEL_FIELDS, c));
-        FV_TRY(fv_json_opt_number(r->doc, vision, "cls_ratio", 2.0, 2.0, &ratio, r->err));
+        FV_TRY(fv_settings_check(FV_SETTINGS_LLAVA_VISION, r->doc, vision, r->err));
+        FV_TRY(fv_json_opt_int(r->doc, vision, "image_size", 1, INT32_MAX, &side, r->err));
+        if (side != c->image_size)
+            return fv_fail(r->err, FV_ERR_UNSUPPORTED, 0,
+                           "%s: vision_config.image_size is %d; expected the size in "
+                           "mm_vision_tower, %d",
+                           fv_json_name(r->doc), (int)side, c->image_size);
     }
     c->n_features = 2 * c->stage[c->n_stages - 1].width;
     return reader_ints(r, features, 1, c);
 }
 
+/* Rows of a conversation. Python cuts there with a slice, which any integer serves. */
+static fv_status read_limit(const reader *r, fv_config *c)
+{
+    static const char key[] = "tokenizer_model_max_length";
+    const fv_json_value *value = fv_json_member(r->root, key);
+    int64_t limit = INT32_MAX;
+    double number = 0;
+    if (fv_json_type_of(value) != FV_JSON_INT || fv_json_as_int(value, &limit) ||
+        !fv_json_as_number(value, &number) || number < 0)
+        FV_TRY(fv_json_opt_int(r->doc, r->root, key, 1, INT64_MAX, &limit, r->err));
+    c->max_context = (int)FV_MIN((int64_t)c->max_context, limit);
+    return FV_OK;
+}
+
 static fv_status read_llava(const reader *r, fv_config *c)
 {
-    const char *aspect = "pad";
-    int64_t limit = INT32_MAX;
+    const char *aspect = ""; /* without one the reference crops */
     FV_TRY(config_read_decoder(r, c));
-    FV_TRY(reader_expect_text(r, "mm_projector_type", "mlp2x_gelu"));
-    FV_TRY(fv_json_opt_int(r->doc, r->root, "tokenizer_model_max_length", 1, INT64_MAX, &limit,
-                           r->err));
-    c->max_context = (int)FV_MIN((int64_t)c->max_context, limit);
+    FV_TRY(fv_settings_check(FV_SETTINGS_LLAVA, r->doc, r->root, r->err));
+    FV_TRY(read_limit(r, c));
+    FV_TRY(read_window(r, c));
     FV_TRY(fv_json_opt_string(r->doc, r->root, "image_aspect_ratio", &aspect, r->err));
-    if (!strcmp(aspect, "anyres"))
-        return fv_fail(r->err, FV_ERR_UNSUPPORTED, 0,
-                       "%s: image_aspect_ratio is \"anyres\"; expected \"pad\" or \"square\"",
-                       fv_json_name(r->doc));
-    c->crop = strcmp(aspect, "pad") != 0;
+    if (!strncmp(aspect, "anyres", 6))
+        return fv_json_unexpected(r->doc, r->root, "image_aspect_ratio", "\"pad\" or \"square\"",
+                                  r->err);
+    c->recipe.fit = strcmp(aspect, "pad") ? FV_FIT_CROP : FV_FIT_PAD;
     FV_TRY(image_size_of_tower(r, c));
     return read_llava_vision(r, c);
 }
 
 /* ---- the layout fast_vlm ---- */
 
-/* The side of the square: a number, {"height", "width"} or {"shortest_edge"}. */
-static fv_status read_side(const fv_json *doc, const fv_json_value *root, const char *key,
-                           int *side, fv_error *err)
+/* Members of model_args are arguments of timm's model: what is not known here may change it. */
+static fv_status check_model_args(const reader *r)
 {
-    const fv_config_field *f = &fv_config_derived_fields[0]; /* image_size */
-    const fv_json_value *object = fv_json_member(root, key);
-    int64_t height = *side, width;
-    if (!object || fv_json_type_of(object) == FV_JSON_NULL)
-        return FV_OK;
-    if (fv_json_type_of(object) == FV_JSON_INT) {
-        FV_TRY(fv_json_int(doc, root, key, f->min, f->max, &height, err));
-    } else {
-        FV_TRY(fv_json_object(doc, root, key, &object, err));
-        FV_TRY(fv_json_opt_int(doc, object, "shortest_edge", f->min, f->max, &height, err));
-        FV_TRY(fv_json_opt_int(doc, object, "height", f->min, f->max, &height, err));
-        width = height;
-        FV_TRY(fv_json_opt_int(doc, object, "width", f->min, f->max, &width, err));
-        if (width != height)
-            return fv_fail(err, FV_ERR_UNSUPPORTED, 0, "%s: %s is %d x %d; expected a square",
-                           fv_json_name(doc), key, (int)width, (int)height);
+    static const char *const known[] = {
+        /* read or checked */
+        "layers", "embed_dims", "mlp_ratios", "token_mixers", "in_chans", "cls_ratio",
+        "down_patch_size", "down_stride", "repmixer_kernel_size", "downsamples", "se_downsamples",
+        "lkc_use_act", "fork_feat", "features_only",
+        /* without effect on features */
+        "inference_mode", "num_classes", "global_pool", "drop_rate", "proj_drop_rate",
+        "drop_path_rate", "layer_scale_init_value", "stem_use_scale_branch", "pretrained",
+        "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "scriptable",
+        "exportable", "no_jit"
+    };
+    const fv_json_value *value;
+    const char *key;
+    void *iter = NULL;
+    FV_TRY(fv_settings_check(FV_SETTINGS_TIMM_ARGS, r->doc, r->root, r->err));
+    while (fv_json_next(r->root, &iter, &key, &value)) {
+        size_t i = 0;
+        while (i < FV_COUNT(known) && strcmp(known[i], key))
+            i++;
+        if (i == FV_COUNT(known) && fv_json_type_of(value) != FV_JSON_NULL)
+            return fv_json_unexpected(r->doc, r->root, key,
+                                      "no such argument: what it does to the encoder is not known",
+                                      r->err);
     }
-    *side = (int)height;
     return FV_OK;
 }
 
-/* preprocessor_config.json, or processor_config.json with an "image_processor" inside. */
-static fv_status read_processor(const void *text, size_t n, const char *name, fv_config *c,
-                                fv_error *err)
+/* The projector takes features of this width. */
+static fv_status check_feature_width(const reader *r, const fv_config *c)
 {
-    fv_json *doc = NULL;
-    fv_status status = FV_OK;
-    const fv_json_value *inner = NULL;
-    FV_TRY(fv_json_parse(&doc, text, n, name, err));
-    FV_TRY_GOTO(fv_json_opt_object(doc, fv_json_root(doc), "image_processor", &inner, err));
-    const fv_json_value *root = inner ? inner : fv_json_root(doc);
-    FV_TRY_GOTO(read_side(doc, root, "size", &c->image_size, err));
-    FV_TRY_GOTO(read_side(doc, root, "crop_size", &c->image_size, err));
-fail:
-    fv_json_free(doc);
-    return status;
+    static const char *const keys[] = { "hidden_size", "num_features" };
+    for (size_t i = 0; i < FV_COUNT(keys); i++) {
+        int64_t n = c->n_features;
+        FV_TRY(fv_json_opt_int(r->doc, r->root, keys[i], 1, INT32_MAX, &n, r->err));
+        if (n != c->n_features)
+            return fv_fail(r->err, FV_ERR_UNSUPPORTED, 0,
+                           "%s: vision_config.%s is %d; expected %d, twice the width of the last "
+                           "stage",
+                           fv_json_name(r->doc), keys[i], (int)n, c->n_features);
+    }
+    return FV_OK;
 }
 
 static fv_status read_fast_vlm_vision(const reader *r, fv_config *c)
@@ -343,17 +409,16 @@ static fv_status read_fast_vlm_vision(const reader *r, fv_config *c)
     const fv_json_value *vision = NULL, *args = NULL;
     stages_default(c);
     FV_TRY(fv_json_opt_object(r->doc, r->root, "vision_config", &vision, r->err));
-    if (vision) {
-        reader in_vision = reader_into(r, vision);
-        FV_TRY(reader_expect_text(&in_vision, "architecture", "fastvit_mci3"));
-        FV_TRY(fv_json_opt_object(r->doc, vision, "model_args", &args, r->err));
-        if (args) {
-            reader in_args = reader_into(r, args);
-            FV_TRY(read_stages(&in_args, c));
-        }
+    FV_TRY(fv_settings_check(FV_SETTINGS_TIMM, r->doc, vision, r->err));
+    FV_TRY(fv_json_opt_object(r->doc, vision, "model_args", &args, r->err));
+    if (args) {
+        reader in_args = reader_into(r, args);
+        FV_TRY(check_model_args(&in_args));
+        FV_TRY(read_stages(&in_args, c));
     }
     c->n_features = 2 * c->stage[c->n_stages - 1].width;
-    return FV_OK;
+    reader in_vision = reader_into(r, vision);
+    return check_feature_width(&in_vision, c);
 }
 
 static fv_status read_fast_vlm(const reader *r, fv_config *c)
@@ -364,13 +429,14 @@ static fv_status read_fast_vlm(const reader *r, fv_config *c)
     bool tied_here = false;
     FV_TRY(fv_json_object(r->doc, r->root, "text_config", &text, r->err));
     reader in_text = reader_into(r, text);
-    FV_TRY(reader_expect_text(&in_text, "model_type", "qwen2"));
+    FV_TRY(fv_settings_check(FV_SETTINGS_TEXT, r->doc, text, r->err));
     FV_TRY(config_read_decoder(&in_text, c));
     FV_TRY(fv_json_opt_bool(r->doc, r->root, "tie_word_embeddings", &tied_here, r->err));
     c->tied = c->tied || tied_here;
-    FV_TRY(reader_expect_text(r, "projector_hidden_act", "gelu"));
+    FV_TRY(fv_settings_check(FV_SETTINGS_FAST_VLM, r->doc, r->root, r->err));
     c->max_context = FV_MIN(c->max_context, (int)MAX_CONTEXT_FAST_VLM);
-    c->crop = true;
+    FV_TRY(read_window(&in_text, c));
+    c->recipe.fit = FV_FIT_CROP;
     c->image_size = DEFAULT_IMAGE;
     for (size_t i = 0; i < FV_COUNT(image_token); i++)
         FV_TRY(fv_json_opt_int(r->doc, r->root, image_token[i], 0, FV_CONFIG_MAX_ID, &id, r->err));
@@ -393,22 +459,63 @@ static fv_status layout_of(const reader *r, fv_layout *layout)
     return FV_OK;
 }
 
-fv_status fv_config_parse(fv_config *out, const void *config, size_t n_config, const char *name,
-                          const void *processor, size_t n_processor, fv_error *err)
+/* ---- the other files of the layout fast_vlm ---- */
+
+/* Leaves *doc NULL when there is no such text. */
+static fv_status config_parse_text(fv_json **doc, const fv_config_text *text, const char *name,
+                                   fv_error *err)
+{
+    *doc = NULL;
+    if (!text->data)
+        return FV_OK;
+    FV_TRY(fv_json_parse(doc, text->data, text->n, name, err));
+    if (fv_json_type_of(fv_json_root(*doc)) == FV_JSON_OBJECT)
+        return FV_OK;
+    return fv_fail(err, FV_ERR_FORMAT, 0, "%s: expected an object, found an array", name);
+}
+
+/* Where generation_config.json states end tokens, they replace those of config.json. */
+static fv_status read_generation(const fv_json *doc, fv_config *c, fv_error *err)
+{
+    reader r = { doc, fv_json_root(doc), FV_SOURCE_FAST_VLM, err };
+    FV_TRY(fv_settings_check(FV_SETTINGS_GENERATION, doc, r.root, err));
+    return read_eos(&r, c);
+}
+
+static fv_status read_others(const fv_config_files *files, fv_config *c, fv_error *err)
+{
+    fv_json *preprocessor = NULL, *processor = NULL, *generation = NULL;
+    fv_status status = FV_OK;
+    FV_TRY_GOTO(
+        config_parse_text(&preprocessor, &files->preprocessor, "preprocessor_config.json", err));
+    FV_TRY_GOTO(config_parse_text(&processor, &files->processor, "processor_config.json", err));
+    FV_TRY_GOTO(fv_processor_read(c, preprocessor, processor, err));
+    FV_TRY_GOTO(config_parse_text(&generation, &files->generation, "generation_config.json", err));
+    if (generation)
+        FV_TRY_GOTO(read_generation(generation, c, err));
+fail:
+    fv_json_free(preprocessor);
+    fv_json_free(processor);
+    fv_json_free(generation);
+    return status;
+}
+
+fv_status fv_config_parse(fv_config *out, const fv_config_files *files, const char *name,
+                          fv_error *err)
 {
     fv_json *doc = NULL;
     fv_status status = FV_OK;
-    *out = (fv_config){ .image_token = -1 };
-    FV_TRY(fv_json_parse(&doc, config, n_config, name, err));
+    *out = (fv_config){ .image_token = -1, .recipe = *FV_RECIPE(FV_FIT_PAD) };
+    FV_TRY(fv_json_parse(&doc, files->config.data, files->config.n, name, err));
     reader r = { doc, fv_json_root(doc), FV_SOURCE_LLAVA_QWEN2, err };
     FV_TRY_GOTO(layout_of(&r, &out->layout));
     r.source = (fv_config_source)out->layout;
-    if (out->layout == FV_LAYOUT_LLAVA_QWEN2)
+    if (out->layout == FV_LAYOUT_LLAVA_QWEN2) {
         FV_TRY_GOTO(read_llava(&r, out));
-    else
+    } else {
         FV_TRY_GOTO(read_fast_vlm(&r, out));
-    if (processor && out->layout == FV_LAYOUT_FAST_VLM)
-        FV_TRY_GOTO(read_processor(processor, n_processor, "preprocessor_config.json", out, err));
+        FV_TRY_GOTO(read_others(files, out, err));
+    }
     out->n_squeeze = FV_MAX(1, (int)(out->n_features * 0.0625));
     FV_TRY_GOTO(fv_config_check(out, r.source, fv_json_name(doc), err));
 fail:
@@ -416,48 +523,63 @@ fail:
     return status;
 }
 
-/* The first of the files that exists, or NULL in *text. */
-static fv_status config_read_first(const char *dir, const char *const *names, size_t n_names,
-                                   uint8_t **text, size_t *n, fv_error *err)
+/* ---- from a directory ---- */
+
+static fv_status config_read_file(const char *dir, const char *name, uint8_t **text,
+                                  fv_config_text *out, fv_error *err)
 {
-    *text = NULL;
-    *n = 0;
-    for (size_t i = 0; i < n_names && !*text; i++) {
-        char *path = fv_path_join(dir, names[i]);
-        if (!path)
-            return fv_fail_memory(err, strlen(dir), "a path");
-        fv_status status = fv_is_there(path) ? fv_read_file(text, n, path, MAX_CONFIG_BYTES, err)
-                                             : FV_OK;
-        fv_free(path);
-        FV_TRY(status);
+    char *path = fv_path_join(dir, name);
+    if (!path)
+        return fv_fail_memory(err, strlen(dir), "a path");
+    fv_status status = FV_OK;
+    if (fv_is_there(path)) {
+        status = fv_read_file(text, &out->n, path, MAX_CONFIG_BYTES, err);
+        out->data = *text;
     }
-    return FV_OK;
+    fv_free(path);
+    return status;
 }
 
 fv_status fv_config_load(fv_config *out, const char *dir, fv_error *err)
 {
-    static const char *const config_name[] = { "config.json" };
-    static const char *const processor_names[] = { "preprocessor_config.json",
-                                                   "processor_config.json" };
-    uint8_t *config = NULL, *processor = NULL;
-    size_t n_config, n_processor;
+    static const char *const names[] = { "config.json", "preprocessor_config.json",
+                                         "processor_config.json", "generation_config.json" };
+    fv_config_files files = { 0 };
+    fv_config_text *const texts[] = { &files.config, &files.preprocessor, &files.processor,
+                                      &files.generation };
+    uint8_t *blocks[FV_COUNT(names)] = { 0 };
     fv_status status = FV_OK;
     char *path = fv_path_join(dir, "config.json");
     if (!path)
         return fv_fail_memory(err, strlen(dir), "a path");
-    FV_TRY_GOTO(config_read_first(dir, config_name, 1, &config, &n_config, err));
-    if (!config) {
+    for (size_t i = 0; i < FV_COUNT(names); i++)
+        FV_TRY_GOTO(config_read_file(dir, names[i], &blocks[i], texts[i], err));
+    if (!files.config.data) {
         status = fv_fail(
             err, FV_ERR_IO, 0,
             "%s: no config.json; expected a checkpoint directory such as apple/FastVLM-0.5B's",
             dir);
         goto fail;
     }
-    FV_TRY_GOTO(config_read_first(dir, processor_names, 2, &processor, &n_processor, err));
-    FV_TRY_GOTO(fv_config_parse(out, config, n_config, path, processor, n_processor, err));
+    FV_TRY_GOTO(fv_config_parse(out, &files, path, err));
 fail:
     fv_free(path);
-    fv_free(config);
-    fv_free(processor);
+    for (size_t i = 0; i < FV_COUNT(blocks); i++)
+        fv_free(blocks[i]);
     return status;
+}
+
+/* ---- the recipe ---- */
+
+fv_recipe fv_config_recipe(const fv_config *c, fv_fit fit, int image_size)
+{
+    fv_recipe r = c->recipe;
+    if (fit != FV_FIT_AUTO && fit != r.fit) {
+        r.fit = fit;
+        r.n_scale = 0;
+    }
+    for (int i = 0; i < r.n_scale; i++)
+        if (r.scale[i])
+            r.scale[i] = FV_MAX(1, (int)((int64_t)r.scale[i] * image_size / c->image_size));
+    return r;
 }

@@ -6,12 +6,13 @@
 #define FV_CONFIG_H
 
 #include "base/base.h"
+#include "base/recipe.h"
 
 typedef enum fv_layout { FV_LAYOUT_LLAVA_QWEN2, FV_LAYOUT_FAST_VLM } fv_layout;
 
 enum {
     FV_MAX_STAGES = 8,
-    FV_MAX_EOS = 4,
+    FV_MAX_EOS = 16,
     FV_PATCH = 64,             /* pixels of a side that become one image token's side */
     FV_CONFIG_MAX_ID = 1 << 22 /* of a token */
 };
@@ -33,7 +34,7 @@ typedef struct fv_config {
     int mixer_kernel, down_kernel; /* 3 and 7 */
     int n_features, n_squeeze;     /* channels of conv_exp; of its squeeze */
     int d_head_vision;             /* 32 */
-    bool crop;                     /* fit of an image that is not square: crop, otherwise pad */
+    fv_recipe recipe;              /* from an image to the input, at image_size */
 
     /* decoder */
     int d_model, d_ffn, n_layers, n_heads, n_kv_heads, d_head;
@@ -41,17 +42,32 @@ typedef struct fv_config {
     int max_context; /* rows of a conversation */
     double rope_theta, rms_eps;
     bool tied;               /* the output head is the embedding, whatever is stored */
-    int32_t eos[FV_MAX_EOS]; /* from the config; the tokenizer's end tokens come on top */
+    int32_t eos[FV_MAX_EOS]; /* from the files; the tokenizer's end tokens come on top */
     int n_eos;
     int32_t image_token; /* the id of "<image>" or -1 */
 } fv_config;
 
-/* Reads DIR/config.json (and preprocessor_config.json or processor_config.json for fast_vlm). */
+/* Reads DIR/config.json, and for fast_vlm the three other files. */
 fv_status fv_config_load(fv_config *out, const char *dir, fv_error *err);
 
-/* The same from the text of config.json; processor (may be NULL) is the text of the other file. */
-fv_status fv_config_parse(fv_config *out, const void *config, size_t n_config, const char *name,
-                          const void *processor, size_t n_processor, fv_error *err);
+/* A file's text; data is NULL where there is none. */
+typedef struct fv_config_text {
+    const void *data;
+    size_t n;
+} fv_config_text;
+
+typedef struct fv_config_files {
+    fv_config_text config;
+    fv_config_text preprocessor, processor, generation; /* fast_vlm only: NAME_config.json */
+} fv_config_files;
+
+/* The same from memory; name is what messages call config.json. */
+fv_status fv_config_parse(fv_config *out, const fv_config_files *files, const char *name,
+                          fv_error *err);
+
+/* The recipe for another fit (AUTO: its own) and another side of the input than image_size, to
+ * which sizes in it are scaled. */
+fv_recipe fv_config_recipe(const fv_config *c, fv_fit fit, int image_size);
 
 static inline int fv_config_image_tokens(int image_size)
 {

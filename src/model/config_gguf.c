@@ -2,13 +2,19 @@
 #include "model/config_gguf.h"
 #include "model/config_rules.h"
 
+#include <math.h>
 #include <string.h>
 
 #define STAGE_ATTENTION FV_ARCHITECTURE ".vision.stage.attention"
 
-/* What an image's bytes are shifted and divided by: FastVLM's encoder takes them as they are, in
- * [0, 1]. */
-static const float mean[3] = { 0, 0, 0 }, deviation[3] = { 1, 1, 1 };
+static const char *const fit_names[] = {
+    [FV_FIT_PAD] = "pad", [FV_FIT_CROP] = "crop", [FV_FIT_STRETCH] = "stretch"
+};
+static const char *const filter_names[FV_FILTER_COUNT] = {
+    [FV_FILTER_BICUBIC] = "bicubic", [FV_FILTER_NEAREST] = "nearest",
+    [FV_FILTER_BOX] = "box",         [FV_FILTER_BILINEAR] = "bilinear",
+    [FV_FILTER_HAMMING] = "hamming", [FV_FILTER_LANCZOS] = "lanczos",
+};
 
 static const char *layout_name(fv_layout layout)
 {
@@ -38,11 +44,36 @@ static void config_put_stages(fv_gguf_writer *w, const fv_config *c)
     fv_gguf_put_array(w, STAGE_ATTENTION, FV_GGUF_I32, list, (size_t)c->n_stages);
 }
 
+static void gguf_put_text(fv_gguf_writer *w, const char *key, const char *text)
+{
+    fv_gguf_put_string(w, key, text, strlen(text));
+}
+
+/* Whether a reader of version 1 would make other numbers of an image. Means and deviations it
+ * knows, and refuses. */
+static bool recipe_is_newer(const fv_recipe *r)
+{
+    return r->filter != FV_FILTER_BICUBIC || r->n_scale || r->rescale != 1.0 / 255;
+}
+
+static void config_put_recipe(fv_gguf_writer *w, const fv_recipe *r)
+{
+    gguf_put_text(w, FV_ARCHITECTURE ".image.fit", fit_names[r->fit]);
+    fv_gguf_put_array(w, FV_ARCHITECTURE ".image.mean", FV_GGUF_F32, r->mean, 3);
+    fv_gguf_put_array(w, FV_ARCHITECTURE ".image.std", FV_GGUF_F32, r->std, 3);
+    if (!recipe_is_newer(r))
+        return;
+    gguf_put_text(w, FV_ARCHITECTURE ".image.filter", filter_names[r->filter]);
+    fv_gguf_put_array(w, FV_ARCHITECTURE ".image.scale", FV_GGUF_I32, r->scale, (size_t)r->n_scale);
+    fv_gguf_put_f64(w, FV_ARCHITECTURE ".image.rescale", r->rescale);
+}
+
 /* The order of keys is part of the file's bytes: the side of images comes before the kernels. */
 void fv_config_write_gguf(const fv_config *c, fv_gguf_writer *w)
 {
     const fv_config_field *derived = fv_config_derived_fields;
-    fv_gguf_put_u32(w, FV_ARCHITECTURE ".format_version", FV_FORMAT_VERSION);
+    fv_gguf_put_u32(w, FV_ARCHITECTURE ".format_version",
+                    recipe_is_newer(&c->recipe) ? FV_FORMAT_VERSION_2 : FV_FORMAT_VERSION);
     fv_gguf_put_string(w, FV_ARCHITECTURE ".layout", layout_name(c->layout),
                        strlen(layout_name(c->layout)));
     put_fields(w, fv_config_decoder_fields, FV_CONFIG_DECODER_FIELDS, c);
@@ -57,10 +88,7 @@ void fv_config_write_gguf(const fv_config *c, fv_gguf_writer *w)
     fv_gguf_put_array(w, FV_ARCHITECTURE ".end_tokens", FV_GGUF_I32, c->eos, (size_t)c->n_eos);
     fv_gguf_put_i32(w, FV_ARCHITECTURE ".image_token", c->image_token);
     config_put_stages(w, c);
-    const char *fit = c->crop ? "crop" : "pad";
-    fv_gguf_put_string(w, FV_ARCHITECTURE ".image.fit", fit, strlen(fit));
-    fv_gguf_put_array(w, FV_ARCHITECTURE ".image.mean", FV_GGUF_F32, mean, 3);
-    fv_gguf_put_array(w, FV_ARCHITECTURE ".image.std", FV_GGUF_F32, deviation, 3);
+    config_put_recipe(w, &c->recipe);
 }
 
 /* ---- reading ---- */
@@ -86,25 +114,25 @@ static fv_status get_reals(const fv_gguf *g, fv_config *c, fv_error *err)
     return FV_OK;
 }
 
-/* A list of three that must be this one. */
-static fv_status get_three(const fv_gguf *g, const char *key, const float want[3], fv_error *err)
+/* Three finite numbers, none of them 0 where they divide. */
+static fv_status get_three(const fv_gguf *g, const char *key, bool divides, float out[3],
+                           fv_error *err)
 {
     const fv_gguf_value *v;
-    float found[3] = { 0 };
     FV_TRY(fv_gguf_array(g, key, FV_GGUF_F32, &v, err));
-    for (size_t i = 0; i < 3 && v->n == 3; i++) {
-        uint32_t bits = (uint32_t)v->data[4 * i] | (uint32_t)v->data[4 * i + 1] << 8 |
-                        (uint32_t)v->data[4 * i + 2] << 16 | (uint32_t)v->data[4 * i + 3] << 24;
-        memcpy(&found[i], &bits, sizeof bits);
-    }
-    if (v->n == 3 && !memcmp(found, want, sizeof found))
-        return FV_OK;
     if (v->n != 3)
         return fv_fail(err, FV_ERR_UNSUPPORTED, 0, "%s: %s has %" PRIu64 " elements; expected 3",
                        fv_gguf_name(g), key, v->n);
-    return fv_fail(err, FV_ERR_UNSUPPORTED, 0, "%s: %s is [%g, %g, %g]; expected [%g, %g, %g]",
-                   fv_gguf_name(g), key, (double)found[0], (double)found[1], (double)found[2],
-                   (double)want[0], (double)want[1], (double)want[2]);
+    for (size_t i = 0; i < 3; i++) {
+        const uint8_t *at = v->data + 4 * i;
+        uint32_t bits = (uint32_t)at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 |
+                        (uint32_t)at[3] << 24;
+        memcpy(&out[i], &bits, sizeof bits);
+        if (!isfinite(out[i]) || (divides && out[i] == 0))
+            return fv_fail(err, FV_ERR_UNSUPPORTED, 0, "%s: %s[%zu] is %g; expected a number%s",
+                           fv_gguf_name(g), key, i, (double)out[i], divides ? " other than 0" : "");
+    }
+    return FV_OK;
 }
 
 static fv_status get_stages(const fv_gguf *g, fv_config *c, fv_error *err)
@@ -151,19 +179,53 @@ static fv_status get_end_tokens(const fv_gguf *g, fv_config *c, fv_error *err)
     return FV_OK;
 }
 
-static fv_status get_fit(const fv_gguf *g, fv_config *c, fv_error *err)
+/* The place of a text in a list of names; those that are NULL are no choice. */
+static fv_status get_name(const fv_gguf *g, const char *key, const char *const *names, int n_names,
+                          const char *expected, int *out, fv_error *err)
 {
-    static const char key[] = FV_ARCHITECTURE ".image.fit";
     const char *text;
     size_t n;
     FV_TRY(fv_gguf_string(g, key, &text, &n, err));
-    c->crop = fv_gguf_string_is(g, key, "crop");
-    if (!c->crop && !fv_gguf_string_is(g, key, "pad"))
+    for (*out = 0; *out < n_names; ++*out)
+        if (names[*out] && fv_gguf_string_is(g, key, names[*out]))
+            return FV_OK;
+    return fv_fail(err, FV_ERR_UNSUPPORTED, 0, "%s: %s is \"%.*s\"; expected %s", fv_gguf_name(g),
+                   key, (int)FV_MIN(n, (size_t)40), text, expected);
+}
+
+/* The keys of version 2. */
+static fv_status get_newer(const fv_gguf *g, fv_recipe *r, fv_error *err)
+{
+    int64_t scale[2];
+    size_t n = 0;
+    int filter;
+    FV_TRY(get_name(g, FV_ARCHITECTURE ".image.filter", filter_names, FV_FILTER_COUNT,
+                    "\"bicubic\", \"bilinear\", \"lanczos\", \"box\", \"hamming\" or \"nearest\"",
+                    &filter, err));
+    r->filter = (fv_filter)filter;
+    FV_TRY(fv_gguf_ints(g, FV_ARCHITECTURE ".image.scale", 0, 1 << 24, 0, 2, scale, &n, err));
+    r->n_scale = (int)n;
+    for (size_t i = 0; i < n; i++)
+        r->scale[i] = (int)scale[i];
+    if ((n == 1 && !scale[0]) || (n == 2 && !scale[0] != !scale[1]))
         return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
-                       "%s: %s is \"%.*s\"; expected \"pad\" or \"crop\"", fv_gguf_name(g), key,
-                       (int)FV_MIN(n, (size_t)40), text);
-    FV_TRY(get_three(g, FV_ARCHITECTURE ".image.mean", mean, err));
-    return get_three(g, FV_ARCHITECTURE ".image.std", deviation, err);
+                       "%s: " FV_ARCHITECTURE ".image.scale holds a 0; expected sizes, or two",
+                       fv_gguf_name(g));
+    return fv_gguf_number(g, FV_ARCHITECTURE ".image.rescale", 0, 1e9, &r->rescale, err);
+}
+
+static fv_status get_recipe(const fv_gguf *g, fv_recipe *r, fv_error *err)
+{
+    int64_t version = 0;
+    int fit;
+    *r = *FV_RECIPE(FV_FIT_PAD);
+    FV_TRY(get_name(g, FV_ARCHITECTURE ".image.fit", fit_names, FV_COUNT(fit_names),
+                    "\"pad\", \"crop\" or \"stretch\"", &fit, err));
+    r->fit = (fv_fit)fit;
+    FV_TRY(get_three(g, FV_ARCHITECTURE ".image.mean", false, r->mean, err));
+    FV_TRY(get_three(g, FV_ARCHITECTURE ".image.std", true, r->std, err));
+    FV_TRY(fv_gguf_int(g, FV_ARCHITECTURE ".format_version", 0, INT32_MAX, &version, err));
+    return version == FV_FORMAT_VERSION_2 ? get_newer(g, r, err) : FV_OK;
 }
 
 static fv_status check_architecture(const fv_gguf *g, fv_error *err)
@@ -180,10 +242,10 @@ static fv_status check_architecture(const fv_gguf *g, fv_error *err)
                        fv_gguf_name(g), (int)FV_MIN(n, (size_t)40), name, fix);
     }
     FV_TRY(fv_gguf_int(g, FV_ARCHITECTURE ".format_version", 0, INT32_MAX, &version, err));
-    if (version != FV_FORMAT_VERSION)
+    if (version < FV_FORMAT_VERSION || version > FV_FORMAT_VERSION_2)
         return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
-                       "%s: " FV_ARCHITECTURE ".format_version is %" PRId64 ", expected %d",
-                       fv_gguf_name(g), version, FV_FORMAT_VERSION);
+                       "%s: " FV_ARCHITECTURE ".format_version is %" PRId64 ", expected %d or %d",
+                       fv_gguf_name(g), version, FV_FORMAT_VERSION, FV_FORMAT_VERSION_2);
     return FV_OK;
 }
 
@@ -203,6 +265,6 @@ fv_status fv_config_read_gguf(fv_config *c, const fv_gguf *g, fv_error *err)
                            err));
     c->image_token = (int32_t)image_token;
     FV_TRY(get_stages(g, c, err));
-    FV_TRY(get_fit(g, c, err));
+    FV_TRY(get_recipe(g, &c->recipe, err));
     return fv_config_check(c, FV_SOURCE_GGUF, fv_gguf_name(g), err);
 }

@@ -6,7 +6,8 @@
 #include "model/config.h"
 
 #define FV_ARCHITECTURE "fastvlm"
-enum { FV_FORMAT_VERSION = 1 };
+/* 2: with settings for images that version 1 does not have; written only where there are any. */
+enum { FV_FORMAT_VERSION = 1, FV_FORMAT_VERSION_2 = 2 };
 
 /* Refuses files of another architecture by name. Checks every value and how they go together, so
  * that products of them cannot overflow later. */

@@ -35,6 +35,8 @@ typedef struct fv_config_real {
 enum {
     FV_CONFIG_DECODER_FIELDS = 8,
     FV_CONFIG_REALS = 2,
+    FV_CONFIG_RMS_EPS = 0, /* places in them */
+    FV_CONFIG_ROPE_THETA = 1,
     FV_CONFIG_STAGE_FIELDS = 4,
     FV_CONFIG_KERNEL_FIELDS = 2,
     FV_CONFIG_DERIVED_FIELDS = 4

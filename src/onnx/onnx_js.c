@@ -72,7 +72,7 @@ static void js_generation_put(const js_files *f, fv_json_text *j)
 
 static void js_preprocessor_put(const js_files *f, fv_json_text *j)
 {
-    fv_processor_put_clip(j, f->s->config.image_size);
+    fv_processor_put_clip(j, &f->s->config);
 }
 
 static void js_processor_put(const js_files *f, fv_json_text *j)

@@ -10,7 +10,7 @@ typedef struct image_walk {
     const fv_config *c;
     const fv_kernels *k;
     fv_pool *pool;
-    float *pixels; /* [S, S, 3] in [0, 1] */
+    float *pixels; /* [S, S, 3] */
     uint8_t *u8;   /* [S, S, 3] */
     size_t n;      /* images, without those skipped so far */
     fv_calibrate_fn *fn;
@@ -30,7 +30,7 @@ static fv_status walk_scene(image_walk *w, size_t at, fv_error *err)
 {
     size_t size = (size_t)w->c->image_size;
     fv_scene_draw(w->u8, w->c->image_size, at);
-    fv_pixels_f32(w->pixels, w->u8, size * size * 3);
+    fv_pixels_f32(w->pixels, w->u8, size * size, &w->c->recipe);
     return walk_show(w, err);
 }
 
@@ -44,8 +44,8 @@ static fv_status walk_file(image_walk *w, const char *path, fv_error *err)
         fv_log(w->o->callbacks, FV_LOG_WARNING, "%s", why.message);
         return FV_OK;
     }
-    fv_status status = fv_preprocess(w->pixels, w->u8, image, w->c->crop ? FV_FIT_CROP : FV_FIT_PAD,
-                                     w->c->image_size, w->pool, w->k, err);
+    fv_status status = fv_preprocess(w->pixels, w->u8, image, &w->c->recipe, w->c->image_size,
+                                     w->pool, w->k, err);
     fv_image_free(image);
     return status == FV_OK ? walk_show(w, err) : status;
 }

@@ -442,8 +442,8 @@ static void test_wrong_files(void **state)
     refuses_memory(data, n, "general.architecture is \"qastvlm\"");
     *at = 'f';
     at = behind(data, n, "fastvlm.format_version") + 4;
-    *at = 2;
-    refuses_memory(data, n, "fastvlm.format_version is 2, expected 1");
+    *at = 3;
+    refuses_memory(data, n, "fastvlm.format_version is 3, expected 1 or 2");
     *at = 1;
     at = behind(data, n, "fastvlm.decoder.precision") + 12;
     *at = 'x';
@@ -451,9 +451,10 @@ static void test_wrong_files(void **state)
                    "fastvlm.decoder.precision is \"x32\"; expected f32, bf16, f16, z8 or q4");
     *at = 'f';
     at = behind(data, n, "fastvlm.image.std") + 16;
-    at[2] ^= 1;
-    refuses_memory(data, n, "fastvlm.image.std is [1.00781, 1, 1]; expected [1, 1, 1]");
-    at[2] ^= 1;
+    at[2] = at[3] = 0;
+    refuses_memory(data, n, "fastvlm.image.std[0] is 0; expected a number other than 0");
+    at[2] = 0x80;
+    at[3] = 0x3f;
     at = behind(data, n, "tokenizer.ggml.token_type") + 16;
     *at = 9;
     refuses_memory(data, n, "token_type[0] is 9");

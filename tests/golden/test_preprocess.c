@@ -44,7 +44,8 @@ static void check_fit(const fv_image *image, fv_fit fit, const npy *want, const 
     assert_int_equal(want->w, want->h);
     for (int best = 0; best < 2; best++) {
         fv_kernels_init(&kernels, best ? fv_cpu_detect() : 0);
-        assert_int_equal(fv_fit_u8(got, image, fit, want->w, NULL, &kernels, NULL), FV_OK);
+        assert_int_equal(fv_fit_u8(got, image, FV_RECIPE(fit), want->w, NULL, &kernels, NULL),
+                         FV_OK);
         if (memcmp(got, want->data, (size_t)want->w * (size_t)want->w * 3) != 0)
             fail_msg("%s: other pixels than the reference's", name);
     }

@@ -38,7 +38,20 @@ static const char fast_text[] =
     " \"vision_config\": {\"architecture\": \"fastvit_mci3\", \"model_args\": {"
     " \"layers\": [1, 1, 1, 1, 1], \"embed_dims\": [4, 8, 16, 32, 64]}}}";
 
-static const char processor_text[] = "{\"crop_size\": {\"height\": 256, \"width\": 256}}";
+static const char processor_text[] =
+    "{\"crop_size\": {\"height\": 256, \"width\": 256}, \"size\": {\"shortest_edge\": 256},"
+    " \"image_mean\": [0.0, 0.0, 0.0], \"image_std\": [1.0, 1.0, 1.0],"
+    " \"rescale_factor\": 0.00392156862745098, \"resample\": 3, \"do_resize\": true,"
+    " \"do_center_crop\": true, \"do_rescale\": true, \"do_normalize\": true,"
+    " \"do_convert_rgb\": true, \"image_processor_type\": \"CLIPImageProcessor\"}";
+
+/* processor_config.json and generation_config.json, of which a model has both */
+static const char llava_processor_text[] =
+    "{\"processor_class\": \"LlavaProcessor\", \"patch_size\": 64, \"image_token\": \"<image>\","
+    " \"num_additional_image_tokens\": 0, \"vision_feature_select_strategy\": \"full\"}";
+static const char generation_text[] = "{\"bos_token_id\": 280, \"do_sample\": false}";
+
+#define RAW "@raw@"
 
 /* Sets the member at path ("vision_config.layers") to a JSON value; NULL removes it. */
 static char *edited(const char *text, const char *path, const char *value)
@@ -55,31 +68,43 @@ static char *edited(const char *text, const char *path, const char *value)
     }
     if (value) {
         json_t *new = json_loads(value, JSON_DECODE_ANY, &why);
-        if (!new)
-            fail_msg("%s: %s", value, why.text);
-        json_object_set_new(object, path, new);
+        json_object_set_new(object, path, new ? new : json_string(RAW));
     } else if (*path) {
         assert_int_equal(json_object_del(object, path), 0);
     }
-    char *out = json_dumps(root, JSON_REAL_PRECISION(17));
+    char *out = json_dumps(root, JSON_REAL_PRECISION(17)), *raw = strstr(out, "\"" RAW "\"");
     json_decref(root);
+    if (raw) { /* a value that jansson does not read */
+        char *with = NULL;
+        assert_true(
+            asprintf(&with, "%.*s%s%s", (int)(raw - out), out, value, raw + strlen(RAW) + 2) > 0);
+        free(out);
+        out = with;
+    }
     return out;
 }
 
 /* In which text the edit is made. */
-typedef enum where { LLAVA, FAST, PROCESSOR } where;
+typedef enum where { LLAVA, FAST, PROCESSOR, LLAVA_PROCESSOR, GENERATION, N_TEXTS } where;
 
 static fv_status parse_edited(fv_config *c, where w, const char *path, const char *value,
                               fv_error *err)
 {
-    char *config = edited(w == LLAVA ? llava_text : fast_text, w == PROCESSOR ? "" : path,
-                          w == PROCESSOR ? NULL : value);
-    char *processor = edited(processor_text, w == PROCESSOR ? path : "",
-                             w == PROCESSOR ? value : NULL);
-    fv_status status = fv_config_parse(c, config, strlen(config), "config.json", processor,
-                                       strlen(processor), err);
-    free(config);
-    free(processor);
+    static const char *const texts[N_TEXTS] = { llava_text, fast_text, processor_text,
+                                                llava_processor_text, generation_text };
+    char *text[N_TEXTS];
+    for (int i = 0; i < N_TEXTS; i++)
+        text[i] = edited(texts[i], i == (int)w ? path : "", i == (int)w ? value : NULL);
+    const char *config = text[w == LLAVA ? LLAVA : FAST];
+    fv_config_files files = {
+        .config = { config, strlen(config) },
+        .preprocessor = { text[PROCESSOR], strlen(text[PROCESSOR]) },
+        .processor = { text[LLAVA_PROCESSOR], strlen(text[LLAVA_PROCESSOR]) },
+        .generation = { text[GENERATION], strlen(text[GENERATION]) },
+    };
+    fv_status status = fv_config_parse(c, &files, "config.json", err);
+    for (int i = 0; i < N_TEXTS; i++)
+        free(text[i]);
     return status;
 }
 
@@ -156,14 +181,41 @@ static const struct wrong_json {
     { LLAVA, "rope_scaling", "{\"type\": \"dynamic\", \"factor\": 2.0}", FV_ERR_UNSUPPORTED,
       "type is \"dynamic\"; expected \"default\"" },
     { LLAVA, "rope_scaling", "2.0", FV_ERR_FORMAT, "rope_scaling: expected an object" },
+    { LLAVA, "rope_scaling", "{\"rope_type\": \"llama3\", \"factor\": 8.0}", FV_ERR_UNSUPPORTED,
+      "rope_scaling.rope_type is \"llama3\"; expected \"default\"" },
+    { LLAVA, "rope_parameters",
+      "{\"type\": \"linear\", \"factor\": 4.0, \"rope_theta\": 1000000.0}", FV_ERR_UNSUPPORTED,
+      "rope_parameters.type is \"linear\"; expected \"default\"" },
+    { FAST, "text_config.rope_parameters",
+      "{\"full_attention\": {\"rope_type\": \"default\", \"rope_theta\": 1000000.0}}",
+      FV_ERR_UNSUPPORTED,
+      "text_config.rope_parameters.full_attention is {...}; expected rope_type" },
+    { FAST, "text_config.rope_scaling", "{\"type\": \"mrope\", \"mrope_section\": [16, 24, 24]}",
+      FV_ERR_UNSUPPORTED, "text_config.rope_scaling.type is \"mrope\"; expected \"default\"" },
+    { FAST, "text_config.layer_types", "[\"full_attention\", \"sliding_attention\"]",
+      FV_ERR_UNSUPPORTED,
+      "text_config.layer_types is [\"full_attention\", \"sliding_attention\"]; expected all "
+      "\"full_attention\"" },
+    { FAST, "text_config.layer_types", "[\"full_attention\", \"linear_attention\"]",
+      FV_ERR_UNSUPPORTED, "expected all \"full_attention\"" },
+    { FAST, "text_config.layer_types", "[\"full_attention\"]", FV_ERR_UNSUPPORTED,
+      "layer_types has 1 elements; expected num_hidden_layers, 2" },
+    { LLAVA, "quantization_config", "{\"quant_method\": \"gptq\"}", FV_ERR_UNSUPPORTED,
+      "quantization_config is {...}; expected null" },
+    { FAST, "text_config.quantization_config", "{\"quant_method\": \"fp8\"}", FV_ERR_UNSUPPORTED,
+      "text_config.quantization_config is {...}; expected null" },
+    { FAST, "quantization_config", "{}", FV_ERR_UNSUPPORTED, "quantization_config is {}" },
     { LLAVA, "hidden_act", "\"gelu\"", FV_ERR_UNSUPPORTED,
       "hidden_act is \"gelu\"; expected \"silu\"" },
-    { LLAVA, "use_sliding_window", "true", FV_ERR_UNSUPPORTED,
-      "use_sliding_window is true; expected false" },
+    { FAST, "text_config.hidden_act", "\"relu\"", FV_ERR_UNSUPPORTED,
+      "text_config.hidden_act is \"relu\"; expected \"silu\" or \"swish\"" },
+    { LLAVA, "hidden_act", "3", FV_ERR_UNSUPPORTED, "hidden_act is 3; expected \"silu\"" },
     { LLAVA, "use_sliding_window", "1", FV_ERR_FORMAT, "expected true or false, found an integer" },
     { LLAVA, "tie_word_embeddings", "\"yes\"", FV_ERR_FORMAT, "tie_word_embeddings: expected" },
     { LLAVA, "eos_token_id", "-1", FV_ERR_FORMAT, "eos_token_id: expected an integer in [0, " },
-    { LLAVA, "eos_token_id", "[1, 2, 3, 4, 5]", FV_ERR_FORMAT, "0 to 4 integers" },
+    { LLAVA, "eos_token_id", "[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17]",
+      FV_ERR_FORMAT, "0 to 16 integers" },
+    { LLAVA, "eos_token_id", "4611686018427387904", FV_ERR_FORMAT, "found 4611686018427387904" },
     { LLAVA, "eos_token_id", "[1, \"2\"]", FV_ERR_FORMAT, "found a string" },
 
     /* images */
@@ -181,14 +233,71 @@ static const struct wrong_json {
       "is 2048; the 1024 image tokens of it do not fit the model's context length, 512" },
     { LLAVA, "image_aspect_ratio", "\"anyres\"", FV_ERR_UNSUPPORTED,
       "image_aspect_ratio is \"anyres\"; expected \"pad\" or \"square\"" },
+    { LLAVA, "image_aspect_ratio", "\"anyres_max_9\"", FV_ERR_UNSUPPORTED,
+      "image_aspect_ratio is \"anyres_max_9\"; expected \"pad\"" },
+    { LLAVA, "mm_use_im_start_end", "true", FV_ERR_UNSUPPORTED,
+      "mm_use_im_start_end is true; expected false" },
+    { LLAVA, "mm_use_im_patch_token", "true", FV_ERR_UNSUPPORTED,
+      "mm_use_im_patch_token is true; expected false" },
+    { LLAVA, "vision_config.image_size", "1024", FV_ERR_UNSUPPORTED,
+      "vision_config.image_size is 1024; expected the size in mm_vision_tower, 256" },
     { PROCESSOR, "crop_size", "{\"height\": 256, \"width\": 512}", FV_ERR_UNSUPPORTED,
       "crop_size is 512 x 256; expected a square" },
     { PROCESSOR, "crop_size", "100", FV_ERR_UNSUPPORTED,
       "crop_size is 100; expected a multiple of 64 from 64 to 8192" },
     { PROCESSOR, "crop_size", "\"256\"", FV_ERR_FORMAT,
-      "crop_size: expected an object, found a string" },
+      "crop_size: expected an integer in [1, 65536], found a string" },
     { PROCESSOR, "crop_size", "{\"height\": 0}", FV_ERR_FORMAT,
-      "crop_size.height: expected an integer in [64, 8192], found 0" },
+      "crop_size.height: expected an integer in [1, 65536], found 0" },
+    { PROCESSOR, "crop_size", "{\"height\": 256}", FV_ERR_FORMAT, "crop_size.width is missing" },
+    { PROCESSOR, "crop_size", "[256]", FV_ERR_FORMAT, "crop_size: expected 2 to 2 integers" },
+    { PROCESSOR, "crop_size", "{\"shortest_edge\": 256}", FV_ERR_UNSUPPORTED,
+      "crop_size is 0 x 0; expected a square" },
+    { PROCESSOR, "crop_size", NULL, FV_ERR_UNSUPPORTED, /* CLIP's own */
+      "crop_size is 224; expected a multiple of 64" },
+    { PROCESSOR, "size", "{\"shortest_edge\": 256, \"longest_edge\": 512}", FV_ERR_UNSUPPORTED,
+      "size.longest_edge is 512; expected null, and shortest_edge" },
+    { PROCESSOR, "size", "{\"max_height\": 256, \"max_width\": 512}", FV_ERR_UNSUPPORTED,
+      "size.max_height is 256; expected null" },
+    { PROCESSOR, "size", "{}", FV_ERR_FORMAT, "size.height is missing" },
+    { PROCESSOR, "do_center_crop", "false", FV_ERR_UNSUPPORTED,
+      "do_center_crop is false; expected true, or a size with height and width" },
+    { PROCESSOR, "do_center_crop", "1", FV_ERR_FORMAT, "do_center_crop: expected true or false" },
+    { PROCESSOR, "resample", "6", FV_ERR_FORMAT,
+      "resample: expected an integer in [0, 5], found 6" },
+    { PROCESSOR, "rescale_factor", "Infinity", FV_ERR_FORMAT,
+      "rescale_factor: expected a number in [1e-09, 1e+09], found Infinity" },
+    { PROCESSOR, "image_mean", "[0.5, 0.5]", FV_ERR_UNSUPPORTED,
+      "image_mean is [0.5, 0.5]; expected a number, or three" },
+    { PROCESSOR, "image_mean", "[0.5, NaN, 0.5]", FV_ERR_UNSUPPORTED,
+      "image_mean is [0.5, NaN, 0.5]; expected a number, or three" },
+    { PROCESSOR, "image_std", "[1, 0, 1]", FV_ERR_UNSUPPORTED,
+      "image_std is [1, 0, 1]; expected numbers other than 0" },
+    { PROCESSOR, "image_std", "\"1\"", FV_ERR_UNSUPPORTED,
+      "image_std is \"1\"; expected a number" },
+    { PROCESSOR, "do_convert_rgb", "false", FV_ERR_UNSUPPORTED,
+      "preprocessor_config.json: do_convert_rgb is false; expected true" },
+    { PROCESSOR, "do_pad", "true", FV_ERR_UNSUPPORTED, "do_pad is true; expected false" },
+    { PROCESSOR, "image_processor_type", "\"LlavaImageProcessor\"", FV_ERR_UNSUPPORTED,
+      "image_processor_type is \"LlavaImageProcessor\"; expected \"CLIPImageProcessor\"" },
+    { LLAVA_PROCESSOR, "patch_size", "14", FV_ERR_UNSUPPORTED,
+      "processor_config.json: patch_size is 14; expected 64" },
+    { LLAVA_PROCESSOR, "num_additional_image_tokens", "1", FV_ERR_UNSUPPORTED,
+      "num_additional_image_tokens is 1; expected 0" },
+    { LLAVA_PROCESSOR, "vision_feature_select_strategy", "\"default\"", FV_ERR_UNSUPPORTED,
+      "vision_feature_select_strategy is \"default\"; expected \"full\"" },
+    { LLAVA_PROCESSOR, "processor_class", "\"LlavaNextProcessor\"", FV_ERR_UNSUPPORTED,
+      "processor_class is \"LlavaNextProcessor\"" },
+    { LLAVA_PROCESSOR, "image_processor", "{\"crop_size\": 256, \"size\": 256, \"do_pad\": true}",
+      FV_ERR_UNSUPPORTED, "processor_config.json: image_processor.do_pad is true; expected false" },
+    { GENERATION, "num_beams", "4", FV_ERR_UNSUPPORTED,
+      "generation_config.json: num_beams is 4; expected 1" },
+    { GENERATION, "no_repeat_ngram_size", "3", FV_ERR_UNSUPPORTED, "no_repeat_ngram_size is 3" },
+    { GENERATION, "suppress_tokens", "[7]", FV_ERR_UNSUPPORTED,
+      "suppress_tokens is [7]; expected null or []" },
+    { GENERATION, "min_new_tokens", "8", FV_ERR_UNSUPPORTED, "min_new_tokens is 8; expected 0" },
+    { GENERATION, "eos_token_id", "\"<|im_end|>\"", FV_ERR_FORMAT,
+      "generation_config.json: eos_token_id: expected an integer" },
     { PROCESSOR, "crop_size", "3072", FV_ERR_UNSUPPORTED,
       "crop_size is 3072; the 2304 image tokens of it do not fit the model's context length, "
       "2048" },
@@ -235,7 +344,26 @@ static const struct wrong_json {
       "repmixer_kernel_size is 5; expected 3 or 7" },
     { LLAVA, "vision_config.down_patch_size", "9", FV_ERR_FORMAT,
       "down_patch_size: expected an integer in [3, 7], found 9" },
-    { LLAVA, "vision_config.cls_ratio", "1.0", FV_ERR_FORMAT, "cls_ratio: expected a number" },
+    { LLAVA, "vision_config.cls_ratio", "1.0", FV_ERR_UNSUPPORTED,
+      "vision_config.cls_ratio is 1; expected 2" },
+    { LLAVA, "vision_config.downsamples", "[true, true, false, true, true]", FV_ERR_UNSUPPORTED,
+      "vision_config.downsamples is [true, true, false, true, true]; expected all true" },
+    { LLAVA, "vision_config.patch_size", "32", FV_ERR_UNSUPPORTED,
+      "patch_size is 32; expected 64" },
+    { FAST, "vision_config.model_args.in_chans", "4", FV_ERR_UNSUPPORTED,
+      "vision_config.model_args.in_chans is 4; expected 3" },
+    { FAST, "vision_config.model_args.act_layer", "\"relu\"", FV_ERR_UNSUPPORTED,
+      "vision_config.model_args.act_layer is \"relu\"; expected no such argument" },
+    { FAST, "vision_config.hidden_size", "3072", FV_ERR_UNSUPPORTED,
+      "vision_config.hidden_size is 3072; expected 128, twice the width" },
+    { FAST, "vision_config.model_type", "\"clip_vision_model\"", FV_ERR_UNSUPPORTED,
+      "vision_config.model_type is \"clip_vision_model\"; expected \"timm_wrapper\"" },
+    { FAST, "multimodal_projector_bias", "false", FV_ERR_UNSUPPORTED,
+      "multimodal_projector_bias is false; expected true" },
+    { FAST, "vision_feature_layer", "-2", FV_ERR_UNSUPPORTED,
+      "vision_feature_layer is -2; expected -1" },
+    { FAST, "vision_feature_select_strategy", "\"default\"", FV_ERR_UNSUPPORTED,
+      "vision_feature_select_strategy is \"default\"; expected \"full\"" },
     { LLAVA, "vision_config", "[]", FV_ERR_FORMAT, "vision_config: expected an object" },
 };
 
@@ -265,6 +393,233 @@ static fv_config right(where w, const char *path, const char *value)
     return c;
 }
 
+/* The angle's base: inside rope_scaling or rope_parameters and beside them, 4e4 and 2e4, in both
+ * layouts. The values for fast_vlm are transformers 5.24's Qwen2Config(**text_config); those for
+ * llava_qwen2 transformers 4.48's, which knows rope_theta alone, and where that is missing 5.24's.
+ * */
+static void test_rope(void **state)
+{
+    (void)state;
+    static const struct rope {
+        const char *scaling, *parameters, *beside;
+        double llava, fast;
+    } table[] = {
+        { NULL, NULL, NULL, 10000, 10000 },
+        { NULL, NULL, "2e4", 2e4, 2e4 },
+        { NULL, "{\"rope_type\": \"default\", \"rope_theta\": 4e4}", NULL, 4e4, 4e4 },
+        { NULL, "{\"rope_type\": \"default\", \"rope_theta\": 4e4}", "2e4", 2e4, 4e4 },
+        { NULL, "{\"rope_theta\": 4e4}", NULL, 4e4, 4e4 },
+        { "{\"type\": \"default\"}", NULL, "2e4", 2e4, 2e4 },
+        { "{\"rope_type\": \"default\"}", "{\"rope_theta\": 4e4}", NULL, 10000, 10000 },
+        { "{\"type\": \"default\", \"rope_theta\": 3e4}", "{\"rope_theta\": 4e4}", NULL, 3e4, 3e4 },
+        { "{}", "{\"rope_theta\": 4e4}", NULL, 4e4, 4e4 },
+        { "null", "{\"rope_theta\": 4e4}", "null", 4e4, 4e4 },
+        { "null", "null", "20000", 2e4, 2e4 },
+        { NULL, "{\"rope_type\": \"default\", \"factor\": 8, \"rope_theta\": 4e4}", NULL, 4e4,
+          4e4 },
+    };
+    for (size_t i = 0; i < FV_COUNT(table); i++)
+        for (int fast = 0; fast < 2; fast++) {
+            char *text = edited(fast ? fast_text : llava_text,
+                                fast ? "text_config.rope_parameters" : "rope_theta", NULL);
+            const char *values[] = { table[i].scaling, table[i].parameters, table[i].beside };
+            static const char *const keys[2][3] = {
+                { "rope_scaling", "rope_parameters", "rope_theta" },
+                { "text_config.rope_scaling", "text_config.rope_parameters",
+                  "text_config.rope_theta" }
+            };
+            for (int k = 0; k < 3; k++)
+                if (values[k]) {
+                    char *next = edited(text, keys[fast][k], values[k]);
+                    free(text);
+                    text = next;
+                }
+            fv_config c;
+            fv_error err = { 0 };
+            fv_config_files files = { .config = { text, strlen(text) } };
+            if (fv_config_parse(&c, &files, "config.json", &err) != FV_OK)
+                fail_msg("row %zu: %s", i, err.message);
+            if (c.rope_theta != (fast ? table[i].fast : table[i].llava))
+                fail_msg("row %zu, %s: %g", i, fast ? "fast_vlm" : "llava_qwen2", c.rope_theta);
+            free(text);
+        }
+}
+
+/* A window matters only where it is shorter than a conversation, in layers that have one. */
+static void test_windows(void **state)
+{
+    (void)state;
+    static const struct window {
+        const char *use, *size, *first;
+        bool ok;
+    } table[] = {
+        { "false", "64", "0", true },     { "true", "64", "0", false },
+        { "true", "64", "2", false },     { "true", "64", "3", true }, /* of 3 layers */
+        { "true", "511", "0", false },    { "true", "512", "0", true },
+        { "true", "131072", "28", true }, { "true", "null", "0", true },
+        { "null", "64", "0", true },      { "false", "null", "null", true },
+    };
+    for (size_t i = 0; i < FV_COUNT(table); i++) {
+        char *a = edited(llava_text, "use_sliding_window", table[i].use),
+             *b = edited(a, "sliding_window", table[i].size),
+             *text = edited(b, "max_window_layers", table[i].first);
+        fv_config c;
+        fv_error err = { 0 };
+        fv_config_files files = { .config = { text, strlen(text) } };
+        fv_status status = fv_config_parse(&c, &files, "config.json", &err);
+        if (status != (table[i].ok ? FV_OK : FV_ERR_UNSUPPORTED) ||
+            (!table[i].ok && !strstr(err.message, "use_sliding_window is true, with a window of")))
+            fail_msg("row %zu: %s", i, err.message);
+        free(a);
+        free(b);
+        free(text);
+    }
+}
+
+/* What an image goes through. [transformers 5.24, CLIPImageProcessor: the values of its attributes]
+ * */
+static void test_recipes(void **state)
+{
+    (void)state;
+    static const struct recipe_case {
+        const char *path, *value;
+        fv_recipe want;
+        int side;
+    } table[] = {
+        { "image_mean",
+          "[0.48145466, 0.4578275, 0.40821073]",
+          { FV_FIT_CROP,
+            FV_FILTER_BICUBIC,
+            0,
+            { 256 },
+            1.0 / 255,
+            { 0.48145466f, 0.4578275f, 0.40821073f },
+            { 1, 1, 1 } },
+          256 },
+        { "image_mean",
+          "0.5",
+          { FV_FIT_CROP,
+            FV_FILTER_BICUBIC,
+            0,
+            { 256 },
+            1.0 / 255,
+            { 0.5f, 0.5f, 0.5f },
+            { 1, 1, 1 } },
+          256 },
+        { "image_std",
+          NULL, /* absent: CLIP's own */
+          { FV_FIT_CROP,
+            FV_FILTER_BICUBIC,
+            0,
+            { 256 },
+            1.0 / 255,
+            { 0 },
+            { 0.26862954f, 0.26130258f, 0.27577711f } },
+          256 },
+        { "image_std",
+          "null",
+          { FV_FIT_CROP,
+            FV_FILTER_BICUBIC,
+            0,
+            { 256 },
+            1.0 / 255,
+            { 0 },
+            { 0.26862954f, 0.26130258f, 0.27577711f } },
+          256 },
+        { "do_normalize",
+          "false",
+          { FV_FIT_CROP, FV_FILTER_BICUBIC, 0, { 256 }, 1.0 / 255, { 0 }, { 1, 1, 1 } },
+          256 },
+        { "rescale_factor",
+          "0.5",
+          { FV_FIT_CROP, FV_FILTER_BICUBIC, 0, { 256 }, 0.5, { 0 }, { 1, 1, 1 } },
+          256 },
+        { "rescale_factor",
+          "1",
+          { FV_FIT_CROP, FV_FILTER_BICUBIC, 0, { 256 }, 1, { 0 }, { 1, 1, 1 } },
+          256 },
+        { "do_rescale",
+          "false",
+          { FV_FIT_CROP, FV_FILTER_BICUBIC, 0, { 256 }, 0, { 0 }, { 1, 1, 1 } },
+          256 },
+        { "resample",
+          "2",
+          { FV_FIT_CROP, FV_FILTER_BILINEAR, 0, { 256 }, 1.0 / 255, { 0 }, { 1, 1, 1 } },
+          256 },
+        { "resample",
+          "0",
+          { FV_FIT_CROP, FV_FILTER_NEAREST, 0, { 256 }, 1.0 / 255, { 0 }, { 1, 1, 1 } },
+          256 },
+        { "resample",
+          "null",
+          { FV_FIT_CROP, FV_FILTER_BICUBIC, 0, { 256 }, 1.0 / 255, { 0 }, { 1, 1, 1 } },
+          256 },
+        { "size",
+          "288",
+          { FV_FIT_CROP, FV_FILTER_BICUBIC, 1, { 288 }, 1.0 / 255, { 0 }, { 1, 1, 1 } },
+          256 },
+        { "size",
+          "{\"shortest_edge\": 200}",
+          { FV_FIT_CROP, FV_FILTER_BICUBIC, 1, { 200 }, 1.0 / 255, { 0 }, { 1, 1, 1 } },
+          256 },
+        { "size",
+          "{\"height\": 256, \"width\": 256}",
+          { FV_FIT_STRETCH, FV_FILTER_BICUBIC, 0, { 0 }, 1.0 / 255, { 0 }, { 1, 1, 1 } },
+          256 },
+        { "size",
+          "[300, 400]",
+          { FV_FIT_CROP, FV_FILTER_BICUBIC, 2, { 400, 300 }, 1.0 / 255, { 0 }, { 1, 1, 1 } },
+          256 },
+        { "size",
+          "null", /* CLIP's own */
+          { FV_FIT_CROP, FV_FILTER_BICUBIC, 1, { 224 }, 1.0 / 255, { 0 }, { 1, 1, 1 } },
+          256 },
+        { "do_resize",
+          "false",
+          { FV_FIT_CROP, FV_FILTER_BICUBIC, 2, { 0, 0 }, 1.0 / 255, { 0 }, { 1, 1, 1 } },
+          256 },
+        { "crop_size",
+          "320",
+          { FV_FIT_CROP, FV_FILTER_BICUBIC, 1, { 256 }, 1.0 / 255, { 0 }, { 1, 1, 1 } },
+          320 },
+    };
+    for (size_t i = 0; i < FV_COUNT(table); i++) {
+        fv_config c = right(PROCESSOR, table[i].path, table[i].value);
+        const fv_recipe *r = &c.recipe, *want = &table[i].want;
+        bool same = r->fit == want->fit && r->filter == want->filter &&
+                    r->n_scale == want->n_scale && r->rescale == want->rescale &&
+                    !memcmp(r->scale, want->scale, (size_t)want->n_scale * sizeof *want->scale) &&
+                    !memcmp(r->mean, want->mean, sizeof r->mean) &&
+                    !memcmp(r->std, want->std, sizeof r->std) && c.image_size == table[i].side;
+        if (!same)
+            fail_msg("%s = %s", table[i].path, table[i].value ? table[i].value : "(removed)");
+    }
+    fv_config c = right(PROCESSOR, "size", "{\"shortest_edge\": 320}");
+    assert_int_equal(fv_config_recipe(&c, FV_FIT_AUTO, 256).scale[0], 320);
+    assert_int_equal(fv_config_recipe(&c, FV_FIT_AUTO, 512).scale[0], 640); /* with the side */
+    assert_int_equal(fv_config_recipe(&c, FV_FIT_PAD, 512).n_scale, 0);
+    assert_int_equal(fv_config_recipe(&c, FV_FIT_CROP, 512).n_scale, 1);
+}
+
+/* End tokens: those of generation_config.json go before config.json's, in the layout that reads it.
+ * */
+static void test_end_tokens(void **state)
+{
+    (void)state;
+    fv_config c = right(GENERATION, "eos_token_id", "[282, 72]");
+    assert_int_equal(c.n_eos, 2);
+    assert_int_equal(c.eos[1], 72);
+    c = right(GENERATION, "eos_token_id", "72");
+    assert_int_equal(c.n_eos, 1);
+    assert_int_equal(c.eos[0], 72);
+    c = right(GENERATION, "eos_token_id", "null");
+    assert_int_equal(c.n_eos, 1);
+    assert_int_equal(c.eos[0], 282); /* config.json's */
+    c = right(LLAVA, "", NULL);
+    assert_int_equal(c.eos[0], 471);
+    assert_int_equal(right(GENERATION, "repetition_penalty", "1.1").n_eos, 1); /* the caller's */
+}
+
 static void test_right_json(void **state)
 {
     (void)state;
@@ -278,12 +633,14 @@ static void test_right_json(void **state)
     assert_int_equal(c.stage[3].hidden, 256);
     assert_int_equal(c.eos[0], 471);
     assert_int_equal(c.image_token, -1);
-    assert_false(c.tied || c.crop);
+    assert_false(c.tied);
+    assert_int_equal(c.recipe.fit, FV_FIT_PAD);
     c = right(FAST, "", NULL);
     assert_int_equal(c.layout, FV_LAYOUT_FAST_VLM);
     assert_int_equal(c.image_token, 283);
     assert_int_equal(c.image_size, 256);
-    assert_true(c.rope_theta == 1e6 && c.tied && c.crop);
+    assert_true(c.rope_theta == 1e6 && c.tied);
+    assert_int_equal(c.recipe.fit, FV_FIT_CROP);
 
     /* absent: defaults */
     assert_int_equal(right(LLAVA, "num_key_value_heads", NULL).n_kv_heads, 4);
@@ -294,7 +651,6 @@ static void test_right_json(void **state)
     assert_int_equal(right(LLAVA, "tokenizer_model_max_length", NULL).max_context, 2048);
     assert_int_equal(right(FAST, "text_config.max_position_embeddings", NULL).max_context, 8192);
     assert_int_equal(right(LLAVA, "mm_hidden_size", NULL).n_features, 256);
-    assert_int_equal(right(PROCESSOR, "crop_size", NULL).image_size, 1024);
     c = right(FAST, "vision_config", NULL); /* FastViTHD itself */
     assert_int_equal(c.stage[4].width, 1536);
     assert_int_equal(c.n_features, 3072);
@@ -306,21 +662,34 @@ static void test_right_json(void **state)
     assert_int_equal(right(LLAVA, "vocab_size", "1").n_vocab, 1);
     assert_int_equal(right(LLAVA, "tokenizer_model_max_length", "1000000000000000000").max_context,
                      2048);
-    assert_int_equal(right(LLAVA, "eos_token_id", "[1, 2, 3, 4]").n_eos, 4);
+    assert_int_equal(right(LLAVA, "eos_token_id", "[1, 2, 3, 4, 5, 6]").n_eos, 6);
     assert_int_equal(right(LLAVA, "eos_token_id", "[]").n_eos, 0);
     assert_true(right(LLAVA, "rope_theta", "1").rope_theta == 1);
     assert_true(right(LLAVA, "rms_norm_eps", "0").rms_eps == 0);
     assert_true(right(LLAVA, "rope_scaling", "{\"type\": \"default\"}").rope_theta == 1e6);
     assert_true(right(LLAVA, "rope_scaling", "null").rope_theta == 1e6);
-    assert_true(right(LLAVA, "image_aspect_ratio", "\"square\"").crop);
+    assert_int_equal(right(LLAVA, "image_aspect_ratio", "\"square\"").recipe.fit, FV_FIT_CROP);
+    /* the reference pads only where the key says so */
+    assert_int_equal(right(LLAVA, "image_aspect_ratio", NULL).recipe.fit, FV_FIT_CROP);
+    assert_int_equal(right(LLAVA, "image_aspect_ratio", "null").recipe.fit, FV_FIT_CROP);
     assert_int_equal(right(LLAVA, "mm_vision_tower", "\"a_b_1344\"").image_size, 1344);
     assert_int_equal(right(LLAVA, "mm_vision_tower", "\"_64\"").image_size, 64);
     assert_int_equal(right(PROCESSOR, "crop_size", "512").image_size, 512);
-    assert_int_equal(right(PROCESSOR, "size", "{\"shortest_edge\": 512}").image_size, 256);
-    assert_int_equal(right(PROCESSOR, "image_processor", "{\"size\": 320}").image_size, 320);
+    assert_int_equal(right(PROCESSOR, "crop_size", "[320, 320]").image_size, 320);
+    /* where processor_config.json has an image processor, it counts */
+    assert_int_equal(right(LLAVA_PROCESSOR, "image_processor", "{\"crop_size\": 320}").image_size,
+                     320);
+    assert_int_equal(right(LLAVA_PROCESSOR, "image_processor", "null").image_size, 256);
+    assert_int_equal(right(LLAVA, "hidden_act", "\"swish\"").d_model, 64);
+    assert_int_equal(right(FAST, "projector_hidden_act", "\"gelu_python\"").d_model, 64);
+    assert_int_equal(right(FAST, "vision_config.model_args.drop_path_rate", "0.1").n_stages, 5);
+    assert_int_equal(right(LLAVA, "quantization_config", "null").d_model, 64);
+    assert_int_equal(right(LLAVA, "mm_projector_lr", "Infinity").d_model, 64);
     assert_int_equal(
-        right(PROCESSOR, "image_processor", "{\"size\": {\"shortest_edge\": 448}}").image_size,
-        448);
+        right(LLAVA, "vision_config.downsamples", "[true, true, true, true, true]").n_stages, 5);
+    assert_int_equal(
+        right(LLAVA, "tokenizer_model_max_length", "1000000000000000019884624838656").max_context,
+        2048);
     assert_int_equal(right(LLAVA, "vision_config.repmixer_kernel_size", "7").mixer_kernel, 7);
     assert_int_equal(right(LLAVA, "vision_config.down_patch_size", "3").down_kernel, 3);
     assert_int_equal(right(LLAVA, "vision_config.mlp_ratios", "[1, 16, 3, 4, 4]").stage[2].hidden,
@@ -513,7 +882,7 @@ static void test_fit_gguf(void **state)
     memcpy(at, "cut", 3);
     assert_int_equal(fv_gguf_read(&other, copy, n, "changed.gguf", &err), FV_OK);
     refuses_gguf(other, FV_ERR_UNSUPPORTED,
-                 "fastvlm.image.fit is \"cut\"; expected \"pad\" or \"crop\"");
+                 "fastvlm.image.fit is \"cut\"; expected \"pad\", \"crop\" or \"stretch\"");
     fv_gguf_free(other);
     fv_gguf_free(g);
     fv_free(copy);
@@ -539,9 +908,17 @@ static void same_after_gguf(const fv_config *c)
         assert_memory_equal(&again.stage[s], &c->stage[s], sizeof c->stage[s]);
     assert_true(again.mixer_kernel == c->mixer_kernel && again.down_kernel == c->down_kernel);
     assert_true(again.rope_theta == c->rope_theta && again.rms_eps == c->rms_eps);
-    assert_true(again.tied == c->tied && again.crop == c->crop && again.n_eos == c->n_eos);
+    assert_true(again.tied == c->tied && again.n_eos == c->n_eos);
     assert_memory_equal(again.eos, c->eos, sizeof c->eos);
     assert_int_equal(again.image_token, c->image_token);
+    assert_int_equal(again.recipe.fit, c->recipe.fit);
+    assert_int_equal(again.recipe.filter, c->recipe.filter);
+    assert_int_equal(again.recipe.n_scale, c->recipe.n_scale);
+    for (int i = 0; i < c->recipe.n_scale; i++)
+        assert_int_equal(again.recipe.scale[i], c->recipe.scale[i]);
+    assert_true(again.recipe.rescale == c->recipe.rescale);
+    assert_memory_equal(again.recipe.mean, c->recipe.mean, sizeof c->recipe.mean);
+    assert_memory_equal(again.recipe.std, c->recipe.std, sizeof c->recipe.std);
     fv_gguf_free(g);
     fv_free(path);
 }
@@ -549,11 +926,23 @@ static void same_after_gguf(const fv_config *c)
 static void test_right_gguf(void **state)
 {
     (void)state;
-    fv_config c = right(LLAVA, "eos_token_id", "[1, 2, 3, 4]");
+    fv_config c = right(LLAVA, "eos_token_id", "[1, 2, 3, 4, 5, 6, 7, 8]");
     same_after_gguf(&c);
     c = right(FAST, "", NULL);
     same_after_gguf(&c);
     c = right(FAST, "vision_config", NULL);
+    same_after_gguf(&c);
+    c = right(PROCESSOR, "image_mean", "[0.48145466, 0.4578275, 0.40821073]");
+    same_after_gguf(&c);
+    c = right(PROCESSOR, "resample", "1");
+    same_after_gguf(&c);
+    c = right(PROCESSOR, "size", "[300, 400]");
+    same_after_gguf(&c);
+    c = right(PROCESSOR, "do_resize", "false");
+    same_after_gguf(&c);
+    c = right(PROCESSOR, "rescale_factor", "0.0078125");
+    same_after_gguf(&c);
+    c = right(PROCESSOR, "size", "{\"height\": 256, \"width\": 256}");
     same_after_gguf(&c);
     c = right(LLAVA, "vision_config.mlp_ratios", "[1, 16, 3, 4, 4]");
     c.mixer_kernel = 7;
@@ -567,6 +956,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_wrong_json), cmocka_unit_test(test_right_json),
+        cmocka_unit_test(test_rope),       cmocka_unit_test(test_windows),
+        cmocka_unit_test(test_recipes),    cmocka_unit_test(test_end_tokens),
         cmocka_unit_test(test_wrong_gguf), cmocka_unit_test(test_changed_gguf),
         cmocka_unit_test(test_fit_gguf),   cmocka_unit_test(test_right_gguf),
     };

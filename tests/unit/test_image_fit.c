@@ -55,7 +55,8 @@ static size_t check_cases(unsigned cpu, fv_pool *pool, unsigned max_size)
         uint8_t *got = fv_alloc((size_t)size * size, 3);
         fv_error err;
         assert_non_null(got);
-        if (fv_fit_u8(got, image, fit_of(kind), (int)size, pool, &kernels, &err) != FV_OK)
+        if (fv_fit_u8(got, image, FV_RECIPE(fit_of(kind)), (int)size, pool, &kernels, &err) !=
+            FV_OK)
             fail_msg("%s", err.message);
         if (crc32_of(got, (size_t)size * size * 3) != crc)
             fail_msg("level %s, %u threads: other pixels than Pillow's: %s", fv_cpu_name(cpu),
@@ -109,16 +110,20 @@ static void longest_sides(void **state)
         fv_image *image = upright ? patterned(1, LONG, 2) : patterned(LONG, 1, 2);
         const uint8_t *middle = fv_image_rgb(image) + (LONG - PIECE) / 2 * 3;
         fv_image *piece = image_of_rgb(middle, upright ? 1 : PIECE, upright ? PIECE : 1);
-        assert_int_equal(fv_fit_u8(out, image, FV_FIT_CROP, S, NULL, &kernels, NULL), FV_OK);
-        assert_int_equal(fv_fit_u8(want, piece, FV_FIT_CROP, S, NULL, &kernels, NULL), FV_OK);
+        assert_int_equal(fv_fit_u8(out, image, FV_RECIPE(FV_FIT_CROP), S, NULL, &kernels, NULL),
+                         FV_OK);
+        assert_int_equal(fv_fit_u8(want, piece, FV_RECIPE(FV_FIT_CROP), S, NULL, &kernels, NULL),
+                         FV_OK);
         assert_memory_equal(out, want, sizeof out);
 
-        assert_int_equal(fv_fit_u8(out, image, FV_FIT_PAD, S, NULL, &kernels, NULL), FV_OK);
+        assert_int_equal(fv_fit_u8(out, image, FV_RECIPE(FV_FIT_PAD), S, NULL, &kernels, NULL),
+                         FV_OK);
         for (size_t i = 0; i < sizeof out; i++)
             assert_int_equal(out[i], 0);
 
         memset(image->rgb, 77, LONG * 3);
-        assert_int_equal(fv_fit_u8(out, image, FV_FIT_STRETCH, S, NULL, &kernels, NULL), FV_OK);
+        assert_int_equal(fv_fit_u8(out, image, FV_RECIPE(FV_FIT_STRETCH), S, NULL, &kernels, NULL),
+                         FV_OK);
         for (size_t i = 0; i < sizeof out; i++)
             assert_int_equal(out[i], 77);
         fv_image_free(piece);
@@ -129,12 +134,12 @@ static void longest_sides(void **state)
 static void scaled_like_the_reference(void **state)
 {
     (void)state;
-    uint8_t u8[256];
-    float f32[256];
+    uint8_t u8[258] = { 0 };
+    float f32[258];
 
     for (int i = 0; i < 256; i++)
         u8[i] = (uint8_t)(255 - i);
-    fv_pixels_f32(f32, u8, 256);
+    fv_pixels_f32(f32, u8, 86, FV_RECIPE(FV_FIT_PAD));
     int n_other = 0; /* values that float arithmetic would give otherwise */
     for (int i = 0; i < 256; i++) {
         assert_true(f32[i] == (float)((double)(255 - i) * (1.0 / 255)));
@@ -153,9 +158,12 @@ static void both_steps(void **state)
     fv_error err;
 
     fv_kernels_init(&kernels, fv_cpu_detect());
-    assert_int_equal(fv_fit_u8(again, image, FV_FIT_PAD, 24, NULL, &kernels, NULL), FV_OK);
-    assert_int_equal(fv_preprocess(pixels, u8, image, FV_FIT_PAD, 24, NULL, &kernels, NULL), FV_OK);
-    assert_int_equal(fv_preprocess(own, NULL, image, FV_FIT_PAD, 24, NULL, &kernels, NULL), FV_OK);
+    assert_int_equal(fv_fit_u8(again, image, FV_RECIPE(FV_FIT_PAD), 24, NULL, &kernels, NULL),
+                     FV_OK);
+    assert_int_equal(
+        fv_preprocess(pixels, u8, image, FV_RECIPE(FV_FIT_PAD), 24, NULL, &kernels, NULL), FV_OK);
+    assert_int_equal(
+        fv_preprocess(own, NULL, image, FV_RECIPE(FV_FIT_PAD), 24, NULL, &kernels, NULL), FV_OK);
     assert_memory_equal(u8, again, sizeof u8);
     assert_memory_equal(pixels, own, sizeof own);
     for (size_t i = 0; i < FV_COUNT(u8); i++)
@@ -164,12 +172,14 @@ static void both_steps(void **state)
     for (size_t i = 0; i < 3 * 24 * 3; i++)
         assert_int_equal(u8[i], 0);
 
-    assert_int_equal(fv_preprocess(pixels, u8, image, FV_FIT_AUTO, 24, NULL, &kernels, &err),
-                     FV_ERR_ARGUMENT);
+    assert_int_equal(
+        fv_preprocess(pixels, u8, image, FV_RECIPE(FV_FIT_AUTO), 24, NULL, &kernels, &err),
+        FV_ERR_ARGUMENT);
     assert_non_null(strstr(err.message, "expected pad, crop or stretch"));
-    assert_int_equal(fv_preprocess(pixels, NULL, image, FV_FIT_PAD, 0, NULL, &kernels, &err),
-                     FV_ERR_ARGUMENT);
-    assert_int_equal(fv_fit_u8(u8, image, FV_FIT_PAD, 20000, NULL, &kernels, &err),
+    assert_int_equal(
+        fv_preprocess(pixels, NULL, image, FV_RECIPE(FV_FIT_PAD), 0, NULL, &kernels, &err),
+        FV_ERR_ARGUMENT);
+    assert_int_equal(fv_fit_u8(u8, image, FV_RECIPE(FV_FIT_PAD), 20000, NULL, &kernels, &err),
                      FV_ERR_ARGUMENT);
     fv_image_free(image);
 }
@@ -188,7 +198,8 @@ static void every_allocation_may_fail(void **state)
     do {
         fv_error err = { .message = "" };
         fv_mem_fail_after(n++);
-        status = fv_preprocess(pixels, NULL, image, FV_FIT_PAD, 24, NULL, &kernels, &err);
+        status = fv_preprocess(pixels, NULL, image, FV_RECIPE(FV_FIT_PAD), 24, NULL, &kernels,
+                               &err);
         fv_mem_fail_after(UINT64_MAX);
         assert_int_equal(fv_mem_live(), live);
         assert_true(status == FV_OK || (status == FV_ERR_MEMORY && err.message[0]));

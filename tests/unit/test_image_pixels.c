@@ -213,12 +213,13 @@ static void same_input_of_the_encoder(void **state)
                 g.pixels.orientation = turns[t];
                 assert_int_equal(fv_image_wrap(&image, &g.pixels, NULL), FV_OK);
                 assert_int_equal(fv_image_turn(owned, turns[t], NULL), FV_OK);
-                assert_int_equal(fv_fit_u8(want, owned, fit, S, NULL, &kernels, NULL), FV_OK);
+                assert_int_equal(fv_fit_u8(want, owned, FV_RECIPE(fit), S, NULL, &kernels, NULL),
+                                 FV_OK);
                 for (int threads = 0; threads < 2; threads++) {
                     memset(got, 0, sizeof got);
-                    assert_int_equal(
-                        fv_fit_u8(got, image, fit, S, threads ? pool : NULL, &kernels, NULL),
-                        FV_OK);
+                    assert_int_equal(fv_fit_u8(got, image, FV_RECIPE(fit), S, threads ? pool : NULL,
+                                               &kernels, NULL),
+                                     FV_OK);
                     assert_memory_equal(got, want, sizeof got);
                 }
                 fv_image_free(image);
@@ -386,7 +387,7 @@ static void every_allocation_may_fail(void **state)
         fv_mem_fail_after(n++);
         status = fv_image_wrap(&image, &g.pixels, NULL);
         if (status == FV_OK)
-            status = fv_fit_u8(out, image, FV_FIT_PAD, 16, NULL, &kernels, NULL);
+            status = fv_fit_u8(out, image, FV_RECIPE(FV_FIT_PAD), 16, NULL, &kernels, NULL);
         fv_mem_fail_after(UINT64_MAX);
         fv_image_free(image);
         assert_int_equal(fv_mem_live(), live);
