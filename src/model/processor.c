@@ -1,5 +1,6 @@
 /* The image processor of a checkpoint, as transformers' CLIPImageProcessor reads it, and back. See
- * processor.h. A member that is absent or null has the class's own value, CLIP's. */
+ * processor.h. A member that is absent has the class's own value, CLIP's; null is None, which is no
+ * value where one is needed, and false for a flag. */
 #include "model/processor.h"
 
 #include <math.h>
@@ -23,6 +24,13 @@ typedef struct reader {
 } reader;
 
 /* ---- sizes ---- */
+
+/* Whether a member is there and null. */
+static bool is_null(const reader *r, const char *key)
+{
+    const fv_json_value *value = fv_json_member(r->root, key);
+    return value && fv_json_type_of(value) == FV_JSON_NULL;
+}
 
 /* What "size" or "crop_size" states: one number for the short edge, or height and width. */
 typedef struct image_size {
@@ -65,8 +73,10 @@ static fv_status read_size(const reader *r, const char *key, bool square, image_
     const fv_json_value *value = fv_json_member(r->root, key);
     int64_t list[2];
     size_t n = 0;
+    if (is_null(r, key))
+        return fv_json_unexpected(r->doc, r->root, key, "a size", r->err);
     switch (fv_json_type_of(value)) {
-    case FV_JSON_NULL:
+    case FV_JSON_NULL: /* absent */
         *out = square ? (image_size){ 0, CLIP_SIDE, CLIP_SIDE } : (image_size){ CLIP_SIDE, 0, 0 };
         return FV_OK;
     case FV_JSON_OBJECT: *out = (image_size){ 0 }; return size_object(r, key, value, out);
@@ -85,6 +95,7 @@ static fv_status read_size(const reader *r, const char *key, bool square, image_
 
 static fv_status read_flag(const reader *r, const char *key, bool *flag)
 {
+    *flag = *flag && !is_null(r, key);
     return fv_json_opt_bool(r->doc, r->root, key, flag, r->err);
 }
 
@@ -129,6 +140,8 @@ static fv_status read_geometry(const reader *r, fv_config *c)
     return FV_OK;
 }
 
+static bool recipe_scales(const fv_recipe *r) { return r->n_scale < 2 || r->scale[0]; }
+
 /* ---- numbers ---- */
 
 /* One number for all colours, or three. */
@@ -136,7 +149,7 @@ static fv_status read_colours(const reader *r, const char *key, float colour[3])
 {
     const fv_json_value *value = fv_json_member(r->root, key);
     bool each = fv_json_type_of(value) == FV_JSON_ARRAY;
-    if (fv_json_type_of(value) == FV_JSON_NULL)
+    if (!value)
         return FV_OK;
     if (each && fv_json_count(value) != 3)
         return fv_json_unexpected(r->doc, r->root, key, "a number, or three", r->err);
@@ -155,11 +168,15 @@ static fv_status read_numbers(const reader *r, fv_recipe *recipe)
     bool rescale = true, normalize = true;
     float mean[3], std[3];
     int64_t filter = 3;
+    if (recipe_scales(recipe) && is_null(r, "resample"))
+        return fv_json_unexpected(r->doc, r->root, "resample", "a number from 0 to 5", r->err);
     FV_TRY(
         fv_json_opt_int(r->doc, r->root, "resample", 0, FV_COUNT(filter_of) - 1, &filter, r->err));
     recipe->filter = filter_of[filter];
     FV_TRY(read_flag(r, "do_rescale", &rescale));
     recipe->rescale = 1.0 / 255;
+    if (rescale && is_null(r, "rescale_factor"))
+        return fv_json_unexpected(r->doc, r->root, "rescale_factor", "a number", r->err);
     if (rescale)
         FV_TRY(fv_json_opt_number(r->doc, r->root, "rescale_factor", 1e-9, 1e9, &recipe->rescale,
                                   r->err));
@@ -170,8 +187,10 @@ static fv_status read_numbers(const reader *r, fv_recipe *recipe)
         mean[i] = clip_mean[i];
         std[i] = clip_std[i];
     }
-    FV_TRY(read_colours(r, "image_mean", mean));
-    FV_TRY(read_colours(r, "image_std", std));
+    if (normalize) {
+        FV_TRY(read_colours(r, "image_mean", mean));
+        FV_TRY(read_colours(r, "image_std", std));
+    }
     for (int i = 0; i < 3; i++) {
         if (normalize && std[i] == 0)
             return fv_json_unexpected(r->doc, r->root, "image_std", "numbers other than 0", r->err);
@@ -235,7 +254,7 @@ void fv_processor_put_clip(fv_json_text *j, const fv_config *c)
     int resample = 0, side = c->image_size;
     while (filter_of[resample] != r->filter)
         resample++;
-    bool resize = r->n_scale < 2 || r->scale[0];
+    bool resize = recipe_scales(r);
     put_size(j, "crop_size", side, side);
     fv_json_put_bool(j, "do_center_crop", true);
     fv_json_put_bool(j, "do_convert_rgb", true);
