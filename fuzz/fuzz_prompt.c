@@ -19,7 +19,7 @@ static void load_tiny(void)
     fv_error err;
 
     /* Runs from the root of the repository, as tools/fuzz.sh and the replay do. */
-    if (fv_tokenizer_load_dir(&tiny, "tests/data/tiny/checkpoint", &err) != FV_OK) {
+    if (fv_tokenizer_load_dir(&tiny, "tests/data/tiny/checkpoint", NULL, &err) != FV_OK) {
         fprintf(stderr, "%s\n", err.message);
         abort();
     }

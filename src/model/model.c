@@ -131,14 +131,14 @@ static fv_status check_tokenizer(const fv_model *m, fv_error *err)
     return fv_model_token(m, "<|im_end|>", &id, err);
 }
 
-static fv_status model_open_text(fv_model *m, fv_error *err)
+static fv_status model_open_text(fv_model *m, const fv_callbacks *callbacks, fv_error *err)
 {
     if (m->packed) {
         FV_TRY(fv_config_read_gguf(&m->config, m->packed, err));
         FV_TRY(fv_tokenizer_open_gguf(&m->tokenizer, m->packed, err));
     } else {
         FV_TRY(fv_config_load(&m->config, m->name, err));
-        FV_TRY(fv_tokenizer_load_dir(&m->tokenizer, m->name, err));
+        FV_TRY(fv_tokenizer_load_dir(&m->tokenizer, m->name, callbacks, err));
     }
     return check_tokenizer(m, err);
 }
@@ -249,7 +249,7 @@ static fv_status model_open_parts(fv_model *m, const fv_model_options *o, fv_err
         FV_TRY(check_float(m, FV_PART_VISION, o->vision, err));
         FV_TRY(check_float(m, FV_PART_DECODER, o->decoder, err));
     }
-    FV_TRY(model_open_text(m, err));
+    FV_TRY(model_open_text(m, o->callbacks, err));
     return o->depth == FV_MODEL_TEXT ? FV_OK : model_open_weights(m, o, err);
 }
 

@@ -1,6 +1,7 @@
 /* Text to ids and ids to bytes, through the tables of tokenizer_tables.h.
  *
- *     text --added tokens--> pieces --NFC--> --words--> bytes --merges--> ids
+ *     text --added tokens--> pieces --NFC--> --added tokens--> pieces --words--> bytes --merges-->
+ * ids
  *
  * Merging follows Hugging Face's `tokenizers`: of all adjacent pairs the one of lowest rank, of
  * equal ones the leftmost, until no pair has a rank. [Sennrich, Haddow, Birch 2016; GPT-2's
@@ -200,14 +201,9 @@ static fv_status encode_word(const fv_tokenizer *t, const char *word, size_t n, 
 
 /* ---- text -> ids ---- */
 
-static fv_status encode_piece(const fv_tokenizer *t, const char *text, size_t n_bytes, scratch *x,
+static fv_status encode_words(const fv_tokenizer *t, const char *text, size_t n_bytes, scratch *x,
                               fv_ids *ids, fv_error *err)
 {
-    if (!fv_is_nfc_quick(text, n_bytes)) {
-        FV_TRY(fv_nfc_normalize(&x->nfc, text, n_bytes, err));
-        text = x->nfc.text;
-        n_bytes = x->nfc.n_text;
-    }
     for (size_t at = 0, n; at < n_bytes; at += n) {
         n = fv_word_length(text + at, n_bytes - at);
         FV_TRY(encode_word(t, text + at, n, x, ids, err));
@@ -217,9 +213,10 @@ static fv_status encode_piece(const fv_tokenizer *t, const char *text, size_t n_
 
 /* The longest added token that text begins with, or NULL: the sorted list is narrowed to those that
  * agree in one byte more, and a token that ends there comes first among them. */
-static const fv_added_token *added_at(const fv_tokenizer *t, const uint8_t *text, size_t n_bytes)
+static const fv_added_token *added_at(const fv_added_list *added, const uint8_t *text,
+                                      size_t n_bytes)
 {
-    const fv_added_token *low = t->added, *high = low + t->n_added, *found = NULL;
+    const fv_added_token *low = added->list, *high = low + added->n, *found = NULL;
 
     for (size_t depth = 0; low < high && depth < n_bytes; depth++) {
         const fv_added_token *a = low, *b = high;
@@ -246,16 +243,51 @@ static const fv_added_token *added_at(const fv_tokenizer *t, const uint8_t *text
     return found;
 }
 
+/* The next added token at or behind *at, which moves to its place; NULL, and the end, without one.
+ * */
+static const fv_added_token *added_next(const fv_added_list *added, const char *text,
+                                        size_t n_bytes, size_t *at)
+{
+    const fv_added_token *found = NULL;
+
+    for (; added->n && *at < n_bytes; ++*at)
+        if (added->starts[(uint8_t)text[*at]] &&
+            (found = added_at(added, (const uint8_t *)text + *at, n_bytes - *at)))
+            return found;
+    *at = n_bytes;
+    return NULL;
+}
+
+/* Text between tokens of the first list; marks: those of the second are looked for. */
+static fv_status encode_piece(const fv_tokenizer *t, const char *text, size_t n_bytes, bool marks,
+                              scratch *x, fv_ids *ids, fv_error *err)
+{
+    const fv_added_token *found = NULL;
+
+    if (!fv_is_nfc_quick(text, n_bytes)) {
+        FV_TRY(fv_nfc_normalize(&x->nfc, text, n_bytes, err));
+        text = x->nfc.text;
+        n_bytes = x->nfc.n_text;
+    }
+    for (size_t piece = 0, at = 0; piece < n_bytes; piece = at += found ? found->n : 0) {
+        at = marks ? at : n_bytes;
+        found = added_next(&t->normalized, text, n_bytes, &at);
+        FV_TRY(encode_words(t, text + piece, at - piece, x, ids, err));
+        if (found)
+            FV_TRY(fv_ids_push(ids, found->id, err));
+    }
+    return FV_OK;
+}
+
 /* marks: added tokens in the text are recognised. */
 static fv_status encode_text(const fv_tokenizer *t, const char *text, size_t n_bytes, bool marks,
                              fv_ids *ids, fv_error *err)
 {
     fv_status status = FV_OK;
     scratch x = { 0 };
-    size_t n_before = ids->n, piece = 0, at = 0, bad_at;
+    const fv_added_token *found = NULL;
+    size_t n_before = ids->n, bad_at;
 
-    if (n_bytes == 0)
-        return FV_OK;
     if (n_bytes > MAX_TEXT_BYTES)
         return fv_fail(err, FV_ERR_LIMIT, 0, "the text has %zu bytes, up to %d are allowed",
                        n_bytes, MAX_TEXT_BYTES);
@@ -263,20 +295,13 @@ static fv_status encode_text(const fv_tokenizer *t, const char *text, size_t n_b
         return fv_fail(err, FV_ERR_FORMAT, bad_at,
                        "the text is not valid UTF-8: byte 0x%02x at offset %zu",
                        (unsigned)(uint8_t)text[bad_at], bad_at);
-    while (marks && at < n_bytes) {
-        const fv_added_token *a = NULL;
-        if (t->starts_added[(uint8_t)text[at]])
-            a = added_at(t, (const uint8_t *)text + at, n_bytes - at);
-        if (!a) {
-            at++;
-            continue;
-        }
-        FV_TRY_GOTO(encode_piece(t, text + piece, at - piece, &x, ids, err));
-        FV_TRY_GOTO(fv_ids_push(ids, a->id, err));
-        at += a->n;
-        piece = at;
+    for (size_t piece = 0, at = 0; piece < n_bytes; piece = at += found ? found->n : 0) {
+        at = marks ? at : n_bytes;
+        found = added_next(&t->added, text, n_bytes, &at);
+        FV_TRY_GOTO(encode_piece(t, text + piece, at - piece, marks, &x, ids, err));
+        if (found)
+            FV_TRY_GOTO(fv_ids_push(ids, found->id, err));
     }
-    FV_TRY_GOTO(encode_piece(t, text + piece, n_bytes - piece, &x, ids, err));
 fail:
     if (status != FV_OK)
         ids->n = n_before;
@@ -321,10 +346,15 @@ bool fv_tokenizer_is_special(const fv_tokenizer *t, int32_t id)
 
 int32_t fv_tokenizer_find(const fv_tokenizer *t, const char *text)
 {
+    const fv_added_list *const lists[] = { &t->added, &t->normalized };
     size_t n = strlen(text);
-    const fv_added_token *found = added_at(t, (const uint8_t *)text, n);
 
-    return found && found->n == n ? found->id : -1;
+    for (size_t i = 0; i < FV_COUNT(lists); i++) {
+        const fv_added_token *found = added_at(lists[i], (const uint8_t *)text, n);
+        if (found && found->n == n)
+            return found->id;
+    }
+    return -1;
 }
 
 int32_t fv_tokenizer_size(const fv_tokenizer *t) { return t->n_tokens; }

@@ -22,10 +22,12 @@ void fv_ids_free(fv_ids *ids);
 
 /* ---- loading ---- */
 
-/* Reads vocab.json + merges.txt + added_tokens.json (or, without the latter, added_tokens_decoder
- * of tokenizer_config.json) of a checkpoint directory, or tokenizer.json when vocab.json is
- * missing. */
-fv_status fv_tokenizer_load_dir(fv_tokenizer **out, const char *dir, fv_error *err);
+/* Reads the tokenizer of a checkpoint directory: tokenizer.json, or where there is none, or it is
+ * damaged, vocab.json and merges.txt; and the added tokens of tokenizer_config.json,
+ * added_tokens.json and special_tokens_map.json. Where two files contradict each other, the
+ * callbacks (may be NULL) get a warning. */
+fv_status fv_tokenizer_load_dir(fv_tokenizer **out, const char *dir, const fv_callbacks *callbacks,
+                                fv_error *err);
 
 /* Bytes with a length; not NUL-terminated. data == NULL means absent. */
 typedef struct fv_slice {
@@ -33,11 +35,13 @@ typedef struct fv_slice {
     size_t n;
 } fv_slice;
 
-/* The same from memory, read only during the call. tokenizer.json stands for all the others. */
+/* The same from memory, read only during the call: tokenizer.json, or vocab.json and merges.txt;
+ * the others may be absent. */
 typedef struct fv_tokenizer_files {
     fv_slice tokenizer_json;
     fv_slice vocab_json, merges_txt;
-    fv_slice added_tokens_json, tokenizer_config_json; /* may be absent */
+    fv_slice added_tokens_json, tokenizer_config_json, special_tokens_map_json;
+    const fv_callbacks *callbacks;
 } fv_tokenizer_files;
 
 fv_status fv_tokenizer_load(fv_tokenizer **out, const fv_tokenizer_files *files, fv_error *err);
@@ -51,7 +55,8 @@ typedef enum fv_token_kind {
 
 typedef struct fv_token_source {
     fv_slice text;
-    uint8_t kind; /* fv_token_kind */
+    uint8_t kind;    /* fv_token_kind */
+    bool normalized; /* an added token that is looked for after NFC */
 } fv_token_source;
 
 typedef struct fv_merge_source {
@@ -95,6 +100,8 @@ size_t fv_tokenizer_max_bytes(const fv_tokenizer *t); /* longest fv_tokenizer_by
 /* ---- writing it down again (tokenizer_write.c) ---- */
 
 fv_token_kind fv_tokenizer_kind(const fv_tokenizer *t, int32_t id);
+/* An added token that is looked for after NFC. */
+bool fv_tokenizer_is_normalized(const fv_tokenizer *t, int32_t id);
 /* The text of a token as vocab.json has it: stand-in characters, added tokens as they are. text has
  * room for 2 * fv_tokenizer_max_bytes + 1; gets a NUL. Returns its length; 0 for an id without a
  * token. */

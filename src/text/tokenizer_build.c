@@ -3,11 +3,12 @@
  *
  *     texts in stand-in characters -> bytes in one blob; a table text -> id
  *     merges: (left, right) texts  -> ids, through that table, which is then dropped
- *     added tokens                 -> a sorted list */
+ *     added tokens                 -> two sorted lists */
 #include <stdlib.h>
 #include <string.h>
 
 #include "text/tokenizer_tables.h"
+#include "text/unicode.h"
 #include "text/utf8.h"
 
 enum {
@@ -263,24 +264,60 @@ static int compare_added(const void *a, const void *b)
     return compare_bytes(x->text, x->n, y->text, y->n);
 }
 
-fv_status fv_tokenizer_add_added(fv_tokenizer *t, const char *name, fv_error *err)
+/* Those of one list: added tokens whose ids are, or are not, among the n_normalized. */
+static fv_status added_fill(fv_tokenizer *t, fv_added_list *list, bool normalized,
+                            const int32_t *ids, size_t n_ids, fv_error *err)
 {
-    size_t n = 0;
+    size_t n = 0, next = 0;
 
     for (int32_t id = 0; id < t->n_tokens; id++)
-        if (t->kind[id] >= FV_TOKEN_ADDED)
-            t->added[n++] = (fv_added_token){ t->blob + t->offset[id],
-                                              t->offset[id + 1] - t->offset[id], id };
-    qsort(t->added, n, sizeof *t->added, compare_added);
-    for (size_t i = 0; i < n; i++) {
-        const fv_added_token *a = &t->added[i];
-        if (i > 0 && compare_added(a - 1, a) == 0)
+        n += t->kind[id] >= FV_TOKEN_ADDED;
+    list->list = fv_alloc(n, sizeof *list->list);
+    if (!list->list)
+        return fv_fail_memory(err, n * sizeof *list->list, "the added tokens");
+    for (int32_t id = 0; id < t->n_tokens; id++) {
+        while (next < n_ids && ids[next] < id)
+            next++;
+        bool is_normalized = next < n_ids && ids[next] == id;
+        if (t->kind[id] < FV_TOKEN_ADDED || is_normalized != normalized)
+            continue;
+        list->list[list->n++] = (fv_added_token){ t->blob + t->offset[id],
+                                                  t->offset[id + 1] - t->offset[id], id };
+        list->starts[t->blob[t->offset[id]]] = true;
+    }
+    qsort(list->list, list->n, sizeof *list->list, compare_added);
+    return FV_OK;
+}
+
+static fv_status added_check(const fv_added_list *list, const char *name, fv_error *err)
+{
+    for (size_t i = 1; i < list->n; i++) {
+        const fv_added_token *a = &list->list[i];
+        if (compare_added(a - 1, a) == 0)
             return fv_fail(err, FV_ERR_FORMAT, 0,
                            "%s: added tokens %" PRId32 " and %" PRId32 " are both \"%s\"", name,
                            a[-1].id, a->id, show((fv_slice){ (const char *)a->text, a->n }).text);
-        t->starts_added[a->text[0]] = true;
     }
-    t->n_added = n;
+    return FV_OK;
+}
+
+fv_status fv_tokenizer_add_added(fv_tokenizer *t, const int32_t *normalized, size_t n_normalized,
+                                 const char *name, fv_error *err)
+{
+    FV_TRY(added_fill(t, &t->added, false, normalized, n_normalized, err));
+    FV_TRY(added_fill(t, &t->normalized, true, normalized, n_normalized, err));
+    FV_TRY(added_check(&t->added, name, err));
+    FV_TRY(added_check(&t->normalized, name, err));
+    /* they are compared with text in NFC */
+    for (size_t i = 0; i < t->normalized.n; i++) {
+        const fv_added_token *a = &t->normalized.list[i];
+        if (!fv_is_nfc_quick((const char *)a->text, a->n))
+            return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
+                           "%s: added token %" PRId32
+                           " \"%s\": normalized is true; expected false, "
+                           "or a text without accents",
+                           name, a->id, show((fv_slice){ (const char *)a->text, a->n }).text);
+    }
     return FV_OK;
 }
 
@@ -355,7 +392,8 @@ fv_status fv_tokenizer_build(fv_tokenizer **out, const fv_token_source *tokens, 
     fv_status status = FV_OK;
     text_index x = { .tokens = tokens };
     char *joined = NULL;
-    size_t n_text = 0, longest = 0, n_added = 0;
+    size_t n_text = 0, longest = 0, n_normalized = 0;
+    int32_t *normalized = NULL;
 
     *out = NULL;
     while (n_tokens > 0 && tokens[n_tokens - 1].kind == FV_TOKEN_NONE)
@@ -369,7 +407,6 @@ fv_status fv_tokenizer_build(fv_tokenizer **out, const fv_token_source *tokens, 
     for (size_t i = 0; i < n_tokens; i++) {
         n_text += tokens[i].text.n;
         longest = FV_MAX(longest, tokens[i].text.n);
-        n_added += tokens[i].kind >= FV_TOKEN_ADDED;
         if (n_text > MAX_VOCAB_BYTES)
             return fv_fail(err, FV_ERR_LIMIT, 0,
                            "%s: the texts of the tokens have more than %d bytes", name,
@@ -385,23 +422,27 @@ fv_status fv_tokenizer_build(fv_tokenizer **out, const fv_token_source *tokens, 
     t->blob = fv_alloc(n_text, 1);
     t->offset = fv_alloc(n_tokens + 1, sizeof *t->offset);
     t->kind = fv_alloc(n_tokens, 1);
-    t->added = fv_alloc(n_added, sizeof *t->added);
+    normalized = fv_alloc(n_tokens, sizeof *normalized);
     t->merges = fv_alloc(t->merge_mask + 1, sizeof *t->merges);
     x.slots = fv_alloc(x.mask + 1, sizeof *x.slots);
     joined = fv_alloc(longest, 1);
-    if (!t->blob || !t->offset || !t->kind || !t->added || !t->merges || !x.slots || !joined) {
+    if (!t->blob || !t->offset || !t->kind || !normalized || !t->merges || !x.slots || !joined) {
         status = fv_fail_memory(err,
                                 n_text + n_tokens * 5 + (t->merge_mask + 1) * sizeof *t->merges +
                                     (x.mask + 1) * sizeof *x.slots,
                                 "tokenizer");
         goto done;
     }
+    for (size_t i = 0; i < n_tokens; i++)
+        if (tokens[i].kind >= FV_TOKEN_ADDED && tokens[i].normalized)
+            normalized[n_normalized++] = (int32_t)i;
     memset(x.slots, -1, (x.mask + 1) * sizeof *x.slots);
     memset(t->merges, -1, (t->merge_mask + 1) * sizeof *t->merges);
     if ((status = add_tokens(t, &x, tokens, name, err)) == FV_OK &&
         (status = add_merges(t, &x, merges, n_merges, joined, longest, name, err)) == FV_OK)
-        status = fv_tokenizer_add_added(t, name, err);
+        status = fv_tokenizer_add_added(t, normalized, n_normalized, name, err);
 done:
+    fv_free(normalized);
     fv_free(x.slots);
     fv_free(joined);
     if (status == FV_OK)
@@ -432,6 +473,7 @@ void fv_tokenizer_free(fv_tokenizer *t)
         fv_free(t->merges);
     }
     fv_free(t->kind);
-    fv_free(t->added);
+    fv_free(t->added.list);
+    fv_free(t->normalized.list);
     fv_free(t);
 }

@@ -7,7 +7,8 @@
 #include "text/template.h"
 #include "text/tokenizer_tables.h"
 
-#define KEY "tokenizer.ggml."
+#define KEY        "tokenizer.ggml."
+#define NORMALIZED "tokenizer.fastvlm.normalized"
 
 /* token_type: [ggml docs/gguf.md] */
 enum { TYPE_NORMAL = 1, TYPE_CONTROL = 3, TYPE_USER = 4, TYPE_UNUSED = 5 };
@@ -92,7 +93,8 @@ fv_status fv_tokenizer_write_gguf(const fv_tokenizer *t, fv_gguf_writer *w, fv_e
 {
     stand_ins s;
     fv_status status = FV_OK;
-    size_t n_ranks, n_merges, n = (size_t)t->n_tokens, room = 4 * t->max_bytes + 64;
+    size_t n_ranks, n_merges, n_normalized = 0, n = (size_t)t->n_tokens,
+                              room = 4 * t->max_bytes + 64;
     const fv_merge_slot **by_rank = NULL;
     int32_t *types = fv_alloc(n, sizeof *types);
     char *text = fv_alloc(room, 1);
@@ -128,6 +130,11 @@ fv_status fv_tokenizer_write_gguf(const fv_tokenizer *t, fv_gguf_writer *w, fv_e
     put_special(t, w, KEY "eos_token_id", "<|im_end|>");
     put_special(t, w, KEY "padding_token_id", "<|endoftext|>");
     fv_gguf_put_bool(w, KEY "add_bos_token", false);
+    for (int32_t id = 0; id < t->n_tokens; id++)
+        if (fv_tokenizer_is_normalized(t, id))
+            types[n_normalized++] = id;
+    if (n_normalized)
+        fv_gguf_put_array(w, NORMALIZED, FV_GGUF_I32, types, n_normalized);
     fv_gguf_put_string(w, "tokenizer.chat_template", chat_template, sizeof chat_template - 1);
 fail:
     fv_free(by_rank);
@@ -184,7 +191,10 @@ fv_status fv_tokenizer_same(const fv_tokenizer *a, const fv_tokenizer *b, bool *
     *same = a->n_tokens == b->n_tokens && !memcmp(a->kind, b->kind, n) &&
             !memcmp(a->offset, b->offset, (n + 1) * sizeof *a->offset) &&
             !memcmp(a->blob, b->blob, a->offset[n]) &&
-            !memcmp(a->byte_id, b->byte_id, sizeof a->byte_id);
+            !memcmp(a->byte_id, b->byte_id, sizeof a->byte_id) &&
+            a->normalized.n == b->normalized.n;
+    for (size_t i = 0; *same && i < a->normalized.n; i++)
+        *same = a->normalized.list[i].id == b->normalized.list[i].id;
     FV_TRY_GOTO(sort_merges(a, &order_a, &n_a, &n_merges_a, err));
     FV_TRY_GOTO(sort_merges(b, &order_b, &n_b, &n_merges_b, err));
     *same = *same && n_merges_a == n_merges_b && same_merges(order_a, n_a, b, order_b, n_b);
@@ -224,6 +234,26 @@ static fv_status check_model(const fv_gguf *g, fv_error *err)
                    "%s: " KEY "model and .pre are not \"gpt2\" and \"qwen2\"", fv_gguf_name(g));
 }
 
+/* The ids of added tokens that are looked for after NFC, in increasing order, in a block to
+ * fv_free. */
+static fv_status get_normalized(const fv_gguf *g, int32_t **out, size_t *n, fv_error *err)
+{
+    const fv_gguf_value *v = fv_gguf_find(g, NORMALIZED);
+    *out = NULL;
+    *n = 0;
+    if (!v)
+        return FV_OK;
+    FV_TRY(fv_gguf_array(g, NORMALIZED, FV_GGUF_I32, &v, err));
+    if (!(*out = fv_alloc((size_t)v->n, sizeof **out)))
+        return fv_fail_memory(err, (size_t)v->n * sizeof **out, "the tokenizer");
+    for (; *n < v->n; ++*n) {
+        const uint8_t *at = v->data + 4 * *n;
+        (*out)[*n] = (int32_t)((uint32_t)at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 |
+                               (uint32_t)at[3] << 24);
+    }
+    return FV_OK;
+}
+
 static fv_status read_tokens(fv_token_source *tokens, const fv_gguf_value *texts,
                              const fv_gguf_value *types, const char *name, fv_error *err)
 {
@@ -256,6 +286,8 @@ fv_status fv_tokenizer_read_gguf(fv_tokenizer **out, const fv_gguf *g, fv_error 
     const char *name = fv_gguf_name(g);
     fv_token_source *tokens = NULL;
     fv_merge_source *merges = NULL;
+    int32_t *normalized = NULL;
+    size_t n_normalized = 0;
     fv_status status = FV_OK;
     *out = NULL;
     FV_TRY(check_model(g, err));
@@ -266,7 +298,7 @@ fv_status fv_tokenizer_read_gguf(fv_tokenizer **out, const fv_gguf *g, fv_error 
         return fv_fail(err, FV_ERR_FORMAT, 0,
                        "%s: " KEY "tokens has %" PRIu64 " elements, .token_type %" PRIu64, name,
                        texts->n, types->n);
-    tokens = fv_alloc((size_t)texts->n, sizeof *tokens);
+    tokens = fv_alloc_zero((size_t)texts->n, sizeof *tokens);
     merges = fv_alloc((size_t)lines->n, sizeof *merges);
     if (!tokens || !merges) {
         status = fv_fail_memory(err, (size_t)texts->n * sizeof *tokens, "the tokenizer");
@@ -274,9 +306,14 @@ fv_status fv_tokenizer_read_gguf(fv_tokenizer **out, const fv_gguf *g, fv_error 
     }
     FV_TRY_GOTO(read_tokens(tokens, texts, types, name, err));
     FV_TRY_GOTO(gguf_read_merges(merges, lines, name, err));
+    FV_TRY_GOTO(get_normalized(g, &normalized, &n_normalized, err));
+    for (size_t i = 0; i < n_normalized; i++)
+        if (normalized[i] >= 0 && (uint64_t)normalized[i] < texts->n)
+            tokens[normalized[i]].normalized = true;
     FV_TRY_GOTO(
         fv_tokenizer_build(out, tokens, (size_t)texts->n, merges, (size_t)lines->n, name, err));
 fail:
+    fv_free(normalized);
     fv_free(tokens);
     fv_free(merges);
     return status;
@@ -350,7 +387,7 @@ static fv_status index_tokens(fv_tokenizer *t, const char *name, fv_error *err)
             return fv_fail(err, FV_ERR_FORMAT, 0,
                            "%s: the vocabulary has no token for the single byte 0x%02x", name,
                            (unsigned)byte);
-    return fv_tokenizer_add_added(t, name, err);
+    return FV_OK;
 }
 
 fv_status fv_tokenizer_open_gguf(fv_tokenizer **out, const fv_gguf *g, fv_error *err)
@@ -358,7 +395,8 @@ fv_status fv_tokenizer_open_gguf(fv_tokenizer **out, const fv_gguf *g, fv_error 
     const fv_gguf_value *types;
     const char *name = fv_gguf_name(g);
     const void *blob, *offsets, *merges;
-    size_t n_bytes = 0, n_offsets = 0, n_slots = 0, n_added = 0;
+    size_t n_bytes = 0, n_offsets = 0, n_slots = 0, n_normalized = 0;
+    int32_t *normalized = NULL;
     fv_status status = FV_OK;
     *out = NULL;
     if (!fv_tensors_find(fv_gguf_tensors(g), MERGES))
@@ -394,18 +432,16 @@ fv_status fv_tokenizer_open_gguf(fv_tokenizer **out, const fv_gguf *g, fv_error 
             status = bad_type(i, types->data + 4 * i, name, err);
             goto fail;
         }
-        n_added += t->kind[i] >= FV_TOKEN_ADDED;
-    }
-    t->added = fv_alloc(n_added, sizeof *t->added);
-    if (!t->added) {
-        status = fv_fail_memory(err, n_added * sizeof *t->added, "the tokenizer");
-        goto fail;
     }
     FV_TRY_GOTO(check_tables(t, n_bytes, name, err));
     FV_TRY_GOTO(index_tokens(t, name, err));
-    *out = t;
-    return FV_OK;
+    FV_TRY_GOTO(get_normalized(g, &normalized, &n_normalized, err));
+    FV_TRY_GOTO(fv_tokenizer_add_added(t, normalized, n_normalized, name, err));
 fail:
-    fv_tokenizer_free(t);
+    fv_free(normalized);
+    if (status != FV_OK)
+        fv_tokenizer_free(t);
+    else
+        *out = t;
     return status;
 }

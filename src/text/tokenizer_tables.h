@@ -3,7 +3,8 @@
  *     blob, offset   id -> bytes               offset[id] .. offset[id + 1] in blob
  *     byte_id        byte -> id                where every word starts
  *     merges         (left, right) -> rank, merged id    open addressing, linear probing
- *     added          texts of added tokens, sorted, to find the longest one at a place
+ *     added          texts of added tokens, sorted, to find the longest one at a place: those
+ * looked                    for in the text as it is, and those looked for after NFC
  *
  * 6 MB together for the 151,643 tokens of Qwen2. */
 #ifndef FV_TOKENIZER_TABLES_H
@@ -23,23 +24,31 @@ typedef struct fv_added_token {
     int32_t id;
 } fv_added_token;
 
+/* Added tokens in byte order. */
+typedef struct fv_added_list {
+    fv_added_token *list; /* [n] */
+    size_t n;
+    bool starts[256]; /* whether one begins with this byte */
+} fv_added_list;
+
 struct fv_tokenizer {
     uint8_t *blob;
-    uint32_t *offset;      /* [n_tokens + 1] */
-    uint8_t *kind;         /* [n_tokens] fv_token_kind */
-    fv_merge_slot *merges; /* [merge_mask + 1] */
-    fv_added_token *added; /* [n_added] in byte order */
-    size_t merge_mask, n_added, max_bytes;
+    uint32_t *offset;                /* [n_tokens + 1] */
+    uint8_t *kind;                   /* [n_tokens] fv_token_kind */
+    fv_merge_slot *merges;           /* [merge_mask + 1] */
+    fv_added_list added, normalized; /* looked for before and after NFC */
+    size_t merge_mask, max_bytes;
     int32_t n_tokens;
     int32_t byte_id[256];
-    bool starts_added[256];
     bool mapped; /* blob, offset and merges lie in a packed file */
 };
 
 /* ---- tokenizer_build.c: the parts that need no look-up, also for tables that come ready ---- */
 
-/* Fills added and starts_added from kind, offset and blob; added has room. */
-fv_status fv_tokenizer_add_added(fv_tokenizer *t, const char *name, fv_error *err);
+/* Fills added and normalized from kind, offset and blob; the ids, in increasing order, are those of
+ * the latter. */
+fv_status fv_tokenizer_add_added(fv_tokenizer *t, const int32_t *normalized, size_t n_normalized,
+                                 const char *name, fv_error *err);
 
 /* Part of the packed format (docs/format.md): changing it means a new format version. */
 static inline size_t fv_merge_hash(int32_t left, int32_t right)

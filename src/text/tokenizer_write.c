@@ -10,6 +10,15 @@ fv_token_kind fv_tokenizer_kind(const fv_tokenizer *t, int32_t id)
     return id >= 0 && id < t->n_tokens ? (fv_token_kind)t->kind[id] : FV_TOKEN_NONE;
 }
 
+bool fv_tokenizer_is_normalized(const fv_tokenizer *t, int32_t id)
+{
+    size_t i = 0;
+
+    while (i < t->normalized.n && t->normalized.list[i].id != id)
+        i++;
+    return i < t->normalized.n;
+}
+
 /* GPT-2's bytes_to_unicode; tokenizer_build.c has the other direction. */
 static unsigned stand_in(unsigned byte)
 {
@@ -95,7 +104,8 @@ static size_t merge_text(const writer *w, size_t i, char *text)
     return n + fv_tokenizer_stored_text(w->t, w->merges[i].right, text + n);
 }
 
-static void put_added(fv_json_text *j, const char *text, int32_t id, bool special, bool full)
+static void put_added(fv_json_text *j, const char *text, int32_t id, bool special, bool normalized,
+                      bool full)
 {
     if (!full) {
         fv_json_put_int(j, text, id);
@@ -107,7 +117,7 @@ static void put_added(fv_json_text *j, const char *text, int32_t id, bool specia
     fv_json_put_bool(j, "single_word", false);
     fv_json_put_bool(j, "lstrip", false);
     fv_json_put_bool(j, "rstrip", false);
-    fv_json_put_bool(j, "normalized", false);
+    fv_json_put_bool(j, "normalized", normalized);
     fv_json_put_bool(j, "special", special);
     fv_json_end(j);
 }
@@ -119,10 +129,11 @@ static void put_all_added(const writer *w, fv_json_text *j, bool full)
             continue;
         fv_tokenizer_stored_text(w->t, id, w->left);
         if (!w->skip || strcmp(w->skip, w->left))
-            put_added(j, w->left, id, w->t->kind[id] == FV_TOKEN_SPECIAL, full);
+            put_added(j, w->left, id, w->t->kind[id] == FV_TOKEN_SPECIAL,
+                      fv_tokenizer_is_normalized(w->t, id), full);
     }
     if (w->extra && fv_tokenizer_find(w->t, w->extra) < 0)
-        put_added(j, w->extra, w->t->n_tokens, true, full);
+        put_added(j, w->extra, w->t->n_tokens, true, false, full);
 }
 
 static void put_byte_level(fv_json_text *j, const char *key)

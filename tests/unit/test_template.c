@@ -15,7 +15,7 @@ static int load_tiny(void **state)
     (void)state;
     fv_error err;
     fv_status status = fv_tokenizer_load_dir(&tiny, FV_SOURCE_DIR "/tests/data/tiny/checkpoint",
-                                             &err);
+                                             NULL, &err);
 
     if (status != FV_OK)
         print_error("%s\n", err.message);

@@ -18,7 +18,7 @@ static int load_tiny(void **state)
     (void)state;
     fv_error err;
     char *dir = fv_path_join(golden, "checkpoint");
-    fv_status status = fv_tokenizer_load_dir(&tiny, dir, &err);
+    fv_status status = fv_tokenizer_load_dir(&tiny, dir, NULL, &err);
 
     if (status != FV_OK)
         print_error("%s\n", err.message);
@@ -267,13 +267,13 @@ static void make_arrays(arrays *a)
             a->text[b][0] = (char)(0xc0 | c >> 6);
             a->text[b][1] = (char)(0x80 | (c & 63));
         }
-        a->tokens[b] = (fv_token_source){ slice(a->text[b]), FV_TOKEN_NORMAL };
+        a->tokens[b] = (fv_token_source){ slice(a->text[b]), FV_TOKEN_NORMAL, false };
     }
-    a->tokens[256] = (fv_token_source){ slice("ab"), FV_TOKEN_NORMAL };
-    a->tokens[257] = (fv_token_source){ slice("abc"), FV_TOKEN_NORMAL };
-    a->tokens[258] = (fv_token_source){ slice("bc"), FV_TOKEN_NORMAL };
-    a->tokens[260] = (fv_token_source){ slice("<a>"), FV_TOKEN_ADDED };
-    a->tokens[261] = (fv_token_source){ slice("<a>b"), FV_TOKEN_SPECIAL };
+    a->tokens[256] = (fv_token_source){ slice("ab"), FV_TOKEN_NORMAL, false };
+    a->tokens[257] = (fv_token_source){ slice("abc"), FV_TOKEN_NORMAL, false };
+    a->tokens[258] = (fv_token_source){ slice("bc"), FV_TOKEN_NORMAL, false };
+    a->tokens[260] = (fv_token_source){ slice("<a>"), FV_TOKEN_ADDED, false };
+    a->tokens[261] = (fv_token_source){ slice("<a>b"), FV_TOKEN_SPECIAL, false };
     a->n_tokens = 270; /* what follows has no token */
     a->merges[0] = (fv_merge_source){ slice("b"), slice("c") };
     a->merges[1] = (fv_merge_source){ slice("a"), slice("b") };
@@ -320,7 +320,7 @@ static void test_bad_arrays(void **state)
     fv_error err;
 
     make_arrays(&a);
-    a.tokens[259] = (fv_token_source){ slice("ab"), FV_TOKEN_NORMAL };
+    a.tokens[259] = (fv_token_source){ slice("ab"), FV_TOKEN_NORMAL, false };
     assert_int_equal(build(&t, &a, &err), FV_ERR_FORMAT);
     assert_string_equal(err.message, "arrays: tokens 256 and 259 are both \"ab\"");
     assert_null(t);
@@ -332,7 +332,7 @@ static void test_bad_arrays(void **state)
                         "arrays: the vocabulary has no token for the single byte 0x41");
 
     make_arrays(&a);
-    a.tokens[259] = (fv_token_source){ slice("a b"), FV_TOKEN_NORMAL };
+    a.tokens[259] = (fv_token_source){ slice("a b"), FV_TOKEN_NORMAL, false };
     assert_int_equal(build(&t, &a, &err), FV_ERR_FORMAT);
     assert_string_equal(
         err.message,
@@ -347,7 +347,7 @@ static void test_bad_arrays(void **state)
     a.tokens[259].text = slice("");
     assert_int_equal(build(&t, &a, &err), FV_ERR_FORMAT);
     assert_string_equal(err.message, "arrays: the text of token 259 is empty");
-    a.tokens[259] = (fv_token_source){ slice("<a>"), FV_TOKEN_ADDED };
+    a.tokens[259] = (fv_token_source){ slice("<a>"), FV_TOKEN_ADDED, false };
     assert_int_equal(build(&t, &a, &err), FV_ERR_FORMAT);
     assert_string_equal(err.message, "arrays: added tokens 259 and 260 are both \"<a>\"");
     a.tokens[259].text = slice("\xff");

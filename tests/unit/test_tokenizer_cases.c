@@ -24,7 +24,7 @@ static void test_cases(void **state)
     fv_ids ids = { 0 };
 
     if (fv_json_open(&doc, cases_path, 16 << 20, &err) != FV_OK ||
-        fv_tokenizer_load_dir(&t, checkpoint, &err) != FV_OK)
+        fv_tokenizer_load_dir(&t, checkpoint, NULL, &err) != FV_OK)
         fail_msg("%s", err.message);
     size_t n_cases = fv_json_count(fv_json_root(doc));
     assert_true(n_cases >= 290);
@@ -55,7 +55,7 @@ static int encode_lines(const char *dir)
     fv_tokenizer *t;
     fv_ids ids = { 0 };
 
-    if (fv_tokenizer_load_dir(&t, dir, &err) != FV_OK) {
+    if (fv_tokenizer_load_dir(&t, dir, NULL, &err) != FV_OK) {
         fprintf(stderr, "%s\n", err.message);
         return 1;
     }

@@ -13,7 +13,7 @@ static fv_tokenizer *load(const char *dir)
 {
     fv_error err = { 0 };
     fv_tokenizer *t = NULL;
-    if (fv_tokenizer_load_dir(&t, dir, &err) != FV_OK)
+    if (fv_tokenizer_load_dir(&t, dir, NULL, &err) != FV_OK)
         fail_msg("%s", err.message);
     return t;
 }
