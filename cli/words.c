@@ -4,6 +4,7 @@
  * An image that is not there must not become the question: whatever could be a path or an address
  * is an error rather than text, and --prompt says that it is text after all. */
 #include "cli.h"
+#include "program/sniff.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,29 +16,6 @@
 #define BLANKS  " \t\r\n\v\f"
 
 /* ---- files that are there ---------------------------------------------------------------- */
-
-/* Files that begin like this are images, or close enough for the library to say what they are. */
-static const struct {
-    size_t at, n;
-    const char *bytes;
-} image_heads[] = {
-    { 0, 3, "\xff\xd8\xff" },      /* JPEG */
-    { 0, 8, "\x89PNG\r\n\x1a\n" }, /* PNG */
-    { 8, 4, "WEBP" },              /* WebP */
-    { 0, 4, "GIF8" },              /* GIF */
-    { 0, 4, "II*\0" },             /* TIFF */
-    { 0, 4, "MM\0*" },             /* TIFF, big-endian */
-    { 0, 4, "II+\0" },             /* BigTIFF */
-    { 0, 4, "MM\0+" },             /* BigTIFF, big-endian */
-    { 4, 4, "ftyp" },              /* HEIC, AVIF, videos */
-    { 0, 2, "\xff\x0a" },          /* JPEG XL */
-    { 4, 4, "JXL " },              /* JPEG XL in boxes */
-    { 4, 4, "jP  " },              /* JPEG 2000 */
-    { 0, 4, "8BPS" },              /* PSD */
-    { 0, 4, "qoif" },              /* QOI */
-    { 0, 4, "%PDF" },              /* PDF */
-    { 0, 4, "<svg" },              /* SVG */
-};
 
 static const char *const image_endings[] = { "jpg",  "jpeg", "jfif", "png", "webp", "ppm",  "pgm",
                                              "pbm",  "pnm",  "gif",  "bmp", "tif",  "tiff", "heic",
@@ -73,42 +51,39 @@ static bool has_ending(const char *word, size_t n, const char *const *endings)
     return false;
 }
 
-static size_t first_bytes(const char *path, char b[12])
+static fv_file_kind sniff_file(const char *path)
 {
+    unsigned char b[FV_SNIFF_BYTES];
     FILE *f = fopen(path, "rb");
-    size_t n = f ? fread(b, 1, 12, f) : 0;
+    size_t n = f ? fread(b, 1, sizeof b, f) : 0;
     if (f)
         fclose(f);
-    return n;
+    return fv_sniff_bytes(b, n).kind;
 }
 
-static bool is_picture(const char *b, size_t n)
-{
-    for (size_t i = 0; i < sizeof image_heads / sizeof *image_heads; i++)
-        if (n >= image_heads[i].at + image_heads[i].n &&
-            !memcmp(b + image_heads[i].at, image_heads[i].bytes, image_heads[i].n))
-            return true;
-    bool bmp = n == 12 && !memcmp(b, "BM", 2) && !memcmp(b + 6, "\0\0\0\0", 4);
-    return bmp || (n >= 3 && b[0] == 'P' && b[1] >= '1' && b[1] <= '7' && strchr(" \n\r\t", b[2]));
-}
-
-/* WORD_TEXT: there is no such file. */
+/* WORD_TEXT: there is no such file. What a dangling link or a file that is no image is, the library
+ * says: only text, and what it does not know either, may be meant as the prompt. */
 static word_kind file_kind(const char *path)
 {
     struct stat st;
-    char b[12] = { 0 };
     size_t length = strlen(path);
+    bool model = has_ending(path, length, model_endings);
     if (stat(path, &st) != 0)
-        return WORD_TEXT;
-    if (S_ISDIR(st.st_mode) || has_ending(path, length, model_endings))
+        return lstat(path, &st) != 0 ? WORD_TEXT : model ? WORD_MODEL : WORD_IMAGE;
+    if (S_ISDIR(st.st_mode) || model)
         return WORD_MODEL;
     if (!S_ISREG(st.st_mode)) /* a pipe, say, of which nothing must be taken here */
         return WORD_IMAGE;
-    size_t n = first_bytes(path, b);
-    if (n >= 4 && !memcmp(b, "GGUF", 4))
-        return WORD_MODEL;
-    return is_picture(b, n) || has_ending(path, length, image_endings) ? WORD_IMAGE
-                                                                       : WORD_OTHER_FILE;
+    switch (sniff_file(path)) {
+    case FV_FILE_GGUF:
+    case FV_FILE_SAFETENSORS: return WORD_MODEL;
+    case FV_FILE_EMPTY:
+    case FV_FILE_UNKNOWN:
+    case FV_FILE_TEXT:
+    case FV_FILE_JSON:
+        return has_ending(path, length, image_endings) ? WORD_IMAGE : WORD_OTHER_FILE;
+    default: return WORD_IMAGE;
+    }
 }
 
 /* ---- words that name no file ------------------------------------------------------------- */
