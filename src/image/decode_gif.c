@@ -89,7 +89,11 @@ static fv_status gif_fail(const gif_job *job, int code)
 {
     const char *what = gif.error_string(code);
 
-    if (code == D_GIF_ERR_NOT_ENOUGH_MEM)
+    /* DGifOpen says that there is no screen when its colours cannot be allocated, too. */
+    bool no_memory = code == D_GIF_ERR_NOT_ENOUGH_MEM ||
+                     (code == D_GIF_ERR_NO_SCRN_DSCR && job->at < job->file->size);
+
+    if (no_memory)
         return fv_fail(job->err, FV_ERR_MEMORY, 0, "out of memory: decoding %s", job->file->name);
     if (job->at == job->file->size)
         return fv_fail(job->err, FV_ERR_FORMAT, job->at,

@@ -155,6 +155,7 @@ static fv_status heif_run(heif_job *job)
     const fv_image_file *file = job->file;
     int stride = 0;
 
+    FV_TRY(fv_heif_check_sizes(file, job->image->format, job->err));
     HEIF_TRY(job, heif.read(job->context, file->data, file->size, NULL));
     HEIF_TRY(job, heif.primary(job->context, &job->handle));
     int width = heif.width(job->handle), height = heif.height(job->handle);

@@ -164,13 +164,16 @@ static int tiff_on_warning(TIFF *t, void *user, const char *module, const char *
 /* libtiff has no codes, only sentences. */
 static fv_status tiff_fail(const tiff_job *job)
 {
+    static const char *const no_memory[] = { "emory", "o space", "lloc", "Insertion in tif_map" };
     const char *name = job->file->name, *what = job->what[0] ? job->what : "it cannot be read";
 
     if (strstr(what, "beyond the"))
         return fv_fail(job->err, FV_ERR_LIMIT, 0, "%s: TIFF with a block of more than %d bytes",
                        name, MAX_BLOCK_BYTES);
-    if (strstr(what, "emory") || strstr(what, "No space") || strstr(what, "llocat"))
-        return fv_fail(job->err, FV_ERR_MEMORY, 0, "out of memory: decoding %s (%s)", name, what);
+    for (size_t i = 0; i < FV_COUNT(no_memory); i++)
+        if (strstr(what, no_memory[i]))
+            return fv_fail(job->err, FV_ERR_MEMORY, 0, "out of memory: decoding %s (%s)", name,
+                           what);
     if (strstr(what, "Read error") || strstr(what, "an not read"))
         return fv_fail(job->err, FV_ERR_FORMAT, job->file->size,
                        "%s: TIFF ends early: %s" FV_CUT_OFF, name, what);

@@ -57,6 +57,9 @@ fv_status fv_tiff_check(fv_error *err);
 fv_status fv_heic_check(fv_error *err);
 fv_status fv_avif_check(fv_error *err);
 
+/* FV_ERR_LIMIT when a coded image inside a HEIC or AVIF names more than max_pixels. */
+fv_status fv_heif_check_sizes(const fv_image_file *file, const char *format, fv_error *err);
+
 /* rgb [width, 3] from cmyk [width, 4] as Adobe stores it in JPEG: 255 is no ink. */
 void fv_rgb_from_cmyk(uint8_t *rgb, const uint8_t *cmyk, size_t width);
 

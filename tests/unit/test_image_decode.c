@@ -275,6 +275,10 @@ static const struct {
     { "heic_grid_30000x30000.heic", FV_ERR_LIMIT, "30000 x 30000 pixels are 900000000" },
     { "heic_grid_missing_tiles.heic", FV_ERR_FORMAT, "damaged HEIC: " },
     { "heic_half.heic", FV_ERR_FORMAT, "damaged HEIC: " },
+    { "heic_lies.heic", FV_ERR_FORMAT, "the image is not 64 x 64 pixels as its header says" },
+    { "heic_lies_inside.heic", FV_ERR_FORMAT, "the image is not 64 x 64 pixels as its header" },
+    { "avif_lies.avif", FV_ERR_FORMAT, "the image is not 64 x 64 pixels as its header says" },
+    { "avif_lies_inside.avif", FV_ERR_FORMAT, "the image is not 64 x 64 pixels as its header" },
 };
 
 static void check_refused(const char *name)
@@ -343,6 +347,28 @@ static void pixel_limit(void **state)
         options.max_pixels = 70 * 68;
         assert_int_equal(fv_image_read(&image, f.data, f.size, &options, &err), FV_OK);
         fv_image_free(image);
+        fv_free(f.data);
+    }
+}
+
+/* A small image in the container, a large one in the coded data: refused before it is decoded. */
+static void coded_size_limit(void **state)
+{
+    (void)state;
+    static const char *const names[] = { "heic_lies.heic", "heic_lies_inside.heic",
+                                         "avif_lies.avif", "avif_lies_inside.avif" };
+    for (size_t i = 0; i < FV_COUNT(names); i++) {
+        if (!format_is_read(names[i]))
+            continue;
+        file_bytes f = load("reject", names[i]);
+        fv_image_options options = { .size = sizeof options, .max_pixels = 448 * 448 - 1 };
+        fv_image *image;
+        fv_error err;
+        fv_status status = fv_image_read(&image, f.data, f.size, &options, &err);
+        if (status != FV_ERR_LIMIT || !strstr(err.message, "has 512 x 512 pixels, the limit is"))
+            fail_msg("%s: %s %s", names[i], fv_status_name(status), err.message);
+        options.max_pixels++;
+        assert_int_equal(fv_image_read(&image, f.data, f.size, &options, &err), FV_ERR_FORMAT);
         fv_free(f.data);
     }
 }
@@ -428,6 +454,7 @@ int main(void)
         cmocka_unit_test(refused_with_a_reason),
         cmocka_unit_test(no_file),
         cmocka_unit_test(pixel_limit),
+        cmocka_unit_test(coded_size_limit),
         cmocka_unit_test(truncated_anywhere),
         cmocka_unit_test(silent),
     };

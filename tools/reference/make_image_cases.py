@@ -813,6 +813,24 @@ def make_bad_new():
     reject("heic_30000x30000.heic", heif(b"heic", one, (64, 64), (30000, 30000), 0))
     reject("heic_grid_30000x30000.heic", heif(b"heic", one * 4, (30000, 30000), (64, 64), 2))
     reject("heic_grid_missing_tiles.heic", heif(b"heic", one * 2, (128, 128), (64, 64), 3))
+    # coded images that are larger than the file says
+    flat = Image.new("RGB", (512, 512), (9, 99, 199))
+    large = coded(saved(flat, "HEIF", quality=10))
+    reject("heic_lies.heic", heif(b"heic", [large], (64, 64), (64, 64), 0))
+    config = large[1][8:]
+    sets, at = b"", 23  # the parameter sets move from hvcC into the item
+    for _ in range(config[22]):
+        n_nals, at = struct.unpack(">H", config[at + 1:at + 3])[0], at + 3
+        for _ in range(n_nals):
+            n = struct.unpack(">H", config[at:at + 2])[0]
+            sets += struct.pack(">I", n) + config[at + 2:at + 2 + n]
+            at += 2 + n
+    reject("heic_lies_inside.heic", heif(b"heic", [(large[0], box(b"hvcC", config[:22] + b"\0"), sets + large[2])],
+                                         (64, 64), (64, 64), 0))
+    kind, config, data = coded(saved(flat, "AVIF", quality=10))
+    reject("avif_lies.avif", heif(b"avif", [(kind, config, data)], (64, 64), (64, 64), 0, compatible=(b"mif1", b"avif")))
+    reject("avif_lies_inside.avif", heif(b"avif", [(kind, box(b"av1C", config[8:12]), data)], (64, 64), (64, 64), 0,
+                                         compatible=(b"mif1", b"avif")))
     reject("heic_half.heic", lossless[:len(lossless) // 2])
 
 
