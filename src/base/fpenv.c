@@ -25,10 +25,14 @@ fv_fpenv fv_fpenv_enter(void)
     return (fv_fpenv){ { mxcsr, x87 } };
 }
 
+/* What is set now need not be the default: a callback may have changed it. */
 void fv_fpenv_leave(const fv_fpenv *caller)
 {
+    uint16_t x87;
+
     mxcsr_write((uint32_t)caller->word[0]);
-    if (caller->word[1] != X87_DEFAULT)
+    __asm__ volatile("fnstcw %0" : "=m"(x87));
+    if (x87 != caller->word[1])
         x87_write((uint16_t)caller->word[1]);
 }
 
@@ -45,9 +49,13 @@ fv_fpenv fv_fpenv_enter(void)
     return caller;
 }
 
+/* What is set now need not be the default: a callback may have changed it. */
 void fv_fpenv_leave(const fv_fpenv *caller)
 {
-    if (caller->word[0] != 0)
+    uint64_t fpcr;
+
+    __asm__ volatile("mrs %0, fpcr" : "=r"(fpcr));
+    if (fpcr != caller->word[0])
         __asm__ volatile("msr fpcr, %0" : : "r"(caller->word[0]));
     __asm__ volatile("msr fpsr, %0" : : "r"(caller->word[1]));
 }
