@@ -114,6 +114,10 @@ foreach(room unit ops golden api npu full)
             list(APPEND labels threads) # also run under the thread sanitizer
         endif()
         set_tests_properties(${room}.${name} PROPERTIES LABELS "${labels}" TIMEOUT 1200)
+        if(CMAKE_CROSSCOMPILING_EMULATOR) # for programs that start themselves
+            string(REPLACE ";" " " emulator "${CMAKE_CROSSCOMPILING_EMULATOR}")
+            set_tests_properties(${room}.${name} PROPERTIES ENVIRONMENT "FV_TEST_EMULATOR=${emulator}")
+        endif()
         if(name STREQUAL "test_pool") # how threads share is judged with nothing beside
             set_tests_properties(${room}.${name} PROPERTIES RUN_SERIAL ON)
         endif()
