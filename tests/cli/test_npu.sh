@@ -6,22 +6,6 @@ fake=${FV_FAKE_QNN:?names the directory of the stand-in libraries}
 export XDG_DATA_HOME=$work/data
 unset FV_QNN_DIR QNN_SDK_ROOT FAKE_QNN
 
-# stop_once FILE WORD ARGUMENT...: runs the program and interrupts it when WORD is in FILE.
-stop_once() {
-    local file=$1 word=$2 pid
-    shift 2
-    : >"$file"
-    "$fastvlm" "$@" >"$work/out" 2>"$work/err" </dev/null &
-    pid=$!
-    for _ in $(seq 600); do
-        grep -q "$word" "$file" && break
-        sleep 0.1
-    done
-    kill -TERM $pid # as SIGINT, which the shell has a background process ignore
-    wait $pid
-    code=$? out=$(cat "$work/out") err=$(cat "$work/err")
-}
-
 # ---- info
 cat >"$work/vision.bin" <<'END'
 FAKEQNN 1
