@@ -313,13 +313,18 @@ static void converse(chat *c)
             else
                 c->n_failed++;
             break;
-        case LINE_FAILED: c->n_failed++; /* fall through */
+        case LINE_STOPPED:
+        case LINE_FAILED:
+            c->n_failed += !c->lines.typed;
+            goes_on = false;
+            break;
         default: goes_on = false;
         }
         /* what is piped in has no prompt: the next Ctrl-C ends the program */
         if (interrupted())
             goes_on = interrupt_forgive(!c->lines.typed) && goes_on;
     }
+    c->n_failed += interrupted(); /* SIGTERM */
     if (c->lines.typed)
         print_err("\n");
     if (c->n_images && !c->blocked)

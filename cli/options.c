@@ -131,6 +131,10 @@ static int take_value(const char *verb, const option_spec *o, const char *text)
 {
     text_list *list = o->value;
     char *end;
+    bool is_path = o->arg && (!strcmp(o->arg, "FILE") || !strcmp(o->arg, "DIR"));
+    if (is_path && !*text)
+        return bad_value(verb, o, text,
+                         strcmp(o->arg, "DIR") ? "the name of a file" : "the name of a directory");
     switch (o->kind) {
     case OPTION_FLAG: *(bool *)o->value = true; return -1;
     case OPTION_INT:

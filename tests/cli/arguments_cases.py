@@ -130,7 +130,10 @@ def case_wrong_arguments(folder):
              ["export onnx", TINY, "-o", out, "--qdq", "--precision", "f16"], ["export onnx", TINY, "-o", ""], ["export hf", TINY, "-o", out, "--dtype", "q4"],
              ["export gguf", TINY, "-o", out, "--type", "q5"], ["export calib", "-o", out], ["export calib", IMAGE, "--random", "2", "-o", out],
              ["export all", TINY, "-o", out, "--only", "x"], ["export genie", TINY, "-o", out, "--context", "1"], ["pull"], ["pull", "a/b", "c/d"],
-             ["pull", "../x"], ["pull", "a b"], ["pull", "a/b", "-j", "17"], ["pull", "a/b", "--retries", "21"], ["nonsense"], []]
+             ["pull", "../x"], ["pull", "a b"], ["pull", "a/b", "-j", "17"], ["pull", "a/b", "-o", ""],
+             ["pack", TINY, "-o", ""], ["export gguf", TINY, "-o", ""], ["export hf", TINY, "-o", ""], ["run", "-m", "", IMAGE], ["run", TINY, "-i", ""],
+             ["run", TINY, IMAGE, "--dump", ""], ["run", TINY, IMAGE, "--prompt-file", ""], ["eval", "--task", ""], ["eval", "--task", DEMO_TASK, "--answers", ""],
+             ["eval", TINY, TINY, IMAGE, "--svg", ""], ["bench", "-i", ""], ["pull", "a/b", "--retries", "21"], ["nonsense"], []]
     for row in rows:
         words = [w if isinstance(w, bytes) else w.encode() for w in row]
         if words and words[0].startswith(b"export "):

@@ -2,11 +2,12 @@
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import time
 import urllib.parse
 
-from program import IMAGE, SIGN, TINY, Terminal, has_demo_model, main, run
+from program import IMAGE, PROGRAM, ROOT, SIGN, TINY, Terminal, has_demo_model, main, run
 
 QUESTION = b"What does the text say?\n"
 ANSWER = b"HELLO\n"
@@ -290,6 +291,28 @@ def case_terminal_ctrl_c_keeps_the_image(folder):
     t.end(60)
 
 
+def case_ctrl_c_in_a_pipe(folder):
+    """Ends an answer; the next question is answered; the second one ends the program."""
+    for twice in (False, True):
+        run = subprocess.Popen([PROGRAM, "chat", "models/demo", SIGN, "-q", "-n", "400", "--ignore-eos", "--threads", "1"], cwd=ROOT,
+                               env={**os.environ, "FV_CPU": "ref"}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        run.stdin.write(b"What do you see?\nAnd what else?\n")
+        run.stdin.close()
+        begun = run.stdout.read(1)
+        run.send_signal(signal.SIGINT)
+        first = b""
+        while not first.endswith(b"\n"):
+            first += run.stdout.read(1)
+        begun = run.stdout.read(1)
+        if twice:
+            run.send_signal(signal.SIGINT)
+        second = begun + run.stdout.read()
+        assert run.wait(60) == 1 and len(first) < 250, (run.returncode, first)
+        assert second.endswith(b"\n") != twice, second
+        run.stdout.close()
+        run.stderr.close()
+
+
 def case_terminate(folder):
     """SIGTERM ends the program, in the midst of an answer and at the prompt."""
     for begun in (False, True):
@@ -298,7 +321,7 @@ def case_terminate(folder):
         if begun:
             long_answer(t, 1)
         os.kill(t.pid, signal.SIGTERM)
-        t.end(60)
+        assert t.end(60) == 1, t.screen
 
 
 if __name__ == "__main__":
