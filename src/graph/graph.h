@@ -4,7 +4,8 @@
  *                 |  fv_graph_linear(g, x, ...), ...      a node for every step, shapes inferred
  *            fv_graph: nodes, values, inputs, outputs
  *                 |  fv_graph_lower                       calls the backend's function of each op
- *     onnx/onnx_backend.c   graph/graph_run.c   ...       ONNX nodes; f32 results
+ *     onnx/onnx_backend.c   npu/qnn_backend.c             ONNX nodes; an NPU's
+ *     graph/graph_run.c   ...                             f32 results
  *
  * Nothing here says how an operation is done: whether maps are NCHW or NHWC, whether attention or
  * a norm is one node or ten, how int8 weights are expressed and where a constant is folded is the
@@ -297,6 +298,15 @@ void fv_graph_decoder(fv_graph *g, const fv_config *c, const fv_decoder_weights 
 /* Weights as shapes without values: enough to build a graph for its signature or its sizes.
  * fv_weights_free frees them. */
 fv_status fv_graph_outline(fv_weights *w, const fv_config *c, fv_error *err);
+
+/* ---- weights as numbers, of whatever type (graph_widen.c) ---- */
+
+/* Rows first to first + n: f32 [n, w->k], and bias [n], 0 where there is none; bias may be NULL. Of
+ * int8 the values that it stands for: y = mul (bias8 + sum w8 (x inv + zero)). */
+void fv_graph_mat_rows(const fv_kernels *k, const fv_mat *w, size_t first, size_t n, float *rows,
+                       float *bias);
+/* The taps of a depthwise convolution: f32 [kernel * kernel, channels * mult]. */
+void fv_graph_dw_taps(const fv_dw *w, float *taps);
 
 /* ---- backends ---- */
 

@@ -217,12 +217,24 @@ const fv_value_range *fv_ranges_find(const fv_ranges *r, const char *name)
     return fv_ranges_of(r, fv_graph_find(r->g, name));
 }
 
-const fv_value_range *fv_ranges_of_weight(const fv_ranges *r, const void *weight)
+static const fv_node *weight_node(const fv_ranges *r, const void *weight)
 {
     for (size_t i = 0; i < r->g->n_nodes; i++)
         if (fv_node_weight(r->g->node[i]) == weight)
-            return fv_ranges_of(r, r->g->node[i]->in[0]);
+            return r->g->node[i];
     return NULL;
+}
+
+const fv_value_range *fv_ranges_of_weight(const fv_ranges *r, const void *weight)
+{
+    const fv_node *n = weight_node(r, weight);
+    return n ? fv_ranges_of(r, n->in[0]) : NULL;
+}
+
+const fv_value_range *fv_ranges_of_result(const fv_ranges *r, const void *weight)
+{
+    const fv_node *n = weight_node(r, weight);
+    return n ? fv_ranges_of(r, n->out) : NULL;
 }
 
 /* Where bin i begins. */

@@ -44,10 +44,12 @@ void fv_ranges_free(fv_ranges *r); /* NULL is fine */
  * values that are NaN or infinite, by name. */
 fv_status fv_ranges_run(fv_ranges *r, fv_ops *ops, const fv_graph_io *io, fv_error *err);
 
-/* By value, by name or alias, by the weight (fv_mat or fv_dw) that reads it; NULL: none. */
+/* By value, by name or alias, by the weight (fv_mat or fv_dw) that reads it or that makes it; NULL:
+ * none. */
 const fv_value_range *fv_ranges_of(const fv_ranges *r, const fv_value *v);
 const fv_value_range *fv_ranges_find(const fv_ranges *r, const char *name);
 const fv_value_range *fv_ranges_of_weight(const fv_ranges *r, const void *weight);
+const fv_value_range *fv_ranges_of_result(const fv_ranges *r, const void *weight);
 
 /* Ends of the range that leaves out at most this share of the elements at each side, to a bin of
  * the histogram; share 0: min and max. */

@@ -22,6 +22,8 @@ typedef struct graph_run {
     const fv_graph_observer *observer; /* may be NULL */
     void **data;                       /* by the index of a value; NULL: not there */
     float *ones;                       /* as many as the widest row has */
+    const fv_value *read;              /* whose data is a copy for the node at hand; or NULL */
+    void *original;                    /* of that value */
     fv_error *err;
 } graph_run;
 
@@ -117,11 +119,6 @@ static fv_status constant_run(void *user, const fv_node *n)
     return FV_OK;
 }
 
-static const void *mat_row(const fv_mat *w, size_t row)
-{
-    return (const uint8_t *)w->data + row * fv_row_bytes(w->type, w->k);
-}
-
 static fv_status gather_run(void *user, const fv_node *n)
 {
     graph_run *r = user;
@@ -132,44 +129,28 @@ static fv_status gather_run(void *user, const fv_node *n)
         if (id < 0 || (uint64_t)id >= w->n)
             return fv_fail(r->err, FV_ERR_ARGUMENT, i, "%s: id %" PRId64 " of %zu rows",
                            n->out->name, id, w->n);
-        r->ops->k->convert[FV_TYPE_F32][w->type](value_data(r, n->out) + i * w->k,
-                                                 mat_row(w, (size_t)id), w->k);
+        fv_graph_mat_rows(r->ops->k, w, (size_t)id, 1, value_data(r, n->out) + i * w->k, NULL);
     }
     return FV_OK;
 }
 
 /* ---- layers ------------------------------------------------------------------------------ */
 
-/* Rows first to first + n of a matrix in a float type: as they are, or widened into memory. The
- * values that int8 stands for: y = mul (bias8 + sum w8 (x inv + zero)). */
+/* Rows first to first + n of a matrix in a float type: as they are, or widened into memory, which
+ * has room for their bias behind them. */
 static void mat_widen(const graph_run *r, const fv_mat *w, size_t first, size_t n, float *wide,
                       fv_mat *out)
 {
-    *out = (fv_mat){ .data = wide, .type = FV_TYPE_F32, .n = n, .k = w->k, .bias = w->bias };
-    if (w->type == FV_TYPE_I8) {
-        float *bias = wide + n * w->k;
-        out->bias = bias;
-        for (size_t i = 0; i < n; i++) {
-            const int8_t *row = (const int8_t *)w->data + (first + i) * w->k;
-            int64_t sum = 0;
-            for (size_t c = 0; c < w->k; c++) {
-                wide[i * w->k + c] = row[c] * w->mul[first + i] * w->in.inv[c];
-                sum += row[c];
-            }
-            bias[i] = (float)((double)w->mul[first + i] *
-                              (double)(w->bias8[first + i] + w->in.zero * sum));
-        }
+    float *bias = wide + n * w->k;
+    *out = (fv_mat){ .data = wide, .type = FV_TYPE_F32, .n = n, .k = w->k };
+    if (w->type == FV_TYPE_I8 || fv_type_is_block(w->type)) {
+        fv_graph_mat_rows(r->ops->k, w, first, n, wide, bias);
+        out->bias = w->bias || w->type == FV_TYPE_I8 ? bias : NULL;
         return;
     }
-    if (w->bias)
-        out->bias = w->bias + first;
-    if (!fv_type_is_block(w->type)) {
-        out->data = mat_row(w, first);
-        out->type = w->type;
-        return;
-    }
-    for (size_t i = 0; i < n; i++)
-        r->ops->k->convert[FV_TYPE_F32][w->type](wide + i * w->k, mat_row(w, first + i), w->k);
+    out->bias = w->bias ? w->bias + first : NULL;
+    out->data = (const uint8_t *)w->data + first * fv_row_bytes(w->type, w->k);
+    out->type = w->type;
 }
 
 /* y [m, w->n] = scale (W x + b). A matrix that is not a float one goes through in pieces. */
@@ -250,8 +231,7 @@ static fv_status depthwise_run(void *user, const fv_node *n)
     if (dw.w8) {
         if (!(wide = fv_alloc(taps * outputs, sizeof *wide)))
             return fv_fail_memory(r->err, taps * outputs * sizeof *wide, "widened weights");
-        for (size_t i = 0; i < taps * outputs; i++)
-            wide[i] = dw.w8[i] * (dw.mul[i % outputs] * dw.in.inv[i % outputs / dw.mult]);
+        fv_graph_dw_taps(&dw, wide);
         dw = (fv_dw){ .w = wide,
                       .bias = dw.bias,
                       .channels = dw.channels,
@@ -646,9 +626,31 @@ static fv_status slice_run(void *user, const fv_node *n)
 
 /* ---- the run ----------------------------------------------------------------------------- */
 
+static fv_status read_begin(graph_run *r, const fv_node *n)
+{
+    const fv_value *v = n->in[0];
+    r->original = r->data[v->index];
+    r->read = v;
+    FV_TRY(value_take(r, v));
+    memcpy(value_data(r, v), r->original, fv_value_elems(v) * sizeof(float));
+    r->observer->read(r->observer->user, n, value_data(r, v));
+    return FV_OK;
+}
+
+static void read_end(graph_run *r)
+{
+    if (!r->read)
+        return;
+    fv_free(r->data[r->read->index]);
+    r->data[r->read->index] = r->original;
+    r->read = NULL;
+}
+
 static fv_status node_begin(void *user, const fv_node *n)
 {
     graph_run *r = user;
+    if (r->observer && r->observer->read && fv_node_weight(n) && n->in[0]->type == FV_TYPE_F32)
+        FV_TRY(read_begin(r, n));
     return n->op == FV_OP_INPUT ? FV_OK : value_take(r, n->out);
 }
 
@@ -656,6 +658,9 @@ static fv_status node_end(void *user, const fv_node *n)
 {
     graph_run *r = user;
     const fv_value *v = n->out;
+    read_end(r);
+    if (r->observer && r->observer->change && n->op != FV_OP_INPUT && v->type == FV_TYPE_F32)
+        r->observer->change(r->observer->user, v, value_data(r, v));
     FV_TRY(value_show(r, v));
     for (size_t i = 0; v->output && i < r->io->n_out; i++)
         if (!strcmp(r->io->out[i].name, v->output))
@@ -736,6 +741,7 @@ fv_status fv_graph_run(const fv_graph *g, fv_ops *ops, const fv_graph_io *io,
     for (size_t i = 0; i < widest; i++)
         r.ones[i] = 1;
     status = fv_graph_lower(g, &run_table, &r, err);
+    read_end(&r);
     for (size_t i = 0; i < g->n_values; i++)
         value_drop(&r, g->value[i]);
 fail:

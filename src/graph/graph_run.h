@@ -26,6 +26,10 @@ typedef struct fv_graph_observer {
     /* Every f32 value as it is made, inputs and constants included: fv_value_rows rows of
      * fv_value_cols. x is only there during the call; another status than FV_OK ends the run. */
     fv_status (*value)(void *user, const fv_value *v, const float *x);
+    /* Before that, what a node has computed: may change it, and all that follows; or NULL. */
+    void (*change)(void *user, const fv_value *v, float *x);
+    /* What a layer with weights reads, in[0], as a copy for it alone: may change that; or NULL. */
+    void (*read)(void *user, const fv_node *n, float *x);
     /* Also the values inside attention, which cost time and memory: heads * rows * rows. */
     bool inner;
 } fv_graph_observer;
