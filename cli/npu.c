@@ -9,6 +9,9 @@
 static const verb_entry commands[] = {
     { "setup", "fetch Qualcomm's libraries with your pip", npu_setup },
     { "check", "show which libraries there are and what they are", npu_check },
+    { "compile", "compile a model's vision encoder for a chip", npu_compile },
+    { "run", "run a context binary on raw pixels", npu_run },
+    { "eval", "compare a context binary with the model in f32", npu_eval },
     { "info", "show what a context binary contains", npu_info },
     { "socs", "list the chips that can be compiled for", npu_socs },
 };

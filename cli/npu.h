@@ -9,6 +9,9 @@ int npu_info(int argc, char **argv);
 int npu_socs(int argc, char **argv);
 int npu_setup(int argc, char **argv);
 int npu_check(int argc, char **argv);
+int npu_compile(int argc, char **argv);
+int npu_run(int argc, char **argv);
+int npu_eval(int argc, char **argv);
 
 /* A line for fastvlm doctor: the libraries that would be used, or how to get them. */
 void npu_summary(char *text, size_t n_bytes);

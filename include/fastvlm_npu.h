@@ -15,7 +15,7 @@
 extern "C" {
 #endif
 
-/* ---------------------------------------------------------------- compile */
+/* ---------------------------------------------------------------- precision */
 
 typedef enum fv_npu_precision {
     FV_NPU_W8A16 = 0, /**< weights of 8 bits, a scale per output; activations of 16 */
@@ -24,8 +24,6 @@ typedef enum fv_npu_precision {
     FV_NPU_MIXED,
     FV_NPU_F16
 } fv_npu_precision;
-
-enum { FV_NPU_VISION = 1, FV_NPU_EMBED = 2, FV_NPU_DECODER = 4 };
 
 /* ---------------------------------------------------------------- the chips */
 
@@ -151,6 +149,102 @@ FV_API bool fv_npu_binary_tensor(const fv_npu_binary *binary, size_t graph, fv_n
 /** The same as JSON, in the shape of Qualcomm's qnn-context-binary-utility: info.graphs[].info...
  *  Ends with NUL; borrowed. */
 FV_API const char *fv_npu_binary_json(const fv_npu_binary *binary);
+
+/* ---------------------------------------------------------------- compile */
+
+typedef struct fv_npu_compile_options {
+    size_t size;
+    const char *qnn_dir; /**< as fv_npu_library_options */
+    const char *soc;     /**< "sm8750"; NULL: that */
+    fv_npu_precision precision;
+    int image_size;           /**< a multiple of 64 up to 4096; 0: the model's own */
+    const char *const *paths; /**< calibration: images and directories; none: built-in scenes */
+    size_t n_paths;
+    int max_images;    /**< as fv_pack_options */
+    double min_cosine; /**< MIXED: of the image tokens, on the calibration set; 0: 0.998 */
+    bool force;        /**< replace files of the same names in a directory that is not empty */
+    const fv_callbacks *callbacks; /**< log: what the library says; progress stages "calibrate",
+                                        "compile" */
+} fv_npu_compile_options;
+
+FV_DEFINE_DEFAULT(fv_npu_compile_options)
+
+typedef struct fv_npu_compile_report {
+    size_t size;
+    char file[64];  /**< the context binary in the directory: "vision_w8a16_sm8750.bin" */
+    char build[64]; /**< of the library: "v2.51.0.260929181845" */
+    uint64_t file_bytes;
+    uint64_t spill_fill_bytes;
+    uint64_t peak_bytes; /**< most memory that the compiling process had resident */
+    double calibrate_ms, build_ms, compile_ms; /**< compile: the library's part */
+    size_t n_nodes, n_tensors;
+    size_t n_converts; /**< of the nodes: those that only change a width */
+    double share_8x8;  /**< of multiply-accumulates: in 8-bit weights and activations */
+    size_t n_images;   /**< of the calibration set */
+    bool synthetic_images;
+} fv_npu_compile_report;
+
+/** The vision encoder and the projector of a model (checkpoint directory or packed file) as a
+ *  context binary in the directory dir, with NAME_ctx_info.json beside it; they appear when both
+ *  are complete. The libraries work in a child process. report may be NULL. */
+FV_API fv_status fv_npu_compile(const char *model, const char *dir,
+                                const fv_npu_compile_options *options,
+                                fv_npu_compile_report *report, fv_error *err);
+
+/* ---------------------------------------------------------------- run */
+
+/** A context binary of a vision encoder, ready to run. One thread at a time may use it. */
+typedef struct fv_npu fv_npu;
+
+/** On failure *out is NULL. Strings in options are copied. */
+FV_API fv_status fv_npu_open(fv_npu **out, const char *file, const fv_npu_library_options *options,
+                             fv_error *err);
+FV_API void fv_npu_close(fv_npu *npu);
+
+/** Sides of the image that the graph takes; rows and columns of what it gives. */
+typedef struct fv_npu_shape {
+    size_t size;
+    int image_size;
+    size_t n_rows, d_model;
+} fv_npu_shape;
+
+/** Does nothing when a pointer is NULL or out->size 0. */
+FV_API void fv_npu_describe(const fv_npu *npu, fv_npu_shape *out);
+
+/** Images in f32, [n, S, S, 3] in [0, 1], through the graph: tokens [n, n_rows, d_model]. In a
+ *  child process, so that it can be cancelled. *ms, which may be NULL: execution alone, per image.
+ *  On x86-64 the library emulates the NPU. */
+FV_API fv_status fv_npu_run(fv_npu *npu, const float *pixels, size_t n, float *tokens, double *ms,
+                            const fv_callbacks *callbacks, fv_error *err);
+
+/** An image preprocessed as engine does it, then as fv_npu_run. The graph must be of engine's
+ *  model. */
+FV_API fv_status fv_npu_encode(fv_npu *npu, const fv_engine *engine, const fv_image *image,
+                               const fv_encode_options *options, fv_features **out, fv_error *err);
+
+/* ---------------------------------------------------------------- eval */
+
+typedef struct fv_npu_eval_options {
+    size_t size;
+    const char *const *paths; /**< images and directories; required. Not those of calibration */
+    size_t n_paths;
+    int max_images;                /**< up to N images, evenly over the list; 0: all */
+    const fv_callbacks *callbacks; /**< log; progress stages "reference", "npu" */
+} fv_npu_eval_options;
+
+FV_DEFINE_DEFAULT(fv_npu_eval_options)
+
+/** Image tokens of the NPU against those of the model in f32. */
+typedef struct fv_npu_eval_report {
+    size_t size;
+    size_t n_images, n_skipped;
+    double cosine, least_cosine; /**< mean over images; of the worst one */
+    double sqnr;                 /**< dB, over all values */
+    double ms;                   /**< of an image on the NPU or its emulator */
+} fv_npu_eval_report;
+
+FV_API fv_status fv_npu_eval(fv_npu *npu, const char *model, const fv_npu_eval_options *options,
+                             fv_npu_eval_report *report, fv_error *err);
 
 #ifdef __cplusplus
 }

@@ -36,6 +36,14 @@ const char *fv_qnn_type_name(uint32_t type)
     return t ? t->name : "?";
 }
 
+uint32_t fv_qnn_type_parse(const char *name)
+{
+    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++)
+        if (!strcmp(types[i].name, name))
+            return types[i].type;
+    return 0;
+}
+
 void fv_qnn_type_label(uint32_t type, char label[FV_QNN_LABEL])
 {
     const qnn_type *t = type_find(type);

@@ -6,6 +6,8 @@
 
 /* "u8", "s8", "f16"; "?" when it is unknown. Fixed point is named for how it is stored. */
 const char *fv_qnn_type_name(uint32_t type);
+/* The inverse; 0: unknown. */
+uint32_t fv_qnn_type_parse(const char *name);
 /* As Qualcomm's tools print it: "QNN_DATATYPE_UFIXED_POINT_8"; and back, FV_QNN_UNDEFINED when it
  * is unknown. */
 enum { FV_QNN_LABEL = 40 };

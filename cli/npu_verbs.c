@@ -1,0 +1,258 @@
+/* fastvlm npu compile, run, eval: a model as a context binary, and what that gives. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "npu.h"
+
+#define PRECISIONS "w8a16|w8a8|mixed|f16"
+
+/* ---- compile ----------------------------------------------------------------------------- */
+
+static json_t *compiled_json(const fv_npu_compile_report *r, const char *dir)
+{
+    return json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:f, s:f, s:f, s:i, s:i, s:i, s:f, s:i, s:b}",
+                     "directory", dir, "file", r->file, "library", r->build, "file_bytes",
+                     (json_int_t)r->file_bytes, "spill_fill_bytes", (json_int_t)r->spill_fill_bytes,
+                     "peak_bytes", (json_int_t)r->peak_bytes, "calibrate_ms", r->calibrate_ms,
+                     "build_ms", r->build_ms, "compile_ms", r->compile_ms, "nodes", (int)r->n_nodes,
+                     "tensors", (int)r->n_tensors, "converts", (int)r->n_converts, "share_8x8",
+                     r->share_8x8, "images", (int)r->n_images, "built_in_scenes",
+                     (int)r->synthetic_images);
+}
+
+static int compiled_print(const fv_npu_compile_report *r, const char *dir)
+{
+    print_out("%s/%s: %.1f MB, made by QNN %s\n", dir, r->file, (double)r->file_bytes / 1e6,
+              r->build);
+    print_out("  %zu nodes (%zu change a width), %.1f %% of multiplications 8 x 8 bits, spill-fill "
+              "%.1f MB\n",
+              r->n_nodes, r->n_converts, 100 * r->share_8x8, (double)r->spill_fill_bytes / 1e6);
+    if (r->n_images)
+        print_out("  calibrated with %zu %s in %.1f s; ", r->n_images,
+                  r->synthetic_images ? "built-in scenes" : "images", r->calibrate_ms / 1e3);
+    else
+        print_out("  ");
+    print_out("compiled in %.1f s, %.0f MB of memory\n", (r->build_ms + r->compile_ms) / 1e3,
+              (double)r->peak_bytes / 1e6);
+    return end_out();
+}
+
+int npu_compile(int argc, char **argv)
+{
+    static const usage use = {
+        "compile [OPTIONS] MODEL -o DIR",
+        "Compiles the vision encoder and the projector of a checkpoint directory or packed file "
+        "for a chip: a QNN context binary and its description, NAME_ctx_info.json. In 8 and 16 "
+        "bits it calibrates with --images: give some like those that the model will see. Needs "
+        "Qualcomm's libraries (npu setup), no SDK.",
+        "  fastvlm npu compile FastVLM-0.5B -o npu --precision mixed --images photos/",
+    };
+    fv_npu_compile_options o;
+    fv_npu_compile_report r = { .size = sizeof r };
+    fv_error err;
+    text_list words, images = { 0 };
+    const char *dir = NULL;
+    int precision = 0;
+    bool json = false;
+    progress_line line = { .enabled = true };
+    fv_callbacks callbacks = line_callbacks(&line);
+
+    fv_npu_compile_options_default(&o);
+    const option_spec options[] = {
+        { 'o', "output", OPTION_TEXT, &dir, "DIR", "directory to write (required)", 0, 0 },
+        { 0, "soc", OPTION_TEXT, &o.soc, "SOC", "chip (default sm8750); npu socs lists them", 0,
+          0 },
+        { 'p', "precision", OPTION_CHOICE, &precision, PRECISIONS,
+          "bits of weights and activations (default w8a16)", 0, 0 },
+        { 0, "image-size", OPTION_INT, &o.image_size, "N",
+          "side of the encoder's input in pixels, a multiple of 64", 0, 4096 },
+        { 'i', "images", OPTION_LIST, &images, "PATH",
+          "image or directory to calibrate with; may be repeated (default: built-in scenes)", 0,
+          0 },
+        { 0, "max-images", OPTION_INT, &o.max_images, "N", "use at most N of them", 0, 1e6 },
+        { 'f', "force", OPTION_FLAG, &o.force, NULL, "replace files of the same names", 0, 0 },
+        { 0, "json", OPTION_FLAG, &json, NULL, "print one JSON object", 0, 0 },
+        QNN_OPTION(o.qnn_dir),
+    };
+    int code = parse_options(argc, argv, &use, options, sizeof options / sizeof *options, &words);
+    if (code >= 0)
+        return code;
+    if (words.n != 1)
+        return usage_error(argv[0], "expected one model, found %zu arguments", words.n);
+    if (!dir)
+        return usage_error(argv[0], "no output directory: -o DIR");
+    o.precision = (fv_npu_precision)precision;
+    o.paths = images.item;
+    o.n_paths = images.n;
+    o.callbacks = &callbacks;
+    catch_interrupt();
+    fv_status status = fv_npu_compile(words.item[0], dir, &o, &r, &err);
+    clear_line();
+    if (status != FV_OK)
+        return report(&err);
+    return json ? print_json(compiled_json(&r, dir), 0) : compiled_print(&r, dir);
+}
+
+/* ---- run --------------------------------------------------------------------------------- */
+
+/* Little-endian f32 of exactly n values; NULL after saying why. */
+static float *raw_read(const char *path, size_t n)
+{
+    float *values = malloc(n * sizeof *values);
+    FILE *f = fopen(path, "rb");
+    size_t got = f && values ? fread(values, sizeof *values, n, f) : 0;
+    bool more = f && got == n && fgetc(f) != EOF;
+    if (!f)
+        print_err("fastvlm: %s: %s\n", path, strerror(errno));
+    else if (got != n || more)
+        print_err("fastvlm: %s: %s than the %zu bytes of the graph's input in f32\n", path,
+                  more ? "more" : "fewer", n * sizeof *values);
+    if (f)
+        fclose(f);
+    if (f && got == n && !more)
+        return values;
+    free(values);
+    return NULL;
+}
+
+static bool raw_write(const char *path, const float *values, size_t n)
+{
+    FILE *f = fopen(path, "wb");
+    bool written = f && fwrite(values, sizeof *values, n, f) == n;
+    if ((f && fclose(f) != 0) || !written) {
+        print_err("fastvlm: %s: %s\n", path, strerror(errno));
+        return false;
+    }
+    return true;
+}
+
+static int npu_run_file(fv_npu *npu, const char *input, const char *output,
+                        const fv_callbacks *callbacks)
+{
+    fv_npu_shape s = { .size = sizeof s };
+    fv_error err;
+    double ms = 0;
+    fv_npu_describe(npu, &s);
+    size_t n = s.n_rows * s.d_model;
+    float *pixels = raw_read(input, (size_t)s.image_size * (size_t)s.image_size * 3);
+    float *tokens = malloc(n * sizeof *tokens);
+    int code = pixels && tokens ? -1 : EXIT_FAILED;
+    if (code < 0 && fv_npu_run(npu, pixels, 1, tokens, &ms, callbacks, &err) != FV_OK) {
+        clear_line();
+        code = report(&err);
+    }
+    clear_line();
+    if (code < 0)
+        code = raw_write(output, tokens, n) ? EXIT_OK : EXIT_FAILED;
+    if (code == EXIT_OK)
+        print_err("%s: [%zu, %zu] in f32, %.0f ms\n", output, s.n_rows, s.d_model, ms);
+    free(pixels);
+    free(tokens);
+    return code;
+}
+
+int npu_run(int argc, char **argv)
+{
+    static const usage use = {
+        "run [OPTIONS] BINARY --input FILE -o FILE",
+        "Runs a context binary on raw pixels: [S, S, 3] in f32, as fastvlm export calib --dtype "
+        "f32 writes them, to image tokens in f32. On x86-64 Qualcomm's library emulates the NPU, "
+        "which --emulate confirms; a large image takes minutes there.",
+        "  fastvlm npu run npu/vision.bin --input a.raw -o tokens.raw --emulate",
+    };
+    fv_npu_library_options o;
+    fv_npu *npu = NULL;
+    fv_error err;
+    text_list words;
+    const char *input = NULL, *output = NULL;
+    bool emulate = false;
+    progress_line line = { .enabled = true };
+    fv_callbacks callbacks = line_callbacks(&line);
+
+    fv_npu_library_options_default(&o);
+    const option_spec options[] = {
+        { 0, "input", OPTION_TEXT, &input, "FILE", "raw pixels in f32 (required)", 0, 0 },
+        { 'o', "output", OPTION_TEXT, &output, "FILE", "where the tokens go (required)", 0, 0 },
+        { 0, "emulate", OPTION_FLAG, &emulate, NULL, "on a computer without the NPU", 0, 0 },
+        QNN_OPTION(o.qnn_dir),
+    };
+    int code = parse_options(argc, argv, &use, options, sizeof options / sizeof *options, &words);
+    if (code >= 0)
+        return code;
+    if (words.n != 1 || !input || !output)
+        return usage_error(argv[0], "expected one context binary, --input FILE and -o FILE");
+#if defined(__x86_64__)
+    if (!emulate)
+        return usage_error(argv[0], "this computer has no Hexagon NPU; --emulate emulates it");
+#endif
+    o.callbacks = &callbacks;
+    catch_interrupt();
+    if (fv_npu_open(&npu, words.item[0], &o, &err) != FV_OK) {
+        clear_line();
+        return report(&err);
+    }
+    code = npu_run_file(npu, input, output, &callbacks);
+    fv_npu_close(npu);
+    return code;
+}
+
+/* ---- eval -------------------------------------------------------------------------------- */
+
+static int evaluated_print(const fv_npu_eval_report *r)
+{
+    print_out(
+        "%zu images: cosine of image tokens %.6f, least %.6f; SQNR %.1f dB; %.0f ms an image\n",
+        r->n_images, r->cosine, r->least_cosine, r->sqnr, r->ms);
+    return end_out();
+}
+
+int npu_eval(int argc, char **argv)
+{
+    static const usage use = {
+        "eval [OPTIONS] MODEL BINARY IMAGES...",
+        "Compares the image tokens of a context binary with those of the model in f32: mean and "
+        "least cosine, signal to noise. Take other images than it was calibrated with. On x86-64 "
+        "Qualcomm's library emulates the NPU.",
+        "  fastvlm npu eval FastVLM-0.5B npu/vision_mixed_sm8750.bin photos/",
+    };
+    fv_npu_library_options lo;
+    fv_npu_eval_options o;
+    fv_npu_eval_report r = { .size = sizeof r };
+    fv_npu *npu = NULL;
+    fv_error err;
+    text_list words;
+    bool json = false;
+    progress_line line = { .enabled = true };
+    fv_callbacks callbacks = line_callbacks(&line);
+
+    fv_npu_library_options_default(&lo);
+    fv_npu_eval_options_default(&o);
+    const option_spec options[] = {
+        { 0, "max-images", OPTION_INT, &o.max_images, "N", "use at most N images", 0, 1e6 },
+        { 0, "json", OPTION_FLAG, &json, NULL, "print one JSON object", 0, 0 },
+        QNN_OPTION(lo.qnn_dir),
+    };
+    int code = parse_options(argc, argv, &use, options, sizeof options / sizeof *options, &words);
+    if (code >= 0)
+        return code;
+    if (words.n < 3)
+        return usage_error(argv[0], "expected a model, a context binary and images");
+    lo.callbacks = o.callbacks = &callbacks;
+    o.paths = words.item + 2;
+    o.n_paths = words.n - 2;
+    catch_interrupt();
+    fv_status status = fv_npu_open(&npu, words.item[1], &lo, &err);
+    if (status == FV_OK)
+        status = fv_npu_eval(npu, words.item[0], &o, &r, &err);
+    clear_line();
+    fv_npu_close(npu);
+    if (status != FV_OK)
+        return report(&err);
+    return json ? print_json(json_pack("{s:i, s:i, s:f, s:f, s:f, s:f}", "images", (int)r.n_images,
+                                       "skipped", (int)r.n_skipped, "cosine", r.cosine,
+                                       "least_cosine", r.least_cosine, "sqnr", r.sqnr, "ms", r.ms),
+                             0)
+                : evaluated_print(&r);
+}

@@ -1,0 +1,150 @@
+/* Model -> context binary and its description. See fastvlm_npu.h. */
+#include <ctype.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/fpenv.h"
+#include "base/outfile.h"
+#include "base/sized.h"
+#include "npu/npu_selfcheck.h"
+#include "npu/npu_vision.h"
+#include "npu/qnn_job.h"
+#include "npu/qnn_system.h"
+
+static const char *const precision_names[] = { "w8a16", "w8a8", "mixed", "f16" };
+
+typedef struct npu_compile {
+    fv_npu_compile_options o;
+    fv_callbacks callbacks;
+    fv_npu_soc_info soc;
+    fv_npu_vision vision;
+    fv_outdir out;
+    char *qnn_dir, *path; /* of the libraries; of the binary in the stage */
+    char name[64];        /* "vision_w8a16_sm8750" */
+    fv_npu_compile_report report;
+} npu_compile;
+
+static fv_status compile_check(npu_compile *c, fv_error *err)
+{
+    const fv_npu_compile_options *o = &c->o;
+    const char *soc = o->soc ? o->soc : "sm8750";
+    c->soc.size = sizeof c->soc;
+    if (!fv_npu_soc_find(soc, &c->soc))
+        return fv_fail(err, FV_ERR_ARGUMENT, 0,
+                       "soc is \"%s\"; expected one of the chips that can be compiled for", soc);
+    if ((unsigned)o->precision >= FV_COUNT(precision_names))
+        return fv_fail(err, FV_ERR_ARGUMENT, 0, "precision is %d; expected a FV_NPU_ constant",
+                       (int)o->precision);
+    if (o->image_size % 64 || o->image_size < 0 || o->image_size > 4096)
+        return fv_fail(err, FV_ERR_ARGUMENT, 0,
+                       "image_size is %d; expected a multiple of 64 up to 4096, or 0",
+                       o->image_size);
+    size_t n = (size_t)snprintf(c->name, sizeof c->name, "vision_%s_%s",
+                                precision_names[o->precision], c->soc.name);
+    for (size_t i = 0; i < n; i++)
+        c->name[i] = (char)tolower((unsigned char)c->name[i]);
+    return FV_OK;
+}
+
+static fv_status compile_plan(npu_compile *c, const char *model, fv_error *err)
+{
+    fv_calibrate_options calibrate = { .paths = c->o.paths,
+                                       .n_paths = c->o.n_paths,
+                                       .max_images = c->o.max_images,
+                                       .callbacks = c->o.callbacks };
+    double start = fv_now_ms();
+    FV_TRY(fv_npu_vision_open(&c->vision, model, c->o.image_size, c->o.callbacks, err));
+    if (c->o.precision == FV_NPU_F16)
+        FV_TRY(fv_npu_selfcheck(c->qnn_dir, &c->soc, &c->vision.ops, c->o.callbacks, err));
+    FV_TRY(fv_npu_vision_plan(&c->vision, c->o.precision, c->o.min_cosine, &calibrate, err));
+    c->report.calibrate_ms = fv_now_ms() - start;
+    c->report.share_8x8 = fv_npu_plan_share(&c->vision.plan);
+    c->report.n_images = c->vision.seen.n;
+    c->report.synthetic_images = c->vision.seen.synthetic;
+    return FV_OK;
+}
+
+static fv_status compile_binary(npu_compile *c, fv_error *err)
+{
+    fv_qnn_outcome made;
+    char file[80];
+    snprintf(file, sizeof file, "%s.bin", c->name);
+    if (!(c->path = fv_path_join(c->out.stage, file)))
+        return fv_fail_memory(err, strlen(c->out.stage), "a path");
+    const fv_npu_plan *plan = &c->vision.plan;
+    fv_qnn_job job = { .dir = c->qnn_dir,
+                       .library = FV_QNN_HTP_LIBRARY,
+                       .soc_model = c->soc.soc_model,
+                       .title = file,
+                       .stage = "compile",
+                       .callbacks = c->o.callbacks,
+                       .plans = &plan,
+                       .n_plans = 1,
+                       .kernels = &c->vision.model.kernels,
+                       .model = { .f16 = c->o.precision == FV_NPU_F16 },
+                       .binary_path = c->path };
+    FV_TRY(fv_qnn_job_run(&made, &job, err));
+    fv_npu_compile_report *r = &c->report;
+    snprintf(r->file, sizeof r->file, "%.63s", file);
+    memcpy(r->build, made.library, sizeof r->build);
+    r->file_bytes = made.binary_bytes;
+    r->peak_bytes = made.peak_bytes;
+    r->build_ms = made.build_ms;
+    r->compile_ms = made.compile_ms;
+    r->n_nodes = made.n_nodes;
+    r->n_tensors = made.n_tensors;
+    r->n_converts = made.n_converts;
+    fv_qnn_outcome_free(&made);
+    return FV_OK;
+}
+
+/* NAME_ctx_info.json, as libQnnSystem reads the binary back. */
+static fv_status compile_describe(npu_compile *c, fv_error *err)
+{
+    fv_npu_library_options o = { .size = sizeof o,
+                                 .qnn_dir = c->qnn_dir,
+                                 .callbacks = c->o.callbacks };
+    fv_npu_binary *binary;
+    fv_npu_graph_info graph = { .size = sizeof graph };
+    char file[96];
+    FV_TRY(fv_npu_binary_open(&binary, c->path, &o, err));
+    if (fv_npu_binary_graph(binary, 0, &graph))
+        c->report.spill_fill_bytes = graph.spill_fill_bytes;
+    snprintf(file, sizeof file, "%s_ctx_info.json", c->name);
+    char *path = fv_path_join(c->out.stage, file);
+    const char *json = fv_npu_binary_json(binary);
+    fv_status status = path ? fv_outfile_put(path, json, strlen(json), err)
+                            : fv_fail_memory(err, strlen(c->out.stage), "a path");
+    fv_free(path);
+    fv_npu_binary_free(binary);
+    return status;
+}
+
+fv_status fv_npu_compile(const char *model, const char *dir, const fv_npu_compile_options *options,
+                         fv_npu_compile_report *report, fv_error *err)
+{
+    FV_DEFAULT_FPENV;
+    npu_compile c = { .report.size = sizeof c.report };
+    const char *by;
+    fv_status status;
+    FV_REQUIRE(model, err);
+    FV_REQUIRE(dir, err);
+    FV_TRY(FV_OPTIONS_IN(&c.o, fv_npu_compile_options, options, err));
+    FV_TRY(fv_callbacks_in(&c.callbacks, &c.o.callbacks, err));
+    if (report)
+        FV_TRY(FV_RESULT_CHECK(report, fv_npu_compile_report, err));
+    FV_TRY(compile_check(&c, err));
+    FV_TRY_GOTO(fv_qnn_find(&c.qnn_dir, &by, c.o.qnn_dir, err));
+    FV_TRY_GOTO(fv_outdir_open(&c.out, dir, c.o.force, c.o.callbacks, err));
+    FV_TRY_GOTO(compile_plan(&c, model, err));
+    FV_TRY_GOTO(compile_binary(&c, err));
+    FV_TRY_GOTO(compile_describe(&c, err));
+    FV_TRY_GOTO(fv_outdir_commit(&c.out, err));
+    fv_result_out(report, &c.report, sizeof c.report);
+fail:
+    fv_outdir_abandon(&c.out);
+    fv_npu_vision_close(&c.vision);
+    fv_free(c.qnn_dir);
+    fv_free(c.path);
+    return status;
+}

@@ -1,0 +1,263 @@
+/* Widths and encodings of a graph's values. See npu_plan.h. */
+#include "npu/npu_plan.h"
+
+#include <math.h>
+#include <string.h>
+
+/* ---- encodings --------------------------------------------------------------------------- */
+
+fv_qnn_encoding fv_npu_encode_range(float low, float high, unsigned most)
+{
+    low = fminf(low, 0);
+    high = fmaxf(high, 0);
+    if (!(high - low > 1e-6f))
+        high = low + 1e-6f;
+    float scale = (high - low) / (float)most;
+    return (fv_qnn_encoding){ scale, (int32_t)rintf(low / scale) };
+}
+
+fv_qnn_encoding fv_npu_encode_middle(float reach)
+{
+    return (fv_qnn_encoding){ fmaxf(reach, 1e-6f) / 32767, -32768 };
+}
+
+fv_qnn_encoding fv_npu_encode_widened(fv_qnn_encoding e)
+{
+    return (fv_qnn_encoding){ e.scale / 257, e.offset * 257 };
+}
+
+/* ---- ranges ------------------------------------------------------------------------------ */
+
+static double gelu(double x) { return 0.5 * x * (1 + erf(x * 0.70710678118654752)); }
+
+/* What x is to the value's reader: a GELU makes little of negative ones. */
+static double seen_as(double x, bool by_gelu) { return by_gelu ? gelu(x) : x; }
+
+/* What a value loses in 8 bits of a range, by its histogram: squares of what is clipped, and of the
+ * error of rounding, seen by its reader. */
+static double range_loss(const fv_value_range *r, bool by_gelu, double low, double high)
+{
+    double width = 2.0 * r->reach / FV_RANGE_BINS, half = (high - low) / 255 / 2, lost = 0;
+    for (size_t i = 0; i < FV_RANGE_BINS; i++) {
+        if (!r->bins[i])
+            continue;
+        double x = -r->reach + ((double)i + 0.5) * width, near = fmax(low, fmin(high, x));
+        double off = seen_as(x, by_gelu) - seen_as(near, by_gelu);
+        double step = seen_as(near + half, by_gelu) - seen_as(near - half, by_gelu);
+        lost += (double)r->bins[i] * (off * off + step * step / 12);
+    }
+    return lost;
+}
+
+/* The range with the least loss in 8 bits: ends drawn in, each for itself, a few times. */
+static void range_fit(const fv_value_range *r, bool by_gelu, float *low, float *high)
+{
+    enum { STEPS = 50, ROUNDS = 2 };
+    double full_low = fmin(r->min, 0), full_high = fmax(r->max, 0), best_low = full_low,
+           best_high = full_high, best = range_loss(r, by_gelu, full_low, full_high);
+    for (int round = 0; round < ROUNDS; round++)
+        for (int side = 0; side < 2; side++)
+            for (int i = 0; i < STEPS; i++) {
+                double part = 1 - (double)i / STEPS;
+                double l = side ? best_low : full_low * part,
+                       h = side ? full_high * part : best_high;
+                double lost = range_loss(r, by_gelu, l, h);
+                if (lost < best) {
+                    best = lost;
+                    best_low = l;
+                    best_high = h;
+                }
+            }
+    *low = (float)best_low;
+    *high = (float)best_high;
+}
+
+/* ---- a value's formats ------------------------------------------------------------------- */
+
+/* Other images reach further than those of the calibration set. 16 bits can afford room for twice
+ * the range: clipping costs more than half a step. */
+#define WIDE_MARGIN 2.0f
+
+/* Values that are bounded whatever the image: no margin. */
+static bool value_is_bounded(const fv_value *v, float *low, float *high)
+{
+    const fv_node *n = v->from;
+    const bool weights = n->op == FV_OP_SELF_ATTENTION && v == n->self_attention.weights;
+    *low = 0;
+    *high = 1;
+    return weights || n->op == FV_OP_SIGMOID || (n->op == FV_OP_INPUT && v->form == FV_FORM_MAP);
+}
+
+/* What attention's second product gives. QAIRT 2.51 computes a convolution that reads it wrongly
+ * unless its 0 is in the middle of 16 bits. */
+static bool value_is_product(const fv_value *v)
+{
+    const fv_node *n = v->from;
+    return (n->op == FV_OP_SELF_ATTENTION || n->op == FV_OP_ATTENTION) && v == n->out;
+}
+
+static bool value_feeds_gelu(const fv_value *v)
+{
+    return v->n_uses == 1 && v->last_use->op == FV_OP_GELU;
+}
+
+static fv_npu_formats value_formats(const fv_value *v, const fv_value_range *r, float least)
+{
+    float low, high;
+    if (value_is_bounded(v, &low, &high))
+        return (fv_npu_formats){ fv_npu_encode_range(low, high, 255),
+                                 fv_npu_encode_range(low, high, 65535) };
+    low = r->min;
+    high = fmaxf(r->max, least);
+    fv_npu_formats f;
+    f.u16 = value_is_product(v) ? fv_npu_encode_middle(fmaxf(-low, high) * WIDE_MARGIN)
+                                : fv_npu_encode_range(low * WIDE_MARGIN, high * WIDE_MARGIN, 65535);
+    range_fit(r, value_feeds_gelu(v), &low, &high);
+    f.u8 = fv_npu_encode_range(low, fmaxf(high, least), 255);
+    return f;
+}
+
+/* Of q, k or v: a third of the channels. q comes scaled. */
+static fv_npu_formats part_formats(const fv_value_range *r, size_t which, double scale)
+{
+    size_t c = r->n_channels / 3;
+    float low = 0, high = 0;
+    for (size_t i = which * c; i < (which + 1) * c; i++) {
+        low = fminf(low, r->low[i]);
+        high = fmaxf(high, r->high[i]);
+    }
+    low *= (float)scale;
+    high *= (float)scale;
+    fv_npu_formats f = { .u8 = fv_npu_encode_range(low, high, 255) };
+    f.u16 = which == 0 ? fv_npu_encode_range(low * WIDE_MARGIN, high * WIDE_MARGIN, 65535)
+                       : fv_npu_encode_middle(fmaxf(-low, high) * WIDE_MARGIN);
+    return f;
+}
+
+/* A ReLU that let nothing through may do so for another image. */
+static float least_range(const fv_value *v, const fv_ranges *ranges)
+{
+    if (v->from->op != FV_OP_RELU)
+        return 0;
+    const fv_value_range *in = fv_ranges_of(ranges, v->from->in[0]);
+    return 0.1f * fmaxf(-in->min, in->max);
+}
+
+static float *channel_means(const fv_value_range *r)
+{
+    float *mean = r->n_rows ? fv_alloc_zero(r->n_channels, sizeof *mean) : NULL;
+    for (size_t i = 0; mean && i < r->n_rows; i++)
+        for (size_t c = 0; c < r->n_channels; c++)
+            mean[c] += r->rows[i * r->n_channels + c] / (float)r->n_rows;
+    return mean;
+}
+
+static fv_status plan_encode(fv_npu_plan *p, const fv_ranges *ranges, fv_error *err)
+{
+    size_t n = p->n_values;
+    p->of = fv_alloc_zero(n, sizeof *p->of);
+    p->part = fv_alloc_zero(n, sizeof *p->part);
+    p->mean = fv_alloc_zero(n, sizeof *p->mean);
+    if (!p->of || !p->part || !p->mean)
+        return fv_fail_memory(err, n * sizeof *p->part, "encodings");
+    for (size_t i = 0; i < n; i++) {
+        const fv_value *v = p->g->value[i];
+        const fv_value_range *r = fv_ranges_of(ranges, v);
+        if (!r->n)
+            continue;
+        if (v->from->op == FV_OP_INPUT && v->form == FV_FORM_MAP && (r->min < 0 || r->max > 1))
+            return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
+                           "%s: from %g to %g; expected pixels from 0 to 1, which bytes stand for",
+                           v->name, (double)r->min, (double)r->max);
+        p->of[i] = fv_op_moves(v->from->op) ? p->of[v->from->in[0]->index]
+                                            : value_formats(v, r, least_range(v, ranges));
+        p->mean[i] = channel_means(r);
+    }
+    for (size_t i = 0; i < p->g->n_nodes; i++) {
+        const fv_node *node = p->g->node[i];
+        if (node->op != FV_OP_SELF_ATTENTION)
+            continue;
+        const fv_value *qkv = node->in[0];
+        double scale = 1 / sqrt((double)node->self_attention.width);
+        for (size_t k = 0; k < 3; k++)
+            p->part[qkv->index][k] = part_formats(fv_ranges_of(ranges, qkv), k, k ? 1 : scale);
+    }
+    return FV_OK;
+}
+
+/* ---- widths ------------------------------------------------------------------------------ */
+
+/* MIXED: 8 bits where the multiplications are, 16 for what carries the signal from block to block
+ * (sums, norms, attention's scores), for depthwise convolutions, whose channels cannot share the
+ * steps of 8 bits and which have few of the multiplications, and for a gate's few values. */
+static uint8_t node_width(const fv_node *n, fv_npu_precision precision)
+{
+    if (precision == FV_NPU_W8A16)
+        return FV_NPU_WIDE;
+    if (precision == FV_NPU_W8A8)
+        return FV_NPU_NARROW;
+    switch (n->op) {
+    case FV_OP_LINEAR: return fv_value_rows(n->out) == 1 ? FV_NPU_WIDE : FV_NPU_NARROW;
+    case FV_OP_GELU: return n->in[0]->from->op == FV_OP_LINEAR ? FV_NPU_NARROW : FV_NPU_WIDE;
+    default: return FV_NPU_WIDE;
+    }
+}
+
+fv_status fv_npu_plan_make(fv_npu_plan *p, const fv_graph *g, const fv_ranges *ranges,
+                           fv_npu_precision precision, fv_error *err)
+{
+    *p = (fv_npu_plan){ .g = g, .n_values = g->n_values };
+    fv_status status = FV_OK;
+    if (!(p->width = fv_alloc(g->n_values, sizeof *p->width)))
+        return fv_fail_memory(err, g->n_values, "widths");
+    for (size_t i = 0; i < g->n_values; i++) {
+        const fv_node *n = g->value[i]->from;
+        p->width[i] = !ranges                ? FV_NPU_FLOAT
+                      : n->op == FV_OP_INPUT ? FV_NPU_NARROW /* pixels are bytes */
+                      : fv_op_moves(n->op)   ? p->width[n->in[0]->index]
+                                             : node_width(n, precision);
+    }
+    if (ranges)
+        status = plan_encode(p, ranges, err);
+    if (status != FV_OK)
+        fv_npu_plan_free(p);
+    return status;
+}
+
+void fv_npu_plan_free(fv_npu_plan *p)
+{
+    for (size_t i = 0; p->mean && i < p->n_values; i++)
+        fv_free(p->mean[i]);
+    fv_free(p->mean);
+    fv_free(p->width);
+    fv_free(p->of);
+    fv_free(p->part);
+    *p = (fv_npu_plan){ 0 };
+}
+
+/* ---- multiplications --------------------------------------------------------------------- */
+
+double fv_npu_macs(const fv_node *n)
+{
+    double elems = (double)fv_value_elems(n->out), rows = (double)fv_value_rows(n->out);
+    switch (n->op) {
+    case FV_OP_CONV: return elems * 27;
+    case FV_OP_DEPTHWISE: return elems * n->depthwise.w->kernel * n->depthwise.w->kernel;
+    case FV_OP_LINEAR: return elems * (double)n->linear.w->k;
+    case FV_OP_SELF_ATTENTION: return 2 * elems * rows;
+    case FV_OP_ATTENTION: return 2 * elems * (double)n->in[2]->dim[2].n;
+    default: return 0;
+    }
+}
+
+double fv_npu_plan_share(const fv_npu_plan *p)
+{
+    double all = 0, narrow = 0;
+    for (size_t i = 0; i < p->g->n_nodes; i++) {
+        const fv_node *n = p->g->node[i];
+        double macs = fv_npu_macs(n);
+        all += macs;
+        narrow += p->width[n->out->index] == FV_NPU_NARROW ? macs : 0;
+    }
+    return all > 0 ? narrow / all : 0;
+}

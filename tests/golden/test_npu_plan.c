@@ -1,0 +1,183 @@
+/* A model on its way to the NPU, as far as no library of Qualcomm's is needed: evened weights are
+ * the same model, rounded ones nearly, widths are chosen by what they cost. */
+#include "support/cm.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "npu/npu_mixed.h"
+#include "npu/npu_simulate.h"
+#include "npu/npu_weights.h"
+#include "support/golden.h"
+
+#define TINY FV_SOURCE_DIR "/tests/data/tiny/checkpoint"
+
+enum { SCENES = 4 };
+
+static const fv_calibrate_options scenes = { .max_images = SCENES };
+
+static float *any_pixels(const fv_npu_vision *v)
+{
+    size_t n = fv_npu_vision_pixels(v);
+    float *x = malloc(n * sizeof *x);
+    for (size_t i = 0; i < n; i++)
+        x[i] = (float)(i * 2654435761u >> 8 & 255) / 255.0f * (float)(i / 97 % 3) / 2;
+    return x;
+}
+
+static void vision_open(fv_npu_vision *v)
+{
+    fv_error err;
+    if (fv_npu_vision_open(v, TINY, 0, NULL, &err) != FV_OK)
+        fail_msg("%s", err.message);
+}
+
+static float *tokens_of(fv_npu_vision *v, const float *pixels)
+{
+    fv_error err;
+    float *tokens = malloc(fv_npu_vision_tokens(v) * sizeof *tokens);
+    if (fv_npu_vision_run(v, pixels, tokens, NULL, &err) != FV_OK)
+        fail_msg("%s", err.message);
+    return tokens;
+}
+
+/* Every pair and every stream is divided in front and multiplied behind. */
+static void test_evened_is_the_same_model(void **state)
+{
+    fv_npu_vision v;
+    fv_error err;
+    (void)state;
+    vision_open(&v);
+    float *pixels = any_pixels(&v), *before = tokens_of(&v, pixels);
+    assert_int_equal(fv_npu_vision_plan(&v, FV_NPU_W8A16, 0, &scenes, &err), FV_OK);
+    float *after = tokens_of(&v, pixels);
+    assert_ptr_not_equal(v.even.w.vision.stage[0].block[0].ffn.fc1.data,
+                         v.model.weights.vision.stage[0].block[0].ffn.fc1.data);
+    double off = relative_l2(after, before, fv_npu_vision_tokens(&v));
+    if (!(off < 1e-5))
+        fail_msg("relative error %g", off);
+    free(pixels);
+    free(before);
+    free(after);
+    fv_npu_vision_close(&v);
+}
+
+/* 0 is exact, ends are there, the middle is where a product wants it, 8 bits fit into 16. */
+static void test_encodings(void **state)
+{
+    (void)state;
+    fv_qnn_encoding e = fv_npu_encode_range(-1, 3, 255);
+    assert_true(fabsf((float)(0 + e.offset) * e.scale - -1) <= e.scale);
+    assert_true(fabsf((float)(255 + e.offset) * e.scale - 3) <= e.scale);
+    fv_qnn_encoding wide = fv_npu_encode_widened(e);
+    for (int q = 0; q < 256; q++)
+        assert_true(fabsf((float)(q + e.offset) * e.scale -
+                          (float)(q * 257 + wide.offset) * wide.scale) < 1e-5f);
+    e = fv_npu_encode_range(2, 3, 255); /* 0 is always in it */
+    assert_int_equal(e.offset, 0);
+    assert_int_equal(fv_npu_encode_middle(5).offset, -32768);
+    float x[] = { -9, -0.001f, 0, 0.5f, 9 };
+    e = fv_npu_encode_range(-1, 1, 255);
+    fv_npu_round_values(x, 5, e);
+    assert_true(x[0] >= -1.01f && x[4] <= 1.01f && x[2] == 0 && fabsf(x[3] - 0.5f) <= e.scale / 2);
+}
+
+/* A column's scale loses no more than that of its largest weight; a bias always fits. */
+static void test_weights(void **state)
+{
+    enum { ROWS = 60, N = 37 };
+    float w[ROWS * N], bias[N] = { 0 }, scale[N];
+    int8_t w8[ROWS * N];
+    (void)state;
+    for (size_t i = 0; i < ROWS * N; i++)
+        w[i] = (float)((double)(i * 2654435761u % 1000) / 500 - 1) * (float)(1 + i % N);
+    bias[3] = 1e6f;
+    fv_npu_quantize(w, ROWS, N, NULL, 1, w8, scale);
+    for (size_t o = 0; o < N; o++) {
+        double most = 0, off = 0, plain = 0;
+        for (size_t i = 0; i < ROWS; i++)
+            most = fmax(most, fabs((double)w[i * N + o]));
+        for (size_t i = 0; i < ROWS; i++) {
+            double x = (double)w[i * N + o], q = (double)(w8[i * N + o] * scale[o]);
+            double p = rint(x / most * 127) * most / 127;
+            off += (x - q) * (x - q);
+            plain += (x - p) * (x - p);
+        }
+        assert_true(off <= plain * 1.0001);
+    }
+    float before = scale[3];
+    fv_npu_quantize(w, ROWS, N, bias, 1e-9f, w8, scale);
+    assert_true(scale[3] > before);
+    assert_true(fabsf(bias[3] / (scale[3] * 1e-9f)) <= 0x1p31f);
+}
+
+/* Depthwise convolutions with two outputs a channel, and linear layers: the mean output of rounded
+ * weights is that of the weights. */
+static void test_bias_correction(void **state)
+{
+    const float w[] = { 0.4f, -0.3f, 0.26f, 0.9f }, mean[] = { 2, 5 };
+    const int8_t w8[] = { 1, 0, 1, 2 };
+    const float scale[] = { 0.5f, 0.5f };
+    float bias[2] = { 0 };
+    (void)state;
+    fv_npu_bias_correct(w, w8, scale, bias, mean, 2, 2, 0, 2); /* [2 inputs, 2 outputs] */
+    assert_true(fabsf(bias[0] - (-0.1f * 2 - 0.24f * 5)) < 1e-5f);
+    assert_true(fabsf(bias[1] - (-0.3f * 2 - 0.1f * 5)) < 1e-5f);
+    bias[0] = bias[1] = 0;
+    fv_npu_bias_correct(w, w8, scale, bias, mean, 2, 1, 2, 2); /* both outputs read channel 0 */
+    assert_true(fabsf(bias[0] - (-0.1f - 0.24f) * 2) < 1e-5f);
+    bias[0] = 7;
+    fv_npu_bias_correct(w, w8, scale, bias, NULL, 2, 2, 0, 2);
+    assert_true(bias[0] == 7);
+}
+
+/* Asked for more, MIXED has fewer layers in 8 bits; asked for all, none; for nothing, every one. */
+static void test_mixed_follows_the_goal(void **state)
+{
+    const double goal[] = { 1e-9, 0.99, 1 };
+    double share[3];
+    (void)state;
+    for (size_t i = 0; i < 3; i++) {
+        fv_npu_vision v;
+        fv_error err;
+        vision_open(&v);
+        if (fv_npu_vision_plan(&v, FV_NPU_MIXED, goal[i], &scenes, &err) != FV_OK)
+            fail_msg("%s", err.message);
+        share[i] = fv_npu_plan_share(&v.plan);
+        fv_npu_vision_close(&v);
+    }
+    assert_true(share[0] > 0.8 && share[1] <= share[0] && share[2] == 0);
+}
+
+static void test_widths(void **state)
+{
+    fv_npu_vision v;
+    fv_error err;
+    (void)state;
+    for (int p = FV_NPU_W8A16; p <= FV_NPU_F16; p++) {
+        if (p == FV_NPU_MIXED)
+            continue;
+        vision_open(&v);
+        assert_int_equal(fv_npu_vision_plan(&v, (fv_npu_precision)p, 0, &scenes, &err), FV_OK);
+        uint8_t want = p == FV_NPU_W8A16 ? 16 : p == FV_NPU_W8A8 ? 8 : 32;
+        for (size_t i = 0; i < v.graph.n_values; i++)
+            if (v.graph.value[i]->from->op != FV_OP_INPUT)
+                assert_int_equal(v.plan.width[i], want);
+        assert_true(fv_npu_plan_share(&v.plan) == (p == FV_NPU_W8A8 ? 1 : 0));
+        fv_npu_vision_close(&v);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_evened_is_the_same_model),
+        cmocka_unit_test(test_encodings),
+        cmocka_unit_test(test_weights),
+        cmocka_unit_test(test_bias_correction),
+        cmocka_unit_test(test_mixed_follows_the_goal),
+        cmocka_unit_test(test_widths),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
