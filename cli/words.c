@@ -360,13 +360,17 @@ int word_refuse(const char *verb, word_kind kind, const char *word)
                        : kind == WORD_NO_MODEL
                            ? "no such file or model (fastvlm pull fetches models)"
                            : "no such file, and no image that it could ask about";
+    print_err("fastvlm %s: %s", verb, word);
     if (kind == WORD_OTHER_FILE)
-        print_err("fastvlm %s: %s is a file but neither an image nor a model; use --image %s or "
-                  "--prompt \"%s\"\n",
-                  verb, word, word, word);
+        print_err(" is a file but neither an image nor a model");
     else
-        print_err("fastvlm %s: %s: %s; if it is the prompt, use --prompt \"%s\"\n", verb, word,
-                  what, word);
+        print_err(": %s", what);
+    if (strcmp(verb, "run"))
+        print_err("\n");
+    else if (kind == WORD_OTHER_FILE)
+        print_err("; use --image %s or --prompt \"%s\"\n", word, word);
+    else
+        print_err("; if it is the prompt, use --prompt \"%s\"\n", word);
     return EXIT_USAGE;
 }
 
@@ -397,9 +401,8 @@ static int word_place(const char *verb, const char *word, const char **model, te
     switch (kind) {
     case WORD_MODEL:
         if (*model)
-            return usage_error(verb,
-                               "more than one model: %s and %s; if one is the prompt, use --prompt",
-                               *model, path);
+            return usage_error(verb, "more than one model: %s and %s%s", *model, path,
+                               strcmp(verb, "run") ? "" : "; if one is the prompt, use --prompt");
         *model = path;
         return -1;
     case WORD_IMAGE:
@@ -426,5 +429,6 @@ int sort_words(const char *verb, const text_list *words, const char **model, tex
     int code = images_check(verb, images);
     for (size_t i = 0; i < words->n && code < 0; i++)
         code = word_place(verb, words->item[i], model, images, prompt, &lone);
-    return code < 0 && lone && !images->n ? word_refuse(verb, WORD_LONE, *prompt) : code;
+    bool asks = !strcmp(verb, "run") || !strcmp(verb, "chat"); /* the others say what they expect */
+    return code < 0 && asks && lone && !images->n ? word_refuse(verb, WORD_LONE, *prompt) : code;
 }

@@ -33,6 +33,15 @@ def case_an_image_that_is_not_there(folder):
             assert run("run", "-q", "here.png", word, "-n", "1", cwd=folder).code == 0, word
 
 
+def case_hints_are_the_verbs_own(folder):
+    """--prompt is hinted at where there is such an option."""
+    for word in ("none.jpg", "none", "a/b", "two words", "https://example.com"):
+        for verb in ("run", "chat", "info", "doctor", "bench"):
+            result = run(verb, word, cwd=folder)
+            assert (b"--prompt" in result.err) <= (verb == "run"), "%s %s: %r" % (verb, word, result)
+            assert result.code == (0 if verb == "chat" and word == "two words" else 2), "%s %s: %r" % (verb, word, result)
+
+
 def case_text_alone(folder):
     """Is asked for by an option, with -q and without."""
     for args in (["What is two and two?"], ["-p", "What is two and two?"], ["-p", "Hello"], [TINY, "What is it?"], ["-m", TINY, "-p", "x y"]):
