@@ -68,6 +68,7 @@ void fv_pages_free(void *block, size_t n_bytes);
 uint64_t fv_mem_taken(void);
 int64_t fv_mem_live(void);
 void fv_mem_fail_after(uint64_t n_calls);
+void fv_mem_fail_once(uint64_t n_calls); /* only the call behind them fails */
 
 /* Bytes that this thread has taken less those that it has given back, blocks and pages, as the
  * allocator rounds them. The difference over a call is what the call keeps. */

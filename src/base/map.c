@@ -13,7 +13,8 @@ enum { HUGE_MAP_BYTES = 8 << 20 }; /* from which a map asks for huge pages */
 
 static fv_status map_errno(fv_error *err, const char *path, const char *verb)
 {
-    return fv_fail(err, FV_ERR_IO, 0, "%s: cannot %s: %s", path, verb, strerror(errno));
+    return fv_fail(err, errno == ENOMEM ? FV_ERR_MEMORY : FV_ERR_IO, 0, "%s: cannot %s: %s", path,
+                   verb, strerror(errno));
 }
 
 /* "https://", "s3://", "file://", "data:image/...": letters and digits, a colon. */

@@ -23,6 +23,7 @@ enum { ALIGNMENT = 64, HUGE_PAGE = 2 << 20 };
 static _Atomic uint64_t n_taken;
 static _Atomic int64_t n_live;
 static _Atomic uint64_t fail_at; /* 0: never; otherwise the number of the first call that fails */
+static _Atomic bool fail_once;   /* and the only one */
 
 static _Thread_local int64_t thread_bytes;
 
@@ -45,7 +46,14 @@ int64_t fv_mem_live(void) { return atomic_load_explicit(&n_live, memory_order_re
 void fv_mem_fail_after(uint64_t n_calls)
 {
     uint64_t at = n_calls == UINT64_MAX ? 0 : fv_mem_taken() + n_calls + 1;
+    atomic_store_explicit(&fail_once, false, memory_order_relaxed);
     atomic_store_explicit(&fail_at, at, memory_order_relaxed);
+}
+
+void fv_mem_fail_once(uint64_t n_calls)
+{
+    fv_mem_fail_after(n_calls);
+    atomic_store_explicit(&fail_once, true, memory_order_relaxed);
 }
 
 /* False when a test wants this call to fail. */
@@ -53,7 +61,8 @@ static bool may_take(void)
 {
     uint64_t number = atomic_fetch_add_explicit(&n_taken, 1, memory_order_relaxed) + 1;
     uint64_t at = atomic_load_explicit(&fail_at, memory_order_relaxed);
-    return at == 0 || number < at;
+    return at == 0 || number < at ||
+           (number > at && atomic_load_explicit(&fail_once, memory_order_relaxed));
 }
 
 void *fv_alloc(size_t count, size_t size)

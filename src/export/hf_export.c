@@ -365,10 +365,26 @@ fail:
 
 /* ---- the folder ---- */
 
-/* What transformers' fast_vlm class cannot be told. */
+/* What the reference of llava_qwen2 does, which reads no file about images. */
+static bool recipe_is_fixed(const fv_recipe *r)
+{
+    bool fixed = r->fit != FV_FIT_STRETCH && r->filter == FV_FILTER_BICUBIC && !r->n_scale &&
+                 r->rescale == 1.0 / 255;
+    for (int i = 0; i < 3; i++)
+        fixed = fixed && r->mean[i] == 0 && r->std[i] == 1;
+    return fixed;
+}
+
+/* What the reference of the target cannot be told. */
 static fv_status check_expressible(const fv_model *s, const fv_hf_target *t, fv_error *err)
 {
     const fv_config *c = &s->config;
+    if (t->layout == FV_LAYOUT_LLAVA_QWEN2 && !recipe_is_fixed(&c->recipe))
+        return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
+                       "%s: image_mean, image_std, rescale_factor, resample or size are not those "
+                       "of the llava_qwen2 layout, which cannot state them; export the fast_vlm "
+                       "layout",
+                       s->name);
     if (t->layout != FV_LAYOUT_FAST_VLM || c->layout == FV_LAYOUT_FAST_VLM)
         return FV_OK;
     bool plain = c->mixer_kernel == 3 && c->down_kernel == 7;

@@ -24,12 +24,15 @@ static bool model_holds_weights(const fv_tensor *x)
            x->type != FV_TYPE_OTHER;
 }
 
-const char *fv_model_stored_type(const fv_model *m)
+/* The type that all tensors of at least n_dims share; those known to be unused do not count. */
+static const char *model_common_type(const fv_model *m, int n_dims)
 {
     const char *name = NULL;
+    bool bound = m->weights.n_parameters > 0;
     for (size_t i = 0; i < fv_tensors_count(m->tensors); i++) {
         const fv_tensor *x = fv_tensors_at(m->tensors, i);
-        if (!model_holds_weights(x) || model_is_table(x))
+        if (!model_holds_weights(x) || model_is_table(x) || x->n_dims < n_dims ||
+            (bound && !m->weights.used[i]))
             continue;
         if (name && strcmp(name, fv_type_name(x->type)))
             return "mixed";
@@ -38,6 +41,8 @@ const char *fv_model_stored_type(const fv_model *m)
     return name ? name : "none";
 }
 
+const char *fv_model_stored_type(const fv_model *m) { return model_common_type(m, 0); }
+
 /* ---- precision ---- */
 
 static bool part_is_decoder(fv_part part) { return part == FV_PART_DECODER; }
@@ -45,10 +50,11 @@ static bool part_is_decoder(fv_part part) { return part == FV_PART_DECODER; }
 static const char *part_name(fv_part part) { return part_is_decoder(part) ? "decoder" : "vision"; }
 
 /* A checkpoint's weights are converted to what is asked for. When nothing is, bf16 stays where the
- * processor multiplies it fast, and f16 in the decoder, whose time goes into reading weights. */
+ * processor multiplies it fast, and f16 in the decoder, whose time goes into reading weights. Only
+ * matrices count: vectors become f32, and a buffer of angles in f32 is none of either. */
 static fv_type checkpoint_type(const fv_model *m, fv_part part, fv_precision wanted)
 {
-    const char *stored = fv_model_stored_type(m);
+    const char *stored = model_common_type(m, 2);
     if (wanted != FV_PRECISION_AUTO)
         return fv_precision_type(wanted, FV_TYPE_F32);
     if (!strcmp(stored, fv_type_name(FV_TYPE_BF16)) && m->kernels.fast_bf16)
