@@ -6,6 +6,7 @@
  * caller's thread alone, so that a conversation uses no more threads than it was given. */
 #ifdef FASTVLM_HEIF
 #include <pthread.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <libheif/heif.h>
@@ -121,8 +122,11 @@ typedef struct heif_job {
 static fv_status heif_fail(const heif_job *job, struct heif_error e)
 {
     const char *name = job->file->name, *format = job->image->format;
-    const char *what = e.message ? e.message : "unknown error";
+    char what[160];
     fv_error why;
+
+    snprintf(what, sizeof what, "%s", e.message ? e.message : "unknown error");
+    what[strcspn(what, "\n")] = '\0'; /* some end a line */
 
     if (e.subcode == heif_suberror_Security_limit_exceeded)
         return fv_fail(job->err, FV_ERR_LIMIT, 0, "%s: %s beyond libheif's limits: %s", name,
@@ -136,7 +140,12 @@ static fv_status heif_fail(const heif_job *job, struct heif_error e)
         return fv_fail(job->err, FV_ERR_UNSUPPORTED, 0, "%s: %s", name,
                        status == FV_OK ? what : why.message);
     }
-    if (e.code == heif_error_Unsupported_feature || e.code == heif_error_Unsupported_filetype)
+    if (e.code == heif_error_Unsupported_filetype) /* read() has seen 12 bytes at least */
+        return fv_fail(job->err, FV_ERR_UNSUPPORTED, 8,
+                       "%s: %s of brand \"%.4s\" without a still image, as sequences are: save one "
+                       "of its images as JPEG first",
+                       name, format, (const char *)job->file->data + 8);
+    if (e.code == heif_error_Unsupported_feature)
         return fv_fail(job->err, FV_ERR_UNSUPPORTED, 0, "%s: %s that libheif does not read: %s",
                        name, format, what);
     return fv_fail(job->err, FV_ERR_FORMAT, 0, "%s: damaged %s: %s" FV_TAKE_ANOTHER, name, format,
