@@ -1,0 +1,109 @@
+#!/bin/bash
+# fastvlm npu compile, run and eval against the stand-in for Qualcomm's libraries: every call that it
+# gets for the demonstration model's graph must be right, and every failure must end in one message and
+# leave nothing. The values are tools/test-npu.sh's.
+. "$(dirname "$0")/cases.sh"
+fake=${FV_FAKE_QNN:?names the directory of the stand-in libraries}
+export XDG_DATA_HOME=$work/data
+unset FV_QNN_DIR QNN_SDK_ROOT FAKE_QNN
+demo=$root/models/demo
+one=$root/tests/data/demo/images/00000.jpg
+
+# compile WORDS ARGUMENT...: with $FAKE_QNN
+compile() {
+    local words=$1
+    shift
+    rm -rf "$work/npu" "$work/calls"
+    FAKE_QNN="log=$work/calls;$words" run npu compile "$demo" -o "$work/npu" --images "$one" --qnn "$fake" "$@"
+}
+nothing_left() { [ ! -e "$work/npu" ] && [ -z "$(find "$work" -name 'npu.part-*')" ]; }
+right_use() { ! grep VIOLATION "$work/calls"; }
+
+for precision in w8a16 w8a8 mixed; do
+    compile "chat=graphFinalize" --precision $precision
+    check "$precision: compiles" [ "$code" = 0 ]
+    check "$precision: every call is right" right_use
+    check "$precision: one graph, finalized once" [ "$(grep -c '^graphFinalize$' "$work/calls")" = 1 ]
+    check "$precision: binary and description" [ "$(ls "$work/npu" | tr '\n' ' ')" = "vision_${precision}_sm8750.bin vision_${precision}_sm8750_ctx_info.json " ]
+    run npu info "$work/npu/vision_${precision}_sm8750.bin" --qnn "$fake" --json
+    check "$precision: the description is what npu info says" cmp "$work/out" "$work/npu/vision_${precision}_sm8750_ctx_info.json"
+    cp "$work/npu/vision_${precision}_sm8750.bin" "$work/$precision.bin"
+done
+
+# ---- failures: WORDS, then what the message says
+while IFS='|' read -r words message; do
+    compile "$words"
+    check "$words: exit code" [ "$code" = 1 ]
+    check "$words: message" grep -qF -- "$message" <<<"$err"
+    check "$words: nothing is left" nothing_left
+done <<'END'
+api=2.10|QNN API 2.10.0, expected 2.27
+providers=0|offers 0 interfaces
+fail=logCreate:1003|error 1003
+fail=backendCreate:4000|error 4000
+fail=deviceCreate:14001|error 14001
+fail=contextCreate:5005|error 5005
+fail=graphCreate:6020|error 6020
+fail=tensorCreateGraphTensor:1004:7|error 1004
+fail=backendValidateOpConfig:3110:5|error 3110
+fail=graphAddNode:6003:5|error 6003
+fail=graphFinalize:1002|out of memory
+fail=contextGetBinarySize:1003|error 1003
+fail=contextGetBinary:1003|error 1003
+fail=systemContextGetBinaryInfo:30010|QNN error 30010
+die=graphFinalize|ended with signal 11 (SIGSEGV)
+END
+FAKE_QNN="hang=graphFinalize;log=$work/calls" XDG_DATA_HOME=$work/data stop_once "$work/calls" graphFinalize \
+    npu compile "$demo" -o "$work/npu" --images "$one" --qnn "$fake"
+check "Ctrl-C while it compiles" grep -q cancelled <<<"$err"
+check "Ctrl-C leaves nothing" nothing_left
+
+# ---- arguments
+compile "" --soc sm1234
+check "unknown chip" grep -qF 'sm1234' <<<"$err"
+compile "" --image-size 100
+check "image size" grep -qF 'expected a multiple of 64' <<<"$err"
+compile "" --precision w4a4
+check "precision" [ "$code" = 2 ]
+run npu compile "$demo" -o "$work/npu"
+check "no libraries" grep -qF "no QNN libraries" <<<"$err"
+check "no libraries: nothing is left" nothing_left
+
+# ---- running
+head -c $((256 * 256 * 3 * 4)) /dev/zero >"$work/pixels.raw"
+try() { # WORDS BINARY [ARGUMENT...]
+    FAKE_QNN="log=$work/calls;$1" run npu run "$2" --input "$work/pixels.raw" -o "$work/tokens.raw" --emulate --qnn "$fake" "${@:3}"
+}
+: >"$work/calls"
+try "" "$work/w8a16.bin"
+check "run" [ "$code" = 0 ]
+check "run: every call is right" right_use
+check "run: 16 image tokens of 192" [ "$(wc -c <"$work/tokens.raw")" = $((16 * 192 * 4)) ]
+rm "$work/tokens.raw"
+while IFS='|' read -r words message; do
+    try "$words" "$work/w8a16.bin"
+    check "run, $words: exit code" [ "$code" = 1 ]
+    check "run, $words: message" grep -qF -- "$message" <<<"$err"
+    check "run, $words: no output" [ ! -e "$work/tokens.raw" ]
+done <<'END'
+fail=contextCreateFromBinary:5000|error 5000
+fail=graphRetrieve:6000|error 6000
+fail=graphExecute:6031|error 6031
+die=graphExecute|ended with signal 11
+END
+FAKE_QNN="hang=graphExecute;log=$work/calls" stop_once "$work/calls" graphExecute \
+    npu run "$work/w8a16.bin" --input "$work/pixels.raw" -o "$work/tokens.raw" --emulate --qnn "$fake"
+check "Ctrl-C while it runs" grep -q cancelled <<<"$err"
+head -c 80 "$work/w8a16.bin" >"$work/cut.bin"
+try "" "$work/cut.bin"
+check "a truncated binary" grep -qF "not a QNN context binary, or truncated" <<<"$err"
+sed 's/^soc 69$/soc 5/' "$work/w8a16.bin" >"$work/other.bin"
+try "" "$work/other.bin"
+check "a chip that the library does not know" grep -qF "error 14001" <<<"$err"
+printf 'FAKEQNN 1\nsoc 69\ngraph other\nin a 1032 1 0 2 3 4\nout b 1032 1 0 2 3 4\nend\n' >"$work/foreign.bin"
+try "" "$work/foreign.bin"
+check "a graph that is not an encoder" [ "$code" = 1 ]
+head -c 1000 /dev/zero >"$work/pixels.raw"
+try "" "$work/w8a16.bin"
+check "too few pixels" grep -qF "fewer" <<<"$err"
+finish
