@@ -122,11 +122,11 @@ static bool is_file_name(const char *word, size_t n)
     return plain && (end == n || end + 1 < n);
 }
 
-/* One word with a slash, or with digits and a dash or dot inside, names a model rather than asks
- * for something. */
+/* One word with a slash, or with digits and a dash, dot or underscore inside, names a model or a
+ * file rather than asks for something. */
 static bool names_a_model(const char *word)
 {
-    const char *mark = strpbrk(word, "-.");
+    const char *mark = strpbrk(word, "-._");
     if (strpbrk(word, BLANKS "?!"))
         return false;
     return strchr(word, '/') || (strpbrk(word, DIGITS) && mark && mark > word && mark[1]);
@@ -138,6 +138,14 @@ static bool names_something(const char *word)
     return word[1] && (strchr(LETTERS DIGITS "._~/", word[1]) || (unsigned char)word[1] >= 0x80);
 }
 
+/* A lone word that ends like a file up to the marks behind it, such as "photo.png,". */
+static bool is_marked_name(const char *word, size_t n)
+{
+    while (n && (strchr(",;:.!)]>*'\"", word[n - 1]) || (unsigned char)word[n - 1] >= 0x80))
+        n--;
+    return has_ending(word, n, image_endings) || has_ending(word, n, model_endings);
+}
+
 /* What a word is that names no file; n bytes without blanks and quotes around it. */
 static word_kind missing_kind(const char *word, size_t n)
 {
@@ -147,7 +155,9 @@ static word_kind missing_kind(const char *word, size_t n)
         return WORD_TEXT;
     if (has_ending(word, n, image_endings) || has_ending(word, n, model_endings))
         return WORD_MISSING;
-    if (lone && has_ending(word, n, file_endings))
+    if (lone && (has_ending(word, n, file_endings) || is_marked_name(word, n)))
+        return WORD_MISSING;
+    if (lone && *word == '$' && strchr(LETTERS "_{", word[1])) /* a variable that is not set */
         return WORD_MISSING;
     if ((*word == '/' && names_something(word)) || word_begins(word, "./") ||
         word_begins(word, "../") || word_begins(word, "~/") || word_begins(word, ".\\") ||

@@ -18,14 +18,16 @@ def case_an_image_that_is_not_there(folder):
              "file:///none", "photo.jpg", "photo.JPG", "photo.heic", "photo.cr2", "photo.raw", "clip.mp4", "photo.jpg?raw=1", "none/photo",
              "./photo", "../photo", "/none", "~/photo", "my photo.jpg", "my photo.HEIC", "'photo.jpg'", '"my photo.png"', "photo.jpg ",
              "photo.png\n", "C:\\Users\\me\\photo", "C:/Users/me/photo.png", "\\\\server\\photo", "apple/FastVLM-0.5B", "FastVLM-0.5B",
-             "model.gguf", "/tmp/none such", "photo.jpe g.png", "описание.jpg", "写真.png", ".png", "", " "]
+             "model.gguf", "/tmp/none such", "photo.jpe g.png", "описание.jpg", "写真.png", ".png", "", " ", "IMG_0001", "$IMG", "${IMG}",
+             "photo.png,", "photo.jpg;", "photo.png!", "(photo.png)", "“photo.png”", "<photo.png>", "content://media/1", "user@host:/tmp/a.png",
+             "%2Ftmp%2Fa.png", "a.png#frag", "*.png", "b\ta.png", "\u202aC:\\x.png", "192.168.0.1/x.png"]
     for word in words:
         for args in ([word], [word, "What is it?"], ["here.png", word], [TINY, "here.png", word]):
             result = run("run", "-q", *args, cwd=folder)
             assert result.code == 2 and not result.out and result.err.startswith(b"fastvlm run: "), "%r: %r" % (args, result)
             assert result.err.count(b"\n") <= 2 or "\n" in word, "%r: %r" % (args, result)
     # a word alone asks nothing
-    for word in ("Describe", "photo", "Yes", "描述", "why?", "DSC01234", "image", "ja!"):
+    for word in ("Describe", "photo", "Yes", "描述", "why?", "DSC01234", "image", "ja!", "$5?", "3.14?", "e.g.", "...", "Wow!"):
         for verb in ("run", "chat"):
             result = run(verb, "-q", word, cwd=folder)
             assert result.code == 2 and not result.out, "%r: %r" % (word, result)

@@ -184,7 +184,8 @@ def case_one_door(folder):
             continue
         text = open(os.path.join(ROOT, "cli", name)).read()
         text = re.sub(r"/\*.*?\*/", "", text, flags=re.S)
-        found += ["%s: %s" % (name, m[0]) for m in re.finditer(r"\b(v?printf|v?fprintf|v?dprintf|puts|fputs|putchar|fputc|putc|perror|fwrite|psignal)\s*\(", text)]
+        calls = r"\b(?:v?printf|puts|putchar|perror|psignal)\s*\(|\b(?:v?fprintf|fputs|fputc|putc|fwrite)\s*\([^;]*\bstd(?:out|err)\b|\bv?dprintf\s*\("
+        found += ["%s: %s" % (name, m[0]) for m in re.finditer(calls, text)]
     assert not found, found
 
 
