@@ -99,6 +99,8 @@ bool is_control(uint32_t code);
 json_t *json_text(const char *text);
 json_t *json_text_n(const char *text, size_t n_bytes);
 void json_set_text(json_t *object, const char *key, const char *text);
+/* null: not measured, or infinite because nothing differs (then cosine is 1). */
+json_t *json_number(double x);
 /* Prints and releases root, reals with n_digits (0: all); an exit code. */
 int print_json(json_t *root, unsigned n_digits);
 

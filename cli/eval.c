@@ -118,14 +118,11 @@ static int eval_parse(int argc, char **argv, eval_options *o)
     return -1;
 }
 
-/* A number, or null: not measured, or infinite because nothing differs (then cosine is 1). */
-static json_t *number(double x) { return isfinite(x) ? json_real(x) : json_null(); }
-
 /* ---- two models -------------------------------------------------------------------------- */
 
 static json_t *loss_json(const fv_eval_loss *l)
 {
-    return json_pack("{s:o, s:o}", "sqnr", number(l->sqnr), "cosine", number(l->cosine));
+    return json_pack("{s:o, s:o}", "sqnr", json_number(l->sqnr), "cosine", json_number(l->cosine));
 }
 
 static json_t *text_json(const fv_eval_text *t)
@@ -134,8 +131,8 @@ static json_t *text_json(const fv_eval_text *t)
         return json_null();
     return json_pack("{s:I, s:I, s:f, s:o, s:o, s:o}", "tokens", (json_int_t)t->n_tokens, "agree",
                      (json_int_t)t->n_agree, "agreement", (double)t->n_agree / (double)t->n_tokens,
-                     "kl_mean", number(t->mean), "kl_median", number(t->median), "kl_max",
-                     number(t->max));
+                     "kl_mean", json_number(t->mean), "kl_median", json_number(t->median), "kl_max",
+                     json_number(t->max));
 }
 
 static json_t *eval_model_json(const fv_engine *engine, const char *path)
@@ -167,14 +164,15 @@ static int eval_json(const fv_eval *e, const fv_engine *ref, const fv_engine *te
                                         loss_json(&x.tokens), "own", text_json(&x.own), "ref",
                                         text_json(&x.ref), "answer",
                                         json_text_n(x.answer, x.n_answer_bytes)));
-    return print_json(
-        json_pack("{s:o, s:o, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:f}", "reference",
-                  eval_model_json(ref, o->ref.model), "test", eval_model_json(test, o->test.model),
-                  "pictures", (json_int_t)info.n_images, "skipped", (json_int_t)info.n_skipped,
-                  "own", text_json(&info.own), "ref", text_json(&info.ref), "least_features_cosine",
-                  number(info.least_features), "least_image_tokens_cosine",
-                  number(info.least_tokens), "stages", stages, "images", images, "ms", info.ms),
-        DIGITS);
+    return print_json(json_pack("{s:o, s:o, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:f}",
+                                "reference", eval_model_json(ref, o->ref.model), "test",
+                                eval_model_json(test, o->test.model), "pictures",
+                                (json_int_t)info.n_images, "skipped", (json_int_t)info.n_skipped,
+                                "own", text_json(&info.own), "ref", text_json(&info.ref),
+                                "least_features_cosine", json_number(info.least_features),
+                                "least_image_tokens_cosine", json_number(info.least_tokens),
+                                "stages", stages, "images", images, "ms", info.ms),
+                      DIGITS);
 }
 
 static void print_loss(const fv_eval_loss *l)
@@ -437,9 +435,10 @@ static void take_layer(void *user, const fv_layer_loss *l)
     }
     list->n_int8 += l->int8;
     if (list->json)
-        json_array_append_new(list->json, json_pack("{s:o, s:o, s:o, s:b}", "name",
-                                                    json_text(l->name), "sqnr", number(l->sqnr),
-                                                    "cosine", number(l->cosine), "int8", l->int8));
+        json_array_append_new(list->json,
+                              json_pack("{s:o, s:o, s:o, s:b}", "name", json_text(l->name), "sqnr",
+                                        json_number(l->sqnr), "cosine", json_number(l->cosine),
+                                        "int8", l->int8));
     else
         print_out("%-48s %9.1f %10.6f  %s\n", l->name, l->sqnr, l->cosine,
                   l->int8 ? "int8" : "bf16");

@@ -1,6 +1,7 @@
 /* Results as JSON, for programs. See cli.h. */
 #include "cli.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,6 +29,8 @@ json_t *json_text_n(const char *text, size_t n_bytes)
 }
 
 json_t *json_text(const char *text) { return json_text_n(text, strlen(text)); }
+
+json_t *json_number(double x) { return isfinite(x) ? json_real(x) : json_null(); }
 
 void json_set_text(json_t *object, const char *key, const char *text)
 {

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fastvlm_tools.h"
 #include "npu.h"
 
 #define PRECISIONS "w8a16|w8a8|mixed|f16"
@@ -12,14 +13,14 @@
 
 static json_t *compiled_json(const fv_npu_compile_report *r, const char *dir)
 {
-    return json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:f, s:f, s:f, s:i, s:i, s:i, s:f, s:i, s:b}",
-                     "directory", dir, "file", r->file, "library", r->build, "file_bytes",
-                     (json_int_t)r->file_bytes, "spill_fill_bytes", (json_int_t)r->spill_fill_bytes,
-                     "peak_bytes", (json_int_t)r->peak_bytes, "calibrate_ms", r->calibrate_ms,
-                     "build_ms", r->build_ms, "compile_ms", r->compile_ms, "nodes", (int)r->n_nodes,
-                     "tensors", (int)r->n_tensors, "converts", (int)r->n_converts, "share_8x8",
-                     r->share_8x8, "images", (int)r->n_images, "built_in_scenes",
-                     (int)r->synthetic_images);
+    return json_pack(
+        "{s:o, s:o, s:o, s:I, s:I, s:I, s:f, s:f, s:f, s:i, s:i, s:i, s:o, s:i, s:b}", "directory",
+        json_text(dir), "file", json_text(r->file), "library", json_text(r->build), "file_bytes",
+        (json_int_t)r->file_bytes, "spill_fill_bytes", (json_int_t)r->spill_fill_bytes,
+        "peak_bytes", (json_int_t)r->peak_bytes, "calibrate_ms", r->calibrate_ms, "build_ms",
+        r->build_ms, "compile_ms", r->compile_ms, "nodes", (int)r->n_nodes, "tensors",
+        (int)r->n_tensors, "converts", (int)r->n_converts, "share_8x8", json_number(r->share_8x8),
+        "images", (int)r->n_images, "built_in_scenes", (int)r->synthetic_images);
 }
 
 static int compiled_print(const fv_npu_compile_report *r, const char *dir)
@@ -66,7 +67,7 @@ int npu_compile(int argc, char **argv)
           0 },
         { 'p', "precision", OPTION_CHOICE, &precision, PRECISIONS,
           "bits of weights and activations (default w8a16)", 0, 0 },
-        { 0, "image-size", OPTION_INT, &o.image_size, "N",
+        { 0, "image-size", OPTION_SIDE, &o.image_size, "N",
           "side of the encoder's input in pixels, a multiple of 64", 0, 4096 },
         { 'i', "images", OPTION_LIST, &images, "PATH",
           "image or directory to calibrate with; may be repeated (default: built-in scenes)", 0,
@@ -188,6 +189,8 @@ int npu_run(int argc, char **argv)
         return usage_error(argv[0], "this computer has no Hexagon NPU; --emulate emulates it");
 #endif
     o.callbacks = &callbacks;
+    if (fv_output_check(output, &err) != FV_OK) /* an emulated image takes minutes */
+        return report(&err);
     catch_interrupt();
     if (fv_npu_open(&npu, words.item[0], &o, &err) != FV_OK) {
         clear_line();
@@ -250,9 +253,10 @@ int npu_eval(int argc, char **argv)
     fv_npu_close(npu);
     if (status != FV_OK)
         return report(&err);
-    return json ? print_json(json_pack("{s:i, s:i, s:f, s:f, s:f, s:f}", "images", (int)r.n_images,
-                                       "skipped", (int)r.n_skipped, "cosine", r.cosine,
-                                       "least_cosine", r.least_cosine, "sqnr", r.sqnr, "ms", r.ms),
+    return json ? print_json(json_pack("{s:i, s:i, s:o, s:o, s:o, s:f}", "images", (int)r.n_images,
+                                       "skipped", (int)r.n_skipped, "cosine", json_number(r.cosine),
+                                       "least_cosine", json_number(r.least_cosine), "sqnr",
+                                       json_number(r.sqnr), "ms", r.ms),
                              0)
                 : evaluated_print(&r);
 }
