@@ -1,7 +1,7 @@
 /* Small pieces of memory with one lifetime. See region.h. */
 #include "base/region.h"
 
-#include <stdio.h>
+#include "base/number.h"
 
 enum { REGION_BYTES = 1 << 16, REGION_ALIGN = 16 };
 
@@ -31,11 +31,11 @@ char *fv_region_text(fv_region *r, const char *format, va_list args)
 {
     va_list again;
     va_copy(again, args);
-    int n = vsnprintf(NULL, 0, format, again);
+    int n = fv_format_list(NULL, 0, format, again);
     va_end(again);
     char *text = n < 0 ? NULL : fv_region_take(r, (size_t)n + 1, 1);
     if (text)
-        vsnprintf(text, (size_t)n + 1, format, args);
+        fv_format_list(text, (size_t)n + 1, format, args);
     return text;
 }
 

@@ -1,7 +1,7 @@
 /* Log lines and progress. See report.h. */
 #include "base/report.h"
 
-#include <stdio.h>
+#include "base/number.h"
 
 void fv_log(const fv_callbacks *callbacks, fv_log_level level, const char *format, ...)
 {
@@ -10,7 +10,7 @@ void fv_log(const fv_callbacks *callbacks, fv_log_level level, const char *forma
     if (!callbacks || !callbacks->log)
         return;
     va_start(args, format);
-    vsnprintf(message, sizeof message, format, args);
+    fv_format_list(message, sizeof message, format, args);
     va_end(args);
     callbacks->log(callbacks->user, level, message);
 }

@@ -1,8 +1,9 @@
 /* Errors as values: the one place that fills an fv_error. */
 #include "base/base.h"
 
-#include <stdio.h>
 #include <string.h>
+
+#include "base/number.h"
 
 const char *fv_version(void) { return FV_VERSION; }
 
@@ -77,7 +78,7 @@ fv_status fv_fail(fv_error *err, fv_status status, uint64_t at, const char *form
     va_start(args, format);
     err->status = status;
     err->at = at;
-    int wanted = vsnprintf(err->message, sizeof err->message, format, args);
+    int wanted = fv_format_list(err->message, sizeof err->message, format, args);
     va_end(args);
     message_tidy(err->message, wanted < 0 || (size_t)wanted >= sizeof err->message);
     return status;

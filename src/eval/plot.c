@@ -4,8 +4,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/outfile.h"
 #include "base/fpenv.h"
+#include "base/number.h"
+#include "base/outfile.h"
 #include "base/sized.h"
 #include "eval/result.h"
 #include "io/json_write.h"
@@ -28,7 +29,7 @@ static void svg_put(plot *p, const char *format, ...)
     char line[1024];
     va_list args;
     va_start(args, format);
-    int n = vsnprintf(line, sizeof line, format, args);
+    int n = fv_format_list(line, sizeof line, format, args);
     va_end(args);
     fv_json_line(&p->text, line, FV_MIN((size_t)n, sizeof line - 1));
 }

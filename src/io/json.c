@@ -6,16 +6,13 @@
  *               same once more sorted by key, to look them up and to see a key that comes twice */
 #include "io/json.h"
 
-#include <locale.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#ifdef __APPLE__
-#include <xlocale.h>
-#endif
 
 #include "base/list.h"
+#include "base/number.h"
 #include "base/sniff.h"
 #include "base/utf8_text.h"
 #include "io/json_scan.h"
@@ -44,17 +41,6 @@ struct fv_json {
 };
 
 /* ---- numbers ---- */
-
-/* As strtod, in the C locale whatever the host's is. The text goes on behind the number. */
-static double number_value(const char *text)
-{
-    locale_t c_locale = newlocale(LC_ALL_MASK, "C", (locale_t)0); /* allocates nothing */
-    double value = c_locale ? strtod_l(text, NULL, c_locale) : NAN;
-
-    if (c_locale)
-        freelocale(c_locale);
-    return value;
-}
 
 /* Digits with a sign, into 64 bits; false when they do not fit. */
 static bool integer_value(const char *text, size_t n, int64_t *out)
@@ -125,7 +111,7 @@ static void parser_value(parser *p, fv_json_value *v, const fv_scan_event *e)
         v->real = e->text[0] == 'N'   ? (double)NAN
                   : e->text[0] == 'I' ? (double)INFINITY
                   : e->text[1] == 'I' ? -(double)INFINITY
-                                      : number_value(e->text);
+                                      : fv_number_read(e->text, NULL);
         break;
     default: v->flag = e->kind == FV_SCAN_TRUE; break;
     }
@@ -340,7 +326,7 @@ static const char *number_text(const fv_json_value *v, char text[FOUND_BYTES])
     else if (v->type == FV_JSON_INT)
         snprintf(text, FOUND_BYTES, "%" PRId64, v->integer);
     else if (isfinite(v->real))
-        snprintf(text, FOUND_BYTES, "%g", v->real);
+        fv_format(text, FOUND_BYTES, "%g", v->real);
     else
         snprintf(text, FOUND_BYTES, "%s",
                  isnan(v->real)  ? "NaN"
@@ -392,7 +378,7 @@ static void shown_value(char text[FV_JSON_SHOWN], const fv_json_value *v, int de
         return;
     case FV_JSON_REAL:
         if (isfinite(v->real)) {
-            snprintf(number, sizeof number, "%.15g", v->real);
+            fv_format(number, sizeof number, "%.15g", v->real);
             shown_add(text, number);
             return;
         } /* fall through */
@@ -491,7 +477,7 @@ bool fv_json_as_number(const fv_json_value *value, double *out)
     else if (fv_json_type_of(value) != FV_JSON_INT)
         return false;
     else
-        *out = value->big ? number_value(value->text) : (double)value->integer;
+        *out = value->big ? fv_number_read(value->text, NULL) : (double)value->integer;
     return true;
 }
 
@@ -548,7 +534,7 @@ fv_status fv_json_number(const fv_json *doc, const fv_json_value *object, const 
     const fv_json_value *v = fv_json_member(object, key);
     double value;
 
-    snprintf(expected, sizeof expected, "a number in [%g, %g]", min, max);
+    fv_format(expected, sizeof expected, "a number in [%g, %g]", min, max);
     if (!fv_json_as_number(v, &value))
         return wrong_type(doc, object, key, expected, err);
     if (!isfinite(value) || value < min || value > max)

@@ -1,12 +1,13 @@
 /* JSON text. See json_write.h. */
 #include "io/json_write.h"
-#include "base/list.h"
-#include "base/utf8_text.h"
 
 #include <assert.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
+
+#include "base/list.h"
+#include "base/number.h"
+#include "base/utf8_text.h"
 
 static void text_add(fv_json_text *j, const char *text, size_t n)
 {
@@ -136,8 +137,8 @@ void fv_json_put_real(fv_json_text *j, const char *key, double value)
     char text[40];
     int n = 0;
     for (int digits = 1; digits <= 17; digits++) {
-        n = snprintf(text, sizeof text, "%.*g", digits, value);
-        if (strtod(text, NULL) == value)
+        n = fv_format(text, sizeof text, "%.*g", digits, value);
+        if (fv_number_read(text, NULL) == value)
             break;
     }
     if (!strpbrk(text, ".e")) /* a reader should see a real */

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/half.h"
+#include "base/number.h"
 
 static void onnx_out_of_memory(fv_onnx_graph *g, size_t n_bytes)
 {
@@ -57,7 +58,7 @@ void fv_onnx_scope(fv_onnx_graph *g, const char *format, ...)
 {
     va_list args;
     va_start(args, format);
-    vsnprintf(g->scope, sizeof g->scope, format, args);
+    fv_format_list(g->scope, sizeof g->scope, format, args);
     va_end(args);
 }
 

@@ -16,6 +16,7 @@
 
 #include "base/sized.h"
 #include "base/fpenv.h"
+#include "base/number.h"
 #include "base/outfile.h"
 #include "base/report.h"
 #include "model/config_gguf.h"
@@ -325,7 +326,7 @@ static fv_status put_metadata(packer *p, const char *checkpoint, fv_error *err)
     size_t n = strlen(text);
     const bool int8 = !strcmp(vision, "int8");
     if (p->o->min_cosine > 0 && int8)
-        n += (size_t)snprintf(text + n, sizeof text - n, " --min-cosine %.7g", p->o->min_cosine);
+        n += (size_t)fv_format(text + n, sizeof text - n, " --min-cosine %.7g", p->o->min_cosine);
     if (p->o->max_images > 0 && (p->rounder || int8))
         snprintf(text + n, sizeof text - n, " --max-images %d", p->o->max_images);
     packer_put_text(w, FV_ARCHITECTURE ".packed_by", text);

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "base/number.h"
 #include "pull/curl_load.h"
 
 enum { MAX_HOPS = 8, CONNECT_S = 20, STALL_S = 30, STALL_BYTES = 64 };
@@ -179,7 +180,7 @@ static void complain(fv_http_job *job, fv_http_outcome outcome, const char *form
     va_list args;
     job->outcome = outcome;
     va_start(args, format);
-    vsnprintf(job->message, sizeof job->message, format, args);
+    fv_format_list(job->message, sizeof job->message, format, args);
     va_end(args);
 }
 

@@ -35,6 +35,14 @@ echo '#include "engine/session.h"' >>"$work/tree/src/base/mem.c"
 touch "$work/tree/src/engine/session.h"
 must_refuse "an include that points up" "base may not include engine" tools/check/includes.sh
 
+for line in 'double number_of(const char *t) { return strtod(t, NULL); }' \
+    'void text_of(char *t, double x) { snprintf(t, 9, "a" "%.*g", 3, x); }' \
+    'int list_of(char *t, const char *f, va_list a) { return vsnprintf(t, 9, f, a); }'; do
+    fresh_copy
+    echo "$line" >>"$work/tree/src/base/mem.c"
+    must_refuse "a number that follows the locale" "follows the host's locale" tools/check/numbers.py
+done
+
 fresh_copy
 echo '#include "../engine/session.h"' >>"$work/tree/src/base/mem.c"
 touch "$work/tree/src/engine/session.h"
