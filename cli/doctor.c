@@ -24,19 +24,6 @@ static void image_lines(void)
             line("", err.message);
 }
 
-static double memory_gb(const char *key)
-{
-    char text[256];
-    double kb = 0;
-    FILE *f = fopen("/proc/meminfo", "r");
-    while (f && fgets(text, sizeof text, f))
-        if (!strncmp(text, key, strlen(key)))
-            kb = strtod(text + strlen(key) + 1, NULL);
-    if (f)
-        fclose(f);
-    return kb / 1e6;
-}
-
 int verb_doctor(int argc, char **argv)
 {
     static const usage use = {
@@ -75,10 +62,12 @@ int verb_doctor(int argc, char **argv)
              s.fast_bf16 ? "the default for bf16 checkpoints" : "f32 is the default",
              s.bf16_reason);
     line("bf16", text);
-    if (memory_gb("MemTotal") > 0) {
+    if (s.memory_bytes > 0) {
         snprintf(text, sizeof text,
-                 "%.1f GB, %.1f GB available (FastVLM-0.5B needs about 1.6, 1.5B 4.2, 7B 15.8)",
-                 memory_gb("MemTotal"), memory_gb("MemAvailable"));
+                 "%.1f GB%s, %.1f GB available (FastVLM-0.5B needs about 1.6, 1.5B 4.2, 7B 15.8)",
+                 (double)s.memory_bytes / 1e9,
+                 s.memory_limited ? " in this container or service" : "",
+                 (double)s.memory_available_bytes / 1e9);
         line("memory", text);
     }
     npu_summary(text, sizeof text);
@@ -96,8 +85,7 @@ int verb_doctor(int argc, char **argv)
                  fv_engine_load_ms(engine), (double)m.weight_bytes / 1e6, m.vision_precision,
                  m.decoder_precision);
         line("model", text);
-        if (memory_gb("MemAvailable") > 0 &&
-            (double)m.weight_bytes / 1e9 + 0.4 > memory_gb("MemAvailable"))
+        if (s.memory_bytes > 0 && (double)m.weight_bytes + 0.4e9 > (double)s.memory_available_bytes)
             line("", "it may not fit into the available memory: close other programs or use a "
                      "smaller model");
         fv_engine_free(engine);

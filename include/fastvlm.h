@@ -158,6 +158,10 @@ typedef struct fv_system {
     bool fast_bf16;        /**< the level in use multiplies bf16 faster than f32 */
     int n_cores;           /**< physical cores that this process may use */
     const char *bf16_reason; /**< why fast_bf16 is what it is, for people */
+    uint64_t memory_bytes;   /**< that this process may use: the machine's, or what the limits of
+                                  its container or service leave of it; 0: not known */
+    uint64_t memory_available_bytes; /**< of it, now */
+    bool memory_limited;             /**< by a container or service */
 } fv_system;
 
 /** Strings are static. Does nothing when out is NULL or out->size 0. */

@@ -163,9 +163,19 @@ typedef struct fv_cpu_id {
 } fv_cpu_id;
 bool fv_cpu_identify(fv_cpu_id *id);
 int fv_cpu_cores(void); /* physical cores this process may run on, at least 1 */
-/* cgroup.c: processors that a container's quota pays for, rounded up; 0: no quota. root is "" but
- * in tests, whose file systems stand elsewhere. */
-int fv_cgroup_cpus(const char *root);
+/* cgroup.c: what a container may have; 0: no limit. root is "" but in tests, whose file systems
+ * stand elsewhere. */
+typedef struct fv_cgroup {
+    int cpus; /* that its quota pays for, rounded up */
+    uint64_t memory_bytes, memory_left;
+} fv_cgroup;
+fv_cgroup fv_cgroup_limits(const char *root);
+/* The machine's memory, or what a container may have of it; 0: not known. */
+typedef struct fv_memory_limits {
+    uint64_t total_bytes, available_bytes;
+    bool limited; /* by a container */
+} fv_memory_limits;
+fv_memory_limits fv_memory_of_process(const char *root);
 /* Whether the calling thread may run on this processor, and may be held to one (Linux). */
 bool fv_cpu_is_allowed(int cpu);
 bool fv_cpu_can_pin(void);

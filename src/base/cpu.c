@@ -289,7 +289,7 @@ int fv_cpu_cores(void)
         cores += !has_cpu(seen, core);
         seen[core / WORD_BITS] |= 1ul << (core % WORD_BITS);
     }
-    int quota = fv_cgroup_cpus("");
+    int quota = fv_cgroup_limits("").cpus;
     if (quota > 0)
         cores = FV_MIN(cores, quota);
     return FV_MAX(cores, 1);

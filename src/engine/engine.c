@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/fpenv.h"
+#include "base/number.h"
 #include "base/sized.h"
 #include "base/report.h"
 #include "model/config_gguf.h"
@@ -19,13 +20,17 @@ void fv_system_info(fv_system *out)
     fv_kernels kernels;
     fv_kernels_notes notes;
     unsigned level = fv_cpu_level(&unknown);
+    fv_memory_limits memory = fv_memory_of_process("");
     fv_kernels_open(&kernels, level, &notes);
     info = (fv_system){ .cpu_best = fv_cpu_name(fv_cpu_detect()),
                         .cpu_level = fv_cpu_name(level),
                         .cpu_unknown = unknown != NULL,
                         .fast_bf16 = kernels.fast_bf16,
                         .n_cores = fv_cpu_cores(),
-                        .bf16_reason = notes.bf16 };
+                        .bf16_reason = notes.bf16,
+                        .memory_bytes = memory.total_bytes,
+                        .memory_available_bytes = memory.available_bytes,
+                        .memory_limited = memory.limited };
     fv_result_out(out, &info, sizeof info);
 }
 
@@ -86,7 +91,7 @@ static void record_add(fv_engine *e, const char *key, const char *name)
                  (const char *)v->data);
     else if (v->type == FV_GGUF_F64 &&
              fv_gguf_number(e->model.packed, key, -1e300, 1e300, &number, NULL) == FV_OK)
-        snprintf(text, FV_RECORD_TEXT, "%.5f", number);
+        fv_format(text, FV_RECORD_TEXT, "%.5f", number);
     else if (v->type == FV_GGUF_ARRAY)
         snprintf(text, FV_RECORD_TEXT, "%" PRIu64, v->n);
     else if (fv_gguf_int(e->model.packed, key, INT64_MIN, INT64_MAX, &value, NULL) == FV_OK)

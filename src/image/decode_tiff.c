@@ -19,6 +19,7 @@
 #include <tiffio.h>
 
 #include "base/dynlib.h"
+#include "base/number.h"
 #include "image/image.h"
 
 /* What libtiff may allocate at a time: a tile, a row, the offsets of the strips. */
@@ -150,7 +151,7 @@ static int tiff_on_error(TIFF *t, void *user, const char *module, const char *fo
     tiff_job *job = user;
     (void)t, (void)module;
     if (!job->what[0])
-        vsnprintf(job->what, sizeof job->what, format, args);
+        fv_format_list(job->what, sizeof job->what, format, args);
     return 1; /* nothing is printed */
 }
 

@@ -196,10 +196,27 @@ static fv_status model_prefault(const fv_model *m, const fv_callbacks *callbacks
     return fv_progress(callbacks, "prefault", 1, err);
 }
 
+/* A container's limit is not the system's to refuse: it would end the process instead. */
+static fv_status model_check_lock(const fv_model *m, fv_error *err)
+{
+    fv_memory_limits limits = fv_memory_of_process("");
+    uint64_t need = fv_weights_owned_bytes(&m->weights);
+    for (size_t i = 0; i < fv_tensors_count(m->tensors); i++)
+        need += m->weights.mapped[i] ? fv_tensors_at(m->tensors, i)->n_bytes : 0;
+    if (!limits.limited || need <= limits.available_bytes)
+        return FV_OK;
+    return fv_fail(err, FV_ERR_LIMIT, 0,
+                   "%" PRIu64 " bytes cannot be locked in memory: the container has %" PRIu64
+                   " left of %" PRIu64,
+                   need, limits.available_bytes, limits.total_bytes);
+}
+
 static fv_status model_lock(fv_model *m, fv_error *err)
 {
     fv_error why = { 0 };
-    fv_status status = fv_weights_lock(&m->weights, &why);
+    fv_status status = model_check_lock(m, &why);
+    if (status == FV_OK)
+        status = fv_weights_lock(&m->weights, &why);
     for (size_t i = 0; i < fv_tensors_count(m->tensors) && status == FV_OK; i++) {
         const fv_tensor *x = fv_tensors_at(m->tensors, i);
         if (m->weights.mapped[i])

@@ -229,6 +229,7 @@ fv_status fv_weights_bind(fv_weights *w, const fv_config *c, const fv_tensors *t
                           fv_error *err);
 /* Empty lists of the tensors in use; for the two above. */
 fv_status fv_weights_begin_use(fv_weights *w, const fv_tensors *tensors, fv_error *err);
+uint64_t fv_weights_owned_bytes(const fv_weights *w); /* what is not mapped */
 /* Keeps what is not mapped in memory, until it is freed. */
 fv_status fv_weights_lock(const fv_weights *w, fv_error *err);
 void fv_weights_free(fv_weights *w);

@@ -650,6 +650,14 @@ fv_status fv_weights_begin_use(fv_weights *w, const fv_tensors *tensors, fv_erro
     return w->used && w->mapped ? FV_OK : fv_fail_memory(err, 2 * n, "the list of tensors in use");
 }
 
+uint64_t fv_weights_owned_bytes(const fv_weights *w)
+{
+    uint64_t sum = 0;
+    for (const block_list *b = w->owned; b; b = b->next)
+        sum += b->size;
+    return sum;
+}
+
 fv_status fv_weights_lock(const fv_weights *w, fv_error *err)
 {
     for (const block_list *b = w->owned; b; b = b->next)
