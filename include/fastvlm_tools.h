@@ -204,7 +204,8 @@ FV_API void fv_dump_free(fv_dump *dump);
 /** Options common to all exports. */
 typedef struct fv_export_options {
     size_t size;
-    bool force; /**< directories: replace files of the same names in one that is not empty */
+    bool force; /**< directories: replace files of the same names in one that is not empty, all of
+                     them or, after a failure, none */
     const fv_callbacks *callbacks; /**< log: warnings, and what was written */
 } fv_export_options;
 

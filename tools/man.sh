@@ -80,6 +80,9 @@ failure; a message on standard error says what was found and what was expected
 .TP
 .B 2
 wrong usage: an argument is unknown, missing, contradictory or out of range, or a bare word is no file
+.SH SIGNALS
+Ctrl\-C (SIGINT) and SIGTERM stop what is being written and leave nothing of it; a download can be resumed. A second
+one ends the program at once, without clearing up: the next run with the same output removes what it left behind.
 .SH ENVIRONMENT
 .TP
 .B FV_CPU

@@ -201,10 +201,8 @@ static fv_status outfile_take_place(fv_outfile *f, fv_error *err)
     if (fsync(f->fd) != 0 && errno != EINVAL && errno != EROFS) /* pipes and the like cannot */
         return fv_out_errno(err, f->place, "write");
     FV_TRY(outfile_give_name(f, err));
-    int fd = f->fd;
-    f->fd = -1;
-    if (close(fd) != 0)
-        return fv_out_errno(err, f->place, "write");
+    /* Open, and so locked, until it has its place: nobody takes it for a leftover. What close could
+     * report, fsync has. */
     if (rename(f->part, f->place) != 0)
         return fv_out_errno(err, f->place, "rename the finished file to this name");
     f->named = false;
@@ -280,7 +278,8 @@ void fv_outfile_leftovers(const char *path, const fv_callbacks *callbacks)
         if (strncmp(e->d_name, name, n))
             continue;
         long pid = fv_out_pid(e->d_name + n, FV_OUT_PART, "");
-        int fd = pid && fv_out_is_gone(pid) ? leftover_take(dirfd(dir), e->d_name) : -1;
+        bool free_number = pid == (long)getpid() || (pid && fv_out_is_gone(pid));
+        int fd = free_number ? leftover_take(dirfd(dir), e->d_name) : -1;
         if (fd >= 0) {
             bool gone = unlinkat(dirfd(dir), e->d_name, 0) == 0;
             fv_out_warn(callbacks, folder, e->d_name,

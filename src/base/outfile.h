@@ -6,7 +6,8 @@
  * entries are moved at the end, all of them or none.
  *
  * A process that is killed leaves at most a PATH.part-PID. The next one that writes to the same
- * place removes it: once the lock on the mark, or on the file itself, is free. */
+ * place removes it once the lock on the mark, or on the file itself, is free. Had entries begun to
+ * move, it takes them back first, and what they replaced is there again. */
 #ifndef FV_OUTFILE_H
 #define FV_OUTFILE_H
 
@@ -47,7 +48,7 @@ typedef struct fv_outdir {
     char *stage;      /* the folder to fill; NULL when there is nothing to release */
     bool merge;       /* place exists: entries are moved into it */
     int lock;         /* on the mark in it; once it is free, the folder may be removed */
-    size_t n_parents; /* shorter parts of the stage's path were folders before; 0: all were */
+    size_t n_parents; /* of fv_out_make_parents: folders on the way that were made */
 } fv_outdir;
 
 /* path must not exist, or be an empty folder; with force a folder that holds files will do, whose

@@ -5,6 +5,8 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/report.h"
 
@@ -39,6 +41,41 @@ bool fv_out_split(const char *path, char **folder, char **name)
     if (!slash)
         fv_free(whole);
     return *folder && *name;
+}
+
+fv_status fv_out_make_folder(const char *path, fv_error *err)
+{
+    if (mkdir(path, 0777) == 0 || (errno == EEXIST && fv_is_dir(path)))
+        return FV_OK;
+    return fv_out_errno(err, path, "create the directory");
+}
+
+fv_status fv_out_make_parents(char *path, size_t *n_made, fv_error *err)
+{
+    fv_status status = FV_OK;
+    size_t there = 0;
+    *n_made = 0;
+    for (char *slash = strchr(path + 1, '/'); slash && status == FV_OK;
+         slash = strchr(slash + 1, '/')) {
+        *slash = 0;
+        if (!fv_is_dir(path)) {
+            status = fv_out_make_folder(path, err);
+            if (status == FV_OK && !*n_made)
+                *n_made = there + 1;
+        }
+        there = (size_t)(slash - path);
+        *slash = '/';
+    }
+    return status;
+}
+
+void fv_out_remove_parents(char *path, size_t n_made)
+{
+    for (char *slash; n_made && (slash = strrchr(path, '/')) && (size_t)(slash - path) >= n_made;) {
+        *slash = 0;
+        if (rmdir(path) != 0 && errno != ENOENT)
+            return;
+    }
 }
 
 long fv_out_pid(const char *name, const char *before, const char *after)

@@ -1,4 +1,4 @@
-/* outpart: the names beside a place, PATH.part-PID, shared by outfile.c and outdir.c. */
+/* outpart: names beside a place, PATH.part-PID, and the folders on the way to it. */
 #ifndef FV_OUTPART_H
 #define FV_OUTPART_H
 
@@ -13,6 +13,12 @@ fv_status fv_out_errno(fv_error *err, const char *path, const char *verb);
 char *fv_out_path(const char *path, const char *text);
 /* path as its folder and the name in it; false when memory is out. Both to fv_free. */
 bool fv_out_split(const char *path, char **folder, char **name);
+
+fv_status fv_out_make_folder(const char *path, fv_error *err); /* which may be there already */
+/* Every missing folder in front of the last name of path, which is as before afterwards. *n_made:
+ * for the removal of those that were made, as long as they are empty, which cuts path. */
+fv_status fv_out_make_parents(char *path, size_t *n_made, fv_error *err);
+void fv_out_remove_parents(char *path, size_t n_made);
 
 /* The process in "<before>PID<after>"; 0: name is not of that form. */
 long fv_out_pid(const char *name, const char *before, const char *after);

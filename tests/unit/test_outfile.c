@@ -223,6 +223,7 @@ static long die_filling(const char *place)
             fv_outdir_sub(&d, "sub", &err) != FV_OK)
             _exit(1);
         put(d.stage, "sub/big", "x");
+        put(d.stage, "sub/.fastvlm-part", "a directory in it that was filled in the same way");
         _exit(0);
     }
     int how;
@@ -332,6 +333,119 @@ static void test_killed(void **state)
     assert_false(fv_is_file(other));
     fv_free(place);
     temp_remove(dir);
+}
+
+/* ---- killed while entries moved ---------------------------------------------------------- */
+
+/* What a killed process has left of moving `a` over an older one, and what the next run makes of
+ * it. Each field is a file's text; NULL: there is none. */
+typedef struct halfway {
+    const char *name;
+    const char *staged, *kept, *placed; /* in the stage; what it replaces; at its place */
+    const char *later;                  /* what somebody has written to its place since */
+    const char *entry;                  /* in the list: its path, "a" */
+    const char *expected;               /* at its place afterwards */
+    bool stays;                         /* the list is not one of ours: nothing is touched */
+} halfway;
+
+static const halfway halfways[] = {
+    { "not moved yet", "new", NULL, "old", NULL, "a", "old", false },
+    { "kept by a second name, not moved", "new", "old", "old", NULL, "a", "old", false },
+    { "kept by renaming, not moved", "new", "old", NULL, NULL, "a", "old", false },
+    { "moved over an older one", NULL, "old", "new", NULL, "a", "old", false },
+    { "moved to a free place", NULL, NULL, "new", NULL, "a", NULL, false },
+    { "somebody has written there since", NULL, "old", "new", "theirs, later", "a", "theirs, later",
+      false },
+    { "somebody has written to a free place since", NULL, NULL, "new", "theirs, later", "a",
+      "theirs, later", false },
+    { "taken back already", NULL, NULL, "old", "old", "a", "old", false },
+    { "a path that leads out of the stage", NULL, "old", "new", NULL, "../a", "new", true },
+    { "a path from the root", NULL, "old", "new", NULL, "/a", "new", true },
+    { "no path", NULL, "old", "new", NULL, "", "new", true },
+};
+
+/* The list's line for the file at path, as it is now. */
+static void list_one(const char *stage, const char *path, const char *entry, char kind)
+{
+    struct stat st = { 0 };
+    char text[300];
+    fv_error err = { 0 };
+    (void)lstat(path, &st);
+    int n = snprintf(text, sizeof text, "%llu %llu %lld %ld %c %s", (unsigned long long)st.st_ino,
+                     (unsigned long long)st.st_size, (long long)st.st_mtim.tv_sec,
+                     (long)st.st_mtim.tv_nsec, kind, entry);
+    char *list = fv_path_join(stage, ".fastvlm-moves");
+    assert_int_equal(fv_outfile_put(list, text, (size_t)n + 1, &err), FV_OK);
+    fv_free(list);
+}
+
+static void test_killed_halfway(void **state)
+{
+    (void)state;
+    fv_error err = { 0 };
+    fv_outdir d;
+    for (size_t i = 0; i < FV_COUNT(halfways); i++) {
+        const halfway *h = &halfways[i];
+        char *dir = temp_dir(), *place = fv_path_join(dir, "out"), *a = fv_path_join(place, "a");
+        char stage[700], sub[720], staged[720];
+        assert_int_equal(mkdir(place, 0777), 0);
+        put(place, "theirs", "x");
+        long pid = die_filling(place);
+        snprintf(stage, sizeof stage, "%s/.part-%ld", place, pid);
+        snprintf(staged, sizeof staged, "%s/a", stage);
+        snprintf(sub, sizeof sub, "%s/.fastvlm-replaced", stage);
+        assert_int_equal(mkdir(sub, 0777), 0);
+        if (h->kept)
+            put(sub, "0", h->kept);
+        if (h->staged)
+            put(stage, "a", h->staged);
+        if (h->placed)
+            put(place, "a", h->placed);
+        list_one(stage, h->staged ? staged : a, h->entry, 'f');
+        if (h->later)
+            put(place, "a", h->later);
+        n_said = 0;
+        assert_int_equal(fv_outdir_open(&d, place, true, &hearing, &err), FV_OK);
+        fv_outdir_abandon(&d);
+        if (n_said != 1 || !strstr(said, h->stays ? "it cannot be removed" : "are back"))
+            fail_msg("%s: said %zu times \"%s\"", h->name, n_said, said);
+        if (fv_is_dir(stage) != h->stays)
+            fail_msg("%s: the stage %s", h->name, h->stays ? "is gone" : "is still there");
+        if (fv_is_file(a) != (h->expected != NULL))
+            fail_msg("%s: a is %s", h->name, h->expected ? "gone" : "there");
+        if (h->expected)
+            expect(place, "a", h->expected);
+        assert_int_equal(count_entries(place), 1 + (h->expected != NULL) + h->stays);
+        fv_free(place);
+        fv_free(a);
+        temp_remove(dir);
+    }
+}
+
+/* A directory that was made on the way goes, unless somebody has put something into it. */
+static void test_killed_halfway_directory(void **state)
+{
+    (void)state;
+    fv_error err = { 0 };
+    fv_outdir d;
+    for (int used = 0; used < 2; used++) {
+        char *dir = temp_dir(), *place = fv_path_join(dir, "out"),
+             *sub = fv_path_join(place, "sub");
+        char stage[700];
+        assert_int_equal(mkdir(place, 0777), 0);
+        snprintf(stage, sizeof stage, "%s/.part-%ld", place, die_filling(place));
+        assert_int_equal(mkdir(sub, 0777), 0);
+        list_one(stage, sub, "sub", 'd');
+        if (used)
+            put(sub, "theirs", "x");
+        assert_int_equal(fv_outdir_open(&d, place, true, NULL, &err), FV_OK);
+        fv_outdir_abandon(&d);
+        assert_false(fv_is_dir(stage));
+        assert_int_equal(fv_is_dir(sub), used);
+        fv_free(place);
+        fv_free(sub);
+        temp_remove(dir);
+    }
 }
 
 static mode_t mode_of(const char *path)
@@ -610,12 +724,17 @@ static void test_kill_matrix(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_file),    cmocka_unit_test(test_pieces),
-        cmocka_unit_test(test_no_room), cmocka_unit_test(test_folder),
-        cmocka_unit_test(test_killed),  cmocka_unit_test(test_replaced),
-        cmocka_unit_test(test_rewrite), cmocka_unit_test(test_all_or_nothing),
-        cmocka_unit_test(test_parents), cmocka_unit_test(test_kill_matrix)
-    };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_file),
+                                        cmocka_unit_test(test_pieces),
+                                        cmocka_unit_test(test_no_room),
+                                        cmocka_unit_test(test_folder),
+                                        cmocka_unit_test(test_killed),
+                                        cmocka_unit_test(test_killed_halfway),
+                                        cmocka_unit_test(test_killed_halfway_directory),
+                                        cmocka_unit_test(test_replaced),
+                                        cmocka_unit_test(test_rewrite),
+                                        cmocka_unit_test(test_all_or_nothing),
+                                        cmocka_unit_test(test_parents),
+                                        cmocka_unit_test(test_kill_matrix) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
