@@ -16,10 +16,11 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-#include "base/sized.h"
-#include "base/report.h"
-#include "fastvlm_pull.h"
 #include "base/list.h"
+#include "base/outpart.h"
+#include "base/report.h"
+#include "base/sized.h"
+#include "fastvlm_pull.h"
 #include "pull/http.h"
 #include "pull/hub.h"
 #include "pull/part.h"
@@ -330,27 +331,6 @@ void fv_pull_free(fv_pull *p)
 }
 
 /* ---- folder and space -------------------------------------------------------------------- */
-
-static fv_status make_folder(const char *dir, fv_error *err)
-{
-    char *path = fv_strdup(dir);
-    fv_status status = FV_OK;
-    if (!path)
-        return fv_fail_memory(err, strlen(dir) + 1, "a path");
-    for (char *at = path + 1; status == FV_OK; at++)
-        if (*at == '/' || *at == 0) {
-            char kept = *at;
-            *at = 0;
-            if (mkdir(path, 0777) != 0 && !fv_is_dir(path))
-                status = fv_fail(err, FV_ERR_IO, 0, "%s: cannot create the directory: %s", path,
-                                 strerror(errno));
-            *at = kept;
-            if (kept == 0)
-                break;
-        }
-    fv_free(path);
-    return status;
-}
 
 static fv_status check_space(const fv_pull *p, fv_error *err)
 {
@@ -667,14 +647,11 @@ static fv_status fetch_all(fv_pull *p, fv_error *err)
     return FV_OK;
 }
 
-fv_status fv_pull_run(fv_pull *pull, fv_error *err)
+/* In the folder, which is locked. */
+static fv_status pull_into_folder(fv_pull *p, fv_error *err)
 {
     fv_status status = FV_OK;
     fv_error own;
-    FV_REQUIRE(pull, err);
-    fv_pull *p = pull;
-    err = err ? err : &own;
-    FV_TRY(make_folder(p->dir, err));
     int lock = open(p->dir, O_RDONLY | O_CLOEXEC | O_DIRECTORY);
     if (lock < 0)
         return fv_fail(err, FV_ERR_IO, 0, "%s: cannot open: %s", p->dir, strerror(errno));
@@ -697,13 +674,35 @@ fail:
         fv_http_drop(p->http, &p->slots[i].job);
         p->slots[i] = (slot){ 0 };
     }
-    for (size_t i = 0; i < p->listing.n_files; i++)
-        if (p->files[i].part.fd >= 0 && fv_part_save(&p->files[i].part, &own) != FV_OK &&
-            status == FV_OK) {
+    for (size_t i = 0; i < p->listing.n_files; i++) {
+        fv_part *part = &p->files[i].part;
+        if (part->fd >= 0 && fv_part_have(part) == 0)
+            fv_part_remove(part); /* nothing to resume */
+        else if (part->fd >= 0 && fv_part_save(part, &own) != FV_OK && status == FV_OK) {
             *err = own;
             status = own.status;
-        }
+        } else if (status == FV_OK)
+            fv_part_remove(part); /* of an earlier run, whose file has come another way since */
+    }
     close(lock);
+    return status;
+}
+
+fv_status fv_pull_run(fv_pull *pull, fv_error *err)
+{
+    size_t n_made;
+    fv_error own;
+    FV_REQUIRE(pull, err);
+    err = err ? err : &own;
+    char *inside = fv_path_join(pull->dir, ".");
+    if (!inside)
+        return fv_fail_memory(err, strlen(pull->dir), "a path");
+    fv_status status = fv_out_make_parents(inside, &n_made, err);
+    if (status == FV_OK)
+        status = pull_into_folder(pull, err);
+    if (status != FV_OK)
+        fv_out_remove_parents(inside, n_made); /* as far as nothing is in them */
+    fv_free(inside);
     return status;
 }
 

@@ -463,6 +463,32 @@ def disk_too_small():
     return c
 
 
+def nothing_stays_where_nothing_came():
+    c = Case(edit=lambda a: a["siblings"][7].update(size=1 << 49, lfs={"sha256": "0" * 64, "size": 1 << 49}))
+    c.pull("-o", "a/b/model").fails("not enough disk space")
+    assert os.listdir(c.dir) == [], os.listdir(c.dir)
+    c.hub.edit = None
+    os.makedirs(os.path.join(c.dir, "a"))
+    c.hub.file_faults = [(404, [])] * 100
+    c.pull("-o", "a/b/model", "--retries", "0")
+    assert c.code == 1 and os.listdir(os.path.join(c.dir, "a")) == [], c.err
+    c.hub.file_faults = []
+    c.hub.cuts, c.hub.cut_lfs_only = [100000] * 100, True  # some of it comes: kept, to resume
+    c.pull("-o", "a/b/model", "--retries", "0")
+    assert c.code == 1 and "model.safetensors.part" in os.listdir(os.path.join(c.dir, "a", "b", "model"))
+    return c
+
+
+def part_of_an_earlier_run_goes():
+    """Its file has come another way since."""
+    c = Case().pull()
+    open(c.path("config.json.part"), "w").write("half")
+    open(c.path("mine.part"), "w").write("the user's")
+    c.pull()
+    assert c.code == 0 and c.names() == sorted([*FILES, "mine.part"]), c.names()
+    return c
+
+
 def write_fails():
     c = Case().pull("--retries", "0", limit=1000)
     c.fails("model.safetensors.part")
