@@ -1,9 +1,13 @@
 #!/usr/bin/env python3
-"""A second reader of packed files, written from docs/format.md alone: python3 read_packed.py FILE CHECKPOINT
+"""A second reader of packed files, written from docs/format.md alone:
+
+    python3 read_packed.py FILE CHECKPOINT [EXPORTED]
 
 Checks the layout, both hashes, the tokenizer's tables against its keys, and the weights against the
 checkpoint's safetensors file: exactly for F32, F16 and BF16 of what was bf16, within half a step for
-blocks. Prints what it looked at; any disagreement is an exception. Standard library only."""
+blocks and int8. EXPORTED is what `fastvlm export hf FILE -o EXPORTED --dtype f32` wrote: the values
+that the engine takes the weights for must be the same ones, bit for bit. Prints what it looked at; any
+disagreement is an exception. Standard library only."""
 import hashlib, json, math, struct, sys
 
 SCALAR = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
@@ -62,6 +66,8 @@ def values(kind, data):
         return list(struct.unpack("<%de" % (len(data) // 2), data))
     if kind == 30:
         return [struct.unpack("<f", b"\0\0" + data[i:i + 2])[0] for i in range(0, len(data), 2)]
+    if kind in (24, 26):
+        return list(struct.unpack("<%d%s" % (len(data) // BLOCK[kind][1], "b" if kind == 24 else "i"), data))
     out = []
     for at in range(0, len(data), BLOCK[kind][1]):
         (d,) = struct.unpack_from("<e", data, at)
@@ -132,11 +138,74 @@ def near(a, b):
     return abs(a - b) <= 1e-6 * max(abs(a), abs(b), 1e-6)
 
 
+def f32(x):
+    return struct.unpack("<f", struct.pack("<f", x))[0]
+
+
+def original_of(name):
+    return name.replace("vision.", "model.vision_tower.vision_tower.model.", 1) if name.startswith("vision.") else name
+
+
+def in_packed_order(name, shape, values, of):
+    """A checkpoint's values, stored with shape `of`, in the order of the packed file."""
+    if name == "vision.patch_embed.0.reparam_conv.weight":
+        return [values[((o * 3 + i) * 9) + t] for o in range(shape[0]) for t in range(9) for i in range(3)]
+    if len(shape) == 2 and of[1:2] == [1] and shape[0] in (9, 49) and shape[1] == of[0]:
+        taps, n = shape
+        return [values[o * taps + t] for t in range(taps) for o in range(n)]
+    return values
+
+
+def engine_value(c, name, shape):
+    """What the engine's export has for a tensor of the packed file."""
+    original = original_of(name)
+    base, part = original.rsplit(".", 1)
+    if base.endswith("convffn.conv"):  # folded: the BatchNorm left has only the bias to add
+        original = base + (".bn.bias" if part == "bias" else ".conv.weight")
+    return in_packed_order(name, shape, c.get(original), c.header[original]["shape"])
+
+
+def int8_layer(name, tensor, kinds):
+    """weight and bias of a layer in int8, as the f32 values that they stand for, and a weight's step."""
+    base = name.rsplit(".", 1)[0]
+    part = {k: values(kinds[base + "." + k], tensor(base + "." + k)[1]) for k in ("weight", "scale", "bias", "inv", "zero")}
+    shape, (zero,) = tensor(name)[0], part["zero"]
+    if kinds[base + ".bias"] == 26:  # a matrix [n, k]
+        n, k = shape
+        step = [(part["scale"][o], part["inv"][i]) for o in range(n) for i in range(k)]
+        bias = [f32(part["scale"][o] * f32(part["bias"][o] + zero * sum(part["weight"][o * k:o * k + k]))) for o in range(n)]
+    else:  # a depthwise convolution [taps, n] with one or two outputs of a channel
+        (taps, n), mult = shape, shape[1] // len(part["inv"])
+        step = [(part["scale"][o], part["inv"][o // mult]) for _ in range(taps) for o in range(n)]
+        bias = part["bias"]
+    got = [f32(f32(s * q) * i) for q, (s, i) in zip(part["weight"], step)]
+    return got, bias, part["weight"], [s * i for s, i in step]
+
+
+def check_int8(name, shape, layer, c):
+    """Within half a step of the checkpoint's, but for what a row's clip cuts off."""
+    got, _, q, step = layer
+    original = original_of(name)
+    base = original.rsplit(".", 1)[0]
+    if base.endswith("convffn.conv"):
+        bn = {k: c.get(base + ".bn." + k) for k in ("weight", "running_var")}
+        scale = [g / math.sqrt(v + 1e-5) for g, v in zip(bn["weight"], bn["running_var"])]
+        taps, n = shape
+        w = c.get(base + ".conv.weight")
+        want = [w[o * taps + t] * scale[o] for t in range(taps) for o in range(n)]
+    else:
+        want = in_packed_order(name, shape, c.get(original), c.header[original]["shape"])
+    assert len(got) == len(want), name
+    for a, b, x, s in zip(got, want, q, step):
+        assert -127 <= x <= 127, name
+        assert abs(a - b) <= 0.501 * s or (abs(x) == 127 and abs(a) < abs(b) <= abs(a) / 0.79), (name, a, b, s)
+    return "int8"
+
+
 def check_weight(name, shape, kind, got, c, lost, compensated):
     """Returns what kind of weight it was. lost: fastvlm.sqnr; compensated: columns make up for others' rounding."""
-    original = name.replace("vision.", "model.vision_tower.vision_tower.model.", 1) if name.startswith("vision.") else name
+    original = original_of(name)
     base = original.rsplit(".", 1)[0]
-    bn = c.get(base.replace(".conv", ".bn") + ".weight") if base.endswith("convffn.conv") else None
     if base.endswith("convffn.conv"):
         bn = {k: c.get(base + ".bn." + k) for k in ("weight", "bias", "running_mean", "running_var")}
         w = c.get(base + ".conv.weight")
@@ -149,12 +218,7 @@ def check_weight(name, shape, kind, got, c, lost, compensated):
         return "folded"
     want = c.get(original)
     assert want is not None and len(want) == len(got), name
-    if name == "vision.patch_embed.0.reparam_conv.weight":
-        n = shape[0]
-        want = [want[((o * 3 + i) * 9) + t] for o in range(n) for t in range(9) for i in range(3)]
-    elif len(shape) == 2 and c.header[original]["shape"][1:2] == [1] and shape[0] in (9, 49) and shape[1] == c.header[original]["shape"][0]:
-        taps, n = shape
-        want = [want[o * taps + t] for t in range(taps) for o in range(n)]
+    want = in_packed_order(name, shape, want, c.header[original]["shape"])
     if kind in (2, 8):
         for at in range(0, len(got), 32):
             most = max(abs(x) for x in want[at:at + 32])
@@ -171,7 +235,7 @@ def check_weight(name, shape, kind, got, c, lost, compensated):
     return "exact"
 
 
-def main(path, checkpoint):
+def main(path, checkpoint, exported=None):
     with open(path, "rb") as f:
         data = f.read()
     r = Reader(data)
@@ -195,16 +259,33 @@ def main(path, checkpoint):
         end = tensors[name][2] + len(tensor(name)[1])
     assert end <= len(data) - data_at and len(keys["fastvlm.sqnr"]) == len(tensors)
     n_tokens, n_merges = check_tokenizer(keys, tensor)
-    c, counts = Checkpoint(checkpoint), {}
+    c, engine, counts = Checkpoint(checkpoint), Checkpoint(exported) if exported else None, {}
+    kinds, n_same = {name: t[1] for name, t in tensors.items()}, 0
     for name, lost in zip(order, keys["fastvlm.sqnr"]):
-        if name.startswith("tokenizer."):
-            continue
+        base, part = name.rsplit(".", 1)
+        in_int8 = kinds.get(base + ".weight") == 24
+        if name.startswith("tokenizer.") or (in_int8 and part != "weight"):
+            continue  # the latter are read with their weight
         shape, raw = tensor(name)
         compensated = keys.get("fastvlm.rounding.method", b"").startswith(b"compensated")
-        what = check_weight(name, shape, tensors[name][1], values(tensors[name][1], raw), c, lost, compensated)
+        if in_int8:
+            layer = int8_layer(name, tensor, kinds)
+            what, found = check_int8(name, shape, layer, c), {name: (shape, layer[0]), base + ".bias": (shape[:1], layer[1])}
+        else:
+            got = values(kinds[name], raw)
+            what, found = check_weight(name, shape, kinds[name], got, c, lost, compensated), {name: (shape, got)}
         counts[what] = counts.get(what, 0) + 1
-    print("%d keys, %d tensors, %d tokens, %d merges; %s" % (len(keys), len(tensors), n_tokens, n_merges,
-          ", ".join("%d %s" % (n, k) for k, n in sorted(counts.items()))))
+        for n, (s, v) in found.items() if engine else ():
+            try:
+                says = engine_value(engine, n, s)
+            except KeyError:  # a layer that the checkpoint has no bias for
+                assert n.endswith(".bias") and in_int8 and not any(v), n
+                continue
+            assert v == says, n
+            n_same += 1
+    assert (keys["fastvlm.vision.precision"] == b"int8") == ("int8" in counts)
+    print("%d keys, %d tensors, %d tokens, %d merges; %s%s" % (len(keys), len(tensors), n_tokens, n_merges,
+          ", ".join("%d %s" % (n, k) for k, n in sorted(counts.items())), "; %d as the engine has them" % n_same if engine else ""))
 
 
 main(*sys.argv[1:])

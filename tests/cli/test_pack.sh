@@ -72,10 +72,18 @@ run info "$work/wide.gguf" --json
 check "info says bf16" test "$(grep -c '"precision": "bf16"' <<<"$out")" = 2
 
 if command -v python3 >/dev/null; then
-    for file in f32 q4; do
-        out=$(python3 "$root/tests/cli/read_packed.py" "$work/$file.gguf" "$tiny" 2>"$work/err")
+    run pack "$tiny" -o "$work/int8.gguf" --vision int8 --decoder z8 --max-images 3 --min-cosine 0.1
+    run pack "$tiny" -o "$work/some.gguf" --vision int8 --max-images 3 --min-cosine 0.999
+    run pack "$base" -o "$work/base.gguf" --vision int8 --decoder f16 --max-images 2 --min-cosine 0.1
+    for file in f32 q4 one int8 some bf16 base; do
+        model=$tiny
+        [ $file != base ] || model=$base
+        run export hf "$work/$file.gguf" -o "$work/$file.hf" --layout llava_qwen2 --dtype f32 -q
+        check "$file is exported" test "$code" = 0
+        out=$(python3 "$root/tests/cli/read_packed.py" "$work/$file.gguf" "$model" "$work/$file.hf" 2>"$work/err")
         code=$? err=$(cat "$work/err")
         check "a second reader: $file" test "$code" = 0
+        check "a second reader compares with the engine: $file" grep -q " as the engine has them" <<<"$out"
     done
 else
     echo "skip: no python3, so no second reader"
