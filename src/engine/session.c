@@ -676,7 +676,8 @@ fv_status fv_session_next_begin(fv_session *s, fv_error *err)
     s->step_start = fv_now_ms();
     if (s->phase == FV_PHASE_IDLE)
         return fv_fail(err, FV_ERR_STATE, 0, "there is nothing to answer: add an image or text");
-    if (s->phase == FV_PHASE_ENDING) {
+    bool full = s->phase == FV_PHASE_ANSWERING && s->held.n_rows + 1 >= s->max_context;
+    if (s->phase == FV_PHASE_ENDING || full) { /* forced tokens may have filled the context */
         s->step = FV_STEP_END;
     } else if (s->phase == FV_PHASE_WRITING) {
         status = prompt_run(s, err);
@@ -790,8 +791,9 @@ static fv_status session_score(fv_session *s, const char *answer, size_t n_bytes
     fv_ids ids = { 0 };
     if (s->phase != FV_PHASE_WRITING)
         return fv_fail(err, FV_ERR_STATE, 0, "there is no user turn before this answer");
-    FV_TRY(turn_check_room(s, text_least_rows(s, n_bytes), "the answer", err));
-    fv_status status = fv_template_answer(&ids, s->engine->model.tokenizer, answer, n_bytes, err);
+    fv_status status = turn_check_room(s, text_least_rows(s, n_bytes), "the answer", err);
+    if (status == FV_OK)
+        status = fv_template_answer(&ids, s->engine->model.tokenizer, answer, n_bytes, err);
     if (status == FV_OK)
         status = score_answer(s, &ids, score, err);
     fv_ids_free(&ids);
