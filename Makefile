@@ -5,7 +5,7 @@ PREFIX ?= /usr/local
 BUILD  := cmake --build --preset
 quiet  := >/dev/null
 
-.PHONY: all demo demo-model test test-interop test-interop-full test-full test-arm bench bench-peers check fuzz install clean help
+.PHONY: all demo demo-model test test-interop test-interop-full test-full test-arm bench bench-peers check check-docs fuzz install clean help
 
 all: ## build the program and the libraries: build/release
 	@tools/setup.sh build
@@ -48,6 +48,9 @@ bench-peers: all ## other engines on the same weights, in temporary environments
 check: ## warnings as errors (gcc, clang), floors, format, headers, ABI, exported names, all tests
 	@tools/setup.sh build check arm
 	@tools/check/check.sh
+
+check-docs: all ## commands and figures of README and docs, run again and compared
+	@tools/check/docs.py
 
 fuzz: ## run every fuzzer for FUZZ_SECONDS (60)
 	@tools/setup.sh build check

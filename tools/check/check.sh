@@ -44,6 +44,7 @@ step "includes point down" tools/check/includes.sh
 step "formatted by clang-format 14" tools/check/format.sh
 step "no line over 100 columns" tools/check/columns.py
 step "links in documents" tools/check/links.py
+step "numbers know no locale" tools/check/numbers.py
 step "checks refuse what they are for" tools/check/refuses.sh
 step "public header alone" tools/check/header.sh
 step "layout of the public interface" tools/check/abi.py
@@ -54,6 +55,7 @@ step "clang, warnings are errors" strict_build clang
 step "without image libraries" plain_build
 step "only fv_ names exported" release_exports
 step "inside another project" tests/install/test_subdirectory.sh build --build
+step "commands and figures in documents" tools/check/docs.py
 step "tests, sanitizers, Arm kernels" tools/test.sh
 
 printf '\n'

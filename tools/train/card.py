@@ -84,7 +84,8 @@ def block_packed():
     file = os.path.join(DEMO, "demo.gguf")
     with open(file, "rb") as f:
         how = re.search(rb"fastvlm [0-9.]+ (--[ -~]+)", f.read(1 << 16))
-    return "The packed file, `demo.gguf`, is %.1f MB (`fastvlm pack models/demo %s`)." % (os.path.getsize(file) / 1e6, how[1].decode())
+    return ("The packed file, `demo.gguf`, is %.1f MB\n(`fastvlm pack models/demo models/demo/calibration -o demo.gguf %s`)."
+            % (os.path.getsize(file) / 1e6, how[1].decode()))
 
 
 def block_agreement(s):
