@@ -555,7 +555,8 @@ FV_API fv_status fv_session_next(fv_session *session, fv_piece *out, fv_error *e
  *  session that is answering. */
 FV_API fv_status fv_sessions_next(fv_session *const *sessions, size_t n, fv_piece *pieces,
                                   fv_status *statuses, fv_error *err);
-/** As fv_session_next, with the token given instead of chosen: any row of the vocabulary. */
+/** As fv_session_next, with the token given instead of chosen: any row of the vocabulary. When the
+ *  context is full: FV_ERR_LIMIT, and nothing has changed. */
 FV_API fv_status fv_session_force(fv_session *session, int32_t id, fv_error *err);
 /** What the last token was chosen from, or forced against: [*n], n the rows of the vocabulary.
  *  Valid until the session's next call; NULL when there are none. */
@@ -580,7 +581,8 @@ FV_API fv_status fv_session_score(fv_session *session, const char *answer, size_
 FV_API void fv_session_reset(fv_session *session);
 
 /** A second session of the same engine with the same options and conversation, the turn being
- *  written included. FV_ERR_STATE during an answer. On failure *out is NULL. */
+ *  written included, but not what fv_session_begin has set. FV_ERR_STATE during an answer. On
+ *  failure *out is NULL. */
 FV_API fv_status fv_session_copy(fv_session **out, const fv_session *session, fv_error *err);
 /** Rows of the conversation, without the turn being written; for fv_session_rewind. 0 for NULL. */
 FV_API size_t fv_session_position(const fv_session *session);

@@ -108,6 +108,41 @@ expect "a file after a kill" 0 "LUT.part-$killed: left behind by a killed run; r
 check "it is gone" test ! -e "LUT.part-$killed"
 rm LUT
 
+# ---- Ctrl-C: once leaves nothing, neither directories made for it; twice ends at once, and the next run clears up
+interrupt_when() { # TIMES STAGE ARGUMENTS...
+    local times=$1 stage=$2 i
+    shift 2
+    "$fastvlm" "$@" -q >/dev/null 2>"$work/err" </dev/null &
+    killed=$!
+    for ((i = 0; i < 500; i++)); do
+        [ -e "$stage$killed/sample_000.raw" ] && break
+        sleep 0.02
+    done
+    for ((i = 0; i < times; i++)); do kill -INT $killed 2>/dev/null; done
+    wait $killed
+    code=$? out= err=$(cat "$work/err")
+}
+for times in 1 1 2 2 2; do
+    interrupt_when $times p/q/x.part- export calib --random 100000 --image-size 64 -o p/q/x
+    check "Ctrl-C, $times: exit code" test "$code" = 1
+    [ $times = 2 ] || nothing_left p
+    run export calib --random 1 --image-size 64 -o p/q/x
+    check "Ctrl-C, $times: the next run leaves what it made and nothing else" test "$(ls -A p p/q | tr '\n' ' ')" = "p: q  p/q: x "
+    rm -r p
+done
+
+# ---- a swap that cannot be made is not begun
+mkdir swap swap/embed_tokens_fp32.onnx
+echo old >swap/vision_encoder_fp32.onnx
+echo old >swap/decoder_fixed_kv_fp32.onnx
+run export onnx "$base" -o swap --force -q
+expect "a directory where a file goes" 1 "swap/embed_tokens_fp32.onnx: is a directory; it is not replaced by a file"
+check "the others are as they were" test "$(cat swap/*_fp32.onnx 2>/dev/null | tr '\n' ' ')" = "old old "
+check "and nothing else is there" test "$(ls -A swap | wc -l)" = 3
+rmdir swap/embed_tokens_fp32.onnx
+run export onnx "$base" -o swap --force -q
+check "then all are replaced" test "$code" = 0 -a "$(cat swap/*.onnx | head -c 3)" != old -a "$(ls -A swap | wc -l)" = 3
+
 # ---- what works says so and nothing more
 run export calib "$picture" -o calib --image-size 64
 expect "calib" 0 "calib: 1 samples, 0 images skipped"
