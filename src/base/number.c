@@ -1,10 +1,11 @@
-/* Numbers that know no locale. See number.h. */
+/* Numbers and letters that know no locale. See number.h. */
 #include "base/number.h"
 
 #include <locale.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #if defined(__APPLE__)
 #include <xlocale.h>
 #endif
@@ -50,4 +51,19 @@ double fv_number_read(const char *text, char **end)
     double value = strtod(text, end);
     number_leave(before);
     return value;
+}
+
+char fv_ascii_lower(char c) { return c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c; }
+
+bool fv_ascii_begins(const char *text, const char *with)
+{
+    for (; *with; text++, with++)
+        if (fv_ascii_lower(*text) != fv_ascii_lower(*with))
+            return false; /* at the NUL of a shorter text, too */
+    return true;
+}
+
+bool fv_ascii_same(const char *a, const char *b)
+{
+    return fv_ascii_begins(a, b) && strlen(a) == strlen(b);
 }

@@ -1,9 +1,9 @@
 /* Bytes -> image: tells the format by the first bytes, hands on to its decoder, turns. */
 #include <string.h>
-#include <strings.h>
 
 #include "image/image.h"
 #include "base/fpenv.h"
+#include "base/number.h"
 #include "base/sized.h"
 #include "base/sniff.h"
 
@@ -74,7 +74,7 @@ static bool name_is_raw(const char *name)
                                            ".kdc", ".erf", ".mef", ".mos", ".rwl" };
     const char *dot = strrchr(name, '.');
     for (size_t i = 0; dot && i < FV_COUNT(endings); i++)
-        if (!strcasecmp(dot, endings[i]))
+        if (fv_ascii_same(dot, endings[i]))
             return true;
     return false;
 }

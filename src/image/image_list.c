@@ -1,11 +1,11 @@
 /* The files that a list of paths names. See image_list.h. */
 #include "image/image_list.h"
 #include "base/list.h"
+#include "base/number.h"
 
 #include <dirent.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
 enum { MAX_FILES = 1 << 20 };
 
@@ -34,7 +34,7 @@ static bool image_name_is(const char *name)
                                            ".avif", ".ppm",  ".pgm",  ".pnm" };
     const char *dot = strrchr(name, '.');
     for (size_t i = 0; dot && i < FV_COUNT(endings); i++)
-        if (!strcasecmp(dot, endings[i]))
+        if (fv_ascii_same(dot, endings[i]))
             return *name != '.';
     return false;
 }

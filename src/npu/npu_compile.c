@@ -1,9 +1,9 @@
 /* Model -> context binary and its description. See fastvlm_npu.h. */
-#include <ctype.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/fpenv.h"
+#include "base/number.h"
 #include "base/outfile.h"
 #include "base/sized.h"
 #include "npu/npu_selfcheck.h"
@@ -42,7 +42,7 @@ static fv_status compile_check(npu_compile *c, fv_error *err)
     size_t n = (size_t)snprintf(c->name, sizeof c->name, "vision_%s_%s",
                                 precision_names[o->precision], c->soc.name);
     for (size_t i = 0; i < n; i++)
-        c->name[i] = (char)tolower((unsigned char)c->name[i]);
+        c->name[i] = fv_ascii_lower(c->name[i]);
     return FV_OK;
 }
 

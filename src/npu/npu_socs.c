@@ -1,8 +1,8 @@
 /* The SoCs we compile for. Numbers are Qualcomm's, as its libraries and tools take them; that a
  * binary for soc_model N is marked with htp_version is checked by tools/test-npu.sh. */
 #include <string.h>
-#include <strings.h>
 
+#include "base/number.h"
 #include "base/sized.h"
 #include "fastvlm_npu.h"
 
@@ -21,7 +21,7 @@ bool fv_npu_soc(size_t index, fv_npu_soc_info *out)
 bool fv_npu_soc_find(const char *name, fv_npu_soc_info *out)
 {
     for (size_t i = 0; name && i < FV_COUNT(socs); i++)
-        if (strcasecmp(name, socs[i].name) == 0)
+        if (fv_ascii_same(name, socs[i].name))
             return fv_npu_soc(i, out);
     return false;
 }

@@ -6,6 +6,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/number.h"
+
 enum { SAID_BYTES = 240, VTCM_MB = 8, OPTIMIZE_MOST = 3 };
 
 struct fv_qnn {
@@ -24,7 +26,7 @@ static void log_take(const char *format, uint32_t level, uint64_t time, va_list 
 {
     char line[1024 + 1];
     (void)time;
-    vsnprintf(line, sizeof line - 1, format, args);
+    fv_format_list(line, sizeof line - 1, format, args);
     size_t n = strcspn(line, "\n");
     line[n] = 0;
     /* every graph of 2.51, with or without options of ours */

@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
 #include "base/number.h"
 #include "pull/curl_load.h"
@@ -86,13 +85,13 @@ static bool parse_origin(const fv_curl *curl, const char *address, origin *out)
 
 static bool same_origin(const origin *a, const origin *b)
 {
-    return !strcmp(a->scheme, b->scheme) && !strcasecmp(a->host, b->host) &&
+    return !strcmp(a->scheme, b->scheme) && fv_ascii_same(a->host, b->host) &&
            !strcmp(a->port, b->port);
 }
 
 static bool is_this_machine(const origin *o)
 {
-    return !strcasecmp(o->host, "localhost") || !strcmp(o->host, "127.0.0.1") ||
+    return fv_ascii_same(o->host, "localhost") || !strcmp(o->host, "127.0.0.1") ||
            !strcmp(o->host, "[::1]");
 }
 
@@ -188,7 +187,7 @@ static void complain(fv_http_job *job, fv_http_outcome outcome, const char *form
 static bool header_value(const char *line, size_t n, const char *name, char *value, size_t capacity)
 {
     size_t at = strlen(name);
-    if (n <= at || strncasecmp(line, name, at) || line[at] != ':')
+    if (n <= at || !fv_ascii_begins(line, name) || line[at] != ':')
         return false;
     for (at++; at < n && (line[at] == ' ' || line[at] == '\t'); at++)
         ;
@@ -222,7 +221,7 @@ static void read_content_range(fv_http_job *job, const char *value)
 {
     uint64_t first, last, size;
     char *at;
-    if (strncasecmp(value, "bytes ", 6) || !whole_number(value + 6, &at, &first) || *at != '-' ||
+    if (!fv_ascii_begins(value, "bytes ") || !whole_number(value + 6, &at, &first) || *at != '-' ||
         !whole_number(at + 1, &at, &last) || *at != '/' || !whole_number(at + 1, &at, &size) ||
         *at || last < first)
         return;
@@ -245,7 +244,7 @@ static size_t on_header(char *line, size_t one, size_t n, void *user)
     } else if (header_value(line, n, "Content-Range", value, sizeof value))
         read_content_range(job, value);
     else if (header_value(line, n, "Content-Encoding", value, sizeof value))
-        job->encoded = strcasecmp(value, "identity") != 0;
+        job->encoded = !fv_ascii_same(value, "identity");
     else if (header_value(line, n, "Retry-After", value, sizeof value)) {
         /* the other form, a date, counts as absent */
         if (whole_number(value, &end, &number) && !*end)

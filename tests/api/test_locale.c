@@ -111,6 +111,11 @@ static void test_locales(void **state)
     locale_set(names[2]);
     fv_format(text, sizeof text, "%.1f", 0.5);
     assert_string_equal(text, "0.5");
+    assert_true(fv_ascii_same("TIF", "tif") && fv_ascii_same("i", "I") && fv_ascii_same("", ""));
+    assert_false(fv_ascii_same("tif", "tiff") || fv_ascii_same("tiff", "tif"));
+    assert_false(fv_ascii_same("\xc4\xb0", "i") || fv_ascii_same("[", "{"));
+    assert_true(fv_ascii_begins("Content-Id: 1", "CONTENT-ID") && fv_ascii_lower('I') == 'i');
+    assert_false(fv_ascii_begins("Co", "Content"));
 }
 
 /* ---- files ---------------------------------------------------------------------------------- */

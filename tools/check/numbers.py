@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Real numbers become text, and text real numbers, in src/base/number.c alone: anything else would follow
-the locale that a host has set, with a decimal comma in a JSON file.
+the locale that a host has set, with a decimal comma in a JSON file. So do letters in either case: in
+Turkish, .TIF is not .tif.
 
     tools/check/numbers.py [FILE...]         default: all of src/
 
-Refused: calls of strtod and the like, of vsnprintf (the format is not seen), and of snprintf or sscanf
+Refused: calls of strtod, strcasecmp, tolower, isalpha and the like, of vsnprintf (the format is not seen), and of snprintf or sscanf
 whose format has a conversion of a real number."""
 import glob
 import os
@@ -13,7 +14,7 @@ import sys
 
 REAL = re.compile(r"%[-+ 0#]*(?:\*|\d+)?(?:\.(?:\*|\d+)?)?(?:l|L)?[aefgAEFG]")
 CALL = re.compile(r"\b(snprintf|sprintf|fprintf|printf|sscanf|fscanf|asprintf|vsnprintf|vsprintf|vfprintf|vasprintf|"
-                  r"strtod|strtof|strtold|atof)\s*\(")
+                  r"strtod|strtof|strtold|strtod_l|atof|strcasecmp|strncasecmp|tolower|toupper|is(?:alnum|alpha|space|print|upper|lower))\s*\(")
 
 
 def without_comments(text):
@@ -50,10 +51,9 @@ def main():
         for found in CALL.finditer(text):
             name, call = found[1], call_at(text, found.end() - 1)
             literals = "".join(re.findall(r'"((?:\\.|[^"\\])*)"', call))
-            if name.startswith(("v", "strto", "ato")) or REAL.search(literals.replace("%%", "")):
+            if name.startswith(("v", "str", "ato", "to", "is")) or REAL.search(literals.replace("%%", "")):
                 line = text.count("\n", 0, found.start()) + 1
-                print(f"{path}:{line}: {name} follows the host's locale; use fv_format, fv_format_list or "
-                      "fv_number_read (base/number.h)")
+                print(f"{path}:{line}: {name} follows the host's locale; use what base/number.h has")
                 wrong += 1
     if not wrong:
         print(f"{len(files)} files: real numbers go through base/number.h")
