@@ -75,9 +75,21 @@ if command -v python3 >/dev/null; then
     run pack "$tiny" -o "$work/int8.gguf" --vision int8 --decoder z8 --max-images 3 --min-cosine 0.1
     run pack "$tiny" -o "$work/some.gguf" --vision int8 --max-images 3 --min-cosine 0.999
     run pack "$base" -o "$work/base.gguf" --vision int8 --decoder f16 --max-images 2 --min-cosine 0.1
-    for file in f32 q4 one int8 some bf16 base; do
-        model=$tiny
-        [ $file != base ] || model=$base
+    # checkpoints of every kind; those in another layout, or with blocks to fuse, by way of export hf
+    for variant in f16 f32 sharded shape stored_head fast_vlm unfused; do
+        model=$root/tests/data/variants/$variant/checkpoint
+        run pack "$model" -o "$work/$variant-int8.gguf" --vision int8 --decoder q4 --pure --rounding search --max-images 1 --min-cosine 0.1
+        check "pack $variant" test "$code" = 0
+        run export hf "$model" -o "$work/$variant" --layout llava_qwen2 -q
+        check "export $variant" test "$code" = 0
+    done
+    for file in f32 q4 one int8 some bf16 base {f16,f32,sharded,shape,stored_head,fast_vlm,unfused}-int8; do
+        case $file in
+            base) model=$base ;;
+            fast_vlm-* | unfused-*) model=$work/${file%-int8} ;;
+            *-int8) model=$root/tests/data/variants/${file%-int8}/checkpoint ;;
+            *) model=$tiny ;;
+        esac
         run export hf "$work/$file.gguf" -o "$work/$file.hf" --layout llava_qwen2 --dtype f32 -q
         check "$file is exported" test "$code" = 0
         out=$(python3 "$root/tests/cli/read_packed.py" "$work/$file.gguf" "$model" "$work/$file.hf" 2>"$work/err")
