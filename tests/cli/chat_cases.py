@@ -12,6 +12,7 @@ from program import IMAGE, PROGRAM, ROOT, SIGN, TINY, Terminal, has_demo_model, 
 QUESTION = b"What does the text say?\n"
 ANSWER = b"HELLO\n"
 BOM = b"\xef\xbb\xbf"
+NATIVE = ("ctrl_c_in_a_pipe", "terminal_ctrl_c", "terminal_ctrl_c_keeps_the_image", "terminal_ctrl_c_twice", "terminate")
 
 
 def chat(text, *args, cwd=None, **env):

@@ -11,6 +11,7 @@ import time
 
 from program import IMAGE, PROGRAM, ROOT, SIGN, TINY, Terminal, has_demo_model, main, run
 
+NATIVE = ("model_cut_while_in_use", "other_bus_errors", "small_stacks")
 ARGS = ["-n", "6", "--vision", "f32", "--decoder", "f32"]
 # what is printed, what a terminal shows
 FOREIGN = [(b"\x1b]0;title\x07", rb"\x1b]0;title\x07"), (b"\x1b[2J", rb"\x1b[2J"), (b"\x1bP1$q\x1b\\", rb"\x1bP1$q\x1b" + b"\\"),
