@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -92,13 +93,13 @@ static const char *maps_line_path(const char *line, uintptr_t address)
     return address >= begin && address < end ? strchr(at, '/') : NULL;
 }
 
-/* The file mapped at address; NULL: none, or the system does not say. */
+/* The file mapped at address; NULL: none. Where the system does not say, it is taken for one. */
 static const char *mapped_file(uintptr_t address, char *line, size_t capacity)
 {
     char block[1024];
     size_t used = 0;
     int fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
-    const char *path = NULL;
+    const char *path = fd < 0 ? "a model's file" : NULL;
     for (ssize_t n; fd >= 0 && !path && (n = read(fd, block, sizeof block)) > 0;)
         for (ssize_t i = 0; i < n && !path; i++) {
             if (block[i] != '\n') {
@@ -119,7 +120,8 @@ static const char *mapped_file(uintptr_t address, char *line, size_t capacity)
  * own and ends it as it would without this. */
 static void on_bus_error(int number, siginfo_t *info, void *context)
 {
-    char line[1200];
+    static atomic_flag said = ATOMIC_FLAG_INIT;
+    char line[1200] = "";
     const char *path = info->si_code > 0 ? mapped_file((uintptr_t)info->si_addr, line, sizeof line)
                                          : NULL;
     (void)context;
@@ -129,6 +131,8 @@ static void on_bus_error(int number, siginfo_t *info, void *context)
             raise(number); /* it was not an instruction: kill(2) */
         return;
     }
+    while (atomic_flag_test_and_set(&said)) /* another thread says it and ends the program */
+        pause();
     for (char *c = line; *c; c++)
         if ((unsigned char)*c < 0x20 || (unsigned char)*c >= 0x7f)
             *c = '?';
