@@ -103,6 +103,9 @@ expect "header of 2^63" 1 "9223372036854775807"
 copy
 : >"$work/m/vocab.json"
 run info "$work/m"
+expect "empty vocabulary beside a whole tokenizer.json" 0 "warning: vocab.json: the file is empty; tokenizer.json is whole"
+rm "$work/m/tokenizer.json"
+run info "$work/m"
 expect "empty vocabulary" 1 "vocab.json"
 copy
 size=$(stat -c %s "$work/m/model.safetensors")
