@@ -30,6 +30,11 @@ for precision in w8a16 w8a8 mixed; do
     cp "$work/npu/vision_${precision}_sm8750.bin" "$work/$precision.bin"
 done
 
+# The stand-in's values are zeros: f16 needs a library that passes the self-check.
+compile "" --precision f16
+check "f16: a library that computes wrongly is refused" grep -qF "computes a grouped convolution wrongly" <<<"$err"
+check "f16: nothing is left" nothing_left
+
 # ---- failures: WORDS, then what the message says
 while IFS='|' read -r words message; do
     compile "$words"
