@@ -186,9 +186,10 @@ static fv_status parser_items(parser *p)
         v->n = 0; /* counted again as they come */
     }
     for (size_t i = 0; i < doc->n; i++) {
-        const fv_json_value *v = &doc->nodes[i], **sorted = v->items + v->n;
+        const fv_json_value *v = &doc->nodes[i];
         if (v->type != FV_JSON_OBJECT || v->n == 0)
             continue;
+        const fv_json_value **sorted = v->items + v->n;
         memcpy(sorted, v->items, v->n * sizeof *sorted);
         qsort(sorted, v->n, sizeof *sorted, value_by_key);
         for (uint32_t k = 1; k < v->n; k++)

@@ -8,6 +8,7 @@
 #include "base/sniff.h"
 #include "model/config_gguf.h"
 #include "model/precision.h"
+#include "text/template.h"
 #include "text/tokenizer_gguf.h"
 
 /* ---- what is stored ---- */
@@ -145,6 +146,8 @@ static fv_status model_open_text(fv_model *m, const fv_callbacks *callbacks, fv_
     } else {
         FV_TRY(fv_config_load(&m->config, m->name, err));
         FV_TRY(fv_tokenizer_load_dir(&m->tokenizer, m->name, callbacks, err));
+        if (m->config.layout == FV_LAYOUT_FAST_VLM)
+            FV_TRY(fv_template_check(m->name, callbacks, err));
     }
     return check_tokenizer(m, err);
 }

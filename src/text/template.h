@@ -42,4 +42,8 @@ fv_status fv_template_answer(fv_ids *ids, const fv_tokenizer *t, const char *tex
                              fv_error *err);
 fv_status fv_template_end(fv_ids *ids, const fv_tokenizer *t, fv_error *err);
 
+/* Warns when a fast_vlm checkpoint has a chat template that is not known to write the conversation
+ * above for a first turn: what it says is not carried out. callbacks may be NULL. */
+fv_status fv_template_check(const char *dir, const fv_callbacks *callbacks, fv_error *err);
+
 #endif

@@ -388,6 +388,62 @@ static void test_recipe_is_not_llavas(void **state)
     assert_non_null(strstr(err.message, "image_std"));
 }
 
+/* ---- chat templates ---- */
+
+static char heard[1000];
+
+static void hear(void *user, fv_log_level level, const char *message)
+{
+    (void)user;
+    if (level == FV_LOG_WARNING)
+        snprintf(heard + strlen(heard), sizeof heard - strlen(heard), "%s\n", message);
+}
+
+/* One that is not FastVLM's is not carried out, and that is said. */
+static void test_chat_templates(void **state)
+{
+    (void)state;
+    static const struct template_case {
+        const char *from, *file, *text; /* text NULL: as it is */
+        bool warned;
+    } table[] = {
+        { FAST, "chat_template.jinja", NULL, false },
+        { FAST, "chat_template.jinja", "{{ messages[0].content }}", true },
+        { FAST, "chat_template.jinja", "", true },
+        { FAST, "tokenizer_config.json", "{\"chat_template\": \"{{ 'You are a pirate.' }}\"}",
+          true },
+        { FAST, "tokenizer_config.json", "{\"chat_template\": null}", false },
+        /* the program of llava_qwen2 has its conversation in its code */
+        { TINY, "tokenizer_config.json", "{\"chat_template\": \"{{ 'You are a pirate.' }}\"}",
+          false },
+        { TINY, "chat_template.jinja", "{{ messages[0].content }}", false },
+    };
+    for (size_t i = 0; i < FV_COUNT(table); i++) {
+        const char *dir = copy_of(table[i].from, "template");
+        fv_engine *e = NULL;
+        fv_engine_options o;
+        fv_error err = { 0 };
+        size_t n = 0;
+        uint8_t *own = get_file(table[i].from, table[i].file, &n);
+        if (table[i].text)
+            put_file(dir, table[i].file, table[i].text, strlen(table[i].text));
+        else
+            put_file(dir, table[i].file, own, n);
+        fv_free(own);
+        fv_engine_options_default(&o);
+        o.callbacks = &(fv_callbacks){ .size = sizeof(fv_callbacks), .log = hear };
+        heard[0] = 0;
+        if (fv_engine_open(&e, dir, &o, &err) != FV_OK)
+            fail_msg("%s", err.message);
+        fv_engine_free(e);
+        if (table[i].warned != (strstr(heard, "chat template is another than FastVLM's") != NULL))
+            fail_msg("row %zu: heard \"%s\"", i, heard);
+        char path[1200];
+        snprintf(path, sizeof path, "%s/chat_template.jinja", dir);
+        unlink(path);
+    }
+}
+
 /* ---- a directory in another encoding ---- */
 
 static void test_name_in_another_encoding(void **state)
@@ -466,6 +522,7 @@ int main(void)
         cmocka_unit_test(test_end_tokens),
         cmocka_unit_test(test_recipe_is_packed),
         cmocka_unit_test(test_recipe_is_not_llavas),
+        cmocka_unit_test(test_chat_templates),
         cmocka_unit_test(test_name_in_another_encoding),
         cmocka_unit_test(test_every_allocation_while_opening),
     };
