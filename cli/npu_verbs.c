@@ -44,8 +44,10 @@ int npu_compile(int argc, char **argv)
 {
     static const usage use = {
         "compile [OPTIONS] MODEL -o DIR",
-        "Compiles the vision encoder and the projector of a checkpoint directory or packed file "
-        "for a chip: a QNN context binary and its description, NAME_ctx_info.json. In 8 and 16 "
+        "Compiles a part of a checkpoint directory or packed file for a chip, by default the "
+        "vision "
+        "encoder with the projector: a QNN context binary and its description, NAME_ctx_info.json. "
+        "In 8 and 16 "
         "bits it calibrates with --images: give some like those that the model will see. Needs "
         "Qualcomm's libraries (npu setup), no SDK.",
         "  fastvlm npu compile FastVLM-0.5B -o npu --precision mixed --images photos/",
@@ -55,7 +57,7 @@ int npu_compile(int argc, char **argv)
     fv_error err;
     text_list words, images = { 0 };
     const char *dir = NULL;
-    int precision = 0;
+    int precision = 0, part = 0;
     bool json = false;
     progress_line line = { .enabled = true };
     fv_callbacks callbacks = line_callbacks(&line);
@@ -65,10 +67,14 @@ int npu_compile(int argc, char **argv)
         { 'o', "output", OPTION_TEXT, &dir, "DIR", "directory to write (required)", 0, 0 },
         { 0, "soc", OPTION_TEXT, &o.soc, "SOC", "chip (default sm8750); npu socs lists them", 0,
           0 },
+        { 0, "part", OPTION_CHOICE, &part, "vision|decoder",
+          "part of the model (default vision); the decoder in f16 only", 0, 0 },
         { 'p', "precision", OPTION_CHOICE, &precision, PRECISIONS,
           "bits of weights and activations (default w8a16)", 0, 0 },
         { 0, "image-size", OPTION_SIDE, &o.image_size, "N",
           "side of the encoder's input in pixels, a multiple of 64", 0, 4096 },
+        { 0, "cache", OPTION_INT, &o.cache_len, "N", "rows of the decoder's cache (default 512)", 0,
+          32768 },
         { 'i', "images", OPTION_LIST, &images, "PATH",
           "image or directory to calibrate with; may be repeated (default: built-in scenes)", 0,
           0 },
@@ -84,6 +90,7 @@ int npu_compile(int argc, char **argv)
         return usage_error(argv[0], "expected one model, found %zu arguments", words.n);
     if (!dir)
         return usage_error(argv[0], "no output directory: -o DIR");
+    o.part = (fv_npu_part)part;
     o.precision = (fv_npu_precision)precision;
     o.paths = images.item;
     o.n_paths = images.n;

@@ -152,8 +152,15 @@ FV_API const char *fv_npu_binary_json(const fv_npu_binary *binary);
 
 /* ---------------------------------------------------------------- compile */
 
+typedef enum fv_npu_part {
+    FV_NPU_VISION = 0, /**< the vision encoder and the projector: pixels -> image tokens */
+    /** F16 only: graphs for one row and for 128, sharing weights; the host keeps the cache */
+    FV_NPU_DECODER
+} fv_npu_part;
+
 typedef struct fv_npu_compile_options {
     size_t size;
+    fv_npu_part part;
     const char *qnn_dir; /**< as fv_npu_library_options */
     const char *soc;     /**< "sm8750"; NULL: that */
     fv_npu_precision precision;
@@ -162,6 +169,7 @@ typedef struct fv_npu_compile_options {
     size_t n_paths;
     int max_images;    /**< as fv_pack_options */
     double min_cosine; /**< MIXED: of the image tokens, on the calibration set; 0: 0.998 */
+    int cache_len;     /**< DECODER: rows of the cache; 0: 512 */
     bool force;        /**< replace files of the same names in a directory that is not empty */
     const fv_callbacks *callbacks; /**< log: what the library says; progress stages "calibrate",
                                         "compile" */
@@ -177,16 +185,16 @@ typedef struct fv_npu_compile_report {
     uint64_t spill_fill_bytes;
     uint64_t peak_bytes; /**< most memory that the compiling process had resident */
     double calibrate_ms, build_ms, compile_ms; /**< compile: the library's part */
-    size_t n_nodes, n_tensors;
-    size_t n_converts; /**< of the nodes: those that only change a width */
-    double share_8x8;  /**< of multiply-accumulates: in 8-bit weights and activations */
-    size_t n_images;   /**< of the calibration set */
+    size_t n_nodes, n_tensors;                 /**< of all graphs */
+    size_t n_converts;                         /**< of the nodes: those that only change a width */
+    double share_8x8; /**< of multiply-accumulates: in 8-bit weights and activations */
+    size_t n_images;  /**< of the calibration set */
     bool synthetic_images;
 } fv_npu_compile_report;
 
-/** The vision encoder and the projector of a model (checkpoint directory or packed file) as a
- *  context binary in the directory dir, with NAME_ctx_info.json beside it; they appear when both
- *  are complete. The libraries work in a child process. report may be NULL. */
+/** A part of a model (checkpoint directory or packed file) as a context binary in the directory
+ *  dir, with NAME_ctx_info.json beside it; they appear when both are complete. The libraries work
+ *  in a child process. report may be NULL. */
 FV_API fv_status fv_npu_compile(const char *model, const char *dir,
                                 const fv_npu_compile_options *options,
                                 fv_npu_compile_report *report, fv_error *err);

@@ -6,11 +6,13 @@
 #include "base/number.h"
 #include "base/outfile.h"
 #include "base/sized.h"
+#include "npu/npu_decoder.h"
 #include "npu/npu_selfcheck.h"
 #include "npu/npu_vision.h"
 #include "npu/qnn_job.h"
 #include "npu/qnn_system.h"
 
+static const char *const part_names[] = { "vision", "decoder" };
 static const char *const precision_names[] = { "w8a16", "w8a8", "mixed", "f16" };
 
 typedef struct npu_compile {
@@ -18,6 +20,7 @@ typedef struct npu_compile {
     fv_callbacks callbacks;
     fv_npu_soc_info soc;
     fv_npu_vision vision;
+    fv_npu_decoder decoder;
     fv_outdir out;
     char *qnn_dir, *path; /* of the libraries; of the binary in the stage */
     char name[64];        /* "vision_w8a16_sm8750" */
@@ -35,11 +38,21 @@ static fv_status compile_check(npu_compile *c, fv_error *err)
     if ((unsigned)o->precision >= FV_COUNT(precision_names))
         return fv_fail(err, FV_ERR_ARGUMENT, 0, "precision is %d; expected a FV_NPU_ constant",
                        (int)o->precision);
+    if ((unsigned)o->part >= FV_COUNT(part_names))
+        return fv_fail(err, FV_ERR_ARGUMENT, 0, "part is %d; expected a FV_NPU_ constant",
+                       (int)o->part);
+    if (o->part == FV_NPU_DECODER && o->precision != FV_NPU_F16)
+        return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
+                       "precision is %s; the decoder can only be compiled in f16",
+                       precision_names[o->precision]);
+    if (o->cache_len < 0 || o->cache_len > 32768)
+        return fv_fail(err, FV_ERR_ARGUMENT, 0, "cache_len is %d; expected 0 to 32768",
+                       o->cache_len);
     if (o->image_size % 64 || o->image_size < 0 || o->image_size > 4096)
         return fv_fail(err, FV_ERR_ARGUMENT, 0,
                        "image_size is %d; expected a multiple of 64 up to 4096, or 0",
                        o->image_size);
-    size_t n = (size_t)snprintf(c->name, sizeof c->name, "vision_%s_%s",
+    size_t n = (size_t)snprintf(c->name, sizeof c->name, "%s_%s_%s", part_names[o->part],
                                 precision_names[o->precision], c->soc.name);
     for (size_t i = 0; i < n; i++)
         c->name[i] = fv_ascii_lower(c->name[i]);
@@ -48,6 +61,8 @@ static fv_status compile_check(npu_compile *c, fv_error *err)
 
 static fv_status compile_plan(npu_compile *c, const char *model, fv_error *err)
 {
+    if (c->o.part == FV_NPU_DECODER)
+        return fv_npu_decoder_open(&c->decoder, model, c->o.cache_len, c->o.callbacks, err);
     fv_calibrate_options calibrate = { .paths = c->o.paths,
                                        .n_paths = c->o.n_paths,
                                        .max_images = c->o.max_images,
@@ -71,16 +86,18 @@ static fv_status compile_binary(npu_compile *c, fv_error *err)
     snprintf(file, sizeof file, "%s.bin", c->name);
     if (!(c->path = fv_path_join(c->out.stage, file)))
         return fv_fail_memory(err, strlen(c->out.stage), "a path");
-    const fv_npu_plan *plan = &c->vision.plan;
+    const bool decoder = c->o.part == FV_NPU_DECODER;
+    const fv_npu_plan *plans[] = { decoder ? &c->decoder.plan[0] : &c->vision.plan,
+                                   &c->decoder.plan[1] };
     fv_qnn_job job = { .dir = c->qnn_dir,
                        .library = FV_QNN_HTP_LIBRARY,
                        .soc_model = c->soc.soc_model,
                        .title = file,
                        .stage = "compile",
                        .callbacks = c->o.callbacks,
-                       .plans = &plan,
-                       .n_plans = 1,
-                       .kernels = &c->vision.model.kernels,
+                       .plans = plans,
+                       .n_plans = decoder ? 2 : 1,
+                       .kernels = decoder ? &c->decoder.model.kernels : &c->vision.model.kernels,
                        .model = { .f16 = c->o.precision == FV_NPU_F16 },
                        .binary_path = c->path };
     FV_TRY(fv_qnn_job_run(&made, &job, err));
@@ -144,6 +161,7 @@ fv_status fv_npu_compile(const char *model, const char *dir, const fv_npu_compil
 fail:
     fv_outdir_abandon(&c.out);
     fv_npu_vision_close(&c.vision);
+    fv_npu_decoder_close(&c.decoder);
     fv_free(c.qnn_dir);
     fv_free(c.path);
     return status;

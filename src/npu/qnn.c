@@ -16,6 +16,7 @@ struct fv_qnn {
     const fv_qnn_api *api;
     const char *build;
     fv_qnn_handle log, backend, device, context, graph;
+    bool share;    /* weights, between graphs */
     char name[64]; /* of the graph at hand, for messages */
 };
 
@@ -158,6 +159,18 @@ const char *fv_qnn_build(const fv_qnn *q) { return q->build; }
 
 /* ---- building ---------------------------------------------------------------------------- */
 
+void fv_qnn_share_weights(fv_qnn *q) { q->share = fv_qnn_is_htp(q); }
+
+static fv_status context_make(fv_qnn *q, fv_error *err)
+{
+    fv_qnn_htp_context record = { .option = FV_QNN_HTP_CONTEXT_SHARE_WEIGHTS, .on = true };
+    fv_qnn_config config = { .option = FV_QNN_CONFIG_CUSTOM, .custom = &record };
+    const fv_qnn_config *configs[] = { &config, NULL };
+    QNN_TRY(q->api->context_create(q->backend, q->device, q->share ? configs : NULL, &q->context),
+            err, "make a context");
+    return FV_OK;
+}
+
 fv_status fv_qnn_graph_begin(fv_qnn *q, const char *name, bool f16, fv_error *err)
 {
     fv_qnn_htp_graph record[] = {
@@ -175,8 +188,7 @@ fv_status fv_qnn_graph_begin(fv_qnn *q, const char *name, bool f16, fv_error *er
     }
     snprintf(q->name, sizeof q->name, "%.63s", name);
     if (!q->context)
-        QNN_TRY(q->api->context_create(q->backend, q->device, NULL, &q->context), err,
-                "make a context");
+        FV_TRY(context_make(q, err));
     QNN_TRY(q->api->graph_create(q->context, name, n ? configs : NULL, &q->graph), err,
             "begin the graph %s", name);
     return FV_OK;

@@ -31,6 +31,8 @@ const char *fv_qnn_build(const fv_qnn *q); /* "v2.51.0.260929181845" */
 
 /* ---- building ---- */
 
+/* Graphs of the context to come hold equal weights once (HTP). */
+void fv_qnn_share_weights(fv_qnn *q);
 /* Begins a graph; several may follow one another in one context. f16: f32 tensors are computed with
  * in f16 (HTP). */
 fv_status fv_qnn_graph_begin(fv_qnn *q, const char *name, bool f16, fv_error *err);

@@ -251,12 +251,15 @@ static shape result_shape(const qnn_backend *b, const fv_node *n)
     return s;
 }
 
-/* The tensor of a node's result. */
+/* The tensor of a node's result. The name of an output of the graph is kept for that. */
 static fv_status result_create(qnn_backend *b, const fv_node *n, fv_qnn_tensor **t)
 {
-    *t = &b->made[n->out->index];
-    return activation_create(b, *t, n->out->name, result_shape(b, n), shown_kind(b),
-                             node_width_of(b, n), value_format(b, n->out));
+    const fv_value *v = n->out;
+    bool taken = v->output && !strcmp(v->output, v->name);
+    *t = &b->made[v->index];
+    return activation_create(b, *t, taken ? backend_text(b, "%s.value", v->name) : v->name,
+                             result_shape(b, n), shown_kind(b), node_width_of(b, n),
+                             value_format(b, n->out));
 }
 
 /* A node of all inputs in its width, without parameters or with those in *m. */

@@ -34,6 +34,8 @@ typedef struct job_child {
 static fv_status job_compile(job_child *c)
 {
     const fv_qnn_job *j = c->job;
+    if (j->n_plans > 1)
+        fv_qnn_share_weights(c->q);
     for (size_t i = 0; i < j->n_plans; i++) {
         fv_qnn_model other = { 0 }, *m = i ? &other : &c->model;
         double start = fv_now_ms();

@@ -1,0 +1,267 @@
+/* Our graphs on Qualcomm's own libraries against graph_run. Run by tools/test-npu.sh:
+ *
+ *     FV_QNN_DIR        libQnnHtp.so, which emulates the NPU: f16
+ *     FV_QNN_CPU_DIR    libQnnCpu.so: f32 */
+#include "support/cm.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "npu/npu_decoder.h"
+#include "npu/npu_selfcheck.h"
+#include "npu/npu_vision.h"
+
+#define TINY FV_SOURCE_DIR "/tests/data/tiny/checkpoint"
+#define DEMO FV_SOURCE_DIR "/models/demo"
+
+enum { SM8750 = 69, MAX_VALUES = 200 };
+
+static const char *directory(const char *variable)
+{
+    const char *dir = getenv(variable);
+    if (!dir)
+        fail_msg("%s is not set", variable);
+    return dir;
+}
+
+static fv_qnn_job job_of(bool htp, const fv_npu_plan *const *plan, const fv_kernels *k,
+                         const float *input)
+{
+    return (fv_qnn_job){ .dir = directory(htp ? "FV_QNN_DIR" : "FV_QNN_CPU_DIR"),
+                         .library = htp ? FV_QNN_HTP_LIBRARY : FV_QNN_CPU_LIBRARY,
+                         .soc_model = htp ? SM8750 : 0,
+                         .title = "test",
+                         .stage = "npu",
+                         .plans = plan,
+                         .n_plans = 1,
+                         .kernels = k,
+                         .model = { .f16 = htp },
+                         .input = input,
+                         .n_runs = 1 };
+}
+
+/* The largest difference, of the largest value. */
+static double worst_of(const float *want, const float *got, size_t n)
+{
+    double most = 0, off = 0;
+    for (size_t i = 0; i < n; i++) {
+        most = fmax(most, fabs((double)want[i]));
+        off = fmax(off, fabs((double)want[i] - (double)got[i]));
+    }
+    return off / (most + 1e-300);
+}
+
+/* ---- vision ------------------------------------------------------------------------------ */
+
+static void assert_vision_near(const char *model, bool htp, double most)
+{
+    fv_npu_vision v;
+    fv_error err;
+    fv_qnn_outcome made;
+    if (fv_npu_vision_open(&v, model, 0, NULL, &err) != FV_OK ||
+        fv_npu_vision_plan(&v, FV_NPU_F16, 0, NULL, &err) != FV_OK)
+        fail_msg("%s", err.message);
+    size_t n = fv_npu_vision_pixels(&v), t = fv_npu_vision_tokens(&v);
+    float *pixels = malloc(n * sizeof *pixels), *want = malloc(t * sizeof *want);
+    for (size_t i = 0; i < n; i++)
+        pixels[i] = (float)((uint32_t)(i / 3 / 16) * 2654435761u >> 24) / 255.0f;
+    const fv_npu_plan *plan = &v.plan;
+    fv_qnn_job job = job_of(htp, &plan, &v.model.kernels, pixels);
+    if (fv_npu_vision_run(&v, pixels, want, NULL, &err) != FV_OK ||
+        fv_qnn_job_run(&made, &job, &err) != FV_OK)
+        fail_msg("%s", err.message);
+    assert_int_equal(made.n_values, t);
+    double worst = worst_of(want, made.values, t);
+    if (!(worst <= most))
+        fail_msg("%s: off by %g of the largest, at most %g", model, worst, most);
+    print_message("           %s: off by %.2g of the largest value\n", model, worst);
+    fv_qnn_outcome_free(&made);
+    free(pixels);
+    free(want);
+    fv_npu_vision_close(&v);
+}
+
+static void test_vision_on_cpu(void **state)
+{
+    (void)state;
+    assert_vision_near(TINY, false, 1e-5);
+    assert_vision_near(DEMO, false, 1e-5);
+}
+
+static void test_vision_in_f16(void **state)
+{
+    (void)state;
+    assert_vision_near(TINY, true, 0.02);
+    assert_vision_near(DEMO, true, 0.05);
+}
+
+static void test_selfcheck(void **state)
+{
+    fv_npu_soc_info soc = { .size = sizeof soc };
+    fv_npu_decoder d; /* for its kernels */
+    fv_ops ops;
+    fv_error err;
+    (void)state;
+    assert_int_equal(fv_npu_decoder_open(&d, TINY, 64, NULL, &err), FV_OK);
+    assert_int_equal(fv_ops_init(&ops, &d.model.kernels, d.model.pool, &err), FV_OK);
+    for (size_t i = 0; fv_npu_soc(i, &soc); i++)
+        if (fv_npu_selfcheck(directory("FV_QNN_DIR"), &soc, &ops, NULL, &err) != FV_OK)
+            fail_msg("%s", err.message);
+    fv_ops_free(&ops);
+    fv_npu_decoder_close(&d);
+}
+
+/* ---- decoder ----------------------------------------------------------------------------- */
+
+/* A decoder's call: what graph_run takes and gives, and the same as the NPU takes it. */
+typedef struct call {
+    const fv_graph *g;
+    fv_run_input in[MAX_VALUES];
+    fv_run_output out[MAX_VALUES];
+    float *npu; /* inputs of the NPU's graph, one after the other */
+    size_t n_npu;
+} call;
+
+static void npu_add(call *c, const float *x, size_t n)
+{
+    c->npu = realloc(c->npu, (c->n_npu + n) * sizeof *x);
+    memcpy(c->npu + c->n_npu, x, n * sizeof *x);
+    c->n_npu += n;
+}
+
+/* fv_graph_observer.value: the order of what is given; RoPE's sin with its first half negative. */
+static fv_status value_give(void *user, const fv_value *v, const float *x)
+{
+    call *c = user;
+    size_t n = fv_value_elems(v), d = fv_value_cols(v), at = c->n_npu;
+    fv_op op = v->from->op;
+    if (op == FV_OP_INPUT || op == FV_OP_COS || op == FV_OP_SIN || op == FV_OP_MASK)
+        npu_add(c, x, n);
+    for (size_t i = 0; i < n; i++) {
+        if (op == FV_OP_SIN && i % d < d / 2)
+            c->npu[at + i] *= -1;
+        if (op == FV_OP_MASK)
+            c->npu[at + i] = fmaxf(c->npu[at + i], -20000);
+    }
+    return FV_OK;
+}
+
+/* Rows of the embedding behind a cache that is half full. */
+static void call_make(call *c, const fv_npu_decoder *d, const fv_graph *g)
+{
+    size_t cache = (size_t)g->input[3]->dim[3].n, filled = cache / 2;
+    *c = (call){ .g = g };
+    for (size_t i = 0; i < g->n_inputs; i++) {
+        const fv_value *v = g->input[i];
+        size_t n = fv_value_elems(v);
+        float *x = malloc(n * sizeof *x);
+        int64_t *ids = malloc(n * sizeof *ids);
+        bool is_mask = strstr(v->name, "mask") != NULL;
+        for (size_t k = 0; k < n; k++) {
+            x[k] = (float)((k * 2654435761u >> 8) % 2000) / 1000.0f - 1;
+            ids[k] = is_mask ? k >= cache - filled : (int64_t)(filled + k);
+        }
+        for (size_t row = 0; !strcmp(v->name, "inputs_embeds") && row < fv_value_rows(v); row++)
+            fv_graph_mat_rows(&d->model.kernels, &d->model.weights.decoder.embed,
+                              (row * 37 + 5) % 400, 1, x + row * fv_value_cols(v), NULL);
+        c->in[i] = (fv_run_input){ v->name, v->type == FV_TYPE_I64 ? (void *)ids : (void *)x };
+        free(v->type == FV_TYPE_I64 ? (void *)x : (void *)ids);
+    }
+    for (size_t i = 0; i < g->n_outputs; i++)
+        c->out[i] = (fv_run_output){ g->output[i]->output,
+                                     malloc(fv_value_elems(g->output[i]) * sizeof(float)) };
+}
+
+static void call_free(call *c)
+{
+    for (size_t i = 0; i < c->g->n_inputs; i++)
+        free((void *)(uintptr_t)c->in[i].data);
+    for (size_t i = 0; i < c->g->n_outputs; i++)
+        free(c->out[i].data);
+    free(c->npu);
+}
+
+/* Kullback-Leibler divergence of the rows' choices, nats, mean. */
+static double divergence(const float *want, const float *got, size_t rows, size_t n)
+{
+    double sum = 0;
+    for (size_t r = 0; r < rows; r++, want += n, got += n) {
+        double a = 0, b = 0, most = -INFINITY, kld = 0;
+        for (size_t i = 0; i < n; i++)
+            most = fmax(most, fmax((double)want[i], (double)got[i]));
+        for (size_t i = 0; i < n; i++) {
+            a += exp((double)want[i] - most);
+            b += exp((double)got[i] - most);
+        }
+        for (size_t i = 0; i < n; i++) {
+            double p = exp((double)want[i] - most) / a;
+            kld += p * ((double)want[i] - (double)got[i] - log(a) + log(b));
+        }
+        sum += kld / (double)rows;
+    }
+    return sum;
+}
+
+static void assert_decoder_near(bool htp, size_t which, double most)
+{
+    fv_npu_decoder d;
+    fv_ops ops;
+    fv_error err;
+    fv_qnn_outcome made;
+    call c;
+    if (fv_npu_decoder_open(&d, DEMO, 64, NULL, &err) != FV_OK ||
+        fv_ops_init(&ops, &d.model.kernels, d.model.pool, &err) != FV_OK)
+        fail_msg("%s", err.message);
+    const fv_graph *g = &d.graph[which];
+    const fv_npu_plan *plan = &d.plan[which];
+    call_make(&c, &d, g);
+    fv_graph_observer o = { .user = &c, .value = value_give };
+    fv_graph_io io = { c.in, g->n_inputs, c.out, g->n_outputs };
+    if (fv_graph_run(g, &ops, &io, &o, &err) != FV_OK)
+        fail_msg("%s", err.message);
+    fv_qnn_job job = job_of(htp, &plan, &d.model.kernels, c.npu);
+    if (fv_qnn_job_run(&made, &job, &err) != FV_OK)
+        fail_msg("%s", err.message);
+    const fv_value *logits = g->output[0];
+    double kld = divergence(c.out[0].data, made.values, fv_value_rows(logits),
+                            fv_value_cols(logits));
+    const float *at = made.values;
+    for (size_t i = 0; i < g->n_outputs; i++) {
+        size_t n = fv_value_elems(g->output[i]);
+        double worst = worst_of(c.out[i].data, at, n);
+        if (!(worst <= most))
+            fail_msg("%s: off by %g of the largest, at most %g", c.out[i].name, worst, most);
+        at += n;
+    }
+    print_message("           %s: divergence of the tokens %.2g\n", g->name, kld);
+    assert_true(kld <= 0.01);
+    fv_qnn_outcome_free(&made);
+    call_free(&c);
+    fv_ops_free(&ops);
+    fv_npu_decoder_close(&d);
+}
+
+static void test_decoder_on_cpu(void **state)
+{
+    (void)state;
+    assert_decoder_near(false, 0, 1e-4);
+    assert_decoder_near(false, 1, 1e-4);
+}
+
+static void test_decoder_in_f16(void **state)
+{
+    (void)state;
+    assert_decoder_near(true, 0, 0.02);
+    assert_decoder_near(true, 1, 0.02);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_vision_on_cpu),  cmocka_unit_test(test_vision_in_f16),
+        cmocka_unit_test(test_selfcheck),      cmocka_unit_test(test_decoder_on_cpu),
+        cmocka_unit_test(test_decoder_in_f16),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
