@@ -297,15 +297,16 @@ static bool chat_line(chat *c, const char *line)
     return true;
 }
 
-/* Ctrl-C ends an answer, not the conversation; a second one, or one where nothing is being
- * answered, ends that. */
+/* Ctrl-C ends an answer, not the conversation; a second one in a row ends that. */
 static void converse(chat *c)
 {
+    bool pressed = false; /* the last thing that happened was a Ctrl-C */
     bool goes_on = !interrupted() || interrupt_forgive(!c->lines.typed);
     if (c->lines.typed && !c->quiet)
         print_err("type /help for the commands\n");
     while (goes_on) {
-        switch (line_read(&c->lines)) {
+        line_kind kind = line_read(&c->lines);
+        switch (kind) {
         case LINE_TEXT: goes_on = chat_line(c, c->lines.text); break;
         case LINE_REFUSED:
             if (begins_as_path(c->lines.text))
@@ -314,15 +315,21 @@ static void converse(chat *c)
                 c->n_failed++;
             break;
         case LINE_STOPPED:
-        case LINE_FAILED:
+            goes_on = c->lines.typed && !pressed;
             c->n_failed += !c->lines.typed;
+            break;
+        case LINE_FAILED:
+            c->n_failed++;
             goes_on = false;
             break;
         default: goes_on = false;
         }
+        pressed = kind == LINE_STOPPED || interrupted();
         /* what is piped in has no prompt: the next Ctrl-C ends the program */
         if (interrupted())
             goes_on = interrupt_forgive(!c->lines.typed) && goes_on;
+        if (kind == LINE_STOPPED && goes_on)
+            print_err("\nCtrl-C again, Ctrl-D or /quit ends the conversation\n");
     }
     c->n_failed += interrupted(); /* SIGTERM */
     if (c->lines.typed)

@@ -205,8 +205,10 @@ def case_terminal_conversation(folder):
         t.wait_for("you:   Was ist das, ü?".encode())
         t.type(b"/none\r")
         t.wait_for(b"unknown command")
+        t.type(b"\x03")
+        t.wait_for(b"Ctrl-C again")
         t.type(b"Still there?\r")
-        t.wait_for(PROMPT, 6)
+        t.wait_for(PROMPT, 7)
         t.type(b"\x04")
         assert t.end() == 1, t.screen  # the unknown command
 
@@ -235,7 +237,13 @@ def case_terminal_history_and_arrows(folder):
     t.wait_for(b"^C")
     t.type(b"/history\r")
     t.wait_for(b"the conversation is empty", 2)
-    t.type(b"\x03")  # on an empty line it ends the program
+    t.type(b"\x03")  # on an empty line a second one in a row ends the program
+    t.wait_for(b"Ctrl-C again")
+    t.type(b"/history\r")
+    t.wait_for(b"the conversation is empty", 3)
+    t.type(b"\x03")
+    t.wait_for(b"Ctrl-C again", 2)
+    t.type(b"\x03")
     t.end(60)
     assert b"half a line" not in t.screen[t.screen.rindex(b"^C"):], t.screen
 
