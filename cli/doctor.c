@@ -11,17 +11,22 @@ static void line(const char *what, const char *found) { print_out("%-16s %s\n", 
 /* The formats of images that can be read; what the others lack. */
 static void image_lines(void)
 {
-    char text[256] = "";
+    char text[512] = "";
     const char *name;
     fv_error err;
-    for (size_t i = 0; fv_image_format_check(i, &name, &err) != FV_ERR_ARGUMENT; i++)
-        if (fv_image_format_check(i, &name, NULL) == FV_OK)
+    fv_status status;
+    for (size_t i = 0; (status = fv_image_format_check(i, &name, &err)) != FV_ERR_ARGUMENT; i++)
+        if (status == FV_OK)
             snprintf(text + strlen(text), sizeof text - strlen(text), "%s%s", *text ? ", " : "",
                      name);
     line("images", text);
-    for (size_t i = 0; fv_image_format_check(i, &name, &err) != FV_ERR_ARGUMENT; i++)
-        if (err.status == FV_ERR_UNSUPPORTED)
-            line("", err.message);
+    text[0] = '\0';
+    for (size_t i = 0; (status = fv_image_format_check(i, &name, &err)) != FV_ERR_ARGUMENT; i++) {
+        if (status == FV_OK || !strcmp(text, err.message)) /* two formats of one library */
+            continue;
+        line("", err.message);
+        snprintf(text, sizeof text, "%s", err.message);
+    }
 }
 
 int verb_doctor(int argc, char **argv)

@@ -140,14 +140,19 @@ static fv_status gif_find_frame(gif_job *job)
     return gif.image_desc(job->gif) == GIF_OK ? FV_OK : gif_fail(job, job->gif->Error);
 }
 
-/* Without colours, an index is a grey, as is one past their end. */
+/* As in Pillow, an index past the colours is black, and without any colours it is a grey. */
 static void gif_color(uint8_t *rgb, const ColorMapObject *map, int index)
 {
-    bool known = map && map->Colors && index < map->ColorCount;
+    static const GifColorType black;
 
-    rgb[0] = known ? map->Colors[index].Red : (uint8_t)index;
-    rgb[1] = known ? map->Colors[index].Green : (uint8_t)index;
-    rgb[2] = known ? map->Colors[index].Blue : (uint8_t)index;
+    if (!map || !map->Colors) {
+        memset(rgb, index, 3);
+        return;
+    }
+    const GifColorType *c = index < map->ColorCount ? &map->Colors[index] : &black;
+    rgb[0] = c->Red;
+    rgb[1] = c->Green;
+    rgb[2] = c->Blue;
 }
 
 /* Rows of an interlaced frame come as every eighth from 0, every eighth from 4, every fourth from

@@ -288,7 +288,7 @@ def gif_frame(index, at=(0, 0), colours=None, transparent=None, interlaced=False
 
 
 def gif(size, frames, colours=None, background=0):
-    flags = 0x70 | (0x80 | 7 if colours is not None else 0)
+    flags = 0x70 | (0x80 | len(colours).bit_length() - 2 if colours is not None else 0)
     return (b"GIF89a" + struct.pack("<HHBBB", *size, flags, background, 0) +
             (colours.tobytes() if colours is not None else b"") + b"".join(frames) + b";")
 
@@ -312,6 +312,7 @@ def make_gif():
     accept("gif_no_colours.gif", gif((33, 29), [gif_frame(index)]))
     accept("gif_animated.gif", gif((33, 29), [gif_frame(index), gif_frame(255 - index, transparent=3)], colours))
     accept("gif_comment.gif", gif((33, 29), [b"!\xfe\5hello\0", gif_frame(index)], colours))
+    accept("gif_index_behind_colours.gif", gif((33, 29), [gif_frame(index)], colours[:32]))
     accept("gif_1x1.gif", gif((1, 1), [gif_frame(index[:1, :1])], colours))
 
 
