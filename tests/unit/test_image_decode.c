@@ -276,6 +276,7 @@ static const struct {
     { "heic_grid_missing_tiles.heic", FV_ERR_FORMAT, "damaged HEIC: " },
     { "heic_half.heic", FV_ERR_FORMAT, "damaged HEIC: " },
     { "heic_lies.heic", FV_ERR_FORMAT, "the image is not 64 x 64 pixels as its header says" },
+    { "heic_lies_width.heic", FV_ERR_FORMAT, "the image is not 64 x 512 pixels as its header" },
     { "heic_lies_inside.heic", FV_ERR_FORMAT, "the image is not 64 x 64 pixels as its header" },
     { "avif_lies.avif", FV_ERR_FORMAT, "the image is not 64 x 64 pixels as its header says" },
     { "avif_lies_inside.avif", FV_ERR_FORMAT, "the image is not 64 x 64 pixels as its header" },

@@ -471,7 +471,7 @@ def make_tiff():
     rgb = scene(33, 29)
     image = Image.fromarray(rgb)
     grey = rgb[..., 1]
-    wide = rgb.astype(np.uint16) * 257 ^ 0x55
+    wide = rgb.astype(np.uint16) * 257 ^ 0xc5  # low bytes that must not round
     rgba = np.concatenate([rgb, rgb[..., :1]], 2)
     for compression in ("raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "lzma"):
         accept(f"tiff_{compression}.tif", saved(image, "TIFF", compression=compression))
@@ -818,6 +818,7 @@ def make_bad_new():
     flat = Image.new("RGB", (512, 512), (9, 99, 199))
     large = coded(saved(flat, "HEIF", quality=10))
     reject("heic_lies.heic", heif(b"heic", [large], (64, 64), (64, 64), 0))
+    reject("heic_lies_width.heic", heif(b"heic", [large], (64, 512), (64, 512), 0))
     config = large[1][8:]
     sets, at = b"", 23  # the parameter sets move from hvcC into the item
     for _ in range(config[22]):
