@@ -1,7 +1,7 @@
 /* json_scan: a cursor over JSON text that builds no tree.
  *
- * For the large tokenizer files: 151,643 members of vocab.json cost jansson a tree of 300,000
- * blocks; here a string is a slice of the file unless it has escapes. JSON as RFC 8259 has it, and
+ * For the large tokenizer files: 151,643 members of vocab.json would be a tree of 300,000
+ * values; here a string is a slice of the file unless it has escapes. JSON as RFC 8259 has it, and
  * what Python's json writes besides: NaN, Infinity, -Infinity. That the text is UTF-8 is for the
  * caller to check. Every function fails with FV_ERR_FORMAT, the name of the text and the place.
  *
