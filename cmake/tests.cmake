@@ -62,7 +62,8 @@ if(support_sources AND FASTVLM_TESTS)
     add_library(test_support OBJECT ${support_sources})
     target_include_directories(test_support PRIVATE ${root}/src ${root}/tests ${root}/include)
     target_compile_definitions(test_support PRIVATE FV_SOURCE_DIR="${root}")
-    target_link_libraries(test_support PRIVATE fastvlm_flags PkgConfig::CMOCKA PkgConfig::FASTVLM_DEPS)
+    target_link_libraries(test_support PRIVATE fastvlm_flags PkgConfig::CMOCKA PkgConfig::JANSSON
+        PkgConfig::FASTVLM_DEPS)
 endif()
 
 # A stand-in for Qualcomm's libraries, under their names in a directory of its own.
@@ -100,7 +101,7 @@ foreach(room unit ops golden api npu full)
         endif()
         target_include_directories(${name} PRIVATE ${root}/src ${root}/tests ${CMAKE_CURRENT_BINARY_DIR}/onnx)
         target_compile_definitions(${name} PRIVATE FV_SOURCE_DIR="${root}")
-        target_link_libraries(${name} PRIVATE ${fastvlm_all} PkgConfig::CMOCKA)
+        target_link_libraries(${name} PRIVATE ${fastvlm_all} PkgConfig::CMOCKA PkgConfig::JANSSON)
         if(room STREQUAL "npu")
             target_compile_definitions(${name} PRIVATE FV_FAKE_QNN="${fake_qnn}")
             add_dependencies(${name} fake_QnnHtp fake_QnnCpu fake_QnnSystem fake_needs_atomic fake_needs_c++)
