@@ -144,10 +144,13 @@ def case_wrong_arguments(folder):
              ["pull", "../x"], ["pull", "a b"], ["pull", "a/b", "-j", "17"], ["pull", "a/b", "-o", ""],
              ["pack", TINY, "-o", ""], ["export gguf", TINY, "-o", ""], ["export hf", TINY, "-o", ""], ["run", "-m", "", IMAGE], ["run", TINY, "-i", ""],
              ["run", TINY, IMAGE, "--dump", ""], ["run", TINY, IMAGE, "--prompt-file", ""], ["eval", "--task", ""], ["eval", "--task", DEMO_TASK, "--answers", ""],
-             ["eval", TINY, TINY, IMAGE, "--svg", ""], ["bench", "-i", ""], ["pull", "a/b", "--retries", "21"], ["nonsense"], []]
+             ["eval", TINY, TINY, IMAGE, "--svg", ""], ["bench", "-i", ""], ["pull", "a/b", "--retries", "21"], ["nonsense"], [], ["npu"], ["npu none"],
+             ["npu compile"], ["npu compile", TINY], ["npu compile", TINY, "-o", ""], ["npu compile", TINY, "-o", out, "--image-size", "100"],
+             ["npu compile", TINY, "-o", out, "--precision", "w4"], ["npu info"], ["npu info", "a", "b"], ["npu run", "a"], ["npu eval", TINY],
+             ["npu socs", "x"], ["npu check", "x"], ["npu setup", "x"]]
     for row in rows:
         words = [w if isinstance(w, bytes) else w.encode() for w in row]
-        if words and words[0].startswith(b"export "):
+        if words and words[0].startswith((b"export ", b"npu ")):
             words[:1] = words[0].split(b" ")
         result = run(*words)
         assert result.code == 2 and not result.out and result.err, "%r: %r" % (row, result)
