@@ -118,8 +118,8 @@ fv_status fv_read_file(uint8_t **data, size_t *n_bytes, const char *path, size_t
 char *fv_path_join(const char *dir, const char *name) FV_MUST_CHECK;
 bool fv_is_dir(const char *path);
 bool fv_is_file(const char *path);
-/* Whether the name exists, be it as a dangling link: for files that may be missing, so that opening
- * one that is there but cannot be read says so. */
+/* Whether the name is there, be it as a directory or a dangling link, but not as a pipe or device:
+ * for files that may be missing, so that opening one that cannot be read says so. */
 bool fv_is_there(const char *path);
 /* FV_ERR_IO with the reason when path leads to no file because it is an address or a dangling link;
  * FV_OK otherwise. */

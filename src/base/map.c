@@ -288,6 +288,8 @@ bool fv_is_dir(const char *path)
 bool fv_is_there(const char *path)
 {
     struct stat st;
+    if (stat(path, &st) == 0)
+        return S_ISREG(st.st_mode) || S_ISDIR(st.st_mode);
     return lstat(path, &st) == 0;
 }
 

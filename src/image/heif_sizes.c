@@ -273,7 +273,7 @@ static void sizes_on_iprp(sizes_job *job, const char *kind, byte_range content)
 
 static void sizes_read_item(sizes_job *job, byte_range in, uint64_t offset, uint64_t n)
 {
-    if (offset > in.n)
+    if (!in.data || offset > in.n) /* there may be no idat */
         return;
     byte_range r = range_from(&in, (size_t)offset);
     if (n > 0 && n < r.n)

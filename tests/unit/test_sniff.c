@@ -401,6 +401,19 @@ static void checkpoint_of_links(void **state)
     }
 }
 
+/* A pipe in a file's place is waited for by nobody. */
+static void checkpoint_of_pipes(void **state)
+{
+    (void)state;
+    fv_model model;
+    const fv_model_options options = { .depth = FV_MODEL_LAYOUT };
+    fv_error err = { .message = "" };
+    assert_int_equal(mkdir(in_work("pipes"), 0755), 0);
+    assert_int_equal(mkfifo(in_work("pipes/config.json"), 0644), 0);
+    assert_int_equal(fv_model_open(&model, in_work("pipes"), &options, &err), FV_ERR_IO);
+    assert_non_null(strstr(err.message, "no config.json"));
+}
+
 static void torch_directory(void **state)
 {
     (void)state;
@@ -435,6 +448,7 @@ int main(void)
         cmocka_unit_test(readers_name_it),
         cmocka_unit_test(paths),
         cmocka_unit_test(checkpoint_of_links),
+        cmocka_unit_test(checkpoint_of_pipes),
         cmocka_unit_test(torch_directory),
     };
     return cmocka_run_group_tests(tests, work_begin, work_end);
