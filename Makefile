@@ -5,7 +5,7 @@ PREFIX ?= /usr/local
 BUILD  := cmake --build --preset
 quiet  := >/dev/null
 
-.PHONY: all demo demo-model test test-interop test-interop-full test-full test-arm bench bench-peers check check-docs fuzz install clean help
+.PHONY: all demo demo-model test test-interop test-interop-full test-npu test-full test-arm bench bench-peers check check-docs fuzz install clean help
 
 all: ## build the program and the libraries: build/release
 	@tools/setup.sh build
@@ -31,6 +31,9 @@ test-interop: all ## exported models in ONNX Runtime, transformers.js and others
 test-interop-full: all ## the same and transformers, llama.cpp and Genie: packages of several gigabytes
 	@tools/setup.sh interop
 	@tools/test-interop.sh onnx tokenizers js transformers llama genie
+
+test-npu: all ## contexts for Qualcomm's NPU, compiled and run by Qualcomm's libraries (a wheel of 100 MB)
+	@tools/test-npu.sh
 
 test-full: all ## the full-size 0.5B model against values recorded from the reference
 	@tools/test-full.sh
