@@ -120,7 +120,7 @@ static int binary_print(const fv_npu_binary *binary, const char *file)
 int npu_info(int argc, char **argv)
 {
     static const usage use = {
-        "info [OPTIONS] FILE",
+        "npu info [OPTIONS] FILE",
         "Shows what a QNN context binary contains, whoever made it: graphs, inputs and outputs "
         "with types and encodings, and the chip it is for. Read with Qualcomm's libQnnSystem, in a "
         "process of its own.",
@@ -165,7 +165,7 @@ int npu_info(int argc, char **argv)
 
 int npu_socs(int argc, char **argv)
 {
-    static const usage use = { "socs [--json]",
+    static const usage use = { "npu socs [--json]",
                                "Lists the chips that context binaries can be compiled for.",
                                "  fastvlm npu socs" };
     fv_npu_soc_info soc = { .size = sizeof soc };
@@ -240,7 +240,7 @@ static int check_json(const fv_npu_library_info *i)
 int npu_check(int argc, char **argv)
 {
     static const usage use = {
-        "check [OPTIONS]",
+        "npu check [OPTIONS]",
         "Shows which of Qualcomm's libraries there are, opens each and says what it is or why it "
         "cannot be used. Fails when those that compile and read are not usable.",
         "  fastvlm npu check",
@@ -339,7 +339,7 @@ static void setup_log(void *user, fv_log_level level, const char *message)
 int npu_setup(int argc, char **argv)
 {
     static const usage use = {
-        "setup [OPTIONS]",
+        "npu setup [OPTIONS]",
         "Fetches Qualcomm's QNN libraries: shows their licence, has your Python's pip download "
         "the package onnxruntime-qnn, and unpacks it. Linux on x86-64 or 64-bit Arm; any Python 3 "
         "with pip. Run again, it says what is there.",

@@ -43,7 +43,7 @@ static int compiled_print(const fv_npu_compile_report *r, const char *dir)
 int npu_compile(int argc, char **argv)
 {
     static const usage use = {
-        "compile [OPTIONS] MODEL -o DIR",
+        "npu compile [OPTIONS] MODEL -o DIR",
         "Compiles a part of a checkpoint directory or packed file for a chip, by default the "
         "vision "
         "encoder with the projector: a QNN context binary and its description, NAME_ctx_info.json. "
@@ -164,7 +164,7 @@ static int npu_run_file(fv_npu *npu, const char *input, const char *output,
 int npu_run(int argc, char **argv)
 {
     static const usage use = {
-        "run [OPTIONS] BINARY --input FILE -o FILE",
+        "npu run [OPTIONS] BINARY --input FILE -o FILE",
         "Runs a context binary on raw pixels: [S, S, 3] in f32, as fastvlm export calib --dtype "
         "f32 writes them, to image tokens in f32. On x86-64 Qualcomm's library emulates the NPU, "
         "which --emulate confirms; a large image takes minutes there.",
@@ -221,7 +221,7 @@ static int evaluated_print(const fv_npu_eval_report *r)
 int npu_eval(int argc, char **argv)
 {
     static const usage use = {
-        "eval [OPTIONS] MODEL BINARY IMAGES...",
+        "npu eval [OPTIONS] MODEL BINARY IMAGES...",
         "Compares the image tokens of a context binary with those of the model in f32: mean and "
         "least cosine, signal to noise. Take other images than it was calibrated with. On x86-64 "
         "Qualcomm's library emulates the NPU.",

@@ -59,6 +59,7 @@ for command in $("$FASTVLM" npu --help | sed -n '/^commands:/,/^$/s/^  \([a-z][a
     n=$("$FASTVLM" npu "$command" --help | sed -n '/^options:/,$p' | grep -cE '^ +(-., )?--[a-z-]+')
     got=$(printf '%s\n' "$page" | sed -n "/^\.SS npu $command\$/,/^\.S[SH] /p" | grep -cE '^\.B .*\\-\\-')
     check "man_npu_$command" "$n" "$got"
+    check "usage_npu_$command" "usage: fastvlm npu $command" "$("$FASTVLM" npu "$command" --help | head -n 1 | grep -o '^usage: fastvlm [a-z]* [a-z]*')"
     check "width_npu_$command" "" "$("$FASTVLM" npu "$command" --help | awk 'length > 80')"
 done
 if command -v groff >/dev/null 2>&1; then
