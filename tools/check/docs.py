@@ -74,8 +74,9 @@ def all_options():
     verbs = re.findall(r"^  ([a-z]+) ", help_of(), flags=re.M)
     for verb in verbs:
         out |= set(re.findall(r"--[a-z][a-z0-9-]*", help_of(verb)))
-    for artefact in re.findall(r"^  ([a-z]+) ", help_of("export"), flags=re.M):
-        out |= set(re.findall(r"--[a-z][a-z0-9-]*", help_of("export", artefact)))
+    for verb in ("export", "npu"):
+        for part in re.findall(r"^  ([a-z]+) ", help_of(verb), flags=re.M):
+            out |= set(re.findall(r"--[a-z][a-z0-9-]*", help_of(verb, part)))
     scripts = subprocess.run(["git", "ls-files", "tools", "bench", "tests", ".ci", "CMakePresets.json"], capture_output=True,
                              text=True, check=True).stdout.split()
     for path in scripts:
@@ -130,7 +131,8 @@ def command_of(line):
 
 def check_synopsis(where, command):
     words = re.sub(r"^\S*fastvlm ", "", command).split()
-    verb = words[:2] if words[0] == "export" and not words[1].startswith("-") else ["export", "all"] if words[0] == "export" else words[:1]
+    parted = words[0] in ("export", "npu") and not words[1].startswith("-")
+    verb = words[:2] if parted else ["export", "all"] if words[0] == "export" else words[:1]
     text = help_of(*verb)
     for option in re.findall(r"(?<![\w-])--?[a-z][a-z0-9-]*", command):
         ok(option == "--all" or re.search(re.escape(option) + r"(?![\w-])", text), where,
@@ -212,10 +214,10 @@ def check_spans(document, text):
         for option in re.findall(r"(?<![\w-])--[a-z][a-z0-9_-]*", span):
             ok(option in all_options() or option in FOREIGN or "qnn" in span or "cmake" in span, where,
                "%s is an option of nothing here" % option)
-        found = re.match(r"(?:fastvlm )?(run|chat|info|bench|pack|verify|eval|export|pull|doctor) (.*-.*)$", span)
+        found = re.match(r"(?:fastvlm )?(run|chat|info|bench|pack|verify|eval|export|npu|pull|doctor) (.*-.*)$", span)
         if found and not re.search(r"[|\[]", span):
             verb = [found[1]]
-            if found[1] == "export" and re.match(r"[a-z]", found[2]):
+            if found[1] in ("export", "npu") and re.match(r"[a-z]", found[2]):
                 verb.append(found[2].split()[0])
             elif found[1] == "export":
                 verb.append("all")
