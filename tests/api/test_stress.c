@@ -1,7 +1,7 @@
 /* The public interface in random order, against a model of what each call may return.
  *
- *     test_stress [SEED [STEPS [SECONDS]]]       one seed and so many steps, again and again with
- *                                                the next seed while SECONDS are left
+ *     test_stress                          seeds from 1 on, 2,000 steps each, for 40 s
+ *     test_stress SEED [STEPS [SECONDS]]   one seed, and the next ones while SECONDS are left
  *
  * Sessions of two engines are written to, asked, forced, scored, copied, rewound, saved and loaded;
  * allocations fail, callbacks cancel or call back into their session, arguments are wrong, calls
@@ -1238,8 +1238,8 @@ static void world_close(void)
 int main(int argc, char **argv)
 {
     uint64_t first = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
-    uint64_t steps = argc > 2 ? strtoull(argv[2], NULL, 10) : 20000;
-    double seconds = argc > 3 ? strtod(argv[3], NULL) : 0, start = fv_now_ms();
+    uint64_t steps = argc > 2 ? strtoull(argv[2], NULL, 10) : 2000;
+    double seconds = argc > 3 ? strtod(argv[3], NULL) : argc > 1 ? 0 : 40, start = fv_now_ms();
     uint64_t total = 0;
     for (seed_now = first; seed_now == first || fv_now_ms() - start < seconds * 1e3; seed_now++) {
         int64_t live = fv_mem_live();
