@@ -114,11 +114,11 @@ enum { MAX_INPUT_BYTES = 1 << 30 };
 static unsigned char *stdin_read(size_t *n, fv_error *err)
 {
     unsigned char *data = NULL;
-    size_t capacity = 0;
+    size_t capacity = 0, most = (size_t)MAX_INPUT_BYTES + 1; /* a byte more than allowed tells */
     *err = (fv_error){ .status = FV_OK };
     for (*n = 0; !err->status && !feof(stdin);) {
         if (*n == capacity) {
-            capacity = capacity ? capacity * 2 : 1 << 16;
+            capacity = !capacity ? 1 << 16 : capacity > most / 2 ? most : capacity * 2;
             unsigned char *grown = realloc(data, capacity);
             if (!grown) {
                 *err = (fv_error){ .status = FV_ERR_MEMORY,

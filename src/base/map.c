@@ -206,9 +206,12 @@ static fv_status file_read_to_end(int fd, uint8_t **data, size_t *n_bytes, size_
                                   const char *path, size_t max_bytes, fv_error *err)
 {
     fv_status status = FV_OK;
-    size_t used = 0, capacity = (hint ? FV_MIN(hint, max_bytes) : 65536 - 2) + 2;
-    uint8_t *buffer = fv_alloc(capacity, 1);
+    size_t used = 0, capacity = FV_MIN(hint, max_bytes) + 2;
 
+    if (!hint) /* so that doubling ends where max_bytes does */
+        for (capacity = max_bytes + 2; capacity > 65536;)
+            capacity = capacity / 2 + 1;
+    uint8_t *buffer = fv_alloc(capacity, 1);
     if (!buffer)
         return fv_fail_memory(err, capacity, path);
     for (;;) {

@@ -172,8 +172,10 @@ static fv_status heif_run(heif_job *job)
                              (uint64_t)FV_MAX(height, 0), job->err));
     if (job->options->version >= 2)
         job->options->convert_hdr_to_8bit = 1;
+#if LIBHEIF_HAVE_VERSION(1, 15, 0)
     if (job->options->version >= 3)
         job->options->strict_decoding = 1; /* half an image is none */
+#endif
     HEIF_TRY(job, heif.decode(job->handle, &job->decoded, heif_colorspace_RGB,
                               heif_chroma_interleaved_RGB, job->options));
     const uint8_t *rgb = heif.plane(job->decoded, heif_channel_interleaved, &stride);
