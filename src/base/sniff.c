@@ -108,18 +108,27 @@ static bool is_json(const file_start *s)
     return at == n || strchr("\"{[]}-0123456789tfn", s->data[at]);
 }
 
-/* A character of ASCII in two or four bytes: every other byte, or three of four, are zero. */
+/* Characters of ASCII in units of two or four bytes: one byte of each unit is text, and it is the
+ * same one, the others are zero. */
+static bool units_are_text(const file_start *s, size_t unit, size_t which)
+{
+    size_t n = FV_MIN(s->n, (size_t)64) / unit * unit;
+    for (size_t i = 0; i < n; i++) {
+        uint8_t c = s->data[i];
+        if (i % unit == which ? !byte_is_text(c) || c > 0x7e : c != 0)
+            return false;
+    }
+    return n >= 8;
+}
+
 static bool is_wide_text(const file_start *s)
 {
-    size_t n = FV_MIN(s->n, (size_t)64) / 2 * 2, n_low = 0, n_high = 0;
-    for (size_t i = 0; i < n; i += 2) {
-        bool low = byte_is_text(s->data[i]) && s->data[i] < 0x7f && !s->data[i + 1];
-        bool high = byte_is_text(s->data[i + 1]) && s->data[i + 1] < 0x7f && !s->data[i];
-        n_low += low;
-        n_high += high;
-    }
-    return n >= 8 && (n_low == n / 2 || n_high == n / 2);
+    return units_are_text(s, 2, 0) || units_are_text(s, 2, 1) || units_are_text(s, 4, 0) ||
+           units_are_text(s, 4, 3);
 }
+
+/* For signatures that text may begin with, too. */
+static bool is_binary(const file_start *s) { return !start_is_text(s); }
 
 /* Binary data that went through a text editor or decoder: what was not UTF-8 became U+FFFD. */
 static bool is_replaced(const file_start *s)
@@ -179,6 +188,10 @@ static bool is_transport_stream(const file_start *s)
     return HAS(s, 188, "G") && HAS(s, 376, "G") && !start_is_text(s);
 }
 
+static bool is_bzip2(const file_start *s)
+{
+    return HAS(s, 4, "1AY&SY") || HAS(s, 4, "\x17\x72\x45");
+}
 static bool is_tar(const file_start *s) { return HAS(s, 257, "ustar"); }
 static bool is_torch_zip(const file_start *s) { return start_contains(s, "data.pkl", 512); }
 static bool is_numpy_zip(const file_start *s) { return start_contains(s, ".npy", 128); }
@@ -371,6 +384,7 @@ static const sniff_rule rules[] = {
     RULE(0, "\0\0\xfe\xff", NULL, FV_FILE_ENCODED, "text in UTF-32", SAVE_UTF8),
     RULE(0, "\xff\xfe", NULL, FV_FILE_ENCODED, "text in UTF-16", SAVE_UTF8),
     RULE(0, "\xfe\xff", NULL, FV_FILE_ENCODED, "text in UTF-16", SAVE_UTF8),
+    RULE(0, "\xef\xbb\xbf%PDF", NULL, FV_FILE_IMAGE, "a PDF", NULL),
     RULE(0, "\xef\xbb\xbf", NULL, FV_FILE_ENCODED,
          "text that begins with a byte order mark (UTF-8 BOM)",
          "save it as UTF-8 without the mark"),
@@ -425,13 +439,13 @@ static const sniff_rule rules[] = {
     RULE(0, "8BPS", NULL, FV_FILE_IMAGE, "a Photoshop document (PSD)", NULL),
     RULE(0, "\0\0\1\0", is_icon, FV_FILE_IMAGE, "an icon (ICO)", NULL),
     RULE(0, "\0\0\2\0", is_icon, FV_FILE_IMAGE, "a mouse pointer (CUR)", NULL),
-    RULE(0, "icns", NULL, FV_FILE_IMAGE, "an Apple icon (ICNS)", NULL),
+    RULE(0, "icns", is_binary, FV_FILE_IMAGE, "an Apple icon (ICNS)", NULL),
     RULE(0, "\x76\x2f\x31\x01", NULL, FV_FILE_IMAGE, "an OpenEXR image", NULL),
     RULE(0, "#?RADIANCE", NULL, FV_FILE_IMAGE, "a Radiance HDR image", NULL),
     RULE(0, "#?RGBE", NULL, FV_FILE_IMAGE, "a Radiance HDR image", NULL),
-    RULE(0, "DDS ", NULL, FV_FILE_IMAGE, "a DDS texture", NULL),
+    RULE(0, "DDS ", is_binary, FV_FILE_IMAGE, "a DDS texture", NULL),
     RULE(0, "\xabKTX ", NULL, FV_FILE_IMAGE, "a KTX texture", NULL),
-    RULE(0, "FLIF", NULL, FV_FILE_IMAGE, "a FLIF image", NULL),
+    RULE(0, "FLIF", is_binary, FV_FILE_IMAGE, "a FLIF image", NULL),
     RULE(0, "BPG\xfb", NULL, FV_FILE_IMAGE, "a BPG image", NULL),
     RULE(0, "\x8aMNG", NULL, FV_FILE_IMAGE, "an MNG animation", NULL),
     RULE(0, "\x8bJNG", NULL, FV_FILE_IMAGE, "a JNG image", NULL),
@@ -448,9 +462,11 @@ static const sniff_rule rules[] = {
     /* videos and sound */
     RULE(4, "ftyp", is_quicktime, FV_FILE_VIDEO, "a video (QuickTime)", NULL),
     RULE(4, "ftyp", NULL, FV_FILE_VIDEO, "a video (MP4 or similar)", NULL),
-    RULE(4, "moov", NULL, FV_FILE_VIDEO, "a video (QuickTime)", NULL),
-    RULE(4, "mdat", NULL, FV_FILE_VIDEO, "a video (QuickTime)", NULL),
-    RULE(4, "wide", NULL, FV_FILE_VIDEO, "a video (QuickTime)", NULL),
+    RULE(4, "moov", is_binary, FV_FILE_VIDEO, "a video (QuickTime)", NULL),
+    RULE(4, "mdat", is_binary, FV_FILE_VIDEO, "a video (QuickTime)", NULL),
+    RULE(4, "wide", is_binary, FV_FILE_VIDEO, "a video (QuickTime)", NULL),
+    RULE(4, "free", is_binary, FV_FILE_VIDEO, "a video (QuickTime)", NULL),
+    RULE(4, "skip", is_binary, FV_FILE_VIDEO, "a video (QuickTime)", NULL),
     RULE(0, "\x1a\x45\xdf\xa3", is_webm, FV_FILE_VIDEO, "a video (WebM)", NULL),
     RULE(0, "\x1a\x45\xdf\xa3", NULL, FV_FILE_VIDEO, "a video (Matroska)", NULL),
     RULE(0, "RIFF", is_avi, FV_FILE_VIDEO, "a video (AVI)", NULL),
@@ -461,7 +477,7 @@ static const sniff_rule rules[] = {
     RULE(0, "\x30\x26\xb2\x75\x8e\x66\xcf\x11", NULL, FV_FILE_VIDEO, "a video (WMV)", NULL),
     RULE(0, "OggS", NULL, FV_FILE_VIDEO, "a sound or video file (Ogg)", NULL),
     RULE(0, "RIFF", NULL, FV_FILE_OTHER, "a sound or other RIFF file", NULL),
-    RULE(0, "ID3", NULL, FV_FILE_OTHER, "a sound file (MP3)", NULL),
+    RULE(0, "ID3", is_binary, FV_FILE_OTHER, "a sound file (MP3)", NULL),
     RULE(0, "fLaC", NULL, FV_FILE_OTHER, "a sound file (FLAC)", NULL),
 
     /* weights in other formats */
@@ -488,7 +504,8 @@ static const sniff_rule rules[] = {
          "7zXZ\0",
          NULL, FV_FILE_ARCHIVE, "compressed with xz", UNPACK),
     RULE(0, "\x28\xb5\x2f\xfd", NULL, FV_FILE_ARCHIVE, "compressed with zstd", UNPACK),
-    RULE(0, "BZh", NULL, FV_FILE_ARCHIVE, "compressed with bzip2", UNPACK),
+    RULE(0, "BZh", is_bzip2, FV_FILE_ARCHIVE, "compressed with bzip2", UNPACK),
+    RULE(0, "\x5d\0\0", is_binary, FV_FILE_ARCHIVE, "compressed with LZMA", UNPACK),
     RULE(0, "\x04\x22\x4d\x18", NULL, FV_FILE_ARCHIVE, "compressed with lz4", UNPACK),
     RULE(0, "\x1f\x9d", NULL, FV_FILE_ARCHIVE, "compressed with compress", UNPACK),
     RULE(0, "7z\xbc\xaf\x27\x1c", NULL, FV_FILE_ARCHIVE, "a 7z archive", UNPACK),

@@ -171,7 +171,8 @@ static fv_status tiff_fail(const tiff_job *job)
     if (strstr(what, "beyond the"))
         return fv_fail(job->err, FV_ERR_LIMIT, 0, "%s: TIFF with a block of more than %d bytes",
                        name, MAX_BLOCK_BYTES);
-    for (size_t i = 0; i < FV_COUNT(no_memory); i++)
+    bool empty = strstr(what, "(0 elements"); /* a directory of nothing, no failed allocation */
+    for (size_t i = 0; i < FV_COUNT(no_memory) && !empty; i++)
         if (strstr(what, no_memory[i]))
             return fv_fail(job->err, FV_ERR_MEMORY, 0, "out of memory: decoding %s (%s)", name,
                            what);

@@ -269,6 +269,7 @@ static const struct {
     { "tiff_12_bits.tif", FV_ERR_UNSUPPORTED, "TIFF with 12 bits per sample" },
     { "tiff_huge_tiles.tif", FV_ERR_LIMIT, "a block of more than 268435456 bytes" },
     { "tiff_inks.tif", FV_ERR_UNSUPPORTED, "inks other than CMYK (ink set 2)" },
+    { "tiff_empty_directory.tif", FV_ERR_FORMAT, "damaged TIFF: " },
     { "tiff_ifd_behind_end.tif", FV_ERR_FORMAT, "TIFF ends early" },
     { "heic_start.heic", FV_ERR_FORMAT, "damaged HEIC: " },
     { "heic_30000x30000.heic", FV_ERR_LIMIT, "30000 x 30000 pixels are 900000000" },

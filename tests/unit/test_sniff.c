@@ -58,6 +58,14 @@ static const struct {
     ROW("\xff\xfe\0\0{\0\0\0", 0, FV_FILE_ENCODED, "UTF-32"),
     ROW("\0\0\xfe\xff\0\0\0{", 0, FV_FILE_ENCODED, "UTF-32"),
     ROW("{\0\"\0a\0\"\0:\0001\0}\0", 0, FV_FILE_ENCODED, "UTF-16"),
+    ROW("{\0\0\0\"\0\0\0a\0\0\0", 0, FV_FILE_ENCODED, "UTF-32"),
+    ROW("\0\0\0{\0\0\0\"\0\0\0a", 0, FV_FILE_ENCODED, "UTF-32"),
+    ROW("\xef\xbb\xbf%PDF-1.4", 0, FV_FILE_IMAGE, "PDF"),
+    ROW("The wide river", 0, FV_FILE_TEXT, NULL),
+    ROW("ID3 tags are in MP3", 0, FV_FILE_TEXT, NULL),
+    ROW("\0\0\0\x08"
+        "free\0\0\0\0",
+        0, FV_FILE_VIDEO, "QuickTime"),
     ROW("\0{\0\"\0a\0\"\0:\0001\0}", 0, FV_FILE_ENCODED, "UTF-16"),
     ROW("\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\0\x10JFIF", 0, FV_FILE_ENCODED,
         "saved as text"),
@@ -173,6 +181,8 @@ static const struct {
         0, FV_FILE_ARCHIVE, "xz"),
     ROW("\x28\xb5\x2f\xfd\4", 0, FV_FILE_ARCHIVE, "zstd"),
     ROW("BZh91AY&SY", 0, FV_FILE_ARCHIVE, "bzip2"),
+    ROW("BZhou is a town", 0, FV_FILE_TEXT, NULL),
+    ROW("\x5d\0\0\x80\0\xff\xff\xff", 0, FV_FILE_ARCHIVE, "LZMA"),
     ROW("7z\xbc\xaf\x27\x1c", 0, FV_FILE_ARCHIVE, "7z"),
 
     ROW("GGUF\3\0\0\0", 0, FV_FILE_GGUF, "GGUF"),

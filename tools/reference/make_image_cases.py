@@ -805,6 +805,7 @@ def make_bad_new():
     reject("tiff_12_bits.tif", tiff(tiff_tags(33, 29, 12, 1, 1, 29), [b"\0" * 1500]))
     reject("tiff_huge_tiles.tif", tiff({**tags, 322: (4, [2**20]), 323: (4, [2**20])}, strip))
     reject("tiff_inks.tif", tiff(tiff_tags(33, 29, 8, 4, 5, 29, t332=(3, [2])), [b"\0" * 33 * 29 * 4]))
+    reject("tiff_empty_directory.tif", b"II*\0\x08\0\0\0" + b"\0" * 6)
     reject("tiff_ifd_behind_end.tif", b"II*\0\xff\xff\xff\x7f" + b"\0" * 20)
     import pillow_heif
     pillow_heif.register_heif_opener()
