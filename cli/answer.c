@@ -84,13 +84,27 @@ static const char *skip_newline(const char *text, bool first)
     return first && *text == '\n' ? text + 1 : text;
 }
 
+static fv_status npu_add_image(fv_session *session, const turn_npu *npu, const fv_image *image,
+                               fv_encode_options *o, fv_error *err)
+{
+    fv_features *features;
+    o->callbacks = npu->callbacks;
+    fv_status status = fv_npu_encode(npu->npu, npu->engine, image, o, &features, err);
+    if (status == FV_OK)
+        status = fv_session_add_features(session, features, err);
+    fv_features_free(features);
+    return status;
+}
+
 static fv_status turn_add_image(fv_session *session, const turn_images *images, size_t k,
                                 const answer_options *a, fv_error *err)
 {
     fv_encode_options o = { .size = sizeof o, .fit = (fv_fit)a->fit };
     fv_image *opened = images->read ? NULL : open_picture(images->path[k], a, err);
     const fv_image *image = images->read ? images->read[k] : opened;
-    fv_status status = image ? fv_session_add_image(session, image, &o, err) : err->status;
+    fv_status status = !image   ? err->status
+                       : a->npu ? npu_add_image(session, a->npu, image, &o, err)
+                                : fv_session_add_image(session, image, &o, err);
     fv_image_free(opened);
     return status;
 }

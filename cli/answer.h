@@ -3,6 +3,14 @@
 #define FV_CLI_ANSWER_H
 
 #include "cli.h"
+#include "fastvlm_npu.h"
+
+/* What encodes images in place of the engine. */
+typedef struct turn_npu {
+    fv_npu *npu;
+    const fv_engine *engine;
+    const fv_callbacks *callbacks;
+} turn_npu;
 
 typedef struct answer_options {
     float temperature, top_p, min_p, repetition_penalty;
@@ -11,6 +19,7 @@ typedef struct answer_options {
     uint64_t seed;
     const char *system;
     text_list stop;
+    turn_npu *npu; /* NULL: the engine encodes */
 } answer_options;
 
 #define ANSWER_DEFAULTS                                                  \

@@ -42,7 +42,8 @@ typedef enum option_kind {
     OPTION_FLOAT, /* float in [min, max] */
     OPTION_TEXT,  /* const char * */
     OPTION_LIST,  /* text_list: may come several times */
-    OPTION_CHOICE /* int: index in choices, "a|b|c" */
+    OPTION_CHOICE, /* int: index in choices, "a|b|c" */
+    OPTION_VISION  /* model_options: a precision, or the file behind "npu:" */
 } option_kind;
 
 typedef struct option_spec {
@@ -120,6 +121,7 @@ int check_text(const char *verb, const char *what, const char *text);
 typedef struct model_options {
     const char *model;
     int threads, vision, decoder, image_size, kv;
+    const char *npu; /* context binary that encodes images; NULL: the CPU does */
 } model_options;
 
 #define VISION_PRECISIONS  "auto|f32|bf16|f16|int8"
@@ -128,18 +130,28 @@ typedef struct model_options {
 fv_precision chosen_precision(const char *choices, int index);
 
 /* clang-format off */
-#define MODEL_OPTIONS(m)                                                                          \
+#define MODEL_OPTIONS_FRONT(m)                                                                    \
     { 'm', "model", OPTION_TEXT, &(m).model, "FILE",                                              \
       "checkpoint directory or packed file", 0, 0 },                                              \
     { 't', "threads", OPTION_INT, &(m).threads, "N",                                              \
-      "threads (default: one per physical core)", 0, 1024 },                                      \
-    { 0, "vision", OPTION_CHOICE, &(m).vision, VISION_PRECISIONS,                                 \
-      "precision of the vision encoder", 0, 0 },                                                  \
+      "threads (default: one per physical core)", 0, 1024 }
+#define MODEL_OPTIONS_BACK(m)                                                                     \
     { 0, "decoder", OPTION_CHOICE, &(m).decoder, DECODER_PRECISIONS,                              \
       "precision of the decoder", 0, 0 },                                                         \
     { 0, "kv", OPTION_CHOICE, &(m).kv, "auto|f32|f16|q8", "precision of the KV cache", 0, 0 },    \
-    { 0, "image-size", OPTION_SIDE, &(m).image_size, "N",                                          \
+    { 0, "image-size", OPTION_SIDE, &(m).image_size, "N",                                         \
       "side of the vision encoder's input in pixels, a multiple of 64", 0, 4096 }
+#define MODEL_OPTIONS(m)                                                                          \
+    MODEL_OPTIONS_FRONT(m),                                                                       \
+    { 0, "vision", OPTION_CHOICE, &(m).vision, VISION_PRECISIONS,                                 \
+      "precision of the vision encoder", 0, 0 },                                                  \
+    MODEL_OPTIONS_BACK(m)
+/* Where an NPU may encode images. */
+#define MODEL_OPTIONS_NPU(m)                                                                      \
+    MODEL_OPTIONS_FRONT(m),                                                                       \
+    { 0, "vision", OPTION_VISION, &(m), VISION_PRECISIONS "|npu:FILE",                            \
+      "precision of the vision encoder, or a context binary that encodes on the NPU", 0, 0 },     \
+    MODEL_OPTIONS_BACK(m)
 /* clang-format on */
 
 /* Prints "fastvlm: MESSAGE", with a hint where there is one, and gives EXIT_FAILED. */

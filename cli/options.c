@@ -102,6 +102,20 @@ static int parse_choice(const char *choices, const char *text)
     }
 }
 
+static int bad_value(const char *verb, const option_spec *o, const char *text, const char *wanted);
+
+static int take_vision(const char *verb, const option_spec *o, const char *text)
+{
+    model_options *m = o->value;
+    int index = parse_choice(VISION_PRECISIONS, text);
+    bool npu = !strncmp(text, "npu:", 4) && text[4];
+    if (index < 0 && !npu)
+        return bad_value(verb, o, text, o->arg);
+    m->vision = npu ? 0 : index;
+    m->npu = npu ? text + 4 : NULL;
+    return -1;
+}
+
 static int bad_value(const char *verb, const option_spec *o, const char *text, const char *expected)
 {
     return usage_error(verb, "--%s: expected %s, found \"%s\"", o->name, expected, text);
@@ -158,6 +172,7 @@ static int take_value(const char *verb, const option_spec *o, const char *text)
         *(int *)o->value = index;
         return -1;
     }
+    case OPTION_VISION: return take_vision(verb, o, text);
     default: *(const char **)o->value = text; return -1;
     }
 }

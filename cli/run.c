@@ -63,7 +63,7 @@ static int run_parse(int argc, char **argv, run_options *o)
         "  fastvlm run FastVLM-0.5B photo.jpg \"What is in the picture?\"",
     };
     const option_spec options[] = {
-        MODEL_OPTIONS(o->model),
+        MODEL_OPTIONS_NPU(o->model),
         { 'i', "image", OPTION_LIST, &o->images, "FILE", "an image; may be repeated", 0, 0 },
         { 'p', "prompt", OPTION_TEXT, &o->prompt, "TEXT",
           "question to ask (default \"" DEFAULT_PROMPT "\")", 0, 0 },
@@ -257,6 +257,15 @@ static int answer_question(fv_engine *engine, const run_options *o, progress_lin
     return end_dump(dump, code);
 }
 
+static int open_npu(fv_npu **npu, const char *file, const fv_callbacks *callbacks)
+{
+    const fv_npu_library_options o = { .size = sizeof o, .callbacks = callbacks };
+    fv_error err;
+    fv_status status = fv_npu_open(npu, file, &o, &err);
+    clear_line();
+    return status == FV_OK ? -1 : report(&err);
+}
+
 int verb_run(int argc, char **argv)
 {
     run_options o = { .answer = ANSWER_DEFAULTS };
@@ -269,8 +278,15 @@ int verb_run(int argc, char **argv)
     code = run_take_prompt(&o);
     if (code < 0)
         code = open_engine(&engine, &o.model);
+    fv_callbacks callbacks = line_callbacks(&progress);
+    turn_npu npu = { .engine = engine, .callbacks = &callbacks };
+    if (code < 0 && o.model.npu) {
+        code = open_npu(&npu.npu, o.model.npu, &callbacks);
+        o.answer.npu = &npu;
+    }
     if (code < 0)
         code = answer_question(engine, &o, &progress);
+    fv_npu_close(npu.npu);
     fv_engine_free(engine);
     free(o.prompt_text);
     return code;

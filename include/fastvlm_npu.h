@@ -168,7 +168,7 @@ typedef struct fv_npu_compile_options {
     const char *const *paths; /**< calibration: images and directories; none: built-in scenes */
     size_t n_paths;
     int max_images;    /**< as fv_pack_options */
-    double min_cosine; /**< MIXED: of the image tokens, on the calibration set; 0: 0.998 */
+    double min_cosine; /**< MIXED: of the image tokens, on the calibration set; 0: 0.9981 */
     int cache_len;     /**< DECODER: rows of the cache; 0: 512 */
     bool force;        /**< replace files of the same names in a directory that is not empty */
     const fv_callbacks *callbacks; /**< log: what the library says; progress stages "calibrate",

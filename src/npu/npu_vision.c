@@ -15,7 +15,7 @@ enum {
 };
 
 /* Of the image tokens of MIXED on them. */
-#define DEFAULT_COSINE 0.998
+#define DEFAULT_COSINE 0.9981
 
 static fv_status graph_make(fv_npu_vision *v, const fv_vision_weights *w, fv_error *err)
 {
