@@ -259,16 +259,27 @@ static void test_damaged_files(void **state)
         write_file(binary, n);
         assert_open_fails("", FV_ERR_FORMAT, "(QNN error 30010, ");
     }
-    /* A name that is not UTF-8 would not be JSON. */
-    static const char latin[] = "FAKEQNN 1\nsoc 69\ngraph a\xe4\nin x 1032 1 0 1 4\nend\n";
-    write_file(latin, sizeof latin - 1);
-    assert_open_fails("", FV_ERR_FORMAT, "");
-
     unlink(file);
     assert_open_fails("", FV_ERR_IO, "");
     write_file("", 0);
     assert_int_equal(truncate(file, (off_t)9 << 30), 0); /* sparse */
     assert_open_fails("", FV_ERR_LIMIT, "more than any context binary has");
+}
+
+/* JSON is UTF-8: what is not in a name becomes a mark. */
+static void test_names_that_are_not_utf8(void **state)
+{
+    (void)state;
+    static const char latin[] = "FAKEQNN 1\nsoc 69\ngraph a\xe4\nin x 1032 1 0 1 4\nend\n";
+    fv_npu_binary *b;
+    fv_npu_graph_info g = { .size = sizeof g };
+    fv_error err;
+    write_file(latin, sizeof latin - 1);
+    fake_set("");
+    assert_int_equal(open_binary(&b, &err), FV_OK);
+    assert_true(fv_npu_binary_graph(b, 0, &g));
+    assert_string_equal(g.name, "a\xef\xbf\xbd");
+    fv_npu_binary_free(b);
 }
 
 static bool progress_stops(void *user, const char *stage, double done)
@@ -471,6 +482,7 @@ int main(void)
         cmocka_unit_test(test_older_descriptions),
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_damaged_files),
+        cmocka_unit_test(test_names_that_are_not_utf8),
         cmocka_unit_test(test_interrupted_read),
         cmocka_unit_test(test_descriptions_of_others),
         cmocka_unit_test(test_description_allocations_fail),
