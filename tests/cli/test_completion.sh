@@ -27,7 +27,7 @@ complete_bash() # WORD...
 
 check bash_verb "run" "$(complete_bash ru)"
 check bash_option "--max-new-tokens" "$(complete_bash run --max-n)"
-check bash_choices "auto f32 bf16 f16 int8" "$(complete_bash run --vision "")"
+check bash_choices "auto f32 bf16 f16 int8 npu:FILE" "$(complete_bash run --vision "")"
 check bash_choice "pad" "$(complete_bash run --fit p)"
 check bash_number "" "$(complete_bash run --threads "")"
 check bash_folder "tests" "$(complete_bash info -m test)"
