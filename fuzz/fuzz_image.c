@@ -4,6 +4,10 @@
 #include "image/image.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_bytes);
+const char *__lsan_default_suppressions(void);
+
+/* libheif 1.15 loses 40 bytes of dav1d's when a damaged AVIF ends its decoding. */
+const char *__lsan_default_suppressions(void) { return "leak:libdav1d\n"; }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_bytes)
 {
