@@ -236,8 +236,12 @@ static fv_status read_stage_ratios(const reader *r, fv_config *c)
     FV_TRY(stage_list(r, c, "mlp_ratios", &list));
     for (int i = 0; list && i < c->n_stages; i++) {
         int64_t ratio = 0;
-        if (!fv_json_as_int(fv_json_at(list, (size_t)i), &ratio))
+        double real = 0;
+        bool whole = fv_json_as_number(fv_json_at(list, (size_t)i), &real) && real > -1001 &&
+                     real < 1001 && real == (double)(int)real; /* 4.0, too */
+        if (!fv_json_as_int(fv_json_at(list, (size_t)i), &ratio) && !whole)
             return stage_fail(r, "mlp_ratios", i, fv_json_at(list, (size_t)i), "an integer");
+        ratio = whole ? (int64_t)real : ratio;
         ratio = FV_MAX((int64_t)-1000, FV_MIN(ratio, (int64_t)1000)); /* the rules refuse both */
         c->stage[i].hidden = (int)ratio * c->stage[i].width;
     }

@@ -134,6 +134,12 @@ static fv_status check_tokenizer(const fv_model *m, fv_error *err)
                        "%s: the tokenizer has %d tokens, more than vocab_size %d; the files belong "
                        "to different models",
                        m->name, (int)fv_tokenizer_size(m->tokenizer), m->config.n_vocab);
+    /* the reference finds images by one and writes their places with the other */
+    id = fv_tokenizer_find(m->tokenizer, "<image>");
+    if (m->config.image_token >= 0 && id >= 0 && id != m->config.image_token)
+        return fv_fail(err, FV_ERR_FORMAT, 0,
+                       "%s: image_token_index is %d; expected %d, the tokenizer's <image>", m->name,
+                       (int)m->config.image_token, (int)id);
     FV_TRY(fv_model_token(m, "<|im_start|>", &id, err));
     return fv_model_token(m, "<|im_end|>", &id, err);
 }

@@ -297,6 +297,20 @@ static void test_json_of_python(void **state)
               "config.json: rope_theta: expected a number in [1, 1e+12], found Infinity");
 }
 
+/* ---- the place of an image ---- */
+
+static void test_image_token(void **state)
+{
+    (void)state;
+    const char *dir = copy_of(FAST, "image");
+    replace(dir, "config.json", "\"image_token_index\": 283", "\"image_token_index\": 72");
+    opens_not(dir, FV_ERR_FORMAT, "image_token_index is 72; expected 283, the tokenizer's <image>");
+    dir = copy_of(FAST, "image"); /* under its other name */
+    replace(dir, "config.json", "\"image_token_index\"", "\"image_token_id\"");
+    answer want = ask_tiny(FAST, "What?", 3), got = ask_tiny(dir, "What?", 3);
+    same_answer(&got, &want, "image_token_id");
+}
+
 /* ---- end tokens ---- */
 
 static void test_end_tokens(void **state)
@@ -519,6 +533,7 @@ int main(void)
         cmocka_unit_test(test_unused_tensors),
         cmocka_unit_test(test_bound_tensors),
         cmocka_unit_test(test_json_of_python),
+        cmocka_unit_test(test_image_token),
         cmocka_unit_test(test_end_tokens),
         cmocka_unit_test(test_recipe_is_packed),
         cmocka_unit_test(test_recipe_is_not_llavas),

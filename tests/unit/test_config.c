@@ -676,6 +676,8 @@ static void test_right_json(void **state)
     assert_int_equal(right(FAST, "projector_hidden_act", "\"gelu_python\"").d_model, 64);
     assert_int_equal(right(FAST, "vision_config.model_args.drop_path_rate", "0.1").n_stages, 5);
     assert_int_equal(right(LLAVA, "quantization_config", "null").d_model, 64);
+    assert_int_equal(
+        right(LLAVA, "vision_config.mlp_ratios", "[4.0, 4.0, 2.0, 4, 4]").stage[2].hidden, 64);
     assert_int_equal(right(LLAVA, "mm_projector_lr", "Infinity").d_model, 64);
     assert_int_equal(
         right(LLAVA, "vision_config.downsamples", "[true, true, true, true, true]").n_stages, 5);
