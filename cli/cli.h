@@ -35,13 +35,13 @@ int verb_npu(int argc, char **argv);
 /* ---- a table of options per verb ---------------------------------------------------------- */
 
 typedef enum option_kind {
-    OPTION_FLAG,  /* bool */
-    OPTION_INT,   /* int in [min, max] */
-    OPTION_SIDE,  /* the same, a multiple of 64: of an image in pixels */
-    OPTION_U64,   /* uint64_t */
-    OPTION_FLOAT, /* float in [min, max] */
-    OPTION_TEXT,  /* const char * */
-    OPTION_LIST,  /* text_list: may come several times */
+    OPTION_FLAG,   /* bool */
+    OPTION_INT,    /* int in [min, max] */
+    OPTION_SIDE,   /* the same, a multiple of 64: of an image in pixels */
+    OPTION_U64,    /* uint64_t */
+    OPTION_FLOAT,  /* float in [min, max] */
+    OPTION_TEXT,   /* const char * */
+    OPTION_LIST,   /* text_list: may come several times */
     OPTION_CHOICE, /* int: index in choices, "a|b|c" */
     OPTION_VISION  /* model_options: a precision, or the file behind "npu:" */
 } option_kind;
