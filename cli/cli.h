@@ -20,6 +20,17 @@ typedef struct verb_entry {
     int (*run)(int argc, char **argv); /* argv[0] is the verb */
 } verb_entry;
 
+/* A verb whose first argument is a verb again. */
+typedef struct verb_group {
+    const char *name, *what, *placeholder; /* "export", "artefact", "ARTEFACT" */
+    const char *arguments;                 /* behind the placeholder, for its usage */
+    const char *about, *example;
+    const verb_entry *entries;
+    size_t n;
+} verb_group;
+
+int run_verb_group(const verb_group *group, int argc, char **argv);
+
 int verb_run(int argc, char **argv);
 int verb_chat(int argc, char **argv);
 int verb_info(int argc, char **argv);

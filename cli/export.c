@@ -74,39 +74,21 @@ int end_export(export_common *e, fv_status status, const fv_error *err)
     return code;
 }
 
-static void export_print_usage(void (*print)(const char *format, ...))
-{
-    print("usage: fastvlm export ARTEFACT [OPTIONS] MODEL -o OUT\n"
-          "\n"
-          "Writes a model in the formats that other runtimes load.\n"
-          "\n"
-          "artefacts:\n");
-    for (size_t i = 0; i < sizeof artefacts / sizeof *artefacts; i++)
-        print("  %-10s %s\n", artefacts[i].name, artefacts[i].summary);
-    print("\nfastvlm export ARTEFACT --help shows its options.\n\nexample:\n"
-          "  fastvlm export onnx FastVLM-0.5B -o onnx/\n  fastvlm export --all FastVLM-0.5B "
-          "-o artefacts/\n");
-}
-
 int verb_export(int argc, char **argv)
 {
-    if (argc < 2) {
-        export_print_usage(print_err);
-        return EXIT_USAGE;
-    }
-    if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")) {
-        export_print_usage(print_out);
-        return EXIT_OK;
-    }
+    static const verb_group group = {
+        .name = "export",
+        .what = "artefact",
+        .placeholder = "ARTEFACT",
+        .arguments = "[OPTIONS] MODEL -o OUT",
+        .about = "Writes a model in the formats that other runtimes load.",
+        .example = "  fastvlm export onnx FastVLM-0.5B -o onnx/\n"
+                   "  fastvlm export --all FastVLM-0.5B -o artefacts/\n",
+        .entries = artefacts,
+        .n = sizeof artefacts / sizeof *artefacts,
+    };
     static char all[] = "all";
-    if (!strcmp(argv[1], "--all"))
+    if (argc > 1 && !strcmp(argv[1], "--all"))
         argv[1] = all;
-    for (size_t i = 0; i < sizeof artefacts / sizeof *artefacts; i++)
-        if (!strcmp(argv[1], artefacts[i].name)) {
-            char name[32];
-            snprintf(name, sizeof name, "export %s", artefacts[i].name);
-            argv[1] = name;
-            return artefacts[i].run(argc - 1, argv + 1);
-        }
-    return usage_error("export", "unknown artefact \"%s\"", argv[1]);
+    return run_verb_group(&group, argc, argv);
 }

@@ -16,38 +16,20 @@ static const verb_entry commands[] = {
     { "socs", "list the chips that can be compiled for", npu_socs },
 };
 
-static void npu_print_usage(void (*print)(const char *format, ...))
-{
-    print("usage: fastvlm npu COMMAND [OPTIONS] ...\n"
-          "\n"
-          "The model on Qualcomm's Hexagon NPU, as QNN context binaries. Qualcomm's\n"
-          "libraries are not part of fastvlm; npu setup fetches them.\n"
-          "\n"
-          "commands:\n");
-    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
-        print("  %-10s %s\n", commands[i].name, commands[i].summary);
-    print("\nfastvlm npu COMMAND --help shows its options.\n\nexample:\n"
-          "  fastvlm npu setup\n  fastvlm npu info vision.bin\n");
-}
-
 int verb_npu(int argc, char **argv)
 {
-    if (argc < 2) {
-        npu_print_usage(print_err);
-        return EXIT_USAGE;
-    }
-    if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")) {
-        npu_print_usage(print_out);
-        return EXIT_OK;
-    }
-    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
-        if (!strcmp(argv[1], commands[i].name)) {
-            char name[32];
-            snprintf(name, sizeof name, "npu %s", commands[i].name);
-            argv[1] = name;
-            return commands[i].run(argc - 1, argv + 1);
-        }
-    return usage_error("npu", "unknown command \"%s\"", argv[1]);
+    static const verb_group group = {
+        .name = "npu",
+        .what = "command",
+        .placeholder = "COMMAND",
+        .arguments = "[OPTIONS] ...",
+        .about = "The model on Qualcomm's Hexagon NPU, as QNN context binaries. Qualcomm's\n"
+                 "libraries are not part of fastvlm; npu setup fetches them.",
+        .example = "  fastvlm npu setup\n  fastvlm npu info vision.bin\n",
+        .entries = commands,
+        .n = sizeof commands / sizeof *commands,
+    };
+    return run_verb_group(&group, argc, argv);
 }
 
 /* ---- info -------------------------------------------------------------------------------- */

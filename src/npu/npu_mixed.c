@@ -6,6 +6,7 @@
 
 #include "base/report.h"
 #include "npu/npu_simulate.h"
+#include "quant/cosine.h"
 
 /* A layer and the GELU that alone reads it. */
 typedef struct unit {
@@ -46,17 +47,6 @@ static void read_round(void *user, const fv_node *n, float *x)
         fv_npu_round_values(x, fv_value_elems(v), p->of[v->index].u8);
 }
 
-static double tokens_cosine(const float *a, const float *b, size_t n)
-{
-    double ab = 0, aa = 0, bb = 0;
-    for (size_t i = 0; i < n; i++) {
-        ab += (double)a[i] * (double)b[i];
-        aa += (double)a[i] * (double)a[i];
-        bb += (double)b[i] * (double)b[i];
-    }
-    return ab / sqrt(aa * bb + 1e-300);
-}
-
 static fv_status graph_apply(chooser *c, const fv_graph *g, const float *pixels, float *tokens,
                              bool rounding)
 {
@@ -75,7 +65,7 @@ static fv_status widths_measure(chooser *c, const fv_graph *g, size_t n, double 
     *loss = 1;
     for (size_t i = 0; i < n; i++) {
         FV_TRY(graph_apply(c, g, c->pixels + i * pixels, c->got, true));
-        *loss -= tokens_cosine(c->want + i * tokens, c->got, tokens) / (double)n;
+        *loss -= fv_cosine(c->want + i * tokens, c->got, tokens) / (double)n;
     }
     return FV_OK;
 }

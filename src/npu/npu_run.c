@@ -11,6 +11,7 @@
 #include "image/image_list.h"
 #include "npu/npu_vision.h"
 #include "npu/qnn_job.h"
+#include "quant/cosine.h"
 
 struct fv_npu {
     fv_map file;
@@ -229,20 +230,15 @@ typedef struct npu_eval {
 
 static void eval_compare(npu_eval *e, const float *want, const float *got)
 {
-    double ab = 0, aa = 0, bb = 0, off = 0;
+    double cosine = fv_cosine(want, got, e->n_tokens);
     for (size_t i = 0; i < e->n_tokens; i++) {
-        double a = (double)want[i], b = (double)got[i];
-        ab += a * b;
-        aa += a * a;
-        bb += b * b;
-        off += (a - b) * (a - b);
+        double a = (double)want[i], off = a - (double)got[i];
+        e->signal += a * a;
+        e->noise += off * off;
     }
-    double cosine = ab / sqrt(aa * bb + 1e-300);
     e->report.cosine += cosine;
     e->report.least_cosine = fmin(e->report.least_cosine, cosine);
     e->report.n_images++;
-    e->signal += aa;
-    e->noise += off;
 }
 
 /* The at-th file as pixels and tokens in f32; *taken false: unreadable. */

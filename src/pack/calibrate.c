@@ -9,6 +9,7 @@
 #include "base/region.h"
 #include "model/config_gguf.h"
 #include "nn/vision.h"
+#include "quant/cosine.h"
 #include "quant/int8.h"
 
 enum {
@@ -290,17 +291,6 @@ typedef struct loss {
     double features, tokens, sqnr; /* mean cosine of both; of the tokens, dB */
 } loss;
 
-static double cosine_of(const float *a, const float *b, size_t n)
-{
-    double ab = 0, aa = 0, bb = 0;
-    for (size_t i = 0; i < n; i++) {
-        ab += (double)a[i] * (double)b[i];
-        aa += (double)a[i] * (double)a[i];
-        bb += (double)b[i] * (double)b[i];
-    }
-    return ab / sqrt(aa * bb + 1e-300);
-}
-
 /* The encoder as its groups are now, over the first n judged images, against f32. */
 static fv_status loss_measure(fv_calibration *q, size_t n, loss *out, fv_error *err)
 {
@@ -322,8 +312,8 @@ static fv_status loss_measure(fv_calibration *q, size_t n, loss *out, fv_error *
         const judged *j = &q->judge[i];
         FV_TRY_GOTO(fv_vision_run(&v, &q->ops, j->pixels, &watch, err));
         FV_TRY_GOTO(fv_projector_run(&v, &q->ops, tokens, &watch, err));
-        out->features += cosine_of(v.features, j->features, t * f) / (double)n;
-        out->tokens += cosine_of(tokens, j->tokens, t * d) / (double)n;
+        out->features += fv_cosine(v.features, j->features, t * f) / (double)n;
+        out->tokens += fv_cosine(tokens, j->tokens, t * d) / (double)n;
         for (size_t x = 0; x < t * d; x++) {
             signal += (double)j->tokens[x] * (double)j->tokens[x];
             noise += (double)(tokens[x] - j->tokens[x]) * (double)(tokens[x] - j->tokens[x]);
