@@ -28,8 +28,9 @@ typedef struct fv_fpenv {
 fv_fpenv fv_fpenv_enter(void);
 void fv_fpenv_leave(const fv_fpenv *caller);
 
-#define FV_DEFAULT_FPENV \
-    __attribute__((cleanup(fv_fpenv_leave_block))) const fv_fpenv fv_fpenv_block = fv_fpenv_enter()
+#define FV_DEFAULT_FPENV                                   \
+    __attribute__((cleanup(fv_fpenv_leave_block), unused)) \
+    const fv_fpenv fv_fpenv_block = fv_fpenv_enter()
 static inline void fv_fpenv_leave_block(const fv_fpenv *caller) { fv_fpenv_leave(caller); }
 
 #endif

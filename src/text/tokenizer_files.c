@@ -360,11 +360,12 @@ static fv_status small_member(small_text *t, const char *from, const char *to, f
 
 static fv_status scan_model(fv_scan *scan, source *s, small_text *small, fv_error *err)
 {
+    static const char opening[] = "\"model\":{";
     bool first, more;
     fv_slice key;
 
     FV_TRY(fv_scan_open(scan, '{', &first, err));
-    FV_TRY(small_member(small, "\"model\":{", "\"model\":{" + 9, err));
+    FV_TRY(small_member(small, opening, opening + sizeof opening - 1, err));
     for (;;) {
         FV_TRY(fv_scan_more(scan, '}', &first, &more, err));
         if (!more)

@@ -63,15 +63,17 @@ static void close_model(model *m)
 
 /* ---- conversations that are unlike one another --------------------------------------------- */
 
-static const char *const words[] = { "What do you see?",
-                                     "Is there a cat? Answer yes or no, and then say why you think "
-                                     "so, in a sentence that is longer than the others.",
-                                     "Count.",
-                                     "Describe the image.",
-                                     "a",
-                                     "What is on the left, and what is on the right?",
-                                     "Which colours are there?",
-                                     "What does the text say?" };
+static const char *const words[] = {
+    "What do you see?",
+    ("Is there a cat? Answer yes or no, and then say why you think "
+     "so, in a sentence that is longer than the others."),
+    "Count.",
+    "Describe the image.",
+    "a",
+    "What is on the left, and what is on the right?",
+    "Which colours are there?",
+    "What does the text say?"
+};
 
 static fv_session *conversation_new(const model *m, size_t i)
 {

@@ -39,7 +39,7 @@ static fv_config packed_again(const fv_config *c)
     char *dir = temp_dir(), *path = fv_path_join(dir, "x.gguf");
     fv_gguf_writer *w = NULL;
     fv_gguf *g = NULL;
-    fv_config again;
+    fv_config again = { 0 };
     fv_error err = { 0 };
     fv_status status = fv_gguf_writer_new(&w, path, &err);
     if (status == FV_OK) {
@@ -112,8 +112,8 @@ static void test_comes_back(void **state)
     (void)state;
     static const char *const texts[] = {
         "{\"crop_size\": 256, \"size\": 256, \"image_mean\": 0.5, \"image_std\": [0.25, 1, 2]}",
-        "{\"crop_size\": 256, \"size\": [300, 400], \"resample\": 1, \"rescale_factor\": "
-        "0.0078125}",
+        ("{\"crop_size\": 256, \"size\": [300, 400], \"resample\": 1, \"rescale_factor\": "
+         "0.0078125}"),
         "{\"crop_size\": 256, \"size\": [256, 256], \"resample\": 0, \"do_rescale\": false}",
         "{\"crop_size\": 256, \"do_resize\": false, \"do_normalize\": false}",
         "{\"crop_size\": 256, \"size\": 288, \"resample\": 4}",
