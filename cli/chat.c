@@ -259,12 +259,17 @@ static void chat_text(chat *c, const char *line)
 static bool chat_takes_images(chat *c, const char *line)
 {
     text_list paths;
-    if (!begins_as_path(line))
+    const char *name = image_name_leading(line);
+    if (!name && !begins_as_path(line))
         return false;
     const char *path, *question = images_leading(line, &paths);
     if (!question && word_classify(line, &path) == WORD_IMAGE) { /* blanks in it, unquoted */
         paths = (text_list){ .item = { path }, .n = 1 };
         question = "";
+    }
+    if (!question && name) {
+        chat_refuse(c, name, "no such file");
+        return true;
     }
     if (question && !chat_add_images(c, &paths))
         chat_fail(c);

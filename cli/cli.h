@@ -232,6 +232,8 @@ const char *text_trim(const char *text);
  * with backslashes before blanks, as file: addresses, with blanks around, several. False: not all
  * are there. */
 bool paths_find(const char *text, text_list *out);
+/* The first of several words, if it ends like an image's name; NULL: it does not. */
+const char *image_name_leading(const char *line);
 /* The images that a line begins with, in the same forms; what follows them. NULL: none. */
 const char *images_leading(const char *line, text_list *out);
 

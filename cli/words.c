@@ -332,6 +332,13 @@ bool paths_find(const char *text, text_list *out)
     return path || (!*words_find(trimmed, WORD_TEXT, out) && out->n > 0);
 }
 
+const char *image_name_leading(const char *line)
+{
+    const char *at = line, *word = word_take(&at);
+    return word && at[strspn(at, BLANKS)] && has_ending(word, strlen(word), image_endings) ? word
+                                                                                           : NULL;
+}
+
 const char *images_leading(const char *line, text_list *out)
 {
     const char *rest = words_find(line, WORD_IMAGE, out);

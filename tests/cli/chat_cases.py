@@ -165,6 +165,20 @@ def case_lines_that_are_text(folder):
             assert result.code == 0 and result.out.count(b"\n") == 1, "%r: %r" % (line, result)
 
 
+def case_image_names_and_questions(folder):
+    """A name without a slash in front of a question: the image is asked about, or it is an error."""
+    if not has_demo_model():
+        return
+    shutil.copy(os.path.join(ROOT, SIGN), os.path.join(folder, "sign.png"))
+    shutil.copy(os.path.join(ROOT, SIGN), os.path.join(folder, "a b.png"))
+    for line in (b"sign.png " + QUESTION, b'"a b.png" ' + QUESTION, b"a\\ b.png " + QUESTION):
+        result = chat(line, cwd=folder)
+        assert result.code == 0 and result.out == b"HELLO\n" and b"no image yet" not in result.err, "%r: %r" % (line, result)
+    for line in (b"nope.png what is it?\n", b'"nope.JPG" what is it?\n', b"./sub/nope.heic what is it?\n", b"nope.gif, what is it?\nnope.png so?\n"):
+        result = chat(line, cwd=folder)
+        assert result.code == 1 and b"no such file" in result.err, "%r: %r" % (line, result)
+
+
 def case_commands(folder):
     expect(chat(b"/help\n/?\n/history\n/quit\nnever asked\n", TINY), 0, b"", b"/image FILE", b"the conversation is empty")
     for word in (b"/quit", b"/exit", b"/quit  ", b"  /quit", b"/bye"):
@@ -269,6 +283,7 @@ def case_terminal_ctrl_c(folder):
         assert len(t.screen) < begun + 600, "the answer went on: %r" % t.screen[begun:]
         t.type(b"/history\r")  # the conversation goes on, with what was said
         t.wait_for(b"model: ")
+        t.wait_for(b"\n> ", prompts + 2, 60)  # what is typed before would be echoed into the list
         long_answer(t, 3)
         t.type(b"\x03")
         t.wait_for(b"\n> ", prompts + 3, 60)
