@@ -19,8 +19,10 @@ static const struct hint {
     { FV_ERR_UNSUPPORTED, ": the encoder is not in int8",
       "make one with fastvlm pack CHECKPOINT -o FILE.gguf --vision int8" },
     { FV_ERR_IO, ": the directory is not empty", "--force replaces files of the same names in it" },
+    { FV_ERR_IO, ": there is such a file already", "--force replaces it" },
     { FV_ERR_IO, "no QNN libraries: ",
-      "fastvlm npu setup fetches them, --qnn names a directory that has them" },
+      "fastvlm npu setup fetches them; FV_QNN_DIR, or --qnn of the npu commands, names a directory "
+      "that has them" },
     { FV_ERR_IO, "needs the library libatomic",
       "apt install libatomic1 (Debian, Ubuntu) or dnf install libatomic (Fedora)" },
     { FV_ERR_IO, "expected a Python 3 with pip",

@@ -57,7 +57,7 @@ int npu_compile(int argc, char **argv)
     fv_error err;
     text_list words, images = { 0 };
     const char *dir = NULL;
-    int precision = 0, part = 0;
+    int precision = -1, part = 0;
     bool json = false;
     progress_line line = { .enabled = true };
     fv_callbacks callbacks = line_callbacks(&line);
@@ -70,7 +70,7 @@ int npu_compile(int argc, char **argv)
         { 0, "part", OPTION_CHOICE, &part, "vision|decoder",
           "part of the model (default vision); the decoder in f16 only", 0, 0 },
         { 'p', "precision", OPTION_CHOICE, &precision, PRECISIONS,
-          "bits of weights and activations (default w8a16)", 0, 0 },
+          "bits of weights and activations (default w8a16, of the decoder f16)", 0, 0 },
         { 0, "image-size", OPTION_SIDE, &o.image_size, "N",
           "side of the encoder's input in pixels, a multiple of 64", 0, 4096 },
         { 0, "cache", OPTION_INT, &o.cache_len, "N", "rows of the decoder's cache (default 512)", 0,
@@ -91,6 +91,10 @@ int npu_compile(int argc, char **argv)
     if (!dir)
         return usage_error(argv[0], "no output directory: -o DIR");
     o.part = (fv_npu_part)part;
+    if (o.cache_len && o.part != FV_NPU_DECODER)
+        return usage_error(argv[0], "--cache is for --part decoder");
+    if (precision < 0)
+        precision = o.part == FV_NPU_DECODER ? FV_NPU_F16 : FV_NPU_W8A16;
     o.precision = (fv_npu_precision)precision;
     o.paths = images.item;
     o.n_paths = images.n;

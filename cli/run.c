@@ -84,6 +84,8 @@ static int run_parse(int argc, char **argv, run_options *o)
         code = check_answer_options("run", &o->answer);
     if (code < 0)
         code = run_check(o);
+    if (code < 0 && o->model.npu && o->model.image_size)
+        return usage_error("run", "--image-size: the context binary has a size of its own");
     return code < 0 ? check_model("run", &o->model, o->quiet) : code;
 }
 

@@ -42,7 +42,7 @@ static fv_status compile_check(npu_compile *c, fv_error *err)
         return fv_fail(err, FV_ERR_ARGUMENT, 0, "part is %d; expected a FV_NPU_ constant",
                        (int)o->part);
     if (o->part == FV_NPU_DECODER && o->precision != FV_NPU_F16)
-        return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
+        return fv_fail(err, FV_ERR_ARGUMENT, 0,
                        "precision is %s; the decoder can only be compiled in f16",
                        precision_names[o->precision]);
     if (o->cache_len < 0 || o->cache_len > 32768)
@@ -57,6 +57,27 @@ static fv_status compile_check(npu_compile *c, fv_error *err)
     for (size_t i = 0; i < n; i++)
         c->name[i] = fv_ascii_lower(c->name[i]);
     return FV_OK;
+}
+
+/* Binaries of several chips and precisions lie in one directory; only the same name is replaced. */
+static fv_status names_check(const npu_compile *c, const char *dir, fv_error *err)
+{
+    static const char *const endings[] = { ".bin", "_ctx_info.json" };
+    fv_status status = FV_OK;
+    for (size_t i = 0; i < FV_COUNT(endings) && !c->o.force && status == FV_OK; i++) {
+        char file[96];
+        snprintf(file, sizeof file, "%s%s", c->name, endings[i]);
+        char *path = fv_path_join(dir, file);
+        if (!path)
+            status = fv_fail_memory(err, strlen(dir), "a path");
+        else if (fv_is_file(path))
+            status = fv_fail(err, FV_ERR_IO, 0,
+                             "%s: there is such a file already; choose another directory, or allow "
+                             "files of the same names to be replaced",
+                             path);
+        fv_free(path);
+    }
+    return status;
 }
 
 static fv_status compile_plan(npu_compile *c, const char *model, fv_error *err)
@@ -152,7 +173,8 @@ fv_status fv_npu_compile(const char *model, const char *dir, const fv_npu_compil
         FV_TRY(FV_RESULT_CHECK(report, fv_npu_compile_report, err));
     FV_TRY(compile_check(&c, err));
     FV_TRY_GOTO(fv_qnn_find(&c.qnn_dir, &by, c.o.qnn_dir, err));
-    FV_TRY_GOTO(fv_outdir_open(&c.out, dir, c.o.force, c.o.callbacks, err));
+    FV_TRY_GOTO(names_check(&c, dir, err));
+    FV_TRY_GOTO(fv_outdir_open(&c.out, dir, true, c.o.callbacks, err));
     FV_TRY_GOTO(compile_plan(&c, model, err));
     FV_TRY_GOTO(compile_binary(&c, err));
     FV_TRY_GOTO(compile_describe(&c, err));

@@ -166,9 +166,11 @@ static fv_status plan_encode(fv_npu_plan *p, const fv_ranges *ranges, fv_error *
         if (!r->n)
             continue;
         if (v->from->op == FV_OP_INPUT && v->form == FV_FORM_MAP && (r->min < 0 || r->max > 1))
-            return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
-                           "%s: from %g to %g; expected pixels from 0 to 1, which bytes stand for",
-                           v->name, (double)r->min, (double)r->max);
+            return fv_fail(
+                err, FV_ERR_UNSUPPORTED, 0,
+                "%s: from %g to %g; the NPU takes pixels as bytes, from 0 to 1: expected "
+                "image_mean 0, image_std 1 and rescale_factor 1/255",
+                v->name, (double)r->min, (double)r->max);
         p->of[i] = fv_op_moves(v->from->op) ? p->of[v->from->in[0]->index]
                                             : value_formats(v, r, least_range(v, ranges));
         p->mean[i] = channel_means(r);

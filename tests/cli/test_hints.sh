@@ -27,6 +27,9 @@ export XDG_DATA_HOME=$work/data
 unset FV_QNN_DIR QNN_SDK_ROOT
 run npu info "$work/some.bin"
 expect "no libraries of Qualcomm's" 1 "no QNN libraries: " "fastvlm npu setup fetches them"
+mkdir "$work/npu" && touch "$work/npu/vision_f16_sm8650.bin"
+run npu compile "$tiny" -o "$work/npu" --soc sm8650 --precision f16 --qnn "$FV_FAKE_QNN"
+expect "a binary of that name" 1 "vision_f16_sm8650.bin: there is such a file already" "--force replaces it"
 mkdir "$work/qnn" && cp "$FV_FAKE_QNN/libneeds-atomic.so" "$work/qnn/libQnnSystem.so"
 run npu info "$work/some.bin" --qnn "$work/qnn"
 expect "a library without libatomic" 1 "needs the library libatomic" "apt install libatomic1"

@@ -74,6 +74,21 @@ run npu compile "$demo" -o "$work/npu"
 check "no libraries" grep -qF "no QNN libraries" <<<"$err"
 check "no libraries: nothing is left" nothing_left
 
+# ---- several binaries in one directory
+compile ""
+FAKE_QNN="log=$work/calls" run npu compile "$demo" -o "$work/npu" --images "$one" --qnn "$fake" --soc sm8650
+check "a second chip beside the first" [ "$code" = 0 -a "$(ls "$work/npu" | wc -l)" = 4 ]
+FAKE_QNN="log=$work/calls" run npu compile "$demo" -o "$work/npu" --images "$one" --qnn "$fake" --soc sm8650
+check "the same again is refused" grep -qF "vision_w8a16_sm8650.bin: there is such a file already" <<<"$err"
+FAKE_QNN="log=$work/calls" run npu compile "$demo" -o "$work/npu" --images "$one" --qnn "$fake" --soc sm8650 --force
+check "and replaced with --force" [ "$code" = 0 -a "$(ls "$work/npu" | wc -l)" = 4 ]
+compile "" --part decoder --precision w8a16
+check "a decoder in 8 bits" [ "$code" = 2 ]
+compile "" --cache 64
+check "a cache without a decoder" [ "$code" = 2 ]
+run run --vision "npu:$work/w8a16.bin" "$picture" -q --image-size 128
+check "the size is the binary's" [ "$code" = 2 ]
+
 # ---- running
 head -c $((256 * 256 * 3 * 4)) /dev/zero >"$work/pixels.raw"
 try() { # WORDS BINARY [ARGUMENT...]
