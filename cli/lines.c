@@ -2,9 +2,12 @@
 #include "lines.h"
 
 #include <errno.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/select.h>
 
 static const char prompt[] = "> ";
 enum { MAX_LINE_BYTES = 16 << 20 };
@@ -58,10 +61,31 @@ static line_kind line_take_edited(line_reader *r)
     return line_append(r, text, n) ? LINE_TEXT : LINE_FAILED;
 }
 
+/* Until a line has been typed: false when Ctrl-C came first, also one that came before this call. */
+static bool line_wait(void)
+{
+    sigset_t stops, before;
+    fd_set input;
+    int n;
+    sigemptyset(&stops);
+    sigaddset(&stops, SIGINT);
+    sigaddset(&stops, SIGTERM);
+    pthread_sigmask(SIG_BLOCK, &stops, &before);
+    do {
+        FD_ZERO(&input);
+        FD_SET(0, &input);
+        n = interrupted() ? -1 : pselect(1, &input, NULL, NULL, NULL, &before);
+    } while (n < 0 && !interrupted() && errno == EINTR);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return !interrupted();
+}
+
 static line_kind line_take(line_reader *r)
 {
     if (r->typed)
         print_err("%s", prompt);
+    if (r->typed && !line_wait())
+        return LINE_STOPPED;
     for (int c = 0; c != '\n';) {
         errno = 0;
         c = getc(stdin);
