@@ -81,6 +81,7 @@ class Terminal:
             assert time.monotonic() < end and self.read() is not False, "no %r in %r" % (text, self.screen[-2000:])
 
     def type(self, keys):
+        time.sleep(0.3)  # a person's pause: the program may still be about to read
         os.write(self.fd, keys)
 
     def end(self, seconds=LIMIT):
