@@ -7,7 +7,7 @@
 /* ---- the CPU's encoder ------------------------------------------------------------------- */
 
 typedef struct cpu_scratch {
-    fv_pool pool; /* the model's, limited for the image at hand */
+    fv_pool pool; /* the model's, limited for the current image */
     const fv_model *model;
     fv_ops ops;
     fv_vision vision;

@@ -27,11 +27,11 @@ typedef struct fv_kept_stage {
 typedef struct fv_stages {
     fv_stage_sum *sum; /* in the order in which they came first */
     size_t n, capacity;
-    fv_kept_stage *kept; /* of the image at hand */
+    fv_kept_stage *kept; /* of the current image */
     size_t n_kept, kept_capacity;
     /* what fv_stages_compare counts: FV_WITH_OWN, _REF, or _BOTH when the tokens are equal */
     int with;
-    fv_distance features, tokens; /* of the image at hand: vision.features, image_tokens */
+    fv_distance features, tokens; /* of the current image: vision.features, image_tokens */
     fv_error error;               /* why a tap stopped its call */
 } fv_stages;
 

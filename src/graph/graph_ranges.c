@@ -13,9 +13,9 @@ struct fv_ranges {
     const fv_graph *g;
     fv_ranges_options o;
     fv_value_range *range; /* by the index of a value */
-    size_t run;            /* at hand, or the next */
+    size_t run;            /* the current one, or the next */
     fv_ops *ops;           /* of the run */
-    uint32_t *bins;        /* [workers, FV_RANGE_BINS] of the value at hand */
+    uint32_t *bins;        /* [workers, FV_RANGE_BINS] of the current value */
     fv_error *err;
 };
 

@@ -22,7 +22,7 @@ typedef struct graph_run {
     const fv_graph_observer *observer; /* may be NULL */
     void **data;                       /* by the index of a value; NULL: not there */
     float *ones;                       /* as many as the widest row has */
-    const fv_value *read;              /* whose data is a copy for the node at hand; or NULL */
+    const fv_value *read;              /* whose data is a copy for the current node; or NULL */
     void *original;                    /* of that value */
     fv_error *err;
 } graph_run;

@@ -1,4 +1,4 @@
-/* A table of kernels for the processor at hand: the versions that its instructions allow
+/* A table of kernels for this processor: the versions that its instructions allow
  * (dispatch.c), right (selfcheck.c), and of two that do the same the faster one. An instruction
  * that is there can lose: vdpbf16ps makes bf16 twice as fast as f32 on Zen 4, and half as fast on
  * Emerald Rapids. */

@@ -16,7 +16,7 @@
 typedef struct binder {
     fv_weights *w;
     const fv_tensors *tensors;
-    int group; /* the layer group at hand, -1: none yet */
+    int group; /* the current layer group, -1: none yet */
     bool int8; /* and what its first layer is in */
 } binder;
 

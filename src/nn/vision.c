@@ -16,7 +16,7 @@
  *     expand    row 19      -> features [256, 3072]
  *
  * Maps are channels-last, [height * width, channels], and stay f32 between blocks, whatever the
- * precision: blocks add to them. v->map[0] holds the map at hand, v->map[1] what comes of it. Which
+ * precision: blocks add to them. v->map[0] holds the current map, v->map[1] what comes of it. Which
  * layers are in int8 is the weights' business; the operations see to it (ops.h). */
 #include "nn/vision.h"
 
@@ -275,7 +275,7 @@ fail:
 
 /* ---- rows 4 to 18: blocks and what lies between them ------------------------------------- */
 
-/* Map 1 becomes the map at hand. */
+/* Map 1 becomes the current map. */
 static void vision_swap(fv_vision *v)
 {
     float *x = v->map[0];
@@ -392,7 +392,7 @@ static void features_expand(fv_vision *v, const fv_ops *ops, fv_map_shape shape)
 
 /* ---- all of it --------------------------------------------------------------------------- */
 
-/* The map at hand, [height * width, c], for who asked to see it: "vision.network.N[.BLOCK]". */
+/* The current map, [height * width, c], for who asked to see it: "vision.network.N[.BLOCK]". */
 static fv_status vision_tap(const fv_vision *v, const fv_watch *watch, fv_map_shape shape, size_t c,
                             int network, int block, fv_error *err)
 {

@@ -11,7 +11,7 @@ typedef struct fv_vision {
     const fv_vision_weights *w;
     int image_size;  /* S */
     fv_type operand; /* of matrix products with float weights: F32, BF16 or F16 */
-    float *map[2];   /* the largest map, twice: the map at hand, what comes of it */
+    float *map[2];   /* the largest map, twice: the current map, what comes of it */
     uint8_t *map8;   /* a RepMixer block's map as u8, where its FFN is in int8 */
     float *features; /* [T, n_features] */
     float *squeeze;  /* [2 n_features + n_squeeze] row 19's vectors */

@@ -17,7 +17,7 @@ struct fv_qnn {
     const char *build;
     fv_qnn_handle log, backend, device, context, graph;
     bool share;    /* weights, between graphs */
-    char name[64]; /* of the graph at hand, for messages */
+    char name[64]; /* of the current graph, for messages */
 };
 
 /* The first error since it was last asked for: those that follow are its consequences. */

@@ -36,7 +36,7 @@ void fv_qnn_share_weights(fv_qnn *q);
 /* Begins a graph; several may follow one another in one context. f16: f32 tensors are computed with
  * in f16 (HTP). */
 fv_status fv_qnn_graph_begin(fv_qnn *q, const char *name, bool f16, fv_error *err);
-/* Creates the tensor in the graph at hand and writes its id. Data of a static one, names and
+/* Creates the tensor in the current graph and writes its id. Data of a static one, names and
  * dimensions must stay until the graph is finalized. */
 fv_status fv_qnn_tensor_create(fv_qnn *q, fv_qnn_tensor *t, fv_error *err);
 /* Checked by the library first, whose refusal lists the types that it would take. */
@@ -47,10 +47,10 @@ fv_status fv_qnn_binary(fv_qnn *q, void **data, size_t *n_bytes, fv_error *err);
 
 /* ---- running ---- */
 
-/* The context of a binary, with the graph of that name at hand; in place of building. */
+/* The context of a binary, with the graph of that name as the current one; in place of building. */
 fv_status fv_qnn_load(fv_qnn *q, const void *data, size_t n_bytes, const char *graph,
                       fv_error *err);
-/* The graph at hand: tensors as they were created or read, with their buffers. */
+/* The current graph: tensors as they were created or read, with their buffers. */
 fv_status fv_qnn_execute(fv_qnn *q, const fv_qnn_tensor *in, size_t n_in, fv_qnn_tensor *out,
                          size_t n_out, fv_error *err);
 

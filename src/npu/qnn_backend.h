@@ -21,7 +21,7 @@ typedef struct fv_qnn_model_options {
     bool show_all;
 } fv_qnn_model_options;
 
-/* Adds g to the context at hand, as a graph of its name, up to and without fv_qnn_finalize; *out
+/* Adds g to the current context, as a graph of its name, up to and without fv_qnn_finalize; *out
  * is freed after that. plan's values are g's. */
 fv_status fv_qnn_model_build(fv_qnn_model *out, fv_qnn *q, const fv_npu_plan *plan,
                              const fv_kernels *k, const fv_qnn_model_options *options,

@@ -35,7 +35,7 @@ typedef struct answerer {
     fv_decoder decoder;
     fv_sequence sequence;
     fv_sampler *sampler;
-    float *tokens; /* [T, d_model] of the image at hand */
+    float *tokens; /* [T, d_model] of the current image */
     fv_answers *out;
 } answerer;
 

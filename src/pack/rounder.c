@@ -37,16 +37,16 @@ struct fv_rounder {
     fv_ops ops;
     fv_decoder decoder;
     fv_sequence cache;  /* of the sequence at hand */
-    fv_answers answers; /* sequences of rows: what comes into the layer at hand */
+    fv_answers answers; /* sequences of rows: what comes into the current layer */
     site sites[N_SITES];
     float *turned;    /* [k, longest]: a sequence's inputs, transposed */
     float *x;         /* [longest, d_model] */
     uint8_t *scratch; /* for each thread: rows of weights twice, then fv_quantize_compensated's */
     size_t scratch_bytes, scratch_rows_bytes;
     double *sums;              /* [3 tasks]: signal, noise, values that are not finite */
-    uint8_t *data[N_MATRICES]; /* the layer at hand, rounded */
+    uint8_t *data[N_MATRICES]; /* the current layer, rounded */
     float sqnr[N_MATRICES];
-    int layer; /* the layer at hand; -1: none yet */
+    int layer; /* the current layer; -1: none yet */
 };
 
 static fv_mat *rounder_matrix(const fv_rounder *r, int layer, int i)
