@@ -115,6 +115,10 @@ static bool input_open(int *fd, const fv_spawn_options *o)
     const char *at = o->input;
     size_t left = o->input ? o->n_input_bytes : 0;
 
+    if (o->input_pipe) {
+        *fd = pipe_open(o->input_pipe) ? fcntl(o->input_pipe[0], F_DUPFD_CLOEXEC, 3) : -1;
+        return *fd >= 0;
+    }
     *fd = o->input ? input_file() : open("/dev/null", O_RDONLY | O_CLOEXEC);
     if (!fd_lift(fd))
         return false;

@@ -32,6 +32,9 @@ typedef struct fv_spawn_options {
     const char *directory; /* to work in; NULL: the caller's */
     const void *input;     /* its standard input; NULL: none (/dev/null) */
     size_t n_input_bytes;
+    /* [2], in place of input: it is a pipe, for a child that is told what to do while it runs. Ends
+     * to read and to write, filled before the child runs; the caller's to close. */
+    int *input_pipe;
     double timeout_ms;       /* 0: none */
     double grace_ms;         /* from SIGTERM to SIGKILL when it is to end; 0: 2000 */
     size_t max_output_bytes; /* of each stream that is kept; 0: 16 MiB */

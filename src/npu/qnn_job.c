@@ -174,16 +174,6 @@ static fv_status job_main(void *user, fv_qnn_child *child, fv_error *err)
 
 /* ---- in the parent ----------------------------------------------------------------------- */
 
-static void said_log(const fv_callbacks *callbacks, const char *said)
-{
-    for (const char *at = said; at && *at;) {
-        int n = (int)strcspn(at, "\n");
-        if (n)
-            fv_log(callbacks, FV_LOG_WARNING, "QNN: %.*s", FV_MIN(n, 400), at);
-        at += n + (at[n] == '\n');
-    }
-}
-
 static fv_status outcome_take(fv_qnn_outcome *out, const fv_qnn_job *j,
                               const fv_qnn_child_result *result, fv_error *err)
 {
@@ -238,7 +228,7 @@ fv_status fv_qnn_job_run(fv_qnn_outcome *out, const fv_qnn_job *job, fv_error *e
     if (status == FV_OK)
         status = outcome_take(out, job, &result, err);
     else
-        said_log(job->callbacks, result.said);
+        fv_qnn_said_log(job->callbacks, result.said);
     fv_qnn_child_result_free(&result);
     if (status != FV_OK)
         fv_qnn_outcome_free(out);

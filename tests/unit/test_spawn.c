@@ -335,6 +335,40 @@ static void test_input(void **state)
     fv_free(bytes);
 }
 
+/* A pipe in place of input: told what to do while it runs. */
+static void pipe_line(void *user, bool is_error, const char *line, size_t n)
+{
+    int *ends = user;
+    assert_false(is_error);
+    if (n == 5 && !memcmp(line, "ready", 5)) {
+        write_all(ends[1], "one\n", 4);
+    } else if (n == 3 && !memcmp(line, "one", 3)) {
+        close(ends[1]); /* the end of its input */
+        ends[1] = -1;
+    } else {
+        assert_int_equal(n, 3);
+        assert_memory_equal(line, "end", 3);
+        ends[0] = -ends[0];
+    }
+}
+
+static void test_input_pipe(void **state)
+{
+    (void)state;
+    fv_spawn_result r;
+    int ends[2] = { -1, -1 };
+    fv_spawn_options o = { .argv = SHELL("echo ready; cat; echo end"),
+                           .input_pipe = ends,
+                           .line = pipe_line,
+                           .user = ends };
+    unsigned before = open_descriptors();
+    assert_int_equal(fv_spawn_run(&r, &o, NULL), FV_OK);
+    assert_true(ends[0] < -2 && ends[1] == -1);
+    close(-ends[0]);
+    assert_int_equal(open_descriptors(), before);
+    fv_spawn_result_free(&r);
+}
+
 /* Much on both streams at once; a pipe holds 64 KiB. */
 static void test_flood(void **state)
 {
@@ -687,6 +721,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_arguments),
         cmocka_unit_test(test_environment_and_directory),
         cmocka_unit_test(test_input),
+        cmocka_unit_test(test_input_pipe),
         cmocka_unit_test(test_flood),
         cmocka_unit_test(test_lines),
         cmocka_unit_test(test_timeout_ends_the_group),
