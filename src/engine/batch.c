@@ -89,6 +89,18 @@ static void batch_begin(fv_session *const *sessions, size_t n, fv_status *first,
     }
 }
 
+/* Sessions whose rows do not go through the engine's decoder step by themselves. */
+static void batch_step_others(fv_session *const *sessions, size_t n, fv_status *first,
+                              fv_error *err)
+{
+    for (size_t i = 0; i < n; i++) {
+        fv_session *s = sessions[i];
+        fv_error own;
+        if (s->other && s->step_status == FV_OK && s->step == FV_STEP_RUN)
+            batch_note(s, fv_session_next_step(s, &own), first, &own, err);
+    }
+}
+
 /* Pending tokens through the decoder, FV_STEP_ROWS at a time. When there is no memory for so many
  * rows the decoder takes them in stretches. */
 static void batch_step(fv_session *const *sessions, size_t n)
@@ -105,7 +117,8 @@ static void batch_step(fv_session *const *sessions, size_t n)
             fv_decoder_step(&lead->decoder, &lead->ops, sequence, id, rows);
             rows = 0;
         }
-        if (i == n || sessions[i]->step_status != FV_OK || sessions[i]->step != FV_STEP_RUN)
+        if (i == n || sessions[i]->step_status != FV_OK || sessions[i]->step != FV_STEP_RUN ||
+            sessions[i]->other)
             continue;
         lead = lead ? lead : sessions[i];
         sequence[rows] = &sessions[i]->sequence;
@@ -141,6 +154,7 @@ fv_status fv_sessions_next(fv_session *const *sessions, size_t n, fv_piece *piec
         sessions[i]->step_status = FV_OK;
     }
     batch_begin(sessions, n, &first, err);
+    batch_step_others(sessions, n, &first, err);
     batch_step(sessions, n);
     batch_end(sessions, n, pieces, &first, err);
     for (size_t i = 0; i < n; i++) {

@@ -143,6 +143,8 @@ void fv_session_free(fv_session *s)
 {
     if (!s || atomic_load(&s->busy))
         return;
+    if (s->other)
+        s->other->release(s->other_context);
     fv_turn_free(&s->turn);
     fv_content_free(&s->talk);
     fv_content_free(&s->held);
@@ -156,6 +158,18 @@ void fv_session_free(fv_session *s)
     fv_free(s->system);
     fv_engine_free(s->engine);
     fv_free(s);
+}
+
+fv_status fv_session_set_decoder(fv_session *s, const fv_decoder_ops *ops, void *context,
+                                 fv_error *err)
+{
+    if (s->other || s->held.n_rows)
+        return fv_fail(err, FV_ERR_STATE, 0,
+                       "the session has run rows already; another decoder needs a new one");
+    s->other = ops;
+    s->other_context = context;
+    s->max_context = FV_MIN(s->max_context, ops->max_rows);
+    return FV_OK;
 }
 
 /* ---- how the next answer is chosen ------------------------------------------------------- */
@@ -513,20 +527,40 @@ static void rows_splice(const fv_session *s, float *rows, fv_place from)
     }
 }
 
+/* Rows behind the first n_kept, through the decoder that is not the engine's. What it has seen is
+ * lost when it fails. */
+static fv_status other_run(fv_session *s, size_t n_kept, const float *rows, size_t n, fv_error *err)
+{
+    fv_status status = s->other->run(s->other_context, n_kept, rows, n, s->sequence.logits,
+                                     &s->callbacks, err);
+    s->sequence.kv.n = status == FV_OK ? n_kept + n : 0;
+    if (status != FV_OK)
+        fv_content_cut(&s->held, (fv_place){ 0 });
+    return status;
+}
+
+/* Room for a prompt of n rows and what may follow. */
+static fv_status rows_reserve(fv_session *s, size_t n, fv_error *err)
+{
+    size_t answer = s->max_new_tokens ? (size_t)s->max_new_tokens : ANSWER_ROOM;
+    size_t room = FV_MIN(s->max_context, s->talk.n_rows + FV_MIN(answer, (size_t)ANSWER_ROOM));
+    if (s->other)
+        return FV_OK;
+    FV_TRY(fv_decoder_reserve(&s->decoder, &s->ops, n, err));
+    return fv_kv_reserve(&s->sequence.kv, room, err);
+}
+
 /* Runs the conversation's rows from `kept` on and makes held the same as talk. */
 static fv_status rows_run(fv_session *s, fv_place kept, fv_error *err)
 {
     size_t d = (size_t)s->engine->model.config.d_model, n = s->talk.n_rows - kept.n_rows;
-    size_t answer = s->max_new_tokens ? (size_t)s->max_new_tokens : ANSWER_ROOM;
-    size_t room = FV_MIN(s->max_context, s->talk.n_rows + FV_MIN(answer, (size_t)ANSWER_ROOM));
     size_t left = s->max_context - s->talk.n_rows; /* tokens that may follow */
     size_t n_ids = s->talk.ids.n - kept.n_ids, n_images = s->talk.n_images - kept.n_images;
     fv_status status = FV_OK;
     float *rows = fv_alloc(n * d, sizeof *rows);
     if (!rows)
         return fv_fail_memory(err, n * d * sizeof *rows, "the prompt's rows");
-    FV_TRY_GOTO(fv_decoder_reserve(&s->decoder, &s->ops, n, err));
-    FV_TRY_GOTO(fv_kv_reserve(&s->sequence.kv, room, err));
+    FV_TRY_GOTO(rows_reserve(s, n, err));
     FV_TRY_GOTO(fv_content_reserve(&s->talk, left, 0, err));
     FV_TRY_GOTO(fv_content_reserve(&s->held, n_ids + left, n_images, err));
     fv_content_cut(&s->held, kept);
@@ -534,10 +568,12 @@ static fv_status rows_run(fv_session *s, fv_place kept, fv_error *err)
     s->sequence.kv.n = kept.n_rows;
     rows_splice(s, rows, kept);
     FV_TRY_GOTO(fv_watch_rows(&s->watch, "inputs_embeds", rows, n, d, err));
-    FV_TRY_GOTO(fv_decoder_run(&s->decoder, &s->ops, &s->sequence, rows, n, &s->watch, err));
+    FV_TRY_GOTO(s->other
+                    ? other_run(s, kept.n_rows, rows, n, err)
+                    : fv_decoder_run(&s->decoder, &s->ops, &s->sequence, rows, n, &s->watch, err));
     status = fv_content_append(&s->held, s->talk.ids.data + kept.n_ids, n_ids,
                                s->talk.images + kept.n_images, err); /* reserved: cannot fail */
-    if (s->n_exact == kept.n_rows && n >= LEAST_ROWS)
+    if (s->n_exact == kept.n_rows && n >= LEAST_ROWS && !s->other)
         s->n_exact = s->held.n_rows;
     s->has_logits = true;
 fail:
@@ -592,15 +628,32 @@ static fv_status logits_tap(fv_session *s, fv_error *err)
 static fv_status pending_prepare(fv_session *s, fv_error *err)
 {
     FV_TRY(fv_watch_step(&s->watch, "decode", 0, err));
-    FV_TRY(fv_decoder_reserve(&s->decoder, &s->ops, 1, err));
-    FV_TRY(fv_kv_reserve(&s->sequence.kv, s->sequence.kv.n + 1, err));
+    if (!s->other) {
+        FV_TRY(fv_decoder_reserve(&s->decoder, &s->ops, 1, err));
+        FV_TRY(fv_kv_reserve(&s->sequence.kv, s->sequence.kv.n + 1, err));
+    }
     return fv_content_reserve(&s->held, 1, 0, err);
 }
 
-static void pending_step(fv_session *s)
+static fv_status pending_embed_run(fv_session *s, fv_error *err)
+{
+    size_t d = (size_t)s->engine->model.config.d_model;
+    float *row = fv_alloc(d, sizeof *row);
+    if (!row)
+        return fv_fail_memory(err, d * sizeof *row, "a row");
+    fv_decoder_embed(&s->decoder, &s->ops, row, &s->pending, 1);
+    fv_status status = other_run(s, s->sequence.kv.n, row, 1, err);
+    fv_free(row);
+    return status;
+}
+
+static fv_status pending_step(fv_session *s, fv_error *err)
 {
     fv_sequence *sequence = &s->sequence;
+    if (s->other)
+        return pending_embed_run(s, err);
     fv_decoder_step(&s->decoder, &s->ops, &sequence, &s->pending, 1);
+    return FV_OK;
 }
 
 static fv_status pending_settle(fv_session *s, fv_error *err)
@@ -615,7 +668,7 @@ static fv_status pending_settle(fv_session *s, fv_error *err)
 static fv_status pending_run(fv_session *s, fv_error *err)
 {
     FV_TRY(pending_prepare(s, err));
-    pending_step(s);
+    FV_TRY(pending_step(s, err));
     return pending_settle(s, err);
 }
 
@@ -691,6 +744,14 @@ fv_status fv_session_next_begin(fv_session *s, fv_error *err)
     return status;
 }
 
+fv_status fv_session_next_step(fv_session *s, fv_error *err)
+{
+    fv_status status = pending_step(s, err);
+    if (status != FV_OK)
+        turn_fail(s);
+    return status;
+}
+
 fv_status fv_session_next_end(fv_session *s, fv_piece *out, fv_error *err)
 {
     fv_status status = FV_OK;
@@ -711,7 +772,7 @@ static fv_status session_next(fv_session *s, fv_piece *out, fv_error *err)
 {
     FV_TRY(fv_session_next_begin(s, err));
     if (s->step == FV_STEP_RUN)
-        pending_step(s);
+        FV_TRY(fv_session_next_step(s, err));
     return fv_session_next_end(s, out, err);
 }
 

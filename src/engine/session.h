@@ -35,6 +35,17 @@ typedef enum fv_step {
     FV_STEP_RUN     /* the pending token goes through the decoder first */
 } fv_step;
 
+/* What runs rows through the decoder in place of the CPU, with a cache of keys and values of its own:
+ * a neural processor's. Handed in, so that the engine knows none. */
+typedef struct fv_decoder_ops {
+    size_t max_rows; /* of its cache */
+    /* Keeps the first n_kept rows that it has seen, appends n rows x [n, d_model] and computes the
+     * logits [n_vocab] that follow the last one. On failure it keeps nothing. */
+    fv_status (*run)(void *context, size_t n_kept, const float *x, size_t n, float *logits,
+                     const fv_callbacks *callbacks, fv_error *err);
+    void (*release)(void *context); /* with the session */
+} fv_decoder_ops;
+
 struct fv_session {
     fv_engine *engine; /* a reference */
     atomic_bool busy;  /* a call is at work */
@@ -74,6 +85,9 @@ struct fv_session {
     fv_ops ops;
     fv_decoder decoder;
     fv_sequence sequence;
+    const fv_decoder_ops *other; /* runs rows instead; NULL: the decoder above does, and then
+                                    sequence.kv holds rows, otherwise only their number */
+    void *other_context;
     bool has_logits;
     fv_stats stats;
 };
@@ -87,7 +101,14 @@ void fv_session_leave(fv_session *s, const fv_fpenv *caller);
  * FV_STEP_RUN goes through a decoder of the engine's: the session's own, or one that takes the
  * tokens of others with it. A failure ends the answer. */
 fv_status fv_session_next_begin(fv_session *s, fv_error *err);
+/* The step of a session by itself. On failure the answer has ended. */
+fv_status fv_session_next_step(fv_session *s, fv_error *err);
 fv_status fv_session_next_end(fv_session *s, fv_piece *out, fv_error *err);
+
+/* From now on rows go through another decoder, which the session releases. FV_ERR_STATE once there
+ * are rows, or when it has one already. */
+fv_status fv_session_set_decoder(fv_session *s, const fv_decoder_ops *ops, void *context,
+                                 fv_error *err);
 
 /* Ends the conversation's last answer, as far as it goes, and drops the turn being written. */
 void fv_session_settle(fv_session *s);

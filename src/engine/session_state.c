@@ -47,6 +47,15 @@ static fv_status state_copy(fv_session *to, const fv_session *from, fv_error *er
     return FV_OK;
 }
 
+/* Copies and saved sessions hold the cache of keys and values. */
+static fv_status cache_check(const fv_session *s, fv_error *err)
+{
+    return s->other ? fv_fail(err, FV_ERR_UNSUPPORTED, 0,
+                              "the session's keys and values are in a neural processor; it can be "
+                              "neither copied nor saved nor loaded")
+                    : FV_OK;
+}
+
 static bool is_answering(const fv_session *s)
 {
     return s->phase == FV_PHASE_ANSWERING || s->phase == FV_PHASE_ENDING;
@@ -67,6 +76,7 @@ static fv_status session_copy(fv_session **out, const fv_session *s, fv_error *e
     fv_session *copy;
     if (is_answering(s))
         return fv_fail(err, FV_ERR_STATE, 0, "an answer is in progress; copy between turns");
+    FV_TRY(cache_check(s, err));
     FV_TRY(fv_session_new(&copy, s->engine, &o, err));
     fv_status status = state_copy(copy, s, err);
     if (status != FV_OK) {
@@ -241,6 +251,7 @@ static fv_status session_save(const fv_session *s, fv_write_fn *write, void *use
     if (s->phase != FV_PHASE_IDLE)
         return fv_fail(err, FV_ERR_STATE, 0,
                        "a turn is being written or answered; save between turns");
+    FV_TRY(cache_check(s, err));
     return state_write(s, &w);
 }
 
@@ -437,6 +448,7 @@ static void state_free(state *st)
 static fv_status session_load(fv_session *s, const void *data, size_t n_bytes, fv_error *err)
 {
     state st = { 0 };
+    FV_TRY(cache_check(s, err));
     fv_kv_init(&st.kv, &s->engine->model.config, s->sequence.kv.type);
     fv_status status = state_open(&st, s, data, n_bytes, err);
     if (status != FV_OK) {
