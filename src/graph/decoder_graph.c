@@ -46,14 +46,14 @@ static void past_declare(decoder_graph *d)
 {
     fv_graph *g = d->g;
     const fv_graph_spec *s = d->s;
-    size_t n = 2 * (size_t)d->c->n_layers;
+    size_t n = 2 * (size_t)d->c->n_layers, n_read = s->cache_only ? n - 2 : n;
     fv_dim batch = s->free_batch ? FV_FREE("batch_size") : FV_DIM(1);
     fv_dim kv = FV_DIM(d->c->n_kv_heads), head = FV_DIM(d->c->d_head);
     fv_dim rows = s->cache == FV_CACHE_GROWING ? FV_FREE("past_sequence_length")
                                                : FV_DIM(s->cache_len);
     d->past = fv_graph_take(g, n, sizeof *d->past);
     d->present = fv_graph_take(g, n, sizeof *d->present);
-    for (size_t i = 0; d->past && d->present && i < n; i++) {
+    for (size_t i = 0; d->past && d->present && i < n_read; i++) {
         bool turned = s->cache == FV_CACHE_HOST && i % 2 == 0;
         fv_dim dims[] = { batch, kv, turned ? head : rows, turned ? rows : head };
         char name[64];
@@ -81,6 +81,26 @@ static fv_value *cache_extend(decoder_graph *d, size_t layer, size_t which, fv_v
 
 /* ---- one layer ---- */
 
+/* Keys [batch, kv, N, D] as the cache has them: after RoPE, as the host keeps them [batch, kv, D,
+ * N]. */
+static fv_value *keys_describe(const decoder_graph *d, fv_value *k)
+{
+    k = fv_graph_rope(d->g, k, d->cos, d->sin);
+    return d->s->cache == FV_CACHE_HOST ? fv_graph_transpose(d->g, k) : k;
+}
+
+/* Of a layer behind which nothing is wanted, what the cache gets. */
+static void cache_describe(decoder_graph *d, size_t layer, fv_value *x, const fv_decoder_layer *w)
+{
+    fv_graph *g = d->g;
+    size_t kv = (size_t)d->c->n_kv_heads;
+    x = fv_graph_norm(g, FV_OP_RMS_NORM, x, "input_layernorm", w->norm1, NULL, d->c->rms_eps);
+    fv_value *k = fv_graph_heads(g, fv_graph_linear(g, x, "self_attn.k_proj", &w->k, NULL), kv);
+    d->present[2 * layer] = keys_describe(d, k);
+    d->present[2 * layer + 1] = fv_graph_heads(
+        g, fv_graph_linear(g, x, "self_attn.v_proj", &w->v, NULL), kv);
+}
+
 /* Softmax(rope(q) rope(k)^T / sqrt(D)) v: q [batch, heads, N, D], k and v [batch, kv, ., D] */
 static fv_value *decoder_attention_describe(decoder_graph *d, size_t layer, fv_value *x,
                                             const fv_decoder_layer *w)
@@ -94,9 +114,7 @@ static fv_value *decoder_attention_describe(decoder_graph *d, size_t layer, fv_v
     fv_value *q = fv_graph_heads(g, fv_graph_linear(g, x, "self_attn.q_proj", &w->q, NULL), heads);
     fv_value *k = fv_graph_heads(g, fv_graph_linear(g, x, "self_attn.k_proj", &w->k, NULL), kv);
     q = fv_graph_mul(g, fv_graph_rope(g, q, d->cos, d->sin), scale, "self_attn.q");
-    k = fv_graph_rope(g, k, d->cos, d->sin);
-    if (turned)
-        k = fv_graph_transpose(g, k); /* [batch, kv, D, N], as the host keeps keys */
+    k = keys_describe(d, k);
     fv_value *v = fv_graph_heads(g, fv_graph_linear(g, x, "self_attn.v_proj", &w->v, NULL), kv);
     k = cache_extend(d, layer, 0, k);
     v = cache_extend(d, layer, 1, v);
@@ -144,6 +162,21 @@ static fv_value *sink_describe(const decoder_graph *d, fv_value *logits)
     return fv_graph_add(d->g, logits, sunk, "sunk_logits");
 }
 
+/* keep: of how many of the last rows; NULL: all */
+static void head_describe(const decoder_graph *d, fv_value *x, fv_value *keep,
+                          const fv_decoder_weights *w)
+{
+    fv_graph *g = d->g;
+    if (keep)
+        x = fv_graph_tail(g, x, keep, "num_logits");
+    x = fv_graph_norm(g, FV_OP_RMS_NORM, x, "norm", w->norm, NULL, d->c->rms_eps);
+    x = fv_graph_linear(g, x, "lm_head", &w->head, NULL);
+    if (d->s->sink)
+        x = sink_describe(d, x);
+    fv_graph_stage(g, x, "logits");
+    fv_graph_output(g, fv_graph_cast(g, x, d->s->io), "logits");
+}
+
 /* attention_mask, of all rows that may be seen; its number of dimensions is the reference Qualcomm
  * pipeline's */
 static fv_value *mask_declare(const decoder_graph *d, fv_dim batch)
@@ -179,19 +212,17 @@ void fv_graph_decoder(fv_graph *g, const fv_config *c, const fv_decoder_weights 
     rotary_describe(&d, positions);
     if (mask)
         d.bias = fv_graph_mask(g, mask, x, s->real, growing ? 0 : s->step_len, s->cache_len);
+    const size_t n_whole = (size_t)c->n_layers - s->cache_only;
     for (size_t i = 0; i < (size_t)c->n_layers; i++) {
         fv_graph_scope(g, "decoder", "layers.%zu", i);
-        x = layer_describe(&d, i, x, &w->layer[i]);
+        if (i < n_whole)
+            x = layer_describe(&d, i, x, &w->layer[i]);
+        else if (d.present)
+            cache_describe(&d, i, x, &w->layer[i]);
     }
     fv_graph_scope(g, "decoder", "%s", "");
-    if (keep)
-        x = fv_graph_tail(g, x, keep, "num_logits");
-    x = fv_graph_norm(g, FV_OP_RMS_NORM, x, "norm", w->norm, NULL, c->rms_eps);
-    x = fv_graph_linear(g, x, "lm_head", &w->head, NULL);
-    if (s->sink)
-        x = sink_describe(&d, x);
-    fv_graph_stage(g, x, "logits");
-    fv_graph_output(g, fv_graph_cast(g, x, s->io), "logits");
+    if (!s->cache_only)
+        head_describe(&d, x, keep, w);
     for (size_t i = 0; d.present && i < 2 * (size_t)c->n_layers; i++)
         fv_graph_output(g, d.present[i], "present.%zu.%s", i / 2, i % 2 ? "value" : "key");
 }

@@ -279,6 +279,8 @@ typedef struct fv_graph_spec {
     int seq_len; /* ids of the embedder */
     fv_cache_kind cache;
     int step_len, cache_len; /* rows of a call; rows of the cache */
+    bool cache_only; /* FV_CACHE_HOST: new keys and values alone, no logits, and nothing of the last
+                        layer but its own */
     bool sink; /* ids from n_tokens on get no chance, nor does image_token: logits far below */
     int n_tokens,
         image_token; /* image_token 0: none; past the vocabulary it may be among the ids */

@@ -311,6 +311,51 @@ static void check_steps(subject *t, const prompt *p, fv_cache_kind kind, int ste
     fv_graph_end(&g);
 }
 
+/* Without what lies behind the last layer's keys and values, new rows of the cache are the same, to
+ * the last bit, and the last layer's past is not asked for. */
+static void check_cache_only(subject *t, const prompt *p)
+{
+    enum { MAX = 3 + 2 * 8, N = 7, C = 21 };
+    const fv_config *c = &t->m.config;
+    size_t n_cache = 2 * (size_t)c->n_layers, each = (size_t)(c->n_kv_heads * c->d_head);
+    float *past = malloc(each * C * sizeof *past), *fresh[2][MAX];
+    int64_t mask[C + N] = { 0 };
+    assert_true(n_cache + 3 <= MAX);
+    for (size_t i = 0; i < each * C; i++)
+        past[i] = (float)((i * 2654435761u >> 8) % 2000) / 1000.0f - 1;
+    for (size_t i = 0; i < C + N; i++)
+        mask[i] = i < 9 || i >= C;
+    for (int only = 0; only < 2; only++) {
+        fv_graph g;
+        fv_run_input in[MAX] = { { "inputs_embeds", p->rows },
+                                 { "attention_mask", mask },
+                                 { "position_ids", p->positions } };
+        fv_run_output out[MAX];
+        fv_graph_begin(&g, "decoder", &t->err);
+        fv_graph_decoder(
+            &g, c, &t->m.weights.decoder,
+            &(fv_graph_spec){
+                .cache = FV_CACHE_HOST, .step_len = N, .cache_len = C, .cache_only = only });
+        assert_int_equal(g.n_inputs, 3 + n_cache - (only ? 2 : 0));
+        assert_int_equal(g.n_outputs, n_cache + (only ? 0 : 1));
+        for (size_t i = 3; i < g.n_inputs; i++)
+            in[i] = (fv_run_input){ g.input[i]->name, past };
+        for (size_t i = 0; i < n_cache; i++) {
+            fresh[only][i] = malloc(each * N * sizeof(float));
+            out[i] = (fv_run_output){ g.output[i + (only ? 0 : 1)]->output, fresh[only][i] };
+        }
+        fv_graph_io io = { in, g.n_inputs, out, n_cache };
+        ran(t, fv_graph_run(&g, &t->ops, &io, NULL, &t->err));
+        fv_graph_end(&g);
+    }
+    for (size_t i = 0; i < n_cache; i++) {
+        assert_memory_equal(fresh[0][i], fresh[1][i], each * N * sizeof(float));
+        free(fresh[0][i]);
+        free(fresh[1][i]);
+    }
+    free(past);
+}
+
 /* ---- all checkpoints ---- */
 
 static void check_checkpoint(const char *path)
@@ -353,6 +398,7 @@ static void test_tiny(void **state)
     check_prefill("tiny", &t, &p, 1e-5);
     check_steps(&t, &p, FV_CACHE_FIXED, 7, 14);
     check_steps(&t, &p, FV_CACHE_HOST, 7, 21);
+    check_cache_only(&t, &p);
     check_steps(&t, &p, FV_CACHE_HOST, PROMPT, PROMPT + 9);
     prompt_free(&p);
     subject_close(&t);
