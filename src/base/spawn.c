@@ -388,6 +388,10 @@ static fv_status stream_lines(stream *s, const child *c, const char *data, size_
 static fv_status stream_take(stream *s, const child *c, const char *data, size_t n, fv_error *err)
 {
     stream_note_last(s, data, n);
+    if (c->options->line && c->options->raw) {
+        c->options->line(c->options->user, s->is_error, data, n);
+        return FV_OK;
+    }
     if (c->options->line)
         return stream_lines(s, c, data, n, err);
     if (n > c->max_bytes - s->n)

@@ -39,9 +39,10 @@ typedef struct fv_spawn_options {
     double grace_ms;         /* from SIGTERM to SIGKILL when it is to end; 0: 2000 */
     size_t max_output_bytes; /* of each stream that is kept; 0: 16 MiB */
     fv_spawn_line_fn *line;  /* NULL: both streams are kept in the result; otherwise neither */
-    fv_spawn_stop_fn *stop;  /* NULL: never */
-    void *user;              /* of line, stop and call */
-    bool any_exit_code;      /* true: an exit code other than 0 is no error */
+    bool raw; /* line gets pieces as they come, cut anywhere, newlines and all: text that grows */
+    fv_spawn_stop_fn *stop; /* NULL: never */
+    void *user;             /* of line, stop and call */
+    bool any_exit_code;     /* true: an exit code other than 0 is no error */
 } fv_spawn_options;
 
 typedef struct fv_spawn_result {

@@ -443,6 +443,15 @@ static void test_lines(void **state)
     assert_int_equal(l.errors, 3);
     assert_int_equal(l.n, 300000 + 2 * 6);
     fv_spawn_result_free(&r);
+
+    /* raw: what is there, without waiting for the line's end. */
+    l.n = 0;
+    o.raw = true;
+    o.argv = SHELL("printf 'half'; sleep 0.2; printf ' a line\n\n'");
+    assert_int_equal(fv_spawn_run(&r, &o, NULL), FV_OK);
+    l.text[l.n] = '\0';
+    assert_string_equal(l.text, "Ohalf|O a line\n\n|");
+    fv_spawn_result_free(&r);
 }
 
 /* Whether the process whose number stands in the file is gone, or soon will be. */
