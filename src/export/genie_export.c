@@ -15,13 +15,12 @@
 #include "base/fpenv.h"
 #include "base/outfile.h"
 #include "base/report.h"
-#include "fastvlm_tools.h"
-#include "model/model.h"
-#include "io/json_write.h"
+#include "export/genie.h"
 
 typedef struct genie {
     const fv_model *s;
     fv_genie_options set;
+    fv_genie_paths paths;
     int32_t start, end, pad; /* <|im_start|>, <|im_end|>, <|endoftext|> */
 } genie;
 
@@ -104,13 +103,6 @@ static void begin_block(fv_json_text *j, const char *key)
     fv_json_put_int(j, "version", 1);
 }
 
-static void put_device_path(const genie *g, fv_json_text *j, const char *key, const char *name)
-{
-    char path[512];
-    snprintf(path, sizeof path, "%s/%s", g->set.device_dir, name);
-    fv_json_put_text(j, key, path);
-}
-
 static void put_cpu_engine(const genie *g, fv_json_text *j)
 {
     const fv_config *c = &g->s->config;
@@ -128,7 +120,7 @@ static void put_cpu_engine(const genie *g, fv_json_text *j)
     begin_block(j, "model");
     fv_json_put_text(j, "type", "library");
     begin_block(j, "library");
-    put_device_path(g, j, "model-bin", g->set.model_bin);
+    fv_json_put_text(j, "model-bin", g->paths.model);
     fv_json_end(j);
     fv_json_end(j);
 }
@@ -138,7 +130,7 @@ static void put_htp_engine(const genie *g, fv_json_text *j)
     const fv_config *c = &g->s->config;
     begin_block(j, "backend");
     fv_json_put_text(j, "type", "QnnHtp");
-    put_device_path(g, j, "extensions", "htp_backend.json");
+    fv_json_put_text(j, "extensions", g->paths.extensions);
     begin_block(j, "QnnHtp");
     fv_json_put_int(j, "spill-fill-bufsize", 0);
     fv_json_put_bool(j, "use-mmap", true);
@@ -156,7 +148,7 @@ static void put_htp_engine(const genie *g, fv_json_text *j)
     fv_json_put_text(j, "type", "binary");
     begin_block(j, "binary");
     fv_json_begin_row(j, "ctx-bins", '[');
-    put_device_path(g, j, NULL, "fastvlm_decoder_htp.bin");
+    fv_json_put_text(j, NULL, g->paths.context);
     fv_json_end(j);
     fv_json_end(j);
     fv_json_end(j);
@@ -188,7 +180,7 @@ static void put_dialog(const genie *g, fv_json_text *j, bool htp)
     fv_json_put_bool(j, "greedy", !g->set.sampling);
     fv_json_end(j);
     begin_block(j, "tokenizer");
-    put_device_path(g, j, "path", "tokenizer.json");
+    fv_json_put_text(j, "path", g->paths.tokenizer);
     fv_json_end(j);
     begin_block(j, "engine");
     fv_json_put_int(j, "n-threads", g->set.n_threads);
@@ -204,14 +196,14 @@ static void put_dialog(const genie *g, fv_json_text *j, bool htp)
 static void put_cpu_dialog(const genie *g, fv_json_text *j) { put_dialog(g, j, false); }
 static void put_htp_dialog(const genie *g, fv_json_text *j) { put_dialog(g, j, true); }
 
-static void put_extensions(const genie *g, fv_json_text *j)
+void fv_htp_put_devices(fv_json_text *j, unsigned soc_model, unsigned htp_version)
 {
-    (void)g;
-    fv_json_begin(j, NULL, '{');
+    char arch[16];
+    snprintf(arch, sizeof arch, "v%u", htp_version);
     fv_json_begin(j, "devices", '[');
     fv_json_begin(j, NULL, '{');
-    fv_json_put_int(j, "soc_model", 69);
-    fv_json_put_text(j, "dsp_arch", "v79");
+    fv_json_put_int(j, "soc_model", soc_model);
+    fv_json_put_text(j, "dsp_arch", arch);
     fv_json_begin(j, "cores", '[');
     fv_json_begin(j, NULL, '{');
     fv_json_put_int(j, "core_id", 0);
@@ -221,6 +213,13 @@ static void put_extensions(const genie *g, fv_json_text *j)
     fv_json_end(j);
     fv_json_end(j);
     fv_json_end(j);
+}
+
+static void put_extensions(const genie *g, fv_json_text *j)
+{
+    (void)g;
+    fv_json_begin(j, NULL, '{');
+    fv_htp_put_devices(j, 69, 79);
     fv_json_end(j);
 }
 
@@ -273,6 +272,34 @@ static fv_status genie_check(genie *g, fv_error *err)
     return fv_model_token(g->s, "<|endoftext|>", &g->pad, err);
 }
 
+fv_status fv_genie_dialog_put(fv_json_text *j, const fv_model *model,
+                              const fv_genie_options *options, const fv_genie_paths *paths,
+                              bool htp, fv_error *err)
+{
+    genie g = { .s = model, .set = *options, .paths = *paths };
+    FV_TRY(genie_check(&g, err));
+    put_dialog(&g, j, htp);
+    return FV_OK;
+}
+
+/* Where the files lie on the phone, by their names. */
+typedef struct genie_places {
+    char model[512], tokenizer[512], extensions[512], context[512];
+} genie_places;
+
+static void genie_place(genie *g, genie_places *p)
+{
+    const char *dir = g->set.device_dir;
+    snprintf(p->model, sizeof p->model, "%s/%s", dir, g->set.model_bin);
+    snprintf(p->tokenizer, sizeof p->tokenizer, "%s/tokenizer.json", dir);
+    snprintf(p->extensions, sizeof p->extensions, "%s/htp_backend.json", dir);
+    snprintf(p->context, sizeof p->context, "%s/fastvlm_decoder_htp.bin", dir);
+    g->paths = (fv_genie_paths){ .model = p->model,
+                                 .tokenizer = p->tokenizer,
+                                 .extensions = p->extensions,
+                                 .context = p->context };
+}
+
 fv_status fv_export_genie(const char *model, const fv_genie_options *genie_options, const char *dir,
                           const fv_export_options *options, fv_error *err)
 {
@@ -282,6 +309,7 @@ fv_status fv_export_genie(const char *model, const fv_genie_options *genie_optio
     fv_model s;
     fv_outdir out = { 0 };
     genie g = { .s = &s };
+    genie_places places;
     fv_status status = FV_OK;
     FV_REQUIRE(model, err);
     FV_REQUIRE(dir, err);
@@ -291,6 +319,7 @@ fv_status fv_export_genie(const char *model, const fv_genie_options *genie_optio
     FV_TRY(fv_model_open(
         &s, model, &(fv_model_options){ .depth = FV_MODEL_STORED, .callbacks = o.callbacks }, err));
     FV_TRY_GOTO(genie_check(&g, err));
+    genie_place(&g, &places);
     FV_TRY_GOTO(fv_outdir_open(&out, dir, o.force, o.callbacks, err));
     FV_TRY_GOTO(genie_write_one(&g, &out, "genie_model.json", genie_put_model, err));
     FV_TRY_GOTO(genie_write_one(&g, &out, "genie_dialog.json", put_cpu_dialog, err));
