@@ -65,6 +65,204 @@ typedef struct fv_qairt_tool_info {
  *  NULL or out->size 0. */
 FV_API bool fv_qairt_tool(const char *dir, size_t index, fv_qairt_tool_info *out);
 
+/* ---------------------------------------------------------------- convert, quantise */
+
+typedef struct fv_qairt_convert_options {
+    size_t size;
+    /** false: qnn-onnx-converter to C++ and weights, quantised, as the reference Qualcomm pipeline
+     *  does; true: qairt-converter to a DLC in float, for fv_qairt_quantize */
+    bool dlc;
+    /** of the graph; NULL: "vision_encoder_int8_qnnmodel", with dlc "vision_encoder_fp32" */
+    const char *name;
+    const char *input_list;               /**< calibration samples; required unless dlc */
+    const char *input_name, *output_name; /**< NULL: "pixel_values", "image_features" */
+    int image_size;                       /**< 0: 1024 */
+    /** keep the order of the ONNX input's axes; false: the converter makes it [1, S, S, 3] */
+    bool keep_layout;
+    int activation_bits; /**< 8 or 16; 0: 8 */
+    int weight_bits;     /**< 4 or 8; 0: 8 */
+    int bias_bits;       /**< 8 or 32; 0: 8, fv_qairt_quantize 32 */
+    bool per_channel;    /**< a scale for each output channel of the weights */
+    bool force;          /**< replace files of the same names in a directory that is not empty */
+} fv_qairt_convert_options;
+
+FV_DEFINE_DEFAULT(fv_qairt_convert_options)
+
+/** An ONNX vision encoder into the directory dir: NAME.cpp, NAME.bin, NAME_net.json, or NAME.dlc.
+ *  input_list is checked first: absolute paths, one a line, every file of the size of the graph's
+ *  input in f32 and, where a calib.json beside it says so, of its layout. */
+FV_API fv_status fv_qairt_convert(const char *onnx, const char *dir,
+                                  const fv_qairt_convert_options *convert,
+                                  const fv_qairt_options *options, fv_error *err);
+/** A DLC in float quantised, as NAME.dlc in dir. Of convert: name (NULL: "vision_encoder_int8"),
+ *  input_list, image_size, bits, per_channel, force. Its samples are [3, S, S]. */
+FV_API fv_status fv_qairt_quantize(const char *dlc, const char *dir,
+                                   const fv_qairt_convert_options *convert,
+                                   const fv_qairt_options *options, fv_error *err);
+
+/* ---------------------------------------------------------------- library, context binary */
+
+typedef struct fv_qairt_lib_options {
+    size_t size;
+    const char *name; /**< of the library, lib<name>.so; NULL: as the .cpp is called */
+    /** false: for this machine, and with ANDROID_NDK_ROOT set for the phone, which only on-device
+     *  preparation needs; true: for this machine only */
+    bool host_only;
+    bool force; /**< replace files of the same names */
+} fv_qairt_lib_options;
+
+FV_DEFINE_DEFAULT(fv_qairt_lib_options)
+
+/** NAME.cpp, with NAME.bin beside it, as dir/x86_64-linux-clang/lib<name>.so and, for the phone,
+ *  dir/aarch64-android/lib<name>.so. */
+FV_API fv_status fv_qairt_lib(const char *cpp, const char *dir, const fv_qairt_lib_options *lib,
+                              const fv_qairt_options *options, fv_error *err);
+
+typedef struct fv_qairt_context_options {
+    size_t size;
+    const char *file;  /**< name in dir; NULL: "fastvlm_vision_encoder_int8_htp.bin" */
+    const char *soc;   /**< "sm8750"; NULL: that */
+    const char *graph; /**< its name; NULL: that of the library or DLC */
+    int optimization;  /**< 1 to 3; 0: 3 */
+    int vtcm_mb;       /**< 0: the chip's */
+    /** give the tool no configuration, as the reference Qualcomm pipeline does: then it compiles
+     *  for its own default chip, which need not be the phone's */
+    bool no_config;
+    bool force; /**< replace files of the same names */
+} fv_qairt_context_options;
+
+FV_DEFINE_DEFAULT(fv_qairt_context_options)
+
+/** What a context binary was found to be. */
+typedef struct fv_qairt_context_report {
+    size_t size;
+    char file[256]; /**< in dir */
+    char info[256]; /**< its description there: NAME_ctx_info.json */
+    char graph[128];
+    uint64_t file_bytes;
+    unsigned htp_version, vtcm_mb, optimization_level; /**< 0: not said */
+    bool own_reader; /**< read with libQnnSystem as well, which says the same */
+} fv_qairt_context_report;
+
+/** A library (.so) or DLC compiled for a chip's NPU into the directory dir, with NAME_ctx_info.json
+ *  and the configuration beside it. What came out is read back: FV_ERR_FORMAT when it is for
+ *  another chip or has another graph, which the tool itself does not say. report may be NULL. */
+FV_API fv_status fv_qairt_context(const char *model, const char *dir,
+                                  const fv_qairt_context_options *context,
+                                  const fv_qairt_options *options, fv_qairt_context_report *report,
+                                  fv_error *err);
+/** The description of a context binary, by qnn-context-binary-utility, to the file out. */
+FV_API fv_status fv_qairt_describe(const char *binary, const char *out, bool force,
+                                   const fv_qairt_options *options, fv_error *err);
+
+/* ---------------------------------------------------------------- Genie */
+
+typedef enum fv_qairt_quantization {
+    FV_QAIRT_FP32 = 0, /**< fastvlm_model.bin */
+    FV_QAIRT_Z8,       /**< fastvlm_model_z8.bin: blocks of 128 weights in 8 bits */
+    FV_QAIRT_Z4,       /**< fastvlm_model_z4.bin */
+    FV_QAIRT_Q4        /**< fastvlm_model_q4.bin: blocks of 32 in 4 bits */
+} fv_qairt_quantization;
+
+typedef struct fv_qairt_compose_options {
+    size_t size;
+    fv_qairt_quantization quantization;
+    const char *config; /**< architecture; NULL: fv_export_genie's genie_model.json */
+    const char *file;   /**< name in dir; NULL: as the quantisation says */
+    bool force;         /**< replace files of the same names */
+} fv_qairt_compose_options;
+
+FV_DEFINE_DEFAULT(fv_qairt_compose_options)
+
+/** A checkpoint directory's decoder for Genie's CPU engine, with qnn-genai-transformer-composer,
+ *  into dir: the model, LUT.bin, tokenizer.json, genie_model.json. LUT.bin must have the size of
+ *  the model's embedding, and its values in the rows that are compared; a tokenizer.json that the
+ *  composer did not write is the exporter's. */
+FV_API fv_status fv_qairt_compose(const char *checkpoint, const char *dir,
+                                  const fv_qairt_compose_options *compose,
+                                  const fv_qairt_options *options, fv_error *err);
+
+/** Takes a piece of an answer as it comes: UTF-8, cut between characters; not FV_OK stops. */
+typedef fv_status fv_qairt_text_fn(void *user, const char *text, size_t n_bytes);
+
+/** What Genie says of a run. A negative number: not known. */
+typedef struct fv_qairt_profile {
+    size_t size;
+    double init_ms;                      /**< opening the decoder */
+    double first_token_ms;               /**< from the prompt's start */
+    double prompt_rate, generation_rate; /**< tokens per second */
+    int64_t n_prompt_tokens, n_generated;
+} fv_qairt_profile;
+
+typedef struct fv_qairt_genie_options {
+    size_t size;
+    const char *dialog;     /**< its JSON; required */
+    const char *prompt;     /**< text, or NULL */
+    const char *embeddings; /**< file of rows in f32, or NULL; one of both is needed */
+    const char *table;      /**< LUT.bin, with embeddings */
+    const char *profile;    /**< file to write Genie's profile to; NULL: none */
+    bool force;             /**< replace the profile */
+    fv_qairt_text_fn *text; /**< NULL: none */
+    void *text_user;
+} fv_qairt_genie_options;
+
+FV_DEFINE_DEFAULT(fv_qairt_genie_options)
+
+/** genie-t2t-run on this machine. The answer's text goes to options->text. profile may be NULL. */
+FV_API fv_status fv_qairt_genie(const fv_qairt_genie_options *genie,
+                                const fv_qairt_options *options, fv_qairt_profile *profile,
+                                fv_error *err);
+
+/* ---------------------------------------------------------------- image and prompt to text */
+
+typedef enum fv_qairt_order {
+    FV_QAIRT_TEMPLATE = 0, /**< image tokens where the conversation has the image: as trained */
+    /** image tokens first, then the whole text, as the reference Qualcomm pipeline joins them: to
+     *  reproduce what it prints */
+    FV_QAIRT_IMAGE_FIRST
+} fv_qairt_order;
+
+typedef struct fv_qairt_run_options {
+    size_t size;
+    const char *model;  /**< checkpoint or packed file: tokenizer, embedding; required */
+    const char *vision; /**< context binary of the encoder; required */
+    const char
+        *vision_info; /**< its ctx_info; NULL: NAME_ctx_info.json beside it, else the tool's */
+    const char
+        *embedder; /**< context binary of the embedder; NULL: rows of the model's embedding */
+    const char *embedder_info;
+    const char *decoder;   /**< fastvlm_model.bin or one quantised; required */
+    const char *table;     /**< LUT.bin; NULL: beside decoder */
+    const char *tokenizer; /**< tokenizer.json; NULL: beside decoder */
+    const char *output;    /**< NULL: "run_outputs" */
+    fv_qairt_order order;
+    fv_fit fit;             /**< AUTO: the model's; the reference pipeline stretches */
+    int context;            /**< tokens; 0: 512 */
+    int max_new_tokens;     /**< 0: what the context leaves */
+    int n_threads;          /**< of Genie; 0: 6 */
+    bool sampling;          /**< temperature 0.8, top-k 40, top-p 0.95; false: greedy */
+    uint64_t seed;          /**< 0: 42 */
+    fv_qairt_text_fn *text; /**< NULL: none */
+    void *text_user;
+} fv_qairt_run_options;
+
+FV_DEFINE_DEFAULT(fv_qairt_run_options)
+
+typedef struct fv_qairt_run_report {
+    size_t size;
+    char output[1024];                               /**< the directory that was written */
+    size_t n_rows, n_image_rows;                     /**< of the prompt; of them image tokens */
+    double vision_ms, embed_ms, decode_ms, total_ms; /**< programs' starts included */
+    fv_qairt_profile genie;
+    bool clipped; /**< max_new_tokens or the context ended the answer, not the model */
+} fv_qairt_run_report;
+
+/** An image and a prompt through qnn-net-run and genie-t2t-run on this machine, where Qualcomm's
+ *  library emulates the NPU. Leaves output/YYYYMMDD_HHMMSS/ (docs/qairt.md). report may be NULL. */
+FV_API fv_status fv_qairt_run(const fv_image *image, const char *prompt, size_t n_prompt_bytes,
+                              const fv_qairt_run_options *run, const fv_qairt_options *options,
+                              fv_qairt_run_report *report, fv_error *err);
+
 #ifdef __cplusplus
 }
 #endif

@@ -69,6 +69,8 @@ static bool outdir_remove(int at, const char *name)
     return unlinkat(at, name, AT_REMOVEDIR) == 0;
 }
 
+bool fv_folder_remove(const char *path) { return outdir_remove(AT_FDCWD, path); }
+
 fv_status fv_outdir_sub(const fv_outdir *d, const char *name, fv_error *err)
 {
     char *path = fv_path_join(d->stage, name);

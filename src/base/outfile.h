@@ -63,4 +63,7 @@ fv_status fv_outdir_sub(const fv_outdir *d, const char *name, fv_error *err);
 fv_status fv_outdir_commit(fv_outdir *d, fv_error *err);
 void fv_outdir_abandon(fv_outdir *d);
 
+/* Removes a folder and what is in it; links are removed, not followed. False: it is still there. */
+bool fv_folder_remove(const char *path);
+
 #endif

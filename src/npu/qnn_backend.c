@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/half.h"
 #include "npu/npu_weights.h"
 
 enum { MAX_IN = 3, MAX_PARAMS = 4, MADE_INPUTS = 3 /* cos, sin, the mask */ };
@@ -977,6 +978,11 @@ void fv_qnn_pack(const fv_qnn_tensor *t, void *to, const float *from, size_t n)
         memcpy(to, from, n * sizeof *from);
         return;
     }
+    if (t->type == FV_QNN_F16) {
+        for (size_t i = 0; i < n; i++)
+            ((uint16_t *)to)[i] = fv_f32_to_f16(from[i]);
+        return;
+    }
     for (size_t i = 0; i < n; i++) {
         float q = fmaxf(0, fminf(most, rintf(from[i] / e.scale) - (float)e.offset));
         if (t->type == FV_QNN_UQ8)
@@ -991,6 +997,11 @@ void fv_qnn_unpack(const fv_qnn_tensor *t, float *to, const void *from, size_t n
     const fv_qnn_encoding e = t->quant.one;
     if (t->type == FV_QNN_F32) {
         memcpy(to, from, n * sizeof *to);
+        return;
+    }
+    if (t->type == FV_QNN_F16) {
+        for (size_t i = 0; i < n; i++)
+            to[i] = fv_f16_to_f32(((const uint16_t *)from)[i]);
         return;
     }
     for (size_t i = 0; i < n; i++) {

@@ -28,7 +28,7 @@ fv_status fv_qnn_model_build(fv_qnn_model *out, fv_qnn *q, const fv_npu_plan *pl
                              fv_error *err);
 void fv_qnn_model_free(fv_qnn_model *m);
 
-/* Numbers <-> a tensor's own type, n of them. */
+/* Numbers <-> a tensor's own type, n of them: f32, f16, or 8 and 16 bits with a scale. */
 void fv_qnn_pack(const fv_qnn_tensor *t, void *to, const float *from, size_t n);
 void fv_qnn_unpack(const fv_qnn_tensor *t, float *to, const void *from, size_t n);
 

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -11,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/number.h"
+#include "base/outpart.h"
 #include "base/report.h"
 
 #define DEFAULT_TIMEOUT_S 21600.0
@@ -132,6 +134,69 @@ fv_status fv_tool_path_check(const char *path, fv_error *err)
                            "backslash in it; choose another directory",
                            path);
     return FV_OK;
+}
+
+/* ---------------------------------------------------------------- files and directories */
+
+fv_status fv_tool_paths(char **absolute, const char *input, const char *output, fv_error *err)
+{
+    struct stat st;
+    *absolute = NULL;
+    FV_TRY(fv_path_check(input, err));
+    if (stat(input, &st) != 0 || !S_ISREG(st.st_mode))
+        return fv_fail(err, FV_ERR_IO, 0, "%s: there is no such file", input);
+    FV_TRY(fv_tool_path_check(input, err));
+    FV_TRY(fv_tool_path_check(output, err));
+    return fv_path_absolute(absolute, input, err);
+}
+
+fv_status fv_tool_stage_open(fv_outdir *out, char **stage, const char *dir, bool force,
+                             const fv_qairt_options *o, fv_error *err)
+{
+    *out = (fv_outdir){ 0 };
+    *stage = NULL;
+    if (o->dry_run)
+        return fv_path_absolute(stage, dir, err);
+    FV_TRY(fv_outdir_open(out, dir, force, o->callbacks, err));
+    fv_status status = fv_path_absolute(stage, out->stage, err);
+    if (status != FV_OK)
+        fv_outdir_abandon(out);
+    return status;
+}
+
+fv_status fv_tool_stage_close(fv_outdir *out, char *stage, fv_status status, fv_error *err)
+{
+    fv_free(stage);
+    if (!out->stage)
+        return status;
+    if (status == FV_OK)
+        return fv_outdir_commit(out, err);
+    fv_outdir_abandon(out);
+    return status;
+}
+
+fv_status fv_scratch_make(char **dir, fv_error *err)
+{
+    const char *given = getenv("TMPDIR"), *base = given && *given == '/' ? given : "/tmp";
+    *dir = NULL;
+    FV_TRY(fv_tool_path_check(base, err));
+    char *path = fv_path_join(base, "fastvlm-XXXXXX");
+    if (!path)
+        return fv_fail_memory(err, strlen(base), "a path");
+    if (!mkdtemp(path)) {
+        fv_status status = fv_out_errno(err, path, "create the directory");
+        fv_free(path);
+        return status;
+    }
+    *dir = path;
+    return FV_OK;
+}
+
+void fv_scratch_remove(char *dir)
+{
+    if (dir)
+        fv_folder_remove(dir);
+    fv_free(dir);
 }
 
 /* ---------------------------------------------------------------- a run */

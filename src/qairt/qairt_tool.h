@@ -12,7 +12,7 @@
 #ifndef FV_QAIRT_TOOL_H
 #define FV_QAIRT_TOOL_H
 
-#include "base/base.h"
+#include "base/outfile.h"
 #include "base/spawn.h"
 #include "fastvlm_qairt.h"
 
@@ -71,5 +71,21 @@ fv_status fv_qairt_options_in(fv_qairt_options *to, fv_callbacks *callbacks,
 fv_status fv_tool_path_check(const char *path, fv_error *err);
 /* An absolute path, in a block to fv_free; its last part need not exist. */
 fv_status fv_path_absolute(char **out, const char *path, fv_error *err);
+
+/* input must be a file; it and output in a form that the tools take. *absolute: the input's path,
+ * to fv_free; NULL on failure. */
+fv_status fv_tool_paths(char **absolute, const char *input, const char *output, fv_error *err);
+
+/* fv_outdir_open, and the path of its stage as the tools need it: absolute. In a dry run the stage
+ * is the place itself, and nothing is made. */
+fv_status fv_tool_stage_open(fv_outdir *out, char **stage, const char *dir, bool force,
+                             const fv_qairt_options *options, fv_error *err);
+/* Commits when status, of what was done in it, is FV_OK; abandons it otherwise. */
+fv_status fv_tool_stage_close(fv_outdir *out, char *stage, fv_status status, fv_error *err);
+
+/* A directory of its own in $TMPDIR or /tmp, whose path the tools take; to fv_scratch_remove, which
+ * removes what is in it and releases it. NULL does nothing. */
+fv_status fv_scratch_make(char **dir, fv_error *err);
+void fv_scratch_remove(char *dir);
 
 #endif

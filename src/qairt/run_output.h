@@ -11,8 +11,8 @@
  *         profile.json                           see below
  *         run.log                                what was run, and what it said
  *
- * Names are those of the reference Qualcomm pipeline. The native way writes what it has: answer.txt,
- * profile.json, and what the caller asks for. The folder appears when it is complete. */
+ * Names are those of the reference Qualcomm pipeline. The native way writes what it has:
+ * answer.txt, profile.json, and what its caller asks for. The folder appears when complete. */
 #ifndef FV_RUN_OUTPUT_H
 #define FV_RUN_OUTPUT_H
 
@@ -46,27 +46,30 @@ fv_run_profile fv_run_profile_none(void);
 /* A file that genie-t2t-run --profile wrote: init_us to n_generated. Events are chosen by type,
  * never by position. FV_ERR_FORMAT when it has no GenieDialog_query. */
 fv_status fv_run_profile_read(fv_run_profile *profile, const char *path, fv_error *err);
+/* The same from memory; name is what messages call it. */
+fv_status fv_run_profile_parse(fv_run_profile *profile, const void *text, size_t n_bytes,
+                               const char *name, fv_error *err);
 /* A few lines for a terminal, each ended by a newline, in a block to fv_free; NULL: memory. */
 char *fv_run_profile_text(const fv_run_profile *profile);
 
-typedef struct fv_run_output {
+typedef struct fv_run_folder {
     fv_outdir dir; /* dir.stage is filled, dir.place is where it appears */
-} fv_run_output;
+} fv_run_folder;
 
 /* A folder under base ("run_outputs"), named by the local time; when there is one of that second
  * already, with "_2" and so on behind it. callbacks may be NULL. */
-fv_status fv_run_output_open(fv_run_output *out, const char *base, const fv_callbacks *callbacks,
+fv_status fv_run_folder_open(fv_run_folder *out, const char *base, const fv_callbacks *callbacks,
                              fv_error *err);
 /* Path of a file to be filled, its folder made ("vision_out/Result_0/x.raw"); to fv_free. */
-fv_status fv_run_output_path(const fv_run_output *out, const char *name, char **path,
+fv_status fv_run_folder_path(const fv_run_folder *out, const char *name, char **path,
                              fv_error *err);
-fv_status fv_run_output_put(const fv_run_output *out, const char *name, const void *data,
+fv_status fv_run_folder_put(const fv_run_folder *out, const char *name, const void *data,
                             size_t n_bytes, fv_error *err);
 /* Writes answer.txt and profile.json; the folder takes its place. *place, which may be NULL: its
  * path, to fv_free. Releases out, also on failure. */
-fv_status fv_run_output_commit(fv_run_output *out, const char *answer, size_t n_answer_bytes,
+fv_status fv_run_folder_commit(fv_run_folder *out, const char *answer, size_t n_answer_bytes,
                                const fv_run_profile *profile, char **place, fv_error *err);
 /* Does nothing after a commit or on zero. */
-void fv_run_output_abandon(fv_run_output *out);
+void fv_run_folder_abandon(fv_run_folder *out);
 
 #endif

@@ -44,8 +44,8 @@ struct fv_runner {
     fv_status (*place)(fv_runner *runner, const char *local, const char *name,
                        char path[FV_RUNNER_PATH], fv_error *err);
     /* *exit_code is what the program gave; a code other than 0 is no error. FV_ERR_IO: it could not
-     * be started, was ended by a signal, or the phone is gone; FV_ERR_LIMIT: time; FV_ERR_CANCELLED.
-     * In all of these the program has been ended. */
+     * be started, was ended by a signal, or the phone is gone; FV_ERR_LIMIT: time;
+     * FV_ERR_CANCELLED. In all of these the program has been ended. */
     fv_status (*run)(fv_runner *runner, const fv_runner_call *call, int *exit_code, fv_error *err);
     /* Copies a file of the runner to this machine; FV_ERR_IO when it is not there. */
     fv_status (*get)(fv_runner *runner, const char *remote, const char *local, fv_error *err);
