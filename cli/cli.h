@@ -42,6 +42,8 @@ int verb_export(int argc, char **argv);
 int verb_pull(int argc, char **argv);
 int verb_eval(int argc, char **argv);
 int verb_npu(int argc, char **argv);
+int verb_qairt(int argc, char **argv);
+int verb_genie(int argc, char **argv);
 
 /* ---- a table of options per verb ---------------------------------------------------------- */
 

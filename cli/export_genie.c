@@ -1,4 +1,6 @@
 /* fastvlm export lut, tokenizer, genie: the side files of Qualcomm's Genie. */
+#include <string.h>
+
 #include "export.h"
 
 int export_lut(int argc, char **argv)
@@ -42,16 +44,26 @@ int export_tokenizer(int argc, char **argv)
     return end_export(&e, fv_export_tokenizer(model, e.out, &options, &err), &err);
 }
 
+#define GENIE_ABOUT                                                              \
+    "Writes genie_model.json for qnn-genai-transformer-composer --config_file, " \
+    "the dialogs genie_dialog.json (CPU) and genie_dialog_htp.json (NPU) for "   \
+    "genie-t2t-run, and htp_backend.json. Answers are greedy unless --sampling " \
+    "is given."
+
+/* argv[0]: "export genie", or "genie config", by which name a user of Genie looks for it. */
 int export_genie(int argc, char **argv)
 {
-    static const usage use = {
+    static const usage as_export = {
         .synopsis = "export genie [OPTIONS] MODEL -o DIR",
-        .about = "Writes genie_model.json for qnn-genai-transformer-composer --config_file, "
-                 "the dialogs genie_dialog.json (CPU) and genie_dialog_htp.json (NPU) for "
-                 "genie-t2t-run, and htp_backend.json. Answers are greedy unless --sampling "
-                 "is given.",
+        .about = GENIE_ABOUT,
         .example = "  fastvlm export genie FastVLM-0.5B -o genie/ --context 1024",
     };
+    static const usage as_genie = {
+        .synopsis = "genie config [OPTIONS] MODEL -o DIR",
+        .about = GENIE_ABOUT,
+        .example = "  fastvlm genie config FastVLM-0.5B -o genie/ --context 1024",
+    };
+    const usage *use = strcmp(argv[0], "genie config") != 0 ? &as_export : &as_genie;
     export_common e = { 0 };
     fv_genie_options s = { .size = sizeof s };
     fv_export_options options;
@@ -74,7 +86,7 @@ int export_genie(int argc, char **argv)
         { 0, "model-bin", OPTION_TEXT, &s.model_bin, "NAME",
           "name of the composed decoder there (default: fastvlm_model.bin)", 0, 0 },
     };
-    int code = parse_options(argc, argv, &use, table, sizeof table / sizeof *table, &words);
+    int code = parse_options(argc, argv, use, table, sizeof table / sizeof *table, &words);
     if (code >= 0 || (code = begin_export(argv[0], &e, &words, &model, &options)) >= 0)
         return code;
     return end_export(&e, fv_export_genie(model, &s, e.out, &options, &err), &err);

@@ -27,6 +27,10 @@ static const struct hint {
       "apt install libatomic1 (Debian, Ubuntu) or dnf install libatomic (Fedora)" },
     { FV_ERR_IO, "expected a Python 3 with pip",
       "apt install python3-pip (Debian, Ubuntu), or name another Python with --python" },
+    { FV_ERR_IO, "no QAIRT SDK: ",
+      "unpack one here, or name it with --sdk DIR; fastvlm npu compile needs none" },
+    { FV_ERR_UNSUPPORTED, "which the composer reads",
+      "fastvlm export hf makes one of a packed file" },
     { FV_ERR_LIMIT, "(max_pixels)", "--max-megapixels changes it" },
 };
 

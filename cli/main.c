@@ -15,6 +15,8 @@ static const verb_entry verbs[] = {
     { "eval", "measure what a precision costs; score a test", verb_eval },
     { "export", "export for other runtimes: ONNX, GGUF, Genie, transformers", verb_export },
     { "npu", "the model on Qualcomm's Hexagon NPU", verb_npu },
+    { "qairt", "the tools of Qualcomm's SDK", verb_qairt },
+    { "genie", "the decoder on Qualcomm's Genie", verb_genie },
     { "pull", "fetch a checkpoint from the Hugging Face hub", verb_pull },
     { "doctor", "show what this machine offers and what is missing", verb_doctor },
 };

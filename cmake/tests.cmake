@@ -127,13 +127,20 @@ endforeach()
 
 # ---- the program, from outside ---------------------------------------------------
 
+# What the stand-in of genie-t2t-run decodes with.
+if(TARGET fastvlm_tools_static AND FASTVLM_TESTS)
+    add_executable(standin_decode_rows ${root}/tests/standins/decode_rows.c)
+    target_include_directories(standin_decode_rows PRIVATE ${root}/src)
+    target_link_libraries(standin_decode_rows PRIVATE fastvlm_static fastvlm_flags)
+endif()
+
 if(TARGET fastvlm AND FASTVLM_TESTS)
     file(GLOB scripts CONFIGURE_DEPENDS ${root}/tests/cli/test_*.sh)
     foreach(script IN LISTS scripts)
         get_filename_component(name ${script} NAME_WE)
         add_test(NAME cli.${name} COMMAND bash ${script} WORKING_DIRECTORY ${root})
         set_tests_properties(cli.${name} PROPERTIES LABELS cli TIMEOUT 1200 SKIP_RETURN_CODE 77
-            ENVIRONMENT "FASTVLM=$<TARGET_FILE:fastvlm>;FV_FAKE_QNN=${CMAKE_CURRENT_BINARY_DIR}/fake_qnn")
+            ENVIRONMENT "FASTVLM=$<TARGET_FILE:fastvlm>;FV_FAKE_QNN=${CMAKE_CURRENT_BINARY_DIR}/fake_qnn;FV_DECODE_ROWS=$<TARGET_FILE:standin_decode_rows>")
     endforeach()
 endif()
 

@@ -12,10 +12,10 @@ escape()
 }
 
 verbs=$("$program" --help | sed -n 's/^  \([a-z][a-z]*\)  .*/\1/p' | grep -v '^fastvlm$')
-# One page part for every verb, and one for every artefact of export and command of npu behind it.
+# One page part for every verb, and one for every artefact or command of a verb behind it.
 parts=$(for verb in $verbs; do
     echo "$verb"
-    "$program" "$verb" --help | sed -nE "/^(artefacts|commands):/,/^\$/s/^  ([a-z]+)  .*/$verb \\1/p"
+    "$program" "$verb" --help | sed -nE "/^(artefacts|commands):/,/^\$/s/^  ([a-z-]+)  .*/$verb \\1/p"
 done)
 version=$("$program" --version | head -n 1 | grep -oE '[0-9]+\.[0-9]+\.[0-9]+')
 
@@ -27,9 +27,9 @@ fastvlm \\- run Apple's FastVLM vision\\-language models on CPUs
 .SH SYNOPSIS
 END
 while read -r part; do
-    [[ $part != export && $part != npu ]] || continue
-    "$program" $part --help | sed -n '/^$/q; s/^usage: //; s/^ *//; p' | tr '\n' ' ' | sed 's/ *$/\n/' | escape | sed 's/^fastvlm \(export [a-z\\-]*\|npu [a-z\\-]*\|[a-z]*\) */.B fastvlm \1\n/'
-    echo .br
+    ! grep -q "^$part " <<<"$parts" || continue # its parts have lines of their own
+    synopsis=$("$program" $part --help | sed -n '/^$/q; s/^usage: //; s/^ *//; p' | tr '\n' ' ' | sed 's/ *$//')
+    printf '.B fastvlm %s\n%s\n.br\n' "$(escape <<<"$part")" "$(escape <<<"${synopsis#"fastvlm $part "}")"
 done <<<"$parts"
 cat <<'END'
 .SH DESCRIPTION
@@ -114,7 +114,19 @@ directory of Qualcomm's QNN libraries for
 .B fastvlm npu
 .TP
 .B QNN_SDK_ROOT
-Qualcomm's SDK, whose libraries are used when FV_QNN_DIR is not set
+Qualcomm's SDK, whose libraries are used when FV_QNN_DIR is not set, and whose tools
+.B fastvlm qairt
+and
+.B fastvlm genie
+run; QAIRT_SDK_ROOT is looked at when it is not set
+.TP
+.B VIRTUAL_ENV
+the Python environment in which the SDK's converters run
+.TP
+.B ANDROID_NDK_ROOT
+the NDK, with which
+.B fastvlm qairt lib
+builds a library for the phone
 .PP
 Proxies are taken from libcurl's variables: https_proxy, no_proxy
 END

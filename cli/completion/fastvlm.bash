@@ -17,12 +17,14 @@ _fastvlm()
         COMPREPLY=($(compgen -W "$("$program" --help 2>/dev/null | sed -n 's/^  \([a-z][a-z]*\)  .*/\1/p') --help --version" -- "$word"))
         return
     fi
-    # "export" has artefacts and "npu" commands, each with options of its own.
-    if [[ $verb = export || $verb = npu ]] && [ "$COMP_CWORD" -eq 2 ]; then
-        COMPREPLY=($(compgen -W "$("$program" "$verb" --help 2>/dev/null | sed -nE '/^(artefacts|commands):/,/^$/s/^  ([a-z]+)  .*/\1/p') $([ "$verb" = npu ] || echo --all)" -- "$word"))
+    # A verb with verbs of its own ("export" has artefacts, "npu" and others commands), each of which
+    # has options of its own.
+    local parts=$("$program" "$verb" --help 2>/dev/null | sed -nE '/^(artefacts|commands):/,/^$/s/^  ([a-z-]+)  .*/\1/p')
+    if [ -n "$parts" ] && [ "$COMP_CWORD" -eq 2 ]; then
+        COMPREPLY=($(compgen -W "$parts $([ "$verb" != export ] || echo --all)" -- "$word"))
         return
     fi
-    if [[ $verb = export || $verb = npu ]]; then
+    if [ -n "$parts" ]; then
         help=$("$program" "$verb" "${COMP_WORDS[2]}" --help 2>/dev/null | sed -n '/^options:/,$p')
     else
         help=$("$program" "$verb" --help 2>/dev/null | sed -n '/^options:/,$p')

@@ -5,15 +5,15 @@ function __fastvlm_verbs
     fastvlm --help 2>/dev/null | string replace -rf '^  ([a-z]+)  +(.*)' '$1\t$2'
 end
 
-# Artefacts of "export", commands of "npu".
+# Artefacts of "export", commands of "npu" and others; none for a verb without them.
 function __fastvlm_parts
-    fastvlm (commandline -opc)[2] --help 2>/dev/null | string replace -rf '^  ([a-z]+)  +(.*)' '$1\t$2'
+    fastvlm (commandline -opc)[2] --help 2>/dev/null | sed -nE '/^(artefacts|commands):/,/^$/p' | string replace -rf '^  ([a-z-]+)  +(.*)' '$1\t$2'
 end
 
-# The verb, and of "export" and "npu" the part, each of which has options of its own.
+# The verb, and the part of one that has parts, each with options of its own.
 function __fastvlm_verb
     set -l words (commandline -opc)
-    if contains -- "$words[2]" export npu; and test (count $words) -gt 2
+    if test (count $words) -gt 2; and test -n "$(__fastvlm_parts)"
         printf '%s\n' $words[2] $words[3]
     else
         echo $words[2]
@@ -32,6 +32,6 @@ function __fastvlm_choices
 end
 
 complete -c fastvlm -n 'test (count (commandline -opc)) -eq 1' -f -a '(__fastvlm_verbs)'
-complete -c fastvlm -n 'test (count (commandline -opc)) -eq 2; and contains -- (commandline -opc)[2] export npu' -f -a '(__fastvlm_parts)'
+complete -c fastvlm -n 'test (count (commandline -opc)) -eq 2; and test -n "$(__fastvlm_parts)"' -f -a '(__fastvlm_parts)'
 complete -c fastvlm -n 'test (count (commandline -opc)) -gt 1; and string match -q -- "-*" (commandline -ct)' -f -a '(__fastvlm_options)'
 complete -c fastvlm -n 'test (count (commandline -opc)) -gt 2; and test -n "(__fastvlm_choices)"' -a '(__fastvlm_choices)'
