@@ -85,8 +85,8 @@ static int genie_run(int argc, char **argv)
         "Runs genie-t2t-run on this computer with a prompt, which it takes as it is, or with the "
         "rows of --embeddings, as qairt run leaves them in combined_embeddings_fp32.raw. Prints "
         "the answer; what it measured goes to standard error.",
-        "  fastvlm genie run run_outputs/20260101_120000/fastvlm_genie_device_config.json "
-        "--embeddings run_outputs/20260101_120000/combined_embeddings_fp32.raw --lut genie/LUT.bin",
+        "  fastvlm genie run dialog.json --lut genie/LUT.bin \\\n"
+        "    -e combined_embeddings_fp32.raw",
     };
     qairt_common c = { 0 };
     fv_qairt_genie_options o = { .size = sizeof o };

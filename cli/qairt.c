@@ -25,8 +25,7 @@ int verb_qairt(int argc, char **argv)
         .about = "The tools of Qualcomm's SDK (QAIRT), called as the reference Qualcomm pipeline\n"
                  "calls them. The SDK is yours; fastvlm npu needs none.",
         .example = "  fastvlm qairt check --sdk 2.42.0.251225\n"
-                   "  fastvlm qairt convert vision_encoder_fp32.onnx --input-list "
-                   "calib/input_list.txt -o int8/\n",
+                   "  fastvlm qairt convert encoder.onnx -i calib/input_list.txt -o int8/\n",
         .entries = commands,
         .n = sizeof commands / sizeof *commands,
     };
@@ -219,8 +218,8 @@ int qairt_run(int argc, char **argv)
         "for the image, where Qualcomm's library emulates the NPU, genie-t2t-run for the answer. "
         "The model gives tokenizer and embedding. Leaves run_outputs/DATE_TIME/ with what passed "
         "between them and profile.json.",
-        "  fastvlm qairt run -m FastVLM-0.5B --vision npu/vision.bin --decoder "
-        "genie/fastvlm_model.bin cat.jpg \"What is it?\"",
+        "  fastvlm qairt run -m FastVLM-0.5B --vision npu/vision.bin \\\n"
+        "    cat.jpg \"What is it?\" --decoder genie/fastvlm_model.bin",
     };
     qairt_common c = { 0 };
     fv_qairt_run_options o = { .size = sizeof o };

@@ -37,8 +37,8 @@ int qairt_convert(int argc, char **argv)
         "C++ and weights in 8 bits, calibrated with the samples of --input-list. With --dlc it "
         "runs qairt-converter, which makes a DLC in float for qairt quantize.",
         "  fastvlm export calib photos/ -o calib/\n"
-        "  fastvlm qairt convert onnx/vision_encoder_fp32.onnx --input-list calib/input_list.txt "
-        "-o int8/",
+        "  fastvlm qairt convert onnx/vision_encoder_fp32.onnx \\\n"
+        "    -i calib/input_list.txt -o int8/",
     };
     qairt_common c = { 0 };
     fv_qairt_convert_options o = { .size = sizeof o };
@@ -72,8 +72,8 @@ int qairt_quantize(int argc, char **argv)
         "qairt quantize [OPTIONS] ENCODER.dlc -o DIR",
         "Runs qairt-quantizer on a DLC in float (qairt convert --dlc), calibrated with the samples "
         "of --input-list, which are nchw.",
-        "  fastvlm qairt quantize dlc/vision_encoder_fp32.dlc --input-list calib/input_list.txt "
-        "--activation-bits 16 -o int8/",
+        "  fastvlm qairt quantize dlc/vision_encoder_fp32.dlc \\\n"
+        "    -i calib/input_list.txt --activation-bits 16 -o int8/",
     };
     qairt_common c = { 0 };
     fv_qairt_convert_options o = { .size = sizeof o };
@@ -150,7 +150,7 @@ int qairt_context(int argc, char **argv)
         "DLC becomes a context binary for a chip. Its description is read back and compared with "
         "what was asked for, because the tool ignores a configuration for another graph without a "
         "word.",
-        "  fastvlm qairt context lib/x86_64-linux-clang/libvision_encoder_int8_qnnmodel.so -o npu/",
+        "  fastvlm qairt context lib/x86_64-linux-clang/libvision_encoder.so -o npu/",
     };
     qairt_common c = { 0 };
     fv_qairt_context_options o = { .size = sizeof o };

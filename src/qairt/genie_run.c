@@ -69,15 +69,7 @@ static fv_status talk_run(runner_talk *t, fv_runner *runner, const fv_args *args
     FV_TRY(fv_args_done(args, err));
     const char *slash = strrchr(argv[0], '/');
     t->name = slash ? slash + 1 : argv[0];
-    char *text = fv_args_text(argv, runner->environment);
-    if (!text)
-        return fv_fail_memory(err, 1, "a command");
-    fv_log(t->options->callbacks, FV_LOG_INFO, "$ %s", text);
-    if (t->log) {
-        fv_json_line(t->log, "$ ", 2);
-        fv_json_line(t->log, text, strlen(text));
-    }
-    fv_free(text);
+    FV_TRY(fv_args_show(argv, runner->environment, t->options->callbacks, t->log, err));
     double timeout_s = t->options->timeout_s > 0 ? t->options->timeout_s : DEFAULT_TIMEOUT_S;
     fv_runner_call call = { .argv = argv,
                             .timeout_ms = timeout_s * 1e3,

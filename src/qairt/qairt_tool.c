@@ -124,6 +124,26 @@ char *fv_args_text(const char *const *argv, const char *const *environment)
     return text;
 }
 
+/* Not fv_log, which cuts what is long: a command is for copying. */
+fv_status fv_args_show(const char *const *argv, const char *const *environment,
+                       const fv_callbacks *callbacks, fv_json_text *kept, fv_error *err)
+{
+    char *text = fv_args_text(argv, environment);
+    size_t n = text ? strlen(text) + 3 : 0;
+    char *line = text ? fv_alloc(n, 1) : NULL;
+    if (line) {
+        snprintf(line, n, "$ %s", text);
+        if (callbacks && callbacks->log)
+            callbacks->log(callbacks->user, FV_LOG_INFO, line);
+        if (kept)
+            fv_json_line(kept, line, n - 1);
+    }
+    bool made = line != NULL;
+    fv_free(text);
+    fv_free(line);
+    return made ? FV_OK : fv_fail_memory(err, 1, "a command");
+}
+
 fv_status fv_tool_path_check(const char *path, fv_error *err)
 {
     const unsigned char *at = (const unsigned char *)path;
@@ -286,11 +306,7 @@ fv_status fv_tool_run(const fv_sdk *sdk, fv_args *args, const char *directory,
     tool_run run = { .name = name, .callbacks = options->callbacks };
     FV_TRY(tool_path_find(sdk, args, err));
     const char *const *argv = (const char *const *)args->list;
-    char *text = fv_args_text(argv, sdk->environment);
-    if (!text)
-        return fv_fail_memory(err, 1, "a command");
-    fv_log(options->callbacks, FV_LOG_INFO, "$ %s", text);
-    fv_free(text);
+    FV_TRY(fv_args_show(argv, sdk->environment, options->callbacks, NULL, err));
     if (options->dry_run)
         return FV_OK;
     double timeout_s = options->timeout_s > 0 ? options->timeout_s : DEFAULT_TIMEOUT_S;

@@ -15,6 +15,7 @@
 #include "base/outfile.h"
 #include "base/spawn.h"
 #include "fastvlm_qairt.h"
+#include "io/json_write.h"
 
 #define FV_SDK_HOST  "x86_64-linux-clang" /* the converters run nowhere else */
 #define FV_SDK_PHONE "aarch64-android"
@@ -57,6 +58,9 @@ fv_status fv_args_done(const fv_args *args, fv_error *err);
 void fv_args_free(fv_args *args);
 /* As a shell would read it, in a block to fv_free; NULL: memory. environment may be NULL. */
 char *fv_args_text(const char *const *argv, const char *const *environment);
+/* The command to the log, "$ ...", and to `kept` if there is one; both may be NULL. */
+fv_status fv_args_show(const char *const *argv, const char *const *environment,
+                       const fv_callbacks *callbacks, fv_json_text *kept, fv_error *err);
 
 /* args->list[0] is the tool's name, which becomes its path in the SDK; directory is where it works.
  * options->callbacks get the command and every line. */

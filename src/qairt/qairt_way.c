@@ -275,7 +275,10 @@ static fv_status way_result_get(way_job *j, const way_graph *g, const char *remo
                          r->name, g->out.name, remote);
         goto fail;
     }
-    snprintf(from, sizeof from, "%s/%s", remote, chosen);
+    if (snprintf(from, sizeof from, "%s/%s", remote, chosen) >= (int)sizeof from) {
+        status = fv_fail(err, FV_ERR_ARGUMENT, 0, "%s: the path is too long", remote);
+        goto fail;
+    }
     snprintf(name, sizeof name, "%s/Result_0/%s", dir, chosen);
     FV_TRY_GOTO(fv_run_folder_path(&j->out, name, &place, err));
     FV_TRY_GOTO(r->get(r, from, place, err));
@@ -308,7 +311,7 @@ static fv_status way_infer(way_job *j, const way_graph *g, const char *input, co
     FV_TRY(status);
     FV_TRY_GOTO(fv_run_folder_path(&j->out, input, &local, err));
     FV_TRY_GOTO(r->put(r, local, remote, err));
-    snprintf(name, sizeof name, "%s_input_list.txt", dir);
+    snprintf(name, sizeof name, "%.*s_input_list.txt", (int)strcspn(dir, "_"), dir);
     FV_TRY_GOTO(fv_run_folder_path(&j->out, name, &lines, err));
     char text[FV_RUNNER_PATH + 1];
     int n = snprintf(text, sizeof text, "%s\n", remote);

@@ -147,8 +147,8 @@ static void dialog_event_put(fv_json_text *j, const fv_run_profile *p, const cha
         if (values[i].is_init != init || !(x >= 0))
             continue;
         fv_json_begin_row(j, values[i].key, '{');
-        if (values[i].is_count)
-            fv_json_put_int(j, "value", (int64_t)x);
+        if (values[i].is_count || !strcmp(values[i].unit, "us"))
+            fv_json_put_int(j, "value", (int64_t)(x + 0.5));
         else
             fv_json_put_real(j, "value", x);
         fv_json_put_text(j, "unit", values[i].unit);

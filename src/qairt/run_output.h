@@ -2,6 +2,7 @@
  *
  *     run_outputs/20261127_221530/
  *         pixel_values.raw                       what the encoder was given
+ *         vision_input_list.txt, embed_input_list.txt
  *         input_ids.raw, tokens.json             ids of the text; the embedder's input
  *         vision_out/Result_0/...raw             what the encoder gave, as it gave it
  *         embed_out/Result_0/...raw              what the embedder gave

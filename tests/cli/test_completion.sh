@@ -38,6 +38,8 @@ check bash_artefact_choices "nhwc nchw" "$(complete_bash export calib --layout "
 check bash_artefact_folder "tests" "$(complete_bash export hf -o test)"
 check bash_npu "setup socs" "$(complete_bash npu s)"
 check bash_npu_option "--python" "$(complete_bash npu setup --py)"
+check bash_qairt "context convert" "$(complete_bash qairt con | tr ' ' '\n' | sort | paste -sd ' ')"
+check bash_qairt_option "--input-list" "$(complete_bash qairt convert --input-l)"
 check bash_unknown_verb "" "$(complete_bash nonsense --x)"
 
 # Every verb and every option that --help shows is in the man page, and nothing went wrong on the way. No
@@ -55,12 +57,14 @@ for artefact in $("$FASTVLM" export --help | sed -n '/^artefacts:/,/^$/s/^  \([a
     check "man_export_$artefact" "$n" "$got"
     check "width_export_$artefact" "" "$("$FASTVLM" export "$artefact" --help | awk 'length > 80')"
 done
-for command in $("$FASTVLM" npu --help | sed -n '/^commands:/,/^$/s/^  \([a-z][a-z]*\)  .*/\1/p'); do
-    n=$("$FASTVLM" npu "$command" --help | sed -n '/^options:/,$p' | grep -cE '^ +(-., )?--[a-z-]+')
-    got=$(printf '%s\n' "$page" | sed -n "/^\.SS npu $command\$/,/^\.S[SH] /p" | grep -cE '^\.B .*\\-\\-')
-    check "man_npu_$command" "$n" "$got"
-    check "usage_npu_$command" "usage: fastvlm npu $command" "$("$FASTVLM" npu "$command" --help | head -n 1 | grep -o '^usage: fastvlm [a-z]* [a-z]*')"
-    check "width_npu_$command" "" "$("$FASTVLM" npu "$command" --help | awk 'length > 80')"
+for verb in $("$FASTVLM" --help | sed -n 's/^  \([a-z][a-z]*\)  .*/\1/p'); do
+    for command in $("$FASTVLM" "$verb" --help | sed -n '/^commands:/,/^$/s/^  \([a-z-][a-z-]*\)  .*/\1/p'); do
+        n=$("$FASTVLM" "$verb" "$command" --help | sed -n '/^options:/,$p' | grep -cE '^ +(-., )?--[a-z-]+')
+        got=$(printf '%s\n' "$page" | sed -n "/^\.SS $verb $command\$/,/^\.S[SH] /p" | grep -cE '^\.B .*\\-\\-')
+        check "man_${verb}_$command" "$n" "$got"
+        check "usage_${verb}_$command" "usage: fastvlm $verb $command" "$("$FASTVLM" "$verb" "$command" --help | head -n 1 | grep -o '^usage: fastvlm [a-z]* [a-z-]*')"
+        check "width_${verb}_$command" "" "$("$FASTVLM" "$verb" "$command" --help | awk 'length > 80')"
+    done
 done
 if command -v groff >/dev/null 2>&1; then
     check man_roff "" "$(printf '%s\n' "$page" | groff -man -Tutf8 -ww 2>&1 >/dev/null)"

@@ -24,7 +24,7 @@ run info "$work/later.gguf"
 expect "another version of the format" 1 "format_version is 3, expected 1 or 2; pack the checkpoint again"
 echo x >"$work/some.bin"
 export XDG_DATA_HOME=$work/data
-unset FV_QNN_DIR QNN_SDK_ROOT
+unset FV_QNN_DIR QNN_SDK_ROOT QAIRT_SDK_ROOT
 run npu info "$work/some.bin"
 expect "no libraries of Qualcomm's" 1 "no QNN libraries: " "fastvlm npu setup fetches them"
 mkdir "$work/npu" && touch "$work/npu/vision_f16_sm8650.bin"
@@ -33,6 +33,10 @@ expect "a binary of that name" 1 "vision_f16_sm8650.bin: there is such a file al
 mkdir "$work/qnn" && cp "$FV_FAKE_QNN/libneeds-atomic.so" "$work/qnn/libQnnSystem.so"
 run npu info "$work/some.bin" --qnn "$work/qnn"
 expect "a library without libatomic" 1 "needs the library libatomic" "apt install libatomic1"
+run qairt check
+expect "no SDK of Qualcomm's" 1 "no QAIRT SDK: " "name it with --sdk DIR"
+run genie build "$work/f32.gguf" -o "$work/genie"
+expect "a packed file for the composer" 1 "not a checkpoint directory, which the composer reads" "fastvlm export hf"
 if [ "$(uname -s)" = Linux ] && ldd --version 2>&1 | grep -q GLIBC; then
     run npu setup --python "$work/none" --yes -q
     check "no Python" grep -q "expected a Python 3 with pip; apt install python3-pip" <<<"$err"

@@ -100,7 +100,7 @@ class Call:
         need("PYTHONHOME" not in e, "PYTHONHOME is set")
         path = e.get("PATH", "").split(":")
         programs = os.path.join(self.sdk, "bin/x86_64-linux-clang")
-        need(programs in path[:2], "PATH begins %r" % path[:3])
+        need(programs in path, "PATH lacks %s" % programs)  # a python3 of pyenv puts itself in front
         if e.get("STANDIN_VENV"):
             need(path[0] == os.path.join(e["STANDIN_VENV"], "bin"), "PATH begins %r, not with the Python environment" % path[:2])
 
