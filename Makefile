@@ -5,13 +5,22 @@ PREFIX ?= /usr/local
 BUILD  := cmake --build --preset
 quiet  := >/dev/null
 
-.PHONY: all demo demo-model test test-interop test-interop-full test-npu test-full test-arm bench bench-peers check check-docs fuzz install clean help
+.PHONY: all arm64 arm64-dynamic android demo demo-model test test-interop test-interop-full test-npu test-full test-arm bench bench-peers check check-docs fuzz install clean help
 
 all: ## build the program and the libraries: build/release
 	@tools/setup.sh build
 	@cmake --preset release $(quiet)
 	@$(BUILD) release
 	@if [ -x build/release/fastvlm ]; then echo "built: build/release/fastvlm"; fi
+
+arm64: ## one program for any 64-bit Arm Linux and for Android's shell, CPU only: build/arm64-static
+	@tools/build-arm.sh arm64-static
+
+arm64-dynamic: ## for 64-bit Arm Linux with glibc, also on Qualcomm's NPU: build/arm64-dynamic
+	@tools/build-arm.sh arm64-dynamic
+
+android: ## for Android 9 and later, also on the phone's NPU; needs ANDROID_NDK_ROOT: build/android
+	@tools/build-arm.sh android
 
 demo: all ## describe an image and answer questions about it
 	@tools/demo.sh
@@ -38,9 +47,9 @@ test-npu: all ## contexts for Qualcomm's NPU, compiled and run by Qualcomm's lib
 test-full: all ## the full-size 0.5B model against values recorded from the reference
 	@tools/test-full.sh
 
-test-arm: ## the whole program for 64-bit Arm, under qemu
+test-arm: ## the whole program for 64-bit Arm, and the static one as in Android's shell, under qemu
 	@tools/setup.sh build arm
-	@tools/test.sh whole-arm
+	@tools/test.sh whole-arm phone
 
 bench: all ## time every stage on this machine
 	@tools/bench.sh

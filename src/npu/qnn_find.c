@@ -2,11 +2,12 @@
 #include "npu/qnn_find.h"
 
 #include <dirent.h>
-#include <dlfcn.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "base/dynlib.h"
 
 enum { MAX_PROVIDERS = 16, ELF_HEAD_BYTES = 64 };
 
@@ -225,12 +226,9 @@ fv_status fv_qnn_library_open(fv_qnn_library *out, const char *dir, const char *
     if ((size_t)snprintf(out->path, sizeof out->path, "%s/%s", dir, name) >= sizeof out->path)
         return fv_fail(err, FV_ERR_ARGUMENT, 0, "%s: the path is too long", dir);
     FV_TRY(file_check(out->path, err));
-    out->handle = dlopen(out->path, RTLD_NOW | RTLD_LOCAL);
-    if (!out->handle) {
-        const char *why = dlerror();
-        return open_fail(out->path, why ? why : "dlopen fails", err);
-    }
-    return FV_OK;
+    char why[FV_DYNLIB_PROBLEM] = "";
+    out->handle = fv_dynlib_load(out->path, why);
+    return out->handle ? FV_OK : open_fail(out->path, why, err);
 }
 
 /* ---------------------------------------------------------------- its functions */
@@ -242,7 +240,7 @@ static fv_status providers_get(const fv_qnn_library *library, const char *symbol
                                const void ***list, uint32_t *n, fv_error *err)
 {
     get_fn *get = NULL;
-    void *address = dlsym(library->handle, symbol);
+    void *address = fv_dynlib_function_of(library->handle, symbol);
 
     *list = NULL;
     *n = 0;
