@@ -168,7 +168,30 @@ fv_status fv_outfile_rewrite(fv_outfile *f, uint64_t at, const void *data, size_
 
 /* ---- taking the place -------------------------------------------------------------------- */
 
-/* The name beside the place, for a file without one. */
+/* Its bytes into a file that has the name beside the place, and that file in its stead. */
+static fv_status outfile_copy_named(fv_outfile *f, fv_error *err)
+{
+    ssize_t n = 0;
+    int nameless = f->fd;
+    f->fd = open(f->part, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    f->named = f->fd >= 0;
+    fv_status status = f->named ? FV_OK : fv_out_errno(err, f->place, "create");
+    if (f->named)
+        flock(f->fd, LOCK_EX | LOCK_NB);
+    for (off_t at = 0; status == FV_OK; at += n) {
+        n = pread(nameless, f->buffer, BUFFER_BYTES, at);
+        if (n <= 0)
+            break;
+        status = outfile_write_through(f, at, f->buffer, (size_t)n, err);
+    }
+    if (status == FV_OK && (n < 0 || (f->mode && fchmod(f->fd, f->mode) != 0) ||
+                            (fsync(f->fd) != 0 && errno != EINVAL && errno != EROFS)))
+        status = fv_out_errno(err, f->place, "write");
+    close(nameless);
+    return status;
+}
+
+/* The name beside the place, for a file without one. Android lets no process link files. */
 static fv_status outfile_give_name(fv_outfile *f, fv_error *err)
 {
     char self[64];
@@ -176,9 +199,12 @@ static fv_status outfile_give_name(fv_outfile *f, fv_error *err)
         return FV_OK;
     snprintf(self, sizeof self, "/proc/self/fd/%d", f->fd);
     unlink(f->part); /* of an earlier process with this number */
-    if (linkat(AT_FDCWD, self, AT_FDCWD, f->part, AT_SYMLINK_FOLLOW) != 0)
+    if (linkat(AT_FDCWD, self, AT_FDCWD, f->part, AT_SYMLINK_FOLLOW) == 0)
+        f->named = true;
+    else if (errno == EACCES || errno == EPERM || errno == ENOENT || errno == ENOSYS)
+        return outfile_copy_named(f, err);
+    else
         return fv_out_errno(err, f->place, "create");
-    f->named = true;
     return FV_OK;
 }
 
