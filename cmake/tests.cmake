@@ -163,6 +163,8 @@ if(FASTVLM_TESTS)
         set_tests_properties(install.subdirectory PROPERTIES LABELS install TIMEOUT 600)
         add_test(NAME install.examples COMMAND bash ${root}/tests/install/test_install.sh ${CMAKE_CURRENT_BINARY_DIR})
         set_tests_properties(install.examples PROPERTIES LABELS install TIMEOUT 600)
+        add_test(NAME install.ndk COMMAND bash ${root}/tests/install/test_ndk.sh)
+        set_tests_properties(install.ndk PROPERTIES LABELS install TIMEOUT 60)
     endif()
 endif()
 

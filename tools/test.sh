@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Everything that can be tested without weights or a network, in one run: `make test` and CI.
 #
-#     tools/test.sh [STAGE...]     dev ref old asan tsan arm whole-arm     default: all but the last
+#     tools/test.sh [STAGE...]     dev ref old asan tsan arm whole-arm phone
+#                                  default: all but the last two
 #
 # dev   every test, assertions on
 # ref   golden and api tests again with the portable kernels only (FV_CPU=ref)
@@ -10,6 +11,7 @@
 # tsan  the pool and everything else with threads, under the thread sanitizer
 # arm   the kernels, cross-compiled, under qemu: an old core and one with every extension
 # whole-arm   every test, cross-compiled with the distribution's Arm libraries, under qemu
+# phone  the static Arm program in surroundings like those of Android's shell, under qemu
 #
 # The last line is "N passed, N failed": test functions, kernels at one level, and one for a program
 # that has neither.
@@ -127,7 +129,7 @@ fi
 if want tsan && build tsan; then
     run "tsan: pool and threads" tsan -L threads
 fi
-if [ "$(uname -m)" != x86_64 ] && { want arm || want whole-arm; }; then
+if [ "$(uname -m)" != x86_64 ] && { want arm || want whole-arm || want phone; }; then
     echo "== arm: not cross-compiled on $(uname -m), skipped"
     skipped=$((skipped + 1))
     stages=(dev)
@@ -142,6 +144,16 @@ if want whole-arm; then
         for cpu in cortex-a53 max; do
             QEMU_CPU=$cpu run "whole-arm: everything on qemu's $cpu" arm64
         done
+    else
+        failed=$((failed + 1))
+    fi
+fi
+if want phone; then
+    echo "== phone: the static program as in Android's shell"
+    if tools/sysroot-arm64.sh && build arm64-static; then
+        tests/install/test_phone_shell.sh build/arm64-static/fastvlm | tee build/phone.log
+        read -r run_ok run_bad < <(sed -n 's/^\([0-9]*\) passed, \([0-9]*\) failed$/\1 \2/p' build/phone.log)
+        passed=$((passed + ${run_ok:-0})) failed=$((failed + ${run_bad:-1}))
     else
         failed=$((failed + 1))
     fi

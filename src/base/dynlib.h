@@ -13,8 +13,8 @@ typedef struct fv_dynlib_function {
 
 enum { FV_DYNLIB_PROBLEM = 1280 };
 
-/* A library and a function of it; NULL when there is none. problem says why; "" on success. A program that is
- * linked statically (FASTVLM_STATIC) has no loader and opens none. */
+/* A library and a function of it; NULL when there is none. problem says why; "" on success. A
+ * program that is linked statically (FASTVLM_STATIC) has no loader and opens none. */
 void *fv_dynlib_load(const char *file, char problem[FV_DYNLIB_PROBLEM]);
 void *fv_dynlib_function_of(void *library, const char *name);
 

@@ -3,8 +3,8 @@
  *
  *     phone_shell PROGRAM [ARGUMENT...]
  *
- * Refused are those that a C library or this program could come to rely on: an error, as a filter of
- * the shell gives, not the signal that one of an app may send. */
+ * Refused are those that a C library or this program could come to rely on: an error, as a filter
+ * of the shell gives, not the signal that one of an app may send. */
 #include <errno.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
