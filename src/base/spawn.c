@@ -180,33 +180,44 @@ static bool environment_make(child *c)
     return true;
 }
 
-/* c->path: what to execute. */
-static fv_status program_find(child *c, fv_error *err)
+/* The first executable file of that name in the folders of list, "a:b"; NULL: the usual ones. */
+static fv_status program_search(char **out, const char *name, const char *list, fv_error *err)
 {
-    if (strchr(c->name, '/')) {
-        c->path = fv_strdup(c->name);
-        return c->path ? FV_OK : fv_fail_memory(err, strlen(c->name), "a path");
+    *out = NULL;
+    if (strchr(name, '/')) {
+        *out = fv_strdup(name);
+        return *out ? FV_OK : fv_fail_memory(err, strlen(name), "a path");
     }
-    const char *entry = variable_find((const char *const *)c->environment, "PATH");
-    const char *at = entry && strlen(entry) > 5 ? entry + 5 : "/usr/local/bin:/usr/bin:/bin";
-    while (*at) {
+    for (const char *at = list && *list ? list : "/usr/local/bin:/usr/bin:/bin"; *at;) {
         size_t n = strcspn(at, ":");
         char *folder = fv_alloc(n + 2, 1);
         if (!folder)
             return fv_fail_memory(err, n, "a path");
         snprintf(folder, n + 2, "%.*s", n ? (int)n : 1, n ? at : ".");
-        char *path = fv_path_join(folder, c->name);
+        char *path = fv_path_join(folder, name);
         fv_free(folder);
         if (!path)
             return fv_fail_memory(err, n, "a path");
         if (fv_is_file(path) && access(path, X_OK) == 0) {
-            c->path = path;
+            *out = path;
             return FV_OK;
         }
         fv_free(path);
         at += n + (at[n] == ':');
     }
-    return fv_fail(err, FV_ERR_IO, 0, "%s: program not found on PATH", c->name);
+    return fv_fail(err, FV_ERR_IO, 0, "%s: program not found on PATH", name);
+}
+
+fv_status fv_program_find(char **path, const char *name, fv_error *err)
+{
+    return program_search(path, name, getenv("PATH"), err);
+}
+
+/* c->path: what to execute. */
+static fv_status program_find(child *c, fv_error *err)
+{
+    const char *entry = variable_find((const char *const *)c->environment, "PATH");
+    return program_search(&c->path, c->name, entry && strlen(entry) > 5 ? entry + 5 : NULL, err);
 }
 
 /* ---------------------------------------------------------------- in the new process */

@@ -59,4 +59,8 @@ typedef struct fv_spawn_result {
 fv_status fv_spawn_run(fv_spawn_result *result, const fv_spawn_options *options, fv_error *err);
 void fv_spawn_result_free(fv_spawn_result *result);
 
+/* Where a program of that name is: the first on PATH, a name with a slash in it as it is. In a
+ * block to fv_free; FV_ERR_IO when there is none. */
+fv_status fv_program_find(char **path, const char *name, fv_error *err);
+
 #endif

@@ -710,6 +710,23 @@ static void emulator_script_write(const char *path, const char *emulator, const 
     assert_int_equal(chmod(path, 0755), 0);
 }
 
+static void test_program_find(void **state)
+{
+    fv_error err;
+    char *path;
+    (void)state;
+    assert_int_equal(fv_program_find(&path, "sh", &err), FV_OK);
+    assert_int_equal(access(path, X_OK), 0);
+    assert_non_null(strstr(path, "/sh"));
+    fv_free(path);
+    assert_int_equal(fv_program_find(&path, "./no/such", &err), FV_OK); /* a path is as it is */
+    assert_string_equal(path, "./no/such");
+    fv_free(path);
+    assert_int_equal(fv_program_find(&path, "fv-no-such-program", &err), FV_ERR_IO);
+    assert_null(path);
+    assert_string_equal(err.message, "fv-no-such-program: program not found on PATH");
+}
+
 int main(int argc, char **argv)
 {
     if (argc > 2 && strcmp(argv[1], "--child") == 0)
@@ -724,6 +741,7 @@ int main(int argc, char **argv)
         emulated = true;
     }
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_program_find),
         cmocka_unit_test(test_output_and_exit_codes),
         cmocka_unit_test(test_function_in_a_child),
         cmocka_unit_test(test_not_startable),
