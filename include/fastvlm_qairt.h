@@ -263,6 +263,96 @@ FV_API fv_status fv_qairt_run(const fv_image *image, const char *prompt, size_t 
                               const fv_qairt_run_options *run, const fv_qairt_options *options,
                               fv_qairt_run_report *report, fv_error *err);
 
+/* ---------------------------------------------------------------- Qualcomm AI Hub */
+
+/** The ONNX files that the reference Qualcomm pipeline has compiled at the Hub. */
+typedef enum fv_aihub_part {
+    FV_AIHUB_VISION = 0, /**< vision_encoder_fp32.onnx, as fastvlm_vision_encoder_fp32 */
+    FV_AIHUB_EMBED,      /**< embed_tokens_fp32.onnx, as fastvlm_embed_tokens_fp32 */
+    FV_AIHUB_DECODER,    /**< decoder_fixed_kv_fp32.onnx, as fastvlm_decoder_fixed_kv_fp32 */
+    FV_AIHUB_PARTS
+} fv_aihub_part;
+
+typedef struct fv_aihub_options {
+    size_t size;
+    const char *client;     /**< the program qai-hub; NULL: the one on PATH */
+    const char *python;     /**< that has its package qai_hub; NULL: the one that runs client */
+    const char *onnx_dir;   /**< NULL: "models/fastvlm-onnx-fp32" */
+    const char *ledger_dir; /**< of both ledgers, see docs/hub.md; NULL: "handoff" */
+    const char *output_dir; /**< NULL: "models/fastvlm-qaihub-fp16-context" */
+    unsigned parts;         /**< 1 << FV_AIHUB_VISION and so on; 0: all */
+    const char *soc;        /**< "sm8750"; NULL: that */
+    const char *device;     /**< a device's name at the Hub; NULL: the one known for soc */
+    const char *device_os;  /**< its version; NULL: the one known for soc, else the newest */
+    const char *compile_options; /**< NULL: float16 context binaries, as the pipeline has it */
+    const char *qairt_version;   /**< "2.42": compiled with that release; NULL: the Hub's default */
+    const char *qnn_dir;         /**< as fv_npu_library_options; to check what was downloaded */
+    double timeout_s;            /**< for all jobs to end; 0: two hours */
+    double wait_s; /**< before the second look at a job, or try at a request; 0: 10. The waits
+                        after it grow to a minute */
+    int retries;   /**< of a request that may go well the next time; 0: 3; -1: none */
+    bool no_wait;  /**< compile: submit, and leave the jobs at the service */
+    bool force;    /**< upload, submit or fetch again what is there already */
+    bool dry_run;  /**< log what would be run, run nothing and write nothing */
+    /** log: what becomes of each part; with dry_run the commands, behind "$ ", one that has
+     *  several lines in several messages. progress stages: "read", "ask", "upload", "submit",
+     *  "compile", "download" */
+    const fv_callbacks *callbacks;
+} fv_aihub_options;
+
+FV_DEFINE_DEFAULT(fv_aihub_options)
+
+/* The calls below run the user's own client, which reads the user's API token from its own
+ * configuration file. The token is never logged, nor are addresses that give access to a file.
+ * FV_ERR_IO when the client, its configuration or the token is missing, or the service refuses.
+ * What is at the service is written to the ledgers before and after every change, so that a call
+ * that was interrupted can be made again and finds what it had begun; FV_ERR_STATE when another
+ * process is at it. A cancelled call ends the client; what the service does goes on. */
+
+typedef struct fv_aihub_account {
+    size_t size;
+    char client[1024], python[1024]; /**< programs that were used */
+    char version[40];                /**< of the client: "0.56.0" */
+    char config[1024];               /**< its configuration file */
+    bool has_token;                  /**< there is a token in it */
+    char user[480];                  /**< e-mail address of the account */
+} fv_aihub_account;
+
+/** Asks the service who we are. With dry_run only what is known without it. */
+FV_API fv_status fv_aihub_check(fv_aihub_account *out, const fv_aihub_options *options,
+                                fv_error *err);
+
+/** Uploads each part whose file is not at the service yet, by its SHA-256 in the ledger. */
+FV_API fv_status fv_aihub_upload(const fv_aihub_options *options, fv_error *err);
+/** Has each part that was uploaded compiled, or goes on waiting for a job that does what the
+ *  options say. FV_ERR_IO with the service's words when a job fails, FV_ERR_LIMIT after
+ *  timeout_s, FV_ERR_STATE when a part was not uploaded. */
+FV_API fv_status fv_aihub_compile(const fv_aihub_options *options, fv_error *err);
+/** Asks how the jobs are doing that were not finished, for the ledger. */
+FV_API fv_status fv_aihub_refresh(const fv_aihub_options *options, fv_error *err);
+/** Fetches the context binary of each job that has succeeded, to
+ *  OUTPUT_DIR/NAME/job_JOB_optimized_bin_MODEL.bin. Each is checked: size, that it is a context
+ *  binary for the SoC where Qualcomm's libraries are there to say so; a file of that name that
+ *  differs is FV_ERR_IO. */
+FV_API fv_status fv_aihub_download(const fv_aihub_options *options, fv_error *err);
+
+/** What the ledgers say of a part. */
+typedef struct fv_aihub_item_info {
+    size_t size;
+    const char *name;    /**< "fastvlm_vision_encoder_fp32"; static */
+    char model_id[40];   /**< "": not uploaded */
+    char job_id[40];     /**< of its last job; "": none */
+    char job_status[40]; /**< "CREATED", "OPTIMIZING_MODEL", ..., "SUCCESS", "FAILED" */
+    char message[480];   /**< why it failed */
+    char url[480];       /**< of the job, to look at */
+    char file[1024];     /**< the context binary; "": not downloaded */
+    uint64_t file_bytes;
+} fv_aihub_item_info;
+
+/** From the ledgers alone: nothing is run. */
+FV_API fv_status fv_aihub_item(fv_aihub_item_info *out, fv_aihub_part part,
+                               const fv_aihub_options *options, fv_error *err);
+
 #ifdef __cplusplus
 }
 #endif
