@@ -5,7 +5,7 @@ PREFIX ?= /usr/local
 BUILD  := cmake --build --preset
 quiet  := >/dev/null
 
-.PHONY: all arm64 arm64-dynamic android demo demo-model test test-interop test-interop-full test-npu test-full test-arm bench bench-peers check check-docs fuzz install clean help
+.PHONY: all arm64 arm64-dynamic android demo demo-model test test-interop test-interop-full test-npu test-hub test-full test-arm bench bench-peers check check-docs fuzz install clean help
 
 all: ## build the program and the libraries: build/release
 	@tools/setup.sh build
@@ -43,6 +43,9 @@ test-interop-full: all ## the same and transformers, llama.cpp and Genie: packag
 
 test-npu: all ## contexts for Qualcomm's NPU, compiled and run by Qualcomm's libraries (a wheel of 100 MB)
 	@tools/test-npu.sh
+
+test-hub: all ## fastvlm hub with Qualcomm's real AI Hub client, from the package index, against a local service
+	@tools/test-hub.sh
 
 test-full: all ## the full-size 0.5B model against values recorded from the reference
 	@tools/test-full.sh

@@ -44,6 +44,7 @@ int verb_eval(int argc, char **argv);
 int verb_npu(int argc, char **argv);
 int verb_qairt(int argc, char **argv);
 int verb_genie(int argc, char **argv);
+int verb_hub(int argc, char **argv);
 
 /* ---- a table of options per verb ---------------------------------------------------------- */
 

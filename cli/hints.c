@@ -1,5 +1,6 @@
 /* What a user can do about a failure. The library names fields and files; options and verbs are the
- * program's, so the program says them. tests/cli/test_hints.sh provokes every row. */
+ * program's, so the program says them. tests/cli/test_hints.sh, and tests/hub for those of
+ * fastvlm hub, provoke every row. */
 #include "cli.h"
 
 #include <string.h>
@@ -31,6 +32,21 @@ static const struct hint {
       "unpack one here, or name it with --sdk DIR; fastvlm npu compile needs none" },
     { FV_ERR_UNSUPPORTED, "which the composer reads",
       "fastvlm export hf makes one of a packed file" },
+    { FV_ERR_IO, "expected the AI Hub's client",
+      "pip install qai-hub==0.56.0, or name it with --client" },
+    { FV_ERR_IO, "expected the API token of a Qualcomm AI Hub account",
+      "copy the token from https://workbench.aihub.qualcomm.com/account/, then qai-hub configure "
+      "--api_token TOKEN" },
+    { FV_ERR_IO, " refuses the API token in ",
+      "copy a new one from https://workbench.aihub.qualcomm.com/account/, then qai-hub configure "
+      "--api_token TOKEN" },
+    { FV_ERR_IO, "expected the Python that runs ", "name it with --python" },
+    { FV_ERR_IO, "; expected the ONNX file of ", "fastvlm export onnx --precision f32 writes it" },
+    { FV_ERR_STATE, "; expected it uploaded", "fastvlm hub upload does that" },
+    { FV_ERR_STATE, "; expected it compiled", "fastvlm hub compile does that" },
+    { FV_ERR_IO, "; expected SUCCESS", "fastvlm hub status asks how it is doing" },
+    { FV_ERR_FORMAT, ".bin: not kept: ", "--force keeps it all the same" },
+    { FV_ERR_IO, ", and it differs from what the service gives", "--force replaces it" },
     { FV_ERR_LIMIT, "(max_pixels)", "--max-megapixels changes it" },
 };
 

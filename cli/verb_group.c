@@ -9,7 +9,7 @@ static void group_print_usage(const verb_group *g, void (*print)(const char *for
     print("usage: fastvlm %s %s %s\n\n%s\n\n%ss:\n", g->name, g->placeholder, g->arguments,
           g->about, g->what);
     for (size_t i = 0; i < g->n; i++)
-        print("  %-10s %s\n", g->entries[i].name, g->entries[i].summary);
+        print("  %-12s %s\n", g->entries[i].name, g->entries[i].summary);
     print("\nfastvlm %s %s --help shows its options.\n\nexample:\n%s", g->name, g->placeholder,
           g->example);
 }

@@ -41,7 +41,8 @@ DOCUMENTS = ["README.md", "CONTRIBUTING.md", *sorted(glob.glob("docs/*.md")), "m
              *sorted(glob.glob("tools/*/README.md")), *sorted(glob.glob("bench/**/README.md", recursive=True))]
 TINY = "tests/data/tiny/checkpoint"
 # Options of other programs that the text names.
-FOREIGN = {"--preserve_io", "--config_file", "--preset", "--test-dir", "--output-on-failure", "--text_model_id"}
+FOREIGN = {"--preserve_io", "--config_file", "--preset", "--test-dir", "--output-on-failure", "--text_model_id",
+           "--quantize_full_type", "--target_runtime"}
 program = None
 failed, passed = [], 0
 
@@ -68,14 +69,21 @@ def help_of(*verb):
 
 
 @functools.lru_cache(maxsize=None)
+def groups():
+    """Verbs that have verbs of their own."""
+    verbs = re.findall(r"^  ([a-z]+) ", help_of(), flags=re.M)
+    return [verb for verb in verbs if re.search(r"^(artefacts|commands):$", help_of(verb), flags=re.M)]
+
+
+@functools.lru_cache(maxsize=None)
 def all_options():
     """Every option of the program, and every one in a script of the repository."""
     out = set()
     verbs = re.findall(r"^  ([a-z]+) ", help_of(), flags=re.M)
     for verb in verbs:
         out |= set(re.findall(r"--[a-z][a-z0-9-]*", help_of(verb)))
-    for verb in ("export", "npu"):
-        for part in re.findall(r"^  ([a-z]+) ", help_of(verb), flags=re.M):
+    for verb in groups():
+        for part in re.findall(r"^  ([a-z-]+) ", help_of(verb), flags=re.M):
             out |= set(re.findall(r"--[a-z][a-z0-9-]*", help_of(verb, part)))
     scripts = subprocess.run(["git", "ls-files", "tools", "bench", "tests", ".ci", "CMakePresets.json"], capture_output=True,
                              text=True, check=True).stdout.split()
@@ -131,7 +139,7 @@ def command_of(line):
 
 def check_synopsis(where, command):
     words = re.sub(r"^\S*fastvlm ", "", command).split()
-    parted = words[0] in ("export", "npu") and not words[1].startswith("-")
+    parted = words[0] in groups() and not words[1].startswith("-")
     verb = words[:2] if parted else ["export", "all"] if words[0] == "export" else words[:1]
     text = help_of(*verb)
     for option in re.findall(r"(?<![\w-])--?[a-z][a-z0-9-]*", command):
@@ -217,10 +225,10 @@ def check_spans(document, text):
         for option in re.findall(r"(?<![\w-])--[a-z][a-z0-9_-]*", span):
             ok(option in all_options() or option in FOREIGN or "qnn" in span or "cmake" in span, where,
                "%s is an option of nothing here" % option)
-        found = re.match(r"(?:fastvlm )?(run|chat|info|bench|pack|verify|eval|export|npu|pull|doctor) (.*-.*)$", span)
+        found = re.match(r"(?:fastvlm )?(run|chat|info|bench|pack|verify|eval|export|npu|qairt|genie|hub|pull|doctor) (.*-.*)$", span)
         if found and not re.search(r"[|\[]", span):
             verb = [found[1]]
-            if found[1] in ("export", "npu") and re.match(r"[a-z]", found[2]):
+            if found[1] in groups() and re.match(r"[a-z]", found[2]):
                 verb.append(found[2].split()[0])
             elif found[1] == "export":
                 verb.append("all")
