@@ -189,18 +189,23 @@ static void convert_put_dlc(fv_args *a, const char *onnx, const char *out,
 
 /* ---------------------------------------------------------------- what came out */
 
-/* The generated code names its inputs and outputs: a converter that stopped half-way has none. */
+/* The generated code names its inputs and outputs as strings, unlike the command that it records in
+ * a comment: a converter that stopped half-way has none. */
 static fv_status code_check(const char *path, const fv_qairt_convert_options *o, fv_error *err)
 {
     fv_map map;
     const char *const names[] = { o->input_name, o->output_name };
     fv_status status = fv_map_open(&map, path, err);
     FV_TRY(status);
-    for (size_t i = 0; i < FV_COUNT(names) && status == FV_OK; i++)
-        if (!memmem(map.data, FV_MIN(map.size, (size_t)CODE_BYTES), names[i], strlen(names[i])))
+    for (size_t i = 0; i < FV_COUNT(names) && status == FV_OK; i++) {
+        char text[300];
+        int n = snprintf(text, sizeof text, "\"%s\"", names[i]);
+        if (!memmem(map.data, FV_MIN(map.size, (size_t)CODE_BYTES), text,
+                    FV_MIN((size_t)n, sizeof text - 1)))
             status = fv_fail(err, FV_ERR_FORMAT, 0,
                              "%s: the converter's code does not name %s; expected the graph's %s",
                              path, names[i], i ? "output" : "input");
+    }
     fv_map_close(&map);
     return status;
 }

@@ -287,8 +287,8 @@ def qnn_onnx_converter(c):
         found["tokens"][1] = -int(round(-found["tokens"][1] * 65535 / 255))
         found["pixels"] = [1 / 65535, 0]
     with open(prefix + ".cpp", "w") as f:
-        f.write("/* COMMAND: %s %s */\n// tensor %s\n" % (c.name, " ".join(c.argv), name))
-        f.write("" if c.fault == "cut" else "// tensor %s\n" % o["--out_node"][0])
+        f.write("/* COMMAND: %s %s */\nstatic const char *input = \"%s\";\n" % (c.name, " ".join(c.argv), name))
+        f.write("" if c.fault == "cut" else "static const char *output = \"%s\";\n" % o["--out_node"][0])
     with open(prefix + ".bin", "w") as f:
         f.write("STANDIN-WEIGHTS " + json.dumps(found))
     with open(prefix + "_net.json", "w") as f:
