@@ -154,8 +154,12 @@ FV_API const char *fv_npu_binary_json(const fv_npu_binary *binary);
 
 typedef enum fv_npu_part {
     FV_NPU_VISION = 0, /**< the vision encoder and the projector: pixels -> image tokens */
-    /** F16 only: graphs for one row and for 128, sharing weights; the host keeps the cache */
-    FV_NPU_DECODER
+    /** W8A16 or F16: decoder_step, a row -> its keys and values and the logits, and decoder_chunk,
+     *  128 rows -> their keys and values, which share weights; who runs them keeps the cache */
+    FV_NPU_DECODER,
+    /** ids -> rows of the embedding, 512 at a time; W8A16 and W8A8: a table of 16 or 8 bits with
+     *  one scale */
+    FV_NPU_EMBED
 } fv_npu_part;
 
 typedef struct fv_npu_compile_options {
@@ -170,6 +174,8 @@ typedef struct fv_npu_compile_options {
     int max_images;    /**< as fv_pack_options */
     double min_cosine; /**< MIXED: of the image tokens, on the calibration set; 0: 0.9981 */
     int cache_len;     /**< DECODER: rows of the cache; 0: 512 */
+    bool unshared;     /**< DECODER: each graph has weights of its own, and NAME ends in _unshared:
+                            the emulator on x86-64 loads no others */
     bool force;        /**< replace files of the same names in a directory that is not empty */
     const fv_callbacks *callbacks; /**< log: what the library says; progress stages "calibrate",
                                         "compile" */
@@ -229,6 +235,35 @@ FV_API fv_status fv_npu_run(fv_npu *npu, const float *pixels, size_t n, float *t
  *  model. */
 FV_API fv_status fv_npu_encode(fv_npu *npu, const fv_engine *engine, const fv_image *image,
                                const fv_encode_options *options, fv_features **out, fv_error *err);
+
+/* ---------------------------------------------------------------- decode */
+
+/** A context binary of a decoder that fv_npu_compile has made, with its cache of keys and values,
+ *  in a process of its own. One thread at a time may use it, and one session. */
+typedef struct fv_npu_lm fv_npu_lm;
+
+/** On failure *out is NULL. Strings in options are copied. */
+FV_API fv_status fv_npu_lm_open(fv_npu_lm **out, const char *file,
+                                const fv_npu_library_options *options, fv_error *err);
+/** A session that it is attached to keeps it until it is freed. NULL is fine. */
+FV_API void fv_npu_lm_close(fv_npu_lm *lm);
+
+typedef struct fv_npu_lm_shape {
+    size_t size;
+    size_t cache_len; /**< rows of the cache: the longest conversation */
+    size_t chunk_len; /**< rows of a prompt that go through at once */
+    size_t n_layers, d_model, n_vocab;
+} fv_npu_lm_shape;
+
+/** Does nothing when a pointer is NULL or out->size 0. */
+FV_API void fv_npu_lm_describe(const fv_npu_lm *lm, fv_npu_lm_shape *out);
+
+/** From now on the session's rows go through lm in place of the engine's decoder, and its context
+ *  is at most cache_len. Embedding, sampling and text stay the engine's. With exact_reuse all rows
+ *  of a prompt are computed anew. Such a session can be neither copied, saved nor loaded, and a tap
+ *  sees nothing of the decoder. lm must be of the engine's model: FV_ERR_ARGUMENT where its shapes
+ *  are others. FV_ERR_STATE when the session has run rows already, or lm has another one. */
+FV_API fv_status fv_npu_lm_attach(fv_npu_lm *lm, fv_session *session, fv_error *err);
 
 /* ---------------------------------------------------------------- eval */
 

@@ -35,8 +35,8 @@ typedef enum fv_step {
     FV_STEP_RUN     /* the pending token goes through the decoder first */
 } fv_step;
 
-/* What runs rows through the decoder in place of the CPU, with a cache of keys and values of its own:
- * a neural processor's. Handed in, so that the engine knows none. */
+/* What runs rows through the decoder in place of the CPU, with a cache of keys and values of its
+ * own: a neural processor's. Handed in, so that the engine knows none. */
 typedef struct fv_decoder_ops {
     size_t max_rows; /* of its cache */
     /* Keeps the first n_kept rows that it has seen, appends n rows x [n, d_model] and computes the

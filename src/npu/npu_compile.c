@@ -7,13 +7,24 @@
 #include "base/outfile.h"
 #include "base/sized.h"
 #include "npu/npu_decoder.h"
+#include "npu/npu_embed.h"
 #include "npu/npu_selfcheck.h"
 #include "npu/npu_vision.h"
 #include "npu/qnn_job.h"
 #include "npu/qnn_system.h"
 
-static const char *const part_names[] = { "vision", "decoder" };
+static const char *const part_names[] = { "vision", "decoder", "embed" };
 static const char *const precision_names[] = { "w8a16", "w8a8", "mixed", "f16" };
+
+/* What a part can be compiled in. */
+static const struct {
+    const char *text;
+    unsigned can; /* bits 1 << precision */
+} part_precisions[] = {
+    { "w8a16, w8a8, mixed or f16", ~0u },
+    { "w8a16 or f16", 1u << FV_NPU_W8A16 | 1u << FV_NPU_F16 },
+    { "w8a16, w8a8 or f16", 1u << FV_NPU_W8A16 | 1u << FV_NPU_W8A8 | 1u << FV_NPU_F16 },
+};
 
 typedef struct npu_compile {
     fv_npu_compile_options o;
@@ -21,6 +32,10 @@ typedef struct npu_compile {
     fv_npu_soc_info soc;
     fv_npu_vision vision;
     fv_npu_decoder decoder;
+    fv_npu_embed embed;
+    const fv_npu_plan *plans[2]; /* of the part */
+    size_t n_plans;
+    const fv_kernels *kernels;
     fv_outdir out;
     char *qnn_dir, *path; /* of the libraries; of the binary in the stage */
     char name[64];        /* "vision_w8a16_sm8750" */
@@ -41,10 +56,13 @@ static fv_status compile_check(npu_compile *c, fv_error *err)
     if ((unsigned)o->part >= FV_COUNT(part_names))
         return fv_fail(err, FV_ERR_ARGUMENT, 0, "part is %d; expected a FV_NPU_ constant",
                        (int)o->part);
-    if (o->part == FV_NPU_DECODER && o->precision != FV_NPU_F16)
-        return fv_fail(err, FV_ERR_ARGUMENT, 0,
-                       "precision is %s; the decoder can only be compiled in f16",
-                       precision_names[o->precision]);
+    if (!(part_precisions[o->part].can >> o->precision & 1))
+        return fv_fail(
+            err, FV_ERR_ARGUMENT, 0, "precision is %s; the part %s can be compiled in %s",
+            precision_names[o->precision], part_names[o->part], part_precisions[o->part].text);
+    if (o->unshared && o->part != FV_NPU_DECODER)
+        return fv_fail(err, FV_ERR_ARGUMENT, 0, "unshared: the part %s is one graph",
+                       part_names[o->part]);
     if (o->cache_len < 0 || o->cache_len > 32768)
         return fv_fail(err, FV_ERR_ARGUMENT, 0, "cache_len is %d; expected 0 to 32768",
                        o->cache_len);
@@ -52,8 +70,9 @@ static fv_status compile_check(npu_compile *c, fv_error *err)
         return fv_fail(err, FV_ERR_ARGUMENT, 0,
                        "image_size is %d; expected a multiple of 64 up to 4096, or 0",
                        o->image_size);
-    size_t n = (size_t)snprintf(c->name, sizeof c->name, "%s_%s_%s", part_names[o->part],
-                                precision_names[o->precision], c->soc.name);
+    size_t n = (size_t)snprintf(c->name, sizeof c->name, "%s_%s_%s%s", part_names[o->part],
+                                precision_names[o->precision], c->soc.name,
+                                o->unshared ? "_unshared" : "");
     for (size_t i = 0; i < n; i++)
         c->name[i] = fv_ascii_lower(c->name[i]);
     return FV_OK;
@@ -80,23 +99,55 @@ static fv_status names_check(const npu_compile *c, const char *dir, fv_error *er
     return status;
 }
 
-static fv_status compile_plan(npu_compile *c, const char *model, fv_error *err)
+static fv_status compile_vision(npu_compile *c, const char *model,
+                                const fv_calibrate_options *calibrate, fv_error *err)
 {
-    if (c->o.part == FV_NPU_DECODER)
-        return fv_npu_decoder_open(&c->decoder, model, c->o.cache_len, c->o.callbacks, err);
-    fv_calibrate_options calibrate = { .paths = c->o.paths,
-                                       .n_paths = c->o.n_paths,
-                                       .max_images = c->o.max_images,
-                                       .callbacks = c->o.callbacks };
-    double start = fv_now_ms();
     FV_TRY(fv_npu_vision_open(&c->vision, model, c->o.image_size, c->o.callbacks, err));
     if (c->o.precision == FV_NPU_F16)
         FV_TRY(fv_npu_selfcheck(c->qnn_dir, &c->soc, &c->vision.ops, c->o.callbacks, err));
-    FV_TRY(fv_npu_vision_plan(&c->vision, c->o.precision, c->o.min_cosine, &calibrate, err));
-    c->report.calibrate_ms = fv_now_ms() - start;
+    FV_TRY(fv_npu_vision_plan(&c->vision, c->o.precision, c->o.min_cosine, calibrate, err));
     c->report.share_8x8 = fv_npu_plan_share(&c->vision.plan);
     c->report.n_images = c->vision.seen.n;
     c->report.synthetic_images = c->vision.seen.synthetic;
+    c->plans[c->n_plans++] = &c->vision.plan;
+    c->kernels = &c->vision.model.kernels;
+    return FV_OK;
+}
+
+static fv_status compile_decoder(npu_compile *c, const char *model,
+                                 const fv_calibrate_options *calibrate, fv_error *err)
+{
+    FV_TRY(fv_npu_decoder_open(&c->decoder, model, c->o.cache_len, c->o.callbacks, err));
+    FV_TRY(fv_npu_decoder_plan(&c->decoder, c->o.precision, calibrate, err));
+    c->report.n_images = c->decoder.seen.n;
+    c->report.synthetic_images = c->decoder.seen.synthetic;
+    for (size_t i = 0; i < 2; i++)
+        c->plans[c->n_plans++] = &c->decoder.plan[i];
+    c->kernels = &c->decoder.model.kernels;
+    return FV_OK;
+}
+
+static fv_status compile_embed(npu_compile *c, const char *model, fv_error *err)
+{
+    FV_TRY(fv_npu_embed_open(&c->embed, model, c->o.precision, c->o.callbacks, err));
+    c->plans[c->n_plans++] = &c->embed.plan;
+    c->kernels = &c->embed.model.kernels;
+    return FV_OK;
+}
+
+static fv_status compile_plan(npu_compile *c, const char *model, fv_error *err)
+{
+    const fv_calibrate_options calibrate = { .paths = c->o.paths,
+                                             .n_paths = c->o.n_paths,
+                                             .max_images = c->o.max_images,
+                                             .callbacks = c->o.callbacks };
+    double start = fv_now_ms();
+    switch (c->o.part) {
+    case FV_NPU_VISION: FV_TRY(compile_vision(c, model, &calibrate, err)); break;
+    case FV_NPU_DECODER: FV_TRY(compile_decoder(c, model, &calibrate, err)); break;
+    case FV_NPU_EMBED: FV_TRY(compile_embed(c, model, err)); break;
+    }
+    c->report.calibrate_ms = fv_now_ms() - start;
     return FV_OK;
 }
 
@@ -107,19 +158,17 @@ static fv_status compile_binary(npu_compile *c, fv_error *err)
     snprintf(file, sizeof file, "%s.bin", c->name);
     if (!(c->path = fv_path_join(c->out.stage, file)))
         return fv_fail_memory(err, strlen(c->out.stage), "a path");
-    const bool decoder = c->o.part == FV_NPU_DECODER;
-    const fv_npu_plan *plans[] = { decoder ? &c->decoder.plan[0] : &c->vision.plan,
-                                   &c->decoder.plan[1] };
     fv_qnn_job job = { .dir = c->qnn_dir,
                        .library = FV_QNN_HTP_LIBRARY,
                        .soc_model = c->soc.soc_model,
                        .title = file,
                        .stage = "compile",
                        .callbacks = c->o.callbacks,
-                       .plans = plans,
-                       .n_plans = decoder ? 2 : 1,
-                       .kernels = decoder ? &c->decoder.model.kernels : &c->vision.model.kernels,
+                       .plans = c->plans,
+                       .n_plans = c->n_plans,
+                       .kernels = c->kernels,
                        .model = { .f16 = c->o.precision == FV_NPU_F16 },
+                       .share_weights = c->n_plans > 1 && !c->o.unshared,
                        .binary_path = c->path };
     FV_TRY(fv_qnn_job_run(&made, &job, err));
     fv_npu_compile_report *r = &c->report;
@@ -184,6 +233,7 @@ fail:
     fv_outdir_abandon(&c.out);
     fv_npu_vision_close(&c.vision);
     fv_npu_decoder_close(&c.decoder);
+    fv_npu_embed_close(&c.embed);
     fv_free(c.qnn_dir);
     fv_free(c.path);
     return status;

@@ -42,6 +42,9 @@ double fv_npu_plan_share(const fv_npu_plan *p);
 
 /* ---- encodings ---- */
 
+/* What a decoder's row may not see gets a score so far below all others: a share of e^-16. */
+#define FV_NPU_ABSENT 16.0f
+
 /* The encoding of [low, high], widened to hold 0, in unsigned integers up to most. */
 fv_qnn_encoding fv_npu_encode_range(float low, float high, unsigned most);
 /* Of [-reach, reach] with 0 in the middle, as the second operand of a product in 16 bits has it. */

@@ -11,6 +11,7 @@
 #include "image/image_list.h"
 #include "npu/npu_vision.h"
 #include "npu/qnn_job.h"
+#include "npu/qnn_signature.h"
 #include "quant/cosine.h"
 
 struct fv_npu {
@@ -24,36 +25,6 @@ struct fv_npu {
 };
 
 /* ---- opening ----------------------------------------------------------------------------- */
-
-static fv_status npu_tensor_take(fv_npu *n, fv_qnn_tensor *to, fv_npu_tensor_kind kind,
-                                 fv_error *err)
-{
-    fv_npu_tensor_info t = { .size = sizeof t };
-    if (!fv_npu_binary_tensor(n->binary, 0, kind, 0, &t))
-        return fv_fail(err, FV_ERR_UNSUPPORTED, 0, "%s: its graph has no %s", n->name,
-                       kind == FV_NPU_INPUT ? "input" : "output");
-    *to = (fv_qnn_tensor){
-        .version = 1,
-        .id = t.id,
-        .name = t.name,
-        .kind = kind == FV_NPU_INPUT ? FV_QNN_INPUT : FV_QNN_OUTPUT,
-        .type = fv_qnn_type_parse(t.type),
-        .rank = t.rank,
-        .dims = fv_region_take(&n->region, t.rank ? t.rank : 1, sizeof *to->dims),
-        .quant = { .defined = t.quantized ? FV_QNN_DEFINED : FV_QNN_UNDEFINED,
-                   .kind = t.quantized ? FV_QNN_SCALE_OFFSET : FV_QNN_UNDEFINED,
-                   .one = { (float)t.scale, t.offset } },
-    };
-    if (!to->dims)
-        return fv_fail_memory(err, t.rank * sizeof *to->dims, "dimensions");
-    memcpy(to->dims, t.dims, t.rank * sizeof *to->dims);
-    bool fixed = to->type == FV_QNN_UQ8 || to->type == FV_QNN_UQ16;
-    if (to->type != FV_QNN_F32 && !(fixed && t.quantized))
-        return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
-                       "%s: %s is %s%s; expected f32, or u8 or u16 with a scale", n->name, t.name,
-                       t.type, t.quantized ? " with a scale" : "");
-    return FV_OK;
-}
 
 /* [1, S, S, 3] -> [1, rows, columns] or [1, height, width, columns] */
 static fv_status npu_shape_take(fv_npu *n, fv_error *err)
@@ -91,8 +62,10 @@ static fv_status npu_take(fv_npu *n, const char *file, const fv_npu_library_opti
                        "%s: is for QNN backend %u; expected a graph for the NPU (%d)", file,
                        n->info.backend, FV_QNN_BACKEND_HTP);
     n->signature.graph = graph.name;
-    FV_TRY(npu_tensor_take(n, &n->signature.in, FV_NPU_INPUT, err));
-    FV_TRY(npu_tensor_take(n, &n->signature.out, FV_NPU_OUTPUT, err));
+    FV_TRY(
+        fv_qnn_tensor_take(&n->signature.in, n->binary, 0, FV_NPU_INPUT, 0, &n->region, file, err));
+    FV_TRY(fv_qnn_tensor_take(&n->signature.out, n->binary, 0, FV_NPU_OUTPUT, 0, &n->region, file,
+                              err));
     FV_TRY(npu_shape_take(n, err));
     return fv_map_open(&n->file, file, err);
 }

@@ -235,10 +235,16 @@ fv_status fv_qnn_binary(fv_qnn *q, void **data, size_t *n_bytes, fv_error *err)
 
 fv_status fv_qnn_load(fv_qnn *q, const void *data, size_t n_bytes, const char *graph, fv_error *err)
 {
-    snprintf(q->name, sizeof q->name, "%.63s", graph);
     QNN_TRY(q->api->context_load(q->backend, q->device, NULL, data, n_bytes, &q->context, NULL),
             err, "load the context binary");
-    QNN_TRY(q->api->graph_retrieve(q->context, graph, &q->graph), err, "find the graph %s", graph);
+    return fv_qnn_switch(q, graph, err);
+}
+
+fv_status fv_qnn_switch(fv_qnn *q, const char *graph, fv_error *err)
+{
+    snprintf(q->name, sizeof q->name, "%.63s", graph);
+    QNN_TRY(q->api->graph_retrieve(q->context, graph, &q->graph), err, "find the graph %.63s",
+            graph);
     return FV_OK;
 }
 

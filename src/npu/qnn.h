@@ -50,6 +50,8 @@ fv_status fv_qnn_binary(fv_qnn *q, void **data, size_t *n_bytes, fv_error *err);
 /* The context of a binary, with the graph of that name as the current one; in place of building. */
 fv_status fv_qnn_load(fv_qnn *q, const void *data, size_t n_bytes, const char *graph,
                       fv_error *err);
+/* Another graph of the context becomes the current one. */
+fv_status fv_qnn_switch(fv_qnn *q, const char *graph, fv_error *err);
 /* The current graph: tensors as they were created or read, with their buffers. */
 fv_status fv_qnn_execute(fv_qnn *q, const fv_qnn_tensor *in, size_t n_in, fv_qnn_tensor *out,
                          size_t n_out, fv_error *err);

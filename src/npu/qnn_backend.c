@@ -13,9 +13,16 @@
 #include <string.h>
 
 #include "base/half.h"
+#include "base/list.h"
 #include "npu/npu_weights.h"
 
-enum { MAX_IN = 3, MAX_PARAMS = 4, MADE_INPUTS = 3 /* cos, sin, the mask */ };
+enum {
+    MAX_IN = 3,
+    MAX_PARAMS = 4,
+    MADE_INPUTS = 3,                     /* cos, sin, the mask */
+    PIECE_BYTES = (16 << 20) - 1,        /* of a layer's weights, */
+    PIECE_OUTPUTS = ((64 << 10) - 1) / 2 /* and outputs in f16 of a row: see piece_outputs */
+};
 
 typedef struct qnn_backend {
     fv_qnn *q;
@@ -23,6 +30,7 @@ typedef struct qnn_backend {
     const fv_kernels *k;
     fv_qnn_model *out;
     bool show_all;
+    fv_qnn_weights *weights; /* NULL: none are shared */
     fv_qnn_tensor *made;     /* by index of the value: as its node writes it */
     fv_qnn_tensor *other[2]; /* converted to 8, to 16 bits; name NULL: not yet */
     fv_error *err;
@@ -173,7 +181,8 @@ static fv_status param_u32s(qnn_backend *b, making *m, const char *name, shape s
     return param_words(b, m, name, FV_QNN_U32, s, values);
 }
 
-static fv_status node_create(qnn_backend *b, making *m, const char *type, fv_qnn_tensor *result)
+static fv_status node_create_of(qnn_backend *b, making *m, const char *type, fv_qnn_tensor *in,
+                                uint32_t n_in, fv_qnn_tensor *result)
 {
     fv_qnn_op op = { .version = 1,
                      .name = m->name,
@@ -181,14 +190,19 @@ static fv_status node_create(qnn_backend *b, making *m, const char *type, fv_qnn
                      .type = type,
                      .n_params = m->n_params,
                      .params = m->param,
-                     .n_in = m->n_in,
-                     .in = m->in,
+                     .n_in = n_in,
+                     .in = in,
                      .n_out = 1,
                      .out = result };
     if (!m->name)
         return fv_fail_memory(b->err, 64, "a name");
     b->out->n_nodes++;
     return fv_qnn_node_add(b->q, &op, b->err);
+}
+
+static fv_status node_create(qnn_backend *b, making *m, const char *type, fv_qnn_tensor *result)
+{
+    return node_create_of(b, m, type, m->in, m->n_in, result);
 }
 
 /* What a value's tensor is called: the graph's name for it, or, when only one name can be an
@@ -281,55 +295,151 @@ typedef struct convolution {
     uint32_t kernel, stride, groups;
     uint32_t in_each; /* input channels that an output reads */
     uint32_t outputs;
-    /* [kernel, kernel, in_each, outputs] and [outputs], f32 */
+    /* f32: [kernel, kernel, in_each, outputs] and [outputs]; or, where `from` is there, rows
+     * [first, first + outputs) of that times factor and scale, which are converted late: they are
+     * large */
     float *w, *bias;
+    const fv_mat *from;
+    size_t first;
+    const float *scale;
+    float factor;
     const float *mean; /* of the input's channels, or NULL */
 } convolution;
 
-/* Weights and bias as they are, or in 8 and 32 bits with a scale for each output. */
+/* As QNN takes them: f32, or 8 and 32 bits with a scale for each output. */
+typedef struct converted {
+    void *w, *bias;
+    fv_qnn_encoding *ew, *eb; /* NULL: floats */
+} converted;
+
+/* What a matrix has become for a convolution; x_scale 0: floats. */
+struct qnn_weight {
+    const fv_mat *from;
+    size_t first, n;
+    const float *scale;
+    float factor, x_scale;
+    converted is;
+};
+
+void fv_qnn_weights_free(fv_qnn_weights *w)
+{
+    fv_free(w->list);
+    fv_region_free(&w->memory);
+    *w = (fv_qnn_weights){ 0 };
+}
+
+static size_t conv_rows(const convolution *c) { return (size_t)c->kernel * c->kernel * c->in_each; }
+
+static fv_status region_need(qnn_backend *b, fv_region *r, void *pointer, size_t count, size_t size)
+{
+    void *block = fv_region_take(r, count, size);
+    memcpy(pointer, &block, sizeof block);
+    return block ? FV_OK : fv_fail_memory(b->err, count * size, "a graph's weights");
+}
+
+/* w and bias of c, which end as what its 8 bits were made from. */
+static fv_status conv_quantize(qnn_backend *b, const convolution *c, float *w, float *bias,
+                               float x_scale, fv_region *r, converted *out)
+{
+    size_t rows = conv_rows(c);
+    int32_t *bias32;
+    FV_TRY(region_need(b, r, &out->w, rows * c->outputs, 1));
+    FV_TRY(region_need(b, r, &bias32, c->outputs, sizeof *bias32));
+    FV_TRY(region_need(b, r, &out->ew, c->outputs, sizeof *out->ew));
+    FV_TRY(region_need(b, r, &out->eb, c->outputs, sizeof *out->eb));
+    float *scale = fv_alloc(c->outputs, sizeof *scale);
+    if (!scale)
+        return fv_fail_memory(b->err, c->outputs * sizeof *scale, "scales");
+    fv_npu_quantize(w, rows, c->outputs, bias, x_scale, out->w, scale);
+    fv_npu_bias_correct(w, out->w, scale, bias, c->mean, rows, c->in_each,
+                        c->groups > 1 ? c->outputs / c->groups : 0, c->outputs);
+    for (size_t o = 0; o < c->outputs; o++) {
+        out->ew[o] = (fv_qnn_encoding){ scale[o], 0 };
+        out->eb[o] = (fv_qnn_encoding){ scale[o] * x_scale, 0 };
+        double q = rint((double)bias[o] / (double)out->eb[o].scale);
+        bias32[o] = (int32_t)fmax(-2147483000.0, fmin(2147483000.0, q));
+    }
+    out->bias = bias32;
+    fv_free(scale);
+    return FV_OK;
+}
+
+/* x_scale 0: floats, which stay in r. */
+static fv_status conv_convert(qnn_backend *b, const convolution *c, float x_scale, fv_region *r,
+                              converted *out)
+{
+    size_t n = conv_rows(c) * c->outputs;
+    fv_region passing = { 0 };
+    float *w = c->w, *bias = c->bias;
+    fv_status status = FV_OK;
+    *out = (converted){ 0 };
+    if (c->from) {
+        fv_region *place = x_scale > 0 ? &passing : r;
+        FV_TRY_GOTO(region_need(b, place, &w, n, sizeof *w));
+        FV_TRY_GOTO(region_need(b, place, &bias, c->outputs, sizeof *bias));
+        FV_TRY_GOTO(fv_npu_columns(w, bias, c->from, c->first, c->outputs, c->scale, c->factor,
+                                   b->k, b->err));
+    }
+    if (x_scale > 0)
+        status = conv_quantize(b, c, w, bias, x_scale, r, out);
+    else
+        *out = (converted){ .w = w, .bias = bias };
+fail:
+    fv_region_free(&passing);
+    return status;
+}
+
+/* The converted weights of c, from the graph before where it had them. */
+static fv_status conv_converted(qnn_backend *b, const convolution *c, float x_scale, converted *out)
+{
+    fv_qnn_weights *all = b->weights;
+    if (!all || !c->from)
+        return conv_convert(b, c, x_scale, &b->out->region, out);
+    for (size_t i = 0; i < all->n; i++) {
+        const struct qnn_weight *t = &all->list[i];
+        if (t->from == c->from && t->first == c->first && t->n == c->outputs &&
+            t->scale == c->scale && t->factor == c->factor && t->x_scale == x_scale) {
+            *out = t->is;
+            return FV_OK;
+        }
+    }
+    FV_TRY(FV_LIST_ROOM(all->list, all->n, all->capacity, 1, b->err));
+    FV_TRY(conv_convert(b, c, x_scale, &all->memory, out));
+    all->list[all->n++] = (struct qnn_weight){ .from = c->from,
+                                               .first = c->first,
+                                               .n = c->outputs,
+                                               .scale = c->scale,
+                                               .factor = c->factor,
+                                               .x_scale = x_scale,
+                                               .is = *out };
+    return FV_OK;
+}
+
 static fv_status conv_weights(qnn_backend *b, const convolution *c, const fv_qnn_tensor *x,
                               fv_qnn_tensor *w, fv_qnn_tensor *bias)
 {
     const shape ws = SHAPE(c->kernel, c->kernel, c->in_each, c->outputs), bs = SHAPE(c->outputs);
     const char *w_name = backend_text(b, "%s:weight", c->name),
                *b_name = backend_text(b, "%s:bias", c->name);
-    size_t rows = (size_t)c->kernel * c->kernel * c->in_each, n = rows * c->outputs;
-    if (x->type == FV_QNN_F32) {
-        FV_TRY(static_create(b, w, w_name, FV_QNN_F32, ws, c->w, n * sizeof *c->w));
-        return static_create(b, bias, b_name, FV_QNN_F32, bs, c->bias,
-                             c->outputs * sizeof *c->bias);
+    size_t n = conv_rows(c) * c->outputs;
+    const bool floats = x->type == FV_QNN_F32;
+    converted is;
+    FV_TRY(conv_converted(b, c, floats ? 0 : x->quant.one.scale, &is));
+    if (floats) {
+        FV_TRY(static_create(b, w, w_name, FV_QNN_F32, ws, is.w, n * sizeof(float)));
+        return static_create(b, bias, b_name, FV_QNN_F32, bs, is.bias, c->outputs * sizeof(float));
     }
-    int8_t *w8;
-    int32_t *bias32;
-    fv_qnn_encoding *ew, *eb;
-    FV_TRY(backend_take(b, &w8, n, 1));
-    FV_TRY(backend_take(b, &bias32, c->outputs, sizeof *bias32));
-    FV_TRY(backend_take(b, &ew, c->outputs, sizeof *ew));
-    FV_TRY(backend_take(b, &eb, c->outputs, sizeof *eb));
-    float *scale = fv_alloc(c->outputs, sizeof *scale);
-    if (!scale)
-        return fv_fail_memory(b->err, c->outputs * sizeof *scale, "scales");
-    fv_npu_quantize(c->w, rows, c->outputs, c->bias, x->quant.one.scale, w8, scale);
-    fv_npu_bias_correct(c->w, w8, scale, c->bias, c->mean, rows, c->in_each,
-                        c->groups > 1 ? c->outputs / c->groups : 0, c->outputs);
-    for (size_t o = 0; o < c->outputs; o++) {
-        ew[o] = (fv_qnn_encoding){ scale[o], 0 };
-        eb[o] = (fv_qnn_encoding){ scale[o] * x->quant.one.scale, 0 };
-        double q = rint((double)c->bias[o] / (double)eb[o].scale);
-        bias32[o] = (int32_t)fmax(-2147483000.0, fmin(2147483000.0, q));
-    }
-    fv_free(scale);
     *w = tensor_of(w_name, FV_QNN_STATIC, FV_QNN_SQ8);
-    w->buffer = (fv_qnn_buffer){ w8, (uint32_t)n };
+    w->buffer = (fv_qnn_buffer){ is.w, (uint32_t)n };
     w->quant = (fv_qnn_quant){ .defined = FV_QNN_DEFINED,
                                .kind = FV_QNN_AXIS_SCALE_OFFSET,
-                               .axis = { 3, c->outputs, ew } };
+                               .axis = { 3, c->outputs, is.ew } };
     FV_TRY(tensor_create(b, w, ws));
     *bias = tensor_of(b_name, FV_QNN_STATIC, FV_QNN_SQ32);
-    bias->buffer = (fv_qnn_buffer){ bias32, (uint32_t)(c->outputs * sizeof *bias32) };
+    bias->buffer = (fv_qnn_buffer){ is.bias, (uint32_t)(c->outputs * sizeof(int32_t)) };
     bias->quant = (fv_qnn_quant){ .defined = FV_QNN_DEFINED,
                                   .kind = FV_QNN_AXIS_SCALE_OFFSET,
-                                  .axis = { 0, c->outputs, eb } };
+                                  .axis = { 0, c->outputs, is.eb } };
     return tensor_create(b, bias, bs);
 }
 
@@ -401,14 +511,18 @@ static fv_status depthwise_build(void *user, const fv_node *n)
 }
 
 /* Rows [first, first + n) of a matrix as a 1x1 convolution. */
-static fv_status pointwise_take(qnn_backend *b, convolution *c, const fv_mat *w, size_t first,
-                                size_t n, const float *scale, float factor)
+static convolution pointwise_of(const fv_mat *w, size_t first, size_t n, const float *scale,
+                                float factor)
 {
-    *c = (convolution){
-        .kernel = 1, .stride = 1, .groups = 1, .in_each = (uint32_t)w->k, .outputs = (uint32_t)n
-    };
-    FV_TRY(conv_take(b, c));
-    return fv_npu_columns(c->w, c->bias, w, first, n, scale, factor, b->k, b->err);
+    return (convolution){ .kernel = 1,
+                          .stride = 1,
+                          .groups = 1,
+                          .in_each = (uint32_t)w->k,
+                          .outputs = (uint32_t)n,
+                          .from = w,
+                          .first = first,
+                          .scale = scale,
+                          .factor = factor };
 }
 
 /* q | k | v that only attention reads: it takes the matrix apart itself. */
@@ -417,13 +531,52 @@ static bool feeds_self_attention(const fv_node *n)
     return n->out->last_use && n->out->n_uses == 1 && n->out->last_use->op == FV_OP_SELF_ATTENTION;
 }
 
+/* Outputs of a linear layer that are computed together: all, or a multiple of 64 where weights are
+ * so large, or so wide, that one DMA transfer could not move them (docs/npu.md). */
+static size_t piece_outputs(const fv_mat *w, size_t each_bytes)
+{
+    size_t most = FV_MIN((size_t)PIECE_BYTES / (w->k * each_bytes), (size_t)PIECE_OUTPUTS);
+    if (w->n <= most || most < 64)
+        return w->n;
+    size_t pieces = (w->n + most - 1) / most, each = (w->n + pieces - 1) / pieces;
+    return FV_MIN((each + 63) / 64 * 64, most / 64 * 64);
+}
+
+/* A linear layer in pieces, put together again. */
+static fv_status pieces_create(qnn_backend *b, const fv_node *n, size_t each)
+{
+    const fv_mat *w = n->linear.w;
+    const size_t pieces = (w->n + each - 1) / each;
+    shape s = result_shape(b, n);
+    making m = { .name = node_name(b, n->out->name, "Concat") };
+    fv_qnn_tensor x, *y, *part;
+    FV_TRY(backend_take(b, &part, pieces, sizeof *part));
+    FV_TRY(value_as(b, n->in[0], node_width_of(b, n), &x));
+    for (size_t i = 0; i < pieces; i++) {
+        size_t first = i * each, count = FV_MIN(each, w->n - first);
+        convolution c = pointwise_of(w, first, count, n->linear.scale, 1);
+        c.name = backend_text(b, "%s.%zu", n->out->name, i);
+        c.mean = value_mean(b, n->in[0]);
+        s.dim[3] = (uint32_t)count;
+        FV_TRY(activation_create(b, &part[i], c.name, s, FV_QNN_NATIVE, node_width_of(b, n),
+                                 value_format(b, n->out)));
+        FV_TRY(conv_create(b, &c, &x, &part[i]));
+    }
+    PARAM_U32(&m, "axis", 3);
+    FV_TRY(result_create(b, n, &y));
+    return node_create_of(b, &m, "Concat", part, (uint32_t)pieces, y);
+}
+
 static fv_status linear_build(void *user, const fv_node *n)
 {
     qnn_backend *b = user;
-    convolution c;
+    const fv_mat *w = n->linear.w;
     if (feeds_self_attention(n))
         return FV_OK;
-    FV_TRY(pointwise_take(b, &c, n->linear.w, 0, n->linear.w->n, n->linear.scale, 1));
+    size_t each = piece_outputs(w, node_width_of(b, n) == FV_NPU_FLOAT ? 2 : 1);
+    if (each < w->n)
+        return pieces_create(b, n, each);
+    convolution c = pointwise_of(w, 0, w->n, n->linear.scale, 1);
     return node_conv(b, n, &c);
 }
 
@@ -556,8 +709,8 @@ static fv_status head_create(qnn_backend *b, const fv_node *n, size_t which, fv_
     uint8_t w = b->plan->width[qkv->index];
     fv_qnn_tensor x, y, z;
     convolution conv;
-    FV_TRY(pointwise_take(b, &conv, layer->linear.w, which * c, c, NULL,
-                          which ? 1 : (float)(1 / sqrt((double)d))));
+    conv = pointwise_of(layer->linear.w, which * c, c, NULL,
+                        which ? 1 : (float)(1 / sqrt((double)d)));
     conv.name = backend_text(b, "%s.%c", qkv->name, letter[which]);
     conv.mean = value_mean(b, layer->in[0]);
     FV_TRY(value_as(b, layer->in[0], w, &x));
@@ -712,6 +865,14 @@ static fv_status rope_build(void *user, const fv_node *n)
     return binary_create(b, "ElementWiseAdd", &a, &c, y);
 }
 
+/* Scores with those that are masked: what lies lower than all others is cut off there. */
+static fv_npu_formats masked_format(const fv_npu_formats *scores)
+{
+    const fv_qnn_encoding e = scores->u16;
+    float low = (float)e.offset * e.scale, high = (float)(e.offset + 65535) * e.scale;
+    return (fv_npu_formats){ .u16 = fv_npu_encode_range(low - FV_NPU_ABSENT, high, 65535) };
+}
+
 /* Attention over a cache. Heads of q that share one of k and v are folded into rows: [1, heads, N,
  * d] seen as [1, kv, heads / kv * N, d], so that keys and values are never repeated. */
 static fv_status attention_build(void *user, const fv_node *n)
@@ -725,6 +886,7 @@ static fv_status attention_build(void *user, const fv_node *n)
     const shape scores = SHAPE(1, heads, rows, keys), narrow = SHAPE(1, kv, folded, keys);
     const fv_npu_formats *fs = value_format(b, sv), *fw = value_format(b, wv),
                          *fq = value_format(b, q), *fy = value_format(b, n->out);
+    fv_npu_formats fm = fs ? masked_format(fs) : (fv_npu_formats){ 0 };
     fv_qnn_tensor x, k, v, bias, t, s, masked, w, *y;
     if (n->n_in < 4)
         return fv_fail(b->err, FV_ERR_UNSUPPORTED, 0, "%s: attention without a mask", n->out->name);
@@ -738,7 +900,7 @@ static fv_status attention_build(void *user, const fv_node *n)
     FV_TRY(matmul_create(b, &t, &k, !n->attention.transposed, &s));
     FV_TRY(inside_create(b, &t, n, "scores", scores, fs));
     FV_TRY(reshape_create(b, &s, &t));
-    FV_TRY(inside_create(b, &masked, n, "masked", scores, fs));
+    FV_TRY(inside_create(b, &masked, n, "masked", scores, &fm));
     FV_TRY(binary_create(b, "ElementWiseAdd", &t, &bias, &masked));
     FV_TRY(inside_create(b, &w, n, "weights", scores, fw));
     FV_TRY(softmax_create(b, &masked, &w));
@@ -827,6 +989,51 @@ static fv_status given_create(qnn_backend *b, const fv_node *n, const char *name
     return FV_OK;
 }
 
+/* The table of n in the type and encoding of its rows y, converted row by row. */
+static fv_status table_create(qnn_backend *b, fv_qnn_tensor *t, const fv_node *n,
+                              const fv_qnn_tensor *y)
+{
+    const fv_mat *from = n->gather.table;
+    const size_t row_bytes = from->k * fv_qnn_type_bytes(y->type);
+    uint8_t *data;
+    if (row_bytes * from->n > UINT32_MAX)
+        return fv_fail(b->err, FV_ERR_LIMIT, 0, "%s: %zu rows of %zu bytes; expected 4 GiB at most",
+                       n->out->name, from->n, row_bytes);
+    FV_TRY(backend_take(b, &data, from->n, row_bytes));
+    float *row = fv_alloc(from->k, sizeof *row);
+    if (!row)
+        return fv_fail_memory(b->err, from->k * sizeof *row, "a row of the embedding");
+    for (size_t i = 0; i < from->n; i++) {
+        fv_graph_mat_rows(b->k, from, i, 1, row, NULL);
+        fv_qnn_pack(y, data + i * row_bytes, row, from->k);
+    }
+    fv_free(row);
+    *t = tensor_of(backend_text(b, "%s:table", n->out->name), FV_QNN_STATIC, y->type);
+    t->quant = y->quant;
+    t->buffer = (fv_qnn_buffer){ data, (uint32_t)(from->n * row_bytes) };
+    return tensor_create(b, t, SHAPE((uint32_t)from->n, (uint32_t)from->k));
+}
+
+/* Rows of a table: ids i32 -> rows. */
+static fv_status gather_build(void *user, const fv_node *n)
+{
+    qnn_backend *b = user;
+    const fv_mat *from = n->gather.table;
+    const fv_value *ids = n->in[0];
+    const uint32_t rows = (uint32_t)ids->dim[1].n, cols = (uint32_t)from->k;
+    uint8_t width = node_width_of(b, n);
+    fv_qnn_tensor *x = &b->made[ids->index], *y = &b->made[n->out->index], table;
+    *x = tensor_of(ids->name, FV_QNN_INPUT, FV_QNN_I32);
+    FV_TRY(tensor_create(b, x, SHAPE(1, rows)));
+    b->out->in[b->out->n_in++] = *x;
+    FV_TRY(activation_create(b, y, n->out->name, SHAPE(1, rows, cols), FV_QNN_NATIVE, width,
+                             value_format(b, n->out)));
+    FV_TRY(table_create(b, &table, n, y));
+    making m = { .name = node_name(b, n->out->name, "Gather"), .in = { table, *x }, .n_in = 2 };
+    param_scalar(&m, "axis", (fv_qnn_scalar){ FV_QNN_I32, 0, { .i32 = 0 } });
+    return node_create(b, &m, "Gather", y);
+}
+
 /* Of positions and the mask's ids the graph gets what comes of them. */
 static fv_status input_build(void *user, const fv_node *n)
 {
@@ -903,6 +1110,7 @@ static const fv_backend qnn_operations = {
     .name = "QNN",
     .op = {
     [FV_OP_INPUT] = input_build,
+    [FV_OP_GATHER] = gather_build,
     [FV_OP_CONV] = conv_build,
     [FV_OP_DEPTHWISE] = depthwise_build,
     [FV_OP_LINEAR] = linear_build,
@@ -952,9 +1160,13 @@ fv_status fv_qnn_model_build(fv_qnn_model *out, fv_qnn *q, const fv_npu_plan *pl
                              const fv_kernels *k, const fv_qnn_model_options *options,
                              fv_error *err)
 {
-    qnn_backend b = {
-        .q = q, .plan = plan, .k = k, .out = out, .show_all = options->show_all, .err = err
-    };
+    qnn_backend b = { .q = q,
+                      .plan = plan,
+                      .k = k,
+                      .out = out,
+                      .show_all = options->show_all,
+                      .weights = options->weights,
+                      .err = err };
     *out = (fv_qnn_model){ 0 };
     fv_status status = model_build(&b, options);
     if (status != FV_OK)

@@ -15,8 +15,19 @@ typedef struct fv_qnn_model {
     fv_region region;
 } fv_qnn_model;
 
+/* Weights that graphs of one context have in common, converted once; zero is empty. Freed when the
+ * last of them is finalized. */
+typedef struct fv_qnn_weights {
+    struct qnn_weight *list;
+    size_t n, capacity;
+    fv_region memory;
+} fv_qnn_weights;
+
+void fv_qnn_weights_free(fv_qnn_weights *w);
+
 typedef struct fv_qnn_model_options {
-    bool f16; /* compute f32 tensors in f16 */
+    bool f16;                /* compute f32 tensors in f16 */
+    fv_qnn_weights *weights; /* NULL: each graph has its own */
     /* Every value that a node makes is an output, too: to compare them one by one. */
     bool show_all;
 } fv_qnn_model_options;

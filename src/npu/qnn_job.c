@@ -34,12 +34,16 @@ typedef struct job_child {
 static fv_status job_compile(job_child *c)
 {
     const fv_qnn_job *j = c->job;
-    if (j->n_plans > 1)
+    fv_qnn_weights weights = { 0 };
+    fv_qnn_model_options options = j->model;
+    if (j->share_weights)
         fv_qnn_share_weights(c->q);
+    if (j->n_plans > 1)
+        options.weights = &weights;
     for (size_t i = 0; i < j->n_plans; i++) {
         fv_qnn_model other = { 0 }, *m = i ? &other : &c->model;
         double start = fv_now_ms();
-        FV_TRY(fv_qnn_model_build(m, c->q, j->plans[i], j->kernels, &j->model, c->err));
+        FV_TRY(fv_qnn_model_build(m, c->q, j->plans[i], j->kernels, &options, c->err));
         double between = fv_now_ms();
         c->reply.build_ms += between - start;
         c->reply.n_nodes += m->n_nodes;
@@ -52,6 +56,7 @@ static fv_status job_compile(job_child *c)
             return status;
         c->reply.compile_ms += fv_now_ms() - between;
     }
+    fv_qnn_weights_free(&weights);
     c->in = c->model.in;
     c->n_in = c->model.n_in;
     c->out = c->model.out;

@@ -27,6 +27,7 @@ typedef struct fv_qnn_job {
     size_t n_plans;
     const fv_kernels *kernels;
     fv_qnn_model_options model;
+    bool share_weights;      /* between the graphs, on the HTP */
     const char *binary_path; /* where the context binary is written; NULL: nowhere */
 
     /* ... or a binary that is loaded */

@@ -196,6 +196,7 @@ typedef struct fake_object {
     struct fake_object *parent, *next;
     unsigned n_children;
     unsigned soc;   /* of a device */
+    bool shares;    /* a context: weights between its graphs */
     char name[128]; /* of a graph, from here */
     bool finalized, loaded;
     fake_tensor *tensors;
@@ -365,12 +366,13 @@ static fv_qnn_status context_begin(fv_qnn_handle backend, fv_qnn_handle device,
     return OK;
 }
 
-static fv_qnn_status context_config(const fv_qnn_config *config)
+static fv_qnn_status context_config(const fv_qnn_config *config, bool *shares)
 {
     EXPECT(config->option == FV_QNN_CONFIG_CUSTOM && config->custom,
            "contextCreate: a configuration that is not custom");
     const fv_qnn_htp_context *c = config->custom;
     EXPECT(c->option == FV_QNN_HTP_CONTEXT_SHARE_WEIGHTS, "contextCreate: option %u", c->option);
+    *shares = c->on;
     return OK;
 }
 
@@ -378,14 +380,17 @@ static fv_qnn_status fake_context_create(fv_qnn_handle backend, fv_qnn_handle de
                                          const fv_qnn_config **configs, fv_qnn_handle *context)
 {
     fake_object *o;
+    bool shares = false;
     CALLED(contextCreate);
     EXPECT(context, "contextCreate: NULL");
     for (size_t i = 0; configs && configs[i]; i++) {
-        fv_qnn_status code = context_config(configs[i]);
+        fv_qnn_status code = context_config(configs[i], &shares);
         if (code)
             return code;
     }
     fv_qnn_status code = context_begin(backend, device, &o);
+    if (code == OK)
+        o->shares = shares;
     *context = o;
     return code;
 }
@@ -840,9 +845,9 @@ static fv_qnn_status fake_profile_free(fv_qnn_handle profile)
 
 /* ---- the binary ---- */
 
-/* Text of lines: FAKEQNN 1, soc N, for every graph "graph NAME" and its "in" and "out" lines
- * NAME TYPE SCALE OFFSET RANK DIMS..., then "end". Returns its length; writes nothing
- * beyond room. */
+/* Text of lines: FAKEQNN 1, soc N, "shared" where weights are, for every graph "graph NAME" and its
+ * "in" and "out" lines NAME TYPE SCALE OFFSET RANK DIMS..., then "end". Returns its length; writes
+ * nothing beyond room. */
 static size_t binary_write(const fake_object *context, char *text, size_t room)
 {
     size_t n = 0;
@@ -851,7 +856,7 @@ static size_t binary_write(const fake_object *context, char *text, size_t room)
         n += (size_t)snprintf(text ? text + (n < room ? n : room) : NULL,    \
                               text && n < room ? room - n : 0, __VA_ARGS__); \
     } while (0)
-    PUT("FAKEQNN 1\nsoc %u\n", context->soc);
+    PUT("FAKEQNN 1\nsoc %u\n%s", context->soc, context->shares ? "shared\n" : "");
     for (const fake_object *g = objects; g; g = g->next) {
         if (g->kind != OBJECT_GRAPH || !g->alive || g->parent != context)
             continue;
@@ -906,6 +911,7 @@ typedef struct parsed_graph {
 
 typedef struct parsed_binary {
     unsigned soc, n_graphs;
+    bool shared;
     parsed_graph *graphs;
 } parsed_binary;
 
@@ -951,11 +957,14 @@ static bool binary_parse(parsed_binary *b, const void *data, size_t n)
     char *text = strndup(data, n), *rest = text;
     bool complete = false, good = n > 10 && strncmp(text, "FAKEQNN 1\n", 10) == 0;
     b->n_graphs = 0;
+    b->shared = false;
     b->graphs = calloc(16, sizeof *b->graphs);
     for (char *line; good && (line = strsep(&rest, "\n"));) {
         parsed_graph *g = b->n_graphs ? &b->graphs[b->n_graphs - 1] : NULL;
         if (strncmp(line, "soc ", 4) == 0)
             b->soc = (unsigned)strtoul(line + 4, NULL, 10);
+        else if (strcmp(line, "shared") == 0)
+            b->shared = true;
         else if (strncmp(line, "graph ", 6) == 0 && b->n_graphs < 16)
             snprintf(b->graphs[b->n_graphs++].name, sizeof g->name, "%s", line + 6);
         else if (g && strncmp(line, "in ", 3) == 0)
@@ -1020,22 +1029,20 @@ static fv_qnn_status fake_system_free(fv_qnn_handle system)
     return object_free(system, OBJECT_SYSTEM, "systemContextFree");
 }
 
-static void graph_tell(fv_qnn_graph_info *to, parsed_graph *g)
+static void graph_tell(fv_qnn_graph_info *to, parsed_graph *g, bool shared)
 {
     static struct {
         fv_qnn_htp_blob one;
         fv_qnn_htp_blob2 two;
-    } blobs = { { .version = 1,
-                  .spill_fill_bytes = 123456,
-                  .vtcm = 8 << 20,
-                  .optimization_level = 3,
-                  .n_hvx_threads = 4 },
-                { .version = 2,
-                  .io = 1000,
-                  .op_data = 2000,
-                  .constants = 3000,
-                  .ddr_tensors = 4000,
-                  .shared_weights = 5000 } };
+    } blobs = {
+        { .version = 1,
+          .spill_fill_bytes = 123456,
+          .vtcm = 8 << 20,
+          .optimization_level = 3,
+          .n_hvx_threads = 4 },
+        { .version = 2, .io = 1000, .op_data = 2000, .constants = 3000, .ddr_tensors = 4000 }
+    };
+    blobs.two.shared_weights = shared ? 5000 : 0;
     *to = (fv_qnn_graph_info){ .version = fake_number("info", 3) < 3 ? fake_number("info", 3) : 3,
                                .name = g->name,
                                .n_in = g->n_in,
@@ -1062,7 +1069,7 @@ static fv_qnn_status fake_binary_info(fv_qnn_handle system, void *data, uint64_t
     if (!binary_parse(&b, data, n_bytes))
         return 30010;
     for (unsigned i = 0; i < b.n_graphs; i++)
-        graph_tell(&graphs[i], &b.graphs[i]);
+        graph_tell(&graphs[i], &b.graphs[i], b.shared);
     now = (fv_qnn_binary_info){ .version = version,
                                 .backend_id = FV_QNN_BACKEND_HTP,
                                 .build_id = "v2.99.0.fake",

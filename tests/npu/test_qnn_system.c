@@ -17,7 +17,7 @@
 static char file[64], calls[64];
 
 /* type 1032 is 0x0408, u8; 1046 is 0x0416, u16; 534 is 0x0216, f16 */
-static const char binary[] = "FAKEQNN 1\n"
+static const char binary[] = "FAKEQNN 1\nshared\n"
                              "soc 69\n"
                              "graph vision\n"
                              "in pixels 1032 0.00392156886 0 4 1 64 64 3\n"
