@@ -57,7 +57,8 @@ typedef enum option_kind {
     OPTION_TEXT,   /* const char * */
     OPTION_LIST,   /* text_list: may come several times */
     OPTION_CHOICE, /* int: index in choices, "a|b|c" */
-    OPTION_VISION  /* model_options: a precision, or the file behind "npu:" */
+    OPTION_VISION, /* model_options: a precision, or the file behind "npu:" */
+    OPTION_DECODER /* the same */
 } option_kind;
 
 typedef struct option_spec {
@@ -135,7 +136,8 @@ int check_text(const char *verb, const char *what, const char *text);
 typedef struct model_options {
     const char *model;
     int threads, vision, decoder, image_size, kv;
-    const char *npu; /* context binary that encodes images; NULL: the CPU does */
+    /* context binaries that encode images, and that decode; NULL: the CPU does */
+    const char *npu_vision, *npu_decoder;
 } model_options;
 
 #define VISION_PRECISIONS  "auto|f32|bf16|f16|int8"
@@ -150,8 +152,6 @@ fv_precision chosen_precision(const char *choices, int index);
     { 't', "threads", OPTION_INT, &(m).threads, "N",                                              \
       "threads (default: one per physical core)", 0, 1024 }
 #define MODEL_OPTIONS_BACK(m)                                                                     \
-    { 0, "decoder", OPTION_CHOICE, &(m).decoder, DECODER_PRECISIONS,                              \
-      "precision of the decoder", 0, 0 },                                                         \
     { 0, "kv", OPTION_CHOICE, &(m).kv, "auto|f32|f16|q8", "precision of the KV cache", 0, 0 },    \
     { 0, "image-size", OPTION_SIDE, &(m).image_size, "N",                                         \
       "side of the vision encoder's input in pixels, a multiple of 64", 0, 4096 }
@@ -159,12 +159,16 @@ fv_precision chosen_precision(const char *choices, int index);
     MODEL_OPTIONS_FRONT(m),                                                                       \
     { 0, "vision", OPTION_CHOICE, &(m).vision, VISION_PRECISIONS,                                 \
       "precision of the vision encoder", 0, 0 },                                                  \
+    { 0, "decoder", OPTION_CHOICE, &(m).decoder, DECODER_PRECISIONS,                              \
+      "precision of the decoder", 0, 0 },                                                         \
     MODEL_OPTIONS_BACK(m)
-/* Where an NPU may encode images. */
+/* Where an NPU may encode images and decode. */
 #define MODEL_OPTIONS_NPU(m)                                                                      \
     MODEL_OPTIONS_FRONT(m),                                                                       \
     { 0, "vision", OPTION_VISION, &(m), VISION_PRECISIONS "|npu:FILE",                            \
       "precision of the vision encoder, or a context binary that encodes on the NPU", 0, 0 },     \
+    { 0, "decoder", OPTION_DECODER, &(m), DECODER_PRECISIONS "|npu:FILE",                         \
+      "precision of the decoder, or a context binary that decodes on the NPU", 0, 0 },            \
     MODEL_OPTIONS_BACK(m)
 /* clang-format on */
 
@@ -181,8 +185,9 @@ int open_engine(fv_engine **out, const model_options *m);
  * named. */
 bool demo_model(const void **data, size_t *n_bytes); /* false: this program has none */
 const char *model_name(const model_options *m);      /* the path, or that it is the built-in one */
-/* Where no model is named: -1 after saying on stderr, unless quiet, that the demonstration model
- * answers; a usage error in a program without it. */
+/* A usage error for options that exclude each other. Where no model is named: -1 after saying on
+ * stderr, unless quiet, that the demonstration model answers; a usage error in a program without
+ * it. */
 int check_model(const char *verb, const model_options *m, bool quiet);
 
 /* fv_image_open, and standard input for "-". */

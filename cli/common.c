@@ -94,6 +94,10 @@ int check_model(const char *verb, const model_options *m, bool quiet)
 {
     const void *data;
     size_t n_bytes;
+    if (m->npu_vision && m->image_size)
+        return usage_error(verb, "--image-size: the context binary has a size of its own");
+    if (m->npu_decoder && m->kv)
+        return usage_error(verb, "--kv: the context binary has a cache of its own");
     if (m->model)
         return -1;
     if (!demo_model(&data, &n_bytes))

@@ -9,6 +9,7 @@
 
 #include "cli.h"
 #include "fastvlm_tools.h"
+#include "npu.h"
 #include "program/task.h"
 
 enum { DIGITS = 9 }; /* of the numbers in JSON */
@@ -40,15 +41,18 @@ static int eval_parse(int argc, char **argv, eval_options *o)
         "would cost, and which groups pack would keep in bf16.",
         "  fastvlm eval FastVLM-0.5B fastvlm-0.5b-q4.gguf photos/ --svg loss.svg\n"
         "  fastvlm eval FastVLM-0.5B FastVLM-0.5B photo.jpg --vision bf16 --decoder bf16\n"
-        "  fastvlm eval --task tests/data/demo --min 90",
+        "  fastvlm eval --task tests/data/demo --min 90\n"
+        "  fastvlm eval --task tests/data/demo --decoder npu:decoder.bin",
     };
     const option_spec options[] = {
         { 't', "threads", OPTION_INT, &o->test.threads, "N",
           "threads (default: one per physical core)", 0, 1024 },
-        { 0, "vision", OPTION_CHOICE, &o->test.vision, "auto|f32|bf16|f16|int8",
-          "precision of TEST's (or MODEL's) vision encoder", 0, 0 },
-        { 0, "decoder", OPTION_CHOICE, &o->test.decoder, "auto|f32|bf16|f16|z8|q4",
-          "precision of TEST's (or MODEL's) decoder", 0, 0 },
+        { 0, "vision", OPTION_VISION, &o->test, VISION_PRECISIONS "|npu:FILE",
+          "precision of TEST's (or MODEL's) vision encoder; for a test directory also a context "
+          "binary that encodes on the NPU",
+          0, 0 },
+        { 0, "decoder", OPTION_DECODER, &o->test, DECODER_PRECISIONS "|npu:FILE",
+          "the same of the decoder", 0, 0 },
         { 0, "kv", OPTION_CHOICE, &o->test.kv, "auto|f32|f16|q8",
           "precision of TEST's (or MODEL's) KV cache", 0, 0 },
         { 0, "ref-vision", OPTION_CHOICE, &o->ref.vision, "auto|f32|bf16|f16|int8",
@@ -91,6 +95,9 @@ static int eval_parse(int argc, char **argv, eval_options *o)
         code = check_text("eval", "--prompt", o->prompt);
     if (code >= 0)
         return code;
+    const bool npu = o->test.npu_vision || o->test.npu_decoder;
+    if (npu && (!o->task || o->score || o->words.n > 1))
+        return usage_error("eval", "npu:FILE is for --task with one model");
     if (o->layers) {
         if (o->task || o->svg || o->answers || o->score || o->words.n < 1)
             return usage_error(
@@ -350,6 +357,19 @@ static void task_text(const fv_task *t)
     print_out("%-10s %6zu %8zu %8.1f\n", "all", t->n, t->n_correct, percent(t->n_correct, t->n));
 }
 
+/* fv_task_encode_fn */
+static fv_status npu_encode_image(void *user, const fv_engine *engine, const fv_image *image,
+                                  const fv_encode_options *o, fv_features **out, fv_error *err)
+{
+    return fv_npu_encode(user, engine, image, o, out, err);
+}
+
+/* fv_task_prepare_fn */
+static fv_status npu_attach_session(void *user, fv_session *session, fv_error *err)
+{
+    return fv_npu_lm_attach(user, session, err);
+}
+
 /* One model, NULL being the built-in one; with --score the answers of the file. */
 static int take_test(eval_options *o, const char *model, json_t *results, bool *enough,
                      progress_line *progress)
@@ -360,6 +380,7 @@ static int take_test(eval_options *o, const char *model, json_t *results, bool *
                           .max_new_tokens = o->max_new_tokens,
                           .callbacks = &callbacks };
     fv_engine *engine = NULL;
+    npu_parts parts = { 0 };
     fv_task *t = NULL;
     fv_error err;
     fv_status status;
@@ -367,8 +388,18 @@ static int take_test(eval_options *o, const char *model, json_t *results, bool *
     int code = o->score ? -1 : check_model("eval", &o->test, o->quiet);
     if (code < 0 && !o->score)
         code = open_engine(&engine, &o->test);
+    if (code < 0 && !o->score)
+        code = open_npu_parts(&parts, &o->test, &callbacks);
     if (code >= 0)
-        return code;
+        goto end;
+    if (parts.vision) {
+        s.encode = npu_encode_image;
+        s.encode_user = parts.vision;
+    }
+    if (parts.decoder) {
+        s.prepare = npu_attach_session;
+        s.prepare_user = parts.decoder;
+    }
     status = !o->score ? fv_task_run(&t, engine, o->task, &s, &err)
                        : fv_task_score(&t, o->task, o->score, &s, &err);
     clear_line();
@@ -392,6 +423,8 @@ static int take_test(eval_options *o, const char *model, json_t *results, bool *
             code = report(&err);
     }
     fv_task_free(t);
+end:
+    close_npu_parts(&parts);
     fv_engine_free(engine);
     return code;
 }

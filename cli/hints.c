@@ -47,6 +47,8 @@ static const struct hint {
     { FV_ERR_IO, "; expected SUCCESS", "fastvlm hub status asks how it is doing" },
     { FV_ERR_FORMAT, ".bin: not kept: ", "--force keeps it all the same" },
     { FV_ERR_IO, ", and it differs from what the service gives", "--force replaces it" },
+    { FV_ERR_UNSUPPORTED, "expected a decoder compiled unshared",
+      "fastvlm npu compile --part decoder --unshared makes one; on the phone take the other" },
     { FV_ERR_LIMIT, "(max_pixels)", "--max-megapixels changes it" },
 };
 

@@ -248,6 +248,26 @@ int npu_check(int argc, char **argv)
     return json ? check_json(&info) : check_print(&info);
 }
 
+int open_npu_parts(npu_parts *out, const model_options *m, const fv_callbacks *callbacks)
+{
+    const fv_npu_library_options o = { .size = sizeof o, .callbacks = callbacks };
+    fv_error err;
+    fv_status status = FV_OK;
+    *out = (npu_parts){ 0 };
+    if (m->npu_vision)
+        status = fv_npu_open(&out->vision, m->npu_vision, &o, &err);
+    if (status == FV_OK && m->npu_decoder)
+        status = fv_npu_lm_open(&out->decoder, m->npu_decoder, &o, &err);
+    clear_line();
+    return status == FV_OK ? -1 : report(&err);
+}
+
+void close_npu_parts(npu_parts *p)
+{
+    fv_npu_close(p->vision);
+    fv_npu_lm_close(p->decoder);
+}
+
 void npu_summary(char *text, size_t n_bytes)
 {
     fv_npu_library_info i = { .size = sizeof i };

@@ -13,6 +13,15 @@ int npu_compile(int argc, char **argv);
 int npu_run(int argc, char **argv);
 int npu_eval(int argc, char **argv);
 
+/* The context binaries that a verb's options name. */
+typedef struct npu_parts {
+    fv_npu *vision;
+    fv_npu_lm *decoder;
+} npu_parts;
+/* -1, or an exit code after saying what is wrong; close_npu_parts in any case. */
+int open_npu_parts(npu_parts *out, const model_options *m, const fv_callbacks *callbacks);
+void close_npu_parts(npu_parts *p); /* after the sessions */
+
 /* A line for fastvlm doctor: the libraries that would be used, or how to get them. */
 void npu_summary(char *text, size_t n_bytes);
 

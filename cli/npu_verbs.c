@@ -40,25 +40,83 @@ static int compiled_print(const fv_npu_compile_report *r, const char *dir)
     return end_out();
 }
 
+/* The parts in a list such as "vision,embed,decoder", up to 3 of them; 0 for another text. */
+static size_t parts_parse(const char *text, fv_npu_part parts[3])
+{
+    static const char *const names[] = { "vision", "decoder", "embed" };
+    size_t n = 0;
+    for (const char *at = text;; at++) {
+        size_t length = strcspn(at, ","), part = 0;
+        while (part < 3 && (strlen(names[part]) != length || strncmp(names[part], at, length)))
+            part++;
+        for (size_t i = 0; i < n; i++)
+            if (parts[i] == (fv_npu_part)part)
+                return 0;
+        if (part == 3 || n == 3)
+            return 0;
+        parts[n++] = (fv_npu_part)part;
+        at += length;
+        if (!*at)
+            return n;
+    }
+}
+
+/* Where several parts are compiled each takes what comes next to the precision asked for. */
+static fv_npu_precision part_precision(fv_npu_part part, int precision)
+{
+    if (precision < 0)
+        return part == FV_NPU_EMBED ? FV_NPU_F16 : FV_NPU_W8A16;
+    return part == FV_NPU_VISION || precision == FV_NPU_F16 ? (fv_npu_precision)precision
+                                                            : FV_NPU_W8A16;
+}
+
+/* Compiles one part after the other. */
+static int parts_compile(const char *model, const char *dir, fv_npu_compile_options *o,
+                         const fv_npu_part *parts, size_t n, int precision, bool unshared,
+                         bool json)
+{
+    json_t *all = json_array();
+    fv_error err;
+    int code = EXIT_OK;
+    for (size_t i = 0; i < n && code == EXIT_OK; i++) {
+        fv_npu_compile_report r = { .size = sizeof r };
+        o->part = parts[i];
+        o->unshared = unshared && parts[i] == FV_NPU_DECODER;
+        o->precision = n == 1 && precision >= 0 ? (fv_npu_precision)precision
+                                                : part_precision(parts[i], precision);
+        fv_status status = fv_npu_compile(model, dir, o, &r, &err);
+        clear_line();
+        if (status != FV_OK)
+            code = report(&err);
+        else if (json)
+            json_array_append_new(all, compiled_json(&r, dir));
+        else
+            code = compiled_print(&r, dir);
+    }
+    if (json && code == EXIT_OK)
+        code = print_json(json_incref(n == 1 ? json_array_get(all, 0) : all), 0);
+    json_decref(all);
+    return code;
+}
+
 int npu_compile(int argc, char **argv)
 {
     static const usage use = {
         "npu compile [OPTIONS] MODEL -o DIR",
-        "Compiles a part of a checkpoint directory or packed file for a chip, by default the "
-        "vision "
-        "encoder with the projector: a QNN context binary and its description, NAME_ctx_info.json. "
-        "In 8 and 16 "
-        "bits it calibrates with --images: give some like those that the model will see. Needs "
-        "Qualcomm's libraries (npu setup), no SDK.",
-        "  fastvlm npu compile FastVLM-0.5B -o npu --precision mixed --images photos/",
+        "Compiles parts of a checkpoint directory or packed file for a chip, by default the vision "
+        "encoder with the projector: QNN context binaries, each with its description, "
+        "NAME_ctx_info.json. In 8 and 16 bits it calibrates with --images: give some like those "
+        "that the model will see; the decoder with questions about them and the model's answers. "
+        "Needs Qualcomm's libraries (npu setup), no SDK.",
+        "  fastvlm npu compile FastVLM-0.5B -o npu --precision mixed --images photos/\n"
+        "  fastvlm npu compile FastVLM-0.5B -o npu --part vision,decoder --images photos/",
     };
     fv_npu_compile_options o;
-    fv_npu_compile_report r = { .size = sizeof r };
-    fv_error err;
+    fv_npu_part parts[3];
     text_list words, images = { 0 };
-    const char *dir = NULL;
-    int precision = -1, part = 0;
-    bool json = false;
+    const char *dir = NULL, *part = "vision";
+    int precision = -1;
+    bool json = false, unshared = false, decoder = false;
     progress_line line = { .enabled = true };
     fv_callbacks callbacks = line_callbacks(&line);
 
@@ -67,20 +125,28 @@ int npu_compile(int argc, char **argv)
         { 'o', "output", OPTION_TEXT, &dir, "DIR", "directory to write (required)", 0, 0 },
         { 0, "soc", OPTION_TEXT, &o.soc, "SOC", "chip (default sm8750); npu socs lists them", 0,
           0 },
-        { 0, "part", OPTION_CHOICE, &part, "vision|decoder",
-          "part of the model (default vision); the decoder in f16 only", 0, 0 },
+        { 0, "part", OPTION_TEXT, &part, "PART",
+          "vision, embed or decoder, or several with commas between (default vision)", 0, 0 },
         { 'p', "precision", OPTION_CHOICE, &precision, PRECISIONS,
-          "bits of weights and activations (default w8a16, of the decoder f16)", 0, 0 },
+          "bits of weights and activations (default w8a16, of the embedding f16); of several "
+          "parts, "
+          "decoder and embedding are in w8a16 where the encoder is in 8 bits",
+          0, 0 },
         { 0, "image-size", OPTION_SIDE, &o.image_size, "N",
           "side of the encoder's input in pixels, a multiple of 64", 0, 4096 },
         { 0, "cache", OPTION_INT, &o.cache_len, "N", "rows of the decoder's cache (default 512)", 0,
           32768 },
+        { 0, "unshared", OPTION_FLAG, &unshared, NULL,
+          "the decoder's graphs with weights of their own, which a computer without the NPU can "
+          "emulate",
+          0, 0 },
         { 'i', "images", OPTION_LIST, &images, "PATH",
           "image or directory to calibrate with; may be repeated (default: built-in scenes)", 0,
           0 },
         { 0, "max-images", OPTION_INT, &o.max_images, "N", "use at most N of them", 0, 1e6 },
         { 'f', "force", OPTION_FLAG, &o.force, NULL, "replace files of the same names", 0, 0 },
-        { 0, "json", OPTION_FLAG, &json, NULL, "print one JSON object", 0, 0 },
+        { 0, "json", OPTION_FLAG, &json, NULL,
+          "print one JSON object, of several parts an array of them", 0, 0 },
         QNN_OPTION(o.qnn_dir),
     };
     int code = parse_options(argc, argv, &use, options, sizeof options / sizeof *options, &words);
@@ -90,21 +156,22 @@ int npu_compile(int argc, char **argv)
         return usage_error(argv[0], "expected one model, found %zu arguments", words.n);
     if (!dir)
         return usage_error(argv[0], "no output directory: -o DIR");
-    o.part = (fv_npu_part)part;
-    if (o.cache_len && o.part != FV_NPU_DECODER)
-        return usage_error(argv[0], "--cache is for --part decoder");
-    if (precision < 0)
-        precision = o.part == FV_NPU_DECODER ? FV_NPU_F16 : FV_NPU_W8A16;
-    o.precision = (fv_npu_precision)precision;
+    size_t n = parts_parse(part, parts);
+    if (!n)
+        return usage_error(argv[0],
+                           "--part: expected vision, embed or decoder, each once at most, with "
+                           "commas between, found \"%s\"",
+                           part);
+    for (size_t i = 0; i < n; i++)
+        decoder = decoder || parts[i] == FV_NPU_DECODER;
+    if ((o.cache_len || unshared) && !decoder)
+        return usage_error(argv[0], "%s is for --part decoder",
+                           unshared ? "--unshared" : "--cache");
     o.paths = images.item;
     o.n_paths = images.n;
     o.callbacks = &callbacks;
     catch_interrupt();
-    fv_status status = fv_npu_compile(words.item[0], dir, &o, &r, &err);
-    clear_line();
-    if (status != FV_OK)
-        return report(&err);
-    return json ? print_json(compiled_json(&r, dir), 0) : compiled_print(&r, dir);
+    return parts_compile(words.item[0], dir, &o, parts, n, precision, unshared, json);
 }
 
 /* ---- run --------------------------------------------------------------------------------- */

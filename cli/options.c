@@ -104,15 +104,16 @@ static int parse_choice(const char *choices, const char *text)
 
 static int bad_value(const char *verb, const option_spec *o, const char *text, const char *wanted);
 
-static int take_vision(const char *verb, const option_spec *o, const char *text)
+static int take_half(const char *verb, const option_spec *o, const char *text)
 {
     model_options *m = o->value;
-    int index = parse_choice(VISION_PRECISIONS, text);
+    const bool vision = o->kind == OPTION_VISION;
+    int index = parse_choice(vision ? VISION_PRECISIONS : DECODER_PRECISIONS, text);
     bool npu = !strncmp(text, "npu:", 4) && text[4];
     if (index < 0 && !npu)
         return bad_value(verb, o, text, o->arg);
-    m->vision = npu ? 0 : index;
-    m->npu = npu ? text + 4 : NULL;
+    *(vision ? &m->vision : &m->decoder) = npu ? 0 : index;
+    *(vision ? &m->npu_vision : &m->npu_decoder) = npu ? text + 4 : NULL;
     return -1;
 }
 
@@ -172,7 +173,8 @@ static int take_value(const char *verb, const option_spec *o, const char *text)
         *(int *)o->value = index;
         return -1;
     }
-    case OPTION_VISION: return take_vision(verb, o, text);
+    case OPTION_VISION:
+    case OPTION_DECODER: return take_half(verb, o, text);
     default: *(const char **)o->value = text; return -1;
     }
 }

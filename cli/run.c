@@ -7,6 +7,7 @@
 
 #include "answer.h"
 #include "lines.h"
+#include "npu.h"
 #include "fastvlm_tools.h"
 
 #define DEFAULT_PROMPT "Describe the image."
@@ -84,8 +85,8 @@ static int run_parse(int argc, char **argv, run_options *o)
         code = check_answer_options("run", &o->answer);
     if (code < 0)
         code = run_check(o);
-    if (code < 0 && o->model.npu && o->model.image_size)
-        return usage_error("run", "--image-size: the context binary has a size of its own");
+    if (code < 0 && o->model.npu_decoder && o->dump)
+        return usage_error("run", "--dump shows the CPU's decoder; it excludes --decoder npu:FILE");
     return code < 0 ? check_model("run", &o->model, o->quiet) : code;
 }
 
@@ -235,7 +236,9 @@ static int take_question(fv_engine *engine, fv_session *session, const run_optio
     return code;
 }
 
-static int answer_question(fv_engine *engine, const run_options *o, progress_line *progress)
+/* decoder: an NPU's; NULL: the engine's */
+static int answer_question(fv_engine *engine, const run_options *o, fv_npu_lm *decoder,
+                           progress_line *progress)
 {
     fv_session_options so;
     fv_session *session = NULL;
@@ -251,21 +254,13 @@ static int answer_question(fv_engine *engine, const run_options *o, progress_lin
         so.tap_user = dump;
         so.tap_prompt_logits = true;
     }
-    if (code < 0 && fv_session_new(&session, engine, &so, &err) != FV_OK)
+    if (code < 0 && (fv_session_new(&session, engine, &so, &err) != FV_OK ||
+                     (decoder && fv_npu_lm_attach(decoder, session, &err) != FV_OK)))
         code = report(&err);
     if (code < 0)
         code = take_question(engine, session, o, progress);
     fv_session_free(session);
     return end_dump(dump, code);
-}
-
-static int open_npu(fv_npu **npu, const char *file, const fv_callbacks *callbacks)
-{
-    const fv_npu_library_options o = { .size = sizeof o, .callbacks = callbacks };
-    fv_error err;
-    fv_status status = fv_npu_open(npu, file, &o, &err);
-    clear_line();
-    return status == FV_OK ? -1 : report(&err);
 }
 
 int verb_run(int argc, char **argv)
@@ -281,14 +276,14 @@ int verb_run(int argc, char **argv)
     if (code < 0)
         code = open_engine(&engine, &o.model);
     fv_callbacks callbacks = line_callbacks(&progress);
-    turn_npu npu = { .engine = engine, .callbacks = &callbacks };
-    if (code < 0 && o.model.npu) {
-        code = open_npu(&npu.npu, o.model.npu, &callbacks);
-        o.answer.npu = &npu;
-    }
+    npu_parts parts = { 0 };
     if (code < 0)
-        code = answer_question(engine, &o, &progress);
-    fv_npu_close(npu.npu);
+        code = open_npu_parts(&parts, &o.model, &callbacks);
+    turn_npu npu = { .npu = parts.vision, .engine = engine, .callbacks = &callbacks };
+    o.answer.npu = parts.vision ? &npu : NULL;
+    if (code < 0)
+        code = answer_question(engine, &o, parts.decoder, &progress);
+    close_npu_parts(&parts);
     fv_engine_free(engine);
     free(o.prompt_text);
     return code;

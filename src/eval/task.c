@@ -245,7 +245,10 @@ static fv_status show_image(asking *a, const char *name, fv_error *err)
     fv_features_free(a->features);
     a->features = NULL;
     a->image = NULL;
-    if (status == FV_OK)
+    if (status == FV_OK && a->options->encode)
+        status = a->options->encode(a->options->encode_user, a->engine, image, &o, &a->features,
+                                    err);
+    else if (status == FV_OK)
         status = fv_encode(a->engine, image, &o, &a->features, err);
     fv_image_free(image);
     FV_TRY(status);
@@ -287,6 +290,8 @@ static fv_status ask_all(task *t, fv_engine *engine, const char *dir, const fv_t
     a.callbacks =
         (fv_callbacks){ .size = sizeof a.callbacks, .progress = task_progress, .user = &a };
     FV_TRY(fv_session_new(&a.session, engine, &so, err));
+    if (o->prepare)
+        FV_TRY_GOTO(o->prepare(o->prepare_user, a.session, err));
     for (a.at = 0; a.at < t->n; a.at++)
         FV_TRY_GOTO(question_ask(&a, a.at, &text, &n, &capacity, err));
     status = FV_OK;

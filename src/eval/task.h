@@ -5,8 +5,19 @@
 
 #include "fastvlm.h"
 
+/* An image's tokens, made by something else than the engine; as fv_encode. */
+typedef fv_status fv_task_encode_fn(void *user, const fv_engine *engine, const fv_image *image,
+                                    const fv_encode_options *options, fv_features **out,
+                                    fv_error *err);
+/* Before the first question: another decoder for the session. */
+typedef fv_status fv_task_prepare_fn(void *user, fv_session *session, fv_error *err);
+
 typedef struct fv_task_options {
     size_t size;
+    fv_task_encode_fn *encode; /* NULL: the engine does */
+    void *encode_user;
+    fv_task_prepare_fn *prepare; /* may be NULL */
+    void *prepare_user;
     int max_questions;             /**< the first this many; 0: all */
     int max_new_tokens;            /**< 0: 96 */
     const fv_callbacks *callbacks; /**< progress stage "task" */

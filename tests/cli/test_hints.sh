@@ -30,6 +30,11 @@ expect "no libraries of Qualcomm's" 1 "no QNN libraries: " "fastvlm npu setup fe
 mkdir "$work/npu" && touch "$work/npu/vision_f16_sm8650.bin"
 run npu compile "$tiny" -o "$work/npu" --soc sm8650 --precision f16 --qnn "$FV_FAKE_QNN"
 expect "a binary of that name" 1 "vision_f16_sm8650.bin: there is such a file already" "--force replaces it"
+if [ "$(uname -m)" = x86_64 ]; then
+    run npu compile "$tiny" -o "$work/shared" --part decoder --precision f16 --qnn "$FV_FAKE_QNN"
+    FV_QNN_DIR=$FV_FAKE_QNN run run "$tiny" --no-image -p Hello --decoder "npu:$work/shared/decoder_f16_sm8750.bin"
+    expect "weights that graphs share" 1 "its graphs share weights" "--part decoder --unshared"
+fi
 mkdir "$work/qnn" && cp "$FV_FAKE_QNN/libneeds-atomic.so" "$work/qnn/libQnnSystem.so"
 run npu info "$work/some.bin" --qnn "$work/qnn"
 expect "a library without libatomic" 1 "needs the library libatomic" "apt install libatomic1"

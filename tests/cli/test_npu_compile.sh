@@ -82,12 +82,99 @@ FAKE_QNN="log=$work/calls" run npu compile "$demo" -o "$work/npu" --images "$one
 check "the same again is refused" grep -qF "vision_w8a16_sm8650.bin: there is such a file already" <<<"$err"
 FAKE_QNN="log=$work/calls" run npu compile "$demo" -o "$work/npu" --images "$one" --qnn "$fake" --soc sm8650 --force
 check "and replaced with --force" [ "$code" = 0 -a "$(ls "$work/npu" | wc -l)" = 4 ]
-compile "" --part decoder --precision w8a16
-check "a decoder in 8 bits" [ "$code" = 2 ]
+compile "" --part decoder --precision w8a8
+check "a decoder with 8-bit activations" [ "$code" = 2 ]
+check "it says what there is" grep -qF "the part decoder can be compiled in w8a16 or f16" <<<"$err"
+compile "" --part embed --precision mixed
+check "an embedding in mixed" [ "$code" = 2 ]
+for parts in vision,text vision,vision "" ,vision; do
+    compile "" --part "$parts"
+    check "parts \"$parts\"" [ "$code" = 2 ]
+done
+compile "" --unshared
+check "nothing to share" [ "$code" = 2 ]
 compile "" --cache 64
 check "a cache without a decoder" [ "$code" = 2 ]
 run run --vision "npu:$work/w8a16.bin" "$picture" -q --image-size 128
 check "the size is the binary's" [ "$code" = 2 ]
+
+# ---- the other parts
+compile "" --part decoder --precision f16
+mv "$work/npu/decoder_f16_sm8750.bin" "$work/shared.bin"
+for precision in f16 w8a16; do
+    compile "" --part decoder --precision $precision --unshared
+    check "decoder, $precision: compiles" [ "$code" = 0 ]
+    check "decoder, $precision: every call is right" right_use
+    check "decoder, $precision: two graphs" [ "$(grep -E '^graph ' "$work/calls" | tr '\n' ' ')" = "graph decoder_step graph decoder_chunk " ]
+    mv "$work/npu/decoder_${precision}_sm8750_unshared.bin" "$work/decoder_$precision.bin"
+done
+for precision in f16 w8a16 w8a8; do
+    compile "" --part embed --precision $precision
+    check "embed, $precision: compiles" [ "$code" = 0 ]
+    check "embed, $precision: every call is right" right_use
+    check "embed, $precision: files" [ "$(ls "$work/npu" | tr '\n' ' ')" = "embed_${precision}_sm8750.bin embed_${precision}_sm8750_ctx_info.json " ]
+done
+compile "" --part vision,embed,decoder --precision w8a8 --cache 200 --json
+check "all parts: compiles" [ "$code" = 0 ]
+check "all parts: one array" python3 -c 'import json, sys; sys.exit([p["file"] for p in json.load(open(sys.argv[1]))] != ["vision_w8a8_sm8750.bin", "embed_w8a16_sm8750.bin", "decoder_w8a16_sm8750.bin"])' "$work/out"
+check "all parts: each with its description" [ "$(ls "$work/npu" | wc -l)" = 6 ]
+compile "fail=graphFinalize:1002:2" --part decoder
+check "the second graph does not fit" grep -qF "out of memory" <<<"$err"
+check "the second graph does not fit: nothing is left" nothing_left
+
+# ---- answers from a decoder on the NPU
+answer() { # WORDS BINARY [ARGUMENT...]
+    FAKE_QNN="log=$work/calls;$1" FV_QNN_DIR=$fake run run "$demo" "$one" "What is it?" -q -n 3 --ignore-eos --decoder "npu:$2" "${@:3}"
+}
+for precision in f16 w8a16; do
+    : >"$work/calls"
+    answer "chat=graphExecute" "$work/decoder_$precision.bin"
+    check "answer, $precision" [ "$code" = 0 ]
+    check "answer, $precision: every call is right" right_use
+    check "answer, $precision: one process, a prompt and two tokens" [ "$(grep -cE '^(contextCreateFromBinary|graphExecute)$' "$work/calls")" = $((1 + 2 + 2)) ]
+done
+: >"$work/calls"
+answer "" "$work/decoder_w8a16.bin" --vision "npu:$work/w8a16.bin"
+check "encoded and decoded" [ "$code" = 0 ]
+check "encoded and decoded: every call is right" right_use
+while IFS='|' read -r words message; do
+    answer "$words" "$work/decoder_w8a16.bin"
+    check "answer, $words: exit code" [ "$code" = 1 ]
+    check "answer, $words: message" grep -qF -- "$message" <<<"$err"
+done <<'END'
+fail=contextCreateFromBinary:5000|error 5000
+fail=graphRetrieve:6000:1|error 6000
+fail=graphRetrieve:6000:2|error 6000
+fail=graphExecute:6031:1|error 6031
+fail=graphExecute:6031:3|error 6031
+die=graphExecute|ended with signal 11
+END
+FAKE_QNN="hang=graphExecute;log=$work/calls" FV_QNN_DIR=$fake stop_once "$work/calls" graphExecute \
+    run "$demo" "$one" "What is it?" -n 3 --decoder "npu:$work/decoder_w8a16.bin"
+check "Ctrl-C while it decodes" grep -q cancelled <<<"$err"
+if [ "$(uname -m)" = x86_64 ]; then
+    answer "" "$work/shared.bin"
+    check "weights that graphs share" grep -qF "its graphs share weights, which the emulator cannot load" <<<"$err"
+fi
+answer "" "$work/w8a16.bin"
+check "an encoder as a decoder" grep -qF "no graph decoder_step" <<<"$err"
+sed 's/^in past_key_values.1.key 1046 .* 4 1 /in past_key_values.1.key 1046 1e-3 -32768 4 1 /' "$work/decoder_w8a16.bin" >"$work/other.bin"
+answer "" "$work/other.bin"
+check "a cache whose rows have another encoding" grep -qF "do not fit together" <<<"$err"
+sed '/^in position_sin /d' "$work/decoder_w8a16.bin" >"$work/other.bin"
+answer "" "$work/other.bin"
+check "an input is missing" grep -qF "do not fit together" <<<"$err"
+answer "" "$work/decoder_w8a16.bin" --kv f16
+check "the cache is the binary's" [ "$code" = 2 ]
+answer "" "$work/decoder_w8a16.bin" --dump "$work/dump"
+check "nothing to dump" [ "$code" = 2 ]
+answer "" "$work/decoder_w8a16.bin" -n 600 -s "$(printf 'word %.0s' $(seq 600))"
+check "a prompt longer than the cache" grep -qF "the context holds 512 tokens" <<<"$err"
+FAKE_QNN="log=$work/calls" FV_QNN_DIR=$fake run eval --task "$root/tests/data/demo" "$demo" --limit 2 --json \
+    --vision "npu:$work/w8a16.bin" --decoder "npu:$work/decoder_w8a16.bin"
+check "a test with both" [ "$code" = 0 ]
+FV_QNN_DIR=$fake run eval "$demo" "$demo" "$one" --decoder "npu:$work/decoder_w8a16.bin"
+check "no comparison with it" [ "$code" = 2 ]
 
 # ---- running
 head -c $((256 * 256 * 3 * 4)) /dev/zero >"$work/pixels.raw"
