@@ -236,16 +236,16 @@ static fv_status context_judge_again(context_job *j, const char *path, fv_error 
     fv_npu_library_options lo = { .size = sizeof lo,
                                   .qnn_dir = j->sdk->dir,
                                   .callbacks = j->o->callbacks };
+    fv_npu_library_info library = { .size = sizeof library };
     fv_npu_binary *binary = NULL;
-    fv_error why;
-    fv_status status = fv_npu_binary_open(&binary, path, &lo, &why);
-    if (status == FV_ERR_CANCELLED || status == FV_ERR_FORMAT)
-        return fv_fail(err, status, 0, "%s", why.message);
-    if (status != FV_OK) {
-        fv_log(j->o->callbacks, FV_LOG_INFO, "not read again with libQnnSystem: %s", why.message);
+    fv_error why = { .message = "" };
+    if (fv_npu_check(&library, &lo, &why) != FV_OK || !library.system) {
+        fv_log(j->o->callbacks, FV_LOG_INFO, "not read again with libQnnSystem: %s",
+               why.message[0] ? why.message : library.system_problem);
         return FV_OK;
     }
-    status = context_judge(j, binary, err);
+    FV_TRY(fv_npu_binary_open(&binary, path, &lo, err));
+    fv_status status = context_judge(j, binary, err);
     j->report.own_reader = true;
     fv_npu_binary_free(binary);
     return status;

@@ -252,6 +252,12 @@ run qairt run -m "$demo" --vision npu4/fastvlm_vision_encoder_int8_htp.bin --dec
 check "a binary without a description" [ "$out" = "$native" ]
 run qairt run -m "$demo" --vision npu-dlc/fastvlm_vision_encoder_int8_htp.bin --decoder genie/fastvlm_model.bin "$sign" "$question"
 check "a DLC's binary, input nchw" [ "$out" = "$native" ]
+tools qairt convert $onnx -i $list -o int16 --image-size 256 --activation-bits 16 --per-channel --name vision16 -q
+tools qairt lib int16/vision16.cpp -o lib16 -q
+tools qairt context lib16/x86_64-linux-clang/libvision16.so -o npu16 --file v.bin -q
+run qairt run -m "$demo" --vision npu16/v.bin --decoder genie/fastvlm_model.bin "$sign" "$question"
+check "16-bit activations" [ "$out" = "$native" ]
+check "16-bit activations: profile" grep -q '"vision": "int16"' "$(ls -d run_outputs/* | tail -n 1)/profile.json"
 # The embedder of the Hub: ids in, f16 rows out.
 python3 -c '
 rows = "FAKEQNN 1\nsoc 69\narch 79\ngraph embed\nin input_ids 50 0 0 2 1 512\nout output_0 534 0 0 3 1 512 192\nend\n"
