@@ -18,6 +18,15 @@ if(FASTVLM_STATIC_LIBRARIES)
     list(APPEND PKG_CONFIG_ARGN --static)
 endif()
 
+# fastvlm_small(TARGET...): code that computes nothing, for size.
+function(fastvlm_small)
+    if(FASTVLM_STATIC_LIBRARIES)
+        foreach(target IN LISTS ARGN)
+            target_compile_options(${target} PRIVATE -Os)
+        endforeach()
+    endif()
+endfunction()
+
 # fastvlm_static_libraries(PREFIX...): of what pkg_check_modules found, the system's libraries are
 # named again, for the linker to choose.
 function(fastvlm_static_libraries)

@@ -11,4 +11,12 @@ void fv_log(const fv_callbacks *callbacks, fv_log_level level, const char *forma
 /* FV_ERR_CANCELLED when the caller wants to stop. stage is a static string, done in [0, 1]. */
 fv_status fv_progress(const fv_callbacks *callbacks, const char *stage, double done, fv_error *err);
 
+/* Callbacks for a call that writes into a folder which takes its place later: what is logged does
+ * not begin with "FOLDER/". staged outlives the call. */
+typedef struct fv_staged {
+    const char *folder;
+    const fv_callbacks *callbacks;
+} fv_staged;
+fv_callbacks fv_staged_callbacks(fv_staged *staged);
+
 #endif

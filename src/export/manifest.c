@@ -2,27 +2,24 @@
  *
  * The exports write into a folder beside the place, which takes its name when the manifest is in
  * it: a folder of that name is complete. */
-#include <dirent.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/sized.h"
 #include "base/fpenv.h"
 #include "base/outfile.h"
 #include "base/report.h"
-#include "base/list.h"
-#include "base/sha256.h"
 #include "export/calib_export.h"
+#include "export/file_list.h"
 #include "fastvlm_tools.h"
 #include "model/model.h"
 #include "io/json_write.h"
 #include "onnx/onnx_plan.h"
 
-enum { HEX = 2 * FV_SHA256_BYTES + 1, SLICE = 8 << 20, N_RANDOM = 8 };
+enum { N_RANDOM = 8 };
 
 typedef struct lot {
     const char *model;
@@ -35,141 +32,6 @@ typedef struct lot {
     char *list_root; /* of input_list.txt */
     int image_size;
 } lot;
-
-/* ---- names of files, in order ---- */
-
-typedef struct name_list {
-    char **name;
-    size_t n, capacity;
-} name_list;
-
-static void free_names(name_list *l)
-{
-    for (size_t i = 0; i < l->n; i++)
-        fv_free(l->name[i]);
-    fv_free(l->name);
-    *l = (name_list){ 0 };
-}
-
-static fv_status add_name(name_list *l, const char *name, fv_error *err)
-{
-    FV_TRY(FV_LIST_ROOM(l->name, l->n, l->capacity, 1, err));
-    if (!(l->name[l->n] = fv_strdup(name)))
-        return fv_fail_memory(err, strlen(name), "a path");
-    l->n++;
-    return FV_OK;
-}
-
-/* The files below root/below, as paths behind root; folders are entered when deep. */
-static fv_status list_files(name_list *l, const char *root, const char *below, bool deep,
-                            fv_error *err)
-{
-    fv_status status = FV_OK;
-    char *folder = fv_path_join(root, below);
-    DIR *dir = folder ? opendir(folder) : NULL;
-    if (!dir) {
-        fv_free(folder);
-        return fv_fail(err, FV_ERR_IO, 0, "%s: cannot read the directory", root);
-    }
-    for (struct dirent *e; status == FV_OK && (e = readdir(dir));) {
-        if (*e->d_name == '.')
-            continue;
-        char *name = *below ? fv_path_join(below, e->d_name) : fv_strdup(e->d_name);
-        char *path = fv_path_join(folder, e->d_name);
-        if (!name || !path)
-            status = fv_fail_memory(err, strlen(e->d_name), "a path");
-        else if (fv_is_dir(path))
-            status = deep ? list_files(l, root, name, true, err) : FV_OK;
-        else if (fv_is_file(path))
-            status = add_name(l, name, err);
-        fv_free(name);
-        fv_free(path);
-    }
-    closedir(dir);
-    fv_free(folder);
-    return status;
-}
-
-static int manifest_by_name(const void *a, const void *b)
-{
-    return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
-/* ---- hashes ---- */
-
-static fv_status hash_file(const lot *l, const char *folder, const char *name, char hex[HEX],
-                           uint64_t *n_bytes, fv_error *err)
-{
-    uint8_t digest[FV_SHA256_BYTES];
-    fv_map map = { 0 };
-    fv_sha256 sha;
-    fv_status status = FV_OK;
-    char *path = fv_path_join(folder, name);
-    if (!path)
-        return fv_fail_memory(err, strlen(name), "a path");
-    FV_TRY_GOTO(fv_map_open(&map, path, err));
-    fv_sha256_begin(&sha);
-    for (size_t at = 0; at < map.size; at += SLICE) {
-        size_t n = FV_MIN((size_t)SLICE, map.size - at);
-        FV_TRY_GOTO(fv_progress(l->callbacks, "manifest", (double)at / (double)map.size, err));
-        fv_sha256_add(&sha, map.data + at, n);
-        fv_map_advise(&map, at, n, false);
-    }
-    fv_sha256_end(&sha, digest);
-    fv_hex(hex, digest, sizeof digest);
-    *n_bytes = map.size;
-fail:
-    fv_map_close(&map);
-    fv_free(path);
-    return status;
-}
-
-/* Files of the model with their hashes, and one hash over the lines "HASH  NAME" that sha256sum
- * prints. */
-static fv_status put_source(lot *l, fv_error *err)
-{
-    name_list files = { 0 };
-    fv_sha256 all;
-    uint8_t digest[FV_SHA256_BYTES];
-    char hex[HEX], line[512];
-    uint64_t n_bytes;
-    fv_status status = FV_OK;
-    bool folder = fv_is_dir(l->model);
-    const char *slash = strrchr(l->model, '/'), *name = folder || !slash ? l->model : slash + 1;
-    char *parent = folder ? fv_strdup(l->model) : slash ? fv_strdup(l->model) : fv_strdup(".");
-    if (!parent)
-        return fv_fail_memory(err, strlen(l->model), "a path");
-    if (!folder && slash)
-        parent[FV_MAX(slash - l->model, 1)] = 0;
-    if (folder)
-        FV_TRY_GOTO(list_files(&files, l->model, "", false, err));
-    else
-        FV_TRY_GOTO(add_name(&files, name, err));
-    qsort(files.name, files.n, sizeof *files.name, manifest_by_name);
-    fv_sha256_begin(&all);
-    fv_json_begin(&l->j, "source", '{');
-    fv_json_put_text(&l->j, "path", l->model);
-    fv_json_begin(&l->j, "files", '[');
-    for (size_t i = 0; i < files.n; i++) {
-        FV_TRY_GOTO(hash_file(l, parent, files.name[i], hex, &n_bytes, err));
-        int n = snprintf(line, sizeof line, "%s  %s\n", hex, files.name[i]);
-        fv_sha256_add(&all, line, FV_MIN((size_t)n, sizeof line - 1));
-        fv_json_begin_row(&l->j, NULL, '{');
-        fv_json_put_text(&l->j, "name", files.name[i]);
-        fv_json_put_int(&l->j, "bytes", (int64_t)n_bytes);
-        fv_json_put_text(&l->j, "sha256", hex);
-        fv_json_end(&l->j);
-    }
-    fv_json_end(&l->j);
-    fv_sha256_end(&all, digest);
-    fv_hex(hex, digest, sizeof digest);
-    fv_json_put_text(&l->j, "sha256", hex);
-    fv_json_end(&l->j);
-fail:
-    fv_free(parent);
-    free_names(&files);
-    return status;
-}
 
 /* ---- what is in a file ---- */
 
@@ -325,19 +187,26 @@ static void manifest_put_model(const lot *l, fv_json_text *j)
 
 static fv_status write_manifest(lot *l, fv_error *err)
 {
-    name_list files = { 0 };
+    fv_file_list files = { 0 };
+    fv_source source;
     fv_status status = FV_OK;
-    char hex[HEX], *path = NULL;
+    char hex[FV_HASH_TEXT], *path = NULL;
     uint64_t n_bytes, total = 0;
-    FV_TRY_GOTO(list_files(&files, l->dir.stage, "", true, err));
-    qsort(files.name, files.n, sizeof *files.name, manifest_by_name);
+    FV_TRY(fv_source_read(&source, l->model, "manifest", l->callbacks, err));
+    FV_TRY_GOTO(fv_file_list_collect(&files, l->dir.stage, true, err));
     fv_json_begin(&l->j, NULL, '{');
     fv_json_put_text(&l->j, "fastvlm", fv_version());
-    FV_TRY_GOTO(put_source(l, err));
+    fv_source_put(&l->j, &source);
     manifest_put_model(l, &l->j);
     fv_json_begin(&l->j, "files", '[');
     for (size_t i = 0; i < files.n; i++) {
-        FV_TRY_GOTO(hash_file(l, l->dir.stage, files.name[i], hex, &n_bytes, err));
+        fv_free(path);
+        if (!(path = fv_path_join(l->dir.stage, files.name[i])))
+            status = fv_fail_memory(err, strlen(files.name[i]), "a path");
+        else
+            status = fv_file_hash(hex, &n_bytes, path, "manifest", l->callbacks, err);
+        if (status != FV_OK)
+            goto fail;
         fv_json_begin(&l->j, NULL, '{');
         fv_json_put_text(&l->j, "name", files.name[i]);
         fv_json_put_int(&l->j, "bytes", (int64_t)n_bytes);
@@ -350,6 +219,7 @@ static fv_status write_manifest(lot *l, fv_error *err)
     fv_json_put_int(&l->j, "total_bytes", (int64_t)total);
     fv_json_end(&l->j);
     FV_TRY_GOTO(fv_json_done(&l->j, err));
+    fv_free(path);
     if (!(path = fv_path_join(l->dir.stage, "manifest.json")))
         status = fv_fail_memory(err, 1, "a path");
     else
@@ -359,27 +229,12 @@ static fv_status write_manifest(lot *l, fv_error *err)
                (double)total / 1e6);
 fail:
     fv_free(path);
-    free_names(&files);
+    fv_file_list_free(&files);
+    fv_source_free(&source);
     return status;
 }
 
 /* ---- the exports ---- */
-
-/* What an export says, its path shown as it will be behind dir. */
-static void pass_log(void *user, fv_log_level level, const char *message)
-{
-    const lot *l = user;
-    size_t n = strlen(l->dir.stage);
-    if (!strncmp(message, l->dir.stage, n) && message[n] == '/')
-        message += n + 1;
-    fv_log(l->callbacks, level, "%s", message);
-}
-
-static bool lot_pass_progress(void *user, const char *stage, double done)
-{
-    const lot *l = user;
-    return fv_progress(l->callbacks, stage, done, NULL) != FV_OK;
-}
 
 static fv_status run_onnx(const lot *l, const char *dir, fv_onnx_target target,
                           const fv_export_options *into, fv_error *err)
@@ -411,9 +266,8 @@ static fv_status run_one(lot *l, unsigned part, int which, const char *name, fv_
     char *path = fv_path_join(l->dir.stage, name);
     if (!path)
         return fv_fail_memory(err, strlen(name), "a path");
-    callbacks = (fv_callbacks){
-        .size = sizeof callbacks, .log = pass_log, .progress = lot_pass_progress, .user = l
-    };
+    fv_staged staged = { .folder = l->dir.stage, .callbacks = l->callbacks };
+    callbacks = fv_staged_callbacks(&staged);
     switch (part) {
     case FV_ALL_ONNX: status = run_onnx(l, path, FV_ONNX_GENERIC, &into, err); break;
     case FV_ALL_NPU: status = run_onnx(l, path, FV_ONNX_NPU, &into, err); break;
