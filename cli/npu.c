@@ -268,17 +268,18 @@ void close_npu_parts(npu_parts *p)
     fv_npu_lm_close(p->decoder);
 }
 
-void npu_summary(char *text, size_t n_bytes)
+bool npu_summary(char *text, size_t n_bytes)
 {
     fv_npu_library_info i = { .size = sizeof i };
     fv_error err;
     if (fv_npu_check(&i, NULL, &err) != FV_OK)
         snprintf(text, n_bytes, "no QNN libraries; fastvlm npu setup fetches them");
-    else if (i.htp && i.system)
-        snprintf(text, n_bytes, "QNN %s in %s", i.build, i.dir);
-    else
+    else if (!i.htp || !i.system)
         snprintf(text, n_bytes, "the libraries in %s cannot be used; fastvlm npu check says why",
                  i.dir);
+    else
+        return snprintf(text, n_bytes, "QNN %s in %s", i.build, i.dir) > 0;
+    return false;
 }
 
 /* ---- setup ------------------------------------------------------------------------------- */

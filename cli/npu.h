@@ -22,8 +22,9 @@ typedef struct npu_parts {
 int open_npu_parts(npu_parts *out, const model_options *m, const fv_callbacks *callbacks);
 void close_npu_parts(npu_parts *p); /* after the sessions */
 
-/* A line for fastvlm doctor: the libraries that would be used, or how to get them. */
-void npu_summary(char *text, size_t n_bytes);
+/* A line for fastvlm doctor: the libraries that would be used, or how to get them. false: there are
+ * none that can be used. */
+bool npu_summary(char *text, size_t n_bytes);
 
 #define QNN_OPTION(dir)                                                                 \
     {                                                                                   \
