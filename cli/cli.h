@@ -45,6 +45,7 @@ int verb_npu(int argc, char **argv);
 int verb_qairt(int argc, char **argv);
 int verb_genie(int argc, char **argv);
 int verb_hub(int argc, char **argv);
+int verb_handoff(int argc, char **argv);
 
 /* ---- a table of options per verb ---------------------------------------------------------- */
 

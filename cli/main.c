@@ -18,6 +18,7 @@ static const verb_entry verbs[] = {
     { "qairt", "the tools of Qualcomm's SDK", verb_qairt },
     { "genie", "the decoder on Qualcomm's Genie", verb_genie },
     { "hub", "fp16 context binaries, made at Qualcomm AI Hub", verb_hub },
+    { "handoff", "make all that a Snapdragon phone needs, in one command", verb_handoff },
     { "pull", "fetch a checkpoint from the Hugging Face hub", verb_pull },
     { "doctor", "show what this machine offers and what is missing", verb_doctor },
 };

@@ -85,6 +85,9 @@ def cases():
         Case("run --dump over files", ["run", BASE, IMAGE, "What?", "-n", "3", "--dump", "out", "-q", "--image-size", "64"],
              old=[["run", BASE, IMAGE, "Why?", "-n", "2", "--dump", "out", "-q", "--image-size", "64"]], other=genie,
              user=["out/mine"]),
+        Case("handoff", ["handoff", BASE, "-o", "models", "-q"], user=["mine"]),
+        Case("handoff over files", ["handoff", BASE, "-q", "-n", "3"], user=["models/mine", "models/fastvlm-genie/mine"],
+             old=[["handoff", BASE, "-q", "--image-size", "128"]]),
         Case("pull", ["pull", REPO, "-o", "p/q/model", "-q"], user=["p/mine"]),
         Case("pull over files", ["pull", REPO, "-o", "model", "-q"], user=["model/mine", "model/config.json", "model/merges.txt.part"]),
     ]
@@ -98,7 +101,9 @@ def environment(**more):
     env = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy") and not k.startswith("HF_")}
     if hub:
         env["HF_ENDPOINT"] = hub.url
-    return {**env, "no_proxy": "*", **more}
+    for name in ("FV_QNN_DIR", "QNN_SDK_ROOT"):
+        env.pop(name, None)
+    return {**env, "no_proxy": "*", "XDG_DATA_HOME": "/nonexistent", **more}
 
 
 def run(command, top, check=False, **env):

@@ -225,7 +225,7 @@ def check_spans(document, text):
         for option in re.findall(r"(?<![\w-])--[a-z][a-z0-9_-]*", span):
             ok(option in all_options() or option in FOREIGN or "qnn" in span or "cmake" in span, where,
                "%s is an option of nothing here" % option)
-        found = re.match(r"(?:fastvlm )?(run|chat|info|bench|pack|verify|eval|export|npu|qairt|genie|hub|pull|doctor) (.*-.*)$", span)
+        found = re.match(r"(?:fastvlm )?(run|chat|info|bench|pack|verify|eval|export|npu|qairt|genie|hub|handoff|pull|doctor) (.*-.*)$", span)
         if found and not re.search(r"[|\[]", span):
             verb = [found[1]]
             if found[1] in groups() and re.match(r"[a-z]", found[2]):

@@ -1,0 +1,178 @@
+/* fastvlm handoff: from a checkpoint to the files that a Snapdragon phone needs. */
+#include <stdio.h>
+#include <string.h>
+
+#include "cli.h"
+#include "fastvlm_handoff.h"
+
+#define VISION_CHOICES "mixed|w8a8|w8a16"
+
+typedef struct handoff_view {
+    const char *dir;
+    bool dry_run, quiet;
+    json_t *json; /* a list of steps; NULL: text */
+    size_t n_files, n_missing;
+    progress_line line;
+} handoff_view;
+
+static void handoff_log(void *user, fv_log_level level, const char *message)
+{
+    handoff_view *v = user;
+    clear_line();
+    if (level == FV_LOG_WARNING)
+        print_err("fastvlm: warning: %s\n", message);
+    else if (!v->quiet && !v->json)
+        print_err("%s\n", message);
+}
+
+static bool handoff_progress(void *user, const char *stage, double done)
+{
+    handoff_view *v = user;
+    return show_progress(&v->line, stage, done);
+}
+
+static json_t *handoff_file_json(const fv_handoff_file *f)
+{
+    json_t *o = json_object();
+    json_set_text(o, "path", f->path);
+    if (f->sha256) {
+        json_object_set_new(o, "bytes", json_integer((json_int_t)f->n_bytes));
+        json_set_text(o, "sha256", f->sha256);
+    }
+    if (f->reason)
+        json_set_text(o, "reason", f->reason);
+    if (f->command)
+        json_set_text(o, "command", f->command);
+    return o;
+}
+
+static void handoff_step_json(json_t *list, const fv_handoff_step *s, bool dry_run)
+{
+    json_t *files = json_array(), *missing = json_array();
+    for (size_t i = 0; i < s->n_files + s->n_missing; i++) {
+        const fv_handoff_file *f = &s->file[i];
+        json_array_append_new(f->sha256 || (dry_run && !f->reason) ? files : missing,
+                              handoff_file_json(f));
+    }
+    json_array_append_new(list, json_pack("{s:i, s:s, s:b, s:f, s:o, s:o}", "step", s->step, "name",
+                                          s->name, "kept", (int)s->kept, "ms", s->ms, "files",
+                                          files, "missing", missing));
+}
+
+static void handoff_file_print(const handoff_view *v, const fv_handoff_file *f)
+{
+    if (f->sha256)
+        print_out("    %s/%s  %.1f MB%s%s\n", v->dir, f->path, (double)f->n_bytes / 1e6,
+                  f->reason ? ", " : "", f->reason ? f->reason : "");
+    else if (!f->reason)
+        print_out("    %s/%s\n", v->dir, f->path);
+    else
+        print_out("    missing: %s/%s\n        %s\n", v->dir, f->path, f->reason);
+}
+
+/* Several files may come from one command: it is shown once, behind the last of them. */
+static void handoff_step_print(const handoff_view *v, const fv_handoff_step *s)
+{
+    size_t n = s->n_files + s->n_missing;
+    if (v->dry_run)
+        print_out("%d %s\n", s->step, s->name);
+    else
+        print_out("%d %-10s %s, %.1f s\n", s->step, s->name,
+                  s->kept ? "complete already, checked" : "done", s->ms / 1e3);
+    for (size_t i = 0; i < n; i++) {
+        const fv_handoff_file *f = &s->file[i];
+        handoff_file_print(v, f);
+        bool again = i + 1 < n && f->command && s->file[i + 1].command &&
+                     !strcmp(f->command, s->file[i + 1].command);
+        if (f->command && !again)
+            print_out("        $ %s\n", f->command);
+    }
+}
+
+static void handoff_show(void *user, const fv_handoff_step *s)
+{
+    handoff_view *v = user;
+    clear_line();
+    v->n_files += s->n_files;
+    v->n_missing += s->n_missing;
+    if (v->json)
+        handoff_step_json(v->json, s, v->dry_run);
+    else
+        handoff_step_print(v, s);
+}
+
+static int handoff_end(handoff_view *v)
+{
+    if (v->json)
+        return print_json(json_pack("{s:o, s:O}", "directory", json_text(v->dir), "steps", v->json),
+                          0);
+    if (!v->dry_run)
+        print_out("%s/manifest.json: %zu files, %zu missing\n", v->dir, v->n_files, v->n_missing);
+    return end_out();
+}
+
+int verb_handoff(int argc, char **argv)
+{
+    static const usage use = {
+        "handoff [OPTIONS] CHECKPOINT",
+        "Makes from a checkpoint directory or packed file what a Snapdragon phone needs, in the "
+        "six steps of the reference Qualcomm pipeline, with its names: ONNX graphs, calibration "
+        "samples, fp16 context binaries, the int8 vision encoder, Genie's files. Needs no SDK; "
+        "with Qualcomm's libraries (npu setup) it compiles for the NPU. Files that only a tool of "
+        "Qualcomm's writes are listed with the reason and that tool's command. Run again, it goes "
+        "on where it stopped: steps whose files are intact are skipped.",
+        "  fastvlm handoff FastVLM-0.5B --images photos/",
+    };
+    static const fv_npu_precision precisions[] = { FV_NPU_MIXED, FV_NPU_W8A8, FV_NPU_W8A16 };
+    handoff_view v = { .dir = "models" };
+    fv_handoff_options o;
+    fv_error err;
+    text_list words, images = { 0 };
+    int vision = 0;
+    bool json = false;
+    fv_callbacks callbacks = {
+        .size = sizeof callbacks, .log = handoff_log, .progress = handoff_progress, .user = &v
+    };
+
+    fv_handoff_options_default(&o);
+    const option_spec options[] = {
+        { 'o', "output", OPTION_TEXT, &v.dir, "DIR", "directory to write (default: models)", 0, 0 },
+        { 'i', "images", OPTION_LIST, &images, "PATH",
+          "image or directory to calibrate with; may be repeated (default: noise, and built-in "
+          "scenes for the NPU)",
+          0, 0 },
+        { 'n', "samples", OPTION_INT, &o.max_images, "N", "use at most N of them", 1, 100000 },
+        { 0, "soc", OPTION_TEXT, &o.soc, "SOC", "chip (default sm8750); npu socs lists them", 0,
+          0 },
+        { 0, "vision", OPTION_CHOICE, &vision, VISION_CHOICES,
+          "bits of the int8 vision encoder (default mixed; the pipeline's own is w8a8)", 0, 0 },
+        { 0, "image-size", OPTION_SIDE, &o.image_size, "N",
+          "side of the encoder's input in pixels, a multiple of 64 (default: the model's)", 64,
+          4096 },
+        { 0, "step", OPTION_INT, &o.step, "N", "only this step: 1 to 6", 1, FV_HANDOFF_STEPS },
+        { 0, "dry-run", OPTION_FLAG, &o.dry_run, NULL,
+          "write nothing; list the files, and the commands for those that are made elsewhere", 0,
+          0 },
+        { 0, "qnn", OPTION_TEXT, &o.qnn_dir, "DIR", "directory of Qualcomm's libraries", 0, 0 },
+        { 0, "json", OPTION_FLAG, &json, NULL, "print one JSON object", 0, 0 },
+        { 'q', "quiet", OPTION_FLAG, &v.quiet, NULL, "no progress, only the result", 0, 0 },
+    };
+    int code = parse_options(argc, argv, &use, options, sizeof options / sizeof *options, &words);
+    if (code >= 0)
+        return code;
+    if (words.n != 1)
+        return usage_error(argv[0], "expected one model, found %zu arguments", words.n);
+    v.dry_run = o.dry_run;
+    v.line.enabled = !v.quiet;
+    v.json = json ? json_array() : NULL;
+    o.paths = images.item;
+    o.n_paths = images.n;
+    o.vision = precisions[vision];
+    o.callbacks = &callbacks;
+    catch_interrupt();
+    fv_status status = fv_handoff(words.item[0], v.dir, &o, handoff_show, &v, &err);
+    clear_line();
+    code = status == FV_OK ? handoff_end(&v) : report(&err);
+    json_decref(v.json);
+    return code;
+}

@@ -1,0 +1,161 @@
+#!/bin/bash
+# fastvlm handoff: from nothing to the files that the reference pipeline lists, resumed, repeated with
+# other options, and planned. Kills are tests/kill/matrix.py's, Qualcomm's libraries a stand-in
+# (tests/npu/fake_qnn.c).
+. "$(dirname "$0")/cases.sh"
+fake=${FV_FAKE_QNN:?names the directory of the stand-in libraries}
+export XDG_DATA_HOME=$work/data
+unset FV_QNN_DIR QNN_SDK_ROOT FAKE_QNN
+demo=$root/models/demo
+photos=$work/photos
+mkdir "$photos"
+cp "$root"/tests/data/demo/images/0000[0-2].jpg "$photos"
+cd "$work" || exit 1
+
+files() { (cd "$1" && find . -type f | sed 's|^\./||' | LC_ALL=C sort); }
+sums() { (cd "$1" && find . -type f ! -name manifest.json -exec sha256sum {} + | LC_ALL=C sort -k 2); }
+done_again() { [ "$(grep -c 'complete already' <<<"$out")" = "$1" ]; }
+
+# ---- from nothing, with the libraries
+run handoff "$demo" --images "$photos" --vision w8a8 --qnn "$fake"
+expect "handoff" 0
+run_files=$out
+check "the pipeline's files at the pipeline's places" diff <(files models) - <<'END'
+fastvlm-calib-raw/calib.json
+fastvlm-calib-raw/input_list.txt
+fastvlm-calib-raw/sample_000.raw
+fastvlm-calib-raw/sample_001.raw
+fastvlm-calib-raw/sample_002.raw
+fastvlm-genie/LUT.bin
+fastvlm-genie/genie_dialog.json
+fastvlm-genie/genie_dialog_htp.json
+fastvlm-genie/genie_model.json
+fastvlm-genie/htp_backend.json
+fastvlm-genie/local_context/vision_int8_qnnmodel/output/fastvlm_vision_encoder_int8_htp.bin
+fastvlm-genie/local_context/vision_int8_qnnmodel/vision_int8_ctx_info.json
+fastvlm-genie/tokenizer.json
+fastvlm-onnx-fp32/decoder_fixed_kv_fp32.onnx
+fastvlm-onnx-fp32/embed_tokens_fp32.onnx
+fastvlm-onnx-fp32/vision_encoder_fp32.onnx
+fastvlm-qaihub-fp16-context/fastvlm_decoder_fixed_kv_fp32/job_native_optimized_bin_sm8750.bin
+fastvlm-qaihub-fp16-context/fastvlm_decoder_fixed_kv_fp32/job_native_optimized_bin_sm8750_ctx_info.json
+fastvlm-qaihub-fp16-context/fastvlm_embed_tokens_fp32/job_native_optimized_bin_sm8750.bin
+fastvlm-qaihub-fp16-context/fastvlm_embed_tokens_fp32/job_native_optimized_bin_sm8750_ctx_info.json
+manifest.json
+END
+check "what a library cannot compile is a reason" grep -qF "computes a grouped convolution wrongly" <<<"$run_files"
+check "missing files have a command" grep -qF "\$ qnn-genai-transformer-composer --model $demo" <<<"$run_files"
+cat >manifest.py <<'END'
+import hashlib, json, os, sys
+m = json.load(open("models/manifest.json"))
+listed = set()
+for step in m["steps"]:
+    for f in step["files"]:
+        data = open(os.path.join("models", f["path"]), "rb").read()
+        assert len(data) == f["bytes"] and hashlib.sha256(data).hexdigest() == f["sha256"], f
+        listed.add(f["path"])
+    for f in step["missing"]:
+        assert f["reason"] and not os.path.exists(os.path.join("models", f["path"])), f
+there = {os.path.relpath(os.path.join(d, n), "models") for d, _, names in os.walk("models") for n in names}
+assert there == listed | {"manifest.json"}, there ^ listed
+steps = [s["step"] for s in m["steps"]]
+assert steps == list(range(1, 1 + len(steps))), steps
+missing = [f["path"] for s in m["steps"] for f in s["missing"]]
+for name in sys.argv[1:]:
+    assert any(name in path for path in missing), (name, missing)
+END
+check "the manifest says what is there and what is missing" python3 manifest.py qaihub-model-ids.txt qaihub-fp16-jobs.txt \
+    vision_encoder_fp32/job_ vision_encoder_int8_qnnmodel.cpp vision_encoder_int8_qnnmodel.bin aarch64-android/lib \
+    x86_64-linux-clang/lib fastvlm_model.bin fastvlm_model_z8.bin fastvlm_model_q4.bin
+sums models >first
+
+# ---- again: nothing is done twice
+run handoff "$demo" --images "$photos" --vision w8a8 --qnn "$fake"
+check "all steps are complete already" done_again 6
+check "and nothing changed" diff first <(sums models)
+printf x >>models/fastvlm-onnx-fp32/embed_tokens_fp32.onnx
+printf x | dd of=models/fastvlm-genie/LUT.bin conv=notrunc status=none
+run handoff "$demo" --images "$photos" --vision w8a8 --qnn "$fake"
+check "damaged files are made again, the others kept" done_again 4
+check "as they were" diff first <(sums models)
+rm -r models/fastvlm-calib-raw models/fastvlm-genie/tokenizer.json
+run handoff "$demo" --images "$photos" --vision w8a8 --qnn "$fake" --step 2
+check "one step" [ "$(grep -cE '^[1-6] ' <<<"$out")" = 1 ]
+check "only that step" [ -e models/fastvlm-calib-raw/sample_000.raw ] && [ ! -e models/fastvlm-genie/tokenizer.json ]
+run handoff "$demo" --images "$photos" --vision w8a8 --qnn "$fake"
+check "then the rest" diff first <(sums models)
+
+# ---- other options: what depends on them, and no old files beside the new ones
+rm "$photos/00002.jpg"
+run handoff "$demo" --images "$photos" --vision w8a8 --qnn "$fake"
+check "other images: calibration and int8" done_again 4
+check "an old sample is gone" [ ! -e models/fastvlm-calib-raw/sample_002.raw ]
+check "the manifest knows" python3 manifest.py
+cp -r "$demo" other
+printf '\n' >>other/config.json
+run handoff other --images "$photos" --vision w8a8 --qnn "$fake"
+check "another model: everything" done_again 0
+check "and the manifest is its" grep -q '"path": "other"' models/manifest.json
+
+# ---- interrupted
+rm -r models
+FAKE_QNN="hang=graphFinalize;log=$work/calls" stop_once "$work/calls" graphFinalize \
+    handoff "$demo" --images "$photos" --vision w8a8 --qnn "$fake"
+check "Ctrl-C" grep -q cancelled <<<"$err"
+check "complete steps stay" python3 manifest.py
+check "no more than those" [ ! -e models/fastvlm-genie ]
+run handoff "$demo" --images "$photos" --vision w8a8 --qnn "$fake"
+check "it goes on" done_again 3
+check "to the end" python3 manifest.py fastvlm_model.bin
+
+# ---- a tool's files that somebody has put there are listed and kept
+printf z8 >models/fastvlm-genie/fastvlm_model_z8.bin
+mkdir models/fastvlm-qaihub-fp16-context/fastvlm_vision_encoder_fp32
+printf hub >models/fastvlm-qaihub-fp16-context/fastvlm_vision_encoder_fp32/job_jabc_optimized_bin_mdef.bin
+run handoff "$demo" --images "$photos" --vision w8a8 --qnn "$fake"
+check "a composed decoder is found" grep -qF "fastvlm_model_z8.bin  0.0 MB, it was there" <<<"$out"
+check "a downloaded binary is found" grep -qF "job_jabc_optimized_bin_mdef.bin  0.0 MB, it was there" <<<"$out"
+check "and stands in the manifest" python3 manifest.py fastvlm_model.bin
+run handoff "$demo" --images "$photos" --vision w8a8 --qnn "$fake" --image-size 128
+check "and stays" [ "$(cat models/fastvlm-genie/fastvlm_model_z8.bin)" = z8 ]
+
+# ---- without Qualcomm's libraries, without images
+run handoff "$demo" -o bare
+expect "bare" 0
+check "noise in place of images" [ "$(ls bare/fastvlm-calib-raw/sample_*.raw | wc -l)" = 8 ]
+check "no libraries is a reason" grep -qF "no QNN libraries" <<<"$out"
+check "nothing for the NPU" [ ! -e bare/fastvlm-qaihub-fp16-context ]
+run handoff "$demo" -o bare --qnn "$fake" --step 5 --vision w8a8 --images "$photos"
+check "with libraries later" [ -e bare/fastvlm-genie/local_context/vision_int8_qnnmodel/output/fastvlm_vision_encoder_int8_htp.bin ]
+
+# ---- planned
+run handoff "$demo" -o plan --dry-run --qnn "$fake"
+check "a dry run writes nothing" [ ! -e plan ]
+sed -e "s|$work|WORK|g" -e "s|$root|ROOT|g" "$work/out" >plan.txt
+check "a dry run lists files and commands" diff "$root/tests/data/handoff/dry_run.txt" plan.txt
+run handoff "$demo" -o plan --dry-run --json
+check "as JSON" python3 -c 'import json, sys; assert len(json.load(open(sys.argv[1]))["steps"]) == 6' "$work/out"
+
+# ---- what is wrong
+run handoff
+expect "no model" 2 "expected one model"
+run handoff "$demo" --step 7
+expect "no such step" 2 "--step"
+run handoff "$demo" --soc sm1
+expect "no such chip" 2 "sm1"
+run handoff "$work/none"
+expect "no such model" 1 "none"
+mkdir alien && echo '{"files": []}' >alien/manifest.json
+run handoff "$demo" -o alien
+expect "another manifest" 1 "not of a handoff"
+check "is left alone" [ "$(cat alien/manifest.json)" = '{"files": []}' ]
+for path in /etc/passwd ../../x fastvlm-a/../../b fastvlm- model.safetensors ""; do
+    printf '{"steps": [{"step": 1, "way": "native", "key": "", "files": [{"path": "%s", "bytes": 1, "sha256": ""}], "missing": []}]}' \
+        "$path" >alien/manifest.json
+    run handoff "$demo" -o alien
+    expect "a manifest that names \"$path\"" 1 "is not of a handoff's file"
+done
+mkdir "$work/a space"
+run handoff "$demo" -o "$work/a space" --step 2
+expect "a directory with a space" 2 "space"
+finish
