@@ -157,6 +157,33 @@ static int hub_end(const hub_options *h, fv_status status, const fv_error *err, 
 
 /* ---- login-check -------------------------------------------------------------------------- */
 
+/* Fails when something is missing that the other commands need. */
+static int account_print(const fv_aihub_account *a, bool json)
+{
+    bool whole = a->client[0] && a->version[0] && a->has_token;
+    int code;
+    if (json) {
+        code = print_json(json_pack("{s:o, s:o, s:o, s:o, s:b, s:o}", "client",
+                                    json_text(a->client), "python", json_text(a->python), "version",
+                                    json_text(a->version), "config", json_text(a->config), "token",
+                                    a->has_token ? 1 : 0, "user", json_text(a->user)),
+                          0);
+    } else {
+        print_out("client   %s\n",
+                  a->client[0] ? a->client : "no qai-hub on PATH; pip install qai-hub==0.56.0");
+        if (a->client[0])
+            print_out("python   %s, %s%s\n", a->python,
+                      a->version[0] ? "qai-hub " : "without qai-hub", a->version);
+        print_out("config   %s, %s\n", a->config,
+                  a->has_token ? "with a token"
+                               : "without a token; qai-hub configure --api_token TOKEN");
+        if (a->user[0])
+            print_out("account  %s\n", a->user);
+        code = end_out();
+    }
+    return whole ? code : EXIT_FAILED;
+}
+
 static int hub_login_check(int argc, char **argv)
 {
     static const usage use = {
@@ -169,9 +196,13 @@ static int hub_login_check(int argc, char **argv)
     fv_error err;
     text_list words;
     fv_aihub_account a = { .size = sizeof a };
+    bool offline = false;
 
     hub_begin(&h);
-    const option_spec options[] = { HUB_CLIENT(h) };
+    const option_spec options[] = {
+        { 0, "offline", OPTION_FLAG, &offline, NULL, "only what is on this machine", 0, 0 },
+        HUB_CLIENT(h),
+    };
     int code = parse_options(argc, argv, &use, options, sizeof options / sizeof *options, &words);
     if (code >= 0)
         return code;
@@ -180,21 +211,10 @@ static int hub_login_check(int argc, char **argv)
     code = hub_ready(&h, argv[0]);
     if (code >= 0)
         return code;
-    if (fv_aihub_check(&a, &h.o, &err) != FV_OK)
+    fv_status status = offline ? fv_aihub_find(&a, &h.o, &err) : fv_aihub_check(&a, &h.o, &err);
+    if (status != FV_OK)
         return report(&err);
-    if (h.o.dry_run)
-        return end_out();
-    if (h.json)
-        return print_json(json_pack("{s:o, s:o, s:o, s:o, s:b, s:o}", "client", json_text(a.client),
-                                    "python", json_text(a.python), "version", json_text(a.version),
-                                    "config", json_text(a.config), "token", a.has_token ? 1 : 0,
-                                    "user", json_text(a.user)),
-                          0);
-    print_out("client   %s, version %s\n", a.client, a.version);
-    print_out("python   %s\n", a.python);
-    print_out("config   %s, with a token\n", a.config);
-    print_out("account  %s\n", a.user);
-    return end_out();
+    return h.o.dry_run ? end_out() : account_print(&a, h.json);
 }
 
 /* ---- upload ------------------------------------------------------------------------------- */

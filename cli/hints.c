@@ -44,6 +44,8 @@ static const struct hint {
     { FV_ERR_IO, "; expected the ONNX file of ", "fastvlm export onnx --precision f32 writes it" },
     { FV_ERR_STATE, "; expected it uploaded", "fastvlm hub upload does that" },
     { FV_ERR_STATE, "; expected it compiled", "fastvlm hub compile does that" },
+    { FV_ERR_STATE, "another process is working with the ledgers",
+      "fastvlm hub status --offline shows what they say" },
     { FV_ERR_IO, "; expected SUCCESS", "fastvlm hub status asks how it is doing" },
     { FV_ERR_FORMAT, ".bin: not kept: ", "--force keeps it all the same" },
     { FV_ERR_IO, ", and it differs from what the service gives", "--force replaces it" },

@@ -318,6 +318,10 @@ typedef struct fv_aihub_account {
     char user[480];                  /**< e-mail address of the account */
 } fv_aihub_account;
 
+/** What there is on this machine: client and version are "" where it, or its package, is missing,
+ *  has_token false where its configuration has none; user is "". The service is not asked. */
+FV_API fv_status fv_aihub_find(fv_aihub_account *out, const fv_aihub_options *options,
+                               fv_error *err);
 /** Asks the service who we are. With dry_run only what is known without it. */
 FV_API fv_status fv_aihub_check(fv_aihub_account *out, const fv_aihub_options *options,
                                 fv_error *err);

@@ -120,6 +120,11 @@ and
 .B fastvlm genie
 run; QAIRT_SDK_ROOT is looked at when it is not set
 .TP
+.B QAIHUB_CLIENT_INI
+configuration of the AI Hub's client, with the API token, for
+.B fastvlm hub
+(default ~/.qai_hub/client.ini)
+.TP
 .B VIRTUAL_ENV
 the Python environment in which the SDK's converters run
 .TP

@@ -26,18 +26,23 @@ enum {
 
 /* Nothing is imported from the current directory. What the client prints goes to standard error:
  * standard output is for answers, the last of which is an exception, if there is one. */
-#define PYTHON_HEAD                                                                      \
-    "import sys\n"                                                                       \
-    "sys.path = [p for p in sys.path if p]\n"                                            \
-    "import json\n"                                                                      \
-    "out, sys.stdout = sys.stdout, sys.stderr\n"                                         \
-    "say = lambda **o: print(json.dumps(o), file=out, flush=True)\n"                     \
-    "sys.excepthook = lambda kind, e, trace: say(error=kind.__name__, message=str(e))\n" \
-    "import qai_hub as hub\n"                                                            \
-    "from qai_hub import public_rest_api as api\n"                                       \
+#define PYTHON_ANSWER                                                \
+    "import sys\n"                                                   \
+    "sys.path = [p for p in sys.path if p]\n"                        \
+    "import json\n"                                                  \
+    "out, sys.stdout = sys.stdout, sys.stderr\n"                     \
+    "say = lambda **o: print(json.dumps(o), file=out, flush=True)\n" \
+    "sys.excepthook = lambda kind, e, trace: say(error=kind.__name__, message=str(e))\n"
+#define PYTHON_HEAD                                \
+    PYTHON_ANSWER                                  \
+    "import qai_hub as hub\n"                      \
+    "from qai_hub import public_rest_api as api\n" \
     "client, words = hub.Client(), sys.argv[1:]\n"
 
 static const char *const python_programs[] = {
+    [FV_AIHUB_VERSION] = PYTHON_ANSWER "from importlib.metadata import version\n"
+                                       "say(version=version('qai-hub'))\n",
+
     [FV_AIHUB_CHECK] = PYTHON_HEAD
     "say(user=api.get_auth_user(client.config).email, version=str(hub.__version__))\n",
 
@@ -208,6 +213,28 @@ fv_status fv_aihub_client_open(fv_aihub_client *c, const fv_aihub_options *optio
     return status;
 }
 
+fv_status fv_aihub_client_look(fv_aihub_client *c, const fv_aihub_options *options, fv_error *err)
+{
+    fv_error why;
+    *c = (fv_aihub_client){ .options = options };
+    const char *name = options->client ? options->client : "qai-hub";
+    fv_status status = FV_OK;
+    if (fv_program_find(&c->program, name, NULL) == FV_OK && access(c->program, X_OK) == 0) {
+        if (!options->python)
+            status = python_find(c, err);
+        else if (!(c->python = fv_strdup(options->python)))
+            status = fv_fail_memory(err, strlen(options->python), "a path");
+    } else {
+        fv_free(c->program);
+        c->program = NULL;
+    }
+    if (status == FV_OK && config_find(c, &why) == FV_OK)
+        config_read(c, &why); /* or there is no token */
+    if (status != FV_OK)
+        fv_aihub_client_close(c);
+    return status;
+}
+
 void fv_aihub_client_close(fv_aihub_client *c)
 {
     if (c->token) /* not left in memory that is used again */
@@ -348,15 +375,17 @@ fv_status fv_aihub_ask_once(fv_aihub_client *c, const fv_aihub_call *call, fv_ai
 }
 
 fv_status fv_aihub_ask(fv_aihub_client *c, const fv_aihub_call *call, fv_aihub_program program,
-                       const char *const *words, fv_error *err)
+                       const char *const *words, bool *transient, fv_error *err)
 {
     for (int n = 1;; n++) {
-        bool transient;
+        bool again;
         fv_error why;
-        fv_status status = fv_aihub_ask_once(c, call, program, words, &transient, &why);
+        fv_status status = fv_aihub_ask_once(c, call, program, words, &again, &why);
+        if (transient)
+            *transient = again;
         if (status == FV_OK)
             return FV_OK;
-        if (!transient || n > fv_aihub_retries(c))
+        if (!again || n > fv_aihub_retries(c))
             return fv_fail(err, status, 0, "%s", why.message);
         fv_log(c->options->callbacks, FV_LOG_INFO, "%s", why.message);
         FV_TRY(fv_aihub_wait(c, call->stage, n, err));

@@ -23,10 +23,13 @@ typedef struct fv_aihub_client {
 
 /* options are borrowed. With dry_run nothing needs to be there. On failure *c is zero. */
 fv_status fv_aihub_client_open(fv_aihub_client *c, const fv_aihub_options *options, fv_error *err);
+/* The same with whatever is there: program, python and token are NULL where they are missing. */
+fv_status fv_aihub_client_look(fv_aihub_client *c, const fv_aihub_options *options, fv_error *err);
 void fv_aihub_client_close(fv_aihub_client *c);
 
 /* Our Python programs, with what follows their names in argv:
  *
+ *     VERSION                                version; imports nothing of the package
  *     CHECK                                  user, version
  *     MODELS   NAME SINCE                    whole models of that name and of this user, made since
  *                                            then, newest first: model_id, time
@@ -36,6 +39,7 @@ void fv_aihub_client_close(fv_aihub_client *c);
  *     STATUS   JOB_ID...                     job_id, status, message, url
  *     DOWNLOAD JOB_ID FILE                   model_id (of what was compiled) */
 typedef enum fv_aihub_program {
+    FV_AIHUB_VERSION,
     FV_AIHUB_CHECK,
     FV_AIHUB_MODELS,
     FV_AIHUB_SUBMIT,
@@ -59,9 +63,10 @@ typedef struct fv_aihub_call {
  * *transient: after a failure, the same again may go well. */
 fv_status fv_aihub_ask_once(fv_aihub_client *c, const fv_aihub_call *call, fv_aihub_program program,
                             const char *const *words, bool *transient, fv_error *err);
-/* The same, for what changes nothing at the service: tries again as often as options allow. */
+/* The same, for what changes nothing at the service: tries again as often as options allow.
+ * transient may be NULL. */
 fv_status fv_aihub_ask(fv_aihub_client *c, const fv_aihub_call *call, fv_aihub_program program,
-                       const char *const *words, fv_error *err);
+                       const char *const *words, bool *transient, fv_error *err);
 /* `qai-hub upload-model`, once. "" with dry_run. */
 fv_status fv_aihub_upload_once(fv_aihub_client *c, const fv_aihub_call *call, const char *file,
                                const char *name, char model_id[FV_AIHUB_ID], bool *transient,

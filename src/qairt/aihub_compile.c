@@ -85,7 +85,7 @@ static fv_status submission_recover(submission *s, fv_error *err)
     fv_aihub_call call = {
         .stage = "ask", .timeout_s = FV_AIHUB_QUESTION_S, .answer = submission_match, .user = s
     };
-    FV_TRY(fv_aihub_ask(&s->h->client, &call, FV_AIHUB_JOBS, words, err));
+    FV_TRY(fv_aihub_ask(&s->h->client, &call, FV_AIHUB_JOBS, words, NULL, err));
     if (s->status != FV_OK)
         *err = s->err;
     return s->status;
@@ -194,7 +194,7 @@ static void look_answer(void *user, const fv_aihub_said *said)
     }
 }
 
-fv_status fv_aihub_look(fv_aihub *h, size_t *n_over, size_t *n_jobs, fv_error *err)
+fv_status fv_aihub_look(fv_aihub *h, size_t *n_over, size_t *n_jobs, bool *transient, fv_error *err)
 {
     fv_aihub_job j[FV_AIHUB_PARTS];
     const char *words[FV_AIHUB_PARTS + 1];
@@ -209,23 +209,24 @@ fv_status fv_aihub_look(fv_aihub *h, size_t *n_over, size_t *n_jobs, fv_error *e
             words[n++] = j[i].job_id;
     }
     words[n] = NULL;
-    *n_over = *n_jobs = 0;
+    fv_status status = FV_OK;
     if (n > 0) {
         fv_aihub_call call = {
             .stage = "ask", .timeout_s = FV_AIHUB_QUESTION_S, .answer = look_answer, .user = &l
         };
-        FV_TRY(fv_aihub_ask(&h->client, &call, FV_AIHUB_STATUS, words, err));
-        if (l.status != FV_OK) {
+        status = fv_aihub_ask(&h->client, &call, FV_AIHUB_STATUS, words, transient, err);
+        if (status == FV_OK && l.status != FV_OK) {
             *err = l.err;
-            return l.status;
+            status = l.status;
         }
     }
+    *n_over = *n_jobs = 0;
     for (int i = 0; i < FV_AIHUB_PARTS; i++) {
         fv_aihub_job_find(&j[i], &h->jobs, fv_aihub_names[i].name);
         *n_jobs += fv_aihub_wants(h, i) && j[i].job_id[0];
         *n_over += fv_aihub_wants(h, i) && j[i].job_id[0] && job_is_over(&j[i]);
     }
-    return FV_OK;
+    return status;
 }
 
 /* FV_ERR_IO with the first that has failed. */
@@ -254,8 +255,14 @@ static fv_status jobs_wait(fv_aihub *h, fv_error *err)
     double until = fv_now_ms() + limit_s * 1e3;
     for (int n = 1;; n++) {
         size_t n_over, n_jobs;
-        FV_TRY(fv_aihub_look(h, &n_over, &n_jobs, err));
-        if (n_over == n_jobs || h->o.dry_run)
+        bool transient = false;
+        fv_error why;
+        fv_status status = fv_aihub_look(h, &n_over, &n_jobs, &transient, &why);
+        if (status != FV_OK && !transient)
+            return fv_fail(err, status, 0, "%s", why.message);
+        if (status != FV_OK) /* the jobs go on without us */
+            fv_log(h->o.callbacks, FV_LOG_WARNING, "%s; waiting on", why.message);
+        else if (n_over == n_jobs || h->o.dry_run)
             return FV_OK;
         if (fv_now_ms() >= until)
             return fv_fail(err, FV_ERR_LIMIT, 0,
@@ -269,7 +276,7 @@ static fv_status jobs_wait(fv_aihub *h, fv_error *err)
 fv_status fv_aihub_compile(const fv_aihub_options *options, fv_error *err)
 {
     fv_aihub h;
-    FV_TRY(fv_aihub_open(&h, options, true, err));
+    FV_TRY(fv_aihub_open(&h, options, FV_AIHUB_WORKS, err));
     fv_status status = FV_OK;
     for (int i = 0; i < FV_AIHUB_PARTS && status == FV_OK; i++)
         if (fv_aihub_wants(&h, i))
@@ -286,8 +293,8 @@ fv_status fv_aihub_refresh(const fv_aihub_options *options, fv_error *err)
 {
     fv_aihub h;
     size_t n_over, n_jobs;
-    FV_TRY(fv_aihub_open(&h, options, true, err));
-    fv_status status = fv_aihub_look(&h, &n_over, &n_jobs, err);
+    FV_TRY(fv_aihub_open(&h, options, FV_AIHUB_WORKS, err));
+    fv_status status = fv_aihub_look(&h, &n_over, &n_jobs, NULL, err);
     fv_aihub_close(&h);
     return status;
 }

@@ -133,10 +133,12 @@ static fv_status download_fetch(download *d, fv_error *err)
                            .temporary = temporary,
                            .answer = download_answer,
                            .user = d };
+    fv_log(h->o.callbacks, FV_LOG_INFO, "%s: fetching what job %s has made", d->name,
+           d->job.job_id);
     fv_status status = path && temporary ? fv_outdir_sub(&d->out, "tmp", err)
                                          : fv_fail_memory(err, 16, "a path");
     if (status == FV_OK)
-        status = fv_aihub_ask(&h->client, &call, FV_AIHUB_DOWNLOAD, words, err);
+        status = fv_aihub_ask(&h->client, &call, FV_AIHUB_DOWNLOAD, words, NULL, err);
     if (status == FV_OK && rmdir(temporary) != 0)
         status = fv_out_errno(err, temporary, "remove");
     if (status == FV_OK && (!d->target[0] || !fv_is_file(path)))
@@ -225,8 +227,8 @@ fv_status fv_aihub_download(const fv_aihub_options *options, fv_error *err)
 {
     fv_aihub h;
     size_t n_over, n_jobs;
-    FV_TRY(fv_aihub_open(&h, options, true, err));
-    fv_status status = h.o.dry_run ? FV_OK : fv_aihub_look(&h, &n_over, &n_jobs, err);
+    FV_TRY(fv_aihub_open(&h, options, FV_AIHUB_WORKS, err));
+    fv_status status = h.o.dry_run ? FV_OK : fv_aihub_look(&h, &n_over, &n_jobs, NULL, err);
     for (int i = 0; i < FV_AIHUB_PARTS && status == FV_OK; i++)
         if (fv_aihub_wants(&h, i))
             status = download_part(&h, i, err);

@@ -272,10 +272,12 @@ static void job_take_status(fv_aihub_job *job, const char *text)
 static bool job_take_line(fv_aihub_job *out, const fv_aihub_job *header, const char *text)
 {
     char model_id[FV_AIHUB_ID], job_id[FV_AIHUB_ID], status[FV_AIHUB_TEXT + FV_AIHUB_ID];
+    const char *url = NULL; /* the last: what the service says may look like one */
+    for (const char *at = text; (at = strstr(at, " url=")); at++)
+        url = at;
     ledger_id(model_id, text, "model_id=", 'm');
     ledger_id(job_id, text, " job_id=", 'j');
-    if (!model_id[0] || !job_id[0] ||
-        !ledger_value(status, sizeof status, text, " status=", " url="))
+    if (!model_id[0] || !job_id[0] || !ledger_value(status, sizeof status, text, " status=", url))
         return false;
     if (strcmp(job_id, out->job_id) != 0) {
         fv_aihub_job before = *out;
@@ -289,7 +291,7 @@ static bool job_take_line(fv_aihub_job *out, const fv_aihub_job *header, const c
             out->pending = false;
     }
     job_take_status(out, status);
-    ledger_value(out->url, sizeof out->url, text, " url=", NULL);
+    snprintf(out->url, sizeof out->url, "%s", url ? url + 5 : "");
     return true;
 }
 

@@ -74,7 +74,7 @@ static fv_status upload_recover(upload *u, fv_error *err)
     fv_aihub_call call = {
         .stage = "ask", .timeout_s = FV_AIHUB_QUESTION_S, .answer = upload_answer, .user = u
     };
-    FV_TRY(fv_aihub_ask(&u->h->client, &call, FV_AIHUB_MODELS, words, err));
+    FV_TRY(fv_aihub_ask(&u->h->client, &call, FV_AIHUB_MODELS, words, NULL, err));
     if (u->status != FV_OK)
         *err = u->err;
     return u->status;
@@ -110,6 +110,9 @@ static fv_status upload_run(upload *u, fv_error *err)
         fv_aihub_call call = { .stage = "upload", .timeout_s = FV_AIHUB_TRANSFER_S };
 
         FV_TRY(upload_intent(u, err));
+        if (!h->o.dry_run)
+            fv_log(h->o.callbacks, FV_LOG_INFO, "%s: uploading %s, %.1f MB", u->name, u->file,
+                   (double)u->n_bytes / 1e6);
         fv_status status = fv_aihub_upload_once(&h->client, &call, u->file, u->name, model_id,
                                                 &transient, &why);
         if (status == FV_OK && h->o.dry_run)
@@ -155,7 +158,7 @@ static fv_status upload_part(fv_aihub *h, int part, fv_error *err)
 fv_status fv_aihub_upload(const fv_aihub_options *options, fv_error *err)
 {
     fv_aihub h;
-    FV_TRY(fv_aihub_open(&h, options, true, err));
+    FV_TRY(fv_aihub_open(&h, options, FV_AIHUB_BEGINS, err));
     fv_status status = FV_OK;
     for (int i = 0; i < FV_AIHUB_PARTS && status == FV_OK; i++)
         if (fv_aihub_wants(&h, i))

@@ -44,15 +44,19 @@ static const char *or_default(const char *text, const char *otherwise)
     return text && *text ? text : otherwise;
 }
 
+static fv_status hub_make_folder(const fv_aihub *h, fv_error *err)
+{
+    char *inside = fv_out_path(h->o.ledger_dir, "/x");
+    size_t n_made;
+    if (!inside)
+        return fv_fail_memory(err, strlen(h->o.ledger_dir), "a path");
+    fv_status status = fv_out_make_parents(inside, &n_made, err);
+    fv_free(inside);
+    return status;
+}
+
 static fv_status hub_lock(fv_aihub *h, fv_error *err)
 {
-    char *dir = fv_out_path(h->o.ledger_dir, "/x");
-    size_t n_made;
-    if (!dir)
-        return fv_fail_memory(err, strlen(h->o.ledger_dir), "a path");
-    fv_status status = fv_out_make_parents(dir, &n_made, err);
-    fv_free(dir);
-    FV_TRY(status);
     h->lock = open(h->o.ledger_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (h->lock < 0)
         return fv_out_errno(err, h->o.ledger_dir, "open");
@@ -117,22 +121,25 @@ void fv_aihub_close(fv_aihub *h)
         close(h->lock);
 }
 
-static fv_status hub_fill(fv_aihub *h, bool works, fv_error *err)
+static fv_status hub_fill(fv_aihub *h, fv_aihub_need need, fv_error *err)
 {
     FV_TRY(hub_device(h, err));
     if (h->o.parts >= 1u << FV_AIHUB_PARTS)
         return fv_fail(err, FV_ERR_ARGUMENT, 0, "parts: %#x has bits of no part", h->o.parts);
     h->o.parts = h->o.parts ? h->o.parts : (1u << FV_AIHUB_PARTS) - 1;
-    if (works) {
+    if (need != FV_AIHUB_READS) {
         FV_TRY(fv_aihub_client_open(&h->client, &h->o, err));
-        if (!h->o.dry_run)
+        if (need == FV_AIHUB_BEGINS && !h->o.dry_run)
+            FV_TRY(hub_make_folder(h, err));
+        if (fv_is_dir(h->o.ledger_dir) && !h->o.dry_run)
             FV_TRY(hub_lock(h, err));
     }
     FV_TRY(fv_aihub_ledger_open(&h->models, h->o.ledger_dir, MODELS_LEDGER, err));
     return fv_aihub_ledger_open(&h->jobs, h->o.ledger_dir, JOBS_LEDGER, err);
 }
 
-fv_status fv_aihub_open(fv_aihub *h, const fv_aihub_options *options, bool works, fv_error *err)
+fv_status fv_aihub_open(fv_aihub *h, const fv_aihub_options *options, fv_aihub_need need,
+                        fv_error *err)
 {
     *h = (fv_aihub){ .lock = -1 };
     FV_TRY(FV_OPTIONS_IN(&h->o, fv_aihub_options, options, err));
@@ -140,7 +147,7 @@ fv_status fv_aihub_open(fv_aihub *h, const fv_aihub_options *options, bool works
     h->o.onnx_dir = or_default(h->o.onnx_dir, "models/fastvlm-onnx-fp32");
     h->o.ledger_dir = or_default(h->o.ledger_dir, "handoff");
     h->o.output_dir = or_default(h->o.output_dir, "models/fastvlm-qaihub-fp16-context");
-    fv_status status = hub_fill(h, works, err);
+    fv_status status = hub_fill(h, need, err);
     if (status != FV_OK)
         fv_aihub_close(h);
     return status;
@@ -195,24 +202,59 @@ static void account_answer(void *user, const fv_aihub_said *said)
     snprintf(a->version, sizeof a->version, "%s", said->version);
 }
 
+/* What is there; account_answer adds the rest. */
+static void account_begin(fv_aihub_account *a, const fv_aihub_client *c)
+{
+    *a = (fv_aihub_account){ .size = sizeof *a, .has_token = c->token != NULL };
+    snprintf(a->client, sizeof a->client, "%s", c->program ? c->program : "");
+    snprintf(a->python, sizeof a->python, "%s", c->python ? c->python : "");
+    snprintf(a->config, sizeof a->config, "%s", c->config ? c->config : "");
+}
+
+fv_status fv_aihub_find(fv_aihub_account *out, const fv_aihub_options *options, fv_error *err)
+{
+    fv_aihub h = { .lock = -1 };
+    fv_aihub_account account;
+    fv_error why;
+    bool transient;
+    static const char *const none[] = { NULL };
+
+    FV_TRY(FV_RESULT_CHECK(out, fv_aihub_account, err));
+    FV_TRY(FV_OPTIONS_IN(&h.o, fv_aihub_options, options, err));
+    FV_TRY(fv_callbacks_in(&h.callbacks, &h.o.callbacks, err));
+    FV_TRY(fv_aihub_client_look(&h.client, &h.o, err));
+    account_begin(&account, &h.client);
+    fv_aihub_call call = {
+        .stage = "ask", .timeout_s = FV_AIHUB_QUESTION_S, .answer = account_answer, .user = &account
+    };
+    fv_status status = FV_OK;
+    if (h.client.program)
+        status = fv_aihub_ask_once(&h.client, &call, FV_AIHUB_VERSION, none, &transient, &why);
+    if (status == FV_ERR_CANCELLED || status == FV_ERR_MEMORY)
+        fv_fail(err, status, 0, "%s", why.message);
+    else
+        status = FV_OK; /* the package is missing */
+    if (status == FV_OK)
+        fv_result_out(out, &account, sizeof account);
+    fv_aihub_close(&h);
+    return status;
+}
+
 fv_status fv_aihub_check(fv_aihub_account *out, const fv_aihub_options *options, fv_error *err)
 {
     fv_aihub h = { .lock = -1 };
-    fv_aihub_account account = { .size = sizeof account };
+    fv_aihub_account account;
     static const char *const none[] = { NULL };
 
     FV_TRY(FV_RESULT_CHECK(out, fv_aihub_account, err));
     FV_TRY(FV_OPTIONS_IN(&h.o, fv_aihub_options, options, err));
     FV_TRY(fv_callbacks_in(&h.callbacks, &h.o.callbacks, err));
     FV_TRY(fv_aihub_client_open(&h.client, &h.o, err));
-    snprintf(account.client, sizeof account.client, "%s", h.client.program);
-    snprintf(account.python, sizeof account.python, "%s", h.client.python);
-    snprintf(account.config, sizeof account.config, "%s", h.client.config);
-    account.has_token = h.client.token != NULL;
+    account_begin(&account, &h.client);
     fv_aihub_call call = {
         .stage = "ask", .timeout_s = FV_AIHUB_QUESTION_S, .answer = account_answer, .user = &account
     };
-    fv_status status = fv_aihub_ask(&h.client, &call, FV_AIHUB_CHECK, none, err);
+    fv_status status = fv_aihub_ask(&h.client, &call, FV_AIHUB_CHECK, none, NULL, err);
     if (status == FV_OK)
         fv_result_out(out, &account, sizeof account);
     fv_aihub_close(&h);
@@ -232,7 +274,7 @@ fv_status fv_aihub_item(fv_aihub_item_info *out, fv_aihub_part part,
     FV_TRY(FV_RESULT_CHECK(out, fv_aihub_item_info, err));
     if ((int)part < 0 || (int)part >= FV_AIHUB_PARTS)
         return fv_fail(err, FV_ERR_ARGUMENT, 0, "part: %d is not one", (int)part);
-    FV_TRY(fv_aihub_open(&h, options, false, err));
+    FV_TRY(fv_aihub_open(&h, options, FV_AIHUB_READS, err));
     item.name = fv_aihub_names[part].name;
     fv_status status = fv_aihub_model_find(&m, &h.models, item.name, err);
     if (status == FV_OK) {

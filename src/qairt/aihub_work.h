@@ -20,7 +20,7 @@
 
 enum {
     FV_AIHUB_QUESTION_S = 300,   /* for a question; the client itself gives up before */
-    FV_AIHUB_TRANSFER_S = 14400, /* for an upload or a download */
+    FV_AIHUB_TRANSFER_S = 86400, /* for an upload or a download */
     FV_AIHUB_CLOCK_S = 600       /* that our clock may be ahead of the service's */
 };
 
@@ -41,9 +41,13 @@ typedef struct fv_aihub {
     char options[FV_AIHUB_TEXT]; /* of a job, as the client sends them */
 } fv_aihub;
 
-/* With `works` also the client and, unless nothing is to be changed, the lock: one process at a
- * time. On failure *h is zero. */
-fv_status fv_aihub_open(fv_aihub *h, const fv_aihub_options *options, bool works, fv_error *err);
+/* What a call needs: the ledgers, as they are; also the client, and that no other process works
+ * with the ledgers; also a folder for them. */
+typedef enum fv_aihub_need { FV_AIHUB_READS, FV_AIHUB_WORKS, FV_AIHUB_BEGINS } fv_aihub_need;
+
+/* On failure *h is zero. */
+fv_status fv_aihub_open(fv_aihub *h, const fv_aihub_options *options, fv_aihub_need need,
+                        fv_error *err);
 void fv_aihub_close(fv_aihub *h);
 bool fv_aihub_wants(const fv_aihub *h, int part);
 /* Seconds since 1970 from which on the service is asked, as text. */
@@ -57,7 +61,9 @@ fv_status fv_aihub_hash(const fv_aihub *h, const char *path, char hex[FV_AIHUB_H
 char *fv_aihub_path(const char *dir, const char *name);
 
 /* Asks for the jobs that are not over, and writes down what has changed. *n_over of *n_jobs, those
- * of the parts that are wanted, are over after that. */
-fv_status fv_aihub_look(fv_aihub *h, size_t *n_over, size_t *n_jobs, fv_error *err);
+ * of the parts that are wanted, are over by then, also on failure. transient, which may be NULL: as
+ * fv_aihub_ask. */
+fv_status fv_aihub_look(fv_aihub *h, size_t *n_over, size_t *n_jobs, bool *transient,
+                        fv_error *err);
 
 #endif

@@ -66,7 +66,7 @@ class Case(Place):
 
 def case_all():
     c = Case()
-    c.run("login-check").succeeds().says("version 0.56.0", "engineer@example.com", ".qai_hub/client.ini, with a token")
+    c.run("login-check").succeeds().says("qai-hub 0.56.0", "engineer@example.com", ".qai_hub/client.ini, with a token")
     c.run("upload").succeeds().says("uploaded as m1z", "model  m3z")
     assert c.ids() == list(zip(NAMES, ["m1z", "m2z", "m3z"])), c.ids()
     assert all("sha256=" + sha256(ONNX[n]) in "\n".join(c.model_lines()) for n in NAMES)
@@ -224,6 +224,16 @@ def case_trouble_that_passes():
     c.end()
 
 
+def case_outage_while_waiting():
+    """Jobs go on; so does the waiting, until its end."""
+    trouble = "Internal API failure.\nCould not connect to Qualcomm AI Hub."
+    c = Case(faults=[["get_job", "before", "internal", trouble]] * 5).uploaded()
+    c.run("compile", "--only", "vision", "--retries", "0", *FAST).succeeds().says("Could not connect", "waiting on")
+    c.change(faults=[["get_job", "before", "user", "Not found."]])
+    c.run("compile", "--only", "embed", *FAST).fails("UserError: Not found.")
+    c.end()
+
+
 def case_trouble_that_stays():
     trouble = "Internal API failure.\nQualcomm AI Hub is unavailable right now."
     c = Case(faults=[["upload_model", "before", "internal", trouble]] * 9)
@@ -263,6 +273,22 @@ def case_client_missing():
     c.run("upload", PATH="/usr/bin:/bin").fails("qai-hub: program not found on PATH", "pip install qai-hub==0.56.0")
     c.run("upload", "--client", os.path.join(CLIENT, "qai-hub"), PATH="/usr/bin:/bin").succeeds()
     c.run("login-check", PYTHONPATH="").fails("python3: has no package qai_hub; expected the Python that runs", "--python")
+    c.end()
+
+
+def case_offline():
+    """What doctor shows: nothing is asked of the service."""
+    c = Case()
+    c.login("another")
+    c.write("site/qai_hub-0.56.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: qai-hub\nVersion: 0.56.0\n")
+    site = CLIENT + os.pathsep + c.path("site")
+    c.run("login-check", "--offline", PYTHONPATH=site).succeeds().says("python3, qai-hub 0.56.0", "with a token")
+    c.run("login-check", "--offline").fails("python3, without qai-hub")
+    os.remove(c.path(".qai_hub/client.ini"))
+    c.run("login-check", "--offline", PYTHONPATH=site).fails("client.ini, without a token; qai-hub configure")
+    c.run("login-check", "--offline", PATH="/usr/bin:/bin").fails("no qai-hub on PATH; pip install qai-hub==0.56.0")
+    c.run("login-check", "--offline", "--client", c.path("none")).fails("no qai-hub on PATH")
+    assert c.look()["log"] == []
     c.end()
 
 
@@ -351,6 +377,8 @@ def case_download_that_is_none():
 def case_context_reader():
     """With Qualcomm's libraries (their stand-in), the content is read."""
     fake = os.environ.get("FV_FAKE_QNN")
+    if not fake:  # ctest names it
+        return
     c = Case().compiled()
     c.run("download", "--only", "vision", "--qnn", fake).fails("bin: not kept: not a QNN context binary", "--force keeps it")
     c.run("download", "--only", "vision", "--qnn", fake, "--force").succeeds().says("warning: ", "its content is not checked")
@@ -390,7 +418,7 @@ def case_one_at_a_time():
     c = Case(faults=[["upload_model", "before", "hang"]])
     process = c.start("upload")
     wait_for(lambda: os.path.exists(c.path("standin/hanging")))
-    c.run("upload").fails("handoff: another process is working with the ledgers")
+    c.run("upload").fails("handoff: another process is working with the ledgers", "status --offline")
     c.run("status", "--offline").succeeds().says("not uploaded")
     c.took(*interrupt(process))
     c.end()

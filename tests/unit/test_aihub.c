@@ -99,7 +99,7 @@ static void test_jobs(void **state)
                              "a: model_id=m1 job_id=j1 status=CREATED url=https://x/jobs/j1/\n"
                              "device=Phone os=\n"
                              "b: model_id=m9 job_id=j9 status=SUCCESS url=https://x/jobs/j9/\n"
-                             "a: model_id=m1 job_id=j1 status=FAILED (a (b) url) url=u\n"
+                             "a: model_id=m1 job_id=j1 status=FAILED (a (b) url=c) url=u\n"
                              "# fastvlm download a job_id=j1 bytes=7 sha256=" HASH_A
                              " file=x y.bin at=2026-11-27T21:00:00Z\n"
                              "# fastvlm submit a model_id=m2 at=2026-11-27T21:00:00Z\n"),
@@ -107,7 +107,7 @@ static void test_jobs(void **state)
     assert_string_equal(j.model_id, "m1");
     assert_string_equal(j.job_id, "j1");
     assert_string_equal(j.status, "FAILED");
-    assert_string_equal(j.message, "a (b) url");
+    assert_string_equal(j.message, "a (b) url=c");
     assert_string_equal(j.url, "u");
     assert_string_equal(j.device, "Snapdragon 8 Elite QRD");
     assert_string_equal(j.os, "15");
@@ -193,6 +193,41 @@ static void test_adding(void **state)
     assert_int_equal(fv_aihub_ledger_add(&l, &err, "d:m4"), FV_ERR_FORMAT);
     unlink(l.path);
     fv_aihub_ledger_free(&l);
+    rmdir(dir);
+}
+
+/* Every allocation fails once: nothing is lost, neither memory nor a line. */
+static void test_memory(void **state)
+{
+    char dir[] = "/tmp/fastvlm-aihub-XXXXXX";
+    fv_aihub_ledger l;
+    fv_error err;
+    bool done = false;
+    size_t n_lines = 0;
+    (void)state;
+    assert_non_null(mkdtemp(dir));
+    for (uint64_t n = 0; !done; n++) {
+        int64_t live = fv_mem_live();
+        fv_mem_fail_once(n);
+        fv_status status = fv_aihub_ledger_open(&l, dir, "ids.txt", &err);
+        if (status == FV_OK) {
+            status = fv_aihub_ledger_add(&l, &err, "a:m1");
+            n_lines += status == FV_OK;
+        }
+        fv_mem_fail_after(UINT64_MAX);
+        assert_true(status == FV_OK || status == FV_ERR_MEMORY);
+        fv_aihub_ledger_free(&l);
+        assert_int_equal(fv_mem_live(), live);
+        assert_int_equal(fv_aihub_ledger_open(&l, dir, "ids.txt", &err), FV_OK);
+        assert_true(l.n_bytes % 5 == 0 && l.n_bytes / 5 >= n_lines);
+        n_lines = l.n_bytes / 5; /* it may stand there though reading it back failed */
+        done = status == FV_OK;
+        if (done)
+            unlink(l.path);
+        fv_aihub_ledger_free(&l);
+        assert_true(n < 100);
+    }
+    assert_true(n_lines > 0);
     rmdir(dir);
 }
 
@@ -328,11 +363,12 @@ static void test_configuration(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_ids),        cmocka_unit_test(test_time),
-        cmocka_unit_test(test_models),     cmocka_unit_test(test_jobs),
-        cmocka_unit_test(test_adding),     cmocka_unit_test(test_clean),
-        cmocka_unit_test(test_answers),    cmocka_unit_test(test_upload),
-        cmocka_unit_test(test_exceptions), cmocka_unit_test(test_configuration),
+        cmocka_unit_test(test_ids),           cmocka_unit_test(test_time),
+        cmocka_unit_test(test_models),        cmocka_unit_test(test_jobs),
+        cmocka_unit_test(test_adding),        cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_clean),         cmocka_unit_test(test_answers),
+        cmocka_unit_test(test_upload),        cmocka_unit_test(test_exceptions),
+        cmocka_unit_test(test_configuration),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
