@@ -19,12 +19,14 @@ struct fv_ranges {
     fv_error *err;
 };
 
-/* Somebody with weights reads it. */
+/* Somebody with weights reads it, or a GELU. */
 static bool value_feeds_layer(const fv_graph *g, const fv_value *v)
 {
-    for (size_t i = 0; i < g->n_nodes; i++)
-        if (fv_node_weight(g->node[i]) && g->node[i]->in[0] == v)
+    for (size_t i = 0; i < g->n_nodes; i++) {
+        const fv_node *n = g->node[i];
+        if (n->n_in && n->in[0] == v && (fv_node_weight(n) || n->op == FV_OP_GELU))
             return true;
+    }
     return false;
 }
 

@@ -16,7 +16,7 @@ enum { FV_RANGE_BINS = 2048 };
 
 typedef struct fv_ranges_options {
     size_t n_runs;      /* how many there will be; over them sampled rows are spread */
-    size_t sample_rows; /* kept of everything that a layer with weights reads; 0: none */
+    size_t sample_rows; /* kept of everything that a layer with weights or a GELU reads; 0: none */
     bool histograms;
     bool inner; /* attention's scores and weights, too */
 } fv_ranges_options;
@@ -29,7 +29,7 @@ typedef struct fv_value_range {
     size_t n_channels;
     uint64_t *bins; /* [FV_RANGE_BINS] elements in equal parts of [-reach, reach); or NULL */
     float reach;    /* a power of two */
-    float *rows;    /* [n_rows, n_channels] drawn from all runs; NULL when no layer reads it */
+    float *rows;    /* [n_rows, n_channels] drawn from all runs; NULL when no such node reads it */
     size_t n_rows;
 } fv_value_range;
 

@@ -362,38 +362,58 @@ typedef struct attend_job {
     float *out;              /* [n, heads * width], or NULL */
 } attend_job;
 
-/* One row of one head, in the plainest way. memory holds n_keys. */
-static void attend_row(const attend_job *j, size_t head, size_t row, float *memory)
+/* One row of one head, in the plainest way: scores [n_keys], */
+static void row_score(const attend_job *j, size_t head, size_t row, float *scores)
 {
     const float *q = j->q.at + head * j->q.head + row * j->q.row;
     const float *k = j->k.at + head / j->group * j->k.head;
-    const float *v = j->v.at + head / j->group * j->v.head;
-    size_t seen = j->causal ? row + 1 : j->n_keys, at = (head * j->n + row) * j->n_keys;
-    float *w = j->weights ? j->weights + at : memory, most = -INFINITY, sum = 0;
     for (size_t t = 0; t < j->n_keys; t++) {
         float s = 0;
         for (size_t d = 0; d < j->width; d++)
             s += q[d * j->q.step] * k[t * j->k.row + d * j->k.step];
-        s *= j->scale;
-        if (j->scores)
-            j->scores[at + t] = s;
-        w[t] = j->bias ? s + j->bias[row * j->bias_step + t] : s;
-        if (t < seen)
-            most = fmaxf(most, w[t]);
+        scores[t] = s * j->scale;
     }
+}
+
+/* weights in place of them, */
+static void row_softmax(const attend_job *j, size_t row, float *w)
+{
+    size_t seen = j->causal ? row + 1 : j->n_keys;
+    float most = -INFINITY, sum = 0;
+    for (size_t t = 0; t < seen; t++)
+        most = fmaxf(most, w[t]);
     for (size_t t = 0; t < j->n_keys; t++) {
         w[t] = t < seen ? expf(w[t] - most) : 0;
         sum += w[t];
     }
     for (size_t t = 0; t < j->n_keys; t++)
         w[t] /= sum;
-    if (!j->out)
-        return;
+}
+
+/* and values added up with those. */
+static void row_mix(const attend_job *j, size_t head, size_t row, const float *w)
+{
+    const float *v = j->v.at + head / j->group * j->v.head;
     float *out = j->out + (row * j->heads + head) * j->width;
     memset(out, 0, j->width * sizeof *out);
     for (size_t t = 0; t < j->n_keys; t++)
         for (size_t d = 0; d < j->width; d++)
             out[d] += w[t] * v[t * j->v.row + d * j->v.step];
+}
+
+/* memory holds n_keys. */
+static void attend_row(const attend_job *j, size_t head, size_t row, float *memory)
+{
+    size_t at = (head * j->n + row) * j->n_keys;
+    float *w = j->weights ? j->weights + at : memory;
+    row_score(j, head, row, w);
+    if (j->scores)
+        memcpy(j->scores + at, w, j->n_keys * sizeof *w);
+    for (size_t t = 0; j->bias && t < j->n_keys; t++)
+        w[t] += j->bias[row * j->bias_step + t];
+    row_softmax(j, row, w);
+    if (j->out)
+        row_mix(j, head, row, w);
 }
 
 typedef struct attend_tasks {
@@ -439,12 +459,50 @@ fail:
     return status;
 }
 
+/* ---- attention that is changed on its way ---- */
+
+static void scores_task(void *user, size_t task, unsigned worker)
+{
+    const attend_job *j = user;
+    (void)worker;
+    row_score(j, task / j->n, task % j->n, j->scores + task * j->n_keys);
+}
+
+static void weights_task(void *user, size_t task, unsigned worker)
+{
+    const attend_job *j = user;
+    (void)worker;
+    row_softmax(j, task % j->n, j->scores + task * j->n_keys);
+}
+
+static void mix_task(void *user, size_t task, unsigned worker)
+{
+    const attend_job *j = user;
+    (void)worker;
+    row_mix(j, task / j->n, task % j->n, j->scores + task * j->n_keys);
+}
+
+static fv_status attend_changed(graph_run *r, attend_job j, const fv_node *n)
+{
+    const fv_value *scores = n->self_attention.scores, *weights = n->self_attention.weights;
+    FV_TRY(value_take(r, scores));
+    j.scores = value_data(r, scores);
+    j.out = value_data(r, n->out);
+    fv_pool_run(r->ops->pool, j.heads * j.n, scores_task, &j);
+    r->observer->change(r->observer->user, scores, j.scores);
+    fv_pool_run(r->ops->pool, j.heads * j.n, weights_task, &j);
+    r->observer->change(r->observer->user, weights, j.scores);
+    fv_pool_run(r->ops->pool, j.heads * j.n, mix_task, &j);
+    value_drop(r, scores);
+    return FV_OK;
+}
+
 static fv_status self_attention_run(void *user, const fv_node *n)
 {
     graph_run *r = user;
     size_t c = fv_value_cols(n->out), rows = fv_value_rows(n->out), d = n->self_attention.width;
     const float *qkv = input_data(r, n, 0);
-    fv_attention_run(r->ops, fv_rows_f32(value_data(r, n->out)), qkv, rows, c, d);
+    const fv_graph_observer *o = r->observer;
     attend_job j = { .q = { qkv, d, 3 * c, 1 },
                      .k = { qkv + c, d, 3 * c, 1 },
                      .v = { qkv + 2 * c, d, 3 * c, 1 },
@@ -454,6 +512,9 @@ static fv_status self_attention_run(void *user, const fv_node *n)
                      .n_keys = rows,
                      .width = d,
                      .scale = 1.0f / sqrtf((float)d) };
+    if (o && o->change && o->inside && o->inside(o->user, n))
+        return attend_changed(r, j, n);
+    fv_attention_run(r->ops, fv_rows_f32(value_data(r, n->out)), qkv, rows, c, d);
     return attend_inside(r, j, n->self_attention.scores, n->self_attention.weights);
 }
 

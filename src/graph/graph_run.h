@@ -28,6 +28,8 @@ typedef struct fv_graph_observer {
     fv_status (*value)(void *user, const fv_value *v, const float *x);
     /* Before that, what a node has computed: may change it, and all that follows; or NULL. */
     void (*change)(void *user, const fv_value *v, float *x);
+    /* Self-attention in which `change` also sees scores and weights, as it goes; or NULL: none. */
+    bool (*inside)(void *user, const fv_node *n);
     /* What a layer with weights reads, in[0], as a copy for it alone: may change that; or NULL. */
     void (*read)(void *user, const fv_node *n, float *x);
     /* Also the values inside attention, which cost time and memory: heads * rows * rows. */

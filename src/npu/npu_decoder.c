@@ -203,7 +203,7 @@ fv_status fv_npu_decoder_plan(fv_npu_decoder *d, fv_npu_precision precision,
     const fv_model *m = &d->model;
     fv_answers answers;
     for (size_t i = 0; i < 2; i++)
-        FV_TRY(fv_npu_plan_make(&d->plan[i], &d->graph[i], NULL, FV_NPU_F16, err));
+        FV_TRY(fv_npu_plan_make(&d->plan[i], &d->graph[i], NULL, FV_NPU_F16, NULL, err));
     if (precision == FV_NPU_F16)
         return FV_OK;
     fv_status status = fv_answers_collect(&answers, &m->config, &m->weights, m->tokenizer,

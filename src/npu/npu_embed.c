@@ -26,7 +26,7 @@ static fv_status embed_plan(fv_npu_embed *e, fv_npu_precision precision, fv_erro
 {
     fv_npu_plan *p = &e->plan;
     float low, high;
-    FV_TRY(fv_npu_plan_make(p, &e->graph, NULL, FV_NPU_F16, err));
+    FV_TRY(fv_npu_plan_make(p, &e->graph, NULL, FV_NPU_F16, NULL, err));
     if (precision == FV_NPU_F16)
         return FV_OK;
     FV_TRY(table_range(&e->model, &low, &high, err));

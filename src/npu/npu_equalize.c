@@ -146,45 +146,43 @@ static fv_dw *stream_reader(equalizer *e, int s)
     return s + 1 == e->c->n_stages ? &v->expand : &v->stage[s].down_dw;
 }
 
-/* What the channels of a stage's stream reach: halfway between its sums, which convolutions read in
- * 8 bits, and what fc2 adds to them, whose errors every sum behind it keeps. */
-static fv_status stream_reach(equalizer *e, int s, float *reach)
+/* What the channels of a block's stream reach: halfway between its sum, which convolutions read in
+ * 8 bits, and what fc2 adds to it, whose errors every sum behind it keeps. */
+static fv_status stream_reach(equalizer *e, const fv_ffn *from, float *reach, size_t n)
 {
-    const fv_vision_stage_weights *from = &e->from->vision.stage[s];
+    const fv_value_range *sum = fv_ranges_of_weight(e->ranges, &from->dw),
+                         *added = fv_ranges_of_result(e->ranges, &from->fc2);
     double mean = 0;
-    size_t n = from->block[0].mixer.channels;
-    for (int i = 0; i < e->c->stage[s].depth; i++) {
-        const fv_ffn *ffn = &from->block[i].ffn;
-        const fv_value_range *sum = fv_ranges_of_weight(e->ranges, &ffn->dw),
-                             *added = fv_ranges_of_result(e->ranges, &ffn->fc2);
-        if (!sum || !added || !sum->n || !added->n)
-            return fv_fail(e->err, FV_ERR_STATE, 0, "an FFN was not seen in calibration");
-        for (size_t c = 0; c < n; c++)
-            reach[c] = fmaxf(reach[c], sqrtf(range_reach(sum, c) * range_reach(added, c)));
+    if (!sum || !added || !sum->n || !added->n)
+        return fv_fail(e->err, FV_ERR_STATE, 0, "an FFN was not seen in calibration");
+    for (size_t c = 0; c < n; c++) {
+        reach[c] = fmaxf(sqrtf(range_reach(sum, c) * range_reach(added, c)), 1e-6f);
+        mean += log((double)reach[c]) / (double)n;
     }
-    for (size_t c = 0; c < n; c++)
-        mean += log((double)fmaxf(reach[c], 1e-6f)) / (double)n;
     for (size_t c = 0; c < n; c++)
         reach[c] = fminf(64, fmaxf(1.0f / 64, reach[c] / (float)exp(mean)));
     return FV_OK;
 }
 
-/* Between blocks of RepMixer everything works channel by channel, so that the whole stream of a
- * stage can be evened, from its first 3x3 to the convolution behind its last sum. It costs the
- * weights nothing: they have a scale for each channel, and each row of fc2. */
+/* Between blocks of RepMixer everything works channel by channel, so that each block's stream can
+ * be evened, from its 3x3 to the next one's, or to the convolution behind the last sum. It costs
+ * the weights nothing: they have a scale for each channel, and each row of fc2. */
 static fv_status stream_even(equalizer *e, int s)
 {
     fv_vision_stage_weights *stage = &e->even->w.vision.stage[s];
     fv_dw *reader = stream_reader(e, s);
     size_t n = stage->block[0].mixer.channels;
-    float *scale;
-    FV_TRY(even_take(e, &scale, n));
-    FV_TRY(stream_reach(e, s, scale));
+    const float *before = NULL; /* of the block in front */
     for (int i = 0; i < e->c->stage[s].depth; i++) {
         fv_vision_block *b = &stage->block[i];
+        float *scale;
+        FV_TRY(even_take(e, &scale, n));
+        FV_TRY(stream_reach(e, &e->from->vision.stage[s].block[i].ffn, scale, n));
         FV_TRY(dw_own(e, &b->mixer));
         FV_TRY(mat_own(e, &b->ffn.fc2));
-        for (size_t t = 0; i == 0 && t < (size_t)b->mixer.kernel * b->mixer.kernel; t++)
+        if (before)
+            taps_multiply(&b->mixer, before);
+        for (size_t t = 0; t < (size_t)b->mixer.kernel * b->mixer.kernel; t++)
             vector_divide(b->mixer.w + t * n, scale, n);
         vector_divide(b->mixer.bias, scale, n);
         taps_multiply(&b->ffn.dw, scale);
@@ -192,9 +190,10 @@ static fv_status stream_even(equalizer *e, int s)
             for (size_t k = 0; k < b->ffn.fc2.k; k++)
                 own(b->ffn.fc2.data)[c * b->ffn.fc2.k + k] /= scale[c];
         vector_divide(b->ffn.fc2.bias, scale, n);
+        before = scale;
     }
     FV_TRY(dw_own(e, reader));
-    taps_multiply(reader, scale);
+    taps_multiply(reader, before);
     return FV_OK;
 }
 

@@ -8,11 +8,11 @@
 #include "npu/npu_simulate.h"
 #include "quant/cosine.h"
 
-/* A layer and the GELU that alone reads it. */
+/* A layer and the GELU that alone reads it, or attention. */
 typedef struct unit {
     size_t value, gelu; /* by index; gelu SIZE_MAX: none */
     double macs, loss;
-    bool narrow;
+    bool narrow, tried; /* tried: once more */
 } unit;
 
 typedef struct chooser {
@@ -22,49 +22,18 @@ typedef struct chooser {
     float *want, *got; /* tokens: of all images in f32; of one */
     unit *units;
     size_t n_units;
-    fv_npu_rounded rounded;
-    fv_graph graph; /* of the rounded weights */
+    fv_npu_simulation simulation;
     fv_error *err;
 } chooser;
 
-/* ---- simulation -------------------------------------------------------------------------- */
-
-/* fv_graph_observer.change */
-static void value_round(void *user, const fv_value *v, float *x)
-{
-    const chooser *c = user;
-    if (c->v->plan.width[v->index] == FV_NPU_NARROW)
-        fv_npu_round_values(x, fv_value_elems(v), c->v->plan.of[v->index].u8);
-}
-
-/* fv_graph_observer.read: what is wide but for this layer */
-static void read_round(void *user, const fv_node *n, float *x)
-{
-    const chooser *c = user;
-    const fv_npu_plan *p = &c->v->plan;
-    const fv_value *v = n->in[0];
-    if (p->width[n->out->index] == FV_NPU_NARROW && p->width[v->index] == FV_NPU_WIDE)
-        fv_npu_round_values(x, fv_value_elems(v), p->of[v->index].u8);
-}
-
-static fv_status graph_apply(chooser *c, const fv_graph *g, const float *pixels, float *tokens,
-                             bool rounding)
-{
-    fv_run_input in = { g->input[0]->name, pixels };
-    fv_run_output out = { g->output[0]->output, tokens };
-    fv_graph_observer o = { .user = c,
-                            .change = rounding ? value_round : NULL,
-                            .read = rounding ? read_round : NULL };
-    return fv_graph_run(g, &c->v->ops, &(fv_graph_io){ &in, 1, &out, 1 }, &o, c->err);
-}
-
 /* 1 - the mean cosine over the first n images with the plan's widths as they are. */
-static fv_status widths_measure(chooser *c, const fv_graph *g, size_t n, double *loss)
+static fv_status widths_measure(chooser *c, bool round_weights, size_t n, double *loss)
 {
     size_t pixels = fv_npu_vision_pixels(c->v), tokens = fv_npu_vision_tokens(c->v);
     *loss = 1;
     for (size_t i = 0; i < n; i++) {
-        FV_TRY(graph_apply(c, g, c->pixels + i * pixels, c->got, true));
+        FV_TRY(fv_npu_simulation_run(&c->simulation, c->pixels + i * pixels, c->got, round_weights,
+                                     c->err));
         *loss -= fv_cosine(c->want + i * tokens, c->got, tokens) / (double)n;
     }
     return FV_OK;
@@ -80,11 +49,11 @@ static void unit_set(const chooser *c, const unit *u, bool narrow)
         c->v->plan.width[u->gelu] = width;
 }
 
-/* A gate's few values stay wide; attention, norms and sums are no units. */
+/* What multiplies. A gate's few values stay wide; norms and sums are no units. */
 static bool node_is_unit(const fv_node *n)
 {
     bool layer = n->op == FV_OP_CONV || n->op == FV_OP_DEPTHWISE || n->op == FV_OP_LINEAR;
-    return layer && fv_value_rows(n->out) > 1;
+    return n->op == FV_OP_SELF_ATTENTION || (layer && fv_value_rows(n->out) > 1);
 }
 
 static void units_list(chooser *c)
@@ -110,7 +79,7 @@ static fv_status units_measure(chooser *c, size_t n, const fv_callbacks *callbac
         unit *u = &c->units[i];
         FV_TRY(fv_progress(callbacks, "layers", (double)i / (double)c->n_units, c->err));
         unit_set(c, u, true);
-        FV_TRY(widths_measure(c, &c->v->graph, n, &u->loss));
+        FV_TRY(widths_measure(c, false, n, &u->loss));
         unit_set(c, u, false);
     }
     return FV_OK;
@@ -138,7 +107,7 @@ static fv_status units_choose(chooser *c, double goal)
     for (;;) {
         double loss, sum = 0;
         unit *u;
-        FV_TRY(widths_measure(c, &c->graph, c->n, &loss));
+        FV_TRY(widths_measure(c, true, c->n, &loss));
         if (loss <= goal)
             return FV_OK;
         for (size_t i = 0; i < c->n_units; i++)
@@ -154,20 +123,42 @@ static fv_status units_choose(chooser *c, double goal)
     }
 }
 
+/* Units that are wide again in 8 bits where that is not too much, those first that cost least for
+ * the multiplications they save: losses did not quite add up. */
+static fv_status units_retry(chooser *c, double goal)
+{
+    enum { TRIES = 16 };
+    for (int i = 0; i < TRIES; i++) {
+        unit *best = NULL;
+        double loss;
+        for (size_t j = 0; j < c->n_units; j++) {
+            unit *u = &c->units[j];
+            if (!u->narrow && !u->tried && (!best || u->loss * best->macs < best->loss * u->macs))
+                best = u;
+        }
+        if (!best)
+            break;
+        best->tried = true;
+        unit_set(c, best, true);
+        FV_TRY(widths_measure(c, true, c->n, &loss));
+        best->narrow = loss <= goal;
+        unit_set(c, best, best->narrow);
+    }
+    return FV_OK;
+}
+
 static fv_status chooser_run(chooser *c, double min_cosine, const fv_callbacks *callbacks)
 {
     fv_npu_vision *v = c->v;
-    const fv_kernels *k = &v->model.kernels;
-    const fv_graph_spec spec = { .image_size = v->config.image_size };
     size_t pixels = fv_npu_vision_pixels(v), tokens = fv_npu_vision_tokens(v);
     for (size_t i = 0; i < c->n; i++)
-        FV_TRY(graph_apply(c, &v->graph, c->pixels + i * pixels, c->want + i * tokens, false));
-    FV_TRY(fv_npu_round(&c->rounded, &v->even.w, &v->config, k, c->err));
-    fv_graph_vision(&c->graph, &v->config, &c->rounded.w.vision, &spec);
-    FV_TRY(fv_graph_status(&c->graph));
+        FV_TRY(fv_npu_vision_run(v, c->pixels + i * pixels, c->want + i * tokens, NULL, c->err));
+    FV_TRY(fv_npu_simulation_open(&c->simulation, &v->plan, &v->even.w, &v->config, &v->ops,
+                                  &v->model.kernels, c->err));
     units_list(c);
     FV_TRY(units_measure(c, FV_MIN(c->n, (size_t)4), callbacks));
-    return units_choose(c, 1 - min_cosine);
+    FV_TRY(units_choose(c, 1 - min_cosine));
+    return units_retry(c, 1 - min_cosine);
 }
 
 fv_status fv_npu_mixed_choose(fv_npu_vision *v, const float *pixels, size_t n, double min_cosine,
@@ -178,12 +169,10 @@ fv_status fv_npu_mixed_choose(fv_npu_vision *v, const float *pixels, size_t n, d
     c.want = fv_alloc((n + 1) * tokens, sizeof *c.want);
     c.units = fv_alloc(v->graph.n_nodes, sizeof *c.units);
     c.got = c.want + n * tokens;
-    fv_graph_begin(&c.graph, "rounded", err);
     fv_status status = c.want && c.units
                            ? chooser_run(&c, min_cosine, callbacks)
                            : fv_fail_memory(err, (n + 1) * tokens * sizeof *c.want, "image tokens");
-    fv_graph_end(&c.graph);
-    fv_npu_rounded_free(&c.rounded);
+    fv_npu_simulation_close(&c.simulation);
     fv_free(c.want);
     fv_free(c.units);
     return status;

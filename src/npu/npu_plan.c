@@ -33,39 +33,93 @@ static double gelu(double x) { return 0.5 * x * (1 + erf(x * 0.70710678118654752
 /* What x is to the value's reader: a GELU makes little of negative ones. */
 static double seen_as(double x, bool by_gelu) { return by_gelu ? gelu(x) : x; }
 
-/* What a value loses in 8 bits of a range, by its histogram: squares of what is clipped, and of the
- * error of rounding, seen by its reader. */
-static double range_loss(const fv_value_range *r, bool by_gelu, double low, double high)
+/* A value's histogram with what an error in each bin weighs. */
+typedef struct weighed {
+    double weight[FV_RANGE_BINS];
+    const fv_value_range *r;
+    bool by_gelu;
+} weighed;
+
+/* The layer that reads a value, or its GELU; NULL: none does. */
+static const fv_node *value_reader(const fv_graph *g, const fv_value *v)
 {
+    for (size_t i = 0; i < g->n_nodes; i++) {
+        const fv_node *n = g->node[i];
+        if (n->n_in && n->in[0] == v && fv_node_weight(n) && n->op != FV_OP_CONV)
+            return n;
+        if (n->n_in && n->in[0] == v && n->op == FV_OP_GELU)
+            return value_reader(g, n->out);
+    }
+    return NULL;
+}
+
+/* Errors count as the layer behind multiplies them: a bin weighs its elements times the mean of the
+ * squared weights that read those of them that were sampled. */
+static fv_status value_weigh(weighed *h, const fv_graph *g, const fv_value *v,
+                             const fv_value_range *r, const fv_kernels *k, fv_error *err)
+{
+    const fv_node *reader = value_reader(g, v);
+    double sum[FV_RANGE_BINS] = { 0 }, count[FV_RANGE_BINS] = { 0 }, mean = 0;
+    size_t c = r->n_channels;
+    h->r = r;
+    h->by_gelu = v->n_uses == 1 && v->last_use->op == FV_OP_GELU;
+    for (size_t i = 0; i < FV_RANGE_BINS; i++)
+        h->weight[i] = (double)r->bins[i];
+    if (!reader || !r->n_rows || fv_value_cols(reader->in[0]) != c)
+        return FV_OK;
+    float *squares = fv_alloc(c, sizeof *squares);
+    if (!squares)
+        return fv_fail_memory(err, c * sizeof *squares, "squared weights");
+    fv_status status = fv_npu_layer_apply(reader, NULL, NULL, squares, k, err);
+    for (size_t i = 0; i < c && status == FV_OK; i++)
+        mean += (double)squares[i] / (double)c;
+    for (size_t i = 0; i < r->n_rows * c && status == FV_OK && mean > 0; i++) {
+        int bin = (int)((r->rows[i] + r->reach) * (FV_RANGE_BINS / (2 * r->reach)));
+        bin = FV_MIN(bin, FV_RANGE_BINS - 1);
+        sum[bin] += (double)squares[i % c] / mean;
+        count[bin]++;
+    }
+    for (size_t i = 0; i < FV_RANGE_BINS; i++)
+        if (count[i] > 0)
+            h->weight[i] *= sum[i] / count[i];
+    fv_free(squares);
+    return status;
+}
+
+/* What a value loses in 8 bits of a range: what is clipped, and the error of rounding, as its
+ * reader sees them. */
+static double range_loss(const weighed *h, double low, double high)
+{
+    const fv_value_range *r = h->r;
     double width = 2.0 * r->reach / FV_RANGE_BINS, half = (high - low) / 255 / 2, lost = 0;
     for (size_t i = 0; i < FV_RANGE_BINS; i++) {
         if (!r->bins[i])
             continue;
         double x = -r->reach + ((double)i + 0.5) * width, near = fmax(low, fmin(high, x));
-        double off = seen_as(x, by_gelu) - seen_as(near, by_gelu);
-        double step = seen_as(near + half, by_gelu) - seen_as(near - half, by_gelu);
-        lost += (double)r->bins[i] * (off * off + step * step / 12);
+        double off = seen_as(x, h->by_gelu) - seen_as(near, h->by_gelu);
+        double step = seen_as(near + half, h->by_gelu) - seen_as(near - half, h->by_gelu);
+        lost += h->weight[i] * (off * off + step * step / 12);
     }
     return lost;
 }
 
 /* The range with the least loss in 8 bits: ends drawn in, each for itself, a few times. */
-static void range_fit(const fv_value_range *r, bool by_gelu, float *low, float *high)
+static void range_fit(const weighed *h, float *low, float *high)
 {
     enum { STEPS = 50, ROUNDS = 2 };
-    double full_low = fmin(r->min, 0), full_high = fmax(r->max, 0), best_low = full_low,
-           best_high = full_high, best = range_loss(r, by_gelu, full_low, full_high);
+    double full_low = fmin(h->r->min, 0), full_high = fmax(h->r->max, 0), best_low = full_low,
+           best_high = full_high, best = range_loss(h, full_low, full_high);
     for (int round = 0; round < ROUNDS; round++)
         for (int side = 0; side < 2; side++)
             for (int i = 0; i < STEPS; i++) {
                 double part = 1 - (double)i / STEPS;
                 double l = side ? best_low : full_low * part,
-                       h = side ? full_high * part : best_high;
-                double lost = range_loss(r, by_gelu, l, h);
+                       u = side ? full_high * part : best_high;
+                double lost = range_loss(h, l, u);
                 if (lost < best) {
                     best = lost;
                     best_low = l;
-                    best_high = h;
+                    best_high = u;
                 }
             }
     *low = (float)best_low;
@@ -96,25 +150,35 @@ static bool value_is_product(const fv_value *v)
     return (n->op == FV_OP_SELF_ATTENTION || n->op == FV_OP_ATTENTION) && v == n->out;
 }
 
-static bool value_feeds_gelu(const fv_value *v)
+/* Nothing of them is cut off: the largest decide alone what softmax makes of a row. */
+static bool value_is_scores(const fv_value *v)
 {
-    return v->n_uses == 1 && v->last_use->op == FV_OP_GELU;
+    const fv_node *n = v->from;
+    return n->op == FV_OP_SELF_ATTENTION && v == n->self_attention.scores;
 }
 
-static fv_npu_formats value_formats(const fv_value *v, const fv_value_range *r, float least)
+static fv_status value_formats(fv_npu_formats *f, const fv_graph *g, const fv_value *v,
+                               const fv_value_range *r, float least, const fv_kernels *k,
+                               fv_error *err)
 {
     float low, high;
-    if (value_is_bounded(v, &low, &high))
-        return (fv_npu_formats){ fv_npu_encode_range(low, high, 255),
-                                 fv_npu_encode_range(low, high, 65535) };
+    weighed h;
+    if (value_is_bounded(v, &low, &high)) {
+        *f = (fv_npu_formats){ fv_npu_encode_range(low, high, 255),
+                               fv_npu_encode_range(low, high, 65535) };
+        return FV_OK;
+    }
     low = r->min;
     high = fmaxf(r->max, least);
-    fv_npu_formats f;
-    f.u16 = value_is_product(v) ? fv_npu_encode_middle(fmaxf(-low, high) * WIDE_MARGIN)
-                                : fv_npu_encode_range(low * WIDE_MARGIN, high * WIDE_MARGIN, 65535);
-    range_fit(r, value_feeds_gelu(v), &low, &high);
-    f.u8 = fv_npu_encode_range(low, fmaxf(high, least), 255);
-    return f;
+    f->u16 = value_is_product(v)
+                 ? fv_npu_encode_middle(fmaxf(-low, high) * WIDE_MARGIN)
+                 : fv_npu_encode_range(low * WIDE_MARGIN, high * WIDE_MARGIN, 65535);
+    if (!value_is_scores(v)) {
+        FV_TRY(value_weigh(&h, g, v, r, k, err));
+        range_fit(&h, &low, &high);
+    }
+    f->u8 = fv_npu_encode_range(low, fmaxf(high, least), 255);
+    return FV_OK;
 }
 
 /* Of q, k or v: a third of the channels. q comes scaled. */
@@ -143,16 +207,44 @@ static float least_range(const fv_value *v, const fv_ranges *ranges)
     return 0.1f * fmaxf(-in->min, in->max);
 }
 
-static float *channel_means(const fv_value_range *r)
+/* What 8 bits make of x. */
+static float rounded_to(float x, fv_qnn_encoding e)
 {
-    float *mean = r->n_rows ? fv_alloc_zero(r->n_channels, sizeof *mean) : NULL;
-    for (size_t i = 0; mean && i < r->n_rows; i++)
-        for (size_t c = 0; c < r->n_channels; c++)
-            mean[c] += r->rows[i * r->n_channels + c] / (float)r->n_rows;
-    return mean;
+    float low = (float)e.offset;
+    return fmaxf(low, fminf(low + 255, rintf(x / e.scale))) * e.scale;
 }
 
-static fv_status plan_encode(fv_npu_plan *p, const fv_ranges *ranges, fv_error *err)
+/* Of the sampled rows; those of a GELU's result also as it comes from an operand in 8 bits. */
+static fv_status value_means(fv_npu_plan *p, const fv_ranges *ranges, const fv_value *v,
+                             fv_error *err)
+{
+    const fv_value_range *r = fv_ranges_of(ranges, v);
+    const fv_value *x = v->from->op == FV_OP_GELU ? v->from->in[0] : NULL;
+    const fv_value_range *rx = x ? fv_ranges_of(ranges, x) : NULL;
+    const fv_qnn_encoding e = p->of[v->index].u8;
+    fv_npu_value_means *m = &p->mean[v->index];
+    size_t c = r->n_channels;
+    if (!r->n_rows)
+        return FV_OK;
+    if (!(m->exact = fv_alloc_zero(3 * c, sizeof(float))))
+        return fv_fail_memory(err, 3 * c * sizeof(float), "means");
+    m->narrow = m->exact + c;
+    m->made = m->narrow + c;
+    const float part = 1 / (float)r->n_rows;
+    const bool gelu_known = rx && rx->n_rows == r->n_rows;
+    for (size_t i = 0; i < r->n_rows * c; i++) {
+        float narrow = rounded_to(r->rows[i], e), made = narrow;
+        if (gelu_known)
+            made = rounded_to((float)gelu((double)rounded_to(rx->rows[i], p->of[x->index].u8)), e);
+        m->exact[i % c] += r->rows[i] * part;
+        m->narrow[i % c] += narrow * part;
+        m->made[i % c] += made * part;
+    }
+    return FV_OK;
+}
+
+static fv_status plan_encode(fv_npu_plan *p, const fv_ranges *ranges, const fv_kernels *k,
+                             fv_error *err)
 {
     size_t n = p->n_values;
     p->of = fv_alloc_zero(n, sizeof *p->of);
@@ -171,9 +263,11 @@ static fv_status plan_encode(fv_npu_plan *p, const fv_ranges *ranges, fv_error *
                 "%s: from %g to %g; the NPU takes pixels as bytes, from 0 to 1: expected "
                 "image_mean 0, image_std 1 and rescale_factor 1/255",
                 v->name, (double)r->min, (double)r->max);
-        p->of[i] = fv_op_moves(v->from->op) ? p->of[v->from->in[0]->index]
-                                            : value_formats(v, r, least_range(v, ranges));
-        p->mean[i] = channel_means(r);
+        if (fv_op_moves(v->from->op))
+            p->of[i] = p->of[v->from->in[0]->index];
+        else
+            FV_TRY(value_formats(&p->of[i], p->g, v, r, least_range(v, ranges), k, err));
+        FV_TRY(value_means(p, ranges, v, err));
     }
     for (size_t i = 0; i < p->g->n_nodes; i++) {
         const fv_node *node = p->g->node[i];
@@ -181,8 +275,8 @@ static fv_status plan_encode(fv_npu_plan *p, const fv_ranges *ranges, fv_error *
             continue;
         const fv_value *qkv = node->in[0];
         double scale = 1 / sqrt((double)node->self_attention.width);
-        for (size_t k = 0; k < 3; k++)
-            p->part[qkv->index][k] = part_formats(fv_ranges_of(ranges, qkv), k, k ? 1 : scale);
+        for (size_t j = 0; j < 3; j++)
+            p->part[qkv->index][j] = part_formats(fv_ranges_of(ranges, qkv), j, j ? 1 : scale);
     }
     return FV_OK;
 }
@@ -206,7 +300,7 @@ static uint8_t node_width(const fv_node *n, fv_npu_precision precision)
 }
 
 fv_status fv_npu_plan_make(fv_npu_plan *p, const fv_graph *g, const fv_ranges *ranges,
-                           fv_npu_precision precision, fv_error *err)
+                           fv_npu_precision precision, const fv_kernels *k, fv_error *err)
 {
     *p = (fv_npu_plan){ .g = g, .n_values = g->n_values };
     fv_status status = FV_OK;
@@ -220,7 +314,7 @@ fv_status fv_npu_plan_make(fv_npu_plan *p, const fv_graph *g, const fv_ranges *r
                                              : node_width(n, precision);
     }
     if (ranges)
-        status = plan_encode(p, ranges, err);
+        status = plan_encode(p, ranges, k, err);
     if (status != FV_OK)
         fv_npu_plan_free(p);
     return status;
@@ -229,12 +323,24 @@ fv_status fv_npu_plan_make(fv_npu_plan *p, const fv_graph *g, const fv_ranges *r
 void fv_npu_plan_free(fv_npu_plan *p)
 {
     for (size_t i = 0; p->mean && i < p->n_values; i++)
-        fv_free(p->mean[i]);
+        fv_free(p->mean[i].exact);
     fv_free(p->mean);
     fv_free(p->width);
     fv_free(p->of);
     fv_free(p->part);
     *p = (fv_npu_plan){ 0 };
+}
+
+fv_npu_means fv_npu_plan_means(const fv_npu_plan *p, const fv_node *layer)
+{
+    const fv_value *x = layer->in[0];
+    if (!p->mean)
+        return (fv_npu_means){ 0 };
+    const fv_npu_value_means *m = &p->mean[x->index];
+    const float *rounded = p->width[x->index] == FV_NPU_NARROW            ? m->made
+                           : p->width[layer->out->index] == FV_NPU_NARROW ? m->narrow
+                                                                          : m->exact;
+    return (fv_npu_means){ m->exact, rounded };
 }
 
 /* ---- multiplications --------------------------------------------------------------------- */

@@ -11,6 +11,7 @@
 
 #include "fastvlm_npu.h"
 #include "graph/graph_ranges.h"
+#include "npu/npu_weights.h"
 #include "npu/qnn_abi.h"
 
 enum { FV_NPU_NARROW = 8, FV_NPU_WIDE = 16, FV_NPU_FLOAT = 32 };
@@ -20,20 +21,29 @@ typedef struct fv_npu_formats {
     fv_qnn_encoding u8, u16;
 } fv_npu_formats;
 
+/* Channels' means over the calibration set: of the value, of it in 8 bits, of it in 8 bits made
+ * from operands in 8 bits (a GELU). NULL: not known. */
+typedef struct fv_npu_value_means {
+    float *exact, *narrow, *made;
+} fv_npu_value_means;
+
 typedef struct fv_npu_plan {
     const fv_graph *g;
     uint8_t *width;            /* by index of the value: of the node that makes it */
     fv_npu_formats *of;        /* by index of the value; NULL: a graph in floats */
     fv_npu_formats (*part)[3]; /* q, k, v in a value that self_attention reads */
-    float **mean;              /* channels' means of what layers read; NULL: not known */
+    fv_npu_value_means *mean;  /* of what layers read, by index of the value; NULL: not known */
     size_t n_values;
 } fv_npu_plan;
 
-/* ranges: with histograms, inner values and sampled rows; NULL: a plan in floats. MIXED begins as
- * fv_npu_plan_mixed says, W8A16 and W8A8 have one width throughout. */
+/* ranges: with histograms, inner values and sampled rows; NULL: a plan in floats. MIXED begins with
+ * the multiplications in 8 bits, W8A16 and W8A8 have one width throughout. */
 fv_status fv_npu_plan_make(fv_npu_plan *p, const fv_graph *g, const fv_ranges *ranges,
-                           fv_npu_precision precision, fv_error *err);
+                           fv_npu_precision precision, const fv_kernels *k, fv_error *err);
 void fv_npu_plan_free(fv_npu_plan *p); /* zero is fine */
+
+/* The means of what a layer reads, as its bias is corrected with them. */
+fv_npu_means fv_npu_plan_means(const fv_npu_plan *p, const fv_node *layer);
 
 /* Multiply-accumulates of a node for one call; 0 where there are no products of matrices. */
 double fv_npu_macs(const fv_node *n);

@@ -50,7 +50,7 @@ static fv_status selfcheck_run(selfcheck *s, const fv_graph *g, const char *qnn_
     fv_npu_plan plan;
     fv_qnn_outcome made;
     FV_TRY(fv_graph_run(g, ops, &(fv_graph_io){ &in, 1, &out, 1 }, NULL, err));
-    FV_TRY(fv_npu_plan_make(&plan, g, NULL, FV_NPU_F16, err));
+    FV_TRY(fv_npu_plan_make(&plan, g, NULL, FV_NPU_F16, NULL, err));
     const fv_npu_plan *plans[] = { &plan };
     fv_qnn_job job = { .dir = qnn_dir,
                        .library = FV_QNN_HTP_LIBRARY,

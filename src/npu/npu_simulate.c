@@ -94,3 +94,147 @@ void fv_npu_round_values(float *x, size_t n, fv_qnn_encoding e)
     for (size_t i = 0; i < n; i++)
         x[i] = fmaxf(low, fminf(high, rintf(x[i] * back))) * e.scale;
 }
+
+/* ---- a plan at work ---------------------------------------------------------------------- */
+
+/* Takes from a layer's result what corrected biases take. */
+static void value_correct(const fv_npu_simulation *s, const fv_value *v, float *x)
+{
+    const fv_npu_plan *p = s->plan;
+    const fv_node *layer = p->g->value[v->index]->from;
+    if (!fv_node_weight(layer))
+        return;
+    const float *seen = fv_npu_plan_means(p, layer).rounded;
+    const fv_npu_value_means *m = &p->mean[layer->in[0]->index];
+    int as = seen == m->exact ? FV_NPU_EXACT : seen == m->narrow ? FV_NPU_ROUNDED : FV_NPU_MADE;
+    const float *off = s->corrections[v->index].by[s->weights_rounded][as];
+    for (size_t i = 0, n = fv_value_cols(v); off && i < fv_value_elems(v); i++)
+        x[i] -= off[i % n];
+}
+
+/* q, k and v have encodings of their own; q is scaled first. */
+static void parts_round(const fv_npu_plan *p, const fv_value *qkv, float *x)
+{
+    size_t c = fv_value_cols(qkv) / 3;
+    double width = (double)qkv->last_use->self_attention.width;
+    for (size_t i = 0; i < 3 * fv_value_rows(qkv); i++) {
+        fv_qnn_encoding e = p->part[qkv->index][i % 3].u8;
+        e.scale *= i % 3 ? 1 : (float)sqrt(width);
+        fv_npu_round_values(x + i * c, c, e);
+    }
+}
+
+/* fv_graph_observer.change */
+static void value_round(void *user, const fv_value *v, float *x)
+{
+    const fv_npu_simulation *s = user;
+    const fv_npu_plan *p = s->plan;
+    value_correct(s, v, x);
+    if (p->width[v->from->out->index] !=
+        FV_NPU_NARROW) /* attention's inner values: as its result */
+        return;
+    if (v->last_use && v->last_use->op == FV_OP_SELF_ATTENTION)
+        parts_round(p, v, x);
+    else
+        fv_npu_round_values(x, fv_value_elems(v), p->of[v->index].u8);
+}
+
+/* fv_graph_observer.inside */
+static bool attention_is_narrow(void *user, const fv_node *n)
+{
+    const fv_npu_simulation *s = user;
+    return s->plan->width[n->out->index] == FV_NPU_NARROW;
+}
+
+/* fv_graph_observer.read: what is wide but for this layer */
+static void read_round(void *user, const fv_node *n, float *x)
+{
+    const fv_npu_simulation *s = user;
+    const fv_npu_plan *p = s->plan;
+    const fv_value *v = n->in[0];
+    if (p->width[n->out->index] == FV_NPU_NARROW && p->width[v->index] == FV_NPU_WIDE)
+        fv_npu_round_values(x, fv_value_elems(v), p->of[v->index].u8);
+}
+
+fv_status fv_npu_simulation_run(fv_npu_simulation *s, const float *pixels, float *tokens,
+                                bool round_weights, fv_error *err)
+{
+    const fv_graph *g = round_weights ? &s->graph : s->plan->g;
+    fv_run_input in = { g->input[0]->name, pixels };
+    fv_run_output out = { g->output[0]->output, tokens };
+    fv_graph_observer o = {
+        .user = s, .change = value_round, .inside = attention_is_narrow, .read = read_round
+    };
+    s->weights_rounded = round_weights;
+    return fv_graph_run(g, s->ops, &(fv_graph_io){ &in, 1, &out, 1 }, &o, err);
+}
+
+/* What a layer's weights make of a mean input, less what it should be. */
+static fv_status correction_make(fv_npu_simulation *s, float **out, const fv_node *layer,
+                                 const float *mean, const float *exact, fv_error *err)
+{
+    size_t n = fv_value_cols(layer->out);
+    if (!(*out = fv_region_take(&s->region, n, sizeof **out)))
+        return fv_fail_memory(err, n * sizeof **out, "corrections");
+    FV_TRY(fv_npu_layer_apply(layer, mean, *out, NULL, s->k, err));
+    for (size_t i = 0; i < n; i++)
+        (*out)[i] -= exact[i];
+    return FV_OK;
+}
+
+static fv_status corrections_make(fv_npu_simulation *s, fv_error *err)
+{
+    const fv_graph *g = s->plan->g;
+    for (size_t i = 0; i < g->n_nodes; i++) {
+        const fv_node *layer = g->node[i];
+        const fv_value *v = layer->out;
+        if (!fv_node_weight(layer) || !s->plan->mean[layer->in[0]->index].exact)
+            continue;
+        const fv_npu_value_means *m = &s->plan->mean[layer->in[0]->index];
+        const float *mean[FV_NPU_READ_AS] = { m->exact, m->narrow, m->made };
+        float *exact = fv_region_take(&s->region, fv_value_cols(v), sizeof *exact);
+        if (!exact)
+            return fv_fail_memory(err, fv_value_cols(v) * sizeof *exact, "corrections");
+        FV_TRY(fv_npu_layer_apply(layer, m->exact, exact, NULL, s->k, err));
+        for (int rounded = 0; rounded < 2; rounded++)
+            for (int as = 0; as < FV_NPU_READ_AS; as++)
+                FV_TRY(correction_make(s, &s->corrections[v->index].by[rounded][as],
+                                       rounded ? s->graph.node[i] : layer, mean[as], exact, err));
+    }
+    return FV_OK;
+}
+
+static fv_status simulation_make(fv_npu_simulation *s, const fv_weights *w, const fv_config *c,
+                                 fv_error *err)
+{
+    const fv_graph *g = s->plan->g;
+    const fv_graph_spec spec = { .image_size = (int)g->input[0]->dim[1].n };
+    s->corrections = fv_alloc_zero(g->n_values, sizeof *s->corrections);
+    if (!s->corrections)
+        return fv_fail_memory(err, g->n_values * sizeof *s->corrections, "corrections");
+    FV_TRY(fv_npu_round(&s->rounded, w, c, s->k, err));
+    fv_graph_begin(&s->graph, "rounded", err);
+    fv_graph_vision(&s->graph, c, &s->rounded.w.vision, &spec);
+    FV_TRY(fv_graph_status(&s->graph));
+    return corrections_make(s, err);
+}
+
+fv_status fv_npu_simulation_open(fv_npu_simulation *out, const fv_npu_plan *plan,
+                                 const fv_weights *w, const fv_config *c, fv_ops *ops,
+                                 const fv_kernels *k, fv_error *err)
+{
+    *out = (fv_npu_simulation){ .plan = plan, .ops = ops, .k = k };
+    fv_status status = simulation_make(out, w, c, err);
+    if (status != FV_OK)
+        fv_npu_simulation_close(out);
+    return status;
+}
+
+void fv_npu_simulation_close(fv_npu_simulation *s)
+{
+    fv_graph_end(&s->graph);
+    fv_npu_rounded_free(&s->rounded);
+    fv_free(s->corrections);
+    fv_region_free(&s->region);
+    *s = (fv_npu_simulation){ 0 };
+}

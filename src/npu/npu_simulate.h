@@ -22,4 +22,36 @@ void fv_npu_rounded_free(fv_npu_rounded *r); /* zero is fine */
 /* x rounded to 8 bits of this encoding. */
 void fv_npu_round_values(float *x, size_t n, fv_qnn_encoding e);
 
+/* ---- a plan at work ---- */
+
+/* What is taken from a layer's result, as its corrected bias does: by rounded weights, then by what
+ * its input is: exact, in 8 bits, made from 8 bits. */
+enum { FV_NPU_EXACT, FV_NPU_ROUNDED, FV_NPU_MADE, FV_NPU_READ_AS };
+typedef struct fv_npu_correction {
+    float *by[2][FV_NPU_READ_AS]; /* NULL: nothing */
+} fv_npu_correction;
+
+typedef struct fv_npu_simulation {
+    const fv_npu_plan *plan; /* its widths may change from run to run */
+    fv_ops *ops;
+    const fv_kernels *k;
+    fv_npu_rounded rounded;
+    fv_graph graph;                 /* of the rounded weights */
+    fv_npu_correction *corrections; /* by index of the value */
+    bool weights_rounded;           /* in the graph that runs */
+    fv_region region;
+} fv_npu_simulation;
+
+/* w: of the plan's graph, with c's shapes. What is pointed to outlives *out. On failure *out is
+ * zero. */
+fv_status fv_npu_simulation_open(fv_npu_simulation *out, const fv_npu_plan *plan,
+                                 const fv_weights *w, const fv_config *c, fv_ops *ops,
+                                 const fv_kernels *k, fv_error *err);
+void fv_npu_simulation_close(fv_npu_simulation *s); /* zero is fine */
+
+/* pixels [S, S, 3] -> tokens, of the plan's widths; weights rounded, or not: what activations cost
+ * alone. */
+fv_status fv_npu_simulation_run(fv_npu_simulation *s, const float *pixels, float *tokens,
+                                bool round_weights, fv_error *err);
+
 #endif

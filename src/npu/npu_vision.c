@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "base/report.h"
+#include "image/image.h"
 #include "npu/npu_mixed.h"
 
 #define INPUT  "pixel_values"
@@ -10,12 +12,12 @@
 
 enum {
     SAMPLE_ROWS = 512,
-    JUDGED_IMAGES = 16,      /* up to, for MIXED, */
+    JUDGED_IMAGES = 24,      /* up to, for MIXED, */
     JUDGED_VALUES = 9 << 20, /* or until there are so many numbers; one at least */
 };
 
 /* Of the image tokens of MIXED on them. */
-#define DEFAULT_COSINE 0.9981
+#define DEFAULT_COSINE 0.9986
 
 static fv_status graph_make(fv_npu_vision *v, const fv_vision_weights *w, fv_error *err)
 {
@@ -63,6 +65,22 @@ fv_status fv_npu_vision_run(fv_npu_vision *v, const float *pixels, float *tokens
     fv_run_output out = { OUTPUT, tokens };
     fv_graph_io io = { &in, 1, &out, 1 };
     return fv_graph_run(&v->graph, &v->ops, &io, observer, err);
+}
+
+fv_status fv_npu_vision_read(const fv_npu_vision *v, const char *path, float *pixels, uint8_t *u8,
+                             bool *taken, const fv_callbacks *callbacks, fv_error *err)
+{
+    fv_image *image = NULL;
+    fv_error why;
+    *taken = fv_image_open(&image, path, NULL, &why) == FV_OK;
+    if (!*taken) {
+        fv_log(callbacks, FV_LOG_WARNING, "%s", why.message);
+        return FV_OK;
+    }
+    fv_status status = fv_preprocess(pixels, u8, image, &v->config.recipe, v->config.image_size,
+                                     v->model.pool, &v->model.kernels, err);
+    fv_image_free(image);
+    return status;
 }
 
 size_t fv_npu_vision_pixels(const fv_npu_vision *v) { return fv_value_elems(v->graph.input[0]); }
@@ -131,7 +149,7 @@ static fv_status vision_even(fv_npu_vision *v, const fv_calibrate_options *calib
 static fv_status mixed_plan(fv_npu_vision *v, const judged_images *judged, double min_cosine,
                             const fv_calibrate_options *calibrate, fv_error *err)
 {
-    FV_TRY(fv_npu_plan_make(&v->plan, &v->graph, v->ranges, FV_NPU_MIXED, err));
+    FV_TRY(fv_npu_plan_make(&v->plan, &v->graph, v->ranges, FV_NPU_MIXED, &v->model.kernels, err));
     return fv_npu_mixed_choose(v, judged->pixels, judged->n, min_cosine, calibrate->callbacks, err);
 }
 
@@ -141,11 +159,11 @@ fv_status fv_npu_vision_plan(fv_npu_vision *v, fv_npu_precision precision, doubl
     const fv_ranges_options o = { .sample_rows = SAMPLE_ROWS, .histograms = true, .inner = true };
     size_t n = fv_npu_vision_pixels(v);
     if (precision == FV_NPU_F16)
-        return fv_npu_plan_make(&v->plan, &v->graph, NULL, precision, err);
+        return fv_npu_plan_make(&v->plan, &v->graph, NULL, precision, NULL, err);
     FV_TRY(vision_even(v, calibrate, err));
     if (precision != FV_NPU_MIXED) {
         FV_TRY(pass_run(v, &v->ranges, o, NULL, calibrate, err));
-        return fv_npu_plan_make(&v->plan, &v->graph, v->ranges, precision, err);
+        return fv_npu_plan_make(&v->plan, &v->graph, v->ranges, precision, &v->model.kernels, err);
     }
     judged_images judged = { .most = FV_MAX(FV_MIN(JUDGED_VALUES / n, (size_t)JUDGED_IMAGES),
                                             (size_t)1) };

@@ -28,13 +28,18 @@ fv_status fv_npu_vision_open(fv_npu_vision *v, const char *model, int image_size
                              const fv_callbacks *callbacks, fv_error *err);
 void fv_npu_vision_close(fv_npu_vision *v); /* zero is fine */
 
-/* calibrate: its images; not asked for F16. min_cosine: of MIXED, 0: 0.9981. Once for a v. */
+/* calibrate: its images; not asked for F16. min_cosine: of MIXED, 0: 0.9986. Once for a v. */
 fv_status fv_npu_vision_plan(fv_npu_vision *v, fv_npu_precision precision, double min_cosine,
                              const fv_calibrate_options *calibrate, fv_error *err);
 
 /* The graph in f32 on the CPU: pixels [S, S, 3] -> tokens [T, d_model]. */
 fv_status fv_npu_vision_run(fv_npu_vision *v, const float *pixels, float *tokens,
                             const fv_graph_observer *observer, fv_error *err);
+
+/* An image file as pixels [S, S, 3]; *taken false, after a warning: unreadable. u8: as many
+ * bytes. */
+fv_status fv_npu_vision_read(const fv_npu_vision *v, const char *path, float *pixels, uint8_t *u8,
+                             bool *taken, const fv_callbacks *callbacks, fv_error *err);
 
 /* Numbers of an image, and of its tokens. */
 size_t fv_npu_vision_pixels(const fv_npu_vision *v);

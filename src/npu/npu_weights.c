@@ -74,14 +74,83 @@ void fv_npu_quantize(const float *w, size_t rows, size_t n, const float *bias, f
 }
 
 void fv_npu_bias_correct(const float *w, const int8_t *w8, const float *scale, float *bias,
-                         const float *mean, size_t rows, size_t channels, size_t mult, size_t n)
+                         fv_npu_means means, size_t rows, size_t channels, size_t mult, size_t n)
 {
-    for (size_t o = 0; mean && o < n; o++) {
+    for (size_t o = 0; means.mean && o < n; o++) {
         double added = 0;
         for (size_t i = 0; i < rows; i++) {
-            float off = (float)w8[i * n + o] * scale[o] - w[i * n + o];
-            added += (double)off * (double)mean[mult ? o / mult : i % channels];
+            size_t c = mult ? o / mult : i % channels;
+            added += (double)((float)w8[i * n + o] * scale[o]) * (double)means.rounded[c] -
+                     (double)w[i * n + o] * (double)means.mean[c];
         }
         bias[o] -= (float)added;
+    }
+}
+
+/* ---- a layer as a whole ------------------------------------------------------------------ */
+
+static void row_apply(const float *row, size_t n, size_t channels, const float *x, float *y,
+                      float *squares)
+{
+    double sum = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (y)
+            sum += (double)row[i] * (double)x[i % channels];
+        if (squares)
+            squares[i % channels] += row[i] * row[i];
+    }
+    if (y)
+        *y = (float)sum;
+}
+
+static fv_status mat_apply(const fv_mat *w, size_t channels, const float *scale, const float *x,
+                           float *y, float *squares, const fv_kernels *k, fv_error *err)
+{
+    float *row = fv_alloc(w->k, sizeof *row);
+    if (!row)
+        return fv_fail_memory(err, w->k * sizeof *row, "a row of weights");
+    for (size_t o = 0; o < w->n; o++) {
+        fv_graph_mat_rows(k, w, o, 1, row, NULL);
+        for (size_t i = 0; scale && i < w->k; i++)
+            row[i] *= scale[o];
+        row_apply(row, w->k, channels, x, y ? &y[o] : NULL, squares);
+    }
+    fv_free(row);
+    return FV_OK;
+}
+
+static fv_status taps_apply(const fv_dw *w, const float *x, float *y, float *squares, fv_error *err)
+{
+    size_t taps = (size_t)w->kernel * w->kernel, n = w->channels * w->mult;
+    float *all = fv_alloc(taps * n, sizeof *all);
+    if (!all)
+        return fv_fail_memory(err, taps * n * sizeof *all, "a layer's weights");
+    fv_graph_dw_taps(w, all);
+    for (size_t o = 0; o < n; o++) {
+        double sum = 0;
+        for (size_t i = 0; i < taps; i++) {
+            float tap = all[i * n + o];
+            sum += (double)tap;
+            if (squares)
+                squares[o / w->mult] += tap * tap;
+        }
+        if (y)
+            y[o] = (float)(sum * (double)x[o / w->mult]);
+    }
+    fv_free(all);
+    return FV_OK;
+}
+
+fv_status fv_npu_layer_apply(const fv_node *layer, const float *x, float *y, float *squares,
+                             const fv_kernels *k, fv_error *err)
+{
+    size_t channels = fv_value_cols(layer->in[0]);
+    for (size_t i = 0; squares && i < channels; i++)
+        squares[i] = 0;
+    switch (layer->op) {
+    case FV_OP_DEPTHWISE: return taps_apply(layer->depthwise.w, x, y, squares, err);
+    case FV_OP_CONV: return mat_apply(layer->conv.w, channels, NULL, x, y, squares, k, err);
+    default:
+        return mat_apply(layer->linear.w, channels, layer->linear.scale, x, y, squares, k, err);
     }
 }

@@ -15,10 +15,22 @@ fv_status fv_npu_columns(float *w, float *bias, const fv_mat *from, size_t first
 void fv_npu_quantize(const float *w, size_t rows, size_t n, const float *bias, float x_scale,
                      int8_t *w8, float *scale);
 
-/* Takes from each bias what rounding the weights added to the output of a mean input: mean of the
- * input's channels, or NULL, then nothing is done. mult 0: w is [taps, channels] by n; otherwise a
- * depthwise convolution, [taps] by n, where output o reads channel o / mult. */
+/* The mean of each channel of a layer's input, and that of what is left of it when it has been
+ * rounded; NULL: not known. */
+typedef struct fv_npu_means {
+    const float *mean, *rounded;
+} fv_npu_means;
+
+/* Takes from each bias what rounding weights and input added to the output of a mean input. mult 0:
+ * w is [taps, channels] by n; otherwise a depthwise convolution, [taps] by n, where output o reads
+ * channel o / mult. */
 void fv_npu_bias_correct(const float *w, const int8_t *w8, const float *scale, float *bias,
-                         const float *mean, size_t rows, size_t channels, size_t mult, size_t n);
+                         fv_npu_means means, size_t rows, size_t channels, size_t mult, size_t n);
+
+/* What a layer's channels are multiplied with: y [outputs], its result without bias for an input
+ * that has x [channels] in every pixel; squares [channels], the sum of all squared weights that
+ * read a channel. y or squares may be NULL. */
+fv_status fv_npu_layer_apply(const fv_node *layer, const float *x, float *y, float *squares,
+                             const fv_kernels *k, fv_error *err);
 
 #endif

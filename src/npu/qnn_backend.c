@@ -29,7 +29,7 @@ typedef struct qnn_backend {
     const fv_npu_plan *plan;
     const fv_kernels *k;
     fv_qnn_model *out;
-    bool show_all;
+    const bool *show;        /* by index of the value; NULL: none */
     fv_qnn_weights *weights; /* NULL: none are shared */
     fv_qnn_tensor *made;     /* by index of the value: as its node writes it */
     fv_qnn_tensor *other[2]; /* converted to 8, to 16 bits; name NULL: not yet */
@@ -113,9 +113,9 @@ static fv_qnn_encoding format_of(const fv_npu_formats *f, uint8_t width)
     return width == FV_NPU_WIDE ? f->u16 : f->u8;
 }
 
-static uint32_t shown_kind(const qnn_backend *b)
+static uint32_t shown_kind(const qnn_backend *b, const fv_value *v)
 {
-    return b->show_all ? FV_QNN_OUTPUT : FV_QNN_NATIVE;
+    return b->show && b->show[v->index] ? FV_QNN_OUTPUT : FV_QNN_NATIVE;
 }
 
 /* An activation in a width; f NULL in floats. kind: shown_kind for a value of the graph. */
@@ -273,7 +273,7 @@ static fv_status result_create(qnn_backend *b, const fv_node *n, fv_qnn_tensor *
     bool taken = v->output && !strcmp(v->output, v->name);
     *t = &b->made[v->index];
     return activation_create(b, *t, taken ? backend_text(b, "%s.value", v->name) : v->name,
-                             result_shape(b, n), shown_kind(b), node_width_of(b, n),
+                             result_shape(b, n), shown_kind(b, v), node_width_of(b, n),
                              value_format(b, n->out));
 }
 
@@ -303,7 +303,7 @@ typedef struct convolution {
     size_t first;
     const float *scale;
     float factor;
-    const float *mean; /* of the input's channels, or NULL */
+    fv_npu_means means; /* of the input's channels */
 } convolution;
 
 /* As QNN takes them: f32, or 8 and 32 bits with a scale for each output. */
@@ -351,7 +351,7 @@ static fv_status conv_quantize(qnn_backend *b, const convolution *c, float *w, f
     if (!scale)
         return fv_fail_memory(b->err, c->outputs * sizeof *scale, "scales");
     fv_npu_quantize(w, rows, c->outputs, bias, x_scale, out->w, scale);
-    fv_npu_bias_correct(w, out->w, scale, bias, c->mean, rows, c->in_each,
+    fv_npu_bias_correct(w, out->w, scale, bias, c->means, rows, c->in_each,
                         c->groups > 1 ? c->outputs / c->groups : 0, c->outputs);
     for (size_t o = 0; o < c->outputs; o++) {
         out->ew[o] = (fv_qnn_encoding){ scale[o], 0 };
@@ -467,17 +467,12 @@ static fv_status conv_take(qnn_backend *b, convolution *c)
     return backend_take(b, &c->bias, c->outputs, sizeof *c->bias);
 }
 
-static const float *value_mean(const qnn_backend *b, const fv_value *v)
-{
-    return b->plan->mean ? b->plan->mean[v->index] : NULL;
-}
-
 /* A node's own convolution, of its first input. */
 static fv_status node_conv(qnn_backend *b, const fv_node *n, convolution *c)
 {
     fv_qnn_tensor x, *y;
     c->name = n->out->name;
-    c->mean = value_mean(b, n->in[0]);
+    c->means = fv_npu_plan_means(b->plan, n);
     FV_TRY(value_as(b, n->in[0], node_width_of(b, n), &x));
     FV_TRY(result_create(b, n, &y));
     return conv_create(b, c, &x, y);
@@ -526,9 +521,15 @@ static convolution pointwise_of(const fv_mat *w, size_t first, size_t n, const f
 }
 
 /* q | k | v that only attention reads: it takes the matrix apart itself. */
-static bool feeds_self_attention(const fv_node *n)
+static bool feeds_self_attention(const fv_value *v)
 {
-    return n->out->last_use && n->out->n_uses == 1 && n->out->last_use->op == FV_OP_SELF_ATTENTION;
+    return v->last_use && v->n_uses == 1 && v->last_use->op == FV_OP_SELF_ATTENTION;
+}
+
+bool fv_qnn_can_show(const fv_value *v)
+{
+    fv_op op = v->from->op;
+    return op != FV_OP_INPUT && !fv_op_moves(op) && !feeds_self_attention(v);
 }
 
 /* Outputs of a linear layer that are computed together: all, or a multiple of 64 where weights are
@@ -556,7 +557,7 @@ static fv_status pieces_create(qnn_backend *b, const fv_node *n, size_t each)
         size_t first = i * each, count = FV_MIN(each, w->n - first);
         convolution c = pointwise_of(w, first, count, n->linear.scale, 1);
         c.name = backend_text(b, "%s.%zu", n->out->name, i);
-        c.mean = value_mean(b, n->in[0]);
+        c.means = fv_npu_plan_means(b->plan, n);
         s.dim[3] = (uint32_t)count;
         FV_TRY(activation_create(b, &part[i], c.name, s, FV_QNN_NATIVE, node_width_of(b, n),
                                  value_format(b, n->out)));
@@ -571,7 +572,7 @@ static fv_status linear_build(void *user, const fv_node *n)
 {
     qnn_backend *b = user;
     const fv_mat *w = n->linear.w;
-    if (feeds_self_attention(n))
+    if (feeds_self_attention(n->out))
         return FV_OK;
     size_t each = piece_outputs(w, node_width_of(b, n) == FV_NPU_FLOAT ? 2 : 1);
     if (each < w->n)
@@ -697,8 +698,7 @@ static fv_status inner_create(qnn_backend *b, fv_qnn_tensor *t, const char *name
     return tensor_create(b, t, s);
 }
 
-/* q, k or v as [1, heads, pixels, d]. q is widened to attention's width; k and v may be narrower
- * than it, never wider. */
+/* q, k or v as [1, heads, pixels, d]. q has attention's width; k and v may be narrower than it. */
 static fv_status head_create(qnn_backend *b, const fv_node *n, size_t which, fv_qnn_tensor *out)
 {
     static const char letter[] = "qkv";
@@ -712,13 +712,17 @@ static fv_status head_create(qnn_backend *b, const fv_node *n, size_t which, fv_
     conv = pointwise_of(layer->linear.w, which * c, c, NULL,
                         which ? 1 : (float)(1 / sqrt((double)d)));
     conv.name = backend_text(b, "%s.%c", qkv->name, letter[which]);
-    conv.mean = value_mean(b, layer->in[0]);
+    conv.means = fv_npu_plan_means(b->plan, layer);
     FV_TRY(value_as(b, layer->in[0], w, &x));
     FV_TRY(activation_create(b, &y, conv.name, SHAPE(1, height, width, c), FV_QNN_NATIVE, w,
                              b->plan->part ? &b->plan->part[qkv->index][which] : NULL));
     FV_TRY(conv_create(b, &conv, &x, &y));
-    if (which == 0 && w == FV_NPU_NARROW && node_width_of(b, n) == FV_NPU_WIDE) {
+    const uint8_t attention = node_width_of(b, n);
+    if (which == 0 && w == FV_NPU_NARROW && attention == FV_NPU_WIDE) {
         FV_TRY(convert_create(b, &z, &y, FV_NPU_WIDE, fv_npu_encode_widened(y.quant.one)));
+        y = z;
+    } else if (w == FV_NPU_WIDE && attention == FV_NPU_NARROW) {
+        FV_TRY(convert_create(b, &z, &y, FV_NPU_NARROW, b->plan->part[qkv->index][which].u8));
         y = z;
     }
     FV_TRY(inner_create(b, &z, backend_text(b, "%s.rows", conv.name),
@@ -746,15 +750,15 @@ static fv_status self_attention_build(void *user, const fv_node *n)
              pixels = (uint32_t)(n->out->dim[1].n * n->out->dim[2].n);
     uint8_t width = node_width_of(b, n);
     fv_qnn_tensor head[3], scores, weights, *y, rows, heads;
-    if (!feeds_self_attention(n->in[0]->from))
+    if (!feeds_self_attention(n->in[0]))
         return fv_fail(b->err, FV_ERR_UNSUPPORTED, 0, "%s: q, k and v are read by others, too",
                        n->out->name);
     for (size_t i = 0; i < 3; i++)
         FV_TRY(head_create(b, n, i, &head[i]));
-    FV_TRY(activation_create(b, &scores, sv->name, value_shape(sv), shown_kind(b), width,
+    FV_TRY(activation_create(b, &scores, sv->name, value_shape(sv), shown_kind(b, sv), width,
                              value_format(b, sv)));
     FV_TRY(matmul_create(b, &head[0], &head[1], true, &scores));
-    FV_TRY(activation_create(b, &weights, wv->name, value_shape(wv), shown_kind(b), width,
+    FV_TRY(activation_create(b, &weights, wv->name, value_shape(wv), shown_kind(b, wv), width,
                              value_format(b, wv)));
     FV_TRY(softmax_create(b, &scores, &weights));
     b->made[sv->index] = scores;
@@ -1097,8 +1101,8 @@ static fv_status outputs_create(qnn_backend *b)
 static void shown_list(qnn_backend *b)
 {
     const fv_graph *g = b->plan->g;
-    for (size_t i = 0; i < g->n_values && b->show_all; i++)
-        if (b->made[i].kind == FV_QNN_OUTPUT && !fv_op_moves(g->value[i]->from->op)) {
+    for (size_t i = 0; i < g->n_values && b->show; i++)
+        if (b->show[i] && b->made[i].kind == FV_QNN_OUTPUT) {
             b->out->value[b->out->n_out] = g->value[i];
             b->out->out[b->out->n_out++] = b->made[i];
         }
@@ -1164,7 +1168,7 @@ fv_status fv_qnn_model_build(fv_qnn_model *out, fv_qnn *q, const fv_npu_plan *pl
                       .plan = plan,
                       .k = k,
                       .out = out,
-                      .show_all = options->show_all,
+                      .show = options->show,
                       .weights = options->weights,
                       .err = err };
     *out = (fv_qnn_model){ 0 };

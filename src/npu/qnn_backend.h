@@ -28,8 +28,9 @@ void fv_qnn_weights_free(fv_qnn_weights *w);
 typedef struct fv_qnn_model_options {
     bool f16;                /* compute f32 tensors in f16 */
     fv_qnn_weights *weights; /* NULL: each graph has its own */
-    /* Every value that a node makes is an output, too: to compare them one by one. */
-    bool show_all;
+    /* By index of the value: it is an output, too, behind those of the graph; NULL: none. Those
+     * that fv_qnn_can_show. */
+    const bool *show;
 } fv_qnn_model_options;
 
 /* Adds g to the current context, as a graph of its name, up to and without fv_qnn_finalize; *out
@@ -38,6 +39,9 @@ fv_status fv_qnn_model_build(fv_qnn_model *out, fv_qnn *q, const fv_npu_plan *pl
                              const fv_kernels *k, const fv_qnn_model_options *options,
                              fv_error *err);
 void fv_qnn_model_free(fv_qnn_model *m);
+
+/* The NPU's graph has this value of an encoder as one tensor. */
+bool fv_qnn_can_show(const fv_value *v);
 
 /* Numbers <-> a tensor's own type, n of them: f32, f16, or 8 and 16 bits with a scale. */
 void fv_qnn_pack(const fv_qnn_tensor *t, void *to, const float *from, size_t n);

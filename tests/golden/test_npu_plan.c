@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/kernels.h"
 #include "npu/npu_mixed.h"
 #include "npu/npu_simulate.h"
 #include "npu/npu_weights.h"
@@ -113,23 +114,110 @@ static void test_weights(void **state)
 }
 
 /* Depthwise convolutions with two outputs a channel, and linear layers: the mean output of rounded
- * weights is that of the weights. */
+ * weights and a rounded input is that of the weights and the input. */
 static void test_bias_correction(void **state)
 {
-    const float w[] = { 0.4f, -0.3f, 0.26f, 0.9f }, mean[] = { 2, 5 };
+    const float w[] = { 0.4f, -0.3f, 0.26f, 0.9f }, mean[] = { 2, 5 }, rounded[] = { 3, 5 };
     const int8_t w8[] = { 1, 0, 1, 2 };
     const float scale[] = { 0.5f, 0.5f };
+    const fv_npu_means exact = { mean, mean }, off = { mean, rounded };
     float bias[2] = { 0 };
     (void)state;
-    fv_npu_bias_correct(w, w8, scale, bias, mean, 2, 2, 0, 2); /* [2 inputs, 2 outputs] */
+    fv_npu_bias_correct(w, w8, scale, bias, exact, 2, 2, 0, 2); /* [2 inputs, 2 outputs] */
     assert_true(fabsf(bias[0] - (-0.1f * 2 - 0.24f * 5)) < 1e-5f);
     assert_true(fabsf(bias[1] - (-0.3f * 2 - 0.1f * 5)) < 1e-5f);
     bias[0] = bias[1] = 0;
-    fv_npu_bias_correct(w, w8, scale, bias, mean, 2, 1, 2, 2); /* both outputs read channel 0 */
+    fv_npu_bias_correct(w, w8, scale, bias, off, 2, 2, 0,
+                        2); /* the input's mean is one more, too */
+    assert_true(fabsf(bias[0] - (-0.1f * 2 - 0.24f * 5 - 0.5f)) < 1e-5f);
+    assert_true(fabsf(bias[1] - (-0.3f * 2 - 0.1f * 5)) < 1e-5f);
+    bias[0] = bias[1] = 0;
+    fv_npu_bias_correct(w, w8, scale, bias, exact, 2, 1, 2, 2); /* both outputs read channel 0 */
     assert_true(fabsf(bias[0] - (-0.1f - 0.24f) * 2) < 1e-5f);
     bias[0] = 7;
-    fv_npu_bias_correct(w, w8, scale, bias, NULL, 2, 2, 0, 2);
+    fv_npu_bias_correct(w, w8, scale, bias, (fv_npu_means){ 0 }, 2, 2, 0, 2);
     assert_true(bias[0] == 7);
+}
+
+/* A layer's result for a mean input, and the squared weights that read each channel: a linear layer
+ * with a layer scale, the stem, a depthwise convolution with two outputs a channel. */
+static void test_layer_apply(void **state)
+{
+    fv_kernels k;
+    fv_error err;
+    fv_value x = { .n_dims = 4, .dim = { { 1, NULL }, { 4, NULL }, { 4, NULL }, { 2, NULL } } };
+    float w[54], y[4], squares[3];
+    const float scale[] = { 2, 3 }, mean[] = { 10, 100, 1000 };
+    (void)state;
+    fv_kernels_init(&k, 0);
+    for (int i = 0; i < 54; i++)
+        w[i] = (float)(i + 1);
+    fv_mat m = { .data = w, .type = FV_TYPE_F32, .n = 2, .k = 2 };
+    fv_node n = { .op = FV_OP_LINEAR, .in = { &x }, .linear = { &m, scale } };
+    assert_int_equal(fv_npu_layer_apply(&n, mean, y, squares, &k, &err), FV_OK);
+    assert_true(y[0] == 2 * (1 * 10 + 2 * 100) && y[1] == 3 * (3 * 10 + 4 * 100));
+    assert_true(squares[0] == 4 * 1 + 9 * 9 && squares[1] == 4 * 4 + 9 * 16);
+    fv_dw d = { .w = w, .channels = 2, .mult = 2, .kernel = 3 }; /* [9 taps, 4 outputs] */
+    n = (fv_node){ .op = FV_OP_DEPTHWISE, .in = { &x }, .depthwise = { &d, 2 } };
+    assert_int_equal(fv_npu_layer_apply(&n, mean, y, squares, &k, &err), FV_OK);
+    double taps = 0, squared = 0;
+    for (int i = 0; i < 9; i++) {
+        taps += 4 * i + 1 + 2; /* of output 2 */
+        squared += (4 * i + 3) * (4 * i + 3) + (4 * i + 4) * (4 * i + 4);
+    }
+    assert_true(y[2] == (float)(taps * 100) && squares[1] == (float)squared);
+    x.dim[3].n = 3;
+    fv_mat stem = { .data = w, .type = FV_TYPE_F32, .n = 2, .k = 27 };
+    n = (fv_node){ .op = FV_OP_CONV, .in = { &x }, .conv = { &stem } };
+    assert_int_equal(fv_npu_layer_apply(&n, mean, y, NULL, &k, &err), FV_OK);
+    double sum = 0;
+    for (int i = 0; i < 27; i++)
+        sum += (double)w[i] * (double)mean[i % 3];
+    assert_true(y[0] == (float)sum);
+}
+
+/* A plan knows what rounding makes of the means of what layers read; which of them a layer's bias
+ * is corrected with follows the widths. */
+static void test_means(void **state)
+{
+    fv_npu_vision v;
+    fv_error err;
+    size_t made = 0;
+    (void)state;
+    vision_open(&v);
+    assert_int_equal(fv_npu_vision_plan(&v, FV_NPU_W8A8, 0, &scenes, &err), FV_OK);
+    for (size_t i = 0; i < v.graph.n_nodes; i++) {
+        const fv_node *n = v.graph.node[i];
+        if (!fv_node_weight(n) || n->op == FV_OP_CONV)
+            continue;
+        const fv_value *x = n->in[0];
+        const fv_npu_value_means *m = &v.plan.mean[x->index];
+        const float half = v.plan.of[x->index].u8.scale / 2;
+        const fv_value_range *r = fv_ranges_of(v.ranges, x);
+        double exact = 0, narrow = 0;
+        fv_qnn_encoding e = v.plan.of[x->index].u8;
+        for (size_t k = 0; k < r->n_rows; k++) {
+            float one = r->rows[k * r->n_channels];
+            exact += (double)one / (double)r->n_rows;
+            fv_npu_round_values(&one, 1, e);
+            narrow += (double)one / (double)r->n_rows;
+        }
+        assert_true(fabs(exact - (double)m->exact[0]) < 1e-3 + (double)half / 10);
+        assert_true(fabs(narrow - (double)m->narrow[0]) < 1e-3 + (double)half / 10);
+        made += memcmp(m->made, m->narrow, r->n_channels * sizeof *m->made) != 0;
+        assert_true((memcmp(m->made, m->narrow, r->n_channels * sizeof *m->made) == 0) ==
+                    (x->from->op != FV_OP_GELU));
+        uint8_t *in = &v.plan.width[x->index], *out = &v.plan.width[n->out->index];
+        *in = *out = FV_NPU_WIDE;
+        assert_ptr_equal(fv_npu_plan_means(&v.plan, n).rounded, m->exact);
+        *out = FV_NPU_NARROW;
+        assert_ptr_equal(fv_npu_plan_means(&v.plan, n).rounded, m->narrow);
+        *in = FV_NPU_NARROW;
+        assert_ptr_equal(fv_npu_plan_means(&v.plan, n).rounded, m->made);
+        assert_ptr_equal(fv_npu_plan_means(&v.plan, n).mean, m->exact);
+    }
+    assert_true(made > 5);
+    fv_npu_vision_close(&v);
 }
 
 /* Asked for more, MIXED has fewer layers in 8 bits; asked for all, none; for nothing, every one. */
@@ -176,6 +264,8 @@ int main(void)
         cmocka_unit_test(test_encodings),
         cmocka_unit_test(test_weights),
         cmocka_unit_test(test_bias_correction),
+        cmocka_unit_test(test_layer_apply),
+        cmocka_unit_test(test_means),
         cmocka_unit_test(test_mixed_follows_the_goal),
         cmocka_unit_test(test_widths),
     };
