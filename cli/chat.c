@@ -5,6 +5,7 @@
 
 #include "answer.h"
 #include "lines.h"
+#include "npu.h"
 
 typedef struct turn {
     char *user, *model;
@@ -366,7 +367,7 @@ int verb_chat(int argc, char **argv)
     const char *prompt = NULL;
     text_list words, images = { 0 };
     const option_spec options[] = {
-        MODEL_OPTIONS(model),
+        MODEL_OPTIONS_NPU(model),
         { 'i', "image", OPTION_LIST, &images, "FILE",
           "an image for the first question; may be repeated", 0, 0 },
         ANSWER_OPTIONS(answer),
@@ -394,8 +395,14 @@ int verb_chat(int argc, char **argv)
     catch_interrupt();
     code = open_engine(&c.engine, &model);
     fv_callbacks callbacks = line_callbacks(&progress);
+    npu_parts parts = { 0 };
     session_options(&so, &answer, &callbacks);
-    if (code < 0 && fv_session_new(&c.session, c.engine, &so, &err) != FV_OK)
+    if (code < 0)
+        code = open_npu_parts(&parts, &model, &callbacks);
+    turn_npu npu = { .npu = parts.vision, .engine = c.engine, .callbacks = &callbacks };
+    answer.npu = parts.vision ? &npu : NULL;
+    if (code < 0 && (fv_session_new(&c.session, c.engine, &so, &err) != FV_OK ||
+                     (parts.decoder && fv_npu_lm_attach(parts.decoder, c.session, &err) != FV_OK)))
         code = report(&err);
     for (size_t i = 0; i < images.n && code < 0; i++)
         code = chat_add_image(&c, images.item[i]) ? -1 : EXIT_FAILED;
@@ -409,6 +416,7 @@ int verb_chat(int argc, char **argv)
     }
     forget(&c);
     fv_session_free(c.session);
+    close_npu_parts(&parts);
     fv_engine_free(c.engine);
     return code;
 }

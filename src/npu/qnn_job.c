@@ -164,14 +164,20 @@ static fv_status job_run_all(job_child *c)
     return fv_qnn_child_write(c->child, &c->reply.run_ms, sizeof c->reply.run_ms, c->err);
 }
 
+static fv_status job_begin(job_child *c)
+{
+    const fv_qnn_job *j = c->job;
+    FV_TRY(fv_qnn_open(&c->q, j->dir, j->library, j->soc_model, c->err));
+    snprintf(c->reply.library, sizeof c->reply.library, "%s", fv_qnn_build(c->q));
+    return j->n_plans ? job_compile(c) : job_load(c);
+}
+
 /* Memory is the system's to take back. */
 static fv_status job_main(void *user, fv_qnn_child *child, fv_error *err)
 {
     job_child c = { .job = user, .child = child, .err = err };
     const fv_qnn_job *j = c.job;
-    FV_TRY(fv_qnn_open(&c.q, j->dir, j->library, j->soc_model, err));
-    snprintf(c.reply.library, sizeof c.reply.library, "%s", fv_qnn_build(c.q));
-    FV_TRY(j->n_plans ? job_compile(&c) : job_load(&c));
+    FV_TRY(job_begin(&c));
     if (j->binary_path)
         FV_TRY(binary_write(&c));
     return j->n_runs ? job_run_all(&c) : fv_qnn_child_write(child, &c.reply, sizeof c.reply, err);
@@ -244,4 +250,108 @@ void fv_qnn_outcome_free(fv_qnn_outcome *out)
 {
     fv_free(out->values);
     *out = (fv_qnn_outcome){ 0 };
+}
+
+/* ---- a graph that stays loaded ----------------------------------------------------------- */
+
+/* What both processes see: this, then the numbers that the graph takes, then those it gives. */
+typedef struct loaded_page {
+    double ms;
+    float numbers[];
+} loaded_page;
+
+struct fv_qnn_loaded {
+    fv_qnn_server *server;
+    char *title;
+    size_t n_input, n_output;
+    fv_qnn_job job;
+    job_child child; /* the child's */
+};
+
+/* fv_qnn_child_fn */
+static fv_status loaded_open(void *user, fv_qnn_child *child, fv_error *err)
+{
+    fv_qnn_loaded *l = user;
+    job_child *c = &l->child;
+    size_t n_in = 0, n_out = 0, most = 0;
+    *c = (job_child){ .job = &l->job, .child = child, .err = err };
+    FV_TRY(job_begin(c));
+    FV_TRY(tensor_buffers_take(c, c->in, c->n_in, &n_in, &most));
+    FV_TRY(tensor_buffers_take(c, c->out, c->n_out, &n_out, &most));
+    if (n_in != l->n_input || n_out != l->n_output)
+        return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
+                       "%s: takes %zu numbers and gives %zu; expected %zu and %zu", l->title, n_in,
+                       n_out, l->n_input, l->n_output);
+    return FV_OK;
+}
+
+/* fv_qnn_answer_fn: a run */
+static fv_status loaded_run(void *user, fv_qnn_child *child, unsigned what, fv_error *err)
+{
+    fv_qnn_loaded *l = user;
+    job_child *c = &l->child;
+    loaded_page *page = fv_qnn_child_shared(child);
+    float *at = page->numbers + l->n_input;
+    double start = fv_now_ms();
+    (void)what;
+    c->err = err;
+    inputs_pack(c, page->numbers);
+    FV_TRY(fv_qnn_execute(c->q, c->in, c->n_in, c->out, c->n_out, err));
+    page->ms = fv_now_ms() - start;
+    for (size_t i = 0; i < c->n_out; i++) {
+        size_t n = fv_qnn_tensor_elems(&c->out[i]);
+        fv_qnn_unpack(&c->out[i], at, c->out[i].buffer.data, n);
+        at += n;
+    }
+    return FV_OK;
+}
+
+fv_status fv_qnn_loaded_open(fv_qnn_loaded **out, const fv_qnn_job *job, size_t n_input,
+                             size_t n_output, fv_error *err)
+{
+    fv_qnn_loaded *l = fv_alloc_zero(1, sizeof *l);
+    *out = NULL;
+    if (!l)
+        return fv_fail_memory(err, sizeof *l, "a process");
+    l->job = *job;
+    l->n_input = n_input;
+    l->n_output = n_output;
+    l->job.title = l->title = fv_strdup(job->title);
+    const fv_qnn_server_options o = { .open = loaded_open,
+                                      .answer = loaded_run,
+                                      .user = l,
+                                      .name = l->title,
+                                      .stage = job->stage,
+                                      .shared_bytes = sizeof(loaded_page) +
+                                                      (n_input + n_output) * sizeof(float) };
+    fv_status status = l->title ? fv_qnn_server_open(&l->server, &o, job->callbacks, err)
+                                : fv_fail_memory(err, strlen(job->title), "a title");
+    if (status == FV_OK)
+        *out = l;
+    else
+        fv_qnn_loaded_close(l);
+    return status;
+}
+
+fv_status fv_qnn_loaded_run(fv_qnn_loaded *l, const float *input, float *output, double *ms,
+                            const fv_callbacks *callbacks, fv_error *err)
+{
+    loaded_page *page = fv_qnn_server_shared(l->server);
+    memcpy(page->numbers, input, l->n_input * sizeof *input);
+    FV_TRY(fv_qnn_server_call(l->server, 0, callbacks, err));
+    memcpy(output, page->numbers + l->n_input, l->n_output * sizeof *output);
+    if (ms)
+        *ms = page->ms;
+    return FV_OK;
+}
+
+bool fv_qnn_loaded_ended(fv_qnn_loaded *l) { return fv_qnn_server_ended(l->server); }
+
+void fv_qnn_loaded_close(fv_qnn_loaded *l)
+{
+    if (!l)
+        return;
+    fv_qnn_server_close(l->server);
+    fv_free(l->title);
+    fv_free(l);
 }

@@ -53,4 +53,19 @@ typedef struct fv_qnn_outcome {
 fv_status fv_qnn_job_run(fv_qnn_outcome *out, const fv_qnn_job *job, fv_error *err);
 void fv_qnn_outcome_free(fv_qnn_outcome *out);
 
+/* ---- a graph that stays loaded, in a child that runs it whenever it is asked ---- */
+
+typedef struct fv_qnn_loaded fv_qnn_loaded;
+
+/* job: plans or a binary, no runs; stage is kept, of the rest the child has a copy. The numbers
+ * that the graph takes and gives in a run: other ones are an error. */
+fv_status fv_qnn_loaded_open(fv_qnn_loaded **out, const fv_qnn_job *job, size_t n_input,
+                             size_t n_output, fv_error *err);
+/* input [n_input] -> output [n_output]; *ms of the run, may be NULL. */
+fv_status fv_qnn_loaded_run(fv_qnn_loaded *l, const float *input, float *output, double *ms,
+                            const fv_callbacks *callbacks, fv_error *err);
+/* Its child is gone: every further run fails. */
+bool fv_qnn_loaded_ended(fv_qnn_loaded *l);
+void fv_qnn_loaded_close(fv_qnn_loaded *l); /* NULL is fine */
+
 #endif
