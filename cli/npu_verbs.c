@@ -289,44 +289,17 @@ static int evaluated_print(const fv_npu_eval_report *r)
     return end_out();
 }
 
-int npu_eval(int argc, char **argv)
+static int compare_binary(const text_list *words, const fv_npu_library_options *lo,
+                          fv_npu_eval_options *o, bool json)
 {
-    static const usage use = {
-        "npu eval [OPTIONS] MODEL BINARY IMAGES...",
-        "Compares the image tokens of a context binary with those of the model in f32: mean and "
-        "least cosine, signal to noise. Take other images than it was calibrated with. On x86-64 "
-        "Qualcomm's library emulates the NPU.",
-        "  fastvlm npu eval FastVLM-0.5B npu/vision_mixed_sm8750.bin photos/",
-    };
-    fv_npu_library_options lo;
-    fv_npu_eval_options o;
     fv_npu_eval_report r = { .size = sizeof r };
     fv_npu *npu = NULL;
     fv_error err;
-    text_list words;
-    bool json = false;
-    progress_line line = { .enabled = true };
-    fv_callbacks callbacks = line_callbacks(&line);
-
-    fv_npu_library_options_default(&lo);
-    fv_npu_eval_options_default(&o);
-    const option_spec options[] = {
-        { 0, "max-images", OPTION_INT, &o.max_images, "N", "use at most N images", 0, 1e6 },
-        { 0, "json", OPTION_FLAG, &json, NULL, "print one JSON object", 0, 0 },
-        QNN_OPTION(lo.qnn_dir),
-    };
-    int code = parse_options(argc, argv, &use, options, sizeof options / sizeof *options, &words);
-    if (code >= 0)
-        return code;
-    if (words.n < 3)
-        return usage_error(argv[0], "expected a model, a context binary and images");
-    lo.callbacks = o.callbacks = &callbacks;
-    o.paths = words.item + 2;
-    o.n_paths = words.n - 2;
-    catch_interrupt();
-    fv_status status = fv_npu_open(&npu, words.item[1], &lo, &err);
+    o->paths = words->item + 2;
+    o->n_paths = words->n - 2;
+    fv_status status = fv_npu_open(&npu, words->item[1], lo, &err);
     if (status == FV_OK)
-        status = fv_npu_eval(npu, words.item[0], &o, &r, &err);
+        status = fv_npu_eval(npu, words->item[0], o, &r, &err);
     clear_line();
     fv_npu_close(npu);
     if (status != FV_OK)
@@ -337,4 +310,116 @@ int npu_eval(int argc, char **argv)
                                        json_number(r.sqnr), "ms", r.ms),
                              0)
                 : evaluated_print(&r);
+}
+
+static int layers_print(const fv_npu_layers *layers, bool json)
+{
+    fv_npu_layer_info l = { .size = sizeof l };
+    json_t *list = json_array();
+    double all = 0;
+    for (size_t i = 0; fv_npu_layers_at(layers, i, &l); i++)
+        all += l.macs;
+    if (!json)
+        print_out("%-52s %4s %6s %8s %10s\n", "value", "bits", "MACs %", "SQNR dB", "cosine");
+    for (size_t i = 0; fv_npu_layers_at(layers, i, &l); i++) {
+        double share = all > 0 ? l.macs / all : 0;
+        if (json) {
+            json_array_append_new(list,
+                                  json_pack("{s:o, s:i, s:f, s:o, s:o}", "name", json_text(l.name),
+                                            "bits", (int)l.bits, "share", share, "sqnr",
+                                            json_number(l.sqnr), "cosine", json_number(l.cosine)));
+            continue;
+        }
+        print_out("%-52s", l.name);
+        print_out(l.bits ? " %4u" : "  f16", l.bits);
+        print_out(" %6.1f %8.1f %10.6f\n", 100 * share, l.sqnr, l.cosine);
+    }
+    if (json)
+        return print_json(
+            json_pack("{s:i, s:o}", "images", (int)fv_npu_layers_images(layers), "layers", list),
+            9);
+    json_decref(list);
+    return end_out();
+}
+
+static int compare_layers(const text_list *words, const fv_npu_compile_options *c,
+                          fv_npu_eval_options *o, const char *svg, bool json)
+{
+    fv_npu_layers *layers = NULL;
+    fv_error err;
+    o->paths = words->item + 1;
+    o->n_paths = words->n - 1;
+    fv_status status = fv_npu_layers_run(&layers, words->item[0], c, o, &err);
+    clear_line();
+    int code = status == FV_OK ? layers_print(layers, json) : report(&err);
+    if (status == FV_OK && svg && fv_npu_layers_plot(layers, svg, &err) != FV_OK)
+        code = report(&err);
+    fv_npu_layers_free(layers);
+    return code;
+}
+
+int npu_eval(int argc, char **argv)
+{
+    static const usage use = {
+        "npu eval [OPTIONS] MODEL BINARY IMAGES... | --layers MODEL IMAGES...",
+        "Compares the image tokens of a context binary with those of the model in f32: mean and "
+        "least cosine, signal to noise. Take other images than it was calibrated with. On x86-64 "
+        "Qualcomm's library emulates the NPU.\n"
+        "\n"
+        "With --layers, compiles MODEL's encoder with its inner values as outputs, and shows what "
+        "each of them has lost: where a precision loses what it loses. How many questions of a "
+        "test come out right with the NPU's image tokens, fastvlm eval --task DIR MODEL --vision "
+        "npu:BINARY says.",
+        "  fastvlm npu eval FastVLM-0.5B npu/vision_mixed_sm8750.bin photos/\n"
+        "  fastvlm npu eval --layers --precision mixed --calibration photos/ FastVLM-0.5B cat.jpg",
+    };
+    fv_npu_library_options lo;
+    fv_npu_eval_options o;
+    fv_npu_compile_options c;
+    fv_error err;
+    text_list words, calibration = { 0 };
+    const char *svg = NULL;
+    int precision = -1;
+    bool json = false, layers = false;
+    progress_line line = { .enabled = true };
+    fv_callbacks callbacks = line_callbacks(&line);
+
+    fv_npu_library_options_default(&lo);
+    fv_npu_eval_options_default(&o);
+    fv_npu_compile_options_default(&c);
+    const option_spec options[] = {
+        { 0, "max-images", OPTION_INT, &o.max_images, "N", "use at most N images", 0, 1e6 },
+        { 0, "layers", OPTION_FLAG, &layers, NULL, "compare value by value", 0, 0 },
+        { 'p', "precision", OPTION_CHOICE, &precision, PRECISIONS,
+          "with --layers: as of npu compile (default w8a16)", 0, 0 },
+        { 0, "calibration", OPTION_LIST, &calibration, "PATH",
+          "with --layers: image or directory to calibrate with; may be repeated (default: built-in "
+          "scenes)",
+          0, 0 },
+        { 0, "image-size", OPTION_SIDE, &c.image_size, "N",
+          "with --layers: side of the encoder's input in pixels, a multiple of 64", 0, 4096 },
+        { 0, "soc", OPTION_TEXT, &c.soc, "SOC", "with --layers: chip (default sm8750)", 0, 0 },
+        { 0, "svg", OPTION_TEXT, &svg, "FILE", "with --layers: plot SQNR by depth", 0, 0 },
+        { 0, "json", OPTION_FLAG, &json, NULL, "print one JSON object", 0, 0 },
+        QNN_OPTION(lo.qnn_dir),
+    };
+    int code = parse_options(argc, argv, &use, options, sizeof options / sizeof *options, &words);
+    if (code >= 0)
+        return code;
+    if (!layers && (precision >= 0 || calibration.n || c.image_size || c.soc || svg))
+        return usage_error(argv[0], "--precision, --calibration, --image-size, --soc and --svg are "
+                                    "for --layers; a context binary has all that already");
+    if (words.n < (layers ? 2 : 3))
+        return usage_error(argv[0], layers ? "expected a model and images"
+                                           : "expected a model, a context binary and images");
+    if (svg && fv_output_check(svg, &err) != FV_OK) /* before minutes of emulation */
+        return report(&err);
+    lo.callbacks = o.callbacks = c.callbacks = &callbacks;
+    c.qnn_dir = lo.qnn_dir;
+    c.precision = precision < 0 ? FV_NPU_W8A16 : (fv_npu_precision)precision;
+    c.paths = calibration.item;
+    c.n_paths = calibration.n;
+    catch_interrupt();
+    return layers ? compare_layers(&words, &c, &o, svg, json)
+                  : compare_binary(&words, &lo, &o, json);
 }

@@ -172,7 +172,7 @@ typedef struct fv_npu_compile_options {
     const char *const *paths; /**< calibration: images and directories; none: built-in scenes */
     size_t n_paths;
     int max_images;    /**< as fv_pack_options */
-    double min_cosine; /**< MIXED: of the image tokens, on the calibration set; 0: 0.9981 */
+    double min_cosine; /**< MIXED: of the image tokens, on the calibration set; 0: 0.9986 */
     int cache_len;     /**< DECODER: rows of the cache; 0: 512 */
     bool unshared;     /**< DECODER: each graph has weights of its own, and NAME ends in _unshared:
                             the emulator on x86-64 loads no others */
@@ -288,6 +288,35 @@ typedef struct fv_npu_eval_report {
 
 FV_API fv_status fv_npu_eval(fv_npu *npu, const char *model, const fv_npu_eval_options *options,
                              fv_npu_eval_report *report, fv_error *err);
+
+/* ---------------------------------------------------------------- eval: layer by layer */
+
+/** What flows between the encoder's layers on the NPU, against f32, over all images. */
+typedef struct fv_npu_layers fv_npu_layers;
+
+typedef struct fv_npu_layer_info {
+    size_t size;
+    const char *name;    /**< of the value, as in a packed file; borrowed from the result */
+    unsigned bits;       /**< of the activation: 8 or 16; 0: f16 */
+    double macs;         /**< multiply-accumulates that make it from an image */
+    double cosine, sqnr; /**< sqnr in dB; infinite when nothing is lost */
+} fv_npu_layer_info;
+
+/** Compiles the encoder as fv_npu_compile would (soc, precision, image_size, the calibration set
+ *  and min_cosine of compile; no file is written), with its values as outputs, in pieces where
+ *  memory demands it, and runs images through it. What a GELU reads is not listed; what it gives
+ *  is. Progress stages as of fv_npu_compile and fv_npu_eval, callbacks those of images. */
+FV_API fv_status fv_npu_layers_run(fv_npu_layers **out, const char *model,
+                                   const fv_npu_compile_options *compile,
+                                   const fv_npu_eval_options *images, fv_error *err);
+FV_API void fv_npu_layers_free(fv_npu_layers *layers);
+/** In the order of the model; false when index is past the last one, a pointer is NULL or out->size
+ *  0. */
+FV_API bool fv_npu_layers_at(const fv_npu_layers *layers, size_t index, fv_npu_layer_info *out);
+/** How many images it is over; 0 for NULL. */
+FV_API size_t fv_npu_layers_images(const fv_npu_layers *layers);
+/** SQNR by depth as an SVG file. */
+FV_API fv_status fv_npu_layers_plot(const fv_npu_layers *layers, const char *file, fv_error *err);
 
 #ifdef __cplusplus
 }
