@@ -90,6 +90,7 @@ check "convert --dry-run: the command" grep -qE "^\\\$ .*qnn-onnx-converter .* -
 fault() { # FAULT TOOL CODE TEXT COMMAND...
     local what=$1 tool=$2 wanted=$3 text=$4
     shift 4
+    rm -rf none # of a check before that failed
     STANDIN_FAULT=$tool=$what tools "$@" -q
     expect "$tool: $what" "$wanted" "$text"
     check "$tool: $what: nothing is left" [ -z "$(find . -name none -o -name '*.part-*')" ]
