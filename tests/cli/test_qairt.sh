@@ -146,8 +146,8 @@ fault nothing qnn-context-binary-generator 1 "ended with exit code 0 but has not
 fault empty qnn-context-binary-generator 1 "empty" "${context[@]}"
 fault graph qnn-context-binary-generator 1 "its graph is called other" "${context[@]}"
 fault badjson qnn-context-binary-utility 1 "ctx_info.json" "${context[@]}"
-tools qairt info npu/fastvlm_vision_encoder_int8_htp.bin -o vision_int8_ctx_info.json -q
-expect "info" 0
+PYTHONHOME=/nowhere tools qairt info npu/fastvlm_vision_encoder_int8_htp.bin -o vision_int8_ctx_info.json -q
+expect "info, and no other Python's modules" 0
 check "info: as the reference Qualcomm pipeline reads it" python3 -c '
 import json
 t = json.load(open("vision_int8_ctx_info.json"))["info"]["graphs"][0]["info"]["graphOutputs"][0]["info"]
