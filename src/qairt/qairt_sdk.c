@@ -62,6 +62,12 @@ static int sdk_version_compare(const unsigned a[4], const unsigned b[4])
     return 0;
 }
 
+int fv_sdk_release_compare(const unsigned a[4], const unsigned b[4])
+{
+    const unsigned x[4] = { a[0], a[1], a[2] }, y[4] = { b[0], b[1], b[2] };
+    return sdk_version_compare(x, y);
+}
+
 /* Behind the first `key` in the file dir/name, up to a blank, quote or the line's end. */
 static bool sdk_word_read(const char *dir, const char *name, const char *key, char word[32])
 {

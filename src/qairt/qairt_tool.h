@@ -39,6 +39,9 @@ fv_status fv_sdk_open(fv_sdk *sdk, const fv_qairt_options *options, fv_error *er
 void fv_sdk_close(fv_sdk *sdk);
 /* "2.42.0.251225": three numbers or four; behind the last one may stand more. */
 bool fv_sdk_version_parse(const char *text, unsigned numbers[4]);
+/* Below, 0 or above 0: a is the older, they are of one release, b is. Builds of one release do not
+ * differ here. */
+int fv_sdk_release_compare(const unsigned a[4], const unsigned b[4]);
 
 /* A list of words that grows. Zero-initialise; each word is copied. */
 enum { FV_ARGS = 64 };

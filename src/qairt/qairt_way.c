@@ -110,12 +110,27 @@ static fv_status way_info_take(way_graph *g, const fv_qairt_way *way, const char
     return status;
 }
 
+/* Qualcomm's libraries load binaries of their own release or an older one, else error 5000. */
+static fv_status way_release_check(const fv_qairt_way *way, const char *file, const char *build,
+                                   fv_error *err)
+{
+    unsigned numbers[4];
+    if (!way->sdk || !fv_sdk_version_parse(build, numbers) ||
+        fv_sdk_release_compare(numbers, way->sdk->numbers) <= 0)
+        return FV_OK;
+    return fv_fail(
+        err, FV_ERR_UNSUPPORTED, 0,
+        "%s: made by QAIRT %s; the SDK is %s, which does not load binaries of a newer one", file,
+        build, way->sdk->version);
+}
+
 static fv_status way_graph_open(way_graph *g, const fv_qairt_way *way, const char *file,
                                 const char *info, fv_error *err)
 {
     fv_npu_binary_info b = { .size = sizeof b };
     FV_TRY(way_info_take(g, way, file, info, err));
     fv_npu_binary_describe(g->binary, &b);
+    FV_TRY(way_release_check(way, file, b.build, err));
     if (b.n_graphs != 1)
         return fv_fail(err, FV_ERR_UNSUPPORTED, 0, "%s: has %zu graphs; expected one", file,
                        b.n_graphs);

@@ -297,10 +297,14 @@ d = json.load(open("npu/fastvlm_vision_encoder_int8_htp_ctx_info.json"))
 g = d["info"]["graphs"][0]["info"]
 g["graphOutputs"][0]["info"]["quantizeParams"]["scaleOffset"]["offset"] = 128
 json.dump(d, open("positive.json", "w"))
+later = json.load(open("npu/fastvlm_vision_encoder_int8_htp_ctx_info.json"))
+later["info"]["buildId"] = "v2.51.0.260929181845"
+json.dump(later, open("later.json", "w"))
 g["graphOutputs"] = []
 json.dump(d, open("no-output.json", "w"))
 END
 wrong_run "a description with an offset of the other sign" "an offset of at most 0" "${e2e[@]}" --vision-info positive.json
+wrong_run "a binary of a newer release" "made by QAIRT v2.51.0.260929181845; the SDK is 2.42.0.251225" "${e2e[@]}" --vision-info later.json
 wrong_run "a description without the tensor" "its graph takes 1 and gives 0 tensors" "${e2e[@]}" --vision-info no-output.json
 head -c 1000 genie/LUT.bin >short.bin
 wrong_run "a table of another size" "short.bin: has 1000 bytes; expected 589824" "${e2e[@]}" --lut short.bin

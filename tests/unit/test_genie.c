@@ -221,6 +221,14 @@ static void test_versions(void **state)
     }
 }
 
+static void test_releases(void **state)
+{
+    (void)state;
+    const unsigned a[4] = { 2, 42, 0, 251225 }, b[4] = { 2, 42, 0, 260101 }, c[4] = { 2, 43, 0, 1 };
+    assert_int_equal(fv_sdk_release_compare(a, b), 0);
+    assert_true(fv_sdk_release_compare(a, c) < 0 && fv_sdk_release_compare(c, b) > 0);
+}
+
 static void test_commands(void **state)
 {
     (void)state;
@@ -251,7 +259,7 @@ int main(void)
         cmocka_unit_test(test_answers),    cmocka_unit_test(test_held),
         cmocka_unit_test(test_no_answer),  cmocka_unit_test(test_profile),
         cmocka_unit_test(test_run_folder), cmocka_unit_test(test_versions),
-        cmocka_unit_test(test_commands),
+        cmocka_unit_test(test_releases),   cmocka_unit_test(test_commands),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
