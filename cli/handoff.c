@@ -54,9 +54,9 @@ static void handoff_step_json(json_t *list, const fv_handoff_step *s, bool dry_r
         json_array_append_new(f->sha256 || (dry_run && !f->reason) ? files : missing,
                               handoff_file_json(f));
     }
-    json_array_append_new(list, json_pack("{s:i, s:s, s:b, s:f, s:o, s:o}", "step", s->step, "name",
-                                          s->name, "kept", (int)s->kept, "ms", s->ms, "files",
-                                          files, "missing", missing));
+    json_array_append_new(list, json_pack("{s:i, s:s, s:s, s:b, s:f, s:o, s:o}", "step", s->step,
+                                          "name", s->name, "way", s->way, "kept", (int)s->kept,
+                                          "ms", s->ms, "files", files, "missing", missing));
 }
 
 static void handoff_file_print(const handoff_view *v, const fv_handoff_file *f)
@@ -75,9 +75,9 @@ static void handoff_step_print(const handoff_view *v, const fv_handoff_step *s)
 {
     size_t n = s->n_files + s->n_missing;
     if (v->dry_run)
-        print_out("%d %s\n", s->step, s->name);
+        print_out("%d %-10s %s\n", s->step, s->name, s->way);
     else
-        print_out("%d %-10s %s, %.1f s\n", s->step, s->name,
+        print_out("%d %-10s %s, %s, %.1f s\n", s->step, s->name, s->way,
                   s->kept ? "complete already, checked" : "done", s->ms / 1e3);
     for (size_t i = 0; i < n; i++) {
         const fv_handoff_file *f = &s->file[i];
@@ -111,6 +111,18 @@ static int handoff_end(handoff_view *v)
     return end_out();
 }
 
+/* "qairt,hub" -> flags; 0: not understood */
+static unsigned ways_parse(const char *list)
+{
+    if (!strcmp(list, "qairt"))
+        return FV_HANDOFF_QAIRT;
+    if (!strcmp(list, "hub"))
+        return FV_HANDOFF_HUB;
+    return !strcmp(list, "qairt,hub") || !strcmp(list, "hub,qairt")
+               ? FV_HANDOFF_QAIRT | FV_HANDOFF_HUB
+               : 0;
+}
+
 int verb_handoff(int argc, char **argv)
 {
     static const usage use = {
@@ -128,6 +140,7 @@ int verb_handoff(int argc, char **argv)
     fv_handoff_options o;
     fv_error err;
     text_list words, images = { 0 };
+    const char *with = NULL;
     int vision = 0;
     bool json = false;
     fv_callbacks callbacks = {
@@ -149,6 +162,13 @@ int verb_handoff(int argc, char **argv)
         { 0, "image-size", OPTION_SIDE, &o.image_size, "N",
           "side of the encoder's input in pixels, a multiple of 64 (default: the model's)", 64,
           4096 },
+        { 0, "with", OPTION_TEXT, &with, "LIST",
+          "qairt: steps 5 and 6 by the SDK's tools; hub: steps 3 and 4 by the AI Hub; or both", 0,
+          0 },
+        { 0, "sdk", OPTION_TEXT, &o.sdk, "DIR", "the SDK (default: as qairt check finds it)", 0,
+          0 },
+        { 0, "venv", OPTION_TEXT, &o.venv, "DIR", "Python environment of the SDK's converters", 0,
+          0 },
         { 0, "step", OPTION_INT, &o.step, "N", "only this step: 1 to 6", 1, FV_HANDOFF_STEPS },
         { 0, "dry-run", OPTION_FLAG, &o.dry_run, NULL,
           "write nothing; list the files, and the commands for those that are made elsewhere", 0,
@@ -162,6 +182,8 @@ int verb_handoff(int argc, char **argv)
         return code;
     if (words.n != 1)
         return usage_error(argv[0], "expected one model, found %zu arguments", words.n);
+    if (with && !(o.with = ways_parse(with)))
+        return usage_error(argv[0], "--with: expected qairt, hub or qairt,hub, found \"%s\"", with);
     v.dry_run = o.dry_run;
     v.line.enabled = !v.quiet;
     v.json = json ? json_array() : NULL;

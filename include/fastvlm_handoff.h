@@ -10,12 +10,19 @@
 #define FASTVLM_HANDOFF_H
 
 #include "fastvlm_npu.h"
+#include "fastvlm_qairt.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
 enum { FV_HANDOFF_STEPS = 6 };
+
+/** Tools of Qualcomm's that make a step's files in place of fastvlm. */
+enum {
+    FV_HANDOFF_QAIRT = 1, /**< those of the SDK: steps 5 and 6 */
+    FV_HANDOFF_HUB = 2    /**< the AI Hub, through the user's account: steps 3 and 4 */
+};
 
 /** Of a file of a step. Its layout never changes. Strings are valid during the call they come
  *  with. */
@@ -32,6 +39,7 @@ typedef struct fv_handoff_step {
     size_t size;
     int step;         /**< 1 to 6 */
     const char *name; /**< "export", "calibrate", "upload", "fp16", "int8", "genie" */
+    const char *way;  /**< "native", "qairt", "hub" */
     bool kept;        /**< complete since an earlier run: nothing was done but checking its files */
     double ms;
     size_t n_files, n_missing;
@@ -43,6 +51,8 @@ typedef void fv_handoff_step_fn(void *user, const fv_handoff_step *step);
 typedef struct fv_handoff_options {
     size_t size;
     int step;                 /**< 1 to 6: only that one; 0: all */
+    unsigned with;            /**< FV_HANDOFF_ flags; 0: fastvlm makes what it can */
+    const char *sdk, *venv;   /**< as fv_qairt_options */
     const char *soc;          /**< as fv_npu_compile_options */
     fv_npu_precision vision;  /**< of the int8 vision encoder: FV_NPU_MIXED, W8A8 or W8A16 */
     const char *qnn_dir;      /**< as fv_npu_library_options */
@@ -52,7 +62,7 @@ typedef struct fv_handoff_options {
     size_t n_paths;
     int max_images; /**< up to N of them; 0: eight samples, and as fv_npu_compile_options */
     bool dry_run;   /**< nothing is run or written; files that would be made have no sha256, no
-                         reason and n_bytes 0 */
+                         reason and n_bytes 0, and the command of the tool that would make them */
     const fv_callbacks *callbacks; /**< log; progress, a stage for each part of the work */
 } fv_handoff_options;
 
@@ -62,7 +72,8 @@ FV_DEFINE_DEFAULT(fv_handoff_options)
  *  what is missing. Calls fn, which may be NULL, after every step. The files of a step and the
  *  manifest appear together. A step is skipped when the manifest says that it was completed for the
  *  same model and options, and all its files still have their size and hash; so an interrupted
- *  handoff goes on when it is called again. A file that the run cannot make is no error. */
+ *  handoff goes on when it is called again. What a tool of Qualcomm's has made counts for a run
+ *  without that tool, too. A file that the run cannot make is no error; a tool that fails is. */
 FV_API fv_status fv_handoff(const char *model, const char *dir, const fv_handoff_options *options,
                             fv_handoff_step_fn *fn, void *user, fv_error *err);
 

@@ -30,7 +30,8 @@ static void staged_log(void *user, fv_log_level level, const char *message)
     size_t n = strlen(s->folder);
     if (!strncmp(message, s->folder, n) && message[n] == '/')
         message += n + 1;
-    fv_log(s->callbacks, level, "%s", message);
+    if (s->callbacks && s->callbacks->log) /* not fv_log, which cuts long ones */
+        s->callbacks->log(s->callbacks->user, level, message);
 }
 
 static bool staged_progress(void *user, const char *stage, double done)

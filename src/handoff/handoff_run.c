@@ -27,6 +27,8 @@ static fv_status handoff_check(fv_handoff_run *run, fv_error *err)
     const fv_handoff_options *o = &run->o;
     const char *soc = o->soc ? o->soc : "sm8750";
     run->soc.size = sizeof run->soc;
+    if (o->with & ~(unsigned)(FV_HANDOFF_QAIRT | FV_HANDOFF_HUB))
+        return fv_fail(err, FV_ERR_ARGUMENT, 0, "with has unknown flags");
     if (o->step < 0 || o->step > FV_HANDOFF_STEPS)
         return fv_fail(err, FV_ERR_ARGUMENT, 0, "step is %d; expected 0 to %d", o->step,
                        FV_HANDOFF_STEPS);
@@ -132,12 +134,23 @@ static fv_status place_recover(fv_handoff_run *run, fv_error *err)
 
 /* ---- a step ---- */
 
-static const char *step_key(fv_handoff_run *run, int i)
+/* How this run makes step i, and what makes it so. */
+static const char *step_way(const fv_handoff_run *run, int i, fv_handoff_make_fn **make)
+{
+    if (run->o.with & FV_HANDOFF_QAIRT && (*make = fv_handoff_qairt[i]))
+        return "qairt";
+    if (run->o.with & FV_HANDOFF_HUB && (*make = fv_handoff_hub[i]))
+        return "hub";
+    *make = fv_handoff_native[i];
+    return "native";
+}
+
+static const char *step_key(fv_handoff_run *run, int i, const char *way)
 {
     fv_sha256 sha;
     uint8_t digest[FV_SHA256_BYTES];
     char hex[FV_HASH_TEXT];
-    const char *depends = fv_handoff_depends(run, i);
+    const char *depends = fv_handoff_depends(run, i, way);
     const char *text = depends ? fv_handoff_text(&run->state, "fastvlm %s\nmodel %s\n%s\n",
                                                  fv_version(), run->source.sha256, depends)
                                : NULL;
@@ -210,7 +223,8 @@ static fv_status record_complete(fv_handoff_run *run, int i, fv_error *err)
     if (status == FV_OK)
         stale_remove(run, i);
     for (size_t k = 0; status == FV_OK && k < noted.n; k++)
-        status = found_look(run, &noted.entry[k], err);
+        status = noted.entry[k].placed ? entry_hash(run, &noted.entry[k], run->place, err)
+                                       : found_look(run, &noted.entry[k], err);
     for (int missing = 0; missing < 2; missing++)
         for (size_t k = 0; status == FV_OK && k < noted.n; k++)
             if ((noted.entry[k].sha256 == NULL) == (missing == 1))
@@ -240,16 +254,20 @@ static fv_status manifest_write(fv_handoff_run *run, fv_error *err)
     return status;
 }
 
-static fv_status step_make(fv_handoff_run *run, int i, const char *key, fv_error *err)
+static fv_status step_make(fv_handoff_run *run, int i, fv_error *err)
 {
+    fv_handoff_make_fn *make;
+    const char *way = step_way(run, i, &make), *key = step_key(run, i, way);
     fv_status status = FV_OK;
+    if (!key)
+        return fv_fail_memory(err, FV_HASH_TEXT, "a hash");
     FV_TRY(fv_outdir_open(&run->out, run->place, true, run->callbacks, err));
     run->staged = (fv_staged){ .folder = run->out.stage, .callbacks = run->callbacks };
     run->stage_callbacks = fv_staged_callbacks(&run->staged);
-    FV_TRY_GOTO(fv_handoff_make[i](run, err));
+    FV_TRY_GOTO(make(run, err));
     FV_TRY_GOTO(record_complete(run, i, err));
     run->record.there = true;
-    run->record.way = "native";
+    run->record.way = way;
     run->record.key = key;
     fv_handoff_forget(&run->state.step[i]);
     run->state.step[i] = run->record;
@@ -262,12 +280,15 @@ fail:
     return status;
 }
 
-static fv_status step_tell(const fv_handoff_record *r, int i, bool kept, double ms,
+static fv_status step_tell(const fv_handoff_record *r, int i, const char *way, bool kept, double ms,
                            fv_handoff_step_fn *fn, void *user, fv_error *err)
 {
-    fv_handoff_step step = {
-        .size = sizeof step, .step = i + 1, .name = fv_handoff_names[i], .kept = kept, .ms = ms
-    };
+    fv_handoff_step step = { .size = sizeof step,
+                             .step = i + 1,
+                             .name = fv_handoff_names[i],
+                             .way = way,
+                             .kept = kept,
+                             .ms = ms };
     if (!fn)
         return FV_OK;
     fv_handoff_file *files = fv_alloc_zero(r->n, sizeof *files);
@@ -289,26 +310,40 @@ static fv_status step_tell(const fv_handoff_record *r, int i, bool kept, double 
     return FV_OK;
 }
 
+/* Is the step complete? What a tool of Qualcomm's made is so for a run without that tool, too. */
+static fv_status step_is_kept(fv_handoff_run *run, int i, bool *kept, fv_error *err)
+{
+    const fv_handoff_record *r = &run->state.step[i];
+    fv_handoff_make_fn *make;
+    const char *way = step_way(run, i, &make);
+    *kept = false;
+    if (!r->there || (strcmp(way, "native") && strcmp(way, r->way)))
+        return FV_OK;
+    const char *key = step_key(run, i, r->way);
+    if (!key)
+        return fv_fail_memory(err, FV_HASH_TEXT, "a hash");
+    return strcmp(r->key, key) ? FV_OK
+                               : fv_handoff_verify(r, run->place, run->callbacks, kept, err);
+}
+
 static fv_status step_run(fv_handoff_run *run, int i, fv_handoff_step_fn *fn, void *user,
                           fv_error *err)
 {
     double start = fv_now_ms();
     bool kept = false;
-    fv_handoff_record *r = &run->state.step[i];
+    const fv_handoff_record *r = &run->state.step[i];
     if (run->o.dry_run) {
-        FV_TRY(fv_handoff_make[i](run, err));
-        FV_TRY(step_tell(&run->record, i, false, 0, fn, user, err));
+        fv_handoff_make_fn *make;
+        const char *way = step_way(run, i, &make);
+        FV_TRY(make(run, err));
+        fv_status status = step_tell(&run->record, i, way, false, 0, fn, user, err);
         fv_handoff_forget(&run->record);
-        return FV_OK;
+        return status;
     }
-    const char *key = step_key(run, i);
-    if (!key)
-        return fv_fail_memory(err, FV_HASH_TEXT, "a hash");
-    if (r->there && !strcmp(r->key, key))
-        FV_TRY(fv_handoff_verify(r, run->place, run->callbacks, &kept, err));
+    FV_TRY(step_is_kept(run, i, &kept, err));
     if (!kept)
-        FV_TRY(step_make(run, i, key, err));
-    return step_tell(r, i, kept, fv_now_ms() - start, fn, user, err);
+        FV_TRY(step_make(run, i, err));
+    return step_tell(r, i, r->way, kept, fv_now_ms() - start, fn, user, err);
 }
 
 fv_status fv_handoff(const char *model, const char *dir, const fv_handoff_options *options,

@@ -4,6 +4,7 @@
 
 #include "base/outfile.h"
 #include "base/recipe.h"
+#include "base/report.h"
 #include "export/file_list.h"
 #include "fastvlm_tools.h"
 #include "handoff/handoff_state.h"
@@ -30,10 +31,56 @@ typedef struct fv_handoff_run {
 } fv_handoff_run;
 
 /* A step's files into run->out.stage, what is missing into run->record. In a dry run only the
- * names, all into the record. handoff_steps.c */
+ * names, all into the record. */
 typedef fv_status fv_handoff_make_fn(fv_handoff_run *run, fv_error *err);
-extern fv_handoff_make_fn *const fv_handoff_make[FV_HANDOFF_STEPS];
-/* What step i's files depend on besides the model, as text; NULL: memory is out. */
-const char *fv_handoff_depends(fv_handoff_run *run, int i);
+
+/* By fastvlm itself; handoff_steps.c. NULL in the others: that way has nothing to do there. */
+extern fv_handoff_make_fn *const fv_handoff_native[FV_HANDOFF_STEPS];
+/* By the SDK's tools; by the AI Hub. handoff_vendor.c */
+extern fv_handoff_make_fn *const fv_handoff_qairt[FV_HANDOFF_STEPS];
+extern fv_handoff_make_fn *const fv_handoff_hub[FV_HANDOFF_STEPS];
+
+/* What step i's files depend on besides the model, made in that way, as text; NULL: memory is
+ * out. */
+const char *fv_handoff_depends(fv_handoff_run *run, int i, const char *way);
+
+/* ---- what the ways share: handoff_steps.c ---- */
+
+#define FV_ONNX_FOLDER  "fastvlm-onnx-fp32"
+#define FV_CALIB_FOLDER "fastvlm-calib-raw"
+#define FV_FP16_FOLDER  "fastvlm-qaihub-fp16-context"
+#define FV_QNN_FOLDER   "fastvlm-qnn-int8"
+#define FV_GENIE_FOLDER "fastvlm-genie"
+#define FV_INT8_FOLDER  FV_GENIE_FOLDER "/local_context/vision_int8_qnnmodel"
+#define FV_INT8_NAME    "vision_encoder_int8_qnnmodel"
+#define FV_INT8_BINARY  FV_INT8_FOLDER "/output/fastvlm_vision_encoder_int8_htp.bin"
+#define FV_INT8_INFO    FV_INT8_FOLDER "/vision_int8_ctx_info.json"
+#define FV_HUB_IDS      "../handoff/qaihub-model-ids.txt"
+#define FV_HUB_JOBS     "../handoff/qaihub-fp16-jobs.txt"
+
+enum { FV_HANDOFF_GRAPHS = 3, FV_HANDOFF_DECODERS = 3 };
+/* The pipeline's names of the graphs: NAME.onnx is a file, "fastvlm_" NAME the Hub's name. */
+extern const char *const fv_handoff_graphs[FV_HANDOFF_GRAPHS];
+/* Genie's decoders: the file, and what the composer calls its weights, "" for f32. */
+extern const char *const fv_handoff_decoders[FV_HANDOFF_DECODERS][2];
+
+fv_status fv_handoff_miss(fv_handoff_run *run, const char *path, const char *reason,
+                          const char *command, fv_error *err);
+/* Of a dry run. command may be NULL: none but fastvlm. */
+fv_status fv_handoff_plan(fv_handoff_run *run, const char *path, const char *command,
+                          fv_error *err);
+/* Where a file of the stage goes; its folders are made. To fv_free. */
+fv_status fv_handoff_stage_path(fv_handoff_run *run, const char *name, char **path, fv_error *err);
+/* Genie's files but its weights, into the stage. */
+fv_status fv_handoff_genie_files(fv_handoff_run *run, fv_error *err);
+
+/* Commands of Qualcomm's tools, as a shell reads them; NULL: memory is out. handoff_commands.c */
+const char *fv_handoff_upload_command(fv_handoff_run *run, const char *graph);
+const char *fv_handoff_hub_command(fv_handoff_run *run, const char *graph);
+const char *fv_handoff_converter_command(fv_handoff_run *run);
+const char *fv_handoff_library_command(fv_handoff_run *run);
+const char *fv_handoff_context_command(fv_handoff_run *run);
+const char *fv_handoff_describe_command(fv_handoff_run *run);
+const char *fv_handoff_composer_command(fv_handoff_run *run, size_t decoder);
 
 #endif

@@ -19,7 +19,8 @@ typedef struct fv_handoff_entry {
     const char *path;
     uint64_t n_bytes;
     const char *sha256; /* NULL: missing */
-    bool found;         /* it was there: not made by this program */
+    bool found;         /* it was there: not made by a handoff */
+    bool placed;        /* while it is made: it is in its place already, not in the stage */
     const char *reason, *command;
 } fv_handoff_entry;
 

@@ -136,6 +136,68 @@ check "a dry run lists files and commands" diff "$root/tests/data/handoff/dry_ru
 run handoff "$demo" -o plan --dry-run --json
 check "as JSON" python3 -c 'import json, sys; assert len(json.load(open(sys.argv[1]))["steps"]) == 6' "$work/out"
 
+# ---- by Qualcomm's tools, in stand-ins (tests/standins)
+mkdir tools && cd tools || exit 1
+python3 -B "$root/tests/standins/make_sdk.py" sdk --program "$fastvlm" --decode-rows "${FV_DECODE_ROWS:?}" --model "$demo" \
+    --fake-qnn "$fake"
+mkdir -p venv/bin && ln -s "$(python3 -c 'import sys; print(sys.executable)')" venv/bin/python3
+hub=$root/tests/standins/aihub_client
+mkdir standin .qai_hub
+cat >standin/state.json <<'END'
+{"token": "tokenOf40CharactersThatNobodyMaySee12345", "models": [], "jobs": [], "faults": [], "count": 0, "log": [],
+ "message": "", "job_states": ["SUCCESS"]}
+END
+printf '\2\0\0\0 a context binary' >standin/compiled
+printf '[api]\napi_token = tokenOf40CharactersThatNobodyMaySee12345\napi_url = https://standin\nweb_url = https://standin\nverbose = True\n' \
+    >.qai_hub/client.ini
+vendor() {
+    HOME=$PWD STANDIN_VENV=$PWD/venv STANDIN_HUB=$PWD/standin PYTHONPATH=$hub PYTHONDONTWRITEBYTECODE=1 PATH=$hub:$PATH \
+        run handoff "$demo" --images "$photos" --sdk sdk --venv venv "$@"
+}
+run handoff "$demo" --with qairt --step 5 --sdk sdk --venv venv
+expect "step 5 needs 1 and 2" 1 "step 5 with Qualcomm's tools needs the files of step 1"
+ANDROID_NDK_ROOT=$PWD/ndk vendor --with qairt,hub
+check "all of the pipeline" [ "$code" = 0 ]
+check "by its tools" [ "$(grep -cE '^[1-6] +[a-z0-9]+ +(qairt|hub), done' <<<"$out")" = 4 ]
+check "every file of the pipeline is there" [ "$(grep -c 'missing:' <<<"$out")" = 0 ]
+check "the token is never shown" [ "$(grep -c tokenOf40 <<<"$out$err")" = 0 ]
+check "no wrong use of the Hub" [ ! -e standin/violations ]
+check "ledgers beside models" [ -s handoff/qaihub-model-ids.txt ] && [ -s handoff/qaihub-fp16-jobs.txt ]
+check "three binaries of the Hub" [ "$(find models/fastvlm-qaihub-fp16-context -name 'job_j*_optimized_bin_m*.bin' | wc -l)" = 3 ]
+for file in fastvlm-qnn-int8/vision_encoder_int8_qnnmodel.cpp fastvlm-qnn-int8/vision_encoder_int8_qnnmodel.bin \
+    fastvlm-genie/local_context/vision_int8_qnnmodel/aarch64-android/libvision_encoder_int8_qnnmodel.so \
+    fastvlm-genie/local_context/vision_int8_qnnmodel/x86_64-linux-clang/libvision_encoder_int8_qnnmodel.so \
+    fastvlm-genie/local_context/vision_int8_qnnmodel/output/fastvlm_vision_encoder_int8_htp.bin \
+    fastvlm-genie/local_context/vision_int8_qnnmodel/vision_int8_ctx_info.json \
+    fastvlm-genie/fastvlm_model.bin fastvlm-genie/fastvlm_model_z8.bin fastvlm-genie/fastvlm_model_q4.bin; do
+    check "$file" [ -s "models/$file" ]
+done
+check "the converter's command is recorded" grep -q -- "--act_quantizer_calibration min-max" models/fastvlm-qnn-int8/vision_encoder_int8_qnnmodel.cpp
+uploads=$(grep -c upload standin/state.json)
+vendor --with qairt,hub
+check "again: complete already" done_again 6
+check "nothing is uploaded twice" [ "$(grep -c upload standin/state.json)" = "$uploads" ]
+vendor
+check "what the tools made counts without them" done_again 6
+rm models/fastvlm-genie/fastvlm_model_z8.bin
+vendor --with qairt
+check "one step anew" done_again 5
+check "by the composer" [ -s models/fastvlm-genie/fastvlm_model_z8.bin ]
+STANDIN_FAULT=qnn-onnx-converter=exit1 vendor --with qairt -n 1
+check "a tool that fails ends it" [ "$code" = 1 ]
+check "and leaves what was there" [ -s models/fastvlm-qnn-int8/vision_encoder_int8_qnnmodel.cpp ]
+check "and nothing else" [ -z "$(find models -name '*part-*')" ]
+vendor --with qairt -n 1
+check "then it goes on" done_again 5
+vendor --with hub --dry-run
+check "a dry run shows the Hub's commands" [ "$(grep -cF '$ qai-hub ' <<<"$out")" = 6 ]
+vendor --with qairt --dry-run
+for tool in qnn-onnx-converter qnn-model-lib-generator qnn-context-binary-generator qnn-context-binary-utility; do
+    check "a dry run shows $tool" [ "$(grep -cF "\$ $tool " <<<"$out")" = 1 ]
+done
+check "and the composer's three" [ "$(grep -cF '$ qnn-genai-transformer-composer ' <<<"$out")" = 3 ]
+cd ..
+
 # ---- what is wrong
 run handoff
 expect "no model" 2 "expected one model"

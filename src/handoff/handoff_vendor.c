@@ -1,0 +1,252 @@
+/* The steps by Qualcomm's tools: 3 and 4 by the AI Hub, 5 and 6 by the SDK's. src/qairt runs them;
+ * here is what goes where.
+ *
+ * The SDK's tools write into the stage, as fastvlm's own steps do. The Hub's part keeps ledgers and
+ * goes on by itself after an interruption; it writes to the files' places. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/outpart.h"
+#include "handoff/handoff_run.h"
+
+/* ---- the SDK ---- */
+
+static fv_qairt_options sdk_options(fv_handoff_run *run)
+{
+    return (fv_qairt_options){ .size = sizeof(fv_qairt_options),
+                               .sdk = run->o.sdk,
+                               .venv = run->o.venv,
+                               .callbacks = &run->stage_callbacks };
+}
+
+/* Earlier steps' files are inputs here. */
+static fv_status steps_need(const fv_handoff_run *run, int step, int first, int last, fv_error *err)
+{
+    for (int i = first; i <= last; i++)
+        if (!run->state.step[i - 1].there)
+            return fv_fail(err, FV_ERR_STATE, 0,
+                           "%s: step %d with Qualcomm's tools needs the files of step %d, which is "
+                           "not complete",
+                           run->place, step, i);
+    return FV_OK;
+}
+
+static fv_status int8_plan(fv_handoff_run *run, fv_error *err)
+{
+    const struct {
+        const char *path, *command;
+    } files[] = {
+        { FV_QNN_FOLDER "/" FV_INT8_NAME ".cpp", fv_handoff_converter_command(run) },
+        { FV_QNN_FOLDER "/" FV_INT8_NAME ".bin", files[0].command },
+        { FV_INT8_FOLDER "/aarch64-android/lib" FV_INT8_NAME ".so",
+          fv_handoff_library_command(run) },
+        { FV_INT8_FOLDER "/x86_64-linux-clang/lib" FV_INT8_NAME ".so", files[2].command },
+        { FV_INT8_BINARY, fv_handoff_context_command(run) },
+        { FV_INT8_INFO, fv_handoff_describe_command(run) },
+    };
+    for (size_t i = 0; i < FV_COUNT(files); i++)
+        FV_TRY(fv_handoff_plan(run, files[i].path, files[i].command, err));
+    return FV_OK;
+}
+
+/* The library's and the description's names are the pipeline's, the description's place, too. */
+static fv_status int8_compile(fv_handoff_run *run, const char *cpp, fv_error *err)
+{
+    fv_qairt_options sdk = sdk_options(run);
+    fv_qairt_lib_options lib = { .size = sizeof lib, .force = true };
+    fv_qairt_context_options context = { .size = sizeof context, .soc = run->o.soc, .force = true };
+    fv_qairt_context_report report = { .size = sizeof report };
+    char *folder = NULL, *built = NULL, *output = NULL, *from = NULL, *to = NULL;
+    fv_status status = FV_OK;
+    FV_TRY_GOTO(fv_handoff_stage_path(run, FV_INT8_FOLDER, &folder, err));
+    FV_TRY_GOTO(fv_qairt_lib(cpp, folder, &lib, &sdk, err));
+    built = fv_path_join(folder, "x86_64-linux-clang/lib" FV_INT8_NAME ".so");
+    output = fv_path_join(folder, "output");
+    if (!built || !output)
+        status = fv_fail_memory(err, strlen(folder), "a path");
+    if (status == FV_OK)
+        status = fv_qairt_context(built, output, &context, &sdk, &report, err);
+    if (status == FV_OK)
+        status = fv_handoff_stage_path(run, FV_INT8_INFO, &to, err);
+    if (status == FV_OK && !(from = fv_path_join(output, report.info)))
+        status = fv_fail_memory(err, strlen(output), "a path");
+    if (status == FV_OK && rename(from, to) != 0)
+        status = fv_out_errno(err, to, "rename the finished file to this name");
+fail:
+    fv_free(folder);
+    fv_free(built);
+    fv_free(output);
+    fv_free(from);
+    fv_free(to);
+    return status;
+}
+
+static fv_status qairt_int8_make(fv_handoff_run *run, fv_error *err)
+{
+    static const char phone[] = FV_INT8_FOLDER "/aarch64-android/lib" FV_INT8_NAME ".so";
+    fv_qairt_options sdk = sdk_options(run);
+    fv_qairt_convert_options convert = { .size = sizeof convert,
+                                         .image_size = run->image_size,
+                                         .force = true };
+    char *onnx = NULL, *list = NULL, *dir = NULL, *cpp = NULL, *library = NULL;
+    fv_status status = FV_OK;
+    if (run->o.dry_run)
+        return int8_plan(run, err);
+    FV_TRY(steps_need(run, 5, 1, 2, err));
+    onnx = fv_path_join(run->place, FV_ONNX_FOLDER "/vision_encoder_fp32.onnx");
+    list = fv_path_join(run->place, FV_CALIB_FOLDER "/input_list.txt");
+    convert.input_list = list;
+    if (!onnx || !list)
+        status = fv_fail_memory(err, strlen(run->place), "a path");
+    if (status == FV_OK)
+        status = fv_handoff_stage_path(run, FV_QNN_FOLDER, &dir, err);
+    if (status == FV_OK)
+        status = fv_qairt_convert(onnx, dir, &convert, &sdk, err);
+    if (status == FV_OK)
+        status = fv_handoff_stage_path(run, FV_QNN_FOLDER "/" FV_INT8_NAME ".cpp", &cpp, err);
+    if (status == FV_OK)
+        status = int8_compile(run, cpp, err);
+    if (status == FV_OK && !(library = fv_path_join(run->out.stage, phone)))
+        status = fv_fail_memory(err, sizeof phone, "a path");
+    if (status == FV_OK && !fv_is_file(library))
+        status = fv_handoff_miss(run, phone,
+                                 "ANDROID_NDK_ROOT is not set; the context binary does not need it",
+                                 fv_handoff_library_command(run), err);
+    fv_free(onnx);
+    fv_free(list);
+    fv_free(dir);
+    fv_free(cpp);
+    fv_free(library);
+    return status;
+}
+
+static fv_status qairt_genie_make(fv_handoff_run *run, fv_error *err)
+{
+    static const fv_qairt_quantization kinds[FV_HANDOFF_DECODERS] = { FV_QAIRT_FP32, FV_QAIRT_Z8,
+                                                                      FV_QAIRT_Q4 };
+    fv_qairt_options sdk = sdk_options(run);
+    char *dir;
+    if (!run->o.dry_run && !fv_is_dir(run->model))
+        return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
+                       "%s: Qualcomm's composer needs a checkpoint directory", run->model);
+    if (run->o.dry_run) {
+        for (size_t i = 0; i < FV_HANDOFF_DECODERS; i++)
+            FV_TRY(fv_handoff_plan(
+                run, fv_handoff_text(&run->state, FV_GENIE_FOLDER "/%s", fv_handoff_decoders[i][0]),
+                fv_handoff_composer_command(run, i), err));
+        FV_TRY(fv_handoff_plan(run, FV_GENIE_FOLDER "/LUT.bin", NULL, err));
+        return fv_handoff_plan(run, FV_GENIE_FOLDER "/tokenizer.json", NULL, err);
+    }
+    FV_TRY(fv_handoff_genie_files(run, err));
+    FV_TRY(fv_handoff_stage_path(run, FV_GENIE_FOLDER, &dir, err));
+    fv_status status = FV_OK;
+    for (size_t i = 0; status == FV_OK && i < FV_HANDOFF_DECODERS; i++) {
+        fv_qairt_compose_options compose = { .size = sizeof compose,
+                                             .quantization = kinds[i],
+                                             .force = true };
+        status = fv_qairt_compose(run->model, dir, &compose, &sdk, err);
+    }
+    fv_free(dir);
+    return status;
+}
+
+fv_handoff_make_fn *const fv_handoff_qairt[FV_HANDOFF_STEPS] = {
+    [4] = qairt_int8_make, [5] = qairt_genie_make
+};
+
+/* ---- the AI Hub ---- */
+
+typedef struct hub_place {
+    fv_aihub_options o;
+    char *onnx, *ledger, *output;
+} hub_place;
+
+static void hub_close(hub_place *h)
+{
+    fv_free(h->onnx);
+    fv_free(h->ledger);
+    fv_free(h->output);
+}
+
+static fv_status hub_open(hub_place *h, const fv_handoff_run *run, fv_error *err)
+{
+    *h = (hub_place){ .onnx = fv_path_join(run->place, FV_ONNX_FOLDER),
+                      .ledger = fv_path_join(run->place, "../handoff"),
+                      .output = fv_path_join(run->place, FV_FP16_FOLDER) };
+    h->o = (fv_aihub_options){ .size = sizeof h->o,
+                               .onnx_dir = h->onnx,
+                               .ledger_dir = h->ledger,
+                               .output_dir = h->output,
+                               .soc = run->o.soc,
+                               .qnn_dir = run->o.qnn_dir,
+                               .callbacks = run->callbacks };
+    return h->onnx && h->ledger && h->output ? FV_OK
+                                             : fv_fail_memory(err, strlen(run->place), "a path");
+}
+
+static fv_status placed_add(fv_handoff_run *run, const char *path, fv_error *err)
+{
+    fv_handoff_entry e = { .path = path, .placed = true };
+    return fv_handoff_add(&run->record, &e, err);
+}
+
+static fv_status hub_upload_make(fv_handoff_run *run, fv_error *err)
+{
+    hub_place h;
+    if (run->o.dry_run) {
+        for (size_t i = 0; i < FV_HANDOFF_GRAPHS; i++)
+            FV_TRY(fv_handoff_plan(run, FV_HUB_IDS,
+                                   fv_handoff_upload_command(run, fv_handoff_graphs[i]), err));
+        return FV_OK;
+    }
+    FV_TRY(steps_need(run, 3, 1, 1, err));
+    fv_status status = hub_open(&h, run, err);
+    if (status == FV_OK)
+        status = fv_aihub_upload(&h.o, err);
+    hub_close(&h);
+    return status == FV_OK ? placed_add(run, FV_HUB_IDS, err) : status;
+}
+
+/* The three context binaries, by what the ledger says. */
+static fv_status hub_collect(fv_handoff_run *run, const fv_aihub_options *o, fv_error *err)
+{
+    for (int part = 0; part < FV_AIHUB_PARTS; part++) {
+        fv_aihub_item_info item = { .size = sizeof item };
+        FV_TRY(fv_aihub_item(&item, (fv_aihub_part)part, o, err));
+        const char *name = strrchr(item.file, '/');
+        if (!name)
+            return fv_fail(err, FV_ERR_IO, 0, "%s: no context binary has come of it", item.name);
+        FV_TRY(placed_add(
+            run, fv_handoff_text(&run->state, FV_FP16_FOLDER "/%s%s", item.name, name), err));
+    }
+    return placed_add(run, FV_HUB_JOBS, err);
+}
+
+static fv_status hub_compile_make(fv_handoff_run *run, fv_error *err)
+{
+    hub_place h;
+    if (run->o.dry_run) {
+        for (size_t i = 0; i < FV_HANDOFF_GRAPHS; i++)
+            FV_TRY(fv_handoff_plan(
+                run,
+                fv_handoff_text(&run->state,
+                                FV_FP16_FOLDER "/fastvlm_%s/job_<job>_optimized_bin_<target>.bin",
+                                fv_handoff_graphs[i]),
+                fv_handoff_hub_command(run, fv_handoff_graphs[i]), err));
+        return fv_handoff_plan(run, FV_HUB_JOBS, NULL, err);
+    }
+    FV_TRY(steps_need(run, 4, 3, 3, err));
+    fv_status status = hub_open(&h, run, err);
+    if (status == FV_OK)
+        status = fv_aihub_compile(&h.o, err);
+    if (status == FV_OK)
+        status = fv_aihub_download(&h.o, err);
+    if (status == FV_OK)
+        status = hub_collect(run, &h.o, err);
+    hub_close(&h);
+    return status;
+}
+
+fv_handoff_make_fn *const fv_handoff_hub[FV_HANDOFF_STEPS] = {
+    [2] = hub_upload_make, [3] = hub_compile_make
+};
