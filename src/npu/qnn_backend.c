@@ -775,19 +775,6 @@ static fv_status self_attention_build(void *user, const fv_node *n)
 
 /* ---- the decoder ------------------------------------------------------------------------- */
 
-static fv_status rms_norm_build(void *user, const fv_node *n)
-{
-    qnn_backend *b = user;
-    fv_qnn_tensor *y;
-    making m = { .name = node_name(b, n->out->name, "RmsNorm"), .n_in = 3 };
-    FV_TRY(value_as(b, n->in[0], node_width_of(b, n), &m.in[0]));
-    FV_TRY(norm_weights(b, n, &m.in[1], &m.in[2]));
-    PARAM_F32(&m, "epsilon", (float)n->norm.eps);
-    FV_TRY(param_u32s(b, &m, "axes", SHAPE(1), (uint32_t[]){ 3 }));
-    FV_TRY(result_create(b, n, &y));
-    return node_create(b, &m, "RmsNorm", y);
-}
-
 /* A tensor inside an operation, in its width; f NULL in floats. */
 static fv_status inside_create(qnn_backend *b, fv_qnn_tensor *t, const fv_node *n, const char *what,
                                shape s, const fv_npu_formats *f)
@@ -824,6 +811,60 @@ static fv_status slice_create(qnn_backend *b, const fv_qnn_tensor *x, uint32_t a
     }
     FV_TRY(param_words(b, &m, "ranges", FV_QNN_I32, SHAPE(4, 3), ranges));
     return node_create(b, &m, "StridedSlice", y);
+}
+
+/* A constant of f32, one for all. */
+static fv_status scalar_create(qnn_backend *b, fv_qnn_tensor *t, const char *name, float x)
+{
+    float *data;
+    FV_TRY(backend_take(b, &data, 1, sizeof *data));
+    *data = x;
+    return static_create(b, t, name, FV_QNN_F32, SHAPE(1), data, sizeof *data);
+}
+
+/* For libQnnCpu, whose RmsNorm adds epsilon to the root and not below it: x / (sqrt(mean x^2) +
+ * epsilon), in 2.47. weight x rsqrt(mean x^2 + epsilon), operation by operation. */
+static fv_status rms_norm_parts(qnn_backend *b, const fv_node *n)
+{
+    const shape whole = result_shape(b, n), one = SHAPE(1, whole.dim[1], whole.dim[2], 1);
+    making mean = { .n_in = 1 }, root = { .n_in = 1 };
+    fv_qnn_tensor x, gamma, beta, eps, squares, sum, safe, back, normed, *y;
+    FV_TRY(value_as(b, n->in[0], FV_NPU_FLOAT, &x));
+    FV_TRY(norm_weights(b, n, &gamma, &beta));
+    FV_TRY(scalar_create(b, &eps, backend_text(b, "%s:epsilon", n->out->name), (float)n->norm.eps));
+    FV_TRY(inside_create(b, &squares, n, "squares", whole, NULL));
+    FV_TRY(binary_create(b, "ElementWiseMultiply", &x, &x, &squares));
+    FV_TRY(inside_create(b, &sum, n, "mean", one, NULL));
+    mean.name = node_name(b, sum.name, "ReduceMean");
+    mean.in[0] = squares;
+    FV_TRY(param_u32s(b, &mean, "axes", SHAPE(1), (uint32_t[]){ 3 }));
+    PARAM_BOOL(&mean, "keep_dims", 1);
+    FV_TRY(node_create(b, &mean, "ReduceMean", &sum));
+    FV_TRY(inside_create(b, &safe, n, "safe", one, NULL));
+    FV_TRY(binary_create(b, "ElementWiseAdd", &sum, &eps, &safe));
+    FV_TRY(inside_create(b, &back, n, "back", one, NULL));
+    root.name = node_name(b, back.name, "rsqrt");
+    root.in[0] = safe;
+    FV_TRY(node_create(b, &root, "ElementWiseRsqrt", &back));
+    FV_TRY(inside_create(b, &normed, n, "normed", whole, NULL));
+    FV_TRY(binary_create(b, "ElementWiseMultiply", &x, &back, &normed));
+    FV_TRY(result_create(b, n, &y));
+    return binary_create(b, "ElementWiseMultiply", &normed, &gamma, y);
+}
+
+static fv_status rms_norm_build(void *user, const fv_node *n)
+{
+    qnn_backend *b = user;
+    fv_qnn_tensor *y;
+    if (!fv_qnn_is_htp(b->q))
+        return rms_norm_parts(b, n);
+    making m = { .name = node_name(b, n->out->name, "RmsNorm"), .n_in = 3 };
+    FV_TRY(value_as(b, n->in[0], node_width_of(b, n), &m.in[0]));
+    FV_TRY(norm_weights(b, n, &m.in[1], &m.in[2]));
+    PARAM_F32(&m, "epsilon", (float)n->norm.eps);
+    FV_TRY(param_u32s(b, &m, "axes", SHAPE(1), (uint32_t[]){ 3 }));
+    FV_TRY(result_create(b, n, &y));
+    return node_create(b, &m, "RmsNorm", y);
 }
 
 /* x sigmoid(x) */

@@ -611,6 +611,7 @@ static fv_qnn_status op_check(const fv_qnn_op *op)
                                          "StridedSlice",
                                          "ScatterNd",
                                          "ElementWiseDivide",
+                                         "ElementWiseRsqrt",
                                          "ElementWiseSubtract" };
     EXPECT(op->version == 1, "a node of version %u", op->version);
     EXPECT(op->name && *op->name, "a node without a name");
