@@ -14,12 +14,13 @@
 static json_t *compiled_json(const fv_npu_compile_report *r, const char *dir)
 {
     return json_pack(
-        "{s:o, s:o, s:o, s:I, s:I, s:I, s:f, s:f, s:f, s:i, s:i, s:i, s:o, s:i, s:b}", "directory",
-        json_text(dir), "file", json_text(r->file), "library", json_text(r->build), "file_bytes",
-        (json_int_t)r->file_bytes, "spill_fill_bytes", (json_int_t)r->spill_fill_bytes,
-        "peak_bytes", (json_int_t)r->peak_bytes, "calibrate_ms", r->calibrate_ms, "build_ms",
-        r->build_ms, "compile_ms", r->compile_ms, "nodes", (int)r->n_nodes, "tensors",
-        (int)r->n_tensors, "converts", (int)r->n_converts, "share_8x8", json_number(r->share_8x8),
+        "{s:o, s:o, s:o, s:I, s:I, s:I, s:f, s:f, s:f, s:i, s:i, s:i, s:i, s:i, s:o, s:i, s:b}",
+        "directory", json_text(dir), "file", json_text(r->file), "library", json_text(r->build),
+        "file_bytes", (json_int_t)r->file_bytes, "spill_fill_bytes",
+        (json_int_t)r->spill_fill_bytes, "peak_bytes", (json_int_t)r->peak_bytes, "calibrate_ms",
+        r->calibrate_ms, "build_ms", r->build_ms, "compile_ms", r->compile_ms, "nodes",
+        (int)r->n_nodes, "tensors", (int)r->n_tensors, "converts", (int)r->n_converts, "transposes",
+        (int)r->n_transposes, "floats", (int)r->n_floats, "share_8x8", json_number(r->share_8x8),
         "images", (int)r->n_images, "built_in_scenes", (int)r->synthetic_images);
 }
 
@@ -27,9 +28,10 @@ static int compiled_print(const fv_npu_compile_report *r, const char *dir)
 {
     print_out("%s/%s: %.1f MB, made by QNN %s\n", dir, r->file, (double)r->file_bytes / 1e6,
               r->build);
-    print_out("  %zu nodes (%zu change a width), %.1f %% of multiplications 8 x 8 bits, spill-fill "
-              "%.1f MB\n",
-              r->n_nodes, r->n_converts, 100 * r->share_8x8, (double)r->spill_fill_bytes / 1e6);
+    print_out("  %zu nodes (%zu in floats, %zu transpositions, %zu changes of width), %.1f %% of "
+              "multiplications\n  8 x 8 bits, spill-fill %.1f MB\n",
+              r->n_nodes, r->n_floats, r->n_transposes, r->n_converts, 100 * r->share_8x8,
+              (double)r->spill_fill_bytes / 1e6);
     if (r->n_images)
         print_out("  calibrated with %zu %s in %.1f s; ", r->n_images,
                   r->synthetic_images ? "built-in scenes" : "images", r->calibrate_ms / 1e3);

@@ -193,6 +193,8 @@ typedef struct fv_npu_compile_report {
     double calibrate_ms, build_ms, compile_ms; /**< compile: the library's part */
     size_t n_nodes, n_tensors;                 /**< of all graphs */
     size_t n_converts;                         /**< of the nodes: those that only change a width */
+    size_t n_transposes;                       /**< that only move data from axis to axis */
+    size_t n_floats;                           /**< that give floats, not fixed point */
     double share_8x8; /**< of multiply-accumulates: in 8-bit weights and activations */
     size_t n_images;  /**< of the calibration set */
     bool synthetic_images;

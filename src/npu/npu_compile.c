@@ -181,6 +181,8 @@ static fv_status compile_binary(npu_compile *c, fv_error *err)
     r->n_nodes = made.n_nodes;
     r->n_tensors = made.n_tensors;
     r->n_converts = made.n_converts;
+    r->n_transposes = made.n_transposes;
+    r->n_floats = made.n_floats;
     fv_qnn_outcome_free(&made);
     return FV_OK;
 }
@@ -195,8 +197,8 @@ static fv_status compile_describe(npu_compile *c, fv_error *err)
     fv_npu_graph_info graph = { .size = sizeof graph };
     char file[96];
     FV_TRY(fv_npu_binary_open(&binary, c->path, &o, err));
-    if (fv_npu_binary_graph(binary, 0, &graph))
-        c->report.spill_fill_bytes = graph.spill_fill_bytes;
+    for (size_t i = 0; fv_npu_binary_graph(binary, i, &graph); i++) /* they run one at a time */
+        c->report.spill_fill_bytes = FV_MAX(c->report.spill_fill_bytes, graph.spill_fill_bytes);
     snprintf(file, sizeof file, "%s_ctx_info.json", c->name);
     char *path = fv_path_join(c->out.stage, file);
     const char *json = fv_npu_binary_json(binary);

@@ -197,6 +197,8 @@ static fv_status node_create_of(qnn_backend *b, making *m, const char *type, fv_
     if (!m->name)
         return fv_fail_memory(b->err, 64, "a name");
     b->out->n_nodes++;
+    b->out->n_transposes += !strcmp(type, "Transpose");
+    b->out->n_floats += result->type == FV_QNN_F32;
     return fv_qnn_node_add(b->q, &op, b->err);
 }
 

@@ -11,7 +11,9 @@ typedef struct fv_qnn_model {
     const fv_value **value;  /* [n_out] what an output is */
     size_t n_in, n_out;
     size_t n_nodes, n_tensors;
-    size_t n_converts; /* nodes that only change a width */
+    size_t n_converts;   /* nodes that only change a width, */
+    size_t n_transposes; /* that only move data from axis to axis, */
+    size_t n_floats;     /* that give floats */
     fv_region region;
 } fv_qnn_model;
 

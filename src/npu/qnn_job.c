@@ -13,7 +13,7 @@ enum { REPLY_BYTES = 1 << 20 }; /* beside the values */
 /* What the child sends first; values follow. */
 typedef struct job_reply {
     double build_ms, compile_ms, run_ms;
-    uint64_t n_nodes, n_tensors, n_converts, binary_bytes, n_values;
+    uint64_t n_nodes, n_tensors, n_converts, n_transposes, n_floats, binary_bytes, n_values;
     char library[64];
 } job_reply;
 
@@ -49,6 +49,8 @@ static fv_status job_compile(job_child *c)
         c->reply.n_nodes += m->n_nodes;
         c->reply.n_tensors += m->n_tensors;
         c->reply.n_converts += m->n_converts;
+        c->reply.n_transposes += m->n_transposes;
+        c->reply.n_floats += m->n_floats;
         fv_status status = fv_qnn_finalize(c->q, c->err);
         if (i)
             fv_qnn_model_free(&other);
@@ -205,6 +207,8 @@ static fv_status outcome_take(fv_qnn_outcome *out, const fv_qnn_job *j,
                              .n_nodes = reply.n_nodes,
                              .n_tensors = reply.n_tensors,
                              .n_converts = reply.n_converts,
+                             .n_transposes = reply.n_transposes,
+                             .n_floats = reply.n_floats,
                              .binary_bytes = reply.binary_bytes,
                              .peak_bytes = result->peak_bytes,
                              .n_values = n ? reply.n_values : 0 };

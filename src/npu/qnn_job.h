@@ -42,7 +42,7 @@ typedef struct fv_qnn_job {
 
 typedef struct fv_qnn_outcome {
     double build_ms, compile_ms, run_ms; /* of all runs */
-    size_t n_nodes, n_tensors, n_converts;
+    size_t n_nodes, n_tensors, n_converts, n_transposes, n_floats;
     uint64_t binary_bytes, peak_bytes;
     char library[64]; /* its build */
     float *values;    /* [n_runs, n_values] the outputs one after the other, to fv_free */
