@@ -181,53 +181,24 @@ static fv_status config_read(fv_aihub_client *c, fv_error *err)
     return FV_OK;
 }
 
-/* With dry_run what is not there has its usual name. */
-static fv_status client_fill(fv_aihub_client *c, fv_error *err)
+static fv_status program_look(fv_aihub_client *c, const char *name, fv_error *err)
 {
-    const fv_aihub_options *o = c->options;
-    const char *name = o->client ? o->client : "qai-hub";
-
-    FV_TRY(config_find(c, err));
-    if (fv_program_find(&c->program, name, o->dry_run ? NULL : err) != FV_OK) {
-        if (!o->dry_run)
-            return fv_fail(err, FV_ERR_IO, 0,
-                           "%s: program not found on PATH; expected the AI Hub's client, the "
-                           "Python package qai-hub",
-                           name);
-        if (!(c->program = fv_strdup(name)))
-            return fv_fail_memory(err, strlen(name), "a path");
+    if (fv_program_find(&c->program, name, NULL) != FV_OK || access(c->program, X_OK) != 0) {
+        fv_free(c->program);
+        c->program = NULL;
+        return FV_OK;
     }
-    if (o->python && !(c->python = fv_strdup(o->python)))
-        return fv_fail_memory(err, strlen(o->python), "a path");
-    if (!c->python)
-        FV_TRY(python_find(c, err));
-    return o->dry_run ? FV_OK : config_read(c, err);
-}
-
-fv_status fv_aihub_client_open(fv_aihub_client *c, const fv_aihub_options *options, fv_error *err)
-{
-    *c = (fv_aihub_client){ .options = options, .jitter = (uint32_t)fv_now_ms() };
-    fv_status status = client_fill(c, err);
-    if (status != FV_OK)
-        fv_aihub_client_close(c);
-    return status;
+    if (!c->options->python)
+        return python_find(c, err);
+    c->python = fv_strdup(c->options->python);
+    return c->python ? FV_OK : fv_fail_memory(err, strlen(c->options->python), "a path");
 }
 
 fv_status fv_aihub_client_look(fv_aihub_client *c, const fv_aihub_options *options, fv_error *err)
 {
     fv_error why;
-    *c = (fv_aihub_client){ .options = options };
-    const char *name = options->client ? options->client : "qai-hub";
-    fv_status status = FV_OK;
-    if (fv_program_find(&c->program, name, NULL) == FV_OK && access(c->program, X_OK) == 0) {
-        if (!options->python)
-            status = python_find(c, err);
-        else if (!(c->python = fv_strdup(options->python)))
-            status = fv_fail_memory(err, strlen(options->python), "a path");
-    } else {
-        fv_free(c->program);
-        c->program = NULL;
-    }
+    *c = (fv_aihub_client){ .options = options, .jitter = (uint32_t)fv_now_ms() };
+    fv_status status = program_look(c, options->client ? options->client : "qai-hub", err);
     if (status == FV_OK && config_find(c, &why) == FV_OK)
         config_read(c, &why); /* or there is no token */
     if (status != FV_OK)
@@ -235,10 +206,38 @@ fv_status fv_aihub_client_look(fv_aihub_client *c, const fv_aihub_options *optio
     return status;
 }
 
+/* What must be there; with dry_run what is not there has its usual name. */
+static fv_status client_complete(fv_aihub_client *c, fv_error *err)
+{
+    const fv_aihub_options *o = c->options;
+    const char *name = o->client ? o->client : "qai-hub";
+
+    if (o->dry_run && !c->program) {
+        c->program = fv_strdup(name);
+        c->python = fv_strdup(o->python ? o->python : "python3");
+        return c->program && c->python ? FV_OK : fv_fail_memory(err, strlen(name), "a path");
+    }
+    if (!c->program)
+        return fv_fail(err, FV_ERR_IO, 0,
+                       "%s: program not found; expected the AI Hub's client, the Python package "
+                       "qai-hub",
+                       name);
+    if (o->dry_run || c->token)
+        return FV_OK;
+    return c->config ? config_read(c, err) : config_find(c, err);
+}
+
+fv_status fv_aihub_client_open(fv_aihub_client *c, const fv_aihub_options *options, fv_error *err)
+{
+    FV_TRY(fv_aihub_client_look(c, options, err));
+    fv_status status = client_complete(c, err);
+    if (status != FV_OK)
+        fv_aihub_client_close(c);
+    return status;
+}
+
 void fv_aihub_client_close(fv_aihub_client *c)
 {
-    if (c->token) /* not left in memory that is used again */
-        memset(c->token, 0, strlen(c->token));
     fv_free(c->program);
     fv_free(c->python);
     fv_free(c->config);

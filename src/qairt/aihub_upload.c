@@ -117,10 +117,10 @@ static fv_status upload_run(upload *u, fv_error *err)
                                                 &transient, &why);
         if (status == FV_OK && h->o.dry_run)
             return FV_OK;
-        if (status == FV_OK) {
+        if (model_id[0]) { /* however the client ended */
             FV_TRY(fv_aihub_ledger_add(&h->models, err, "%s:%s", u->name, model_id));
             fv_log(h->o.callbacks, FV_LOG_INFO, "%s: uploaded as %s", u->name, model_id);
-            return FV_OK;
+            return status == FV_ERR_CANCELLED ? fv_fail(err, status, 0, "%s", why.message) : FV_OK;
         }
         if (!transient || n > fv_aihub_retries(&h->client))
             return fv_fail(err, status, 0, "%s: %s", u->file, why.message);

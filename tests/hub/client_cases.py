@@ -203,6 +203,28 @@ def case_killed_between_submit_and_ledger():
     c.end()
 
 
+def case_other_options_are_not_taken():
+    """A job of this model that somebody else's options have made is not ours."""
+    now = int(time.time())
+    c = Case().uploaded()
+    c.change(jobs=[{"job_id": "jother", "model_id": "m1z", "name": NAMES[0] + "_qnn_context_fp16", "options": "--x",
+                    "device": "Snapdragon 8 Elite QRD", "at": now, "states": ["SUCCESS"], "message": "", "target": "mt"}])
+    c.write("handoff/qaihub-fp16-jobs.txt", "# fastvlm submit %s model_id=m1z at=%s\n"
+            % (NAMES[0], time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))))
+    c.run("compile", "--only", "vision", *FAST).succeeds()
+    assert c.called("submit_compile_job") == 1 and c.job(NAMES[0])[0] != "jother"
+    c.end()
+
+
+def case_current_directory():
+    """What lies there is not run."""
+    c = Case()
+    c.write("json.py", "raise SystemExit('wrong json')\n")
+    c.write("qai_hub.py", "raise SystemExit('wrong package')\n")
+    c.run("login-check").succeeds()
+    c.end()
+
+
 def case_lost_answer_is_found():
     """The service has done it, the client says it has not: nothing is done twice."""
     trouble = "Internal API failure.\nCould not connect to Qualcomm AI Hub."
@@ -261,6 +283,7 @@ def case_token():
     os.remove(c.path(".qai_hub/client.ini"))
     for verb in ("login-check", "upload", "compile", "status", "download"):
         c.run(verb).fails("client.ini: not found; expected the API token", "qai-hub configure --api_token TOKEN")
+    c.run("upload", HOME="").fails("HOME is not set; expected the home directory that holds .qai_hub/client.ini")
     c.write("other.ini", "[api]\nverbose = True\n")
     c.run("upload", QAIHUB_CLIENT_INI=c.path("other.ini")).fails("no api_token in section [api]", "configure")
     c.login(name="other.ini")
@@ -270,7 +293,7 @@ def case_token():
 
 def case_client_missing():
     c = Case()
-    c.run("upload", PATH="/usr/bin:/bin").fails("qai-hub: program not found on PATH", "pip install qai-hub==0.56.0")
+    c.run("upload", PATH="/usr/bin:/bin").fails("qai-hub: program not found; expected", "pip install qai-hub==0.56.0")
     c.run("upload", "--client", os.path.join(CLIENT, "qai-hub"), PATH="/usr/bin:/bin").succeeds()
     c.run("login-check", PYTHONPATH="").fails("python3: has no package qai_hub; expected the Python that runs", "--python")
     c.end()
@@ -407,6 +430,17 @@ def case_onnx_files():
     c.end()
 
 
+def case_client_that_ends_badly():
+    """It has said the id, so the id counts."""
+    c = Case()
+    script = open(os.path.join(CLIENT, "qai-hub")).read()
+    c.write("client/qai-hub", script + "sys.stdout.flush()\nsys.exit(3)\n")
+    os.chmod(c.path("client/qai-hub"), 0o755)
+    c.run("upload", "--only", "vision", "--client", c.path("client/qai-hub")).succeeds()
+    assert c.ids() == [(NAMES[0], "m1z")]
+    c.end()
+
+
 def case_silent_client():
     c = Case(faults=[["upload_model", "before", "silent"]])
     c.run("upload", *FAST).fails("ended with exit code 0 but names no model")
@@ -456,6 +490,8 @@ def case_devices_and_options():
     assert "device=Samsung Galaxy S24 os=" in c.job_lines(), c.job_lines()
     c.run("compile", "--only", "vision", *FAST).succeeds()  # another device: another job
     assert c.called("submit_compile_job") == 2
+    c.run("compile", "--soc", "sm8650", "--device-os", "15", "--only", "vision", *FAST).succeeds()  # only the name differs
+    assert c.called("submit_compile_job") == 3 and c.look()["jobs"][2]["options"] == c.look()["jobs"][1]["options"]
     c.run("compile", "--soc", "sm1").fails("sm1 is not a chip that is known", code=2)
     c.run("compile", "--device", "a\nb").fails("device: holds a control character", code=2)
     c.end()

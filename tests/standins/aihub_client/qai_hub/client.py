@@ -30,7 +30,7 @@ import types
 __version__ = "0.56.0"
 PLACE = os.environ["STANDIN_HUB"]
 OPTIONS = r"--target_runtime qnn_context_binary --quantize_full_type float16 --truncate_64bit_io( --qairt_version 2\.42)?"
-DEVICES = {("Snapdragon 8 Elite QRD", "15"), ("Samsung Galaxy S24", "")}
+DEVICES = {("Snapdragon 8 Elite QRD", "15"), ("Samsung Galaxy S24", ""), ("Samsung Galaxy S24", "15")}
 
 
 class Error(Exception):
