@@ -153,6 +153,12 @@ void fv_json_put_bool(fv_json_text *j, const char *key, bool value)
     text_add(j, value ? "true" : "false", value ? 4 : 5);
 }
 
+void fv_json_put_json(fv_json_text *j, const char *key, const char *json, size_t n)
+{
+    text_lead(j, key);
+    text_add(j, json, n);
+}
+
 void fv_json_line(fv_json_text *j, const char *line, size_t n)
 {
     text_add(j, line, n);

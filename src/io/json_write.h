@@ -40,6 +40,8 @@ void fv_json_put_int(fv_json_text *j, const char *key, int64_t value);
 /* shortest digits that give value back */
 void fv_json_put_real(fv_json_text *j, const char *key, double value);
 void fv_json_put_bool(fv_json_text *j, const char *key, bool value);
+/* A value that is JSON already, as it is. */
+void fv_json_put_json(fv_json_text *j, const char *key, const char *json, size_t n);
 
 /* A line as it is, for text that is not JSON but shares the buffer. */
 void fv_json_line(fv_json_text *j, const char *line, size_t n);
