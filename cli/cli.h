@@ -120,6 +120,7 @@ void json_set_text(json_t *object, const char *key, const char *text);
 json_t *json_number(double x);
 /* Prints and releases root, reals with n_digits (0: all); an exit code. */
 int print_json(json_t *root, unsigned n_digits);
+int write_json(json_t *root, unsigned n_digits, const char *path); /* the same into a file */
 
 /* ---- options.c ---------------------------------------------------------------------------- */
 

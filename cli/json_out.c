@@ -1,6 +1,7 @@
 /* Results as JSON, for programs. See cli.h. */
 #include "cli.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -71,4 +72,15 @@ int print_json(json_t *root, unsigned n_digits)
     bool ok = json_write(text, strlen(text));
     free(text);
     return ok ? EXIT_OK : end_out();
+}
+
+int write_json(json_t *root, unsigned n_digits, const char *path)
+{
+    FILE *f = root ? fopen(path, "wb") : NULL;
+    bool ok = f && json_dumpf(root, f, JSON_INDENT(1) | JSON_REAL_PRECISION(n_digits)) == 0;
+    ok = f && fclose(f) == 0 && ok;
+    json_decref(root);
+    if (!ok)
+        print_err("fastvlm: %s: cannot be written: %s\n", path, strerror(errno));
+    return ok ? EXIT_OK : EXIT_FAILED;
 }

@@ -15,7 +15,7 @@
 typedef struct run_options {
     model_options model;
     answer_options answer;
-    const char *prompt, *prompt_file, *dump;
+    const char *prompt, *prompt_file, *dump, *profile;
     char *prompt_text; /* of prompt_file */
     text_list images;
     bool no_image, json, quiet;
@@ -75,6 +75,8 @@ static int run_parse(int argc, char **argv, run_options *o)
         { 0, "json", OPTION_FLAG, &o->json, NULL, "print one JSON object instead of text", 0, 0 },
         { 0, "dump", OPTION_TEXT, &o->dump, "DIR",
           "write every stage as .npy into DIR when the answer is complete", 0, 0 },
+        { 0, "profile", OPTION_TEXT, &o->profile, "FILE",
+          "write what --json prints into FILE when the answer is complete", 0, 0 },
         { 'q', "quiet", OPTION_FLAG, &o->quiet, NULL, "no progress and no timings", 0, 0 },
     };
     text_list words = { 0 };
@@ -163,9 +165,10 @@ static json_t *run_model_json(const fv_engine *engine, const model_options *mode
                      "threads", m.n_threads, "cpu_level", m.cpu_level);
 }
 
-static int print_answer(const fv_engine *engine, const run_options *o, const answer_text *a,
-                        const fv_stats *s, double total_ms)
+static json_t *run_answer_json(const fv_engine *engine, const run_options *o, const answer_text *a,
+                               const fv_stats *s)
 {
+    double total_ms = fv_engine_load_ms(engine) + s->image_ms + s->first_token_ms + s->decode_ms;
     json_t *ids = json_array();
     for (size_t i = 0; i < a->n_ids; i++)
         json_array_append_new(ids, json_integer(a->ids[i]));
@@ -176,13 +179,12 @@ static int print_answer(const fv_engine *engine, const run_options *o, const ans
                                 s->first_token_ms, "decode", s->decode_ms, "total", total_ms);
     double prefill = s->prefill_ms > 0 ? s->prompt_tokens / s->prefill_ms * 1e3 : 0;
     double decode = s->decode_ms > 0 ? (s->new_tokens - 1) / s->decode_ms * 1e3 : 0;
-    json_t *root = json_pack(
-        "{s:o, s:o, s:s, s:i, s:i, s:o, s:{s:f, s:f}, s:I, s:o}", "text",
-        json_text_n(a->text ? a->text : "", a->n_bytes), "token_ids", ids, "finish_reason",
-        finish_name(a->finish), "prompt_tokens", s->prompt_tokens, "image_tokens", s->image_tokens,
-        "timings_ms", timings, "tokens_per_second", "prefill", prefill, "decode", decode,
-        "peak_rss_bytes", (json_int_t)peak_rss_bytes(), "model", run_model_json(engine, &o->model));
-    return print_json(root, 6);
+    return json_pack("{s:o, s:o, s:s, s:i, s:i, s:o, s:{s:f, s:f}, s:I, s:o}", "text",
+                     json_text_n(a->text ? a->text : "", a->n_bytes), "token_ids", ids,
+                     "finish_reason", finish_name(a->finish), "prompt_tokens", s->prompt_tokens,
+                     "image_tokens", s->image_tokens, "timings_ms", timings, "tokens_per_second",
+                     "prefill", prefill, "decode", decode, "peak_rss_bytes",
+                     (json_int_t)peak_rss_bytes(), "model", run_model_json(engine, &o->model));
 }
 
 /* Every value as a file, when the answer is complete. The dump knows why a tap stopped a call. */
@@ -225,11 +227,11 @@ static int take_question(fv_engine *engine, fv_session *session, const run_optio
         code = take_answer(session, &a, !o->json, progress);
     fv_session_stats(session, &stats);
     if (code < 0)
-        code = o->json              ? print_answer(engine, o, &a, &stats,
-                                                   fv_engine_load_ms(engine) + stats.image_ms +
-                                                       stats.first_token_ms + stats.decode_ms)
+        code = o->json              ? print_json(run_answer_json(engine, o, &a, &stats), 6)
                : write_out("\n", 1) ? EXIT_OK
                                     : end_out();
+    if (code == EXIT_OK && o->profile)
+        code = write_json(run_answer_json(engine, o, &a, &stats), 6, o->profile);
     if (!o->quiet && code == EXIT_OK)
         print_profile(engine, &stats);
     answer_free(&a);
@@ -247,6 +249,8 @@ static int answer_question(fv_engine *engine, const run_options *o, fv_npu_lm *d
     fv_callbacks callbacks = line_callbacks(progress);
     int code = -1;
     session_options(&so, &o->answer, &callbacks);
+    if (o->profile && fv_output_check(o->profile, &err) != FV_OK)
+        return report(&err);
     if (o->dump && fv_dump_open(&dump, o->dump, &err) != FV_OK)
         return report(&err);
     if (dump) {

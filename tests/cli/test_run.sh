@@ -42,6 +42,11 @@ check "the seed decides" test "$out" = "$first"
 run run "$root/tests/data/variants/fast_vlm/checkpoint" "$picture" "Look at the left side." -n 4 --fit pad --json -q
 check "fast_vlm layout" grep -q '"layout": "fast_vlm"' <<<"$out"
 
+run run "$tiny" "$picture" "What do you see?" -n 2 --profile "$work/profile.json" -q
+check "run --profile: the answer is text" [ -n "$out" ]
+check "run --profile: the file is what --json prints" python3 -c 'import json,sys; p = json.load(open(sys.argv[1])); assert p["text"] == sys.argv[2] and p["timings_ms"]["total"] > 0' "$work/profile.json" "$out"
+run run "$tiny" "$picture" "What do you see?" -n 2 --profile "$work/none/profile.json" -q
+expect "run --profile: no such directory" 1 "none"
 run run "$tiny" "$picture" "What do you see?" -n 2 --dump "$work/dump" -q
 expect "run --dump" 0
 for name in pixels_u8 vision.stem.0 vision.network.10 vision.features image_tokens inputs_embeds decoder.layer.2 decoder.norm \
