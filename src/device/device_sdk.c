@@ -1,0 +1,69 @@
+/* Files of Qualcomm's SDK for a phone. See device_sdk.h. */
+#include "device/device_sdk.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* %u is the Hexagon's version. */
+static const struct sdk_file {
+    const char *dir, *name;
+    bool optional;
+} libraries[] = {
+    { "lib/aarch64-android", "libQnnHtp.so", false },
+    { "lib/aarch64-android", "libQnnSystem.so", false },
+    { "lib/aarch64-android", "libQnnHtpV%uStub.so", false },
+    { "lib/hexagon-v%u/unsigned", "libQnnHtpV%uSkel.so", false },
+    { "lib/aarch64-android", "libQnnHtpPrepare.so", true }, /* without it the library warns */
+    { "lib/hexagon-v%u/unsigned", "libQnnHtpV%u.so", true },
+};
+
+/* text with the version in place of "%u". */
+static void htp_version_put(char *to, size_t capacity, const char *text, unsigned version)
+{
+    const char *mark = strstr(text, "%u");
+    if (mark)
+        snprintf(to, capacity, "%.*s%u%s", (int)(mark - text), text, version, mark + 2);
+    else
+        snprintf(to, capacity, "%s", text);
+}
+
+static fv_status library_add(fv_push_set *set, const char *sdk, const struct sdk_file *file,
+                             unsigned version, const char *dir, const fv_callbacks *callbacks,
+                             fv_error *err)
+{
+    char in[64], name[64], remote[160];
+
+    htp_version_put(in, sizeof in, file->dir, version);
+    htp_version_put(name, sizeof name, file->name, version);
+    snprintf(remote, sizeof remote, "%s/%s", dir, name);
+    char *folder = fv_path_join(sdk, in);
+    char *path = folder ? fv_path_join(folder, name) : NULL;
+    if (path && !fv_is_file(path)) { /* all in one directory */
+        fv_free(path);
+        path = fv_path_join(sdk, name);
+    }
+    fv_status status = path ? FV_OK : fv_fail_memory(err, strlen(sdk), "a path");
+    if (status == FV_OK && fv_is_file(path))
+        status = fv_push_add(set, path, remote, false, callbacks, err);
+    else if (status == FV_OK && !file->optional)
+        status = fv_fail(
+            err, FV_ERR_IO, 0,
+            "%s: neither %s/%s nor %s is in it; expected Qualcomm's SDK (QAIRT), which "
+            "has Android's libraries",
+            sdk, in, name, name);
+    fv_free(path);
+    fv_free(folder);
+    return status;
+}
+
+fv_status fv_device_sdk_libraries(fv_push_set *set, const char *sdk, unsigned htp_version,
+                                  const char *dir, const fv_callbacks *callbacks, fv_error *err)
+{
+    if (!sdk)
+        return fv_fail(err, FV_ERR_IO, 0,
+                       "no SDK is named; the phone's NPU needs Android's libraries of Qualcomm's "
+                       "SDK (QAIRT)");
+    for (size_t i = 0; i < FV_COUNT(libraries); i++)
+        FV_TRY(library_add(set, sdk, &libraries[i], htp_version, dir, callbacks, err));
+    return FV_OK;
+}
