@@ -46,6 +46,7 @@ int verb_qairt(int argc, char **argv);
 int verb_genie(int argc, char **argv);
 int verb_hub(int argc, char **argv);
 int verb_handoff(int argc, char **argv);
+int verb_device(int argc, char **argv);
 
 /* ---- a table of options per verb ---------------------------------------------------------- */
 

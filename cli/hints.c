@@ -51,6 +51,13 @@ static const struct hint {
     { FV_ERR_IO, ", and it differs from what the service gives", "--force replaces it" },
     { FV_ERR_UNSUPPORTED, "expected a decoder compiled unshared",
       "fastvlm npu compile --part decoder --unshared makes one; on the phone take the other" },
+    { FV_ERR_IO, "adb: program not found on PATH",
+      "apt install adb (Debian, Ubuntu), or install Android's platform-tools; --adb names it" },
+    { FV_ERR_IO, " phones, and none is chosen: ", "--serial chooses one, or ANDROID_SERIAL" },
+    { FV_ERR_IO, ", and nothing is to be sent", "omit --skip-push and SKIP_PUSH" },
+    { FV_ERR_IO, "no SDK is named; the phone's NPU", "name it with --sdk DIR or QNN_SDK_ROOT" },
+    { FV_ERR_UNSUPPORTED, "which Android does not have; expected a static program",
+      "make arm64 builds one" },
     { FV_ERR_LIMIT, "(max_pixels)", "--max-megapixels changes it" },
 };
 

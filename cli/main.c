@@ -19,6 +19,7 @@ static const verb_entry verbs[] = {
     { "genie", "the decoder on Qualcomm's Genie", verb_genie },
     { "hub", "fp16 context binaries, made at Qualcomm AI Hub", verb_hub },
     { "handoff", "make all that a Snapdragon phone needs, in one command", verb_handoff },
+    { "device", "a phone at adb: push, run, bench", verb_device },
     { "pull", "fetch a checkpoint from the Hugging Face hub", verb_pull },
     { "doctor", "show what this machine offers and what is missing", verb_doctor },
 };

@@ -5,6 +5,7 @@
 #     tests/support/*.c                     helpers linked into all of them
 #     tests/kernels/*.c                     one program, run once for every instruction level
 #     tests/cli/test_*.sh                   scripts; FASTVLM names the program
+#     tests/standins/                       what the scripts have instead of a phone or a service
 #     examples/*.c                          built against include/ alone
 #     fuzz/fuzz_<name>.c                    replays fuzz/corpus/<name>/*
 
@@ -135,12 +136,15 @@ if(TARGET fastvlm_tools_static AND FASTVLM_TESTS)
 endif()
 
 if(TARGET fastvlm AND FASTVLM_TESTS)
+    add_library(exec_aarch64 MODULE ${root}/tests/standins/exec_aarch64.c)
+    target_compile_definitions(exec_aarch64 PRIVATE _GNU_SOURCE=) # no sanitizer: it is preloaded
+    target_link_libraries(exec_aarch64 PRIVATE ${CMAKE_DL_LIBS})
     file(GLOB scripts CONFIGURE_DEPENDS ${root}/tests/cli/test_*.sh)
     foreach(script IN LISTS scripts)
         get_filename_component(name ${script} NAME_WE)
         add_test(NAME cli.${name} COMMAND bash ${script} WORKING_DIRECTORY ${root})
         set_tests_properties(cli.${name} PROPERTIES LABELS cli TIMEOUT 1200 SKIP_RETURN_CODE 77
-            ENVIRONMENT "FASTVLM=$<TARGET_FILE:fastvlm>;FV_FAKE_QNN=${CMAKE_CURRENT_BINARY_DIR}/fake_qnn;FV_DECODE_ROWS=$<TARGET_FILE:standin_decode_rows>")
+            ENVIRONMENT "FASTVLM=$<TARGET_FILE:fastvlm>;FV_FAKE_QNN=${CMAKE_CURRENT_BINARY_DIR}/fake_qnn;FV_DECODE_ROWS=$<TARGET_FILE:standin_decode_rows>;FV_EXEC_AARCH64=$<TARGET_FILE:exec_aarch64>")
     endforeach()
 endif()
 

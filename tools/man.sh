@@ -132,6 +132,20 @@ the Python environment in which the SDK's converters run
 the NDK, with which
 .B fastvlm qairt lib
 builds a library for the phone
+.TP
+.B ANDROID_SERIAL
+the phone that
+.B fastvlm device
+uses
+.TP
+.B FASTVLM_PHONE_PROGRAM
+the program that
+.B fastvlm device
+sends to the phone
+.TP
+.B SKIP_PUSH
+1: as \-\-skip\-push of
+.B fastvlm device run
 .PP
 Proxies are taken from libcurl's variables: https_proxy, no_proxy
 END

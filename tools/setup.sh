@@ -87,6 +87,7 @@ need_check()
     need_command gcc gcc
     need_command nm binutils
     python3 -c 'import json, http.server' 2>/dev/null || missing+=("Python with its standard library|python3")
+    need_command adb adb
     if ! command -v clang >/dev/null 2>&1; then
         missing+=("the command clang|clang" "clang's sanitizers|@clang-rt")
     elif ! links_with clang -fsanitize=address,fuzzer-no-link; then

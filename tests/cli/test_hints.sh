@@ -1,6 +1,6 @@
 #!/bin/bash
 # The program says which option or verb helps; the library names fields and files. A case for every
-# row of cli/hints.c: a message that changes loses its hint here.
+# row of cli/hints.c (of phones: in test_device.sh): a message that changes loses its hint here.
 . "$(dirname "$0")/cases.sh"
 
 run run "$tiny" "$picture" -n 1 --vision int8
