@@ -127,7 +127,8 @@ def scratch():
         shutil.copy(path, os.path.join(top, "photos", "%d.jpg" % i))
     for name in ("photo.jpg", "image.png"):
         shutil.copy("tests/data/tiny/image.png", os.path.join(top, name))
-    for name in ("examples", "models", "tests"):
+    os.mkdir(os.path.join(top, "models"))  # commands write there
+    for name in ("examples", "models/demo", "tests"):
         os.symlink(os.path.join(ROOT, name), os.path.join(top, name))
     return top
 
