@@ -135,7 +135,7 @@ static void rms_norms(bool htp, double eps, double *seen, size_t n)
     fv_graph_scope(&g, "norms", "%s", "");
     fv_value *v = fv_graph_input(&g, "x", FV_TYPE_F32, FV_FORM_ROWS, dims, 3);
     fv_graph_output(&g, fv_graph_norm(&g, FV_OP_RMS_NORM, v, "norm", weight, NULL, eps), "y");
-    assert_int_equal(fv_npu_plan_make(&plan, &g, NULL, FV_NPU_F16, &err), FV_OK);
+    assert_int_equal(fv_npu_plan_make(&plan, &g, NULL, FV_NPU_F16, NULL, &err), FV_OK);
     const fv_npu_plan *plans = &plan;
     fv_qnn_job job = job_of(htp, &plans, &d.model.kernels, x);
     if (fv_qnn_job_run(&made, &job, &err) != FV_OK)
