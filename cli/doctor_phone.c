@@ -4,9 +4,29 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <time.h>
 
 #include "doctor.h"
+#include "fastvlm_qairt.h"
 #include "npu.h"
+
+/* What is asked in other processes must answer in this time: a line never hangs. */
+#define ANSWER_SECONDS 15
+
+/* fv_progress_fn; user: when the asking began. */
+static bool answer_overdue(void *user, const char *stage, double done)
+{
+    (void)stage;
+    (void)done;
+    return interrupted() || time(NULL) - *(time_t *)user > ANSWER_SECONDS;
+}
+
+static fv_callbacks answer_callbacks(time_t *began)
+{
+    *began = time(NULL);
+    return (
+        fv_callbacks){ .size = sizeof(fv_callbacks), .progress = answer_overdue, .user = began };
+}
 
 static bool file_is_in(const char *dir, const char *name)
 {
@@ -54,7 +74,62 @@ static void ndk_line(doctor *d)
 static void npu_line(doctor *d)
 {
     char text[1200];
-    doctor_find(d, "npu", npu_summary(text, sizeof text), "%s", text);
+    time_t began;
+    fv_callbacks callbacks = answer_callbacks(&began);
+    bool ok = npu_summary(text, sizeof text, &callbacks);
+    doctor_find(d, "npu", ok, "%s", text);
+}
+
+/* The SDK and the Python that its converters run with. */
+static void sdk_lines(doctor *d)
+{
+    fv_qairt_info i = { .size = sizeof i };
+    fv_error err;
+    fv_status status = fv_qairt_check(&i, NULL, &err);
+    if (status != FV_OK) {
+        doctor_find(d, "sdk", false, "%s", err.message);
+        doctor_note(d, "only for fastvlm qairt and genie: unpack QAIRT " FV_QAIRT_OLDEST
+                       " or newer, then");
+        doctor_note(d, "export QNN_SDK_ROOT=$HOME/qairt/" FV_QAIRT_OLDEST);
+        return;
+    }
+    doctor_find(d, "sdk", !i.n_absent, "QAIRT %s in %s (named by %s)", i.version, i.dir,
+                i.named_by);
+    if (i.n_absent)
+        doctor_note(d, "%zu of its %zu tools are missing; fastvlm qairt check names them",
+                    i.n_absent, i.n_tools);
+    doctor_find(d, "python", !*i.python_problem, "%s%s%s, for the SDK's converters", i.python,
+                *i.python_version ? ", " : "", i.python_version);
+    if (*i.python_problem) {
+        doctor_note(d, "%s", i.python_problem);
+        doctor_note(d, "make the environment that the SDK's manual describes, activate it, or name "
+                       "it: --venv DIR");
+    }
+}
+
+/* The AI Hub's client and whether it has a token, which is never shown. */
+static void hub_line(doctor *d)
+{
+    time_t began;
+    fv_callbacks callbacks = answer_callbacks(&began);
+    fv_aihub_options o = { .size = sizeof o, .retries = -1, .callbacks = &callbacks };
+    fv_aihub_account a = { .size = sizeof a };
+    fv_error err;
+    if (fv_aihub_find(&a, &o, &err) != FV_OK) {
+        doctor_find(d, "hub", false, "%s", err.message);
+    } else if (!*a.client) {
+        doctor_find(d, "hub", false, "no qai-hub on PATH");
+        doctor_note(d, "only for fastvlm hub: pip install qai-hub");
+    } else if (!*a.version) {
+        doctor_find(d, "hub", false, "%s is there, but not its package in %s", a.client,
+                    *a.python ? a.python : "its Python");
+        doctor_note(d, "pip install qai-hub");
+    } else if (!a.has_token) {
+        doctor_find(d, "hub", false, "qai-hub %s, without a token in %s", a.version, a.config);
+        doctor_note(d, "qai-hub configure --api_token TOKEN, with yours of the AI Hub's settings");
+    } else {
+        doctor_find(d, "hub", true, "qai-hub %s, with a token in %s", a.version, a.config);
+    }
 }
 
 static void disk_line(doctor *d)
@@ -74,6 +149,8 @@ static void disk_line(doctor *d)
 void doctor_phone(doctor *d)
 {
     npu_line(d);
+    sdk_lines(d);
     ndk_line(d);
+    hub_line(d);
     disk_line(d);
 }

@@ -268,11 +268,15 @@ void close_npu_parts(npu_parts *p)
     fv_npu_lm_close(p->decoder);
 }
 
-bool npu_summary(char *text, size_t n_bytes)
+bool npu_summary(char *text, size_t n_bytes, const fv_callbacks *callbacks)
 {
+    const fv_npu_library_options o = { .size = sizeof o, .callbacks = callbacks };
     fv_npu_library_info i = { .size = sizeof i };
     fv_error err;
-    if (fv_npu_check(&i, NULL, &err) != FV_OK)
+    fv_status status = fv_npu_check(&i, &o, &err);
+    if (status == FV_ERR_CANCELLED)
+        snprintf(text, n_bytes, "%s", err.message);
+    else if (status != FV_OK)
         snprintf(text, n_bytes, "no QNN libraries; fastvlm npu setup fetches them");
     else if (!i.htp || !i.system)
         snprintf(text, n_bytes, "the libraries in %s cannot be used; fastvlm npu check says why",

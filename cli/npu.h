@@ -23,8 +23,8 @@ int open_npu_parts(npu_parts *out, const model_options *m, const fv_callbacks *c
 void close_npu_parts(npu_parts *p); /* after the sessions */
 
 /* A line for fastvlm doctor: the libraries that would be used, or how to get them. false: there are
- * none that can be used. */
-bool npu_summary(char *text, size_t n_bytes);
+ * none that can be used. callbacks: as fv_npu_library_options. */
+bool npu_summary(char *text, size_t n_bytes, const fv_callbacks *callbacks);
 
 #define QNN_OPTION(dir)                                                                 \
     {                                                                                   \

@@ -137,18 +137,6 @@ int qairt_check(int argc, char **argv)
     return info.n_absent || !*info.python_version ? EXIT_FAILED : code;
 }
 
-void qairt_summary(char *text, size_t n_bytes)
-{
-    fv_qairt_info i = { .size = sizeof i };
-    fv_error err;
-    if (fv_qairt_check(&i, NULL, &err) != FV_OK)
-        snprintf(text, n_bytes, "%s",
-                 err.status == FV_ERR_UNSUPPORTED ? err.message : "no QAIRT SDK; optional");
-    else
-        snprintf(text, n_bytes, "QAIRT %s in %s%s", i.version, i.dir,
-                 i.n_absent ? ", incomplete; fastvlm qairt check says what is missing" : "");
-}
-
 /* ---- run --------------------------------------------------------------------------------- */
 
 static json_t *profile_json(const fv_qairt_profile *p)

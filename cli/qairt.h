@@ -42,8 +42,6 @@ void qairt_begin(qairt_common *c, bool show_tools);
 fv_status qairt_write_text(void *user, const char *text, size_t n_bytes);
 
 void qairt_print_profile(const fv_qairt_profile *p);
-/* A line for fastvlm doctor: the SDK that would be used. */
-void qairt_summary(char *text, size_t n_bytes);
 
 int qairt_check(int argc, char **argv);
 int qairt_convert(int argc, char **argv);

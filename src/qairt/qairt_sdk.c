@@ -317,7 +317,7 @@ static void sdk_python_check(const fv_sdk *s, fv_qairt_info *info)
         "print('.'.join(map(str, sys.version_info[:3])))\n"
         "print(' '.join(m for m in ('numpy', 'onnx', 'yaml') if not u.find_spec(m)))\n";
     const char *const argv[] = { s->python, "-c", script, NULL };
-    fv_spawn_options options = { .argv = argv, .environment = s->environment, .timeout_ms = 60e3 };
+    fv_spawn_options options = { .argv = argv, .environment = s->environment, .timeout_ms = 15e3 };
     fv_spawn_result result;
     fv_error why;
     snprintf(info->python, sizeof info->python, "%s", s->python);
