@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "doctor.h"
+#include "fastvlm_device.h"
 #include "fastvlm_qairt.h"
 #include "npu.h"
 
@@ -48,6 +49,40 @@ static bool ndk_revision(const char *ndk, char revision[64])
     if (f)
         fclose(f);
     return found;
+}
+
+/* adb, and exactly one phone that lets us in; its NPU. */
+static void phone_lines(doctor *d)
+{
+    time_t began;
+    fv_callbacks callbacks = answer_callbacks(&began);
+    fv_device_options o = { .size = sizeof o,
+                            .serial = getenv("ANDROID_SERIAL"),
+                            .callbacks = &callbacks };
+    fv_device_info i = { .size = sizeof i };
+    fv_device *phone;
+    fv_error err;
+    if (o.serial && !*o.serial)
+        o.serial = NULL;
+    if (fv_device_open(&phone, &o, &err) != FV_OK) {
+        const char *hint = hint_for(&err);
+        doctor_find(d, "phone", false, "%s", err.message);
+        if (hint)
+            doctor_note(d, "%s", hint);
+        return;
+    }
+    fv_device_describe(phone, &i);
+    doctor_find(d, "phone", true, "%s: %s %s, Android %s, %.1f GB free in %s", i.serial, i.maker,
+                i.model, i.android, (double)i.free_bytes / 1e9, i.dir);
+    doctor_find(d, "htp", *i.chip != 0, "%s%s%s",
+                *i.chip ? i.chip : "not of a chip that is known: ", *i.chip ? ", " : "",
+                *i.chip ? i.product : i.soc);
+    if (*i.chip)
+        doctor_note(d, "Hexagon v%u; context binaries for it: --soc %s", i.htp_version, i.chip);
+    else
+        doctor_note(d, "fastvlm npu socs lists those that can be compiled for; the CPU answers on "
+                       "any phone");
+    fv_device_close(phone);
 }
 
 static void ndk_line(doctor *d)
@@ -151,6 +186,7 @@ void doctor_phone(doctor *d)
     npu_line(d);
     sdk_lines(d);
     ndk_line(d);
+    phone_lines(d);
     hub_line(d);
     disk_line(d);
 }

@@ -68,6 +68,9 @@ run device info
 check "info" grep -qE '^chip +SM8750 \(Snapdragon 8 Elite\), Hexagon v79' <<<"$out"
 check "info, Android" grep -qF 'Android      15 (API level 35)' <<<"$out"
 check "info, storage" grep -qF '76.9 GB free in /data/local/tmp/fastvlm' <<<"$out"
+run doctor
+check "doctor: the phone" grep -qE "^phone +$one: .*SM-S938B, Android 15, 76.9 GB free" <<<"$out"
+check "doctor: its NPU" grep -qE "^htp +SM8750, Snapdragon 8 Elite" <<<"$out"
 faults one prop.ro.soc.model= prop.ro.board.platform=pineapple page_kib=16
 run device info --json
 check "info --json, by the board" python3 -c 'import json,sys; p = json.load(sys.stdin); assert (p["chip"], p["htp_version"], p["page_bytes"]) == ("SM8650", 75, 16384), p' <"$work/out"

@@ -6,7 +6,7 @@ fake=${FV_FAKE_QNN:?names the directory of the stand-in libraries}
 unset QAIRT_SDK_ROOT VIRTUAL_ENV QAIHUB_CLIENT_INI
 mkdir "$work/home" && cd "$work" || exit 1
 case $fastvlm in /*) ;; *) fastvlm=$OLDPWD/$fastvlm ;; esac
-bare() { env -u ANDROID_NDK_ROOT -u FV_QNN_DIR -u QNN_SDK_ROOT HOME="$work/home" PATH=/usr/bin:/bin XDG_DATA_HOME="$work/none" "$@"; }
+bare() { env -u ANDROID_NDK_ROOT -u FV_QNN_DIR -u QNN_SDK_ROOT HOME="$work/home" PATH="$work/home" XDG_DATA_HOME="$work/none" "$@"; }
 # The value of a finding: name, key.
 finding() {
     python3 - "$work/out" "$1" "$2" <<'END'
@@ -25,6 +25,8 @@ check "bare: the processor is fine" [ "$(finding processor ok)" = True ]
 check "bare: no SDK" [ "$(finding sdk ok)" = False ]
 check "bare: no client of the Hub" grep -q "no qai-hub on PATH" <<<"$(finding hub found)"
 check "bare: each with what to type" grep -q "pip install qai-hub" <<<"$(finding hub notes)"
+check "bare: no adb" grep -q "adb: program not found on PATH" <<<"$(finding phone found)"
+check "bare: how to get it" grep -q "apt install adb" <<<"$(finding phone notes)"
 bare "$fastvlm" doctor >"$work/out"
 check "bare: as text" grep -qE '^ndk +ANDROID_NDK_ROOT is not set' "$work/out"
 
