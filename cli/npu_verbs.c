@@ -373,7 +373,8 @@ int npu_eval(int argc, char **argv)
         "test come out right with the NPU's image tokens, fastvlm eval --task DIR MODEL --vision "
         "npu:BINARY says.",
         "  fastvlm npu eval FastVLM-0.5B npu/vision_mixed_sm8750.bin photos/\n"
-        "  fastvlm npu eval --layers --precision mixed --calibration photos/ FastVLM-0.5B cat.jpg",
+        "  fastvlm npu eval --layers --precision mixed --calibration photos/ \\\n"
+        "    FastVLM-0.5B cat.jpg",
     };
     fv_npu_library_options lo;
     fv_npu_eval_options o;
