@@ -5,7 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "device.h"
+#include "device_qairt.h"
 #include "fastvlm_tools.h"
 
 /* Both names of a precision: the reference Qualcomm pipeline's, and ours. */
@@ -363,7 +363,10 @@ int device_run(int argc, char **argv)
         "device run [OPTIONS] IMAGE PROMPT",
         "Answers a question about an image on the phone: sends what is not there yet, runs, and "
         "streams the answer. Results go to a directory of their own: answer.txt, profile.json, "
-        "run.log.",
+        "run.log.\n"
+        "\n"
+        "--with qairt runs Qualcomm's qnn-net-run and genie-t2t-run there, on the files that the "
+        "reference Qualcomm pipeline makes in models/; --model gives tokenizer and embedding.",
         "  fastvlm device run photo.jpg \"What is this?\" --model FastVLM-0.5B.gguf",
     };
     fv_device_options p = { .size = sizeof p };
@@ -374,6 +377,8 @@ int device_run(int argc, char **argv)
     text_list words;
     cargo c = { 0 };
     whole_answer whole = { 0 };
+    phone_qairt q = { 0 };
+    int way = 0;
     bool json = false, quiet = false, some = false;
     progress_line line = { .enabled = true };
     fv_callbacks callbacks = line_callbacks(&line);
@@ -387,6 +392,12 @@ int device_run(int argc, char **argv)
         { 0, "image-size", OPTION_SIDE, &o.image_size, "N",
           "side of the vision encoder's input in pixels, a multiple of 64", 0, 4096 },
         { 't', "threads", OPTION_INT, &o.n_threads, "N", "threads on the phone", 0, 1024 },
+        { 0, "with", OPTION_CHOICE, &way, "native|qairt", "what runs on the phone", 0, 0 },
+        { 0, "models", OPTION_TEXT, &q.models, "DIR",
+          "the pipeline's files, for --with qairt (default models)", 0, 0 },
+        { 0, "embedder", OPTION_TEXT, &q.embedder, "FILE",
+          "context binary of the embedder, for --with qairt (default: the model's own embedding)",
+          0, 0 },
         { 0, "skip-push", OPTION_FLAG, &c.skip, NULL,
           "send only image and question; all else is there (also SKIP_PUSH=1)", 0, 0 },
         { 'o', "output", OPTION_TEXT, &o.output, "DIR",
@@ -405,8 +416,29 @@ int device_run(int argc, char **argv)
     if (code < 0)
         code = cargo_check(argv[0], &c);
     be_quiet(quiet, &line, &callbacks);
+    if (code < 0 && way && (json || !c.push.model))
+        code = usage_error(argv[0], json ? "--with qairt prints text, not JSON"
+                                         : "--with qairt needs --model, a checkpoint or packed "
+                                           "file");
     if (code < 0)
         code = open_device(&device, &p, &callbacks);
+    if (way)
+        callbacks.log = warning_line; /* not every command of the SDK's programs */
+    if (code < 0 && way) {
+        q.image = words.item[0];
+        q.prompt = words.item[1];
+        q.model = c.push.model;
+        q.vision = c.vision;
+        q.sdk = c.push.sdk;
+        q.output = o.output;
+        q.decoder = c.decoder_precision;
+        q.max_new_tokens = o.max_new_tokens;
+        q.n_threads = o.n_threads;
+        q.skip_push = push_is_skipped(c.skip);
+        q.quiet = quiet;
+        q.callbacks = &callbacks;
+        code = device_run_qairt(device, &q);
+    }
     if (code < 0)
         code = cargo_take(&c, device, &callbacks);
     if (code < 0) {

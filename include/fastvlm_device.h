@@ -14,7 +14,7 @@
 #ifndef FASTVLM_DEVICE_H
 #define FASTVLM_DEVICE_H
 
-#include "fastvlm.h"
+#include "fastvlm_qairt.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -152,6 +152,15 @@ typedef struct fv_device_run_report {
 FV_API fv_status fv_device_run(fv_device *device, const char *image, const char *prompt,
                                const fv_device_run_options *options, fv_device_run_report *report,
                                fv_error *err);
+
+/** The same by Qualcomm's programs, as fv_qairt_run does it on this machine: qnn-net-run on the
+ *  phone's NPU, genie-t2t-run on its CPU. They are sent first, with the SDK's libraries for the
+ *  phone, the context binaries and the decoder; with skip_push only inputs are. report may be
+ *  NULL. */
+FV_API fv_status fv_device_run_qairt(fv_device *device, const fv_image *image, const char *prompt,
+                                     size_t n_prompt_bytes, const fv_qairt_run_options *run,
+                                     const fv_qairt_options *options, bool skip_push,
+                                     fv_qairt_run_report *report, fv_error *err);
 
 /* ---------------------------------------------------------------- bench */
 

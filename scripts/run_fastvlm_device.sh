@@ -7,7 +7,8 @@
 # MAX_NEW_TOKENS 0: automatic. DECODER: fp32, int8, int4 (or q4). VISION: int8, fp16, cpu, npu:FILE.
 # Environment: IMAGE_PATH, PROMPT, MAX_NEW_TOKENS, IMAGE_SIZE, DECODER, VISION where the argument is
 # missing; MODEL_DIR, a checkpoint directory or packed file; SKIP_PUSH=1; ANDROID_SERIAL; QNN_SDK_ROOT;
-# RUN_OUTPUTS, the directory of results; FASTVLM, the program.
+# WITH=native (default) or qairt, Qualcomm's programs; MODELS, the pipeline's directory; RUN_OUTPUTS, the
+# directory of results; FASTVLM, the program.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -24,10 +25,10 @@ size=${4:-${IMAGE_SIZE:-}}
 decoder=${5:-${DECODER:-}}
 vision=${6:-${VISION:-}}
 [ $# -le 6 ] || { echo "run_fastvlm_device: more than six arguments" >&2; exit 2; }
-[ -n "$image" ] || { sed -n '2,11s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ -n "$image" ] || { sed -n '2,12s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 [ "$decoder" = q4 ] && decoder=int4
 
-options=(--max-new-tokens "$tokens")
+options=(--max-new-tokens "$tokens" --with "${WITH:-native}" --models "${MODELS:-models}")
 [ -z "$size" ] || options+=(--image-size "$size")
 [ -z "$decoder" ] || options+=(--decoder "$decoder")
 [ -z "$vision" ] || options+=(--vision "$vision")

@@ -200,7 +200,7 @@ static fv_status bench_work(fv_device_bench *b, fv_device *d, const fv_device_be
     device_put(j, d);
     FV_TRY(state_ask(j, "before", d, err));
     const fv_device_job job = {
-        .command = command->text, .stage = "bench", .line = bench_line, .user = r
+        .command = command->text, .stage = "bench", .raw = true, .line = bench_line, .user = r
     };
     FV_TRY(fv_device_job_run(d, &job, &code, err));
     FV_TRY(state_ask(j, "after", d, err));

@@ -90,6 +90,13 @@ static fv_status absent_report(const fv_push_set *set, const fv_device *d, fv_er
     return FV_OK;
 }
 
+fv_status fv_device_set_send(fv_device *d, fv_push_set *set, bool skip, fv_error *err)
+{
+    FV_TRY(fv_push_look(set, &d->adb, d->dir, false, err));
+    return skip ? absent_report(set, d, err)
+                : fv_push_send(set, &d->adb, d->dir, d->facts.free_bytes, err);
+}
+
 fv_status fv_device_files_send(fv_device *d, const fv_device_push_options *o, bool skip,
                                fv_device_push_report *report, fv_error *err)
 {

@@ -66,18 +66,18 @@ fv_status fv_device_job_run(fv_device *d, const fv_device_job *job, int *exit_co
                  "cd %s && {\n%s </dev/null &\n"
                  "pid=$!\n"
                  "trap \"kill $pid\" HUP INT TERM\n"
-                 "echo $pid >" PID "\n"
+                 "echo $pid >%s/" PID "\n"
                  "wait $pid\n"
                  "fv_end=$?\n"
-                 "kill -0 $pid 2>/dev/null || rm -f " PID "\n"
+                 "kill -0 $pid 2>/dev/null || rm -f %s/" PID "\n"
                  "(exit $fv_end)\n"
                  "}",
-                 d->dir, job->command);
+                 d->dir, job->command, d->dir, d->dir);
     fv_status status = fv_shell_done(&text, err);
     const fv_adb_call call = { .command = text.text,
                                .timeout_ms = job->timeout_ms,
                                .line = job->line,
-                               .raw = true,
+                               .raw = job->raw,
                                .stop = job->stop,
                                .user = job->user };
     fv_adb adb = d->adb;

@@ -183,11 +183,15 @@ fv_status fv_push_answer_parse(fv_push_set *set, bool *unsure, const char *text,
                            "the phone's answer about its files is not complete");
 }
 
-/* A line for the manifest, when the file has the hash; nothing otherwise. $sum is its hash. */
+/* A line for the manifest in place of an older one. $sum is what sha256sum said. */
 static void text_enter(fv_shell_text *t, const fv_push_file *f)
 {
-    fv_shell_add(t, "echo \"${sum%%%% *} $(stat -c '%%s %%Y' %s) %s\" >>" FV_DEVICE_MANIFEST,
-                 f->remote, f->remote);
+    fv_shell_add(t,
+                 "{ grep -v ' %s$' " FV_DEVICE_MANIFEST
+                 " 2>/dev/null; echo \"${sum%%%% *} $(stat -c "
+                 "'%%s %%Y' %s) %s\"; } >" FV_DEVICE_MANIFEST ".new && mv -f " FV_DEVICE_MANIFEST
+                 ".new " FV_DEVICE_MANIFEST,
+                 f->remote, f->remote, f->remote);
 }
 
 /* Those that are unsure, or with verify all that are there, hashed by the phone. */

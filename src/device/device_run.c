@@ -318,7 +318,7 @@ static fv_status run_work(run_task *t, fv_shell_text *command, program_output *r
     FV_TRY(fv_device_job_end(t->device, err));
     FV_TRY(command_text(command, t, image, err));
     const fv_device_job job = {
-        .command = command->text, .stage = "run", .line = program_line, .user = r
+        .command = command->text, .stage = "run", .raw = true, .line = program_line, .user = r
     };
     double begin = fv_now_ms();
     FV_TRY(fv_device_job_run(t->device, &job, &code, err));

@@ -2,19 +2,34 @@
 #include "device/device_sdk.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+
+#include "base/report.h"
 
 /* %u is the Hexagon's version. */
 static const struct sdk_file {
     const char *dir, *name;
-    bool optional;
+    bool optional, program;
 } libraries[] = {
-    { "lib/aarch64-android", "libQnnHtp.so", false },
-    { "lib/aarch64-android", "libQnnSystem.so", false },
-    { "lib/aarch64-android", "libQnnHtpV%uStub.so", false },
-    { "lib/hexagon-v%u/unsigned", "libQnnHtpV%uSkel.so", false },
-    { "lib/aarch64-android", "libQnnHtpPrepare.so", true }, /* without it the library warns */
-    { "lib/hexagon-v%u/unsigned", "libQnnHtpV%u.so", true },
+    { "lib/aarch64-android", "libQnnHtp.so", false, false },
+    { "lib/aarch64-android", "libQnnSystem.so", false, false },
+    { "lib/aarch64-android", "libQnnHtpV%uStub.so", false, false },
+    { "lib/hexagon-v%u/unsigned", "libQnnHtpV%uSkel.so", false, false },
+    { "lib/aarch64-android", "libQnnHtpPrepare.so", true,
+      false }, /* without it the library warns */
+    { "lib/hexagon-v%u/unsigned", "libQnnHtpV%u.so", true, false },
+};
+
+static const struct sdk_file programs[] = {
+    { "bin/aarch64-android", "qnn-net-run", false, true },
+    { "bin/aarch64-android", "genie-t2t-run", false, true },
+    { "lib/aarch64-android", "libGenie.so", false, false },
+    { "lib/aarch64-android", "libQnnGenAiTransformer.so", false, false },
+    { "lib/aarch64-android", "libQnnGenAiTransformerModel.so", false, false },
+    { "lib/aarch64-android", "libQnnGenAiTransformerCpuOpPkg.so", false, false },
+    { "lib/aarch64-android", "libQnnCpu.so", true, false },
+    { "lib/aarch64-android", "libc++_shared.so", true, false }, /* else the NDK's */
 };
 
 /* text with the version in place of "%u". */
@@ -44,7 +59,7 @@ static fv_status library_add(fv_push_set *set, const char *sdk, const struct sdk
     }
     fv_status status = path ? FV_OK : fv_fail_memory(err, strlen(sdk), "a path");
     if (status == FV_OK && fv_is_file(path))
-        status = fv_push_add(set, path, remote, false, callbacks, err);
+        status = fv_push_add(set, path, remote, file->program, callbacks, err);
     else if (status == FV_OK && !file->optional)
         status = fv_fail(
             err, FV_ERR_IO, 0,
@@ -66,4 +81,38 @@ fv_status fv_device_sdk_libraries(fv_push_set *set, const char *sdk, unsigned ht
     for (size_t i = 0; i < FV_COUNT(libraries); i++)
         FV_TRY(library_add(set, sdk, &libraries[i], htp_version, dir, callbacks, err));
     return FV_OK;
+}
+
+/* The C++ library that Genie needs and the phone has not: the SDK brings it, or the NDK does. */
+static fv_status cxx_library_add(fv_push_set *set, const char *dir, const fv_callbacks *callbacks,
+                                 fv_error *err)
+{
+    static const char inside[] = "toolchains/llvm/prebuilt/linux-x86_64/sysroot/usr/lib/"
+                                 "aarch64-linux-android/libc++_shared.so";
+    const char *ndk = getenv("ANDROID_NDK_ROOT");
+    char remote[160];
+
+    for (size_t i = 0; i < set->n; i++)
+        if (strstr(set->list[i].remote, "libc++_shared.so"))
+            return FV_OK;
+    snprintf(remote, sizeof remote, "%s/libc++_shared.so", dir);
+    char *path = ndk && *ndk ? fv_path_join(ndk, inside) : NULL;
+    fv_status status = FV_OK;
+    if (path && fv_is_file(path))
+        status = fv_push_add(set, path, remote, false, callbacks, err);
+    else
+        fv_log(callbacks, FV_LOG_WARNING,
+               "libc++_shared.so is neither in the SDK nor in an NDK (ANDROID_NDK_ROOT); "
+               "genie-t2t-run may not start without it");
+    fv_free(path);
+    return status;
+}
+
+fv_status fv_device_sdk_programs(fv_push_set *set, const char *sdk, unsigned htp_version,
+                                 const char *dir, const fv_callbacks *callbacks, fv_error *err)
+{
+    FV_TRY(fv_device_sdk_libraries(set, sdk, htp_version, dir, callbacks, err));
+    for (size_t i = 0; i < FV_COUNT(programs); i++)
+        FV_TRY(library_add(set, sdk, &programs[i], htp_version, dir, callbacks, err));
+    return cxx_library_add(set, dir, callbacks, err);
 }

@@ -9,4 +9,8 @@
 fv_status fv_device_sdk_libraries(fv_push_set *set, const char *sdk, unsigned htp_version,
                                   const char *dir, const fv_callbacks *callbacks, fv_error *err);
 
+/* The same with qnn-net-run, genie-t2t-run and what they open besides. */
+fv_status fv_device_sdk_programs(fv_push_set *set, const char *sdk, unsigned htp_version,
+                                 const char *dir, const fv_callbacks *callbacks, fv_error *err);
+
 #endif

@@ -253,7 +253,7 @@ fv_status fv_device_clean(fv_device *d, uint64_t *n_bytes, fv_error *err)
     /* Only what is ours: the directory may be one that others use, too. */
     fv_shell_add(&text,
                  "if [ ! -d %s ]; then echo 0; elif cd %s && [ -f " FV_DEVICE_MANIFEST " ]; then\n"
-                 "du -sk . && rm -rf " FV_DEVICE_DIRS " run.pid " FV_DEVICE_MANIFEST " && cd / && "
+                 "du -sk . && rm -rf " FV_DEVICE_DIRS " run.pid " FV_DEVICE_MANIFEST "* && cd / && "
                  "{ rmdir %s 2>/dev/null; true; }\n"
                  "else echo 'it has no manifest of ours, nothing is removed' >&2; false; fi",
                  d->dir, d->dir, d->dir);

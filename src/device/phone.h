@@ -29,11 +29,11 @@ char *fv_device_path(const fv_device *device, const char *name);
 /* ---- device_job.c: a program of ours on the phone ---- */
 
 typedef struct fv_device_job {
-    const char *command; /* the program and its arguments, as the shell reads them */
-    const char *subject; /* of messages: "fastvlm run" */
-    const char *stage;   /* of progress */
-    fv_spawn_line_fn
-        *line; /* pieces of standard output, lines of standard error; see fv_adb_call */
+    const char *command;    /* the program and its arguments, as the shell reads them */
+    const char *subject;    /* of messages: "fastvlm run" */
+    const char *stage;      /* of progress */
+    fv_spawn_line_fn *line; /* not NULL; see fv_adb_call */
+    bool raw;
     fv_spawn_stop_fn *stop;
     void *user;
     double timeout_ms;
@@ -51,6 +51,8 @@ fv_status fv_device_job_end(fv_device *device, fv_error *err);
 /* Fills an empty set: program, model, context binary and libraries. */
 fv_status fv_device_files(fv_push_set *set, const fv_device *device,
                           const fv_device_push_options *options, fv_error *err);
+/* Makes the files of a set be there; with skip only sees to it that they are. */
+fv_status fv_device_set_send(fv_device *device, fv_push_set *set, bool skip, fv_error *err);
 /* Makes them be there; with skip only sees to it that they are. */
 fv_status fv_device_files_send(fv_device *device, const fv_device_push_options *options, bool skip,
                                fv_device_push_report *report, fv_error *err);

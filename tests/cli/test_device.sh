@@ -3,50 +3,7 @@
 # (tests/standins/adbd.py), whose shell runs this program, and under qemu the one for 64-bit Arm
 # where make arm64 has built it. adb's server is one of its own, and ended here.
 . "$(dirname "$0")/cases.sh"
-standins=$root/tests/standins
-command -v adb >/dev/null 2>&1 || { echo "skipped: no adb (Debian, Ubuntu: apt install adb)"; exit 77; }
-"$fastvlm" --version >/dev/null 2>&1 && [ "$(uname -m)" = x86_64 ] ||
-    { echo "skipped: the program does not run on this machine itself"; exit 77; }
-
-free_port() { python3 -c 'import socket; s = socket.create_server(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
-ANDROID_ADB_SERVER_PORT=$(free_port)
-export ANDROID_ADB_SERVER_PORT HOME=$work/home ADB_LOCAL_TRANSPORT_MAX_PORT=5553 ADB_MDNS_AUTO_CONNECT=0
-unset ANDROID_SERIAL SKIP_PUSH QNN_SDK_ROOT FV_QNN_DIR FASTVLM_PHONE_PROGRAM ADB_SERVER_SOCKET
-mkdir -p "$HOME"
-phones=()
-end_all() {
-    adb kill-server >/dev/null 2>&1
-    for pid in "${phones[@]}"; do kill "$pid" 2>/dev/null; done
-    chmod -R u+w "$work"
-    rm -rf "$work"
-}
-trap end_all EXIT
-
-# phone NAME ARGUMENT...: a phone in $work/NAME; $port is its, $serial its name.
-phone() {
-    local name=$1
-    shift
-    : >"$work/$name.port"
-    python3 "$standins/adbd.py" "$work/$name" "$@" >"$work/$name.port" 2>"$work/$name.err" &
-    phones+=($!)
-    phone_pid=$!
-    for _ in $(seq 300); do [ -s "$work/$name.port" ] && break; sleep 0.1; done
-    port=$(cat "$work/$name.port")
-    serial=127.0.0.1:$port
-    adb connect "$serial" >/dev/null 2>&1
-}
-# faults NAME FAULT...: from now on. Unless "android" is among them, the phone is not Android, where
-# this machine's program could not run.
-faults() {
-    local name=$1
-    shift
-    mkdir -p "$work/$name"
-    case " $* " in *" android "*) ;; *) set -- "$@" prop.ro.build.version.release= ;; esac
-    printf '%s\n' "$@" >"$work/$name/faults"
-}
-# on NAME: the phone's directory of ours
-on() { echo "$work/$1/data/local/tmp/fastvlm"; }
-here() { grep -c "^send $2" "$work/$1/log" 2>/dev/null || true; }
+. "$(dirname "$0")/phone.sh"
 
 # ---- which phone
 run device info --adb "$work/none"
@@ -243,25 +200,18 @@ check "bench" grep -qE '^decode ' <<<"$out"
 check "bench: before" grep -qF 'before   hottest 41.5 C, governor walt' <<<"$out"
 
 # ---- Ctrl-C, and what a run leaves
-ended() { # no process of the phone's directory is left
-    for _ in $(seq 50); do
-        pgrep -f "$(on one)/bin/fastvlm" >/dev/null || return 0
-        sleep 0.1
-    done
-    return 1
-}
 : >"$work/one/log"
 stop_once "$work/one/log" "bin/fastvlm bench" device bench --reps 1000
 check "Ctrl-C: says so" grep -q cancelled "$work/err"
 check "Ctrl-C: exit code" [ "$code" = 1 ]
-check "Ctrl-C: the phone's process has ended" ended
+check "Ctrl-C: the phone's process has ended" ended "$(on one)/bin/fastvlm"
 check "Ctrl-C: its mark is gone" [ ! -e "$(on one)/run.pid" ]
 "$(on one)/bin/fastvlm" bench --reps 1000 --stages vision >/dev/null 2>&1 &
 left=$!
 echo $left >"$(on one)/run.pid"
 run device run "$root/examples/images/sign.png" "What?"
 check "a run that was left is ended" grep -qF 'was ended' <<<"$err"
-check "it is gone" ended
+check "it is gone" ended "$(on one)/bin/fastvlm"
 wait $left 2>/dev/null
 sleep 30 &
 left=$!
@@ -306,7 +256,7 @@ adb kill-server
 wait $bench
 code=$? out=$(cat "$work/out") err=$(cat "$work/err")
 expect "the server is killed during a run" 1 "$one: "
-check "the phone's process has ended" ended
+check "the phone's process has ended" ended "$(on one)/bin/fastvlm"
 check "no rule was broken" [ -z "$(cat "$work"/*/log | grep VIOLATION)" ]
 
 # ---- the program for 64-bit Arm, under qemu

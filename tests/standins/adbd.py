@@ -11,11 +11,12 @@ Cannot prove: that a phone's SELinux lets the shell do what is asked, that USB b
 how long anything takes, what toybox prints where it differs from the tools of this machine, and
 nothing about a GPU, an NPU or their libraries.
 
-    adbd.py FOLDER [--port N] [--abi arm64-v8a|x86_64] [--preload FILE]
+    adbd.py FOLDER [--port N] [--abi arm64-v8a|x86_64] [--preload FILE] [--same-paths]
 
 FOLDER becomes the phone: data/local/tmp, proc, sys, system/bin; FOLDER/faults is read anew at each
 event: a line "NAME" or "NAME=VALUE" each. FOLDER/log gets what happens. Prints the port when it is
 ready. --preload: a library that has programs for 64-bit Arm started by qemu (exec_aarch64.c).
+--same-paths: the phone's directory is FOLDER/data/local/tmp there, too, for programs that read paths from files.
 
     unauthorized         never accepts the host's key
     no_space=BYTES       a file of more than that many bytes cannot be written
@@ -68,9 +69,9 @@ class Unplugged(Exception):
 class Phone:
     """The folder that looks like a phone, its faults and its log."""
 
-    def __init__(self, folder, abi, preload):
+    def __init__(self, folder, abi, preload, same_paths):
         self.root = os.path.realpath(folder)
-        self.abi, self.preload = abi, preload
+        self.abi, self.preload, self.same_paths = abi, preload, same_paths
         self.unplugged = threading.Event()
         self.corrupted = False
         self.lock = threading.Lock()
@@ -125,10 +126,10 @@ exec {real} "$@"
         text = name.decode("utf-8")
         if not text.startswith("/") or ".." in text.split("/"):
             raise Violation(f"the path {text!r} is not absolute or leads upwards")
-        return self.root + text
+        return text if self.same_paths and text.startswith(self.root + "/") else self.root + text
 
     def may_write(self, name):
-        return name.decode("utf-8").startswith(TMP + "/")
+        return self.path(name).startswith(self.root + TMP + "/")
 
     def shell_files(self):
         """What the commands of the next shell say about the phone."""
@@ -447,7 +448,7 @@ class Shell(Service):
 
     def mapped(self, command):
         """Paths of the phone in a command, as they are here."""
-        for name in (TMP, "/sys/", "/proc/meminfo"):
+        for name in ("/sys/", "/proc/meminfo") if self.phone.same_paths else (TMP, "/sys/", "/proc/meminfo"):
             command = command.replace(name, self.phone.root + name)
         return command
 
@@ -502,7 +503,7 @@ class Shell(Service):
                 self.phone.unplugged.set()
                 self.stream.link.end()
                 return
-            held = (held + data).replace(root, b"")
+            held = (held + data).replace(b"/:same:" if self.phone.same_paths else root, b"")
             keep = 0 if not data else max((n for n in range(1, min(len(root), len(held) + 1))
                                            if held.endswith(root[:n])), default=0)
             give, held = held[:len(held) - keep], held[len(held) - keep:]
@@ -534,9 +535,10 @@ def main():
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--abi", default="arm64-v8a")
     parser.add_argument("--preload")
+    parser.add_argument("--same-paths", action="store_true")
     options = parser.parse_args()
     os.makedirs(options.folder, exist_ok=True)
-    phone = Phone(options.folder, options.abi, options.preload)
+    phone = Phone(options.folder, options.abi, options.preload, options.same_paths)
     listener = socket.create_server(("127.0.0.1", options.port))
     print(listener.getsockname()[1], flush=True)
     listener.settimeout(0.1)
