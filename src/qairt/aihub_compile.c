@@ -56,10 +56,13 @@ static void submission_answer(void *user, const fv_aihub_said *said)
     submission_take(user, said, "submitted");
 }
 
-/* Of the jobs that the service names, the newest of this model with these options. */
+/* Of the jobs that the service names, the newest of this model with these options that is not
+ * written down. */
 static void submission_match(void *user, const fv_aihub_said *said)
 {
     submission *s = user;
+    if (fv_aihub_ledger_has_job(&s->h->jobs, s->name, said->job_id))
+        return;
     if (strcmp(said->model_id, s->model_id) == 0 && strcmp(said->options, s->h->options) == 0 &&
         (!said->device[0] || strcmp(said->device, s->h->device) == 0))
         submission_take(s, said, "found at the service");

@@ -340,6 +340,21 @@ void fv_aihub_job_find(fv_aihub_job *out, const fv_aihub_ledger *l, const char *
     job_read(out, &header, l, name);
 }
 
+bool fv_aihub_ledger_has_job(const fv_aihub_ledger *l, const char *name, const char *job_id)
+{
+    ledger_lines lines = { .at = l->text };
+    char found[FV_AIHUB_TEXT], id[FV_AIHUB_ID];
+    while (ledger_next(&lines)) {
+        const char *text = lines.line[0] == '#' ? NULL : ledger_name(lines.line, found);
+        if (!text || strcmp(found, name) != 0)
+            continue;
+        ledger_id(id, text, " job_id=", 'j');
+        if (strcmp(id, job_id) == 0)
+            return true;
+    }
+    return false;
+}
+
 void fv_aihub_job_header(fv_aihub_job *out, const fv_aihub_ledger *l)
 {
     fv_aihub_job none;

@@ -76,6 +76,8 @@ typedef struct fv_aihub_job {
 
 /* Lines of other forms are passed over: the pipeline's own messages may take several. */
 void fv_aihub_job_find(fv_aihub_job *out, const fv_aihub_ledger *l, const char *name);
+/* Does a line of the jobs' ledger give the name this job? */
+bool fv_aihub_ledger_has_job(const fv_aihub_ledger *l, const char *name, const char *job_id);
 /* The device and the options that hold at the end of the file; "" when none is named. */
 void fv_aihub_job_header(fv_aihub_job *out, const fv_aihub_ledger *l);
 

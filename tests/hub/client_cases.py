@@ -216,6 +216,17 @@ def case_other_options_are_not_taken():
     c.end()
 
 
+def case_job_before_is_not_taken():
+    """One that failed a minute ago is no answer to a submission of which nothing is known."""
+    c = Case(job_states=["FAILED"], message="no").uploaded()
+    c.run("compile", "--only", "vision", *FAST).fails("failed: no")
+    first = c.job(NAMES[0])[0]
+    c.change(job_states=["SUCCESS"], faults=[["submit_compile_job", "before", "internal", "Could not connect to it"]])
+    c.run("compile", "--only", "vision", *FAST).succeeds()
+    assert c.called("get_job_summaries") == 1 and c.called("submit_compile_job") == 3 and c.job(NAMES[0])[0] != first
+    c.end()
+
+
 def case_current_directory():
     """What lies there is not run."""
     c = Case()

@@ -149,6 +149,12 @@ static void test_jobs(void **state)
                              " file=../x.bin at=t\n"),
                       "a");
     assert_string_equal(j.file, "");
+    assert_true(fv_aihub_ledger_has_job(LEDGER("a: model_id=m1 job_id=j1 status=S url=u\n"
+                                               "a: model_id=m1 job_id=j2 status=S url=u\n"),
+                                        "a", "j1"));
+    assert_false(fv_aihub_ledger_has_job(LEDGER("#a: model_id=m1 job_id=j1 status=S url=u\n"
+                                                "b: model_id=m1 job_id=j1 status=S url=u\n"),
+                                         "a", "j1"));
     fv_aihub_job_header(&j, LEDGER("device=A os=1\ncompile_options=x\ndevice=B os=2\n"));
     assert_string_equal(j.device, "B");
     assert_string_equal(j.options, "x");
