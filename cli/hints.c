@@ -58,7 +58,7 @@ static const struct hint {
     { FV_ERR_IO, "no SDK is named; the phone's NPU", "name it with --sdk DIR or QNN_SDK_ROOT" },
     { FV_ERR_UNSUPPORTED, "which Android does not have; expected a static program",
       "make arm64 builds one" },
-    { FV_ERR_LIMIT, "(max_pixels)", "--max-megapixels changes it" },
+    { FV_ERR_LIMIT, "raise max_pixels", "--max-megapixels sets it" },
 };
 
 const char *hint_for(const fv_error *err)

@@ -1,8 +1,10 @@
 /* What a file is, by its first bytes. See sniff.h. */
 #include "base/sniff.h"
 
+#include <dirent.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/base.h"
 #include "base/ifd.h"
@@ -173,11 +175,6 @@ static bool is_icon(const file_start *s)
 static bool is_pnm(const file_start *s)
 {
     return s->n >= 3 && strchr(" \t\n\r\v\f#", s->data[2]) && s->data[2];
-}
-
-static bool is_netpbm(const file_start *s)
-{
-    return s->n >= 3 && s->data[1] && strchr("1347fF", s->data[1]) && is_pnm(s);
 }
 
 static bool is_apple_png(const file_start *s) { return HAS(s, 12, "CgBI"); }
@@ -407,7 +404,13 @@ static const sniff_rule rules[] = {
     RULE(0, "BM", is_bmp, FV_FILE_BMP, "a BMP", NULL),
     RULE(0, "P5", is_pnm, FV_FILE_PNM, "a PNM", NULL),
     RULE(0, "P6", is_pnm, FV_FILE_PNM, "a PNM", NULL),
-    RULE(0, "P", is_netpbm, FV_FILE_IMAGE, "a PBM, PAM, PFM or plain PNM image", NULL),
+    RULE(0, "P1", is_pnm, FV_FILE_IMAGE, "a PBM in plain text (P1)", NULL),
+    RULE(0, "P2", is_pnm, FV_FILE_IMAGE, "a PGM in plain text (P2)", NULL),
+    RULE(0, "P3", is_pnm, FV_FILE_IMAGE, "a PPM in plain text (P3)", NULL),
+    RULE(0, "P4", is_pnm, FV_FILE_IMAGE, "a PBM (P4)", NULL),
+    RULE(0, "P7", is_pnm, FV_FILE_IMAGE, "a PAM (P7)", NULL),
+    RULE(0, "Pf", is_pnm, FV_FILE_IMAGE, "a PFM", NULL),
+    RULE(0, "PF", is_pnm, FV_FILE_IMAGE, "a PFM", NULL),
     RULE(0, "II*\0", is_cr2, FV_FILE_RAW, "a Canon raw file (CR2)", NULL),
     RULE(0, "II*\0", is_dng, FV_FILE_RAW, "a DNG (camera raw file)", NULL),
     RULE(0, "MM\0*", is_dng, FV_FILE_RAW, "a DNG (camera raw file)", NULL),
@@ -573,4 +576,55 @@ fv_status fv_refuse_foreign(const void *data, size_t n_bytes, const char *name, 
     fv_describe_bytes(what, data, n_bytes);
     return fv_fail(err, FV_ERR_FORMAT, 0, "%s: this is %s, not %s%s%s", name, what, expected,
                    found.advice ? "; " : "", found.advice ? found.advice : "");
+}
+
+/* ---- directories ------------------------------------------------------------------------- */
+
+static fv_file_kind sniff_entry(const char *dir, const char *name)
+{
+    char path[4096];
+    uint8_t start[FV_SNIFF_BYTES];
+    struct stat st;
+
+    if ((size_t)snprintf(path, sizeof path, "%s/%s", dir, name) >= sizeof path ||
+        stat(path, &st) != 0 || !S_ISREG(st.st_mode))
+        return FV_FILE_UNKNOWN;
+    FILE *f = fopen(path, "rb");
+    size_t n = f ? fread(start, 1, sizeof start, f) : 0;
+    if (f)
+        fclose(f);
+    return fv_sniff_bytes(start, n).kind;
+}
+
+/* Photographs may have a JSON each beside them, so only a model's own count. */
+static bool name_is_models(const char *name)
+{
+    static const char *const names[] = { "config.json", "tokenizer.json", "tokenizer_config.json",
+                                         "vocab.json", "merges.txt" };
+    for (size_t i = 0; i < FV_COUNT(names); i++)
+        if (!strcmp(name, names[i]))
+            return true;
+    return false;
+}
+
+bool fv_sniff_images(const char *dir, char name[256])
+{
+    enum { MAX_ENTRIES = 1000 };
+    DIR *entries = opendir(dir);
+    bool model = false;
+
+    *name = 0;
+    for (int i = 0; entries && i < MAX_ENTRIES && !model; i++) {
+        const struct dirent *entry = readdir(entries);
+        if (!entry)
+            break;
+        fv_file_kind kind = sniff_entry(dir, entry->d_name);
+        model = kind == FV_FILE_SAFETENSORS || kind == FV_FILE_GGUF || kind == FV_FILE_MODEL ||
+                name_is_models(entry->d_name);
+        if (fv_file_is_image(kind) && (!*name || strcmp(entry->d_name, name) < 0))
+            snprintf(name, 256, "%s", entry->d_name);
+    }
+    if (entries)
+        closedir(entries);
+    return *name && !model;
 }

@@ -52,6 +52,9 @@ static inline bool fv_file_is_image(fv_file_kind kind)
     return kind >= FV_FILE_JPEG && kind <= FV_FILE_PNM;
 }
 
+/* Whether a directory holds images and nothing of a model; then the first name among them. */
+bool fv_sniff_images(const char *dir, char name[256]);
+
 /* What the bytes are, for a message: the kind's name, or how they begin, as text when they are text
  * and in hexadecimal otherwise. */
 enum { FV_DESCRIPTION = 96 };

@@ -137,17 +137,17 @@ fv_status fv_image_allocate(fv_image *image, const fv_image_file *file, uint64_t
     if (width == 0 || height == 0)
         return fv_fail(err, FV_ERR_FORMAT, 0,
                        "%s: the %s header says %" PRIu64 " x %" PRIu64
-                       " pixels; expected at least one",
+                       " pixels; expected at least one" FV_TAKE_ANOTHER,
                        file->name, image->format, width, height);
     if (width > FV_IMAGE_MAX_SIDE || height > FV_IMAGE_MAX_SIDE)
         return fv_fail(err, FV_ERR_LIMIT, 0,
                        "%s: %" PRIu64 " x %" PRIu64
-                       " pixels; a side may have up to %d: scale the image down",
+                       " pixels; expected up to %d a side: scale the image down",
                        file->name, width, height, FV_IMAGE_MAX_SIDE);
     if (width * height > file->max_pixels)
         return fv_fail(err, FV_ERR_LIMIT, 0,
-                       "%s: %" PRIu64 " x %" PRIu64 " pixels are %" PRIu64 ", the limit is %" PRIu64
-                       " (max_pixels); scale the image down or raise the limit",
+                       "%s: %" PRIu64 " x %" PRIu64 " pixels are %" PRIu64
+                       "; expected up to %" PRIu64 ": scale the image down or raise max_pixels",
                        file->name, width, height, width * height, file->max_pixels);
     image->rgb = fv_pixels_alloc((size_t)width, (size_t)height);
     if (!image->rgb)

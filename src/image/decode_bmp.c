@@ -67,7 +67,12 @@ static fv_status bmp_read_size(bmp_job *job)
         return fv_image_allocate(job->image, file, width, height, job->err);
     }
     int32_t w = (int32_t)bmp_u32(job, 18), h = (int32_t)bmp_u32(job, 22);
-    width = w < 0 ? 0 : (uint64_t)w;
+    if (w < 0)
+        return fv_fail(job->err, FV_ERR_FORMAT, 18,
+                       "%s: damaged BMP: the width is %" PRId32
+                       "; expected at least 1" FV_TAKE_ANOTHER,
+                       file->name, w);
+    width = (uint64_t)w;
     job->top_down = h < 0;
     height = h < 0 ? (uint64_t) - (int64_t)h : (uint64_t)h;
     if (job->head >= 16)
@@ -97,7 +102,7 @@ static fv_status bmp_check_kind(const bmp_job *job)
         return FV_OK;
     return fv_fail(job->err, FV_ERR_UNSUPPORTED, 28,
                    "%s: BMP with %" PRIu32 " bits in compression %" PRIu32
-                   "; expected 1 to 32 bits, plain, RLE or with masks: convert it to PNG first",
+                   "; expected 1 to 32 bits, plain, RLE or with masks" FV_CONVERT,
                    job->file->name, bits, job->compression);
 }
 
@@ -112,7 +117,7 @@ static fv_status bmp_set_channel(bmp_job *job, int c, uint32_t mask)
     if (max & (max + 1) || (job->bits == 16 && mask > 0xffff))
         return fv_fail(job->err, FV_ERR_FORMAT, MASKS_AT,
                        "%s: damaged BMP: the mask 0x%08" PRIx32
-                       " of a colour is not one run of bits",
+                       " of a colour is not one run of bits" FV_TAKE_ANOTHER,
                        job->file->name, mask);
     *channel = (bmp_channel){ .mask = mask, .shift = shift, .max = max };
     return FV_OK;

@@ -99,8 +99,8 @@ static fv_status gif_fail(const gif_job *job, int code)
         return fv_fail(job->err, FV_ERR_FORMAT, job->at,
                        "%s: GIF ends early, at byte %zu" FV_CUT_OFF, job->file->name, job->at);
     return fv_fail(job->err, FV_ERR_FORMAT, job->at,
-                   "%s: damaged GIF: %s (byte %zu of %zu)" FV_TAKE_ANOTHER, job->file->name,
-                   what ? what : "unknown error", job->at, job->file->size);
+                   "%s: damaged GIF: " FV_REPORTS("giflib") " (byte %zu of %zu)" FV_TAKE_ANOTHER,
+                   job->file->name, what ? what : "unknown error", job->at, job->file->size);
 }
 
 /* Reads the graphic control block, which names the transparent colour, and skips the others. */
@@ -135,7 +135,8 @@ static fv_status gif_find_frame(gif_job *job)
             FV_TRY(gif_read_extension(job));
         if (type == TERMINATE_RECORD_TYPE)
             return fv_fail(job->err, FV_ERR_FORMAT, job->at,
-                           "%s: damaged GIF: it contains no image", job->file->name);
+                           "%s: damaged GIF: it contains no image" FV_TAKE_ANOTHER,
+                           job->file->name);
     }
     return gif.image_desc(job->gif) == GIF_OK ? FV_OK : gif_fail(job, job->gif->Error);
 }
@@ -180,8 +181,8 @@ static fv_status gif_read_frame(gif_job *job)
                              FV_MAX((uint64_t)job->gif->SWidth, (uint64_t)left + w),
                              FV_MAX((uint64_t)job->gif->SHeight, (uint64_t)top + h), job->err));
     if (w == 0 || h == 0)
-        return fv_fail(job->err, FV_ERR_FORMAT, job->at, "%s: damaged GIF: a frame without pixels",
-                       job->file->name);
+        return fv_fail(job->err, FV_ERR_FORMAT, job->at,
+                       "%s: damaged GIF: a frame without pixels" FV_TAKE_ANOTHER, job->file->name);
     size_t width = (size_t)job->image->width, n = width * (size_t)job->image->height;
     for (size_t i = 0; i < n; i++)
         gif_color(job->image->rgb + i * 3, map, FV_MAX(job->transparent, 0));

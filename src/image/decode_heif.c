@@ -129,8 +129,10 @@ static fv_status heif_fail(const heif_job *job, struct heif_error e)
     what[strcspn(what, "\n")] = '\0'; /* some end a line */
 
     if (e.subcode == heif_suberror_Security_limit_exceeded)
-        return fv_fail(job->err, FV_ERR_LIMIT, 0, "%s: %s beyond libheif's limits: %s", name,
-                       format, what);
+        return fv_fail(
+            job->err, FV_ERR_LIMIT, 0,
+            "%s: %s beyond libheif's limits: " FV_REPORTS("libheif") "; scale the image down", name,
+            format, what);
     if (e.code == heif_error_Memory_allocation_error)
         return fv_fail(job->err, FV_ERR_MEMORY, 0, "out of memory: decoding %s", name);
     if (e.subcode == heif_suberror_Unsupported_codec) {
@@ -142,14 +144,15 @@ static fv_status heif_fail(const heif_job *job, struct heif_error e)
     }
     if (e.code == heif_error_Unsupported_filetype) /* read() has seen 12 bytes at least */
         return fv_fail(job->err, FV_ERR_UNSUPPORTED, 8,
-                       "%s: %s of brand \"%.4s\" without a still image, as sequences are: save one "
+                       "%s: %s of brand \"%.4s\" without a still image, as sequences are; save one "
                        "of its images as JPEG first",
                        name, format, (const char *)job->file->data + 8);
     if (e.code == heif_error_Unsupported_feature)
-        return fv_fail(job->err, FV_ERR_UNSUPPORTED, 0, "%s: %s that libheif does not read: %s",
-                       name, format, what);
-    return fv_fail(job->err, FV_ERR_FORMAT, 0, "%s: damaged %s: %s" FV_TAKE_ANOTHER, name, format,
-                   what);
+        return fv_fail(job->err, FV_ERR_UNSUPPORTED, 0,
+                       "%s: %s that cannot be read: " FV_REPORTS("libheif") FV_CONVERT, name,
+                       format, what);
+    return fv_fail(job->err, FV_ERR_FORMAT, 0,
+                   "%s: damaged %s: " FV_REPORTS("libheif") FV_TAKE_ANOTHER, name, format, what);
 }
 
 #define HEIF_TRY(job, call)                   \
@@ -181,9 +184,10 @@ static fv_status heif_run(heif_job *job)
     const uint8_t *rgb = heif.plane(job->decoded, heif_channel_interleaved, &stride);
     if (!rgb || heif.image_width(job->decoded, heif_channel_interleaved) != width ||
         heif.image_height(job->decoded, heif_channel_interleaved) != height)
-        return fv_fail(job->err, FV_ERR_FORMAT, 0,
-                       "%s: damaged %s: the image is not %d x %d pixels as its header says",
-                       file->name, job->image->format, width, height);
+        return fv_fail(
+            job->err, FV_ERR_FORMAT, 0,
+            "%s: damaged %s: the image is not %d x %d pixels as its header says" FV_TAKE_ANOTHER,
+            file->name, job->image->format, width, height);
     for (size_t y = 0; y < (size_t)height; y++)
         memcpy(job->image->rgb + y * (size_t)width * 3, rgb + y * (size_t)stride,
                (size_t)width * 3);

@@ -53,19 +53,41 @@ static _Noreturn void fail_damaged(j_common_ptr common)
     char what[JMSG_LENGTH_MAX];
 
     common->err->format_message(common, what);
-    stop(job, fv_fail(job->err, FV_ERR_FORMAT, offset_of(job),
-                      "%s: damaged JPEG: %s (byte %zu of %zu)" FV_TAKE_ANOTHER, job->file->name,
-                      what, offset_of(job), job->file->size));
+    stop(job,
+         fv_fail(job->err, FV_ERR_FORMAT, offset_of(job),
+                 "%s: damaged JPEG: " FV_REPORTS("libjpeg") " (byte %zu of %zu)" FV_TAKE_ANOTHER,
+                 job->file->name, what, offset_of(job), job->file->size));
+}
+
+static _Noreturn void fail_precision(jpeg_job *job, int n_bits)
+{
+    stop(job, fv_fail(job->err, FV_ERR_UNSUPPORTED, offset_of(job),
+                      "%s: JPEG with %d bits per sample; expected 8" FV_CONVERT, job->file->name,
+                      n_bits));
 }
 
 static void jpeg_on_error(j_common_ptr common)
 {
     jpeg_job *job = job_of(common);
+    char what[JMSG_LENGTH_MAX];
 
-    if (common->err->msg_code == JERR_OUT_OF_MEMORY)
+    switch (common->err->msg_code) {
+    case JERR_OUT_OF_MEMORY:
         stop(job,
              fv_fail(job->err, FV_ERR_MEMORY, 0, "out of memory: decoding %s", job->file->name));
-    fail_damaged(common);
+    case JERR_BAD_PRECISION: fail_precision(job, common->err->msg_parm.i[0]);
+    case JERR_SOF_UNSUPPORTED:
+    case JERR_ARITH_NOTIMPL:
+    case JERR_CCIR601_NOTIMPL:
+    case JERR_CONVERSION_NOTIMPL:
+    case JERR_FRACT_SAMPLE_NOTIMPL:
+    case JERR_NOT_COMPILED:
+        common->err->format_message(common, what);
+        stop(job, fv_fail(job->err, FV_ERR_UNSUPPORTED, offset_of(job),
+                          "%s: JPEG that cannot be read: " FV_REPORTS("libjpeg") FV_CONVERT,
+                          job->file->name, what));
+    default: fail_damaged(common);
+    }
 }
 
 /* level < 0: a warning; others are tracing. */
@@ -100,7 +122,8 @@ static void jpeg_on_progress(j_common_ptr common)
 
     if (job->jpeg.input_scan_number > MAX_SCANS)
         stop(job, fv_fail(job->err, FV_ERR_LIMIT, offset_of(job),
-                          "%s: progressive JPEG with more than %d scans: too costly to decode",
+                          "%s: progressive JPEG with more than %d scans, too costly to "
+                          "decode" FV_TAKE_ANOTHER,
                           job->file->name, MAX_SCANS));
 }
 
@@ -150,13 +173,11 @@ static void jpeg_run(jpeg_job *job)
     jpeg_read_header(jpeg, TRUE);
 
     if (jpeg->data_precision != 8)
-        stop(job, fv_fail(job->err, FV_ERR_UNSUPPORTED, 0,
-                          "%s: JPEG with %d bits per sample; expected 8", job->file->name,
-                          jpeg->data_precision));
+        fail_precision(job, jpeg->data_precision);
     if (jpeg->num_components != 1 && jpeg->num_components != 3 && jpeg->num_components != 4)
         stop(job, fv_fail(job->err, FV_ERR_UNSUPPORTED, 0,
-                          "%s: JPEG with %d channels; expected 1, 3 or 4", job->file->name,
-                          jpeg->num_components));
+                          "%s: JPEG with %d channels; expected 1, 3 or 4" FV_CONVERT,
+                          job->file->name, jpeg->num_components));
     job->status = fv_image_allocate(job->image, job->file, jpeg->image_width, jpeg->image_height,
                                     job->err);
     if (job->status != FV_OK)

@@ -28,9 +28,10 @@ static void png_on_error(png_structp png, png_const_charp what)
     png_job *job = png_get_error_ptr(png);
 
     if (job->status == FV_OK)
-        job->status = fv_fail(job->err, FV_ERR_FORMAT, job->at,
-                              "%s: damaged PNG: %s (byte %zu of %zu)" FV_TAKE_ANOTHER,
-                              job->file->name, what, job->at, job->file->size);
+        job->status = fv_fail(
+            job->err, FV_ERR_FORMAT, job->at,
+            "%s: damaged PNG: " FV_REPORTS("libpng") " (byte %zu of %zu)" FV_TAKE_ANOTHER,
+            job->file->name, what, job->at, job->file->size);
     png_longjmp(png, 1);
 }
 

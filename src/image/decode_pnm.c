@@ -43,17 +43,20 @@ static fv_status read_header(pnm_header *h, const fv_image_file *file, fv_error 
     h->at = 2;
     for (int i = 0; i < 3; i++)
         if (!read_number(number[i], file, &h->at))
-            return fv_fail(err, FV_ERR_FORMAT, h->at,
-                           "%s: PNM header: %s at byte %zu is not a number", file->name, what[i],
-                           h->at);
+            return fv_fail(
+                err, FV_ERR_FORMAT, h->at,
+                "%s: damaged PNM: expected a number, the %s, at byte %zu" FV_TAKE_ANOTHER,
+                file->name, what[i], h->at);
     if (h->at >= file->size || !is_space(file->data[h->at]))
         return fv_fail(err, FV_ERR_FORMAT, h->at,
-                       "%s: PNM header: no space after the maximum value", file->name);
+                       "%s: damaged PNM: expected a blank after the maximum value" FV_TAKE_ANOTHER,
+                       file->name);
     h->at++;
     if (h->maxval < 1 || h->maxval > 65535)
         return fv_fail(err, FV_ERR_FORMAT, h->at,
-                       "%s: PNM header: maximum value %" PRIu64 ", expected 1 to 65535", file->name,
-                       h->maxval);
+                       "%s: damaged PNM: the maximum value is %" PRIu64
+                       "; expected 1 to 65535" FV_TAKE_ANOTHER,
+                       file->name, h->maxval);
     return FV_OK;
 }
 

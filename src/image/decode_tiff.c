@@ -162,6 +162,14 @@ static int tiff_on_warning(TIFF *t, void *user, const char *module, const char *
     return 1;
 }
 
+static fv_status tiff_fail_block(const tiff_job *job)
+{
+    return fv_fail(job->err, FV_ERR_LIMIT, 0,
+                   "%s: TIFF with a tile or row of more than %d MiB; save it with smaller tiles, "
+                   "or as JPEG or PNG",
+                   job->file->name, MAX_BLOCK_BYTES >> 20);
+}
+
 /* libtiff has no codes, only sentences. */
 static fv_status tiff_fail(const tiff_job *job)
 {
@@ -169,8 +177,7 @@ static fv_status tiff_fail(const tiff_job *job)
     const char *name = job->file->name, *what = job->what[0] ? job->what : "it cannot be read";
 
     if (strstr(what, "beyond the"))
-        return fv_fail(job->err, FV_ERR_LIMIT, 0, "%s: TIFF with a block of more than %d bytes",
-                       name, MAX_BLOCK_BYTES);
+        return tiff_fail_block(job);
     bool empty = strstr(what, "(0 elements"); /* a directory of nothing, no failed allocation */
     for (size_t i = 0; i < FV_COUNT(no_memory) && !empty; i++)
         if (strstr(what, no_memory[i]))
@@ -178,19 +185,21 @@ static fv_status tiff_fail(const tiff_job *job)
                            what);
     if (strstr(what, "Read error") || strstr(what, "an not read"))
         return fv_fail(job->err, FV_ERR_FORMAT, job->file->size,
-                       "%s: TIFF ends early: %s" FV_CUT_OFF, name, what);
+                       "%s: TIFF ends early: " FV_REPORTS("libtiff") FV_CUT_OFF, name, what);
     if (strstr(what, "not configured") || strstr(what, "not implemented"))
-        return fv_fail(job->err, FV_ERR_UNSUPPORTED, 0, "%s: TIFF that libtiff does not read: %s",
-                       name, what);
-    return fv_fail(job->err, FV_ERR_FORMAT, 0, "%s: damaged TIFF: %s" FV_TAKE_ANOTHER, name, what);
+        return fv_fail(job->err, FV_ERR_UNSUPPORTED, 0,
+                       "%s: TIFF that cannot be read: " FV_REPORTS("libtiff") FV_CONVERT, name,
+                       what);
+    return fv_fail(job->err, FV_ERR_FORMAT, 0,
+                   "%s: damaged TIFF: " FV_REPORTS("libtiff") FV_TAKE_ANOTHER, name, what);
 }
 
 /* ---- what kind --------------------------------------------------------------------------- */
 
-#define TIFF_UNSUPPORTED(job, what, value)                                                     \
-    fv_fail((job)->err, FV_ERR_UNSUPPORTED, 0,                                                 \
-            "%s: TIFF with " what ", which is not read: convert it to 8-bit RGB or PNG first", \
-            (job)->file->name, (unsigned)(value))
+#define TIFF_UNSUPPORTED(job, what, value)                                             \
+    fv_fail((job)->err, FV_ERR_UNSUPPORTED, 0,                                         \
+            "%s: TIFF with " what ", which is not read" FV_CONVERT, (job)->file->name, \
+            (unsigned)(value))
 
 /* Sets what the pixels are and how they are turned; allocates the image. */
 static fv_status tiff_read_head(tiff_job *job)
@@ -223,8 +232,8 @@ static fv_status tiff_read_head(tiff_job *job)
         if (job->bits > 8)
             return TIFF_UNSUPPORTED(job, "a palette of %u bits", job->bits);
         if (!tiff.get(job->tiff, TIFFTAG_COLORMAP, &job->red, &job->green, &job->blue))
-            return fv_fail(job->err, FV_ERR_FORMAT, 0, "%s: damaged TIFF: it has no palette",
-                           job->file->name);
+            return fv_fail(job->err, FV_ERR_FORMAT, 0,
+                           "%s: damaged TIFF: it has no palette" FV_TAKE_ANOTHER, job->file->name);
         break;
     case PHOTOMETRIC_RGB:
         job->premultiplied = n_extra > 0 && extra[0] == EXTRASAMPLE_ASSOCALPHA &&
@@ -259,8 +268,8 @@ static fv_status tiff_read_head(tiff_job *job)
         return TIFF_UNSUPPORTED(job, "%u bits per sample", job->bits);
     if (job->n_samples < job->n_used)
         return fv_fail(job->err, FV_ERR_FORMAT, 0,
-                       "%s: damaged TIFF: %u samples of a pixel, expected %zu", job->file->name,
-                       job->n_samples, job->n_used);
+                       "%s: damaged TIFF: %u samples a pixel; expected %zu" FV_TAKE_ANOTHER,
+                       job->file->name, job->n_samples, job->n_used);
     return FV_OK;
 }
 
@@ -384,7 +393,8 @@ static fv_status tiff_read_pixels(tiff_job *job)
         tiff.get(job->tiff, TIFFTAG_TILEWIDTH, &tile_w);
         tiff.get(job->tiff, TIFFTAG_TILELENGTH, &tile_h);
         if (!tile_w || !tile_h)
-            return fv_fail(job->err, FV_ERR_FORMAT, 0, "%s: damaged TIFF: tiles without size",
+            return fv_fail(job->err, FV_ERR_FORMAT, 0,
+                           "%s: damaged TIFF: tiles without a size" FV_TAKE_ANOTHER,
                            job->file->name);
         if (!apart)
             band = FV_MIN((size_t)tile_h, height);
@@ -395,11 +405,11 @@ static fv_status tiff_read_pixels(tiff_job *job)
                                   8 * tile_h
                             : ((uint64_t)width * (apart ? 1 : job->n_samples) * job->bits + 7) / 8;
     if (block <= 0 || block > MAX_BLOCK_BYTES)
-        return fv_fail(job->err, FV_ERR_LIMIT, 0, "%s: TIFF with a block of more than %d bytes",
-                       job->file->name, MAX_BLOCK_BYTES);
+        return tiff_fail_block(job);
     if ((uint64_t)block < expected)
         return fv_fail(job->err, FV_ERR_FORMAT, 0,
-                       "%s: damaged TIFF: a block of %" PRIu64 " bytes, expected %" PRIu64,
+                       "%s: damaged TIFF: a tile or row of %" PRIu64
+                       " bytes; expected %" PRIu64 FV_TAKE_ANOTHER,
                        job->file->name, (uint64_t)block, expected);
     job->block = fv_alloc_zero((size_t)block, 1);
     job->samples = fv_alloc_zero(band * width, job->n_used);

@@ -24,6 +24,7 @@ typedef struct webp_chunk {
 typedef struct webp_layout {
     const uint8_t *frame; /* first chunk of the image's bits */
     size_t frame_size;    /* to the end of its last chunk */
+    bool lossless;        /* VP8L */
     bool extended;
     uint32_t width, height; /* canvas, when extended */
     uint32_t x, y;          /* the frame's place on it */
@@ -44,14 +45,15 @@ static fv_status next_chunk(webp_chunk *chunk, size_t *at, size_t end, const fv_
 {
     if (end - *at < CHUNK_HEAD)
         return fv_fail(err, FV_ERR_FORMAT, *at,
-                       "%s: damaged WebP: %zu spare bytes after the last chunk", file->name,
-                       end - *at);
+                       "%s: damaged WebP: %zu spare bytes after the last chunk" FV_TAKE_ANOTHER,
+                       file->name, end - *at);
     chunk->head = file->data + *at;
     chunk->data = chunk->head + CHUNK_HEAD;
     chunk->size = le32(chunk->head + 4);
     if (chunk->size > end - *at - CHUNK_HEAD)
         return fv_fail(err, FV_ERR_FORMAT, *at,
-                       "%s: damaged WebP: the chunk at byte %zu claims %zu bytes, %zu are left",
+                       "%s: damaged WebP: the chunk at byte %zu claims %zu bytes, %zu are "
+                       "left" FV_TAKE_ANOTHER,
                        file->name, *at, chunk->size, end - *at - CHUNK_HEAD);
     *at += CHUNK_HEAD + chunk->size;
     if (*at < end)
@@ -69,6 +71,7 @@ static bool take_bits(webp_layout *l, const webp_chunk *chunk, bool *complete)
     if (!l->frame)
         l->frame = chunk->head;
     l->frame_size = (size_t)(chunk->data + chunk->size - l->frame);
+    l->lossless = chunk_is(chunk, "VP8L");
     *complete = bits;
     return true;
 }
@@ -79,8 +82,9 @@ static fv_status take_animation_frame(webp_layout *l, const webp_chunk *anmf, bo
     size_t at = (size_t)(anmf->data - file->data), end = at + anmf->size;
 
     if (anmf->size < ANMF_HEAD)
-        return fv_fail(err, FV_ERR_FORMAT, at, "%s: damaged WebP: an ANMF chunk of %zu bytes",
-                       file->name, anmf->size);
+        return fv_fail(err, FV_ERR_FORMAT, at,
+                       "%s: damaged WebP: an ANMF chunk of %zu bytes" FV_TAKE_ANOTHER, file->name,
+                       anmf->size);
     l->x = 2 * le24(anmf->data);
     l->y = 2 * le24(anmf->data + 3);
     for (at += ANMF_HEAD; at < end && !*complete;) {
@@ -118,13 +122,19 @@ static fv_status read_layout(webp_layout *l, const fv_image_file *file, fv_error
         }
     }
     if (!complete)
-        return fv_fail(err, FV_ERR_FORMAT, at,
-                       "%s: damaged WebP: it contains no image (neither VP8 nor VP8L)", file->name);
+        return fv_fail(
+            err, FV_ERR_FORMAT, at,
+            "%s: damaged WebP: it contains no image (neither VP8 nor VP8L)" FV_TAKE_ANOTHER,
+            file->name);
     return FV_OK;
 }
 
-static fv_status fail_vp8(const fv_image_file *file, VP8StatusCode code, size_t at, fv_error *err)
+static fv_status fail_vp8(const fv_image_file *file, const webp_layout *l, VP8StatusCode code,
+                          fv_error *err)
 {
+    const char *coding = l->lossless ? "VP8L, lossless" : "VP8";
+    size_t at = (size_t)(l->frame - file->data);
+
     switch (code) {
     case VP8_STATUS_OUT_OF_MEMORY:
     /* What libwebp says when it cannot allocate its decoder or its rows: we give it neither a
@@ -135,13 +145,15 @@ static fv_status fail_vp8(const fv_image_file *file, VP8StatusCode code, size_t 
     case VP8_STATUS_NOT_ENOUGH_DATA:
     case VP8_STATUS_SUSPENDED:
         return fv_fail(err, FV_ERR_FORMAT, at,
-                       "%s: damaged WebP: the image data ends early" FV_TAKE_ANOTHER, file->name);
+                       "%s: damaged WebP: the image data (%s) ends early" FV_TAKE_ANOTHER,
+                       file->name, coding);
     case VP8_STATUS_UNSUPPORTED_FEATURE:
-        return fv_fail(err, FV_ERR_UNSUPPORTED, at, "%s: libwebp does not decode this kind of WebP",
-                       file->name);
+        return fv_fail(err, FV_ERR_UNSUPPORTED, at,
+                       "%s: WebP of a kind that libwebp does not read" FV_CONVERT, file->name);
     default:
         return fv_fail(err, FV_ERR_FORMAT, at,
-                       "%s: damaged WebP: the image data is not VP8" FV_TAKE_ANOTHER, file->name);
+                       "%s: damaged WebP: the image data (%s) cannot be decoded" FV_TAKE_ANOTHER,
+                       file->name, coding);
     }
 }
 
@@ -158,7 +170,7 @@ fv_status fv_decode_webp(fv_image *image, int *orientation, const fv_image_file 
                        "%s: libwebp at run time does not match the version built with", file->name);
     VP8StatusCode code = WebPGetFeatures(l.frame, l.frame_size, &config.input);
     if (code != VP8_STATUS_OK)
-        return fail_vp8(file, code, at, err);
+        return fail_vp8(file, &l, code, err);
     uint32_t w = (uint32_t)config.input.width, h = (uint32_t)config.input.height;
     if (!l.extended) {
         l.width = w;
@@ -168,7 +180,7 @@ fv_status fv_decode_webp(fv_image *image, int *orientation, const fv_image_file 
     if (l.x > l.width || w > l.width - l.x || l.y > l.height || h > l.height - l.y)
         return fv_fail(err, FV_ERR_FORMAT, at,
                        "%s: damaged WebP: a frame of %" PRIu32 " x %" PRIu32 " at %" PRIu32
-                       ", %" PRIu32 " leaves the canvas of %" PRIu32 " x %" PRIu32,
+                       ", %" PRIu32 " leaves the canvas of %" PRIu32 " x %" PRIu32 FV_TAKE_ANOTHER,
                        file->name, w, h, l.x, l.y, l.width, l.height);
 
     size_t row = (size_t)l.width * 3;
@@ -182,7 +194,7 @@ fv_status fv_decode_webp(fv_image *image, int *orientation, const fv_image_file 
     code = WebPDecode(l.frame, l.frame_size, &config);
     WebPFreeDecBuffer(&config.output);
     if (code != VP8_STATUS_OK)
-        return fail_vp8(file, code, at, err);
+        return fail_vp8(file, &l, code, err);
     if (l.exif.data)
         *orientation = fv_exif_orientation(l.exif.data, l.exif.size);
     return FV_OK;

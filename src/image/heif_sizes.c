@@ -352,13 +352,14 @@ fv_status fv_heif_check_sizes(const fv_image_file *file, const char *format, fv_
 
     boxes_walk(&job, (byte_range){ file->data, file->size }, sizes_on_top);
     if (job.n_units > MAX_UNITS)
-        return fv_fail(err, FV_ERR_LIMIT, 0, "%s: %s of more than %d parts", file->name, format,
-                       MAX_UNITS);
+        return fv_fail(err, FV_ERR_LIMIT, 0, "%s: %s with more than %d parts" FV_CONVERT,
+                       file->name, format, MAX_UNITS);
     if (!job.width)
         return FV_OK;
     return fv_fail(err, FV_ERR_LIMIT, 0,
                    "%s: a coded image inside this %s has %" PRIu64 " x %" PRIu64
-                   " pixels, the limit is %" PRIu64 " (max_pixels)",
+                   " pixels; expected up to %" PRIu64
+                   " in all: scale the image down or raise max_pixels",
                    file->name, format, job.width, job.height, file->max_pixels);
 }
 #endif

@@ -37,11 +37,15 @@ typedef struct fv_image_file {
 } fv_image_file;
 
 /* What messages say is read. */
-#define FV_IMAGE_FORMATS "JPEG, PNG, WebP, GIF, BMP, TIFF, HEIC, AVIF or PNM"
+#define FV_IMAGE_FORMATS "JPEG, PNG, WebP, GIF, BMP, TIFF, HEIC, AVIF or binary PNM (P5, P6)"
 
 /* Ends of messages that say what to do. */
 #define FV_CUT_OFF      "; the file is cut off: copy or download it again"
 #define FV_TAKE_ANOTHER "; save it again or use another copy"
+#define FV_CONVERT      "; convert it to an 8-bit JPEG or PNG first"
+
+/* A decoder's own words, LIBRARY and what it says, where it has nothing else. */
+#define FV_REPORTS(library) library " reports \"%s\""
 
 /* Decodes into *image, which is zero, and sets *orientation when the file has one (1..8).
  * On failure the caller releases what image->rgb holds. */

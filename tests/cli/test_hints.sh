@@ -15,7 +15,7 @@ run export hf "$tiny" -o "$work/full"
 expect "a folder that is not empty" 1 "the directory is not empty" "--force"
 printf 'P6 1200 1000 255\n' >"$work/large.ppm"
 run run "$tiny" "$work/large.ppm" --max-megapixels 1
-expect "an image that is too large" 1 "(max_pixels)" "--max-megapixels"
+expect "an image that is too large" 1 "expected up to 1000000: scale the image down or raise max_pixels; --max-megapixels sets it"
 run export gguf "$tiny" -o "$work/decoder.gguf" --type f16
 run info "$work/decoder.gguf"
 expect "another architecture" 1 "general.architecture is \"qwen2\"" "fastvlm pack makes such a file"
