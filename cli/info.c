@@ -29,6 +29,47 @@ static void print_tensors(const fv_engine *engine)
     }
 }
 
+static const char *info_fit_name(fv_fit fit)
+{
+    return fit == FV_FIT_PAD ? "pad" : fit == FV_FIT_CROP ? "crop" : "stretch";
+}
+
+/* What becomes of an image, and of its bytes. */
+static void images_print(const fv_model_info *m)
+{
+    print_out("  images       ");
+    if (m->fit == FV_FIT_PAD)
+        print_out("padded to a square, scaled to %d x %d", m->image_size, m->image_size);
+    else if (m->fit == FV_FIT_STRETCH)
+        print_out("stretched to %d x %d", m->image_size, m->image_size);
+    else if (m->scaled_short_edge)
+        print_out("short edge scaled to %d, cropped to %d x %d", m->scaled_short_edge,
+                  m->image_size, m->image_size);
+    else if (m->scaled_width)
+        print_out("scaled to %d x %d, cropped to %d x %d", m->scaled_width, m->scaled_height,
+                  m->image_size, m->image_size);
+    else
+        print_out("cropped to %d x %d", m->image_size, m->image_size);
+    if (m->fit != FV_FIT_CROP || m->scaled_short_edge || m->scaled_width)
+        print_out(" (%s)", m->filter);
+    print_out("; bytes x %.9g, mean %.9g %.9g %.9g, deviation %.9g %.9g %.9g\n", m->rescale,
+              (double)m->image_mean[0], (double)m->image_mean[1], (double)m->image_mean[2],
+              (double)m->image_std[0], (double)m->image_std[1], (double)m->image_std[2]);
+}
+
+static void end_tokens_print(const fv_engine *engine, const fv_model_info *m)
+{
+    print_out("  end tokens   ");
+    for (int i = 0; i < m->n_end_tokens; i++) {
+        size_t n = 0;
+        const char *text = fv_engine_token_text(engine, m->end_tokens[i], &n);
+        print_out("%s%d", i ? ", " : "", (int)m->end_tokens[i]);
+        if (text)
+            print_out(" (%.*s)", (int)n, text);
+    }
+    print_out("\n");
+}
+
 static void info_print_text(const fv_engine *engine, const model_options *model)
 {
     fv_model_info m = { .size = sizeof m };
@@ -69,11 +110,41 @@ static void info_print_text(const fv_engine *engine, const model_options *model)
     print_out("  context      %d tokens\n", m.max_context);
     print_out("  precision    vision %s, decoder %s (%d threads, kernels %s)\n", m.vision_precision,
               m.decoder_precision, m.n_threads, m.cpu_level);
+    images_print(&m);
+    end_tokens_print(engine, &m);
     print_out(
         "  template     "
         "<|im_start|>system\\n{system}<|im_end|>\\n<|im_start|>user\\n<image>\\n{question}<|im_"
         "end|>\\n"
         "<|im_start|>assistant\\n\n");
+}
+
+static json_t *images_json(const fv_model_info *m)
+{
+    json_t *scaled = m->scaled_short_edge ? json_pack("{s:i}", "short_edge", m->scaled_short_edge)
+                     : m->scaled_width ? json_pack("{s:i, s:i}", "width", m->scaled_width, "height",
+                                                   m->scaled_height)
+                                       : json_null();
+    json_t *mean = json_array(), *deviation = json_array();
+    for (int i = 0; i < 3; i++) {
+        json_array_append_new(mean, json_number((double)m->image_mean[i]));
+        json_array_append_new(deviation, json_number((double)m->image_std[i]));
+    }
+    return json_pack("{s:s, s:s, s:o, s:f, s:o, s:o}", "fit", info_fit_name(m->fit), "filter",
+                     m->filter, "scaled", scaled, "rescale", m->rescale, "mean", mean, "std",
+                     deviation);
+}
+
+static json_t *end_tokens_json(const fv_engine *engine, const fv_model_info *m)
+{
+    json_t *list = json_array();
+    for (int i = 0; i < m->n_end_tokens; i++) {
+        size_t n = 0;
+        const char *text = fv_engine_token_text(engine, m->end_tokens[i], &n);
+        json_array_append_new(list, json_pack("{s:i, s:o}", "id", (int)m->end_tokens[i], "text",
+                                              text ? json_text_n(text, n) : json_null()));
+    }
+    return list;
 }
 
 static int print_model(const fv_engine *engine, const model_options *model, bool tensors)
@@ -102,6 +173,8 @@ static int print_model(const fv_engine *engine, const model_options *model, bool
     for (size_t i = 0; fv_engine_record(engine, i, &key, &value); i++)
         json_set_text(record, key, value);
     json_object_set_new(root, "record", record);
+    json_object_set_new(root, "images", images_json(&m));
+    json_object_set_new(root, "end_tokens", end_tokens_json(engine, &m));
     if (tensors) {
         json_t *list = json_array();
         for (size_t i = 0; fv_engine_tensor(engine, i, &t); i++) {
@@ -125,8 +198,9 @@ int verb_info(int argc, char **argv)
 {
     static const usage use = {
         "info [OPTIONS] [MODEL]",
-        "Shows what a model contains: layout, sizes, conversation template, and the "
-        "precision each part would run in. For a packed file, also how it was made "
+        "Shows what a model contains: layout, sizes, what becomes of an image, the tokens that "
+        "end an answer, conversation template, and the precision each part would run in. For a "
+        "packed file, also how it was made "
         "and, with --tensors, what each tensor lost in dB. Without MODEL the "
         "built-in demonstration model is shown.",
         "  fastvlm info FastVLM-0.5B --tensors",

@@ -256,6 +256,14 @@ FV_API fv_status fv_engine_memory(const fv_engine *engine, fv_memory *out, fv_er
 /** What a session holds now, in session_bytes; the rest is its engine's, and 0. */
 FV_API fv_status fv_session_memory(const fv_session *session, fv_memory *out, fv_error *err);
 
+/** How an image that is not square is fitted to the square input. */
+typedef enum fv_fit {
+    FV_FIT_AUTO = 0, /**< what the checkpoint's own layout does */
+    FV_FIT_PAD,      /**< centred on a black square */
+    FV_FIT_CROP,     /**< the short edge fills the square, the rest is cut off */
+    FV_FIT_STRETCH   /**< both edges scaled to the square */
+} fv_fit;
+
 typedef struct fv_model_info {
     size_t size;
     const char *layout;            /**< "llava_qwen2" or "fast_vlm" */
@@ -274,6 +282,15 @@ typedef struct fv_model_info {
     bool tied_head; /**< the output head is the embedding */
     int n_threads;
     const char *cpu_level; /**< the kernels in use: "avx512bf16", "neon", ... */
+    int n_end_tokens;      /**< ids that end an answer */
+    int32_t end_tokens[18];
+    fv_fit fit;         /**< how an image becomes a square, unless options say otherwise */
+    const char *filter; /**< Pillow's, by which it is scaled: "bicubic", "bilinear", ... */
+    /** FV_FIT_CROP: what the image is scaled to before the square in its middle is taken, in
+     *  pixels: its short edge, or its width and height; all 0: it is not scaled. Other fits: 0. */
+    int scaled_short_edge, scaled_width, scaled_height;
+    double rescale;                    /**< bytes are multiplied by it; 1: they are not */
+    float image_mean[3], image_std[3]; /**< then (x - mean) / std, in the order R, G, B */
 } fv_model_info;
 
 /** Strings are borrowed from the engine. Does nothing when a pointer is NULL or out->size 0. */
@@ -373,14 +390,6 @@ FV_API void fv_image_free(fv_image *image);
  *  can be read, FV_ERR_UNSUPPORTED when the build or this machine lacks its library, which err
  *  says; behind the last one FV_ERR_ARGUMENT, and *name is NULL. */
 FV_API fv_status fv_image_format_check(size_t index, const char **name, fv_error *err);
-
-/** How an image that is not square is fitted to the square input. */
-typedef enum fv_fit {
-    FV_FIT_AUTO = 0, /**< what the checkpoint's own layout does */
-    FV_FIT_PAD,      /**< centred on a black square */
-    FV_FIT_CROP,     /**< the short edge fills the square, the rest is cut off */
-    FV_FIT_STRETCH   /**< both edges scaled to the square */
-} fv_fit;
 
 /* ---------------------------------------------------------------- features: an encoded image */
 

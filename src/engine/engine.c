@@ -51,25 +51,11 @@ static fv_status engine_check_options(const fv_engine_options *s, fv_error *err)
     return FV_OK;
 }
 
-static void engine_add_eos(fv_engine *e, int32_t id)
-{
-    for (int i = 0; i < e->n_eos; i++)
-        if (e->eos[i] == id)
-            return;
-    if (id >= 0)
-        e->eos[e->n_eos++] = id;
-}
-
-/* The answer ends at <|im_end|> and at <|endoftext|>, whatever the config says: converted
- * checkpoints name the base model's. [docs/model.md, 9.2] */
 static void engine_bind_tokens(fv_engine *e)
 {
     const fv_config *c = &e->model.config;
     const fv_tokenizer *t = e->model.tokenizer;
-    for (int i = 0; i < c->n_eos; i++)
-        engine_add_eos(e, c->eos[i]);
-    engine_add_eos(e, fv_tokenizer_find(t, "<|im_end|>"));
-    engine_add_eos(e, fv_tokenizer_find(t, "<|endoftext|>"));
+    e->ends = fv_end_tokens_of(c, t);
     e->image_token = fv_tokenizer_find(t, "<image>");
     if (e->image_token < 0)
         e->image_token = c->image_token;
@@ -247,6 +233,24 @@ void fv_engine_free(fv_engine *e)
 
 double fv_engine_load_ms(const fv_engine *engine) { return engine ? engine->load_ms : 0; }
 
+/* What becomes of an image before the encoder sees it. */
+static void info_set_images(fv_model_info *info, const fv_recipe *r, int image_size)
+{
+    static const char *const filters[FV_FILTER_COUNT] = { "bicubic",  "nearest", "box",
+                                                          "bilinear", "hamming", "lanczos" };
+    info->fit = r->fit;
+    info->filter = filters[r->filter];
+    if (r->fit == FV_FIT_CROP && r->n_scale < 2)
+        info->scaled_short_edge = r->n_scale == 1 ? r->scale[0] : image_size;
+    if (r->fit == FV_FIT_CROP && r->n_scale == 2) {
+        info->scaled_width = r->scale[0];
+        info->scaled_height = r->scale[1];
+    }
+    info->rescale = r->rescale != 0 ? r->rescale : 1;
+    memcpy(info->image_mean, r->mean, sizeof info->image_mean);
+    memcpy(info->image_std, r->std, sizeof info->image_std);
+}
+
 void fv_engine_info(const fv_engine *e, fv_model_info *out)
 {
     if (!e)
@@ -281,6 +285,11 @@ void fv_engine_info(const fv_engine *e, fv_model_info *out)
         info.vision_layers[i] = c->stage[i].depth;
         info.vision_widths[i] = c->stage[i].width;
     }
+    _Static_assert(sizeof info.end_tokens == sizeof e->ends.id, "all end tokens fit");
+    info.n_end_tokens = e->ends.n;
+    memcpy(info.end_tokens, e->ends.id, sizeof info.end_tokens);
+    fv_recipe recipe = fv_config_recipe(c, FV_FIT_AUTO, e->image_size);
+    info_set_images(&info, &recipe, e->image_size);
     fv_result_out(out, &info, sizeof info);
 }
 

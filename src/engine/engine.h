@@ -8,7 +8,7 @@
 #include "engine/encoder.h"
 #include "model/model.h"
 
-enum { FV_ENGINE_EOS = FV_MAX_EOS + 2, FV_RECORD_TEXT = 128 };
+enum { FV_RECORD_TEXT = 128 };
 
 struct fv_engine {
     atomic_int refs; /* its owner, its sessions, calls at work */
@@ -17,8 +17,7 @@ struct fv_engine {
     size_t n_records;
     fv_kv_type kv;
     int image_size;
-    int32_t eos[FV_ENGINE_EOS];
-    int n_eos;
+    fv_end_tokens ends;
     int32_t image_token; /* the id of "<image>", -1: none */
     int64_t own_bytes;   /* that opening has taken and kept */
     double load_ms;

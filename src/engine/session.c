@@ -609,14 +609,6 @@ static fv_status prompt_run(fv_session *s, fv_error *err)
 
 /* ---- the answer -------------------------------------------------------------------------- */
 
-static bool is_end_token(const fv_session *s, int32_t id)
-{
-    for (int i = 0; i < s->engine->n_eos; i++)
-        if (s->engine->eos[i] == id)
-            return true;
-    return false;
-}
-
 static fv_status logits_tap(fv_session *s, fv_error *err)
 {
     return fv_watch_rows(&s->watch, "logits_steps", s->sequence.logits, 1,
@@ -710,7 +702,7 @@ static fv_status token_choose(fv_session *s, fv_piece *out, double start, fv_err
         s->stats.first_token_ms = now - s->turn_start;
     else
         s->stats.decode_ms += now - start;
-    if (!s->ignore_end && is_end_token(s, out->id))
+    if (!s->ignore_end && fv_end_tokens_have(&s->engine->ends, out->id))
         return answer_end(s, out, FV_FINISH_STOP);
     FV_TRY(pending_set(s, out->id, err));
     const char *bytes = fv_tokenizer_bytes(t, out->id, &n_bytes);

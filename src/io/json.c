@@ -620,8 +620,12 @@ fv_status fv_json_ints(const fv_json *doc, const fv_json_value *object, const ch
     const fv_json_value *array = fv_json_member(object, key);
     size_t count = fv_json_count(array);
 
-    snprintf(expected, sizeof expected, "%zu to %zu integers in [%" PRId64 ", %" PRId64 "]", min_n,
-             max_n, min, max);
+    size_t at = (size_t)(min_n == max_n ? snprintf(expected, sizeof expected, "%zu", min_n)
+                         : min_n == 0
+                             ? snprintf(expected, sizeof expected, "up to %zu", max_n)
+                             : snprintf(expected, sizeof expected, "%zu to %zu", min_n, max_n));
+    snprintf(expected + at, sizeof expected - at, " integer%s in [%" PRId64 ", %" PRId64 "]",
+             max_n == 1 ? "" : "s", min, max);
     if (fv_json_type_of(array) != FV_JSON_ARRAY)
         return wrong_type(doc, object, key, expected, err);
     snprintf(found, sizeof found, "%zu values", count);

@@ -1,10 +1,12 @@
 /* config.json -> fv_config. See config.h; keys: docs/model.md, section 8 and 9.2. */
 #include "model/config.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/sniff.h"
 #include "io/json.h"
 #include "io/settings.h"
 #include "model/config_rules.h"
@@ -559,10 +561,11 @@ fv_status fv_config_load(fv_config *out, const char *dir, fv_error *err)
     for (size_t i = 0; i < FV_COUNT(names); i++)
         FV_TRY_GOTO(config_read_file(dir, names[i], &blocks[i], texts[i], err));
     if (!files.config.data) {
+        char image[256];
         status = fv_fail(
             err, FV_ERR_IO, 0,
-            "%s: no config.json; expected a checkpoint directory such as apple/FastVLM-0.5B's",
-            dir);
+            "%s: no config.json; expected a checkpoint directory such as apple/FastVLM-0.5B's%s",
+            dir, fv_sniff_images(dir, image) ? ", found a directory of images" : "");
         goto fail;
     }
     FV_TRY_GOTO(fv_config_parse(out, &files, path, err));
@@ -571,6 +574,95 @@ fail:
     for (size_t i = 0; i < FV_COUNT(blocks); i++)
         fv_free(blocks[i]);
     return status;
+}
+
+/* ---- the other files of the layout llava_qwen2 ---- */
+
+/* The first setting of images in which they differ; NULL: none. Padding is none of them: a
+ * CLIPImageProcessor cannot do it, and Apple's own file says that images are cropped. */
+static const char *processor_difference(const fv_config *c, const fv_config *other)
+{
+    const fv_recipe *a = &c->recipe, *b = &other->recipe;
+    if (a->filter != b->filter)
+        return "resample";
+    if (fabs(a->rescale - b->rescale) > 1e-6 * a->rescale)
+        return "rescale_factor";
+    if (memcmp(a->mean, b->mean, sizeof a->mean) != 0)
+        return "image_mean";
+    if (memcmp(a->std, b->std, sizeof a->std) != 0)
+        return "image_std";
+    return c->image_size != other->image_size ? "crop_size" : b->n_scale ? "size" : NULL;
+}
+
+typedef struct unread_check {
+    const fv_config *c;
+    const int32_t *ends;
+    int n_ends;
+} unread_check;
+
+static const char *end_difference(const unread_check *u, const fv_config *other)
+{
+    for (int i = 0; i < other->n_eos; i++) {
+        int k = 0;
+        while (k < u->n_ends && u->ends[k] != other->eos[i])
+            k++;
+        if (k == u->n_ends)
+            return "eos_token_id";
+    }
+    return NULL;
+}
+
+enum { UNREAD_PREPROCESSOR, UNREAD_PROCESSOR, UNREAD_GENERATION, N_UNREAD };
+
+/* What a file states otherwise; why is set when it states what cannot be carried out at all. */
+static fv_status unread_difference(const unread_check *u, int kind, const fv_config_text *text,
+                                   const char *name, const char **key, fv_error *why)
+{
+    fv_config other = *u->c;
+    fv_json *doc = NULL;
+    fv_status status = FV_OK;
+    FV_TRY_GOTO(config_parse_text(&doc, text, name, why));
+    if (doc && kind == UNREAD_GENERATION) {
+        FV_TRY_GOTO(read_generation(doc, &other, why));
+        *key = end_difference(u, &other);
+    } else if (doc) {
+        FV_TRY_GOTO(fv_processor_read(&other, kind == UNREAD_PREPROCESSOR ? doc : NULL,
+                                      kind == UNREAD_PROCESSOR ? doc : NULL, why));
+        *key = processor_difference(u->c, &other);
+    }
+fail:
+    fv_json_free(doc);
+    return status;
+}
+
+fv_status fv_config_check_unread(const fv_config *c, const char *dir, const int32_t *ends,
+                                 int n_ends, const fv_callbacks *callbacks, fv_error *err)
+{
+    static const char *const names[N_UNREAD] = { "preprocessor_config.json",
+                                                 "processor_config.json",
+                                                 "generation_config.json" };
+    const unread_check u = { c, ends, n_ends };
+    for (int i = 0; i < N_UNREAD && c->layout == FV_LAYOUT_LLAVA_QWEN2; i++) {
+        fv_config_text text = { 0 };
+        uint8_t *block = NULL;
+        const char *key = NULL;
+        fv_error why = { 0 };
+        fv_status status = config_read_file(dir, names[i], &block, &text, &why);
+        if (status == FV_OK)
+            status = unread_difference(&u, i, &text, names[i], &key, &why);
+        fv_free(block);
+        if (status == FV_ERR_MEMORY)
+            return fv_fail(err, status, 0, "%s", why.message);
+        if (status != FV_OK)
+            fv_log(callbacks, FV_LOG_WARNING, "%s; the file is not followed, as in Apple's code",
+                   why.message);
+        else if (key)
+            fv_log(callbacks, FV_LOG_WARNING,
+                   "%s: %s differs from what is done in the layout llava_qwen2; the file is not "
+                   "followed, as in Apple's code",
+                   names[i], key);
+    }
+    return FV_OK;
 }
 
 /* ---- the recipe ---- */

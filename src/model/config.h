@@ -50,6 +50,12 @@ typedef struct fv_config {
 /* Reads DIR/config.json, and for fast_vlm the three other files. */
 fv_status fv_config_load(fv_config *out, const char *dir, fv_error *err);
 
+/* The other files beside a config.json of llava_qwen2 are not followed, since its reference has
+ * these settings in its code. What they state otherwise than *c, or than ends, the tokens that end
+ * an answer, is logged as a warning. Nothing for fast_vlm. */
+fv_status fv_config_check_unread(const fv_config *c, const char *dir, const int32_t *ends,
+                                 int n_ends, const fv_callbacks *callbacks, fv_error *err);
+
 /* A file's text; data is NULL where there is none. */
 typedef struct fv_config_text {
     const void *data;

@@ -126,6 +126,30 @@ static fv_status choose_types(fv_model *m, const fv_model_options *o, fv_error *
 
 /* ---- text: config and tokenizer ---- */
 
+bool fv_end_tokens_have(const fv_end_tokens *ends, int32_t id)
+{
+    for (int i = 0; i < ends->n; i++)
+        if (ends->id[i] == id)
+            return true;
+    return false;
+}
+
+static void end_tokens_add(fv_end_tokens *ends, int32_t id)
+{
+    if (id >= 0 && !fv_end_tokens_have(ends, id))
+        ends->id[ends->n++] = id;
+}
+
+fv_end_tokens fv_end_tokens_of(const fv_config *c, const fv_tokenizer *t)
+{
+    fv_end_tokens ends = { .n = 0 };
+    for (int i = 0; i < c->n_eos; i++)
+        end_tokens_add(&ends, c->eos[i]);
+    end_tokens_add(&ends, fv_tokenizer_find(t, "<|im_end|>"));
+    end_tokens_add(&ends, fv_tokenizer_find(t, "<|endoftext|>"));
+    return ends;
+}
+
 static fv_status check_tokenizer(const fv_model *m, fv_error *err)
 {
     int32_t id;
@@ -154,6 +178,8 @@ static fv_status model_open_text(fv_model *m, const fv_callbacks *callbacks, fv_
         FV_TRY(fv_tokenizer_load_dir(&m->tokenizer, m->name, callbacks, err));
         if (m->config.layout == FV_LAYOUT_FAST_VLM)
             FV_TRY(fv_template_check(m->name, callbacks, err));
+        fv_end_tokens ends = fv_end_tokens_of(&m->config, m->tokenizer);
+        FV_TRY(fv_config_check_unread(&m->config, m->name, ends.id, ends.n, callbacks, err));
     }
     return check_tokenizer(m, err);
 }
@@ -298,6 +324,60 @@ static fv_status model_open_named(fv_model *m, const char *name, const fv_model_
     return status;
 }
 
+enum { MESSAGE_BYTES = 1024 };
+
+/* Readers of a checkpoint begin a message with the name of the file; where several models are
+ * open, its directory says which. */
+static void message_name_dir(char text[MESSAGE_BYTES], const char *dir, const char *message)
+{
+    char name[256];
+    size_t n = strcspn(message, ":, ");
+    snprintf(name, sizeof name, "%.*s", (int)n, message);
+    char *path = n && n < sizeof name && *name != '/' ? fv_path_join(dir, name) : NULL;
+    bool inside = path && fv_is_file(path);
+    snprintf(text, MESSAGE_BYTES, "%s%s", inside ? path : "", inside ? message + n : message);
+    fv_free(path);
+}
+
+typedef struct directory_log {
+    const char *dir;
+    const fv_callbacks *to;
+} directory_log;
+
+static void directory_on_log(void *user, fv_log_level level, const char *message)
+{
+    const directory_log *l = user;
+    char text[MESSAGE_BYTES];
+    message_name_dir(text, l->dir, message);
+    fv_log(l->to, level, "%s", text);
+}
+
+static bool directory_on_progress(void *user, const char *stage, double done)
+{
+    const directory_log *l = user;
+    return l->to->progress && l->to->progress(l->to->user, stage, done);
+}
+
+static fv_status model_open_directory(fv_model *m, const char *dir, const fv_model_options *o,
+                                      fv_error *err)
+{
+    directory_log log = { dir, o->callbacks };
+    const fv_callbacks callbacks = { .size = sizeof callbacks,
+                                     .log = directory_on_log,
+                                     .progress = directory_on_progress,
+                                     .user = &log };
+    fv_model_options options = *o;
+    fv_error why;
+    if (o->callbacks)
+        options.callbacks = &callbacks;
+    fv_status status = model_open_named(m, dir, &options, &why);
+    if (status == FV_OK)
+        return FV_OK;
+    char text[MESSAGE_BYTES];
+    message_name_dir(text, dir, why.message);
+    return fv_fail(err, status, why.at, "%s", text);
+}
+
 /* A file of a checkpoint in place of the directory: weights alone cannot run. */
 static fv_status refuse_checkpoint_file(const char *path, fv_error *err)
 {
@@ -319,7 +399,7 @@ fv_status fv_model_open(fv_model *m, const char *path, const fv_model_options *o
     fv_gguf *packed = NULL;
     *m = (fv_model){ 0 };
     if (fv_is_dir(path))
-        return model_open_named(m, path, options, err);
+        return model_open_directory(m, path, options, err);
     FV_TRY(fv_path_check(path, err));
     if (!fv_is_file(path))
         return fv_fail(err, FV_ERR_IO, 0,

@@ -72,6 +72,15 @@ const char *fv_model_stored_type(const fv_model *m);
 /* The id of a token such as <|im_end|>; FV_ERR_FORMAT by name when there is none. */
 fv_status fv_model_token(const fv_model *m, const char *text, int32_t *id, fv_error *err);
 
+/* The tokens that end an answer: <|im_end|> and <|endoftext|> besides those of the files, since
+ * converted checkpoints name the base model's. [docs/model.md, 9.2] */
+typedef struct fv_end_tokens {
+    int32_t id[FV_MAX_EOS + 2];
+    int n;
+} fv_end_tokens;
+fv_end_tokens fv_end_tokens_of(const fv_config *c, const fv_tokenizer *t);
+bool fv_end_tokens_have(const fv_end_tokens *ends, int32_t id);
+
 /* Whether a checkpoint directory holds a file of this name; false for a packed file. */
 bool fv_model_has_file(const fv_model *m, const char *name);
 

@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "model/model.h"
 #include "nn/decoder.h"
 #include "nn/sampler.h"
 #include "nn/vision.h"
@@ -30,6 +31,7 @@ static const char *const questions[] = {
 typedef struct answerer {
     const fv_config *c;
     const fv_tokenizer *t;
+    fv_end_tokens ends;
     fv_ops ops;
     fv_vision vision;
     fv_decoder decoder;
@@ -38,15 +40,6 @@ typedef struct answerer {
     float *tokens; /* [T, d_model] of the current image */
     fv_answers *out;
 } answerer;
-
-static bool answer_ends(const answerer *a, int32_t id)
-{
-    for (int i = 0; i < a->c->n_eos; i++)
-        if (a->c->eos[i] == id)
-            return true;
-    return id == fv_tokenizer_find(a->t, "<|im_end|>") ||
-           id == fv_tokenizer_find(a->t, "<|endoftext|>");
-}
 
 /* The prompt's rows into x, the image's in place of its mark. */
 static size_t prompt_embed(const answerer *a, float *x, const fv_ids *ids)
@@ -77,7 +70,7 @@ static fv_status answer_run(answerer *a, fv_answer_rows *rows, size_t room, fv_e
     while (rows->n < room) {
         /* Without a number among the logits a weight is broken; whoever writes it will name it. */
         if (fv_sampler_pick(a->sampler, s->logits, NULL, 0, &id, &no_number) != FV_OK ||
-            answer_ends(a, id))
+            fv_end_tokens_have(&a->ends, id))
             break;
         float *x = rows->x + rows->n++ * (size_t)a->c->d_model;
         fv_decoder_embed(&a->decoder, &a->ops, x, &id, 1);
@@ -160,7 +153,7 @@ fv_status fv_answers_collect(fv_answers *out, const fv_config *c, const fv_weigh
                              const fv_tokenizer *t, const fv_kernels *k, fv_pool *pool,
                              const fv_calibrate_options *options, fv_error *err)
 {
-    answerer a = { .c = c, .t = t, .out = out };
+    answerer a = { .c = c, .t = t, .ends = fv_end_tokens_of(c, t), .out = out };
     *out = (fv_answers){ 0 };
     fv_status status = answerer_init(&a, w, k, pool, err);
     if (status == FV_OK)

@@ -458,6 +458,140 @@ static void test_chat_templates(void **state)
     }
 }
 
+/* ---- files that llava_qwen2 leaves unread ---- */
+
+/* Apple's program has images and generation in its code. What a file states otherwise is not done,
+ * and that is said. */
+static void test_unread_files(void **state)
+{
+    (void)state;
+    static const struct unread_case {
+        const char *file, *from, *to;
+        const char *says; /* NULL: nothing */
+    } table[] = {
+        { "preprocessor_config.json", "{", "{", NULL },
+        { "preprocessor_config.json", "\"resample\": 3", "\"resample\": 2", "resample differs" },
+        { "preprocessor_config.json", "0.00392156862745098", "0.0078125",
+          "rescale_factor differs" },
+        { "preprocessor_config.json", "0.00392156862745098", "0.0039215686274", NULL },
+        { "preprocessor_config.json", "\"do_rescale\": true", "\"do_rescale\": false",
+          "rescale_factor differs" },
+        { "preprocessor_config.json", "\"image_mean\": [\n    0.0", "\"image_mean\": [\n    0.5",
+          "image_mean differs" },
+        { "preprocessor_config.json", "\"image_std\": [\n    1.0", "\"image_std\": [\n    0.27",
+          "image_std differs" },
+        { "preprocessor_config.json", "\"shortest_edge\": 256", "\"shortest_edge\": 288",
+          "size differs" },
+        { "preprocessor_config.json", "\"height\": 256,\n    \"width\": 256",
+          "\"height\": 224,\n    \"width\": 224", "crop_size differs" },
+        { "preprocessor_config.json", "\"CLIPImageProcessor\"", "\"ViTImageProcessor\"",
+          "image_processor_type is \"ViTImageProcessor\"" },
+        { "preprocessor_config.json", "{", "", "preprocessor_config.json: " },
+        { "generation_config.json", "{", "{\"eos_token_id\": [471, 469],", NULL },
+        { "generation_config.json", "{", "{\"eos_token_id\": 72,", "eos_token_id differs" },
+        { "generation_config.json", "{", "{\"eos_token_id\": [471, 7],", "eos_token_id differs" },
+        { "generation_config.json", "{", "{\"num_beams\": 4,", "num_beams is 4; expected 1" },
+        { "generation_config.json", "{", "{\"repetition_penalty\": 1.1,", NULL },
+        { "generation_config.json", "true,", "tru", "generation_config.json: " },
+    };
+    answer want = ask_tiny(TINY, "What is it?", 3);
+    for (size_t i = 0; i < FV_COUNT(table); i++) {
+        const char *dir = copy_of(TINY, "unread");
+        char begin[1200];
+        fv_engine *e = NULL;
+        fv_engine_options o;
+        fv_error err = { 0 };
+        replace(dir, table[i].file, table[i].from, table[i].to);
+        fv_engine_options_default(&o);
+        o.callbacks = &(fv_callbacks){ .size = sizeof(fv_callbacks), .log = hear };
+        heard[0] = 0;
+        if (fv_engine_open(&e, dir, &o, &err) != FV_OK)
+            fail_msg("row %zu: %s", i, err.message);
+        fv_engine_free(e);
+        snprintf(begin, sizeof begin, "%s/%s: ", dir, table[i].file);
+        if (table[i].says ? strncmp(heard, begin, strlen(begin)) || !strstr(heard, table[i].says) ||
+                                !strstr(heard, "the file is not followed, as in Apple's code\n")
+                          : heard[0])
+            fail_msg("row %zu: heard \"%s\"", i, heard);
+        answer got = ask_tiny(dir, "What is it?", 3);
+        same_answer(&got, &want, table[i].to);
+    }
+}
+
+/* ---- what is in force, asked for ---- */
+
+static void test_settings_in_force(void **state)
+{
+    (void)state;
+    const char *dir = copy_of(FAST, "settings");
+    fv_engine *e = NULL;
+    fv_error err = { 0 };
+    replace(dir, "preprocessor_config.json", "\"resample\": 3", "\"resample\": 2");
+    replace(dir, "preprocessor_config.json", "0.00392156862745098", "0.0078125");
+    replace(dir, "preprocessor_config.json", "\"image_mean\": [\n    0.0",
+            "\"image_mean\": [\n    0.5");
+    replace(dir, "preprocessor_config.json", "\"shortest_edge\": 256", "\"shortest_edge\": 320");
+    replace(dir, "generation_config.json", "\"eos_token_id\": 282",
+            "\"eos_token_id\": [72, 282, 280]");
+    for (int side = 256; side <= 512; side += 256) {
+        fv_model_info m = { .size = sizeof m };
+        fv_engine_options o;
+        fv_engine_options_default(&o);
+        o.image_size = side;
+        if (fv_engine_open(&e, dir, &o, &err) != FV_OK)
+            fail_msg("%s", err.message);
+        fv_engine_info(e, &m);
+        assert_int_equal(m.fit, FV_FIT_CROP);
+        assert_string_equal(m.filter, "bilinear");
+        assert_int_equal(m.scaled_short_edge, 320 * side / 256);
+        assert_int_equal(m.scaled_width + m.scaled_height, 0);
+        assert_true(m.rescale == 0.0078125);
+        assert_true(m.image_mean[0] == 0.5f && m.image_mean[1] == 0);
+        assert_true(m.image_std[0] == 1);
+        assert_int_equal(m.n_end_tokens, 3);
+        assert_int_equal(m.end_tokens[0], 72);
+        assert_int_equal(m.end_tokens[1], 282);
+        assert_int_equal(m.end_tokens[2], 280);
+        fv_engine_free(e);
+    }
+    fv_model_info m = { .size = sizeof m };
+    assert_int_equal(fv_engine_open(&e, TINY, NULL, &err), FV_OK);
+    fv_engine_info(e, &m);
+    assert_true(m.fit == FV_FIT_PAD && !strcmp(m.filter, "bicubic") && !m.scaled_short_edge);
+    assert_true(m.rescale == 1.0 / 255 && m.image_mean[2] == 0 && m.image_std[2] == 1);
+    fv_engine_free(e);
+}
+
+/* ---- messages name a file with its directory ---- */
+
+static void test_files_by_path(void **state)
+{
+    (void)state;
+    static const struct file_case {
+        const char *from, *file, *old, *new;
+    } table[] = {
+        { TINY, "config.json", "\"hidden_size\": 64", "\"hidden_size\": \"64\"" },
+        { TINY, "tokenizer_config.json", "{", "{\"add_bos_token\": true," },
+        { TINY, "added_tokens.json", "{", "" },
+        { FAST, "generation_config.json", "{", "{\"num_beams\": 4," },
+        { FAST, "preprocessor_config.json", "\"resample\": 3", "\"resample\": 9" },
+        { FAST, "processor_config.json", "LlavaProcessor", "OtherProcessor" },
+        { SHARDS, "model.safetensors.index.json", "{", "" },
+        { SHARDS, "model-00002-of-00003.safetensors", "\"shape\"", "\"shapf\"" },
+    };
+    for (size_t i = 0; i < FV_COUNT(table); i++) {
+        const char *dir = copy_of(table[i].from, "by path");
+        char begin[1200];
+        fv_engine *e = NULL;
+        fv_error err = { 0 };
+        replace(dir, table[i].file, table[i].old, table[i].new);
+        snprintf(begin, sizeof begin, "%s/%s: ", dir, table[i].file);
+        if (fv_engine_open(&e, dir, NULL, &err) == FV_OK ||
+            strncmp(err.message, begin, strlen(begin)) != 0)
+            fail_msg("row %zu: \"%s\"; expected \"%s\"", i, err.message, begin);
+    }
+}
+
 /* ---- a directory in another encoding ---- */
 
 static void test_name_in_another_encoding(void **state)
@@ -537,6 +671,9 @@ int main(void)
         cmocka_unit_test(test_end_tokens),
         cmocka_unit_test(test_recipe_is_packed),
         cmocka_unit_test(test_recipe_is_not_llavas),
+        cmocka_unit_test(test_unread_files),
+        cmocka_unit_test(test_settings_in_force),
+        cmocka_unit_test(test_files_by_path),
         cmocka_unit_test(test_chat_templates),
         cmocka_unit_test(test_name_in_another_encoding),
         cmocka_unit_test(test_every_allocation_while_opening),
