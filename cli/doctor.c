@@ -103,6 +103,8 @@ static int model_lines(doctor *d, const fv_system *s, const model_options *model
 {
     fv_engine *engine = NULL;
     fv_model_info m = { .size = sizeof m };
+    fv_memory memory = { .size = sizeof memory };
+    fv_error err;
     if (!model->model) {
         const void *data;
         size_t n_bytes;
@@ -110,7 +112,7 @@ static int model_lines(doctor *d, const fv_system *s, const model_options *model
                     "none given; fastvlm doctor MODEL opens one and says whether it fits");
         doctor_note(d, "%s",
                     demo_model(&data, &n_bytes)
-                        ? "without a model, verbs use the built-in demonstration model"
+                        ? "without a model, commands use the built-in demonstration model"
                         : "this program has no built-in demonstration model");
         doctor_note(d, "fastvlm pull apple/FastVLM-0.5B fetches a real one");
         return -1;
@@ -119,15 +121,21 @@ static int model_lines(doctor *d, const fv_system *s, const model_options *model
     if (code >= 0)
         return code;
     fv_engine_info(engine, &m);
-    bool tight = s->memory_bytes > 0 &&
-                 (double)m.weight_bytes + 0.4e9 > (double)s->memory_available_bytes;
+    bool known = fv_engine_memory(engine, &memory, &err) == FV_OK;
+    double need = (double)memory.mapped_bytes + (double)memory.engine_bytes +
+                  (double)memory.encoder_bytes + (double)memory.session_bytes;
+    double there = (double)s->memory_available_bytes;
+    bool tight = known && s->memory_bytes > 0 && need > there;
     doctor_find(d, "model", !tight,
                 "%s opens in %.0f ms: %.0f MB of weights, vision %s, decoder %s", model->model,
                 fv_engine_load_ms(engine), (double)m.weight_bytes / 1e6, m.vision_precision,
                 m.decoder_precision);
-    if (tight)
-        doctor_note(d, "it may not fit into the available memory: close other programs or use a "
-                       "smaller model");
+    if (known && s->memory_bytes > 0)
+        doctor_note(d,
+                    "it takes up to %.2f GB with an image and the longest conversation: it %s, "
+                    "%.2f GB are available%s",
+                    need / 1e9, tight ? "may not fit" : "fits", there / 1e9,
+                    tight ? "; close other programs, or pack it in fewer bits (fastvlm pack)" : "");
     fv_engine_free(engine);
     return -1;
 }
