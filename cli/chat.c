@@ -382,7 +382,7 @@ int verb_chat(int argc, char **argv)
     if (code < 0)
         code = check_answer_options("chat", &answer);
     if (code < 0)
-        code = check_text("chat", "the prompt", prompt);
+        code = check_prompt("chat", prompt);
     if (code < 0)
         code = check_model("chat", &model, quiet);
     if (code >= 0)

@@ -30,6 +30,8 @@ typedef struct verb_group {
 } verb_group;
 
 int run_verb_group(const verb_group *group, int argc, char **argv);
+/* Where the first argument asks for help, on itself or on what follows it. argc is 2 or more. */
+void help_move(int argc, char **argv);
 
 int verb_run(int argc, char **argv);
 int verb_chat(int argc, char **argv);
@@ -231,6 +233,11 @@ typedef enum word_kind {
 word_kind word_classify(const char *word, const char **path);
 /* Says that word is no question; EXIT_USAGE. */
 int word_refuse(const char *verb, word_kind kind, const char *word);
+/* A file or directory that is read, *path: a file: address becomes the path it means. -1, or an
+ * exit code after saying that it is an address, or not there. */
+int find_input(const char *verb, const char **path);
+/* The prompt, from wherever, or NULL: EXIT_USAGE after saying that it is blank or not UTF-8. */
+int check_prompt(const char *verb, const char *prompt);
 /* Sorts positional arguments into model, images and prompt; looks at the images given by option,
  * too. -1, or an exit code. */
 int sort_words(const char *verb, const text_list *words, const char **model, text_list *images,
@@ -255,8 +262,7 @@ bool interrupted(void);
 /* An answer has been ended for Ctrl-C: what comes next may run; once: the next Ctrl-C ends the
  * program at once. False after SIGTERM. */
 bool interrupt_forgive(bool once);
-/* While an editor has the terminal, Ctrl-C is a key, and a signal puts the terminal back and ends
- * the program. */
+/* While an editor has the terminal: a signal that ends the program at once puts it back. */
 void hold_terminal(bool hold);
 /* A model's file that is cut while it is mapped ends the program with one line. */
 void catch_bus_error(void);

@@ -27,12 +27,12 @@ static const verb_entry verbs[] = {
 static void print_usage(void (*print)(const char *format, ...))
 {
     print("fastvlm %s: runs Apple's FastVLM vision-language models on CPUs\n\nusage: fastvlm "
-          "VERB [OPTIONS] ...\n\n",
+          "COMMAND [OPTIONS] ...\n\n",
           fv_version());
     for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++)
         print("  %-8s %s\n", verbs[i].name, verbs[i].summary);
     print("\n"
-          "fastvlm VERB --help shows the options of a verb.\n"
+          "fastvlm COMMAND --help shows the options of a command.\n"
           "\n"
           "examples:\n"
           "  fastvlm run image.png                      built-in demonstration model\n"
@@ -60,7 +60,8 @@ static int run_verb(int argc, char **argv)
         print_usage(print_err);
         return EXIT_USAGE;
     }
-    if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) {
+    help_move(argc, argv);
+    if (!strcmp(argv[1], "--help")) {
         print_usage(print_out);
         return end(EXIT_OK);
     }
@@ -71,7 +72,7 @@ static int run_verb(int argc, char **argv)
     for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++)
         if (!strcmp(argv[1], verbs[i].name))
             return end(verbs[i].run(argc - 1, argv + 1));
-    print_err("fastvlm: unknown verb \"%s\"; fastvlm --help lists the verbs\n", argv[1]);
+    print_err("fastvlm: unknown command \"%s\"; fastvlm --help lists the commands\n", argv[1]);
     return EXIT_USAGE;
 }
 

@@ -127,8 +127,9 @@ static int parse_number(const char *verb, const option_spec *o, const char *text
     char expected[96], *end;
     errno = 0;
     double value = o->kind == OPTION_FLOAT ? strtod(text, &end) : (double)strtol(text, &end, 10);
-    snprintf(expected, sizeof expected, "%s from %g to %g",
-             o->kind == OPTION_FLOAT ? "a number" : "an integer", o->min, o->max);
+    snprintf(expected, sizeof expected,
+             o->kind == OPTION_FLOAT ? "a number from %g to %g" : "an integer from %.0f to %.0f",
+             o->min, o->max);
     if (end == text || *end || errno || !(value >= o->min && value <= o->max))
         return bad_value(verb, o, text, expected);
     if (o->kind == OPTION_SIDE && (int)value % SIDE_STEP) {

@@ -10,7 +10,7 @@ int verb_pack(int argc, char **argv)
 {
     static const usage use = {
         "pack [OPTIONS] CHECKPOINT [IMAGES...] -o FILE",
-        "Packs a checkpoint directory into one GGUF file that every verb accepts in "
+        "Packs a checkpoint directory into one GGUF file that every command accepts in "
         "its place. It contains the weights, fused and in the types they run in, the "
         "tokenizer, conversation template, preprocessing settings and hashes, and "
         "opens instantly, without conversion.\n"

@@ -42,7 +42,7 @@ static int run_check(const run_options *o)
         n_stdin += !strcmp(o->images.item[i], "-");
     if (n_stdin > 1)
         return usage_error("run", "standard input (-) is given more than once");
-    int code = check_text("run", "the prompt", o->prompt);
+    int code = check_prompt("run", o->prompt);
     return code < 0 && o->prompt ? check_marks(o->prompt, o->images.n) : code;
 }
 
@@ -127,7 +127,13 @@ static int run_take_prompt(run_options *o)
     size_t n;
     if (!o->prompt_file)
         return -1;
-    const char *name = strcmp(o->prompt_file, "-") ? o->prompt_file : "standard input";
+    const char *name = "standard input";
+    if (strcmp(o->prompt_file, "-") != 0) {
+        int code = find_input("run", &o->prompt_file);
+        if (code >= 0)
+            return code;
+        name = o->prompt_file;
+    }
     char *text = o->prompt_text = prompt_read(o->prompt_file, &n);
     if (!text || !text_check(name, text, n))
         return EXIT_FAILED;
@@ -136,8 +142,8 @@ static int run_take_prompt(run_options *o)
     n -= n > 0 && text[n - 1] == '\n';
     n -= n > 0 && text[n - 1] == '\r';
     text[n] = 0;
-    if (!n) {
-        print_err("fastvlm: %s: is empty; expected a question\n", name);
+    if (!*text_trim(text)) {
+        print_err("fastvlm: %s: is %s; expected a question\n", name, n ? "blank" : "empty");
         return EXIT_FAILED;
     }
     o->prompt = text;

@@ -14,13 +14,25 @@ static void group_print_usage(const verb_group *g, void (*print)(const char *for
           g->example);
 }
 
+/* "help" and "-h" become "--help", and "help NAME ..." becomes "NAME ... --help". */
+void help_move(int argc, char **argv)
+{
+    static char help[] = "--help";
+    if (strcmp(argv[1], "help") && strcmp(argv[1], "-h") && strcmp(argv[1], help))
+        return;
+    for (int i = 1; i < argc - 1; i++)
+        argv[i] = argv[i + 1];
+    argv[argc - 1] = help;
+}
+
 int run_verb_group(const verb_group *g, int argc, char **argv)
 {
     if (argc < 2) {
         group_print_usage(g, print_err);
         return EXIT_USAGE;
     }
-    if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")) {
+    help_move(argc, argv);
+    if (!strcmp(argv[1], "--help")) {
         group_print_usage(g, print_out);
         return EXIT_OK;
     }

@@ -6,6 +6,7 @@
 #include "cli.h"
 #include "program/sniff.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -391,21 +392,65 @@ int word_refuse(const char *verb, word_kind kind, const char *word)
     return EXIT_USAGE;
 }
 
-/* Images that were given by option: addresses are refused, and paths may be file: addresses. */
+/* A path that was given by option, as it is pasted; addresses are refused, and what is not there
+ * stays as it is. */
+static int path_resolve(const char *verb, const char *what, const char **path)
+{
+    text_list found;
+    if (is_there(*path))
+        return -1;
+    if (is_address(*path) && !word_begins(*path, "file:"))
+        return usage_error(verb, "%s is an address; download the %s and name the file", *path,
+                           what);
+    if (paths_find(*path, &found) && found.n == 1)
+        *path = found.item[0];
+    return -1;
+}
+
+int find_input(const char *verb, const char **path)
+{
+    struct stat st;
+    int code = path_resolve(verb, "file", path);
+    if (code < 0 && stat(*path, &st) != 0) {
+        print_err("fastvlm: %s: %s\n", *path,
+                  errno == ENOENT && lstat(*path, &st) == 0 ? "a link to a file that is not there"
+                                                            : strerror(errno));
+        return EXIT_FAILED;
+    }
+    return code;
+}
+
+int check_prompt(const char *verb, const char *prompt)
+{
+    int code = check_text(verb, "the prompt", prompt);
+    return code < 0 && prompt && !*text_trim(prompt)
+               ? usage_error(verb, "the prompt is blank; expected a question")
+               : code;
+}
+
+/* Images that were given by option. */
 static int images_check(const char *verb, text_list *images)
 {
-    for (size_t i = 0; i < images->n; i++) {
-        text_list found;
-        const char *path = images->item[i];
-        if (!strcmp(path, "-") || is_there(path))
-            continue;
-        if (is_address(path) && !word_begins(path, "file:"))
-            return usage_error(verb, "%s is an address; download the image and name the file",
-                               path);
-        if (paths_find(path, &found) && found.n == 1)
-            images->item[i] = found.item[0];
-    }
-    return -1;
+    int code = -1;
+    for (size_t i = 0; i < images->n && code < 0; i++)
+        if (strcmp(images->item[i], "-") != 0)
+            code = path_resolve(verb, "image", &images->item[i]);
+    return code;
+}
+
+/* A directory of photographs is no model. */
+static int model_check(const char *verb, const char *path)
+{
+    char image[256];
+    bool asks = !strcmp(verb, "run") || !strcmp(verb, "chat");
+    if (!fv_sniff_images(path, image))
+        return -1;
+    return usage_error(verb,
+                       asks ? "%s is a directory of images, not a model; name one or more of its "
+                              "images, such as %s%s%s"
+                            : "%s is a directory of images, not a model; expected a checkpoint "
+                              "directory or a packed file",
+                       path, path, path[strlen(path) - 1] == '/' ? "" : "/", image);
 }
 
 static int word_place(const char *verb, const char *word, const char **model, text_list *images,
@@ -413,10 +458,12 @@ static int word_place(const char *verb, const char *word, const char **model, te
 {
     const char *path;
     word_kind kind = word_classify(word, &path);
-    if (!word[strspn(word, BLANKS)])
-        return usage_error(verb, "an argument is empty; expected a model, an image or the prompt");
+    if (!*text_trim(word))
+        return usage_error(verb, "an argument is blank; expected a model, an image or the prompt");
     switch (kind) {
     case WORD_MODEL:
+        if (model_check(verb, path) >= 0)
+            return EXIT_USAGE;
         if (*model)
             return usage_error(verb, "more than one model: %s and %s%s", *model, path,
                                strcmp(verb, "run") ? "" : "; if one is the prompt, use --prompt");
@@ -443,7 +490,11 @@ int sort_words(const char *verb, const text_list *words, const char **model, tex
                const char **prompt)
 {
     bool lone = false;
-    int code = images_check(verb, images);
+    int code = *model ? path_resolve(verb, "model", model) : -1;
+    if (code < 0 && *model)
+        code = model_check(verb, *model);
+    if (code < 0)
+        code = images_check(verb, images);
     for (size_t i = 0; i < words->n && code < 0; i++)
         code = word_place(verb, words->item[i], model, images, prompt, &lone);
     bool asks = !strcmp(verb, "run") || !strcmp(verb, "chat"); /* the others say what they expect */

@@ -44,7 +44,7 @@ fetches a real one.
 .PP
 Answers go to standard output, everything else to standard error. In a terminal, control characters in what is
 printed are shown, not obeyed; pipes and files get the bytes as they are.
-.SH VERBS
+.SH COMMANDS
 END
 while read -r part; do
     echo ".SS $part"

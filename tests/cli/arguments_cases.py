@@ -82,6 +82,87 @@ def case_file_that_is_neither(folder):
         assert result.code == 1 and name.encode() in result.err, result
 
 
+def case_blank_prompts(folder):
+    """Are refused wherever they come from; a line of a conversation is passed over."""
+    path = os.path.join(folder, "blank.txt")
+    for blank in (" ", "\t", "\n\n", "  \r\n ", "\u00a0", "\u200b", "\ufeff \u200e"):
+        for args in (["run", TINY, IMAGE, blank], ["run", TINY, IMAGE, "-p", blank], ["chat", TINY, IMAGE, blank]):
+            result = run(*args)
+            assert result.code == 2 and b"blank" in result.err and not result.out, "%r: %r" % (args, result)
+        open(path, "w", encoding="utf-8", newline="").write(blank)
+        for args, stdin in ((["--prompt-file", path], b""), (["--prompt-file", "-"], blank.encode())):
+            result = run("run", TINY, IMAGE, *args, stdin=stdin)
+            assert result.code == 1 and b"expected a question" in result.err and not result.out, "%r: %r" % (blank, result)
+        result = run("chat", TINY, IMAGE, "-n", "1", stdin=blank.encode() + b"\n")
+        assert result.code == 0 and not result.out, "%r: %r" % (blank, result)
+
+
+def case_paths_of_options(folder):
+    """As they are pasted, behind options, too."""
+    for name in ("my pic.png", "q ü.txt"):
+        shutil.copy(IMAGE, os.path.join(folder, name))
+    question = os.path.join(folder, "q ü.txt")
+    open(question, "w").write("What is it?")
+    model = os.path.join(folder, "my model")
+    shutil.copytree(TINY, model)
+    wanted = run("run", TINY, IMAGE, "What is it?", "-n", "2", "-q").out
+    for form in (lambda p: p, lambda p: "file://" + p.replace(" ", "%20").replace("ü", "%C3%BC"), lambda p: "'" + p + "'",
+                 lambda p: p.replace(" ", "\\ "), lambda p: p + " "):
+        result = run("run", "-m", form(model), "-i", form(folder + "/my pic.png"), "--prompt-file", form(question), "-n", "2", "-q")
+        assert result.code == 0 and result.out == wanted, "%s: %r" % (form(model), result)
+    for option, address in (("-m", "https://huggingface.co/apple/FastVLM-0.5B"), ("--prompt-file", "https://example.com/q.txt"),
+                            ("-i", "https://example.com/a.png")):
+        result = run("run", option, address, IMAGE, *([] if option == "--prompt-file" else ["x y"]))
+        assert result.code == 2 and b"is an address; download the" in result.err, result
+    assert b"/none.txt: No such file" in run("run", TINY, IMAGE, "--prompt-file", "file:///none.txt".replace("file://", "")).err
+
+
+def case_a_directory_of_images(folder):
+    """Is no model, and what to type is said."""
+    photos = os.path.join(folder, "photos")
+    os.mkdir(photos)
+    for name in ("b.png", "a.png", "notes.txt", "a.png.json"):
+        shutil.copy(IMAGE, os.path.join(photos, name))
+    open(os.path.join(photos, "notes.txt"), "w").write("words")
+    open(os.path.join(photos, "a.png.json"), "w").write("{}")
+    for args in (["run", photos, "What is it?"], ["run", TINY, photos, "What is it?"], ["run", photos + "/", IMAGE], ["run", "-m", photos, IMAGE], ["chat", photos]):
+        result = run(*args)
+        assert result.code == 2 and b"is a directory of images, not a model; name one or more of its images, such as " in result.err, result
+        assert (photos + "/a.png").encode() in result.err, result
+    for args in (["info", photos], ["doctor", photos], ["bench", photos]):
+        result = run(*args)
+        assert result.code == 2 and b"is a directory of images, not a model; expected a checkpoint directory" in result.err, result
+    for args in (["pack", photos, "-o", folder + "/a"], ["eval", TINY, photos, IMAGE], ["export", "hf", photos, "-o", folder + "/a"]):
+        result = run(*args)
+        assert result.code == 1 and b"found a directory of images" in result.err, result
+    os.symlink(os.path.join(TINY, "tokenizer.json"), os.path.join(photos, "tokenizer.json"))  # a checkpoint that lacks something
+    result = run("info", photos)
+    assert result.code == 1 and b"no config.json" in result.err and b"images" not in result.err, result
+
+
+def case_help(folder):
+    """In any order, of every command."""
+    for words in (["run"], ["pack"], ["npu"], ["npu", "compile"], ["export"], ["export", "onnx"], ["doctor"]):
+        wanted = run(*words, "--help")
+        assert wanted.code == 0 and wanted.out.startswith(b"usage: fastvlm " + " ".join(words).encode()), wanted
+        for args in (["help", *words], ["--help", *words], [*words, "-h"], [*words[:1], "help", *words[1:]] if len(words) > 1 else [*words, "-h"]):
+            result = run(*args)
+            assert result.code == 0 and result.out == wanted.out and not result.err, "%r: %r" % (args, result)
+    for args in (["help"], ["--help"], ["-h"]):
+        assert run(*args).out.startswith(b"fastvlm ") and run(*args).code == 0
+    result = run("help", "flyy")
+    assert result.code == 2 and b"unknown command \"flyy\"" in result.err, result
+    for words in ([], ["run"], ["pack"], ["npu"], ["export"], ["bench"], ["doctor"]):
+        assert b"VERB" not in run(*words, "--help").out and b"verb" not in run(*words, "--help").out, words
+
+
+def case_ranges(folder):
+    """Are shown as numbers that can be typed."""
+    for args, text in ((["-n", "abc"], b"an integer from 0 to "), (["--threads", "x"], b"an integer from 0 to 1024"), (["--context", "x"], b"an integer from ")):
+        result = run("run", TINY, IMAGE, *args)
+        assert result.code == 2 and text in result.err and b"e+" not in result.err, result
+
+
 def case_prompt_file(folder):
     def file(data, name="question.txt"):
         path = os.path.join(folder, name)

@@ -6,7 +6,7 @@
 run
 check "no verb shows the usage" test "$code" = 2 -a -z "$out" -a "${err:0:8}" = "fastvlm "
 run flyy
-expect "unknown verb" 2 "unknown verb \"flyy\""
+expect "unknown command" 2 "unknown command \"flyy\""
 run run --no-such-thing
 expect "unknown option" 2 "unknown option --no-such-thing" "fastvlm run --help"
 run run "$base" "$picture" --threads

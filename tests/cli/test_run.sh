@@ -133,6 +133,25 @@ run info "$tiny" --tensors
 check "info" grep -q "layout       llava_qwen2" <<<"$out"
 check "info --tensors" grep -q "lm_head.weight" <<<"$out"
 check "tensors not used are marked" grep -q "head.proj  (not used)" <<<"$out"
+check "info: images" grep -qF "padded to a square, scaled to 256 x 256 (bicubic); bytes x 0.00392156863, mean 0 0 0" <<<"$out"
+check "info: end tokens" grep -qF "end tokens   471 (<|im_end|>), 469 (<|endoftext|>)" <<<"$out"
+fast=$root/tests/data/variants/fast_vlm/checkpoint
+cp -r "$fast" "$work/fast" && chmod -R u+w "$work/fast"
+sed -i 's/"resample": 3/"resample": 1/; s/"shortest_edge": 256/"height": 256, "width": 300/' "$work/fast/preprocessor_config.json"
+sed -i 's/"eos_token_id": 282/"eos_token_id": [72, 282]/' "$work/fast/generation_config.json"
+run info "$work/fast"
+check "info: images of another processor" grep -qF "scaled to 300 x 256, cropped to 256 x 256 (lanczos)" <<<"$out"
+run info "$work/fast" --json
+check "info --json: what is in force" python3 - "$work/out" "$work/fast" <<'END'
+import json, sys
+info, dir = json.load(open(sys.argv[1])), sys.argv[2]
+stated = json.load(open(dir + "/preprocessor_config.json"))
+images = info["images"]
+assert images["fit"] == "crop" and images["filter"] == "lanczos" and images["scaled"] == {"width": 300, "height": 256}, images
+assert images["rescale"] == stated["rescale_factor"] and images["mean"] == stated["image_mean"] and images["std"] == stated["image_std"], images
+assert [t["id"] for t in info["end_tokens"]] == [72, 282, 280], info["end_tokens"]
+assert info["end_tokens"][1]["text"] == "<|im_end|>"
+END
 run info "$tiny" --json --tensors
 check "info --json" grep -q '"d_model": 64' <<<"$out"
 check "info --json lists tensors" grep -q '"name": "model.norm.weight"' <<<"$out"
@@ -150,5 +169,6 @@ expect "bench unknown stage" 2 "unknown stage \"nonsense\""
 run doctor "$tiny"
 expect "doctor" 0
 check "doctor opens the model" grep -q "opens in" <<<"$out"
+check "doctor says that it fits" grep -qE "takes up to 0.0[0-9] GB .*; it fits: [0-9.]+ GB are available" <<<"$out"
 
 finish
