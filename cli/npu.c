@@ -187,12 +187,22 @@ static void library_print(const char *name, bool usable, const char *found, cons
         print_out("%-16s %s\n", "", problem);
 }
 
+/* What the user set, or did. */
+static const char *named_by(const fv_npu_library_info *i)
+{
+    if (!i->named_by)
+        return "";
+    return !strcmp(i->named_by, "qnn_dir") ? "--qnn"
+           : !strcmp(i->named_by, "setup") ? "npu setup"
+                                           : i->named_by;
+}
+
 static int check_print(const fv_npu_library_info *i)
 {
     char htp[128];
     snprintf(htp, sizeof htp, "%s, QNN API %u.%u", i->build[0] ? i->build : "present", i->api_major,
              i->api_minor);
-    print_out("%-16s %s (named by %s)\n", "directory", i->dir, i->named_by);
+    print_out("%-16s %s (named by %s)\n", "directory", i->dir, named_by(i));
     library_print("libQnnHtp.so", i->htp, htp, "compiles, and emulates the NPU", i->htp_problem);
     library_print("libQnnSystem.so", i->system, "present", "reads context binaries",
                   i->system_problem);
@@ -206,17 +216,30 @@ static int check_print(const fv_npu_library_info *i)
     return i->htp && i->system ? code : EXIT_FAILED;
 }
 
+static json_t *check_object(const fv_npu_library_info *i)
+{
+    return json_pack("{s:o, s:s, s:o, s:i, s:i, s:b, s:o, s:b, s:o, s:b, s:o}", "dir",
+                     json_text(i->dir), "named_by", named_by(i), "build", json_text(i->build),
+                     "api_major", (int)i->api_major, "api_minor", (int)i->api_minor, "htp",
+                     (int)i->htp, "htp_problem", json_text(i->htp_problem), "system",
+                     (int)i->system, "system_problem", json_text(i->system_problem), "cpu",
+                     (int)i->cpu, "cpu_problem", json_text(i->cpu_problem));
+}
+
 static int check_json(const fv_npu_library_info *i)
 {
-    int code = print_json(json_pack("{s:o, s:s, s:o, s:i, s:i, s:b, s:o, s:b, s:o, s:b, s:o}",
-                                    "dir", json_text(i->dir), "named_by", i->named_by, "build",
-                                    json_text(i->build), "api_major", (int)i->api_major,
-                                    "api_minor", (int)i->api_minor, "htp", (int)i->htp,
-                                    "htp_problem", json_text(i->htp_problem), "system",
-                                    (int)i->system, "system_problem", json_text(i->system_problem),
-                                    "cpu", (int)i->cpu, "cpu_problem", json_text(i->cpu_problem)),
-                          0);
+    int code = print_json(check_object(i), 0);
     return i->htp && i->system ? code : EXIT_FAILED;
+}
+
+/* There are no libraries at all: the same members, and why. */
+static int check_json_none(const fv_error *err)
+{
+    fv_npu_library_info none = { .size = sizeof none };
+    json_t *root = check_object(&none);
+    json_object_set_new(root, "problem", json_text(err->message));
+    print_json(root, 0);
+    return EXIT_FAILED;
 }
 
 int npu_check(int argc, char **argv)
@@ -243,8 +266,10 @@ int npu_check(int argc, char **argv)
         return code;
     if (words.n)
         return usage_error(argv[0], "unexpected argument %s", words.item[0]);
-    if (fv_npu_check(&info, &o, &err) != FV_OK)
-        return report(&err);
+    if (fv_npu_check(&info, &o, &err) != FV_OK) {
+        code = report(&err);
+        return json && code == EXIT_FAILED ? check_json_none(&err) : code;
+    }
     return json ? check_json(&info) : check_print(&info);
 }
 

@@ -269,6 +269,8 @@ int npu_run(int argc, char **argv)
         return usage_error(argv[0], "this computer has no Hexagon NPU; --emulate emulates it");
 #endif
     o.callbacks = &callbacks;
+    if ((code = find_input(argv[0], &input)) >= 0)
+        return code;
     if (fv_output_check(output, &err) != FV_OK) /* an emulated image takes minutes */
         return report(&err);
     catch_interrupt();
@@ -415,6 +417,12 @@ int npu_eval(int argc, char **argv)
     if (words.n < (layers ? 2 : 3))
         return usage_error(argv[0], layers ? "expected a model and images"
                                            : "expected a model, a context binary and images");
+    for (size_t i = 0; i < words.n; i++) /* before Qualcomm's libraries are looked for */
+        if ((code = find_input(argv[0], &words.item[i])) >= 0)
+            return code;
+    for (size_t i = 0; i < calibration.n; i++)
+        if ((code = find_input(argv[0], &calibration.item[i])) >= 0)
+            return code;
     if (svg && fv_output_check(svg, &err) != FV_OK) /* before minutes of emulation */
         return report(&err);
     lo.callbacks = o.callbacks = c.callbacks = &callbacks;

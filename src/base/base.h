@@ -124,6 +124,8 @@ bool fv_is_there(const char *path);
 /* FV_ERR_IO with the reason when path leads to no file because it is an address or a dangling link;
  * FV_OK otherwise. */
 fv_status fv_path_check(const char *path, fv_error *err);
+/* FV_OK when path is a file that can be opened; otherwise as opening it fails. */
+fv_status fv_file_check(const char *path, fv_error *err);
 
 /* ---- clock.c ----------------------------------------------------------------------------- */
 

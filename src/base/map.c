@@ -74,6 +74,15 @@ static fv_status open_file(int *fd, struct stat *st, const char *path, fv_error 
     return FV_OK;
 }
 
+fv_status fv_file_check(const char *path, fv_error *err)
+{
+    struct stat st;
+    int fd;
+    FV_TRY(open_file(&fd, &st, path, err));
+    close(fd);
+    return FV_OK;
+}
+
 /* The part [offset, offset + n_bytes) of a file of file_bytes. */
 static fv_status map_range(fv_map *map, int fd, uint64_t offset, uint64_t n_bytes, const char *name,
                            fv_error *err)

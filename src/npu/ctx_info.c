@@ -228,6 +228,7 @@ fv_status fv_npu_binary_open(fv_npu_binary **out, const char *file,
     FV_REQUIRE(file, err);
     FV_TRY(FV_OPTIONS_IN(&o, fv_npu_library_options, options, err));
     FV_TRY(fv_callbacks_in(&callbacks, &o.callbacks, err));
+    FV_TRY(fv_file_check(file, err));
     FV_TRY(fv_qnn_find(&dir, &by, o.qnn_dir, err));
     fv_status status = fv_qnn_system_read(&json, &n_bytes, file, dir, o.callbacks, err);
     if (status == FV_OK)

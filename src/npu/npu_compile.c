@@ -6,6 +6,7 @@
 #include "base/number.h"
 #include "base/outfile.h"
 #include "base/sized.h"
+#include "image/image_list.h"
 #include "npu/npu_decoder.h"
 #include "npu/npu_embed.h"
 #include "npu/npu_selfcheck.h"
@@ -42,14 +43,25 @@ typedef struct npu_compile {
     fv_npu_compile_report report;
 } npu_compile;
 
+/* Names the chips that there are. */
+static fv_status soc_fail(const char *found, fv_error *err)
+{
+    fv_npu_soc_info soc = { .size = sizeof soc };
+    char list[160] = "";
+    for (size_t i = 0; fv_npu_soc(i, &soc); i++) {
+        size_t n = strlen(list);
+        snprintf(list + n, sizeof list - n, "%s%s (%s)", i ? ", " : "", soc.name, soc.product);
+    }
+    return fv_fail(err, FV_ERR_ARGUMENT, 0, "soc is \"%s\"; expected one of %s", found, list);
+}
+
 static fv_status compile_check(npu_compile *c, fv_error *err)
 {
     const fv_npu_compile_options *o = &c->o;
     const char *soc = o->soc ? o->soc : "sm8750";
     c->soc.size = sizeof c->soc;
     if (!fv_npu_soc_find(soc, &c->soc))
-        return fv_fail(err, FV_ERR_ARGUMENT, 0,
-                       "soc is \"%s\"; expected one of the chips that can be compiled for", soc);
+        return soc_fail(soc, err);
     if ((unsigned)o->precision >= FV_COUNT(precision_names))
         return fv_fail(err, FV_ERR_ARGUMENT, 0, "precision is %d; expected a FV_NPU_ constant",
                        (int)o->precision);
@@ -76,6 +88,19 @@ static fv_status compile_check(npu_compile *c, fv_error *err)
     for (size_t i = 0; i < n; i++)
         c->name[i] = fv_ascii_lower(c->name[i]);
     return FV_OK;
+}
+
+/* The model and the images, before Qualcomm's libraries are looked for. */
+static fv_status inputs_check(const npu_compile *c, const char *model, fv_error *err)
+{
+    const fv_model_options options = { .depth = FV_MODEL_TEXT };
+    fv_image_list list;
+    fv_model m;
+    FV_TRY(fv_model_open(&m, model, &options, err));
+    fv_model_close(&m);
+    fv_status status = fv_image_list_collect(&list, c->o.paths, c->o.n_paths, err);
+    fv_image_list_free(&list);
+    return status;
 }
 
 /* Binaries of several chips and precisions lie in one directory; only the same name is replaced. */
@@ -223,8 +248,9 @@ fv_status fv_npu_compile(const char *model, const char *dir, const fv_npu_compil
     if (report)
         FV_TRY(FV_RESULT_CHECK(report, fv_npu_compile_report, err));
     FV_TRY(compile_check(&c, err));
-    FV_TRY_GOTO(fv_qnn_find(&c.qnn_dir, &by, c.o.qnn_dir, err));
     FV_TRY_GOTO(names_check(&c, dir, err));
+    FV_TRY_GOTO(inputs_check(&c, model, err));
+    FV_TRY_GOTO(fv_qnn_find(&c.qnn_dir, &by, c.o.qnn_dir, err));
     FV_TRY_GOTO(fv_outdir_open(&c.out, dir, true, c.o.callbacks, err));
     FV_TRY_GOTO(compile_plan(&c, model, err));
     FV_TRY_GOTO(compile_binary(&c, err));

@@ -55,6 +55,7 @@ static fv_status npu_take(fv_npu *n, const char *file, const fv_npu_library_opti
     n->info.size = sizeof n->info;
     if (!(n->name = fv_strdup(file)))
         return fv_fail_memory(err, strlen(file), "a path");
+    FV_TRY(fv_map_open(&n->file, file, err));
     FV_TRY(fv_qnn_find(&n->qnn_dir, &by, o->qnn_dir, err));
     FV_TRY(fv_npu_binary_open(&n->binary, file, o, err));
     fv_npu_binary_describe(n->binary, &n->info);
@@ -67,8 +68,7 @@ static fv_status npu_take(fv_npu *n, const char *file, const fv_npu_library_opti
         fv_qnn_tensor_take(&n->signature.in, n->binary, 0, FV_NPU_INPUT, 0, &n->region, file, err));
     FV_TRY(fv_qnn_tensor_take(&n->signature.out, n->binary, 0, FV_NPU_OUTPUT, 0, &n->region, file,
                               err));
-    FV_TRY(npu_shape_take(n, err));
-    return fv_map_open(&n->file, file, err);
+    return npu_shape_take(n, err);
 }
 
 fv_status fv_npu_open(fv_npu **out, const char *file, const fv_npu_library_options *options,

@@ -51,10 +51,11 @@ static fv_status dir_search(char **out, const char *dir, const char *by, fv_erro
         }
         fv_free(path);
     }
+    bool variable = strncmp(by, "qnn_dir", 7) != 0; /* the caller knows what it has set itself */
     return fv_fail(err, FV_ERR_IO, 0,
-                   "%s: no QNN library in it (named by %s); expected libQnnSystem.so and "
-                   "libQnnHtp.so there, in onnxruntime_qnn/ or in an SDK's lib/",
-                   dir, by);
+                   "%s: no QNN library in it%s%s%s; expected libQnnSystem.so and libQnnHtp.so "
+                   "there, in onnxruntime_qnn/ or in an SDK's lib/",
+                   dir, variable ? " (named by " : "", variable ? by : "", variable ? ")" : "");
 }
 
 fv_status fv_qnn_home(char **out, fv_error *err)

@@ -32,7 +32,7 @@ END
 run npu info "$work/vision.bin"
 expect "no library" 1 "no QNN libraries: FV_QNN_DIR and QNN_SDK_ROOT are not set" "fastvlm npu setup fetches them"
 run npu info "$work/vision.bin" --qnn "$work"
-expect "a directory without libraries" 1 "no QNN library in it (named by qnn_dir)"
+expect "a directory without libraries" 1 "no QNN library in it; expected libQnnSystem.so"
 run npu info --qnn "$fake"
 expect "no file" 2 "expected one context binary"
 run npu info "$work/none.bin" --qnn "$fake"
@@ -53,6 +53,46 @@ if command -v script >/dev/null 2>&1; then
 fi
 FAKE_QNN="hang=systemContextGetBinaryInfo;log=$work/calls" stop_once "$work/calls" GetBinaryInfo npu info "$work/vision.bin" --qnn "$fake"
 check "Ctrl-C ends it" grep -q cancelled "$work/err"
+
+# ---- what is wrong with the arguments is said before libraries are looked for
+for arguments in "info" "run --input $picture -o $work/out.raw --emulate" "eval $tiny:$picture"; do
+    set -- $arguments
+    command=$1
+    shift
+    if [ "$command" = eval ]; then
+        run npu eval "$tiny" "$work/none.bin" "$picture"
+    else
+        run npu "$command" "$work/none.bin" "$@"
+    fi
+    expect "$command: a binary that is not there, no libraries" 1 "none.bin"
+    check "$command says nothing of libraries" test -z "$(grep -i librar <<<"$err")"
+done
+run npu run "$work/vision.bin" --input "$work/none.raw" -o "$work/out.raw" --emulate
+expect "run: no such input, no libraries" 1 "none.raw: No such file"
+run npu eval "$work/none" "$work/vision.bin" "$picture"
+expect "eval: no such model, no libraries" 1 "$work/none: No such file"
+run npu eval "$tiny" "$work/vision.bin" "$work/none.png"
+expect "eval: no such image, no libraries" 1 "none.png: No such file"
+run npu compile "$work/none" -o "$work/compiled"
+expect "compile: no such model, no libraries" 1 "$work/none: no such model"
+run npu compile "$tiny" -o "$work/compiled" --images "$work/none.png"
+expect "compile: no such image, no libraries" 1 "none.png"
+check "nothing of libraries" test -z "$(grep -i librar <<<"$err")"
+run npu compile "$tiny" -o "$work/compiled" --soc sm1234
+expect "compile: no such chip" 2 'soc is "sm1234"; expected one of SM8550 (Snapdragon 8 Gen 2), SM8650'
+run npu check --json
+check "check --json without libraries" python3 - "$work/out" <<'END'
+import json, sys
+found = json.load(open(sys.argv[1]))
+assert found["dir"] == "" and not found["htp"] and not found["system"] and "no QNN libraries" in found["problem"], found
+END
+expect "check --json without libraries" 1 "no QNN libraries"
+FV_QNN_DIR=$fake run npu check --json
+check "named by the variable" grep -qF '"named_by": "FV_QNN_DIR"' <<<"$out"
+run npu check --json --qnn "$fake"
+check "named by the option" grep -qF '"named_by": "--qnn"' <<<"$out"
+FV_QNN_DIR=$work/none run npu check
+expect "a variable that names nothing" 1 "no QNN library in it (named by FV_QNN_DIR)"
 
 # ---- socs
 run npu socs
@@ -142,7 +182,7 @@ if [ "$(uname -s)" = Linux ] && ldd --version 2>&1 | grep -q GLIBC; then
     check "setup: only the wheel" grep -q -- '--no-deps --only-binary=:all:.* onnxruntime-qnn==2.7.0$' "$work/python.log"
     check "setup: wheel and temporary files are gone" [ "$(ls -A "$work/data/fastvlm/qnn/2.7.0")" = onnxruntime_qnn ]
     run npu check
-    check "found afterwards" grep -qF "$work/data/fastvlm/qnn/2.7.0/onnxruntime_qnn (named by setup)" <<<"$out"
+    check "found afterwards" grep -qF "$work/data/fastvlm/qnn/2.7.0/onnxruntime_qnn (named by npu setup)" <<<"$out"
     : >"$work/python.log"
     setup right
     check "again: nothing fetched, nothing asked" grep -qF "already there, nothing fetched" <<<"$out"

@@ -92,7 +92,7 @@ static void test_directories(void **state)
     file_put("empty/readme", "", 0);
     assert_found(in_root("plain"), "plain", "qnn_dir");
     assert_found(in_root("wheel"), "wheel/onnxruntime_qnn", "qnn_dir");
-    assert_not_found(in_root("empty"), "/empty: no QNN library in it (named by qnn_dir)");
+    assert_not_found(in_root("empty"), "/empty: no QNN library in it; expected");
 
     /* Who comes first; one that is named wrongly is not passed over. */
     setenv("QNN_SDK_ROOT", in_root("plain"), 1);
