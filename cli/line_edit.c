@@ -7,11 +7,14 @@
 
 #if defined(FASTVLM_EDIT)
 #include <dlfcn.h>
+#include <errno.h>
 #include <histedit.h>
 #include <locale.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+#include <wchar.h>
 #if defined(__APPLE__)
 #include <xlocale.h>
 #endif
@@ -25,7 +28,7 @@ static const char *const edit_library_names[] = {
 #endif
 };
 
-enum { HISTORY_LINES = 1000 };
+enum { HISTORY_LINES = 1000, STOP_KEY = 3 /* ^C */ };
 
 struct line_edit {
     EditLine *(*init)(const char *, FILE *, FILE *, FILE *);
@@ -99,7 +102,36 @@ static char *edit_prompt(EditLine *el)
     return (char *)the_edit.prompt;
 }
 
-/* Ctrl-C, which is no signal while a line is being typed: gives the line up. */
+/* A key. Ctrl-C stays a signal, as it is before libedit takes the terminal and after it gives it
+ * back, so that none falls between; here it becomes the key that gives the line up. */
+static int edit_take_key(EditLine *el, wchar_t *key)
+{
+    mbstate_t state = { 0 };
+    (void)el;
+    for (;;) {
+        char byte;
+        if (!line_wait()) {
+            *key = STOP_KEY;
+            return interrupt_forgive(false) ? 1 : 0; /* SIGTERM ends the input */
+        }
+        ssize_t n = read(STDIN_FILENO, &byte, 1);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return (int)n;
+        size_t used = mbrtowc(key, &byte, 1, &state);
+        if (used == (size_t)-1) { /* not UTF-8: the character may begin here */
+            state = (mbstate_t){ 0 };
+            used = mbrtowc(key, &byte, 1, &state);
+        }
+        if (used == (size_t)-1)
+            state = (mbstate_t){ 0 };
+        else if (used != (size_t)-2)
+            return 1;
+    }
+}
+
+/* Gives the line up. */
 static unsigned char edit_stop(EditLine *el, int key)
 {
     (void)el;
@@ -114,6 +146,7 @@ static void edit_set_up(line_edit *e)
     e->history(e->lines, &event, H_SETSIZE, HISTORY_LINES);
     e->history(e->lines, &event, H_SETUNIQUE, 1);
     e->set(e->el, EL_PROMPT, edit_prompt);
+    e->set(e->el, EL_GETCFN, edit_take_key);
     e->set(e->el, EL_EDITOR, "emacs");
     e->set(e->el, EL_HIST, e->history, e->lines);
     e->set(e->el, EL_ADDFN, "fastvlm-stop", "Give up the line", edit_stop);
@@ -129,9 +162,7 @@ line_edit *line_edit_open(const char *prompt)
     if (!can_redraw() || !edit_library_load(e) || !(e->locale = utf8_locale()))
         return NULL;
     locale_t before = uselocale(e->locale);
-    hold_terminal(true); /* libedit takes the keys as it finds them */
     e->el = e->init("fastvlm", stdin, stderr, stderr);
-    hold_terminal(false);
     e->lines = e->el ? e->history_init() : NULL;
     if (e->lines)
         edit_set_up(e);

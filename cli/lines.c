@@ -61,8 +61,7 @@ static line_kind line_take_edited(line_reader *r)
     return line_append(r, text, n) ? LINE_TEXT : LINE_FAILED;
 }
 
-/* Until a line is typed: false when Ctrl-C came first, also one that came before this call. */
-static bool line_wait(void)
+bool line_wait(void)
 {
     sigset_t stops, before;
     fd_set input;

@@ -25,6 +25,10 @@ void line_reader_open(line_reader *r);
 line_kind line_read(line_reader *r);
 void line_reader_close(line_reader *r);
 
+/* Until something can be read from standard input: false when Ctrl-C came first, also one that came
+ * before this call. */
+bool line_wait(void);
+
 /* Is text UTF-8 without a NUL? Otherwise says what is wrong with it, which what names. */
 bool text_check(const char *what, const char *text, size_t n);
 size_t bom_bytes(const char *text, size_t n); /* of the byte order mark before text: 3 or 0 */

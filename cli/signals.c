@@ -19,9 +19,6 @@ static struct termios terminal_modes; /* before an editor took it */
 void hold_terminal(bool hold)
 {
     if (hold && tcgetattr(STDIN_FILENO, &terminal_modes) == 0) {
-        struct termios modes = terminal_modes;
-        modes.c_cc[VINTR] = _POSIX_VDISABLE;
-        tcsetattr(STDIN_FILENO, TCSANOW, &modes);
         terminal_held = 1;
     } else if (terminal_held) {
         terminal_held = 0;
@@ -31,10 +28,11 @@ void hold_terminal(bool hold)
 
 static void on_interrupt(int number)
 {
-    if (terminal_held) /* nothing is being computed, and the editor would go on waiting */
-        tcsetattr(STDIN_FILENO, TCSANOW, &terminal_modes);
-    if (stop_asked || terminal_held || last_time)
-        _exit(EXIT_FAILED); /* the second time at once */
+    if (stop_asked || last_time) { /* the second time at once */
+        if (terminal_held)
+            tcsetattr(STDIN_FILENO, TCSANOW, &terminal_modes);
+        _exit(EXIT_FAILED);
+    }
     stop_asked = 1;
     end_asked = number != SIGINT;
 }

@@ -292,6 +292,22 @@ def case_terminal_ctrl_c(folder):
         assert t.code in (0, 1), t.code
 
 
+def case_terminal_ctrl_c_at_once(folder):
+    """Ctrl-C in the instant in which the prompt appears, without a key behind it, 200 times."""
+    for term in ("xterm", "dumb"):
+        t = Terminal("chat", TINY, TERM=term)
+        t.wait_for(PROMPT)
+        for i in range(200):
+            os.write(t.fd, b"\x03")
+            t.wait_for(b"Ctrl-C again", i + 1, 30)
+            t.wait_for(PROMPT, t.screen[:t.screen.rindex(b"Ctrl-C again")].count(PROMPT) + 1, 30)
+            mark = t.screen.count(PROMPT)
+            os.write(t.fd, b"\r")  # two in a row would end the conversation
+            t.wait_for(PROMPT, mark + 1, 30)
+        t.type(b"/quit\r")
+        assert t.end(60) == 0, t.screen[-500:]
+
+
 def case_terminal_ctrl_c_twice(folder):
     t = Terminal("chat", TINY, IMAGE, "--image-size", "1024", "--threads", "1", FV_CPU="ref")
     t.wait_for(PROMPT)
