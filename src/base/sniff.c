@@ -138,6 +138,19 @@ static bool is_replaced(const file_start *s)
     return HAS(s, 3, "\xef\xbf\xbd") || HAS(s, 3, "PNG") || HAS(s, 3, "\b\0");
 }
 
+static bool is_image_behind_mark(const file_start *s)
+{
+    return HAS(s, 3, "\xff\xd8\xff") || HAS(s, 3, "\x89PNG") || HAS(s, 3, "RIFF") ||
+           HAS(s, 3, "GIF8");
+}
+
+static bool is_cut_there(const file_start *s) { return s->n == 2; }
+
+static bool is_form_data(const file_start *s)
+{
+    return start_contains(s, "Content-Disposition: form-data", 512);
+}
+
 static bool is_zeros(const file_start *s)
 {
     size_t n = FV_MIN(s->n, (size_t)FV_SNIFF_BYTES);
@@ -382,11 +395,19 @@ static const sniff_rule rules[] = {
     RULE(0, "\xff\xfe", NULL, FV_FILE_ENCODED, "text in UTF-16", SAVE_UTF8),
     RULE(0, "\xfe\xff", NULL, FV_FILE_ENCODED, "text in UTF-16", SAVE_UTF8),
     RULE(0, "\xef\xbb\xbf%PDF", NULL, FV_FILE_IMAGE, "a PDF", NULL),
+    RULE(0, "\xef\xbb\xbf", is_image_behind_mark, FV_FILE_ENCODED,
+         "an image behind a byte order mark", AGAIN " as binary"),
     RULE(0, "\xef\xbb\xbf", NULL, FV_FILE_ENCODED,
          "text that begins with a byte order mark (UTF-8 BOM)",
          "save it as UTF-8 without the mark"),
     RULE(0, "\xef\xbf\xbd", is_replaced, FV_FILE_ENCODED,
          "binary data that was saved as text, which destroyed it", AGAIN),
+    RULE(0, "HTTP/1.", NULL, FV_FILE_ENCODED, "an HTTP answer with its headers",
+         "save what follows the empty line behind them"),
+    RULE(0, "HTTP/2", NULL, FV_FILE_ENCODED, "an HTTP answer with its headers",
+         "save what follows the empty line behind them"),
+    RULE(0, "--", is_form_data, FV_FILE_ENCODED, "a form as browsers send it (multipart)",
+         "take the file out of it first"),
     RULE(0, "data:image/", NULL, FV_FILE_ENCODED, "an image as a data: address, in base64",
          "decode it first"),
     RULE(0, "iVBORw0KGgo", NULL, FV_FILE_ENCODED, "a PNG in base64", "decode it first"),
@@ -394,6 +415,7 @@ static const sniff_rule rules[] = {
 
     /* images */
     RULE(0, "\xff\xd8\xff", NULL, FV_FILE_JPEG, "a JPEG", NULL),
+    RULE(0, "\xff\xd8", is_cut_there, FV_FILE_JPEG, "a JPEG", NULL),
     RULE(0, "\x89PNG\r\n\x1a\n", is_apple_png, FV_FILE_IMAGE,
          "a PNG as Apple packs it into apps (CgBI), which PNG readers cannot read", NULL),
     RULE(0, "\x89PNG\r\n\x1a\n", NULL, FV_FILE_PNG, "a PNG", NULL),
@@ -446,6 +468,9 @@ static const sniff_rule rules[] = {
     RULE(0, "\x76\x2f\x31\x01", NULL, FV_FILE_IMAGE, "an OpenEXR image", NULL),
     RULE(0, "#?RADIANCE", NULL, FV_FILE_IMAGE, "a Radiance HDR image", NULL),
     RULE(0, "#?RGBE", NULL, FV_FILE_IMAGE, "a Radiance HDR image", NULL),
+    RULE(0, "\x01\xda\x01", NULL, FV_FILE_IMAGE, "an SGI image", NULL),
+    RULE(0, "\x0a\x05\x01", NULL, FV_FILE_IMAGE, "a PCX image", NULL),
+    RULE(0, "/* XPM */", NULL, FV_FILE_IMAGE, "an XPM image", NULL),
     RULE(0, "DDS ", is_binary, FV_FILE_IMAGE, "a DDS texture", NULL),
     RULE(0, "\xabKTX ", NULL, FV_FILE_IMAGE, "a KTX texture", NULL),
     RULE(0, "FLIF", is_binary, FV_FILE_IMAGE, "a FLIF image", NULL),

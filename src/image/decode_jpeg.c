@@ -99,6 +99,10 @@ static void on_message(j_common_ptr common, int level)
         return;
     switch (common->err->msg_code) {
     case JWRN_JPEG_EOF:
+        if (!job->jpeg.image_height)
+            stop(job, fv_fail(job->err, FV_ERR_FORMAT, job->file->size,
+                              "%s: JPEG ends early, at byte %zu" FV_CUT_OFF, job->file->name,
+                              job->file->size));
         stop(job, fv_fail(job->err, FV_ERR_FORMAT, job->file->size,
                           "%s: JPEG ends early: %zu bytes hold %u of %u rows" FV_CUT_OFF,
                           job->file->name, job->file->size, job->jpeg.output_scanline,

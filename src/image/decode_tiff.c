@@ -174,7 +174,7 @@ static fv_status tiff_fail_block(const tiff_job *job)
 static fv_status tiff_fail(const tiff_job *job)
 {
     static const char *const no_memory[] = { "emory", "o space", "lloc", "Insertion in tif_map" };
-    const char *name = job->file->name, *what = job->what[0] ? job->what : "it cannot be read";
+    const char *name = job->file->name, *what = job->what;
 
     if (strstr(what, "beyond the"))
         return tiff_fail_block(job);
@@ -190,6 +190,9 @@ static fv_status tiff_fail(const tiff_job *job)
         return fv_fail(job->err, FV_ERR_UNSUPPORTED, 0,
                        "%s: TIFF that cannot be read: " FV_REPORTS("libtiff") FV_CONVERT, name,
                        what);
+    if (!*what)
+        return fv_fail(job->err, FV_ERR_FORMAT, 0,
+                       "%s: damaged TIFF: it has no pages" FV_TAKE_ANOTHER, name);
     return fv_fail(job->err, FV_ERR_FORMAT, 0,
                    "%s: damaged TIFF: " FV_REPORTS("libtiff") FV_TAKE_ANOTHER, name, what);
 }

@@ -224,6 +224,7 @@ static fv_status lm_take(fv_npu_lm *lm, const char *file, const fv_npu_library_o
     lm->info.size = sizeof lm->info;
     if (!(lm->name = fv_strdup(file)))
         return fv_fail_memory(err, strlen(file), "a path");
+    FV_TRY(fv_map_open(&lm->file, file, err));
     FV_TRY(fv_qnn_find(&lm->qnn_dir, &by, o->qnn_dir, err));
     FV_TRY(fv_npu_binary_open(&lm->binary, file, o, err));
     fv_npu_binary_describe(lm->binary, &lm->info);
@@ -240,7 +241,7 @@ static fv_status lm_take(fv_npu_lm *lm, const char *file, const fv_npu_library_o
                        "%s: tensors of its graphs do not fit together; expected a decoder that "
                        "this version of fastvlm has compiled",
                        file);
-    return fv_map_open(&lm->file, file, err);
+    return FV_OK;
 }
 
 static void lm_free(fv_npu_lm *lm)

@@ -60,7 +60,8 @@ run run "$base" "$work/one.ppm" --max-megapixels 0
 expect "limit out of range" 2 "--max-megapixels"
 
 # ---- models
-run run "$work" "$picture"
+mkdir "$work/bare"
+run run "$work/bare" "$picture"
 expect "folder without a model" 1 "no config.json"
 run run "$work/nowhere.gguf" "$picture"
 expect "missing model" 2 "nowhere.gguf"
@@ -103,7 +104,7 @@ expect "header of 2^63" 1 "9223372036854775807"
 copy
 : >"$work/m/vocab.json"
 run info "$work/m"
-expect "empty vocabulary beside a whole tokenizer.json" 0 "warning: vocab.json: the file is empty; tokenizer.json is whole"
+expect "empty vocabulary beside a whole tokenizer.json" 0 "/m/vocab.json: the file is empty; tokenizer.json is whole"
 rm "$work/m/tokenizer.json"
 run info "$work/m"
 expect "empty vocabulary" 1 "vocab.json"
