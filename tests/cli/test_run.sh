@@ -169,6 +169,6 @@ expect "bench unknown stage" 2 "unknown stage \"nonsense\""
 run doctor "$tiny"
 expect "doctor" 0
 check "doctor opens the model" grep -q "opens in" <<<"$out"
-check "doctor says that it fits" grep -qE "takes up to 0.0[0-9] GB .*; it fits: [0-9.]+ GB are available" <<<"$out"
+check "doctor says that it fits" grep -qE "takes up to 0.0[0-9] GB with an image and the longest conversation: it fits, [0-9.]+ GB are" <<<"$out"
 
 finish
