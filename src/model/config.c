@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/report.h"
 #include "base/sniff.h"
 #include "io/json.h"
 #include "io/settings.h"
