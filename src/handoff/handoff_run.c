@@ -19,6 +19,7 @@
 #include "handoff/handoff_run.h"
 #include "image/image_list.h"
 #include "model/model.h"
+#include "npu/npu_socs.h"
 
 /* ---- what the run is about ---- */
 
@@ -26,15 +27,12 @@ static fv_status handoff_check(fv_handoff_run *run, fv_error *err)
 {
     const fv_handoff_options *o = &run->o;
     const char *soc = o->soc ? o->soc : "sm8750";
-    run->soc.size = sizeof run->soc;
     if (o->with & ~(unsigned)(FV_HANDOFF_QAIRT | FV_HANDOFF_HUB))
         return fv_fail(err, FV_ERR_ARGUMENT, 0, "with has unknown flags");
     if (o->step < 0 || o->step > FV_HANDOFF_STEPS)
         return fv_fail(err, FV_ERR_ARGUMENT, 0, "step is %d; expected 0 to %d", o->step,
                        FV_HANDOFF_STEPS);
-    if (!fv_npu_soc_find(soc, &run->soc))
-        return fv_fail(err, FV_ERR_ARGUMENT, 0,
-                       "soc is \"%s\"; expected one of the chips that can be compiled for", soc);
+    FV_TRY(fv_npu_soc_take(&run->soc, soc, err));
     for (size_t i = 0; run->soc.name[i] && i < sizeof run->soc_name - 1; i++)
         run->soc_name[i] = fv_ascii_lower(run->soc.name[i]);
     if (o->vision != FV_NPU_W8A16 && o->vision != FV_NPU_W8A8 && o->vision != FV_NPU_MIXED)

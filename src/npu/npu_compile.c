@@ -10,6 +10,7 @@
 #include "npu/npu_decoder.h"
 #include "npu/npu_embed.h"
 #include "npu/npu_selfcheck.h"
+#include "npu/npu_socs.h"
 #include "npu/npu_vision.h"
 #include "npu/qnn_job.h"
 #include "npu/qnn_system.h"
@@ -43,25 +44,11 @@ typedef struct npu_compile {
     fv_npu_compile_report report;
 } npu_compile;
 
-/* Names the chips that there are. */
-static fv_status soc_fail(const char *found, fv_error *err)
-{
-    fv_npu_soc_info soc = { .size = sizeof soc };
-    char list[160] = "";
-    for (size_t i = 0; fv_npu_soc(i, &soc); i++) {
-        size_t n = strlen(list);
-        snprintf(list + n, sizeof list - n, "%s%s (%s)", i ? ", " : "", soc.name, soc.product);
-    }
-    return fv_fail(err, FV_ERR_ARGUMENT, 0, "soc is \"%s\"; expected one of %s", found, list);
-}
-
 static fv_status compile_check(npu_compile *c, fv_error *err)
 {
     const fv_npu_compile_options *o = &c->o;
     const char *soc = o->soc ? o->soc : "sm8750";
-    c->soc.size = sizeof c->soc;
-    if (!fv_npu_soc_find(soc, &c->soc))
-        return soc_fail(soc, err);
+    FV_TRY(fv_npu_soc_take(&c->soc, soc, err));
     if ((unsigned)o->precision >= FV_COUNT(precision_names))
         return fv_fail(err, FV_ERR_ARGUMENT, 0, "precision is %d; expected a FV_NPU_ constant",
                        (int)o->precision);

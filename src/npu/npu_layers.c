@@ -10,6 +10,7 @@
 #include "base/report.h"
 #include "base/sized.h"
 #include "image/image_list.h"
+#include "npu/npu_socs.h"
 #include "npu/npu_vision.h"
 #include "npu/qnn_job.h"
 #include "quant/depth_plot.h"
@@ -200,10 +201,7 @@ static fv_status layers_open(layers_run *r, const char *model, const fv_npu_comp
                                        .n_paths = c->n_paths,
                                        .max_images = c->max_images,
                                        .callbacks = o->callbacks };
-    r->soc.size = sizeof r->soc;
-    if (!fv_npu_soc_find(soc, &r->soc))
-        return fv_fail(r->err, FV_ERR_ARGUMENT, 0,
-                       "soc is \"%s\"; expected one of the chips that can be compiled for", soc);
+    FV_TRY(fv_npu_soc_take(&r->soc, soc, r->err));
     FV_TRY(fv_qnn_find(&r->qnn_dir, &by, c->qnn_dir, r->err));
     FV_TRY(fv_image_list_collect(&r->files, o->paths, o->n_paths, r->err));
     r->n_total = o->max_images > 0 ? FV_MIN(r->files.n, (size_t)o->max_images) : r->files.n;

@@ -13,6 +13,7 @@
 #include "base/report.h"
 #include "base/sha256.h"
 #include "base/sized.h"
+#include "npu/npu_socs.h"
 
 #define MODELS_LEDGER "qaihub-model-ids.txt"
 #define JOBS_LEDGER   "qaihub-fp16-jobs.txt"
@@ -80,9 +81,7 @@ static fv_status hub_text_check(const char *field, const char *text, size_t size
 static fv_status hub_device(fv_aihub *h, fv_error *err)
 {
     const char *soc = or_default(h->o.soc, "SM8750");
-    h->soc.size = sizeof h->soc;
-    if (!fv_npu_soc_find(soc, &h->soc))
-        return fv_fail(err, FV_ERR_ARGUMENT, 0, "soc: %s is not a chip that is known", soc);
+    FV_TRY(fv_npu_soc_take(&h->soc, soc, err));
     for (size_t i = 0; i < FV_COUNT(aihub_devices); i++)
         if (strcmp(h->soc.name, aihub_devices[i].soc) == 0) {
             h->device = aihub_devices[i].device;

@@ -19,6 +19,7 @@
 #include "base/sized.h"
 #include "export/genie.h"
 #include "npu/ctx_info.h"
+#include "npu/npu_socs.h"
 #include "qairt/ctx_check.h"
 
 #define CONTEXT_FILE "fastvlm_vision_encoder_int8_htp.bin"
@@ -317,11 +318,9 @@ static fv_status graph_name_take(context_job *j, fv_error *err)
 static fv_status context_options_check(context_job *j, fv_error *err)
 {
     fv_qairt_context_options *c = &j->c;
-    j->soc.size = sizeof j->soc;
     c->file = c->file ? c->file : CONTEXT_FILE;
     c->soc = c->soc ? c->soc : "SM8750";
-    if (!fv_npu_soc_find(c->soc, &j->soc))
-        return fv_fail(err, FV_ERR_ARGUMENT, 0, "soc: \"%s\" is not known", c->soc);
+    FV_TRY(fv_npu_soc_take(&j->soc, c->soc, err));
     c->optimization = c->optimization ? c->optimization : 3;
     c->vtcm_mb = c->vtcm_mb ? c->vtcm_mb : (int)j->soc.vtcm_mb;
     if (c->optimization < 1 || c->optimization > 3 || c->vtcm_mb < 1 || c->vtcm_mb > 64)

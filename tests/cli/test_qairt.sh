@@ -138,7 +138,7 @@ expect "context --no-config" 0 "compiled for HTP v68, the tool's own default; SM
 tools "${context[@]}" --graph another -q
 expect "context: a configuration that does not match" 1 "its graph is called vision_encoder_int8_qnnmodel, the configuration names another"
 tools "${context[@]}" --soc sm1
-expect "context: an unknown chip" 2 'soc: "sm1" is not known'
+expect "context: an unknown chip" 2 'soc is "sm1"; expected one of SM8550'
 tools qairt context "$work/out" -o none
 expect "context: not a library" 2 "expected a model library lib<graph>.so, or a DLC"
 fault exit1 qnn-context-binary-generator 1 "qnn-context-binary-generator: exit code 1" "${context[@]}"

@@ -503,7 +503,7 @@ def case_devices_and_options():
     assert c.called("submit_compile_job") == 2
     c.run("compile", "--soc", "sm8650", "--device-os", "15", "--only", "vision", *FAST).succeeds()  # only the name differs
     assert c.called("submit_compile_job") == 3 and c.look()["jobs"][2]["options"] == c.look()["jobs"][1]["options"]
-    c.run("compile", "--soc", "sm1").fails("sm1 is not a chip that is known", code=2)
+    c.run("compile", "--soc", "sm1").fails('soc is "sm1"; expected one of SM8550', code=2)
     c.run("compile", "--device", "a\nb").fails("device: holds a control character", code=2)
     c.end()
 
