@@ -30,12 +30,21 @@ mkdir -p "$work"/{lists/partial,cache/archives/partial,etc}
 # What is in sources.list for binaries is where the sources are, too.
 sources=$work/etc/sources.list
 {
-    grep -rhE '^deb ' /etc/apt/sources.list /etc/apt/sources.list.d 2>/dev/null | sed 's/^deb /deb-src /'
+    grep -rhE '^deb ' /etc/apt/sources.list /etc/apt/sources.list.d 2>/dev/null | sed 's/^deb /deb-src /' || true
     for file in /etc/apt/sources.list.d/*.sources; do
-        [ -e "$file" ] && awk '/^URIs:/ { uris = $2 } /^Suites:/ { $1 = ""; suites = $0 }
-            /^Signed-By:/ { key = "[signed-by=" $2 "] " }
-            /^Components:/ { $1 = ""; n = split(suites, s, " ")
-                for (i = 1; i <= n; i++) print "deb-src " key uris " " s[i] $0 }' "$file"
+        [ ! -e "$file" ] || awk '
+            function put(  i, n, suite) {
+                n = split(suites, suite, " ")
+                for (i = 1; i <= n; i++)
+                    print "deb-src " key uri " " suite[i] components
+                suites = key = ""
+            }
+            /^URIs:/       { uri = $2 }
+            /^Suites:/     { $1 = ""; suites = $0 }
+            /^Components:/ { $1 = ""; components = $0 }
+            /^Signed-By:/  { key = "[signed-by=" $2 "] " }
+            /^$/           { put() }
+            END            { put() }' "$file"
     done
 } >"$sources"
 apt=(apt-get -q -o "Dir::Etc::sourcelist=$sources" -o Dir::Etc::sourceparts=/dev/null
@@ -55,11 +64,14 @@ build() # PACKAGE FOLDER [OPTION...]
             -DCMAKE_TOOLCHAIN_FILE="$ANDROID_NDK_ROOT/build/cmake/android.toolchain.cmake" \
             -DANDROID_ABI=arm64-v8a -DANDROID_PLATFORM=android-28 -DBUILD_SHARED_LIBS=OFF \
             -DCMAKE_POLICY_VERSION_MINIMUM=3.5 -DCMAKE_POSITION_INDEPENDENT_CODE=ON \
-            -DCMAKE_INSTALL_PREFIX="$prefix" -DCMAKE_INSTALL_LIBDIR=lib "$@" &&
+            -DCMAKE_INSTALL_PREFIX="$prefix" -DCMAKE_INSTALL_LIBDIR:STRING=lib "$@" &&
         cmake --build "$work/$package/build" && cmake --install "$work/$package/build"
 }
 
 rm -rf "$prefix"
+# zlib is part of Android; libpng asks pkg-config for it.
+mkdir -p "$prefix/lib/pkgconfig"
+printf 'Name: zlib\nDescription: of Android\nVersion: 1.2.13\nLibs: -lz\n' >"$prefix/lib/pkgconfig/zlib.pc"
 for library in "${libraries[@]}"; do
     IFS='|' read -r package folder options <<<"$library"
     echo "android-libraries: $package"
