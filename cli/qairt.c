@@ -247,6 +247,8 @@ int qairt_run(int argc, char **argv)
         { 0, "sampling", OPTION_FLAG, &o.sampling, NULL,
           "temperature 0.8, top-k 40, top-p 0.95, as in the reference Qualcomm pipeline", 0, 0 },
         { 0, "seed", OPTION_U64, &o.seed, "N", "random seed for sampling (default: 42)", 0, 0 },
+        { 0, "profiling", OPTION_FLAG, &o.profiling, NULL,
+          "have qnn-net-run measure the encoder, and qnn-profile-viewer say what it found", 0, 0 },
         { 'o', "output", OPTION_TEXT, &o.output, "DIR",
           "directory for the run's directory (default: run_outputs)", 0, 0 },
         { 0, "json", OPTION_FLAG, &json, NULL, "print one JSON object", 0, 0 },

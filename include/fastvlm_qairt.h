@@ -244,6 +244,9 @@ typedef struct fv_qairt_run_options {
     uint64_t seed;          /**< 0: 42 */
     fv_qairt_text_fn *text; /**< NULL: none */
     void *text_user;
+    /** qnn-net-run measures the encoder: vision_out/qnn-profiling-data_0.log, and what
+     *  qnn-profile-viewer makes of it, vision_out/qnn-profile.csv */
+    bool profiling;
 } fv_qairt_run_options;
 
 FV_DEFINE_DEFAULT(fv_qairt_run_options)

@@ -306,6 +306,36 @@ fail:
     return status;
 }
 
+/* What qnn-net-run has measured, and what the SDK's viewer, on this machine, says of it. */
+static fv_status way_profiling_get(way_job *j, const char *remote, fv_error *err)
+{
+    fv_runner *r = j->way->npu;
+    fv_args args = { 0 };
+    char from[FV_RUNNER_PATH], *log = NULL, *csv = NULL, *log_at = NULL, *csv_at = NULL;
+    fv_status status = FV_OK;
+    if (snprintf(from, sizeof from, "%s/qnn-profiling-data_0.log", remote) >= (int)sizeof from)
+        return fv_fail(err, FV_ERR_ARGUMENT, 0, "%s: the path is too long", remote);
+    FV_TRY_GOTO(fv_run_folder_path(&j->out, "vision_out/qnn-profiling-data_0.log", &log, err));
+    FV_TRY_GOTO(r->get(r, from, log, err));
+    if (!j->way->sdk)
+        goto fail;
+    FV_TRY_GOTO(fv_run_folder_path(&j->out, "vision_out/qnn-profile.csv", &csv, err));
+    FV_TRY_GOTO(fv_path_absolute(&log_at, log, err));
+    FV_TRY_GOTO(fv_path_absolute(&csv_at, csv, err));
+    fv_args_add(&args, "qnn-profile-viewer");
+    fv_args_add2(&args, "--input_log", log_at);
+    fv_args_add2(&args, "--output", csv_at);
+    fv_args_expect(&args, csv_at);
+    status = fv_tool_run(j->way->sdk, &args, NULL, j->way->options, err);
+fail:
+    fv_args_free(&args);
+    fv_free(log);
+    fv_free(csv);
+    fv_free(log_at);
+    fv_free(csv_at);
+    return status;
+}
+
 /* One inference: the input's bytes are in the run's folder as `input`; what comes out goes to `dir`
  * there and to `to`. */
 static fv_status way_infer(way_job *j, const way_graph *g, const char *input, const char *dir,
@@ -340,8 +370,13 @@ static fv_status way_infer(way_job *j, const way_graph *g, const char *input, co
     fv_args_add2(&args, "--use_native_input_files", "--use_native_output_files");
     fv_args_add2(&args, "--output_dir", out);
     fv_args_add2(&args, "--num_inferences", "1");
+    bool profiling = j->way->run->profiling && g == &j->vision;
+    if (profiling)
+        fv_args_add2(&args, "--profiling_level", "basic");
     FV_TRY_GOTO(fv_runner_tool(r, &args, j->way->options, &j->log, err));
-    status = way_result_get(j, g, results, dir, to, err);
+    FV_TRY_GOTO(way_result_get(j, g, results, dir, to, err));
+    if (profiling)
+        status = way_profiling_get(j, out, err);
 fail:
     fv_args_free(&args);
     fv_free(local);

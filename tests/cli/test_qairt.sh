@@ -245,6 +245,11 @@ t = json.load(open(sorted(glob.glob("run_outputs/*/tokens.json"))[-1]))
 assert t["token_ids"].index(t["image_mark"]) == 0 and t["order"] == "image first"'
 run "${e2e[@]}" -n 2 --json
 check "qairt run: cut short" python3 -c 'import json,sys; r = json.load(open(sys.argv[1])); assert r["clipped"] and r["genie"]["generated_tokens"] == 2' "$work/out"
+run "${e2e[@]}" --profiling
+check "qairt run --profiling" [ "$out" = "$native" ]
+check "--profiling: the viewer's table" grep -q EXECUTE "$(ls -d run_outputs/* | tail -n 1)/vision_out/qnn-profile.csv"
+STANDIN_FAULT=qnn-profile-viewer=nothing run "${e2e[@]}" --profiling -o viewer
+expect "--profiling: a viewer that writes nothing" 1 "qnn-profile-viewer: ended with exit code 0 but has not written"
 mkdir spaced "spaced/a b" && cp genie/* "spaced/a b"
 run qairt run -m "$demo" --vision npu/fastvlm_vision_encoder_int8_htp.bin --decoder "spaced/a b/fastvlm_model.bin" -o "spaced/c d" "$sign" "$question"
 check "qairt run: directories with blanks" [ "$out" = "$native" ]
@@ -373,6 +378,28 @@ standin "an unknown quantisation" "--quantize ['Z9']" "${compose[@]}" --outfile 
 standin "no architecture" "Please provide configuration.json" "${compose[@]:0:3}" --outfile "$work/m.bin"
 sed 's/"size.embedding": 192/"size.embedding": 896/' genie/genie_model.json >other.json
 standin "another architecture" "size.embedding is 896, the checkpoint's hidden_size is 192" "${compose[@]:0:3}" --config_file "$work/other.json" --outfile "$work/m.bin"
+standin "the utility: an unknown option" "qnn-context-binary-utility: unknown argument '--json'" qnn-context-binary-utility --context_binary x --json y
+standin "the utility: no directory" "the directory of --json_file is not there" qnn-context-binary-utility --context_binary npu/fastvlm_vision_encoder_int8_htp.bin --json_file no/x.json
+standin "the other converter: no shape" "qairt-converter: --desired_input_shape is missing" qairt-converter --input_network $onnx --out_tensor_node image_features --output_path x.dlc
+standin "the other converter: no such tensor" "$onnx: no tensor nothing in it" qairt-converter --input_network $onnx --desired_input_shape pixel_values 1,3,256,256 --out_tensor_node nothing --output_path x.dlc
+standin "the quantiser: no samples" "without --input_list nothing would be quantised" qairt-quantizer --input_dlc dlc/vision_encoder_fp32.dlc --output_dlc x.dlc
+standin "the viewer: no log" "--input_log: $onnx was not made by the tool before it" qnn-profile-viewer --input_log $onnx
+# The phone's programs, which look where they are and what was pushed beside them.
+mkdir phone && cp "$sdk"/bin/aarch64-android/* phone
+phone() { # NAME TEXT LD_LIBRARY_PATH ADSP_LIBRARY_PATH COMMAND...
+    local name=$1 text=$2 libraries=$3 dsp=$4
+    shift 4
+    err=$(cd phone && LD_LIBRARY_PATH=$libraries ADSP_LIBRARY_PATH=$dsp "$@" 2>&1) code=$? out=
+    check "stand-in: phone: $name" grep -qF "STAND-IN: $text" <<<"$err"
+}
+android=$work/phone:/vendor/dsp/cdsp:/vendor/lib64
+net=(./qnn-net-run --backend libQnnHtp.so --retrieve_context x --input_list x --output_dir o)
+phone "another directory first" "LD_LIBRARY_PATH is" "/vendor/lib64:$work/phone" "$work/phone;/dsp" "${net[@]}"
+phone "no libcdsprpc" "LD_LIBRARY_PATH ends" "$work/phone" "$work/phone;/dsp" "${net[@]}"
+phone "colons for the DSP" "ADSP_LIBRARY_PATH is" "$android" "$work/phone:/dsp" "${net[@]}"
+phone "a library forgotten" "libQnnHtp.so was not pushed" "$android" "$work/phone;/dsp" "${net[@]}"
+phone "another working directory" "works in" "$android" "$work/phone;/dsp" env -C / "$work/phone/qnn-net-run" "${net[@]:1}"
+phone "Genie's libraries forgotten" "libGenie.so was not pushed" "$android" "" ./genie-t2t-run --config x --prompt x
 genie=(genie-t2t-run --config $dialog --embedding_file "$place/combined_embeddings_fp32.raw" --embedding_table genie/LUT.bin)
 standin "tokens asked for" "--embedding_query_output_type must be text" "${genie[@]}" --embedding_query_output_type token
 standin "no table" "without a table one token would be produced" "${genie[@]:0:5}" --embedding_query_output_type text
