@@ -154,11 +154,12 @@ if want phone; then
         tests/install/test_phone_shell.sh build/arm64-static/fastvlm | tee build/phone.log
         read -r run_ok run_bad < <(sed -n 's/^\([0-9]*\) passed, \([0-9]*\) failed$/\1 \2/p' build/phone.log)
         passed=$((passed + ${run_ok:-0})) failed=$((failed + ${run_bad:-1}))
+        build dev && run "phone: sent and run by fastvlm device" dev -R '^cli.test_device_arm$'
     else
         failed=$((failed + 1))
     fi
 fi
 
-[ "$skipped" -gt 0 ] && echo "$skipped skipped, named above: kernels.* are instruction sets that this processor or emulator lacks"
+[ "$skipped" -gt 0 ] && echo "$skipped skipped, named above: kernels.* are instruction sets that this processor or emulator lacks, cli.* say what they miss in build/*.ctest"
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]

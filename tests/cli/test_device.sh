@@ -1,7 +1,7 @@
 #!/bin/bash
 # fastvlm device, from outside: the real adb client against a stand-in for the phone's daemon
-# (tests/standins/adbd.py), whose shell runs this program, and under qemu the one for 64-bit Arm
-# where make arm64 has built it. adb's server is one of its own, and ended here.
+# (tests/standins/adbd.py), whose shell runs this program. adb's server is one of its own, and ended
+# here.
 . "$(dirname "$0")/cases.sh"
 . "$(dirname "$0")/phone.sh"
 
@@ -258,25 +258,6 @@ code=$? out=$(cat "$work/out") err=$(cat "$work/err")
 expect "the server is killed during a run" 1 "$one: "
 check "the phone's process has ended" ended "$(on one)/bin/fastvlm"
 check "no rule was broken" [ -z "$(cat "$work"/*/log | grep VIOLATION)" ]
-
-# ---- the program for 64-bit Arm, under qemu
-arm=${FASTVLM_ARM64:-}
-for candidate in "$root/build/arm64-static/fastvlm" "$root/build/arm64/fastvlm"; do
-    [ -z "$arm" ] && [ -x "$candidate" ] && arm=$candidate
-done
-if [ -n "$arm" ] && [ -e "${FV_EXEC_AARCH64:-}" ] && command -v qemu-aarch64 >/dev/null 2>&1; then
-    QEMU_PROGRAM=$(command -v qemu-aarch64)
-    QEMU_LD_PREFIX=$root/build/sysroot-arm64
-    export QEMU_PROGRAM QEMU_LD_PREFIX
-    readelf -l "$arm" | grep -q 'interpreter: /lib' && faults arm || faults arm android
-    phone arm --preload "$FV_EXEC_AARCH64"
-    want=$("$fastvlm" run -q "$root/examples/images/sign.png" "What does the text say?")
-    run device run --serial "$serial" --program "$arm" "$root/examples/images/sign.png" "What does the text say?" -q
-    check "64-bit Arm: the answer is this machine's" [ "$out" = "$want" ]
-    check "64-bit Arm: it was that program" cmp "$arm" "$(on arm)/bin/fastvlm"
-else
-    echo "not run: the program for 64-bit Arm (make arm64 builds it; qemu-user runs it)"
-fi
 
 # ---- the stand-in itself
 count=$(python3 "$standins/adbd_rejects.py" "$work/strict") || not_ok "the stand-in takes what is wrong: $count"
