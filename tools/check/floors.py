@@ -57,7 +57,8 @@ def flags_of(entries, folder):
 def compile_include(flags, header):
     """(compiles, what the compiler said) for a file with this include alone."""
     words, directory = flags
-    with tempfile.NamedTemporaryFile("w", suffix=".c") as f:
+    # In a directory of its own: what lies beside a file is found as well.
+    with tempfile.TemporaryDirectory() as alone, open(os.path.join(alone, "alone.c"), "w", encoding="utf-8") as f:
         f.write(f'#include "{header}"\nextern int unused;\n')
         f.flush()
         run = subprocess.run(words + ["-fsyntax-only", f.name], cwd=directory, capture_output=True, text=True,
