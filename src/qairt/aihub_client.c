@@ -83,13 +83,24 @@ static const char *const python_programs[] = {
     "    s = j.get_status()\n"
     "    say(job_id=id, status=s.code, message=s.message or '', url=j.url)\n",
 
-    /* download_results would take the file's name, folders and all, from the service. */
+    /* download_results would take the file's name, folders and all, from the service. The size that
+     * the service announces is only told to the progress bar; with an older urllib3 the client
+     * takes what comes for the whole. */
     [FV_AIHUB_DOWNLOAD] = PYTHON_HEAD
     "import os\n"
+    "from qai_hub import api_utils\n"
+    "sizes, bar = [0], api_utils.get_progress_bar\n"
+    "def bar_of(name, size, *more):\n"
+    "    sizes.append(size)\n"
+    "    return bar(name, size, *more)\n"
+    "api_utils.get_progress_bar = bar_of\n"
     "target = client.get_job(words[0]).get_target_model()\n"
     "if target is None:\n"
     "    raise ValueError('the job has no compiled model')\n"
     "path = target.download(words[1])\n"
+    "size = os.path.getsize(path)\n"
+    "if sizes[-1] and size != sizes[-1]:\n"
+    "    raise ConnectionError('%d of %d bytes have come' % (size, sizes[-1]))\n"
     "if not path.endswith('.bin'):\n"
     "    raise ValueError('expected a context binary, the service gave ' + path)\n"
     "os.replace(path, words[1])\n"

@@ -21,7 +21,7 @@ class Case(Place):
     def __init__(self, **state):
         super().__init__(TOKEN)
         os.mkdir(self.path("standin"))
-        self.state = {"token": TOKEN, "models": [], "jobs": [], "faults": [], "count": 0, "log": [], "message": "",
+        self.state = {"token": TOKEN, "models": [], "jobs": [], "faults": [], "count": 0, "log": [], "cuts": [], "message": "",
                       "job_states": ["CREATED", "OPTIMIZING_MODEL", "SUCCESS"], **state}
         self.save()
         self.write("standin/compiled", BINARY)
@@ -405,6 +405,18 @@ def case_download_that_is_none():
     c.write("standin/compiled", b"<Error><Code>AccessDenied</Code></Error>")
     c.run("download", *FAST).fails("what was downloaded is text (\"<Error><Code>AccessDenied")
     assert c.binaries() == []
+    c.end()
+
+
+def case_download_that_is_cut():
+    """By less than the client notices: the size is the service's, or it comes again."""
+    c = Case(cuts=[1, 1]).compiled()
+    c.run("download", "--only", "vision", *FAST).succeeds().says("%d of %d bytes have come" % (len(BINARY) - 1, len(BINARY)))
+    (file,) = c.binaries()
+    assert os.path.getsize(c.path("models/fastvlm-qaihub-fp16-context/" + file)) == len(BINARY)
+    c.change(cuts=[1] * 9)
+    c.run("download", "--only", "embed", *FAST).fails("bytes have come")
+    assert c.binaries() == [file]
     c.end()
 
 

@@ -22,6 +22,7 @@ Faults, which a test sets (lists are used up from the front):
     job_states      what a job goes through, a state a look
     fail_reason     jobs end as FAILED with this
     lose_answers    parts of "METHOD path": done, but the connection ends without an answer
+    short_files     bytes that do not come at the end of a file, though the connection ends in order
     token           another one: what was given before has expired
     result          bytes that are "compiled"; result_name: what the service calls the file
 Python's standard library only."""
@@ -151,7 +152,7 @@ class Service:
         self.result = b"a context binary" * 4000
         self.result_name = None
         self.max_part_size = 1 << 20
-        self.faults, self.cut_parts, self.lose_answers = [], [], []
+        self.faults, self.cut_parts, self.lose_answers, self.short_files = [], [], [], []
         self.job_states, self.fail_reason = [CREATED, OPTIMIZING], None
         self.violations, self.log, self.lock = [], [], threading.RLock()
         self.slow = 0                   # seconds before each answer
@@ -481,6 +482,13 @@ class StoreHandler(Base):
             self.end_headers()
             self.wfile.write(reply[1][:len(reply[1]) // 2])
             self.cut()
+        if self.command == "GET" and state.short_files:
+            self.close_connection = True
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(reply[1])))
+            self.end_headers()
+            self.wfile.write(reply[1][:-state.short_files.pop(0)])
+            return
         self.answer(reply[0], reply[1], "application/octet-stream", reply[2])
 
 

@@ -10,7 +10,8 @@ seen to print, and raises what it was seen to raise.
 It cannot prove: that the real package has these names and takes these arguments. tools/test-hub.sh runs
 the real one, against a stand-in of the service.
 
-$STANDIN_HUB is its directory: state.json (models, jobs, token, faults), violations, compiled. A fault
+$STANDIN_HUB is its directory: state.json (models, jobs, token, faults, cuts: bytes that do not come of a
+download), violations, compiled. A fault
 is [call, "before" or "after" the change, what, text]; what is "user" or "internal" (an exception with
 text), "token", "hang" (makes the file `hanging` and waits), "silent" (nothing is printed)."""
 import configparser
@@ -21,11 +22,12 @@ import fcntl
 import json
 import os
 import re
-import shutil
 import sys
 import textwrap
 import time
 import types
+
+from . import api_utils
 
 __version__ = "0.56.0"
 PLACE = os.environ["STANDIN_HUB"]
@@ -136,7 +138,13 @@ class Model:
         temporary = os.path.abspath(os.environ.get("TMPDIR", "/tmp"))  # large files do not fit into every /tmp
         expect(os.path.dirname(temporary) == os.path.dirname(os.path.abspath(filename)), "TMPDIR is " + temporary)
         expect(filename.endswith(".bin"), "%s does not end with .bin" % filename)
-        shutil.copy(os.path.join(PLACE, "compiled"), filename)
+        with open(os.path.join(PLACE, "compiled"), "rb") as file:
+            data = file.read()
+        with state() as s:
+            cut = s["cuts"].pop(0) if s["cuts"] else 0
+        api_utils.get_progress_bar(os.path.basename(filename), len(data), 1024, True)
+        with open(filename, "wb") as file:
+            file.write(data[:len(data) - cut])
         print("Downloaded model to " + filename)
         return filename
 
