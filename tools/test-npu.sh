@@ -2,14 +2,17 @@
 # make test-npu: contexts compiled, read and run by Qualcomm's own libraries, which fastvlm npu setup
 # fetches through pip into build/npu. Needs the network and Linux on x86-64; without them it fails.
 #
-#     tools/test-npu.sh [STAGE...]     setup graphs compile old damage second      default: all
+#     tools/test-npu.sh [STAGE...]     setup graphs compile decoder old damage second
+#                                  default: all
 #
 # setup    both versions are fetched and can be used; real pip without a network or for a version that
 #          does not exist
-# graphs   encoder and decoder on Qualcomm's libraries against our engine: f32 on libQnnCpu, f16 on the
-#          emulator
+# graphs   encoder, decoder and embedding on Qualcomm's libraries against our engine: f32 on libQnnCpu;
+#          on the emulator f16, and what w8a16 loses along the decoder's answers
 # compile  the demonstration model in every precision for SM8750, and for every chip; what is read
 #          back; how close its image tokens come to f32 on held-out images, on the emulator
+# decoder  decoder and embedding in every precision; answers, and a part of the test, with encoder and
+#          decoder both emulated
 # old      libraries of QAIRT 2.47: compile, run, and refuse what 2.51 has made
 # damage   npu info on damaged binaries: an answer or a message, never a crash
 # second   our float export, quantised by ONNX Runtime and compiled by its QNN provider
@@ -20,7 +23,7 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 
 stages=("$@")
-[ ${#stages[@]} -eq 0 ] && stages=(setup graphs compile old damage second)
+[ ${#stages[@]} -eq 0 ] && stages=(setup graphs compile decoder old damage second)
 program=${FASTVLM:-build/release/fastvlm}
 images=${IMAGES:-20}
 place=$PWD/build/npu
@@ -163,6 +166,38 @@ if want compile; then
     done
     compile none --soc sm1234 --qnn "$new"
     check "a chip that is not known" has "$err" "sm1234"
+fi
+
+# ---------------------------------------------------------------- the decoder
+
+# The answer to a question about a held-out image; arguments as for run.
+answer() { FV_QNN_DIR=$new "$program" run $demo tests/data/demo/images/00000.jpg "What do you see?" -q "$@" 2>"$place/err"; }
+
+if want decoder; then
+    echo "== decoder"
+    vision=$place/new/vision_w8a16_sm8750.bin
+    [ -e "$vision" ] || compile new --precision w8a16 --qnn "$new"
+    for precision in f16 w8a16 w8a8; do
+        compile parts --part embed --precision $precision --qnn "$new"
+        check "embedding, $precision" succeeded
+    done
+    plain=$(answer)
+    for precision in f16 w8a16; do
+        compile parts --part decoder --precision $precision --qnn "$new"
+        check "$precision" succeeded
+        shared=$(field file_bytes)
+        err=$(answer --decoder "npu:$place/parts/decoder_${precision}_sm8750.bin"; cat "$place/err")
+        check "$precision: the emulator is not given shared weights" has "$err" "its graphs share weights"
+        compile "$precision" --part decoder --precision $precision --qnn "$new" --unshared --cache 128
+        check "$precision, unshared" succeeded
+        check "$precision: shared weights make the file smaller" at_least "$(field file_bytes)" "$shared"
+        out=$(answer --vision "npu:$vision" --decoder "npu:$place/$precision/decoder_${precision}_sm8750_unshared.bin") err=
+        check "$precision: \"$out\"" [ "$out" = "$plain" ]
+    done
+    out=$(FV_QNN_DIR=$new "$program" eval --task tests/data/demo $demo --vision "npu:$vision" \
+        --decoder "npu:$place/w8a16/decoder_w8a16_sm8750_unshared.bin" --limit "$images" --json 2>"$place/err")
+    score=$(python3 -c 'import json, sys; print(json.load(sys.stdin)["results"][0]["percent"])' <<<"$out" 2>/dev/null)
+    check "$images questions with both emulated: ${score:-no} % right" at_least "${score:-0}" 94
 fi
 
 # ---------------------------------------------------------------- versions

@@ -1242,6 +1242,11 @@ void fv_qnn_pack(const fv_qnn_tensor *t, void *to, const float *from, size_t n)
             ((uint16_t *)to)[i] = fv_f32_to_f16(from[i]);
         return;
     }
+    if (t->type == FV_QNN_I32) {
+        for (size_t i = 0; i < n; i++)
+            ((int32_t *)to)[i] = (int32_t)from[i];
+        return;
+    }
     for (size_t i = 0; i < n; i++) {
         float q = fmaxf(0, fminf(most, rintf(from[i] / e.scale) - (float)e.offset));
         if (t->type == FV_QNN_UQ8)

@@ -45,7 +45,8 @@ void fv_qnn_model_free(fv_qnn_model *m);
 /* The NPU's graph has this value of an encoder as one tensor. */
 bool fv_qnn_can_show(const fv_value *v);
 
-/* Numbers <-> a tensor's own type, n of them: f32, f16, or 8 and 16 bits with a scale. */
+/* Numbers <-> a tensor's own type, n of them: f32, f16, or 8 and 16 bits with a scale; ids too are
+ * packed from floats. */
 void fv_qnn_pack(const fv_qnn_tensor *t, void *to, const float *from, size_t n);
 void fv_qnn_unpack(const fv_qnn_tensor *t, float *to, const void *from, size_t n);
 

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "npu/npu_decoder.h"
+#include "npu/npu_embed.h"
 #include "npu/npu_selfcheck.h"
 #include "npu/npu_vision.h"
 
@@ -165,6 +166,46 @@ static void test_rms_norm_epsilon(void **state)
                     fail_msg("%s: epsilon %g is %g for rows of 10^-%.1f",
                              htp ? "emulator" : "libQnnCpu", eps, seen[i], (double)i / 2);
         }
+}
+
+/* ---- embedding --------------------------------------------------------------------------- */
+
+/* Each id's row, to a step of the table's type. */
+static void assert_rows_near(fv_npu_precision precision, double most)
+{
+    fv_npu_embed e;
+    fv_error err;
+    fv_qnn_outcome made;
+    float ids[FV_NPU_IDS];
+    if (fv_npu_embed_open(&e, DEMO, precision, NULL, &err) != FV_OK)
+        fail_msg("%s", err.message);
+    const fv_mat *table = &e.model.weights.decoder.embed;
+    float *want = malloc(FV_NPU_IDS * table->k * sizeof *want);
+    for (size_t i = 0; i < FV_NPU_IDS; i++) {
+        ids[i] = (float)(i * 7919 % table->n);
+        fv_graph_mat_rows(&e.model.kernels, table, i * 7919 % table->n, 1, want + i * table->k,
+                          NULL);
+    }
+    const fv_npu_plan *plan = &e.plan;
+    fv_qnn_job job = job_of(true, &plan, &e.model.kernels, ids);
+    job.model.f16 = precision == FV_NPU_F16;
+    if (fv_qnn_job_run(&made, &job, &err) != FV_OK)
+        fail_msg("%s", err.message);
+    assert_int_equal(made.n_values, FV_NPU_IDS * table->k);
+    double worst = worst_of(want, made.values, made.n_values);
+    if (!(worst <= most))
+        fail_msg("off by %g of the largest, at most %g", worst, most);
+    fv_qnn_outcome_free(&made);
+    free(want);
+    fv_npu_embed_close(&e);
+}
+
+static void test_embedding(void **state)
+{
+    (void)state;
+    assert_rows_near(FV_NPU_F16, 0x1p-11);
+    assert_rows_near(FV_NPU_W8A16, 0x1p-15);
+    assert_rows_near(FV_NPU_W8A8, 0x1p-7);
 }
 
 /* ---- decoder ----------------------------------------------------------------------------- */
@@ -441,9 +482,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_vision_on_cpu),    cmocka_unit_test(test_vision_in_f16),
-        cmocka_unit_test(test_rms_norm_epsilon), cmocka_unit_test(test_selfcheck),
-        cmocka_unit_test(test_decoder_on_cpu),   cmocka_unit_test(test_decoder_in_f16),
-        cmocka_unit_test(test_answers_in_f16),   cmocka_unit_test(test_answers_in_w8a16),
+        cmocka_unit_test(test_rms_norm_epsilon), cmocka_unit_test(test_embedding),
+        cmocka_unit_test(test_selfcheck),        cmocka_unit_test(test_decoder_on_cpu),
+        cmocka_unit_test(test_decoder_in_f16),   cmocka_unit_test(test_answers_in_f16),
+        cmocka_unit_test(test_answers_in_w8a16),
     };
     cmocka_set_test_filter(getenv("TEST_FILTER"));
     return cmocka_run_group_tests(tests, NULL, NULL);
