@@ -181,6 +181,18 @@ run device run "$root/examples/images/sign.png" "What?" --vision npu
 expect "no such vision" 2 "--vision: expected cpu|int8|fp16|npu:FILE"
 run device run "$root/examples/images/sign.png" "What?" --vision "npu:$picture" --sdk "$work"
 expect "an SDK that is none" 1 "expected Qualcomm's SDK (QAIRT)"
+gif=$(ls "$root"/tests/data/images/accept/*.gif | head -n 1)
+want=$("$fastvlm" run -q "$gif" "What?")
+run device run "$gif" "What?" -q
+check "another format is sent as PPM" [ -s "$(on one)/inputs/image.ppm" ]
+check "with the same answer" [ "$out" = "$want" ]
+want=$("$fastvlm" run -q "$root/models/demo" "$root/examples/images/sign.png" "What?" --vision f16 --decoder f32)
+checkpoint() { run device run --model "$root/models/demo" --vision fp16 --decoder fp32 "$root/examples/images/sign.png" "What?"; }
+checkpoint
+check "a checkpoint directory is packed" grep -qF "packing $root/models/demo into models/fastvlm-native/demo_f16_f32.gguf" <<<"$err"
+check "and gives its answer" [ "$out" = "$want" ]
+checkpoint
+check "once" [ "$code" = 0 -a "$(grep -c packing <<<"$err")" = 0 ]
 FASTVLM=$fastvlm MODEL_DIR=$packed RUN_OUTPUTS=$work/outputs "$root/scripts/run_fastvlm_device.sh" \
     "$root/examples/images/sign.png" "What does the text say?" 0 256 int8 int8 >"$work/out" 2>"$work/err"
 check "the pipeline's script" [ "$(cat "$work/out")" = "HELLO" ]

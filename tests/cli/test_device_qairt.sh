@@ -25,6 +25,8 @@ steps genie build "$demo" -o models/fastvlm-genie --quantize Z8 --force -q --ven
 run run -q -m "$demo" --vision f32 --decoder f32 "$sign" "$question"
 want=$out
 
+binary=$(ls models/fastvlm-genie/local_context/vision_int8_qnnmodel/output/*.bin)
+
 # ---- the phone: paths in lists and dialogs must be true where the stand-ins read them
 faults one
 phone one --abi x86_64 --same-paths
@@ -72,7 +74,11 @@ check "Ctrl-C: says so" grep -q cancelled "$work/err"
 check "Ctrl-C: the phone's process has ended" ended "$dir/qairt/qnn-net-run"
 check "Ctrl-C: nothing is left" [ -z "$(ls -A run_outputs 2>/dev/null)" ]
 rm "$dir/qairt/standin_fault"
+run device push -q --dir "$dir" --vision "npu:$binary"
+check "push --vision npu:FILE: the binary and Android's libraries" [ -f "$dir/npu/${binary##*/}" -a -f "$dir/lib/libQnnHtp.so" -a -f "$dir/lib/libQnnHtpV79Skel.so" ]
 faults one prop.ro.soc.model=SM8650
+FV_QNN_DIR=$FV_FAKE_QNN run device push -q --dir "$dir" --vision "npu:$binary"
+expect "a binary for another Hexagon" 1 "for Hexagon v79; the phone is SM8650 with v75"
 ask -q
 expect "libraries for another Hexagon" 1 "libQnnHtpV75Stub.so"
 faults one
