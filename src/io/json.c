@@ -628,7 +628,7 @@ fv_status fv_json_ints(const fv_json *doc, const fv_json_value *object, const ch
              max_n == 1 ? "" : "s", min, max);
     if (fv_json_type_of(array) != FV_JSON_ARRAY)
         return wrong_type(doc, object, key, expected, err);
-    snprintf(found, sizeof found, "%zu values", count);
+    snprintf(found, sizeof found, "%zu value%s", count, count == 1 ? "" : "s");
     if (count < min_n || count > max_n)
         return member_wrong(doc, object, key, expected, found, err);
     for (size_t i = 0; i < count; i++) {

@@ -116,10 +116,13 @@ static fv_status entry_shape(fv_tensor *x, const fv_json *doc, const fv_json_val
     for (int i = 0; i < x->rank; i++) {
         const fv_json_value *item = fv_json_at(shape, (size_t)i);
         int64_t n = -1;
-        if (!fv_json_as_int(item, &n) || n < 0)
+        char found[FV_JSON_SHOWN];
+        if (!fv_json_as_int(item, &n) || n < 0) {
+            fv_json_show(item, found);
             return fv_fail(err, FV_ERR_FORMAT, 0,
                            "%s: shape[%d]: expected an integer of at least 0, found %s",
-                           fv_json_name(doc), i, n < 0 ? "another" : fv_json_type_name(item));
+                           fv_json_name(doc), i, found);
+        }
         if (__builtin_mul_overflow(x->n_elems, (uint64_t)n, &x->n_elems))
             return fv_fail(err, FV_ERR_FORMAT, 0, "%s: the product of the shape overflows",
                            fv_json_name(doc));
@@ -150,7 +153,11 @@ static fv_status read_entry(fv_tensor *x, const fv_json *doc, const fv_json_valu
                                &inner)) != FV_OK)
         return fv_fail(err, status, 0, "%s (tensor %s)", inner.message, name);
     uint64_t begin = (uint64_t)offsets[0], end = (uint64_t)offsets[1], n_bits;
-    if (begin > end || end > data_bytes)
+    if (begin > end)
+        return fv_fail(err, FV_ERR_FORMAT, data_at + begin,
+                       "%s: tensor %s begins at byte %" PRIu64 " of the data and ends at %" PRIu64,
+                       file, name, begin, end);
+    if (end > data_bytes)
         return fv_fail(err, FV_ERR_FORMAT, data_at + begin,
                        "%s: tensor %s lies at bytes %" PRIu64 " to %" PRIu64
                        " of the data, the file has %" PRIu64 " (is it truncated?)",
@@ -225,6 +232,10 @@ static fv_status tensors_read_header(fv_tensors *t, uint32_t file_index, const u
     uint64_t header = 0;
     for (int i = 7; i >= 0; i--)
         header = header << 8 | bytes[i];
+    if (header < 2) /* "{}" */
+        return fv_fail(err, FV_ERR_FORMAT, 0,
+                       "%s: the header claims %" PRIu64 " bytes; expected at least 2", file,
+                       header);
     if (header > MAX_HEADER_BYTES || header > n_bytes - 8)
         return fv_fail(err, FV_ERR_FORMAT, 0,
                        "%s: the header claims %" PRIu64

@@ -304,7 +304,8 @@ static fv_status image_size_of_tower(const reader *r, fv_config *c)
     long size = digits ? strtol(digits + 1, &end, 10) : 0;
     if (!digits || end == digits + 1 || *end)
         return fv_fail(r->err, FV_ERR_UNSUPPORTED, 0,
-                       "%s: mm_vision_tower is \"%s\"; expected a name that ends in _SIZE",
+                       "%s: mm_vision_tower is \"%s\"; expected a name that ends in _SIZE, such as "
+                       "mobileclip_l_1024",
                        fv_json_name(r->doc), tower);
     c->image_size = (int)FV_MAX(-1L, FV_MIN(size, (long)INT32_MAX));
     return FV_OK;

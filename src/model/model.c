@@ -2,6 +2,7 @@
 #include "model/model.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/report.h"
@@ -195,6 +196,25 @@ static fv_status bind_packed(fv_model *m, fv_error *err)
     return FV_OK;
 }
 
+/* Layers of the decoder that are stored and that the configuration does not have: transformers says
+ * so, too, and goes on. */
+static void layers_warn(const fv_model *m, const fv_callbacks *callbacks)
+{
+    static const char part[] = ".layers.";
+    for (size_t i = 0; i < fv_tensors_count(m->tensors); i++) {
+        const char *at = strstr(fv_tensors_at(m->tensors, i)->name, part);
+        long layer = at ? strtol(at + sizeof part - 1, NULL, 10) : -1;
+        if (m->weights.used[i] || layer < m->config.n_layers)
+            continue;
+        fv_log(
+            callbacks, FV_LOG_WARNING,
+            "config.json: num_hidden_layers is %d; the checkpoint has a layer %ld, %s and others "
+            "are not used",
+            m->config.n_layers, layer, fv_tensors_at(m->tensors, i)->name);
+        return;
+    }
+}
+
 static fv_status load_checkpoint(fv_model *m, const fv_model_options *o, fv_error *err)
 {
     bool run = o->depth >= FV_MODEL_LAYOUT;
@@ -286,6 +306,8 @@ static fv_status model_open_weights(fv_model *m, const fv_model_options *o, fv_e
     FV_TRY(choose_types(m, o, err));
     FV_TRY(fv_progress(o->callbacks, "open", 0, err));
     FV_TRY(m->packed ? bind_packed(m, err) : load_checkpoint(m, o, err));
+    if (!m->packed)
+        layers_warn(m, o->callbacks);
     m->config.tied = m->weights.tied; /* as bound: a missing head makes it so */
     FV_TRY(fv_progress(o->callbacks, "open", 1, err));
     if (o->prefault)
@@ -335,7 +357,12 @@ static void message_name_dir(char text[MESSAGE_BYTES], const char *dir, const ch
     snprintf(name, sizeof name, "%.*s", (int)n, message);
     char *path = n && n < sizeof name && *name != '/' ? fv_path_join(dir, name) : NULL;
     bool inside = path && fv_is_file(path);
-    snprintf(text, MESSAGE_BYTES, "%s%s", inside ? path : "", inside ? message + n : message);
+    bool tensor = !strncmp(message, "tensor ", 7); /* one that no file has */
+    snprintf(text, MESSAGE_BYTES, "%s%s%s",
+             inside   ? path
+             : tensor ? dir
+                      : "",
+             tensor ? ": " : "", inside ? message + n : message);
     fv_free(path);
 }
 

@@ -121,6 +121,9 @@ static fv_status read_geometry(const reader *r, fv_config *c)
     if (side.short_edge || side.height != side.width)
         return fv_fail(r->err, FV_ERR_UNSUPPORTED, 0, "%s: %s is %d x %d; expected a square",
                        fv_json_name(r->doc), crop ? "crop_size" : "size", side.width, side.height);
+    if (side.height % FV_PATCH)
+        return fv_fail(r->err, FV_ERR_UNSUPPORTED, 0, "%s: %s is %d; expected a multiple of %d",
+                       fv_json_name(r->doc), crop ? "crop_size" : "size", side.height, FV_PATCH);
     c->image_size = side.height;
     recipe->fit = FV_FIT_CROP;
     recipe->n_scale = 0;

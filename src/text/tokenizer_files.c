@@ -789,9 +789,14 @@ fv_status fv_tokenizer_load_dir(fv_tokenizer **out, const char *dir, const fv_ca
 
     *out = NULL;
     FV_TRY_GOTO(open_text(&map[0], &f.tokenizer_json, dir, "tokenizer.json", true, err));
-    /* without any of them the message names vocab.json */
+    FV_TRY_GOTO(open_text(&map[1], &f.vocab_json, dir, "vocab.json", true, err));
     bool needed = !f.tokenizer_json.data;
-    FV_TRY_GOTO(open_text(&map[1], &f.vocab_json, dir, "vocab.json", !needed, err));
+    if (needed && !f.vocab_json.data) {
+        status = fv_fail(err, FV_ERR_IO, 0,
+                         "%s: no tokenizer; expected tokenizer.json, or vocab.json and merges.txt",
+                         dir);
+        goto fail;
+    }
     FV_TRY_GOTO(open_text(&map[2], &f.merges_txt, dir, "merges.txt", !needed, err));
     FV_TRY_GOTO(open_text(&map[3], &f.added_tokens_json, dir, "added_tokens.json", true, err));
     FV_TRY_GOTO(

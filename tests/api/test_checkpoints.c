@@ -483,7 +483,9 @@ static void test_unread_files(void **state)
         { "preprocessor_config.json", "\"shortest_edge\": 256", "\"shortest_edge\": 288",
           "size differs" },
         { "preprocessor_config.json", "\"height\": 256,\n    \"width\": 256",
-          "\"height\": 224,\n    \"width\": 224", "crop_size differs" },
+          "\"height\": 192,\n    \"width\": 192", "crop_size differs" },
+        { "preprocessor_config.json", "\"height\": 256,\n    \"width\": 256",
+          "\"height\": 224,\n    \"width\": 224", "crop_size is 224; expected a multiple of 64" },
         { "preprocessor_config.json", "\"CLIPImageProcessor\"", "\"ViTImageProcessor\"",
           "image_processor_type is \"ViTImageProcessor\"" },
         { "preprocessor_config.json", "{", "", "preprocessor_config.json: " },
@@ -562,6 +564,49 @@ static void test_settings_in_force(void **state)
     fv_engine_free(e);
 }
 
+/* ---- parts that the configuration does not have, and that no file has ---- */
+
+static void test_layers(void **state)
+{
+    (void)state;
+    const char *dir = copy_of(TINY, "layers");
+    fv_engine *e = NULL;
+    fv_engine_options o;
+    fv_error err = { 0 };
+    fv_engine_options_default(&o);
+    o.callbacks = &(fv_callbacks){ .size = sizeof(fv_callbacks), .log = hear };
+    for (int less = 0; less < 2; less++) {
+        if (less)
+            replace(dir, "config.json", "\"num_hidden_layers\": 3", "\"num_hidden_layers\": 2");
+        heard[0] = 0;
+        if (fv_engine_open(&e, dir, &o, &err) != FV_OK)
+            fail_msg("%s", err.message);
+        fv_engine_free(e);
+        bool said = strstr(heard, "num_hidden_layers is 2; the checkpoint has a layer 2");
+        if (said != less || (heard[0] && !less))
+            fail_msg("heard \"%s\"", heard);
+    }
+}
+
+static void test_missing_parts(void **state)
+{
+    (void)state;
+    char path[1200], begin[1200];
+    const char *dir = copy_of(TINY, "missing");
+    fv_engine *e = NULL;
+    fv_error err = { 0 };
+    replace(dir, "config.json", "\"num_hidden_layers\": 3", "\"num_hidden_layers\": 4");
+    snprintf(begin, sizeof begin, "%s: tensor model.layers.3.", dir);
+    opens_not(dir, FV_ERR_FORMAT, begin);
+    static const char *const tokenizer[] = { "tokenizer.json", "vocab.json" };
+    for (size_t i = 0; i < FV_COUNT(tokenizer); i++) {
+        snprintf(path, sizeof path, "%s/%s", dir, tokenizer[i]);
+        unlink(path);
+    }
+    assert_int_equal(fv_engine_open(&e, dir, NULL, &err), FV_ERR_IO);
+    assert_non_null(strstr(err.message, ": no tokenizer; expected tokenizer.json, or vocab.json"));
+}
+
 /* ---- messages name a file with its directory ---- */
 
 static void test_files_by_path(void **state)
@@ -578,6 +623,8 @@ static void test_files_by_path(void **state)
         { FAST, "processor_config.json", "LlavaProcessor", "OtherProcessor" },
         { SHARDS, "model.safetensors.index.json", "{", "" },
         { SHARDS, "model-00002-of-00003.safetensors", "\"shape\"", "\"shapf\"" },
+        { FAST, "preprocessor_config.json", "\"height\": 256,\n    \"width\": 256",
+          "\"height\": 100,\n    \"width\": 100" },
     };
     for (size_t i = 0; i < FV_COUNT(table); i++) {
         const char *dir = copy_of(table[i].from, "by path");
@@ -673,6 +720,8 @@ int main(void)
         cmocka_unit_test(test_recipe_is_not_llavas),
         cmocka_unit_test(test_unread_files),
         cmocka_unit_test(test_settings_in_force),
+        cmocka_unit_test(test_layers),
+        cmocka_unit_test(test_missing_parts),
         cmocka_unit_test(test_files_by_path),
         cmocka_unit_test(test_chat_templates),
         cmocka_unit_test(test_name_in_another_encoding),

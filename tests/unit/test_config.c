@@ -244,7 +244,7 @@ static const struct wrong_json {
     { PROCESSOR, "crop_size", "{\"height\": 256, \"width\": 512}", FV_ERR_UNSUPPORTED,
       "crop_size is 512 x 256; expected a square" },
     { PROCESSOR, "crop_size", "100", FV_ERR_UNSUPPORTED,
-      "crop_size is 100; expected a multiple of 64 from 64 to 8192" },
+      "preprocessor_config.json: crop_size is 100; expected a multiple of 64" },
     { PROCESSOR, "crop_size", "\"256\"", FV_ERR_FORMAT,
       "crop_size: expected an integer in [1, 65536], found a string" },
     { PROCESSOR, "crop_size", "{\"height\": 0}", FV_ERR_FORMAT,

@@ -135,7 +135,7 @@ static void test_refuses(void **state)
     refuses("[]", 0, -1, FV_ERR_FORMAT, "not a JSON object");
     refuses(A_F32("4", 0, 16), 8, -1, FV_ERR_FORMAT,
             "tensor a lies at bytes 0 to 16 of the data, the file has 8");
-    refuses(A_F32("4", 8, 0), 16, -1, FV_ERR_FORMAT, "lies at bytes 8 to 0");
+    refuses(A_F32("4", 8, 0), 16, -1, FV_ERR_FORMAT, "begins at byte 8 of the data and ends at 0");
     refuses(A_F32("3", 0, 16), 16, -1, FV_ERR_FORMAT, "need 12 bytes, its range has 16");
     refuses(A_F32("4294967296,4294967296", 0, 8), 8, -1, FV_ERR_FORMAT, "overflows");
     refuses(A_F32("4611686018427387904", 0, 8), 8, -1, FV_ERR_FORMAT, "overflows");
