@@ -61,11 +61,11 @@ static int run_verb(int argc, char **argv)
         return EXIT_USAGE;
     }
     help_move(argc, argv);
-    if (!strcmp(argv[1], "--help")) {
+    if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "help")) {
         print_usage(print_out);
         return end(EXIT_OK);
     }
-    if (!strcmp(argv[1], "--version")) {
+    if (!strcmp(argv[1], "--version") || !strcmp(argv[1], "-V") || !strcmp(argv[1], "version")) {
         print_out("fastvlm %s\n", fv_version());
         return end(EXIT_OK);
     }

@@ -151,6 +151,8 @@ static int take_value(const char *verb, const option_spec *o, const char *text)
     if (is_path && !*text)
         return bad_value(verb, o, text,
                          strcmp(o->arg, "DIR") ? "the name of a file" : "the name of a directory");
+    if (is_path && !strcmp(o->name, "output") && !strcmp(text, "-"))
+        return bad_value(verb, o, text, "a name: standard output cannot be written to");
     switch (o->kind) {
     case OPTION_FLAG: *(bool *)o->value = true; return -1;
     case OPTION_INT:
@@ -206,6 +208,9 @@ int parse_options(int argc, char **argv, const usage *use, const option_spec *op
             print_help(use, options, n);
             return EXIT_OK;
         }
+        if (code == '?' && optopt >= FIRST_CODE) /* one that there is */
+            return usage_error(verb, "--%.*s takes no value", (int)strcspn(word + 2, "="),
+                               word + 2);
         if (code == '?')
             return usage_error(verb, "unknown option %s", word);
         if (code == ':')

@@ -148,12 +148,23 @@ def case_help(folder):
         for args in (["help", *words], ["--help", *words], [*words, "-h"], [*words[:1], "help", *words[1:]] if len(words) > 1 else [*words, "-h"]):
             result = run(*args)
             assert result.code == 0 and result.out == wanted.out and not result.err, "%r: %r" % (args, result)
-    for args in (["help"], ["--help"], ["-h"]):
+    for args in (["version"], ["-V"], ["--version"]):
+        assert run(*args).out.startswith(b"fastvlm 0.") and run(*args).code == 0, args
+    for args in (["help"], ["--help"], ["-h"], ["help", "help"]):
         assert run(*args).out.startswith(b"fastvlm ") and run(*args).code == 0
     result = run("help", "flyy")
     assert result.code == 2 and b"unknown command \"flyy\"" in result.err, result
     for words in ([], ["run"], ["pack"], ["npu"], ["export"], ["bench"], ["doctor"]):
         assert b"VERB" not in run(*words, "--help").out and b"verb" not in run(*words, "--help").out, words
+
+
+def case_values(folder):
+    """An option that takes none, and standard output as one."""
+    for args, text in ((["run", TINY, IMAGE, "--json=yes"], b"--json takes no value"), (["info", "--tensors=1", TINY], b"--tensors takes no value"),
+                       (["pack", TINY, "-o", "-"], b"standard output cannot be written to"),
+                       (["export", "gguf", TINY, "-o", "-"], b"standard output cannot be written to"), (["run", TINY, "--jsom"], b"unknown option --jsom")):
+        result = run(*args, cwd=folder)
+        assert result.code == 2 and text in result.err and not os.listdir(folder), "%r: %r" % (args, result)
 
 
 def case_ranges(folder):
