@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 
 sysroot=build/sysroot-arm64
 state=$PWD/build/apt-arm64
-packages=(libc6-dev linux-libc-dev libgcc-s1 libjpeg-dev libpng-dev libwebp-dev libgif-dev libtiff-dev libheif-dev libjansson-dev
+packages=(libc6-dev linux-libc-dev libgcc-s1 libstdc++6 libatomic1 libjpeg-dev libpng-dev libwebp-dev libgif-dev libtiff-dev libheif-dev libjansson-dev
     libutf8proc-dev libpcre2-dev libcmocka-dev libprotobuf-c-dev libcurl4-openssl-dev)
 
 [ -e "$sysroot/.complete" ] && exit 0

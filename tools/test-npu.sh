@@ -2,7 +2,7 @@
 # make test-npu: contexts compiled, read and run by Qualcomm's own libraries, which fastvlm npu setup
 # fetches through pip into build/npu. Needs the network and Linux on x86-64; without them it fails.
 #
-#     tools/test-npu.sh [STAGE...]     setup graphs compile decoder old damage second
+#     tools/test-npu.sh [STAGE...]     setup graphs compile decoder old damage second arm
 #                                  default: all
 #
 # setup    both versions are fetched and can be used; real pip without a network or for a version that
@@ -15,6 +15,8 @@
 #          decoder both emulated
 # old      libraries of QAIRT 2.47: compile, run, and refuse what 2.51 has made
 # damage   npu info on damaged binaries: an answer or a message, never a crash
+# arm      the wheel's libraries for 64-bit Arm in our program for it (make arm64-dynamic), under qemu,
+#          as far as they go without a Snapdragon
 # second   our float export, quantised by ONNX Runtime and compiled by its QNN provider
 #
 # The last line is "N passed, N failed". VERBOSE=1 shows every output. FASTVLM names another program
@@ -23,7 +25,7 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 
 stages=("$@")
-[ ${#stages[@]} -eq 0 ] && stages=(setup graphs compile decoder old damage second)
+[ ${#stages[@]} -eq 0 ] && stages=(setup graphs compile decoder old damage second arm)
 program=${FASTVLM:-build/release/fastvlm}
 images=${IMAGES:-20}
 place=$PWD/build/npu
@@ -244,6 +246,43 @@ if want second; then
         passed=$((passed + ${counts%% *}))
         counts=${counts#*, }
         failed=$((failed + ${counts%% *}))
+    fi
+fi
+
+# ---------------------------------------------------------------- 64-bit Arm
+
+if want arm; then
+    echo "== arm"
+    code=0 out= err=
+    sysroot=build/sysroot-arm64 arm=$place/qnn-arm64 binary=$place/new/vision_w8a16_sm8750.bin
+    [ -e $sysroot/usr/lib/aarch64-linux-gnu/libatomic.so.1 ] || rm -rf $sysroot # made before it was needed
+    [ -d "$arm/onnxruntime_qnn" ] || {
+        rm -rf "$arm"
+        python3 -m pip download -q --no-deps --only-binary=:all: --implementation=cp --python-version=3.12 \
+            --platform=manylinux_2_34_aarch64 -d "$arm" onnxruntime-qnn==2.7.0 && python3 -m zipfile -e "$arm"/*.whl "$arm"
+    } >"$place/pip.log" 2>&1
+    [ -e "$binary" ] || run compile $demo -o "$place/new" --qnn "$new" --precision w8a16 --force
+    if [ ! -d "$arm/onnxruntime_qnn" ] || ! tools/build-arm.sh arm64-dynamic >"$place/arm.log" 2>&1; then
+        tail -n 3 "$place/pip.log" "$place/arm.log" 2>/dev/null
+        echo "test-npu: no libraries or no program for 64-bit Arm"
+        failed=$((failed + 1))
+    else
+        printf '#!/bin/sh\nexec qemu-aarch64 -L %s %s "$@"\n' "$PWD/$sysroot" "$PWD/build/arm64-dynamic/fastvlm" >"$place/fastvlm-arm"
+        chmod +x "$place/fastvlm-arm"
+        run info "$binary" --qnn "$new"
+        expected=$out host=$program program=$place/fastvlm-arm
+        run check --qnn "$arm"
+        check "both libraries open" [ "$code" = 0 ]
+        check "libQnnHtp says which it is" grep -qE '^libQnnHtp.so +v2\.51\..*QNN API 2\.40' <<<"$out"
+        run info "$binary" --qnn "$arm"
+        check "libQnnSystem reads a binary as on x86-64" [ "$out" = "$expected" ]
+        head -c 50000 "$binary" >"$place/cut.bin"
+        run info "$place/cut.bin" --qnn "$arm"
+        check "and refuses a truncated one" grep -q "or truncated" <<<"$err"
+        FV_QNN_DIR=$arm "$program" run -q --vision "npu:$binary" examples/images/sign.png "What?" >"$place/out" 2>"$place/err"
+        code=$? out=$(cat "$place/out") err=$(cat "$place/err")
+        check "without a Snapdragon the NPU is a message" grep -q "No Snapdragon SOC detected" <<<"$err"
+        program=$host
     fi
 fi
 
