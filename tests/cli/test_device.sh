@@ -91,7 +91,7 @@ expect "a program for another machine" 1 "built for x86-64, the phone is aarch64
 faults one android
 if readelf -l "$fastvlm" 2>/dev/null | grep -q 'interpreter: /lib'; then
     run device push --program "$fastvlm"
-    expect "a program for another loader" 1 "which Android does not have"
+    expect "a program for another loader" 1 "which Android does not have" "make arm64 builds one"
 fi
 faults one
 cp "$fastvlm" "$work/program"
@@ -167,7 +167,7 @@ run device run "$root/examples/images/sign.png" "What?" --model "$packed" --skip
 check "--skip-push" [ "$code" = 0 ]
 printf 'x' >"$work/small.gguf"
 SKIP_PUSH=1 run device run "$root/examples/images/sign.png" "What?" --model "$work/small.gguf"
-expect "SKIP_PUSH=1 and a model that is not there" 1 "models/small.gguf is missing" "nothing is to be sent"
+expect "SKIP_PUSH=1 and a model that is not there" 1 "models/small.gguf is missing" "nothing is to be sent; omit --skip-push and SKIP_PUSH"
 run device run "$root/examples/images/sign.png" "What?" --model "$work/small.gguf" -q
 expect "what the program there says" 1 "the program on the phone failed (exit code 1): "
 run device run "$work/none.png" "What?"
@@ -179,8 +179,10 @@ run device run "$root/examples/images/sign.png"
 expect "no question" 2 "expected an image and a question"
 run device run "$root/examples/images/sign.png" "What?" --vision npu
 expect "no such vision" 2 "--vision: expected cpu|int8|fp16|npu:FILE"
-run device run "$root/examples/images/sign.png" "What?" --vision "npu:$picture" --sdk "$work"
-expect "an SDK that is none" 1 "expected Qualcomm's SDK (QAIRT)"
+XDG_DATA_HOME=$work/data run device run "$root/examples/images/sign.png" "What?" --vision "npu:$picture" -q
+check "no SDK" grep -qF "no SDK is named; the phone's NPU needs Android's libraries of Qualcomm's SDK (QAIRT); name it with --sdk DIR" <<<"$err"
+XDG_DATA_HOME=$work/data run device run "$root/examples/images/sign.png" "What?" --vision "npu:$picture" --sdk "$work" -q
+check "an SDK that is none" grep -qF "expected Qualcomm's SDK (QAIRT)" <<<"$err"
 gif=$(ls "$root"/tests/data/images/accept/*.gif | head -n 1)
 want=$("$fastvlm" run -q "$gif" "What?")
 run device run "$gif" "What?" -q
