@@ -147,33 +147,87 @@ static fv_status units_retry(chooser *c, double goal)
     return FV_OK;
 }
 
-static fv_status chooser_run(chooser *c, double min_cosine, const fv_callbacks *callbacks)
+/* ---- fits -------------------------------------------------------------------------------- */
+
+static fv_status fit_set(chooser *c, fv_npu_fit fit)
 {
     fv_npu_vision *v = c->v;
-    size_t pixels = fv_npu_vision_pixels(v), tokens = fv_npu_vision_tokens(v);
-    for (size_t i = 0; i < c->n; i++)
-        FV_TRY(fv_npu_vision_run(v, c->pixels + i * pixels, c->want + i * tokens, NULL, c->err));
-    FV_TRY(fv_npu_simulation_open(&c->simulation, &v->plan, &v->even.w, &v->config, &v->ops,
-                                  &v->model.kernels, c->err));
+    FV_TRY(fv_npu_plan_refit(&v->plan, v->ranges, fit, &v->model.kernels, c->err));
+    return fv_npu_simulation_learn(&c->simulation, c->err);
+}
+
+/* The fit that loses least with the widths as they are. */
+static fv_status fits_try(chooser *c, const fv_callbacks *callbacks)
+{
+    static const fv_npu_fit fits[] = { { 2, true },    { 1.6, false }, { 1.6, true },
+                                       { 1.3, false }, { 1, false },   { 1, true } };
+    fv_npu_fit best = c->v->plan.fit;
+    double least, loss;
+    FV_TRY(widths_measure(c, true, c->n, &least));
+    for (size_t i = 0; i < FV_COUNT(fits); i++) {
+        FV_TRY(fv_progress(callbacks, "ranges", (double)i / FV_COUNT(fits), c->err));
+        FV_TRY(fit_set(c, fits[i]));
+        FV_TRY(widths_measure(c, true, c->n, &loss));
+        if (loss < least) {
+            least = loss;
+            best = fits[i];
+        }
+    }
+    return fit_set(c, best);
+}
+
+/* ---- the whole --------------------------------------------------------------------------- */
+
+static fv_status chooser_open(chooser *c, fv_npu_vision *v, const float *pixels, size_t n,
+                              fv_error *err)
+{
+    size_t n_pixels = fv_npu_vision_pixels(v), n_tokens = fv_npu_vision_tokens(v);
+    *c = (chooser){ .v = v, .pixels = pixels, .n = n, .err = err };
+    c->want = fv_alloc((n + 1) * n_tokens, sizeof *c->want);
+    c->units = fv_alloc(v->graph.n_nodes, sizeof *c->units);
+    if (!c->want || !c->units)
+        return fv_fail_memory(err, (n + 1) * n_tokens * sizeof *c->want, "image tokens");
+    c->got = c->want + n * n_tokens;
+    for (size_t i = 0; i < n; i++)
+        FV_TRY(fv_npu_vision_run(v, pixels + i * n_pixels, c->want + i * n_tokens, NULL, err));
+    return fv_npu_simulation_open(&c->simulation, &v->plan, &v->even.w, &v->config, &v->ops,
+                                  &v->model.kernels, err);
+}
+
+static void chooser_close(chooser *c)
+{
+    fv_npu_simulation_close(&c->simulation);
+    fv_free(c->want);
+    fv_free(c->units);
+}
+
+fv_status fv_npu_fit_choose(fv_npu_vision *v, const float *pixels, size_t n,
+                            const fv_callbacks *callbacks, fv_error *err)
+{
+    chooser c;
+    fv_status status = chooser_open(&c, v, pixels, n, err);
+    if (status == FV_OK)
+        status = fits_try(&c, callbacks);
+    chooser_close(&c);
+    return status;
+}
+
+static fv_status widths_choose(chooser *c, double goal, const fv_callbacks *callbacks)
+{
     units_list(c);
     FV_TRY(units_measure(c, FV_MIN(c->n, (size_t)4), callbacks));
-    FV_TRY(units_choose(c, 1 - min_cosine));
-    return units_retry(c, 1 - min_cosine);
+    FV_TRY(units_choose(c, goal));
+    FV_TRY(fits_try(c, callbacks));
+    return units_retry(c, goal);
 }
 
 fv_status fv_npu_mixed_choose(fv_npu_vision *v, const float *pixels, size_t n, double min_cosine,
                               const fv_callbacks *callbacks, fv_error *err)
 {
-    chooser c = { .v = v, .pixels = pixels, .n = n, .err = err };
-    size_t tokens = fv_npu_vision_tokens(v);
-    c.want = fv_alloc((n + 1) * tokens, sizeof *c.want);
-    c.units = fv_alloc(v->graph.n_nodes, sizeof *c.units);
-    c.got = c.want + n * tokens;
-    fv_status status = c.want && c.units
-                           ? chooser_run(&c, min_cosine, callbacks)
-                           : fv_fail_memory(err, (n + 1) * tokens * sizeof *c.want, "image tokens");
-    fv_npu_simulation_close(&c.simulation);
-    fv_free(c.want);
-    fv_free(c.units);
+    chooser c;
+    fv_status status = chooser_open(&c, v, pixels, n, err);
+    if (status == FV_OK)
+        status = widths_choose(&c, 1 - min_cosine, callbacks);
+    chooser_close(&c);
     return status;
 }

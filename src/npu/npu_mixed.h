@@ -3,7 +3,9 @@
  *     units       a convolution or linear layer with the GELU behind it
  *     cost        how far the image tokens turn when only this unit is in 8 bits
  *     choice      all in 8 bits; then 16 for those first that cost most for the multiplications
- *                 they save, until the tokens are close enough to f32 */
+ *                 they save, until the tokens are close enough to f32
+ *     fit         how ranges are fitted and whether biases are corrected: the best of a few
+ *     once more   wide units in 8 bits where that is still close enough */
 #ifndef FV_NPU_MIXED_H
 #define FV_NPU_MIXED_H
 
@@ -13,5 +15,9 @@
  * judged by; min_cosine: of their tokens, mean. */
 fv_status fv_npu_mixed_choose(fv_npu_vision *v, const float *pixels, size_t n, double min_cosine,
                               const fv_callbacks *callbacks, fv_error *err);
+
+/* Keeps the widths of v->plan and chooses its fit: the one with which those images lose least. */
+fv_status fv_npu_fit_choose(fv_npu_vision *v, const float *pixels, size_t n,
+                            const fv_callbacks *callbacks, fv_error *err);
 
 #endif

@@ -38,6 +38,7 @@ typedef struct weighed {
     double weight[FV_RANGE_BINS];
     const fv_value_range *r;
     bool by_gelu;
+    double exponent;
 } weighed;
 
 /* The layer that reads a value, or its GELU; NULL: none does. */
@@ -86,19 +87,27 @@ static fv_status value_weigh(weighed *h, const fv_graph *g, const fv_value *v,
     return status;
 }
 
+static double error_counts(const weighed *h, double off)
+{
+    return off == 0 ? 0 : pow(fabs(off), h->exponent);
+}
+
 /* What a value loses in 8 bits of a range: what is clipped, and the error of rounding, as its
  * reader sees them. */
 static double range_loss(const weighed *h, double low, double high)
 {
     const fv_value_range *r = h->r;
     double width = 2.0 * r->reach / FV_RANGE_BINS, half = (high - low) / 255 / 2, lost = 0;
+    double inside = error_counts(h, half); /* of rounding, without a GELU everywhere the same */
     for (size_t i = 0; i < FV_RANGE_BINS; i++) {
         if (!r->bins[i])
             continue;
         double x = -r->reach + ((double)i + 0.5) * width, near = fmax(low, fmin(high, x));
         double off = seen_as(x, h->by_gelu) - seen_as(near, h->by_gelu);
-        double step = seen_as(near + half, h->by_gelu) - seen_as(near - half, h->by_gelu);
-        lost += h->weight[i] * (off * off + step * step / 12);
+        double rounding = inside;
+        if (h->by_gelu)
+            rounding = error_counts(h, (gelu(near + half) - gelu(near - half)) / 2);
+        lost += h->weight[i] * (error_counts(h, off) + rounding / (h->exponent + 1));
     }
     return lost;
 }
@@ -157,12 +166,12 @@ static bool value_is_scores(const fv_value *v)
     return n->op == FV_OP_SELF_ATTENTION && v == n->self_attention.scores;
 }
 
-static fv_status value_formats(fv_npu_formats *f, const fv_graph *g, const fv_value *v,
+static fv_status value_formats(fv_npu_formats *f, const fv_npu_plan *p, const fv_value *v,
                                const fv_value_range *r, float least, const fv_kernels *k,
                                fv_error *err)
 {
     float low, high;
-    weighed h;
+    weighed h = { .exponent = p->fit.exponent };
     if (value_is_bounded(v, &low, &high)) {
         *f = (fv_npu_formats){ fv_npu_encode_range(low, high, 255),
                                fv_npu_encode_range(low, high, 65535) };
@@ -174,7 +183,7 @@ static fv_status value_formats(fv_npu_formats *f, const fv_graph *g, const fv_va
                  ? fv_npu_encode_middle(fmaxf(-low, high) * WIDE_MARGIN)
                  : fv_npu_encode_range(low * WIDE_MARGIN, high * WIDE_MARGIN, 65535);
     if (!value_is_scores(v)) {
-        FV_TRY(value_weigh(&h, g, v, r, k, err));
+        FV_TRY(value_weigh(&h, p->g, v, r, k, err));
         range_fit(&h, &low, &high);
     }
     f->u8 = fv_npu_encode_range(low, fmaxf(high, least), 255);
@@ -266,7 +275,7 @@ static fv_status plan_encode(fv_npu_plan *p, const fv_ranges *ranges, const fv_k
         if (fv_op_moves(v->from->op))
             p->of[i] = p->of[v->from->in[0]->index];
         else
-            FV_TRY(value_formats(&p->of[i], p->g, v, r, least_range(v, ranges), k, err));
+            FV_TRY(value_formats(&p->of[i], p, v, r, least_range(v, ranges), k, err));
         FV_TRY(value_means(p, ranges, v, err));
     }
     for (size_t i = 0; i < p->g->n_nodes; i++) {
@@ -302,7 +311,7 @@ static uint8_t node_width(const fv_node *n, fv_npu_precision precision)
 fv_status fv_npu_plan_make(fv_npu_plan *p, const fv_graph *g, const fv_ranges *ranges,
                            fv_npu_precision precision, const fv_kernels *k, fv_error *err)
 {
-    *p = (fv_npu_plan){ .g = g, .n_values = g->n_values };
+    *p = (fv_npu_plan){ .g = g, .n_values = g->n_values, .fit = { .exponent = 2 } };
     fv_status status = FV_OK;
     if (!(p->width = fv_alloc(g->n_values, sizeof *p->width)))
         return fv_fail_memory(err, g->n_values, "widths");
@@ -320,27 +329,53 @@ fv_status fv_npu_plan_make(fv_npu_plan *p, const fv_graph *g, const fv_ranges *r
     return status;
 }
 
-void fv_npu_plan_free(fv_npu_plan *p)
+static void encodings_free(fv_npu_plan *p)
 {
     for (size_t i = 0; p->mean && i < p->n_values; i++)
         fv_free(p->mean[i].exact);
     fv_free(p->mean);
-    fv_free(p->width);
     fv_free(p->of);
     fv_free(p->part);
+    p->mean = NULL;
+    p->of = NULL;
+    p->part = NULL;
+}
+
+fv_status fv_npu_plan_refit(fv_npu_plan *p, const fv_ranges *ranges, fv_npu_fit fit,
+                            const fv_kernels *k, fv_error *err)
+{
+    encodings_free(p);
+    p->fit = fit;
+    return plan_encode(p, ranges, k, err);
+}
+
+void fv_npu_plan_free(fv_npu_plan *p)
+{
+    encodings_free(p);
+    fv_free(p->width);
     *p = (fv_npu_plan){ 0 };
 }
 
-fv_npu_means fv_npu_plan_means(const fv_npu_plan *p, const fv_node *layer)
+const float *fv_npu_plan_read_as(const fv_npu_plan *p, const fv_node *layer)
 {
     const fv_value *x = layer->in[0];
-    if (!p->mean)
-        return (fv_npu_means){ 0 };
     const fv_npu_value_means *m = &p->mean[x->index];
-    const float *rounded = p->width[x->index] == FV_NPU_NARROW            ? m->made
-                           : p->width[layer->out->index] == FV_NPU_NARROW ? m->narrow
-                                                                          : m->exact;
-    return (fv_npu_means){ m->exact, rounded };
+    if (!p->fit.corrected)
+        return m->exact;
+    return p->width[x->index] == FV_NPU_NARROW            ? m->made
+           : p->width[layer->out->index] == FV_NPU_NARROW ? m->narrow
+                                                          : m->exact;
+}
+
+fv_status fv_npu_plan_means(fv_npu_means *out, const fv_npu_plan *p, const fv_node *layer,
+                            fv_error *err)
+{
+    *out = (fv_npu_means){ 0 };
+    if (!p->mean || !p->mean[layer->in[0]->index].exact)
+        return FV_OK;
+    out->mean = p->mean[layer->in[0]->index].exact;
+    out->rounded = fv_npu_plan_read_as(p, layer);
+    return fv_npu_tap_shares(out->share, layer, err);
 }
 
 /* ---- multiplications --------------------------------------------------------------------- */

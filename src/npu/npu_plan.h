@@ -27,8 +27,16 @@ typedef struct fv_npu_value_means {
     float *exact, *narrow, *made;
 } fv_npu_value_means;
 
+/* How a plan's 8 bits are fitted to the calibration set. What is best depends on the model: where
+ * errors of layers in front hide a rounding error, correcting it only adds another one. */
+typedef struct fv_npu_fit {
+    double exponent; /* of an error in the sum that a range makes least */
+    bool corrected;  /* biases make up for what rounding adds to the mean of a layer's input */
+} fv_npu_fit;
+
 typedef struct fv_npu_plan {
     const fv_graph *g;
+    fv_npu_fit fit;
     uint8_t *width;            /* by index of the value: of the node that makes it */
     fv_npu_formats *of;        /* by index of the value; NULL: a graph in floats */
     fv_npu_formats (*part)[3]; /* q, k, v in a value that self_attention reads */
@@ -41,9 +49,15 @@ typedef struct fv_npu_plan {
 fv_status fv_npu_plan_make(fv_npu_plan *p, const fv_graph *g, const fv_ranges *ranges,
                            fv_npu_precision precision, const fv_kernels *k, fv_error *err);
 void fv_npu_plan_free(fv_npu_plan *p); /* zero is fine */
+/* Encodings and means of another fit; fv_npu_plan_make's is { 2, false }. Widths stay. */
+fv_status fv_npu_plan_refit(fv_npu_plan *p, const fv_ranges *ranges, fv_npu_fit fit,
+                            const fv_kernels *k, fv_error *err);
 
 /* The means of what a layer reads, as its bias is corrected with them. */
-fv_npu_means fv_npu_plan_means(const fv_npu_plan *p, const fv_node *layer);
+fv_status fv_npu_plan_means(fv_npu_means *out, const fv_npu_plan *p, const fv_node *layer,
+                            fv_error *err);
+/* Of those, which of the plan's it reads as rounded. */
+const float *fv_npu_plan_read_as(const fv_npu_plan *p, const fv_node *layer);
 
 /* Multiply-accumulates of a node for one call; 0 where there are no products of matrices. */
 double fv_npu_macs(const fv_node *n);

@@ -104,7 +104,7 @@ static void value_correct(const fv_npu_simulation *s, const fv_value *v, float *
     const fv_node *layer = p->g->value[v->index]->from;
     if (!fv_node_weight(layer))
         return;
-    const float *seen = fv_npu_plan_means(p, layer).rounded;
+    const float *seen = fv_npu_plan_read_as(p, layer);
     const fv_npu_value_means *m = &p->mean[layer->in[0]->index];
     int as = seen == m->exact ? FV_NPU_EXACT : seen == m->narrow ? FV_NPU_ROUNDED : FV_NPU_MADE;
     const float *off = s->corrections[v->index].by[s->weights_rounded][as];
@@ -182,9 +182,11 @@ static fv_status correction_make(fv_npu_simulation *s, float **out, const fv_nod
     return FV_OK;
 }
 
-static fv_status corrections_make(fv_npu_simulation *s, fv_error *err)
+fv_status fv_npu_simulation_learn(fv_npu_simulation *s, fv_error *err)
 {
     const fv_graph *g = s->plan->g;
+    fv_region_free(&s->region);
+    memset(s->corrections, 0, g->n_values * sizeof *s->corrections);
     for (size_t i = 0; i < g->n_nodes; i++) {
         const fv_node *layer = g->node[i];
         const fv_value *v = layer->out;
@@ -216,7 +218,7 @@ static fv_status simulation_make(fv_npu_simulation *s, const fv_weights *w, cons
     fv_graph_begin(&s->graph, "rounded", err);
     fv_graph_vision(&s->graph, c, &s->rounded.w.vision, &spec);
     FV_TRY(fv_graph_status(&s->graph));
-    return corrections_make(s, err);
+    return fv_npu_simulation_learn(s, err);
 }
 
 fv_status fv_npu_simulation_open(fv_npu_simulation *out, const fv_npu_plan *plan,

@@ -49,6 +49,9 @@ fv_status fv_npu_simulation_open(fv_npu_simulation *out, const fv_npu_plan *plan
                                  const fv_kernels *k, fv_error *err);
 void fv_npu_simulation_close(fv_npu_simulation *s); /* zero is fine */
 
+/* After the plan's encodings and means have changed. */
+fv_status fv_npu_simulation_learn(fv_npu_simulation *s, fv_error *err);
+
 /* pixels [S, S, 3] -> tokens, of the plan's widths; weights rounded, or not: what activations cost
  * alone. */
 fv_status fv_npu_simulation_run(fv_npu_simulation *s, const float *pixels, float *tokens,

@@ -12,7 +12,7 @@
 
 enum {
     SAMPLE_ROWS = 512,
-    JUDGED_IMAGES = 24,      /* up to, for MIXED, */
+    JUDGED_IMAGES = 24,      /* up to, for MIXED and W8A8, */
     JUDGED_VALUES = 9 << 20, /* or until there are so many numbers; one at least */
 };
 
@@ -88,7 +88,7 @@ size_t fv_npu_vision_tokens(const fv_npu_vision *v) { return fv_value_elems(v->g
 
 /* ---- calibration ------------------------------------------------------------------------- */
 
-/* Images that MIXED is judged by. */
+/* Images that MIXED and W8A8 are judged by. */
 typedef struct judged_images {
     float *pixels; /* [most, S, S, 3] */
     size_t n, most;
@@ -146,11 +146,18 @@ static fv_status vision_even(fv_npu_vision *v, const fv_calibrate_options *calib
     return graph_make(v, &v->even.w.vision, err);
 }
 
-static fv_status mixed_plan(fv_npu_vision *v, const judged_images *judged, double min_cosine,
-                            const fv_calibrate_options *calibrate, fv_error *err)
+/* What is decided by the tokens of some images. */
+static fv_status judged_plan(fv_npu_vision *v, fv_npu_precision precision, double min_cosine,
+                             const judged_images *judged, const fv_callbacks *callbacks,
+                             fv_error *err)
 {
-    FV_TRY(fv_npu_plan_make(&v->plan, &v->graph, v->ranges, FV_NPU_MIXED, &v->model.kernels, err));
-    return fv_npu_mixed_choose(v, judged->pixels, judged->n, min_cosine, calibrate->callbacks, err);
+    FV_TRY(fv_npu_plan_make(&v->plan, &v->graph, v->ranges, precision, &v->model.kernels, err));
+    if (precision == FV_NPU_W8A16)
+        return FV_OK;
+    if (precision == FV_NPU_W8A8)
+        return fv_npu_fit_choose(v, judged->pixels, judged->n, callbacks, err);
+    return fv_npu_mixed_choose(v, judged->pixels, judged->n,
+                               min_cosine > 0 ? min_cosine : DEFAULT_COSINE, callbacks, err);
 }
 
 fv_status fv_npu_vision_plan(fv_npu_vision *v, fv_npu_precision precision, double min_cosine,
@@ -161,18 +168,13 @@ fv_status fv_npu_vision_plan(fv_npu_vision *v, fv_npu_precision precision, doubl
     if (precision == FV_NPU_F16)
         return fv_npu_plan_make(&v->plan, &v->graph, NULL, precision, NULL, err);
     FV_TRY(vision_even(v, calibrate, err));
-    if (precision != FV_NPU_MIXED) {
-        FV_TRY(pass_run(v, &v->ranges, o, NULL, calibrate, err));
-        return fv_npu_plan_make(&v->plan, &v->graph, v->ranges, precision, &v->model.kernels, err);
-    }
     judged_images judged = { .most = FV_MAX(FV_MIN(JUDGED_VALUES / n, (size_t)JUDGED_IMAGES),
                                             (size_t)1) };
     if (!(judged.pixels = fv_alloc(judged.most * n, sizeof *judged.pixels)))
         return fv_fail_memory(err, judged.most * n * sizeof *judged.pixels, "judged images");
     fv_status status = pass_run(v, &v->ranges, o, &judged, calibrate, err);
     if (status == FV_OK)
-        status = mixed_plan(v, &judged, min_cosine > 0 ? min_cosine : DEFAULT_COSINE, calibrate,
-                            err);
+        status = judged_plan(v, precision, min_cosine, &judged, calibrate->callbacks, err);
     fv_free(judged.pixels);
     return status;
 }

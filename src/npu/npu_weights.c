@@ -74,28 +74,60 @@ void fv_npu_quantize(const float *w, size_t rows, size_t n, const float *bias, f
 }
 
 void fv_npu_bias_correct(const float *w, const int8_t *w8, const float *scale, float *bias,
-                         fv_npu_means means, size_t rows, size_t channels, size_t mult, size_t n)
+                         const fv_npu_means *means, size_t rows, size_t channels, size_t mult,
+                         size_t n)
 {
-    for (size_t o = 0; means.mean && o < n; o++) {
+    for (size_t o = 0; means->mean && o < n; o++) {
         double added = 0;
         for (size_t i = 0; i < rows; i++) {
-            size_t c = mult ? o / mult : i % channels;
-            added += (double)((float)w8[i * n + o] * scale[o]) * (double)means.rounded[c] -
-                     (double)w[i * n + o] * (double)means.mean[c];
+            size_t c = mult ? o / mult : i % channels, tap = mult ? i : i / channels;
+            added += ((double)((float)w8[i * n + o] * scale[o]) * (double)means->rounded[c] -
+                      (double)w[i * n + o] * (double)means->mean[c]) *
+                     (double)means->share[tap];
         }
         bias[o] -= (float)added;
     }
 }
 
+/* The share of n outputs, stride apart, whose tap at `at` of a kernel lies inside `size` inputs. */
+static double tap_share(size_t at, size_t kernel, size_t stride, size_t size, size_t n)
+{
+    size_t inside = 0;
+    for (size_t i = 0; i < n; i++) {
+        size_t x = i * stride + at; /* with the padding in front */
+        inside += x >= kernel / 2 && x < size + kernel / 2;
+    }
+    return (double)inside / (double)n;
+}
+
+fv_status fv_npu_tap_shares(float share[FV_NPU_TAPS], const fv_node *layer, fv_error *err)
+{
+    const fv_value *x = layer->in[0], *y = layer->out;
+    size_t kernel = layer->op == FV_OP_DEPTHWISE ? (size_t)layer->depthwise.w->kernel
+                    : layer->op == FV_OP_CONV    ? 3
+                                                 : 1;
+    size_t stride = layer->op == FV_OP_DEPTHWISE ? layer->depthwise.stride : 2;
+    if (kernel * kernel > FV_NPU_TAPS)
+        return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
+                       "%s: a kernel of %zu x %zu; expected up to 8 x 8", y->name, kernel, kernel);
+    for (size_t i = 0; i < kernel * kernel; i++)
+        share[i] = kernel == 1 ? 1
+                               : (float)(tap_share(i / kernel, kernel, stride, (size_t)x->dim[1].n,
+                                                   (size_t)y->dim[1].n) *
+                                         tap_share(i % kernel, kernel, stride, (size_t)x->dim[2].n,
+                                                   (size_t)y->dim[2].n));
+    return FV_OK;
+}
+
 /* ---- a layer as a whole ------------------------------------------------------------------ */
 
-static void row_apply(const float *row, size_t n, size_t channels, const float *x, float *y,
-                      float *squares)
+static void row_apply(const float *row, size_t n, size_t channels, const float *share,
+                      const float *x, float *y, float *squares)
 {
     double sum = 0;
     for (size_t i = 0; i < n; i++) {
         if (y)
-            sum += (double)row[i] * (double)x[i % channels];
+            sum += (double)row[i] * (double)x[i % channels] * (double)share[i / channels];
         if (squares)
             squares[i % channels] += row[i] * row[i];
     }
@@ -103,8 +135,9 @@ static void row_apply(const float *row, size_t n, size_t channels, const float *
         *y = (float)sum;
 }
 
-static fv_status mat_apply(const fv_mat *w, size_t channels, const float *scale, const float *x,
-                           float *y, float *squares, const fv_kernels *k, fv_error *err)
+static fv_status mat_apply(const fv_mat *w, size_t channels, const float *scale, const float *share,
+                           const float *x, float *y, float *squares, const fv_kernels *k,
+                           fv_error *err)
 {
     float *row = fv_alloc(w->k, sizeof *row);
     if (!row)
@@ -113,13 +146,14 @@ static fv_status mat_apply(const fv_mat *w, size_t channels, const float *scale,
         fv_graph_mat_rows(k, w, o, 1, row, NULL);
         for (size_t i = 0; scale && i < w->k; i++)
             row[i] *= scale[o];
-        row_apply(row, w->k, channels, x, y ? &y[o] : NULL, squares);
+        row_apply(row, w->k, channels, share, x, y ? &y[o] : NULL, squares);
     }
     fv_free(row);
     return FV_OK;
 }
 
-static fv_status taps_apply(const fv_dw *w, const float *x, float *y, float *squares, fv_error *err)
+static fv_status taps_apply(const fv_dw *w, const float *share, const float *x, float *y,
+                            float *squares, fv_error *err)
 {
     size_t taps = (size_t)w->kernel * w->kernel, n = w->channels * w->mult;
     float *all = fv_alloc(taps * n, sizeof *all);
@@ -130,7 +164,7 @@ static fv_status taps_apply(const fv_dw *w, const float *x, float *y, float *squ
         double sum = 0;
         for (size_t i = 0; i < taps; i++) {
             float tap = all[i * n + o];
-            sum += (double)tap;
+            sum += (double)tap * (double)share[i];
             if (squares)
                 squares[o / w->mult] += tap * tap;
         }
@@ -145,12 +179,15 @@ fv_status fv_npu_layer_apply(const fv_node *layer, const float *x, float *y, flo
                              const fv_kernels *k, fv_error *err)
 {
     size_t channels = fv_value_cols(layer->in[0]);
+    float share[FV_NPU_TAPS];
+    FV_TRY(fv_npu_tap_shares(share, layer, err));
     for (size_t i = 0; squares && i < channels; i++)
         squares[i] = 0;
     switch (layer->op) {
-    case FV_OP_DEPTHWISE: return taps_apply(layer->depthwise.w, x, y, squares, err);
-    case FV_OP_CONV: return mat_apply(layer->conv.w, channels, NULL, x, y, squares, k, err);
+    case FV_OP_DEPTHWISE: return taps_apply(layer->depthwise.w, share, x, y, squares, err);
+    case FV_OP_CONV: return mat_apply(layer->conv.w, channels, NULL, share, x, y, squares, k, err);
     default:
-        return mat_apply(layer->linear.w, channels, layer->linear.scale, x, y, squares, k, err);
+        return mat_apply(layer->linear.w, channels, layer->linear.scale, share, x, y, squares, k,
+                         err);
     }
 }

@@ -353,7 +353,7 @@ static fv_status conv_quantize(qnn_backend *b, const convolution *c, float *w, f
     if (!scale)
         return fv_fail_memory(b->err, c->outputs * sizeof *scale, "scales");
     fv_npu_quantize(w, rows, c->outputs, bias, x_scale, out->w, scale);
-    fv_npu_bias_correct(w, out->w, scale, bias, c->means, rows, c->in_each,
+    fv_npu_bias_correct(w, out->w, scale, bias, &c->means, rows, c->in_each,
                         c->groups > 1 ? c->outputs / c->groups : 0, c->outputs);
     for (size_t o = 0; o < c->outputs; o++) {
         out->ew[o] = (fv_qnn_encoding){ scale[o], 0 };
@@ -474,7 +474,7 @@ static fv_status node_conv(qnn_backend *b, const fv_node *n, convolution *c)
 {
     fv_qnn_tensor x, *y;
     c->name = n->out->name;
-    c->means = fv_npu_plan_means(b->plan, n);
+    FV_TRY(fv_npu_plan_means(&c->means, b->plan, n, b->err));
     FV_TRY(value_as(b, n->in[0], node_width_of(b, n), &x));
     FV_TRY(result_create(b, n, &y));
     return conv_create(b, c, &x, y);
@@ -559,7 +559,7 @@ static fv_status pieces_create(qnn_backend *b, const fv_node *n, size_t each)
         size_t first = i * each, count = FV_MIN(each, w->n - first);
         convolution c = pointwise_of(w, first, count, n->linear.scale, 1);
         c.name = backend_text(b, "%s.%zu", n->out->name, i);
-        c.means = fv_npu_plan_means(b->plan, n);
+        FV_TRY(fv_npu_plan_means(&c.means, b->plan, n, b->err));
         s.dim[3] = (uint32_t)count;
         FV_TRY(activation_create(b, &part[i], c.name, s, FV_QNN_NATIVE, node_width_of(b, n),
                                  value_format(b, n->out)));
@@ -714,7 +714,7 @@ static fv_status head_create(qnn_backend *b, const fv_node *n, size_t which, fv_
     conv = pointwise_of(layer->linear.w, which * c, c, NULL,
                         which ? 1 : (float)(1 / sqrt((double)d)));
     conv.name = backend_text(b, "%s.%c", qkv->name, letter[which]);
-    conv.means = fv_npu_plan_means(b->plan, layer);
+    FV_TRY(fv_npu_plan_means(&conv.means, b->plan, layer, b->err));
     FV_TRY(value_as(b, layer->in[0], w, &x));
     FV_TRY(activation_create(b, &y, conv.name, SHAPE(1, height, width, c), FV_QNN_NATIVE, w,
                              b->plan->part ? &b->plan->part[qkv->index][which] : NULL));

@@ -10,11 +10,12 @@
 #include "npu/npu_mixed.h"
 #include "npu/npu_simulate.h"
 #include "npu/npu_weights.h"
+#include "quant/cosine.h"
 #include "support/golden.h"
 
 #define TINY FV_SOURCE_DIR "/tests/data/tiny/checkpoint"
 
-enum { SCENES = 4 };
+enum { SCENES = 2 };
 
 static const fv_calibrate_options scenes = { .max_images = SCENES };
 
@@ -120,22 +121,26 @@ static void test_bias_correction(void **state)
     const float w[] = { 0.4f, -0.3f, 0.26f, 0.9f }, mean[] = { 2, 5 }, rounded[] = { 3, 5 };
     const int8_t w8[] = { 1, 0, 1, 2 };
     const float scale[] = { 0.5f, 0.5f };
-    const fv_npu_means exact = { mean, mean }, off = { mean, rounded };
+    const fv_npu_means exact = { mean, mean, { 1, 1 } }, off = { mean, rounded, { 1, 1 } },
+                       padded = { mean, mean, { 1, 0.5f } }, none = { 0 };
     float bias[2] = { 0 };
     (void)state;
-    fv_npu_bias_correct(w, w8, scale, bias, exact, 2, 2, 0, 2); /* [2 inputs, 2 outputs] */
+    fv_npu_bias_correct(w, w8, scale, bias, &exact, 2, 2, 0, 2); /* [2 inputs, 2 outputs] */
     assert_true(fabsf(bias[0] - (-0.1f * 2 - 0.24f * 5)) < 1e-5f);
     assert_true(fabsf(bias[1] - (-0.3f * 2 - 0.1f * 5)) < 1e-5f);
     bias[0] = bias[1] = 0;
-    fv_npu_bias_correct(w, w8, scale, bias, off, 2, 2, 0,
+    fv_npu_bias_correct(w, w8, scale, bias, &off, 2, 2, 0,
                         2); /* the input's mean is one more, too */
     assert_true(fabsf(bias[0] - (-0.1f * 2 - 0.24f * 5 - 0.5f)) < 1e-5f);
     assert_true(fabsf(bias[1] - (-0.3f * 2 - 0.1f * 5)) < 1e-5f);
     bias[0] = bias[1] = 0;
-    fv_npu_bias_correct(w, w8, scale, bias, exact, 2, 1, 2, 2); /* both outputs read channel 0 */
+    fv_npu_bias_correct(w, w8, scale, bias, &exact, 2, 1, 2, 2); /* both outputs read channel 0 */
     assert_true(fabsf(bias[0] - (-0.1f - 0.24f) * 2) < 1e-5f);
+    bias[0] = 0;
+    fv_npu_bias_correct(w, w8, scale, bias, &padded, 2, 1, 2, 2); /* half of the second tap's */
+    assert_true(fabsf(bias[0] - (-0.1f - 0.12f) * 2) < 1e-5f);
     bias[0] = 7;
-    fv_npu_bias_correct(w, w8, scale, bias, (fv_npu_means){ 0 }, 2, 2, 0, 2);
+    fv_npu_bias_correct(w, w8, scale, bias, &none, 2, 2, 0, 2);
     assert_true(bias[0] == 7);
 }
 
@@ -145,7 +150,8 @@ static void test_layer_apply(void **state)
 {
     fv_kernels k;
     fv_error err;
-    fv_value x = { .n_dims = 4, .dim = { { 1, NULL }, { 4, NULL }, { 4, NULL }, { 2, NULL } } };
+    fv_value x = { .n_dims = 4, .dim = { { 1, NULL }, { 4, NULL }, { 4, NULL }, { 2, NULL } } },
+             out = { .n_dims = 4, .dim = { { 1, NULL }, { 2, NULL }, { 2, NULL }, { 4, NULL } } };
     float w[54], y[4], squares[3];
     const float scale[] = { 2, 3 }, mean[] = { 10, 100, 1000 };
     (void)state;
@@ -153,26 +159,27 @@ static void test_layer_apply(void **state)
     for (int i = 0; i < 54; i++)
         w[i] = (float)(i + 1);
     fv_mat m = { .data = w, .type = FV_TYPE_F32, .n = 2, .k = 2 };
-    fv_node n = { .op = FV_OP_LINEAR, .in = { &x }, .linear = { &m, scale } };
+    fv_node n = { .op = FV_OP_LINEAR, .in = { &x }, .out = &out, .linear = { &m, scale } };
     assert_int_equal(fv_npu_layer_apply(&n, mean, y, squares, &k, &err), FV_OK);
     assert_true(y[0] == 2 * (1 * 10 + 2 * 100) && y[1] == 3 * (3 * 10 + 4 * 100));
     assert_true(squares[0] == 4 * 1 + 9 * 9 && squares[1] == 4 * 4 + 9 * 16);
     fv_dw d = { .w = w, .channels = 2, .mult = 2, .kernel = 3 }; /* [9 taps, 4 outputs] */
-    n = (fv_node){ .op = FV_OP_DEPTHWISE, .in = { &x }, .depthwise = { &d, 2 } };
+    n = (fv_node){ .op = FV_OP_DEPTHWISE, .in = { &x }, .out = &out, .depthwise = { &d, 2 } };
     assert_int_equal(fv_npu_layer_apply(&n, mean, y, squares, &k, &err), FV_OK);
     double taps = 0, squared = 0;
     for (int i = 0; i < 9; i++) {
-        taps += 4 * i + 1 + 2; /* of output 2 */
+        /* of output 2; the first row and column of taps lie outside for one of two outputs */
+        taps += (4 * i + 1 + 2) * (i / 3 ? 1 : 0.5) * (i % 3 ? 1 : 0.5);
         squared += (4 * i + 3) * (4 * i + 3) + (4 * i + 4) * (4 * i + 4);
     }
     assert_true(y[2] == (float)(taps * 100) && squares[1] == (float)squared);
     x.dim[3].n = 3;
     fv_mat stem = { .data = w, .type = FV_TYPE_F32, .n = 2, .k = 27 };
-    n = (fv_node){ .op = FV_OP_CONV, .in = { &x }, .conv = { &stem } };
+    n = (fv_node){ .op = FV_OP_CONV, .in = { &x }, .out = &out, .conv = { &stem } };
     assert_int_equal(fv_npu_layer_apply(&n, mean, y, NULL, &k, &err), FV_OK);
     double sum = 0;
     for (int i = 0; i < 27; i++)
-        sum += (double)w[i] * (double)mean[i % 3];
+        sum += (double)w[i] * (double)mean[i % 3] * (i / 9 ? 1 : 0.5) * (i / 3 % 3 ? 1 : 0.5);
     assert_true(y[0] == (float)sum);
 }
 
@@ -207,14 +214,19 @@ static void test_means(void **state)
         made += memcmp(m->made, m->narrow, r->n_channels * sizeof *m->made) != 0;
         assert_true((memcmp(m->made, m->narrow, r->n_channels * sizeof *m->made) == 0) ==
                     (x->from->op != FV_OP_GELU));
+        v.plan.fit.corrected = true;
         uint8_t *in = &v.plan.width[x->index], *out = &v.plan.width[n->out->index];
         *in = *out = FV_NPU_WIDE;
-        assert_ptr_equal(fv_npu_plan_means(&v.plan, n).rounded, m->exact);
+        assert_ptr_equal(fv_npu_plan_read_as(&v.plan, n), m->exact);
         *out = FV_NPU_NARROW;
-        assert_ptr_equal(fv_npu_plan_means(&v.plan, n).rounded, m->narrow);
+        assert_ptr_equal(fv_npu_plan_read_as(&v.plan, n), m->narrow);
         *in = FV_NPU_NARROW;
-        assert_ptr_equal(fv_npu_plan_means(&v.plan, n).rounded, m->made);
-        assert_ptr_equal(fv_npu_plan_means(&v.plan, n).mean, m->exact);
+        fv_npu_means means;
+        assert_int_equal(fv_npu_plan_means(&means, &v.plan, n, &err), FV_OK);
+        assert_ptr_equal(means.rounded, m->made);
+        assert_ptr_equal(means.mean, m->exact);
+        v.plan.fit.corrected = false;
+        assert_ptr_equal(fv_npu_plan_read_as(&v.plan, n), m->exact);
     }
     assert_true(made > 5);
     fv_npu_vision_close(&v);
@@ -257,6 +269,242 @@ static void test_widths(void **state)
     }
 }
 
+/* ---- ranges ------------------------------------------------------------------------------ */
+
+/* Rows of two channels into a layer that reads only the first; the second reaches a hundred times
+ * as far. */
+static void test_ranges_follow_the_reader(void **state)
+{
+    enum { ROWS = 256 };
+    static const float weights[] = { 1, 0, 0.5f, 0, 2, 0 };
+    const fv_dim dims[] = { FV_DIM(1), FV_DIM(ROWS), FV_DIM(2) };
+    const fv_mat w = { .data = weights, .type = FV_TYPE_F32, .n = 3, .k = 2 };
+    float x[ROWS * 2];
+    fv_npu_vision v; /* for its kernels */
+    fv_graph g;
+    fv_ranges *ranges;
+    fv_npu_plan plan;
+    fv_error err;
+    (void)state;
+    vision_open(&v);
+    for (size_t i = 0; i < ROWS; i++) {
+        x[2 * i] = (float)(i % 17) / 8 - 1;
+        x[2 * i + 1] = (float)(i % 13) * 8;
+    }
+    fv_graph_begin(&g, "rows", &err);
+    fv_graph_scope(&g, "rows", "%s", "");
+    fv_value *in = fv_graph_input(&g, "x", FV_TYPE_F32, FV_FORM_ROWS, dims, 3);
+    fv_value *y = fv_graph_linear(&g, in, "layer", &w, NULL);
+    fv_graph_output(&g, y, "y");
+    const fv_ranges_options o = { .n_runs = 1, .sample_rows = 128, .histograms = true };
+    const fv_run_input input = { "x", x };
+    assert_int_equal(fv_ranges_new(&ranges, &g, &o, &err), FV_OK);
+    assert_int_equal(fv_ranges_run(ranges, &v.ops, &(fv_graph_io){ &input, 1, NULL, 0 }, &err),
+                     FV_OK);
+    assert_int_equal(fv_npu_plan_make(&plan, &g, ranges, FV_NPU_W8A8, &v.model.kernels, &err),
+                     FV_OK);
+    fv_qnn_encoding e = plan.of[in->index].u8, wide = plan.of[in->index].u16;
+    assert_true(e.scale * 255 < 10);
+    assert_true((float)e.offset * e.scale <= -0.9f && (float)(e.offset + 255) * e.scale >= 0.9f);
+    assert_true((float)(wide.offset + 65535) * wide.scale > 96 * 1.9f); /* room for other images */
+    fv_npu_plan_free(&plan);
+    fv_ranges_free(ranges);
+    fv_graph_end(&g);
+    fv_npu_vision_close(&v);
+}
+
+/* Scores of attention are not cut off, other values are where that loses less. */
+static void test_ranges_cut(void **state)
+{
+    fv_npu_vision v;
+    fv_error err;
+    size_t cut = 0, scores = 0;
+    (void)state;
+    vision_open(&v);
+    assert_int_equal(fv_npu_vision_plan(&v, FV_NPU_W8A8, 0, &scenes, &err), FV_OK);
+    for (size_t i = 0; i < v.graph.n_values; i++) {
+        const fv_value *x = v.graph.value[i];
+        const fv_value_range *r = fv_ranges_of(v.ranges, x);
+        fv_qnn_encoding e = v.plan.of[i].u8;
+        bool whole = (float)e.offset * e.scale <= fminf(r->min, 0) + e.scale &&
+                     (float)(e.offset + 255) * e.scale >= r->max - e.scale;
+        const fv_node *n = x->from;
+        if (n->op == FV_OP_SELF_ATTENTION && x == n->self_attention.scores) {
+            assert_true(whole);
+            scores++;
+        } else if (fv_node_weight(n)) {
+            cut += !whole;
+        }
+    }
+    assert_true(scores > 0 && cut > 5);
+    fv_npu_vision_close(&v);
+}
+
+/* ---- the simulation ---------------------------------------------------------------------- */
+
+typedef struct bench {
+    fv_npu_vision v;
+    fv_npu_simulation s;
+    float *pixels, *want, *got;
+} bench;
+
+static void bench_open(bench *b, fv_npu_precision precision)
+{
+    fv_error err;
+    vision_open(&b->v);
+    if (fv_npu_vision_plan(&b->v, precision, 0.99, &scenes, &err) != FV_OK ||
+        fv_npu_simulation_open(&b->s, &b->v.plan, &b->v.even.w, &b->v.config, &b->v.ops,
+                               &b->v.model.kernels, &err) != FV_OK)
+        fail_msg("%s", err.message);
+    b->pixels = any_pixels(&b->v);
+    b->want = tokens_of(&b->v, b->pixels);
+    b->got = malloc(fv_npu_vision_tokens(&b->v) * sizeof *b->got);
+}
+
+static void bench_close(bench *b)
+{
+    fv_npu_simulation_close(&b->s);
+    fv_npu_vision_close(&b->v);
+    free(b->pixels);
+    free(b->want);
+    free(b->got);
+}
+
+static double bench_loss(bench *b, bool round_weights)
+{
+    fv_error err;
+    if (fv_npu_simulation_run(&b->s, b->pixels, b->got, round_weights, &err) != FV_OK)
+        fail_msg("%s", err.message);
+    return 1 - fv_cosine(b->want, b->got, fv_npu_vision_tokens(&b->v));
+}
+
+static void widths_fill(bench *b, uint8_t width)
+{
+    for (size_t i = 0; i < b->v.graph.n_values; i++)
+        if (b->v.graph.value[i]->from->op != FV_OP_INPUT)
+            b->v.plan.width[i] = width;
+}
+
+/* Nothing in 8 bits, nothing lost; weights alone; activations; both. */
+static void test_simulation_adds_up(void **state)
+{
+    bench b;
+    (void)state;
+    bench_open(&b, FV_NPU_W8A16);
+    assert_true(bench_loss(&b, false) < 1e-12);
+    double weights = bench_loss(&b, true);
+    widths_fill(&b, FV_NPU_NARROW);
+    double values = bench_loss(&b, false), both = bench_loss(&b, true);
+    assert_true(weights > 1e-7 && values > weights && both > values * 0.7 && both < 0.2);
+    bench_close(&b);
+}
+
+/* Each way in which 8 bits enter shows: inside attention, in q, k and v by encodings of their own,
+ * in what a layer alone reads. */
+static void test_simulation_rounds(void **state)
+{
+    bench b;
+    (void)state;
+    bench_open(&b, FV_NPU_W8A16);
+    for (size_t i = 0; i < b.v.graph.n_nodes; i++) {
+        const fv_node *n = b.v.graph.node[i];
+        const fv_value *x = n->n_in ? n->in[0] : NULL;
+        if (n->op == FV_OP_SELF_ATTENTION) {
+            size_t scores = n->self_attention.scores->index;
+            b.v.plan.width[n->out->index] = FV_NPU_NARROW;
+            double attention = bench_loss(&b, false);
+            b.v.plan.of[scores].u8.scale *= 30;
+            double coarse = bench_loss(&b, false);
+            b.v.plan.of[scores].u8.scale /= 30;
+            b.v.plan.width[n->out->index] = FV_NPU_WIDE;
+            b.v.plan.width[x->index] = FV_NPU_NARROW;
+            double qkv = bench_loss(&b, false);
+            b.v.plan.width[x->index] = FV_NPU_WIDE;
+            if (!(attention > 1e-12 && attention < 0.01 && coarse > 2 * attention && qkv > 1e-12 &&
+                  qkv < 0.001))
+                fail_msg("%s: attention %g, coarse scores %g, q, k and v %g", n->out->name,
+                         attention, coarse, qkv);
+        }
+        if (n->op == FV_OP_DEPTHWISE && x->from->op == FV_OP_ADD) {
+            b.v.plan.width[n->out->index] = FV_NPU_NARROW;
+            double plain = bench_loss(&b, false);
+            b.v.plan.of[x->index].u8.scale *= 50;
+            double coarse = bench_loss(&b, false);
+            b.v.plan.of[x->index].u8.scale /= 50;
+            b.v.plan.width[n->out->index] = FV_NPU_WIDE;
+            if (!(coarse > 2 * plain))
+                fail_msg("%s: %g, coarser input %g", n->out->name, plain, coarse);
+        }
+    }
+    bench_close(&b);
+}
+
+/* What a correction says is taken from a layer's result: here from the last one's. */
+static void test_simulation_corrects(void **state)
+{
+    bench b;
+    (void)state;
+    bench_open(&b, FV_NPU_W8A16);
+    size_t last = b.v.graph.n_nodes - 1;
+    while (b.v.graph.node[last]->op != FV_OP_LINEAR)
+        last--;
+    const fv_value *y = b.v.graph.node[last]->out;
+    float *off = b.s.corrections[y->index].by[0][FV_NPU_EXACT];
+    size_t n = fv_value_cols(y);
+    for (size_t i = 0; i < n; i++)
+        off[i] = (float)(i % 5);
+    bench_loss(&b, false);
+    for (size_t i = 0; i < fv_npu_vision_tokens(&b.v); i++)
+        assert_true(fabsf(b.want[i] - b.got[i] - (float)(i % n % 5)) < 1e-4f);
+    bench_close(&b);
+}
+
+/* The fit that is chosen loses least, on the images that it is judged by. */
+static void test_fit(void **state)
+{
+    static const fv_npu_fit usual = { 2, false }, others[] = { { 2, true }, { 1, false } };
+    bench b;
+    fv_error err;
+    (void)state;
+    bench_open(&b, FV_NPU_W8A8);
+    const fv_kernels *k = &b.v.model.kernels;
+    assert_int_equal(fv_npu_plan_refit(&b.v.plan, b.v.ranges, usual, k, &err), FV_OK);
+    assert_int_equal(fv_npu_fit_choose(&b.v, b.pixels, 1, NULL, &err), FV_OK);
+    fv_npu_fit chosen = b.v.plan.fit;
+    assert_int_equal(fv_npu_simulation_learn(&b.s, &err), FV_OK);
+    double loss = bench_loss(&b, true);
+    for (size_t i = 0; i < 3; i++) {
+        fv_npu_fit fit = i < 2 ? others[i] : usual;
+        assert_int_equal(fv_npu_plan_refit(&b.v.plan, b.v.ranges, fit, k, &err), FV_OK);
+        assert_int_equal(fv_npu_simulation_learn(&b.s, &err), FV_OK);
+        double other = bench_loss(&b, true);
+        bool same = fit.exponent == chosen.exponent && fit.corrected == chosen.corrected;
+        if (!(same ? other == loss : other >= loss))
+            fail_msg("exponent %g, corrected %d: %g; chosen: exponent %g, corrected %d: %g",
+                     fit.exponent, fit.corrected, other, chosen.exponent, chosen.corrected, loss);
+    }
+    bench_close(&b);
+}
+
+/* What was asked for is reached on the images that it is judged by, and not far exceeded. */
+static void test_mixed_reaches_the_goal(void **state)
+{
+    bench b;
+    fv_error err;
+    (void)state;
+    bench_open(&b, FV_NPU_MIXED);
+    widths_fill(&b, FV_NPU_NARROW);
+    double narrow = bench_loss(&b, true);
+    widths_fill(&b, FV_NPU_WIDE);
+    double wide = bench_loss(&b, true), goal = wide + (narrow - wide) * 0.3;
+    if (fv_npu_mixed_choose(&b.v, b.pixels, 1, 1 - goal, NULL, &err) != FV_OK)
+        fail_msg("%s", err.message);
+    double chosen = bench_loss(&b, true), share = fv_npu_plan_share(&b.v.plan);
+    if (!(chosen <= goal && chosen > goal * 0.3 && share > 0.5 && share < 1))
+        fail_msg("lost %g of %g, %g with all in 8 bits; share %g", chosen, goal, narrow, share);
+    bench_close(&b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -268,6 +516,13 @@ int main(void)
         cmocka_unit_test(test_means),
         cmocka_unit_test(test_mixed_follows_the_goal),
         cmocka_unit_test(test_widths),
+        cmocka_unit_test(test_ranges_follow_the_reader),
+        cmocka_unit_test(test_ranges_cut),
+        cmocka_unit_test(test_simulation_adds_up),
+        cmocka_unit_test(test_simulation_rounds),
+        cmocka_unit_test(test_simulation_corrects),
+        cmocka_unit_test(test_fit),
+        cmocka_unit_test(test_mixed_reaches_the_goal),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
