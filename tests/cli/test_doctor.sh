@@ -47,7 +47,7 @@ mkdir -p meta/qai_hub-0.56.0.dist-info
 printf 'Metadata-Version: 2.1\nName: qai-hub\nVersion: 0.56.0\n' >meta/qai_hub-0.56.0.dist-info/METADATA
 hub() { # TOKEN LINE
     mkdir -p home/.qai_hub standin
-    echo '{"token": "t", "models": [], "jobs": [], "faults": [], "count": 0, "log": [], "message": "", "job_states": []}' \
+    echo '{"token": "t", "models": [], "jobs": [], "faults": [], "cuts": [], "count": 0, "log": [], "message": "", "job_states": []}' \
         >standin/state.json
     printf '[api]\n%s\napi_url = https://standin\nweb_url = https://standin\nverbose = True\n' "$1" >home/.qai_hub/client.ini
     HOME=$work/home STANDIN_HUB=$work/standin PYTHONPATH=$root_tests/aihub_client:$work/meta PYTHONDONTWRITEBYTECODE=1 \

@@ -144,7 +144,7 @@ mkdir -p venv/bin && ln -s "$(python3 -c 'import sys; print(sys.executable)')" v
 hub=$root/tests/standins/aihub_client
 mkdir standin .qai_hub
 cat >standin/state.json <<'END'
-{"token": "tokenOf40CharactersThatNobodyMaySee12345", "models": [], "jobs": [], "faults": [], "count": 0, "log": [],
+{"token": "tokenOf40CharactersThatNobodyMaySee12345", "models": [], "jobs": [], "faults": [], "cuts": [], "count": 0, "log": [],
  "message": "", "job_states": ["SUCCESS"]}
 END
 printf '\2\0\0\0 a context binary' >standin/compiled
