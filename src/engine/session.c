@@ -572,7 +572,8 @@ static fv_status rows_run(fv_session *s, fv_place kept, fv_error *err)
                     ? other_run(s, kept.n_rows, rows, n, err)
                     : fv_decoder_run(&s->decoder, &s->ops, &s->sequence, rows, n, &s->watch, err));
     status = fv_content_append(&s->held, s->talk.ids.data + kept.n_ids, n_ids,
-                               s->talk.images + kept.n_images, err); /* reserved: cannot fail */
+                               n_images ? s->talk.images + kept.n_images : NULL,
+                               err); /* reserved: cannot fail */
     if (s->n_exact == kept.n_rows && n >= LEAST_ROWS && !s->other)
         s->n_exact = s->held.n_rows;
     s->has_logits = true;
