@@ -56,7 +56,9 @@ static int list_json(const fv_device_list *list)
         json_object_set_new(entry, "problem", e.problem ? json_text(e.problem) : json_null());
         json_array_append_new(root, entry);
     }
-    return print_json(root, 0);
+    bool some = json_array_size(root) > 0;
+    int code = print_json(root, 0);
+    return some ? code : EXIT_FAILED;
 }
 
 static int list_print(const fv_device_list *list)

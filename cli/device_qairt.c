@@ -8,7 +8,7 @@
 #include "device_qairt.h"
 #include "qairt.h"
 
-enum { PATH_BYTES = 2048 };
+enum { PATH_BYTES = sizeof((phone_qairt *)0)->vision_file };
 
 /* The last file that a pattern under models/ gives; "" when there is none. */
 static void newest_file(char path[PATH_BYTES], const char *models, const char *pattern)
@@ -27,7 +27,9 @@ static int pipeline_file(char path[PATH_BYTES], const char *models, const char *
     newest_file(path, models, pattern);
     if (*path)
         return -1;
-    print_err("fastvlm: %s/%s: there is no such file; expected %s\n", models, pattern, what);
+    print_err("fastvlm: %s/%s: there is no such file; expected %s; fastvlm handoff "
+              "CHECKPOINT --with qairt -o %s makes it\n",
+              models, pattern, what, models);
     return EXIT_FAILED;
 }
 
@@ -43,8 +45,7 @@ static int vision_choose(char path[PATH_BYTES], const char *models, const char *
                          strcmp(vision, "int8") ? "fastvlm-qaihub-fp16-context/*vision*/*.bin"
                                                 : "fastvlm-genie/local_context/"
                                                   "vision_int8_qnnmodel/output/*.bin",
-                         "the vision encoder's context binary (fastvlm qairt context, hub compile, "
-                         "or --vision npu:FILE)");
+                         "the vision encoder's context binary (or --vision npu:FILE)");
 }
 
 static int decoder_choose(char path[PATH_BYTES], const char *models, fv_precision decoder)
@@ -52,29 +53,29 @@ static int decoder_choose(char path[PATH_BYTES], const char *models, fv_precisio
     const char *name = decoder == FV_PRECISION_F32  ? "fastvlm-genie/fastvlm_model.bin"
                        : decoder == FV_PRECISION_Q4 ? "fastvlm-genie/fastvlm_model_q4.bin"
                                                     : "fastvlm-genie/fastvlm_model_z8.bin";
-    return pipeline_file(path, models, name, "Genie's decoder (fastvlm genie build)");
+    return pipeline_file(path, models, name, "Genie's decoder");
+}
+
+int device_find_qairt(phone_qairt *q)
+{
+    const char *models = q->models ? q->models : "models";
+    int code = vision_choose(q->vision_file, models, q->vision ? q->vision : "int8");
+    return code < 0 ? decoder_choose(q->decoder_file, models, q->decoder) : code;
 }
 
 int device_run_qairt(fv_device *device, const phone_qairt *q)
 {
-    char vision[PATH_BYTES], decoder[PATH_BYTES];
     fv_qairt_run_options o;
     fv_qairt_options options;
     fv_qairt_run_report r = { .size = sizeof r };
     fv_image *image = NULL;
     fv_error err;
-    const char *models = q->models ? q->models : "models";
-    int code = vision_choose(vision, models, q->vision ? q->vision : "int8");
-    if (code < 0)
-        code = decoder_choose(decoder, models, q->decoder);
-    if (code >= 0)
-        return code;
     fv_qairt_run_options_default(&o);
     fv_qairt_options_default(&options);
     o.model = q->model;
-    o.vision = vision;
+    o.vision = q->vision_file;
     o.embedder = q->embedder;
-    o.decoder = decoder;
+    o.decoder = q->decoder_file;
     o.output = q->output;
     o.max_new_tokens = q->max_new_tokens;
     o.n_threads = q->n_threads;
@@ -90,7 +91,7 @@ int device_run_qairt(fv_device *device, const phone_qairt *q)
     if (status != FV_OK)
         return report(&err);
     print_out("\n");
-    code = end_out();
+    int code = end_out();
     if (!q->quiet) {
         qairt_print_profile(&r.genie);
         print_err("%s\n", r.output);

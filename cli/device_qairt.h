@@ -13,8 +13,12 @@ typedef struct phone_qairt {
     int max_new_tokens, n_threads;
     bool skip_push, quiet;
     const fv_callbacks *callbacks;
+    char vision_file[2048], decoder_file[2048];
 } phone_qairt;
 
+/* Sets vision_file and decoder_file: -1, or an exit code after saying which is missing. */
+int device_find_qairt(phone_qairt *q);
+/* With those. */
 int device_run_qairt(fv_device *device, const phone_qairt *q); /* an exit code */
 
 #endif

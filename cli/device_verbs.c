@@ -1,4 +1,5 @@
 /* fastvlm device push, run, bench: what goes to the phone, and what it does there. */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -131,16 +132,18 @@ static bool packed_is_new(const char *packed, const char *checkpoint)
     return true;
 }
 
-static bool directories_make(char *path)
+/* Those above path. Returns how many are new. */
+static int directories_make(char *path)
 {
+    int n = 0;
     for (char *at = path + 1; *at; at++) {
         if (*at != '/')
             continue;
         *at = '\0';
-        mkdir(path, 0777);
+        n += mkdir(path, 0777) == 0;
         *at = '/';
     }
-    return true;
+    return n;
 }
 
 /* "models/fastvlm-native/FastVLM-0.5B_int8_z8.gguf" */
@@ -187,8 +190,20 @@ static int model_take(cargo *c, const fv_callbacks *callbacks)
 
 /* ---- both -------------------------------------------------------------------------------- */
 
+/* -1, or an exit code after saying that a file is missing; path NULL: none is named. */
+static int cargo_file(const char *path, const char *what)
+{
+    struct stat info;
+    if (!path || (stat(path, &info) == 0 && S_ISREG(info.st_mode)))
+        return -1;
+    print_err("fastvlm: %s: there is no such file; expected %s\n", path, what);
+    return EXIT_FAILED;
+}
+
+/* What is wrong on this machine is said before a phone is looked for. */
 static int cargo_check(const char *verb, cargo *c)
 {
+    struct stat info;
     const char *v = c->vision ? c->vision : "cpu", *sdk = getenv("QNN_SDK_ROOT");
     bool npu = !strncmp(v, "npu:", 4) && v[4];
     if (!npu && strcmp(v, "cpu") && strcmp(v, "int8") && strcmp(v, "fp16") && strcmp(v, "f16"))
@@ -200,7 +215,13 @@ static int cargo_check(const char *verb, cargo *c)
     c->decoder_precision = cargo_precision(c->decoder);
     if (!c->push.sdk && sdk && *sdk)
         c->push.sdk = sdk;
-    return -1;
+    if (c->push.model && stat(c->push.model, &info) != 0) {
+        print_err("fastvlm: %s: no such model; expected a checkpoint directory or a packed file\n",
+                  c->push.model);
+        return EXIT_FAILED;
+    }
+    int code = cargo_file(c->push.npu, "a context binary");
+    return code < 0 ? cargo_file(c->push.program, "fastvlm built for the phone") : code;
 }
 
 /* Everything that goes to the phone, found or made. */
@@ -357,6 +378,45 @@ static void answer_collect(void *user, const char *text, size_t n_bytes)
     a->text[a->n] = '\0';
 }
 
+/* Can results be written there? The directories that this takes are gone again. */
+static int results_check(const char *dir)
+{
+    char *path = strdup(dir), probe[] = "/.fastvlm-XXXXXX";
+    size_t n = strlen(dir) + sizeof probe;
+    char *full = malloc(n);
+    int code = -1, n_made = 0;
+    if (path && full) {
+        snprintf(full, n, "%s%s", dir, probe);
+        n_made = directories_make(full);
+        if (!mkdtemp(full)) {
+            print_err("fastvlm: %s: cannot create the directory: %s\n", dir, strerror(errno));
+            code = EXIT_FAILED;
+        } else {
+            rmdir(full);
+        }
+        for (; n_made > 0 && rmdir(path) == 0; n_made--) {
+            char *slash = strrchr(path, '/');
+            if (!slash)
+                break;
+            *slash = '\0';
+        }
+    }
+    free(path);
+    free(full);
+    return code;
+}
+
+/* -1, or an exit code after saying what is wrong with the image or the place of the results. */
+static int run_check(const char *path, const char *output)
+{
+    fv_image *image = NULL;
+    fv_error err;
+    if (open_image(&image, path, NULL, &err) != FV_OK)
+        return report(&err);
+    fv_image_free(image);
+    return results_check(output ? output : "run_outputs");
+}
+
 int device_run(int argc, char **argv)
 {
     static const usage use = {
@@ -390,7 +450,8 @@ int device_run(int argc, char **argv)
         { 'n', "max-new-tokens", OPTION_INT, &o.max_new_tokens, "N",
           "maximum length of the answer in tokens; 0: as much as the context allows", 0, 1e6 },
         { 0, "image-size", OPTION_SIDE, &o.image_size, "N",
-          "side of the vision encoder's input in pixels, a multiple of 64", 0, 4096 },
+          "side of the vision encoder's input in pixels, a multiple of 64; 0: the model's own", 0,
+          4096 },
         { 't', "threads", OPTION_INT, &o.n_threads, "N", "threads on the phone", 0, 1024 },
         { 0, "with", OPTION_CHOICE, &way, "native|qairt", "what runs on the phone", 0, 0 },
         { 0, "models", OPTION_TEXT, &q.models, "DIR",
@@ -421,9 +482,7 @@ int device_run(int argc, char **argv)
                                          : "--with qairt needs --model, a checkpoint or packed "
                                            "file");
     if (code < 0)
-        code = open_device(&device, &p, &callbacks);
-    if (way)
-        callbacks.log = warning_line; /* not every command of the SDK's programs */
+        code = run_check(words.item[0], o.output);
     if (code < 0 && way) {
         q.image = words.item[0];
         q.prompt = words.item[1];
@@ -437,8 +496,14 @@ int device_run(int argc, char **argv)
         q.skip_push = push_is_skipped(c.skip);
         q.quiet = quiet;
         q.callbacks = &callbacks;
-        code = device_run_qairt(device, &q);
+        code = device_find_qairt(&q);
     }
+    if (code < 0)
+        code = open_device(&device, &p, &callbacks);
+    if (way)
+        callbacks.log = warning_line; /* not every command of the SDK's programs */
+    if (code < 0 && way)
+        code = device_run_qairt(device, &q);
     if (code < 0)
         code = cargo_take(&c, device, &callbacks);
     if (code < 0) {

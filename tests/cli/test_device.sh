@@ -15,6 +15,63 @@ run device info
 expect "no phone" 1 "adb lists no phone" "USB debugging"
 run device list
 expect "a list without phones" 1 "adb lists no phone"
+run device list --json
+check "a list without phones, --json" [ "$code $out" = "1 []" ]
+
+# ---- what is wrong on this machine is said before a phone is looked for
+run device run "$work/none.jpg" "What?"
+expect "no such image" 1 "none.jpg"
+check "no such image, before the phone" [ -z "$(grep phone <<<"$err")" ]
+run device run "$picture" "What?" --model "$work/none"
+expect "no such model" 1 "$work/none: no such model; expected a checkpoint directory or a packed file"
+run device push --model "$work/none"
+expect "push: no such model" 1 "$work/none: no such model"
+run device run "$picture" "What?" --vision "npu:$work/none.bin"
+expect "no such context binary" 1 "$work/none.bin: there is no such file; expected a context binary"
+run device run "$picture" "What?" --program "$work/none"
+expect "no such program" 1 "$work/none: there is no such file; expected fastvlm built for the phone"
+run device run "$picture" "What?" -o /proc/x
+expect "no room for results" 1 "/proc/x: cannot create the directory"
+run device run "$picture" "What?" -o "$picture/x"
+expect "results below a file" 1 "$picture/x: cannot create the directory"
+run device run "$picture" "What?" -o "$work/new/results"
+expect "all is well here" 1 "adb lists no phone"
+check "and nothing is left" [ ! -e "$work/new" ]
+run device run --with qairt --model "$base" --models "$work/none" "$picture" "What?"
+expect "--with qairt: none of the pipeline's files" 1 "there is no such file; expected the vision encoder's context binary" "fastvlm handoff CHECKPOINT --with qairt"
+
+# ---- the pipeline's script
+script=$root/scripts/run_fastvlm_device.sh
+script() { # ARGUMENT...: with the environment of the caller
+    "$script" "$@" >"$work/out" 2>"$work/err" </dev/null
+    code=$? out=$(cat "$work/out") err=$(cat "$work/err")
+}
+echo 'printf "%s\n" "$*"' >"$work/echo" && chmod +x "$work/echo" && sed -i '1i#!/bin/sh' "$work/echo"
+script --help
+check "script: --help" [ "$code" = 0 ]
+check "script: --help says how" grep -qF 'scripts/run_fastvlm_device.sh [IMAGE [PROMPT' <<<"$out"
+FASTVLM=$work/nosuch script a.jpg
+expect "script: no such program" 1 "FASTVLM is $work/nosuch; expected a program"
+script a.jpg ""
+expect "script: an empty prompt" 2 "PROMPT is empty"
+script a.jpg What -1
+expect "script: MAX_NEW_TOKENS" 2 'MAX_NEW_TOKENS is "-1"; expected a number'
+IMAGE_SIZE=big script a.jpg
+expect "script: IMAGE_SIZE" 2 'IMAGE_SIZE is "big"; expected a number'
+script a.jpg What 0 0 int9
+expect "script: DECODER" 2 'DECODER is "int9"; expected fp32, int8, int4 or q4'
+FASTVLM=$work/echo script a.jpg What 7 0 Q4 INT8
+check "script: names in capitals" [ "$out" = "device run --max-new-tokens 7 --with native --models models --image-size 0 --decoder int4 --vision int8 -- a.jpg What" ]
+FASTVLM=$work/echo script a.jpg
+check "script: the default prompt" [ "${out##* -- }" = "a.jpg Describe the image." ]
+mkdir -p "$work/tree/scripts" "$work/tree/build/release" "$work/links"
+cp "$script" "$work/tree/scripts" && cp "$work/echo" "$work/tree/build/release/fastvlm"
+ln -s ../tree/scripts/run_fastvlm_device.sh "$work/links/ask"
+script=$work/links/ask
+(PATH=/usr/bin:/bin FASTVLM='' script a.jpg && [ "${out##* -- }" = "a.jpg Describe the image." ])
+check "script: through a link" [ $? = 0 ]
+
+# ---- a phone
 phone one --abi x86_64
 one=$serial
 run device list
