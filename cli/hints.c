@@ -30,6 +30,8 @@ static const struct hint {
       "apt install python3-pip (Debian, Ubuntu), or name another Python with --python" },
     { FV_ERR_IO, "no QAIRT SDK: ",
       "unpack one here, or name it with --sdk DIR; fastvlm npu compile needs none" },
+    { FV_ERR_FORMAT, ": f32 of an image_size of ",
+      "--image-size (default: 1024) is the side that encoder and samples were exported with" },
     { FV_ERR_UNSUPPORTED, "which the composer reads",
       "fastvlm export hf makes one of a packed file" },
     { FV_ERR_IO, "expected the AI Hub's client",

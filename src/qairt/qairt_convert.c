@@ -67,9 +67,10 @@ fail:
 }
 
 static fv_status samples_check_line(const char *list, size_t number, const char *line,
-                                    uint64_t n_bytes, fv_error *err)
+                                    int image_size, fv_error *err)
 {
     struct stat st;
+    uint64_t n_bytes = (uint64_t)image_size * (uint64_t)image_size * 3 * sizeof(float);
     if (*line != '/' || strpbrk(line, " \t#%") || strstr(line, ":="))
         return fv_fail(err, FV_ERR_FORMAT, 0,
                        "%s: line %zu is \"%.200s\"; expected one absolute path without blanks",
@@ -79,8 +80,8 @@ static fv_status samples_check_line(const char *list, size_t number, const char 
                        number, line);
     if ((uint64_t)st.st_size != n_bytes)
         return fv_fail(err, FV_ERR_FORMAT, 0,
-                       "%s: has %lld bytes; expected %" PRIu64 ", the graph's input in f32", line,
-                       (long long)st.st_size, n_bytes);
+                       "%s: has %lld bytes; expected %" PRIu64 ": f32 of an image_size of %d", line,
+                       (long long)st.st_size, n_bytes, image_size);
     return FV_OK;
 }
 
@@ -89,7 +90,6 @@ static fv_status samples_check(const char *list, const fv_qairt_convert_options 
 {
     uint8_t *text = NULL;
     size_t n = 0, number = 0, n_samples = 0;
-    uint64_t side = (uint64_t)o->image_size;
     fv_status status = fv_read_file(&text, &n, list, LIST_BYTES, err);
     for (char *line = (char *)text; status == FV_OK && line && *line;) {
         char *end = line + strcspn(line, "\n");
@@ -101,7 +101,7 @@ static fv_status samples_check(const char *list, const fv_qairt_convert_options 
                              "%s: line %zu ends with a carriage return; expected a newline alone",
                              list, number);
         else if (end > line) {
-            status = samples_check_line(list, number, line, side * side * 3 * sizeof(float), err);
+            status = samples_check_line(list, number, line, o->image_size, err);
             n_samples++;
         }
         line = end + !last;
