@@ -504,11 +504,8 @@ fv_status fv_outdir_open(fv_outdir *d, const char *path, bool force, const fv_ca
     }
     outdir_sweep_for(d, callbacks);
     if (d->merge && !force && !outdir_is_empty(path)) {
-        status = fv_fail(
-            err, FV_ERR_IO, 0,
-            "%s: the directory is not empty; choose another, or allow files of the same "
-            "names to be replaced",
-            path);
+        status = fv_fail(err, FV_ERR_IO, 0,
+                         "%s: the directory is not empty; expected an empty or a new one", path);
         goto fail;
     }
     FV_TRY_GOTO(fv_out_make_parents(d->stage, &d->n_parents, err));

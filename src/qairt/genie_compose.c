@@ -179,6 +179,33 @@ static fv_status compose_check(compose_job *j, const char *checkpoint, const cha
     return fv_path_absolute(&j->checkpoint, checkpoint, err);
 }
 
+/* Into a directory with other files nothing is written over: the composer's files must be new, and
+ * an architecture that is there, as fastvlm genie config leaves it, is the composer's input. */
+static fv_status compose_merge(compose_job *j, const char *dir, char **config, fv_error *err)
+{
+    const char *const names[] = { j->c.file, "LUT.bin", "tokenizer.json" };
+    fv_status status = FV_OK;
+    if (j->c.force || !fv_is_dir(dir))
+        return FV_OK;
+    for (size_t i = 0; i < FV_COUNT(names) && status == FV_OK && !j->o->dry_run; i++) {
+        char *path = fv_path_join(dir, names[i]);
+        status = !path ? fv_fail_memory(err, strlen(dir), "a path")
+                 : fv_is_file(path)
+                     ? fv_fail(err, FV_ERR_IO, 0, "%s: there is such a file already", path)
+                     : FV_OK;
+        fv_free(path);
+    }
+    FV_TRY(status);
+    j->c.force = true;
+    if (j->c.config)
+        return FV_OK;
+    if (!(*config = fv_path_join(dir, "genie_model.json")))
+        return fv_fail_memory(err, strlen(dir), "a path");
+    if (fv_is_file(*config))
+        j->c.config = *config;
+    return FV_OK;
+}
+
 fv_status fv_qairt_compose(const char *checkpoint, const char *dir,
                            const fv_qairt_compose_options *compose, const fv_qairt_options *options,
                            fv_error *err)
@@ -188,13 +215,16 @@ fv_status fv_qairt_compose(const char *checkpoint, const char *dir,
     fv_callbacks callbacks;
     fv_sdk sdk;
     fv_outdir out;
+    char *config = NULL;
     FV_REQUIRE(checkpoint, err);
     FV_REQUIRE(dir, err);
     FV_TRY(FV_OPTIONS_IN(&j.c, fv_qairt_compose_options, compose, err));
     FV_TRY(fv_qairt_options_in(&o, &callbacks, options, err));
     j.o = &o;
     FV_TRY(compose_check(&j, checkpoint, dir, err));
-    fv_status status = fv_sdk_open(&sdk, &o, err);
+    fv_status status = compose_merge(&j, dir, &config, err);
+    if (status == FV_OK)
+        status = fv_sdk_open(&sdk, &o, err);
     if (status == FV_OK) {
         j.sdk = &sdk;
         status = fv_tool_stage_open(&out, &j.stage, dir, j.c.force, &o, err);
@@ -202,6 +232,7 @@ fv_status fv_qairt_compose(const char *checkpoint, const char *dir,
             status = fv_tool_stage_close(&out, j.stage, compose_in(&j, err), err);
         fv_sdk_close(&sdk);
     }
+    fv_free(config);
     fv_free(j.checkpoint);
     return status;
 }

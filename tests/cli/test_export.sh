@@ -53,7 +53,7 @@ for artefact in genie hf all; do
     run export $artefact "$base" -o file
     expect "$artefact into a file" 1 "file: is a file"
     run export $artefact "$base" -o full
-    expect "$artefact into a folder with files" 1 "full: the directory is not empty; choose another, or" "--force"
+    expect "$artefact into a folder with files" 1 "full: the directory is not empty; expected an empty or a new one" "--force"
 done
 for artefact in lut tokenizer gguf; do
     run export $artefact "$base" -o empty

@@ -55,7 +55,7 @@ echo old >full/old
 run export onnx "$base" -o file
 expect "into a file" 1 "file: is a file"
 run export onnx "$base" -o full
-expect "into a folder with files" 1 "full: the directory is not empty; choose another, or" "--force"
+expect "into a folder with files" 1 "full: the directory is not empty; expected an empty or a new one" "--force"
 check "the file is as it was" test "$(cat file)" = old
 check "the folder is as it was" test "$(ls -A full)" = old
 
