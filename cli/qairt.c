@@ -51,7 +51,7 @@ void qairt_begin(qairt_common *c, bool show_tools)
     c->options.size = sizeof c->options;
     c->options.timeout_s = c->timeout_s;
     c->callbacks = line_callbacks(&c->line);
-    c->callbacks.log = show_tools ? qairt_log : qairt_log_quiet;
+    c->callbacks.log = show_tools || c->options.dry_run ? qairt_log : qairt_log_quiet;
     c->options.callbacks = &c->callbacks;
     catch_interrupt();
 }
@@ -65,6 +65,12 @@ fv_status qairt_write_text(void *user, const char *text, size_t n_bytes)
 
 /* ---- check ------------------------------------------------------------------------------- */
 
+/* What the user set. */
+static const char *sdk_named_by(const fv_qairt_info *i)
+{
+    return !strcmp(i->named_by, "sdk") ? "--sdk" : i->named_by;
+}
+
 static json_t *sdk_json(const fv_qairt_info *i)
 {
     fv_qairt_tool_info t = { .size = sizeof t };
@@ -73,7 +79,7 @@ static json_t *sdk_json(const fv_qairt_info *i)
         json_array_append_new(tools, json_pack("{s:s, s:b, s:b}", "name", t.name, "there",
                                                (int)t.there, "for_phone", (int)t.there_for_phone));
     return json_pack("{s:o, s:s, s:o, s:o, s:o, s:o, s:o, s:o}", "dir", json_text(i->dir),
-                     "named_by", i->named_by, "version", json_text(i->version), "python",
+                     "named_by", sdk_named_by(i), "version", json_text(i->version), "python",
                      json_text(i->python), "python_version", json_text(i->python_version),
                      "python_problem", json_text(i->python_problem), "ndk", json_text(i->ndk),
                      "tools", tools);
@@ -82,7 +88,7 @@ static json_t *sdk_json(const fv_qairt_info *i)
 static void sdk_print(const fv_qairt_info *i)
 {
     fv_qairt_tool_info t = { .size = sizeof t };
-    print_out("%-30s %s (named by %s)\n", "directory", i->dir, i->named_by);
+    print_out("%-30s %s (named by %s)\n", "directory", i->dir, sdk_named_by(i));
     print_out("%-30s %s\n", "version", i->version);
     print_out("%-30s %s", "python", i->python);
     print_out("%s%s\n", *i->python_version ? ", " : "", i->python_version);
@@ -134,7 +140,7 @@ int qairt_check(int argc, char **argv)
         sdk_print(&info);
         code = end_out();
     }
-    return info.n_absent || !*info.python_version ? EXIT_FAILED : code;
+    return info.n_absent || *info.python_problem ? EXIT_FAILED : code;
 }
 
 /* ---- run --------------------------------------------------------------------------------- */

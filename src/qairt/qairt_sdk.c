@@ -192,8 +192,9 @@ static fv_status sdk_dir_find(fv_sdk *s, const char *given, fv_error *err)
         return fv_fail_memory(err, strlen(path), "a path");
     if (!fv_is_dir(s->programs))
         return fv_fail(err, FV_ERR_IO, 0,
-                       "%s: not a QAIRT SDK (named by %s); expected bin/" FV_SDK_HOST " in it",
-                       path, s->named_by);
+                       "%s: not a QAIRT SDK%s%s%s; expected bin/" FV_SDK_HOST " in it", path,
+                       given && *given ? "" : " (named by ", given && *given ? "" : s->named_by,
+                       given && *given ? "" : ")");
     if (strpbrk(path, ": \t\n,'\"\\"))
         return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
                        "%s: the SDK's tools cannot be called from a path with a blank, colon, "

@@ -23,7 +23,9 @@ cd "$work" || exit 1
 run qairt check
 expect "no SDK" 1 "no QAIRT SDK: QNN_SDK_ROOT and QAIRT_SDK_ROOT are not set" "--sdk DIR"
 run qairt check --sdk "$work"
-expect "a directory that is none" 1 "not a QAIRT SDK (named by sdk)"
+expect "a directory that is none" 1 "$work: not a QAIRT SDK; expected bin/x86_64-linux-clang in it"
+QNN_SDK_ROOT=$work run qairt check
+expect "a directory that is none, by the environment" 1 "$work: not a QAIRT SDK (named by QNN_SDK_ROOT)"
 make_sdk 2.42.0.251225 && make_sdk 2.43.1.260101 --bare --without qnn-net-run
 run qairt check
 check "the newest here" grep -qE "^directory +$work/2.43.1.260101 \(named by current directory\)" <<<"$out"
@@ -41,7 +43,24 @@ check "QAIRT_SDK_ROOT, --json" python3 -c 'import json,sys; i = json.load(open(s
 run qairt check --venv "$work/none"
 expect "no such Python environment" 1 "not a Python environment; expected bin/python3 in it"
 tools qairt check
+tools qairt check --sdk 2.42.0.251225
+check "--sdk" grep -qF "(named by --sdk)" <<<"$out"
 check "the environment's Python" grep -qE "^python +$work/venv/bin/python3, 3\." <<<"$out"
+mkdir -p modules/numpy modules/onnx modules/yaml lacks/bin fits/bin
+touch modules/{numpy,onnx,yaml}/__init__.py
+# A Python 3.10 that has the modules, and one that lacks two of them.
+python_of() { # DIR MODULES
+    printf '#!/bin/sh\nPYTHONPATH=%s exec %s -S -c "import sys; sys.version_info = (3, 10, 14); exec(sys.argv[1])" "$2"\n' \
+        "$2" "$(python3 -c 'import sys; print(sys.executable)')" >"$1/bin/python3"
+    chmod +x "$1/bin/python3"
+}
+python_of fits "$work/modules"
+mkdir some && ln -s ../modules/yaml some/yaml && python_of lacks "$work/some"
+run qairt check --venv fits
+check "check: nothing is missing: exit code" [ "$code" = 0 ]
+run qairt check --venv lacks
+check "check: modules that are missing" grep -qF "it lacks the modules numpy onnx" <<<"$out"
+check "check: modules that are missing: exit code" [ "$code" = 1 ]
 mkdir "with space" && make_sdk "with space/sdk"
 run qairt check --sdk "with space/sdk"
 expect "an SDK in a directory with a blank" 1 "cannot be called from a path with a blank"
@@ -62,7 +81,7 @@ expect "convert: not over files" 1 "the directory is not empty" "--force"
 tools qairt convert $onnx -o none
 expect "convert: no samples" 2 "--input-list FILE"
 tools qairt convert $onnx -i $list -o none
-expect "convert: samples of another size" 1 "sample_000.raw: has 786432 bytes; expected 12582912"
+expect "convert: samples of another size" 1 "sample_000.raw: has 786432 bytes; expected 12582912: f32 of an image_size of 1024; --image-size (default: 1024)"
 tools qairt convert $onnx -i $list -o none --image-size 256 --keep-layout
 expect "convert: samples of another layout" 2 "calib.json: the samples are nhwc, the converted graph takes nchw"
 sed 's/^/ /' $list >spaces.txt
@@ -178,6 +197,17 @@ tools genie build "$demo" -o genie --quantize Z8 --force -q
 check "genie build --quantize Z8" grep -qF '"quantize": "Z8"' genie/fastvlm_model_z8.bin
 check "and the first is still there" [ -f genie/fastvlm_model.bin ]
 build=(genie build "$demo" -o none)
+tools genie build "$demo" -o none --dry-run -q
+check "genie build --dry-run -q: the command" grep -qE '^\$ .*qnn-genai-transformer-composer --model ' <<<"$err"
+run genie config "$demo" -o genie-both -q
+sed -i 's/{/{\n/' genie-both/genie_model.json && cp genie-both/genie_model.json mine.json
+tools genie build "$demo" -o genie-both -q
+expect "genie build after genie config" 0
+check "with its architecture" cmp mine.json genie-both/genie_model.json
+tools genie build "$demo" -o genie-both -q
+expect "genie build: not over a decoder" 1 "genie-both/fastvlm_model.bin: there is such a file already; --force replaces it"
+tools genie build "$demo" -o genie-both --quantize Z8 -q
+expect "genie build: not over a table" 1 "genie-both/LUT.bin: there is such a file already; --force replaces it"
 fault shortlut qnn-genai-transformer-composer 1 "LUT.bin: has 589820 bytes; expected 589824, 768 rows of 192 in f32" "${build[@]}"
 fault wronglut qnn-genai-transformer-composer 1 "is not the embedding of token" "${build[@]}"
 fault exit1 qnn-genai-transformer-composer 1 "exit code 1" "${build[@]}"
