@@ -28,6 +28,8 @@ int device_clean(int argc, char **argv);
 
 /* -1 and a phone, or an exit code after saying what is wrong. */
 int open_device(fv_device **out, fv_device_options *p, const fv_callbacks *callbacks);
+/* What the build for Arm left beside this program; to free, NULL: nothing. */
+char *arm_program_find(void);
 json_t *device_json(const fv_device *device);
 
 #endif

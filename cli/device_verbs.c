@@ -59,28 +59,42 @@ static char *file_beside(const char *dir, const char *name)
     return NULL;
 }
 
-/* This program itself where the phone has the same processor; else what the build for Arm leaves
- * beside it. */
-static char *phone_program_find(const fv_device *device)
+/* Where this program is; "" when that is not known. */
+static void own_path(char path[1024])
+{
+    ssize_t n = readlink("/proc/self/exe", path, 1023);
+    path[n > 0 ? n : 0] = '\0';
+}
+
+char *arm_program_find(void)
 {
     static const char *const builds[] = { "fastvlm-arm64", "../android/fastvlm",
                                           "../arm64-static/fastvlm" };
-    fv_device_info i = { .size = sizeof i };
-    char own[1024];
-    ssize_t n = readlink("/proc/self/exe", own, sizeof own - 1);
-    fv_device_describe(device, &i);
-    own[n > 0 ? n : 0] = '\0';
-#if defined(__x86_64__)
-    if (!strcmp(i.machine, "x86_64"))
-        return strdup(own);
-#endif
+    char own[1024], *found = NULL;
+    own_path(own);
     char *slash = strrchr(own, '/');
     if (slash)
         *slash = '\0';
-    char *found = NULL;
     for (size_t k = 0; slash && !found && k < sizeof builds / sizeof *builds; k++)
         found = file_beside(own, builds[k]);
     return found;
+}
+
+/* This program itself where the phone has the same processor; else that for Arm. */
+static char *phone_program_find(const fv_device *device)
+{
+#if defined(__x86_64__)
+    char own[1024];
+    fv_device_info i = { .size = sizeof i };
+    fv_device_describe(device, &i);
+    if (!strcmp(i.machine, "x86_64")) {
+        own_path(own);
+        return strdup(own);
+    }
+#else
+    (void)device;
+#endif
+    return arm_program_find();
 }
 
 static int program_take(cargo *c, const fv_device *device)

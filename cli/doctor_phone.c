@@ -5,9 +5,10 @@
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <time.h>
+#include <unistd.h>
 
+#include "device.h"
 #include "doctor.h"
-#include "fastvlm_device.h"
 #include "fastvlm_qairt.h"
 #include "npu.h"
 
@@ -51,6 +52,25 @@ static bool ndk_revision(const char *ndk, char revision[64])
     return found;
 }
 
+/* The program that device push and device run would send. */
+static void program_line(doctor *d)
+{
+    const char *named = getenv("FASTVLM_PHONE_PROGRAM");
+    char *built = arm_program_find();
+    if (named && *named)
+        doctor_find(d, "program", access(named, R_OK) == 0,
+                    "%s (FASTVLM_PHONE_PROGRAM), for the phone%s", named,
+                    access(named, R_OK) == 0 ? "" : ": there is no such file");
+    else if (built)
+        doctor_find(d, "program", true, "%s, for the phone", built);
+    else
+        doctor_find(d, "program", false, "none is built for the phone");
+    if (!(named && *named) && !built)
+        doctor_note(d, "make arm64 builds it; make android, with an NDK, one that also uses the "
+                       "NPU");
+    free(built);
+}
+
 /* adb, and exactly one phone that lets us in; its NPU. */
 static void phone_lines(doctor *d)
 {
@@ -65,10 +85,12 @@ static void phone_lines(doctor *d)
     if (o.serial && !*o.serial)
         o.serial = NULL;
     if (fv_device_open(&phone, &o, &err) != FV_OK) {
-        const char *hint = hint_for(&err);
         doctor_find(d, "phone", false, "%s", err.message);
-        if (hint)
-            doctor_note(d, "%s", hint);
+        if (strstr(err.message, "adb: program not found"))
+            doctor_note(d, "apt install adb (Debian, Ubuntu), or put Android's platform-tools on "
+                           "PATH");
+        else if (strstr(err.message, "none is chosen"))
+            doctor_note(d, "export ANDROID_SERIAL=SERIAL, with that of one of them");
         return;
     }
     fv_device_describe(phone, &i);
@@ -115,6 +137,18 @@ static void npu_line(doctor *d)
     doctor_find(d, "npu", ok, "%s", text);
 }
 
+/* What to type for the Python of the SDK's converters; python: the one there is, or NULL. */
+static void python_notes(doctor *d, const fv_qairt_info *i)
+{
+    if (i && !strncmp(i->python_version, "3.10.", 5) && strchr(i->python, '/')) {
+        doctor_note(d, "%s -m pip install numpy onnx pyyaml", i->python);
+    } else {
+        doctor_note(d, "python3.10 -m venv qnn_env && qnn_env/bin/pip install numpy onnx pyyaml");
+        doctor_note(d, "export VIRTUAL_ENV=$PWD/qnn_env");
+    }
+    doctor_note(d, "for the rest of its modules: bin/check-python-dependency in the SDK");
+}
+
 /* The SDK and the Python that its converters run with. */
 static void sdk_lines(doctor *d)
 {
@@ -123,22 +157,24 @@ static void sdk_lines(doctor *d)
     fv_status status = fv_qairt_check(&i, NULL, &err);
     if (status != FV_OK) {
         doctor_find(d, "sdk", false, "%s", err.message);
-        doctor_note(d, "only for fastvlm qairt and genie: unpack QAIRT " FV_QAIRT_OLDEST
-                       " or newer, then");
+        doctor_note(d, "only for fastvlm qairt and genie, handoff and device run --with qairt, and "
+                       "the phone's NPU: unpack QAIRT " FV_QAIRT_OLDEST " or newer, then");
         doctor_note(d, "export QNN_SDK_ROOT=$HOME/qairt/" FV_QAIRT_OLDEST);
+        doctor_find(d, "python", false,
+                    "not looked for without an SDK, whose converters need 3.10");
+        python_notes(d, NULL);
         return;
     }
     doctor_find(d, "sdk", !i.n_absent, "QAIRT %s in %s (named by %s)", i.version, i.dir,
                 i.named_by);
     if (i.n_absent)
-        doctor_note(d, "%zu of its %zu tools are missing; fastvlm qairt check names them",
-                    i.n_absent, i.n_tools);
+        doctor_note(d, "%zu of its %zu tools %s missing; fastvlm qairt check names %s", i.n_absent,
+                    i.n_tools, i.n_absent == 1 ? "is" : "are", i.n_absent == 1 ? "it" : "them");
     doctor_find(d, "python", !*i.python_problem, "%s%s%s, for the SDK's converters", i.python,
                 *i.python_version ? ", " : "", i.python_version);
     if (*i.python_problem) {
         doctor_note(d, "%s", i.python_problem);
-        doctor_note(d, "make the environment that the SDK's manual describes, activate it, or name "
-                       "it: --venv DIR");
+        python_notes(d, &i);
     }
 }
 
@@ -153,12 +189,17 @@ static void hub_line(doctor *d)
     if (fv_aihub_find(&a, &o, &err) != FV_OK) {
         doctor_find(d, "hub", false, "%s", err.message);
     } else if (!*a.client) {
-        doctor_find(d, "hub", false, "no qai-hub on PATH");
-        doctor_note(d, "only for fastvlm hub: pip install qai-hub");
+        doctor_find(d, "hub", false, "no qai-hub on PATH; %s token in %s",
+                    a.has_token ? "there is a" : "no", a.config);
+        doctor_note(d, "only for fastvlm hub, see docs/hub.md:");
+        doctor_note(d, "python3 -m venv hub-env && hub-env/bin/pip install qai-hub==0.56.0");
+        if (!a.has_token)
+            doctor_note(d, "hub-env/bin/qai-hub configure --api_token TOKEN");
+        doctor_note(d, "export PATH=$PWD/hub-env/bin:$PATH");
     } else if (!*a.version) {
         doctor_find(d, "hub", false, "%s is there, but not its package in %s", a.client,
                     *a.python ? a.python : "its Python");
-        doctor_note(d, "pip install qai-hub");
+        doctor_note(d, "%s -m pip install qai-hub==0.56.0", *a.python ? a.python : "python3");
     } else if (!a.has_token) {
         doctor_find(d, "hub", false, "qai-hub %s, without a token in %s", a.version, a.config);
         doctor_note(d, "qai-hub configure --api_token TOKEN, with yours of the AI Hub's settings");
@@ -187,6 +228,7 @@ void doctor_phone(doctor *d)
     sdk_lines(d);
     ndk_line(d);
     phone_lines(d);
+    program_line(d);
     hub_line(d);
     disk_line(d);
 }

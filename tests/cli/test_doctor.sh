@@ -24,11 +24,27 @@ check "bare: what to type" grep -q "export ANDROID_NDK_ROOT=" <<<"$(finding ndk 
 check "bare: the processor is fine" [ "$(finding processor ok)" = True ]
 check "bare: no SDK" [ "$(finding sdk ok)" = False ]
 check "bare: no client of the Hub" grep -q "no qai-hub on PATH" <<<"$(finding hub found)"
-check "bare: each with what to type" grep -q "pip install qai-hub" <<<"$(finding hub notes)"
+check "bare: each with what to type" grep -q "hub-env/bin/pip install qai-hub==0.56.0" <<<"$(finding hub notes)"
+check "bare: no token" grep -q "no token in $work/home/.qai_hub/client.ini" <<<"$(finding hub found)"
+check "bare: how to set one" grep -q "qai-hub configure --api_token TOKEN" <<<"$(finding hub notes)"
+check "bare: who needs the SDK" grep -q "handoff and device run --with qairt" <<<"$(finding sdk notes)"
+check "bare: the converters' Python" grep -q "qnn_env/bin/pip install numpy onnx pyyaml" <<<"$(finding python notes)"
+check "bare: and how to name it" grep -q 'export VIRTUAL_ENV=$PWD/qnn_env' <<<"$(finding python notes)"
+check "bare: no option that doctor does not have" [ "$(grep -cE -- '--(venv|serial|adb|sdk)\b' "$work/out")" = 0 ]
 check "bare: no adb" grep -q "adb: program not found on PATH" <<<"$(finding phone found)"
 check "bare: how to get it" grep -q "apt install adb" <<<"$(finding phone notes)"
 bare "$fastvlm" doctor >"$work/out"
 check "bare: as text" grep -qE '^ndk +ANDROID_NDK_ROOT is not set' "$work/out"
+
+mkdir -p bin/release && ln "$fastvlm" bin/release/fastvlm 2>/dev/null || cp "$fastvlm" bin/release/fastvlm
+bare bin/release/fastvlm doctor --json >"$work/out"
+check "no program for the phone" grep -q "make arm64 builds it" <<<"$(finding program notes)"
+mkdir bin/arm64-static && touch bin/arm64-static/fastvlm
+bare bin/release/fastvlm doctor --json >"$work/out"
+check "a program for the phone" [ "$(finding program ok) $(finding 'phone program' found)" = "True ['$work/bin/release/../arm64-static/fastvlm, for the phone']" ]
+FASTVLM_PHONE_PROGRAM=$work/none bare bin/release/fastvlm doctor --json >"$work/out"
+check "a program for the phone that is not there" [ "$(finding program ok)" = False ]
+rm -r bin
 
 mkdir -p "$work/ndk/build/cmake"
 ANDROID_NDK_ROOT=$work/ndk run doctor
@@ -64,6 +80,7 @@ check "no token" [ "$(finding hub ok)" = False ]
 check "what to type" grep -q "qai-hub configure --api_token" <<<"$(finding hub notes)"
 rm sdk/bin/x86_64-linux-clang/qnn-onnx-converter
 hub "# none"
+check "a tool that is missing, in words" grep -q "1 of its 10 tools is missing" <<<"$(finding sdk notes)"
 check "a tool that is missing" grep -q "fastvlm qairt check" <<<"$(finding sdk notes)"
 
 # ---- nothing hangs
