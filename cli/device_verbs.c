@@ -421,7 +421,7 @@ static int results_check(const char *dir)
 }
 
 /* -1, or an exit code after saying what is wrong with the image or the place of the results. */
-static int run_check(const char *path, const char *output)
+static int device_run_check(const char *path, const char *output)
 {
     fv_image *image = NULL;
     fv_error err;
@@ -496,7 +496,7 @@ int device_run(int argc, char **argv)
                                          : "--with qairt needs --model, a checkpoint or packed "
                                            "file");
     if (code < 0)
-        code = run_check(words.item[0], o.output);
+        code = device_run_check(words.item[0], o.output);
     if (code < 0 && way) {
         q.image = words.item[0];
         q.prompt = words.item[1];

@@ -53,14 +53,13 @@ static bool ndk_revision(const char *ndk, char revision[64])
 }
 
 /* The program that device push and device run would send. */
-static void program_line(doctor *d)
+static void arm_program_line(doctor *d)
 {
     const char *named = getenv("FASTVLM_PHONE_PROGRAM");
     char *built = arm_program_find();
     if (named && *named)
-        doctor_find(d, "program", access(named, R_OK) == 0,
-                    "%s (FASTVLM_PHONE_PROGRAM), for the phone%s", named,
-                    access(named, R_OK) == 0 ? "" : ": there is no such file");
+        doctor_find(d, "program", access(named, R_OK) == 0, "%s (FASTVLM_PHONE_PROGRAM)%s", named,
+                    access(named, R_OK) == 0 ? ", for the phone" : ": there is no such file");
     else if (built)
         doctor_find(d, "program", true, "%s, for the phone", built);
     else
@@ -228,7 +227,7 @@ void doctor_phone(doctor *d)
     sdk_lines(d);
     ndk_line(d);
     phone_lines(d);
-    program_line(d);
+    arm_program_line(d);
     hub_line(d);
     disk_line(d);
 }

@@ -41,7 +41,7 @@ bare bin/release/fastvlm doctor --json >"$work/out"
 check "no program for the phone" grep -q "make arm64 builds it" <<<"$(finding program notes)"
 mkdir bin/arm64-static && touch bin/arm64-static/fastvlm
 bare bin/release/fastvlm doctor --json >"$work/out"
-check "a program for the phone" [ "$(finding program ok) $(finding 'phone program' found)" = "True ['$work/bin/release/../arm64-static/fastvlm, for the phone']" ]
+check "a program for the phone" [ "$(finding program ok) $(finding program found)" = "True ['$work/bin/release/../arm64-static/fastvlm, for the phone']" ]
 FASTVLM_PHONE_PROGRAM=$work/none bare bin/release/fastvlm doctor --json >"$work/out"
 check "a program for the phone that is not there" [ "$(finding program ok)" = False ]
 rm -r bin

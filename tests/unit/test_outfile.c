@@ -163,7 +163,7 @@ static void test_folder(void **state)
 
     /* not empty */
     assert_int_equal(fv_outdir_open(&d, place, false, NULL, &err), FV_ERR_IO);
-    assert_non_null(strstr(err.message, "not empty; choose another"));
+    assert_non_null(strstr(err.message, "not empty; expected an empty or a new one"));
     assert_non_null(strstr(err.message, "the directory is not empty"));
     fv_outdir_abandon(&d);
     assert_int_equal(fv_outdir_open(&d, place, true, NULL, &err), FV_OK); /* merged */
