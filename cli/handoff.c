@@ -9,9 +9,9 @@
 
 typedef struct handoff_view {
     const char *dir;
-    bool dry_run, quiet;
+    bool dry_run, quiet, one_step;
     json_t *json; /* a list of steps; NULL: text */
-    size_t n_files, n_missing;
+    size_t n_files, n_missing, n_listed, n_listed_missing;
     progress_line line;
 } handoff_view;
 
@@ -54,9 +54,10 @@ static void handoff_step_json(json_t *list, const fv_handoff_step *s, bool dry_r
         json_array_append_new(f->sha256 || (dry_run && !f->reason) ? files : missing,
                               handoff_file_json(f));
     }
-    json_array_append_new(list, json_pack("{s:i, s:s, s:s, s:b, s:f, s:o, s:o}", "step", s->step,
-                                          "name", s->name, "way", s->way, "kept", (int)s->kept,
-                                          "ms", s->ms, "files", files, "missing", missing));
+    json_array_append_new(list,
+                          json_pack("{s:i, s:s, s:s, s:s, s:b, s:f, s:o, s:o}", "step", s->step,
+                                    "name", s->name, "way", s->way, "state", s->state, "kept",
+                                    (int)s->kept, "ms", s->ms, "files", files, "missing", missing));
 }
 
 static void handoff_file_print(const handoff_view *v, const fv_handoff_file *f)
@@ -70,15 +71,26 @@ static void handoff_file_print(const handoff_view *v, const fv_handoff_file *f)
         print_out("    missing: %s/%s\n        %s\n", v->dir, f->path, f->reason);
 }
 
+static const char *handoff_state_text(const char *state)
+{
+    if (!strcmp(state, "kept"))
+        return "kept as it was: no QNN libraries now; fastvlm npu setup fetches them";
+    if (!strcmp(state, "left out"))
+        return "left out: no QNN libraries; fastvlm npu setup fetches them";
+    return "not needed without the AI Hub";
+}
+
 /* Several files may come from one command: it is shown once, behind the last of them. */
 static void handoff_step_print(const handoff_view *v, const fv_handoff_step *s)
 {
     size_t n = s->n_files + s->n_missing;
     if (v->dry_run)
         print_out("%d %-10s %s\n", s->step, s->name, s->way);
-    else
+    else if (!strcmp(s->state, "made") || !strcmp(s->state, "complete"))
         print_out("%d %-10s %s, %s, %.1f s\n", s->step, s->name, s->way,
                   s->kept ? "complete already, checked" : "done", s->ms / 1e3);
+    else
+        print_out("%d %-10s %s\n", s->step, s->name, handoff_state_text(s->state));
     for (size_t i = 0; i < n; i++) {
         const fv_handoff_file *f = &s->file[i];
         handoff_file_print(v, f);
@@ -95,6 +107,8 @@ static void handoff_show(void *user, const fv_handoff_step *s)
     clear_line();
     v->n_files += s->n_files;
     v->n_missing += s->n_missing;
+    v->n_listed = s->n_listed;
+    v->n_listed_missing = s->n_listed_missing;
     if (v->json)
         handoff_step_json(v->json, s, v->dry_run);
     else
@@ -106,8 +120,11 @@ static int handoff_end(handoff_view *v)
     if (v->json)
         return print_json(json_pack("{s:o, s:O}", "directory", json_text(v->dir), "steps", v->json),
                           0);
+    if (v->one_step && !v->dry_run)
+        print_out("this step: %zu files, %zu missing\n", v->n_files, v->n_missing);
     if (!v->dry_run)
-        print_out("%s/manifest.json: %zu files, %zu missing\n", v->dir, v->n_files, v->n_missing);
+        print_out("%s/manifest.json: %zu files, %zu missing\n", v->dir, v->n_listed,
+                  v->n_listed_missing);
     return end_out();
 }
 
@@ -174,6 +191,8 @@ int verb_handoff(int argc, char **argv)
           "write nothing; list the files, and the commands for those that are made elsewhere", 0,
           0 },
         { 0, "qnn", OPTION_TEXT, &o.qnn_dir, "DIR", "directory of Qualcomm's libraries", 0, 0 },
+        { 0, "force", OPTION_FLAG, &o.force, NULL,
+          "replace files of the same names that no handoff made", 0, 0 },
         { 0, "json", OPTION_FLAG, &json, NULL, "print one JSON object", 0, 0 },
         { 'q', "quiet", OPTION_FLAG, &v.quiet, NULL, "no progress, only the result", 0, 0 },
     };
@@ -185,6 +204,7 @@ int verb_handoff(int argc, char **argv)
     if (with && !(o.with = ways_parse(with)))
         return usage_error(argv[0], "--with: expected qairt, hub or qairt,hub, found \"%s\"", with);
     v.dry_run = o.dry_run;
+    v.one_step = o.step != 0;
     v.line.enabled = !v.quiet;
     v.json = json ? json_array() : NULL;
     o.paths = images.item;

@@ -30,7 +30,7 @@ typedef struct fv_handoff_file {
     const char *path;    /**< from the directory of the handoff on; may begin with "../" */
     uint64_t n_bytes;    /**< 0 for a missing file */
     const char *sha256;  /**< lower-case hexadecimal digits; NULL: the file is missing */
-    const char *reason;  /**< of a missing file: why; of one that was found there: that; or NULL */
+    const char *reason;  /**< of a missing file: why; of one that was not made now: that; or NULL */
     const char *command; /**< of a missing file: the tool that makes it, with arguments; or NULL */
 } fv_handoff_file;
 
@@ -44,6 +44,10 @@ typedef struct fv_handoff_step {
     double ms;
     size_t n_files, n_missing;
     const fv_handoff_file *file; /**< [n_files + n_missing] */
+    /** "made"; "complete": since an earlier run; "kept": it cannot be made now, and files of an
+     *  earlier run are there; "left out": it cannot be made now; "not needed"; "planned" */
+    const char *state;
+    size_t n_listed, n_listed_missing; /**< that the manifest lists, of all steps so far */
 } fv_handoff_step;
 
 typedef void fv_handoff_step_fn(void *user, const fv_handoff_step *step);
@@ -61,6 +65,7 @@ typedef struct fv_handoff_options {
                                    and the int8 encoder is calibrated with built-in scenes */
     size_t n_paths;
     int max_images; /**< up to N of them; 0: eight samples, and as fv_npu_compile_options */
+    bool force;     /**< replace files of the same names that no handoff made */
     bool dry_run;   /**< nothing is run or written; files that would be made have no sha256, no
                          reason and n_bytes 0, and the command of the tool that would make them */
     const fv_callbacks *callbacks; /**< log; progress, a stage for each part of the work */

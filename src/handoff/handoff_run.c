@@ -88,7 +88,7 @@ static fv_status model_look(fv_handoff_run *run, fv_error *err)
     return FV_OK;
 }
 
-/* Are there Qualcomm's libraries? Not having them is no error. */
+/* Are there Qualcomm's libraries? Not having them is no error, unless the caller names them. */
 static fv_status libraries_look(fv_handoff_run *run, fv_error *err)
 {
     fv_npu_library_options o = { .size = sizeof o,
@@ -106,6 +106,8 @@ static fv_status libraries_look(fv_handoff_run *run, fv_error *err)
                  status != FV_OK ? why.message
                  : info.htp      ? info.system_problem
                                  : info.htp_problem);
+    if (run->o.qnn_dir && *run->qnn_problem)
+        return fv_fail(err, status != FV_OK ? status : FV_ERR_IO, 0, "%s", run->qnn_problem);
     return FV_OK;
 }
 
@@ -143,14 +145,22 @@ static const char *step_way(const fv_handoff_run *run, int i, fv_handoff_make_fn
     return "native";
 }
 
-static const char *step_key(fv_handoff_run *run, int i, const char *way)
+/* Can this run make none of the files of step i that Qualcomm's libraries make? */
+static bool step_lacks_libraries(const fv_handoff_run *run, int i, const char *way)
+{
+    return (i == 3 || i == 4) && !strcmp(way, "native") && !*run->qnn_build;
+}
+
+/* A hash of what the files depend on; NULL: memory is out. */
+static const char *step_hash(fv_handoff_run *run, int i, const char *way, bool builds)
 {
     fv_sha256 sha;
     uint8_t digest[FV_SHA256_BYTES];
     char hex[FV_HASH_TEXT];
-    const char *depends = fv_handoff_depends(run, i, way);
+    const char *depends = fv_handoff_depends(run, i, way, builds);
     const char *text = depends ? fv_handoff_text(&run->state, "fastvlm %s\nmodel %s\n%s\n",
-                                                 fv_version(), run->source.sha256, depends)
+                                                 builds ? fv_version() : "", run->source.sha256,
+                                                 depends)
                                : NULL;
     if (!text)
         return NULL;
@@ -175,7 +185,7 @@ static fv_status entry_hash(fv_handoff_run *run, fv_handoff_entry *e, const char
     return FV_OK;
 }
 
-/* A file that this run cannot make may be there, made by a tool. */
+/* A file that this run cannot make may be there, made by a tool. An empty one is none. */
 static fv_status found_look(fv_handoff_run *run, fv_handoff_entry *e, fv_error *err)
 {
     char *path;
@@ -188,21 +198,112 @@ static fv_status found_look(fv_handoff_run *run, fv_handoff_entry *e, fv_error *
     return e->path ? entry_hash(run, e, run->place, err) : fv_fail_memory(err, 1, "a path");
 }
 
-/* Files that an earlier run made for this step and this one does not: gone, so that what is there
- * is what the manifest lists. */
-static void stale_remove(const fv_handoff_run *run, int i)
+static const fv_handoff_entry *record_find(const fv_handoff_record *r, const char *path)
+{
+    for (size_t k = 0; k < r->n; k++)
+        if (r->entry[k].sha256 && !strcmp(r->entry[k].path, path))
+            return &r->entry[k];
+    return NULL;
+}
+
+/* A file of the user's is not replaced, unless it has the same bytes. */
+static fv_status stranger_refuse(fv_handoff_run *run, const fv_handoff_entry *made, fv_error *err)
+{
+    fv_handoff_entry there = { .path = made->path };
+    for (int i = 0; i < FV_HANDOFF_STEPS; i++) {
+        const fv_handoff_entry *e = record_find(&run->state.step[i], made->path);
+        if (e && !e->found)
+            return FV_OK;
+    }
+    char *path = fv_path_join(run->place, made->path);
+    bool is_there = path && fv_is_there(path), is_file = path && fv_is_file(path);
+    fv_free(path);
+    if (run->o.force || !is_there)
+        return FV_OK;
+    if (is_file)
+        FV_TRY(entry_hash(run, &there, run->place, err));
+    if (is_file && !strcmp(there.sha256, made->sha256))
+        return FV_OK;
+    return fv_fail(err, FV_ERR_IO, 0, "%s/%s: there is such a file already, and no handoff made it",
+                   run->place, made->path);
+}
+
+/* What is said of a file that the step did not make again. */
+static const char *carried_note(fv_handoff_run *run, int i, const fv_handoff_entry *e)
+{
+    const char *basis = step_hash(run, i, e->way, false);
+    bool native = !strcmp(e->way, "native");
+    if (strcmp(e->model, run->source.sha256) != 0)
+        return native ? "stale: of another model"
+                      : "stale: of another model; only a tool of Qualcomm's makes it";
+    if (!basis || strcmp(e->basis, basis) != 0)
+        return native ? "stale: made from other images or with other options"
+                      : "stale: made from other images or with other options; only a tool of "
+                        "Qualcomm's makes it";
+    return native ? "kept: made earlier; Qualcomm's libraries are not there now"
+                  : "kept: made earlier by a tool of Qualcomm's";
+}
+
+/* A file of an earlier run that this one did not make again. What it could make is gone, so that
+ * what is there is what the manifest lists; what only a tool of Qualcomm's makes, or this run
+ * cannot, stays: *carried has its path then. What was missing in noted because of it is no longer.
+ */
+static fv_status old_settle(fv_handoff_run *run, int i, const fv_handoff_entry *e,
+                            fv_handoff_record *noted, fv_handoff_entry *carried, fv_error *err)
+{
+    const fv_handoff_record *old = &run->state.step[i];
+    const char *way = e->note ? e->way : old->way;
+    bool keep = e->found || strcmp(way, "native") != 0 || run->cannot;
+    *carried = (fv_handoff_entry){ 0 };
+    char *path = fv_path_join(run->place, e->path);
+    if (!path)
+        return fv_fail_memory(err, strlen(e->path), "a path");
+    bool there = fv_is_file(path);
+    for (size_t k = 0; k < noted->n; k++)
+        keep = keep || fv_handoff_fits(e->path, noted->entry[k].path);
+    if (!keep)
+        unlink(path);
+    fv_free(path);
+    if (!keep || !there)
+        return FV_OK;
+    fv_handoff_entry now = { .path = e->path, .found = e->found };
+    FV_TRY(entry_hash(run, &now, run->place, err));
+    if (!now.n_bytes)
+        return FV_OK;
+    if (!now.found && !strcmp(now.sha256, e->sha256)) {
+        now.way = way;
+        now.basis = e->note ? e->basis : old->basis;
+        now.model = e->note ? e->model : old->model;
+        now.note = carried_note(run, i, &now);
+    } else
+        now.found = true; /* somebody has put another in its place */
+    size_t n = 0;
+    for (size_t k = 0; k < noted->n; k++)
+        if (!fv_handoff_fits(e->path, noted->entry[k].path))
+            noted->entry[n++] = noted->entry[k];
+        else
+            now.command = noted->entry[k].command;
+    noted->n = n;
+    *carried = now;
+    return FV_OK;
+}
+
+static fv_status olds_settle(fv_handoff_run *run, int i, fv_handoff_record *noted, fv_error *err)
 {
     const fv_handoff_record *old = &run->state.step[i];
     for (size_t k = 0; k < old->n; k++) {
         const fv_handoff_entry *e = &old->entry[k];
-        bool again = !e->sha256 || e->found;
-        for (size_t m = 0; m < run->record.n && !again; m++)
-            again = run->record.entry[m].sha256 && !strcmp(run->record.entry[m].path, e->path);
-        char *path = again ? NULL : fv_path_join(run->place, e->path);
-        if (path)
-            unlink(path);
-        fv_free(path);
+        fv_handoff_entry carried;
+        bool again = !e->sha256 || record_find(&run->record, e->path);
+        for (size_t m = 0; m < noted->n && !again; m++)
+            again = noted->entry[m].placed && !strcmp(noted->entry[m].path, e->path);
+        if (again)
+            continue;
+        FV_TRY(old_settle(run, i, e, noted, &carried, err));
+        if (carried.path)
+            FV_TRY(fv_handoff_add(&run->record, &carried, err));
     }
+    return FV_OK;
 }
 
 /* The stage's files come in front of what is missing, which the step has noted already. */
@@ -216,10 +317,12 @@ static fv_status record_complete(fv_handoff_run *run, int i, fv_error *err)
         fv_handoff_entry e = { .path = fv_handoff_text(&run->state, "%s", files.name[k]) };
         status = entry_hash(run, &e, run->out.stage, err);
         if (status == FV_OK)
+            status = stranger_refuse(run, &e, err);
+        if (status == FV_OK)
             status = fv_handoff_add(&run->record, &e, err);
     }
     if (status == FV_OK)
-        stale_remove(run, i);
+        status = olds_settle(run, i, &noted, err);
     for (size_t k = 0; status == FV_OK && k < noted.n; k++)
         status = noted.entry[k].placed ? entry_hash(run, &noted.entry[k], run->place, err)
                                        : found_look(run, &noted.entry[k], err);
@@ -255,18 +358,22 @@ static fv_status manifest_write(fv_handoff_run *run, fv_error *err)
 static fv_status step_make(fv_handoff_run *run, int i, fv_error *err)
 {
     fv_handoff_make_fn *make;
-    const char *way = step_way(run, i, &make), *key = step_key(run, i, way);
+    const char *way = step_way(run, i, &make), *key = step_hash(run, i, way, true);
+    const char *basis = step_hash(run, i, way, false);
     fv_status status = FV_OK;
-    if (!key)
+    if (!key || !basis)
         return fv_fail_memory(err, FV_HASH_TEXT, "a hash");
     FV_TRY(fv_outdir_open(&run->out, run->place, true, run->callbacks, err));
     run->staged = (fv_staged){ .folder = run->out.stage, .callbacks = run->callbacks };
     run->stage_callbacks = fv_staged_callbacks(&run->staged);
+    run->cannot = step_lacks_libraries(run, i, way);
     FV_TRY_GOTO(make(run, err));
     FV_TRY_GOTO(record_complete(run, i, err));
     run->record.there = true;
     run->record.way = way;
     run->record.key = key;
+    run->record.basis = basis;
+    run->record.model = run->source.sha256;
     fv_handoff_forget(&run->state.step[i]);
     run->state.step[i] = run->record;
     run->record = (fv_handoff_record){ 0 };
@@ -278,15 +385,46 @@ fail:
     return status;
 }
 
-static fv_status step_tell(const fv_handoff_record *r, int i, const char *way, bool kept, double ms,
-                           fv_handoff_step_fn *fn, void *user, fv_error *err)
+/* In a word. */
+static const char *step_state(const fv_handoff_run *run, const fv_handoff_record *r, int i,
+                              const char *way, bool kept)
+{
+    bool native = !strcmp(way, "native");
+    size_t n_own = 0, n_carried = 0;
+    for (size_t k = 0; k < r->n; k++) {
+        n_own += r->entry[k].sha256 && !r->entry[k].found && !r->entry[k].note;
+        n_carried += r->entry[k].sha256 && r->entry[k].note;
+    }
+    if (run->o.dry_run)
+        return "planned";
+    if (native && i == 2)
+        return "not needed";
+    if (step_lacks_libraries(run, i, way))
+        return n_own + n_carried ? "kept" : "left out";
+    return kept ? "complete" : "made";
+}
+
+static const char *file_reason(const fv_handoff_entry *e, bool lacks)
+{
+    if (e->found)
+        return "was there, not checked";
+    if (e->note)
+        return e->note;
+    return e->sha256 && lacks ? "kept: made earlier; Qualcomm's libraries are not there now"
+                              : e->reason;
+}
+
+static fv_status step_tell(fv_handoff_run *run, const fv_handoff_record *r, int i, const char *way,
+                           bool kept, double ms, fv_handoff_step_fn *fn, void *user, fv_error *err)
 {
     fv_handoff_step step = { .size = sizeof step,
                              .step = i + 1,
                              .name = fv_handoff_names[i],
                              .way = way,
                              .kept = kept,
-                             .ms = ms };
+                             .ms = ms,
+                             .state = step_state(run, r, i, way, kept) };
+    bool lacks = step_lacks_libraries(run, i, way);
     if (!fn)
         return FV_OK;
     fv_handoff_file *files = fv_alloc_zero(r->n, sizeof *files);
@@ -297,11 +435,17 @@ static fv_status step_tell(const fv_handoff_record *r, int i, const char *way, b
         files[k] = (fv_handoff_file){ .path = e->path,
                                       .n_bytes = e->n_bytes,
                                       .sha256 = e->sha256,
-                                      .reason = e->found ? "it was there" : e->reason,
+                                      .reason = file_reason(e, lacks),
                                       .command = e->found ? NULL : e->command };
         step.n_files += e->sha256 != NULL;
         step.n_missing += e->sha256 == NULL;
     }
+    for (int k = 0; k < FV_HANDOFF_STEPS; k++)
+        for (size_t m = 0; m < run->state.step[k].n; m++) {
+            bool there = run->state.step[k].entry[m].sha256 != NULL;
+            step.n_listed += there;
+            step.n_listed_missing += !there;
+        }
     step.file = files;
     fn(user, &step);
     fv_free(files);
@@ -317,11 +461,14 @@ static fv_status step_is_kept(fv_handoff_run *run, int i, bool *kept, fv_error *
     *kept = false;
     if (!r->there || (strcmp(way, "native") && strcmp(way, r->way)))
         return FV_OK;
-    const char *key = step_key(run, i, r->way);
+    /* without the libraries, which build of them made the files does not count */
+    bool builds = !step_lacks_libraries(run, i, r->way);
+    const char *key = step_hash(run, i, r->way, builds);
     if (!key)
         return fv_fail_memory(err, FV_HASH_TEXT, "a hash");
-    return strcmp(r->key, key) ? FV_OK
-                               : fv_handoff_verify(r, run->place, run->callbacks, kept, err);
+    return strcmp(builds ? r->key : r->basis, key)
+               ? FV_OK
+               : fv_handoff_verify(r, run->place, run->callbacks, kept, err);
 }
 
 static fv_status step_run(fv_handoff_run *run, int i, fv_handoff_step_fn *fn, void *user,
@@ -334,14 +481,14 @@ static fv_status step_run(fv_handoff_run *run, int i, fv_handoff_step_fn *fn, vo
         fv_handoff_make_fn *make;
         const char *way = step_way(run, i, &make);
         FV_TRY(make(run, err));
-        fv_status status = step_tell(&run->record, i, way, false, 0, fn, user, err);
+        fv_status status = step_tell(run, &run->record, i, way, false, 0, fn, user, err);
         fv_handoff_forget(&run->record);
         return status;
     }
     FV_TRY(step_is_kept(run, i, &kept, err));
     if (!kept)
         FV_TRY(step_make(run, i, err));
-    return step_tell(r, i, r->way, kept, fv_now_ms() - start, fn, user, err);
+    return step_tell(run, r, i, r->way, kept, fv_now_ms() - start, fn, user, err);
 }
 
 fv_status fv_handoff(const char *model, const char *dir, const fv_handoff_options *options,

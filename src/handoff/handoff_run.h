@@ -28,6 +28,7 @@ typedef struct fv_handoff_run {
     fv_staged staged;
     fv_callbacks stage_callbacks;
     fv_handoff_record record;
+    bool cannot; /* for want of Qualcomm's libraries */
 } fv_handoff_run;
 
 /* A step's files into run->out.stage, what is missing into run->record. In a dry run only the
@@ -40,9 +41,9 @@ extern fv_handoff_make_fn *const fv_handoff_native[FV_HANDOFF_STEPS];
 extern fv_handoff_make_fn *const fv_handoff_qairt[FV_HANDOFF_STEPS];
 extern fv_handoff_make_fn *const fv_handoff_hub[FV_HANDOFF_STEPS];
 
-/* What step i's files depend on besides the model, made in that way, as text; NULL: memory is
- * out. */
-const char *fv_handoff_depends(fv_handoff_run *run, int i, const char *way);
+/* What step i's files depend on besides the model, made in that way, as text, the build of
+ * Qualcomm's libraries included or not; NULL: memory is out. */
+const char *fv_handoff_depends(fv_handoff_run *run, int i, const char *way, bool builds);
 
 /* ---- what the ways share: handoff_steps.c ---- */
 

@@ -2,6 +2,7 @@
 #include "handoff/handoff_state.h"
 
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/list.h"
 #include "base/outpart.h"
@@ -58,10 +59,16 @@ static bool entry_path_is_ours(const char *path)
     return skip && path[skip] && !strstr(path + skip, "../");
 }
 
+static const char *kept_text(fv_handoff_state *s, const char *text)
+{
+    return text ? fv_handoff_text(s, "%s", text) : NULL;
+}
+
 static fv_status entry_read(fv_handoff_state *s, fv_handoff_record *r, const fv_json *doc,
                             const fv_json_value *value, bool missing, fv_error *err)
 {
     const char *path, *sha256 = NULL, *reason = NULL, *command = NULL;
+    const char *note = NULL, *way = NULL, *basis = NULL, *model = NULL;
     int64_t n_bytes = 0;
     bool found = false;
     FV_TRY(fv_json_string(doc, value, "path", &path, err));
@@ -75,13 +82,23 @@ static fv_status entry_read(fv_handoff_state *s, fv_handoff_record *r, const fv_
         FV_TRY(fv_json_int(doc, value, "bytes", 0, INT64_MAX, &n_bytes, err));
         FV_TRY(fv_json_string(doc, value, "sha256", &sha256, err));
         FV_TRY(fv_json_opt_bool(doc, value, "found", &found, err));
+        FV_TRY(fv_json_opt_string(doc, value, "note", &note, err));
+        if (note) {
+            FV_TRY(fv_json_string(doc, value, "way", &way, err));
+            FV_TRY(fv_json_string(doc, value, "basis", &basis, err));
+            FV_TRY(fv_json_string(doc, value, "model", &model, err));
+        }
     }
-    fv_handoff_entry e = { .path = fv_handoff_text(s, "%s", path),
+    fv_handoff_entry e = { .path = kept_text(s, path),
                            .n_bytes = (uint64_t)n_bytes,
-                           .sha256 = sha256 ? fv_handoff_text(s, "%s", sha256) : NULL,
+                           .sha256 = kept_text(s, sha256),
                            .found = found,
-                           .reason = reason ? fv_handoff_text(s, "%s", reason) : NULL,
-                           .command = command ? fv_handoff_text(s, "%s", command) : NULL };
+                           .reason = kept_text(s, reason),
+                           .command = kept_text(s, command),
+                           .note = kept_text(s, note),
+                           .way = kept_text(s, way),
+                           .basis = kept_text(s, basis),
+                           .model = kept_text(s, model) };
     return fv_handoff_add(r, &e, err);
 }
 
@@ -105,7 +122,7 @@ static fv_status steps_read(fv_handoff_state *s, const fv_json *doc, fv_error *e
                        fv_json_name(doc));
     for (size_t i = 0; i < fv_json_count(steps); i++) {
         const fv_json_value *step = fv_json_at(steps, i);
-        const char *way, *key;
+        const char *way, *key, *basis = "", *model = "";
         int64_t n;
         FV_TRY(fv_json_int(doc, step, "step", 1, FV_HANDOFF_STEPS, &n, err));
         fv_handoff_record *r = &s->step[n - 1];
@@ -114,11 +131,15 @@ static fv_status steps_read(fv_handoff_state *s, const fv_json *doc, fv_error *e
                            (int)n);
         FV_TRY(fv_json_string(doc, step, "way", &way, err));
         FV_TRY(fv_json_string(doc, step, "key", &key, err));
+        FV_TRY(fv_json_opt_string(doc, step, "basis", &basis, err));
+        FV_TRY(fv_json_opt_string(doc, step, "model", &model, err));
         FV_TRY(entries_read(s, r, doc, step, "files", err));
         FV_TRY(entries_read(s, r, doc, step, "missing", err));
-        r->way = fv_handoff_text(s, "%s", way);
-        r->key = fv_handoff_text(s, "%s", key);
-        r->there = r->way && r->key;
+        r->way = kept_text(s, way);
+        r->key = kept_text(s, key);
+        r->basis = kept_text(s, basis);
+        r->model = kept_text(s, model);
+        r->there = r->way && r->key && r->basis && r->model;
     }
     return FV_OK;
 }
@@ -160,7 +181,7 @@ fv_status fv_handoff_state_read(fv_handoff_state *s, const char *dir, fv_error *
 /* ---- checking ---- */
 
 /* "job_<job>_optimized_bin_<target>.bin": what stands before the first hole and behind the last. */
-static bool name_fits(const char *name, const char *pattern)
+bool fv_handoff_fits(const char *name, const char *pattern)
 {
     const char *hole = strchr(pattern, '<'), *tail = strrchr(pattern, '>');
     if (!hole || !tail)
@@ -168,6 +189,15 @@ static bool name_fits(const char *name, const char *pattern)
     size_t n = strlen(name), before = (size_t)(hole - pattern), behind = strlen(tail + 1);
     return n > before + behind && !strncmp(name, pattern, before) &&
            !strcmp(name + n - behind, tail + 1);
+}
+
+static bool file_has_bytes(const char *folder, const char *name)
+{
+    struct stat st;
+    char *path = fv_path_join(folder, name);
+    bool has = path && stat(path, &st) == 0 && st.st_size > 0;
+    fv_free(path);
+    return has;
 }
 
 fv_status fv_handoff_find(const char *dir, const char *path, char **found, fv_error *err)
@@ -182,7 +212,8 @@ fv_status fv_handoff_find(const char *dir, const char *path, char **found, fv_er
     else if (fv_is_dir(inside))
         status = fv_file_list_collect(&files, inside, false, err);
     for (size_t i = 0; status == FV_OK && !*found && i < files.n; i++)
-        if (name_fits(files.name[i], name) && !(*found = fv_path_join(folder, files.name[i])))
+        if (fv_handoff_fits(files.name[i], name) && file_has_bytes(inside, files.name[i]) &&
+            !(*found = fv_path_join(folder, files.name[i])))
             status = fv_fail_memory(err, strlen(path), "a path");
     fv_file_list_free(&files);
     fv_free(inside);
@@ -234,6 +265,12 @@ static void entry_put(fv_json_text *j, const fv_handoff_entry *e)
         fv_json_put_text(j, "sha256", e->sha256);
         if (e->found)
             fv_json_put_bool(j, "found", true);
+        if (e->note) {
+            fv_json_put_text(j, "note", e->note);
+            fv_json_put_text(j, "way", e->way);
+            fv_json_put_text(j, "basis", e->basis);
+            fv_json_put_text(j, "model", e->model);
+        }
     } else {
         fv_json_put_text(j, "reason", e->reason);
         fv_json_put_text(j, "command", e->command);
@@ -253,6 +290,8 @@ void fv_handoff_put_steps(fv_json_text *j, const fv_handoff_state *s)
         fv_json_put_text(j, "name", fv_handoff_names[i]);
         fv_json_put_text(j, "way", r->way);
         fv_json_put_text(j, "key", r->key);
+        fv_json_put_text(j, "basis", r->basis);
+        fv_json_put_text(j, "model", r->model);
         for (int missing = 0; missing < 2; missing++) {
             fv_json_begin(j, missing ? "missing" : "files", '[');
             for (size_t k = 0; k < r->n; k++)

@@ -2,11 +2,14 @@
  *
  *     { "fastvlm": "0.2.0", "source": {...}, "soc": "sm8750",
  *       "steps": [ { "step": 1, "name": "export", "way": "native", "key": "...",
+ *                    "basis": "...", "model": "...",
  *                    "files": [ { "path": ..., "bytes": ..., "sha256": ..., "found": false } ],
  *                    "missing": [ { "path": ..., "reason": ..., "command": ... } ] } ] }
  *
- * key is a hash of everything that the step's files depend on. Paths are from the manifest's
- * directory on. */
+ * key is a hash of everything that the step's files depend on, basis of all that but the builds of
+ * fastvlm and of Qualcomm's libraries. Files that an earlier run left and that the step did not
+ * make again have "note", and "way", "basis" and "model" of their own. Paths are from the
+ * manifest's directory on. */
 #ifndef FV_HANDOFF_STATE_H
 #define FV_HANDOFF_STATE_H
 
@@ -22,12 +25,16 @@ typedef struct fv_handoff_entry {
     bool found;         /* it was there: not made by a handoff */
     bool placed;        /* while it is made: it is in its place already, not in the stage */
     const char *reason, *command;
+    /* of a file that an earlier run left and the step did not make again: what is said of it, and
+     * who made it from what, as of a record; or NULL */
+    const char *note, *way, *basis, *model;
 } fv_handoff_entry;
 
 typedef struct fv_handoff_record {
     bool there; /* the step was completed */
     const char *way, *key;
-    fv_handoff_entry *entry; /* files before what is missing */
+    const char *basis, *model; /* key without builds; SHA-256 of the model */
+    fv_handoff_entry *entry;   /* files before what is missing */
     size_t n, capacity;
 } fv_handoff_record;
 
@@ -54,8 +61,10 @@ fv_status fv_handoff_add(fv_handoff_record *r, const fv_handoff_entry *entry, fv
 /* Forgets what a step was. */
 void fv_handoff_forget(fv_handoff_record *r);
 
-/* A file at path below dir, in which "<job>" stands for any text, and only in its name: its path
- * below dir in *found, to fv_free; NULL: there is none. */
+/* Is path that of the pattern, in which "<job>" stands for any text? */
+bool fv_handoff_fits(const char *path, const char *pattern);
+/* A file at path below dir that is not empty, in which "<job>" stands for any text, and only in its
+ * name: its path below dir in *found, to fv_free; NULL: there is none. */
 fv_status fv_handoff_find(const char *dir, const char *path, char **found, fv_error *err);
 /* Has every file of the step its size and hash, and is none that was missing there now? *whole says
  * so; the status is that of the caller's progress. */

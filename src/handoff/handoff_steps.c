@@ -121,6 +121,8 @@ static fv_status upload_make(fv_handoff_run *run, fv_error *err)
                            all, err);
 }
 
+static const char setup[] = "fastvlm npu setup";
+
 /* ---- context binaries, by Qualcomm's libraries ---- */
 
 /* Compiles; the binary and its description get these names. A model that the NPU does not take is
@@ -192,7 +194,7 @@ static fv_status fp16_make(fv_handoff_run *run, fv_error *err)
         if (!folder || !binary || !hub || !info || !command)
             return fv_fail_memory(err, 1, "a path");
         if (!*run->qnn_build)
-            FV_TRY(fv_handoff_miss(run, hub, run->qnn_problem, command, err));
+            FV_TRY(fv_handoff_miss(run, hub, run->qnn_problem, setup, err));
         else if (run->o.dry_run)
             FV_TRY(fv_handoff_plan(run, binary, NULL, err));
         else
@@ -221,9 +223,10 @@ static fv_status int8_make(fv_handoff_run *run, fv_error *err)
     o.paths = run->o.paths;
     o.n_paths = run->o.n_paths;
     o.max_images = run->o.max_images;
-    if (!*run->qnn_build)
-        FV_TRY(fv_handoff_miss(run, FV_INT8_BINARY, run->qnn_problem, NULL, err));
-    else if (run->o.dry_run) {
+    if (!*run->qnn_build) {
+        FV_TRY(fv_handoff_miss(run, FV_INT8_BINARY, run->qnn_problem, setup, err));
+        FV_TRY(fv_handoff_miss(run, FV_INT8_INFO, run->qnn_problem, setup, err));
+    } else if (run->o.dry_run) {
         FV_TRY(fv_handoff_plan(run, FV_INT8_BINARY, NULL, err));
         FV_TRY(fv_handoff_plan(run, FV_INT8_INFO, NULL, err));
     } else
@@ -287,10 +290,11 @@ fv_handoff_make_fn *const fv_handoff_native[FV_HANDOFF_STEPS] = { export_make, c
                                                                   upload_make, fp16_make,
                                                                   int8_make,   genie_make };
 
-const char *fv_handoff_depends(fv_handoff_run *run, int i, const char *way)
+const char *fv_handoff_depends(fv_handoff_run *run, int i, const char *way, bool builds)
 {
     const fv_handoff_options *o = &run->o;
     bool native = !strcmp(way, "native");
+    const char *build = native && builds ? run->qnn_build : "";
     switch (i) {
     case 0: return fv_handoff_text(&run->state, "image %d", run->image_size);
     case 1:
@@ -298,12 +302,12 @@ const char *fv_handoff_depends(fv_handoff_run *run, int i, const char *way)
                                run->images, o->max_images, run->place);
     case 3:
         return fv_handoff_text(&run->state, "%s image %d soc %s qnn %s", way, run->image_size,
-                               run->soc_name, native ? run->qnn_build : "");
+                               run->soc_name, build);
     case 4:
         return fv_handoff_text(&run->state,
                                "%s image %d images %s of %d soc %s precision %d qnn %s", way,
                                run->image_size, run->images, o->max_images, run->soc_name,
-                               native ? (int)o->vision : 0, native ? run->qnn_build : "");
+                               native ? (int)o->vision : 0, build);
     default: return way;
     }
 }

@@ -71,12 +71,12 @@ sums models >first
 
 # ---- again: nothing is done twice
 run handoff "$demo" --images "$photos" --vision w8a8 --qnn "$fake"
-check "all steps are complete already" done_again 6
+check "all steps are complete already" done_again 5
 check "and nothing changed" diff first <(sums models)
 printf x >>models/fastvlm-onnx-fp32/embed_tokens_fp32.onnx
 printf x | dd of=models/fastvlm-genie/LUT.bin conv=notrunc status=none
 run handoff "$demo" --images "$photos" --vision w8a8 --qnn "$fake"
-check "damaged files are made again, the others kept" done_again 4
+check "damaged files are made again, the others kept" done_again 3
 check "as they were" diff first <(sums models)
 rm -r models/fastvlm-calib-raw models/fastvlm-genie/tokenizer.json
 run handoff "$demo" --images "$photos" --vision w8a8 --qnn "$fake" --step 2
@@ -88,7 +88,7 @@ check "then the rest" diff first <(sums models)
 # ---- other options: what depends on them, and no old files beside the new ones
 rm "$photos/00002.jpg"
 run handoff "$demo" --images "$photos" --vision w8a8 --qnn "$fake"
-check "other images: calibration and int8" done_again 4
+check "other images: calibration and int8" done_again 3
 check "an old sample is gone" [ ! -e models/fastvlm-calib-raw/sample_002.raw ]
 check "the manifest knows" python3 manifest.py
 cp -r "$demo" other
@@ -105,7 +105,7 @@ check "Ctrl-C" grep -q cancelled <<<"$err"
 check "complete steps stay" python3 manifest.py
 check "no more than those" [ ! -e models/fastvlm-genie ]
 run handoff "$demo" --images "$photos" --vision w8a8 --qnn "$fake"
-check "it goes on" done_again 3
+check "it goes on" done_again 2
 check "to the end" python3 manifest.py fastvlm_model.bin
 
 # ---- a tool's files that somebody has put there are listed and kept
@@ -113,8 +113,8 @@ printf z8 >models/fastvlm-genie/fastvlm_model_z8.bin
 mkdir models/fastvlm-qaihub-fp16-context/fastvlm_vision_encoder_fp32
 printf hub >models/fastvlm-qaihub-fp16-context/fastvlm_vision_encoder_fp32/job_jabc_optimized_bin_mdef.bin
 run handoff "$demo" --images "$photos" --vision w8a8 --qnn "$fake"
-check "a composed decoder is found" grep -qF "fastvlm_model_z8.bin  0.0 MB, it was there" <<<"$out"
-check "a downloaded binary is found" grep -qF "job_jabc_optimized_bin_mdef.bin  0.0 MB, it was there" <<<"$out"
+check "a composed decoder is found" grep -qF "fastvlm_model_z8.bin  0.0 MB, was there, not checked" <<<"$out"
+check "a downloaded binary is found" grep -qF "job_jabc_optimized_bin_mdef.bin  0.0 MB, was there, not checked" <<<"$out"
 check "and stands in the manifest" python3 manifest.py fastvlm_model.bin
 run handoff "$demo" --images "$photos" --vision w8a8 --qnn "$fake" --image-size 128
 check "and stays" [ "$(cat models/fastvlm-genie/fastvlm_model_z8.bin)" = z8 ]
@@ -127,6 +127,50 @@ check "no libraries is a reason" grep -qF "no QNN libraries" <<<"$out"
 check "nothing for the NPU" [ ! -e bare/fastvlm-qaihub-fp16-context ]
 run handoff "$demo" -o bare --qnn "$fake" --step 5 --vision w8a8 --images "$photos"
 check "with libraries later" [ -e bare/fastvlm-genie/local_context/vision_int8_qnnmodel/output/fastvlm_vision_encoder_int8_htp.bin ]
+
+# ---- what cannot be made now, or only by a tool of Qualcomm's, is never lost
+run handoff "$demo" -o keep --images "$photos" --vision w8a8 --qnn "$fake"
+sums keep >kept_sums
+run handoff "$demo" -o keep --images "$photos" --vision w8a8 --step 4 --qnn "$work/typo"
+expect "a directory without libraries" 1 "typo"
+check "nothing is lost by it" diff kept_sums <(sums keep)
+run handoff "$demo" -o keep --images "$photos" --vision w8a8
+expect "without the libraries" 0
+check "files that cannot be made now stay" diff kept_sums <(sums keep)
+check "and it says so" [ "$(grep -c 'kept: made earlier; Qualcomm.s libraries are not there now' <<<"$out")" -ge 6 ]
+check "in the step's line, too" grep -q '^4 fp16 *kept as it was' <<<"$out"
+run handoff "$demo" -o keep --images "$photos" --vision w8a8 --qnn "$fake"
+check "with them again they are complete" done_again 5
+run handoff other -o keep --images "$photos" --vision w8a8
+check "of another model" grep -q 'optimized_bin_sm8750.bin .*stale: of another model' <<<"$out"
+check "they stay" [ -e keep/fastvlm-qaihub-fp16-context/fastvlm_embed_tokens_fp32/job_native_optimized_bin_sm8750.bin ]
+run handoff other -o keep --images "$photos" --vision w8a8 --qnn "$fake"
+check "until they can be made" [ "$(grep -c stale <<<"$out")" = 0 ]
+run handoff "$demo" -o bare2 --step 5
+check "left out is not done" grep -qF "left out: no QNN libraries; fastvlm npu setup fetches them" <<<"$out"
+check "both files are missing" [ "$(grep -cE 'missing: .*(htp.bin|vision_int8_ctx_info.json)' <<<"$out")" = 2 ]
+check "with the command" [ "$(grep -cF '$ fastvlm npu setup' <<<"$out")" = 1 ]
+run handoff "$demo" -o bare2 --step 3 --json
+check "not needed" grep -q '"state": "not needed"' <<<"$out"
+
+# ---- a user's own files
+mkdir -p own/fastvlm-genie
+echo mine >own/fastvlm-genie/tokenizer.json
+: >own/fastvlm-genie/fastvlm_model_z8.bin
+run handoff "$demo" -q -o own --step 6
+expect "a file of the user's" 1 "own/fastvlm-genie/tokenizer.json: there is such a file already"
+check "is not replaced" [ "$(cat own/fastvlm-genie/tokenizer.json)" = mine ]
+check "and the option that does is named" grep -qF -- "--force replaces it" <<<"$err"
+run handoff "$demo" -o own --step 6 --force
+expect "unless that is asked for" 0
+check "then it is" [ "$(head -c 1 own/fastvlm-genie/tokenizer.json)" = "{" ]
+check "an empty file counts for none" grep -q 'missing: .*fastvlm_model_z8.bin' <<<"$out"
+rm own/manifest.json
+run handoff "$demo" -o own --step 6
+expect "the same bytes are no stranger's" 0
+run handoff "$demo" -o own --step 2
+check "counts of the step" grep -q '^this step: 10 files, 0 missing' <<<"$out"
+check "and of the manifest" grep -q '^own/manifest.json: 16 files, 3 missing' <<<"$out"
 
 # ---- planned
 run handoff "$demo" -o plan --dry-run --qnn "$fake"
@@ -183,6 +227,17 @@ rm models/fastvlm-genie/fastvlm_model_z8.bin
 vendor --with qairt
 check "one step anew" done_again 5
 check "by the composer" [ -s models/fastvlm-genie/fastvlm_model_z8.bin ]
+find models -type f | LC_ALL=C sort >all_files
+cp -r "$demo" other && printf '\n' >>other/config.json
+run handoff other --images "$photos"
+expect "another model, natively" 0
+check "loses no file that a tool made" [ -z "$(comm -23 all_files <(find models -type f | LC_ALL=C sort))" ]
+check "but says what they are" [ "$(grep -c 'stale: of another model; only a tool' <<<"$out")" -ge 9 ]
+run handoff "$demo" --images "$photos"
+check "with the first model again they are good" [ "$(grep -c 'kept: made earlier by a tool' <<<"$out")" -ge 9 ]
+check "not stale" [ "$(grep -c stale <<<"$out")" = 0 ]
+ANDROID_NDK_ROOT=$PWD/ndk vendor --with qairt,hub
+check "the tools again" [ "$(grep -cE 'kept:|stale' <<<"$out")" = 0 ]
 STANDIN_FAULT=qnn-onnx-converter=exit1 vendor --with qairt -n 1
 check "a tool that fails ends it" [ "$code" = 1 ]
 check "and leaves what was there" [ -s models/fastvlm-qnn-int8/vision_encoder_int8_qnnmodel.cpp ]
