@@ -1,4 +1,5 @@
 /* fastvlm doctor, second half: what the way to a Snapdragon phone needs. */
+#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -98,8 +99,14 @@ static void phone_lines(doctor *d)
     doctor_find(d, "htp", *i.chip != 0, "%s%s%s",
                 *i.chip ? i.chip : "not of a chip that is known: ", *i.chip ? ", " : "",
                 *i.chip ? i.product : i.soc);
+    char soc[32];
+    size_t n = 0;
+    for (; i.chip[n] && n + 1 < sizeof soc; n++) /* as it is typed */
+        soc[n] = (char)tolower((unsigned char)i.chip[n]);
+    soc[n] = '\0';
     if (*i.chip)
-        doctor_note(d, "Hexagon v%u; context binaries for it: --soc %s", i.htp_version, i.chip);
+        doctor_note(d, "Hexagon v%u; context binaries for it: fastvlm npu compile --soc %s",
+                    i.htp_version, soc);
     else
         doctor_note(d, "fastvlm npu socs lists those that can be compiled for; the CPU answers on "
                        "any phone");

@@ -167,7 +167,7 @@ typedef enum fv_qairt_quantization {
 typedef struct fv_qairt_compose_options {
     size_t size;
     fv_qairt_quantization quantization;
-    const char *config; /**< architecture; NULL: fv_export_genie's genie_model.json */
+    const char *config; /**< architecture; NULL: dir's, or fv_export_genie's genie_model.json */
     const char *file;   /**< name in dir; NULL: as the quantisation says */
     bool force;         /**< replace files of the same names */
 } fv_qairt_compose_options;
@@ -175,8 +175,9 @@ typedef struct fv_qairt_compose_options {
 FV_DEFINE_DEFAULT(fv_qairt_compose_options)
 
 /** A checkpoint directory's decoder for Genie's CPU engine, with qnn-genai-transformer-composer,
- *  into dir: the model, LUT.bin, tokenizer.json, genie_model.json. LUT.bin must have the size of
- *  the model's embedding, and its values in the rows that are compared; a tokenizer.json that the
+ *  into dir: the model, LUT.bin, tokenizer.json, genie_model.json. Without force the first three
+ *  must be new there, and a genie_model.json in dir is the architecture. LUT.bin must have the size
+ *  of the model's embedding, and its values in the rows that are compared; a tokenizer.json that the
  *  composer did not write is the exporter's. */
 FV_API fv_status fv_qairt_compose(const char *checkpoint, const char *dir,
                                   const fv_qairt_compose_options *compose,

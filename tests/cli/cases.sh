@@ -7,7 +7,7 @@ tiny=$root/tests/data/tiny/checkpoint
 picture=$root/tests/data/tiny/image.png
 work=$(mktemp -d)
 trap 'chmod -R u+w "$work"; rm -rf "$work"' EXIT
-passed=0 failed=0
+passed=0 failed=0 code="" out="" err=""
 
 # Runs the program with the arguments; $code, $out and $err hold what came.
 run() {

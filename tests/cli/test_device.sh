@@ -85,6 +85,9 @@ check "info, storage" grep -qF '76.9 GB free in /data/local/tmp/fastvlm' <<<"$ou
 run doctor
 check "doctor: the phone" grep -qE "^phone +$one: .*SM-S938B, Android 15, 76.9 GB free" <<<"$out"
 check "doctor: its NPU" grep -qE "^htp +SM8750, Snapdragon 8 Elite" <<<"$out"
+check "doctor: what to compile for" grep -qF "fastvlm npu compile --soc sm8750" <<<"$out"
+ANDROID_SERIAL=nobody run doctor
+check "doctor: no such phone" grep -qE "^phone +nobody: adb knows no such phone" <<<"$out"
 faults one prop.ro.soc.model= prop.ro.board.platform=pineapple page_kib=16
 run device info --json
 check "info --json, by the board" python3 -c 'import json,sys; p = json.load(sys.stdin); assert (p["chip"], p["htp_version"], p["page_bytes"]) == ("SM8650", 75, 16384), p' <"$work/out"
@@ -96,6 +99,9 @@ phone two --abi x86_64
 two=$serial
 run device info
 expect "two phones" 1 "adb lists 2 phones, and none is chosen" "$one (SM_S938B)" "--serial"
+run doctor
+check "doctor: two phones" grep -qF "export ANDROID_SERIAL=SERIAL" <<<"$out"
+check "doctor: no option that it lacks" [ "$(grep -c -- --serial <<<"$out")" = 0 ]
 run device info --serial "$two"
 check "a phone by --serial" grep -qF "phone        $two" <<<"$out"
 ANDROID_SERIAL=$one run device info
