@@ -177,8 +177,8 @@ FV_DEFINE_DEFAULT(fv_qairt_compose_options)
 /** A checkpoint directory's decoder for Genie's CPU engine, with qnn-genai-transformer-composer,
  *  into dir: the model, LUT.bin, tokenizer.json, genie_model.json. Without force the first three
  *  must be new there, and a genie_model.json in dir is the architecture. LUT.bin must have the size
- *  of the model's embedding, and its values in the rows that are compared; a tokenizer.json that the
- *  composer did not write is the exporter's. */
+ *  of the model's embedding, and its values in the rows that are compared; a tokenizer.json that
+ *  the composer did not write is the exporter's. */
 FV_API fv_status fv_qairt_compose(const char *checkpoint, const char *dir,
                                   const fv_qairt_compose_options *compose,
                                   const fv_qairt_options *options, fv_error *err);
