@@ -408,6 +408,8 @@ static int results_check(const char *dir)
         } else {
             rmdir(full);
         }
+        for (size_t end = strlen(path); end > 1 && path[end - 1] == '/';)
+            path[--end] = '\0';
         for (; n_made > 0 && rmdir(path) == 0; n_made--) {
             char *slash = strrchr(path, '/');
             if (!slash)

@@ -34,7 +34,7 @@ run device run "$picture" "What?" -o /proc/x
 expect "no room for results" 1 "/proc/x: cannot create the directory"
 run device run "$picture" "What?" -o "$picture/x"
 expect "results below a file" 1 "$picture/x: cannot create the directory"
-run device run "$picture" "What?" -o "$work/new/results"
+run device run "$picture" "What?" -o "$work/new/results/"
 expect "all is well here" 1 "adb lists no phone"
 check "and nothing is left" [ ! -e "$work/new" ]
 run device run --with qairt --model "$base" --models "$work/none" "$picture" "What?"
