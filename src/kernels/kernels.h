@@ -361,6 +361,9 @@ typedef struct fv_kernels {
     fv_gemv_rows_fn *gemv_rows[FV_TYPE_COUNT];
     fv_quantize_row_fn *quantize_row;
     fv_gemv_q_fn *gemv_q[FV_TYPE_COUNT]; /* by the type of the weights: Q8_0, Q4_0 */
+    /* gemv_q[FV_TYPE_Q8_0] that asks memory for its weights a page ahead; NULL: the level has none.
+     * fv_kernels_open puts it there where it is faster */
+    fv_gemv_q_fn *gemv_q8_ahead;
     fv_gemv_q_rows_fn *gemv_q_rows[FV_TYPE_COUNT];
     fv_gemm_q_kernel gemm_q;
     fv_quantize_u8_fn *quantize_u8;
@@ -399,9 +402,9 @@ typedef struct fv_kernels_notes {
     char fault[160];  /* fv_kernels_check's, or "" */
 } fv_kernels_notes;
 
-/* The table for this processor: fv_kernels_init, fv_kernels_check, and what is faster: by the
- * environment's FV_BF16 ("fast" or "slow"), by the processor's model, or measured once. notes may
- * be NULL. */
+/* The table for this processor: fv_kernels_init, fv_kernels_check, and what is faster. bf16: by the
+ * environment's FV_BF16 ("fast" or "slow"), by the processor's model, or measured once;
+ * gemv_q8_ahead: by its maker. notes may be NULL. */
 void fv_kernels_open(fv_kernels *k, unsigned cpu, fv_kernels_notes *notes);
 
 #endif

@@ -164,6 +164,10 @@ static void check_vector(fv_check *c, fv_type type)
                 c->now->gemv_q[type](&alone, (char *)w + j * row, qx, add ? add + j : NULL, 1, k);
                 check_same(c, "y of a row alone", &got[j], &alone, 4);
             }
+            if (type == FV_TYPE_Q8_0 && c->now->gemv_q8_ahead) {
+                c->now->gemv_q8_ahead(got, w, qx, add, n, k);
+                check_same(c, "y, weights asked for ahead", want, got, n * 4);
+            }
             check_done(c);
         }
     }

@@ -231,8 +231,8 @@ static inline __m512 add_blocks(fv_type type, __m512 sum, const char *at, const 
  * activations and be faster in a cache, but memory gives two streams that lie so close to each
  * other at half the rate only. */
 static inline __attribute__((always_inline)) void gemv(float *y, const void *w, fv_type type,
-                                                       const void *x, const float *bias, size_t n,
-                                                       size_t k)
+                                                       bool ahead, const void *x, const float *bias,
+                                                       size_t n, size_t k)
 {
     const size_t nb = k / FV_BLOCK, step = block_bytes(type),
                  part_step = type == FV_TYPE_Q8_0 ? 32 : 16;
@@ -244,8 +244,10 @@ static inline __attribute__((always_inline)) void gemv(float *y, const void *w, 
         __m512 s = _mm512_setzero_ps();
         size_t b = 0;
         for (; b + 4 <= nb; b += 4, at += 4 * step, q += 128, part += part_step, d += 4) {
-            if (type == FV_TYPE_Q4_0)
+            if (ahead)
                 _mm_prefetch(at + AHEAD, _MM_HINT_T0);
+            if (ahead && type == FV_TYPE_Q8_0) /* a step takes 136 bytes */
+                _mm_prefetch(at + AHEAD + 64, _MM_HINT_T0);
             s = add_blocks(type, s, at, q, part, d);
         }
         if (b < nb) {
@@ -261,13 +263,19 @@ static inline __attribute__((always_inline)) void gemv(float *y, const void *w, 
 static void gemv_q8__avx512vnni(float *y, const void *w, const void *x, const float *bias, size_t n,
                                 size_t k)
 {
-    gemv(y, w, FV_TYPE_Q8_0, x, bias, n, k);
+    gemv(y, w, FV_TYPE_Q8_0, false, x, bias, n, k);
+}
+
+static void gemv_q8_ahead__avx512vnni(float *y, const void *w, const void *x, const float *bias,
+                                      size_t n, size_t k)
+{
+    gemv(y, w, FV_TYPE_Q8_0, true, x, bias, n, k);
 }
 
 static void gemv_q4__avx512vnni(float *y, const void *w, const void *x, const float *bias, size_t n,
                                 size_t k)
 {
-    gemv(y, w, FV_TYPE_Q4_0, x, bias, n, k);
+    gemv(y, w, FV_TYPE_Q4_0, true, x, bias, n, k);
 }
 
 /* ---- matrix times several vectors -------------------------------------------------------- */
@@ -688,6 +696,7 @@ void fv_quant_init_avx512vnni(fv_kernels *k)
     k->quantize_row = quantize_row__avx512vnni;
     k->gemv_q[FV_TYPE_Q8_0] = gemv_q8__avx512vnni;
     k->gemv_q[FV_TYPE_Q4_0] = gemv_q4__avx512vnni;
+    k->gemv_q8_ahead = gemv_q8_ahead__avx512vnni;
     k->gemv_q_rows[FV_TYPE_Q8_0] = gemv_rows_q8__avx512vnni;
     k->gemv_q_rows[FV_TYPE_Q4_0] = gemv_rows_q4__avx512vnni;
     k->gemm_q = (fv_gemm_q_kernel){
