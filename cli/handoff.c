@@ -60,15 +60,27 @@ static void handoff_step_json(json_t *list, const fv_handoff_step *s, bool dry_r
                                     (int)s->kept, "ms", s->ms, "files", files, "missing", missing));
 }
 
+/* "a/models" and "../handoff/x": "a/handoff/x" */
+static void handoff_path_show(char *text, size_t size, const char *dir, const char *path)
+{
+    const char *last = strrchr(dir, '/'), *name = last ? last + 1 : dir;
+    if (!strncmp(path, "../", 3) && *name && *name != '.')
+        snprintf(text, size, "%.*s%s", (int)(name - dir), dir, path + 3);
+    else
+        snprintf(text, size, "%s/%s", dir, path);
+}
+
 static void handoff_file_print(const handoff_view *v, const fv_handoff_file *f)
 {
+    char path[4200];
+    handoff_path_show(path, sizeof path, v->dir, f->path);
     if (f->sha256)
-        print_out("    %s/%s  %.1f MB%s%s\n", v->dir, f->path, (double)f->n_bytes / 1e6,
-                  f->reason ? ", " : "", f->reason ? f->reason : "");
+        print_out("    %s  %.1f MB%s%s\n", path, (double)f->n_bytes / 1e6, f->reason ? ", " : "",
+                  f->reason ? f->reason : "");
     else if (!f->reason)
-        print_out("    %s/%s\n", v->dir, f->path);
+        print_out("    %s\n", path);
     else
-        print_out("    missing: %s/%s\n        %s\n", v->dir, f->path, f->reason);
+        print_out("    missing: %s\n        %s\n", path, f->reason);
 }
 
 static const char *handoff_state_text(const char *state)
@@ -91,7 +103,7 @@ static void handoff_step_print(const handoff_view *v, const fv_handoff_step *s)
                   s->kept ? "complete already, checked" : "done", s->ms / 1e3);
     else
         print_out("%d %-10s %s\n", s->step, s->name, handoff_state_text(s->state));
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < n && !v->quiet; i++) {
         const fv_handoff_file *f = &s->file[i];
         handoff_file_print(v, f);
         bool again = i + 1 < n && f->command && s->file[i + 1].command &&
@@ -158,7 +170,7 @@ int verb_handoff(int argc, char **argv)
     fv_error err;
     text_list words, images = { 0 };
     const char *with = NULL;
-    int vision = 0;
+    int vision = -1;
     bool json = false;
     fv_callbacks callbacks = {
         .size = sizeof callbacks, .log = handoff_log, .progress = handoff_progress, .user = &v
@@ -175,7 +187,9 @@ int verb_handoff(int argc, char **argv)
         { 0, "soc", OPTION_TEXT, &o.soc, "SOC", "chip (default sm8750); npu socs lists them", 0,
           0 },
         { 0, "vision", OPTION_CHOICE, &vision, VISION_CHOICES,
-          "bits of the int8 vision encoder (default mixed; the pipeline's own is w8a8)", 0, 0 },
+          "bits of the int8 vision encoder (default mixed, with --with qairt w8a8, the pipeline's "
+          "own)",
+          0, 0 },
         { 0, "image-size", OPTION_SIDE, &o.image_size, "N",
           "side of the encoder's input in pixels, a multiple of 64 (default: the model's)", 64,
           4096 },
@@ -209,7 +223,11 @@ int verb_handoff(int argc, char **argv)
     v.json = json ? json_array() : NULL;
     o.paths = images.item;
     o.n_paths = images.n;
-    o.vision = precisions[vision];
+    if ((o.sdk || o.venv) && !(o.with & FV_HANDOFF_QAIRT))
+        return usage_error(argv[0], "%s is for --with qairt", o.sdk ? "--sdk" : "--venv");
+    o.vision = vision >= 0                 ? precisions[vision]
+               : o.with & FV_HANDOFF_QAIRT ? FV_NPU_W8A8
+                                           : FV_NPU_MIXED;
     o.callbacks = &callbacks;
     catch_interrupt();
     fv_status status = fv_handoff(words.item[0], v.dir, &o, handoff_show, &v, &err);

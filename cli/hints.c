@@ -35,7 +35,7 @@ static const struct hint {
     { FV_ERR_UNSUPPORTED, "which the composer reads",
       "fastvlm export hf makes one of a packed file" },
     { FV_ERR_IO, "expected the AI Hub's client",
-      "pip install qai-hub==0.56.0, or name it with --client" },
+      "pip install qai-hub==0.56.0, or name it with --client of hub" },
     { FV_ERR_IO, "expected the API token of a Qualcomm AI Hub account",
       "copy the token from https://workbench.aihub.qualcomm.com/account/, then qai-hub configure "
       "--api_token TOKEN" },

@@ -4,10 +4,12 @@
  * stage; both move in together or not at all (base/outfile.h). Whenever the process ends, the
  * manifest says exactly which steps are complete. */
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -20,6 +22,7 @@
 #include "image/image_list.h"
 #include "model/model.h"
 #include "npu/npu_socs.h"
+#include "qairt/qairt_tool.h"
 
 /* ---- what the run is about ---- */
 
@@ -76,6 +79,37 @@ static fv_status images_identify(fv_handoff_run *run, fv_error *err)
     return status;
 }
 
+/* What Qualcomm's tools need, before anything is made that only leads to them. */
+static fv_status tools_check(fv_handoff_run *run, fv_error *err)
+{
+    const fv_handoff_options *o = &run->o;
+    if (o->with & FV_HANDOFF_QAIRT && (!o->step || o->step >= 5)) {
+        fv_qairt_options sdk = { .size = sizeof sdk, .sdk = o->sdk, .venv = o->venv };
+        fv_qairt_info info = { .size = sizeof info };
+        if (o->step != 6 && o->vision == FV_NPU_MIXED)
+            return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
+                           "vision is mixed, which Qualcomm's converter does not make; expected "
+                           "w8a8 or w8a16");
+        if (o->step != 5 && !fv_is_dir(run->model))
+            return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
+                           "%s: a packed file; expected a checkpoint directory, which the composer "
+                           "reads",
+                           run->model);
+        FV_TRY(fv_tool_path_check(run->place, err));
+        FV_TRY(fv_qairt_check(&info, &sdk, err));
+    }
+    if (o->with & FV_HANDOFF_HUB && (!o->step || o->step == 3 || o->step == 4)) {
+        fv_aihub_options hub = { .size = sizeof hub };
+        fv_aihub_account account = { .size = sizeof account };
+        FV_TRY(fv_aihub_find(&account, &hub, err));
+        if (!*account.client)
+            return fv_fail(err, FV_ERR_IO, 0,
+                           "qai-hub: program not found; expected the AI Hub's client, the Python "
+                           "package qai-hub");
+    }
+    return FV_OK;
+}
+
 static fv_status model_look(fv_handoff_run *run, fv_error *err)
 {
     fv_model s;
@@ -129,6 +163,19 @@ static fv_status place_recover(fv_handoff_run *run, fv_error *err)
         return FV_OK;
     FV_TRY(fv_outdir_open(&run->out, run->place, true, run->callbacks, err));
     fv_outdir_abandon(&run->out);
+    return FV_OK;
+}
+
+/* One handoff at a time: a lock on the directory, which is made for it. */
+static fv_status place_lock(fv_handoff_run *run, fv_error *err)
+{
+    FV_TRY(fv_out_make_parents(run->place, &run->n_parents, err));
+    FV_TRY(fv_out_make_folder(run->place, err));
+    run->lock = open(run->place, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (run->lock < 0)
+        return fv_out_errno(err, run->place, "open");
+    if (flock(run->lock, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
+        return fv_fail(err, FV_ERR_STATE, 0, "another handoff is working in %s", run->place);
     return FV_OK;
 }
 
@@ -355,6 +402,35 @@ static fv_status manifest_write(fv_handoff_run *run, fv_error *err)
     return status;
 }
 
+/* The stage's names are gone when they are read: their places in their stead. */
+static void stage_names_drop(char *text)
+{
+    for (char *at = strstr(text, FV_OUT_PART); at; at = strstr(at, FV_OUT_PART)) {
+        size_t n = strlen(FV_OUT_PART), digits = strspn(at + n, "0123456789");
+        if (digits)
+            memmove(at, at + n + digits, strlen(at + n + digits) + 1);
+        else
+            at += n;
+    }
+}
+
+static void stage_log(void *user, fv_log_level level, const char *message)
+{
+    fv_handoff_run *run = user;
+    char *text = fv_strdup(message);
+    if (text)
+        stage_names_drop(text);
+    if (run->callbacks && run->callbacks->log) /* not fv_log, which cuts long ones */
+        run->callbacks->log(run->callbacks->user, level, text ? text : message);
+    fv_free(text);
+}
+
+static bool stage_progress(void *user, const char *stage, double done)
+{
+    const fv_handoff_run *run = user;
+    return fv_progress(run->callbacks, stage, done, NULL) != FV_OK;
+}
+
 static fv_status step_make(fv_handoff_run *run, int i, fv_error *err)
 {
     fv_handoff_make_fn *make;
@@ -364,7 +440,10 @@ static fv_status step_make(fv_handoff_run *run, int i, fv_error *err)
     if (!key || !basis)
         return fv_fail_memory(err, FV_HASH_TEXT, "a hash");
     FV_TRY(fv_outdir_open(&run->out, run->place, true, run->callbacks, err));
-    run->staged = (fv_staged){ .folder = run->out.stage, .callbacks = run->callbacks };
+    run->named = (fv_callbacks){
+        .size = sizeof run->named, .log = stage_log, .progress = stage_progress, .user = run
+    };
+    run->staged = (fv_staged){ .folder = run->out.stage, .callbacks = &run->named };
     run->stage_callbacks = fv_staged_callbacks(&run->staged);
     run->cannot = step_lacks_libraries(run, i, way);
     FV_TRY_GOTO(make(run, err));
@@ -382,6 +461,8 @@ static fv_status step_make(fv_handoff_run *run, int i, fv_error *err)
 fail:
     fv_outdir_abandon(&run->out);
     fv_handoff_forget(&run->record);
+    if (err)
+        stage_names_drop(err->message);
     return status;
 }
 
@@ -491,10 +572,21 @@ static fv_status step_run(fv_handoff_run *run, int i, fv_handoff_step_fn *fn, vo
     return step_tell(run, r, i, r->way, kept, fv_now_ms() - start, fn, user, err);
 }
 
+/* An end on the way says where it goes on. */
+static fv_status step_run_or_say(fv_handoff_run *run, int i, fv_handoff_step_fn *fn, void *user,
+                                 fv_error *err)
+{
+    fv_error why = { 0 };
+    fv_status status = step_run(run, i, fn, user, &why);
+    if (status == FV_ERR_CANCELLED)
+        return fv_fail(err, status, 0, "%s; run again to go on at step %d", why.message, i + 1);
+    return status == FV_OK ? FV_OK : fv_fail(err, status, why.at, "%s", why.message);
+}
+
 fv_status fv_handoff(const char *model, const char *dir, const fv_handoff_options *options,
                      fv_handoff_step_fn *fn, void *user, fv_error *err)
 {
-    fv_handoff_run run = { .model = model };
+    fv_handoff_run run = { .model = model, .lock = -1 };
     fv_callbacks callbacks;
     fv_status status = FV_OK;
     FV_REQUIRE(model, err);
@@ -505,17 +597,24 @@ fv_status fv_handoff(const char *model, const char *dir, const fv_handoff_option
     FV_TRY(handoff_check(&run, err));
     FV_TRY_GOTO(place_find(&run, dir, err));
     FV_TRY_GOTO(model_look(&run, err));
+    FV_TRY_GOTO(tools_check(&run, err));
     FV_TRY_GOTO(images_identify(&run, err));
     FV_TRY_GOTO(libraries_look(&run, err));
     if (!run.o.dry_run) {
+        FV_TRY_GOTO(place_lock(&run, err));
         FV_TRY_GOTO(place_recover(&run, err));
         FV_TRY_GOTO(fv_source_read(&run.source, model, "hash", run.callbacks, err));
         FV_TRY_GOTO(fv_handoff_state_read(&run.state, run.place, err));
     }
     for (int i = 0; i < FV_HANDOFF_STEPS; i++)
         if (!run.o.step || run.o.step == i + 1)
-            FV_TRY_GOTO(step_run(&run, i, fn, user, err));
+            FV_TRY_GOTO(step_run_or_say(&run, i, fn, user, err));
 fail:
+    if (run.lock >= 0) {
+        if (status != FV_OK && rmdir(run.place) == 0)
+            fv_out_remove_parents(run.place, run.n_parents);
+        close(run.lock);
+    }
     fv_handoff_state_free(&run.state);
     fv_source_free(&run.source);
     fv_free(run.place);

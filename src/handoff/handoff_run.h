@@ -14,6 +14,8 @@ typedef struct fv_handoff_run {
     char *place;          /* the directory, absolute */
     fv_handoff_options o; /* with its defaults filled in */
     const fv_callbacks *callbacks;
+    int lock;         /* on the directory; -1: none */
+    size_t n_parents; /* that were made for it */
     fv_source source;
     fv_recipe recipe; /* of the model's images */
     int image_size;
@@ -26,6 +28,7 @@ typedef struct fv_handoff_run {
     /* the step that is being made */
     fv_outdir out;
     fv_staged staged;
+    fv_callbacks named; /* the caller's, with places in place of the stage's names */
     fv_callbacks stage_callbacks;
     fv_handoff_record record;
     bool cannot; /* for want of Qualcomm's libraries */

@@ -171,8 +171,13 @@ fv_status fv_handoff_state_read(fv_handoff_state *s, const char *dir, fv_error *
     fv_status status = FV_OK;
     if (fv_is_there(path))
         status = fv_read_file(&text, &n_bytes, path, MANIFEST_BYTES, err);
+    fv_error why = { 0 };
     if (status == FV_OK && text)
-        status = fv_handoff_state_parse(s, text, n_bytes, err);
+        status = fv_handoff_state_parse(s, text, n_bytes, &why);
+    if (status != FV_OK && text)
+        fv_fail(err, status, 0,
+                "%s: damaged, or not of a handoff; remove it, and all steps are made again (%s)",
+                path, why.message);
     fv_free(text);
     fv_free(path);
     return status;

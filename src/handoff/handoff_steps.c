@@ -280,7 +280,8 @@ static fv_status genie_make(fv_handoff_run *run, fv_error *err)
             run, fv_handoff_text(&run->state, FV_GENIE_FOLDER "/%s", fv_handoff_decoders[i][0]),
             "only Qualcomm's composer writes Genie's own format (QAIRT SDK); on the phone fastvlm "
             "decodes from the model itself",
-            fv_handoff_composer_command(run, i), err));
+            fv_is_dir(run->model) ? fv_handoff_composer_command(run, i) : "fastvlm export hf",
+            err));
     return FV_OK;
 }
 
@@ -294,6 +295,7 @@ const char *fv_handoff_depends(fv_handoff_run *run, int i, const char *way, bool
 {
     const fv_handoff_options *o = &run->o;
     bool native = !strcmp(way, "native");
+    int tool_bits = o->vision == FV_NPU_W8A16 ? 16 : 8;
     const char *build = native && builds ? run->qnn_build : "";
     switch (i) {
     case 0: return fv_handoff_text(&run->state, "image %d", run->image_size);
@@ -307,7 +309,7 @@ const char *fv_handoff_depends(fv_handoff_run *run, int i, const char *way, bool
         return fv_handoff_text(&run->state,
                                "%s image %d images %s of %d soc %s precision %d qnn %s", way,
                                run->image_size, run->images, o->max_images, run->soc_name,
-                               native ? (int)o->vision : 0, build);
+                               native ? (int)o->vision : tool_bits, build);
     default: return way;
     }
 }

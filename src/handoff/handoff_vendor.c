@@ -87,6 +87,7 @@ static fv_status qairt_int8_make(fv_handoff_run *run, fv_error *err)
     fv_qairt_options sdk = sdk_options(run);
     fv_qairt_convert_options convert = { .size = sizeof convert,
                                          .image_size = run->image_size,
+                                         .activation_bits = run->o.vision == FV_NPU_W8A16 ? 16 : 8,
                                          .force = true };
     char *onnx = NULL, *list = NULL, *dir = NULL, *cpp = NULL, *library = NULL;
     fv_status status = FV_OK;
@@ -126,9 +127,6 @@ static fv_status qairt_genie_make(fv_handoff_run *run, fv_error *err)
                                                                       FV_QAIRT_Q4 };
     fv_qairt_options sdk = sdk_options(run);
     char *dir;
-    if (!run->o.dry_run && !fv_is_dir(run->model))
-        return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
-                       "%s: Qualcomm's composer needs a checkpoint directory", run->model);
     if (run->o.dry_run) {
         for (size_t i = 0; i < FV_HANDOFF_DECODERS; i++)
             FV_TRY(fv_handoff_plan(

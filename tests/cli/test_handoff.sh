@@ -101,7 +101,7 @@ check "and the manifest is its" grep -q '"path": "other"' models/manifest.json
 rm -r models
 FAKE_QNN="hang=graphFinalize;log=$work/calls" stop_once "$work/calls" graphFinalize \
     handoff "$demo" --images "$photos" --vision w8a8 --qnn "$fake"
-check "Ctrl-C" grep -q cancelled <<<"$err"
+check "Ctrl-C" grep -q "cancelled.*run again to go on at step 4" <<<"$err"
 check "complete steps stay" python3 manifest.py
 check "no more than those" [ ! -e models/fastvlm-genie ]
 run handoff "$demo" --images "$photos" --vision w8a8 --qnn "$fake"
@@ -195,8 +195,10 @@ printf '\2\0\0\0 a context binary' >standin/compiled
 printf '[api]\napi_token = tokenOf40CharactersThatNobodyMaySee12345\napi_url = https://standin\nweb_url = https://standin\nverbose = True\n' \
     >.qai_hub/client.ini
 vendor() {
+    local sdk=()
+    [[ " $* " = *qairt* ]] && sdk=(--sdk sdk --venv venv)
     HOME=$PWD STANDIN_VENV=$PWD/venv STANDIN_HUB=$PWD/standin PYTHONPATH=$hub PYTHONDONTWRITEBYTECODE=1 PATH=$hub:$PATH \
-        run handoff "$demo" --images "$photos" --sdk sdk --venv venv "$@"
+        run handoff "$demo" --images "$photos" "${sdk[@]}" "$@"
 }
 run handoff "$demo" --with qairt --step 5 --sdk sdk --venv venv
 expect "step 5 needs 1 and 2" 1 "step 5 with Qualcomm's tools needs the files of step 1"
@@ -254,6 +256,19 @@ check "and the composer's three" [ "$(grep -cF '$ qnn-genai-transformer-composer
 cd ..
 
 # ---- what is wrong
+flock own "$fastvlm" handoff "$demo" -o own --step 6 >/dev/null 2>"$work/err"
+check "two at once" grep -q "another handoff is working in .*own" "$work/err"
+run handoff "$demo" -o new --sdk sdk
+expect "an SDK for nothing" 2 "--sdk is for --with qairt"
+run handoff "$demo" -o new --with qairt
+expect "no SDK is known at once" 1 "no QAIRT SDK"
+run handoff "$demo" -o new --with qairt --sdk tools/sdk --vision mixed
+expect "what the converter cannot" 1 "vision is mixed"
+run handoff "$demo" -o "new dir" --with qairt --sdk tools/sdk --dry-run
+expect "a blank, before anything" 2 "no path with a blank"
+PATH=/usr/bin:/bin run handoff "$demo" -o new --with hub
+expect "no client is known at once" 1 "expected the AI Hub's client"
+check "nothing was begun" [ ! -e new ]
 run handoff
 expect "no model" 2 "expected one model"
 run handoff "$demo" --step 7
@@ -264,7 +279,7 @@ run handoff "$work/none"
 expect "no such model" 1 "none"
 mkdir alien && echo '{"files": []}' >alien/manifest.json
 run handoff "$demo" -o alien
-expect "another manifest" 1 "not of a handoff"
+expect "another manifest" 1 "alien/manifest.json: damaged, or not of a handoff; remove it"
 check "is left alone" [ "$(cat alien/manifest.json)" = '{"files": []}' ]
 for path in /etc/passwd ../../x fastvlm-a/../../b fastvlm- model.safetensors ""; do
     printf '{"steps": [{"step": 1, "way": "native", "key": "", "files": [{"path": "%s", "bytes": 1, "sha256": ""}], "missing": []}]}' \
