@@ -187,8 +187,8 @@ int verb_handoff(int argc, char **argv)
         { 0, "soc", OPTION_TEXT, &o.soc, "SOC", "chip (default sm8750); npu socs lists them", 0,
           0 },
         { 0, "vision", OPTION_CHOICE, &vision, VISION_CHOICES,
-          "bits of the int8 vision encoder (default mixed, with --with qairt w8a8, the pipeline's "
-          "own)",
+          "bits of the int8 vision encoder (default mixed; by the SDK's tools w8a8, as the "
+          "pipeline)",
           0, 0 },
         { 0, "image-size", OPTION_SIDE, &o.image_size, "N",
           "side of the encoder's input in pixels, a multiple of 64 (default: the model's)", 64,
