@@ -13,6 +13,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 TINY = os.path.join(ROOT, "tests/data/tiny/checkpoint")
 IMAGE = os.path.join(ROOT, "tests/data/tiny/image.png")
 SIGN = os.path.join(ROOT, "examples/images/sign.png")
+LEAKS = os.path.join(ROOT, "tests/cli/libedit.leaks")
 LIMIT = 240  # s, under sanitizers and emulators
 
 
@@ -47,7 +48,8 @@ class Terminal:
 
     def __init__(self, *args, stdin=None, cwd=None, size=None, **env):
         self.screen = b""
-        env = {**os.environ, "TERM": "xterm", "LC_ALL": "C.UTF-8", "HOME": "/nonexistent", **env}
+        env = {**os.environ, "TERM": "xterm", "LC_ALL": "C.UTF-8", "HOME": "/nonexistent",
+               "LSAN_OPTIONS": f"suppressions={LEAKS}:print_suppressions=0", **env}
         env = {k: v for k, v in env.items() if v is not None}
         read, write = os.pipe() if stdin is not None else (None, None)
         self.pid, self.fd = pty.fork()
