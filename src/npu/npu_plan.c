@@ -33,9 +33,15 @@ static double gelu(double x) { return 0.5 * x * (1 + erf(x * 0.70710678118654752
 /* What x is to the value's reader: a GELU makes little of negative ones. */
 static double seen_as(double x, bool by_gelu) { return by_gelu ? gelu(x) : x; }
 
+static double bin_middle(const fv_value_range *r, size_t i)
+{
+    return -r->reach + ((double)i + 0.5) * (2.0 * r->reach / FV_RANGE_BINS);
+}
+
 /* A value's histogram with what an error in each bin weighs. */
 typedef struct weighed {
     double weight[FV_RANGE_BINS];
+    double seen[FV_RANGE_BINS]; /* the bin's middle, as its reader sees it */
     const fv_value_range *r;
     bool by_gelu;
     double exponent;
@@ -64,8 +70,10 @@ static fv_status value_weigh(weighed *h, const fv_graph *g, const fv_value *v,
     size_t c = r->n_channels;
     h->r = r;
     h->by_gelu = v->n_uses == 1 && v->last_use->op == FV_OP_GELU;
-    for (size_t i = 0; i < FV_RANGE_BINS; i++)
+    for (size_t i = 0; i < FV_RANGE_BINS; i++) {
         h->weight[i] = (double)r->bins[i];
+        h->seen[i] = seen_as(bin_middle(r, i), h->by_gelu);
+    }
     if (!reader || !r->n_rows || fv_value_cols(reader->in[0]) != c)
         return FV_OK;
     float *squares = fv_alloc(c, sizeof *squares);
@@ -93,17 +101,17 @@ static double error_counts(const weighed *h, double off)
 }
 
 /* What a value loses in 8 bits of a range: what is clipped, and the error of rounding, as its
- * reader sees them. */
-static double range_loss(const weighed *h, double low, double high)
+ * reader sees them. From `limit` on it is not counted to its end. */
+static double range_loss(const weighed *h, double low, double high, double limit)
 {
     const fv_value_range *r = h->r;
-    double width = 2.0 * r->reach / FV_RANGE_BINS, half = (high - low) / 255 / 2, lost = 0;
+    double half = (high - low) / 255 / 2, lost = 0;
     double inside = error_counts(h, half); /* of rounding, without a GELU everywhere the same */
-    for (size_t i = 0; i < FV_RANGE_BINS; i++) {
+    for (size_t i = 0; i < FV_RANGE_BINS && lost < limit; i++) {
         if (!r->bins[i])
             continue;
-        double x = -r->reach + ((double)i + 0.5) * width, near = fmax(low, fmin(high, x));
-        double off = seen_as(x, h->by_gelu) - seen_as(near, h->by_gelu);
+        double x = bin_middle(r, i), near = fmax(low, fmin(high, x));
+        double off = near == x ? 0 : h->seen[i] - seen_as(near, h->by_gelu);
         double rounding = inside;
         if (h->by_gelu)
             rounding = error_counts(h, (gelu(near + half) - gelu(near - half)) / 2);
@@ -117,14 +125,14 @@ static void range_fit(const weighed *h, float *low, float *high)
 {
     enum { STEPS = 50, ROUNDS = 2 };
     double full_low = fmin(h->r->min, 0), full_high = fmax(h->r->max, 0), best_low = full_low,
-           best_high = full_high, best = range_loss(h, full_low, full_high);
+           best_high = full_high, best = range_loss(h, full_low, full_high, INFINITY);
     for (int round = 0; round < ROUNDS; round++)
         for (int side = 0; side < 2; side++)
             for (int i = 0; i < STEPS; i++) {
                 double part = 1 - (double)i / STEPS;
                 double l = side ? best_low : full_low * part,
                        u = side ? full_high * part : best_high;
-                double lost = range_loss(h, l, u);
+                double lost = range_loss(h, l, u, best);
                 if (lost < best) {
                     best = lost;
                     best_low = l;
