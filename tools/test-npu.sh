@@ -3,7 +3,7 @@
 # fetches through pip into build/npu. Needs the network and Linux on x86-64; without them it fails.
 #
 #     tools/test-npu.sh [STAGE...]     setup graphs compile decoder old damage second arm
-#                                  default: all
+#                                  default: all but the last
 #
 # setup    both versions are fetched and can be used; real pip without a network or for a version that
 #          does not exist
@@ -15,9 +15,9 @@
 #          decoder both emulated
 # old      libraries of QAIRT 2.47: compile, run, and refuse what 2.51 has made
 # damage   npu info on damaged binaries: an answer or a message, never a crash
+# second   our float export, quantised by ONNX Runtime and compiled by its QNN provider
 # arm      the wheel's libraries for 64-bit Arm in our program for it (make arm64-dynamic), under qemu,
 #          as far as they go without a Snapdragon
-# second   our float export, quantised by ONNX Runtime and compiled by its QNN provider
 #
 # The last line is "N passed, N failed". VERBOSE=1 shows every output. FASTVLM names another program
 # than build/release/fastvlm, IMAGES=N how many held-out images are run (20).
@@ -25,7 +25,7 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 
 stages=("$@")
-[ ${#stages[@]} -eq 0 ] && stages=(setup graphs compile decoder old damage second arm)
+[ ${#stages[@]} -eq 0 ] && stages=(setup graphs compile decoder old damage second)
 program=${FASTVLM:-build/release/fastvlm}
 images=${IMAGES:-20}
 place=$PWD/build/npu
