@@ -41,7 +41,8 @@ static double bin_middle(const fv_value_range *r, size_t i)
 /* A value's histogram with what an error in each bin weighs. */
 typedef struct weighed {
     double weight[FV_RANGE_BINS];
-    double seen[FV_RANGE_BINS]; /* the bin's middle, as its reader sees it */
+    double seen[FV_RANGE_BINS];      /* the bin's middle, as its reader sees it */
+    double below[FV_RANGE_BINS + 1]; /* weight of all bins below */
     const fv_value_range *r;
     bool by_gelu;
     double exponent;
@@ -60,6 +61,12 @@ static const fv_node *value_reader(const fv_graph *g, const fv_value *v)
     return NULL;
 }
 
+static void bins_add_up(weighed *h)
+{
+    for (size_t i = 0; i < FV_RANGE_BINS; i++)
+        h->below[i + 1] = h->below[i] + h->weight[i];
+}
+
 /* Errors count as the layer behind multiplies them: a bin weighs its elements times the mean of the
  * squared weights that read those of them that were sampled. */
 static fv_status value_weigh(weighed *h, const fv_graph *g, const fv_value *v,
@@ -74,8 +81,10 @@ static fv_status value_weigh(weighed *h, const fv_graph *g, const fv_value *v,
         h->weight[i] = (double)r->bins[i];
         h->seen[i] = seen_as(bin_middle(r, i), h->by_gelu);
     }
-    if (!reader || !r->n_rows || fv_value_cols(reader->in[0]) != c)
+    if (!reader || !r->n_rows || fv_value_cols(reader->in[0]) != c) {
+        bins_add_up(h);
         return FV_OK;
+    }
     float *squares = fv_alloc(c, sizeof *squares);
     if (!squares)
         return fv_fail_memory(err, c * sizeof *squares, "squared weights");
@@ -92,12 +101,15 @@ static fv_status value_weigh(weighed *h, const fv_graph *g, const fv_value *v,
         if (count[i] > 0)
             h->weight[i] *= sum[i] / count[i];
     fv_free(squares);
+    bins_add_up(h);
     return status;
 }
 
 static double error_counts(const weighed *h, double off)
 {
-    return off == 0 ? 0 : pow(fabs(off), h->exponent);
+    if (off == 0 || h->exponent == 1)
+        return fabs(off);
+    return h->exponent == 2 ? off * off : pow(fabs(off), h->exponent);
 }
 
 /* What a value loses in 8 bits of a range: what is clipped, and the error of rounding, as its
@@ -107,7 +119,19 @@ static double range_loss(const weighed *h, double low, double high, double limit
     const fv_value_range *r = h->r;
     double half = (high - low) / 255 / 2, lost = 0;
     double inside = error_counts(h, half); /* of rounding, without a GELU everywhere the same */
+    size_t begin = FV_RANGE_BINS, end = FV_RANGE_BINS; /* bins inside, when all lose the same */
+    if (!h->by_gelu) {
+        for (begin = 0; begin < FV_RANGE_BINS && bin_middle(r, begin) < low;)
+            begin++;
+        while (end > begin && bin_middle(r, end - 1) > high)
+            end--;
+        lost = (h->below[end] - h->below[begin]) * inside / (h->exponent + 1);
+    }
     for (size_t i = 0; i < FV_RANGE_BINS && lost < limit; i++) {
+        if (i == begin)
+            i = end;
+        if (i == FV_RANGE_BINS)
+            break;
         if (!r->bins[i])
             continue;
         double x = bin_middle(r, i), near = fmax(low, fmin(high, x));
