@@ -143,7 +143,7 @@ static int items_print(const hub_options *h)
     return h->json ? print_json(list, 0) : end_out();
 }
 
-/* The end of a verb: its failure and how to go on, or what there is now. */
+/* The end of a verb: its failure and how to continue, or what there is now. */
 static int hub_end(const hub_options *h, fv_status status, const fv_error *err, const char *again)
 {
     clear_line();
@@ -194,7 +194,6 @@ static int hub_login_check(int argc, char **argv)
     };
     hub_options h;
     fv_error err;
-    text_list words;
     fv_aihub_account a = { .size = sizeof a };
     bool offline = false;
 
@@ -203,11 +202,9 @@ static int hub_login_check(int argc, char **argv)
         { 0, "offline", OPTION_FLAG, &offline, NULL, "only what is on this machine", 0, 0 },
         HUB_CLIENT(h),
     };
-    int code = parse_options(argc, argv, &use, options, sizeof options / sizeof *options, &words);
+    int code = parse_only_options(argc, argv, &use, options, sizeof options / sizeof *options);
     if (code >= 0)
         return code;
-    if (words.n)
-        return usage_error(argv[0], "unexpected argument %s", words.item[0]);
     code = hub_ready(&h, argv[0]);
     if (code >= 0)
         return code;
@@ -225,7 +222,7 @@ static int hub_upload(int argc, char **argv)
         "hub upload [OPTIONS] [DIR]",
         "Uploads the exported ONNX files in DIR (default: models/fastvlm-onnx-fp32) and notes "
         "their model ids in handoff/qaihub-model-ids.txt. A file that is there already, by its "
-        "SHA-256, is not uploaded again. Run again, it goes on where it was interrupted.",
+        "SHA-256, is not uploaded again. Run again, it continues where it was interrupted.",
         "  fastvlm export onnx FastVLM-0.5B -o models/fastvlm-onnx-fp32 --precision f32\n"
         "  fastvlm hub upload",
     };
@@ -250,7 +247,7 @@ static int hub_upload(int argc, char **argv)
         return code;
     fv_status status = fv_aihub_upload(&h.o, &err);
     return hub_end(&h, status, &err,
-                   "the same command goes on: what has reached the service is found again");
+                   "the same command continues: what has reached the service is found again");
 }
 
 /* ---- compile ------------------------------------------------------------------------------ */
@@ -267,7 +264,6 @@ static int hub_compile(int argc, char **argv)
     };
     hub_options h;
     fv_error err;
-    text_list words;
 
     hub_begin(&h);
     const option_spec options[] = {
@@ -287,18 +283,17 @@ static int hub_compile(int argc, char **argv)
         { 0, "force", OPTION_FLAG, &h.o.force, NULL, "submit again what is there already", 0, 0 },
         HUB_CLIENT(h),
     };
-    int code = parse_options(argc, argv, &use, options, sizeof options / sizeof *options, &words);
+    int code = parse_only_options(argc, argv, &use, options, sizeof options / sizeof *options);
     if (code >= 0)
         return code;
-    if (words.n)
-        return usage_error(argv[0], "unexpected argument %s", words.item[0]);
     code = hub_ready(&h, argv[0]);
     if (code >= 0)
         return code;
     fv_status status = fv_aihub_compile(&h.o, &err);
-    return hub_end(&h, status, &err,
-                   "jobs go on at the service: the same command waits for them again, fastvlm hub "
-                   "status looks at them");
+    return hub_end(
+        &h, status, &err,
+        "jobs continue at the service: the same command waits for them again, fastvlm hub "
+        "status looks at them");
 }
 
 /* ---- status ------------------------------------------------------------------------------- */
@@ -313,7 +308,6 @@ static int hub_status(int argc, char **argv)
     };
     hub_options h;
     fv_error err;
-    text_list words;
     bool offline = false;
 
     hub_begin(&h);
@@ -323,11 +317,9 @@ static int hub_status(int argc, char **argv)
         { 0, "offline", OPTION_FLAG, &offline, NULL, "only what the ledgers say", 0, 0 },
         HUB_CLIENT(h),
     };
-    int code = parse_options(argc, argv, &use, options, sizeof options / sizeof *options, &words);
+    int code = parse_only_options(argc, argv, &use, options, sizeof options / sizeof *options);
     if (code >= 0)
         return code;
-    if (words.n)
-        return usage_error(argv[0], "unexpected argument %s", words.item[0]);
     code = hub_ready(&h, argv[0]);
     if (code >= 0)
         return code;
@@ -348,7 +340,6 @@ static int hub_download(int argc, char **argv)
     };
     hub_options h;
     fv_error err;
-    text_list words;
 
     hub_begin(&h);
     const option_spec options[] = {
@@ -360,16 +351,14 @@ static int hub_download(int argc, char **argv)
           0 },
         HUB_CLIENT(h),
     };
-    int code = parse_options(argc, argv, &use, options, sizeof options / sizeof *options, &words);
+    int code = parse_only_options(argc, argv, &use, options, sizeof options / sizeof *options);
     if (code >= 0)
         return code;
-    if (words.n)
-        return usage_error(argv[0], "unexpected argument %s", words.item[0]);
     code = hub_ready(&h, argv[0]);
     if (code >= 0)
         return code;
     fv_status status = fv_aihub_download(&h.o, &err);
-    return hub_end(&h, status, &err, "the same command goes on with what is missing");
+    return hub_end(&h, status, &err, "the same command continues with what is missing");
 }
 
 /* ------------------------------------------------------------------------------------------- */

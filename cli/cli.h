@@ -127,10 +127,13 @@ int write_json(json_t *root, unsigned n_digits, const char *path); /* the same i
 
 /* ---- options.c ---------------------------------------------------------------------------- */
 
-/* Fills the options' values and *words with everything that is no option. Returns -1 to go on, or
- * an exit code: after --help, or after saying what is wrong. */
+/* Fills the options' values and *words with everything that is no option. Returns -1 to continue,
+ * or an exit code: after --help, or after saying what is wrong. */
 int parse_options(int argc, char **argv, const usage *use, const option_spec *options,
                   size_t n_options, text_list *words);
+/* The same for a command that takes nothing but options. */
+int parse_only_options(int argc, char **argv, const usage *use, const option_spec *options,
+                       size_t n_options);
 int usage_error(const char *verb, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Is text UTF-8? NULL will do. -1, or an exit code after saying what is wrong with what. */
 int check_text(const char *verb, const char *what, const char *text);

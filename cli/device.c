@@ -86,7 +86,6 @@ int device_list(int argc, char **argv)
     fv_device_options p = { .size = sizeof p };
     fv_device_list *list;
     fv_error err;
-    text_list words;
     bool json = false;
     progress_line line = { 0 };
     fv_callbacks callbacks = line_callbacks(&line);
@@ -95,11 +94,9 @@ int device_list(int argc, char **argv)
         { 0, "json", OPTION_FLAG, &json, NULL, "print one JSON array", 0, 0 },
         ADB_OPTION(p),
     };
-    int code = parse_options(argc, argv, &use, options, sizeof options / sizeof *options, &words);
+    int code = parse_only_options(argc, argv, &use, options, sizeof options / sizeof *options);
     if (code >= 0)
         return code;
-    if (words.n)
-        return usage_error(argv[0], "unexpected argument %s", words.item[0]);
     p.callbacks = &callbacks;
     catch_interrupt();
     if (fv_device_list_open(&list, &p, &err) != FV_OK)
@@ -159,7 +156,6 @@ int device_info(int argc, char **argv)
     };
     fv_device_options p = { .size = sizeof p };
     fv_device *device = NULL;
-    text_list words;
     bool json = false;
     progress_line line = { 0 };
     fv_callbacks callbacks = line_callbacks(&line);
@@ -168,11 +164,9 @@ int device_info(int argc, char **argv)
         { 0, "json", OPTION_FLAG, &json, NULL, "print one JSON object", 0, 0 },
         PHONE_OPTIONS(p),
     };
-    int code = parse_options(argc, argv, &use, options, sizeof options / sizeof *options, &words);
+    int code = parse_only_options(argc, argv, &use, options, sizeof options / sizeof *options);
     if (code >= 0)
         return code;
-    if (words.n)
-        return usage_error(argv[0], "unexpected argument %s", words.item[0]);
     code = open_device(&device, &p, &callbacks);
     if (code < 0)
         code = json ? print_json(device_json(device), 0) : info_print(device);
@@ -233,17 +227,14 @@ int device_clean(int argc, char **argv)
     fv_device_options p = { .size = sizeof p };
     fv_device *device = NULL;
     fv_error err;
-    text_list words;
     uint64_t n_bytes = 0;
     progress_line line = { 0 };
     fv_callbacks callbacks = line_callbacks(&line);
 
     const option_spec options[] = { PHONE_OPTIONS(p) };
-    int code = parse_options(argc, argv, &use, options, sizeof options / sizeof *options, &words);
+    int code = parse_only_options(argc, argv, &use, options, sizeof options / sizeof *options);
     if (code >= 0)
         return code;
-    if (words.n)
-        return usage_error(argv[0], "unexpected argument %s", words.item[0]);
     code = open_device(&device, &p, &callbacks);
     if (code < 0) {
         code = fv_device_clean(device, &n_bytes, &err) == FV_OK ? EXIT_OK : report(&err);

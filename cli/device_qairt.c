@@ -27,7 +27,7 @@ static int pipeline_file(char path[PATH_BYTES], const char *models, const char *
     newest_file(path, models, pattern);
     if (*path)
         return -1;
-    print_err("fastvlm: %s/%s: there is no such file; expected %s; fastvlm handoff "
+    print_err("fastvlm: %s/%s: no such file; expected %s; fastvlm handoff "
               "CHECKPOINT --with qairt -o %s makes it\n",
               models, pattern, what, models);
     return EXIT_FAILED;

@@ -210,7 +210,7 @@ static int cargo_file(const char *path, const char *what)
     struct stat info;
     if (!path || (stat(path, &info) == 0 && S_ISREG(info.st_mode)))
         return -1;
-    print_err("fastvlm: %s: there is no such file; expected %s\n", path, what);
+    print_err("fastvlm: %s: no such file; expected %s\n", path, what);
     return EXIT_FAILED;
 }
 
@@ -290,14 +290,13 @@ int device_push(int argc, char **argv)
         "device push [OPTIONS]",
         "Sends the program, a model and, with --vision npu:FILE, a context binary with Qualcomm's "
         "libraries, as far as the phone does not have the same bytes. device run does the same; "
-        "an interrupted push goes on where it stopped.",
+        "an interrupted push continues where it stopped.",
         "  fastvlm device push --model FastVLM-0.5B.gguf",
     };
     fv_device_options p = { .size = sizeof p };
     fv_device_push_report r = { .size = sizeof r };
     fv_device *device = NULL;
     fv_error err;
-    text_list words;
     cargo c = { 0 };
     bool json = false, quiet = false;
     progress_line line = { .enabled = true };
@@ -314,11 +313,9 @@ int device_push(int argc, char **argv)
         { 0, "json", OPTION_FLAG, &json, NULL, "print one JSON object", 0, 0 },
         PHONE_OPTIONS(p),
     };
-    int code = parse_options(argc, argv, &use, options, sizeof options / sizeof *options, &words);
+    int code = parse_only_options(argc, argv, &use, options, sizeof options / sizeof *options);
     if (code >= 0)
         return code;
-    if (words.n)
-        return usage_error(argv[0], "unexpected argument %s", words.item[0]);
     be_quiet(quiet, &line, &callbacks);
     code = cargo_check(argv[0], &c);
     if (code < 0)
@@ -602,7 +599,6 @@ int device_bench(int argc, char **argv)
     fv_device_bench *bench = NULL;
     fv_device *device = NULL;
     fv_error err;
-    text_list words;
     cargo c = { 0 };
     bool json = false, quiet = false;
     progress_line line = { .enabled = true };
@@ -624,11 +620,9 @@ int device_bench(int argc, char **argv)
         { 0, "json", OPTION_FLAG, &json, NULL, "print one JSON object", 0, 0 },
         PHONE_OPTIONS(p),
     };
-    int code = parse_options(argc, argv, &use, options, sizeof options / sizeof *options, &words);
+    int code = parse_only_options(argc, argv, &use, options, sizeof options / sizeof *options);
     if (code >= 0)
         return code;
-    if (words.n)
-        return usage_error(argv[0], "unexpected argument %s", words.item[0]);
     be_quiet(quiet, &line, &callbacks);
     code = cargo_check(argv[0], &c);
     if (code < 0)

@@ -60,7 +60,7 @@ static void arm_program_line(doctor *d)
     char *built = arm_program_find();
     if (named && *named)
         doctor_find(d, "program", access(named, R_OK) == 0, "%s (FASTVLM_PHONE_PROGRAM)%s", named,
-                    access(named, R_OK) == 0 ? ", for the phone" : ": there is no such file");
+                    access(named, R_OK) == 0 ? ", for the phone" : ": no such file");
     else if (built)
         doctor_find(d, "program", true, "%s, for the phone", built);
     else

@@ -253,7 +253,6 @@ int npu_check(int argc, char **argv)
     fv_npu_library_options o;
     fv_npu_library_info info = { .size = sizeof info };
     fv_error err;
-    text_list words;
     bool json = false;
 
     fv_npu_library_options_default(&o);
@@ -261,11 +260,9 @@ int npu_check(int argc, char **argv)
         { 0, "json", OPTION_FLAG, &json, NULL, "print one JSON object", 0, 0 },
         QNN_OPTION(o.qnn_dir),
     };
-    int code = parse_options(argc, argv, &use, options, sizeof options / sizeof *options, &words);
+    int code = parse_only_options(argc, argv, &use, options, sizeof options / sizeof *options);
     if (code >= 0)
         return code;
-    if (words.n)
-        return usage_error(argv[0], "unexpected argument %s", words.item[0]);
     if (fv_npu_check(&info, &o, &err) != FV_OK) {
         code = report(&err);
         return json && code == EXIT_FAILED ? check_json_none(&err) : code;
@@ -380,7 +377,6 @@ int npu_setup(int argc, char **argv)
     fv_npu_setup_options o;
     fv_npu_setup_report r = { .size = sizeof r };
     fv_error err;
-    text_list words;
     bool yes = false, quiet = false;
     progress_line line = { 0 };
     fv_callbacks callbacks = line_callbacks(&line);
@@ -396,11 +392,9 @@ int npu_setup(int argc, char **argv)
         { 'y', "yes", OPTION_FLAG, &yes, NULL, "accept the licence without being asked", 0, 0 },
         { 'q', "quiet", OPTION_FLAG, &quiet, NULL, "do not show what pip says", 0, 0 },
     };
-    int code = parse_options(argc, argv, &use, options, sizeof options / sizeof *options, &words);
+    int code = parse_only_options(argc, argv, &use, options, sizeof options / sizeof *options);
     if (code >= 0)
         return code;
-    if (words.n)
-        return usage_error(argv[0], "unexpected argument %s", words.item[0]);
     callbacks.log = quiet ? NULL : setup_log;
     o.callbacks = &callbacks;
     catch_interrupt();

@@ -232,3 +232,12 @@ int parse_options(int argc, char **argv, const usage *use, const option_spec *op
     }
     return -1;
 }
+
+int parse_only_options(int argc, char **argv, const usage *use, const option_spec *options,
+                       size_t n)
+{
+    text_list words;
+    int code = parse_options(argc, argv, use, options, n, &words);
+    return code >= 0 || !words.n ? code
+                                 : usage_error(argv[0], "unexpected argument %s", words.item[0]);
+}

@@ -113,7 +113,6 @@ int qairt_check(int argc, char **argv)
     qairt_common c = { 0 };
     fv_qairt_info info = { .size = sizeof info };
     fv_error err;
-    text_list words;
     bool json = false;
     const option_spec options[] = {
         { 0, "json", OPTION_FLAG, &json, NULL, "print one JSON object", 0, 0 },
@@ -126,11 +125,9 @@ int qairt_check(int argc, char **argv)
           "SDK)",
           0, 0 },
     };
-    int code = parse_options(argc, argv, &use, options, sizeof options / sizeof *options, &words);
+    int code = parse_only_options(argc, argv, &use, options, sizeof options / sizeof *options);
     if (code >= 0)
         return code;
-    if (words.n)
-        return usage_error(argv[0], "unexpected argument %s", words.item[0]);
     qairt_begin(&c, false);
     if (fv_qairt_check(&info, &c.options, &err) != FV_OK)
         return report(&err);
