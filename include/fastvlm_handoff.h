@@ -77,7 +77,7 @@ FV_DEFINE_DEFAULT(fv_handoff_options)
  *  what is missing. Calls fn, which may be NULL, after every step. The files of a step and the
  *  manifest appear together. A step is skipped when the manifest says that it was completed for the
  *  same model and options, and all its files still have their size and hash; so an interrupted
- *  handoff goes on when it is called again. What a tool of Qualcomm's has made counts for a run
+ *  handoff continues when it is called again. What a tool of Qualcomm's has made counts for a run
  *  without that tool, too. A file that the run cannot make is no error; a tool that fails is. */
 FV_API fv_status fv_handoff(const char *model, const char *dir, const fv_handoff_options *options,
                             fv_handoff_step_fn *fn, void *user, fv_error *err);

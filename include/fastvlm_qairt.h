@@ -311,7 +311,7 @@ FV_DEFINE_DEFAULT(fv_aihub_options)
  * FV_ERR_IO when the client, its configuration or the token is missing, or the service refuses.
  * What is at the service is written to the ledgers before and after every change, so that a call
  * that was interrupted can be made again and finds what it had begun; FV_ERR_STATE when another
- * process is at it. A cancelled call ends the client; what the service does goes on. */
+ * process is at it. A cancelled call ends the client; what the service does continues. */
 
 typedef struct fv_aihub_account {
     size_t size;
@@ -332,7 +332,7 @@ FV_API fv_status fv_aihub_check(fv_aihub_account *out, const fv_aihub_options *o
 
 /** Uploads each part whose file is not at the service yet, by its SHA-256 in the ledger. */
 FV_API fv_status fv_aihub_upload(const fv_aihub_options *options, fv_error *err);
-/** Has each part that was uploaded compiled, or goes on waiting for a job that does what the
+/** Has each part that was uploaded compiled, or continues to wait for a job that does what the
  *  options say. FV_ERR_IO with the service's words when a job fails, FV_ERR_LIMIT after
  *  timeout_s, FV_ERR_STATE when a part was not uploaded. */
 FV_API fv_status fv_aihub_compile(const fv_aihub_options *options, fv_error *err);

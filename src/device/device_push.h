@@ -6,8 +6,8 @@
  *
  *     SHA-256 in 64 digits  size  time of change in s  path       the last line of a path counts
  *
- * A file is sent as PATH.part, hashed there, renamed, and entered: an interrupted push goes on with
- * the first file that is not entered. */
+ * A file is sent as PATH.part, hashed there, renamed, and entered: an interrupted push continues
+ * with the first file that is not entered. */
 #ifndef FV_DEVICE_PUSH_H
 #define FV_DEVICE_PUSH_H
 

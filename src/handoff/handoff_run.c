@@ -1,4 +1,4 @@
-/* Six steps into one directory, and the manifest that lets them go on. See fastvlm_handoff.h.
+/* Six steps into one directory, and the manifest that lets them continue. See fastvlm_handoff.h.
  *
  * A step fills a stage beside the directory and writes the manifest as it will be into the same
  * stage; both move in together or not at all (base/outfile.h). Whenever the process ends, the
@@ -572,14 +572,14 @@ static fv_status step_run(fv_handoff_run *run, int i, fv_handoff_step_fn *fn, vo
     return step_tell(run, r, i, r->way, kept, fv_now_ms() - start, fn, user, err);
 }
 
-/* An end on the way says where it goes on. */
+/* An end on the way says where it continues. */
 static fv_status step_run_or_say(fv_handoff_run *run, int i, fv_handoff_step_fn *fn, void *user,
                                  fv_error *err)
 {
     fv_error why = { 0 };
     fv_status status = step_run(run, i, fn, user, &why);
     if (status == FV_ERR_CANCELLED)
-        return fv_fail(err, status, 0, "%s; run again to go on at step %d", why.message, i + 1);
+        return fv_fail(err, status, 0, "%s; run again to continue at step %d", why.message, i + 1);
     return status == FV_OK ? FV_OK : fv_fail(err, status, why.at, "%s", why.message);
 }
 

@@ -2,7 +2,7 @@
  * here is what goes where.
  *
  * The SDK's tools write into the stage, as fastvlm's own steps do. The Hub's part keeps ledgers and
- * goes on by itself after an interruption; it writes to the files' places. */
+ * continues by itself after an interruption; it writes to the files' places. */
 #include <stdio.h>
 #include <string.h>
 

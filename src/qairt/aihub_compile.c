@@ -263,15 +263,16 @@ static fv_status jobs_wait(fv_aihub *h, fv_error *err)
         fv_status status = fv_aihub_look(h, &n_over, &n_jobs, &transient, &why);
         if (status != FV_OK && !transient)
             return fv_fail(err, status, 0, "%s", why.message);
-        if (status != FV_OK) /* the jobs go on without us */
+        if (status != FV_OK) /* the jobs continue without us */
             fv_log(h->o.callbacks, FV_LOG_WARNING, "%s; waiting on", why.message);
         else if (n_over == n_jobs || h->o.dry_run)
             return FV_OK;
         if (fv_now_ms() >= until)
-            return fv_fail(err, FV_ERR_LIMIT, 0,
-                           "%zu of %zu jobs are not finished after %.0f s (timeout_s); they go on "
-                           "at the service",
-                           n_jobs - n_over, n_jobs, limit_s);
+            return fv_fail(
+                err, FV_ERR_LIMIT, 0,
+                "%zu of %zu jobs are not finished after %.0f s (timeout_s); they continue "
+                "at the service",
+                n_jobs - n_over, n_jobs, limit_s);
         FV_TRY(fv_aihub_wait(&h->client, "compile", n, err));
     }
 }

@@ -383,7 +383,7 @@ static fv_status lib_in(const fv_sdk *sdk, const char *cpp, const char *stage,
     fv_status status = own && bin ? FV_OK : fv_fail_memory(err, strlen(cpp), "a path");
     if (status == FV_OK && (stat(bin, &st) != 0 || !S_ISREG(st.st_mode)))
         status = fv_fail(err, FV_ERR_IO, 0,
-                         "%s: there is no such file; expected the weights beside the code, without "
+                         "%s: no such file; expected the weights beside the code, without "
                          "which the library would not run",
                          bin);
     if (status == FV_OK) {

@@ -164,7 +164,7 @@ fv_status fv_tool_paths(char **absolute, const char *input, const char *output, 
     *absolute = NULL;
     FV_TRY(fv_path_check(input, err));
     if (stat(input, &st) != 0 || !S_ISREG(st.st_mode))
-        return fv_fail(err, FV_ERR_IO, 0, "%s: there is no such file", input);
+        return fv_fail(err, FV_ERR_IO, 0, "%s: no such file", input);
     FV_TRY(fv_tool_path_check(input, err));
     FV_TRY(fv_tool_path_check(output, err));
     return fv_path_absolute(absolute, input, err);

@@ -94,13 +94,13 @@ static fv_status way_info_take(way_graph *g, const fv_qairt_way *way, const char
     bool bin = n > 4 && !strcmp(file + n - 4, ".bin");
     g->file = file;
     if (!fv_is_file(file))
-        return fv_fail(err, FV_ERR_IO, 0, "%s: there is no such file", file);
+        return fv_fail(err, FV_ERR_IO, 0, "%s: no such file", file);
     snprintf(beside, sizeof beside, "%.*s_ctx_info.json", (int)(bin ? n - 4 : n), file);
     if (info || fv_is_file(beside))
         return fv_ctx_info_open(&g->binary, info ? info : beside, err);
     if (!way->sdk)
-        return fv_fail(err, FV_ERR_IO, 0,
-                       "%s: there is no such file; expected the description of %s", beside, file);
+        return fv_fail(err, FV_ERR_IO, 0, "%s: no such file; expected the description of %s",
+                       beside, file);
     FV_TRY(fv_tool_paths(&absolute, file, file, err));
     fv_status status = fv_ctx_info_make(&json, &n_json, way->sdk, absolute, way->options, err);
     fv_free(absolute);

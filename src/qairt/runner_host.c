@@ -44,7 +44,7 @@ static fv_status host_place(fv_runner *r, const char *local, const char *name,
     const char *use = absolute;
     fv_status status = FV_OK;
     if (!fv_is_file(local))
-        status = fv_fail(err, FV_ERR_IO, 0, "%s: there is no such file", local);
+        status = fv_fail(err, FV_ERR_IO, 0, "%s: no such file", local);
     if (status == FV_OK && fv_tool_path_check(absolute, NULL) != FV_OK) {
         if (!(link_path = fv_path_join(r->root, name)))
             status = fv_fail_memory(err, strlen(name), "a path");
@@ -63,7 +63,7 @@ static fv_status host_get(fv_runner *r, const char *remote, const char *local, f
 {
     (void)r;
     if (!fv_is_file(remote))
-        return fv_fail(err, FV_ERR_IO, 0, "%s: there is no such file", remote);
+        return fv_fail(err, FV_ERR_IO, 0, "%s: no such file", remote);
     return host_copy(remote, local, err);
 }
 

@@ -27,9 +27,9 @@ expect "no such model" 1 "$work/none: no such model; expected a checkpoint direc
 run device push --model "$work/none"
 expect "push: no such model" 1 "$work/none: no such model"
 run device run "$picture" "What?" --vision "npu:$work/none.bin"
-expect "no such context binary" 1 "$work/none.bin: there is no such file; expected a context binary"
+expect "no such context binary" 1 "$work/none.bin: no such file; expected a context binary"
 run device run "$picture" "What?" --program "$work/none"
-expect "no such program" 1 "$work/none: there is no such file; expected fastvlm built for the phone"
+expect "no such program" 1 "$work/none: no such file; expected fastvlm built for the phone"
 run device run "$picture" "What?" -o /proc/x
 expect "no room for results" 1 "/proc/x: cannot create the directory"
 run device run "$picture" "What?" -o "$picture/x"
@@ -38,7 +38,7 @@ run device run "$picture" "What?" -o "$work/new/results/"
 expect "all is well here" 1 "adb lists no phone"
 check "and nothing is left" [ ! -e "$work/new" ]
 run device run --with qairt --model "$base" --models "$work/none" "$picture" "What?"
-expect "--with qairt: none of the pipeline's files" 1 "there is no such file; expected the vision encoder's context binary" "fastvlm handoff CHECKPOINT --with qairt"
+expect "--with qairt: none of the pipeline's files" 1 "no such file; expected the vision encoder's context binary" "fastvlm handoff CHECKPOINT --with qairt"
 
 # ---- the pipeline's script
 script=$root/scripts/run_fastvlm_device.sh

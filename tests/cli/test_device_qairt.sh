@@ -55,7 +55,7 @@ expect "--skip-push, and a library is missing" 1 "qairt/libGenie.so is missing"
 ask -q -n 2
 check "--max-new-tokens" [ "$(wc -c <<<"$out")" -lt "$(wc -c <<<"$want")" ]
 ask -q --decoder fp32
-expect "a decoder that was not built" 1 "fastvlm_model.bin: there is no such file; expected Genie's decoder"
+expect "a decoder that was not built" 1 "fastvlm_model.bin: no such file; expected Genie's decoder"
 ask -q --vision cpu
 expect "no encoder on the CPU" 2 "--vision is int8, fp16 or npu:FILE"
 run device run --with qairt "$sign" "$question"

@@ -101,7 +101,7 @@ check "and the manifest is its" grep -q '"path": "other"' models/manifest.json
 rm -r models
 FAKE_QNN="hang=graphFinalize;log=$work/calls" stop_once "$work/calls" graphFinalize \
     handoff "$demo" --images "$photos" --vision w8a8 --qnn "$fake"
-check "Ctrl-C" grep -q "cancelled.*run again to go on at step 4" <<<"$err"
+check "Ctrl-C" grep -q "cancelled.*run again to continue at step 4" <<<"$err"
 check "complete steps stay" python3 manifest.py
 check "no more than those" [ ! -e models/fastvlm-genie ]
 run handoff "$demo" --images "$photos" --vision w8a8 --qnn "$fake"

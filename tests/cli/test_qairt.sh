@@ -100,7 +100,7 @@ cp -r onnx "with space/"
 tools qairt convert "with space/$onnx" -i $list -o none --image-size 256
 expect "convert: a path with a blank" 2 "take no path with a blank"
 tools qairt convert none.onnx -i $list -o none --image-size 256
-expect "convert: no such file" 1 "none.onnx: there is no such file"
+expect "convert: no such file" 1 "none.onnx: no such file"
 tools qairt convert $onnx -i $list -o none --image-size 256 --dry-run
 expect "convert --dry-run" 0
 check "convert --dry-run: the command" grep -qE "^\\\$ .*qnn-onnx-converter .* -o $work/none/vision_encoder_int8_qnnmodel\$" <<<"$err"
@@ -142,7 +142,7 @@ ANDROID_NDK_ROOT=$work/ndk tools qairt lib $cpp -o lib2 -q
 check "lib: the phone's, too, with one" [ -f lib2/aarch64-android/libvision_encoder_int8_qnnmodel.so ]
 mkdir alone && cp $cpp alone
 tools qairt lib alone/vision_encoder_int8_qnnmodel.cpp -o none
-expect "lib: without the weights" 1 "vision_encoder_int8_qnnmodel.bin: there is no such file; expected the weights beside the code"
+expect "lib: without the weights" 1 "vision_encoder_int8_qnnmodel.bin: no such file; expected the weights beside the code"
 library=lib/x86_64-linux-clang/libvision_encoder_int8_qnnmodel.so
 STANDIN_LOG=$work/log tools qairt context $library -o npu -q
 expect "context" 0

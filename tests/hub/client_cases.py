@@ -161,7 +161,7 @@ def case_killed_between_upload_and_ledger():
         c.took(*interrupt(process, number))
         assert c.ids() == [] and c.model_lines()[0].startswith("# fastvlm upload " + NAMES[0]), c.model_lines()
         if number == signal.SIGINT:
-            c.fails("the same command goes on: what has reached the service is found again")
+            c.fails("the same command continues: what has reached the service is found again")
         c.run("upload", "--only", "vision").succeeds().says("found at the service as m1z", "already there as m1z")
         assert c.ids() == [(NAMES[0], "m1z")] and c.called("upload_model") == 1
         c.end()
@@ -370,7 +370,7 @@ def case_interrupted_download():
     c = Case().compiled().change(faults=[["download", "after", "hang"]])
     process = c.start("download")
     wait_for(lambda: os.path.exists(c.path("standin/hanging")))
-    c.took(*interrupt(process)).fails("the same command goes on with what is missing")
+    c.took(*interrupt(process)).fails("the same command continues with what is missing")
     assert c.binaries() == [], c.binaries()
     c.change(faults=[["download", "after", "hang"]])
     os.remove(c.path("standin/hanging"))

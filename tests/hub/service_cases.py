@@ -196,7 +196,7 @@ def case_time_out_and_interrupt():
     looks = c.requests("GET /api/v1/jobs/")
     wait_for(lambda: c.requests("GET /api/v1/jobs/") >= looks + 2)
     start = time.time()
-    c.took(*interrupt(process)).fails("jobs go on at the service")
+    c.took(*interrupt(process)).fails("jobs continue at the service")
     assert time.time() - start < 10
     for job in c.service.jobs.values():
         job["left"] = []
