@@ -5,9 +5,12 @@ PREFIX ?= /usr/local
 BUILD  := cmake --build --preset
 quiet  := >/dev/null
 
-.PHONY: all arm64 arm64-dynamic android demo demo-model test test-interop test-interop-full test-npu test-hub test-full test-arm bench bench-peers check check-docs fuzz install clean help
+.PHONY: all program arm64 arm64-dynamic android demo demo-model test test-interop test-interop-full test-npu test-hub test-schema test-full test-arm bench bench-peers check check-docs fuzz install clean help
 
-all: ## build the program and the libraries: build/release
+all: program ## build the program and the libraries, and llguidance where cargo is: build/release
+	@tools/llguidance.sh build/release || [ $$? = 3 ]
+
+program:
 	@tools/setup.sh build
 	@cmake --preset release $(quiet)
 	@$(BUILD) release
@@ -22,7 +25,7 @@ arm64-dynamic: ## for 64-bit Arm Linux with glibc, also on Qualcomm's NPU: build
 android: ## for Android 9 and later, also on the phone's NPU; needs ANDROID_NDK_ROOT: build/android
 	@tools/build-arm.sh android
 
-demo: all ## describe an image and answer questions about it
+demo: program ## describe an image and answer questions about it
 	@tools/demo.sh
 
 demo-model: ## pack models/demo again, for the program to carry
@@ -46,6 +49,9 @@ test-npu: all ## contexts for Qualcomm's NPU, compiled and run by Qualcomm's lib
 
 test-hub: all ## fastvlm hub with Qualcomm's real AI Hub client, from the package index, against a local service
 	@tools/test-hub.sh
+
+test-schema: all ## answers by JSON schema with the real llguidance, which cargo builds
+	@tools/test-schema.sh
 
 test-full: all ## the full-size 0.5B model against values recorded from the reference
 	@tools/test-full.sh

@@ -43,6 +43,8 @@ fv_status begin_answer(fv_session *session, const answer_options *a, fv_error *e
                             .stop = a->stop.item,
                             .n_stop = a->stop.n,
                             .ignore_end = a->ignore_eos };
+    if (a->constraint)
+        fv_constraint_apply(a->constraint, &o);
     return fv_session_begin(session, &o, err);
 }
 

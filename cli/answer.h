@@ -4,6 +4,7 @@
 
 #include "cli.h"
 #include "fastvlm_npu.h"
+#include "program/grammar.h"
 
 /* What encodes images in place of the engine. */
 typedef struct turn_npu {
@@ -19,7 +20,8 @@ typedef struct answer_options {
     uint64_t seed;
     const char *system;
     text_list stop;
-    turn_npu *npu; /* NULL: the engine encodes */
+    turn_npu *npu;             /* NULL: the engine encodes */
+    fv_constraint *constraint; /* NULL: the answer may be any text */
 } answer_options;
 
 #define ANSWER_DEFAULTS                                                  \

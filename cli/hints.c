@@ -60,6 +60,8 @@ static const struct hint {
     { FV_ERR_IO, "no SDK is named; the phone's NPU", "name it with --sdk DIR or QNN_SDK_ROOT" },
     { FV_ERR_UNSUPPORTED, "which Android does not have; expected a static program",
       "make arm64 builds one" },
+    { FV_ERR_IO, "JSON schemas need llguidance",
+      "make builds it where cargo is installed, Rust 1.87 or newer: https://rustup.rs" },
     { FV_ERR_LIMIT, "raise max_pixels", "--max-megapixels sets it" },
 };
 

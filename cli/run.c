@@ -15,8 +15,10 @@
 typedef struct run_options {
     model_options model;
     answer_options answer;
-    const char *prompt, *prompt_file, *dump, *profile;
+    const char *prompt, *prompt_file, *schema_file, *dump, *profile;
     char *prompt_text; /* of prompt_file */
+    char *schema;      /* of schema_file, [n_schema] */
+    size_t n_schema;
     text_list images;
     bool no_image, json, quiet;
 } run_options;
@@ -40,8 +42,12 @@ static int run_check(const run_options *o)
                            "no image given; name one, or use --no-image to ask without an image");
     for (size_t i = 0; i < o->images.n; i++)
         n_stdin += !strcmp(o->images.item[i], "-");
+    n_stdin += o->schema_file && !strcmp(o->schema_file, "-");
     if (n_stdin > 1)
         return usage_error("run", "standard input (-) is given more than once");
+    if (o->schema_file && (o->answer.stop.n || o->answer.ignore_eos))
+        return usage_error("run", "--json-schema and %s exclude each other",
+                           o->answer.stop.n ? "--stop" : "--ignore-eos");
     int code = check_prompt("run", o->prompt);
     return code < 0 && o->prompt ? check_marks(o->prompt, o->images.n) : code;
 }
@@ -72,6 +78,8 @@ static int run_parse(int argc, char **argv, run_options *o)
           "take the question from a file in UTF-8; -: from standard input", 0, 0 },
         { 0, "no-image", OPTION_FLAG, &o->no_image, NULL, "ask without an image", 0, 0 },
         ANSWER_OPTIONS(o->answer),
+        { 0, "json-schema", OPTION_TEXT, &o->schema_file, "FILE",
+          "answer with JSON that is valid by this JSON schema", 0, 0 },
         { 0, "json", OPTION_FLAG, &o->json, NULL, "print one JSON object instead of text", 0, 0 },
         { 0, "dump", OPTION_TEXT, &o->dump, "DIR",
           "write every stage as .npy into DIR when the answer is complete", 0, 0 },
@@ -92,28 +100,27 @@ static int run_parse(int argc, char **argv, run_options *o)
     return code < 0 ? check_model("run", &o->model, o->quiet) : code;
 }
 
-/* ---- the prompt from a file -------------------------------------------------------------- */
+/* ---- the prompt and the schema from files ------------------------------------------------- */
 
 enum { MAX_PROMPT_BYTES = 16 << 20 };
 
-/* All of a file of text, or of standard input; NULL after saying what is wrong. */
-static char *prompt_read(const char *path, size_t *n_bytes)
+/* All of a file of text, or of standard input; NULL after saying what is wrong. what: "prompt" */
+static char *text_read(const char *path, const char *what, size_t max_bytes, size_t *n_bytes)
 {
     bool is_stdin = !strcmp(path, "-");
     const char *name = is_stdin ? "standard input" : path;
     FILE *f = is_stdin ? stdin : fopen(path, "rb");
-    char *text = f ? malloc(MAX_PROMPT_BYTES + 2) : NULL;
+    char *text = f ? malloc(max_bytes + 2) : NULL;
     errno = f && !text ? ENOMEM : errno;
-    *n_bytes = text ? fread(text, 1, MAX_PROMPT_BYTES + 1, f) : 0;
+    *n_bytes = text ? fread(text, 1, max_bytes + 1, f) : 0;
     bool failed = !text || ferror(f);
     if (failed)
         print_err("fastvlm: %s: cannot read: %s\n", name, strerror(errno));
-    else if (*n_bytes > MAX_PROMPT_BYTES)
-        print_err("fastvlm: %s: more than %d bytes, too long for a prompt\n", name,
-                  MAX_PROMPT_BYTES);
+    else if (*n_bytes > max_bytes)
+        print_err("fastvlm: %s: more than %zu bytes, too long for a %s\n", name, max_bytes, what);
     if (f && !is_stdin)
         fclose(f);
-    if (!failed && *n_bytes <= MAX_PROMPT_BYTES) {
+    if (!failed && *n_bytes <= max_bytes) {
         text[*n_bytes] = 0;
         return text;
     }
@@ -134,7 +141,7 @@ static int run_take_prompt(run_options *o)
             return code;
         name = o->prompt_file;
     }
-    char *text = o->prompt_text = prompt_read(o->prompt_file, &n);
+    char *text = o->prompt_text = text_read(o->prompt_file, "prompt", MAX_PROMPT_BYTES, &n);
     if (!text || !text_check(name, text, n))
         return EXIT_FAILED;
     text += bom_bytes(text, n);
@@ -148,6 +155,16 @@ static int run_take_prompt(run_options *o)
     }
     o->prompt = text;
     return check_marks(text, o->images.n) < 0 ? -1 : EXIT_FAILED;
+}
+
+static int run_take_schema(run_options *o)
+{
+    if (!o->schema_file)
+        return -1;
+    int code = strcmp(o->schema_file, "-") ? find_input("run", &o->schema_file) : -1;
+    if (code < 0)
+        o->schema = text_read(o->schema_file, "schema", FV_SCHEMA_BYTES, &o->n_schema);
+    return code >= 0 ? code : o->schema ? -1 : EXIT_FAILED;
 }
 
 /* ---- the answer -------------------------------------------------------------------------- */
@@ -219,6 +236,20 @@ static bool run_dump_value(void *user, const char *name, const float *data, cons
     return false;
 }
 
+/* Is the answer what the schema asked for? */
+static int run_check_json(const fv_constraint *constraint, const answer_text *a)
+{
+    fv_error err;
+    if (fv_constraint_check(constraint, &err) != FV_OK)
+        return report(&err);
+    if (a->finish == FV_FINISH_STOP || fv_constraint_complete(constraint))
+        return EXIT_OK;
+    print_err("fastvlm: the answer was cut off after %zu tokens and is not complete JSON; raise "
+              "--max-new-tokens or --context, or limit lengths in the schema\n",
+              a->n_ids);
+    return EXIT_FAILED;
+}
+
 static int take_question(fv_engine *engine, fv_session *session, const run_options *o,
                          progress_line *progress)
 {
@@ -240,6 +271,8 @@ static int take_question(fv_engine *engine, fv_session *session, const run_optio
         code = write_json(run_answer_json(engine, o, &a, &stats), 6, o->profile);
     if (!o->quiet && code == EXIT_OK)
         print_profile(engine, &stats);
+    if (code == EXIT_OK && o->answer.constraint)
+        code = run_check_json(o->answer.constraint, &a);
     answer_free(&a);
     return code;
 }
@@ -273,10 +306,24 @@ static int answer_question(fv_engine *engine, const run_options *o, fv_npu_lm *d
     return end_dump(dump, code);
 }
 
+/* The schema in force, before anything is computed. */
+static int run_open_schema(fv_grammar **grammar, const fv_engine *engine, run_options *o)
+{
+    fv_error err;
+    if (!o->schema)
+        return -1;
+    return fv_grammar_open(grammar, engine, &err) == FV_OK &&
+                   fv_constraint_new(&o->answer.constraint, *grammar, o->schema, o->n_schema,
+                                     &err) == FV_OK
+               ? -1
+               : report(&err);
+}
+
 int verb_run(int argc, char **argv)
 {
     run_options o = { .answer = ANSWER_DEFAULTS };
     fv_engine *engine = NULL;
+    fv_grammar *grammar = NULL;
     int code = run_parse(argc, argv, &o);
     if (code >= 0)
         return code;
@@ -284,7 +331,11 @@ int verb_run(int argc, char **argv)
     progress_line progress = { .enabled = !o.quiet };
     code = run_take_prompt(&o);
     if (code < 0)
+        code = run_take_schema(&o);
+    if (code < 0)
         code = open_engine(&engine, &o.model);
+    if (code < 0)
+        code = run_open_schema(&grammar, engine, &o);
     fv_callbacks callbacks = line_callbacks(&progress);
     npu_parts parts = { 0 };
     if (code < 0)
@@ -294,7 +345,10 @@ int verb_run(int argc, char **argv)
     if (code < 0)
         code = answer_question(engine, &o, parts.decoder, &progress);
     close_npu_parts(&parts);
+    fv_constraint_free(o.answer.constraint);
+    fv_grammar_free(grammar);
     fv_engine_free(engine);
+    free(o.schema);
     free(o.prompt_text);
     return code;
 }

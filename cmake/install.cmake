@@ -48,6 +48,8 @@ install(FILES ${CMAKE_CURRENT_BINARY_DIR}/fastvlm-config.cmake
 
 if(TARGET fastvlm)
     install(TARGETS fastvlm RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+    install(FILES ${CMAKE_CURRENT_BINARY_DIR}/libfastvlm_grammar.so OPTIONAL
+        DESTINATION ${CMAKE_INSTALL_LIBEXECDIR}/fastvlm) # tools/llguidance.sh puts it there
     install(FILES cli/completion/fastvlm.bash DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions
         RENAME fastvlm)
     install(FILES cli/completion/_fastvlm DESTINATION ${CMAKE_INSTALL_DATADIR}/zsh/site-functions)

@@ -139,13 +139,25 @@ if(TARGET fastvlm AND FASTVLM_TESTS)
     add_library(exec_aarch64 MODULE ${root}/tests/standins/exec_aarch64.c)
     target_compile_definitions(exec_aarch64 PRIVATE _GNU_SOURCE=) # no sanitizer: it is preloaded
     target_link_libraries(exec_aarch64 PRIVATE ${CMAKE_DL_LIBS})
+    # What the program takes for llguidance, without Rust.
+    add_library(fake_llguidance MODULE ${root}/tests/standins/fake_llguidance.c)
+    set_target_properties(fake_llguidance PROPERTIES C_VISIBILITY_PRESET hidden)
+    target_include_directories(fake_llguidance PRIVATE ${root}/src)
+    target_link_libraries(fake_llguidance PRIVATE fastvlm_flags)
     file(GLOB scripts CONFIGURE_DEPENDS ${root}/tests/cli/test_*.sh)
     foreach(script IN LISTS scripts)
         get_filename_component(name ${script} NAME_WE)
         add_test(NAME cli.${name} COMMAND bash ${script} WORKING_DIRECTORY ${root})
         set_tests_properties(cli.${name} PROPERTIES LABELS cli TIMEOUT 1200 SKIP_RETURN_CODE 77
-            ENVIRONMENT "FASTVLM=$<TARGET_FILE:fastvlm>;FV_FAKE_QNN=${CMAKE_CURRENT_BINARY_DIR}/fake_qnn;FV_DECODE_ROWS=$<TARGET_FILE:standin_decode_rows>;FV_EXEC_AARCH64=$<TARGET_FILE:exec_aarch64>")
+            ENVIRONMENT "FASTVLM=$<TARGET_FILE:fastvlm>;FV_FAKE_QNN=${CMAKE_CURRENT_BINARY_DIR}/fake_qnn;FV_DECODE_ROWS=$<TARGET_FILE:standin_decode_rows>;FV_EXEC_AARCH64=$<TARGET_FILE:exec_aarch64>;FV_FAKE_LLGUIDANCE=$<TARGET_FILE:fake_llguidance>")
     endforeach()
+endif()
+
+# Built by tools/test-schema.sh, which has the real llguidance.
+if(TARGET fastvlm AND FASTVLM_TESTS)
+    add_executable(schema_answers EXCLUDE_FROM_ALL ${root}/tests/grammar/schema_answers.c)
+    target_include_directories(schema_answers PRIVATE ${root}/src)
+    target_link_libraries(schema_answers PRIVATE fastvlm_grammar fastvlm_static fastvlm_flags)
 endif()
 
 # ---- examples --------------------------------------------------------------------
