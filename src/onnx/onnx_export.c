@@ -7,6 +7,7 @@
 #include "base/outfile.h"
 #include "base/report.h"
 #include "fastvlm_tools.h"
+#include "model/precision.h"
 #include "onnx/onnx_backend.h"
 #include "onnx/onnx_js.h"
 #include "onnx/onnx_plan.h"
@@ -42,6 +43,23 @@ static fv_status part_write(onnx_export *x, const fv_onnx_file *file, fv_error *
     return status;
 }
 
+/* The files' names say in which type values are stored, not how exact they are. */
+static void rounded_warn(const onnx_export *x)
+{
+    const fv_weights *w = &x->model.weights;
+    unsigned parts = x->plan.s.parts;
+    fv_type decoder = w->decoder.layer[0].q.type;
+    bool int8 = parts & FV_ONNX_VISION && !x->plan.s.qdq &&
+                fv_vision_has_int8(&x->model.config, &w->vision);
+    bool blocks = parts & FV_ONNX_DECODER && fv_type_is_block(decoder);
+    if (int8 || blocks)
+        fv_log(x->callbacks, FV_LOG_WARNING,
+               "%s: the weights are packed (%s%s%s%s); the graphs hold the rounded values, only a "
+               "checkpoint gives exact ones",
+               x->model.name, int8 ? "encoder int8" : "", int8 && blocks ? ", " : "",
+               blocks ? "decoder " : "", blocks ? fv_precision_type_name(decoder) : "");
+}
+
 fv_status fv_export_onnx(const char *model, const fv_onnx_options *onnx, const char *dir,
                          const fv_export_options *options, fv_error *err)
 {
@@ -66,6 +84,7 @@ fv_status fv_export_onnx(const char *model, const fv_onnx_options *onnx, const c
     }
     fv_onnx_plan_end(&x.plan, &x.model.config, fv_tokenizer_size(x.model.tokenizer),
                      fv_onnx_js_image_token(&x.model));
+    rounded_warn(&x);
     bool js = x.plan.s.target == FV_ONNX_TRANSFORMERS_JS && x.plan.s.parts == WHOLE;
     const char *folder = x.plan.folder, *slash = *folder ? "/" : "";
     FV_TRY_GOTO(fv_outdir_open(&out, dir, o.force, o.callbacks, err));

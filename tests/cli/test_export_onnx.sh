@@ -82,4 +82,14 @@ check "for transformers.js" test "$(cd js && find . -type f | sort | tr '\n' ' '
 ./onnx/decoder_model_merged.onnx ./onnx/decoder_model_merged.onnx_data ./onnx/embed_tokens.onnx ./onnx/embed_tokens.onnx_data \
 ./onnx/vision_encoder.onnx ./onnx/vision_encoder.onnx_data ./preprocessor_config.json ./processor_config.json ./tokenizer.json \
 ./tokenizer_config.json "
+
+# ---- packed weights are rounded, whatever type the files' names say
+run pack "$base" -q -o q4.gguf --decoder q4
+run export onnx q4.gguf -o rounded
+expect "of 4-bit weights" 0 "warning: " "q4.gguf: the weights are packed (decoder q4); the graphs hold the rounded values"
+run export onnx q4.gguf -o rounded --only vision --force
+check "not of parts that are not rounded" [ "$(grep -c 'rounded values' <<<"$err")" = 0 ]
+run pack "$base" -q -o bf16.gguf
+run export onnx bf16.gguf -o rounded --force
+check "nor of others" [ "$(grep -c 'rounded values' <<<"$err")" = 0 ]
 finish
