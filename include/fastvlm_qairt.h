@@ -298,9 +298,8 @@ typedef struct fv_aihub_options {
     bool no_wait;  /**< compile: submit, and leave the jobs at the service */
     bool force;    /**< upload, submit or fetch again what is there already */
     bool dry_run;  /**< log what would be run, run nothing and write nothing */
-    /** log: what becomes of each part; with dry_run the commands, behind "$ ", one that has
-     *  several lines in several messages. progress stages: "read", "ask", "upload", "submit",
-     *  "compile", "download" */
+    /** log: what becomes of each part; with dry_run the commands, behind "$ ". progress stages:
+     *  "read", "ask", "upload", "submit", "compile", "download" */
     const fv_callbacks *callbacks;
 } fv_aihub_options;
 

@@ -293,23 +293,6 @@ static void client_line(void *user, bool is_error, const char *line, size_t n)
     }
 }
 
-/* A command of several lines is several messages. */
-static fv_status command_log(const fv_aihub_client *c, const char *const *argv, fv_error *err)
-{
-    const fv_callbacks *callbacks = c->options->callbacks;
-    char *text = fv_args_text(argv, NULL);
-    if (!text)
-        return fv_fail_memory(err, 1, "a command");
-    for (char *at = text, *next; at; at = next) {
-        next = strchr(at, '\n');
-        if (next)
-            *next++ = '\0';
-        fv_log(callbacks, FV_LOG_INFO, at == text ? "$ %s" : "%s", at);
-    }
-    fv_free(text);
-    return FV_OK;
-}
-
 /* The message for what went wrong; *transient when it may go well the next time. */
 static fv_status client_judge(const client_run *r, const char *name, const fv_error *why,
                               bool *transient, fv_error *err)
@@ -357,7 +340,7 @@ static fv_status client_run_once(client_run *r, const char *const *argv, const c
 
     *transient = false;
     if (c->options->dry_run)
-        return command_log(c, argv, err);
+        return fv_args_show(argv, NULL, c->options->callbacks, NULL, err);
     snprintf(temporary, sizeof temporary, "TMPDIR=%s",
              r->call->temporary ? r->call->temporary : "");
     /* The client draws with characters that a plain locale does not have. */

@@ -367,7 +367,7 @@ fv_status fv_qairt_context(const char *model, const char *dir,
     FV_TRY(context_options_check(&j, err));
     FV_TRY(fv_sdk_open(&sdk, &o, err));
     j.sdk = &sdk;
-    fv_status status = fv_tool_paths(&input, model, dir, err);
+    fv_status status = fv_tool_paths(&input, model, dir, &o, err);
     j.model = input;
     if (status == FV_OK)
         status = fv_tool_stage_open(&out, &j.stage, dir, j.c.force, &o, err);
@@ -395,7 +395,7 @@ fv_status fv_qairt_describe(const char *binary, const char *out, bool force,
     if (!force && fv_is_there(out))
         return fv_fail(err, FV_ERR_IO, 0, "%s: there is such a file already", out);
     FV_TRY(fv_sdk_open(&sdk, &o, err));
-    fv_status status = fv_tool_paths(&input, binary, out, err);
+    fv_status status = fv_tool_paths(&input, binary, out, &o, err);
     if (status == FV_OK && !o.dry_run)
         status = fv_outfile_check(out, err);
     if (status == FV_OK)

@@ -262,11 +262,11 @@ fv_status fv_qairt_convert(const char *onnx, const char *dir,
     if (!c.dlc)
         FV_REQUIRE(c.input_list, err);
     FV_TRY(fv_sdk_open(&sdk, &o, err));
-    fv_status status = fv_tool_paths(&input, onnx, dir, err);
+    fv_status status = fv_tool_paths(&input, onnx, dir, &o, err);
     if (status == FV_OK && !c.dlc) {
-        status = fv_tool_paths(&list, c.input_list, dir, err);
+        status = fv_tool_paths(&list, c.input_list, dir, &o, err);
         c.input_list = list;
-        if (status == FV_OK)
+        if (status == FV_OK && fv_tool_has(list, &o))
             status = samples_check(list, &c, o.callbacks, err);
     }
     if (status == FV_OK)
@@ -329,11 +329,11 @@ fv_status fv_qairt_quantize(const char *dlc, const char *dir,
     FV_TRY(convert_check(&c, 32, err));
     FV_REQUIRE(c.input_list, err);
     FV_TRY(fv_sdk_open(&sdk, &o, err));
-    fv_status status = fv_tool_paths(&input, dlc, dir, err);
+    fv_status status = fv_tool_paths(&input, dlc, dir, &o, err);
     if (status == FV_OK)
-        status = fv_tool_paths(&list, c.input_list, dir, err);
+        status = fv_tool_paths(&list, c.input_list, dir, &o, err);
     c.input_list = list;
-    if (status == FV_OK)
+    if (status == FV_OK && fv_tool_has(list, &o))
         status = samples_check(list, &c, o.callbacks, err);
     if (status == FV_OK)
         status = fv_tool_stage_open(&out, &stage, dir, c.force, &o, err);
@@ -373,7 +373,6 @@ static fv_status lib_in(const fv_sdk *sdk, const char *cpp, const char *stage,
                         const fv_qairt_lib_options *l, const fv_qairt_options *o, fv_error *err)
 {
     fv_args args = { 0 };
-    struct stat st;
     const char *ndk = getenv("ANDROID_NDK_ROOT");
     bool phone = !l->host_only && ndk && *ndk;
     char *own = lib_name_of(cpp), *base = fv_strdup(cpp), *dot = base ? strrchr(base, '.') : NULL;
@@ -381,7 +380,7 @@ static fv_status lib_in(const fv_sdk *sdk, const char *cpp, const char *stage,
         *dot = 0;
     char *bin = base ? fv_out_path(base, ".bin") : NULL;
     fv_status status = own && bin ? FV_OK : fv_fail_memory(err, strlen(cpp), "a path");
-    if (status == FV_OK && (stat(bin, &st) != 0 || !S_ISREG(st.st_mode)))
+    if (status == FV_OK && fv_tool_has(cpp, o) && !fv_is_file(bin))
         status = fv_fail(err, FV_ERR_IO, 0,
                          "%s: no such file; expected the weights beside the code, without "
                          "which the library would not run",
@@ -427,7 +426,7 @@ fv_status fv_qairt_lib(const char *cpp, const char *dir, const fv_qairt_lib_opti
     FV_TRY(FV_OPTIONS_IN(&l, fv_qairt_lib_options, lib, err));
     FV_TRY(fv_qairt_options_in(&o, &callbacks, options, err));
     FV_TRY(fv_sdk_open(&sdk, &o, err));
-    fv_status status = fv_tool_paths(&input, cpp, dir, err);
+    fv_status status = fv_tool_paths(&input, cpp, dir, &o, err);
     if (status == FV_OK)
         status = fv_tool_stage_open(&out, &stage, dir, l.force, &o, err);
     if (status == FV_OK)

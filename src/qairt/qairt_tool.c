@@ -158,12 +158,17 @@ fv_status fv_tool_path_check(const char *path, fv_error *err)
 
 /* ---------------------------------------------------------------- files and directories */
 
-fv_status fv_tool_paths(char **absolute, const char *input, const char *output, fv_error *err)
+bool fv_tool_has(const char *path, const fv_qairt_options *o)
 {
-    struct stat st;
+    return !o->dry_run || fv_is_there(path);
+}
+
+fv_status fv_tool_paths(char **absolute, const char *input, const char *output,
+                        const fv_qairt_options *o, fv_error *err)
+{
     *absolute = NULL;
     FV_TRY(fv_path_check(input, err));
-    if (stat(input, &st) != 0 || !S_ISREG(st.st_mode))
+    if (fv_tool_has(input, o) && !fv_is_file(input))
         return fv_fail(err, FV_ERR_IO, 0, "%s: no such file", input);
     FV_TRY(fv_tool_path_check(input, err));
     FV_TRY(fv_tool_path_check(output, err));

@@ -79,9 +79,13 @@ fv_status fv_tool_path_check(const char *path, fv_error *err);
 /* An absolute path, in a block to fv_free; its last part need not exist. */
 fv_status fv_path_absolute(char **out, const char *path, fv_error *err);
 
-/* input must be a file; it and output in a form that the tools take. *absolute: the input's path,
- * to fv_free; NULL on failure. */
-fv_status fv_tool_paths(char **absolute, const char *input, const char *output, fv_error *err);
+/* input must be a file; in a dry run it need not be there, an earlier command may make it. It and
+ * output must be in a form that the tools take. *absolute: the input's path, to fv_free; NULL on
+ * failure. */
+fv_status fv_tool_paths(char **absolute, const char *input, const char *output,
+                        const fv_qairt_options *options, fv_error *err);
+/* Is path to be looked into? In a dry run it may not be there yet. */
+bool fv_tool_has(const char *path, const fv_qairt_options *options);
 
 /* fv_outdir_open, and the path of its stage as the tools need it: absolute. In a dry run the stage
  * is the place itself, and nothing is made. */

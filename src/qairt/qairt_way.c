@@ -101,7 +101,7 @@ static fv_status way_info_take(way_graph *g, const fv_qairt_way *way, const char
     if (!way->sdk)
         return fv_fail(err, FV_ERR_IO, 0, "%s: no such file; expected the description of %s",
                        beside, file);
-    FV_TRY(fv_tool_paths(&absolute, file, file, err));
+    FV_TRY(fv_tool_paths(&absolute, file, file, way->options, err));
     fv_status status = fv_ctx_info_make(&json, &n_json, way->sdk, absolute, way->options, err);
     fv_free(absolute);
     if (status == FV_OK &&
