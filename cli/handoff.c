@@ -96,8 +96,8 @@ static const char *handoff_state_text(const char *state)
 static void handoff_step_print(const handoff_view *v, const fv_handoff_step *s)
 {
     size_t n = s->n_files + s->n_missing;
-    if (v->dry_run)
-        print_out("%d %-10s %s\n", s->step, s->name, s->way);
+    if (!strcmp(s->state, "planned"))
+        print_out("%d %-10s %s, to be made\n", s->step, s->name, s->way);
     else if (!strcmp(s->state, "made") || !strcmp(s->state, "complete"))
         print_out("%d %-10s %s, %s, %.1f s\n", s->step, s->name, s->way,
                   s->kept ? "complete already, checked" : "done", s->ms / 1e3);
@@ -160,8 +160,8 @@ int verb_handoff(int argc, char **argv)
         "six steps of the reference Qualcomm pipeline, with its names: ONNX graphs, calibration "
         "samples, fp16 context binaries, the int8 vision encoder, Genie's files. Needs no SDK; "
         "with Qualcomm's libraries (npu setup) it compiles for the NPU. Files that only a tool of "
-        "Qualcomm's writes are listed with the reason and that tool's command. Run again, it goes "
-        "on where it stopped: steps whose files are intact are skipped.",
+        "Qualcomm's writes are listed with the reason and the command that makes them. Run again, "
+        "it continues where it stopped: steps whose files are intact are skipped.",
         "  fastvlm handoff FastVLM-0.5B --images photos/",
     };
     static const fv_npu_precision precisions[] = { FV_NPU_MIXED, FV_NPU_W8A8, FV_NPU_W8A16 };
@@ -202,8 +202,9 @@ int verb_handoff(int argc, char **argv)
           0 },
         { 0, "step", OPTION_INT, &o.step, "N", "only this step: 1 to 6", 1, FV_HANDOFF_STEPS },
         { 0, "dry-run", OPTION_FLAG, &o.dry_run, NULL,
-          "write nothing; list the files, and the commands for those that are made elsewhere", 0,
-          0 },
+          "make nothing: say which steps are complete, and of the others the files and every "
+          "command of Qualcomm's tools",
+          0, 0 },
         { 0, "qnn", OPTION_TEXT, &o.qnn_dir, "DIR", "directory of Qualcomm's libraries", 0, 0 },
         { 0, "force", OPTION_FLAG, &o.force, NULL,
           "replace files of the same names that no handoff made", 0, 0 },

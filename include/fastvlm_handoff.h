@@ -31,7 +31,8 @@ typedef struct fv_handoff_file {
     uint64_t n_bytes;    /**< 0 for a missing file */
     const char *sha256;  /**< lower-case hexadecimal digits; NULL: the file is missing */
     const char *reason;  /**< of a missing file: why; of one that was not made now: that; or NULL */
-    const char *command; /**< of a missing file: the tool that makes it, with arguments; or NULL */
+    const char *command; /**< of a missing file: the command of fastvlm's that makes it; of one that
+                              is planned: those of Qualcomm's tools, for a shell; or NULL */
 } fv_handoff_file;
 
 /** A step that is complete. */
@@ -66,8 +67,9 @@ typedef struct fv_handoff_options {
     size_t n_paths;
     int max_images; /**< up to N of them; 0: eight samples, and as fv_npu_compile_options */
     bool force;     /**< replace files of the same names that no handoff made */
-    bool dry_run;   /**< nothing is run or written; files that would be made have no sha256, no
-                         reason and n_bytes 0, and the command of the tool that would make them */
+    bool dry_run;   /**< nothing is made or written. Steps that are complete are told as they are;
+                         files of the others that would be made have no sha256, no reason and
+                         n_bytes 0 */
     const fv_callbacks *callbacks; /**< log; progress, a stage for each part of the work */
 } fv_handoff_options;
 

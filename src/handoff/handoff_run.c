@@ -52,6 +52,20 @@ static fv_status handoff_check(fv_handoff_run *run, fv_error *err)
     return FV_OK;
 }
 
+/* One that cannot be read is skipped later; there must be another. */
+static fv_status images_try(const fv_image_list *files, fv_error *err)
+{
+    fv_status status = FV_OK;
+    for (size_t i = 0; i < files->n; i++) {
+        fv_image *image = NULL;
+        status = fv_image_open(&image, files->path[i], NULL, err);
+        fv_image_free(image);
+        if (status == FV_OK || status == FV_ERR_MEMORY)
+            return status;
+    }
+    return status;
+}
+
 /* One hash over names, sizes and times: photos are many, and whoever changes one changes these. */
 static fv_status images_identify(fv_handoff_run *run, fv_error *err)
 {
@@ -75,8 +89,41 @@ static fv_status images_identify(fv_handoff_run *run, fv_error *err)
     fv_sha256_end(&sha, digest);
     if (status == FV_OK)
         fv_hex(run->images, digest, sizeof digest);
+    if (status == FV_OK)
+        status = images_try(&files, err);
     fv_image_list_free(&files);
     return status;
+}
+
+/* Qualcomm's tools that steps 5 and 6 run. */
+static fv_status sdk_check(fv_handoff_run *run, fv_error *err)
+{
+    static const struct {
+        const char *name;
+        int step;
+    } needed[] = {
+        { "qnn-onnx-converter", 5 },
+        { "qnn-model-lib-generator", 5 },
+        { "qnn-context-binary-generator", 5 },
+        { "qnn-context-binary-utility", 5 },
+        { "qnn-genai-transformer-composer", 6 },
+    };
+    fv_qairt_options o = { .size = sizeof o, .sdk = run->o.sdk, .venv = run->o.venv };
+    fv_qairt_info info = { .size = sizeof info };
+    fv_qairt_tool_info tool = { .size = sizeof tool };
+    FV_TRY(fv_qairt_check(&info, &o, err));
+    for (size_t k = 0; fv_qairt_tool(info.dir, k, &tool); k++)
+        for (size_t i = 0; i < FV_COUNT(needed); i++)
+            if (!tool.there && !strcmp(tool.name, needed[i].name) &&
+                (!run->o.step || run->o.step == needed[i].step))
+                return fv_fail(err, FV_ERR_IO, 0, "%s: has no %s; expected it in a QAIRT SDK",
+                               info.dir, tool.name);
+    if (!*info.python_version)
+        return fv_fail(err, FV_ERR_IO, 0, "%s: %s; expected the Python of Qualcomm's converters",
+                       info.python, info.python_problem);
+    if (*info.python_problem)
+        fv_log(run->callbacks, FV_LOG_WARNING, "%s: %s", info.python, info.python_problem);
+    return FV_OK;
 }
 
 /* What Qualcomm's tools need, before anything is made that only leads to them. */
@@ -84,8 +131,6 @@ static fv_status tools_check(fv_handoff_run *run, fv_error *err)
 {
     const fv_handoff_options *o = &run->o;
     if (o->with & FV_HANDOFF_QAIRT && (!o->step || o->step >= 5)) {
-        fv_qairt_options sdk = { .size = sizeof sdk, .sdk = o->sdk, .venv = o->venv };
-        fv_qairt_info info = { .size = sizeof info };
         if (o->step != 6 && o->vision == FV_NPU_MIXED)
             return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
                            "vision is mixed, which Qualcomm's converter does not make; expected "
@@ -96,7 +141,7 @@ static fv_status tools_check(fv_handoff_run *run, fv_error *err)
                            "reads",
                            run->model);
         FV_TRY(fv_tool_path_check(run->place, err));
-        FV_TRY(fv_qairt_check(&info, &sdk, err));
+        FV_TRY(sdk_check(run, err));
     }
     if (o->with & FV_HANDOFF_HUB && (!o->step || o->step == 3 || o->step == 4)) {
         fv_aihub_options hub = { .size = sizeof hub };
@@ -110,12 +155,13 @@ static fv_status tools_check(fv_handoff_run *run, fv_error *err)
     return FV_OK;
 }
 
+/* Its weights are looked for as well, so that a checkpoint that lacks some is refused here. */
 static fv_status model_look(fv_handoff_run *run, fv_error *err)
 {
     fv_model s;
-    FV_TRY(fv_model_open(&s, run->model,
-                         &(fv_model_options){ .depth = FV_MODEL_TEXT, .callbacks = run->callbacks },
-                         err));
+    FV_TRY(fv_model_open(
+        &s, run->model,
+        &(fv_model_options){ .depth = FV_MODEL_STORED, .callbacks = run->callbacks }, err));
     run->image_size = run->o.image_size ? run->o.image_size : s.config.image_size;
     run->recipe = fv_config_recipe(&s.config, FV_FIT_AUTO, run->image_size);
     fv_model_close(&s);
@@ -407,8 +453,9 @@ static void stage_names_drop(char *text)
 {
     for (char *at = strstr(text, FV_OUT_PART); at; at = strstr(at, FV_OUT_PART)) {
         size_t n = strlen(FV_OUT_PART), digits = strspn(at + n, "0123456789");
+        bool folder = at > text && at[-1] == '/' && at[n + digits] == '/';
         if (digits)
-            memmove(at, at + n + digits, strlen(at + n + digits) + 1);
+            memmove(at, at + n + digits + folder, strlen(at + n + digits + folder) + 1);
         else
             at += n;
     }
@@ -476,13 +523,11 @@ static const char *step_state(const fv_handoff_run *run, const fv_handoff_record
         n_own += r->entry[k].sha256 && !r->entry[k].found && !r->entry[k].note;
         n_carried += r->entry[k].sha256 && r->entry[k].note;
     }
-    if (run->o.dry_run)
-        return "planned";
     if (native && i == 2)
         return "not needed";
     if (step_lacks_libraries(run, i, way))
         return n_own + n_carried ? "kept" : "left out";
-    return kept ? "complete" : "made";
+    return kept ? "complete" : run->o.dry_run ? "planned" : "made";
 }
 
 static const char *file_reason(const fv_handoff_entry *e, bool lacks)
@@ -552,21 +597,35 @@ static fv_status step_is_kept(fv_handoff_run *run, int i, bool *kept, fv_error *
                : fv_handoff_verify(r, run->place, run->callbacks, kept, err);
 }
 
+/* What would be made, and by which commands. */
+static fv_status step_plan(fv_handoff_run *run, int i, fv_handoff_step_fn *fn, void *user,
+                           fv_error *err)
+{
+    fv_handoff_make_fn *make;
+    const char *way = step_way(run, i, &make);
+    const fv_handoff_record *old = &run->state.step[i];
+    if (step_lacks_libraries(run, i, way) && old->there) /* its files would stay */
+        return step_tell(run, old, i, old->way, false, 0, fn, user, err);
+    fv_handoff_listen(run);
+    fv_status status = make(run, err);
+    for (size_t k = 0; status == FV_OK && k < run->record.n; k++)
+        if (run->record.entry[k].reason)
+            status = found_look(run, &run->record.entry[k], err);
+    if (status == FV_OK)
+        status = step_tell(run, &run->record, i, way, false, 0, fn, user, err);
+    fv_handoff_forget(&run->record);
+    return status;
+}
+
 static fv_status step_run(fv_handoff_run *run, int i, fv_handoff_step_fn *fn, void *user,
                           fv_error *err)
 {
     double start = fv_now_ms();
     bool kept = false;
     const fv_handoff_record *r = &run->state.step[i];
-    if (run->o.dry_run) {
-        fv_handoff_make_fn *make;
-        const char *way = step_way(run, i, &make);
-        FV_TRY(make(run, err));
-        fv_status status = step_tell(run, &run->record, i, way, false, 0, fn, user, err);
-        fv_handoff_forget(&run->record);
-        return status;
-    }
     FV_TRY(step_is_kept(run, i, &kept, err));
+    if (!kept && run->o.dry_run)
+        return step_plan(run, i, fn, user, err);
     if (!kept)
         FV_TRY(step_make(run, i, err));
     return step_tell(run, r, i, r->way, kept, fv_now_ms() - start, fn, user, err);
@@ -586,7 +645,7 @@ static fv_status step_run_or_say(fv_handoff_run *run, int i, fv_handoff_step_fn 
 fv_status fv_handoff(const char *model, const char *dir, const fv_handoff_options *options,
                      fv_handoff_step_fn *fn, void *user, fv_error *err)
 {
-    fv_handoff_run run = { .model = model, .lock = -1 };
+    fv_handoff_run run = { .model = model, .dir = dir, .lock = -1 };
     fv_callbacks callbacks;
     fv_status status = FV_OK;
     FV_REQUIRE(model, err);
@@ -603,9 +662,9 @@ fv_status fv_handoff(const char *model, const char *dir, const fv_handoff_option
     if (!run.o.dry_run) {
         FV_TRY_GOTO(place_lock(&run, err));
         FV_TRY_GOTO(place_recover(&run, err));
-        FV_TRY_GOTO(fv_source_read(&run.source, model, "hash", run.callbacks, err));
-        FV_TRY_GOTO(fv_handoff_state_read(&run.state, run.place, err));
     }
+    FV_TRY_GOTO(fv_source_read(&run.source, model, "hash", run.callbacks, err));
+    FV_TRY_GOTO(fv_handoff_state_read(&run.state, run.place, err));
     for (int i = 0; i < FV_HANDOFF_STEPS; i++)
         if (!run.o.step || run.o.step == i + 1)
             FV_TRY_GOTO(step_run_or_say(&run, i, fn, user, err));

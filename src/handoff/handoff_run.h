@@ -10,9 +10,9 @@
 #include "handoff/handoff_state.h"
 
 typedef struct fv_handoff_run {
-    const char *model;
-    char *place;          /* the directory, absolute */
-    fv_handoff_options o; /* with its defaults filled in */
+    const char *model, *dir; /* as the caller names them */
+    char *place;             /* the directory, absolute */
+    fv_handoff_options o;    /* with its defaults filled in */
     const fv_callbacks *callbacks;
     int lock;         /* on the directory; -1: none */
     size_t n_parents; /* that were made for it */
@@ -31,7 +31,8 @@ typedef struct fv_handoff_run {
     fv_callbacks named; /* the caller's, with places in place of the stage's names */
     fv_callbacks stage_callbacks;
     fv_handoff_record record;
-    bool cannot; /* for want of Qualcomm's libraries */
+    bool cannot;      /* for want of Qualcomm's libraries */
+    const char *said; /* commands, in a dry run; NULL: none */
 } fv_handoff_run;
 
 /* A step's files into run->out.stage, what is missing into run->record. In a dry run only the
@@ -65,26 +66,29 @@ const char *fv_handoff_depends(fv_handoff_run *run, int i, const char *way, bool
 enum { FV_HANDOFF_GRAPHS = 3, FV_HANDOFF_DECODERS = 3 };
 /* The pipeline's names of the graphs: NAME.onnx is a file, "fastvlm_" NAME the Hub's name. */
 extern const char *const fv_handoff_graphs[FV_HANDOFF_GRAPHS];
-/* Genie's decoders: the file, and what the composer calls its weights, "" for f32. */
-extern const char *const fv_handoff_decoders[FV_HANDOFF_DECODERS][2];
+/* Files of Genie's decoders: f32, Z8, Q4. */
+extern const char *const fv_handoff_decoders[FV_HANDOFF_DECODERS];
 
 fv_status fv_handoff_miss(fv_handoff_run *run, const char *path, const char *reason,
                           const char *command, fv_error *err);
 /* Of a dry run. command may be NULL: none but fastvlm. */
 fv_status fv_handoff_plan(fv_handoff_run *run, const char *path, const char *command,
                           fv_error *err);
-/* Where a file of the stage goes; its folders are made. To fv_free. */
+/* Where a file of the stage goes; its folders are made. In a dry run where it will be, and nothing
+ * is made. To fv_free. */
 fv_status fv_handoff_stage_path(fv_handoff_run *run, const char *name, char **path, fv_error *err);
 /* Genie's files but its weights, into the stage. */
 fv_status fv_handoff_genie_files(fv_handoff_run *run, fv_error *err);
+/* In a dry run: their names. */
+fv_status fv_handoff_genie_plan(fv_handoff_run *run, fv_error *err);
 
-/* Commands of Qualcomm's tools, as a shell reads them; NULL: memory is out. handoff_commands.c */
-const char *fv_handoff_upload_command(fv_handoff_run *run, const char *graph);
-const char *fv_handoff_hub_command(fv_handoff_run *run, const char *graph);
-const char *fv_handoff_converter_command(fv_handoff_run *run);
-const char *fv_handoff_library_command(fv_handoff_run *run);
-const char *fv_handoff_context_command(fv_handoff_run *run);
-const char *fv_handoff_describe_command(fv_handoff_run *run);
-const char *fv_handoff_composer_command(fv_handoff_run *run, size_t decoder);
+/* ---- commands, as a shell reads them: handoff_commands.c ---- */
+
+/* Ours, for what is made with "qairt" or "hub" only; NULL: memory is out. */
+const char *fv_handoff_again(fv_handoff_run *run, const char *with);
+/* For a dry run: run->stage_callbacks take the commands that src/qairt would run. */
+void fv_handoff_listen(fv_handoff_run *run);
+/* Those since the last call; NULL: none. */
+const char *fv_handoff_said(fv_handoff_run *run);
 
 #endif

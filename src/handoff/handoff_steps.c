@@ -22,9 +22,9 @@ enum { N_NOISE = 8, N_SAMPLES = 8 }; /* as many as the pipeline's script takes *
 const char *const fv_handoff_graphs[FV_HANDOFF_GRAPHS] = { "vision_encoder_fp32",
                                                            "embed_tokens_fp32",
                                                            "decoder_fixed_kv_fp32" };
-const char *const fv_handoff_decoders[FV_HANDOFF_DECODERS][2] = {
-    { "fastvlm_model.bin", "" }, { "fastvlm_model_z8.bin", "Z8" }, { "fastvlm_model_q4.bin", "Q4" }
-};
+const char *const fv_handoff_decoders[FV_HANDOFF_DECODERS] = { "fastvlm_model.bin",
+                                                               "fastvlm_model_z8.bin",
+                                                               "fastvlm_model_q4.bin" };
 
 /* ---- what the steps say ---- */
 
@@ -44,8 +44,10 @@ fv_status fv_handoff_plan(fv_handoff_run *run, const char *path, const char *com
 fv_status fv_handoff_stage_path(fv_handoff_run *run, const char *name, char **path, fv_error *err)
 {
     size_t n_made;
-    if (!(*path = fv_path_join(run->out.stage, name)))
+    if (!(*path = fv_path_join(run->o.dry_run ? run->place : run->out.stage, name)))
         return fv_fail_memory(err, strlen(name), "a path");
+    if (run->o.dry_run)
+        return FV_OK;
     fv_status status = fv_out_make_parents(*path, &n_made, err);
     if (status != FV_OK) {
         fv_free(*path);
@@ -91,6 +93,7 @@ static fv_status calibrate_make(fv_handoff_run *run, fv_error *err)
     fv_calib_options s;
     char *dir;
     if (run->o.dry_run) {
+        FV_TRY(fv_handoff_plan(run, FV_CALIB_FOLDER "/calib.json", NULL, err));
         FV_TRY(fv_handoff_plan(run, FV_CALIB_FOLDER "/input_list.txt", NULL, err));
         return fv_handoff_plan(run, FV_CALIB_FOLDER "/sample_*.raw", NULL, err);
     }
@@ -111,14 +114,10 @@ static fv_status calibrate_make(fv_handoff_run *run, fv_error *err)
 
 static fv_status upload_make(fv_handoff_run *run, fv_error *err)
 {
-    const char *all = fv_handoff_text(&run->state, "%s && %s && %s",
-                                      fv_handoff_upload_command(run, fv_handoff_graphs[0]),
-                                      fv_handoff_upload_command(run, fv_handoff_graphs[1]),
-                                      fv_handoff_upload_command(run, fv_handoff_graphs[2]));
     return fv_handoff_miss(run, FV_HUB_IDS,
                            "the AI Hub gives these ids to an account; context binaries that are "
                            "compiled here need none",
-                           all, err);
+                           fv_handoff_again(run, "hub"), err);
 }
 
 static const char setup[] = "fastvlm npu setup";
@@ -181,7 +180,7 @@ static fv_status fp16_make(fv_handoff_run *run, fv_error *err)
         fv_npu_compile_options_default(&o);
         o.precision = FV_NPU_F16;
         o.part = parts[i];
-        const char *name = fv_handoff_graphs[i], *command = fv_handoff_hub_command(run, name);
+        const char *name = fv_handoff_graphs[i], *command = fv_handoff_again(run, "hub");
         const char *folder = fv_handoff_text(&run->state, FV_FP16_FOLDER "/fastvlm_%s", name);
         const char *binary = fv_handoff_text(&run->state, "%s/job_native_optimized_bin_%s.bin",
                                              folder, run->soc_name);
@@ -195,16 +194,18 @@ static fv_status fp16_make(fv_handoff_run *run, fv_error *err)
             return fv_fail_memory(err, 1, "a path");
         if (!*run->qnn_build)
             FV_TRY(fv_handoff_miss(run, hub, run->qnn_problem, setup, err));
-        else if (run->o.dry_run)
-            FV_TRY(fv_handoff_plan(run, binary, NULL, err));
-        else
+        else if (!run->o.dry_run)
             FV_TRY(binary_make(run, &o, binary, info, hub, command, err));
+        else {
+            FV_TRY(fv_handoff_plan(run, binary, NULL, err));
+            FV_TRY(fv_handoff_plan(run, info, NULL, err));
+        }
     }
     return fv_handoff_miss(
         run, FV_HUB_JOBS,
         "a record of the AI Hub's jobs; context binaries that are compiled here have "
         "none",
-        NULL, err);
+        fv_handoff_again(run, "hub"), err);
 }
 
 /* ---- 5: the int8 vision encoder ---- */
@@ -217,6 +218,7 @@ static fv_status int8_make(fv_handoff_run *run, fv_error *err)
                                                             ".so",
                                              FV_INT8_FOLDER "/x86_64-linux-clang/lib" FV_INT8_NAME
                                                             ".so" };
+    const char *with_sdk = fv_handoff_again(run, "qairt");
     fv_npu_compile_options o;
     fv_npu_compile_options_default(&o);
     o.precision = run->o.vision;
@@ -236,13 +238,13 @@ static fv_status int8_make(fv_handoff_run *run, fv_error *err)
             fv_handoff_miss(run, converted[i],
                             "only Qualcomm's converter writes it (QAIRT SDK); the context binary "
                             "that is compiled here does not need it",
-                            fv_handoff_converter_command(run), err));
+                            with_sdk, err));
     for (size_t i = 0; i < FV_COUNT(libraries); i++)
         FV_TRY(
             fv_handoff_miss(run, libraries[i],
                             "only Qualcomm's generator builds it (QAIRT SDK); the context binary "
                             "that is compiled here does not need it",
-                            fv_handoff_library_command(run), err));
+                            with_sdk, err));
     return FV_OK;
 }
 
@@ -266,22 +268,30 @@ fail:
     return status;
 }
 
-static fv_status genie_make(fv_handoff_run *run, fv_error *err)
+fv_status fv_handoff_genie_plan(fv_handoff_run *run, fv_error *err)
 {
     static const char *const made[] = { FV_GENIE_FOLDER "/LUT.bin",
-                                        FV_GENIE_FOLDER "/tokenizer.json",
-                                        FV_GENIE_FOLDER "/genie_model.json" };
-    if (!run->o.dry_run)
-        FV_TRY(fv_handoff_genie_files(run, err));
-    for (size_t i = 0; run->o.dry_run && i < FV_COUNT(made); i++)
+                                        FV_GENIE_FOLDER "/genie_dialog.json",
+                                        FV_GENIE_FOLDER "/genie_dialog_htp.json",
+                                        FV_GENIE_FOLDER "/genie_model.json",
+                                        FV_GENIE_FOLDER "/htp_backend.json",
+                                        FV_GENIE_FOLDER "/tokenizer.json" };
+    for (size_t i = 0; i < FV_COUNT(made); i++)
         FV_TRY(fv_handoff_plan(run, made[i], NULL, err));
+    return FV_OK;
+}
+
+static fv_status genie_make(fv_handoff_run *run, fv_error *err)
+{
+    const char *command = fv_is_dir(run->model) ? fv_handoff_again(run, "qairt")
+                                                : "fastvlm export hf";
+    FV_TRY(run->o.dry_run ? fv_handoff_genie_plan(run, err) : fv_handoff_genie_files(run, err));
     for (size_t i = 0; i < FV_HANDOFF_DECODERS; i++)
         FV_TRY(fv_handoff_miss(
-            run, fv_handoff_text(&run->state, FV_GENIE_FOLDER "/%s", fv_handoff_decoders[i][0]),
+            run, fv_handoff_text(&run->state, FV_GENIE_FOLDER "/%s", fv_handoff_decoders[i]),
             "only Qualcomm's composer writes Genie's own format (QAIRT SDK); on the phone fastvlm "
             "decodes from the model itself",
-            fv_is_dir(run->model) ? fv_handoff_composer_command(run, i) : "fastvlm export hf",
-            err));
+            command, err));
     return FV_OK;
 }
 

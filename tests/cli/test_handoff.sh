@@ -44,7 +44,8 @@ fastvlm-qaihub-fp16-context/fastvlm_embed_tokens_fp32/job_native_optimized_bin_s
 manifest.json
 END
 check "what a library cannot compile is a reason" grep -qF "computes a grouped convolution wrongly" <<<"$run_files"
-check "missing files have a command" grep -qF "\$ qnn-genai-transformer-composer --model $demo" <<<"$run_files"
+check "missing files have our command" grep -qFx "        \$ fastvlm handoff $demo -o models --images $photos --with qairt" <<<"$run_files"
+check "no command of Qualcomm's" [ "$(grep -c '\$ q' <<<"$run_files")" = 0 ]
 cat >manifest.py <<'END'
 import hashlib, json, os, sys
 m = json.load(open("models/manifest.json"))
@@ -177,8 +178,30 @@ run handoff "$demo" -o plan --dry-run --qnn "$fake"
 check "a dry run writes nothing" [ ! -e plan ]
 sed -e "s|$work|WORK|g" -e "s|$root|ROOT|g" "$work/out" >plan.txt
 check "a dry run lists files and commands" diff "$root/tests/data/handoff/dry_run.txt" plan.txt
+cat >planned.py <<'END'
+import fnmatch, json, os, re, sys
+# PLAN DIR: every file below DIR was planned, and every planned file is there.
+plan = json.load(open(sys.argv[1]))["steps"]
+names = [re.sub("<[a-z]+>", "*", f["path"]) for s in plan for f in s["files"] if not f["path"].startswith("../")]
+there = [os.path.relpath(os.path.join(d, n), sys.argv[2]) for d, _, files in os.walk(sys.argv[2]) for n in files if n != "manifest.json"]
+unplanned = [f for f in there if not any(fnmatch.fnmatch(f, n) for n in names)]
+absent = [n for n in names if not any(fnmatch.fnmatch(f, n) for f in there)]
+assert not unplanned and not absent, (unplanned, absent)
+END
 run handoff "$demo" -o plan --dry-run --json
-check "as JSON" python3 -c 'import json, sys; assert len(json.load(open(sys.argv[1]))["steps"]) == 6' "$work/out"
+cp "$work/out" plan.json
+check "as JSON" python3 -c 'import json, sys; assert len(json.load(open(sys.argv[1]))["steps"]) == 6' plan.json
+run handoff "$demo" -o plan
+check "what was planned is what is made" python3 planned.py plan.json plan
+sums plan >before
+run handoff "$demo" -o plan --dry-run
+check "a dry run says what is complete" [ "$(grep -cE '^[126] .*complete already, checked' <<<"$out")" = 3 ]
+rm plan/fastvlm-genie/LUT.bin
+run handoff "$demo" -o plan --dry-run
+check "and what is not" [ "$(grep -E '^[126] ' <<<"$out" | grep -cE '^6 genie +native, to be made|complete')" = 3 ]
+run handoff "$demo" -o plan --dry-run --image-size 128
+check "with other options nothing that depends on them is" [ "$(grep -cE 'complete already' <<<"$out")" = 0 ]
+check "it changes nothing" [ "$(diff before <(sums plan) | grep -c '^[<>]')" = 1 ]
 
 # ---- by Qualcomm's tools, in stand-ins (tests/standins)
 mkdir tools && cd tools || exit 1
@@ -202,8 +225,27 @@ vendor() {
 }
 run handoff "$demo" --with qairt --step 5 --sdk sdk --venv venv
 expect "step 5 needs 1 and 2" 1 "step 5 with Qualcomm's tools needs the files of step 1"
+ANDROID_NDK_ROOT=$PWD/ndk vendor --with qairt,hub --dry-run --json
+expect "a dry run of all tools, from nothing" 0
+check "writes nothing" [ ! -e models -a ! -e handoff ]
+cp "$work/out" plan.json
 ANDROID_NDK_ROOT=$PWD/ndk vendor --with qairt,hub
 check "all of the pipeline" [ "$code" = 0 ]
+check "the files that were planned" python3 ../planned.py plan.json models
+cat >commands.py <<'END'
+import json, sys
+commands = {}
+for step in json.load(open("plan.json"))["steps"]:
+    for f in step["files"]:
+        for c in f.get("command", "").split(" &&\n"):
+            commands.setdefault((step["way"], c))
+print("\n".join(c for way, c in commands if way == sys.argv[1] and c))
+END
+plain() { sed -E 's|fastvlm-[A-Za-z0-9]{6}/ctx_info|fastvlm-X/ctx_info|'; }
+check "the SDK's commands that were planned, word for word" diff <(python3 commands.py qairt | plain) <(sed -n 's/^\$ //p' <<<"$err" | plain)
+check "seven of them" [ "$(python3 commands.py qairt | wc -l)" = 7 ]
+check "the Hub's, too" [ "$(python3 commands.py hub | grep -cE '^[^ ]*qai-hub upload-model --model .*/models/fastvlm-onnx-fp32/.*_fp32.onnx --name fastvlm_')" = 3 ]
+check "jobs and downloads" [ "$(python3 commands.py hub | grep -cE "^' (MODEL|JOB)_ID ")" = 7 ]
 check "by its tools" [ "$(grep -cE '^[1-6] +[a-z0-9]+ +(qairt|hub), done' <<<"$out")" = 4 ]
 check "every file of the pipeline is there" [ "$(grep -c 'missing:' <<<"$out")" = 0 ]
 check "the token is never shown" [ "$(grep -c tokenOf40 <<<"$out$err")" = 0 ]
@@ -246,13 +288,17 @@ check "and leaves what was there" [ -s models/fastvlm-qnn-int8/vision_encoder_in
 check "and nothing else" [ -z "$(find models -name '*part-*')" ]
 vendor --with qairt -n 1
 check "then it goes on" done_again 5
-vendor --with hub --dry-run
-check "a dry run shows the Hub's commands" [ "$(grep -cF '$ qai-hub ' <<<"$out")" = 6 ]
-vendor --with qairt --dry-run
-for tool in qnn-onnx-converter qnn-model-lib-generator qnn-context-binary-generator qnn-context-binary-utility; do
-    check "a dry run shows $tool" [ "$(grep -cF "\$ $tool " <<<"$out")" = 1 ]
-done
-check "and the composer's three" [ "$(grep -cF '$ qnn-genai-transformer-composer ' <<<"$out")" = 3 ]
+vendor --with qairt,hub --dry-run -n 1
+check "a dry run of what is complete" [ "$(grep -cE '^[1-6] .*complete already' <<<"$out")" = 6 ]
+check "has nothing to run" [ "$(grep -cF '$ ' <<<"$out")" = 0 ]
+vendor --with qairt --dry-run --step 5 -o new
+expect "a dry run of a step that lacks others" 1 "step 5 with Qualcomm's tools needs the files of step 1"
+rm sdk/bin/x86_64-linux-clang/qnn-genai-transformer-composer
+vendor --with qairt -o new
+expect "an SDK that lacks a tool" 1 "sdk: has no qnn-genai-transformer-composer; expected it in a QAIRT SDK"
+vendor --with qairt -o new --venv none
+expect "an environment that is none" 1 "none"
+check "before anything is made" [ ! -e new ]
 cd ..
 
 # ---- what is wrong
@@ -277,6 +323,17 @@ run handoff "$demo" --soc sm1
 expect "no such chip" 2 "sm1"
 run handoff "$work/none"
 expect "no such model" 1 "none"
+mkdir lacking unreadable nothing
+cp "$demo"/* lacking 2>/dev/null
+sed -i 's/"num_hidden_layers": [0-9]*/"num_hidden_layers": 99/' lacking/config.json
+run handoff lacking -o new
+check "a checkpoint without some weights" [ "$code" = 1 -a "$(grep -c 'layers.*' <<<"$err")" -ge 1 ]
+echo text >unreadable/a.png
+run handoff "$demo" -o new --images unreadable
+expect "images that none can read" 1 "unreadable/a.png"
+run handoff "$demo" -o new --images nothing
+expect "a directory without images" 1 "nothing"
+check "all of that before the first step" [ ! -e new ]
 mkdir alien && echo '{"files": []}' >alien/manifest.json
 run handoff "$demo" -o alien
 expect "another manifest" 1 "alien/manifest.json: damaged, or not of a handoff; remove it"
