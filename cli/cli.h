@@ -35,6 +35,7 @@ void help_move(int argc, char **argv);
 
 int verb_run(int argc, char **argv);
 int verb_chat(int argc, char **argv);
+int verb_serve(int argc, char **argv);
 int verb_info(int argc, char **argv);
 int verb_bench(int argc, char **argv);
 int verb_pack(int argc, char **argv);

@@ -5,6 +5,7 @@
 #     tests/support/*.c                     helpers linked into all of them
 #     tests/kernels/*.c                     one program, run once for every instruction level
 #     tests/cli/test_*.sh                   scripts; FASTVLM names the program
+#     tests/serve/test_*.c, test_*.sh       the server from within and from outside, also under the thread sanitizer
 #     tests/standins/                       what the scripts have instead of a phone or a service
 #     examples/*.c                          built against include/ alone
 #     fuzz/fuzz_<name>.c                    replays fuzz/corpus/<name>/*
@@ -89,7 +90,7 @@ if(FASTVLM_TESTS AND TARGET fastvlm_npu)
     endforeach()
 endif()
 
-foreach(room unit ops golden api npu full)
+foreach(room unit ops golden api npu serve full)
     if(NOT FASTVLM_TESTS)
         break()
     endif()
@@ -103,6 +104,9 @@ foreach(room unit ops golden api npu full)
         target_include_directories(${name} PRIVATE ${root}/src ${root}/tests ${CMAKE_CURRENT_BINARY_DIR}/onnx)
         target_compile_definitions(${name} PRIVATE FV_SOURCE_DIR="${root}")
         target_link_libraries(${name} PRIVATE ${fastvlm_all} PkgConfig::CMOCKA PkgConfig::JANSSON)
+        if(room STREQUAL "serve")
+            target_link_libraries(${name} PRIVATE fastvlm_serve_static)
+        endif()
         if(room STREQUAL "npu")
             target_compile_definitions(${name} PRIVATE FV_FAKE_QNN="${fake_qnn}")
             add_dependencies(${name} fake_QnnHtp fake_QnnCpu fake_QnnSystem fake_needs_atomic fake_needs_c++)
@@ -112,7 +116,7 @@ foreach(room unit ops golden api npu full)
         endif()
         add_test(NAME ${room}.${name} COMMAND ${name} WORKING_DIRECTORY ${root})
         set(labels ${room})
-        if(name MATCHES "pool|thread|concurrent|together|decoder_step")
+        if(name MATCHES "pool|thread|concurrent|together|decoder_step|scheduler")
             list(APPEND labels threads) # also run under the thread sanitizer
         endif()
         set_tests_properties(${room}.${name} PROPERTIES LABELS "${labels}" TIMEOUT 1200)
@@ -158,6 +162,17 @@ if(TARGET fastvlm AND FASTVLM_TESTS)
     add_executable(schema_answers EXCLUDE_FROM_ALL ${root}/tests/grammar/schema_answers.c)
     target_include_directories(schema_answers PRIVATE ${root}/src)
     target_link_libraries(schema_answers PRIVATE fastvlm_grammar fastvlm_static fastvlm_flags)
+endif()
+
+# The server, whose threads are the thread sanitizer's, too.
+if(TARGET fastvlm AND FASTVLM_TESTS)
+    file(GLOB scripts CONFIGURE_DEPENDS ${root}/tests/serve/test_*.sh)
+    foreach(script IN LISTS scripts)
+        get_filename_component(name ${script} NAME_WE)
+        add_test(NAME serve.${name} COMMAND bash ${script} WORKING_DIRECTORY ${root})
+        set_tests_properties(serve.${name} PROPERTIES LABELS "serve;threads" TIMEOUT 1200 SKIP_RETURN_CODE 77
+            ENVIRONMENT "FASTVLM=$<TARGET_FILE:fastvlm>")
+    endforeach()
 endif()
 
 # ---- examples --------------------------------------------------------------------

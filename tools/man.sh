@@ -37,7 +37,7 @@ cat <<'END'
 answers questions about images with a FastVLM model, on the CPU alone. A model is a checkpoint directory as
 published (Hugging Face layouts llava_qwen2 and fast_vlm) or the single file that
 .B fastvlm pack
-makes of one. Without a model, run, chat, info and bench use the small demonstration model that is part of the
+makes of one. Without a model, run, chat, serve, info and bench use the small demonstration model that is part of the
 program, which knows only drawn shapes and printed words;
 .B fastvlm pull
 fetches a real one.

@@ -68,6 +68,7 @@ need_build()
     need_command protoc-c protobuf-c-compiler
     need_file onnx/onnx.proto libonnx-dev
     want_file histedit.h libedit-dev
+    want_file microhttpd.h libmicrohttpd-dev
 }
 
 # Links a program with the sanitizers: the only reliable test.

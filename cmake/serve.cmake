@@ -1,0 +1,28 @@
+# fastvlm serve: the room src/serve as a library of the program. libmicrohttpd is opened when a server
+# starts, so the build needs its header only.
+set(serve_found OFF)
+if(FASTVLM_SERVE)
+    find_path(FASTVLM_SERVE_INCLUDE microhttpd.h)
+    mark_as_advanced(FASTVLM_SERVE_INCLUDE)
+    if(FASTVLM_SERVE_INCLUDE)
+        file(STRINGS ${FASTVLM_SERVE_INCLUDE}/microhttpd.h lines REGEX "enum MHD_Result" LIMIT_COUNT 1)
+        if(lines)
+            set(serve_found ON)
+        endif()
+    endif()
+    if(NOT serve_found AND FASTVLM_SERVE STREQUAL "AUTO")
+        message(STATUS "fastvlm serve is left out: no microhttpd.h, or older than 0.9.71 (Debian: libmicrohttpd-dev)")
+    elseif(NOT serve_found)
+        message(FATAL_ERROR "FASTVLM_SERVE is ON, and microhttpd.h is missing or older than 0.9.71 "
+            "(Debian: apt install libmicrohttpd-dev)")
+    endif()
+endif()
+
+fastvlm_room(serve)
+fastvlm_small(fastvlm_serve)
+if(serve_found)
+    target_compile_definitions(fastvlm_serve PRIVATE FASTVLM_SERVE=1)
+    target_include_directories(fastvlm_serve SYSTEM PRIVATE ${FASTVLM_SERVE_INCLUDE})
+endif()
+add_library(fastvlm_serve_static STATIC $<TARGET_OBJECTS:fastvlm_serve>)
+target_link_libraries(fastvlm_serve_static PUBLIC fastvlm_tools_static)

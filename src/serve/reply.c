@@ -1,0 +1,370 @@
+/* Answers and errors as OpenAI's protocol has them. See reply.h. */
+#include "serve/reply.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+/* ---- errors ---- */
+
+int serve_status_of(const fv_error *err, const char **code)
+{
+    static const char of_request[] = "request: ";
+    bool request = !strncmp(err->message, of_request, sizeof of_request - 1);
+    *code = NULL;
+    switch (err->status) {
+    case FV_ERR_ARGUMENT:
+    case FV_ERR_FORMAT:
+    case FV_ERR_UNSUPPORTED: return 400;
+    case FV_ERR_LIMIT:
+        *code = request ? "too_large" : "context_length_exceeded";
+        return request ? 413 : 400;
+    case FV_ERR_MEMORY:
+    case FV_ERR_STATE:
+    case FV_ERR_CANCELLED: *code = "unavailable"; return 503;
+    default: return 500;
+    }
+}
+
+/* The member that a message of the request's reader is about: "request: MEMBER: ..." or "request:
+ * MEMBER is ...". */
+static size_t message_param(const char *message, const char **param)
+{
+    static const char of_request[] = "request: ";
+    if (strncmp(message, of_request, sizeof of_request - 1) != 0)
+        return 0;
+    *param = message + sizeof of_request - 1;
+    size_t n = strcspn(*param, " :");
+    return (*param)[n] == ':' || !strncmp(*param + n, " is ", 4) ? n : 0;
+}
+
+void serve_put_error(fv_json_text *j, int status, const char *code, const char *message)
+{
+    const char *param = NULL;
+    size_t n_param = message_param(message, &param);
+    fv_json_begin(j, NULL, '{');
+    fv_json_begin(j, "error", '{');
+    fv_json_put_text(j, "message", message);
+    fv_json_put_text(j, "type",
+                     status == 401   ? "authentication_error"
+                     : status == 403 ? "permission_error"
+                     : status == 404 ? "not_found_error"
+                     : status == 429 ? "rate_limit_error"
+                     : status >= 500 ? "server_error"
+                                     : "invalid_request_error");
+    if (n_param)
+        fv_json_put_bytes(j, "param", param, n_param);
+    else
+        fv_json_put_text(j, "param", NULL);
+    fv_json_put_text(j, "code", code);
+    fv_json_end(j);
+    fv_json_end(j);
+}
+
+void serve_reply_json(serve_call *call, int status, fv_json_text *j)
+{
+    static const char no_memory[] =
+        "{\"error\":{\"message\":\"out of memory\",\"type\":\"server_error\",\"param\":null,"
+        "\"code\":\"unavailable\"}}\n";
+    if (fv_json_done(j, NULL) == FV_OK)
+        serve_reply(call, status, "application/json", j->text, j->n);
+    else
+        serve_reply(call, 503, "application/json", no_memory, sizeof no_memory - 1);
+    fv_json_text_free(j);
+}
+
+void serve_reply_error(serve_call *call, int status, const char *code, const char *message)
+{
+    fv_json_text j = { .compact = true };
+    if (!strncmp(call->path, "/api/", 5)) {
+        fv_json_begin(&j, NULL, '{');
+        fv_json_put_text(&j, "error", message);
+        fv_json_end(&j);
+    } else {
+        serve_put_error(&j, status, code, message);
+    }
+    if (status == 503 || status == 429)
+        serve_header(call, "Retry-After", "1");
+    serve_reply_json(call, status, &j);
+}
+
+void serve_reply_failure(serve_call *call, const fv_error *err)
+{
+    const char *code;
+    int status = serve_status_of(err, &code);
+    serve_reply_error(call, status, code, err->message);
+}
+
+/* ---- answers ---- */
+
+void serve_answer_free(serve_answer *a)
+{
+    if (!a)
+        return;
+    serve_job_leave(&a->job);
+    serve_request_free(&a->request);
+    fv_json_text_free(&a->out);
+    fv_free(a);
+}
+
+char *serve_answer_text(const serve_answer *a, size_t *n)
+{
+    *n = 0;
+    for (const serve_piece *p = a->job.first; p; p = p->next)
+        *n += p->n_bytes;
+    char *text = fv_alloc(*n + 1, 1), *at = text;
+    for (const serve_piece *p = a->job.first; text && p; p = p->next) {
+        memcpy(at, p->text, p->n_bytes);
+        at += p->n_bytes;
+    }
+    if (text)
+        *at = 0;
+    return text;
+}
+
+size_t serve_answer_read(void *user, char *to, size_t capacity)
+{
+    serve_answer *a = user;
+    while (a->n_taken == a->out.n && !a->over) {
+        a->out.n = a->n_taken = 0;
+        const serve_piece *piece = serve_job_next(&a->job, a->last);
+        if (piece) {
+            a->dialect->piece(a, piece);
+            a->last = piece;
+        } else {
+            a->dialect->end(a);
+            a->over = true;
+        }
+        if (a->out.failed)
+            return 0; /* cut off: what follows would not fit what was sent */
+    }
+    size_t n = FV_MIN(a->out.n - a->n_taken, capacity);
+    memcpy(to, a->out.text + a->n_taken, n);
+    a->n_taken += n;
+    return n;
+}
+
+/* ---- OpenAI's objects ---- */
+
+static double to_microseconds(double ms) { return round(ms * 1e3) / 1e3; }
+
+static const char *finish_text(const serve_answer *a)
+{
+    return a->job.finish == FV_FINISH_LENGTH ? "length" : "stop";
+}
+
+static void usage_put(fv_json_text *j, const serve_answer *a)
+{
+    const fv_stats *s = &a->job.stats;
+    fv_json_begin(j, "usage", '{');
+    fv_json_put_int(j, "prompt_tokens", s->prompt_tokens);
+    fv_json_put_int(j, "completion_tokens", s->new_tokens);
+    fv_json_put_int(j, "total_tokens", s->prompt_tokens + s->new_tokens);
+    fv_json_begin(j, "prompt_tokens_details", '{');
+    fv_json_put_int(j, "cached_tokens", s->reused_tokens);
+    fv_json_put_int(j, "image_tokens", s->image_tokens);
+    fv_json_end(j);
+    fv_json_end(j);
+}
+
+static void rate_put(fv_json_text *j, const char *prefix, int n, double ms)
+{
+    char key[40];
+    snprintf(key, sizeof key, "%s_n", prefix);
+    fv_json_put_int(j, key, n);
+    snprintf(key, sizeof key, "%s_ms", prefix);
+    fv_json_put_real(j, key, to_microseconds(ms));
+    snprintf(key, sizeof key, "%s_per_token_ms", prefix);
+    fv_json_put_real(j, key, n > 0 ? to_microseconds(ms / n) : 0);
+    snprintf(key, sizeof key, "%s_per_second", prefix);
+    fv_json_put_real(j, key, ms > 0 ? to_microseconds(n / ms * 1e3) : 0);
+}
+
+/* The first ten as llama.cpp's server has them, then what an image costs. */
+static void timings_put(fv_json_text *j, const serve_answer *a)
+{
+    const fv_stats *s = &a->job.stats;
+    const serve_timings *t = &a->job.timings;
+    fv_json_begin(j, "timings", '{');
+    fv_json_put_int(j, "cache_n", s->reused_tokens);
+    rate_put(j, "prompt", s->prompt_tokens - s->reused_tokens, s->prefill_ms);
+    rate_put(j, "predicted", s->new_tokens, s->decode_ms);
+    fv_json_put_int(j, "images_n", (int64_t)t->n_images);
+    fv_json_put_int(j, "images_cached_n", (int64_t)t->n_cached);
+    fv_json_put_real(j, "queue_ms", to_microseconds(t->queue));
+    fv_json_put_real(j, "image_ms", to_microseconds(t->image));
+    fv_json_put_real(j, "vision_ms", to_microseconds(t->vision));
+    fv_json_put_real(j, "first_token_ms", to_microseconds(t->first_token));
+    fv_json_put_real(j, "total_ms", to_microseconds(t->total));
+    fv_json_end(j);
+}
+
+/* A token that ends inside a character has bytes that are not text alone. */
+static void token_put(fv_json_text *j, const serve_answer *a, int32_t id, double logprob)
+{
+    size_t n = 0;
+    const char *text = fv_engine_token_text(a->engine, id, &n);
+    fv_json_put_bytes(j, "token", text ? text : "", text ? n : 0);
+    /* forbidden: OpenAI's smallest */
+    fv_json_put_real(j, "logprob", logprob > -9999 ? logprob : -9999);
+    fv_json_begin(j, "bytes", '[');
+    for (size_t i = 0; text && i < n; i++)
+        fv_json_put_int(j, NULL, (uint8_t)text[i]);
+    fv_json_end(j);
+}
+
+static void logprobs_put_piece(fv_json_text *j, const serve_answer *a, const serve_piece *p)
+{
+    if (p->id < 0 || isnan(p->logprob))
+        return;
+    fv_json_begin(j, NULL, '{');
+    token_put(j, a, p->id, (double)p->logprob);
+    fv_json_begin(j, "top_logprobs", '[');
+    for (size_t i = 0; i < p->n_top && i < (size_t)a->request.n_top_logprobs; i++) {
+        fv_json_begin(j, NULL, '{');
+        token_put(j, a, p->top[i].id, (double)p->top[i].logprob);
+        fv_json_end(j);
+    }
+    fv_json_end(j);
+    fv_json_end(j);
+}
+
+/* Pieces from first up to, and with, last. */
+static void logprobs_put(fv_json_text *j, const serve_answer *a, const serve_piece *first,
+                         const serve_piece *last)
+{
+    if (!a->request.logprobs) {
+        fv_json_put_text(j, "logprobs", NULL);
+        return;
+    }
+    fv_json_begin(j, "logprobs", '{');
+    fv_json_begin(j, "content", '[');
+    for (const serve_piece *p = first; p; p = p == last ? NULL : p->next)
+        logprobs_put_piece(j, a, p);
+    fv_json_end(j);
+    fv_json_put_text(j, "refusal", NULL);
+    fv_json_end(j);
+}
+
+static void chat_head_put(fv_json_text *j, const serve_answer *a, const char *object)
+{
+    fv_json_put_text(j, "id", a->id);
+    fv_json_put_text(j, "object", object);
+    fv_json_put_int(j, "created", a->created);
+    fv_json_put_text(j, "model", a->model);
+    fv_json_put_text(j, "system_fingerprint", "fastvlm-" FV_VERSION);
+}
+
+/* ---- a stream: server-sent events ---- */
+
+static void text_put(fv_json_text *j, const char *text) { fv_json_line(j, text, strlen(text)); }
+
+/* "data: {"; usage is null in all chunks but its own, when it was asked for. */
+static void chunk_begin(serve_answer *a, bool usage)
+{
+    fv_json_text *j = &a->out;
+    fv_json_put_json(j, NULL, "data: ", 6);
+    fv_json_begin(j, NULL, '{');
+    chat_head_put(j, a, "chat.completion.chunk");
+    if (a->request.include_usage && !usage)
+        fv_json_put_text(j, "usage", NULL);
+}
+
+static void chunk_end(serve_answer *a)
+{
+    fv_json_end(&a->out);
+    text_put(&a->out, "\n");
+}
+
+static void choice_begin(serve_answer *a)
+{
+    fv_json_begin(&a->out, "choices", '[');
+    fv_json_begin(&a->out, NULL, '{');
+    fv_json_put_int(&a->out, "index", 0);
+}
+
+static void choice_end(serve_answer *a, const char *finish)
+{
+    fv_json_put_text(&a->out, "finish_reason", finish);
+    fv_json_end(&a->out);
+    fv_json_end(&a->out);
+}
+
+static void delta_write(serve_answer *a, const char *role, const serve_piece *piece)
+{
+    fv_json_text *j = &a->out;
+    chunk_begin(a, false);
+    choice_begin(a);
+    fv_json_begin(j, "delta", '{');
+    if (role)
+        fv_json_put_text(j, "role", role);
+    fv_json_put_bytes(j, "content", piece ? piece->text : "", piece ? piece->n_bytes : 0);
+    fv_json_end(j);
+    if (piece)
+        logprobs_put(j, a, piece, piece);
+    choice_end(a, NULL);
+    chunk_end(a);
+}
+
+static void openai_piece(serve_answer *a, const serve_piece *piece)
+{
+    if (!a->begun)
+        delta_write(a, "assistant", NULL);
+    a->begun = true;
+    if (piece->n_bytes || (a->request.logprobs && piece->id >= 0))
+        delta_write(a, NULL, piece);
+}
+
+static void openai_end(serve_answer *a)
+{
+    fv_json_text *j = &a->out;
+    if (a->job.status != FV_OK) {
+        const char *code;
+        int status = serve_status_of(&a->job.err, &code);
+        fv_json_put_json(j, NULL, "data: ", 6);
+        serve_put_error(j, status, code, a->job.err.message);
+        text_put(j, "\n");
+    } else {
+        chunk_begin(a, false);
+        choice_begin(a);
+        fv_json_begin(j, "delta", '{');
+        fv_json_end(j);
+        choice_end(a, finish_text(a));
+        timings_put(j, a);
+        chunk_end(a);
+        if (a->request.include_usage) {
+            chunk_begin(a, true);
+            fv_json_begin(j, "choices", '[');
+            fv_json_end(j);
+            usage_put(j, a);
+            chunk_end(a);
+        }
+    }
+    text_put(j, "data: [DONE]\n");
+}
+
+/* ---- one object ---- */
+
+static void openai_whole(serve_answer *a)
+{
+    fv_json_text *j = &a->out;
+    size_t n = 0;
+    char *text = serve_answer_text(a, &n);
+    j->failed = j->failed || !text;
+    fv_json_begin(j, NULL, '{');
+    chat_head_put(j, a, "chat.completion");
+    choice_begin(a);
+    fv_json_begin(j, "message", '{');
+    fv_json_put_text(j, "role", "assistant");
+    fv_json_put_bytes(j, "content", text ? text : "", n);
+    fv_json_put_text(j, "refusal", NULL);
+    fv_json_end(j);
+    logprobs_put(j, a, a->job.first, NULL);
+    choice_end(a, finish_text(a));
+    usage_put(j, a);
+    timings_put(j, a);
+    fv_json_end(j);
+    fv_free(text);
+}
+
+const serve_dialect serve_openai = { "text/event-stream", openai_piece, openai_end, openai_whole };

@@ -1,0 +1,584 @@
+/* Requests from JSON. See request.h. */
+#include "serve/request.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/list.h"
+#include "base/number.h"
+#include "io/json_write.h"
+#include "serve/base64.h"
+
+#define DOC_NAME "request"
+
+enum {
+    MAX_VALUES =
+        200000, /* of the JSON text: a hostile one would cost forty bytes for each of its own */
+    MAX_SCHEMA_DEPTH = 24,
+    MAX_TOP_LOGPROBS = 20
+};
+
+/* ---- the document ---- */
+
+/* Commas and brackets, a bound on the number of values. */
+static size_t values_count(const char *text, size_t n)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < n; i++)
+        count += text[i] == ',' || text[i] == '[' || text[i] == '{';
+    return count;
+}
+
+fv_status serve_request_open(serve_request *out, const char *body, size_t n_body, fv_error *err)
+{
+    *out = (serve_request){ .random_seed = true };
+    fv_answer_options_default(&out->answer);
+    if (!body || !n_body)
+        return fv_fail(err, FV_ERR_FORMAT, 0, DOC_NAME ": the body is empty; expected JSON");
+    if (values_count(body, n_body) > MAX_VALUES)
+        return fv_fail(err, FV_ERR_LIMIT, 0, DOC_NAME ": more than %d values", MAX_VALUES);
+    FV_TRY(fv_json_parse(&out->doc, body, n_body, DOC_NAME, err));
+    if (fv_json_type_of(fv_json_root(out->doc)) == FV_JSON_OBJECT)
+        return FV_OK;
+    serve_request_free(out);
+    return fv_fail(err, FV_ERR_FORMAT, 0, DOC_NAME ": expected an object, found an array");
+}
+
+void serve_request_free(serve_request *request)
+{
+    for (size_t i = 0; i < request->n_items; i++)
+        fv_free(request->items[i].image);
+    fv_free(request->items);
+    fv_free(request->schema_text);
+    fv_free(request->joined);
+    fv_free(request->bias);
+    fv_json_free(request->doc);
+    *request = (serve_request){ 0 };
+}
+
+/* ---- the conversation ---- */
+
+static fv_status item_add(serve_request *request, serve_item_kind kind, const char *place,
+                          serve_item **out, fv_error *err)
+{
+    FV_TRY(FV_LIST_ROOM(request->items, request->n_items, request->items_capacity, 1, err));
+    serve_item *item = *out = &request->items[request->n_items++];
+    *item = (serve_item){ .kind = kind };
+    snprintf(item->place, sizeof item->place, "%s", place);
+    return FV_OK;
+}
+
+static void item_hash(serve_item *item, const void *bytes, size_t n)
+{
+    fv_sha256 sha;
+    fv_sha256_begin(&sha);
+    fv_sha256_add(&sha, bytes, n);
+    fv_sha256_end(&sha, item->digest);
+}
+
+static fv_status item_add_text(serve_request *request, serve_item_kind kind, const char *text,
+                               const char *place, fv_error *err)
+{
+    serve_item *item;
+    FV_TRY(item_add(request, kind, place, &item, err));
+    item->text = text;
+    item->n_bytes = strlen(text);
+    item_hash(item, text, item->n_bytes);
+    return FV_OK;
+}
+
+fv_status serve_add_text(serve_request *request, const char *text, const char *place, fv_error *err)
+{
+    return *text ? item_add_text(request, SERVE_TEXT, text, place, err) : FV_OK;
+}
+
+fv_status serve_begin_user(serve_request *request, const char *place, fv_error *err)
+{
+    bool turn_open = request->n_items && request->items[request->n_items - 1].kind != SERVE_ANSWER;
+    return turn_open ? item_add_text(request, SERVE_TEXT, "\n", place, err) : FV_OK;
+}
+
+fv_status serve_add_answer(serve_request *request, const char *text, const char *place,
+                           fv_error *err)
+{
+    if (!request->n_items || request->items[request->n_items - 1].kind == SERVE_ANSWER)
+        return fv_fail(err, FV_ERR_FORMAT, 0,
+                       DOC_NAME ": %s: an assistant's message follows a user's; there is none",
+                       place);
+    return item_add_text(request, SERVE_ANSWER, text, place, err);
+}
+
+fv_status serve_add_system(serve_request *request, const char *text, const char *place,
+                           fv_error *err)
+{
+    if (request->n_items)
+        return fv_fail(err, FV_ERR_FORMAT, 0,
+                       DOC_NAME ": %s: system messages come before all others", place);
+    if (!request->system) {
+        request->system = text;
+        return FV_OK;
+    }
+    size_t n = strlen(request->system) + strlen(text) + 2;
+    char *joined = fv_alloc(n, 1);
+    if (!joined)
+        return fv_fail_memory(err, n, "the system prompt");
+    snprintf(joined, n, "%s\n%s", request->system, text);
+    fv_free(request->joined);
+    request->system = request->joined = joined;
+    return FV_OK;
+}
+
+fv_status serve_add_image(serve_request *request, const char *base64, size_t n, const char *place,
+                          const serve_limits *limits, fv_error *err)
+{
+    serve_item *item;
+    fv_error why;
+    if (request->n_images == limits->max_images)
+        return fv_fail(err, FV_ERR_LIMIT, 0, DOC_NAME ": %s: more than %zu images", place,
+                       limits->max_images);
+    FV_TRY(item_add(request, SERVE_IMAGE, place, &item, err));
+    request->n_images++;
+    if (serve_base64_read(base64, n, &item->image, &item->n_image, &why) != FV_OK)
+        return fv_fail(err, why.status, why.at, DOC_NAME ": %s: %s", place, why.message);
+    if (!item->n_image)
+        return fv_fail(err, FV_ERR_FORMAT, 0, DOC_NAME ": %s: the image is empty", place);
+    item_hash(item, item->image, item->n_image);
+    return FV_OK;
+}
+
+fv_status serve_request_check(const serve_request *request, fv_error *err)
+{
+    if (!request->n_items)
+        return fv_fail(err, FV_ERR_FORMAT, 0, DOC_NAME ": messages: expected a user's message");
+    if (request->items[request->n_items - 1].kind == SERVE_ANSWER)
+        return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
+                       DOC_NAME ": messages: the last one is the assistant's; expected the user's");
+    return FV_OK;
+}
+
+/* "data:image/png;base64,..." */
+static fv_status data_url_add(serve_request *request, const char *url, const char *place,
+                              const serve_limits *limits, fv_error *err)
+{
+    const char *comma = fv_ascii_begins(url, "data:") ? strchr(url, ',') : NULL;
+    if (!fv_ascii_begins(url, "data:"))
+        return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
+                       DOC_NAME ": %s: expected a data: URL; this server fetches no address and "
+                                "opens no file",
+                       place);
+    if (!comma || comma - url < 12 || comma - url > 256 || strncmp(comma - 7, ";base64", 7) != 0)
+        return fv_fail(err, FV_ERR_FORMAT, 0,
+                       DOC_NAME ": %s: expected data:image/...;base64,... with an image", place);
+    return serve_add_image(request, comma + 1, strlen(comma + 1), place, limits, err);
+}
+
+/* ---- OpenAI's messages ---- */
+
+/* image_url is {"url": ...}, or the address itself as some clients write it. */
+static fv_status image_part_read(serve_request *request, const fv_json_value *part,
+                                 const char *place, const serve_limits *limits, fv_error *err)
+{
+    const fv_json_value *image = NULL;
+    const char *url = NULL;
+    if (!fv_json_as_string(fv_json_member(part, "image_url"), &url)) {
+        FV_TRY(fv_json_object(request->doc, part, "image_url", &image, err));
+        FV_TRY(fv_json_string(request->doc, image, "url", &url, err));
+    }
+    return data_url_add(request, url, place, limits, err);
+}
+
+static fv_status part_read(serve_request *request, const fv_json_value *part, const char *place,
+                           const serve_limits *limits, const char **text, fv_error *err)
+{
+    const char *type;
+    *text = NULL;
+    if (fv_json_type_of(part) != FV_JSON_OBJECT)
+        return fv_fail(err, FV_ERR_FORMAT, 0, DOC_NAME ": %s: expected an object, found %s", place,
+                       fv_json_type_name(part));
+    FV_TRY(fv_json_string(request->doc, part, "type", &type, err));
+    if (!strcmp(type, "text"))
+        return fv_json_string(request->doc, part, "text", text, err);
+    if (!strcmp(type, "image_url") && limits)
+        return image_part_read(request, part, place, limits, err);
+    return fv_json_unexpected(request->doc, part, "type",
+                              limits ? "\"text\" or \"image_url\"" : "\"text\"", err);
+}
+
+typedef enum speaker { SPEAKER_USER, SPEAKER_ASSISTANT, SPEAKER_SYSTEM } speaker;
+
+static fv_status words_add(serve_request *request, speaker who, const char *text, const char *place,
+                           fv_error *err)
+{
+    return who == SPEAKER_USER        ? serve_add_text(request, text, place, err)
+           : who == SPEAKER_ASSISTANT ? serve_add_answer(request, text, place, err)
+                                      : serve_add_system(request, text, place, err);
+}
+
+/* content: a text, or parts of which only a user's may be images. An answer is one part. */
+static fv_status content_read(serve_request *request, const fv_json_value *message, speaker who,
+                              size_t index, const serve_limits *limits, fv_error *err)
+{
+    const fv_json_value *content = fv_json_member(message, "content");
+    const char *text;
+    char place[48];
+    snprintf(place, sizeof place, "messages[%zu].content", index);
+    if (fv_json_as_string(content, &text))
+        return words_add(request, who, text, place, err);
+    if (fv_json_type_of(content) == FV_JSON_STRING) /* one with a NUL: the reason */
+        return fv_json_string(request->doc, message, "content", &text, err);
+    if (fv_json_type_of(content) == FV_JSON_NULL && who == SPEAKER_ASSISTANT)
+        return words_add(request, who, "", place, err);
+    if (fv_json_type_of(content) != FV_JSON_ARRAY)
+        return fv_fail(err, FV_ERR_FORMAT, 0, DOC_NAME ": %s: expected text or parts, found %s",
+                       place, fv_json_type_name(content));
+    size_t n = fv_json_count(content);
+    if (!n || (n > 1 && who == SPEAKER_ASSISTANT))
+        return fv_fail(err, n ? FV_ERR_UNSUPPORTED : FV_ERR_FORMAT, 0,
+                       DOC_NAME ": %s: %zu parts; expected 1%s", place, n, n ? "" : " or more");
+    for (size_t i = 0; i < n; i++) {
+        snprintf(place, sizeof place, "messages[%zu].content[%zu]", index, i);
+        FV_TRY(part_read(request, fv_json_at(content, i), place,
+                         who == SPEAKER_USER ? limits : NULL, &text, err));
+        if (text)
+            FV_TRY(words_add(request, who, text, place, err));
+    }
+    return FV_OK;
+}
+
+/* A list that must be absent or empty: what it asks for does not exist here. */
+static fv_status list_refuse(const serve_request *request, const fv_json_value *object,
+                             const char *key, fv_error *err)
+{
+    const fv_json_value *value = fv_json_member(object, key);
+    return fv_json_type_of(value) == FV_JSON_NULL ||
+                   (fv_json_type_of(value) == FV_JSON_ARRAY && !fv_json_count(value))
+               ? FV_OK
+               : fv_json_unexpected(request->doc, object, key, "none: there are no tools here",
+                                    err);
+}
+
+static fv_status message_read(serve_request *request, const fv_json_value *message, size_t index,
+                              const serve_limits *limits, fv_error *err)
+{
+    const char *role;
+    char place[48];
+    snprintf(place, sizeof place, "messages[%zu]", index);
+    if (fv_json_type_of(message) != FV_JSON_OBJECT)
+        return fv_fail(err, FV_ERR_FORMAT, 0, DOC_NAME ": %s: expected an object, found %s", place,
+                       fv_json_type_name(message));
+    FV_TRY(fv_json_string(request->doc, message, "role", &role, err));
+    FV_TRY(list_refuse(request, message, "tool_calls", err));
+    if (!strcmp(role, "assistant"))
+        return content_read(request, message, SPEAKER_ASSISTANT, index, limits, err);
+    if (!strcmp(role, "system") || !strcmp(role, "developer"))
+        return content_read(request, message, SPEAKER_SYSTEM, index, limits, err);
+    if (strcmp(role, "user") != 0)
+        return fv_json_unexpected(request->doc, message, "role",
+                                  "\"user\", \"assistant\", \"system\" or \"developer\"", err);
+    FV_TRY(serve_begin_user(request, place, err));
+    return content_read(request, message, SPEAKER_USER, index, limits, err);
+}
+
+/* ---- how the answer is chosen ---- */
+
+static fv_status real_read(const serve_request *request, const fv_json_value *options,
+                           const char *key, double min, double max, float *out, fv_error *err)
+{
+    double value = (double)*out;
+    FV_TRY(fv_json_opt_number(request->doc, options, key, min, max, &value, err));
+    *out = (float)value;
+    return FV_OK;
+}
+
+static fv_status stop_read(serve_request *request, const fv_json_value *options, fv_error *err)
+{
+    const fv_json_value *stop = fv_json_member(options, "stop");
+    size_t n = fv_json_type_of(stop) == FV_JSON_ARRAY ? fv_json_count(stop) : 1;
+    if (fv_json_type_of(stop) == FV_JSON_NULL)
+        return FV_OK;
+    if (n > SERVE_MAX_STOP)
+        return fv_fail(err, FV_ERR_ARGUMENT, 0, DOC_NAME ": stop: %zu strings; expected up to %d",
+                       n, SERVE_MAX_STOP);
+    for (size_t i = 0; i < n; i++) {
+        const fv_json_value *one = fv_json_type_of(stop) == FV_JSON_ARRAY ? fv_json_at(stop, i)
+                                                                          : stop;
+        if (!fv_json_as_string(one, &request->stop[i]) || !*request->stop[i])
+            return fv_fail(err, FV_ERR_FORMAT, 0,
+                           DOC_NAME ": stop: expected text that is not empty, or a list of such");
+    }
+    request->answer.stop = request->stop;
+    request->answer.n_stop = n;
+    return FV_OK;
+}
+
+fv_status serve_read_sampling(serve_request *request, const fv_json_value *options, fv_error *err)
+{
+    const fv_json *doc = request->doc;
+    fv_answer_options *a = &request->answer;
+    int64_t top_k = 0, seed = INT64_MIN;
+    float top_p = 1;
+    FV_TRY(real_read(request, options, "temperature", 0, 2, &a->temperature, err));
+    FV_TRY(real_read(request, options, "top_p", 0, 1, &top_p, err));
+    FV_TRY(real_read(request, options, "min_p", 0, 1, &a->min_p, err));
+    FV_TRY(fv_json_opt_int(doc, options, "top_k", -1, INT32_MAX, &top_k, err));
+    FV_TRY(fv_json_opt_int(doc, options, "seed", INT64_MIN, INT64_MAX, &seed, err));
+    a->top_p = top_p > 0 ? top_p : 1e-6f; /* 0 is "the best alone", to the library "off" */
+    a->top_k = top_k > 0 ? (int)top_k : 0;
+    if (fv_json_type_of(fv_json_member(options, "seed")) == FV_JSON_INT) {
+        a->seed = (uint64_t)seed;
+        request->random_seed = false;
+    }
+    return stop_read(request, options, err);
+}
+
+/* An integer at least 1, by the first of two names that is there. */
+static fv_status max_tokens_read(serve_request *request, const fv_json_value *root, fv_error *err)
+{
+    int64_t n = 0;
+    FV_TRY(fv_json_opt_int(request->doc, root, "max_tokens", 1, INT32_MAX, &n, err));
+    FV_TRY(fv_json_opt_int(request->doc, root, "max_completion_tokens", 1, INT32_MAX, &n, err));
+    request->answer.max_new_tokens = (int)n;
+    return FV_OK;
+}
+
+static fv_status logprobs_read(serve_request *request, const fv_json_value *root, fv_error *err)
+{
+    int64_t n = 0;
+    FV_TRY(fv_json_opt_bool(request->doc, root, "logprobs", &request->logprobs, err));
+    FV_TRY(fv_json_opt_int(request->doc, root, "top_logprobs", 0, MAX_TOP_LOGPROBS, &n, err));
+    if (n && !request->logprobs)
+        return fv_fail(err, FV_ERR_ARGUMENT, 0,
+                       DOC_NAME ": top_logprobs: expected logprobs to be true");
+    request->n_top_logprobs = (int)n;
+    request->answer.n_logprobs = request->logprobs ? FV_MAX((int)n, 1) : 0;
+    return FV_OK;
+}
+
+/* {"123": -100, ...}: ids as keys. */
+static fv_status bias_read(serve_request *request, const fv_json_value *root,
+                           const serve_limits *limits, fv_error *err)
+{
+    const fv_json_value *map = NULL, *value;
+    const char *key;
+    void *iter = NULL;
+    FV_TRY(fv_json_opt_object(request->doc, root, "logit_bias", &map, err));
+    size_t n = fv_json_count(map), at = 0;
+    if (!n)
+        return FV_OK;
+    if (n > SERVE_MAX_BIAS)
+        return fv_fail(err, FV_ERR_ARGUMENT, 0, DOC_NAME ": logit_bias: %zu ids; expected up to %d",
+                       n, SERVE_MAX_BIAS);
+    request->bias = fv_alloc(n, sizeof *request->bias);
+    if (!request->bias)
+        return fv_fail_memory(err, n * sizeof *request->bias, "logit_bias");
+    while (fv_json_next(map, &iter, &key, &value)) {
+        size_t digits = strspn(key, "0123456789");
+        unsigned long id = digits && digits < 10 ? strtoul(key, NULL, 10) : limits->n_tokens;
+        double bias;
+        if (key[digits] || id >= limits->n_tokens)
+            return fv_fail(err, FV_ERR_FORMAT, 0,
+                           DOC_NAME ": logit_bias: expected ids below %zu as keys",
+                           limits->n_tokens);
+        if (!fv_json_as_number(value, &bias) || !(bias >= -100 && bias <= 100))
+            return fv_fail(err, FV_ERR_FORMAT, 0,
+                           DOC_NAME ": logit_bias: expected numbers in [-100, 100]");
+        /* -100 is a ban in OpenAI's words */
+        request->bias[at++] = (fv_logit_bias){ .id = (int32_t)id,
+                                               .bias = bias > -100 ? (float)bias : -INFINITY };
+    }
+    request->answer.bias = request->bias;
+    request->answer.n_bias = n;
+    return FV_OK;
+}
+
+/* ---- the format of the answer ---- */
+
+static void value_write(fv_json_text *j, const char *key, const fv_json_value *value, int depth,
+                        bool *too_deep)
+{
+    const fv_json_value *member;
+    const char *text, *name;
+    int64_t integer;
+    double real;
+    bool flag;
+    void *iter = NULL;
+    bool object = fv_json_type_of(value) == FV_JSON_OBJECT;
+    if (object || fv_json_type_of(value) == FV_JSON_ARRAY) {
+        *too_deep = *too_deep || depth == MAX_SCHEMA_DEPTH;
+        if (*too_deep)
+            return;
+        fv_json_begin(j, key, object ? '{' : '[');
+        while (object && fv_json_next(value, &iter, &name, &member))
+            value_write(j, name, member, depth + 1, too_deep);
+        for (size_t i = 0; !object && i < fv_json_count(value); i++)
+            value_write(j, NULL, fv_json_at(value, i), depth + 1, too_deep);
+        fv_json_end(j);
+    } else if (fv_json_as_string(value, &text)) {
+        fv_json_put_text(j, key, text);
+    } else if (fv_json_as_int(value, &integer)) {
+        fv_json_put_int(j, key, integer);
+    } else if (fv_json_as_number(value, &real) && isfinite(real)) {
+        fv_json_put_real(j, key, real);
+    } else if (fv_json_as_bool(value, &flag)) {
+        fv_json_put_bool(j, key, flag);
+    } else {
+        fv_json_put_text(j, key, NULL);
+    }
+}
+
+fv_status serve_set_schema(serve_request *request, const fv_json_value *schema, fv_error *err)
+{
+    fv_json_text j = { .compact = true };
+    bool too_deep = false;
+    value_write(&j, NULL, schema, 0, &too_deep);
+    fv_status status = fv_json_done(&j, err);
+    if (too_deep)
+        status = fv_fail(err, FV_ERR_LIMIT, 0, DOC_NAME ": the schema is more than %d levels deep",
+                         MAX_SCHEMA_DEPTH);
+    if (status != FV_OK) {
+        fv_json_text_free(&j);
+        return status;
+    }
+    fv_free(request->schema_text);
+    request->schema_text = j.text;
+    request->format = SERVE_FORMAT_SCHEMA;
+    return FV_OK;
+}
+
+/* OpenAI nests a schema in json_schema.schema, llama.cpp's server puts it in schema. */
+static fv_status format_read(serve_request *request, const fv_json_value *root, fv_error *err)
+{
+    const fv_json *doc = request->doc;
+    const fv_json_value *format = NULL, *outer = NULL, *schema = NULL;
+    const char *type;
+    FV_TRY(fv_json_opt_object(doc, root, "response_format", &format, err));
+    if (!format)
+        return FV_OK;
+    FV_TRY(fv_json_string(doc, format, "type", &type, err));
+    if (!strcmp(type, "text"))
+        return FV_OK;
+    if (strcmp(type, "json_object") != 0 && strcmp(type, "json_schema") != 0)
+        return fv_json_unexpected(doc, format, "type",
+                                  "\"text\", \"json_object\" or \"json_schema\"", err);
+    request->format = SERVE_FORMAT_JSON;
+    FV_TRY(fv_json_opt_object(doc, format, "json_schema", &outer, err));
+    FV_TRY(fv_json_opt_object(doc, outer ? outer : format, "schema", &schema, err));
+    if (schema)
+        return serve_set_schema(request, schema, err);
+    if (!strcmp(type, "json_object"))
+        return FV_OK;
+    return fv_fail(err, FV_ERR_FORMAT, 0,
+                   DOC_NAME ": response_format: expected json_schema.schema or schema");
+}
+
+/* ---- the whole request ---- */
+
+/* Must be absent, null, or the one number that changes nothing. */
+static fv_status number_refuse(const serve_request *request, const fv_json_value *root,
+                               const char *key, double only, fv_error *err)
+{
+    double value = only;
+    return fv_json_opt_number(request->doc, root, key, only, only, &value, err);
+}
+
+static fv_status unsupported_refuse(const serve_request *request, const fv_json_value *root,
+                                    fv_error *err)
+{
+    FV_TRY(number_refuse(request, root, "n", 1, err));
+    FV_TRY(number_refuse(request, root, "presence_penalty", 0, err));
+    FV_TRY(number_refuse(request, root, "frequency_penalty", 0, err));
+    FV_TRY(list_refuse(request, root, "tools", err));
+    FV_TRY(list_refuse(request, root, "functions", err));
+    const fv_json_value *modalities = fv_json_member(root, "modalities");
+    const char *only = "";
+    if (fv_json_type_of(modalities) != FV_JSON_NULL &&
+        !(fv_json_count(modalities) == 1 && fv_json_as_string(fv_json_at(modalities, 0), &only) &&
+          !strcmp(only, "text")))
+        return fv_json_unexpected(request->doc, root, "modalities", "[\"text\"]", err);
+    return FV_OK;
+}
+
+static fv_status chat_read(serve_request *request, const serve_limits *limits, fv_error *err)
+{
+    const fv_json *doc = request->doc;
+    const fv_json_value *root = fv_json_root(doc), *messages, *stream_options = NULL;
+    fv_answer_options *a = &request->answer;
+    FV_TRY(fv_json_opt_string(doc, root, "model", &request->model, err));
+    FV_TRY(fv_json_opt_bool(doc, root, "stream", &request->stream, err));
+    FV_TRY(fv_json_opt_object(doc, root, "stream_options", &stream_options, err));
+    FV_TRY(fv_json_opt_bool(doc, stream_options, "include_usage", &request->include_usage, err));
+    FV_TRY(unsupported_refuse(request, root, err));
+    FV_TRY(serve_read_sampling(request, root, err));
+    FV_TRY(real_read(request, root, "repeat_penalty", 0.01, 100, &a->repetition_penalty, err));
+    FV_TRY(real_read(request, root, "repetition_penalty", 0.01, 100, &a->repetition_penalty, err));
+    FV_TRY(max_tokens_read(request, root, err));
+    FV_TRY(logprobs_read(request, root, err));
+    FV_TRY(bias_read(request, root, limits, err));
+    FV_TRY(format_read(request, root, err));
+    FV_TRY(fv_json_array(doc, root, "messages", &messages, err));
+    for (size_t i = 0; i < fv_json_count(messages); i++)
+        FV_TRY(message_read(request, fv_json_at(messages, i), i, limits, err));
+    return serve_request_check(request, err);
+}
+
+fv_status serve_chat_read(serve_request *out, const char *body, size_t n_body,
+                          const serve_limits *limits, fv_error *err)
+{
+    FV_TRY(serve_request_open(out, body, n_body, err));
+    fv_status status = chat_read(out, limits, err);
+    if (status != FV_OK)
+        serve_request_free(out);
+    return status;
+}
+
+/* ---- images to embed ---- */
+
+/* A data: URL, {"image": URL}, or a part of a message. */
+static fv_status embedded_read(serve_request *request, const fv_json_value *input,
+                               const char *place, const serve_limits *limits, fv_error *err)
+{
+    const char *url;
+    if (fv_json_as_string(input, &url) || fv_json_as_string(fv_json_member(input, "image"), &url))
+        return data_url_add(request, url, place, limits, err);
+    if (fv_json_type_of(input) == FV_JSON_OBJECT)
+        return image_part_read(request, input, place, limits, err);
+    return fv_fail(err, FV_ERR_FORMAT, 0,
+                   DOC_NAME ": %s: expected a data: URL of an image, found %s", place,
+                   fv_json_type_name(input));
+}
+
+static fv_status embeddings_read(serve_request *request, const serve_limits *limits, fv_error *err)
+{
+    const fv_json *doc = request->doc;
+    const fv_json_value *root = fv_json_root(doc), *input = fv_json_member(root, "input");
+    const char *encoding = "float";
+    FV_TRY(fv_json_opt_string(doc, root, "model", &request->model, err));
+    FV_TRY(fv_json_opt_string(doc, root, "encoding_format", &encoding, err));
+    request->base64 = !strcmp(encoding, "base64");
+    if (!request->base64 && strcmp(encoding, "float") != 0)
+        return fv_json_unexpected(doc, root, "encoding_format", "\"float\" or \"base64\"", err);
+    if (fv_json_type_of(fv_json_member(root, "dimensions")) != FV_JSON_NULL)
+        return fv_json_unexpected(doc, root, "dimensions", "none: the width is the model's", err);
+    if (fv_json_type_of(input) != FV_JSON_ARRAY)
+        return embedded_read(request, input, "input", limits, err);
+    for (size_t i = 0; i < fv_json_count(input); i++) {
+        char place[48];
+        snprintf(place, sizeof place, "input[%zu]", i);
+        FV_TRY(embedded_read(request, fv_json_at(input, i), place, limits, err));
+    }
+    return request->n_items
+               ? FV_OK
+               : fv_fail(err, FV_ERR_FORMAT, 0, DOC_NAME ": input: expected an image or more");
+}
+
+fv_status serve_embeddings_read(serve_request *out, const char *body, size_t n_body,
+                                const serve_limits *limits, fv_error *err)
+{
+    FV_TRY(serve_request_open(out, body, n_body, err));
+    fv_status status = embeddings_read(out, limits, err);
+    if (status != FV_OK)
+        serve_request_free(out);
+    return status;
+}

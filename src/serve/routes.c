@@ -1,0 +1,259 @@
+/* The endpoints, a row of the table for each; docs/server.md describes them. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "serve/server.h"
+
+/* ---- health, models, metrics ---- */
+
+static void route_health(serve *s, serve_call *call)
+{
+    fv_json_text j = { .compact = true };
+    bool ready = serve_scheduler_ready(s->scheduler);
+    fv_json_begin(&j, NULL, '{');
+    fv_json_put_text(&j, "status", ready ? "ok" : "loading model");
+    fv_json_end(&j);
+    if (!ready)
+        serve_header(call, "Retry-After", "1");
+    serve_reply_json(call, ready ? 200 : 503, &j);
+}
+
+/* False after answering that there is no model yet. */
+static bool server_ready(serve *s, serve_call *call)
+{
+    if (serve_scheduler_ready(s->scheduler))
+        return true;
+    serve_reply_error(call, 503, "unavailable", "the model is being loaded");
+    return false;
+}
+
+/* An object; the widths of the model and what a request may hold. */
+static void model_put(fv_json_text *j, const char *key, const serve *s)
+{
+    const fv_model_info *m = &s->info;
+    fv_json_begin(j, key, '{');
+    fv_json_put_text(j, "id", s->options.model);
+    fv_json_put_text(j, "object", "model");
+    fv_json_put_int(j, "created", s->created);
+    fv_json_put_text(j, "owned_by", "fastvlm");
+    fv_json_begin(j, "architecture", '{');
+    fv_json_begin(j, "input_modalities", '[');
+    fv_json_put_text(j, NULL, "text");
+    fv_json_put_text(j, NULL, "image");
+    fv_json_end(j);
+    fv_json_begin(j, "output_modalities", '[');
+    fv_json_put_text(j, NULL, "text");
+    fv_json_end(j);
+    fv_json_end(j);
+    fv_json_begin(j, "meta", '{');
+    fv_json_put_int(j, "n_ctx_train", m->max_context);
+    fv_json_put_int(j, "n_ctx", s->options.max_context ? s->options.max_context : m->max_context);
+    fv_json_put_int(j, "n_vocab", m->n_tokens);
+    fv_json_put_int(j, "n_embd", m->d_model);
+    fv_json_put_int(j, "n_params", (int64_t)m->n_parameters);
+    fv_json_put_int(j, "size", (int64_t)m->weight_bytes);
+    fv_json_put_int(j, "image_size", m->image_size);
+    fv_json_put_int(j, "image_tokens", m->n_image_tokens);
+    fv_json_put_text(j, "vision", m->vision_precision);
+    fv_json_put_text(j, "decoder", m->decoder_precision);
+    fv_json_end(j);
+    fv_json_end(j);
+}
+
+static void route_models(serve *s, serve_call *call)
+{
+    fv_json_text j = { .compact = true };
+    if (!server_ready(s, call))
+        return;
+    fv_json_begin(&j, NULL, '{');
+    fv_json_put_text(&j, "object", "list");
+    fv_json_begin(&j, "data", '[');
+    model_put(&j, NULL, s);
+    fv_json_end(&j);
+    fv_json_end(&j);
+    serve_reply_json(call, 200, &j);
+}
+
+/* Whether a request may name the model so; Ollama's clients add a tag. */
+static bool model_is(const serve *s, const char *name)
+{
+    size_t n = strlen(s->options.model);
+    return !name ||
+           (!strncmp(name, s->options.model, n) && (!name[n] || !strcmp(name + n, ":latest")));
+}
+
+static bool model_is_served(serve *s, serve_call *call, const char *name)
+{
+    char message[320];
+    if (model_is(s, name))
+        return true;
+    snprintf(message, sizeof message,
+             "request: model: there is no such model here; expected \"%s\"", s->options.model);
+    serve_reply_error(call, 404, "model_not_found", message);
+    return false;
+}
+
+static void route_model(serve *s, serve_call *call)
+{
+    fv_json_text j = { .compact = true };
+    if (!server_ready(s, call) || !model_is_served(s, call, call->path + strlen("/v1/models/")))
+        return;
+    model_put(&j, NULL, s);
+    serve_reply_json(call, 200, &j);
+}
+
+static void route_metrics(serve *s, serve_call *call)
+{
+    static const char *const outcome[] = { "gone", "1xx", "2xx", "3xx", "4xx", "5xx" };
+    serve_text t = { 0 };
+    serve_counters counters;
+    serve_cache_counts cache;
+    serve_scheduler_count(s->scheduler, &counters, &cache);
+    serve_text_add(&t, "# HELP fastvlm_http_requests_total Requests by class of status.\n"
+                       "# TYPE fastvlm_http_requests_total counter\n");
+    for (size_t i = 0; i < FV_COUNT(outcome); i++)
+        serve_text_add(&t, "fastvlm_http_requests_total{status=\"%s\"} %llu\n", outcome[i],
+                       atomic_load(&s->n_status[i]));
+    serve_write_counter(&t, "http_connections", "Connections that are open.", "gauge",
+                        serve_http_connections(s->http));
+    serve_write_counters(&t, &counters);
+    serve_write_counter(&t, "cache_images", "Encoded images that are kept.", "gauge",
+                        cache.n_images);
+    serve_write_counter(&t, "cache_bytes", "Memory that they take.", "gauge", cache.n_bytes);
+    if (t.failed)
+        serve_reply_error(call, 503, "unavailable", "out of memory");
+    else
+        serve_reply(call, 200, "text/plain; version=0.0.4; charset=utf-8", t.text, t.n);
+    fv_free(t.text);
+}
+
+/* ---- chat ---- */
+
+static void answer_name(serve *s, serve_answer *a)
+{
+    uint64_t bits = 0;
+    (void)!getentropy(&bits, sizeof bits);
+    snprintf(a->id, sizeof a->id, "chatcmpl-%016" PRIx64 "%llu", bits,
+             atomic_fetch_add(&s->n_answers, 1));
+    a->created = (int64_t)time(NULL);
+}
+
+/* What cannot be enforced is refused: an answer in another format than the one that was asked for
+ * is worse than none. */
+static fv_status format_check(const serve_request *request, fv_error *err)
+{
+    return request->format == SERVE_FORMAT_TEXT
+               ? FV_OK
+               : fv_fail(err, FV_ERR_UNSUPPORTED, 0,
+                         "request: response_format: this build cannot hold an answer to JSON; "
+                         "expected \"text\"");
+}
+
+static fv_status request_take(serve *s, serve_answer *a, const serve_call *call, serve_reader *read,
+                              fv_error *err)
+{
+    const serve_limits limits = { .max_images = (size_t)s->options.max_images,
+                                  .n_tokens = (size_t)s->info.n_tokens };
+    return read(&a->request, call->body, call->n_body, &limits, err);
+}
+
+/* The answer's first token is waited for before anything is sent, so that a request that fails has
+ * a status that says so. */
+static fv_status chat_begin(serve *s, serve_answer *a, const serve_call *call, fv_error *err)
+{
+    a->job.request = &a->request;
+    a->job.gone = serve_call_gone;
+    a->job.client = call;
+    FV_TRY(serve_job_submit(s->scheduler, &a->job, err));
+    if (a->job.embed || !serve_job_next(&a->job, NULL))
+        serve_job_wait(&a->job);
+    else if (!a->request.stream)
+        serve_job_wait(&a->job);
+    else
+        return FV_OK;
+    *err = a->job.err;
+    return a->job.status;
+}
+
+/* The queue alone is full or closed when a job is not taken at all. */
+static void submit_refuse(serve_call *call, const serve_answer *a, const fv_error *err)
+{
+    if (!a->job.scheduler && err->status == FV_ERR_LIMIT)
+        serve_reply_error(call, 503, "queue_full", err->message);
+    else
+        serve_reply_failure(call, err);
+}
+
+void serve_route_chat(serve *s, serve_call *call, serve_reader *read, const serve_dialect *dialect,
+                      bool generate)
+{
+    fv_error err;
+    if (!server_ready(s, call))
+        return;
+    serve_answer *a = fv_alloc_zero(1, sizeof *a);
+    if (!a) {
+        serve_reply_error(call, 503, "unavailable", "out of memory");
+        return;
+    }
+    a->dialect = dialect;
+    a->generate = generate;
+    a->engine = s->engine;
+    a->model = s->options.model;
+    a->out.compact = true;
+    call->job = a; /* freed when the call ends */
+    answer_name(s, a);
+    if (request_take(s, a, call, read, &err) != FV_OK) {
+        serve_reply_failure(call, &err);
+    } else if (model_is_served(s, call, a->request.model)) {
+        fv_status status = format_check(&a->request, &err);
+        if (status == FV_OK)
+            status = chat_begin(s, a, call, &err);
+        if (status != FV_OK) {
+            submit_refuse(call, a, &err);
+        } else if (a->request.stream) {
+            serve_stream(call, dialect->stream_type, serve_answer_read, a);
+        } else {
+            dialect->whole(a);
+            serve_reply_json(call, 200, &a->out);
+        }
+    }
+}
+
+static void route_chat(serve *s, serve_call *call)
+{
+    serve_route_chat(s, call, serve_chat_read, &serve_openai, false);
+}
+
+/* ---- the table ---- */
+
+static const serve_route routes[] = {
+    { "GET", "/health", route_health, true },
+    { "GET", "/v1/models", route_models, false },
+    { "GET", "/v1/models/*", route_model, false },
+    { "POST", "/v1/chat/completions", route_chat, false },
+    { "GET", "/metrics", route_metrics, false },
+};
+
+static bool route_matches(const serve_route *route, const char *path)
+{
+    size_t n = strlen(route->path);
+    return route->path[n - 1] == '*' ? !strncmp(path, route->path, n - 1) && path[n - 1]
+                                     : !strcmp(path, route->path);
+}
+
+const serve_route *serve_route_find(const char *method, const char *path, const char **allow)
+{
+    bool head = !strcmp(method, "HEAD"); /* as GET, without the body */
+    *allow = NULL;
+    for (size_t i = 0; i < FV_COUNT(routes); i++) {
+        if (!route_matches(&routes[i], path))
+            continue;
+        if (!strcmp(routes[i].method, head ? "GET" : method))
+            return &routes[i];
+        *allow = !strcmp(routes[i].method, "GET") ? "GET, HEAD" : routes[i].method;
+    }
+    return NULL;
+}
