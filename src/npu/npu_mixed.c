@@ -72,7 +72,10 @@ static void units_list(chooser *c)
         unit_set(c, &c->units[i], false);
 }
 
-/* What each costs alone, over the first image or a few small ones. */
+/* What each costs alone, over the first image or a few small ones: there are a hundred units. */
+enum { UNIT_IMAGES = 4, UNIT_VALUES = 1 << 20 };
+
+
 static fv_status units_measure(chooser *c, size_t n, const fv_callbacks *callbacks)
 {
     for (size_t i = 0; i < c->n_units; i++) {
@@ -214,8 +217,9 @@ fv_status fv_npu_fit_choose(fv_npu_vision *v, const float *pixels, size_t n,
 
 static fv_status widths_choose(chooser *c, double goal, const fv_callbacks *callbacks)
 {
+    const size_t few = FV_MAX(UNIT_VALUES / fv_npu_vision_pixels(c->v), (size_t)1);
     units_list(c);
-    FV_TRY(units_measure(c, FV_MIN(c->n, (size_t)4), callbacks));
+    FV_TRY(units_measure(c, FV_MIN(c->n, FV_MIN(few, (size_t)UNIT_IMAGES)), callbacks));
     FV_TRY(units_choose(c, goal));
     FV_TRY(fits_try(c, callbacks));
     return units_retry(c, goal);
