@@ -6,6 +6,8 @@
 #include <sys/utsname.h>
 
 #include "bench_company.h"
+#include "bench_layers.h"
+#include "fastvlm_tools.h"
 
 enum { MAX_REPS = 1000, COMPANY_TOKENS = 8 /* a session, in a repetition, at most */ };
 
@@ -41,7 +43,8 @@ static size_t sessions_of(int stage)
 
 typedef struct bench {
     model_options model;
-    const char *image, *stages;
+    const char *image, *stages, *svg;
+    bool layers;
     int reps, tokens, form;
     bool wanted[N_STAGES];
     double ms[N_STAGES][MAX_REPS]; /* decode: of one token */
@@ -80,9 +83,11 @@ static int bench_parse(int argc, char **argv, bench *b)
         "image (a drawn one by default), runs the prompt \"Describe the image.\" and "
         "decodes --tokens tokens, ignoring the end token. sessions_N: one token for each "
         "of N sessions at once; beside_image: decode while another thread encodes "
-        "images. A warm-up repetition runs first and is not counted. Without MODEL the "
-        "built-in demonstration model is timed.",
-        "  fastvlm bench FastVLM-0.5B --vision bf16 --reps 5",
+        "images. A warm-up repetition runs first and is not counted. --layers shows every "
+        "layer instead, and how close it comes to what the processor and the memory allow. "
+        "Without MODEL the built-in demonstration model is timed.",
+        "  fastvlm bench FastVLM-0.5B --vision bf16 --reps 5\n"
+        "  fastvlm bench fastvlm-0.5b-q4.gguf --layers --svg layers.svg",
     };
     bool json = false;
     const option_spec options[] = {
@@ -95,6 +100,9 @@ static int bench_parse(int argc, char **argv, bench *b)
           "tokens to decode per repetition (default 32)", 2, 100000 },
         { 0, "stages", OPTION_TEXT, &b->stages, "LIST",
           "only these, separated by commas; sessions: all of sessions_N", 0, 0 },
+        { 0, "layers", OPTION_FLAG, &b->layers, NULL,
+          "time every layer of an image, a prompt and a token", 0, 0 },
+        { 0, "svg", OPTION_TEXT, &b->svg, "FILE", "with --layers: a picture of them", 0, 0 },
         { 'f', "format", OPTION_CHOICE, &b->form, "text|json|csv", "output format", 0, 0 },
         { 0, "json", OPTION_FLAG, &json, NULL, "same as --format json", 0, 0 },
     };
@@ -114,6 +122,10 @@ static int bench_parse(int argc, char **argv, bench *b)
     if (prompt)
         return usage_error(
             "bench", "%s: no such model; expected a checkpoint directory or a packed file", prompt);
+    if (b->layers && b->stages)
+        return usage_error("bench", "--stages and --layers exclude each other");
+    if (b->svg && !b->layers)
+        return usage_error("bench", "--svg is for --layers");
     code = check_model("bench", &b->model, false);
     return code < 0 ? parse_stages(b) : code;
 }
@@ -324,6 +336,10 @@ static int run_bench(bench *b, fv_engine **engine, fv_image *image, progress_lin
     int code = open_engine(engine, &b->model);
     if (code >= 0)
         return code;
+    if (b->layers) {
+        const layers_job job = { model_name(&b->model), b->reps, b->tokens, b->form, b->svg };
+        return run_bench_layers(&job, *engine, image);
+    }
     add(b, LOAD, fv_engine_load_ms(*engine), 0);
     for (int rep = 0; b->wanted[LOAD] && rep + 1 < b->reps; rep++) {
         fv_engine_free(*engine);
@@ -357,6 +373,8 @@ int verb_bench(int argc, char **argv)
     int code = bench_parse(argc, argv, &b);
     if (code >= 0)
         return code;
+    if (b.svg && fv_output_check(b.svg, &err) != FV_OK)
+        return report(&err);
     catch_interrupt();
     progress_line line = { .enabled = true };
     fv_status status = b.image ? open_image(&image, b.image, NULL, &err) : draw_image(&image, &err);

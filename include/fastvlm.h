@@ -256,6 +256,18 @@ FV_API fv_status fv_engine_memory(const fv_engine *engine, fv_memory *out, fv_er
 /** What a session holds now, in session_bytes; the rest is its engine's, and 0. */
 FV_API fv_status fv_session_memory(const fv_session *session, fv_memory *out, fv_error *err);
 
+/** What this machine can do at most with the engine's threads, a second. */
+typedef struct fv_limits {
+    size_t size;
+    /** Multiplications with an addition, by the kernels in use, on operands in the caches. */
+    double f32_macs, bf16_macs, int8_macs;
+    double block_macs; /**< weights in blocks (z8, q4) */
+    double read_bytes; /**< from memory */
+} fv_limits;
+
+/** Measures them: half a second, 300 MB. Other work on the machine lowers them. */
+FV_API fv_status fv_engine_limits(const fv_engine *engine, fv_limits *out, fv_error *err);
+
 /** How an image that is not square is fitted to the square input. */
 typedef enum fv_fit {
     FV_FIT_AUTO = 0, /**< what the checkpoint's own layout does */
@@ -400,6 +412,24 @@ FV_API fv_status fv_image_format_check(size_t index, const char **name, fv_error
 typedef bool fv_tap_fn(void *user, const char *name, const float *data, const size_t *shape,
                        int n_dims);
 
+/** A layer, or several that run as one, of a call: what it took. */
+typedef struct fv_layer {
+    size_t size;
+    const char *name; /**< its weights' names as in a packed file, "model.layers.0.mlp.down_proj",
+                           further ones of the same block behind " + "; without weights its kind in
+                           the block of the layer before. Valid during the call */
+    const char *kind; /**< "linear", "convolution", "ffn", "attention", "norm", ...; static */
+    const char *precision; /**< of its products: "f32", "bf16", "int8", "z8", "q4"; "": it has none;
+                                static */
+    uint64_t n_rows;       /**< rows or pixels that it wrote */
+    double ms;
+    double macs;  /**< multiplications with an addition */
+    double bytes; /**< of weights and KV cache that it reads at least once */
+} fv_layer;
+
+/** Called after each layer, in the order in which they run. */
+typedef void fv_layer_fn(void *user, const fv_layer *layer);
+
 /** Image tokens [n_rows, d_model]: what the decoder sees of an image. Immutable; shared by threads
  *  and sessions; outlives its engine. */
 typedef struct fv_features fv_features;
@@ -411,6 +441,8 @@ typedef struct fv_encode_options {
     const fv_callbacks *callbacks; /**< progress stage "vision" */
     fv_tap_fn *tap;                /**< NULL: none */
     void *tap_user;
+    fv_layer_fn *layer; /**< NULL: none; not by encoders other than the CPU's */
+    void *layer_user;
 } fv_encode_options;
 
 FV_DEFINE_DEFAULT(fv_encode_options)
@@ -446,6 +478,9 @@ typedef struct fv_session_options {
     fv_tap_fn *tap;                /**< NULL: none; every named value of every call */
     void *tap_user;
     bool tap_prompt_logits; /**< also "logits_prefill": runs the output head for every row */
+    fv_layer_fn *layer;     /**< NULL: none; in fv_sessions_next that of the first session that is
+                             answering, for all */
+    void *layer_user;
 } fv_session_options;
 
 FV_DEFINE_DEFAULT(fv_session_options)
@@ -461,8 +496,8 @@ FV_API void fv_session_free(fv_session *session);
  *  answer is cut off there. What cannot fit the context is FV_ERR_LIMIT at once. On
  *  failure the session is unchanged.
  *
- *  fv_session_add_image encodes now; callbacks and tap that the options lack are those of the
- *  session. Borrows image during the call. */
+ *  fv_session_add_image encodes now; callbacks, tap and layer that the options lack are those of
+ *  the session. Borrows image during the call. */
 FV_API fv_status fv_session_add_image(fv_session *session, const fv_image *image,
                                       const fv_encode_options *options, fv_error *err);
 /** Takes a reference. */

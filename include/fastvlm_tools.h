@@ -177,6 +177,18 @@ FV_API bool fv_eval_image(const fv_eval *eval, size_t index, fv_eval_image_info 
 FV_API fv_status fv_eval_plot(const fv_eval *eval, const char *title, size_t n_title_bytes,
                               const char *file, fv_error *err);
 
+/** A bar of fv_layers_plot. */
+typedef struct fv_layer_bar {
+    size_t size;
+    const char *group, *name; /**< bars of one group follow each other and have a scale of their
+                                   own */
+    double ms, least_ms;      /**< its time; what the machine's limits allow, 0: not known */
+} fv_layer_bar;
+
+/** Where time goes, as an SVG file: [n] bars with the same size in each. */
+FV_API fv_status fv_layers_plot(const fv_layer_bar *bars, size_t n, const char *title,
+                                size_t n_title_bytes, const char *file, fv_error *err);
+
 /** Whether a file such as the plot could be written to this path, for callers that compute long
  *  before they write. Leaves nothing there. */
 FV_API fv_status fv_output_check(const char *file, fv_error *err);

@@ -48,6 +48,8 @@ static fv_status cpu_run(void *scratch, float *tokens, const float *pixels, int 
     cpu_scratch *s = scratch;
     double start = fv_now_ms();
     s->pool = fv_pool_limit(s->model->pool, n_threads);
+    s->ops.timed = watch->timed;
+    s->ops.timed_user = watch->timed_user;
     FV_TRY(fv_vision_run(&s->vision, &s->ops, pixels, watch, err));
     double between = fv_now_ms();
     FV_TRY(fv_projector_run(&s->vision, &s->ops, tokens, watch, err));
@@ -136,10 +138,12 @@ static void slot_return(fv_encoder *e, fv_encoder_slot *slot)
 /* ---- one image --------------------------------------------------------------------------- */
 
 static fv_status slot_encode(fv_encoder *e, fv_encoder_slot *slot, const fv_image *image,
-                             const fv_encode_options *o, fv_features *out, fv_error *err)
+                             const fv_encode_options *o, fv_layer_clock *clock, fv_features *out,
+                             fv_error *err)
 {
     size_t size = (size_t)e->image_size;
     fv_watch watch = { .callbacks = o->callbacks, .tap = o->tap, .tap_user = o->tap_user };
+    fv_layer_clock_watch(clock, &watch);
     fv_pool pool = fv_pool_limit(e->model->pool, o->n_threads);
     fv_recipe recipe = fv_config_recipe(&e->model->config, o->fit, e->image_size);
     double start = fv_now_ms();
@@ -167,11 +171,16 @@ fv_status fv_encoder_encode(fv_encoder *e, const fv_image *image, const fv_encod
                        options->n_threads);
     FV_TRY(fv_features_alloc(&f, (size_t)fv_config_image_tokens(e->image_size),
                              (size_t)e->model->config.d_model, err));
-    fv_status status = encoder_slot_take(e, &slot, err);
+    fv_layer_clock clock;
+    fv_status status = fv_layer_clock_init(&clock, e->model, options->layer, options->layer_user,
+                                           err);
+    if (status == FV_OK)
+        status = encoder_slot_take(e, &slot, err);
     if (status == FV_OK) {
-        status = slot_encode(e, &slot, image, options, f, err);
+        status = slot_encode(e, &slot, image, options, &clock, f, err);
         slot_return(e, &slot);
     }
+    fv_layer_clock_free(&clock);
     if (status != FV_OK) {
         fv_features_free(f);
         return status;

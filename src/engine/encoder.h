@@ -11,6 +11,7 @@
 #include <pthread.h>
 
 #include "engine/features.h"
+#include "engine/layer_clock.h"
 #include "image/image.h"
 #include "model/model.h"
 #include "nn/watch.h"

@@ -9,6 +9,7 @@
 #include "base/number.h"
 #include "base/sized.h"
 #include "base/report.h"
+#include "kernels/limits.h"
 #include "model/config_gguf.h"
 #include "model/config_rules.h"
 #include "model/precision.h"
@@ -32,6 +33,18 @@ void fv_system_info(fv_system *out)
                         .memory_available_bytes = memory.available_bytes,
                         .memory_limited = memory.limited };
     fv_result_out(out, &info, sizeof info);
+}
+
+fv_status fv_engine_limits(const fv_engine *engine, fv_limits *out, fv_error *err)
+{
+    FV_DEFAULT_FPENV;
+    fv_limits limits = { 0 };
+    FV_REQUIRE(engine, err);
+    FV_REQUIRE(out, err);
+    FV_TRY(FV_RESULT_CHECK(out, fv_limits, err));
+    FV_TRY(fv_limits_measure(&limits, &engine->model.kernels, engine->model.pool, err));
+    fv_result_out(out, &limits, sizeof limits);
+    return FV_OK;
 }
 
 static fv_status engine_check_options(const fv_engine_options *s, fv_error *err)

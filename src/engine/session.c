@@ -100,6 +100,8 @@ static fv_status session_init(fv_session *s, const fv_session_options *o, fv_err
                            .tap = o->tap,
                            .tap_user = o->tap_user,
                            .all_logits = o->tap && o->tap_prompt_logits };
+    FV_TRY(fv_layer_clock_init(&s->clock, m, o->layer, o->layer_user, err));
+    fv_layer_clock_watch(&s->clock, &s->watch);
     s->pending = -1;
     if (o->system) {
         s->system = fv_alloc(o->n_system_bytes + 1, 1);
@@ -109,6 +111,8 @@ static fv_status session_init(fv_session *s, const fv_session_options *o, fv_err
         s->n_system = o->n_system_bytes;
     }
     FV_TRY(fv_ops_init(&s->ops, &m->kernels, &s->pool, err));
+    s->ops.timed = s->watch.timed;
+    s->ops.timed_user = s->watch.timed_user;
     FV_TRY(fv_decoder_init(&s->decoder, &m->config, &m->weights.decoder, act, err));
     FV_TRY(fv_sequence_init(&s->sequence, &m->config, kv, err));
     return session_forbid_tokens(s, err);
@@ -152,6 +156,7 @@ void fv_session_free(fv_session *s)
     fv_decoder_free(&s->decoder);
     fv_sequence_free(&s->sequence);
     fv_ops_free(&s->ops);
+    fv_layer_clock_free(&s->clock);
     fv_sampler_free(s->sampler);
     fv_stream_free(s->stream);
     fv_free(s->bias);
@@ -357,6 +362,10 @@ static fv_status session_add_image(fv_session *s, const fv_image *image,
     if (!o.tap) {
         o.tap = s->watch.tap;
         o.tap_user = s->watch.tap_user;
+    }
+    if (!o.layer) {
+        o.layer = s->clock.fn;
+        o.layer_user = s->clock.user;
     }
     if (!o.n_threads)
         o.n_threads = s->n_threads;

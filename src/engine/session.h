@@ -55,6 +55,7 @@ struct fv_session {
     bool exact_reuse;
     fv_callbacks callbacks;
     fv_watch watch;
+    fv_layer_clock clock;
 
     fv_phase phase;
     fv_turn turn;

@@ -72,7 +72,9 @@ static fv_status session_copy(fv_session **out, const fv_session *s, fv_error *e
                              .callbacks = &s->callbacks,
                              .tap = s->watch.tap,
                              .tap_user = s->watch.tap_user,
-                             .tap_prompt_logits = s->watch.all_logits };
+                             .tap_prompt_logits = s->watch.all_logits,
+                             .layer = s->clock.fn,
+                             .layer_user = s->clock.user };
     fv_session *copy;
     if (is_answering(s))
         return fv_fail(err, FV_ERR_STATE, 0, "an answer is in progress; copy between turns");

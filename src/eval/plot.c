@@ -1,4 +1,4 @@
-/* A comparison as a picture: SQNR by depth. */
+/* Pictures: a comparison, SQNR by depth; where time goes. */
 #include <string.h>
 
 #include "base/fpenv.h"
@@ -6,11 +6,29 @@
 #include "base/sized.h"
 #include "eval/result.h"
 #include "quant/depth_plot.h"
+#include "quant/layer_plot.h"
 
 fv_status fv_output_check(const char *file, fv_error *err)
 {
     FV_REQUIRE(file, err);
     return fv_outfile_check(file, err);
+}
+
+fv_status fv_layers_plot(const fv_layer_bar *bars, size_t n, const char *title,
+                         size_t n_title_bytes, const char *file, fv_error *err)
+{
+    FV_DEFAULT_FPENV;
+    FV_REQUIRE(bars, err);
+    FV_REQUIRE(title, err);
+    FV_REQUIRE(file, err);
+    if (n && bars->size != sizeof *bars)
+        return fv_fail(err, FV_ERR_ARGUMENT, 0, "bars[0].size is %zu; expected %zu", bars->size,
+                       sizeof *bars);
+    for (size_t i = 0; i < n; i++) {
+        FV_REQUIRE(bars[i].group, err);
+        FV_REQUIRE(bars[i].name, err);
+    }
+    return fv_layer_plot_put(bars, n, title, n_title_bytes, file, err);
 }
 
 fv_status fv_eval_plot(const fv_eval *eval, const char *title, size_t n_title_bytes,

@@ -191,8 +191,10 @@ static void norm_task(void *user, size_t task, unsigned worker)
 /* h = RMS(x, weight) = weight (x rsqrt(mean(x^2) + eps)) */
 static void rows_norm(const row_set *r, const float *weight)
 {
+    const double start = fv_op_start(r->ops);
     norm_job j = { r, weight };
     fv_pool_run(r->ops->pool, (r->n + NORM_ROWS - 1) / NORM_ROWS, norm_task, &j);
+    fv_op_end(r->ops, start, &(fv_op_time){ .kind = "norm", .site = { weight }, .n_rows = r->n });
 }
 
 /* A sequence and one of its key-value heads: rotates the head's keys and the queries that share
@@ -273,6 +275,20 @@ static void attend_task(void *user, size_t task, unsigned worker)
     r->ops->k->attn(&a);
 }
 
+/* Row i of a sequence sees i + 1 rows and those before it; a sequence's cache is read once. */
+static void attend_time(const row_set *r, double start)
+{
+    fv_op_time op = { .kind = "attention", .n_rows = r->n };
+    const fv_config *c = r->d->c;
+    for (size_t i = 0; i < r->n_seq; i++) {
+        const fv_kv_cache *kv = &r->seq[i]->kv;
+        double seen = (double)r->n_each * ((double)kv->n + ((double)r->n_each + 1) / 2);
+        op.macs += 2 * seen * (double)c->n_heads * (double)c->d_head;
+        op.bytes += 2 * (double)(kv->n + r->n_each) * (double)c->n_kv_heads * (double)kv->row_bytes;
+    }
+    fv_op_end(r->ops, start, &op);
+}
+
 /* Layer r->layer: x [n, d_model] in place, keys and values into the caches. */
 static void layer_run(row_set *r)
 {
@@ -291,10 +307,14 @@ static void layer_run(row_set *r)
     rows_linear(r, qkv, 3, d->h, dm);
 
     /* q, k = rope(q), rope(k); k and v into the cache */
+    double start = fv_op_start(r->ops);
     fv_pool_run(r->ops->pool, r->n_seq * (size_t)d->c->n_kv_heads, rotate_task, r);
+    fv_op_end(r->ops, start, &(fv_op_time){ .kind = "rope", .n_rows = n });
 
     /* o_j = softmax(q_j K^T / sqrt(D) + causal) V             [n, hd], into h */
+    start = fv_op_start(r->ops);
     fv_pool_run(r->ops->pool, r->n_seq * attend_tasks(r), attend_task, r);
+    attend_time(r, start);
 
     /* x = x + concat(o) Wo^T                                  [n, dm] */
     fv_linear o = { .w = &w->o, .y = d->x, .ldy = dm, .residual = d->x, .ldr = dm };

@@ -251,8 +251,8 @@ static bool linear_is_tall(const fv_gemm_kernel *g, size_t n, size_t k, size_t m
            m >= (size_t)ROWS_PER_TASK * n_workers * 4;
 }
 
-void fv_linear_run(const fv_ops *ops, const fv_linear *layers, size_t n_layers, const void *x,
-                   fv_type x_type, size_t ldx, size_t m)
+static void linear_run(const fv_ops *ops, const fv_linear *layers, size_t n_layers, const void *x,
+                       fv_type x_type, size_t ldx, size_t m)
 {
     if (layers->w->type == FV_TYPE_I8) {
         assert(n_layers == 1 && ldx == layers->w->k);
@@ -262,7 +262,7 @@ void fv_linear_run(const fv_ops *ops, const fv_linear *layers, size_t n_layers, 
     assert(layers->y_type != FV_TYPE_U8 && x_type != FV_TYPE_U8);
     if (m == 1 && x_type == FV_TYPE_F32 && layers->y_type == FV_TYPE_F32 && !layers->scale &&
         !layers->act) {
-        fv_linear_run_each(ops, layers, n_layers, x, ldx, 1);
+        fv_linear_run_vectors(ops, layers, n_layers, x, ldx, 1);
         return;
     }
     fv_ops_observe(ops, layers->w, x, x_type, m, layers->w->k);
@@ -289,6 +289,14 @@ void fv_linear_run(const fv_ops *ops, const fv_linear *layers, size_t n_layers, 
         j.columns = linear_wide_columns(j.g, n, k, ops->n_workers);
         fv_pool_run(ops->pool, fv_count_columns(layers, n_layers, j.columns), linear_wide_task, &j);
     }
+}
+
+void fv_linear_run(const fv_ops *ops, const fv_linear *layers, size_t n_layers, const void *x,
+                   fv_type x_type, size_t ldx, size_t m)
+{
+    const double start = fv_op_start(ops);
+    linear_run(ops, layers, n_layers, x, x_type, ldx, m);
+    fv_time_linear(ops, start, "linear", layers, n_layers, x_type, m);
 }
 
 fv_ops_need fv_linear_need(const fv_kernels *kernels, unsigned n_workers, size_t n, size_t k,
@@ -351,11 +359,11 @@ static void gated_task(void *user, size_t task, unsigned worker)
     j->g->run(&args); /* y = (x Wu^T) silu(gate), in the epilogue */
 }
 
-void fv_gated_run(const fv_ops *ops, const fv_mat *gate, const fv_mat *up, void *y, fv_type y_type,
-                  const void *x, fv_type x_type, size_t m)
+static void gated_run(const fv_ops *ops, const fv_mat *gate, const fv_mat *up, void *y,
+                      fv_type y_type, const void *x, fv_type x_type, size_t m)
 {
     if (m == 1 && x_type == FV_TYPE_F32 && y_type == FV_TYPE_F32) {
-        fv_gated_run_each(ops, gate, up, y, x, 1);
+        fv_gated_run_vectors(ops, gate, up, y, x, 1);
         return;
     }
     fv_ops_observe(ops, gate, x, x_type, m, gate->k);
@@ -376,6 +384,15 @@ void fv_gated_run(const fv_ops *ops, const fv_mat *gate, const fv_mat *up, void 
     j.x = rows_widen(ops, j.g, x, x_type, &j.ldx, m, gate->k, 0);
     j.columns = linear_wide_columns(j.g, gate->n, gate->k, ops->n_workers);
     fv_pool_run(ops->pool, (gate->n + j.columns - 1) / j.columns, gated_task, &j);
+}
+
+void fv_gated_run(const fv_ops *ops, const fv_mat *gate, const fv_mat *up, void *y, fv_type y_type,
+                  const void *x, fv_type x_type, size_t m)
+{
+    const double start = fv_op_start(ops);
+    const fv_linear both[2] = { { .w = gate }, { .w = up } };
+    gated_run(ops, gate, up, y, y_type, x, x_type, m);
+    fv_time_linear(ops, start, "gated", both, 2, x_type, m);
 }
 
 fv_ops_need fv_gated_need(const fv_kernels *kernels, size_t n, size_t k, size_t m, fv_type x_type)

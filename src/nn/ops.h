@@ -5,6 +5,7 @@
  *     ops_int8.c   linear layers, convolutions and FFN with int8 weights
  *     ops_quant.c  linear and gated layers with weights in blocks of 8 or 4 bits
  *     ops_vector.c linear and gated layers over single rows that are independent
+ *     ops_time.c   what operations say of themselves when somebody takes their time
  *
  * An operation takes weights of any type; the caller does not branch on it. Rows are [n, channels],
  * a map is rows of [height * width, channels]. An fv_ops holds the scratch of one session. */
@@ -14,6 +15,7 @@
 #include "base/base.h"
 #include "kernels/kernels.h"
 #include "model/weights.h"
+#include "nn/watch.h"
 
 /* Sees what goes into a layer, f32 rows [n, c], before it runs; site is its fv_mat or fv_dw, of
  * layers that share their input the first. For models whose operands are F32. An FFN runs layer by
@@ -30,6 +32,8 @@ typedef struct fv_ops {
     size_t shared_bytes;
     fv_observe_fn *observe; /* NULL: nobody looks on */
     void *observe_user;
+    fv_op_time_fn *timed; /* NULL: nobody takes the time */
+    void *timed_user;
 } fv_ops;
 
 /* What the scratch must hold. Every operation has a function that tells; their maximum over the
@@ -191,5 +195,16 @@ fv_ops_need fv_layernorm_need(size_t c);
 /* Multi-head attention without a mask: q | k | v rows [n, 3c] f32 -> y [n, c]; heads of d. */
 void fv_attention_run(const fv_ops *ops, fv_rows y, const float *qkv, size_t n, size_t c, size_t d);
 fv_ops_need fv_attention_need(void);
+
+/* ---- time ---------------------------------------------------------------------------------- */
+
+/* Every operation above says what it took where ops->timed is set; one that consists of others
+ * leaves it to them. What a caller does by itself between operations:
+ *
+ *     const double start = fv_op_start(ops);
+ *     ...
+ *     fv_op_end(ops, start, &(fv_op_time){ .kind = "rope", .n_rows = n }); */
+static inline double fv_op_start(const fv_ops *ops) { return ops->timed ? fv_now_ms() : 0; }
+void fv_op_end(const fv_ops *ops, double start, const fv_op_time *op);
 
 #endif

@@ -79,15 +79,17 @@ static void dw_row_task(void *user, size_t task, unsigned worker)
 void fv_dw_run(const fv_ops *ops, fv_rows y, fv_rows x, fv_map_shape shape, const fv_dw *dw,
                unsigned stride, fv_act act)
 {
+    const double start = fv_op_start(ops);
     fv_ops_observe(ops, dw, x.data, x.type, shape.height * shape.width, dw->channels);
     if (dw->w8) {
         fv_dw_run_int8(ops, y, x, shape, dw, stride, act);
-        return;
+    } else {
+        assert(x.type == FV_TYPE_F32 && y.type != FV_TYPE_U8);
+        assert(!y.beside || y.type == FV_TYPE_F32);
+        dw_job j = { ops, y, x.data, shape, dw, stride, act };
+        fv_pool_run(ops->pool, shape.height / stride, dw_row_task, &j);
     }
-    assert(x.type == FV_TYPE_F32 && y.type != FV_TYPE_U8);
-    assert(!y.beside || y.type == FV_TYPE_F32);
-    dw_job j = { ops, y, x.data, shape, dw, stride, act };
-    fv_pool_run(ops->pool, shape.height / stride, dw_row_task, &j);
+    fv_time_dw(ops, start, dw, shape.height / stride * (shape.width / stride));
 }
 
 fv_ops_need fv_dw_need(const fv_ops *ops, const fv_dw *dw, fv_map_shape shape)
@@ -265,10 +267,12 @@ void fv_ffn_run(const fv_ops *ops, float *y, fv_rows x, fv_map_shape shape, cons
 {
     assert(x.type == FV_TYPE_F32 && x.data != y);
     assert(!f->dw.w8 == (f->fc1.type != FV_TYPE_I8) && !f->dw.w8 == (f->fc2.type != FV_TYPE_I8));
+    const double start = fv_op_start(ops);
     if (f->dw.w8 ? fv_ffn_run_tiles_int8(ops, y, x, shape, f)
                  : ffn_run_blocks(ops, y, x.data, shape, f, operand))
-        return;
-    ffn_run_maps(ops, y, x, shape, f, operand);
+        fv_time_ffn(ops, start, f, operand, shape.height * shape.width);
+    else
+        ffn_run_maps(ops, y, x, shape, f, operand); /* layer by layer, and so is its time */
 }
 
 fv_ops_need fv_ffn_need(const fv_ops *ops, const fv_ffn *f, fv_map_shape shape, fv_type operand)
@@ -316,8 +320,10 @@ static void layernorm_task(void *user, size_t task, unsigned worker)
 void fv_layernorm_run(const fv_ops *ops, fv_rows y, const float *x, const float *weight,
                       const float *bias, size_t n, size_t c)
 {
+    const double start = fv_op_start(ops);
     layernorm_job j = { ops, y, x, weight, bias, n, c };
     fv_pool_run(ops->pool, (n + NORM_ROWS - 1) / NORM_ROWS, layernorm_task, &j);
+    fv_op_end(ops, start, &(fv_op_time){ .kind = "norm", .site = { weight }, .n_rows = n });
 }
 
 fv_ops_need fv_layernorm_need(size_t c)
@@ -381,6 +387,11 @@ fv_ops_need fv_attention_need(void)
 
 void fv_attention_run(const fv_ops *ops, fv_rows y, const float *qkv, size_t n, size_t c, size_t d)
 {
+    const double start = fv_op_start(ops);
     attention_job j = { ops, y, qkv, n, c, d };
     fv_pool_run(ops->pool, c / d * ((n + FV_ATTN_MAX_Q - 1) / FV_ATTN_MAX_Q), attention_task, &j);
+    fv_op_end(ops, start,
+              &(fv_op_time){ .kind = "attention",
+                             .n_rows = n,
+                             .macs = 2 * (double)n * (double)n * (double)c });
 }

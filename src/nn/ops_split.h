@@ -83,4 +83,21 @@ void fv_linear_run_quant(const fv_ops *ops, const fv_linear *layers, size_t n_la
 void fv_gated_run_quant(const fv_ops *ops, const fv_mat *gate, const fv_mat *up, float *y,
                         const float *x, size_t m);
 
+/* ---- ops_time.c ---- */
+
+/* n_layers layers that share their input, or the two of a gated layer. x_type: of the input. */
+void fv_time_linear(const fv_ops *ops, double start, const char *kind, const fv_linear *layers,
+                    size_t n_layers, fv_type x_type, size_t m);
+void fv_time_dw(const fv_ops *ops, double start, const fv_dw *dw, size_t n_pixels);
+/* The three layers as one. */
+void fv_time_ffn(const fv_ops *ops, double start, const fv_ffn *ffn, fv_type operand,
+                 size_t n_pixels);
+
+/* ---- ops_vector.c: fv_linear_run_each and fv_gated_run_each, without the time ---- */
+
+void fv_linear_run_vectors(const fv_ops *ops, const fv_linear *layers, size_t n_layers,
+                           const float *x, size_t ldx, size_t m);
+void fv_gated_run_vectors(const fv_ops *ops, const fv_mat *gate, const fv_mat *up, float *y,
+                          const float *x, size_t m);
+
 #endif

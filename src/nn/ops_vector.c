@@ -84,8 +84,8 @@ static void vector_task(void *user, size_t task, unsigned worker)
     }
 }
 
-void fv_linear_run_each(const fv_ops *ops, const fv_linear *layers, size_t n_layers, const float *x,
-                        size_t ldx, size_t m)
+void fv_linear_run_vectors(const fv_ops *ops, const fv_linear *layers, size_t n_layers,
+                           const float *x, size_t ldx, size_t m)
 {
     fv_ops_observe(ops, layers->w, x, FV_TYPE_F32, m, layers->w->k);
     vector_job j = {
@@ -95,6 +95,14 @@ void fv_linear_run_each(const fv_ops *ops, const fv_linear *layers, size_t n_lay
         fv_quantise_rows(ops, x, ldx, m, layers->w->k);
     j.columns = vector_columns(layers, n_layers, ops->n_workers);
     fv_pool_run(ops->pool, fv_count_columns(layers, n_layers, j.columns), vector_task, &j);
+}
+
+void fv_linear_run_each(const fv_ops *ops, const fv_linear *layers, size_t n_layers, const float *x,
+                        size_t ldx, size_t m)
+{
+    const double start = fv_op_start(ops);
+    fv_linear_run_vectors(ops, layers, n_layers, x, ldx, m);
+    fv_time_linear(ops, start, "linear", layers, n_layers, FV_TYPE_F32, m);
 }
 
 /* The gate's values of a run stay in scratch until up's are there. */
@@ -113,8 +121,8 @@ static void gated_vector_task(void *user, size_t task, unsigned worker)
     }
 }
 
-void fv_gated_run_each(const fv_ops *ops, const fv_mat *gate, const fv_mat *up, float *y,
-                       const float *x, size_t m)
+void fv_gated_run_vectors(const fv_ops *ops, const fv_mat *gate, const fv_mat *up, float *y,
+                          const float *x, size_t m)
 {
     fv_ops_observe(ops, gate, x, FV_TYPE_F32, m, gate->k);
     const fv_linear both[2] = { { .w = gate }, { .w = up } };
@@ -123,4 +131,13 @@ void fv_gated_run_each(const fv_ops *ops, const fv_mat *gate, const fv_mat *up, 
         fv_quantise_rows(ops, x, gate->k, m, gate->k);
     j.columns = vector_columns(both, 1, ops->n_workers);
     fv_pool_run(ops->pool, (gate->n + j.columns - 1) / j.columns, gated_vector_task, &j);
+}
+
+void fv_gated_run_each(const fv_ops *ops, const fv_mat *gate, const fv_mat *up, float *y,
+                       const float *x, size_t m)
+{
+    const double start = fv_op_start(ops);
+    const fv_linear both[2] = { { .w = gate }, { .w = up } };
+    fv_gated_run_vectors(ops, gate, up, y, x, m);
+    fv_time_linear(ops, start, "gated", both, 2, FV_TYPE_F32, m);
 }

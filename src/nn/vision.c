@@ -252,6 +252,7 @@ static fv_status stem_run(fv_vision *v, const fv_ops *ops, const float *pixels,
     /* both matrices are small, 10 and 37 KB: packed by one thread, read by all */
     g->pack[w->stem0.type](packed0, w->stem0.data, 27, c, 27);
     g->pack[w->stem2.type](packed2, w->stem2.data, c, c, c);
+    const double start = fv_op_start(ops);
     stem_job j = { v, ops, pixels, v->map[0], packed0, packed2, NULL, NULL };
     float *taps = NULL;
     if (fv_watch_taps(watch)) { /* somebody wants the first two maps as a whole */
@@ -262,6 +263,14 @@ static fv_status stem_run(fv_vision *v, const fv_ops *ops, const float *pixels,
         j.tap1 = taps + half * half * c;
     }
     fv_pool_run(ops->pool, (quarter + BAND - 1) / BAND, stem_task, &j);
+    fv_op_end(
+        ops, start,
+        &(fv_op_time){ .kind = "stem",
+                       .site = { &w->stem0, &w->stem1, &w->stem2 },
+                       .n_rows = quarter * quarter,
+                       .macs = (double)(half * half * c * 27 + quarter * quarter * c * (9 + c)),
+                       .bytes = (double)(c * 27 * fv_type_size(w->stem0.type) + c * 9 * 4 +
+                                         c * c * fv_type_size(w->stem2.type)) });
     fv_status status = FV_OK;
     if (taps) {
         FV_TRY_GOTO(fv_watch_map(watch, "vision.stem.0", j.tap0, half, half, c, err));
@@ -372,6 +381,7 @@ static void features_expand(fv_vision *v, const fv_ops *ops, fv_map_shape shape)
     fv_dw_run(ops, fv_rows_f32(v->map[1]), fv_rows_f32(v->map[0]), shape, &w->expand, 1,
               FV_ACT_NONE);
 
+    const double start = fv_op_start(ops);
     /* mean = the mean of y over all pixels                    [f] */
     memset(mean, 0, f * sizeof *mean);
     k->colsum(mean, v->map[1], f, n, f);
@@ -388,6 +398,14 @@ static void features_expand(fv_vision *v, const fv_ops *ops, fv_map_shape shape)
 
     /* features = gelu(y * gate)                               [T, f] */
     k->scale_gelu(v->features, f, v->map[1], f, gate, n, f);
+    fv_op_end(ops, start,
+              &(fv_op_time){ .kind = "squeeze-excite",
+                             .site = { &w->squeeze, &w->excite },
+                             .n_rows = n,
+                             .macs = (double)(f * (n + 2 * s)),
+                             .bytes = (double)(f * s *
+                                               (fv_type_size(w->squeeze.type) +
+                                                fv_type_size(w->excite.type))) });
 }
 
 /* ---- all of it --------------------------------------------------------------------------- */

@@ -1,14 +1,31 @@
-/* watch: what looks on while the model runs: progress, cancelling, and every named value. */
+/* watch: what looks on while the model runs: progress, cancelling, every named value, and the time
+ * of every operation. */
 #ifndef FV_WATCH_H
 #define FV_WATCH_H
 
 #include "base/base.h"
+#include "base/types.h"
+
+/* An operation that has run, for who wants to know what every layer takes (ops_time.c). */
+typedef struct fv_op_time {
+    const char *kind;    /* "linear", "attention": static */
+    const void *site[3]; /* its fv_mats or fv_dws, of a norm the vector; NULL: none (any more) */
+    fv_type type;        /* of the products: F32, BF16, I8; with weights in blocks theirs */
+    size_t n_rows;       /* that it wrote */
+    double macs;
+    double bytes; /* of weights, and of the KV cache, read */
+    double ms;
+} fv_op_time;
+
+typedef void fv_op_time_fn(void *user, const fv_op_time *op);
 
 typedef struct fv_watch {
     const fv_callbacks *callbacks; /* NULL: none */
     fv_tap_fn *tap;                /* NULL: none */
     void *tap_user;
-    bool all_logits; /* the tap also wants the logits of every row of a prompt: a head a row */
+    bool all_logits;      /* the tap also wants the logits of every row of a prompt: a head a row */
+    fv_op_time_fn *timed; /* NULL: nobody takes the time of operations */
+    void *timed_user;
 } fv_watch;
 
 /* FV_ERR_CANCELLED when the caller wants to stop. */

@@ -67,6 +67,31 @@ check "info --json says so" grep -q '"demonstration": true' <<<"$out"
 run bench --reps 1 --tokens 4 --threads 1
 expect "bench without MODEL" 0 "$notice"
 check "bench names it" grep -q "^built-in demonstration model" <<<"$out"
+run bench --layers --reps 1 --tokens 2 --svg "$work/layers.svg" --json
+expect "bench --layers" 0
+check "layers: all phases, every layer, nothing counted twice" python3 - "$work/out" <<'END'
+import json, sys
+d = json.load(open(sys.argv[1]))
+assert [p["phase"] for p in d["phases"]] == ["vision", "prefill", "token"], d["phases"]
+for p in d["phases"]:
+    assert p["layers_ms"] <= p["ms"] * 1.001, p["phase"]
+    assert abs(sum(l["ms"] for l in p["layers"]) - p["layers_ms"]) < 1e-3
+    assert all(l["limit_ms"] >= 0 for l in p["layers"])
+names = [l["name"] for l in d["phases"][2]["layers"]]
+assert "model.layers.0.self_attn.q_proj + k_proj + v_proj" in names, names
+assert all(v > 0 for v in d["limits"].values()), d["limits"]
+END
+check "layers: a picture" grep -q '</svg>' "$work/layers.svg"
+run bench --layers --reps 1 --tokens 2
+check "layers: the decoder's layers together" grep -q '^model\.layers\.\*\.mlp\.down_proj ' <<<"$out"
+run bench --layers --reps 1 --tokens 2 --format csv
+check "layers: csv" grep -q '^token,model.layers.0.mlp.down_proj,linear,' <<<"$out"
+run bench --svg "$work/x.svg"
+expect "a picture without layers" 2 "--svg is for --layers"
+run bench --layers --stages vision
+expect "layers and stages" 2 "exclude each other"
+run bench --layers --svg "$work/none/x.svg"
+expect "a picture that cannot be written" 1 "none"
 
 # ---- demo.gguf is packed from the checkpoint of now: what the decoder's tensors lost says so. (The last bits of a
 # calibration belong to the processor that it ran on.)
