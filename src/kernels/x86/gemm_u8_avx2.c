@@ -16,6 +16,21 @@ static inline __m256i load_b(const void *p)
     return _mm256_cvtepi8_epi16(_mm_load_si128((const __m128i *)p));
 }
 
+/* A row of A: s0, s1 += its four values times b0, b1. In assembly, because gcc 12 begins with the
+ * products of all rows, for which it has too few registers, and keeps the sums on the stack: half
+ * the rate. */
+static inline void row_add(__m256i *s0, __m256i *s1, const void *a, __m256i b0, __m256i b1)
+{
+    __m256i ai, product;
+    __asm__ volatile("vpbroadcastq %[a], %[ai]\n\t"
+                     "vpmaddwd %[b0], %[ai], %[product]\n\t"
+                     "vpaddd %[product], %[s0], %[s0]\n\t"
+                     "vpmaddwd %[b1], %[ai], %[ai]\n\t"
+                     "vpaddd %[ai], %[s1], %[s1]"
+                     : [s0] "+x"(*s0), [s1] "+x"(*s1), [ai] "=&x"(ai), [product] "=&x"(product)
+                     : [a] "m"(*(const int64_t(*)[1])a), [b0] "x"(b0), [b1] "x"(b1));
+}
+
 #define TILE(mr)                                                                                   \
     static void tile_##mr(const uint8_t *a, size_t a_ld, const int32_t *b, size_t n, int32_t *out, \
                           bool more, const int32_t *bias)                                          \
@@ -25,13 +40,7 @@ static inline __m256i load_b(const void *p)
         for (size_t q = 0; q < n; q++, a += 8, b += NR) {                                          \
             const __m256i b0 = load_b(b), b1 = load_b(b + 4);                                      \
             UNROLL for (int i = 0; i < mr; i++)                                                    \
-            {                                                                                      \
-                int64_t word;                                                                      \
-                memcpy(&word, a + (size_t)i * a_ld, 8);                                            \
-                const __m256i ai = _mm256_set1_epi64x(word);                                       \
-                s[i][0] = _mm256_add_epi32(s[i][0], _mm256_madd_epi16(ai, b0));                    \
-                s[i][1] = _mm256_add_epi32(s[i][1], _mm256_madd_epi16(ai, b1));                    \
-            }                                                                                      \
+                row_add(&s[i][0], &s[i][1], a + (size_t)i * a_ld, b0, b1);                         \
         }                                                                                          \
         UNROLL for (int i = 0; i < mr; i++)                                                        \
         {                                                                                          \

@@ -4,7 +4,8 @@
  *
  * From outside in: blocks of rows whose piece of A stays in L2; panels of B; pieces of k when a
  * panel does not fit in L2; tiles of rows, as equal as they can be, so that no tile is left with
- * few of them. */
+ * few of them. Rows that have to be widened are copied for all panels at once where a block of
+ * them fits the copy; otherwise, and when they only collide, a piece of a tile's rows at a time. */
 #ifndef FV_GEMM_U8_BODY_H
 #define FV_GEMM_U8_BODY_H
 
@@ -18,7 +19,9 @@ enum {
     A_BLOCK_BYTES = 384 << 10, /* of A per block of rows */
     MIN_ROWS = 112 / MR * MR,  /* of such a block: fewer would read B too often */
     PIECE = 1536,              /* words of k that are not cut */
-    COPY_PIECE = 256           /* words of a row copied: rows collide in L1, or end within a word */
+    COPY_PIECE = 256,          /* words of a row copied: rows collide in L1, or end within a word */
+    COPY_GAP = 64,             /* bytes between copied rows: they are not to collide again */
+    COPY_BYTES = WIDEN ? 48 << 10 : MR * (COPY_PIECE * 4 + COPY_GAP)
 };
 
 /* out[i][0..NR) = (more ? out[i][0..NR) : bias[0..NR)) + sum over n words of a[i] * b. Rows lie
@@ -69,17 +72,24 @@ static void gemm(const fv_gemm_u8_args *g, tile_fn *const *tile)
 {
     const size_t words = (g->k + 3) / 4;
     const bool copy = WIDEN || g->k % 4 || (g->m > 4 && words >= 64 && rows_collide(g->lda));
-    const size_t piece = copy ? COPY_PIECE : FV_MIN(words, (size_t)PIECE);
-    const size_t block = piece < words
+    const size_t room = COPY_BYTES / (words * 4 * (1 + WIDEN) + COPY_GAP) / MR * MR;
+    const bool copy_once = WIDEN && room > 0; /* for all panels: so many rows */
+    const size_t piece = copy_once ? words : FV_MIN(words, (size_t)(copy ? COPY_PIECE : PIECE));
+    const size_t block = copy_once ? FV_MIN(room, (size_t)MIN_ROWS)
+                         : piece < words
                              ? (size_t)MIN_ROWS
                              : FV_MAX((size_t)MIN_ROWS, A_BLOCK_BYTES / (words * 4) / MR * MR);
+    const size_t copy_ld = piece * 4 * (1 + WIDEN) + COPY_GAP;
 
     int32_t sums[MIN_ROWS * NR] __attribute__((aligned(64)));
     int32_t bias[NR] __attribute__((aligned(64))) = { 0 };
-    uint8_t copied[MR][COPY_PIECE * 4 * (1 + WIDEN) + 64] __attribute__((aligned(64)));
+    uint8_t copied[COPY_BYTES] __attribute__((aligned(64)));
 
     for (size_t i0 = 0; i0 < g->m; i0 += block) {
         const size_t n_rows = FV_MIN(g->m - i0, block), n_tiles = (n_rows + MR - 1) / MR;
+        if (copy_once)
+            for (size_t r = 0; r < n_rows; r++)
+                copy_row(copied + r * copy_ld, g->a + (i0 + r) * g->lda, g->k, words);
         for (size_t j = 0; j < g->n; j += NR) {
             const size_t width = FV_MIN((size_t)NR, g->n - j);
             const int32_t *b = (const int32_t *)g->b + j * words, *start = g->bias + j;
@@ -93,12 +103,15 @@ static void gemm(const fv_gemm_u8_args *g, tile_fn *const *tile)
                                  rows = n_rows * (t + 1) / n_tiles - first;
                     const uint8_t *a = g->a + (i0 + first) * g->lda + q * 4;
                     size_t ld = g->lda;
-                    if (copy) {
+                    if (copy_once) {
+                        a = copied + first * copy_ld;
+                        ld = copy_ld;
+                    } else if (copy) {
                         const size_t n_bytes = FV_MIN(n * 4, g->k - q * 4);
                         for (size_t r = 0; r < rows; r++)
-                            copy_row(copied[r], a + r * ld, n_bytes, n);
-                        a = copied[0];
-                        ld = sizeof copied[0];
+                            copy_row(copied + r * copy_ld, a + r * ld, n_bytes, n);
+                        a = copied;
+                        ld = copy_ld;
                     }
                     if (last && words >= 48) {
                         fetch_rows(g->c, fv_type_size(g->c_type), g->ldc, i0 + first, rows, j);
