@@ -209,7 +209,7 @@ static double list_sum(const layer_list *l)
     return ms;
 }
 
-static void print_list(const layers_bench *b, int at, const layer_list *l)
+static void print_phase(const layers_bench *b, int at, const layer_list *l)
 {
     double sum = list_sum(l), least = 0;
     print_out("%s, %.2f ms\n%-64s %-14s %-5s %9s %6s %9s %8s %8s\n", phase_names[at], l->whole_ms,
@@ -237,7 +237,7 @@ static void print_csv(const layers_bench *b, int at, const layer_list *l)
     }
 }
 
-static json_t *list_json(const layers_bench *b, int at, const layer_list *l)
+static json_t *layers_json(const layers_bench *b, int at, const layer_list *l)
 {
     json_t *rows = json_array();
     for (size_t i = 0; i < l->n; i++) {
@@ -301,11 +301,11 @@ static int print_layers(layers_bench *b, const fv_model_info *m)
             continue;
         list_join(&joined[i], middle, &b->failed);
         if (b->job->form == 1)
-            json_array_append_new(phases, list_json(b, i, middle));
+            json_array_append_new(phases, layers_json(b, i, middle));
         else if (b->job->form == 2)
             print_csv(b, i, middle);
         else
-            print_list(b, i, &joined[i]);
+            print_phase(b, i, &joined[i]);
     }
     if (b->job->form == 1) {
         json_t *limits = json_pack("{s:f, s:f, s:f, s:f, s:f}", "f32_macs", l->f32_macs,

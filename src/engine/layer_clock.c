@@ -13,7 +13,7 @@ struct fv_layer_name {
     char text[FV_PACKED_NAME];
 };
 
-static int name_compare(const void *a, const void *b)
+static int site_compare(const void *a, const void *b)
 {
     const uintptr_t x = (uintptr_t)((const fv_layer_name *)a)->site,
                     y = (uintptr_t)((const fv_layer_name *)b)->site;
@@ -54,7 +54,7 @@ fv_status fv_layer_clock_init(fv_layer_clock *c, const fv_model *model, fv_layer
     fv_status status = fv_weights_walk(w, &model->config, name_add, c, err);
     if (w->tied) /* the walk does not list it */
         c->names[c->n++] = (fv_layer_name){ &w->decoder.head, "lm_head" };
-    qsort(c->names, c->n, sizeof *c->names, name_compare);
+    qsort(c->names, c->n, sizeof *c->names, site_compare);
     return status;
 }
 
@@ -67,7 +67,7 @@ void fv_layer_clock_free(fv_layer_clock *c)
 static const char *name_find(const fv_layer_clock *c, const void *site)
 {
     const fv_layer_name key = { .site = site };
-    const fv_layer_name *found = bsearch(&key, c->names, c->n, sizeof key, name_compare);
+    const fv_layer_name *found = bsearch(&key, c->names, c->n, sizeof key, site_compare);
     return found ? found->text : NULL;
 }
 

@@ -4,7 +4,6 @@
 
 #include <string.h>
 
-
 enum {
     TRIES = 6,
     ROWS = 96, /* operands: ROWS x DEPTH and COLUMNS x DEPTH, at most 230 KB, within L2 */

@@ -75,7 +75,6 @@ static void units_list(chooser *c)
 /* What each costs alone, over the first image or a few small ones: there are a hundred units. */
 enum { UNIT_IMAGES = 4, UNIT_VALUES = 1 << 20 };
 
-
 static fv_status units_measure(chooser *c, size_t n, const fv_callbacks *callbacks)
 {
     for (size_t i = 0; i < c->n_units; i++) {
