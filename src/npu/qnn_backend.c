@@ -31,6 +31,7 @@ typedef struct qnn_backend {
     fv_qnn_model *out;
     const bool *show;        /* by index of the value; NULL: none */
     fv_qnn_weights *weights; /* NULL: none are shared */
+    uint32_t real;           /* type of floats: FV_QNN_F16 or FV_QNN_F32 */
     fv_qnn_tensor *made;     /* by index of the value: as its node writes it */
     fv_qnn_tensor *other[2]; /* converted to 8, to 16 bits; name NULL: not yet */
     fv_error *err;
@@ -103,9 +104,9 @@ static fv_status tensor_create(qnn_backend *b, fv_qnn_tensor *t, shape s)
     return fv_qnn_tensor_create(b->q, t, b->err);
 }
 
-static uint32_t width_type(uint8_t width)
+static uint32_t width_type(const qnn_backend *b, uint8_t width)
 {
-    return width == FV_NPU_FLOAT ? FV_QNN_F32 : width == FV_NPU_WIDE ? FV_QNN_UQ16 : FV_QNN_UQ8;
+    return width == FV_NPU_FLOAT ? b->real : width == FV_NPU_WIDE ? FV_QNN_UQ16 : FV_QNN_UQ8;
 }
 
 static fv_qnn_encoding format_of(const fv_npu_formats *f, uint8_t width)
@@ -122,7 +123,7 @@ static uint32_t shown_kind(const qnn_backend *b, const fv_value *v)
 static fv_status activation_create(qnn_backend *b, fv_qnn_tensor *t, const char *name, shape s,
                                    uint32_t kind, uint8_t width, const fv_npu_formats *f)
 {
-    *t = tensor_of(name, kind, width_type(width));
+    *t = tensor_of(name, kind, width_type(b, width));
     if (width != FV_NPU_FLOAT)
         tensor_encode(t, format_of(f, width));
     return tensor_create(b, t, s);
@@ -198,7 +199,7 @@ static fv_status node_create_of(qnn_backend *b, making *m, const char *type, fv_
         return fv_fail_memory(b->err, 64, "a name");
     b->out->n_nodes++;
     b->out->n_transposes += !strcmp(type, "Transpose");
-    b->out->n_floats += result->type == FV_QNN_F32;
+    b->out->n_floats += result->type == b->real;
     return fv_qnn_node_add(b->q, &op, b->err);
 }
 
@@ -221,7 +222,7 @@ static fv_status convert_create(qnn_backend *b, fv_qnn_tensor *to, const fv_qnn_
     const char *name = backend_text(b, "%s:u%d", t->name, width);
     shape s = { .rank = t->rank };
     memcpy(s.dim, t->dims, t->rank * sizeof *t->dims);
-    *to = tensor_of(name, FV_QNN_NATIVE, width_type(width));
+    *to = tensor_of(name, FV_QNN_NATIVE, width_type(b, width));
     tensor_encode(to, e);
     FV_TRY(tensor_create(b, to, s));
     making m = { .name = node_name(b, name, "convert"), .in = { *t }, .n_in = 1 };
@@ -233,7 +234,7 @@ static fv_status convert_create(qnn_backend *b, fv_qnn_tensor *to, const fv_qnn_
 static fv_status value_as(qnn_backend *b, const fv_value *v, uint8_t width, fv_qnn_tensor *out)
 {
     const fv_qnn_tensor *made = &b->made[v->index];
-    if (width == FV_NPU_FLOAT || made->type == width_type(width)) {
+    if (width == FV_NPU_FLOAT || made->type == width_type(b, width)) {
         *out = *made;
         return FV_OK;
     }
@@ -366,7 +367,18 @@ static fv_status conv_quantize(qnn_backend *b, const convolution *c, float *w, f
     return FV_OK;
 }
 
-/* x_scale 0: floats, which stay in r. */
+/* Numbers in the graph's type of floats, into r. */
+static fv_status reals_take(qnn_backend *b, void *out, const float *from, size_t n, fv_region *r)
+{
+    const fv_qnn_tensor like = { .type = b->real };
+    void *to;
+    FV_TRY(region_need(b, r, &to, n, fv_qnn_type_bytes(b->real)));
+    fv_qnn_pack(&like, to, from, n);
+    memcpy(out, &to, sizeof to);
+    return FV_OK;
+}
+
+/* x_scale 0: floats, in r; in f16 they take half of what the library would copy of f32. */
 static fv_status conv_convert(qnn_backend *b, const convolution *c, float x_scale, fv_region *r,
                               converted *out)
 {
@@ -376,16 +388,17 @@ static fv_status conv_convert(qnn_backend *b, const convolution *c, float x_scal
     fv_status status = FV_OK;
     *out = (converted){ 0 };
     if (c->from) {
-        fv_region *place = x_scale > 0 ? &passing : r;
-        FV_TRY_GOTO(region_need(b, place, &w, n, sizeof *w));
-        FV_TRY_GOTO(region_need(b, place, &bias, c->outputs, sizeof *bias));
+        FV_TRY_GOTO(region_need(b, &passing, &w, n, sizeof *w));
+        FV_TRY_GOTO(region_need(b, &passing, &bias, c->outputs, sizeof *bias));
         FV_TRY_GOTO(fv_npu_columns(w, bias, c->from, c->first, c->outputs, c->scale, c->factor,
                                    b->k, b->err));
     }
     if (x_scale > 0)
         status = conv_quantize(b, c, w, bias, x_scale, r, out);
     else
-        *out = (converted){ .w = w, .bias = bias };
+        status = reals_take(b, &out->w, w, n, r);
+    if (status == FV_OK && !(x_scale > 0))
+        status = reals_take(b, &out->bias, bias, c->outputs, r);
 fail:
     fv_region_free(&passing);
     return status;
@@ -424,12 +437,13 @@ static fv_status conv_weights(qnn_backend *b, const convolution *c, const fv_qnn
     const char *w_name = backend_text(b, "%s:weight", c->name),
                *b_name = backend_text(b, "%s:bias", c->name);
     size_t n = conv_rows(c) * c->outputs;
-    const bool floats = x->type == FV_QNN_F32;
+    const bool floats = x->type == b->real;
     converted is;
     FV_TRY(conv_converted(b, c, floats ? 0 : x->quant.one.scale, &is));
     if (floats) {
-        FV_TRY(static_create(b, w, w_name, FV_QNN_F32, ws, is.w, n * sizeof(float)));
-        return static_create(b, bias, b_name, FV_QNN_F32, bs, is.bias, c->outputs * sizeof(float));
+        const size_t each = fv_qnn_type_bytes(b->real);
+        FV_TRY(static_create(b, w, w_name, b->real, ws, is.w, n * each));
+        return static_create(b, bias, b_name, b->real, bs, is.bias, c->outputs * each);
     }
     *w = tensor_of(w_name, FV_QNN_STATIC, FV_QNN_SQ8);
     w->buffer = (fv_qnn_buffer){ is.w, (uint32_t)n };
@@ -599,8 +613,12 @@ static fv_status norm_weights(qnn_backend *b, const fv_node *n, fv_qnn_tensor *g
     if (n->norm.bias)
         memcpy(bias, n->norm.bias, c * sizeof *bias);
     if (node_width_of(b, n) == FV_NPU_FLOAT) {
-        FV_TRY(static_create(b, gamma, g_name, FV_QNN_F32, SHAPE(c), w, c * sizeof *w));
-        return static_create(b, beta, b_name, FV_QNN_F32, SHAPE(c), bias, c * sizeof *bias);
+        const size_t each = fv_qnn_type_bytes(b->real);
+        void *gammas, *betas;
+        FV_TRY(reals_take(b, &gammas, w, c, &b->out->region));
+        FV_TRY(reals_take(b, &betas, bias, c, &b->out->region));
+        FV_TRY(static_create(b, gamma, g_name, b->real, SHAPE(c), gammas, c * each));
+        return static_create(b, beta, b_name, b->real, SHAPE(c), betas, c * each);
     }
     const bool wide = node_width_of(b, n) == FV_NPU_WIDE;
     for (uint32_t i = 0; i < c; i++) {
@@ -1012,7 +1030,7 @@ static fv_status constant_build(void *user, const fv_node *n)
     if (n->constant.data)
         return fv_fail(b->err, FV_ERR_UNSUPPORTED, 0, "%s: a vector of constants", n->out->name);
     FV_TRY(backend_take(b, &data, 1, sizeof(float)));
-    *t = tensor_of(n->out->name, FV_QNN_STATIC, width_type(width));
+    *t = tensor_of(n->out->name, FV_QNN_STATIC, width_type(b, width));
     if (width != FV_NPU_FLOAT)
         tensor_encode(t, format_of(value_format(b, n->out), width));
     fv_qnn_pack(t, data, (float[]){ (float)n->constant.x }, 1);
@@ -1028,7 +1046,7 @@ static fv_status given_create(qnn_backend *b, const fv_node *n, const char *name
 {
     fv_qnn_tensor *t = &b->made[n->out->index];
     uint8_t width = node_width_of(b, n);
-    *t = tensor_of(name, FV_QNN_INPUT, width_type(width));
+    *t = tensor_of(name, FV_QNN_INPUT, width_type(b, width));
     if (width != FV_NPU_FLOAT)
         tensor_encode(t, format_of(&b->plan->of[n->out->index], width));
     FV_TRY(tensor_create(b, t, value_shape(n->out)));
@@ -1213,6 +1231,7 @@ fv_status fv_qnn_model_build(fv_qnn_model *out, fv_qnn *q, const fv_npu_plan *pl
                       .out = out,
                       .show = options->show,
                       .weights = options->weights,
+                      .real = options->f16 ? FV_QNN_F16 : FV_QNN_F32,
                       .err = err };
     *out = (fv_qnn_model){ 0 };
     fv_status status = model_build(&b, options);

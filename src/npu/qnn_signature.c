@@ -29,9 +29,10 @@ fv_status fv_qnn_tensor_take(fv_qnn_tensor *to, const fv_npu_binary *binary, siz
         return fv_fail_memory(err, t.rank * sizeof *to->dims, "dimensions");
     memcpy(to->dims, t.dims, t.rank * sizeof *to->dims);
     bool fixed = to->type == FV_QNN_UQ8 || to->type == FV_QNN_UQ16;
-    if (to->type != FV_QNN_F32 && !(fixed && t.quantized))
+    bool real = to->type == FV_QNN_F32 || to->type == FV_QNN_F16;
+    if (!real && !(fixed && t.quantized))
         return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
-                       "%s: %s is %s%s; expected f32, or u8 or u16 with a scale", file, t.name,
+                       "%s: %s is %s%s; expected f32, f16, or u8 or u16 with a scale", file, t.name,
                        t.type, t.quantized ? " with a scale" : "");
     return FV_OK;
 }

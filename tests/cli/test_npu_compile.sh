@@ -107,6 +107,8 @@ for precision in f16 w8a16; do
     check "decoder, $precision: every call is right" right_use
     check "decoder, $precision: two graphs" [ "$(grep -E '^graph ' "$work/calls" | tr '\n' ' ')" = "graph decoder_step graph decoder_chunk " ]
     mv "$work/npu/decoder_${precision}_sm8750_unshared.bin" "$work/decoder_$precision.bin"
+    # f32 would take twice the memory, which a full-size decoder has not.
+    check "decoder, $precision: no value in f32" [ "$(grep -c FLOAT_32 "$work/npu/decoder_${precision}_sm8750_unshared_ctx_info.json")" = 0 ]
 done
 for precision in f16 w8a16 w8a8; do
     compile "" --part embed --precision $precision

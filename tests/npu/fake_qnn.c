@@ -574,6 +574,9 @@ static fv_qnn_status types_check(const fv_qnn_op *op)
         return types_refuse(op, "8-bit input with wider weights");
     if (width == 32 && operand_width(w) != 32)
         return types_refuse(op, "float input with weights in fixed point");
+    for (uint32_t i = 1; i < op->n_in && width == 32; i++)
+        if (op->in[i].type != x->type || op->out[0].type != x->type)
+            return types_refuse(op, "floats of two types");
     if (width == 16 && w->type == FV_QNN_UQ16 && w->quant.one.offset != -32768)
         return types_refuse(op, "16-bit second operand whose offset is not -32768");
     if (op->n_in > 2 && width != 32 && op->in[2].type != FV_QNN_SQ32 &&

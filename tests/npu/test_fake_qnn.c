@@ -320,6 +320,19 @@ static unsigned node_wide_weights(bench *k)
     return bench_tensors(k) + bench_node(k);
 }
 
+static unsigned node_two_floats(bench *k)
+{
+    uint16_t halves[sizeof k->weights] = { 0 };
+    fv_qnn_tensor *all[] = { &k->x, &k->w, &k->b, &k->y };
+    for (size_t i = 0; i < FV_COUNT(all); i++) {
+        all[i]->type = FV_QNN_F32;
+        all[i]->quant.defined = all[i]->quant.kind = FV_QNN_UNDEFINED;
+    }
+    k->w.type = FV_QNN_F16;
+    k->w.buffer = (fv_qnn_buffer){ halves, 2 * sizeof k->weights };
+    return bench_tensors(k) + bench_node(k);
+}
+
 static void test_nodes(void **state)
 {
     (void)state;
@@ -334,6 +347,7 @@ static void test_nodes(void **state)
     assert_code(node_unknown, REFUSED, "");
     assert_code(node_wider_output, REFUSED, "");
     assert_code(node_wide_weights, REFUSED, "");
+    assert_code(node_two_floats, REFUSED, "");
 }
 
 /* ---- order, buffers, handles ---- */
