@@ -5,7 +5,7 @@
 #     tests/support/*.c                     helpers linked into all of them
 #     tests/kernels/*.c                     one program, run once for every instruction level
 #     tests/cli/test_*.sh                   scripts; FASTVLM names the program
-#     tests/serve/test_*.c, test_*.sh       the server from within and from outside, also under the thread sanitizer
+#     tests/serve/test_*.c, test_*.sh       the server from within and from outside
 #     tests/standins/                       what the scripts have instead of a phone or a service
 #     examples/*.c                          built against include/ alone
 #     fuzz/fuzz_<name>.c                    replays fuzz/corpus/<name>/*
@@ -14,6 +14,9 @@ set(root ${CMAKE_CURRENT_SOURCE_DIR})
 set(fastvlm_all fastvlm_static fastvlm_flags)
 if(TARGET fastvlm_tools_static)
     set(fastvlm_all fastvlm_tools_static fastvlm_flags)
+endif()
+if(TARGET fastvlm_serve_static)
+    list(PREPEND fastvlm_all fastvlm_serve_static)
 endif()
 
 # ---- kernels at every level ------------------------------------------------------
@@ -104,9 +107,6 @@ foreach(room unit ops golden api npu serve full)
         target_include_directories(${name} PRIVATE ${root}/src ${root}/tests ${CMAKE_CURRENT_BINARY_DIR}/onnx)
         target_compile_definitions(${name} PRIVATE FV_SOURCE_DIR="${root}")
         target_link_libraries(${name} PRIVATE ${fastvlm_all} PkgConfig::CMOCKA PkgConfig::JANSSON)
-        if(room STREQUAL "serve")
-            target_link_libraries(${name} PRIVATE fastvlm_serve_static)
-        endif()
         if(room STREQUAL "npu")
             target_compile_definitions(${name} PRIVATE FV_FAKE_QNN="${fake_qnn}")
             add_dependencies(${name} fake_QnnHtp fake_QnnCpu fake_QnnSystem fake_needs_atomic fake_needs_c++)
@@ -164,13 +164,17 @@ if(TARGET fastvlm AND FASTVLM_TESTS)
     target_link_libraries(schema_answers PRIVATE fastvlm_grammar fastvlm_static fastvlm_flags)
 endif()
 
-# The server, whose threads are the thread sanitizer's, too.
+# The server. test_threads.sh is the thread sanitizer's, too.
 if(TARGET fastvlm AND FASTVLM_TESTS)
     file(GLOB scripts CONFIGURE_DEPENDS ${root}/tests/serve/test_*.sh)
     foreach(script IN LISTS scripts)
         get_filename_component(name ${script} NAME_WE)
         add_test(NAME serve.${name} COMMAND bash ${script} WORKING_DIRECTORY ${root})
-        set_tests_properties(serve.${name} PROPERTIES LABELS "serve;threads" TIMEOUT 1200 SKIP_RETURN_CODE 77
+        set(labels serve)
+        if(name STREQUAL "test_threads")
+            list(APPEND labels threads)
+        endif()
+        set_tests_properties(serve.${name} PROPERTIES LABELS "${labels}" TIMEOUT 1200 SKIP_RETURN_CODE 77
             ENVIRONMENT "FASTVLM=$<TARGET_FILE:fastvlm>")
     endforeach()
 endif()

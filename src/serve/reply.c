@@ -4,6 +4,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 /* ---- errors ---- */
 
@@ -59,6 +60,18 @@ void serve_put_error(fv_json_text *j, int status, const char *code, const char *
     fv_json_put_text(j, "code", code);
     fv_json_end(j);
     fv_json_end(j);
+}
+
+void serve_put_time(fv_json_text *j, const char *key)
+{
+    char text[40];
+    struct timespec now;
+    struct tm utc;
+    clock_gettime(CLOCK_REALTIME, &now);
+    gmtime_r(&now.tv_sec, &utc);
+    size_t n = strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%S", &utc);
+    snprintf(text + n, sizeof text - n, ".%03dZ", (int)(now.tv_nsec / 1000000));
+    fv_json_put_text(j, key, text);
 }
 
 void serve_reply_json(serve_call *call, int status, fv_json_text *j)

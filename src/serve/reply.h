@@ -38,6 +38,8 @@ struct serve_answer {
 char *serve_answer_text(const serve_answer *a, size_t *n);
 void serve_answer_free(serve_answer *a);
 
+/* Now, as RFC 3339 has it, in UTC. */
+void serve_put_time(fv_json_text *j, const char *key);
 /* Replies with a JSON text and releases it. */
 void serve_reply_json(serve_call *call, int status, fv_json_text *j);
 /* Reads one piece after the other as the dialect has it; for serve_stream. */

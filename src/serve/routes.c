@@ -5,6 +5,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/number.h"
+#include "serve/base64.h"
+#include "serve/ollama.h"
 #include "serve/server.h"
 
 /* ---- health, models, metrics ---- */
@@ -118,7 +121,7 @@ static void route_metrics(serve *s, serve_call *call)
         serve_text_add(&t, "fastvlm_http_requests_total{status=\"%s\"} %llu\n", outcome[i],
                        atomic_load(&s->n_status[i]));
     serve_write_counter(&t, "http_connections", "Connections that are open.", "gauge",
-                        serve_http_connections(s->http));
+                        serve_http_connections(call->http));
     serve_write_counters(&t, &counters);
     serve_write_counter(&t, "cache_images", "Encoded images that are kept.", "gauge",
                         cache.n_images);
@@ -167,6 +170,7 @@ static fv_status chat_begin(serve *s, serve_answer *a, const serve_call *call, f
     a->job.request = &a->request;
     a->job.gone = serve_call_gone;
     a->job.client = call;
+    a->job.embed = !a->dialect->piece;
     FV_TRY(serve_job_submit(s->scheduler, &a->job, err));
     if (a->job.embed || !serve_job_next(&a->job, NULL))
         serve_job_wait(&a->job);
@@ -207,7 +211,12 @@ void serve_route_chat(serve *s, serve_call *call, serve_reader *read, const serv
     answer_name(s, a);
     if (request_take(s, a, call, read, &err) != FV_OK) {
         serve_reply_failure(call, &err);
-    } else if (model_is_served(s, call, a->request.model)) {
+    } else if (!model_is_served(s, call, a->request.model)) {
+        return;
+    } else if (!a->request.n_items) { /* nothing is asked */
+        dialect->whole(a);
+        serve_reply_json(call, 200, &a->out);
+    } else {
         fv_status status = format_check(&a->request, &err);
         if (status == FV_OK)
             status = chat_begin(s, a, call, &err);
@@ -227,6 +236,177 @@ static void route_chat(serve *s, serve_call *call)
     serve_route_chat(s, call, serve_chat_read, &serve_openai, false);
 }
 
+/* ---- embeddings ---- */
+
+/* The mean of an image's rows [d_model]; NULL: memory is out. */
+static float *features_mean(const fv_features *features, size_t *d_model)
+{
+    size_t n_rows;
+    const float *rows = fv_features_rows(features, &n_rows, d_model);
+    float *mean = fv_alloc_zero(*d_model, sizeof *mean);
+    for (size_t j = 0; mean && j < *d_model; j++) {
+        double sum = 0;
+        for (size_t i = 0; i < n_rows; i++)
+            sum += (double)rows[i * *d_model + j];
+        mean[j] = (float)(sum / (double)n_rows);
+    }
+    return mean;
+}
+
+/* Numbers, or their bytes as they lie in memory, little-endian, in base64. */
+static void embedding_put(fv_json_text *j, const serve_answer *a, size_t index)
+{
+    size_t d_model;
+    float *mean = features_mean(a->job.features[index], &d_model);
+    size_t n_bytes = d_model * sizeof *mean;
+    char *text = a->request.base64 ? fv_alloc((n_bytes + 2) / 3 * 4 + 1, 1) : NULL;
+    j->failed = j->failed || !mean || (a->request.base64 && !text);
+    fv_json_begin(j, NULL, '{');
+    fv_json_put_text(j, "object", "embedding");
+    fv_json_put_int(j, "index", (int64_t)index);
+    if (text && mean) {
+        serve_base64_write(text, (const uint8_t *)mean, n_bytes);
+        fv_json_put_text(j, "embedding", text);
+    } else {
+        fv_json_begin(j, "embedding", '[');
+        for (size_t i = 0; mean && i < d_model; i++)
+            fv_json_put_real(j, NULL, (double)mean[i]);
+        fv_json_end(j);
+    }
+    fv_json_end(j);
+    fv_free(text);
+    fv_free(mean);
+}
+
+static void embeddings_whole(serve_answer *a)
+{
+    fv_json_text *j = &a->out;
+    size_t n_rows, n_all = 0;
+    fv_json_begin(j, NULL, '{');
+    fv_json_put_text(j, "object", "list");
+    fv_json_begin(j, "data", '[');
+    for (size_t i = 0; i < a->request.n_items; i++) {
+        embedding_put(j, a, i);
+        fv_features_rows(a->job.features[i], &n_rows, NULL);
+        n_all += n_rows;
+    }
+    fv_json_end(j);
+    fv_json_put_text(j, "model", a->model);
+    fv_json_begin(j, "usage", '{');
+    fv_json_put_int(j, "prompt_tokens", (int64_t)n_all);
+    fv_json_put_int(j, "total_tokens", (int64_t)n_all);
+    fv_json_end(j);
+    fv_json_end(j);
+}
+
+static void route_embeddings(serve *s, serve_call *call)
+{
+    static const serve_dialect embeddings = { .whole = embeddings_whole };
+    serve_route_chat(s, call, serve_embeddings_read, &embeddings, false);
+}
+
+/* ---- Ollama's ---- */
+
+static void route_ollama_chat(serve *s, serve_call *call)
+{
+    serve_route_chat(s, call, serve_ollama_chat_read, &serve_ollama, false);
+}
+
+static void route_ollama_generate(serve *s, serve_call *call)
+{
+    serve_route_chat(s, call, serve_ollama_generate_read, &serve_ollama, true);
+}
+
+static void route_version(serve *s, serve_call *call)
+{
+    fv_json_text j = { .compact = true };
+    (void)s;
+    fv_json_begin(&j, NULL, '{');
+    fv_json_put_text(&j, "version", FV_VERSION);
+    fv_json_end(&j);
+    serve_reply_json(call, 200, &j);
+}
+
+static void details_put(fv_json_text *j, const serve *s)
+{
+    char size[32];
+    double n = (double)s->info.n_parameters;
+    fv_format(size, sizeof size, n < 1e9 ? "%.1fM" : "%.1fB", n < 1e9 ? n / 1e6 : n / 1e9);
+    fv_json_begin(j, "details", '{');
+    fv_json_put_text(j, "parent_model", "");
+    fv_json_put_text(j, "format", strcmp(s->info.format, "GGUF") ? "safetensors" : "gguf");
+    fv_json_put_text(j, "family", "fastvlm");
+    fv_json_begin(j, "families", '[');
+    fv_json_put_text(j, NULL, "fastvlm");
+    fv_json_end(j);
+    fv_json_put_text(j, "parameter_size", size);
+    fv_json_put_text(j, "quantization_level", s->info.decoder_precision);
+    fv_json_end(j);
+}
+
+static void route_tags(serve *s, serve_call *call)
+{
+    fv_json_text j = { .compact = true };
+    if (!server_ready(s, call))
+        return;
+    fv_json_begin(&j, NULL, '{');
+    fv_json_begin(&j, "models", '[');
+    fv_json_begin(&j, NULL, '{');
+    fv_json_put_text(&j, "name", s->options.model);
+    fv_json_put_text(&j, "model", s->options.model);
+    serve_put_time(&j, "modified_at");
+    fv_json_put_int(&j, "size", (int64_t)s->info.weight_bytes);
+    details_put(&j, s);
+    fv_json_end(&j);
+    fv_json_end(&j);
+    fv_json_end(&j);
+    serve_reply_json(call, 200, &j);
+}
+
+static void show_write(serve *s, fv_json_text *j)
+{
+    fv_json_begin(j, NULL, '{');
+    details_put(j, s);
+    fv_json_begin(j, "model_info", '{');
+    fv_json_put_text(j, "general.architecture", "fastvlm");
+    fv_json_put_int(j, "general.parameter_count", (int64_t)s->info.n_parameters);
+    fv_json_put_int(j, "fastvlm.context_length", s->info.max_context);
+    fv_json_put_int(j, "fastvlm.embedding_length", s->info.d_model);
+    fv_json_put_int(j, "fastvlm.vision.image_size", s->info.image_size);
+    fv_json_end(j);
+    fv_json_begin(j, "capabilities", '[');
+    fv_json_put_text(j, NULL, "completion");
+    fv_json_put_text(j, NULL, "vision");
+    fv_json_end(j);
+    fv_json_end(j);
+}
+
+/* {"model": NAME}; older clients say name. */
+static void route_show(serve *s, serve_call *call)
+{
+    fv_json_text j = { .compact = true };
+    serve_request request;
+    fv_error err;
+    const char *name = NULL;
+    if (!server_ready(s, call))
+        return;
+    if (serve_request_open(&request, call->body, call->n_body, &err) != FV_OK) {
+        serve_reply_failure(call, &err);
+        return;
+    }
+    const fv_json_value *root = fv_json_root(request.doc);
+    fv_status status = fv_json_opt_string(request.doc, root, "name", &name, &err);
+    if (status == FV_OK)
+        status = fv_json_opt_string(request.doc, root, "model", &name, &err);
+    if (status != FV_OK) {
+        serve_reply_failure(call, &err);
+    } else if (model_is_served(s, call, name)) {
+        show_write(s, &j);
+        serve_reply_json(call, 200, &j);
+    }
+    serve_request_free(&request);
+}
+
 /* ---- the table ---- */
 
 static const serve_route routes[] = {
@@ -234,7 +414,13 @@ static const serve_route routes[] = {
     { "GET", "/v1/models", route_models, false },
     { "GET", "/v1/models/*", route_model, false },
     { "POST", "/v1/chat/completions", route_chat, false },
+    { "POST", "/v1/embeddings", route_embeddings, false },
     { "GET", "/metrics", route_metrics, false },
+    { "POST", "/api/chat", route_ollama_chat, false },
+    { "POST", "/api/generate", route_ollama_generate, false },
+    { "GET", "/api/tags", route_tags, false },
+    { "POST", "/api/show", route_show, false },
+    { "GET", "/api/version", route_version, true },
 };
 
 static bool route_matches(const serve_route *route, const char *path)

@@ -14,18 +14,6 @@ enum { CLOSE_MS = 5000, LOGGED_BYTES = 4096 };
 
 /* ---- the access log ---- */
 
-static void time_put(fv_json_text *j)
-{
-    char text[40];
-    struct timespec now;
-    struct tm utc;
-    clock_gettime(CLOCK_REALTIME, &now);
-    gmtime_r(&now.tv_sec, &utc);
-    size_t n = strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%S", &utc);
-    snprintf(text + n, sizeof text - n, ".%03dZ", (int)(now.tv_nsec / 1000000));
-    fv_json_put_text(j, "time", text);
-}
-
 /* What was asked, the last turn of it, and what was answered. */
 static void words_put(fv_json_text *j, const serve_answer *a)
 {
@@ -65,7 +53,7 @@ void serve_log_call(const serve *s, const serve_call *call)
     if (!s->options.log)
         return;
     fv_json_begin(&j, NULL, '{');
-    time_put(&j);
+    serve_put_time(&j, "time");
     fv_json_put_bytes(&j, "method", call->method, FV_MIN(strlen(call->method), (size_t)16));
     fv_json_put_bytes(&j, "path", call->path, FV_MIN(strlen(call->path), (size_t)256));
     fv_json_put_int(&j, "status", call->status);
@@ -106,7 +94,7 @@ static void call_check(void *user, serve_call *call)
         serve_header(call, "WWW-Authenticate", "Bearer");
         serve_reply_error(call, 401, "invalid_api_key",
                           "Authorization: expected Bearer and a key of this server");
-    } else if (serve_http_connections(s->http) > (size_t)o->max_connections && !route->open) {
+    } else if (serve_http_connections(call->http) > (size_t)o->max_connections && !route->open) {
         snprintf(message, sizeof message, "more than %d connections", o->max_connections);
         serve_reply_error(call, 429, "too_many_connections", message);
     } else if (call->over_limit) {

@@ -11,7 +11,7 @@
 
 struct serve {
     serve_options options;
-    serve_http *http;
+    serve_http *http; /* for opening and closing: requests come before it is set */
     serve_scheduler *scheduler;
     fv_engine *engine; /* NULL until serve_start; read when the scheduler is ready */
     fv_model_info info;

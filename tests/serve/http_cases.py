@@ -2,43 +2,15 @@
 import json
 import os
 import re
-import signal
 import socket
-import struct
 import subprocess
 import sys
-import threading
-import time
 
-from serving import (CHAT, LIMIT, PROGRAM, ROOT, SIGN, Server, assistant, data_url, image, main, picture, read_all, user,
-                    words)
-
-LONG = {"max_tokens": 900, "temperature": 1, "seed": 1}  # with the end forbidden: see endless()
-
-
-def endless(s):
-    """Options of an answer that goes on up to the context's end."""
-    answer = s.chat(user("Hi"), max_tokens=1)
-    assert answer.status == 200, answer
-    return {**LONG, "logit_bias": {str(id): -100 for id in END_IDS}}
-
-
-END_IDS = range(700, 759)  # the demonstration model's control tokens are the last ids
-
+from serving import CHAT, LIMIT, PROGRAM, ROOT, SIGN, Server, assistant, data_url, expect, image, main, picture, read_all, user, words
 
 def run_program(*args, stdin=None):
     done = subprocess.run([PROGRAM, *args], capture_output=True, cwd=ROOT, timeout=LIMIT, stdin=subprocess.DEVNULL)
     return done.returncode, done.stdout, done.stderr
-
-
-def expect(answer, status, *parts, code=None):
-    assert answer.status == status, answer
-    assert answer.headers["Content-Type"] == "application/json", answer
-    error = answer.error
-    assert set(error) == {"message", "type", "param", "code"}, answer
-    for part in parts:
-        assert part in error["message"], (part, answer)
-    assert code is None or error["code"] == code, answer
 
 
 # ---- what is answered -------------------------------------------------------------------------
@@ -342,41 +314,16 @@ def case_body_limit(folder):
         assert b" 200 " in read_all(chunked).split(b"\n")[0]
 
 
-def case_slow_clients(folder):
-    """A byte now and then does not keep a connection: headers, body and idle time are bounded."""
-    with Server("--header-timeout", "1", "--body-timeout", "1") as s:
-        head = b"POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n" % CHAT.encode()
-        slow = [s.raw(), s.raw(b"GET /hea"), s.raw(head), s.raw(head)]
-        closed = [False] * len(slow)
-        end = time.monotonic() + LIMIT
-        while not all(closed) and time.monotonic() < end:
-            time.sleep(0.05)
-            for i, one in enumerate(slow):
-                try:
-                    if i in (1, 3) and not closed[i]:
-                        one.sendall(b"x")
-                    one.setblocking(False)
-                    closed[i] = closed[i] or one.recv(65536) == b""
-                except BlockingIOError:
-                    pass
-                except OSError:
-                    closed[i] = True
-                one.setblocking(True)
-        assert all(closed), closed
-        assert s.get("/health").status == 200
-
-
-def case_stalled_reader(folder):
-    """Who asks and does not read is cut off; the answer's session is free for others."""
-    with Server("--send-timeout", "1", "--header-timeout", "1", "--parallel", "1") as s:
-        body = json.dumps({"messages": [user("Hi")], "stream": True, "logprobs": True, "top_logprobs": 20, **endless(s)}).encode()
-        stalled = socket.socket()
-        stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        stalled.connect((s.host, s.port))
-        stalled.sendall(b"POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s" % (CHAT.encode(), len(body), body))
-        s.until("a stalled reader keeps its connection", lambda m: m["fastvlm_http_connections"] == 1)
-        assert s.chat(SIGN).text == "HELLO"
-        stalled.close()
+def case_keep_alive(folder):
+    with Server() as s:
+        connection = s.connect()
+        for body in ({"messages": [SIGN]}, {"messages": 5}, {"messages": [SIGN], "stream": True}, {"messages": [SIGN]}):
+            answer = s.call("POST", CHAT, body, connection=connection)
+            assert answer.status == (400 if body["messages"] == 5 else 200), answer
+        assert s.call("GET", "/nothing", connection=connection).status == 404
+        # a body that is not read does not become the next request
+        assert s.call("POST", "/nothing", b"GET /health HTTP/1.1\r\n\r\n", connection=connection).status == 404
+        assert s.call("GET", "/health", connection=connection).json == {"status": "ok"}
 
 
 def case_garbage(folder):
@@ -397,119 +344,7 @@ def case_garbage(folder):
         assert s.chat(SIGN).text == "HELLO"
 
 
-# ---- many at once -----------------------------------------------------------------------------
-
-
-def together(calls):
-    results = [None] * len(calls)
-
-    def one(i):
-        results[i] = calls[i]()
-
-    threads = [threading.Thread(target=one, args=(i,)) for i in range(len(calls))]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join(LIMIT)
-    return results
-
-
-def case_many_clients(folder):
-    """Each gets the answer, to the last bit of its logarithms, that it gets alone."""
-    questions = ["What does the text say?", "What color is the text?", "How many shapes are there?", "What is it?"]
-    asks = [(user(picture(name), words(q)), stream) for name in ("sign.png", "shapes.png", "count.png") for q in questions
-            for stream in (False, True)]
-
-    def ask(server, message, stream):
-        answer = server.chat(message, logprobs=True, top_logprobs=1, max_tokens=30, stream=stream)
-        assert answer.status == 200, answer
-        if not stream:
-            return answer.json["choices"][0]["logprobs"]["content"]
-        return [t for e in answer.events for t in (e["choices"][0].get("logprobs") or {"content": []})["content"]]
-
-    with Server("--parallel", "1") as s:
-        alone = [ask(s, *a) for a in asks]
-    with Server("--parallel", "6") as s:
-        assert together([lambda a=a: ask(s, *a) for a in asks]) == alone
-        metrics = s.metrics()
-        assert metrics["fastvlm_images_encoded_total"] == 3, metrics
-        assert metrics['fastvlm_jobs_total{outcome="done"}'] == metrics["fastvlm_jobs_taken_total"] == len(asks)
-
-
-def case_vanishing_clients(folder):
-    """Clients that close their connection end their work, streamed or not, and nothing hangs."""
-    with Server("--parallel", "2", "-t", "1", env={"FV_CPU": "ref"}) as s:
-        options = endless(s)
-        for attempt in range(20):
-            sockets = []
-            for i in range(12):
-                body = json.dumps({"messages": [user("Client %d" % i)], "stream": i % 2 == 0, **options}).encode()
-                sockets.append(s.raw(b"POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s" % (CHAT.encode(), len(body), body)))
-            for i, sock in enumerate(sockets):
-                if i % 3 == 0:  # rudely: a reset
-                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                sock.close()
-            metrics = s.until("work for clients that have gone", lambda m: m["fastvlm_jobs_running"] == m["fastvlm_jobs_queued"] == 0)
-            if metrics['fastvlm_jobs_total{outcome="cancelled"}'] > 0:
-                break
-        total = sum(metrics['fastvlm_jobs_total{outcome="%s"}' % o] for o in ("done", "failed", "cancelled"))
-        assert metrics['fastvlm_jobs_total{outcome="cancelled"}'] > 0 and total == metrics["fastvlm_jobs_taken_total"], metrics
-        assert s.chat(SIGN).text == "HELLO"
-
-
-def case_full(folder):
-    """A queue and connections that are full are said to be, with when to come again."""
-    with Server("--parallel", "1", "--queue", "0") as s:
-        answer = s.chat(user("Hi"))
-        expect(answer, 503, code="queue_full")
-        assert answer.headers["Retry-After"]
-    with Server("--connections", "2") as s:
-        held = [s.raw(), s.raw()]
-        end = time.monotonic() + LIMIT
-        while time.monotonic() < end:
-            answer = s.get("/v1/models")
-            if answer.status == 429:
-                break
-        expect(answer, 429, "more than 2", code="too_many_connections")
-        assert answer.headers["Retry-After"] and s.get("/health").status == 200
-        for one in held:
-            one.close()
-        while s.get("/v1/models").status != 200:
-            assert time.monotonic() < end, "connections that were closed still count"
-
-
-def case_keep_alive(folder):
-    with Server() as s:
-        connection = s.connect()
-        for body in ({"messages": [SIGN]}, {"messages": 5}, {"messages": [SIGN], "stream": True}, {"messages": [SIGN]}):
-            answer = s.call("POST", CHAT, body, connection=connection)
-            assert answer.status == (400 if body["messages"] == 5 else 200), answer
-        assert s.call("GET", "/nothing", connection=connection).status == 404
-        # a body that is not read does not become the next request
-        assert s.call("POST", "/nothing", b"GET /health HTTP/1.1\r\n\r\n", connection=connection).status == 404
-        assert s.call("GET", "/health", connection=connection).json == {"status": "ok"}
-
-
 # ---- beginning and end ------------------------------------------------------------------------
-
-
-def case_drain(folder):
-    """SIGTERM lets an answer that is under way end; new requests are refused."""
-    with Server("-t", "1", env={"FV_CPU": "ref"}) as s:
-        connection = s.connect()
-        connection.request("POST", CHAT, json.dumps({"messages": [user("Hi")], "stream": True, **endless(s), "max_tokens": 60}))
-        response = connection.getresponse()
-        first = response.read(10)
-        s.process.send_signal(signal.SIGTERM)
-        rest = first + response.read()
-        assert rest.endswith(b"data: [DONE]\n\n") and b'"finish_reason":"length"' in rest, rest[-500:]
-        assert s.process.wait(LIMIT) == 0
-    with Server("--drain", "0", "-t", "1", env={"FV_CPU": "ref"}) as s:
-        connection = s.connect()
-        connection.request("POST", CHAT, json.dumps({"messages": [user("Hi")], "stream": True, **endless(s)}))
-        response = connection.getresponse()
-        response.read(10)
-        assert s.stop(signal.SIGINT) == 0, "answers under way hold up the end"
 
 
 def case_arguments(folder):

@@ -112,9 +112,9 @@ class Server:
         code = self.stop()
         text = "".join(self.lines)
         if kind is None:
-            assert code == 0, (code, text)
+            assert code == 0, "exit code %s\n%s" % (code, text[-4000:])
         elif "Sanitizer" in text or code:
-            print(text[-6000:])
+            print(text[-4000:])
 
     def connect(self):
         return http.client.HTTPConnection(self.host.strip("[]"), self.port, timeout=LIMIT)
@@ -158,6 +158,16 @@ class Server:
         s = socket.create_connection((self.host.strip("[]"), self.port), timeout=LIMIT)
         s.sendall(data)
         return s
+
+
+def expect(answer, status, *parts, code=None):
+    assert answer.status == status, answer
+    assert answer.headers["Content-Type"] == "application/json", answer
+    error = answer.error
+    assert set(error) == {"message", "type", "param", "code"}, answer
+    for part in parts:
+        assert part in error["message"], (part, answer)
+    assert code is None or error["code"] == code, answer
 
 
 def read_all(s):

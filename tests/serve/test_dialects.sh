@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Embeddings and Ollama's protocol: the cases of dialect_cases.py. FASTVLM names the program.
+set -u
+cd "$(dirname "$0")/../.."
+if ! command -v python3 >/dev/null 2>&1; then
+    echo "skipped: no python3"
+    exit 77
+fi
+if "$FASTVLM" serve --host nowhere 2>&1 --api-key-file /dev/null | grep -q "without a server"; then
+    echo "skipped: built without libmicrohttpd"
+    exit 77
+fi
+exec python3 -B tests/serve/dialect_cases.py "$@"
