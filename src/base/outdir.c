@@ -495,6 +495,7 @@ fv_status fv_outdir_open(fv_outdir *d, const char *path, bool force, const fv_ca
         return fv_fail(err, FV_ERR_IO, 0, "%s: is a file; expected a directory to write into",
                        path);
     d->merge = fv_is_dir(path);
+    d->force = force;
     snprintf(suffix, sizeof suffix, "%s" FV_OUT_PART "%ld", d->merge ? "/" : "", (long)getpid());
     d->place = fv_out_path(path, "");
     d->stage = fv_out_path(path, suffix);
@@ -530,23 +531,46 @@ static void outdir_release(fv_outdir *d)
     *d = (fv_outdir){ 0 };
 }
 
+/* Another run has made the place meanwhile: its files stay, and ours move in beside them. */
+static bool outdir_join(fv_outdir *d)
+{
+    char suffix[32];
+    snprintf(suffix, sizeof suffix, "/" FV_OUT_PART "%ld", (long)getpid());
+    char *inside = fv_out_path(d->place, suffix);
+    d->merge = inside && rename(d->stage, inside) == 0;
+    if (d->merge) {
+        fv_free(d->stage);
+        d->stage = inside;
+        d->n_parents = 0; /* they hold what the other has made */
+    } else {
+        fv_free(inside);
+    }
+    return d->merge;
+}
+
 fv_status fv_outdir_commit(fv_outdir *d, fv_error *err)
 {
     bool keep = false;
-    fv_status status = d->merge ? outdir_merge(d, &keep, err) : FV_OK;
+    fv_status status = FV_OK;
+    if (!d->merge && rename(d->stage, d->place) == 0) { /* with the mark, which goes last */
+        stage_unlink(d->place, MARK);
+        close(d->lock);
+        outdir_release(d);
+        return FV_OK;
+    }
+    if (!d->merge) {
+        int why = errno;
+        if (!d->force || (why != ENOTEMPTY && why != EEXIST) || !outdir_join(d)) {
+            errno = why;
+            status = fv_out_errno(err, d->place, "rename the finished directory to this name");
+        }
+    }
+    if (status == FV_OK)
+        status = outdir_merge(d, &keep, err);
     if (keep) { /* the next run to this place tries again */
         close(d->lock);
         outdir_release(d);
         return status;
-    }
-    if (status == FV_OK && !d->merge) {
-        if (rename(d->stage, d->place) == 0) { /* with the mark, which goes last */
-            stage_unlink(d->place, MARK);
-            close(d->lock);
-            outdir_release(d);
-            return FV_OK;
-        }
-        status = fv_out_errno(err, d->place, "rename the finished directory to this name");
     }
     fv_outdir_abandon(d);
     return status;

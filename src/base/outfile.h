@@ -47,6 +47,7 @@ typedef struct fv_outdir {
     char *place;
     char *stage;      /* the folder to fill; NULL when there is nothing to release */
     bool merge;       /* place exists: entries are moved into it */
+    bool force;       /* and may hold files */
     int lock;         /* on the mark in it; once it is free, the folder may be removed */
     size_t n_parents; /* of fv_out_make_parents: folders on the way that were made */
 } fv_outdir;

@@ -234,6 +234,56 @@ static long die_filling(const char *place)
 
 static const fv_callbacks hearing = { .size = sizeof hearing, .log = hear };
 
+/* A process that makes the folder, with a file, from beginning to end. */
+static void make_meanwhile(const char *place)
+{
+    fv_error err = { 0 };
+    fv_outdir d;
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        if (fv_outdir_open(&d, place, true, NULL, &err) != FV_OK)
+            _exit(1);
+        put(d.stage, "theirs", "2");
+        put(d.stage, "both", "2");
+        _exit(fv_outdir_commit(&d, &err) == FV_OK ? 0 : 1);
+    }
+    int how;
+    assert_int_equal(waitpid(pid, &how, 0), pid);
+    assert_true(WIFEXITED(how) && WEXITSTATUS(how) == 0);
+}
+
+/* Two that began when the folder was not there: the second one's files go in beside the first's,
+ * where that is allowed. */
+static void test_two_at_once(void **state)
+{
+    (void)state;
+    fv_error err = { 0 };
+    fv_outdir d;
+    char *dir = temp_dir(), *place = fv_path_join(dir, "a/out");
+    assert_int_equal(fv_outdir_open(&d, place, true, NULL, &err), FV_OK);
+    put(d.stage, "ours", "1");
+    put(d.stage, "both", "1");
+    make_meanwhile(place);
+    assert_int_equal(fv_outdir_commit(&d, &err), FV_OK);
+    expect(place, "ours", "1");
+    expect(place, "theirs", "2");
+    expect(place, "both", "1");
+    assert_int_equal(count_entries(place), 3);
+    fv_free(place);
+
+    place = fv_path_join(dir, "b");
+    assert_int_equal(fv_outdir_open(&d, place, false, NULL, &err), FV_OK);
+    put(d.stage, "ours", "1");
+    make_meanwhile(place);
+    assert_int_equal(fv_outdir_commit(&d, &err), FV_ERR_IO);
+    assert_non_null(strstr(err.message, "rename the finished directory"));
+    assert_int_equal(count_entries(place), 2);
+    assert_int_equal(count_entries(dir), 2);
+    fv_free(place);
+    temp_remove(dir);
+}
+
 /* What killed processes left is removed and said; nothing else is. */
 static void test_killed(void **state)
 {
@@ -724,17 +774,14 @@ static void test_kill_matrix(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_file),
-                                        cmocka_unit_test(test_pieces),
-                                        cmocka_unit_test(test_no_room),
-                                        cmocka_unit_test(test_folder),
-                                        cmocka_unit_test(test_killed),
-                                        cmocka_unit_test(test_killed_halfway),
-                                        cmocka_unit_test(test_killed_halfway_directory),
-                                        cmocka_unit_test(test_replaced),
-                                        cmocka_unit_test(test_rewrite),
-                                        cmocka_unit_test(test_all_or_nothing),
-                                        cmocka_unit_test(test_parents),
-                                        cmocka_unit_test(test_kill_matrix) };
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_file),           cmocka_unit_test(test_pieces),
+        cmocka_unit_test(test_no_room),        cmocka_unit_test(test_folder),
+        cmocka_unit_test(test_two_at_once),    cmocka_unit_test(test_killed),
+        cmocka_unit_test(test_killed_halfway), cmocka_unit_test(test_killed_halfway_directory),
+        cmocka_unit_test(test_replaced),       cmocka_unit_test(test_rewrite),
+        cmocka_unit_test(test_all_or_nothing), cmocka_unit_test(test_parents),
+        cmocka_unit_test(test_kill_matrix)
+    };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
