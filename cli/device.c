@@ -1,5 +1,6 @@
 /* fastvlm device: finds the command and runs it; list, info, pull, clean. */
 #include "device.h"
+#include "fastvlm_tools.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -207,6 +208,8 @@ int device_pull(int argc, char **argv)
         output = slash ? slash + 1 : words.item[0];
     if (!*output)
         return usage_error(argv[0], "%s: expected a file, not a directory", words.item[0]);
+    if (fv_output_check(output, &err) != FV_OK)
+        return report(&err);
     code = open_device(&device, &p, &callbacks);
     if (code < 0) {
         fv_status status = fv_device_pull(device, words.item[0], output, &callbacks, &err);

@@ -56,11 +56,26 @@ static int decoder_choose(char path[PATH_BYTES], const char *models, fv_precisio
     return pipeline_file(path, models, name, "Genie's decoder");
 }
 
+/* The SDK's files for the phone, while no phone has been touched. */
+static int sdk_look(const phone_qairt *q)
+{
+    fv_qairt_options o;
+    fv_qairt_info info = { .size = sizeof info };
+    fv_error err;
+    fv_qairt_options_default(&o);
+    o.sdk = q->sdk;
+    bool good = fv_qairt_check(&info, &o, &err) == FV_OK &&
+                fv_device_check_sdk(info.dir, true, &err) == FV_OK;
+    return good ? -1 : report(&err);
+}
+
 int device_find_qairt(phone_qairt *q)
 {
     const char *models = q->models ? q->models : "models";
     int code = vision_choose(q->vision_file, models, q->vision ? q->vision : "int8");
-    return code < 0 ? decoder_choose(q->decoder_file, models, q->decoder) : code;
+    if (code < 0)
+        code = decoder_choose(q->decoder_file, models, q->decoder);
+    return code < 0 ? sdk_look(q) : code;
 }
 
 int device_run_qairt(fv_device *device, const phone_qairt *q)

@@ -16,7 +16,8 @@ typedef struct phone_qairt {
     char vision_file[2048], decoder_file[2048];
 } phone_qairt;
 
-/* Sets vision_file and decoder_file: -1, or an exit code after saying which is missing. */
+/* Sets vision_file and decoder_file, and looks at the SDK: -1, or an exit code after saying what is
+ * missing. */
 int device_find_qairt(phone_qairt *q);
 /* With those. */
 int device_run_qairt(fv_device *device, const phone_qairt *q); /* an exit code */

@@ -238,6 +238,14 @@ static int cargo_check(const char *verb, cargo *c)
     return code < 0 ? cargo_file(c->push.program, "fastvlm built for the phone") : code;
 }
 
+/* Of this program on the phone, whose NPU needs libraries of the SDK. */
+static int cargo_check_sdk(const cargo *c)
+{
+    fv_error err;
+    return !c->push.npu || fv_device_check_sdk(c->push.sdk, false, &err) == FV_OK ? -1
+                                                                                  : report(&err);
+}
+
 /* Everything that goes to the phone, found or made. */
 static int cargo_take(cargo *c, const fv_device *device, const fv_callbacks *callbacks)
 {
@@ -318,6 +326,8 @@ int device_push(int argc, char **argv)
         return code;
     be_quiet(quiet, &line, &callbacks);
     code = cargo_check(argv[0], &c);
+    if (code < 0)
+        code = cargo_check_sdk(&c);
     if (code < 0)
         code = open_device(&device, &p, &callbacks);
     if (code < 0)
@@ -496,6 +506,8 @@ int device_run(int argc, char **argv)
                                            "file");
     if (code < 0)
         code = device_run_check(words.item[0], o.output);
+    if (code < 0 && !way)
+        code = cargo_check_sdk(&c);
     if (code < 0 && way) {
         q.image = words.item[0];
         q.prompt = words.item[1];
@@ -625,6 +637,8 @@ int device_bench(int argc, char **argv)
         return code;
     be_quiet(quiet, &line, &callbacks);
     code = cargo_check(argv[0], &c);
+    if (code < 0)
+        code = cargo_check_sdk(&c);
     if (code < 0)
         code = open_device(&device, &p, &callbacks);
     if (code < 0)

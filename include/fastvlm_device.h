@@ -105,6 +105,10 @@ typedef struct fv_device_push_report {
 FV_API fv_status fv_device_push(fv_device *device, const fv_device_push_options *options,
                                 fv_device_push_report *report, fv_error *err);
 
+/** Has an SDK, on this machine, what every phone needs of it: Android's libraries, and with
+ *  programs_too those that fv_device_run_qairt runs? No phone is asked. sdk NULL: FV_ERR_IO. */
+FV_API fv_status fv_device_check_sdk(const char *sdk, bool programs_too, fv_error *err);
+
 /** A file from the phone, compared by SHA-256. remote: absolute, or under the phone's directory.
  *  local appears when it is complete; a file there is replaced. */
 FV_API fv_status fv_device_pull(fv_device *device, const char *remote, const char *local,

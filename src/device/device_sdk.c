@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/report.h"
+#include "fastvlm_device.h"
 
 /* %u is the Hexagon's version. */
 static const struct sdk_file {
@@ -42,42 +43,78 @@ static void htp_version_put(char *to, size_t capacity, const char *text, unsigne
         snprintf(to, capacity, "%s", text);
 }
 
+/* Where the SDK has the file in[] / name[]: *path, to fv_free; NULL: one that is optional is not
+ * there. */
+static fv_status sdk_file_find(char **path, const char *sdk, const struct sdk_file *file,
+                               const char *in, const char *name, fv_error *err)
+{
+    char *folder = fv_path_join(sdk, in);
+    *path = folder ? fv_path_join(folder, name) : NULL;
+    if (*path && !fv_is_file(*path)) { /* all in one directory */
+        fv_free(*path);
+        *path = fv_path_join(sdk, name);
+    }
+    fv_free(folder);
+    if (!*path)
+        return fv_fail_memory(err, strlen(sdk), "a path");
+    if (fv_is_file(*path))
+        return FV_OK;
+    fv_free(*path);
+    *path = NULL;
+    return file->optional ? FV_OK
+                          : fv_fail(err, FV_ERR_IO, 0,
+                                    "%s: neither %s/%s nor %s is in it; expected Qualcomm's SDK "
+                                    "(QAIRT), which has Android's libraries",
+                                    sdk, in, name, name);
+}
+
 static fv_status library_add(fv_push_set *set, const char *sdk, const struct sdk_file *file,
                              unsigned version, const char *dir, const fv_callbacks *callbacks,
                              fv_error *err)
 {
-    char in[64], name[64], remote[160];
+    char in[64], name[64], remote[160], *path;
 
     htp_version_put(in, sizeof in, file->dir, version);
     htp_version_put(name, sizeof name, file->name, version);
     snprintf(remote, sizeof remote, "%s/%s", dir, name);
-    char *folder = fv_path_join(sdk, in);
-    char *path = folder ? fv_path_join(folder, name) : NULL;
-    if (path && !fv_is_file(path)) { /* all in one directory */
-        fv_free(path);
-        path = fv_path_join(sdk, name);
-    }
-    fv_status status = path ? FV_OK : fv_fail_memory(err, strlen(sdk), "a path");
-    if (status == FV_OK && fv_is_file(path))
+    fv_status status = sdk_file_find(&path, sdk, file, in, name, err);
+    if (status == FV_OK && path)
         status = fv_push_add(set, path, remote, file->program, callbacks, err);
-    else if (status == FV_OK && !file->optional)
-        status = fv_fail(
-            err, FV_ERR_IO, 0,
-            "%s: neither %s/%s nor %s is in it; expected Qualcomm's SDK (QAIRT), which "
-            "has Android's libraries",
-            sdk, in, name, name);
     fv_free(path);
-    fv_free(folder);
     return status;
+}
+
+static fv_status sdk_named(const char *sdk, fv_error *err)
+{
+    return sdk ? FV_OK
+               : fv_fail(err, FV_ERR_IO, 0,
+                         "no SDK is named; the phone's NPU needs Android's libraries of Qualcomm's "
+                         "SDK (QAIRT)");
+}
+
+static fv_status sdk_files_check(const char *sdk, const struct sdk_file *list, size_t n,
+                                 fv_error *err)
+{
+    for (size_t i = 0; i < n; i++) {
+        char *path = NULL;
+        if (!strchr(list[i].name, '%')) /* that depends on the phone */
+            FV_TRY(sdk_file_find(&path, sdk, &list[i], list[i].dir, list[i].name, err));
+        fv_free(path);
+    }
+    return FV_OK;
+}
+
+fv_status fv_device_check_sdk(const char *sdk, bool programs_too, fv_error *err)
+{
+    FV_TRY(sdk_named(sdk, err));
+    FV_TRY(sdk_files_check(sdk, libraries, FV_COUNT(libraries), err));
+    return programs_too ? sdk_files_check(sdk, programs, FV_COUNT(programs), err) : FV_OK;
 }
 
 fv_status fv_device_sdk_libraries(fv_push_set *set, const char *sdk, unsigned htp_version,
                                   const char *dir, const fv_callbacks *callbacks, fv_error *err)
 {
-    if (!sdk)
-        return fv_fail(err, FV_ERR_IO, 0,
-                       "no SDK is named; the phone's NPU needs Android's libraries of Qualcomm's "
-                       "SDK (QAIRT)");
+    FV_TRY(sdk_named(sdk, err));
     for (size_t i = 0; i < FV_COUNT(libraries); i++)
         FV_TRY(library_add(set, sdk, &libraries[i], htp_version, dir, callbacks, err));
     return FV_OK;

@@ -34,6 +34,18 @@ run device run "$picture" "What?" -o /proc/x
 expect "no room for results" 1 "/proc/x: cannot create the directory"
 run device run "$picture" "What?" -o "$picture/x"
 expect "results below a file" 1 "$picture/x: cannot create the directory"
+for verb in "run $picture What?" push bench; do
+    # shellcheck disable=SC2086
+    run device $verb --vision "npu:$picture"
+    expect "$verb: no SDK" 1 "no SDK is named; the phone's NPU needs Android's libraries of Qualcomm's SDK (QAIRT); name it with --sdk DIR"
+    # shellcheck disable=SC2086
+    run device $verb --vision "npu:$picture" --sdk "$work"
+    expect "$verb: an SDK that is none" 1 "$work: neither lib/aarch64-android/libQnnHtp.so nor libQnnHtp.so is in it; expected Qualcomm's SDK (QAIRT)"
+done
+run device pull outputs/profile.json -o /proc/x
+expect "pull: no place for the file" 1 "/proc/x: "
+run device pull outputs/profile.json -o "$work"
+expect "pull: the place is a directory" 1 "$work: is a directory; expected the name of a file to write"
 run device run "$picture" "What?" -o "$work/new/results/"
 expect "all is well here" 1 "adb lists no phone"
 check "and nothing is left" [ ! -e "$work/new" ]
@@ -242,10 +254,6 @@ run device run "$root/examples/images/sign.png"
 expect "no question" 2 "expected an image and a question"
 run device run "$root/examples/images/sign.png" "What?" --vision npu
 expect "no such vision" 2 "--vision: expected cpu|int8|fp16|npu:FILE"
-XDG_DATA_HOME=$work/data run device run "$root/examples/images/sign.png" "What?" --vision "npu:$picture" -q
-check "no SDK" grep -qF "no SDK is named; the phone's NPU needs Android's libraries of Qualcomm's SDK (QAIRT); name it with --sdk DIR" <<<"$err"
-XDG_DATA_HOME=$work/data run device run "$root/examples/images/sign.png" "What?" --vision "npu:$picture" --sdk "$work" -q
-check "an SDK that is none" grep -qF "expected Qualcomm's SDK (QAIRT)" <<<"$err"
 gif=$(ls "$root"/tests/data/images/accept/*.gif | head -n 1)
 want=$("$fastvlm" run -q "$gif" "What?")
 run device run "$gif" "What?" -q

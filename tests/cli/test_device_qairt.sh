@@ -27,6 +27,14 @@ want=$out
 
 binary=$(ls models/fastvlm-genie/local_context/vision_int8_qnnmodel/output/*.bin)
 
+# ---- an SDK that cannot do it is refused while there is no phone
+mv sdk/lib/aarch64-android/libGenie.so Genie
+run device run --with qairt --model "$demo" "$sign" "$question"
+expect "an SDK without Genie" 1 "sdk: neither lib/aarch64-android/libGenie.so nor libGenie.so is in it"
+mv Genie sdk/lib/aarch64-android/libGenie.so
+run device run --with qairt --model "$demo" --sdk "$work" "$sign" "$question"
+expect "no SDK" 1 "$work: not a QAIRT SDK"
+
 # ---- the phone: paths in lists and dialogs must be true where the stand-ins read them
 faults one
 phone one --abi x86_64 --same-paths
