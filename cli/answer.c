@@ -30,19 +30,25 @@ void session_options(fv_session_options *o, const answer_options *a, const fv_ca
     o->callbacks = callbacks;
 }
 
+void fill_answer(fv_answer_options *out, const answer_options *a)
+{
+    *out = (fv_answer_options){ .size = sizeof *out,
+                                .temperature = a->temperature,
+                                .top_k = a->top_k,
+                                .top_p = a->top_p,
+                                .min_p = a->min_p,
+                                .repetition_penalty = a->repetition_penalty,
+                                .seed = a->seed,
+                                .max_new_tokens = a->max_new_tokens,
+                                .stop = a->stop.item,
+                                .n_stop = a->stop.n,
+                                .ignore_end = a->ignore_eos };
+}
+
 fv_status begin_answer(fv_session *session, const answer_options *a, fv_error *err)
 {
-    fv_answer_options o = { .size = sizeof o,
-                            .temperature = a->temperature,
-                            .top_k = a->top_k,
-                            .top_p = a->top_p,
-                            .min_p = a->min_p,
-                            .repetition_penalty = a->repetition_penalty,
-                            .seed = a->seed,
-                            .max_new_tokens = a->max_new_tokens,
-                            .stop = a->stop.item,
-                            .n_stop = a->stop.n,
-                            .ignore_end = a->ignore_eos };
+    fv_answer_options o;
+    fill_answer(&o, a);
     if (a->constraint)
         fv_constraint_apply(a->constraint, &o);
     return fv_session_begin(session, &o, err);

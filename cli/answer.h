@@ -66,6 +66,8 @@ int check_answer_options(const char *verb, const answer_options *a);
 /* callbacks outlive *out. */
 void session_options(fv_session_options *out, const answer_options *a,
                      const fv_callbacks *callbacks);
+/* How an answer is chosen; borrows from a. */
+void fill_answer(fv_answer_options *out, const answer_options *a);
 /* How the next answer is chosen. */
 fv_status begin_answer(fv_session *session, const answer_options *a, fv_error *err);
 

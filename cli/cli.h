@@ -36,6 +36,7 @@ void help_move(int argc, char **argv);
 int verb_run(int argc, char **argv);
 int verb_chat(int argc, char **argv);
 int verb_serve(int argc, char **argv);
+int verb_batch(int argc, char **argv);
 int verb_info(int argc, char **argv);
 int verb_bench(int argc, char **argv);
 int verb_pack(int argc, char **argv);
@@ -129,7 +130,8 @@ int write_json(json_t *root, unsigned n_digits, const char *path); /* the same i
 /* ---- options.c ---------------------------------------------------------------------------- */
 
 /* Fills the options' values and *words with everything that is no option. Returns -1 to continue,
- * or an exit code: after --help, or after saying what is wrong. */
+ * or an exit code: after --help, or after saying what is wrong. words NULL: there may be any number
+ * of them, from argv[optind] (getopt.h) on. */
 int parse_options(int argc, char **argv, const usage *use, const option_spec *options,
                   size_t n_options, text_list *words);
 /* The same for a command that takes nothing but options. */

@@ -1,6 +1,6 @@
 /* What a user can do about a failure. The library names fields and files; options and verbs are the
- * program's, so the program says them. tests/cli/test_hints.sh, and tests/hub for those of
- * fastvlm hub, provoke every row. */
+ * program's, so the program says them. tests/cli/test_hints.sh, tests/hub for those of fastvlm hub
+ * and tests/cli/batch_cases.py for those of fastvlm batch provoke every row. */
 #include "cli.h"
 
 #include <string.h>
@@ -21,6 +21,12 @@ static const struct hint {
       "make one with fastvlm pack CHECKPOINT -o FILE.gguf --vision int8" },
     { FV_ERR_IO, ": the directory is not empty", "--force replaces files of the same names in it" },
     { FV_ERR_IO, ": there is such a file already", "--force replaces it" },
+    { FV_ERR_STATE, ".manifest.json: made with another cpu_level",
+      "FV_CPU in the environment chooses a level; --force begins again" },
+    { FV_ERR_STATE, ".manifest.json: made with ",
+      "--force begins again; -o with another name keeps both" },
+    { FV_ERR_STATE, ": the inputs have changed: ", "--force begins again" },
+    { FV_ERR_STATE, ": rows of a run whose manifest is missing", "--force begins again" },
     { FV_ERR_IO, "no QNN libraries: ",
       "fastvlm npu setup fetches them; FV_QNN_DIR, or --qnn of the npu commands, names a directory "
       "that has them" },

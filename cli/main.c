@@ -9,6 +9,7 @@ static const verb_entry verbs[] = {
     { "run", "answer a question about images", verb_run },
     { "chat", "hold a conversation in the terminal", verb_chat },
     { "serve", "serve the model over HTTP, by OpenAI's protocol", verb_serve },
+    { "batch", "answer a question about each of many images, into one file", verb_batch },
     { "info", "show what a model contains", verb_info },
     { "bench", "time every stage on this machine", verb_bench },
     { "pack", "pack a checkpoint into one file, optionally quantised", verb_pack },

@@ -224,6 +224,8 @@ int parse_options(int argc, char **argv, const usage *use, const option_spec *op
         if (code_or_go >= 0)
             return code_or_go;
     }
+    if (!words)
+        return -1;
     words->n = 0;
     for (int i = optind; i < argc; i++) {
         if (words->n == sizeof words->item / sizeof *words->item)

@@ -88,6 +88,9 @@ def cases():
         Case("handoff", ["handoff", BASE, "-o", "models", "-q"], user=["mine"]),
         Case("handoff over files", ["handoff", BASE, "-q", "-n", "3"], user=["models/mine", "models/fastvlm-genie/mine"],
              old=[["handoff", BASE, "-q", "--image-size", "128"]]),
+        Case("batch", ["batch", TINY, *[IMAGE] * 9, "-o", "out.jsonl", "-q", "-n", "5"], user=["mine"]),
+        Case("batch over a file", ["batch", TINY, *[IMAGE] * 9, "-o", "out.jsonl", "-q", "-n", "5", "--force"],
+             old=[["batch", TINY, IMAGE, "-o", "out.jsonl", "-q", "-n", "3"]], user=["mine"]),
         Case("pull", ["pull", REPO, "-o", "p/q/model", "-q"], user=["p/mine"]),
         Case("pull over files", ["pull", REPO, "-o", "model", "-q"], user=["model/mine", "model/config.json", "model/merges.txt.part"]),
     ]

@@ -37,7 +37,7 @@ release_exports()
 {
     { cmake --preset release && cmake --build --preset release; } >build/release.log 2>&1 || { tail -n 40 build/release.log; return 1; }
     tools/check/symbols.sh build/release/libfastvlm.so include/fastvlm.h &&
-        tools/check/symbols.sh build/release/libfastvlm_tools.so include/fastvlm_tools.h include/fastvlm_pull.h include/fastvlm_npu.h include/fastvlm_qairt.h include/fastvlm_device.h include/fastvlm_handoff.h
+        tools/check/symbols.sh build/release/libfastvlm_tools.so include/fastvlm_tools.h include/fastvlm_pull.h include/fastvlm_npu.h include/fastvlm_qairt.h include/fastvlm_device.h include/fastvlm_batch.h include/fastvlm_handoff.h
 }
 
 step "includes point down" tools/check/includes.sh

@@ -1,0 +1,214 @@
+/* answerer: rows with image tokens -> text, several rows together.
+ *
+ * A row's prompt and first token run alone, so that its failure is its own; from then on the rows
+ * that are being answered take a token each in one step. An answer does not depend on the company
+ * it is in, nor on the session it is given: only rows of the KV cache that are bit-identical to
+ * computing them again are kept from one row to the next. */
+#include <string.h>
+#include <time.h>
+
+#include "batch/batch_run.h"
+#include "base/list.h"
+
+/* A session, and the row that it answers; NULL: none. */
+typedef struct seat {
+    fv_session *session;
+    fv_slot *slot;
+} seat;
+
+typedef struct seats {
+    seat seat[FV_BATCH_MAX_TOGETHER];
+    size_t n, n_taken;
+} seats;
+
+/* fv_progress_fn: asks the caller on the way. */
+static bool seat_progress(void *user, const char *stage, double done)
+{
+    (void)stage;
+    (void)done;
+    fv_batch *b = user;
+    return atomic_load(&b->stop) || !fv_batch_tell(b, false);
+}
+
+/* ---- one row ----------------------------------------------------------------------------- */
+
+static fv_status seat_open(seat *s, fv_batch *b, fv_error *err)
+{
+    const fv_callbacks callbacks = { .size = sizeof callbacks,
+                                     .progress = seat_progress,
+                                     .user = b };
+    const fv_session_options o = { .size = sizeof o,
+                                   .max_context = b->options.max_context,
+                                   .system = b->options.system,
+                                   .n_system_bytes = b->options.n_system_bytes,
+                                   .exact_reuse = true,
+                                   .callbacks = &callbacks };
+    if (s->session) {
+        fv_session_reset(s->session);
+        return FV_OK;
+    }
+    return fv_session_new(&s->session, b->engine, &o, err);
+}
+
+static fv_status seat_write_turn(seat *s, fv_error *err)
+{
+    const fv_slot *slot = s->slot;
+    size_t n_images = 0;
+    for (size_t i = 0; i < slot->row.n_parts; i++) {
+        const fv_row_part *part = &slot->row.parts[i];
+        switch (part->kind) {
+        case FV_ROW_IMAGE:
+            FV_TRY(fv_session_add_features(s->session, slot->features[n_images++], err));
+            break;
+        case FV_ROW_TEXT: FV_TRY(fv_session_add_text(s->session, part->text, part->n, err)); break;
+        case FV_ROW_ANSWER:
+            FV_TRY(fv_session_add_answer(s->session, part->text, part->n, err));
+            break;
+        }
+    }
+    return FV_OK;
+}
+
+static fv_status seat_take(seat *s, const fv_piece *piece, fv_error *err)
+{
+    fv_slot *slot = s->slot;
+    FV_TRY(FV_LIST_ROOM(slot->text, slot->n_text, slot->capacity, piece->n_bytes + 1, err));
+    if (piece->n_bytes)
+        memcpy(slot->text + slot->n_text, piece->text, piece->n_bytes);
+    slot->n_text += piece->n_bytes;
+    slot->finish = piece->finish;
+    return FV_OK;
+}
+
+/* The prompt and the first token. */
+static fv_status seat_begin(seat *s, fv_batch *b, bool *done, fv_error *err)
+{
+    fv_piece piece = { .size = sizeof piece };
+    FV_TRY(seat_open(s, b, err));
+    FV_TRY(seat_write_turn(s, err));
+    FV_TRY(fv_session_begin(s->session, &b->answer, err));
+    FV_TRY(fv_session_next(s->session, &piece, err));
+    *done = piece.done;
+    return seat_take(s, &piece, err);
+}
+
+/* The row leaves its seat, answered or, with err, failed. */
+static void seat_leave(seats *all, seat *s, fv_batch *b, fv_error *err)
+{
+    fv_slot *slot = s->slot;
+    fv_stats stats = { .size = sizeof stats };
+    s->slot = NULL;
+    all->n_taken--;
+    if (err && (fv_batch_is_fatal(err->status) || fv_row_fail(&slot->row, err) != FV_OK)) {
+        fv_batch_fail(b, err);
+        return;
+    }
+    if (!err) {
+        fv_session_stats(s->session, &stats);
+        slot->prompt_tokens = stats.prompt_tokens;
+        slot->new_tokens = stats.new_tokens;
+    }
+    for (size_t i = 0; i < slot->n_images; i++) {
+        fv_features_free(slot->features[i]);
+        slot->features[i] = NULL;
+    }
+    pthread_mutex_lock(&b->lock);
+    b->report.n_tokens += (uint64_t)stats.new_tokens;
+    fv_batch_move(b, slot, FV_SLOT_DONE);
+    pthread_mutex_unlock(&b->lock);
+}
+
+/* ---- all of them ------------------------------------------------------------------------- */
+
+/* With the lock: now and then, so that progress is told while nothing happens. */
+static void seats_wait(fv_batch *b)
+{
+    struct timespec moment;
+#if defined(__APPLE__)
+    moment = (struct timespec){ .tv_nsec = 100000000 };
+    pthread_cond_timedwait_relative_np(&b->changed, &b->lock, &moment);
+#else
+    clock_gettime(CLOCK_MONOTONIC, &moment);
+    moment.tv_nsec += 100000000;
+    moment.tv_sec += moment.tv_nsec / 1000000000;
+    moment.tv_nsec %= 1000000000;
+    pthread_cond_timedwait(&b->changed, &b->lock, &moment);
+#endif
+}
+
+/* Rows to free seats. False when there will be no more. */
+static bool seats_fill(seats *all, fv_batch *b, seat *fresh[FV_BATCH_MAX_TOGETHER], size_t *n_fresh)
+{
+    fv_slot *slot;
+    *n_fresh = 0;
+    pthread_mutex_lock(&b->lock);
+    bool more = !b->stop && !(b->read_all && b->n_written == b->n_read);
+    if (more && !all->n_taken && !b->n_in[FV_SLOT_ENCODED])
+        seats_wait(b);
+    for (size_t i = 0; i < all->n && !b->stop; i++) {
+        if (all->seat[i].slot)
+            continue;
+        if (!(slot = fv_batch_first(b, FV_SLOT_ENCODED)))
+            break;
+        fv_batch_move(b, slot, FV_SLOT_ANSWERING);
+        all->seat[i].slot = slot;
+        fresh[(*n_fresh)++] = &all->seat[i];
+        all->n_taken++;
+    }
+    pthread_mutex_unlock(&b->lock);
+    return more;
+}
+
+static void seats_begin(seats *all, fv_batch *b, seat *const *fresh, size_t n_fresh)
+{
+    for (size_t i = 0; i < n_fresh && !atomic_load(&b->stop); i++) {
+        fv_error err;
+        bool done = false;
+        fv_status status = seat_begin(fresh[i], b, &done, &err);
+        if (status != FV_OK || done)
+            seat_leave(all, fresh[i], b, status == FV_OK ? NULL : &err);
+    }
+}
+
+/* A token for every row. */
+static void seats_step(seats *all, fv_batch *b)
+{
+    fv_session *session[FV_BATCH_MAX_TOGETHER];
+    seat *taken[FV_BATCH_MAX_TOGETHER];
+    fv_piece piece[FV_BATCH_MAX_TOGETHER];
+    fv_status status[FV_BATCH_MAX_TOGETHER];
+    fv_error err = { 0 };
+    size_t n = 0;
+    for (size_t i = 0; i < all->n; i++)
+        if (all->seat[i].slot) {
+            taken[n] = &all->seat[i];
+            session[n] = all->seat[i].session;
+            piece[n++].size = sizeof piece[0];
+        }
+    if (!n || atomic_load(&b->stop))
+        return;
+    (void)fv_sessions_next(session, n, piece, status, &err); /* how each fared is in status */
+    for (size_t i = 0; i < n; i++) {
+        fv_error own = err; /* of the first that failed */
+        if (status[i] != FV_OK)
+            own.status = status[i];
+        else if ((status[i] = seat_take(taken[i], &piece[i], &own)) == FV_OK && !piece[i].done)
+            continue;
+        seat_leave(all, taken[i], b, status[i] == FV_OK ? NULL : &own);
+    }
+}
+
+void fv_batch_answer_rows(fv_batch *b)
+{
+    seats all = { .n = (size_t)b->options.n_together };
+    seat *fresh[FV_BATCH_MAX_TOGETHER];
+    size_t n_fresh;
+    while (seats_fill(&all, b, fresh, &n_fresh)) {
+        seats_begin(&all, b, fresh, n_fresh);
+        seats_step(&all, b);
+        if (!fv_batch_tell(b, false))
+            break;
+    }
+    for (size_t i = 0; i < all.n; i++)
+        fv_session_free(all.seat[i].session);
+}

@@ -1,0 +1,421 @@
+/* Rows on their way through the machine. See batch_run.h. */
+#include "batch/batch_run.h"
+
+#include <string.h>
+#include <sys/stat.h>
+
+enum { TELL_MS = 100, STACK_BYTES = 8 << 20 };
+
+/* ---- what all steps share ---------------------------------------------------------------- */
+
+bool fv_batch_is_fatal(fv_status status)
+{
+    return status == FV_ERR_MEMORY || status == FV_ERR_CANCELLED || status == FV_ERR_STATE;
+}
+
+void fv_batch_fail(fv_batch *b, const fv_error *err)
+{
+    pthread_mutex_lock(&b->lock);
+    if (b->status == FV_OK) {
+        b->status = err->status;
+        b->err = *err;
+    }
+    atomic_store(&b->stop, true);
+    pthread_cond_broadcast(&b->changed);
+    pthread_mutex_unlock(&b->lock);
+}
+
+bool fv_batch_tell(fv_batch *b, bool now)
+{
+    double ms = fv_now_ms();
+    if (!b->options.progress || (!now && ms - b->told_ms < TELL_MS))
+        return true;
+    b->told_ms = ms;
+    pthread_mutex_lock(&b->lock);
+    fv_batch_report report = b->report;
+    pthread_mutex_unlock(&b->lock);
+    report.ms = ms - b->started_ms;
+    if (!b->options.progress(b->options.progress_user, &report))
+        return true;
+    fv_error err;
+    (void)fv_fail(&err, FV_ERR_CANCELLED, 0, "cancelled");
+    fv_batch_fail(b, &err);
+    return false;
+}
+
+void fv_batch_move(fv_batch *b, fv_slot *slot, fv_slot_state state)
+{
+    b->n_in[slot->state]--;
+    b->n_in[state]++;
+    slot->state = state;
+    pthread_cond_broadcast(&b->changed);
+}
+
+fv_slot *fv_batch_first(fv_batch *b, fv_slot_state state)
+{
+    if (b->n_in[state])
+        for (uint64_t i = b->n_written; i < b->n_read; i++)
+            if (b->slots[i % FV_BATCH_SLOTS].state == state)
+                return &b->slots[i % FV_BATCH_SLOTS];
+    return NULL;
+}
+
+static void slot_drop_images(fv_slot *slot)
+{
+    for (size_t i = 0; i < slot->n_images; i++) {
+        fv_image_free(slot->image[i]);
+        slot->image[i] = NULL;
+    }
+}
+
+static void slot_clear(fv_slot *slot)
+{
+    slot_drop_images(slot);
+    for (size_t i = 0; i < slot->n_images; i++)
+        fv_features_free(slot->features[i]);
+    fv_free(slot->text);
+    fv_row_free(&slot->row);
+    *slot = (fv_slot){ .state = slot->state };
+}
+
+/* ---- reader ------------------------------------------------------------------------------ */
+
+/* With the lock: may one more row come in? */
+static bool reader_has_room(const fv_batch *b)
+{
+    return b->n_read - b->n_written < FV_BATCH_SLOTS &&
+           b->n_in[FV_SLOT_READ] < 2 * (size_t)b->options.n_readers + 2;
+}
+
+static void *reader_run(void *user)
+{
+    fv_batch *b = user;
+    fv_error err;
+    bool more = true;
+    pthread_mutex_lock(&b->lock);
+    while (more) {
+        while (!b->stop && !reader_has_room(b))
+            pthread_cond_wait(&b->changed, &b->lock);
+        if (b->stop)
+            break;
+        fv_slot *slot = &b->slots[b->n_read % FV_BATCH_SLOTS];
+        pthread_mutex_unlock(&b->lock);
+        fv_status status = fv_row_source_next(b->source, &slot->row, &more, &err);
+        if (status != FV_OK)
+            fv_batch_fail(b, &err);
+        pthread_mutex_lock(&b->lock);
+        if (status != FV_OK)
+            break;
+        if (more) {
+            b->n_read++;
+            fv_batch_move(b, slot, slot->row.status == FV_OK ? FV_SLOT_READ : FV_SLOT_DONE);
+        }
+    }
+    b->read_all = !more;
+    pthread_cond_broadcast(&b->changed);
+    pthread_mutex_unlock(&b->lock);
+    return NULL;
+}
+
+/* ---- openers ----------------------------------------------------------------------------- */
+
+static fv_status slot_open_image(fv_batch *b, fv_slot *slot, fv_row_part *part, fv_error *err)
+{
+    struct stat st;
+    fv_image **out = &slot->image[slot->n_images];
+    fv_status status;
+    if (part->data)
+        status = fv_image_read(out, part->data, part->n_data, &b->image, err);
+    else if (stat(part->text, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode))
+        status = fv_fail(err, FV_ERR_IO, 0,
+                         "%s: is a device or a pipe; expected the file of an image", part->text);
+    else
+        status = fv_image_open(out, part->text, &b->image, err);
+    slot->n_images += status == FV_OK;
+    fv_free(part->data);
+    part->data = NULL;
+    return status;
+}
+
+static fv_status slot_open_images(fv_batch *b, fv_slot *slot, fv_error *err)
+{
+    for (size_t i = 0; i < slot->row.n_parts; i++) {
+        fv_row_part *part = &slot->row.parts[i];
+        if (part->kind != FV_ROW_IMAGE || slot_open_image(b, slot, part, err) == FV_OK)
+            continue;
+        return fv_row_fail(&slot->row, err);
+    }
+    return FV_OK;
+}
+
+/* Takes rows from one state to the next, or to DONE when they fail, until the run is over. */
+typedef struct stage {
+    fv_slot_state from, at, to;
+    /* FV_ERR_*: of the run */
+    fv_status (*work)(fv_batch *b, fv_slot *slot, fv_error *err);
+} stage;
+
+/* With the lock: how many rows may be on the way to `to` or there: what bounds memory. */
+static bool stage_has_room(const fv_batch *b, const stage *s)
+{
+    size_t n = b->n_in[s->at] + b->n_in[s->to];
+    return n < (s->to == FV_SLOT_OPENED ? (size_t)b->options.n_readers + 1
+                                        : 2 * (size_t)b->options.n_together);
+}
+
+static void stage_run(fv_batch *b, const stage *s)
+{
+    fv_slot *slot;
+    fv_error err;
+    pthread_mutex_lock(&b->lock);
+    for (;;) {
+        while (!b->stop && !(b->read_all && b->n_written == b->n_read) &&
+               !(stage_has_room(b, s) && b->n_in[s->from]))
+            pthread_cond_wait(&b->changed, &b->lock);
+        if (b->stop || !(slot = fv_batch_first(b, s->from)))
+            break;
+        fv_batch_move(b, slot, s->at);
+        pthread_mutex_unlock(&b->lock);
+        fv_status status = s->work(b, slot, &err);
+        if (status != FV_OK)
+            fv_batch_fail(b, &err);
+        if (slot->row.status != FV_OK) /* it may wait for its turn for long */
+            slot_drop_images(slot);
+        pthread_mutex_lock(&b->lock);
+        if (status == FV_OK)
+            fv_batch_move(b, slot, slot->row.status == FV_OK ? s->to : FV_SLOT_DONE);
+    }
+    pthread_mutex_unlock(&b->lock);
+}
+
+static void *opener_run(void *user)
+{
+    const stage s = { FV_SLOT_READ, FV_SLOT_OPENING, FV_SLOT_OPENED, slot_open_images };
+    stage_run(user, &s);
+    return NULL;
+}
+
+/* ---- encoder ----------------------------------------------------------------------------- */
+
+/* fv_progress_fn */
+static bool encoder_progress(void *user, const char *name, double done)
+{
+    (void)name;
+    (void)done;
+    return atomic_load(&((fv_batch *)user)->stop);
+}
+
+static fv_status encoder_encode(fv_batch *b, fv_slot *slot, fv_error *err)
+{
+    const fv_callbacks callbacks = { .size = sizeof callbacks,
+                                     .progress = encoder_progress,
+                                     .user = b };
+    const fv_encode_options o = { .size = sizeof o,
+                                  .fit = b->options.fit,
+                                  .callbacks = &callbacks };
+    for (size_t i = 0; i < slot->n_images; i++) {
+        fv_status status = fv_encode(b->engine, slot->image[i], &o, &slot->features[i], err);
+        if (fv_batch_is_fatal(status))
+            return status;
+        if (status != FV_OK)
+            return fv_row_fail(&slot->row, err);
+    }
+    slot_drop_images(slot);
+    return FV_OK;
+}
+
+static void *encode_rows_run(void *user)
+{
+    const stage s = { FV_SLOT_OPENED, FV_SLOT_ENCODING, FV_SLOT_ENCODED, encoder_encode };
+    stage_run(user, &s);
+    return NULL;
+}
+
+/* ---- writer ------------------------------------------------------------------------------ */
+
+static const char *finish_word(fv_finish finish)
+{
+    return finish == FV_FINISH_STOP          ? "stop"
+           : finish == FV_FINISH_STOP_STRING ? "stop_string"
+                                             : "length";
+}
+
+static fv_status row_memory(const fv_json_text *j, fv_error *err)
+{
+    return j->failed ? fv_fail_memory(err, j->capacity, "a row of the output") : FV_OK;
+}
+
+fv_status fv_batch_row_head(const fv_row *row, fv_json_text *j, fv_error *err)
+{
+    fv_json_begin_row(j, NULL, '{');
+    fv_json_put_int(j, "row", (int64_t)row->index);
+    if (row->id)
+        fv_json_put_text(j, "id", row->id);
+    if (row->image)
+        fv_json_put_text(j, "image", row->image);
+    return row_memory(j, err);
+}
+
+fv_status fv_batch_row_line(const fv_slot *slot, fv_json_text *j, fv_error *err)
+{
+    const fv_row *row = &slot->row;
+    FV_TRY(fv_batch_row_head(row, j, err));
+    fv_json_put_text(j, "status", row->status == FV_OK ? "ok" : fv_status_name(row->status));
+    if (row->status == FV_OK) {
+        fv_json_put_bytes(j, "text", slot->text, slot->n_text);
+        fv_json_put_text(j, "finish", finish_word(slot->finish));
+        fv_json_put_int(j, "prompt_tokens", slot->prompt_tokens);
+        fv_json_put_int(j, "new_tokens", slot->new_tokens);
+    } else {
+        fv_json_put_text(j, "error", row->problem);
+    }
+    fv_json_end(j);
+    return fv_json_done(j, err);
+}
+
+static fv_status writer_put(fv_batch *b, const fv_slot *slot, fv_error *err)
+{
+    fv_json_text j = { 0 };
+    fv_status status = fv_batch_row_line(slot, &j, err);
+    if (status == FV_OK)
+        status = fv_journal_append(&b->journal, j.text, j.n, err);
+    fv_json_text_free(&j);
+    return status;
+}
+
+static void *writer_run(void *user)
+{
+    fv_batch *b = user;
+    fv_error err;
+    pthread_mutex_lock(&b->lock);
+    for (;;) {
+        fv_slot *slot = &b->slots[b->n_written % FV_BATCH_SLOTS];
+        while (!b->stop && !(b->read_all && b->n_written == b->n_read) &&
+               slot->state != FV_SLOT_DONE)
+            pthread_cond_wait(&b->changed, &b->lock);
+        if (b->stop || slot->state != FV_SLOT_DONE)
+            break;
+        pthread_mutex_unlock(&b->lock);
+        bool failed = slot->row.status != FV_OK;
+        double at = slot->row.at;
+        fv_status status = writer_put(b, slot, &err);
+        slot_clear(slot);
+        if (status != FV_OK)
+            fv_batch_fail(b, &err);
+        pthread_mutex_lock(&b->lock);
+        if (status != FV_OK)
+            break;
+        b->n_written++;
+        b->report.n_rows++;
+        b->report.n_failed += failed;
+        b->report.done = at;
+        fv_batch_move(b, slot, FV_SLOT_FREE);
+    }
+    pthread_mutex_unlock(&b->lock);
+    return NULL;
+}
+
+/* ---- all of them ------------------------------------------------------------------------- */
+
+fv_status fv_batch_begin(fv_batch *b, fv_error *err)
+{
+    pthread_condattr_t attr;
+    b->slots = fv_alloc_zero(FV_BATCH_SLOTS, sizeof *b->slots);
+    if (!b->slots)
+        return fv_fail_memory(err, FV_BATCH_SLOTS * sizeof *b->slots, "the rows of a batch");
+    b->n_in[FV_SLOT_FREE] = FV_BATCH_SLOTS;
+    pthread_mutex_init(&b->lock, NULL);
+    pthread_condattr_init(&attr);
+#if !defined(__APPLE__)
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+#endif
+    pthread_cond_init(&b->changed, &attr);
+    pthread_condattr_destroy(&attr);
+    return FV_OK;
+}
+
+void fv_batch_end(fv_batch *b)
+{
+    for (size_t i = 0; b->slots && i < FV_BATCH_SLOTS; i++)
+        slot_clear(&b->slots[i]);
+    if (b->slots) {
+        pthread_mutex_destroy(&b->lock);
+        pthread_cond_destroy(&b->changed);
+    }
+    fv_free(b->slots);
+    fv_row_source_free(b->source);
+    fv_journal_close(&b->journal);
+}
+
+/* One row of an earlier run. */
+static fv_status batch_count_row(fv_batch *b, const fv_row *row, bool *finished, fv_error *err)
+{
+    static const char good[] = ", \"status\": \"ok\"";
+    fv_json_text head = { 0 };
+    const char *line;
+    size_t n;
+    fv_status status = fv_batch_row_head(row, &head, err);
+    if (status == FV_OK)
+        status = fv_journal_next(&b->journal, head.text, head.n, &line, &n, err);
+    *finished = status == FV_OK && line;
+    if (*finished) {
+        b->report.n_rows++;
+        b->report.n_resumed++;
+        b->report.n_failed += n < head.n + sizeof good ||
+                              memcmp(line + head.n, good, sizeof good - 1) != 0;
+        b->report.done = row->at;
+    }
+    fv_json_text_free(&head);
+    return status;
+}
+
+fv_status fv_batch_resume(fv_batch *b, fv_error *err)
+{
+    fv_slot *slot = &b->slots[0];
+    for (;;) {
+        bool more, finished;
+        FV_TRY(fv_row_source_next(b->source, &slot->row, &more, err));
+        if (!more) {
+            b->read_all = true;
+            return fv_journal_end(&b->journal, err);
+        }
+        FV_TRY(batch_count_row(b, &slot->row, &finished, err));
+        if (!finished) {
+            b->n_read = 1;
+            fv_batch_move(b, slot, slot->row.status == FV_OK ? FV_SLOT_READ : FV_SLOT_DONE);
+            return FV_OK;
+        }
+        fv_row_free(&slot->row);
+        if (!fv_batch_tell(b, false)) {
+            *err = b->err;
+            return b->status;
+        }
+    }
+}
+
+fv_status fv_batch_answer(fv_batch *b, fv_error *err)
+{
+    pthread_t thread[FV_BATCH_MAX_READERS + 3];
+    size_t n = 0, n_wanted = (size_t)b->options.n_readers + 3;
+    pthread_attr_t attr;
+    pthread_attr_init(&attr);
+    pthread_attr_setstacksize(&attr, STACK_BYTES);
+    for (; n < n_wanted; n++) {
+        void *(*run)(void *) = n == 0   ? writer_run
+                               : n == 1 ? reader_run
+                               : n == 2 ? encode_rows_run
+                                        : opener_run;
+        if (pthread_create(&thread[n], &attr, run, b) != 0) {
+            (void)fv_fail(err, FV_ERR_LIMIT, 0, "cannot start a thread");
+            fv_batch_fail(b, err);
+            break;
+        }
+    }
+    pthread_attr_destroy(&attr);
+    fv_batch_answer_rows(b);
+    while (n-- > 0)
+        pthread_join(thread[n], NULL);
+    if (b->status != FV_OK)
+        *err = b->err;
+    return b->status;
+}

@@ -1,0 +1,68 @@
+/* row: one row of a batch, what is to be asked and about which images.
+ *
+ *     a.jpg                                                    the path of an image
+ *     {"image": "a.jpg", "prompt": "How many?", "id": "7"}     JSON
+ *
+ * A row that cannot be read is a row all the same: its status says so. */
+#ifndef FV_ROW_H
+#define FV_ROW_H
+
+#include "base/base.h"
+
+typedef enum fv_row_part_kind { FV_ROW_IMAGE, FV_ROW_TEXT, FV_ROW_ANSWER } fv_row_part_kind;
+
+/* A part of the conversation, in the order in which the model sees them. All is owned. */
+typedef struct fv_row_part {
+    fv_row_part_kind kind;
+    char *text; /* TEXT and ANSWER: n bytes of UTF-8 and a NUL; IMAGE: a path, NULL: data */
+    size_t n;
+    uint8_t *data; /* the bytes of an image file */
+    size_t n_data;
+} fv_row_part;
+
+typedef struct fv_row {
+    uint64_t index; /* in the inputs, before they are dealt to shards */
+    char *id;       /* that the row brings itself; NULL: none */
+    char *image;    /* how the output calls its image; NULL: it does not */
+    fv_row_part *parts;
+    size_t n_parts, capacity;
+    fv_status status; /* FV_OK, or why it cannot be answered */
+    char *problem;
+    double at; /* share of the inputs that lies before it or is it */
+} fv_row;
+
+enum {
+    FV_ROW_MAX_IMAGES = 64,
+    FV_ROW_MAX_PATH = 4096,
+    FV_ROW_MAX_BYTES = 64 << 20 /* of a line: images may be in it, in base64 */
+};
+
+void fv_row_free(fv_row *row); /* leaves it zero */
+
+/* Adds a part; takes nothing, copies n bytes of text. */
+fv_status fv_row_add(fv_row *row, fv_row_part_kind kind, const char *text, size_t n, fv_error *err);
+/* The user's turn: the images at `first` and behind it, which are there already, and the prompt.
+ * Every "<image>" in the prompt is the place of the next of them; without such a mark they stay
+ * in front of it. */
+fv_status fv_row_add_prompt(fv_row *row, size_t first, const char *prompt, size_t n, fv_error *err);
+
+/* Makes it a row that failed: err's status and message. FV_ERR_MEMORY fails the run instead. */
+fv_status fv_row_fail(fv_row *row, fv_error *err);
+
+/* What stands in every row: where relative paths begin, and what is asked where a row does not
+ * say. */
+typedef struct fv_row_defaults {
+    const char *root; /* NULL: the working directory */
+    const char *prompt;
+    size_t n_prompt;
+} fv_row_defaults;
+
+/* A line of a list, without its end. row is zero but for its index, and is filled; only memory that
+ * is out is a failure. */
+fv_status fv_row_read_line(fv_row *row, const char *line, size_t n_bytes,
+                           const fv_row_defaults *defaults, fv_error *err);
+/* The row of one image's path, as the list of a directory names it. */
+fv_status fv_row_of_image(fv_row *row, const char *path, const fv_row_defaults *defaults,
+                          fv_error *err);
+
+#endif

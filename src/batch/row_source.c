@@ -1,0 +1,222 @@
+/* Rows out of directories, lists and images. See row_source.h. */
+#include "batch/row_source.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/file_hash.h"
+#include "base/sniff.h"
+#include "batch/line_reader.h"
+#include "image/image_list.h"
+
+typedef enum input_kind { INPUT_DIRECTORY, INPUT_IMAGE, INPUT_LIST } input_kind;
+
+typedef struct batch_input {
+    const char *path;
+    input_kind kind;
+    bool is_regular;
+    uint64_t n_bytes;        /* of a regular file */
+    char hash[FV_HASH_TEXT]; /* of a list that is one */
+    fv_image_list images;    /* of a directory */
+} batch_input;
+
+struct fv_row_source {
+    fv_row_source_options options;
+    batch_input *inputs;
+    size_t at;            /* the input that is being read */
+    size_t image;         /* of it: the next image */
+    fv_line_reader lines; /* of it: open while it is a list that is being read */
+    bool lines_open;
+    uint64_t n_rows; /* so far, of all shards */
+};
+
+/* ---- looking at the inputs --------------------------------------------------------------- */
+
+static fv_status input_sniff(batch_input *in, fv_error *err)
+{
+    uint8_t head[FV_SNIFF_BYTES];
+    FV_TRY(fv_file_check(in->path, err));
+    int fd = open(in->path, O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : read(fd, head, sizeof head);
+    int why = errno;
+    if (fd >= 0)
+        close(fd);
+    if (n < 0)
+        return fv_fail(err, FV_ERR_IO, 0, "%s: cannot read: %s", in->path, strerror(why));
+    size_t bom = n >= 3 && !memcmp(head, "\xef\xbb\xbf", 3) ? 3 : 0; /* a list may have one */
+    fv_file_kind kind = fv_sniff_bytes(head + bom, (size_t)n - bom).kind;
+    in->kind = fv_file_is_image(kind) || kind == FV_FILE_IMAGE ? INPUT_IMAGE : INPUT_LIST;
+    return in->kind == INPUT_IMAGE
+               ? FV_OK
+               : fv_refuse_foreign(head + bom, (size_t)n - bom, in->path, FV_FILE_TEXT,
+                                   "an image, a directory of images or a list of rows", err);
+}
+
+static fv_status input_look(batch_input *in, const fv_callbacks *callbacks, fv_error *err)
+{
+    struct stat st;
+    FV_TRY(fv_path_check(in->path, err));
+    if (stat(in->path, &st) != 0)
+        return fv_fail(err, FV_ERR_IO, 0, "%s: %s", in->path,
+                       errno == ENOENT ? "no such file or directory" : strerror(errno));
+    in->is_regular = S_ISREG(st.st_mode);
+    in->n_bytes = in->is_regular ? (uint64_t)st.st_size : 0;
+    if (S_ISDIR(st.st_mode)) {
+        in->kind = INPUT_DIRECTORY;
+        return fv_image_list_collect(&in->images, &in->path, 1, err);
+    }
+    in->kind = INPUT_LIST; /* of a pipe nothing may be taken to find out */
+    if (!in->is_regular)
+        return FV_OK;
+    FV_TRY(input_sniff(in, err));
+    return in->kind == INPUT_LIST
+               ? fv_file_hash(in->hash, &in->n_bytes, in->path, "read inputs", callbacks, err)
+               : FV_OK;
+}
+
+fv_status fv_row_source_open(fv_row_source **out, const fv_row_source_options *options,
+                             const fv_callbacks *callbacks, fv_error *err)
+{
+    fv_status status = FV_OK;
+    fv_row_source *s = *out = fv_alloc_zero(1, sizeof *s);
+    if (!s)
+        return fv_fail_memory(err, sizeof *s, "the inputs");
+    s->options = *options;
+    s->options.n_shards = options->n_shards ? options->n_shards : 1;
+    s->inputs = fv_alloc_zero(options->n_inputs, sizeof *s->inputs);
+    if (!s->inputs)
+        status = fv_fail_memory(err, sizeof *s->inputs, "the inputs");
+    for (size_t i = 0; i < options->n_inputs && status == FV_OK; i++) {
+        s->inputs[i].path = options->inputs[i];
+        status = input_look(&s->inputs[i], callbacks, err);
+    }
+    if (status != FV_OK) {
+        fv_row_source_free(s);
+        *out = NULL;
+    }
+    return status;
+}
+
+void fv_row_source_free(fv_row_source *s)
+{
+    if (!s)
+        return;
+    if (s->lines_open)
+        fv_line_reader_close(&s->lines);
+    for (size_t i = 0; s->inputs && i < s->options.n_inputs; i++)
+        fv_image_list_free(&s->inputs[i].images);
+    fv_free(s->inputs);
+    fv_free(s);
+}
+
+void fv_row_source_describe(const fv_row_source *s, fv_json_text *j)
+{
+    static const char *const kinds[] = { "directory", "image", "list" };
+    fv_json_begin(j, "inputs", '[');
+    for (size_t i = 0; i < s->options.n_inputs; i++) {
+        const batch_input *in = &s->inputs[i];
+        fv_json_begin_row(j, NULL, '{');
+        fv_json_put_text(j, "path", in->path);
+        fv_json_put_text(j, "kind", kinds[in->kind]);
+        if (in->hash[0])
+            fv_json_put_text(j, "sha256", in->hash);
+        fv_json_end(j);
+    }
+    fv_json_end(j);
+}
+
+/* ---- rows -------------------------------------------------------------------------------- */
+
+/* A share of the current input as a share of all. */
+static double source_share(const fv_row_source *s, double done)
+{
+    return ((double)s->at + done) / (double)s->options.n_inputs;
+}
+
+static fv_status source_next_image(fv_row_source *s, batch_input *in, fv_row *row, bool *found,
+                                   fv_error *err)
+{
+    size_t n = in->kind == INPUT_DIRECTORY ? in->images.n : 1;
+    *found = s->image < n;
+    if (!*found)
+        return FV_OK;
+    const char *path = in->kind == INPUT_DIRECTORY ? in->images.path[s->image] : in->path;
+    s->image++;
+    row->index = s->n_rows++;
+    row->at = source_share(s, (double)s->image / (double)n);
+    return row->index % s->options.n_shards == s->options.shard
+               ? fv_row_of_image(row, path, &s->options.defaults, err)
+               : FV_OK;
+}
+
+static bool line_is_blank(const char *line, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!strchr(" \t\r\v\f", line[i]) || !line[i])
+            return false;
+    return true;
+}
+
+static fv_status source_row_of_line(fv_row_source *s, const fv_line *line, fv_row *row,
+                                    fv_error *err)
+{
+    if (!line->too_long)
+        return fv_row_read_line(row, line->text, line->n, &s->options.defaults, err);
+    fv_error own;
+    (void)fv_fail(&own, FV_ERR_LIMIT, 0, "the line has more than %d MiB", FV_ROW_MAX_BYTES >> 20);
+    if (fv_row_fail(row, &own) == FV_OK)
+        return FV_OK;
+    if (err)
+        *err = own;
+    return own.status;
+}
+
+static fv_status source_next_line(fv_row_source *s, batch_input *in, fv_row *row, bool *found,
+                                  fv_error *err)
+{
+    fv_line line;
+    if (!s->lines_open) {
+        FV_TRY(fv_line_reader_open(&s->lines, in->path, FV_ROW_MAX_BYTES, err));
+        s->lines_open = true;
+    }
+    do
+        FV_TRY(fv_line_reader_next(&s->lines, &line, found, err));
+    while (*found && !line.too_long && line_is_blank(line.text, line.n));
+    if (!*found) {
+        fv_line_reader_close(&s->lines);
+        s->lines_open = false;
+        return FV_OK;
+    }
+    row->index = s->n_rows++;
+    row->at = source_share(
+        s, in->n_bytes ? FV_MIN(1.0, (double)s->lines.n_read / (double)in->n_bytes) : 0);
+    return row->index % s->options.n_shards == s->options.shard
+               ? source_row_of_line(s, &line, row, err)
+               : FV_OK;
+}
+
+fv_status fv_row_source_next(fv_row_source *s, fv_row *row, bool *more, fv_error *err)
+{
+    *more = false;
+    while (s->at < s->options.n_inputs) {
+        batch_input *in = &s->inputs[s->at];
+        bool found;
+        fv_status status = in->kind == INPUT_LIST ? source_next_line(s, in, row, &found, err)
+                                                  : source_next_image(s, in, row, &found, err);
+        if (status != FV_OK) {
+            fv_row_free(row);
+            return status;
+        }
+        if (!found) {
+            s->at++;
+            s->image = 0;
+        } else if (row->index % s->options.n_shards == s->options.shard) {
+            *more = true;
+            return FV_OK;
+        }
+    }
+    return FV_OK;
+}

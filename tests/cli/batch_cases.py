@@ -1,0 +1,400 @@
+"""fastvlm batch: rows and what is wrong with them, runs that are stopped, killed and continued. See program.py."""
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+from program import IMAGE, LIMIT, PROGRAM, ROOT, TINY, main, run
+
+NATIVE = ("full_disk",)
+DEMO = os.path.join(ROOT, "tests/data/demo/images")
+QUICK = ("-q", "-n", "4")
+
+
+def photos(folder, n):
+    """A directory of n images."""
+    path = os.path.join(folder, "photos")
+    os.mkdir(path)
+    for i in range(n):
+        shutil.copy(os.path.join(DEMO, "%05d.jpg" % i), path)
+    return path
+
+
+def batch(folder, *args, code=0, **env):
+    result = run("batch", TINY, *args, *QUICK, cwd=folder, **env)
+    assert result.code == code, "%r: %r" % (args, result)
+    return result
+
+
+def data(folder, name="out.jsonl"):
+    with open(os.path.join(folder, name), "rb") as f:
+        return f.read()
+
+
+def rows(folder, name="out.jsonl"):
+    return [json.loads(line) for line in data(folder, name).splitlines()]
+
+
+def write(folder, name, text):
+    path = os.path.join(folder, name)
+    with open(path, "wb") as f:
+        f.write(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def answer(folder, image, prompt=None, *more):
+    args = [image] if image else ["--no-image"]
+    return json.loads(run("run", TINY, *args, *(["-p", prompt] if prompt else []), "--json", *QUICK, *more, cwd=folder).out)
+
+
+def size(path):
+    """0: it is not there, or no longer."""
+    try:
+        return os.path.getsize(path)
+    except FileNotFoundError:
+        return 0
+
+
+def complete(folder, name="out.jsonl"):
+    """Nothing but the output and its manifest."""
+    names = sorted(n for n in os.listdir(folder) if n.startswith(name))
+    assert names == [name, name + ".manifest.json"], names
+
+
+def case_answers_are_those_of_run(folder):
+    photos(folder, 3)
+    write(folder, "rows.jsonl", '{"image": "%s", "prompt": "How many?", "id": "a"}\n{"prompt": "Hello", "id": 7}\n'
+          '{"image": ["photos/00000.jpg", "photos/00001.jpg"], "prompt": "First <image>, then <image>?"}\n' % IMAGE)
+    batch(folder, "photos", IMAGE, "rows.jsonl", "-o", "out.jsonl")
+    complete(folder)
+    found = rows(folder)
+    want = [answer(folder, "photos/%05d.jpg" % i) for i in range(3)] + [
+        answer(folder, IMAGE), answer(folder, IMAGE, "How many?"), answer(folder, None, "Hello"),
+        json.loads(run("run", TINY, "photos/00000.jpg", "photos/00001.jpg", "-p", "First <image>, then <image>?", "--json", *QUICK,
+                       cwd=folder).out)]
+    assert len(found) == len(want)
+    for i, (row, w) in enumerate(zip(found, want)):
+        assert row["row"] == i and row["status"] == "ok", row
+        assert (row["text"], row["finish"], row["prompt_tokens"], row["new_tokens"]) == (
+            w["text"], w["finish_reason"], w["prompt_tokens"], len(w["token_ids"])), (row, w)
+    assert [r.get("id") for r in found] == [None] * 4 + ["a", "7", None]
+    assert [r.get("image") for r in found] == ["photos/00000.jpg", "photos/00001.jpg", "photos/00002.jpg", IMAGE, IMAGE, None,
+                                               "photos/00000.jpg"]
+
+
+def case_a_bad_row_is_a_row(folder):
+    """With its status; those around it are answered."""
+    pictures = photos(folder, 2)
+    write(folder, "photos/cut.jpg", open(os.path.join(DEMO, "00000.jpg"), "rb").read()[:300])
+    write(folder, "photos/text.png", "this is no image")
+    write(folder, "huge.ppm", "P6 60000 60000 255\n")
+    os.mkfifo(os.path.join(folder, "pipe.jpg"))
+    os.mkdir(os.path.join(folder, "dir.jpg"))
+    good = b"photos/00001.jpg"
+    cases = [(b"none.jpg", "io", "none.jpg"), (b"pipe.jpg", "io", "is a device or a pipe"), (b"/dev/zero", "io", "is a device or a pipe"),
+             (b"dir.jpg", "io", "is a directory"), (b"huge.ppm", "limit", "60000 x 60000"), (b"a\0b.jpg", "format", "a NUL byte"),
+             (b"\xff.jpg", "io", "cannot open"), (b"https://example.com/a.jpg", "io", "is an address"),
+             (b'{"image": "photos/00000.jpg"', "format", "row"), (b'{"image": 3}', "format", "expected a string, found an integer"),
+             (b'{"image": ["photos/00000.jpg", 4]}', "format", "image[1]"), (b'{"id": 3}', "format", 'neither "image" nor "prompt"'),
+             (b'{"image": ""}', "format", "is empty"), (b'{"image": "photos/00000.jpg", "prompt": ["x"]}', "format", "prompt"),
+             (b'{"image": "photos/00000.jpg", "prompt": "<image><image>"}', "argument", 'has 2 "<image>" marks for 1 image'),
+             (b'{"image": "photos/00000.jpg", "image": "b"}', "format", "row"),
+             (b'{"prompt": "' + b"word " * 6000 + b'"}', "limit", "context"), (b"[" * 5000, "limit", "has 5000 bytes"),
+             (b'{"a":' * 3000, "format", "row"), (b'{"image": "photos/00000.jpg", "prompt": "\xff"}', "format", "UTF-8")]
+    write(folder, "list", b"".join(good + b"\n" + line + b"\n" for line, _, _ in cases))
+    result = run("batch", TINY, "photos", "list", "-o", "out.jsonl", "-n", "4", cwd=folder)
+    assert result.code == 0, result
+    found = rows(folder)
+    assert [r["status"] for r in found[:4]] == ["ok", "ok", "format", "format"], found[:4]
+    assert b"44 rows, 22 failed" in result.err, result
+    want = [r for r in found[:2] if r["image"] == "photos/00001.jpg"][0]["text"]
+    for (line, status, part), before, row in zip(cases, found[4::2], found[5::2]):
+        assert before["text"] == want, before
+        assert row["status"] == status and part in row["error"] and "text" not in row, (line[:60], row)
+    assert pictures
+
+
+def case_the_same_bytes(folder):
+    """Whatever the threads and the company."""
+    photos(folder, 12)
+    batch(folder, "photos", "-o", "a.jsonl", "-t", "1", "--together", "1", "--readers", "1")
+    for name, args in (("b", ("-t", "2")), ("c", ("-t", "3", "--together", "3", "--readers", "4")), ("d", ("--together", "64"))):
+        batch(folder, "photos", "-o", name + ".jsonl", *args)
+        assert data(folder, name + ".jsonl") == data(folder, "a.jsonl"), name
+
+
+def case_killed_twenty_times(folder):
+    """SIGKILL at random moments, also of the runs that go on; the output has the bytes of one that ran through."""
+    rng = random.Random(17)
+    photos(folder, 10)
+    write(folder, "list", "".join("photos/%05d.jpg\n" % (i % 10) for i in range(300)))
+    command = [PROGRAM, "batch", TINY, "list", "-o", "out.jsonl", *QUICK]
+    batch(folder, "list", "-o", "whole.jsonl")
+    path, kills = os.path.join(folder, "out.jsonl"), 0
+    for _ in range(20):
+        before = size(path + ".partial")
+        p = subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        end = time.monotonic() + LIMIT
+        while p.poll() is None and time.monotonic() < end:  # a row or more of its own
+            if size(path + ".partial") > before:
+                break
+        time.sleep(rng.uniform(0, 0.01))
+        p.kill()
+        kills += p.wait() == -signal.SIGKILL
+    assert kills == 20, "a run ended before it was killed: %d" % kills
+    batch(folder, "list", "-o", "out.jsonl")
+    complete(folder)
+    assert data(folder) == data(folder, "whole.jsonl")
+
+
+def case_stopped(folder):
+    """SIGINT and SIGTERM keep what is finished."""
+    photos(folder, 10)
+    write(folder, "list", "".join("photos/%05d.jpg\n" % (i % 10) for i in range(400)))
+    batch(folder, "list", "-o", "whole.jsonl")
+    partial = os.path.join(folder, "out.jsonl.partial")
+    for number in (signal.SIGINT, signal.SIGTERM):
+        before = size(partial)
+        p = subprocess.Popen([PROGRAM, "batch", TINY, "list", "-o", "out.jsonl", *QUICK], cwd=folder, stdin=subprocess.DEVNULL,
+                             stderr=subprocess.PIPE)
+        end = time.monotonic() + LIMIT
+        while time.monotonic() < end and size(partial) <= before:
+            pass
+        p.send_signal(number)
+        err = p.communicate()[1]
+        assert p.returncode == 1 and b"stopped after" in err and err.count(b"\n") == 1, (number, p.returncode, err)
+        assert not os.path.exists(os.path.join(folder, "out.jsonl"))
+    result = run("batch", TINY, "list", "-o", "out.jsonl", "-n", "4", cwd=folder)
+    assert result.code == 0 and b"from earlier runs" in result.err, result
+    complete(folder)
+    assert data(folder) == data(folder, "whole.jsonl")
+
+
+def half(folder, n, name="out.jsonl"):
+    """As if the run had been killed after n rows."""
+    path = os.path.join(folder, name)
+    lines = data(folder, name).splitlines(True)
+    write(folder, name + ".partial", b'{"fastvlm_batch": 1}\n' + b"".join(lines[:n]))
+    os.unlink(path)
+    return path + ".partial"
+
+
+def case_a_journal_that_is_torn(folder):
+    """A line that is cut off, and bytes that never reached the disk; times of files mean nothing."""
+    photos(folder, 5)
+    batch(folder, "photos", "-o", "out.jsonl")
+    whole = data(folder)
+    for tail in (b"", b'{"row": 2, "image": "pho', b"\0" * 5000, b'{"row": 2, "im\0\0\0\0\0\0}\n{"row": 3}\n', whole.splitlines()[2]):
+        partial = half(folder, 2)
+        with open(partial, "ab") as f:
+            f.write(tail)
+        os.utime(partial, (0, 0))
+        os.utime(os.path.join(folder, "photos/00001.jpg"), (4e9, 4e9))
+        result = run("batch", TINY, "photos", "-o", "out.jsonl", "-n", "4", cwd=folder)
+        assert result.code == 0 and b"5 rows, 0 failed, 2 from earlier runs" in result.err, result
+        complete(folder)
+        assert data(folder) == whole, tail
+    for head in (b"", b'{"fastvlm_b', b"\0" * 40):  # nothing reached the disk: as if there had been no run
+        half(folder, 2)
+        write(folder, "out.jsonl.partial", head)
+        batch(folder, "photos", "-o", "out.jsonl")
+        assert data(folder) == whole, head
+
+
+def case_a_finished_output_is_left_alone(folder):
+    photos(folder, 2)
+    batch(folder, "photos", "-o", "out.jsonl")
+    before = os.stat(os.path.join(folder, "out.jsonl"))
+    result = run("batch", TINY, "photos", "-o", "out.jsonl", "-n", "4", cwd=folder)
+    assert result.code == 0 and b"is complete" in result.err, result
+    after = os.stat(os.path.join(folder, "out.jsonl"))
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+    result = run("batch", TINY, "photos", "-o", "out.jsonl", "-q", "--json", "-n", "4", cwd=folder)
+    assert json.loads(result.out)["complete_before"] is True
+    batch(folder, "photos", "-o", "out.jsonl", "--force")
+    assert os.stat(os.path.join(folder, "out.jsonl")).st_ino != before.st_ino
+    complete(folder)
+
+
+def case_another_run_is_refused(folder):
+    """Model, prompt, options, inputs, precision, version, level: what decides the bytes must be as it was."""
+    photos(folder, 3)
+    write(folder, "list", "photos/00000.jpg\n")
+    base = os.path.join(ROOT, "tests/data/variants/base/checkpoint")
+
+    def refused(what, *args, model=TINY, **env):
+        result = run("batch", model, *args, "-o", "out.jsonl", "-q", cwd=folder, **env)
+        assert result.code == 1 and what in result.err and result.err.count(b"\n") == 1, "%r: %r" % (args, result)
+
+    batch(folder, "photos", "list", "-o", "out.jsonl")
+    whole = data(folder)
+    for rest in (None, 1):
+        if rest:
+            half(folder, rest)
+        n = ("-n", "4")
+        refused(b'another prompt: it was "Describe the image.", and is "x y?" now; --force begins again', "photos", "list", *n, "-p", "x y?")
+        refused(b"another max_new_tokens: it was 4, and is 5 now", "photos", "list", "-n", "5")
+        refused(b"another model", "photos", "list", *n, model=base)
+        refused(b"another decoder", "photos", "list", *n, "--decoder", "f16")
+        refused(b"another fit", "photos", "list", *n, "--fit", "crop")
+        refused(b"made with other inputs", "photos", *n)
+        refused(b"another cpu_level: it was", "photos", "list", *n, FV_CPU="ref")
+        refused(b"; FV_CPU in the environment chooses a level", "photos", "list", *n, FV_CPU="ref")
+        refused(b"another shards", "photos", "list", *n, "--shard", "0/2")
+        refused(b"another model", "photos", "list", *n, "--kv", "q8")
+        write(folder, "list", "photos/00001.jpg\n")
+        refused(b"made with other inputs", "photos", "list", *n)
+        write(folder, "list", "photos/00000.jpg\n")
+        text = data(folder, "out.jsonl.manifest.json")
+        write(folder, "out.jsonl.manifest.json", text.replace(b'"fastvlm": "', b'"fastvlm": "0'))
+        refused(b"another fastvlm", "photos", "list", *n)
+        write(folder, "out.jsonl.manifest.json", b"{")
+        refused(b"out.jsonl.manifest.json", "photos", "list", *n)
+        write(folder, "out.jsonl.manifest.json", text)
+    batch(folder, "photos", "list", "-o", "out.jsonl")
+    assert data(folder) == whole
+    run("batch", TINY, "photos", "list", "-o", "out.jsonl", *QUICK, "-p", "x y?", "--force", cwd=folder)
+    assert data(folder) != whole
+    complete(folder)
+    os.unlink(os.path.join(folder, "out.jsonl.manifest.json"))
+    refused(b"there is such a file already; --force replaces it", "photos", "list", "-n", "4")
+    half(folder, 2)
+    refused(b"rows of a run whose manifest is missing; --force begins again", "photos", "list", "-n", "4")
+    batch(folder, "photos", "list", "-o", "out.jsonl", "--force")
+    assert data(folder) == whole
+
+
+def case_inputs_that_change(folder):
+    """Between two runs: refused before a row is written to the wrong place."""
+    pictures = photos(folder, 4)
+    batch(folder, "photos", "-o", "out.jsonl")
+    whole = data(folder)
+    half(folder, 2)
+    shutil.copy(IMAGE, os.path.join(pictures, "00000.png"))
+    result = batch(folder, "photos", "-o", "out.jsonl", code=1)
+    assert b"the inputs have changed: the row at byte" in result.err and b"--force" in result.err, result
+    os.unlink(os.path.join(pictures, "00000.png"))
+    for i in (1, 2, 3):
+        os.rename(os.path.join(pictures, "%05d.jpg" % i), os.path.join(folder, "%d" % i))
+    result = batch(folder, "photos", "-o", "out.jsonl", code=1)
+    assert b"the inputs have changed: they have fewer rows" in result.err, result
+    for i in (1, 2, 3):
+        os.rename(os.path.join(folder, "%d" % i), os.path.join(pictures, "%05d.jpg" % i))
+    batch(folder, "photos", "-o", "out.jsonl")
+    assert data(folder) == whole
+
+
+def case_two_runs_on_one_output(folder):
+    """The second is refused, and what the first does is not disturbed."""
+    photos(folder, 1)
+    fifo = os.path.join(folder, "fifo")
+    os.mkfifo(fifo)
+    first = subprocess.Popen([PROGRAM, "batch", TINY, "fifo", "-o", "out.jsonl", *QUICK], cwd=folder)
+    with open(fifo, "wb") as f:  # it has opened its input, so it has the lock
+        result = batch(folder, "fifo", "-o", "out.jsonl", code=1)
+        assert b"another process is writing this output" in result.err, result
+        result = batch(folder, "photos", "-o", "out.jsonl", "--force", code=1)
+        assert b"another process is writing this output" in result.err, result
+        f.write(b"photos/00000.jpg\n")
+    assert first.wait(LIMIT) == 0
+    complete(folder)
+    assert len(rows(folder)) == 1
+
+
+def case_full_disk(folder):
+    """What is finished stays, and the same command goes on when there is room."""
+    photos(folder, 10)
+    write(folder, "list", "".join("photos/%05d.jpg\n" % (i % 10) for i in range(60)))
+    batch(folder, "list", "-o", "whole.jsonl")
+    limit = len(data(folder, "whole.jsonl")) // 2
+
+    def small():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    done = subprocess.run([PROGRAM, "batch", TINY, "list", "-o", "out.jsonl", *QUICK], cwd=folder, stdin=subprocess.DEVNULL,
+                          capture_output=True, preexec_fn=small, timeout=LIMIT)
+    assert done.returncode == 1 and b"out.jsonl.partial: cannot write" in done.stderr and done.stderr.count(b"\n") == 1, done
+    assert os.path.getsize(os.path.join(folder, "out.jsonl.partial")) > limit // 2
+    batch(folder, "list", "-o", "out.jsonl")
+    complete(folder)
+    assert data(folder) == data(folder, "whole.jsonl")
+
+
+def case_outputs_that_cannot_be(folder):
+    """Before anything is computed."""
+    photos(folder, 1)
+    for out, what in (("none/out.jsonl", b"cannot create"), ("/proc/out.jsonl", b"cannot create"), ("photos", b"is a directory"),
+                      ("/dev/null", b"is a device or a pipe")):
+        result = batch(folder, "photos", "-o", out, code=1)
+        assert what in result.err and result.err.count(b"\n") == 1, result
+    assert sorted(os.listdir(folder)) == ["photos"]
+
+
+def case_shards(folder):
+    """Together they have all rows, each once."""
+    photos(folder, 3)
+    write(folder, "list", "photos/00001.jpg\nnone\n\nphotos/00002.jpg\n")
+    batch(folder, "photos", "list", "-o", "all.jsonl")
+    found = b""
+    for k in range(4):
+        batch(folder, "photos", "list", "-o", "%d.jsonl" % k, "--shard", "%d/4" % k)
+        found += data(folder, "%d.jsonl" % k)
+    lines = sorted(found.splitlines(True), key=lambda line: json.loads(line)["row"])
+    assert b"".join(lines) == data(folder, "all.jsonl") and len(lines) == 6
+    batch(folder, "photos", "list", "-o", "none.jsonl", "--shard", "7/9")
+    assert data(folder, "none.jsonl") == b""
+    complete(folder, "none.jsonl")
+
+
+def case_lists(folder):
+    """Line ends, blank lines, byte order marks, standard input, --root."""
+    pictures = photos(folder, 2)
+    names = ["photos/00000.jpg", "photos/00001.jpg"]
+    for text in ("%s\n%s\n", "%s\n%s", "\ufeff%s\r\n%s\r\n", "\n\r\n  \n%s\n\t\n%s\n\n"):
+        write(folder, "list", text % tuple(names))
+        batch(folder, "list", "-o", "out.jsonl", "--force")
+        assert [(r["row"], r["image"], r["status"]) for r in rows(folder)] == [(i, n, "ok") for i, n in enumerate(names)], text
+    result = run("batch", TINY, "-", "-o", "stdin.jsonl", *QUICK, cwd=folder, stdin=b"00000.jpg\n{\"image\": \"00001.jpg\"}\n")
+    assert result.code == 0 and [r["status"] for r in rows(folder, "stdin.jsonl")] == ["io", "io"]
+    result = run("batch", TINY, "-", "-o", "root.jsonl", "--root", pictures, *QUICK, cwd=folder,
+                 stdin=b"00000.jpg\n{\"image\": \"00001.jpg\"}\n%s\n" % os.path.join(pictures, "00000.jpg").encode())
+    assert result.code == 0 and [r["status"] for r in rows(folder, "root.jsonl")] == ["ok"] * 3
+    write(folder, "empty", "")
+    batch(folder, "empty", "-o", "empty.jsonl")
+    assert data(folder, "empty.jsonl") == b""
+
+
+def case_a_line_that_never_ends(folder):
+    """Is one bad row, and takes no more memory than a line may."""
+    photos(folder, 1)
+    write(folder, "list", b"photos/00000.jpg\n" + b"x" * (70 << 20) + b"\nphotos/00000.jpg\n")
+    batch(folder, "list", "-o", "out.jsonl")
+    assert [r["status"] for r in rows(folder)] == ["ok", "limit", "ok"]
+    assert "more than 64 MiB" in rows(folder)[1]["error"]
+
+
+def case_arguments(folder):
+    photos(folder, 1)
+    write(folder, "model.bin", "\x7fELF" + "\0" * 100)
+    for args, what in ((("photos",), b"no output given"), (("-o", "a"), b"no input given"), (("photos", "-o", "-"), b"--output"),
+                       (("photos", "-o", "a", "--shard", "3/3"), b"--shard: expected K/N"),
+                       (("photos", "-o", "a", "--shard", "-1/3"), b"--shard"), (("photos", "-o", "a", "--shard", "1/3x"), b"--shard"),
+                       (("photos", "-o", "a", "--together", "65"), b"--together"), (("photos", "-o", "a", "-p", " "), b"blank"),
+                       (("photos", "", "-o", "a"), b"blank")):
+        result = run("batch", TINY, *args, cwd=folder)
+        assert result.code == 2 and what in result.err, "%r: %r" % (args, result)
+    for args, what in ((("none", "-o", "a"), b"none: no such file"), (("photos", "model.bin", "-o", "a"), b"model.bin"),
+                       (("photos", TINY, "-o", "a"), b"contains no images")):
+        result = run("batch", TINY, *args, cwd=folder)
+        assert result.code == 1 and what in result.err, "%r: %r" % (args, result)
+    assert sorted(os.listdir(folder)) == ["model.bin", "photos"], os.listdir(folder)
+
+
+if __name__ == "__main__":
+    main(sys.modules[__name__])
