@@ -5,7 +5,7 @@ PREFIX ?= /usr/local
 BUILD  := cmake --build --preset
 quiet  := >/dev/null
 
-.PHONY: all program arm64 arm64-dynamic android demo demo-model test test-interop test-interop-full test-npu test-hub test-schema test-full test-arm bench bench-peers check check-docs fuzz install clean help
+.PHONY: all program arm64 arm64-dynamic android demo demo-model test test-interop test-interop-full test-npu test-hub test-schema test-python wheel wheel-arm64 test-full test-arm bench bench-peers check check-docs fuzz install clean help
 
 all: program ## build the program and the libraries, and llguidance where cargo is: build/release
 	@tools/llguidance.sh build/release || [ $$? = 3 ]
@@ -52,6 +52,15 @@ test-hub: all ## fastvlm hub with Qualcomm's real AI Hub client, from the packag
 
 test-schema: all ## answers by JSON schema with the real llguidance, which cargo builds
 	@tools/test-schema.sh
+
+test-python: ## the wheel in bare environments of every Python that is here: pip install, types, examples
+	@tools/test-python.sh
+
+wheel: ## the Python package, for x86-64 Linux with glibc 2.28 or later: build/wheels
+	@tools/wheel.sh x86_64
+
+wheel-arm64: ## the same for 64-bit Arm
+	@tools/wheel.sh aarch64
 
 test-full: all ## the full-size 0.5B model against values recorded from the reference
 	@tools/test-full.sh

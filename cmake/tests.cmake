@@ -6,6 +6,7 @@
 #     tests/kernels/*.c                     one program, run once for every instruction level
 #     tests/cli/test_*.sh                   scripts; FASTVLM names the program
 #     tests/serve/test_*.c, test_*.sh       the server from within and from outside
+#     tests/python/test_*.py                the Python package, by Python's unittest
 #     tests/standins/                       what the scripts have instead of a phone or a service
 #     examples/*.c                          built against include/ alone
 #     fuzz/fuzz_<name>.c                    replays fuzz/corpus/<name>/*
@@ -201,6 +202,23 @@ if(FASTVLM_TESTS)
         add_test(NAME install.ndk COMMAND bash ${root}/tests/install/test_ndk.sh)
         set_tests_properties(install.ndk PROPERTIES LABELS install TIMEOUT 60)
     endif()
+endif()
+
+# ---- the Python package ----------------------------------------------------------
+
+# Python's own unittest and the shared library that was just built; tools/test-python.sh tests wheels.
+find_program(FASTVLM_PYTHON3 python3)
+mark_as_advanced(FASTVLM_PYTHON3)
+if(FASTVLM_TESTS AND FASTVLM_PYTHON3 AND NOT CMAKE_CROSSCOMPILING)
+    set(python_tests layout)
+    if(NOT FASTVLM_SANITIZE) # Python itself has no sanitizer
+        list(APPEND python_tests package)
+    endif()
+    foreach(name IN LISTS python_tests)
+        add_test(NAME python.${name} COMMAND ${FASTVLM_PYTHON3} -B ${root}/tests/python/run.py test_${name}.py)
+        set_tests_properties(python.${name} PROPERTIES LABELS python TIMEOUT 600 ENVIRONMENT
+            "FASTVLM_LIBRARY=$<TARGET_FILE:fastvlm_shared>;PYTHONPATH=${root}/bindings/python/src")
+    endforeach()
 endif()
 
 # ---- fuzzing ---------------------------------------------------------------------

