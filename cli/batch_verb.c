@@ -81,8 +81,9 @@ static int batch_parse(int argc, char **argv, batch_options *o)
     static const usage use = {
         "batch [OPTIONS] [MODEL] INPUT... -o FILE",
         "Answers a question about each of many images and writes a line of JSON for each, in the "
-        "order of the inputs. An INPUT is a directory of images, an image, or a list, - being "
-        "standard input: each line of a list is the path of an image, or an object such as "
+        "order of the inputs. An INPUT is a directory of images, an image, a tar file as "
+        "WebDataset's shards are, or a list, - being standard input: each line of a list is the "
+        "path of an image, or an object such as "
         "{\"image\": \"a.jpg\", \"prompt\": \"How many?\", \"id\": \"7\"}.\n"
         "\n"
         "A row that cannot be answered says why, and the others go on. A run that was stopped or "
@@ -100,7 +101,7 @@ static int batch_parse(int argc, char **argv, batch_options *o)
         { 0, "root", OPTION_TEXT, &o->root, "DIR",
           "where relative paths in lists begin (default: the working directory)", 0, 0 },
         { 0, "shard", OPTION_TEXT, &o->shard, "K/N",
-          "only rows K, K + N, K + 2N ... of the inputs, K from 0", 0, 0 },
+          "only rows K, K + N ... of the inputs, K from 0; tar files as wholes", 0, 0 },
         { 0, "force", OPTION_FLAG, &o->force, NULL,
           "replace an output that was made in another way", 0, 0 },
         { 0, "together", OPTION_INT, &o->together, "N",

@@ -3,11 +3,11 @@
 # FASTVLM_STATIC_LIBRARIES takes lib*.a wherever pkg-config names a library; the system's own (libc,
 # libm, the loader) stay shared. FASTVLM_STATIC links those, too. A C library that is linked
 # statically can only open others of exactly its own version, which no phone has: what is opened at
-# run time (GIF, TIFF, HEIF, libcurl, libedit, libmicrohttpd, QNN) is left out.
+# run time (GIF, TIFF, HEIF, libarchive, libcurl, libedit, libmicrohttpd, QNN) is left out.
 
 if(FASTVLM_STATIC)
     set(FASTVLM_STATIC_LIBRARIES ON)
-    foreach(opened GIF TIFF HEIF PULL EDIT SERVE)
+    foreach(opened GIF TIFF HEIF TAR PULL EDIT SERVE)
         set(FASTVLM_${opened} OFF)
     endforeach()
     string(APPEND CMAKE_EXE_LINKER_FLAGS

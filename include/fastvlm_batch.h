@@ -39,8 +39,8 @@ typedef bool fv_batch_progress_fn(void *user, const fv_batch_report *so_far);
 
 typedef struct fv_batch_options {
     size_t size;
-    /** Paths: directories of images, images, and lists, which have a row a line: the path of an
-     *  image, or a JSON object. */
+    /** Paths: directories of images, images, tar files of samples, and lists, which have a row a
+     *  line: the path of an image, or a JSON object. */
     const char *const *inputs;
     size_t n_inputs;
     const char *root; /**< where relative paths of lists begin; NULL: the working directory */
@@ -59,8 +59,9 @@ typedef struct fv_batch_options {
     const char *model;
     int n_together; /**< answers decoded together, 1 to 64; 0: 8 */
     int n_readers;  /**< threads that read and decode images, 1 to 64; 0: the engine's n_threads */
-    uint64_t shard, n_shards;      /**< only rows shard, shard + n_shards ...; n_shards 0: all */
-    bool force;                    /**< replaces an output that was made in another way */
+    uint64_t shard, n_shards; /**< only rows shard, shard + n_shards ..., and tar files as wholes,
+                                   in turn; n_shards 0: all */
+    bool force;               /**< replaces an output that was made in another way */
     const fv_callbacks *callbacks; /**< progress stage "read inputs": lists are hashed */
     fv_batch_progress_fn *progress;
     void *progress_user;

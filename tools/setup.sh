@@ -55,6 +55,7 @@ need_build()
     need_library libpng libpng-dev
     need_library libwebpdemux libwebp-dev
     need_file gif_lib.h libgif-dev
+    need_file archive.h libarchive-dev
     need_library libtiff-4 libtiff-dev
     need_library libheif libheif-dev
     need_decoder libde265 libheif-plugin-libde265
@@ -168,16 +169,16 @@ say_what_to_install()
     done
     if command -v brew >/dev/null 2>&1; then
         echo "  with Homebrew:" >&2
-        echo "    brew install cmake ninja pkg-config jpeg-turbo libpng webp giflib libtiff libheif jansson utf8proc pcre2 curl cmocka \\" >&2
+        echo "    brew install cmake ninja pkg-config jpeg-turbo libpng webp giflib libtiff libheif libarchive jansson utf8proc pcre2 curl cmocka \\" >&2
         echo "        protobuf-c onnx" >&2
     elif command -v dnf >/dev/null 2>&1; then
         echo "  on Fedora:" >&2
         echo "    dnf install gcc gcc-c++ make cmake ninja-build pkgconf libjpeg-turbo-devel libpng-devel \\" >&2
-        echo "        libwebp-devel giflib-devel libtiff-devel libheif-devel jansson-devel utf8proc-devel pcre2-devel libcurl-devel libcmocka-devel \\" >&2
+        echo "        libwebp-devel giflib-devel libtiff-devel libheif-devel libarchive-devel jansson-devel utf8proc-devel pcre2-devel libcurl-devel libcmocka-devel \\" >&2
         echo "        protobuf-c-devel protobuf-c-compiler onnx-devel" >&2
     elif command -v pacman >/dev/null 2>&1; then
         echo "  on Arch:" >&2
-        echo "    pacman -S gcc make cmake ninja pkgconf libjpeg-turbo libpng libwebp giflib libtiff libheif jansson libutf8proc pcre2 curl cmocka \\" >&2
+        echo "    pacman -S gcc make cmake ninja pkgconf libjpeg-turbo libpng libwebp giflib libtiff libheif libarchive jansson libutf8proc pcre2 curl cmocka \\" >&2
         echo "        protobuf-c python-onnx" >&2
     elif command -v apk >/dev/null 2>&1; then
         echo "  on Alpine:" >&2

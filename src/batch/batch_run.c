@@ -1,6 +1,7 @@
 /* Rows on their way through the machine. See batch_run.h. */
 #include "batch/batch_run.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -119,13 +120,27 @@ static void *reader_run(void *user)
 
 /* ---- openers ----------------------------------------------------------------------------- */
 
+/* A member of a tar file, by its name in messages. */
+static fv_status opener_read_member(fv_image **out, const fv_row_part *part,
+                                    const fv_image_options *o, fv_error *err)
+{
+    static const char unnamed[] = "image in memory";
+    fv_status status = fv_image_read(out, part->data, part->n_data, o, err);
+    if (status != FV_OK && !strncmp(err->message, unnamed, sizeof unnamed - 1)) {
+        char rest[sizeof err->message];
+        snprintf(rest, sizeof rest, "%s", err->message + sizeof unnamed - 1);
+        (void)fv_fail(err, status, err->at, "%s%s", part->text, rest);
+    }
+    return status;
+}
+
 static fv_status slot_open_image(fv_batch *b, fv_slot *slot, fv_row_part *part, fv_error *err)
 {
     struct stat st;
     fv_image **out = &slot->image[slot->n_images];
     fv_status status;
     if (part->data)
-        status = fv_image_read(out, part->data, part->n_data, &b->image, err);
+        status = opener_read_member(out, part, &b->image, err);
     else if (stat(part->text, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode))
         status = fv_fail(err, FV_ERR_IO, 0,
                          "%s: is a device or a pipe; expected the file of an image", part->text);

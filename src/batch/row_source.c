@@ -8,11 +8,14 @@
 #include <unistd.h>
 
 #include "base/file_hash.h"
+#include "base/number.h"
 #include "base/sniff.h"
+#include "batch/id_set.h"
 #include "batch/line_reader.h"
+#include "batch/tar_read.h"
 #include "image/image_list.h"
 
-typedef enum input_kind { INPUT_DIRECTORY, INPUT_IMAGE, INPUT_LIST } input_kind;
+typedef enum input_kind { INPUT_DIRECTORY, INPUT_IMAGE, INPUT_LIST, INPUT_TAR } input_kind;
 
 typedef struct batch_input {
     const char *path;
@@ -21,6 +24,7 @@ typedef struct batch_input {
     uint64_t n_bytes;        /* of a regular file */
     char hash[FV_HASH_TEXT]; /* of a list that is one */
     fv_image_list images;    /* of a directory */
+    bool skipped;            /* a tar file of another shard */
 } batch_input;
 
 struct fv_row_source {
@@ -30,10 +34,22 @@ struct fv_row_source {
     size_t image;         /* of it: the next image */
     fv_line_reader lines; /* of it: open while it is a list that is being read */
     bool lines_open;
-    uint64_t n_rows; /* so far, of all shards */
+    fv_tar_reader *tar; /* of it, likewise */
+    fv_id_set keys;     /* of samples */
+    uint64_t n_rows;    /* so far, of all shards */
+    uint64_t n_tars;    /* among the inputs */
 };
 
 /* ---- looking at the inputs --------------------------------------------------------------- */
+
+/* A POSIX or GNU header, or a file that is called so. */
+static bool input_is_tar(const batch_input *in, const uint8_t *head, size_t n)
+{
+    enum { MAGIC = 257 };
+    size_t length = strlen(in->path);
+    return (n >= MAGIC + 5 && !memcmp(head + MAGIC, "ustar", 5)) ||
+           (length > 4 && fv_ascii_same(in->path + length - 4, ".tar"));
+}
 
 static fv_status input_sniff(batch_input *in, fv_error *err)
 {
@@ -46,13 +62,17 @@ static fv_status input_sniff(batch_input *in, fv_error *err)
         close(fd);
     if (n < 0)
         return fv_fail(err, FV_ERR_IO, 0, "%s: cannot read: %s", in->path, strerror(why));
+    if (input_is_tar(in, head, (size_t)n)) {
+        in->kind = INPUT_TAR;
+        return fv_tar_check(err);
+    }
     size_t bom = n >= 3 && !memcmp(head, "\xef\xbb\xbf", 3) ? 3 : 0; /* a list may have one */
     fv_file_kind kind = fv_sniff_bytes(head + bom, (size_t)n - bom).kind;
     in->kind = fv_file_is_image(kind) || kind == FV_FILE_IMAGE ? INPUT_IMAGE : INPUT_LIST;
     return in->kind == INPUT_IMAGE
                ? FV_OK
                : fv_refuse_foreign(head + bom, (size_t)n - bom, in->path, FV_FILE_TEXT,
-                                   "an image, a directory of images or a list of rows", err);
+                                   "an image, a directory of images, a list or a tar file", err);
 }
 
 static fv_status input_look(batch_input *in, const fv_callbacks *callbacks, fv_error *err)
@@ -92,6 +112,8 @@ fv_status fv_row_source_open(fv_row_source **out, const fv_row_source_options *o
     for (size_t i = 0; i < options->n_inputs && status == FV_OK; i++) {
         s->inputs[i].path = options->inputs[i];
         status = input_look(&s->inputs[i], callbacks, err);
+        if (status == FV_OK && s->inputs[i].kind == INPUT_TAR)
+            s->inputs[i].skipped = s->n_tars++ % s->options.n_shards != s->options.shard;
     }
     if (status != FV_OK) {
         fv_row_source_free(s);
@@ -106,6 +128,8 @@ void fv_row_source_free(fv_row_source *s)
         return;
     if (s->lines_open)
         fv_line_reader_close(&s->lines);
+    fv_tar_close(s->tar);
+    fv_id_set_free(&s->keys);
     for (size_t i = 0; s->inputs && i < s->options.n_inputs; i++)
         fv_image_list_free(&s->inputs[i].images);
     fv_free(s->inputs);
@@ -114,7 +138,7 @@ void fv_row_source_free(fv_row_source *s)
 
 void fv_row_source_describe(const fv_row_source *s, fv_json_text *j)
 {
-    static const char *const kinds[] = { "directory", "image", "list" };
+    static const char *const kinds[] = { "directory", "image", "list", "tar" };
     fv_json_begin(j, "inputs", '[');
     for (size_t i = 0; i < s->options.n_inputs; i++) {
         const batch_input *in = &s->inputs[i];
@@ -123,6 +147,8 @@ void fv_row_source_describe(const fv_row_source *s, fv_json_text *j)
         fv_json_put_text(j, "kind", kinds[in->kind]);
         if (in->hash[0])
             fv_json_put_text(j, "sha256", in->hash);
+        if (in->kind == INPUT_TAR) /* too large to be hashed */
+            fv_json_put_int(j, "bytes", (int64_t)in->n_bytes);
         fv_json_end(j);
     }
     fv_json_end(j);
@@ -198,14 +224,67 @@ static fv_status source_next_line(fv_row_source *s, batch_input *in, fv_row *row
                : FV_OK;
 }
 
+static fv_status source_check_key(fv_row_source *s, const batch_input *in, fv_row *row,
+                                  fv_error *err)
+{
+    bool is_new = true;
+    fv_error own;
+    if (row->id)
+        FV_TRY(fv_id_set_add(&s->keys, row->id, &is_new, err));
+    if (is_new)
+        return FV_OK;
+    (void)fv_fail(&own, FV_ERR_FORMAT, 0, "%s: the key %.200s comes a second time", in->path,
+                  row->id);
+    if (fv_row_fail(row, &own) == FV_OK)
+        return FV_OK;
+    if (err)
+        *err = own;
+    return own.status;
+}
+
+static fv_status source_next_sample(fv_row_source *s, batch_input *in, fv_row *row, bool *found,
+                                    fv_error *err)
+{
+    double share = 0;
+    *found = false;
+    if (in->skipped)
+        return FV_OK;
+    if (!s->tar)
+        FV_TRY(fv_tar_open(&s->tar, in->path, in->n_bytes, err));
+    FV_TRY(fv_tar_next(s->tar, row, &s->options.defaults, found, &share, err));
+    if (*found) {
+        row->index = s->n_rows++;
+        row->at = source_share(s, share);
+        return source_check_key(s, in, row, err);
+    }
+    fv_tar_close(s->tar);
+    s->tar = NULL;
+    return FV_OK;
+}
+
+static fv_status source_next_of(fv_row_source *s, batch_input *in, fv_row *row, bool *found,
+                                fv_error *err)
+{
+    switch (in->kind) {
+    case INPUT_LIST: return source_next_line(s, in, row, found, err);
+    case INPUT_TAR: return source_next_sample(s, in, row, found, err);
+    default: return source_next_image(s, in, row, found, err);
+    }
+}
+
+/* Is the row, which has been found, one of the shard's? */
+static bool source_has_row(const fv_row_source *s, const batch_input *in, const fv_row *row)
+{
+    return in->kind == INPUT_TAR || row->index % s->options.n_shards == s->options.shard;
+}
+
 fv_status fv_row_source_next(fv_row_source *s, fv_row *row, bool *more, fv_error *err)
 {
     *more = false;
     while (s->at < s->options.n_inputs) {
         batch_input *in = &s->inputs[s->at];
         bool found;
-        fv_status status = in->kind == INPUT_LIST ? source_next_line(s, in, row, &found, err)
-                                                  : source_next_image(s, in, row, &found, err);
+        fv_status status = source_next_of(s, in, row, &found, err);
         if (status != FV_OK) {
             fv_row_free(row);
             return status;
@@ -213,7 +292,7 @@ fv_status fv_row_source_next(fv_row_source *s, fv_row *row, bool *more, fv_error
         if (!found) {
             s->at++;
             s->image = 0;
-        } else if (row->index % s->options.n_shards == s->options.shard) {
+        } else if (source_has_row(s, in, row)) {
             *more = true;
             return FV_OK;
         }

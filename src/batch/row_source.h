@@ -3,8 +3,11 @@
  *     a directory          an image a row, in the order of their names
  *     an image             one row
  *     a list               a line a row: see row.h; blank lines are none
+ *     a tar file           a sample a row: see tar_read.h; a key that has been there is an error
  *
- * Rows are dealt to shards in turn: shard k of n has the rows k, k + n, k + 2n ... */
+ * Rows are dealt to shards in turn: shard k of n has the rows k, k + n, k + 2n ... Tar files are
+ * dealt as wholes, in turn among themselves, and rows are numbered without those of other shards'
+ * tar files, which are not read. */
 #ifndef FV_ROW_SOURCE_H
 #define FV_ROW_SOURCE_H
 

@@ -1,4 +1,5 @@
 """fastvlm batch: rows and what is wrong with them, runs that are stopped, killed and continued. See program.py."""
+import io
 import json
 import os
 import random
@@ -7,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 
 from program import IMAGE, LIMIT, PROGRAM, ROOT, TINY, main, run
@@ -377,6 +379,112 @@ def case_a_line_that_never_ends(folder):
     batch(folder, "list", "-o", "out.jsonl")
     assert [r["status"] for r in rows(folder)] == ["ok", "limit", "ok"]
     assert "more than 64 MiB" in rows(folder)[1]["error"]
+
+
+def shard(folder, name, *members, end=None, **options):
+    """A tar file of (name, bytes); end: cut after so many bytes."""
+    path = os.path.join(folder, name)
+    with tarfile.open(path, "w", **options) as tar:
+        for member, content in members:
+            info = tarfile.TarInfo(member)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    if end:
+        os.truncate(path, end)
+    return path
+
+
+def photo(i):
+    with open(os.path.join(DEMO, "%05d.jpg" % i), "rb") as f:
+        return f.read()
+
+
+def has_tar(folder):
+    """Whether the program was built with libarchive, and finds it."""
+    shard(folder, "probe.tar")
+    result = run("batch", TINY, "probe.tar", "-o", "probe.jsonl", *QUICK, cwd=folder)
+    if b"tar files need libarchive" in result.err:
+        print("skipped: " + result.err.decode().strip())
+        return False
+    assert result.code == 0 and data(folder, "probe.jsonl") == b"", result
+    return True
+
+
+def case_tar_shards(folder):
+    """Samples by key, as img2dataset writes them; the answers are those of the files."""
+    if not has_tar(folder):
+        return
+    photos(folder, 3)
+    for name, options in (("pax", {"format": tarfile.PAX_FORMAT}), ("gnu", {"format": tarfile.GNU_FORMAT}),
+                          ("ustar", {"format": tarfile.USTAR_FORMAT})):
+        shard(folder, name + ".tar", ("0001.jpg", photo(0)), ("0001.txt", b"a caption"), ("0001.json", b'{"key": "0001", "status": "success"}'),
+              ("b.c/0002.json", b'{"prompt": "How many <image>?"}'), ("b.c/0002.jpg", photo(1)), ("__meta__", b"x"),
+              ("\u5199\u771f.seg.png", b"no field of ours"), ("\u5199\u771f.JPG", photo(2)), **options)
+        batch(folder, name + ".tar", "-o", name + ".jsonl")
+        found = rows(folder, name + ".jsonl")
+        assert [(r["row"], r["id"], r["image"], r["status"]) for r in found] == [
+            (0, "0001", "0001.jpg", "ok"), (1, "b.c/0002", "b.c/0002.jpg", "ok"), (2, "\u5199\u771f", "\u5199\u771f.JPG", "ok")], found
+        batch(folder, "photos", "-o", name + "-files.jsonl")
+        files = rows(folder, name + "-files.jsonl")
+        assert [found[0]["text"], found[2]["text"]] == [files[0]["text"], files[2]["text"]]
+        assert found[1]["text"] == answer(folder, "photos/00001.jpg", "How many <image>?")["text"]
+
+
+def case_bad_tar_shards(folder):
+    """A member, a sample or a file that is bad is a row; what follows goes on."""
+    if not has_tar(folder):
+        return
+    good = ("good.jpg", photo(0))
+    shard(folder, "a.tar", ("0.txt", b"no image"), ("1.jpg", b"no image"), ("2.json", b"{"), ("2.jpg", photo(0)), ("../3.jpg", photo(0)),
+          ("/4.jpg", photo(0)), ("5/../../5.jpg", photo(0)), ("6.jpg", b""), ("7.json", b"{}"), ("7.json", b"{}"), ("8.jpg", photo(0)[:200]),
+          ("9.json", b'{"prompt": 3}'), good, ("x.txt", b"x"), good)
+    whole = shard(folder, "cut.tar", ("cut0.jpg", photo(0)), ("cut1.jpg", photo(1)))
+    os.truncate(whole, 512 + (len(photo(0)) + 511) // 512 * 512 + 512 + 1000)
+    header = bytearray(data(folder, "a.tar")[:512])  # a size of 8 GiB, and the header's sum made right
+    header[124:136] = b"\x80" + (1 << 33).to_bytes(11, "big")
+    header[0:100] = b"huge.jpg".ljust(100, b"\0")
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    write(folder, "huge.tar", bytes(header) + photo(0))
+    write(folder, "none.tar", b"")
+    write(folder, "noise.tar", bytes(random.Random(1).randrange(256) for _ in range(5000)))
+    shard(folder, "last.tar", ("last.jpg", photo(0)))
+    batch(folder, "a.tar", "cut.tar", "huge.tar", "none.tar", "noise.tar", "last.tar", "-o", "out.jsonl")
+    found = rows(folder)
+    assert [r["row"] for r in found] == list(range(len(found)))
+    want = [("0", "format", "no image in the sample"), ("1", "format", "1.jpg: not an image"), ("2", "format", "2.json"), ("../3", "format", "leads out"),
+            ("/4", "format", "leads out"), ("5/../../5", "format", "leads out"), ("6", "format", "6.jpg"), ("7", "format", "comes twice"),
+            ("8", "format", "8.jpg"), ("9", "format", "prompt"), ("good", "ok", ""), ("x", "format", "no image"),
+            ("good", "format", "comes a second time"), ("cut0", "ok", ""), ("cut1", "format", "cut.tar: damaged or cut off"),
+            ("huge", "limit", "has 8589934592 bytes"), (None, "format", "huge.tar: damaged or cut off"),
+            (None, "format", "none.tar: damaged"), (None, "format", "noise.tar: damaged"), ("last", "ok", "")]
+    for row, (key, status, part) in zip(found, want):
+        assert row.get("id") == key and row["status"] == status and part in row.get("error", ""), (row, key, status, part)
+    assert len(found) == len(want), found[len(want):]
+
+
+def case_tar_shards_are_continued(folder):
+    """A run that was killed in a tar file, and tar files dealt to shards as wholes."""
+    if not has_tar(folder):
+        return
+    for k in range(3):
+        shard(folder, "%d.tar" % k, *(("%d%d.jpg" % (k, i), photo(i)) for i in range(4)))
+    tars = ["0.tar", "1.tar", "2.tar"]
+    batch(folder, *tars, "-o", "out.jsonl")
+    whole = data(folder)
+    for n in (1, 5, 11):
+        half(folder, n)
+        batch(folder, *tars, "-o", "out.jsonl")
+        assert data(folder) == whole, n
+    half(folder, 5)
+    shard(folder, "1.tar", *(("x%d.jpg" % i, photo(i)) for i in range(4)))
+    result = batch(folder, *tars, "-o", "out.jsonl", code=1)
+    assert b"the inputs have changed" in result.err, result
+    found = []
+    for k in range(2):
+        batch(folder, *tars, "-o", "s%d.jsonl" % k, "--shard", "%d/2" % k)
+        found.append([r["id"] for r in rows(folder, "s%d.jsonl" % k)])
+    assert found == [["00", "01", "02", "03", "20", "21", "22", "23"], ["x0", "x1", "x2", "x3"]], found
 
 
 def case_arguments(folder):
