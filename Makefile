@@ -28,6 +28,9 @@ android: ## for Android 9 and later, also on the phone's NPU; needs ANDROID_NDK_
 demo: program ## describe an image and answer questions about it
 	@tools/demo.sh
 
+serve: all ## the built-in demonstration model over HTTP at 127.0.0.1:9931, until Ctrl-C
+	@build/release/fastvlm serve
+
 demo-model: ## pack models/demo again, for the program to carry
 	@tools/setup.sh build
 	@tools/demo-model.sh
@@ -61,6 +64,10 @@ wheel: ## the Python package, for x86-64 Linux with glibc 2.28 or later: build/w
 
 wheel-arm64: ## the same for 64-bit Arm
 	@tools/wheel.sh aarch64
+
+test-serve: all ## fastvlm serve with OpenAI's, Ollama's and other clients, from the package indexes
+	@tools/setup.sh interop
+	@tools/test-serve.sh
 
 test-full: all ## the full-size 0.5B model against values recorded from the reference
 	@tools/test-full.sh

@@ -18,7 +18,12 @@ if(FASTVLM_SERVE)
     endif()
 endif()
 
-fastvlm_room(serve)
+enable_language(ASM)
+set(openapi ${CMAKE_CURRENT_SOURCE_DIR}/src/serve/openapi.S)
+set_source_files_properties(${openapi} PROPERTIES OBJECT_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/docs/openapi.json
+    COMPILE_DEFINITIONS "FASTVLM_OPENAPI_FILE=\"${CMAKE_CURRENT_SOURCE_DIR}/docs/openapi.json\""
+    COMPILE_OPTIONS "-fno-sanitize=all")
+fastvlm_room(serve ${openapi})
 fastvlm_small(fastvlm_serve)
 if(serve_found)
     target_compile_definitions(fastvlm_serve PRIVATE FASTVLM_SERVE=1)

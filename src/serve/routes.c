@@ -1,4 +1,5 @@
-/* The endpoints, a row of the table for each; docs/server.md describes them. */
+/* The endpoints, a row of the table for each; docs/server.md and docs/openapi.json describe them.
+ */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -131,6 +132,15 @@ static void route_metrics(serve *s, serve_call *call)
     else
         serve_reply(call, 200, "text/plain; version=0.0.4; charset=utf-8", t.text, t.n);
     fv_free(t.text);
+}
+
+extern const unsigned char serve_openapi_begin[], serve_openapi_end[]; /* openapi.S */
+
+static void route_openapi(serve *s, serve_call *call)
+{
+    (void)s;
+    serve_reply(call, 200, "application/json", serve_openapi_begin,
+                (uintptr_t)serve_openapi_end - (uintptr_t)serve_openapi_begin);
 }
 
 /* ---- chat ---- */
@@ -416,6 +426,7 @@ static const serve_route routes[] = {
     { "POST", "/v1/chat/completions", route_chat, false },
     { "POST", "/v1/embeddings", route_embeddings, false },
     { "GET", "/metrics", route_metrics, false },
+    { "GET", "/openapi.json", route_openapi, true },
     { "POST", "/api/chat", route_ollama_chat, false },
     { "POST", "/api/generate", route_ollama_generate, false },
     { "GET", "/api/tags", route_tags, false },

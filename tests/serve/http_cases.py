@@ -157,6 +157,24 @@ def case_models_and_health(folder):
         assert head.status == 200 and head.body == b""
 
 
+def case_openapi(folder):
+    """What the document describes is there, by those methods and no others."""
+    with Server() as s:
+        answer = s.get("/openapi.json")
+        with open(os.path.join(ROOT, "docs/openapi.json"), "rb") as f:
+            assert answer.status == 200 and answer.body == f.read()
+        paths = answer.json["paths"]
+        assert answer.json["info"]["version"] == s.get("/api/version").json["version"]
+        for path, methods in paths.items():
+            there = s.call("PUT", path.replace("{model}", "x"), b"")
+            expected = {"GET, HEAD": ["get"], "POST": ["post"]}[there.headers["Allow"]]
+            assert there.status == 405 and list(methods) == expected, (path, there)
+        with open(os.path.join(ROOT, "src/serve/routes.c")) as f:
+            rows = set(re.findall(r'^    { "[A-Z]+", "(/[^"]*)"', f.read(), re.M))
+        described = {path.replace("{model}", "*") for path in paths}
+        assert described <= rows and all(p in described for p in rows if p.startswith(("/v1/", "/api/"))), rows ^ described
+
+
 # ---- what is refused --------------------------------------------------------------------------
 
 
