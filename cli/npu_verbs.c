@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "fastvlm_tools.h"
 #include "npu.h"
@@ -234,28 +235,91 @@ static int npu_run_file(fv_npu *npu, const char *input, const char *output,
     return code;
 }
 
+/* All rows of n values that a file has; NULL after saying why there are none. */
+static float *rows_read(const char *path, size_t n, size_t *n_rows)
+{
+    struct stat st;
+    size_t each = n * sizeof(float);
+    if (stat(path, &st) == 0 && (!st.st_size || (size_t)st.st_size % each)) {
+        print_err("fastvlm: %s: has %lld bytes; expected rows of %zu, %zu values in f32\n", path,
+                  (long long)st.st_size, each, n);
+        return NULL;
+    }
+    *n_rows = (size_t)st.st_size / each;
+    return raw_read(path, *n_rows * n);
+}
+
+static int npu_run_decoder(fv_npu_lm *lm, const fv_engine *engine, const char *input,
+                           const char *output, const fv_callbacks *callbacks)
+{
+    fv_npu_lm_shape s = { .size = sizeof s };
+    fv_error err;
+    size_t n_rows = 0;
+    fv_npu_lm_describe(lm, &s);
+    float *rows = rows_read(input, s.d_model, &n_rows);
+    float *logits = malloc(s.n_vocab * sizeof *logits);
+    int code = rows && logits ? -1 : EXIT_FAILED;
+    if (code < 0 && fv_npu_lm_run(lm, engine, rows, n_rows, logits, callbacks, &err) != FV_OK) {
+        clear_line();
+        code = report(&err);
+    }
+    clear_line();
+    if (code < 0)
+        code = raw_write(output, logits, s.n_vocab) ? EXIT_OK : EXIT_FAILED;
+    if (code == EXIT_OK)
+        print_err("%s: [%zu] in f32, behind %zu rows\n", output, s.n_vocab, n_rows);
+    free(rows);
+    free(logits);
+    return code;
+}
+
+/* binary is a decoder, model what it was compiled from */
+static int npu_run_with(const char *binary, const char *model, const fv_npu_library_options *o,
+                        const char *input, const char *output)
+{
+    const model_options m = { .model = model };
+    fv_engine *engine = NULL;
+    fv_npu_lm *lm = NULL;
+    fv_error err;
+    int code = open_engine(&engine, &m);
+    if (code < 0 && fv_npu_lm_open(&lm, binary, o, &err) != FV_OK) {
+        clear_line();
+        code = report(&err);
+    }
+    if (code < 0)
+        code = npu_run_decoder(lm, engine, input, output, o->callbacks);
+    fv_npu_lm_close(lm);
+    fv_engine_free(engine);
+    return code;
+}
+
 int npu_run(int argc, char **argv)
 {
     static const usage use = {
         "npu run [OPTIONS] BINARY --input FILE -o FILE",
         "Runs a context binary on raw pixels: [S, S, 3] in f32, as fastvlm export calib --dtype "
-        "f32 writes them, to image tokens in f32. On x86-64 Qualcomm's library emulates the NPU, "
-        "which --emulate confirms; a large image takes minutes there.",
-        "  fastvlm npu run npu/vision.bin --input a.raw -o tokens.raw --emulate",
+        "f32 writes them, to image tokens in f32. With --model the binary is a decoder, its input "
+        "a conversation's rows in f32, its output the logits behind the last. On x86-64 Qualcomm's "
+        "library emulates the NPU, which --emulate confirms; a large image takes minutes there.",
+        "  fastvlm npu run npu/vision.bin --input a.raw -o tokens.raw --emulate\n"
+        "  fastvlm npu run npu/decoder.bin --model FastVLM-0.5B --emulate \\\n"
+        "    --input combined_embeddings_fp32.raw -o logits.raw",
     };
     fv_npu_library_options o;
     fv_npu *npu = NULL;
     fv_error err;
     text_list words;
-    const char *input = NULL, *output = NULL;
+    const char *input = NULL, *output = NULL, *model = NULL;
     bool emulate = false;
     progress_line line = { .enabled = true };
     fv_callbacks callbacks = line_callbacks(&line);
 
     fv_npu_library_options_default(&o);
     const option_spec options[] = {
-        { 0, "input", OPTION_TEXT, &input, "FILE", "raw pixels in f32 (required)", 0, 0 },
-        { 'o', "output", OPTION_TEXT, &output, "FILE", "where the tokens go (required)", 0, 0 },
+        { 0, "input", OPTION_TEXT, &input, "FILE", "raw pixels or rows in f32 (required)", 0, 0 },
+        { 'o', "output", OPTION_TEXT, &output, "FILE", "where the result goes (required)", 0, 0 },
+        { 'm', "model", OPTION_TEXT, &model, "FILE",
+          "of a decoder: the model that it was compiled from", 0, 0 },
         { 0, "emulate", OPTION_FLAG, &emulate, NULL, "on a computer without the NPU", 0, 0 },
         QNN_OPTION(o.qnn_dir),
     };
@@ -274,6 +338,8 @@ int npu_run(int argc, char **argv)
     if (fv_output_check(output, &err) != FV_OK) /* an emulated image takes minutes */
         return report(&err);
     catch_interrupt();
+    if (model)
+        return npu_run_with(words.item[0], model, &o, input, output);
     if (fv_npu_open(&npu, words.item[0], &o, &err) != FV_OK) {
         clear_line();
         return report(&err);

@@ -267,6 +267,13 @@ FV_API void fv_npu_lm_describe(const fv_npu_lm *lm, fv_npu_lm_shape *out);
  *  are others. FV_ERR_STATE when the session has run rows already, or lm has another one. */
 FV_API fv_status fv_npu_lm_attach(fv_npu_lm *lm, fv_session *session, fv_error *err);
 
+/** The decoder alone: rows [n_rows, d_model] of a conversation from its beginning give logits
+ *  [n_vocab] behind the last. engine is of the model that lm was compiled from. FV_ERR_LIMIT when
+ *  the cache holds fewer rows; FV_ERR_STATE while a session has lm. callbacks may be NULL. */
+FV_API fv_status fv_npu_lm_run(fv_npu_lm *lm, const fv_engine *engine, const float *rows,
+                               size_t n_rows, float *logits, const fv_callbacks *callbacks,
+                               fv_error *err);
+
 /* ---------------------------------------------------------------- eval */
 
 typedef struct fv_npu_eval_options {

@@ -509,3 +509,25 @@ fv_status fv_npu_lm_attach(fv_npu_lm *lm, fv_session *session, fv_error *err)
     lm->attached = true;
     return FV_OK;
 }
+
+fv_status fv_npu_lm_run(fv_npu_lm *lm, const fv_engine *engine, const float *rows, size_t n_rows,
+                        float *logits, const fv_callbacks *callbacks, fv_error *err)
+{
+    fv_callbacks copy;
+    fv_decoder d;
+    FV_REQUIRE(lm, err);
+    FV_REQUIRE(engine, err);
+    FV_REQUIRE(rows, err);
+    FV_REQUIRE(logits, err);
+    FV_TRY(fv_callbacks_in(&copy, &callbacks, err));
+    const fv_model *m = &engine->model;
+    if (lm->attached)
+        return fv_fail(err, FV_ERR_STATE, 0, "%s: is attached to a session", lm->name);
+    if (!n_rows)
+        return fv_fail(err, FV_ERR_ARGUMENT, 0, "n_rows is 0");
+    FV_TRY(lm_match(lm, &m->config, err));
+    FV_TRY(fv_decoder_init(&d, &m->config, &m->weights.decoder, FV_TYPE_F32, err));
+    fv_status status = frequency_set(lm, d.frequency, err);
+    fv_decoder_free(&d);
+    return status == FV_OK ? lm_run(lm, 0, rows, n_rows, logits, callbacks, err) : status;
+}

@@ -135,6 +135,32 @@ for precision in f16 w8a16; do
     check "answer, $precision: every call is right" right_use
     check "answer, $precision: one process, a prompt and two tokens" [ "$(grep -cE '^(contextCreateFromBinary|graphExecute)$' "$work/calls")" = $((1 + 2 + 2)) ]
 done
+# Rows and the reference's logits are the CPU's; what the emulator gives is tools/test-npu.sh's.
+head -c $((20 * 192 * 4)) /dev/zero >"$work/rows.raw"
+decode() { FAKE_QNN="log=$work/calls;chat=graphExecute" run npu run "$work/decoder_f16.bin" --emulate --qnn "$fake" -o "$work/logits.raw" "$@"; }
+: >"$work/calls"
+decode --model "$demo" --input "$work/rows.raw"
+check "npu run of a decoder" [ "$code" = 0 ]
+check "npu run of a decoder: every call is right" right_use
+check "npu run of a decoder: a chunk and a step" [ "$(grep -c '^graphExecute$' "$work/calls")" = 2 ]
+check "npu run of a decoder: logits" [ "$(wc -c <"$work/logits.raw")" = $((768 * 4)) ]
+decode --input "$work/rows.raw"
+check "npu run of a decoder: as an encoder" [ "$code" = 1 ]
+decode --model "$tiny" --input "$work/rows.raw"
+check "npu run of a decoder: of another model" grep -qF "decoder_f16.bin: has " <<<"$err"
+decode --model "$demo" --input "$one"
+check "npu run of a decoder: not rows" grep -qF "expected rows of 768, 192 values in f32" <<<"$err"
+head -c $((600 * 192 * 4)) /dev/zero >"$work/many.raw"
+decode --model "$demo" --input "$work/many.raw"
+check "npu run of a decoder: more rows than its cache" grep -qF "600 rows; its cache holds 512" <<<"$err"
+: >"$work/calls"
+printf 'What is it?\nAnd now?\n' | FAKE_QNN="log=$work/calls" FV_QNN_DIR=$fake "$fastvlm" chat "$demo" "$one" -n 3 --ignore-eos \
+    --vision "npu:$work/w8a16.bin" --decoder "npu:$work/decoder_w8a16.bin" >"$work/out" 2>"$work/err"
+code=$? out=$(cat "$work/out") err=$(cat "$work/err")
+check "chat with both" [ "$code" = 0 ]
+check "chat: every call is right" right_use
+check "chat: a process for each part, for all turns" [ "$(grep -c '^contextCreateFromBinary$' "$work/calls")" = 2 ]
+check "chat: the image once, each turn a prompt and two tokens" [ "$(grep -c '^graphExecute$' "$work/calls")" -ge 9 ]
 : >"$work/calls"
 answer "" "$work/decoder_w8a16.bin" --vision "npu:$work/w8a16.bin"
 check "encoded and decoded" [ "$code" = 0 ]
