@@ -5,7 +5,7 @@ PREFIX ?= /usr/local
 BUILD  := cmake --build --preset
 quiet  := >/dev/null
 
-.PHONY: all program arm64 arm64-dynamic android demo demo-model test test-interop test-interop-full test-npu test-hub test-schema test-python wheel wheel-arm64 test-full test-arm bench bench-peers check check-docs fuzz install clean help
+.PHONY: all program arm64 arm64-dynamic android demo demo-model test test-interop test-interop-full test-npu test-hub test-schema test-python test-cluster wheel wheel-arm64 test-full test-arm bench bench-peers check check-docs fuzz install clean help
 
 all: program ## build the program and the libraries, and llguidance where cargo is: build/release
 	@tools/llguidance.sh build/release || [ $$? = 3 ]
@@ -58,6 +58,9 @@ test-schema: all ## answers by JSON schema with the real llguidance, which cargo
 
 test-python: ## the wheel in bare environments of every Python that is here: pip install, types, examples
 	@tools/test-python.sh
+
+test-cluster: ## the recipes of examples/cluster with Ray and Spark, a worker of each killed (packages of 500 MB)
+	@tools/test-cluster.sh
 
 wheel: ## the Python package, for x86-64 Linux with glibc 2.28 or later: build/wheels
 	@tools/wheel.sh x86_64

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # make test-python: the wheel, installed by pip without anything else into bare environments of the
-# Pythons that are here, and tests/python in each: alone, then with numpy, Pillow and llguidance, and
-# a type checker. Makes the wheel, unless WHEEL names one.
+# Pythons that are here, and tests/python in each: alone, then with numpy, Pillow and llguidance; a type
+# checker; the notebooks of examples/. Makes the wheel, unless WHEEL names one.
 #
 #     tools/test-python.sh [PYTHON...]      default: python3.9 to python3.14 and python3, where they run
 #
@@ -89,5 +89,13 @@ if "$venv/bin/pip" install -q mypy typing_extensions >"$place/pip.log" 2>&1; the
         passed=$((passed + 1)) || { cat "$place/mypy.log"; fail "types"; }
 else
     fail "mypy cannot be installed"
+fi
+
+echo "== notebooks"
+if "$venv/bin/pip" install -q nbclient nbformat ipykernel numpy >"$place/pip.log" 2>&1; then
+    "$venv/bin/python" -B tests/python/notebooks.py >"$place/notebooks.log" 2>&1 &&
+        passed=$((passed + 1)) || { cat "$place/notebooks.log"; fail "notebooks"; }
+else
+    fail "nbclient cannot be installed"
 fi
 end

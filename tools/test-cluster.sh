@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# make test-cluster: the recipes of examples/cluster, run on this machine with Ray and PySpark from the
+# Python package index and the wheel; a worker of each is killed in the middle (tests/cluster/cases.py).
+# Spark needs Java.
+#
+#     tools/test-cluster.sh [CASE...]      ray spark slurm kubernetes
+#
+# The last line is "N passed, N failed". Makes the wheel, unless WHEEL names one.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+place=$PWD/build/cluster
+wheel=${WHEEL:-}
+mkdir -p "$place"
+unset PYTHONPATH FASTVLM_LIBRARY
+
+give_up() # MESSAGE
+{
+    echo "test-cluster: $1"
+    echo "0 passed, 1 failed"
+    exit 1
+}
+
+if [ -z "$wheel" ]; then
+    tools/wheel.sh "$(uname -m)" || give_up "the wheel cannot be built"
+    wheel=$(ls build/wheels/fastvlm-*"_$(uname -m).whl")
+fi
+if [ ! -e "$place/.complete" ]; then
+    { python3 -m venv --clear "$place/venv" && "$place/venv/bin/pip" install -q 'ray[data]==2.60.0' 'pyspark==3.5.*' pandas \
+        pyarrow setuptools pyyaml; } >"$place/pip.log" 2>&1 || { tail -n 3 "$place/pip.log"; give_up "Ray and PySpark cannot be installed"; }
+    touch "$place/.complete"
+fi
+"$place/venv/bin/pip" install -q --no-index --force-reinstall "$wheel" >"$place/pip.log" 2>&1 || give_up "$wheel cannot be installed"
+exec "$place/venv/bin/python" -B tests/cluster/cases.py "$@"
