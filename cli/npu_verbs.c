@@ -303,7 +303,7 @@ int npu_run(int argc, char **argv)
         "library emulates the NPU, which --emulate confirms; a large image takes minutes there.",
         "  fastvlm npu run npu/vision.bin --input a.raw -o tokens.raw --emulate\n"
         "  fastvlm npu run npu/decoder.bin --model FastVLM-0.5B --emulate \\\n"
-        "    --input combined_embeddings_fp32.raw -o logits.raw",
+        "    -o logits.raw --input combined_embeddings_fp32.raw",
     };
     fv_npu_library_options o;
     fv_npu *npu = NULL;
