@@ -5,7 +5,7 @@ PREFIX ?= /usr/local
 BUILD  := cmake --build --preset
 quiet  := >/dev/null
 
-.PHONY: all program arm64 arm64-dynamic android demo demo-model test test-interop test-interop-full test-npu test-hub test-schema test-python test-cluster wheel wheel-arm64 test-full test-arm bench bench-peers check check-docs fuzz install clean help
+.PHONY: all program serve arm64 arm64-dynamic android demo demo-model test test-interop test-interop-full test-npu test-hub test-schema test-python test-cluster test-serve wheel wheel-arm64 test-full test-arm bench bench-peers check check-docs fuzz install clean help
 
 all: program ## build the program and the libraries, and llguidance where cargo is: build/release
 	@tools/llguidance.sh build/release || [ $$? = 3 ]
