@@ -18,7 +18,7 @@ typedef struct batch_options {
     answer_options answer;
     const char *output, *prompt, *root, *shard;
     uint64_t shard_index, n_shards;
-    int together, readers;
+    int format, together, readers;
     bool force, json, quiet;
     const char **inputs; /* [n_inputs], behind the model in argv */
     size_t n_inputs;
@@ -95,7 +95,10 @@ static int batch_parse(int argc, char **argv, batch_options *o)
         "  fastvlm batch FastVLM-0.5B rows.jsonl --shard 3/16 -o rows-3.jsonl",
     };
     const option_spec options[] = {
-        { 'o', "output", OPTION_TEXT, &o->output, "FILE", "the file to write", 0, 0 },
+        { 'o', "output", OPTION_TEXT, &o->output, "FILE",
+          "the file to write; with --format txt the directory", 0, 0 },
+        { 0, "format", OPTION_CHOICE, &o->format, "jsonl|txt",
+          "a file of JSON lines, or a directory with a text file for each image", 0, 0 },
         { 'p', "prompt", OPTION_TEXT, &o->prompt, "TEXT",
           "question of rows without one (default \"" DEFAULT_PROMPT "\")", 0, 0 },
         { 0, "root", OPTION_TEXT, &o->root, "DIR",
@@ -235,6 +238,7 @@ static int batch_run(fv_engine *engine, const batch_options *o, progress_line *l
         .n_inputs = o->n_inputs,
         .root = o->root,
         .output = o->output,
+        .format = (fv_batch_format)o->format,
         .prompt = o->prompt,
         .n_prompt_bytes = o->prompt ? strlen(o->prompt) : 0,
         .system = o->answer.system,

@@ -37,6 +37,12 @@ typedef struct fv_batch_report {
 /** Called several times a second; return true to stop with FV_ERR_CANCELLED. */
 typedef bool fv_batch_progress_fn(void *user, const fv_batch_report *so_far);
 
+typedef enum fv_batch_format {
+    FV_BATCH_JSONL = 0, /**< a file with a line of JSON for each row */
+    FV_BATCH_TEXT /**< a directory with NAME.txt for each row that was answered, and rows.jsonl.
+                             NAME: the row's id, or the name of its image without its ending */
+} fv_batch_format;
+
 typedef struct fv_batch_options {
     size_t size;
     /** Paths: directories of images, images, tar files of samples, and lists, which have a row a
@@ -44,8 +50,10 @@ typedef struct fv_batch_options {
     const char *const *inputs;
     size_t n_inputs;
     const char *root; /**< where relative paths of lists begin; NULL: the working directory */
-    /** The file to write; OUTPUT.manifest.json beside it says how it was made. Required. */
+    /** The file or directory to write; OUTPUT.manifest.json beside it says how it was made.
+     *  Required. */
     const char *output;
+    fv_batch_format format;
     const char *prompt; /**< where a row has none; NULL: "Describe the image." */
     size_t n_prompt_bytes;
     const char *system; /**< as in fv_session_options */

@@ -1,7 +1,6 @@
 /* fv_batch_run: what is asked for, the manifest that says so, and the run. See fastvlm_batch.h. */
 #include <string.h>
 
-#include "base/outfile.h"
 #include "base/report.h"
 #include "base/sized.h"
 #include "batch/batch_run.h"
@@ -31,6 +30,9 @@ static fv_status batch_options_check(const fv_batch_options *o, fv_error *err)
                        o->output ? "empty" : "NULL");
     if (!o->model)
         return fv_fail(err, FV_ERR_ARGUMENT, 0, "model is NULL; expected what identifies it");
+    if (o->format != FV_BATCH_JSONL && o->format != FV_BATCH_TEXT)
+        return fv_fail(err, FV_ERR_ARGUMENT, 0, "format is %d; expected FV_BATCH_JSONL or _TEXT",
+                       (int)o->format);
     FV_TRY(count_check("n_together", o->n_together, FV_BATCH_MAX_TOGETHER, err));
     FV_TRY(count_check("n_readers", o->n_readers, FV_BATCH_MAX_READERS, err));
     if (o->n_shards ? o->shard >= o->n_shards : o->shard > 0)
@@ -101,6 +103,7 @@ static fv_status manifest_make(const fv_batch *b, fv_json_text *j, fv_error *err
     fv_json_begin(j, NULL, '{');
     fv_json_put_text(j, "fastvlm", fv_version());
     fv_json_put_text(j, "model", o->model);
+    fv_json_put_text(j, "format", o->format == FV_BATCH_TEXT ? "txt" : "jsonl");
     fv_json_put_text(j, "cpu_level", m.cpu_level); /* sums are in another order at another one */
     fv_json_put_text(j, "vision", m.vision_precision);
     fv_json_put_text(j, "decoder", m.decoder_precision);
@@ -142,9 +145,10 @@ static fv_status batch_do(fv_batch *b, fv_error *err)
         .n_inputs = o->n_inputs,
         .defaults = { .root = o->root, .prompt = o->prompt, .n_prompt = o->n_prompt_bytes },
         .shard = o->shard,
-        .n_shards = o->n_shards
+        .n_shards = o->n_shards,
+        .named = o->format == FV_BATCH_TEXT
     };
-    FV_TRY(fv_outfile_check(o->output, err)); /* before hours of answers */
+    FV_TRY(fv_batch_check_output(o, err)); /* before hours of answers */
     FV_TRY(fv_row_source_open(&b->source, &source, o->callbacks, err));
     FV_TRY(fv_batch_begin(b, err));
     FV_TRY(batch_open_journal(b, err));

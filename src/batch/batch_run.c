@@ -5,6 +5,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/utf8_text.h"
+
 enum { TELL_MS = 100, STACK_BYTES = 8 << 20 };
 
 /* ---- what all steps share ---------------------------------------------------------------- */
@@ -271,13 +273,28 @@ fv_status fv_batch_row_head(const fv_row *row, fv_json_text *j, fv_error *err)
     return row_memory(j, err);
 }
 
+/* A NUL in an answer becomes U+FFFD: files of text and readers of JSON take it for the end. */
+static fv_status row_put_text(const fv_slot *slot, fv_json_text *j, fv_error *err)
+{
+    if (!slot->n_text || !memchr(slot->text, 0, slot->n_text)) {
+        fv_json_put_bytes(j, "text", slot->text, slot->n_text);
+        return FV_OK;
+    }
+    char *text = fv_alloc(slot->n_text, 3);
+    if (!text)
+        return fv_fail_memory(err, slot->n_text, "an answer");
+    fv_json_put_bytes(j, "text", text, fv_utf8_replace(text, slot->text, slot->n_text));
+    fv_free(text);
+    return FV_OK;
+}
+
 fv_status fv_batch_row_line(const fv_slot *slot, fv_json_text *j, fv_error *err)
 {
     const fv_row *row = &slot->row;
     FV_TRY(fv_batch_row_head(row, j, err));
     fv_json_put_text(j, "status", row->status == FV_OK ? "ok" : fv_status_name(row->status));
     if (row->status == FV_OK) {
-        fv_json_put_bytes(j, "text", slot->text, slot->n_text);
+        FV_TRY(row_put_text(slot, j, err));
         fv_json_put_text(j, "finish", finish_word(slot->finish));
         fv_json_put_int(j, "prompt_tokens", slot->prompt_tokens);
         fv_json_put_int(j, "new_tokens", slot->new_tokens);

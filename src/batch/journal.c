@@ -111,6 +111,17 @@ static fv_status journal_continue(fv_journal *j, const char *manifest, size_t n,
     return FV_OK;
 }
 
+/* An output without a manifest; an empty directory will do. */
+static fv_status journal_refuse_output(const fv_journal *j, fv_error *err)
+{
+    fv_outdir d;
+    if (!fv_is_dir(j->output))
+        return fv_fail(err, FV_ERR_IO, 0, "%s: there is such a file already", j->output);
+    FV_TRY(fv_outdir_open(&d, j->output, false, NULL, err));
+    fv_outdir_abandon(&d);
+    return FV_OK;
+}
+
 /* What is there, and what it means for this run. */
 static fv_status journal_decide(fv_journal *j, const char *manifest, size_t n, bool force,
                                 fv_error *err)
@@ -129,8 +140,8 @@ static fv_status journal_decide(fv_journal *j, const char *manifest, size_t n, b
     }
     if (!force && has_manifest)
         return manifest_compare(j, manifest, n, err);
-    if (!force && has_output && !fv_is_dir(j->output))
-        return fv_fail(err, FV_ERR_IO, 0, "%s: there is such a file already", j->output);
+    if (!force && has_output)
+        FV_TRY(journal_refuse_output(j, err));
     if (!force && st.st_size > HEADER_BYTES)
         return fv_fail(err, FV_ERR_STATE, 0, "%s: rows of a run whose manifest is missing",
                        j->partial);

@@ -68,6 +68,35 @@ fv_status fv_row_fail(fv_row *row, fv_error *err)
     return row->problem ? FV_OK : fv_fail_memory(err, sizeof err->message, "a row");
 }
 
+fv_status fv_row_name(char **name, const char *id, const char *image, fv_error *err)
+{
+    const char *slash = image && !id ? strrchr(image, '/') : NULL;
+    const char *text = id ? id : slash ? slash + 1 : image;
+    const char *dot = text && !id ? strrchr(text, '.') : NULL;
+    *name = NULL;
+    if (!text)
+        return FV_OK;
+    *name = row_text(text, dot && dot > text ? (size_t)(dot - text) : strlen(text));
+    return *name ? FV_OK : fv_fail_memory(err, strlen(text), "a name");
+}
+
+bool fv_row_name_is_safe(const char *name)
+{
+    enum { MOST_BYTES = 200, MOST_PARTS = 16 };
+    size_t n_parts = 0;
+    for (const char *part = name;; part++) {
+        size_t n = strcspn(part, "/");
+        if (!n || *part == '.' || n > MOST_BYTES || ++n_parts > MOST_PARTS)
+            return false;
+        for (size_t i = 0; i < n; i++)
+            if ((unsigned char)part[i] < 0x20 || part[i] == 0x7f)
+                return false;
+        part += n;
+        if (!*part)
+            return true;
+    }
+}
+
 /* ---- the prompt -------------------------------------------------------------------------- */
 
 static const char *mark_find(const char *text, const char *end)

@@ -36,6 +36,7 @@ struct fv_row_source {
     bool lines_open;
     fv_tar_reader *tar; /* of it, likewise */
     fv_id_set keys;     /* of samples */
+    fv_id_set names;    /* of rows, when they are named */
     uint64_t n_rows;    /* so far, of all shards */
     uint64_t n_tars;    /* among the inputs */
 };
@@ -130,6 +131,7 @@ void fv_row_source_free(fv_row_source *s)
         fv_line_reader_close(&s->lines);
     fv_tar_close(s->tar);
     fv_id_set_free(&s->keys);
+    fv_id_set_free(&s->names);
     for (size_t i = 0; s->inputs && i < s->options.n_inputs; i++)
         fv_image_list_free(&s->inputs[i].images);
     fv_free(s->inputs);
@@ -278,6 +280,38 @@ static bool source_has_row(const fv_row_source *s, const batch_input *in, const 
     return in->kind == INPUT_TAR || row->index % s->options.n_shards == s->options.shard;
 }
 
+static fv_status source_name_row(fv_row_source *s, const fv_row *row, fv_error *err)
+{
+    char *name;
+    bool is_new = true;
+    FV_TRY(fv_row_name(&name, row->id, row->image, err));
+    fv_status status = FV_OK;
+    if (!name)
+        status = fv_fail(err, FV_ERR_ARGUMENT, 0,
+                         "no name for its file; expected an \"id\" or an \"image\"");
+    else if (!fv_row_name_is_safe(name))
+        status = fv_fail(err, FV_ERR_ARGUMENT, 0,
+                         "%.200s: cannot be the name of a file of the output", name);
+    else
+        status = fv_id_set_add(&s->names, name, &is_new, err);
+    if (status == FV_OK && !is_new)
+        status = fv_fail(err, FV_ERR_ARGUMENT, 0, "%.200s: an earlier row has this name", name);
+    fv_free(name);
+    return status;
+}
+
+/* A row whose name will not do cannot be answered. */
+static fv_status source_check_name(fv_row_source *s, fv_row *row, fv_error *err)
+{
+    fv_error own = { 0 };
+    if (!s->options.named || row->status != FV_OK || source_name_row(s, row, &own) == FV_OK ||
+        fv_row_fail(row, &own) == FV_OK)
+        return FV_OK;
+    if (err)
+        *err = own;
+    return own.status;
+}
+
 fv_status fv_row_source_next(fv_row_source *s, fv_row *row, bool *more, fv_error *err)
 {
     *more = false;
@@ -294,7 +328,7 @@ fv_status fv_row_source_next(fv_row_source *s, fv_row *row, bool *more, fv_error
             s->image = 0;
         } else if (source_has_row(s, in, row)) {
             *more = true;
-            return FV_OK;
+            return source_check_name(s, row, err);
         }
     }
     return FV_OK;

@@ -21,6 +21,7 @@ typedef struct fv_row_source_options {
     size_t n_inputs;
     fv_row_defaults defaults;
     uint64_t shard, n_shards; /* n_shards: 0 is 1 */
+    bool named;               /* every row is to have a name of its own: see fv_row_name */
 } fv_row_source_options;
 
 /* Looks at every input: what it is, and the SHA-256 of lists that are regular files. What options

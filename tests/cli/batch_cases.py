@@ -487,6 +487,60 @@ def case_tar_shards_are_continued(folder):
     assert found == [["00", "01", "02", "03", "20", "21", "22", "23"], ["x0", "x1", "x2", "x3"]], found
 
 
+def texts(folder, name="out"):
+    """Path -> text of every file below the directory."""
+    found = {}
+    for top, _, names in os.walk(os.path.join(folder, name)):
+        for n in names:
+            with open(os.path.join(top, n), "rb") as f:
+                found[os.path.relpath(os.path.join(top, n), os.path.join(folder, name))] = f.read()
+    return found
+
+
+def case_texts(folder):
+    """A text file for each row that was answered, by its name, and all rows."""
+    photos(folder, 2)
+    os.mkdir(os.path.join(folder, "more"))
+    shutil.copy(IMAGE, os.path.join(folder, "more", "00000.png"))
+    lines = ['{"image": "more/00000.png", "id": "%s"}' % i for i in ("a/b", "a/b", "../x", "/x", "a//b", ".x", "a/../x", "x\\n", "", "n" * 201)]
+    write(folder, "list", "more/00000.png\nnone.png\n" + "\n".join(lines) + '\n{"prompt": "Hello"}\n')
+    batch(folder, "photos", "-o", "rows.jsonl")
+    batch(folder, "photos", "list", "-o", "out", "--format", "txt")
+    found = texts(folder)
+    assert sorted(found) == ["00000.txt", "00001.txt", "a/b.txt", "rows.jsonl"], sorted(found)
+    all_rows = [json.loads(line) for line in found["rows.jsonl"].splitlines()]
+    assert [r["status"] for r in all_rows] == ["ok", "ok", "argument", "io", "ok"] + ["argument"] * 10, all_rows
+    assert "an earlier row has this name" in all_rows[2]["error"] and "an earlier row" in all_rows[5]["error"], all_rows
+    assert all("cannot be the name" in r["error"] for r in all_rows[6:14]) and "no name for its file" in all_rows[14]["error"], all_rows
+    for row, name in ((0, "00000.txt"), (1, "00001.txt"), (4, "a/b.txt")):
+        assert found[name] == all_rows[row]["text"].encode()
+    assert data(folder, "rows.jsonl") == b"".join(line + b"\n" for line in found["rows.jsonl"].splitlines()[:2])
+    complete(folder, "out")
+    batch(folder, "photos", "list", "-o", "out", "--format", "txt")
+    assert texts(folder) == found
+    # killed when the directory was in its place, but for the journal
+    write(folder, "out.partial", b'{"fastvlm_batch": 1}\n' + found["rows.jsonl"])
+    batch(folder, "photos", "list", "-o", "out", "--format", "txt")
+    assert texts(folder) == found
+    complete(folder, "out")
+
+
+def case_texts_into_a_directory(folder):
+    """An empty one will do; files of others are not replaced unless asked."""
+    photos(folder, 1)
+    os.mkdir(os.path.join(folder, "empty"))
+    batch(folder, "photos", "-o", "empty/", "--format", "txt")
+    assert sorted(texts(folder, "empty")) == ["00000.txt", "rows.jsonl"]
+    result = batch(folder, "photos", "-o", "photos", "--format", "txt", code=1)
+    assert b"the directory is not empty" in result.err and b"--force" in result.err, result
+    write(folder, "photos/00000.txt", "mine")
+    batch(folder, "photos", "-o", "photos", "--format", "txt", "--force")
+    assert texts(folder, "photos")["00000.txt"] == texts(folder, "empty")["00000.txt"]
+    result = batch(folder, "photos", "-o", "list", "--format", "txt")
+    result = batch(folder, "photos", "-o", "list", code=1)
+    assert b"is a directory" in result.err, result
+
+
 def case_arguments(folder):
     photos(folder, 1)
     write(folder, "model.bin", "\x7fELF" + "\0" * 100)

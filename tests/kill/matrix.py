@@ -32,6 +32,7 @@ PROGRAM = os.path.abspath(os.environ["FASTVLM"])
 BASE = os.path.join(ROOT, "tests/data/variants/base/checkpoint")
 TINY = os.path.join(ROOT, "tests/data/tiny/checkpoint")
 IMAGE = os.path.join(ROOT, "tests/data/tiny/image.png")
+SIGN = os.path.join(ROOT, "examples/images/sign.png")
 REPO = "some/model"
 
 
@@ -91,6 +92,8 @@ def cases():
         Case("batch", ["batch", TINY, *[IMAGE] * 9, "-o", "out.jsonl", "-q", "-n", "5"], user=["mine"]),
         Case("batch over a file", ["batch", TINY, *[IMAGE] * 9, "-o", "out.jsonl", "-q", "-n", "5", "--force"],
              old=[["batch", TINY, IMAGE, "-o", "out.jsonl", "-q", "-n", "3"]], user=["mine"]),
+        Case("batch --format txt", ["batch", TINY, IMAGE, SIGN, "-o", "out", "--format", "txt", "-q", "-n", "5", "--force"],
+             old=[["batch", TINY, IMAGE, "-o", "out", "--format", "txt", "-q", "-n", "3"]], user=["out/mine"]),
         Case("pull", ["pull", REPO, "-o", "p/q/model", "-q"], user=["p/mine"]),
         Case("pull over files", ["pull", REPO, "-o", "model", "-q"], user=["model/mine", "model/config.json", "model/merges.txt.part"]),
     ]
