@@ -13,7 +13,7 @@ import time
 
 from program import IMAGE, LIMIT, PROGRAM, ROOT, TINY, main, run
 
-NATIVE = ("full_disk",)
+NATIVE = ("full_disk", "killed_twenty_times", "stopped", "a_line_that_never_ends")  # the last three only for their time
 DEMO = os.path.join(ROOT, "tests/data/demo/images")
 QUICK = ("-q", "-n", "4")
 
