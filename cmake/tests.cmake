@@ -159,7 +159,7 @@ if(TARGET fastvlm AND FASTVLM_TESTS)
 endif()
 
 # Built by tools/test-schema.sh, which has the real llguidance.
-if(TARGET fastvlm AND FASTVLM_TESTS)
+if(TARGET fastvlm)
     add_executable(schema_answers EXCLUDE_FROM_ALL ${root}/tests/grammar/schema_answers.c)
     target_include_directories(schema_answers PRIVATE ${root}/src)
     target_link_libraries(schema_answers PRIVATE fastvlm_grammar fastvlm_static fastvlm_flags)
