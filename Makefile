@@ -5,7 +5,7 @@ PREFIX ?= /usr/local
 BUILD  := cmake --build --preset
 quiet  := >/dev/null
 
-.PHONY: all program serve arm64 arm64-dynamic android demo demo-model test test-interop test-interop-full test-npu test-hub test-schema test-python test-cluster test-serve wheel wheel-arm64 test-full test-arm bench bench-peers check check-docs fuzz install clean help
+.PHONY: all program serve arm64 arm64-dynamic android demo demo-model test test-interop test-interop-full test-npu test-hub test-schema test-page test-python test-cluster test-serve wheel wheel-arm64 test-full test-arm bench bench-peers check check-docs fuzz install clean help
 
 all: program ## build the program and the libraries, and llguidance where cargo is: build/release
 	@tools/llguidance.sh build/release || [ $$? = 3 ]
@@ -28,9 +28,6 @@ android: ## for Android 9 and later, also on the phone's NPU; needs ANDROID_NDK_
 demo: program ## describe an image and answer questions about it
 	@tools/demo.sh
 
-serve: all ## the built-in demonstration model over HTTP at 127.0.0.1:9931, until Ctrl-C
-	@build/release/fastvlm serve
-
 demo-model: ## pack models/demo again, for the program to carry
 	@tools/setup.sh build
 	@tools/demo-model.sh
@@ -52,6 +49,13 @@ test-npu: all ## contexts for Qualcomm's NPU, compiled and run by Qualcomm's lib
 
 test-hub: all ## fastvlm hub with Qualcomm's real AI Hub client, from the package index, against a local service
 	@tools/test-hub.sh
+
+serve: all ## the server and its page on the demonstration model: http://127.0.0.1:9931
+	@build/release/fastvlm serve
+
+test-page: all ## the server's page in headless Chromium
+	@tools/setup.sh page
+	@tools/test-page.sh
 
 test-schema: all ## answers by JSON schema with the real llguidance, which cargo builds
 	@tools/test-schema.sh

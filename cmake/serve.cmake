@@ -18,16 +18,22 @@ if(FASTVLM_SERVE)
     endif()
 endif()
 
-enable_language(ASM)
+enable_language(ASM) # files that the server gives away, as bytes
 set(openapi ${CMAKE_CURRENT_SOURCE_DIR}/src/serve/openapi.S)
 set_source_files_properties(${openapi} PROPERTIES OBJECT_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/docs/openapi.json
     COMPILE_DEFINITIONS "FASTVLM_OPENAPI_FILE=\"${CMAKE_CURRENT_SOURCE_DIR}/docs/openapi.json\""
     COMPILE_OPTIONS "-fno-sanitize=all")
-fastvlm_room(serve ${openapi})
+set(page ${CMAKE_CURRENT_SOURCE_DIR}/src/serve/page)
+set_source_files_properties(${page}.S PROPERTIES OBJECT_DEPENDS "${page}.html;${page}.css;${page}.js"
+    COMPILE_DEFINITIONS "FASTVLM_PAGE_HTML=\"${page}.html\";FASTVLM_PAGE_CSS=\"${page}.css\";FASTVLM_PAGE_JS=\"${page}.js\""
+    COMPILE_OPTIONS "-fno-sanitize=all")
+fastvlm_room(grammar)
+fastvlm_small(fastvlm_grammar)
+fastvlm_room(serve ${openapi} ${page}.S)
 fastvlm_small(fastvlm_serve)
 if(serve_found)
     target_compile_definitions(fastvlm_serve PRIVATE FASTVLM_SERVE=1)
     target_include_directories(fastvlm_serve SYSTEM PRIVATE ${FASTVLM_SERVE_INCLUDE})
 endif()
-add_library(fastvlm_serve_static STATIC $<TARGET_OBJECTS:fastvlm_serve>)
+add_library(fastvlm_serve_static STATIC $<TARGET_OBJECTS:fastvlm_serve> $<TARGET_OBJECTS:fastvlm_grammar>)
 target_link_libraries(fastvlm_serve_static PUBLIC fastvlm_tools_static)

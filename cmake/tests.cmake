@@ -162,7 +162,7 @@ endif()
 if(TARGET fastvlm)
     add_executable(schema_answers EXCLUDE_FROM_ALL ${root}/tests/grammar/schema_answers.c)
     target_include_directories(schema_answers PRIVATE ${root}/src)
-    target_link_libraries(schema_answers PRIVATE fastvlm_grammar fastvlm_static fastvlm_flags)
+    target_link_libraries(schema_answers PRIVATE fastvlm_serve_static fastvlm_static fastvlm_flags)
 endif()
 
 # The server. test_threads.sh is the thread sanitizer's, too.
@@ -176,7 +176,7 @@ if(TARGET fastvlm AND FASTVLM_TESTS)
             list(APPEND labels threads)
         endif()
         set_tests_properties(serve.${name} PROPERTIES LABELS "${labels}" TIMEOUT 1200 SKIP_RETURN_CODE 77
-            ENVIRONMENT "FASTVLM=$<TARGET_FILE:fastvlm>")
+            ENVIRONMENT "FASTVLM=$<TARGET_FILE:fastvlm>;FV_FAKE_LLGUIDANCE=$<TARGET_FILE:fake_llguidance>")
     endforeach()
 endif()
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the build, the tests or the Arm check need and this machine lacks.
 #
-#     tools/setup.sh [build] [check] [arm] [interop] [wheel]      default: build
+#     tools/setup.sh [build] [check] [arm] [interop] [wheel] [page]      default: build
 #
 # Asks compilers and pkg-config first, says nothing when nothing is missing. On Debian and
 # Ubuntu it installs with apt, as root or through sudo; elsewhere it says what to install.
@@ -128,6 +128,14 @@ need_wheel()
     need_command dpkg-source dpkg-dev
 }
 
+need_page()
+{
+    command -v google-chrome >/dev/null 2>&1 || command -v chromium-browser >/dev/null 2>&1 || need_command chromium chromium
+    need_command curl curl
+    need_command node nodejs
+    need_command npm npm
+}
+
 # The sanitizer runtimes carry clang's version in their package name.
 clang_rt_package()
 {
@@ -194,8 +202,8 @@ collect()
     missing=() wanted=()
     for group in "${@:-build}"; do
         case $group in
-        build | check | arm | interop | wheel) "need_$group" ;;
-        *) echo "setup: unknown group $group (build, check, arm, interop, wheel)" >&2; exit 2 ;;
+        build | check | arm | interop | wheel | page) "need_$group" ;;
+        *) echo "setup: unknown group $group (build, check, arm, interop, wheel, page)" >&2; exit 2 ;;
         esac
     done
 }

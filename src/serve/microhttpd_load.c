@@ -31,6 +31,7 @@ static const fv_dynlib_function library_functions[] = {
     FUNCTION(add_response_header),
     FUNCTION(queue_response),
     FUNCTION(destroy_response),
+    FUNCTION(http_unescape),
 };
 
 static pthread_once_t mhd_once = PTHREAD_ONCE_INIT;

@@ -29,6 +29,7 @@ typedef struct serve_mhd {
     enum MHD_Result (*queue_response)(struct MHD_Connection *connection, unsigned status,
                                       struct MHD_Response *response);
     void (*destroy_response)(struct MHD_Response *response);
+    size_t (*http_unescape)(char *text);
 } serve_mhd;
 
 /* The one table of this process, filled at the first call; never unloaded. */

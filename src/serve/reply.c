@@ -115,6 +115,7 @@ void serve_answer_free(serve_answer *a)
     if (!a)
         return;
     serve_job_leave(&a->job);
+    fv_constraint_free(a->constraint);
     serve_request_free(&a->request);
     fv_json_text_free(&a->out);
     fv_free(a);

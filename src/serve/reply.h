@@ -3,6 +3,7 @@
 #ifndef FV_SERVE_REPLY_H
 #define FV_SERVE_REPLY_H
 
+#include "grammar/grammar.h"
 #include "io/json_write.h"
 #include "serve/scheduler.h"
 #include "serve/web.h"
@@ -23,7 +24,8 @@ struct serve_answer {
     const serve_dialect *dialect;
     serve_request request;
     serve_job job;
-    const fv_engine *engine; /* for the text of tokens */
+    fv_constraint *constraint; /* NULL: text */
+    const fv_engine *engine;   /* for the text of tokens */
     const char *model;
     char id[40];
     int64_t created; /* seconds since 1970 */

@@ -9,6 +9,7 @@
 #include "base/number.h"
 #include "serve/base64.h"
 #include "serve/ollama.h"
+#include "serve/page.h"
 #include "serve/server.h"
 
 /* ---- health, models, metrics ---- */
@@ -154,15 +155,62 @@ static void answer_name(serve *s, serve_answer *a)
     a->created = (int64_t)time(NULL);
 }
 
-/* What cannot be enforced is refused: an answer in another format than the one that was asked for
- * is worse than none. */
-static fv_status format_check(const serve_request *request, fv_error *err)
+/* The engine's grammar, opened when it is first asked for. What is missing is this machine's
+ * business: the client learns that something is. */
+static fv_status grammar_take(serve *s, fv_grammar **out, fv_error *err)
 {
-    return request->format == SERVE_FORMAT_TEXT
-               ? FV_OK
-               : fv_fail(err, FV_ERR_UNSUPPORTED, 0,
-                         "request: response_format: this build cannot hold an answer to JSON; "
-                         "expected \"text\"");
+    pthread_mutex_lock(&s->grammar_lock);
+    fv_status status = s->grammar ? FV_OK : fv_grammar_open(&s->grammar, s->engine, err);
+    *out = s->grammar;
+    pthread_mutex_unlock(&s->grammar_lock);
+    if (status == FV_OK || status == FV_ERR_MEMORY)
+        return status;
+    return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
+                   "request: response_format: this server has no llguidance, which answers in JSON "
+                   "need; expected \"text\"");
+}
+
+/* A schema's failure as the request's: 400, whatever it was. */
+static fv_status schema_fail(fv_status status, const fv_error *why, fv_error *err)
+{
+    return status == FV_OK || status == FV_ERR_MEMORY
+               ? status
+               : fv_fail(err, FV_ERR_UNSUPPORTED, 0, "request: response_format: %s", why->message);
+}
+
+static fv_status constraint_ask(void *constraint, fv_error *err)
+{
+    fv_error why;
+    return schema_fail(fv_constraint_check(constraint, &why), &why, err);
+}
+
+/* What holds the answer to its format. What cannot be enforced is refused: an answer in another
+ * format than the one that was asked for is worse than none. */
+static fv_status format_apply(serve *s, serve_answer *a, fv_error *err)
+{
+    static const char any_object[] = "{\"type\":\"object\"}";
+    const char *schema = a->request.format == SERVE_FORMAT_SCHEMA ? a->request.schema_text
+                                                                  : any_object;
+    fv_answer_options options;
+    fv_grammar *grammar;
+    fv_error why;
+    if (a->request.format == SERVE_FORMAT_TEXT)
+        return FV_OK;
+    if (a->request.answer.n_stop)
+        return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
+                       "request: stop: would cut off the JSON that response_format asks for");
+    FV_TRY(grammar_take(s, &grammar, err));
+    fv_status status = fv_constraint_new(&a->constraint, grammar, schema, strlen(schema), &why);
+    if (status == FV_ERR_MEMORY)
+        *err = why;
+    FV_TRY(schema_fail(status, &why, err));
+    fv_answer_options_default(&options);
+    fv_constraint_apply(a->constraint, &options);
+    a->job.mask = options.mask;
+    a->job.chosen = options.chosen;
+    a->job.mask_user = options.mask_user;
+    a->job.mask_check = constraint_ask;
+    return FV_OK;
 }
 
 static fv_status request_take(serve *s, serve_answer *a, const serve_call *call, serve_reader *read,
@@ -227,7 +275,7 @@ void serve_route_chat(serve *s, serve_call *call, serve_reader *read, const serv
         dialect->whole(a);
         serve_reply_json(call, 200, &a->out);
     } else {
-        fv_status status = format_check(&a->request, &err);
+        fv_status status = format_apply(s, a, &err);
         if (status == FV_OK)
             status = chat_begin(s, a, call, &err);
         if (status != FV_OK) {
@@ -417,9 +465,23 @@ static void route_show(serve *s, serve_call *call)
     serve_request_free(&request);
 }
 
+/* ---- the page ---- */
+
+static void route_page(serve *s, serve_call *call)
+{
+    const serve_page_file *file = serve_page_find(call->path);
+    (void)s;
+    serve_header(call, "Content-Security-Policy", SERVE_PAGE_POLICY);
+    serve_header(call, "Referrer-Policy", "no-referrer");
+    serve_reply(call, 200, file->type, file->begin, (size_t)(file->end - file->begin));
+}
+
 /* ---- the table ---- */
 
 static const serve_route routes[] = {
+    { "GET", "/", route_page, true },
+    { "GET", "/page.css", route_page, true },
+    { "GET", "/page.js", route_page, true },
     { "GET", "/health", route_health, true },
     { "GET", "/v1/models", route_models, false },
     { "GET", "/v1/models/*", route_model, false },

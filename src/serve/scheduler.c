@@ -212,6 +212,8 @@ void serve_job_leave(serve_job *job)
 static fv_status job_add_piece(serve_job *job, const fv_piece *from, fv_error *err)
 {
     serve_scheduler *s = job->scheduler;
+    if (job->mask_check)
+        FV_TRY(job->mask_check(job->mask_user, err));
     size_t top_bytes = from->n_top * sizeof *from->top;
     serve_piece *piece = fv_alloc(1, sizeof *piece + top_bytes + from->n_bytes);
     if (!piece)

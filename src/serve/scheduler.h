@@ -45,6 +45,8 @@ struct serve_job {
     fv_mask_fn *mask; /* NULL: none */
     fv_chosen_fn *chosen;
     void *mask_user;
+    /* Whether the masks could be computed, asked after each token; NULL: there are none. */
+    fv_status (*mask_check)(void *mask_user, fv_error *err);
     bool embed; /* only features are wanted */
     /* results, when serve_job_next has given NULL */
     fv_status status;

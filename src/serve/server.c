@@ -135,6 +135,7 @@ fv_status serve_open(serve **out, const serve_options *options, int *port, fv_er
     if (!s)
         return fv_fail_memory(err, sizeof *s, "the server");
     s->options = *options;
+    pthread_mutex_init(&s->grammar_lock, NULL);
     s->created = (int64_t)time(NULL);
     const serve_scheduler_options scheduler = {
         .n_parallel = options->n_parallel,
@@ -189,6 +190,8 @@ void serve_close(serve *s, double drain_ms)
         nanosleep(&(struct timespec){ .tv_nsec = 5000000 }, NULL);
     serve_http_close(s->http);
     serve_scheduler_free(s->scheduler);
+    fv_grammar_free(s->grammar);
+    pthread_mutex_destroy(&s->grammar_lock);
     fv_free(s);
 }
 

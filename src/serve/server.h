@@ -2,6 +2,7 @@
 #ifndef FV_SERVE_SERVER_H
 #define FV_SERVE_SERVER_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 
 #include "serve/reply.h"
@@ -15,6 +16,8 @@ struct serve {
     serve_scheduler *scheduler;
     fv_engine *engine; /* NULL until serve_start; read when the scheduler is ready */
     fv_model_info info;
+    fv_grammar *grammar; /* NULL until the first answer by a schema */
+    pthread_mutex_t grammar_lock;
     int64_t created; /* seconds since 1970 */
     atomic_ullong n_answers;
     atomic_ullong n_status[6]; /* answers 1xx to 5xx; [0]: the client went away before */

@@ -368,6 +368,17 @@ static fv_status listener_open(int *out, const char *host, int *port, fv_error *
     return FV_OK;
 }
 
+/* %00 would end a path early: what is behind it must count. */
+static size_t path_unescape(void *user, struct MHD_Connection *connection, char *path)
+{
+    const serve_http *http = user;
+    size_t n = http->mhd->http_unescape(path), at;
+    (void)connection;
+    while ((at = strlen(path)) < n)
+        path[at] = '?';
+    return n;
+}
+
 fv_status serve_http_open(serve_http **out, const char *host, int *port,
                           const serve_http_options *options, fv_error *err)
 {
@@ -395,7 +406,8 @@ fv_status serve_http_open(serve_http **out, const char *host, int *port,
                 MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_BYTES,
                 MHD_OPTION_THREAD_STACK_SIZE, (size_t)THREAD_STACK_BYTES,
                 MHD_OPTION_NOTIFY_COMPLETED, call_end, http, MHD_OPTION_NOTIFY_CONNECTION,
-                connection_notify, http, MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_END);
+                connection_notify, http, MHD_OPTION_STRICT_FOR_CLIENT, 1,
+                MHD_OPTION_UNESCAPE_CALLBACK, path_unescape, http, MHD_OPTION_END);
         if (!http->daemon)
             status = fv_fail(err, FV_ERR_IO, 0, "%s port %d: libmicrohttpd cannot start", host,
                              *port);

@@ -15,6 +15,7 @@
  *     schema=TEXT       refuses every schema; a "~" in TEXT is a newline
  *     mask=N            fails to compute the mask number N, from 1 on */
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,7 +38,7 @@ struct fv_llg_matcher {
     uint32_t *mask;
 };
 
-static int live; /* tokenizers and matchers not yet freed */
+static atomic_int live; /* tokenizers and matchers not yet freed */
 
 static void fake_violation(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn));
 

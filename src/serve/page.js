@@ -1,0 +1,540 @@
+// The page of fastvlm serve: a conversation about images over POST v1/chat/completions. No library, no
+// address but the server's own.
+
+const $ = id => document.getElementById(id);
+
+// An element: make("button", { className: "plain", type: "button" }, "Copy", child...)
+function make(tag, properties = {}, ...children) {
+  const element = Object.assign(document.createElement(tag), properties);
+  element.append(...children);
+  return element;
+}
+
+const say = text => { $("status").textContent = text; };
+
+// ---- settings -------------------------------------------------------------------------------
+
+const DEFAULTS = { temperature: 0, top_p: 1, max_tokens: 512, seed: "", system: "", schema: "", theme: "" };
+const settings = { ...DEFAULTS, key: "" };
+
+function settingsLoad() {
+  try {
+    const kept = JSON.parse(localStorage.getItem("fastvlm") || "{}");
+    for (const name in DEFAULTS)
+      if (typeof kept[name] === typeof DEFAULTS[name]) settings[name] = kept[name];
+    settings.key = sessionStorage.getItem("fastvlm-key") || "";
+  } catch { /* no storage: the defaults */ }
+}
+
+function settingsKeep() {
+  try {
+    const { key, ...kept } = settings;
+    localStorage.setItem("fastvlm", JSON.stringify(kept));
+    sessionStorage.setItem("fastvlm-key", key);
+  } catch { /* no storage: until the page is closed */ }
+}
+
+function settingsApply() {
+  if (settings.theme) document.documentElement.dataset.theme = settings.theme;
+  else delete document.documentElement.dataset.theme;
+}
+
+function settingsShow() {
+  for (const name in settings) $(name).value = settings[name];
+  for (const name of ["temperature", "top_p"]) $(`${name}-shown`).textContent = $(name).value;
+}
+
+// What is wrong with the schema; "" when nothing is.
+function schemaProblem(text) {
+  if (!text.trim()) return "";
+  try {
+    const schema = JSON.parse(text);
+    return schema && typeof schema === "object" && !Array.isArray(schema) ? "" : "The schema must be a JSON object.";
+  } catch (error) {
+    return `The schema is not JSON: ${error.message}`;
+  }
+}
+
+function settingsTake() {
+  for (const name of ["seed", "system", "schema", "theme", "key"]) settings[name] = $(name).value;
+  for (const name of ["temperature", "top_p", "max_tokens"])
+    if ($(name).value !== "" && $(name).checkValidity()) settings[name] = Number($(name).value);
+  settingsKeep();
+  settingsApply();
+}
+
+// ---- the server -----------------------------------------------------------------------------
+
+let model = "";
+
+const authorization = () => (settings.key ? { Authorization: `Bearer ${settings.key}` } : {});
+
+async function modelFind() {
+  for (;;) {
+    let wait = 2;
+    try {
+      const reply = await fetch("v1/models", { headers: authorization() });
+      if (reply.ok) {
+        model = (await reply.json()).data[0].id;
+        $("model").textContent = model;
+        $("model").title = model;
+        return;
+      }
+      wait = Number(reply.headers.get("Retry-After")) || wait;
+      $("model").textContent = reply.status === 401 ? "an API key is needed: Settings" : "loading the model…";
+    } catch {
+      $("model").textContent = "the server cannot be reached";
+    }
+    await new Promise(done => setTimeout(done, wait * 1000));
+  }
+}
+
+// The body of a request for these turns.
+function requestOf(turns) {
+  const messages = turns.map(turn => ({
+    role: turn.role,
+    content: turn.images?.length
+      ? [...turn.images.map(image => ({ type: "image_url", image_url: { url: image.url } })), { type: "text", text: turn.text }]
+      : turn.text,
+  }));
+  if (settings.system.trim()) messages.unshift({ role: "system", content: settings.system });
+  const body = {
+    model, messages, temperature: settings.temperature, max_tokens: settings.max_tokens, stream: true, stream_options: { include_usage: true },
+  };
+  if (settings.top_p < 1) body.top_p = settings.top_p;
+  if (settings.seed !== "") body.seed = Number(settings.seed);
+  if (settings.schema.trim())
+    body.response_format = { type: "json_schema", json_schema: { name: "answer", strict: true, schema: JSON.parse(settings.schema) } };
+  return body;
+}
+
+async function replyProblem(reply) {
+  let message = `the server answered ${reply.status}`;
+  try {
+    message = (await reply.json()).error.message;
+  } catch { /* not ours: a proxy's page */ }
+  const wait = reply.headers.get("Retry-After");
+  if (reply.status === 401) message += " (Settings has a field for the API key)";
+  return wait ? `${message} (try again in ${wait} s)` : message;
+}
+
+// Yields the parsed events of an answer as they come.
+async function* events(body, signal) {
+  const reply = await fetch("v1/chat/completions", {
+    method: "POST", signal, body: JSON.stringify(body), headers: { "Content-Type": "application/json", ...authorization() },
+  });
+  if (!reply.ok) throw new Error(await replyProblem(reply));
+  const reader = reply.body.pipeThrough(new TextDecoderStream()).getReader();
+  let text = "";
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    const lines = (text + value).split("\n");
+    text = lines.pop();
+    for (const line of lines) {
+      if (!line.startsWith("data:")) continue;
+      const data = line.slice(5).trim();
+      if (data === "[DONE]") return;
+      const event = JSON.parse(data);
+      if (event.error) throw new Error(event.error.message);
+      yield event;
+    }
+  }
+}
+
+// ---- images ---------------------------------------------------------------------------------
+
+const LARGE = 1500000, SIDE = 2048; // larger files are scaled to this many pixels; the model sees about 1000
+
+const urlOf = blob => new Promise((done, failed) => {
+  const reader = new FileReader();
+  reader.onload = () => done(reader.result);
+  reader.onerror = () => failed(reader.error);
+  reader.readAsDataURL(blob);
+});
+
+function canvasBlob(source, width, height, type = "image/jpeg") {
+  const canvas = make("canvas", { width, height });
+  canvas.getContext("2d").drawImage(source, 0, 0, width, height);
+  return new Promise(done => canvas.toBlob(done, type, 0.92));
+}
+
+// { url: data URL that is sent, name, shown: an address for <img>, or "" when the browser cannot show it }
+async function imageOf(file, name = file.name) {
+  let blob = file, bitmap = null;
+  try {
+    bitmap = await createImageBitmap(file); // upright, as the server turns it
+  } catch { /* HEIC, TIFF: for the server to read */ }
+  if (bitmap && file.size > LARGE) {
+    const scale = Math.min(1, SIDE / Math.max(bitmap.width, bitmap.height));
+    blob = await canvasBlob(bitmap, Math.round(bitmap.width * scale), Math.round(bitmap.height * scale));
+    name = name.replace(/\.[^.]*$/, "") + ".jpg";
+  }
+  bitmap?.close();
+  return { url: await urlOf(blob), name, shown: bitmap ? URL.createObjectURL(blob) : "" };
+}
+
+const imageView = image => (image.shown ? make("img", { src: image.shown, alt: image.name }) : make("span", { className: "blank" }, image.name));
+
+let attached = [];
+
+function attachedShow() {
+  $("attached").replaceChildren(...attached.map(image => {
+    const remove = make("button", { type: "button", ariaLabel: `Remove ${image.name}` }, "×");
+    remove.onclick = () => {
+      attached = attached.filter(other => other !== image);
+      attachedShow();
+      $("question").focus();
+    };
+    return make("li", {}, imageView(image), remove);
+  }));
+  $("question").placeholder = attached.length ? "Describe the image." : turns.length ? "Ask more about it" : "Ask about an image";
+}
+
+async function attach(files) {
+  const images = [...files].filter(file => file.type.startsWith("image/") || /\.(hei[cf]|avif|tiff?|p[pgn]m)$/i.test(file.name));
+  for (const file of images) attached.push(await imageOf(file, file.name || "pasted.png"));
+  attachedShow();
+  say(images.length === 1 ? `${attached.at(-1).name} added` : images.length ? `${images.length} images added` : "That is not an image");
+  $("question").focus();
+}
+
+// A drawing like those that the demonstration model was trained on.
+function drawing() {
+  const canvas = make("canvas", { width: 512, height: 512 }), c = canvas.getContext("2d");
+  const any = list => list[Math.floor(Math.random() * list.length)];
+  c.fillStyle = any(["#ffffff", "#f2efe6", "#e4eef7"]);
+  c.fillRect(0, 0, 512, 512);
+  c.fillStyle = any(["#d92b2b", "#2457d6", "#1f9d4d", "#e0a100", "#7a3fc0"]);
+  c.beginPath();
+  const shape = any(["circle", "square", "triangle", "star"]), x = 256, y = 215, r = 140;
+  if (shape === "circle") c.arc(x, y, r, 0, 7);
+  else if (shape === "square") c.rect(x - r, y - r, 2 * r, 2 * r);
+  else {
+    const n = shape === "star" ? 10 : 3;
+    for (let i = 0; i < n; i++) {
+      const angle = -Math.PI / 2 + (2 * Math.PI * i) / n, radius = n === 10 && i % 2 ? r * 0.42 : r;
+      c.lineTo(x + radius * Math.cos(angle), y + radius * Math.sin(angle));
+    }
+  }
+  c.fill();
+  c.fillStyle = "#222222";
+  c.font = "bold 72px sans-serif";
+  c.textAlign = "center";
+  c.fillText(any(["HELLO", "OPEN", "STOP", "MILK", "TAXI"]), 256, 465);
+  return new Promise(done => canvas.toBlob(done, "image/png"));
+}
+
+// ---- a turn of the conversation on the page -------------------------------------------------
+
+let turns = [];   // { role, text, images }
+let running = null; // AbortController of the answer that is coming
+
+function userShow(turn) {
+  const item = make("li", { className: "turn user" });
+  if (turn.images.length) item.append(make("div", { className: "images" }, ...turn.images.map(imageView)));
+  item.append(make("p", { className: "said" }, make("span", { className: "unseen" }, "You: "), turn.text));
+  $("turns").append(item);
+}
+
+async function copy(text, button) {
+  const label = button.textContent;
+  try {
+    await navigator.clipboard.writeText(text);
+    button.textContent = "Copied";
+  } catch {
+    button.textContent = "Not allowed";
+  }
+  say(button.textContent);
+  setTimeout(() => { button.textContent = label; }, 1500);
+}
+
+const milliseconds = ms => (ms >= 9950 ? `${(ms / 1000).toFixed(0)} s` : ms >= 995 ? `${(ms / 1000).toFixed(1)} s` : `${ms.toFixed(ms < 10 ? 1 : 0)} ms`);
+
+// Where the time of an answer went: a bar with a part for each stage, and the same as a list.
+function timesShow(t, seconds) {
+  const stages = [["queue", "waiting", t.queue_ms], ["image", "reading the image", t.image_ms], ["vision", t.images_cached_n && !t.vision_ms ? "image (known)" : "vision encoder", t.vision_ms],
+    ["prompt", t.cache_n ? `prompt (${t.cache_n} of ${t.cache_n + t.prompt_n} tokens known)` : "prompt", t.prompt_ms], ["answer", "answer", t.predicted_ms]]
+    .filter(([, , ms]) => ms >= 0.05);
+  const bar = make("div", { className: "bar", ariaHidden: "true" });
+  const list = make("ul", { ariaLabel: "Time taken" });
+  for (const [kind, label, ms] of stages) {
+    const part = make("span", { className: `s-${kind}`, title: `${label}: ${milliseconds(ms)}` });
+    part.style.flexGrow = ms;
+    bar.append(part);
+    list.append(make("li", { className: `s-${kind}` }, `${label} ${milliseconds(ms)}`));
+  }
+  const rates = make("p", {}, make("span", {}, `${milliseconds(seconds * 1000)} in all`));
+  if (t.first_token_ms) rates.append(make("span", {}, `first word after ${milliseconds(t.first_token_ms)}`));
+  if (t.predicted_n > 1) rates.append(make("span", {}, `${t.predicted_n} tokens, ${t.predicted_per_second.toFixed(t.predicted_per_second < 100 ? 1 : 0)} a second`));
+  return make("div", { className: "times" }, bar, list, rates);
+}
+
+// The request as a command that works where the images are files of these names. Inside the here-document the
+// shell looks at \, $ and ` only.
+function commandOf(body, asked) {
+  const images = asked.flatMap(turn => turn.images ?? []);
+  const file = name => `'${name.replaceAll("'", "'\\''")}'`;
+  let text = JSON.stringify(body, null, 1).replace(/[\\$`]/g, "\\$&");
+  for (const image of images) {
+    const [head] = image.url.split(",", 1);
+    text = text.replace(image.url, () => `${head},$(base64 -w0 ${file(image.name)})`);
+  }
+  const key = settings.key ? ' -H "Authorization: Bearer $FASTVLM_KEY"' : "";
+  const url = new URL("v1/chat/completions", location.href).href;
+  return `curl -N ${url} -H 'Content-Type: application/json'${key} -d @- <<JSON\n${text}\nJSON`;
+}
+
+function answerTools(item, text, command) {
+  const copyAnswer = make("button", { type: "button", className: "plain" }, "Copy");
+  copyAnswer.onclick = () => copy(text, copyAnswer);
+  const show = make("button", { type: "button", className: "plain", ariaExpanded: "false" }, "curl");
+  show.title = "The request as a command";
+  const copyCommand = make("button", { type: "button", className: "soft" }, "Copy the command");
+  copyCommand.onclick = () => copy(command, copyCommand);
+  const panel = make("div", { className: "command", hidden: true }, make("pre", { tabIndex: 0, ariaLabel: "The request as a command" }, command), copyCommand);
+  show.onclick = () => {
+    panel.hidden = !panel.hidden;
+    show.ariaExpanded = String(!panel.hidden);
+  };
+  item.append(make("div", { className: "tools" }, copyAnswer, show), panel);
+}
+
+// JSON is easier to read on several lines.
+function answerFinish(said, text) {
+  try {
+    const value = JSON.parse(text);
+    if (value && typeof value === "object") said.replaceWith(make("pre", { className: "said" }, JSON.stringify(value, null, 2)));
+  } catch { /* not JSON: as it is */ }
+}
+
+const nearEnd = () => innerHeight + scrollY > document.documentElement.scrollHeight - 120;
+const toEnd = () => scrollTo({ top: document.documentElement.scrollHeight });
+
+// Asks for the answer to the turns and shows it as it comes.
+async function answer() {
+  const body = requestOf(turns), asked = [...turns], began = performance.now();
+  const said = make("p", { className: "said" });
+  const item = make("li", { className: "turn assistant", ariaBusy: "true" }, said);
+  let text = "", timings = null, finish = "", problem = "";
+  $("turns").append(item);
+  running = new AbortController();
+  runningShow();
+  toEnd();
+  try {
+    for await (const event of events(body, running.signal)) {
+      const choice = event.choices?.[0], follow = nearEnd();
+      text += choice?.delta?.content ?? "";
+      finish = choice?.finish_reason ?? finish;
+      timings = event.timings ?? timings;
+      said.textContent = text;
+      if (follow) toEnd();
+    }
+  } catch (error) {
+    if (error.name === "AbortError") finish = "stopped";
+    else problem = error instanceof TypeError ? "the server cannot be reached" : error.message;
+  }
+  running = null;
+  runningShow();
+  item.ariaBusy = "false";
+  if (problem) {
+    said.remove();
+    const again = make("button", { type: "button", className: "soft" }, "Try again");
+    again.onclick = () => { if (!running) { item.remove(); answer(); } };
+    item.append(make("p", { className: "problem", role: "alert" }, `No answer: ${problem}`), make("div", {}, again));
+    toEnd();
+    return;
+  }
+  turns.push({ role: "assistant", text });
+  answerFinish(said, text);
+  if (finish === "stopped") item.append(make("p", { className: "note" }, "Stopped."));
+  if (finish === "length") item.append(make("p", { className: "note" }, "Cut off: the longest answer is set in Settings."));
+  if (timings) item.append(timesShow(timings, (performance.now() - began) / 1000));
+  answerTools(item, text, commandOf(body, asked));
+  say(finish === "stopped" ? "Stopped" : `Answer: ${text}`);
+  toEnd();
+}
+
+function runningShow() {
+  const focused = document.activeElement === $("send") || document.activeElement === $("stop");
+  $("send").hidden = Boolean(running);
+  $("stop").hidden = !running;
+  $("new").disabled = !turns.length;
+  $("welcome").hidden = turns.length > 0;
+  if (focused) $("question").focus();
+}
+
+function ask() {
+  const text = $("question").value.trim() || (attached.length ? "Describe the image." : "");
+  if (!text || running) return;
+  if (turns.at(-1)?.role === "user") { // the one before got no answer
+    const last = turns.pop();
+    attached.unshift(...last.images.filter(image => !attached.includes(image)));
+    [...$("turns").children].slice(-2).forEach(item => item.remove());
+  }
+  const turn = { role: "user", text, images: attached };
+  attached = [];
+  turns.push(turn);
+  $("question").value = "";
+  questionFit();
+  attachedShow();
+  userShow(turn);
+  answer();
+}
+
+function conversationNew() {
+  running?.abort();
+  turns.flatMap(turn => turn.images ?? []).forEach(image => image.shown && URL.revokeObjectURL(image.shown));
+  turns = [];
+  $("turns").replaceChildren();
+  attachedShow();
+  runningShow();
+  say("A new conversation");
+  $("question").focus();
+}
+
+function questionFit() {
+  const area = $("question");
+  area.style.height = "auto";
+  area.style.height = `${area.scrollHeight}px`;
+}
+
+// ---- the camera -----------------------------------------------------------------------------
+
+let camera = null, captions = null;
+
+async function cameraOpen() {
+  $("rate").textContent = "";
+  $("caption").textContent = "";
+  $("live").showModal();
+  try {
+    camera = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment", width: { ideal: 1280 } }, audio: false });
+    $("video").srcObject = camera;
+    await $("video").play();
+  } catch (error) {
+    $("rate").textContent = navigator.mediaDevices
+      ? `The camera cannot be used: ${error.message || error.name}.`
+      : "The browser lets only pages from this machine, or over HTTPS, use the camera.";
+  }
+  $("take").disabled = $("captions").disabled = !camera;
+}
+
+function cameraClose() {
+  captions?.abort();
+  camera?.getTracks().forEach(track => track.stop());
+  camera = null;
+  $("video").srcObject = null;
+}
+
+function frame() {
+  const video = $("video"), scale = Math.min(1, 1024 / Math.max(video.videoWidth, video.videoHeight));
+  return canvasBlob(video, Math.round(video.videoWidth * scale), Math.round(video.videoHeight * scale));
+}
+
+// One frame after the other: the newest when the answer to the one before is complete.
+async function captionsRun() {
+  const times = [];
+  captions = new AbortController();
+  $("captions").textContent = "Stop captions";
+  const { signal } = captions;
+  try {
+    while (!signal.aborted) {
+      const began = performance.now();
+      const image = { url: await urlOf(await frame()) };
+      const body = requestOf([{ role: "user", text: $("live-question").value.trim() || "Describe the image.", images: [image] }]);
+      body.max_tokens = Math.min(body.max_tokens, 60);
+      let text = "";
+      for await (const event of events(body, signal)) {
+        text += event.choices?.[0]?.delta?.content ?? "";
+        if (text) $("caption").textContent = text; // the one before stays until then
+      }
+      times.push(performance.now() - began);
+      if (times.length > 5) times.shift();
+      const mean = times.reduce((sum, ms) => sum + ms, 0) / times.length;
+      $("rate").textContent = `${(1000 / mean).toFixed(mean < 1000 ? 1 : 2)} captions a second, ${milliseconds(mean)} each`;
+    }
+  } catch (error) {
+    if (error.name !== "AbortError") $("rate").textContent = `No caption: ${error.message}`;
+  }
+  captions = null;
+  $("captions").textContent = "Live captions";
+}
+
+async function photoTake() {
+  const blob = await frame();
+  $("live").close();
+  attached.push(await imageOf(blob, `photo-${attached.length + 1}.jpg`));
+  attachedShow();
+  say("Photo added");
+  $("question").focus();
+}
+
+// ---- what a person does ---------------------------------------------------------------------
+
+function listen() {
+  const choose = () => $("files").click();
+  $("choose").onclick = $("choose-first").onclick = choose;
+  $("camera").onclick = $("camera-first").onclick = cameraOpen;
+  $("draw").onclick = async () => {
+    attached.push(await imageOf(await drawing(), "drawing.png"));
+    attachedShow();
+    $("question").focus();
+  };
+  $("files").onchange = () => { attach($("files").files).then(() => { $("files").value = ""; }); };
+  $("new").onclick = conversationNew;
+  $("stop").onclick = () => running?.abort();
+  $("composer").onsubmit = event => { event.preventDefault(); ask(); };
+  $("question").oninput = questionFit;
+  $("question").onkeydown = event => {
+    if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); ask(); }
+  };
+  addEventListener("keydown", event => {
+    if (event.key === "Escape" && running && !document.querySelector("dialog[open]")) running.abort();
+  });
+  addEventListener("paste", event => {
+    const files = [...(event.clipboardData?.files ?? [])];
+    if (files.length && !document.querySelector("dialog[open]")) { event.preventDefault(); attach(files); }
+  });
+
+  let depth = 0; // dragenter and dragleave come for every element on the way
+  const dragged = event => event.dataTransfer?.types.includes("Files");
+  addEventListener("dragenter", event => { if (dragged(event)) { depth++; $("drop").hidden = false; } });
+  addEventListener("dragleave", event => { if (dragged(event) && --depth <= 0) { depth = 0; $("drop").hidden = true; } });
+  addEventListener("dragover", event => { if (dragged(event)) event.preventDefault(); });
+  addEventListener("drop", event => {
+    if (!dragged(event)) return;
+    event.preventDefault();
+    depth = 0;
+    $("drop").hidden = true;
+    attach(event.dataTransfer.files);
+  });
+
+  $("open-settings").onclick = () => { settingsShow(); $("schema-problem").textContent = ""; $("settings").showModal(); };
+  for (const name of ["temperature", "top_p"]) $(name).oninput = () => { $(`${name}-shown`).textContent = $(name).value; };
+  $("theme").onchange = () => { settings.theme = $("theme").value; settingsApply(); };
+  $("schema").oninput = () => { $("schema-problem").textContent = ""; };
+  $("reset").onclick = () => { Object.assign(settings, DEFAULTS); settingsApply(); settingsShow(); };
+  $("settings").querySelector("form").onsubmit = event => {
+    $("schema-problem").textContent = schemaProblem($("schema").value);
+    if ($("schema-problem").textContent) { event.preventDefault(); $("schema").focus(); }
+  };
+  $("settings").onclose = () => {
+    if (schemaProblem($("schema").value)) $("schema").value = settings.schema; // closed with Esc
+    const key = settings.key;
+    settingsTake();
+    if (key !== settings.key && !model) modelFind();
+    $("question").focus();
+  };
+
+  $("live").onclose = cameraClose;
+  $("live-close").onclick = () => $("live").close();
+  $("take").onclick = photoTake;
+  $("captions").onclick = () => (captions ? captions.abort() : captionsRun());
+}
+
+settingsLoad();
+settingsApply();
+listen();
+runningShow();
+attachedShow();
+modelFind();

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Answers in JSON, and the page: the cases of format_cases.py. FASTVLM names the program, FV_FAKE_LLGUIDANCE the
+# stand-in for llguidance.
+set -u
+cd "$(dirname "$0")/../.."
+if ! command -v python3 >/dev/null 2>&1; then
+    echo "skipped: no python3"
+    exit 77
+fi
+if "$FASTVLM" serve --host nowhere 2>&1 --api-key-file /dev/null | grep -q "without a server"; then
+    echo "skipped: built without libmicrohttpd"
+    exit 77
+fi
+exec python3 -B tests/serve/format_cases.py "$@"
