@@ -95,6 +95,9 @@ class Server:
                 break
         if not self.port:
             self.process.wait()
+            if "built without a server" in self.lines[-1]:
+                print("skipped: built without libmicrohttpd")
+                sys.exit(77)
             raise RuntimeError("".join(self.lines))
         self.reader = threading.Thread(target=lambda: self.lines.extend(line.decode() for line in self.process.stderr), daemon=True)
         self.reader.start()
