@@ -220,8 +220,14 @@ static void test_gone_from_the_queue(void **state)
     client_open(&third, "And that?", 4);
     assert_int_equal(serve_job_submit(s, &third.job, &err), FV_ERR_LIMIT);
     client_close(&third);
-    client_close(&second); /* leaves while the first still answers */
-    assert_int_equal(atomic_load(&second.n_chosen), 0);
+    atomic_store(&second.n_chosen, 1); /* it has gone, and so leaves its place to another */
+    second.leaves_after = 1;
+    client_open(&third, "And that?", 4);
+    ok(serve_job_submit(s, &third.job, &err));
+    assert_int_equal(second.job.status, FV_ERR_CANCELLED);
+    client_close(&second);
+    client_close(&third); /* leaves while the first still answers */
+    assert_int_equal(atomic_load(&third.n_chosen), 0);
     stage_reach(1);
     serve_job_wait(&first.job);
     assert_int_equal(first.job.status, FV_OK);
