@@ -183,8 +183,9 @@ typedef struct fv_gemm_u8_kernel {
     unsigned mr, nr;
     fv_gemm_u8_fn *run;
     /* from i8 [n, ld]; into panels [ceil(k / 4)][nr][4] of nr columns, zeros past n and k; dst is
-     * 64-byte aligned */
+     * 64-byte aligned. eights: [2][nr][8] for every 16 of k, what is left of k as before */
     fv_pack_fn *pack;
+    bool eights;
 } fv_gemm_u8_kernel;
 
 static inline size_t fv_packed_u8_bytes(const fv_gemm_u8_kernel *g, size_t n, size_t k)

@@ -275,7 +275,9 @@ static void check_packing(fv_check *c, const fv_gemm_u8_kernel *g)
             fill_bytes(c, w, n_in, -128);
             for (size_t at = 0; at < n_bytes; at++) {
                 size_t panel = nr * ((k + 3) / 4 * 4), in = at % panel;
-                size_t j = at / panel * nr + in % (nr * 4) / 4, q = in / (nr * 4) * 4 + in % 4;
+                size_t g_k = g->eights && in < nr * (k / 16 * 16) ? 8 : 4;
+                size_t j = at / panel * nr + in % (nr * g_k) / g_k,
+                       q = in / (nr * g_k) * g_k + in % g_k;
                 want[at] = j < n && q < k ? w[j * ld + q] : 0;
             }
             g->pack(got, w, ld, n, k);

@@ -1,5 +1,6 @@
 /* Matrix product of u8 and i8: SDOT, on a - 128. A word of A, four elements of k, is a lane. */
 #define SIGNED 1
+#define DEPTH  4
 #include "kernels/arm/gemm_u8_neon.h"
 
 static void tile(int32_t *sum, const uint8_t *const a[MR], size_t at, const int8_t *b, size_t n)

@@ -1,41 +1,59 @@
-/* Matrix product of u8 and i8: SUDOT takes i8 and u8 as they are. A word of A, four elements of k,
- * is a lane. */
+/* Matrix product of u8 and i8: USMMLA takes two rows of u8 and two columns of i8, eight elements of k
+ * of each, and adds to [row][column]. */
 #define SIGNED 0
+#define DEPTH  8
 #include "kernels/arm/gemm_u8_neon.h"
+
+FV_INLINE int32x4_t low_halves(int32x4_t a, int32x4_t b)
+{
+    return vreinterpretq_s32_s64(vtrn1q_s64(vreinterpretq_s64_s32(a), vreinterpretq_s64_s32(b)));
+}
+
+FV_INLINE int32x4_t high_halves(int32x4_t a, int32x4_t b)
+{
+    return vreinterpretq_s32_s64(vtrn2q_s64(vreinterpretq_s64_s32(a), vreinterpretq_s64_s32(b)));
+}
 
 static void tile(int32_t *sum, const uint8_t *const a[MR], size_t at, const int8_t *b, size_t n)
 {
-    int32x4_t s[MR][2];
+    int32x4_t s[MR / 2][NR / 2];
     FV_UNROLL
-    for (size_t r = 0; r < MR; r++) {
-        s[r][0] = vld1q_s32(sum + r * NR);
-        s[r][1] = vld1q_s32(sum + r * NR + 4);
+    for (size_t p = 0; p < MR / 2; p++) {
+        FV_UNROLL
+        for (size_t c = 0; c < NR / 2; c += 2) {
+            const int32x4_t x = vld1q_s32(sum + 2 * p * NR + 2 * c),
+                            y = vld1q_s32(sum + (2 * p + 1) * NR + 2 * c);
+            s[p][c] = low_halves(x, y);
+            s[p][c + 1] = high_halves(x, y);
+        }
     }
     for (size_t q = 0; q < n; q++, at += STEP, b += STEP * NR) {
-        uint8x16_t x[MR];
+        uint8x16_t x[MR / 2][2]; /* two rows, eight elements of each */
         FV_UNROLL
-        for (size_t r = 0; r < MR; r++)
-            x[r] = vld1q_u8(a[r] + at);
-#define WORD(w)                                                \
-    do {                                                       \
-        const int8x16_t b0 = vld1q_s8(b + (w)*4 * NR);         \
-        const int8x16_t b1 = vld1q_s8(b + (w)*4 * NR + 16);    \
-        FV_UNROLL                                              \
-        for (size_t r = 0; r < MR; r++) {                      \
-            s[r][0] = vsudotq_laneq_s32(s[r][0], b0, x[r], w); \
-            s[r][1] = vsudotq_laneq_s32(s[r][1], b1, x[r], w); \
-        }                                                      \
-    } while (0)
-        WORD(0);
-        WORD(1);
-        WORD(2);
-        WORD(3);
-#undef WORD
+        for (size_t p = 0; p < MR / 2; p++) {
+            const uint64x2_t first = vreinterpretq_u64_u8(vld1q_u8(a[2 * p] + at)),
+                             second = vreinterpretq_u64_u8(vld1q_u8(a[2 * p + 1] + at));
+            x[p][0] = vreinterpretq_u8_u64(vtrn1q_u64(first, second));
+            x[p][1] = vreinterpretq_u8_u64(vtrn2q_u64(first, second));
+        }
+        FV_UNROLL
+        for (size_t g = 0; g < 2; g++) {
+            FV_UNROLL
+            for (size_t c = 0; c < NR / 2; c++) {
+                const int8x16_t w = vld1q_s8(b + (g * NR + 2 * c) * DEPTH);
+                FV_UNROLL
+                for (size_t p = 0; p < MR / 2; p++)
+                    s[p][c] = vusmmlaq_s32(s[p][c], x[p][g], w);
+            }
+        }
     }
     FV_UNROLL
-    for (size_t r = 0; r < MR; r++) {
-        vst1q_s32(sum + r * NR, s[r][0]);
-        vst1q_s32(sum + r * NR + 4, s[r][1]);
+    for (size_t p = 0; p < MR / 2; p++) {
+        FV_UNROLL
+        for (size_t c = 0; c < NR / 2; c += 2) {
+            vst1q_s32(sum + 2 * p * NR + 2 * c, low_halves(s[p][c], s[p][c + 1]));
+            vst1q_s32(sum + (2 * p + 1) * NR + 2 * c, high_halves(s[p][c], s[p][c + 1]));
+        }
     }
 }
 
@@ -48,6 +66,7 @@ static void pack_u8__i8mm(void *dst, const void *w, size_t ld, size_t n, size_t 
 void fv_gemm_u8_init_i8mm(fv_kernels *k);
 void fv_gemm_u8_init_i8mm(fv_kernels *k)
 {
-    k->gemm_u8 =
-        (fv_gemm_u8_kernel){ .mr = MR, .nr = NR, .run = gemm_u8_8x8__i8mm, .pack = pack_u8__i8mm };
+    k->gemm_u8 = (fv_gemm_u8_kernel){
+        .mr = MR, .nr = NR, .run = gemm_u8_8x8__i8mm, .pack = pack_u8__i8mm, .eights = true
+    };
 }

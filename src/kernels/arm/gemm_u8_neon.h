@@ -1,5 +1,6 @@
-/* The loops and the epilogue of the u8 x i8 matrix product for Arm, for files that define tile()
- * and SIGNED.
+/* The loops and the epilogue of the u8 x i8 matrix product for Arm, for files that define tile(),
+ * SIGNED and DEPTH: how many elements of k of a column lie together in a panel, 4 or 8. What is left
+ * of k behind whole steps lies in fours always.
  *
  * A tile is 8 rows by 8 columns. Where instructions take signed bytes only (SIGNED), tiles take a -
  * 128, and 128 times the sum of a column of B is added back; a panel's sums are taken once for a
@@ -54,6 +55,14 @@ static void epilogue(const fv_gemm_u8_args *g, size_t i, size_t rows, size_t j, 
     }
 }
 
+/* The last words of a panel, in the order of a step. */
+static void end_copy(int8_t *to, const int8_t *b, size_t n_words)
+{
+    for (size_t w = 0; w < n_words; w++)
+        for (size_t c = 0; c < NR; c++, b += 4)
+            memcpy(to + w * 4 / DEPTH * DEPTH * NR + c * DEPTH + w * 4 % DEPTH, b, 4);
+}
+
 static void gemm(const fv_gemm_u8_args *g)
 {
     const size_t words = (g->k + 3) / 4, n_steps = g->k / STEP, left = g->k % STEP;
@@ -70,7 +79,7 @@ static void gemm(const fv_gemm_u8_args *g)
             for (size_t q = 0; SIGNED && q < words * NR; q++)
                 start[q % NR] += 128 * (b[4 * q] + b[4 * q + 1] + b[4 * q + 2] + b[4 * q + 3]);
             if (left)
-                memcpy(b_end, b + n_steps * STEP * NR, (words * 4 - n_steps * STEP) * NR);
+                end_copy(b_end, b + n_steps * STEP * NR, words - n_steps * STEP / 4);
             for (size_t i = i0; i < i1; i += MR) {
                 const size_t rows = FV_MIN(i1 - i, (size_t)MR);
                 const uint8_t *a[MR];
@@ -97,12 +106,14 @@ static void pack(void *dst, const void *w, size_t ld, size_t n, size_t k)
 {
     int8_t *to = dst;
     for (size_t j = 0; j < n; j += NR)
-        for (size_t q = 0; q < k; q += 4)
-            for (size_t c = j; c < j + NR; c++, to += 4) {
-                memset(to, 0, 4);
+        for (size_t q = 0, depth; q < k; q += depth) {
+            depth = q < k / STEP * STEP ? DEPTH : 4;
+            for (size_t c = j; c < j + NR; c++, to += depth) {
+                memset(to, 0, depth);
                 if (c < n)
-                    memcpy(to, (const int8_t *)w + c * ld + q, FV_MIN((size_t)4, k - q));
+                    memcpy(to, (const int8_t *)w + c * ld + q, FV_MIN(depth, k - q));
             }
+        }
 }
 
 #endif

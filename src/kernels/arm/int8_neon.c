@@ -1,5 +1,6 @@
 /* 8-bit vision for any AArch64 processor: products of signed bytes are added up in pairs. */
 #define SIGNED 1
+#define DEPTH  4
 #include "kernels/arm/gemm_u8_neon.h"
 
 /* Two columns of a word fill a vector of 8 bytes; SMULL, then SADALP adds neighbours, so that a

@@ -3,6 +3,7 @@
  *     QUANT_ISA(name)    the name with the instruction set behind it
  *     GROUP              elements of k that lie together in a panel: 4 or 8
  *     add_block          sums[r][h] += products of rows r of A with columns 4 h .. of a block
+ *     QUANT_PAIRS        in its place: products by SMMLA
  *     QUANT_DOT          and dot16(sum, a, b): lane i of sum += a[j] b[j], 4 i <= j < 4 i + 4;
  *                        without it there is no matrix-vector product
  *
@@ -229,6 +230,110 @@ static void QUANT_ISA(gemv_rows_q4)(float *y, size_t ldy, const void *w, const v
 
 /* ---- matrix times matrix ----------------------------------------------------------------- */
 
+#if defined(QUANT_PAIRS)
+
+/* SMMLA multiplies two rows by two columns, eight values deep, into [row][column]. A piece of A is
+ * copied so that a load brings both rows, and sums stay in that order until the last piece: neither
+ * loads by halves nor exchanges between registers are left in the loop. */
+typedef struct rows_piece {
+    int8_t q[BLOCK_M / 2][PIECE][FV_BLOCK / 8][2][8];
+    float d[BLOCK_M / 2][PIECE][2][2]; /* a row's scale, for two columns */
+} rows_piece;
+
+/* Blocks [at, at + n) of the rows; an odd last row has itself beside it. */
+static void piece_fill(rows_piece *to, const char *a, size_t lda, size_t nb, size_t at, size_t n,
+                       size_t rows)
+{
+    for (size_t r = 0; r < rows; r += 2) {
+        const char *x = a + r * lda, *y = r + 1 < rows ? x + lda : x;
+        const int8_t *qx = fv_qrow_q(x) + at * FV_BLOCK, *qy = fv_qrow_q(y) + at * FV_BLOCK;
+        const float *dx = fv_qrow_d(x, nb) + at, *dy = fv_qrow_d(y, nb) + at;
+        for (size_t b = 0; b < n; b++) {
+            vst1q_f32(to->d[r / 2][b][0], vcombine_f32(vdup_n_f32(dx[b]), vdup_n_f32(dy[b])));
+            for (size_t g = 0; g < FV_BLOCK / 8; g += 2, qx += 16, qy += 16) {
+                const int64x2_t first = vreinterpretq_s64_s8(load16(qx)),
+                                second = vreinterpretq_s64_s8(load16(qy));
+                vst1q_s8(to->q[r / 2][b][g][0], vreinterpretq_s8_s64(vtrn1q_s64(first, second)));
+                vst1q_s8(to->q[r / 2][b][g + 1][0],
+                         vreinterpretq_s8_s64(vtrn2q_s64(first, second)));
+            }
+        }
+    }
+}
+
+FV_INLINE float32x4_t two_twice(float32x2_t x) { return vcombine_f32(x, x); }
+
+/* acc [pairs][4][2][2] (+)= the products of n blocks of rows from `pair` on; pairs is a constant in
+ * every use. */
+FV_INLINE void tile(float *acc, bool first, const rows_piece *a, size_t pair, const char *panel,
+                    size_t n, size_t pairs)
+{
+    if (first)
+        memset(acc, 0, pairs * 16 * sizeof *acc);
+    for (size_t b = 0; b < n; b++, panel += PANEL_BLOCK) {
+        const int8_t *w = (const int8_t *)panel;
+        const float *scale = (const float *)(const void *)(panel + FV_BLOCK * TILE_N);
+        int32x4_t s[TILE_M / 2][4];
+        FV_UNROLL
+        for (size_t p = 0; p < pairs; p++)
+            s[p][0] = s[p][1] = s[p][2] = s[p][3] = vdupq_n_s32(0);
+        FV_UNROLL
+        for (size_t g = 0; g < FV_BLOCK / 8; g++, w += 64) {
+            const int8x16_t w0 = load16(w), w1 = load16(w + 16), w2 = load16(w + 32),
+                            w3 = load16(w + 48);
+            FV_UNROLL
+            for (size_t p = 0; p < pairs; p++) {
+                const int8x16_t x = load16(a->q[pair + p][b][g]);
+                s[p][0] = vmmlaq_s32(s[p][0], x, w0);
+                s[p][1] = vmmlaq_s32(s[p][1], x, w1);
+                s[p][2] = vmmlaq_s32(s[p][2], x, w2);
+                s[p][3] = vmmlaq_s32(s[p][3], x, w3);
+            }
+        }
+        FV_UNROLL
+        for (size_t c = 0; c < 4; c++) {
+            const float32x4_t dw = two_twice(vld1_f32(scale + 2 * c));
+            FV_UNROLL
+            for (size_t p = 0; p < pairs; p++) {
+                float *to = acc + p * 16 + c * 4;
+                const float32x4_t dx = vld1q_f32(a->d[pair + p][b][0]);
+                vst1q_f32(to, vfmaq_f32(vld1q_f32(to), vcvtq_f32_s32(s[p][c]), vmulq_f32(dw, dx)));
+            }
+        }
+    }
+}
+
+#define TILE_PAIRS(count) \
+    case count: tile(acc, first, a, pair, panel, n, count); break
+
+static void tile_pairs(float *acc, bool first, const rows_piece *a, size_t pair, const char *panel,
+                       size_t n, size_t pairs)
+{
+    switch (pairs) {
+        TILE_PAIRS(4);
+        TILE_PAIRS(3);
+        TILE_PAIRS(2);
+        TILE_PAIRS(1);
+    }
+}
+
+/* [pairs][4][2][2] becomes [2 pairs][8], in place. */
+static void pairs_part(float *acc, size_t pairs)
+{
+    for (size_t p = 0; p < pairs; p++, acc += 16) {
+        const float64x2_t a = vreinterpretq_f64_f32(vld1q_f32(acc)),
+                          b = vreinterpretq_f64_f32(vld1q_f32(acc + 4)),
+                          c = vreinterpretq_f64_f32(vld1q_f32(acc + 8)),
+                          d = vreinterpretq_f64_f32(vld1q_f32(acc + 12));
+        vst1q_f32(acc, vreinterpretq_f32_f64(vtrn1q_f64(a, b)));
+        vst1q_f32(acc + 4, vreinterpretq_f32_f64(vtrn1q_f64(c, d)));
+        vst1q_f32(acc + 8, vreinterpretq_f32_f64(vtrn2q_f64(a, b)));
+        vst1q_f32(acc + 12, vreinterpretq_f32_f64(vtrn2q_f64(c, d)));
+    }
+}
+
+#else
+
 /* acc [rows, 8] (+)= the products of n blocks; rows is a constant in every use. */
 FV_INLINE void tile(float *acc, bool first, const char *a, size_t lda, size_t nb, size_t at,
                     const char *panel, size_t n, size_t rows)
@@ -254,8 +359,10 @@ FV_INLINE void tile(float *acc, bool first, const char *a, size_t lda, size_t nb
     }
 }
 
-#define TILE_ROWS(count) \
-    case count: tile(acc, first, a, lda, nb, at, panel, n, count); break
+#define TILE_ROWS(count)                                   \
+    case count:                                            \
+        tile(acc, first, a, lda, nb, at, panel, n, count); \
+        break
 
 static void tile_rows(float *acc, bool first, const char *a, size_t lda, size_t nb, size_t at,
                       const char *panel, size_t n, size_t rows)
@@ -272,24 +379,38 @@ static void tile_rows(float *acc, bool first, const char *a, size_t lda, size_t 
     }
 }
 
+#endif
+
 /* Blocks of C; for each piece of k, each panel meets all rows of the block. */
 static void QUANT_ISA(gemm_q_8x8)(const fv_gemm_args *g)
 {
     const size_t nb = g->k / FV_BLOCK;
     float acc[BLOCK_N / TILE_N][BLOCK_M / TILE_M][TILE_M * TILE_N];
+#if defined(QUANT_PAIRS)
+    rows_piece piece;
+#endif
     for (size_t i0 = 0; i0 < g->m; i0 += BLOCK_M) {
         const size_t i1 = g->m - i0 < BLOCK_M ? g->m : i0 + BLOCK_M;
         for (size_t j0 = 0; j0 < g->n; j0 += BLOCK_N) {
             const size_t j1 = g->n - j0 < BLOCK_N ? g->n : j0 + BLOCK_N;
             for (size_t b = 0; b < nb; b += PIECE) {
                 const size_t n = nb - b < PIECE ? nb - b : PIECE;
+#if defined(QUANT_PAIRS)
+                piece_fill(&piece, (const char *)g->a + i0 * g->lda, g->lda, nb, b, n, i1 - i0);
+#endif
                 for (size_t j = j0; j < j1; j += TILE_N) {
                     const char *panel = (const char *)g->b + (j / TILE_N * nb + b) * PANEL_BLOCK;
                     for (size_t i = i0; i < i1; i += TILE_M) {
                         const size_t rows = i1 - i < TILE_M ? i1 - i : TILE_M;
                         float *sums = acc[(j - j0) / TILE_N][(i - i0) / TILE_M];
+#if defined(QUANT_PAIRS)
+                        tile_pairs(sums, b == 0, &piece, (i - i0) / 2, panel, n, (rows + 1) / 2);
+                        if (b + n == nb)
+                            pairs_part(sums, (rows + 1) / 2);
+#else
                         tile_rows(sums, b == 0, (const char *)g->a + i * g->lda, g->lda, nb, b,
                                   panel, n, rows);
+#endif
                         if (b + n == nb)
                             gemm_epilogue(g, i, j, rows, sums);
                     }
