@@ -48,7 +48,7 @@ static void list_free(layer_list *l)
     *l = (layer_list){ 0 };
 }
 
-static void list_add(layer_list *l, const layer_row *row, bool *failed)
+static void layers_add(layer_list *l, const layer_row *row, bool *failed)
 {
     for (size_t i = 0; i < l->n; i++) { /* a long prompt passes by in stretches */
         layer_row *r = &l->rows[i];
@@ -86,7 +86,7 @@ static void layer_take(void *user, const fv_layer *layer)
     snprintf(row.name, sizeof row.name, "%s", layer->name);
     snprintf(row.kind, sizeof row.kind, "%s", layer->kind);
     snprintf(row.precision, sizeof row.precision, "%s", layer->precision);
-    list_add(&b->now, &row, &b->failed);
+    layers_add(&b->now, &row, &b->failed);
 }
 
 /* What came in since the last call is a repetition of this phase, or dropped. */
@@ -197,7 +197,7 @@ static void list_join(layer_list *out, const layer_list *in, bool *failed)
     for (size_t i = 0; i < in->n; i++) {
         layer_row row = in->rows[i];
         name_join(row.name);
-        list_add(out, &row, failed);
+        layers_add(out, &row, failed);
     }
 }
 

@@ -356,9 +356,11 @@ static void rows_place(const row_set *r)
  * [n_vocab]. The normed rows lie in h. */
 static void head_run(fv_decoder *d, const fv_ops *ops, size_t first, size_t n, float *const *logits)
 {
+    const double start = fv_op_start(ops);
     size_t dm = (size_t)d->c->d_model;
     ops->k->rmsnorm(d->h, FV_TYPE_F32, dm, d->x + first * dm, dm, d->w->norm, n, dm,
                     (float)d->c->rms_eps);
+    fv_op_end(ops, start, &(fv_op_time){ .kind = "norm", .site = { d->w->norm }, .n_rows = n });
     fv_linear to_logits = { .w = &d->w->head, .y_rows = logits };
     fv_linear_run_each(ops, &to_logits, 1, d->h, dm, n);
 }

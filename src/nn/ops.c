@@ -251,7 +251,7 @@ static bool linear_is_tall(const fv_gemm_kernel *g, size_t n, size_t k, size_t m
            m >= (size_t)ROWS_PER_TASK * n_workers * 4;
 }
 
-static void linear_run(const fv_ops *ops, const fv_linear *layers, size_t n_layers, const void *x,
+static void layers_run(const fv_ops *ops, const fv_linear *layers, size_t n_layers, const void *x,
                        fv_type x_type, size_t ldx, size_t m)
 {
     if (layers->w->type == FV_TYPE_I8) {
@@ -295,7 +295,7 @@ void fv_linear_run(const fv_ops *ops, const fv_linear *layers, size_t n_layers, 
                    fv_type x_type, size_t ldx, size_t m)
 {
     const double start = fv_op_start(ops);
-    linear_run(ops, layers, n_layers, x, x_type, ldx, m);
+    layers_run(ops, layers, n_layers, x, x_type, ldx, m);
     fv_time_linear(ops, start, "linear", layers, n_layers, x_type, m);
 }
 
