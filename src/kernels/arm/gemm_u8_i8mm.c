@@ -1,5 +1,5 @@
-/* Matrix product of u8 and i8: USMMLA takes two rows of u8 and two columns of i8, eight elements of k
- * of each, and adds to [row][column]. */
+/* Matrix product of u8 and i8: USMMLA takes two rows of u8 and two columns of i8, eight elements of
+ * k of each, and adds to [row][column]. */
 #define SIGNED 0
 #define DEPTH  8
 #include "kernels/arm/gemm_u8_neon.h"

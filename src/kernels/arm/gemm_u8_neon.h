@@ -1,6 +1,6 @@
 /* The loops and the epilogue of the u8 x i8 matrix product for Arm, for files that define tile(),
- * SIGNED and DEPTH: how many elements of k of a column lie together in a panel, 4 or 8. What is left
- * of k behind whole steps lies in fours always.
+ * SIGNED and DEPTH: how many elements of k of a column lie together in a panel, 4 or 8. What is
+ * left of k behind whole steps lies in fours always.
  *
  * A tile is 8 rows by 8 columns. Where instructions take signed bytes only (SIGNED), tiles take a -
  * 128, and 128 times the sum of a column of B is added back; a panel's sums are taken once for a
