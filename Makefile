@@ -5,7 +5,7 @@ PREFIX ?= /usr/local
 BUILD  := cmake --build --preset
 quiet  := >/dev/null
 
-.PHONY: all program serve arm64 arm64-dynamic android demo demo-model test test-interop test-interop-full test-npu test-hub test-schema test-page test-python test-cluster test-serve wheel wheel-arm64 test-full test-arm bench bench-peers check check-docs fuzz install clean help
+.PHONY: all program serve arm64 arm64-dynamic android demo demo-model test test-interop test-interop-full test-npu test-hub test-schema test-page test-python test-cluster test-serve wheel wheel-arm64 test-python-arm test-full test-arm bench bench-peers check check-docs fuzz install clean help
 
 all: program ## build the program and the libraries, and llguidance where cargo is: build/release
 	@tools/llguidance.sh build/release || [ $$? = 3 ]
@@ -71,6 +71,9 @@ wheel: ## the Python package, for x86-64 Linux with glibc 2.28 or later: build/w
 
 wheel-arm64: ## the same for 64-bit Arm
 	@tools/wheel.sh aarch64
+
+test-python-arm: ## that wheel with an Arm Python under qemu
+	@tools/test-python.sh arm
 
 test-serve: all ## fastvlm serve with OpenAI's, Ollama's and other clients, from the package indexes
 	@tools/setup.sh interop

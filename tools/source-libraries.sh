@@ -35,7 +35,22 @@ linux-x86_64 | linux-aarch64)
 *) echo "source-libraries: unknown target $target" >&2; exit 2 ;;
 esac
 
-[ -e "$prefix/.complete" ] && exit 0
+# Of libraries that are opened at run time only the headers are needed: the distribution's, which do not
+# depend on the architecture.
+headers()
+{
+    local header dir
+    [ "$target" != android ] || return 0
+    for header in gif_lib.h tiff.h tiffio.h tiffconf.h tiffvers.h libheif histedit.h microhttpd.h archive.h archive_entry.h curl; do
+        for dir in /usr/include "/usr/include/$(cc -dumpmachine)"; do
+            [ ! -e "$dir/$header" ] || ln -sfn "$dir/$header" "$prefix/include/$header"
+        done
+    done
+    printf 'Name: libcurl\nDescription: headers only\nVersion: %s\nCflags: -I%s\n' \
+        "$(env -u PKG_CONFIG_LIBDIR pkg-config --modversion libcurl)" "$prefix/include" >"$prefix/lib/pkgconfig/libcurl.pc"
+}
+
+[ ! -e "$prefix/.complete" ] || { headers; exit 0; }
 command -v apt-get >/dev/null 2>&1 || {
     echo "source-libraries: needs apt (Debian or Ubuntu) for the libraries' sources" >&2
     exit 1
@@ -121,15 +136,5 @@ for library in "${libraries[@]}"; do
     }
 done
 rm -f "$prefix"/lib/*.so*
-# Of libraries that are opened at run time only the headers are needed: the distribution's, which
-# do not depend on the architecture.
-if [ "$target" != android ]; then
-    for header in gif_lib.h tiff.h tiffio.h tiffconf.h tiffvers.h libheif histedit.h microhttpd.h curl; do
-        for dir in /usr/include "/usr/include/$(cc -dumpmachine)"; do
-            [ ! -e "$dir/$header" ] || ln -sfn "$dir/$header" "$prefix/include/$header"
-        done
-    done
-    printf 'Name: libcurl\nDescription: headers only\nVersion: %s\nCflags: -I%s\n' \
-        "$(env -u PKG_CONFIG_LIBDIR pkg-config --modversion libcurl)" "$prefix/include" >"$prefix/lib/pkgconfig/libcurl.pc"
-fi
+headers
 touch "$prefix/.complete"

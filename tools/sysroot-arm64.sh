@@ -8,9 +8,9 @@ cd "$(dirname "$0")/.."
 sysroot=build/sysroot-arm64
 state=$PWD/build/apt-arm64
 packages=(libc6-dev linux-libc-dev libgcc-s1 libstdc++6 libatomic1 libjpeg-dev libpng-dev libwebp-dev libgif-dev libtiff-dev libheif-dev libjansson-dev
-    libutf8proc-dev libpcre2-dev libcmocka-dev libprotobuf-c-dev libcurl4-openssl-dev)
+    libutf8proc-dev libpcre2-dev libcmocka-dev libprotobuf-c-dev libcurl4-openssl-dev python3)
 
-[ -e "$sysroot/.complete" ] && exit 0
+[ "$(cat "$sysroot/.complete" 2>/dev/null)" = "${packages[*]}" ] && exit 0
 command -v apt-get >/dev/null 2>&1 || {
     echo "sysroot-arm64: needs apt (Debian or Ubuntu)" >&2
     exit 1
@@ -47,4 +47,4 @@ find "$sysroot" -type l -lname '/*' | while read -r link; do
     ln -sfn "$(realpath -m --relative-to="$(dirname "$link")" "$sysroot$(readlink "$link")")" "$link"
 done
 rm -rf "$state/cache"
-touch "$sysroot/.complete"
+echo "${packages[*]}" >"$sysroot/.complete"

@@ -4,6 +4,7 @@
 # checker; the notebooks of examples/. Makes the wheel, unless WHEEL names one.
 #
 #     tools/test-python.sh [PYTHON...]      default: python3.9 to python3.14 and python3, where they run
+#     tools/test-python.sh arm              the wheel for 64-bit Arm, with an Arm Python, under qemu
 #
 # The last line is "N passed, N failed". Needs the Python package index.
 set -uo pipefail
@@ -11,6 +12,7 @@ cd "$(dirname "$0")/.."
 
 place=$PWD/build/python
 passed=0 failed=0
+tests=(test_package.py)
 mkdir -p "$place"
 unset PYTHONPATH FASTVLM_LIBRARY
 
@@ -46,7 +48,7 @@ run_tests() # TITLE PYTHON [VARIABLE=VALUE...]
     local title=$1 python=$2 sum
     shift 2
     echo "== $title"
-    (cd "$place" && env "$@" "$python" -B "$OLDPWD/tests/python/run.py" test_package.py) >"$place/tests.log" 2>&1
+    (cd "$place" && env "$@" "$python" -B "$OLDPWD/tests/python/run.py" "${tests[@]}") >"$place/tests.log" 2>&1
     sum=$(grep -E '^[0-9]+ passed, [0-9]+ failed$' "$place/tests.log" | tail -n 1)
     [ -n "$sum" ] && [ "${sum##*, }" = "0 failed" ] || cat "$place/tests.log"
     echo "   ${sum:-no count}"
@@ -54,6 +56,39 @@ run_tests() # TITLE PYTHON [VARIABLE=VALUE...]
     passed=$((passed + $1)) failed=$((failed + $3))
 }
 
+# Where pip says which wheels that Python would take, it unpacks it; running pip under qemu would only
+# take longer.
+test_arm()
+{
+    local sysroot=$PWD/build/sysroot-arm64 wheel=${WHEEL:-} package=$place/arm tools=$PWD/build/wheel-tools
+    tools/setup.sh build arm && tools/sysroot-arm64.sh || { fail "no libraries for 64-bit Arm"; return; }
+    if [ -z "$wheel" ]; then
+        tools/wheel.sh aarch64 || { fail "the wheel cannot be built"; return; }
+        wheel=$(ls build/wheels/fastvlm-*_aarch64.whl)
+    fi
+    rm -rf "$package"
+    "$tools/bin/pip" install -q --no-index --no-deps --only-binary=:all: --platform manylinux_2_28_aarch64 \
+        --python-version 3.11 --target "$package" "$wheel" >"$place/pip.log" 2>&1 || {
+        cat "$place/pip.log"
+        fail "pip does not take $wheel for Python 3.11 on aarch64"
+        return
+    }
+    cat >"$place/python-arm" <<END
+#!/bin/sh
+exec qemu-aarch64 -L "$sysroot" "$sysroot/usr/bin/python3.11" "\$@"
+END
+    chmod +x "$place/python-arm"
+    tests=(test_package.py::Questions test_package.py::Sessions test_package.py::Features) # emulated: the quick ones
+    run_tests "Python 3.11 on an emulated processor" "$place/python-arm" QEMU_CPU=max PYTHONPATH="$package" \
+        FASTVLM_TEST_EMULATOR="$place/python-arm"
+    qemu-aarch64 -L "$sysroot" "$package/fastvlm/bin/fastvlm" run -q examples/images/sign.png \
+        "What does the text say?" 2>&1 | grep -qx HELLO && passed=$((passed + 1)) || fail "the program does not answer"
+}
+
+if [ "${1:-}" = arm ]; then
+    test_arm
+    end
+fi
 wheel=${WHEEL:-}
 if [ -z "$wheel" ]; then
     tools/wheel.sh x86_64 || { fail "the wheel cannot be built"; end; }
