@@ -20,6 +20,7 @@ without() # WHY
 }
 
 [ -e "$file" ] && [ -z "$(find tools/llguidance -newer "$file" -type f)" ] && exit 0
+PATH=$PATH:${CARGO_HOME:-${HOME:-/root}/.cargo}/bin # where rustup puts it
 command -v cargo >/dev/null 2>&1 || without "cargo is not installed (Rust 1.87 or newer: https://rustup.rs)"
 echo "llguidance: building, about a minute" >&2
 CARGO_NET_RETRY=${CARGO_NET_RETRY:-1} CARGO_HTTP_TIMEOUT=${CARGO_HTTP_TIMEOUT:-10} CARGO_TARGET_DIR=$target \
