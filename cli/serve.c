@@ -174,7 +174,7 @@ static void serve_log_line(void *user, const char *line, size_t n)
     serve_arguments *a = user;
     flockfile(a->log); /* one line, whole */
     fwrite(line, 1, n, a->log);
-    putc_unlocked('\n', a->log);
+    fputc('\n', a->log);
     fflush(a->log);
     funlockfile(a->log);
 }

@@ -447,6 +447,8 @@ static fv_status talk_add_turn(fv_session *s, fv_error *err)
     const fv_tokenizer *t = s->engine->model.tokenizer;
     fv_ids ids = { 0 };
     fv_status status;
+    if (!s->talk.ids.n && s->system)
+        FV_TRY(turn_check_room(s, text_least_rows(s, s->n_system), "the system prompt", err));
     if (s->talk.ids.n)
         status = fv_template_end(&ids, t, err);
     else if (s->system)

@@ -395,8 +395,14 @@ static fv_status bias_read(serve_request *request, const fv_json_value *root,
 
 /* ---- the format of the answer ---- */
 
+/* What the writer cannot write as it was read. */
+typedef struct schema_faults {
+    bool too_deep;
+    bool lost; /* text with a NUL or half a surrogate pair, a number out of range */
+} schema_faults;
+
 static void value_write(fv_json_text *j, const char *key, const fv_json_value *value, int depth,
-                        bool *too_deep)
+                        schema_faults *faults)
 {
     const fv_json_value *member;
     const char *text, *name;
@@ -406,24 +412,26 @@ static void value_write(fv_json_text *j, const char *key, const fv_json_value *v
     void *iter = NULL;
     bool object = fv_json_type_of(value) == FV_JSON_OBJECT;
     if (object || fv_json_type_of(value) == FV_JSON_ARRAY) {
-        *too_deep = *too_deep || depth == MAX_SCHEMA_DEPTH;
-        if (*too_deep)
+        faults->too_deep = faults->too_deep || depth == MAX_SCHEMA_DEPTH;
+        if (faults->too_deep)
             return;
         fv_json_begin(j, key, object ? '{' : '[');
         while (object && fv_json_next(value, &iter, &name, &member))
-            value_write(j, name, member, depth + 1, too_deep);
+            value_write(j, name, member, depth + 1, faults);
         for (size_t i = 0; !object && i < fv_json_count(value); i++)
-            value_write(j, NULL, fv_json_at(value, i), depth + 1, too_deep);
+            value_write(j, NULL, fv_json_at(value, i), depth + 1, faults);
         fv_json_end(j);
     } else if (fv_json_as_string(value, &text)) {
         fv_json_put_text(j, key, text);
     } else if (fv_json_as_int(value, &integer)) {
         fv_json_put_int(j, key, integer);
-    } else if (fv_json_as_number(value, &real) && isfinite(real)) {
+    } else if (fv_json_type_of(value) == FV_JSON_REAL && fv_json_as_number(value, &real) &&
+               isfinite(real)) {
         fv_json_put_real(j, key, real);
     } else if (fv_json_as_bool(value, &flag)) {
         fv_json_put_bool(j, key, flag);
     } else {
+        faults->lost = faults->lost || fv_json_type_of(value) != FV_JSON_NULL;
         fv_json_put_text(j, key, NULL);
     }
 }
@@ -431,12 +439,19 @@ static void value_write(fv_json_text *j, const char *key, const fv_json_value *v
 fv_status serve_set_schema(serve_request *request, const fv_json_value *schema, fv_error *err)
 {
     fv_json_text j = { .compact = true };
-    bool too_deep = false;
-    value_write(&j, NULL, schema, 0, &too_deep);
+    schema_faults faults = { 0 };
+    value_write(&j, NULL, schema, 0, &faults);
     fv_status status = fv_json_done(&j, err);
-    if (too_deep)
-        status = fv_fail(err, FV_ERR_LIMIT, 0, DOC_NAME ": the schema is more than %d levels deep",
+    if (faults.too_deep)
+        status = fv_fail(err, FV_ERR_UNSUPPORTED, 0,
+                         DOC_NAME ": response_format: the schema is more than %d levels deep",
                          MAX_SCHEMA_DEPTH);
+    else if (faults.lost)
+        status = fv_fail(err, FV_ERR_UNSUPPORTED, 0,
+                         DOC_NAME
+                         ": response_format: the schema holds a text or number that cannot "
+                         "be taken as it is: NUL, half a surrogate pair, beyond the range "
+                         "of numbers");
     if (status != FV_OK) {
         fv_json_text_free(&j);
         return status;

@@ -243,6 +243,8 @@ static fv_status chat_begin(serve *s, serve_answer *a, const serve_call *call, f
 /* The queue alone is full or closed when a job is not taken at all. */
 static void submit_refuse(serve_call *call, const serve_answer *a, const fv_error *err)
 {
+    if (err->status == FV_ERR_CANCELLED && serve_call_gone(call))
+        return; /* nobody to answer: counted as gone */
     if (!a->job.scheduler && err->status == FV_ERR_LIMIT)
         serve_reply_error(call, 503, "queue_full", err->message);
     else

@@ -182,22 +182,28 @@ void serve_job_wait(serve_job *job)
     pthread_mutex_unlock(&s->lock);
 }
 
-void serve_job_leave(serve_job *job)
+void serve_job_cancel(serve_job *job)
 {
     serve_scheduler *s = job->scheduler;
-    if (s) {
-        pthread_mutex_lock(&s->lock);
-        job->leaving = true;
-        if (job->place == PLACE_QUEUED &&
-            (queue_remove(&s->to_encode, job) || queue_remove(&s->to_prompt, job))) {
-            fv_error err;
-            job_finish(job, job_fail_dropped(&err), &err);
-        }
-        while (job->place != PLACE_DONE)
-            pthread_cond_wait(&job->changed, &s->lock);
-        pthread_mutex_unlock(&s->lock);
-        pthread_cond_destroy(&job->changed);
+    if (!s)
+        return;
+    pthread_mutex_lock(&s->lock);
+    job->leaving = true;
+    if (job->place == PLACE_QUEUED &&
+        (queue_remove(&s->to_encode, job) || queue_remove(&s->to_prompt, job))) {
+        fv_error err;
+        job_finish(job, job_fail_dropped(&err), &err);
     }
+    while (job->place != PLACE_DONE)
+        pthread_cond_wait(&job->changed, &s->lock);
+    pthread_mutex_unlock(&s->lock);
+}
+
+void serve_job_leave(serve_job *job)
+{
+    serve_job_cancel(job);
+    if (job->scheduler)
+        pthread_cond_destroy(&job->changed);
     for (size_t i = 0; job->features && i < job->request->n_items; i++)
         fv_features_free(job->features[i]);
     fv_free(job->features);

@@ -91,7 +91,10 @@ fv_status serve_job_submit(serve_scheduler *s, serve_job *job, fv_error *err);
 const serve_piece *serve_job_next(serve_job *job, const serve_piece *last);
 /* Waits until it is done. */
 void serve_job_wait(serve_job *job);
-/* Cancels the job unless it is done, waits until nobody works on it, frees what it holds. */
+/* Cancels the job unless it is done, and waits until nobody works on it: then its results can be
+ * read without the lock. */
+void serve_job_cancel(serve_job *job);
+/* The same, and frees what it holds. */
 void serve_job_leave(serve_job *job);
 
 #endif

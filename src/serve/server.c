@@ -121,6 +121,8 @@ static void call_handle(void *user, serve_call *call)
 static void call_over(void *user, serve_call *call)
 {
     serve *s = user;
+    if (call->job) /* a client that has gone leaves a job at work, whose results are to be logged */
+        serve_job_cancel(&((serve_answer *)call->job)->job);
     serve_log_call(s, call);
     atomic_fetch_add(&s->n_status[call->status / 100 % 6], 1);
     serve_answer_free(call->job);
@@ -172,6 +174,10 @@ fv_status serve_start(serve *s, fv_engine *engine, fv_error *err)
 {
     s->info.size = sizeof s->info;
     fv_engine_info(engine, &s->info);
+    if (s->options.max_context > s->info.max_context)
+        return fv_fail(err, FV_ERR_LIMIT, 0,
+                       "a context of %d tokens; expected at most %d, the model's limit",
+                       s->options.max_context, s->info.max_context);
     s->engine = engine; /* seen by those who have asked whether the scheduler is ready */
     return serve_scheduler_start(s->scheduler, engine, err);
 }

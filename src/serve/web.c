@@ -269,8 +269,8 @@ static enum MHD_Result call_begin(serve_http *http, struct MHD_Connection *mhd, 
 static void body_add(serve_call *call, const char *data, size_t n)
 {
     serve_http *http = call->http;
-    if (call->refused || call->over_limit || call->no_memory)
-        return;
+    if (call->refused || call->over_limit || call->no_memory || strcmp(call->method, "POST") != 0)
+        return; /* nobody reads it; what needs no key is no POST */
     if (n > http->options.max_body_bytes - call->n_body) {
         call->over_limit = true;
         return;

@@ -54,7 +54,10 @@ def case_refused(folder):
         deep = {}
         for _ in range(500):
             deep = {"not": deep}
-        expect(s.chat(SIGN, response_format={"type": "json_object", "schema": deep}), 413, "levels deep")
+        expect(s.chat(SIGN, response_format={"type": "json_object", "schema": deep}), 400, "levels deep")
+        for odd in ('"a\\u0000"', '"\\ud800"', "1e400", "9223372036854775809"):  # would be enforced as something else
+            body = '{"messages": [{"role": "user", "content": "Hi"}], "response_format": {"type": "json_object", "schema": {"const": %s}}}' % odd
+            expect(s.call("POST", "/v1/chat/completions", body), 400)
 
 
 def case_fails_midway(folder):

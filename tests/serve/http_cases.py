@@ -3,10 +3,11 @@ import json
 import os
 import re
 import socket
+import struct
 import subprocess
 import sys
 
-from serving import CHAT, LIMIT, PROGRAM, ROOT, SIGN, Server, assistant, data_url, expect, image, main, picture, read_all, user, words
+from serving import CHAT, LIMIT, PROGRAM, ROOT, SIGN, Server, assistant, data_url, endless, expect, image, main, picture, read_all, user, words
 
 def run_program(*args, stdin=None):
     done = subprocess.run([PROGRAM, *args], capture_output=True, cwd=ROOT, timeout=LIMIT, stdin=subprocess.DEVNULL)
@@ -221,7 +222,12 @@ def case_context_length(folder):
     with Server("--context", "64") as s:
         expect(s.chat(user("word " * 400)), 400, code="context_length_exceeded")
         expect(s.chat(user(*[picture()] * 5, words("?"))), 400, code="context_length_exceeded")
+        # one long word: cutting it into tokens would take gigabytes and minutes
+        system = {"role": "system", "content": "a" * (24 << 20)}
+        expect(s.chat(system, user("Hi")), 400, "the system prompt", code="context_length_exceeded")
         assert s.chat(SIGN).text == "HELLO"
+    code, _, err = run_program("serve", "--port", "0", "--context", "1000000")
+    assert code == 1 and b"expected at most" in err, err
 
 
 def case_images_refused(folder):
@@ -332,6 +338,24 @@ def case_body_limit(folder):
         assert b" 200 " in read_all(chunked).split(b"\n")[0]
 
 
+def case_bodies_that_nobody_reads(folder):
+    """Requests that need no key hold no memory: those with one are still answered."""
+    path = os.path.join(folder, "keys")
+    with open(path, "w") as f:
+        f.write("a-key\n")
+    with Server("--max-body", "1", "--api-key-file", path) as s:
+        held = []
+        for _ in range(12):  # more than all bodies together may be
+            held.append(s.raw(b"GET /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n"))
+            held[-1].sendall(b"x" * 999999)
+        body = {"messages": [user("x" * 600000)], "max_tokens": 1}
+        expect(s.call("POST", CHAT, body, {"Authorization": "Bearer a-key"}), 400, code="context_length_exceeded")
+        for one in held:
+            one.sendall(b"x")
+            one.shutdown(socket.SHUT_WR)
+            assert b" 200 " in read_all(one).split(b"\n")[0]
+
+
 def case_keep_alive(folder):
     with Server() as s:
         connection = s.connect()
@@ -398,6 +422,20 @@ def case_access_log(folder):
         s.chat(user(secret), max_tokens=2)
     with open(path) as f:
         assert json.loads(f.readlines()[-1])["prompt"] == secret
+    # a client that leaves in the midst of its answer: the job has ended when the line is written
+    with Server("--access-log", path, "--log-prompts", "-t", "1", env={"FV_CPU": "ref"}) as s:
+        body = json.dumps({"messages": [user(secret)], "stream": True, **endless(s)}).encode()
+        for _ in range(3):
+            sock = s.raw(b"POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s" % (CHAT.encode(), len(body), body))
+            sock.recv(64)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            sock.close()
+        s.until("work for clients that have gone", lambda m: m["fastvlm_jobs_running"] == m["fastvlm_jobs_queued"] == 0)
+    with open(path) as f:
+        rows = [json.loads(line) for line in f]
+    cut = [r for r in rows if r["path"] == CHAT][-3:]
+    assert len(cut) == 3 and all(r["outcome"] in ("cancelled", "ok") for r in cut), rows
+    assert all(r["outcome"] == "cancelled" or r["new_tokens"] > 0 for r in cut), rows
 
 
 if __name__ == "__main__":

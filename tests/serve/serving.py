@@ -163,6 +163,15 @@ class Server:
         return s
 
 
+END_IDS = range(700, 759)  # the demonstration model's control tokens are the last ids
+
+
+def endless(s):
+    """Options of an answer that goes on up to the context's end."""
+    assert s.chat(user("Hi"), max_tokens=1).status == 200
+    return {"max_tokens": 900, "temperature": 1, "seed": 1, "logit_bias": {str(id): -100 for id in END_IDS}}
+
+
 def expect(answer, status, *parts, code=None):
     assert answer.status == status, answer
     assert answer.headers["Content-Type"] == "application/json", answer

@@ -8,15 +8,7 @@ import sys
 import threading
 import time
 
-from serving import CHAT, LIMIT, SIGN, Server, expect, main, picture, user, words
-
-END_IDS = range(700, 759)  # the demonstration model's control tokens are the last ids
-
-
-def endless(s):
-    """Options of an answer that goes on up to the context's end."""
-    assert s.chat(user("Hi"), max_tokens=1).status == 200
-    return {"max_tokens": 900, "temperature": 1, "seed": 1, "logit_bias": {str(id): -100 for id in END_IDS}}
+from serving import CHAT, LIMIT, SIGN, Server, endless, expect, main, picture, user, words
 
 
 def together(calls):
