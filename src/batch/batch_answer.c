@@ -92,6 +92,16 @@ static fv_status seat_begin(seat *s, fv_batch *b, bool *done, fv_error *err)
     return seat_take(s, &piece, err);
 }
 
+fv_status fv_batch_check_answer(fv_batch *b, fv_error *err)
+{
+    seat s = { 0 };
+    fv_status status = seat_open(&s, b, err);
+    if (status == FV_OK)
+        status = fv_session_begin(s.session, &b->answer, err);
+    fv_session_free(s.session);
+    return status;
+}
+
 /* The row leaves its seat, answered or, with err, failed. */
 static void seat_leave(seats *all, seat *s, fv_batch *b, fv_error *err)
 {

@@ -148,6 +148,7 @@ static fv_status batch_do(fv_batch *b, fv_error *err)
         .n_shards = o->n_shards,
         .named = o->format == FV_BATCH_TEXT
     };
+    FV_TRY(fv_batch_check_answer(b, err));
     FV_TRY(fv_batch_check_output(o, err)); /* before hours of answers */
     FV_TRY(fv_row_source_open(&b->source, &source, o->callbacks, err));
     FV_TRY(fv_batch_begin(b, err));

@@ -331,10 +331,10 @@ static void *writer_run(void *user)
         bool failed = slot->row.status != FV_OK;
         double at = slot->row.at;
         fv_status status = writer_put(b, slot, &err);
-        slot_clear(slot);
         if (status != FV_OK)
             fv_batch_fail(b, &err);
         pthread_mutex_lock(&b->lock);
+        slot_clear(slot); /* others look at its state */
         if (status != FV_OK)
             break;
         b->n_written++;

@@ -72,6 +72,8 @@ fv_status fv_batch_begin(fv_batch *b, fv_error *err);
 fv_status fv_batch_resume(fv_batch *b, fv_error *err);
 /* All rows into the journal. */
 fv_status fv_batch_answer(fv_batch *b, fv_error *err);
+/* Options that no session takes are the run's failure, not that of every row. */
+fv_status fv_batch_check_answer(fv_batch *b, fv_error *err);
 /* Could the output be written? Nothing is left there. */
 fv_status fv_batch_check_output(const fv_batch_options *o, fv_error *err);
 /* The journal becomes the output. */

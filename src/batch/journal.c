@@ -78,9 +78,12 @@ static fv_status journal_lock(fv_journal *j, fv_error *err)
         j->fd = open(j->partial, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
         if (j->fd < 0)
             return fv_out_errno(err, j->partial, "create");
-        if (flock(j->fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
+        if (flock(j->fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+            close(j->fd); /* the other's: closing the journal would remove it while it is empty */
+            j->fd = -1;
             return fv_fail(err, FV_ERR_STATE, 0, "%s: another process is writing this output",
                            j->output);
+        }
         if (journal_fd_is_path(j->fd, j->partial))
             return FV_OK;
         close(j->fd);

@@ -37,8 +37,12 @@ struct fv_row_source {
     fv_tar_reader *tar; /* of it, likewise */
     fv_id_set keys;     /* of samples */
     fv_id_set names;    /* of rows, when they are named */
-    uint64_t n_rows;    /* so far, of all shards */
-    uint64_t n_tars;    /* among the inputs */
+    uint64_t n_rows;    /* so far, without those of other shards' tar files */
+    /* Of them, those that are dealt one by one: not those of tar files, so that every shard counts
+     * the same. */
+    uint64_t n_dealt;
+    bool mine;       /* is the last row the shard's? */
+    uint64_t n_tars; /* among the inputs */
 };
 
 /* ---- looking at the inputs --------------------------------------------------------------- */
@@ -164,6 +168,13 @@ static double source_share(const fv_row_source *s, double done)
     return ((double)s->at + done) / (double)s->options.n_inputs;
 }
 
+/* Numbers a row that is not of a tar file and deals it. */
+static void source_deal(fv_row_source *s, fv_row *row)
+{
+    row->index = s->n_rows++;
+    s->mine = s->n_dealt++ % s->options.n_shards == s->options.shard;
+}
+
 static fv_status source_next_image(fv_row_source *s, batch_input *in, fv_row *row, bool *found,
                                    fv_error *err)
 {
@@ -173,11 +184,9 @@ static fv_status source_next_image(fv_row_source *s, batch_input *in, fv_row *ro
         return FV_OK;
     const char *path = in->kind == INPUT_DIRECTORY ? in->images.path[s->image] : in->path;
     s->image++;
-    row->index = s->n_rows++;
+    source_deal(s, row);
     row->at = source_share(s, (double)s->image / (double)n);
-    return row->index % s->options.n_shards == s->options.shard
-               ? fv_row_of_image(row, path, &s->options.defaults, err)
-               : FV_OK;
+    return s->mine ? fv_row_of_image(row, path, &s->options.defaults, err) : FV_OK;
 }
 
 static bool line_is_blank(const char *line, size_t n)
@@ -218,12 +227,10 @@ static fv_status source_next_line(fv_row_source *s, batch_input *in, fv_row *row
         s->lines_open = false;
         return FV_OK;
     }
-    row->index = s->n_rows++;
+    source_deal(s, row);
     row->at = source_share(
         s, in->n_bytes ? FV_MIN(1.0, (double)s->lines.n_read / (double)in->n_bytes) : 0);
-    return row->index % s->options.n_shards == s->options.shard
-               ? source_row_of_line(s, &line, row, err)
-               : FV_OK;
+    return s->mine ? source_row_of_line(s, &line, row, err) : FV_OK;
 }
 
 static fv_status source_check_key(fv_row_source *s, const batch_input *in, fv_row *row,
@@ -256,6 +263,7 @@ static fv_status source_next_sample(fv_row_source *s, batch_input *in, fv_row *r
     FV_TRY(fv_tar_next(s->tar, row, &s->options.defaults, found, &share, err));
     if (*found) {
         row->index = s->n_rows++;
+        s->mine = true; /* tar files are dealt as wholes */
         row->at = source_share(s, share);
         return source_check_key(s, in, row, err);
     }
@@ -272,12 +280,6 @@ static fv_status source_next_of(fv_row_source *s, batch_input *in, fv_row *row, 
     case INPUT_TAR: return source_next_sample(s, in, row, found, err);
     default: return source_next_image(s, in, row, found, err);
     }
-}
-
-/* Is the row, which has been found, one of the shard's? */
-static bool source_has_row(const fv_row_source *s, const batch_input *in, const fv_row *row)
-{
-    return in->kind == INPUT_TAR || row->index % s->options.n_shards == s->options.shard;
 }
 
 static fv_status source_name_row(fv_row_source *s, const fv_row *row, fv_error *err)
@@ -326,7 +328,7 @@ fv_status fv_row_source_next(fv_row_source *s, fv_row *row, bool *more, fv_error
         if (!found) {
             s->at++;
             s->image = 0;
-        } else if (source_has_row(s, in, row)) {
+        } else if (s->mine) {
             *more = true;
             return source_check_name(s, row, err);
         }

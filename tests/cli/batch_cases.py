@@ -338,6 +338,14 @@ def case_outputs_that_cannot_be(folder):
     assert sorted(os.listdir(folder)) == ["photos"]
 
 
+def case_context_beyond_the_models(folder):
+    """Not an output full of failed rows."""
+    photos(folder, 1)
+    result = run("batch", TINY, "photos", "-o", "out.jsonl", "--context", "10000000", *QUICK, cwd=folder)
+    assert result.code != 0 and b"max_context" in result.err, result
+    assert not os.path.exists(os.path.join(folder, "out.jsonl"))
+
+
 def case_shards(folder):
     """Together they have all rows, each once."""
     photos(folder, 3)
@@ -414,6 +422,14 @@ def case_tar_shards(folder):
     """Samples by key, as img2dataset writes them; the answers are those of the files."""
     if not has_tar(folder):
         return
+    # tar files beside other inputs: rows of tar files do not shift what is dealt one by one
+    shard(folder, "a.tar", *[("%d.jpg" % i, photo(0)) for i in range(3)])
+    write(folder, "lines", "none-0\nnone-1\nnone-2\nnone-3\n")
+    asked = []
+    for k in range(2):
+        batch(folder, "a.tar", "lines", "-o", "shard%d.jsonl" % k, "--shard", "%d/2" % k)
+        asked += [r["image"] for r in rows(folder, "shard%d.jsonl" % k)]
+    assert sorted(asked) == ["0.jpg", "1.jpg", "2.jpg", "none-0", "none-1", "none-2", "none-3"], asked
     photos(folder, 3)
     for name, options in (("pax", {"format": tarfile.PAX_FORMAT}), ("gnu", {"format": tarfile.GNU_FORMAT}),
                           ("ustar", {"format": tarfile.USTAR_FORMAT})):

@@ -364,7 +364,7 @@ class Session:
         out = ctypes.c_void_p()
         call(lib.fv_session_copy, ctypes.byref(out), self._handle, watch=self._watch)
         # The copy has the callbacks of this session, and with them its Watch.
-        return Session(self._model, Handle(out.value, lib.fv_session_free, self._handle_or_none), self._watch)
+        return Session(self._model, Handle(out.value, lib.fv_session_free, self._watch), self._watch)
 
     @property
     def position(self) -> int:
