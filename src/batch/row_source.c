@@ -9,6 +9,7 @@
 
 #include "base/file_hash.h"
 #include "base/number.h"
+#include "base/sha256.h"
 #include "base/sniff.h"
 #include "batch/id_set.h"
 #include "batch/line_reader.h"
@@ -80,6 +81,18 @@ static fv_status input_sniff(batch_input *in, fv_error *err)
                                    "an image, a directory of images, a list or a tar file", err);
 }
 
+/* Of the names: a directory that gains or loses images is another input. */
+static void images_hash(batch_input *in)
+{
+    uint8_t digest[FV_SHA256_BYTES];
+    fv_sha256 sha;
+    fv_sha256_begin(&sha);
+    for (size_t i = 0; i < in->images.n; i++)
+        fv_sha256_add(&sha, in->images.path[i], strlen(in->images.path[i]) + 1);
+    fv_sha256_end(&sha, digest);
+    fv_hex(in->hash, digest, sizeof digest);
+}
+
 static fv_status input_look(batch_input *in, const fv_callbacks *callbacks, fv_error *err)
 {
     struct stat st;
@@ -91,7 +104,9 @@ static fv_status input_look(batch_input *in, const fv_callbacks *callbacks, fv_e
     in->n_bytes = in->is_regular ? (uint64_t)st.st_size : 0;
     if (S_ISDIR(st.st_mode)) {
         in->kind = INPUT_DIRECTORY;
-        return fv_image_list_collect(&in->images, &in->path, 1, err);
+        FV_TRY(fv_image_list_collect(&in->images, &in->path, 1, err));
+        images_hash(in);
+        return FV_OK;
     }
     in->kind = INPUT_LIST; /* of a pipe nothing may be taken to find out */
     if (!in->is_regular)

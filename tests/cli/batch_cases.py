@@ -279,16 +279,28 @@ def case_inputs_that_change(folder):
     half(folder, 2)
     shutil.copy(IMAGE, os.path.join(pictures, "00000.png"))
     result = batch(folder, "photos", "-o", "out.jsonl", code=1)
-    assert b"the inputs have changed: the row at byte" in result.err and b"--force" in result.err, result
+    assert b"made with other inputs" in result.err and b"--force" in result.err, result
     os.unlink(os.path.join(pictures, "00000.png"))
     for i in (1, 2, 3):
         os.rename(os.path.join(pictures, "%05d.jpg" % i), os.path.join(folder, "%d" % i))
     result = batch(folder, "photos", "-o", "out.jsonl", code=1)
-    assert b"the inputs have changed: they have fewer rows" in result.err, result
+    assert b"made with other inputs" in result.err, result
     for i in (1, 2, 3):
         os.rename(os.path.join(folder, "%d" % i), os.path.join(pictures, "%05d.jpg" % i))
     batch(folder, "photos", "-o", "out.jsonl")
     assert data(folder) == whole
+    shutil.copy(IMAGE, os.path.join(pictures, "00009.png"))  # behind an output that is complete
+    result = batch(folder, "photos", "-o", "out.jsonl", code=1)
+    assert b"made with other inputs" in result.err and data(folder) == whole, result
+    # a pipe cannot be looked at beforehand: its rows are compared as they come
+    names = ["photos/%05d.jpg\n" % i for i in range(4)]
+    ask = lambda names: run("batch", TINY, "-", "-o", "pipe.jsonl", *QUICK, cwd=folder, stdin="".join(names).encode())
+    assert ask(names).code == 0
+    half(folder, 2, "pipe.jsonl")
+    result = ask([names[1], *names])
+    assert result.code == 1 and b"the inputs have changed: the row at byte" in result.err, result
+    result = ask(names[:1])
+    assert result.code == 1 and b"the inputs have changed: they have fewer rows" in result.err, result
 
 
 def case_two_runs_on_one_output(folder):

@@ -7,7 +7,7 @@ import sys
 from typing import Any, Optional, Tuple, Union
 
 from . import _abi
-from ._library import ArgumentError, Handle, call, integer, lib, sized
+from ._library import ArgumentError, FormatError, Handle, call, integer, lib, sized
 
 _EXIF_ORIENTATION = 0x0112
 
@@ -37,7 +37,10 @@ class Image:
             data, n_bytes, _borrowed = _buffer(source)
             self._handle = _made(lib.fv_image_read, data, n_bytes, options)
         elif _is_pil(source):
-            self._handle = _of_pil(source, ignore_exif)
+            try:
+                self._handle = _of_pil(source, ignore_exif)
+            except (OSError, SyntaxError) as e:  # Pillow decodes when pixels are asked for
+                raise FormatError(f"Pillow cannot read the image: {e}") from e
         elif hasattr(source, "__array_interface__") or hasattr(source, "__array__"):
             self._handle = _of_array(source)
         else:
