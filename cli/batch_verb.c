@@ -87,7 +87,7 @@ static int batch_parse(int argc, char **argv, batch_options *o)
         "{\"image\": \"a.jpg\", \"prompt\": \"How many?\", \"id\": \"7\"}.\n"
         "\n"
         "A row that cannot be answered says why, and the others go on. A run that was stopped or "
-        "killed goes on where it was when the same command is given again, and writes the same "
+        "killed continues where it was when the same command is given again, and writes the same "
         "bytes; FILE appears when all rows are finished. The answers do not depend on the number "
         "of threads. Answers end after 512 tokens unless --max-new-tokens is given.",
         "  fastvlm batch photos/ -o captions.jsonl\n"
@@ -263,7 +263,7 @@ static int batch_run(fv_engine *engine, const batch_options *o, progress_line *l
     fv_status status = fv_batch_run(engine, &b, &r, &err);
     clear_line();
     if (status == FV_ERR_CANCELLED) {
-        print_err("fastvlm: stopped after %llu row%s; the same command goes on from there\n",
+        print_err("fastvlm: stopped after %llu row%s; the same command continues from there\n",
                   (unsigned long long)r.n_rows, r.n_rows == 1 ? "" : "s");
         return EXIT_FAILED;
     }

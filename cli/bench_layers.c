@@ -275,7 +275,8 @@ static int plot(const layers_bench *b, const layer_list *lists)
                                          .least_ms = row_least_ms(b, r) };
         }
     }
-    snprintf(title, sizeof title, "%.160s, %.80s", b->job->model, cpu_model());
+    const char *slash = strrchr(b->job->model, '/'); /* a picture is shown elsewhere: no path */
+    snprintf(title, sizeof title, "%.160s, %.80s", slash ? slash + 1 : b->job->model, cpu_model());
     fv_status status = fv_layers_plot(bars, n, title, strlen(title), b->job->svg, &err);
     free(bars);
     return status == FV_OK ? EXIT_OK : report(&err);

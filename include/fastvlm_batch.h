@@ -11,7 +11,7 @@
  *
  * Images are read and decoded, encoded, and answered together on several threads, and the rows of
  * the output have the order of the inputs. What is wrong with a row is in its row, and the run goes
- * on. A run that is killed or cancelled goes on where it was when it is called again, and its
+ * on. A run that is killed or cancelled continues where it was when it is called again, and its
  * output has the bytes of one that ran through. See docs/batch.md for the files. The conventions of
  * fastvlm.h apply. */
 #ifndef FASTVLM_BATCH_H

@@ -1,4 +1,4 @@
-/* journal: what a run has finished, row by row, so that the next run goes on there.
+/* journal: what a run has finished, row by row, so that the next run continues there.
  *
  *     OUTPUT.manifest.json    what decides the bytes of the output: model, prompt, inputs, ...
  *     OUTPUT.partial          a line of JSON for every finished row, in order; locked while a

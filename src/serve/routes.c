@@ -95,8 +95,8 @@ static bool model_is_served(serve *s, serve_call *call, const char *name)
     char message[320];
     if (model_is(s, name))
         return true;
-    snprintf(message, sizeof message,
-             "request: model: there is no such model here; expected \"%s\"", s->options.model);
+    snprintf(message, sizeof message, "request: model: no such model; expected \"%s\"",
+             s->options.model);
     serve_reply_error(call, 404, "model_not_found", message);
     return false;
 }
