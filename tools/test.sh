@@ -35,7 +35,7 @@ want()
 # A build that fails is one failed test, and its output is shown.
 build() # PRESET
 {
-    local log=build/$1.log
+    local log=build/$1.log start=$SECONDS
     mkdir -p build
     if ! { cmake --preset "$1" && cmake --build --preset "$1"; } >"$log" 2>&1; then
         tail -n 60 "$log"
@@ -43,6 +43,8 @@ build() # PRESET
         failed=$((failed + 1))
         return 1
     fi
+    [ $((SECONDS - start)) -ge 60 ] && echo "   build/$1 took $((SECONDS - start)) s"
+    return 0
 }
 
 # Adds up the test functions in ctest's log of one run.
@@ -74,7 +76,7 @@ count() # LOG
 
 run() # TITLE PRESET [CTEST ARGUMENT...]
 {
-    local title=$1 preset=$2 code=0
+    local title=$1 preset=$2 code=0 start=$SECONDS
     shift 2
     printf '== %s\n' "$title"
     ctest --test-dir "build/$preset" --output-on-failure -j "$jobs" "$@" >"build/$preset.ctest" 2>&1 || code=$?
@@ -87,7 +89,11 @@ run() # TITLE PRESET [CTEST ARGUMENT...]
         cat "build/$preset.ctest"
         [ "$run_bad" -eq 0 ] && failed=$((failed + 1)) # ctest itself failed
     fi
-    printf '   %s passed, %s failed%s\n' "$run_ok" "$run_bad" "$([ "$run_skip" -gt 0 ] && echo ", $run_skip skipped: $run_names")"
+    printf '   %s passed, %s failed%s, %d s\n' "$run_ok" "$run_bad" "$([ "$run_skip" -gt 0 ] && echo ", $run_skip skipped: $run_names")" \
+        $((SECONDS - start))
+    # The longest are where to cut when the run gets too long.
+    awk '/^[0-9]+\/[0-9]+ Testing: / { name = $3 } /^Test time = / { printf "%6.0f %s\n", $4, name }' \
+        "build/$preset/Testing/Temporary/LastTest.log" | sort -rn | awk '$1 > 40 && NR <= 5 { printf "   %4d s %s\n", $1, $2 }'
 }
 
 # The whole program on an emulated processor must answer as this one does at that processor's level. An
