@@ -5,30 +5,30 @@
 
 #include "serve/guard.h"
 #include "serve/ollama.h"
-#include "serve/request.h"
+#include "openai/request.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_bytes);
 
-static fv_status (*const readers[])(serve_request *out, const char *body, size_t n_body,
-                                    const serve_limits *limits, fv_error *err) = {
-    serve_chat_read, serve_embeddings_read, serve_ollama_chat_read, serve_ollama_generate_read
+static fv_status (*const readers[])(fv_request *out, const char *body, size_t n_body,
+                                    const fv_request_limits *limits, fv_error *err) = {
+    fv_request_read_chat, fv_request_read_embeddings, serve_ollama_chat_read, serve_ollama_generate_read
 };
 
 /* What the scheduler takes for granted. */
-static void check_request(const serve_request *r, const serve_limits *limits)
+static void check_request(const fv_request *r, const fv_request_limits *limits)
 {
     size_t n_images = 0;
     const fv_answer_options *a = &r->answer;
     for (size_t i = 0; i < r->n_items; i++) {
-        const serve_item *item = &r->items[i];
-        n_images += item->kind == SERVE_IMAGE;
-        if (item->kind == SERVE_IMAGE ? !item->image || !item->n_image
+        const fv_request_item *item = &r->items[i];
+        n_images += item->kind == FV_REQUEST_IMAGE;
+        if (item->kind == FV_REQUEST_IMAGE ? !item->image || !item->n_image
                                       : !item->text || strlen(item->text) != item->n_bytes)
             abort();
-        if (item->kind == SERVE_ANSWER && (i == 0 || r->items[i - 1].kind == SERVE_ANSWER))
+        if (item->kind == FV_REQUEST_ANSWER && (i == 0 || r->items[i - 1].kind == FV_REQUEST_ANSWER))
             abort();
     }
-    if (n_images != r->n_images || n_images > limits->max_images || a->n_stop > SERVE_MAX_STOP)
+    if (n_images != r->n_images || n_images > limits->max_images || a->n_stop > FV_REQUEST_MAX_STOP)
         abort();
     if (!(a->temperature >= 0 && a->temperature <= 2) || !(a->top_p >= 0 && a->top_p <= 1) ||
         !(a->min_p >= 0 && a->min_p <= 1) || a->top_k < 0 || a->max_new_tokens < 0 ||
@@ -38,7 +38,7 @@ static void check_request(const serve_request *r, const serve_limits *limits)
     for (size_t i = 0; i < a->n_bias; i++)
         if (a->bias[i].id < 0 || (size_t)a->bias[i].id >= limits->n_tokens)
             abort();
-    if (r->format == SERVE_FORMAT_SCHEMA && !r->schema_text)
+    if (r->format == FV_REQUEST_FORMAT_SCHEMA && !r->schema_text)
         abort();
 }
 
@@ -62,8 +62,8 @@ static void check_headers(const uint8_t *data, size_t n_bytes)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_bytes)
 {
-    const serve_limits limits = { .max_images = 4, .n_tokens = 1000 };
-    static serve_request r;
+    const fv_request_limits limits = { .max_images = 4, .n_tokens = 1000 };
+    static fv_request r;
     fv_error err = { 0 };
     if (!n_bytes)
         return 0;
@@ -71,7 +71,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_bytes)
     fv_status status = readers[reader](&r, (const char *)data + 1, n_bytes - 1, &limits, &err);
     if (status == FV_OK) {
         check_request(&r, &limits);
-        serve_request_free(&r);
+        fv_request_free(&r);
     } else if (err.status != status || !err.message[0]) {
         abort();
     }

@@ -8,7 +8,7 @@
 /* ---- requests ---- */
 
 /* Must be absent, null, false, empty: what it asks for does not exist here. */
-static fv_status ollama_refuse(const serve_request *r, const fv_json_value *object, const char *key,
+static fv_status ollama_refuse(const fv_request *r, const fv_json_value *object, const char *key,
                                const char *expected, fv_error *err)
 {
     const fv_json_value *value = fv_json_member(object, key);
@@ -21,13 +21,13 @@ static fv_status ollama_refuse(const serve_request *r, const fv_json_value *obje
     return none ? FV_OK : fv_json_unexpected(r->doc, object, key, expected, err);
 }
 
-static fv_status ollama_options_read(serve_request *r, const fv_json_value *root, fv_error *err)
+static fv_status ollama_options_read(fv_request *r, const fv_json_value *root, fv_error *err)
 {
     const fv_json_value *options = NULL;
     int64_t n = 0;
     double penalty = 0;
     FV_TRY(fv_json_opt_object(r->doc, root, "options", &options, err));
-    FV_TRY(serve_read_sampling(r, options, err));
+    FV_TRY(fv_request_read_sampling(r, options, err));
     FV_TRY(fv_json_opt_int(r->doc, options, "num_predict", -2, INT32_MAX, &n, err));
     FV_TRY(fv_json_opt_number(r->doc, options, "repeat_penalty", 0.01, 100, &penalty, err));
     r->answer.max_new_tokens = n > 0 ? (int)n : 0; /* -1, -2: as much as fits */
@@ -37,23 +37,23 @@ static fv_status ollama_options_read(serve_request *r, const fv_json_value *root
 }
 
 /* "json", or a schema. */
-static fv_status ollama_format_read(serve_request *r, const fv_json_value *root, fv_error *err)
+static fv_status ollama_format_read(fv_request *r, const fv_json_value *root, fv_error *err)
 {
     const fv_json_value *format = fv_json_member(root, "format");
     const char *name;
     if (fv_json_type_of(format) == FV_JSON_OBJECT)
-        return serve_set_schema(r, format, err);
+        return fv_request_set_schema(r, format, err);
     if (fv_json_type_of(format) == FV_JSON_NULL)
         return FV_OK;
     if (!fv_json_as_string(format, &name) || (*name && strcmp(name, "json") != 0))
         return fv_json_unexpected(r->doc, root, "format", "\"json\" or a JSON schema", err);
-    r->format = *name ? SERVE_FORMAT_JSON : SERVE_FORMAT_TEXT;
+    r->format = *name ? FV_REQUEST_FORMAT_JSON : FV_REQUEST_FORMAT_TEXT;
     return FV_OK;
 }
 
 /* Files in base64, before the text that they come with. */
-static fv_status ollama_images_read(serve_request *r, const fv_json_value *holder, const char *at,
-                                    const serve_limits *limits, fv_error *err)
+static fv_status ollama_images_read(fv_request *r, const fv_json_value *holder, const char *at,
+                                    const fv_request_limits *limits, fv_error *err)
 {
     const fv_json_value *images = NULL;
     FV_TRY(fv_json_opt_array(r->doc, holder, "images", &images, err));
@@ -64,13 +64,13 @@ static fv_status ollama_images_read(serve_request *r, const fv_json_value *holde
         if (!fv_json_as_string(fv_json_at(images, i), &text))
             return fv_fail(err, FV_ERR_FORMAT, 0, "request: %s: expected base64, found %s", place,
                            fv_json_type_name(fv_json_at(images, i)));
-        FV_TRY(serve_add_image(r, text, strlen(text), place, limits, err));
+        FV_TRY(fv_request_add_image(r, text, strlen(text), place, limits, err));
     }
     return FV_OK;
 }
 
-static fv_status ollama_message_read(serve_request *r, const fv_json_value *message, size_t index,
-                                     const serve_limits *limits, fv_error *err)
+static fv_status ollama_message_read(fv_request *r, const fv_json_value *message, size_t index,
+                                     const fv_request_limits *limits, fv_error *err)
 {
     const char *role, *content = "";
     char place[32];
@@ -83,20 +83,20 @@ static fv_status ollama_message_read(serve_request *r, const fv_json_value *mess
     FV_TRY(fv_json_opt_string(r->doc, message, "content", &content, err));
     FV_TRY(ollama_refuse(r, message, "tool_calls", "none: there are no tools here", err));
     if (!strcmp(role, "user")) {
-        FV_TRY(serve_begin_user(r, place, err));
+        FV_TRY(fv_request_begin_user(r, place, err));
         FV_TRY(ollama_images_read(r, message, place, limits, err));
-        return serve_add_text(r, content, place, err);
+        return fv_request_add_text(r, content, place, err);
     }
     FV_TRY(ollama_refuse(r, message, "images", "none: only a user's message has images", err));
     if (!strcmp(role, "assistant"))
-        return serve_add_answer(r, content, place, err);
+        return fv_request_add_answer(r, content, place, err);
     if (!strcmp(role, "system"))
-        return serve_add_system(r, content, place, err);
+        return fv_request_add_system(r, content, place, err);
     return fv_json_unexpected(r->doc, message, "role", "\"user\", \"assistant\" or \"system\"",
                               err);
 }
 
-static fv_status ollama_common_read(serve_request *r, fv_error *err)
+static fv_status ollama_common_read(fv_request *r, fv_error *err)
 {
     const fv_json_value *root = fv_json_root(r->doc);
     r->stream = true;
@@ -107,7 +107,7 @@ static fv_status ollama_common_read(serve_request *r, fv_error *err)
     return ollama_options_read(r, root, err);
 }
 
-static fv_status ollama_chat_read(serve_request *r, const serve_limits *limits, fv_error *err)
+static fv_status ollama_chat_read(fv_request *r, const fv_request_limits *limits, fv_error *err)
 {
     const fv_json_value *root = fv_json_root(r->doc), *messages = NULL;
     FV_TRY(ollama_common_read(r, err));
@@ -115,10 +115,10 @@ static fv_status ollama_chat_read(serve_request *r, const serve_limits *limits, 
     FV_TRY(fv_json_opt_array(r->doc, root, "messages", &messages, err));
     for (size_t i = 0; i < fv_json_count(messages); i++)
         FV_TRY(ollama_message_read(r, fv_json_at(messages, i), i, limits, err));
-    return fv_json_count(messages) ? serve_request_check(r, err) : FV_OK; /* none: "load it" */
+    return fv_json_count(messages) ? fv_request_check(r, err) : FV_OK; /* none: "load it" */
 }
 
-static fv_status ollama_generate_read(serve_request *r, const serve_limits *limits, fv_error *err)
+static fv_status ollama_generate_read(fv_request *r, const fv_request_limits *limits, fv_error *err)
 {
     static const char *const others[] = { "suffix", "template", "context", "raw" };
     const fv_json_value *root = fv_json_root(r->doc);
@@ -129,31 +129,31 @@ static fv_status ollama_generate_read(serve_request *r, const serve_limits *limi
     FV_TRY(fv_json_opt_string(r->doc, root, "system", &system, err));
     FV_TRY(fv_json_opt_string(r->doc, root, "prompt", &prompt, err));
     if (*system)
-        FV_TRY(serve_add_system(r, system, "system", err));
+        FV_TRY(fv_request_add_system(r, system, "system", err));
     FV_TRY(ollama_images_read(r, root, "", limits, err));
-    return serve_add_text(r, prompt, "prompt", err);
+    return fv_request_add_text(r, prompt, "prompt", err);
 }
 
-typedef fv_status ollama_reader(serve_request *r, const serve_limits *limits, fv_error *err);
+typedef fv_status ollama_reader(fv_request *r, const fv_request_limits *limits, fv_error *err);
 
-static fv_status ollama_read(serve_request *out, const char *body, size_t n_body,
-                             const serve_limits *limits, ollama_reader *read, fv_error *err)
+static fv_status ollama_read(fv_request *out, const char *body, size_t n_body,
+                             const fv_request_limits *limits, ollama_reader *read, fv_error *err)
 {
-    FV_TRY(serve_request_open(out, body, n_body, err));
+    FV_TRY(fv_request_open(out, body, n_body, err));
     fv_status status = read(out, limits, err);
     if (status != FV_OK)
-        serve_request_free(out);
+        fv_request_free(out);
     return status;
 }
 
-fv_status serve_ollama_chat_read(serve_request *out, const char *body, size_t n_body,
-                                 const serve_limits *limits, fv_error *err)
+fv_status serve_ollama_chat_read(fv_request *out, const char *body, size_t n_body,
+                                 const fv_request_limits *limits, fv_error *err)
 {
     return ollama_read(out, body, n_body, limits, ollama_chat_read, err);
 }
 
-fv_status serve_ollama_generate_read(serve_request *out, const char *body, size_t n_body,
-                                     const serve_limits *limits, fv_error *err)
+fv_status serve_ollama_generate_read(fv_request *out, const char *body, size_t n_body,
+                                     const fv_request_limits *limits, fv_error *err)
 {
     return ollama_read(out, body, n_body, limits, ollama_generate_read, err);
 }

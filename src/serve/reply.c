@@ -6,61 +6,7 @@
 #include <string.h>
 #include <time.h>
 
-/* ---- errors ---- */
-
-int serve_status_of(const fv_error *err, const char **code)
-{
-    static const char of_request[] = "request: ";
-    bool request = !strncmp(err->message, of_request, sizeof of_request - 1);
-    *code = NULL;
-    switch (err->status) {
-    case FV_ERR_ARGUMENT:
-    case FV_ERR_FORMAT:
-    case FV_ERR_UNSUPPORTED: return 400;
-    case FV_ERR_LIMIT:
-        *code = request ? "too_large" : "context_length_exceeded";
-        return request ? 413 : 400;
-    case FV_ERR_MEMORY:
-    case FV_ERR_STATE:
-    case FV_ERR_CANCELLED: *code = "unavailable"; return 503;
-    default: return 500;
-    }
-}
-
-/* The member that a message of the request's reader is about: "request: MEMBER: ..." or "request:
- * MEMBER is ...". */
-static size_t message_param(const char *message, const char **param)
-{
-    static const char of_request[] = "request: ";
-    if (strncmp(message, of_request, sizeof of_request - 1) != 0)
-        return 0;
-    *param = message + sizeof of_request - 1;
-    size_t n = strcspn(*param, " :");
-    return (*param)[n] == ':' || !strncmp(*param + n, " is ", 4) ? n : 0;
-}
-
-void serve_put_error(fv_json_text *j, int status, const char *code, const char *message)
-{
-    const char *param = NULL;
-    size_t n_param = message_param(message, &param);
-    fv_json_begin(j, NULL, '{');
-    fv_json_begin(j, "error", '{');
-    fv_json_put_text(j, "message", message);
-    fv_json_put_text(j, "type",
-                     status == 401   ? "authentication_error"
-                     : status == 403 ? "permission_error"
-                     : status == 404 ? "not_found_error"
-                     : status == 429 ? "rate_limit_error"
-                     : status >= 500 ? "server_error"
-                                     : "invalid_request_error");
-    if (n_param)
-        fv_json_put_bytes(j, "param", param, n_param);
-    else
-        fv_json_put_text(j, "param", NULL);
-    fv_json_put_text(j, "code", code);
-    fv_json_end(j);
-    fv_json_end(j);
-}
+#include "openai/failure.h"
 
 void serve_put_time(fv_json_text *j, const char *key)
 {
@@ -94,7 +40,7 @@ void serve_reply_error(serve_call *call, int status, const char *code, const cha
         fv_json_put_text(&j, "error", message);
         fv_json_end(&j);
     } else {
-        serve_put_error(&j, status, code, message);
+        fv_openai_put_error(&j, status, code, message);
     }
     if (status == 503 || status == 429)
         serve_header(call, "Retry-After", "1");
@@ -104,7 +50,7 @@ void serve_reply_error(serve_call *call, int status, const char *code, const cha
 void serve_reply_failure(serve_call *call, const fv_error *err)
 {
     const char *code;
-    int status = serve_status_of(err, &code);
+    int status = fv_openai_status(err, &code);
     serve_reply_error(call, status, code, err->message);
 }
 
@@ -116,7 +62,7 @@ void serve_answer_free(serve_answer *a)
         return;
     serve_job_leave(&a->job);
     fv_constraint_free(a->constraint);
-    serve_request_free(&a->request);
+    fv_request_free(&a->request);
     fv_json_text_free(&a->out);
     fv_free(a);
 }
@@ -334,9 +280,9 @@ static void openai_end(serve_answer *a)
     fv_json_text *j = &a->out;
     if (a->job.status != FV_OK) {
         const char *code;
-        int status = serve_status_of(&a->job.err, &code);
+        int status = fv_openai_status(&a->job.err, &code);
         fv_json_put_json(j, NULL, "data: ", 6);
-        serve_put_error(j, status, code, a->job.err.message);
+        fv_openai_put_error(j, status, code, a->job.err.message);
         text_put(j, "\n");
     } else {
         chunk_begin(a, false);

@@ -22,7 +22,7 @@ typedef struct serve_dialect {
 /* An answer being given: the request, the job, and what is on its way to the client. */
 struct serve_answer {
     const serve_dialect *dialect;
-    serve_request request;
+    fv_request request;
     serve_job job;
     fv_constraint *constraint; /* NULL: text */
     const fv_engine *engine;   /* for the text of tokens */
@@ -47,14 +47,10 @@ void serve_reply_json(serve_call *call, int status, fv_json_text *j);
 /* Reads one piece after the other as the dialect has it; for serve_stream. */
 size_t serve_answer_read(void *user, char *to, size_t capacity);
 
-/* {"error": {"message", "type", "param", "code"}}, and Ollama's {"error": message}. code may be
- * NULL. */
+/* An error in OpenAI's words, or Ollama's: {"error": message}. code may be NULL. */
 void serve_reply_error(serve_call *call, int status, const char *code, const char *message);
 /* A failure as status, code and message of an HTTP answer. */
 void serve_reply_failure(serve_call *call, const fv_error *err);
-void serve_put_error(fv_json_text *j, int status, const char *code, const char *message);
-/* HTTP's status of a failure, and OpenAI's code of it (or NULL). */
-int serve_status_of(const fv_error *err, const char **code);
 
 extern const serve_dialect serve_openai;
 extern const serve_dialect serve_ollama;

@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #include "base/number.h"
-#include "serve/base64.h"
+#include "openai/base64.h"
 #include "serve/ollama.h"
 #include "serve/page.h"
 #include "serve/server.h"
@@ -189,12 +189,12 @@ static fv_status constraint_ask(void *constraint, fv_error *err)
 static fv_status format_apply(serve *s, serve_answer *a, fv_error *err)
 {
     static const char any_object[] = "{\"type\":\"object\"}";
-    const char *schema = a->request.format == SERVE_FORMAT_SCHEMA ? a->request.schema_text
+    const char *schema = a->request.format == FV_REQUEST_FORMAT_SCHEMA ? a->request.schema_text
                                                                   : any_object;
     fv_answer_options options;
     fv_grammar *grammar;
     fv_error why;
-    if (a->request.format == SERVE_FORMAT_TEXT)
+    if (a->request.format == FV_REQUEST_FORMAT_TEXT)
         return FV_OK;
     if (a->request.answer.n_stop)
         return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
@@ -216,7 +216,7 @@ static fv_status format_apply(serve *s, serve_answer *a, fv_error *err)
 static fv_status request_take(serve *s, serve_answer *a, const serve_call *call, serve_reader *read,
                               fv_error *err)
 {
-    const serve_limits limits = { .max_images = (size_t)s->options.max_images,
+    const fv_request_limits limits = { .max_images = (size_t)s->options.max_images,
                                   .n_tokens = (size_t)s->info.n_tokens };
     return read(&a->request, call->body, call->n_body, &limits, err);
 }
@@ -293,7 +293,7 @@ void serve_route_chat(serve *s, serve_call *call, serve_reader *read, const serv
 
 static void route_chat(serve *s, serve_call *call)
 {
-    serve_route_chat(s, call, serve_chat_read, &serve_openai, false);
+    serve_route_chat(s, call, fv_request_read_chat, &serve_openai, false);
 }
 
 /* ---- embeddings ---- */
@@ -325,7 +325,7 @@ static void embedding_put(fv_json_text *j, const serve_answer *a, size_t index)
     fv_json_put_text(j, "object", "embedding");
     fv_json_put_int(j, "index", (int64_t)index);
     if (text && mean) {
-        serve_base64_write(text, (const uint8_t *)mean, n_bytes);
+        fv_base64_write(text, (const uint8_t *)mean, n_bytes);
         fv_json_put_text(j, "embedding", text);
     } else {
         fv_json_begin(j, "embedding", '[');
@@ -362,7 +362,7 @@ static void embeddings_whole(serve_answer *a)
 static void route_embeddings(serve *s, serve_call *call)
 {
     static const serve_dialect embeddings = { .whole = embeddings_whole };
-    serve_route_chat(s, call, serve_embeddings_read, &embeddings, false);
+    serve_route_chat(s, call, fv_request_read_embeddings, &embeddings, false);
 }
 
 /* ---- Ollama's ---- */
@@ -445,12 +445,12 @@ static void show_write(serve *s, fv_json_text *j)
 static void route_show(serve *s, serve_call *call)
 {
     fv_json_text j = { .compact = true };
-    serve_request request;
+    fv_request request;
     fv_error err;
     const char *name = NULL;
     if (!server_ready(s, call))
         return;
-    if (serve_request_open(&request, call->body, call->n_body, &err) != FV_OK) {
+    if (fv_request_open(&request, call->body, call->n_body, &err) != FV_OK) {
         serve_reply_failure(call, &err);
         return;
     }
@@ -464,7 +464,7 @@ static void route_show(serve *s, serve_call *call)
         show_write(s, &j);
         serve_reply_json(call, 200, &j);
     }
-    serve_request_free(&request);
+    fv_request_free(&request);
 }
 
 /* ---- the page ---- */

@@ -126,8 +126,8 @@ fv_status serve_job_submit(serve_scheduler *s, serve_job *job, fv_error *err)
     if (!job->features)
         return fv_fail_memory(err, n * sizeof *job->features, "a request");
     for (size_t i = 0; i < n; i++) {
-        const serve_item *item = &job->request->items[i];
-        if (item->kind != SERVE_IMAGE)
+        const fv_request_item *item = &job->request->items[i];
+        if (item->kind != FV_REQUEST_IMAGE)
             continue;
         job->features[i] = serve_cache_find(s->cache, item->digest);
         all = all && job->features[i];
@@ -285,7 +285,7 @@ static bool encode_progress(void *user, const char *stage, double done)
 }
 
 /* A message that names the image by its place in the request, and nothing of this machine. */
-static fv_status image_fail(const serve_item *item, const fv_error *why, fv_error *err)
+static fv_status image_fail(const fv_request_item *item, const fv_error *why, fv_error *err)
 {
     static const char in_memory[] = "image in memory: ";
     const char *message = why->message;
@@ -294,7 +294,7 @@ static fv_status image_fail(const serve_item *item, const fv_error *why, fv_erro
     return fv_fail(err, why->status, why->at, "request: %s: %s", item->place, message);
 }
 
-static fv_status item_encode(serve_scheduler *s, serve_job *job, const serve_item *item,
+static fv_status item_encode(serve_scheduler *s, serve_job *job, const fv_request_item *item,
                              fv_features **out, fv_error *err)
 {
     fv_image_options image_options;
@@ -329,8 +329,8 @@ static fv_status item_encode(serve_scheduler *s, serve_job *job, const serve_ite
 static fv_status images_encode(serve_scheduler *s, serve_job *job, fv_error *err)
 {
     for (size_t i = 0; i < job->request->n_items; i++) {
-        const serve_item *item = &job->request->items[i];
-        if (item->kind != SERVE_IMAGE || job->features[i])
+        const fv_request_item *item = &job->request->items[i];
+        if (item->kind != FV_REQUEST_IMAGE || job->features[i])
             continue;
         if (job_is_dropped(job))
             return job_fail_dropped(err);
@@ -391,14 +391,14 @@ static bool slot_has_system(const slot *at, const char *system)
     return at->session && (!system ? !at->system : at->system && !strcmp(at->system, system));
 }
 
-static void key_of_item(const serve_item *item, uint8_t key[FV_SHA256_BYTES + 1])
+static void key_of_item(const fv_request_item *item, uint8_t key[FV_SHA256_BYTES + 1])
 {
     memcpy(key, item->digest, FV_SHA256_BYTES);
     key[FV_SHA256_BYTES] = (uint8_t)item->kind;
 }
 
 /* Items from the start on that both conversations have. */
-static size_t slot_common(const slot *at, const serve_request *request)
+static size_t slot_common(const slot *at, const fv_request *request)
 {
     size_t n = 0;
     uint8_t key[FV_SHA256_BYTES + 1];
@@ -412,7 +412,7 @@ static size_t slot_common(const slot *at, const serve_request *request)
 
 /* The idle session that holds most of the conversation already; of several, and of those that hold
  * nothing of it, an empty one before the one that was used longest ago. With the lock. */
-static slot *slot_choose(serve_scheduler *s, const serve_request *request)
+static slot *slot_choose(serve_scheduler *s, const fv_request *request)
 {
     slot *best = NULL;
     size_t best_common = 0;
@@ -449,15 +449,15 @@ static fv_status slot_prepare(serve_scheduler *s, slot *at, const char *system, 
 
 static fv_status slot_write(slot *at, const serve_job *job, fv_error *err)
 {
-    const serve_request *request = job->request;
+    const fv_request *request = job->request;
     fv_session_reset(at->session);
     at->n_keys = 0;
     FV_TRY(FV_LIST_ROOM(at->keys, 0, at->keys_capacity, request->n_items, err));
     for (size_t i = 0; i < request->n_items; i++) {
-        const serve_item *item = &request->items[i];
-        fv_status status = item->kind == SERVE_IMAGE
+        const fv_request_item *item = &request->items[i];
+        fv_status status = item->kind == FV_REQUEST_IMAGE
                                ? fv_session_add_features(at->session, job->features[i], err)
-                           : item->kind == SERVE_ANSWER
+                           : item->kind == FV_REQUEST_ANSWER
                                ? fv_session_add_answer(at->session, item->text, item->n_bytes, err)
                                : fv_session_add_text(at->session, item->text, item->n_bytes, err);
         if (status != FV_OK)

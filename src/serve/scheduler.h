@@ -17,7 +17,7 @@
 
 #include "serve/features_cache.h"
 #include "serve/metrics.h"
-#include "serve/request.h"
+#include "openai/request.h"
 
 typedef struct serve_scheduler serve_scheduler;
 
@@ -39,7 +39,7 @@ typedef struct serve_timings {
 typedef struct serve_job serve_job;
 struct serve_job {
     /* the caller's, before submit; they outlive the job */
-    const serve_request *request;
+    const fv_request *request;
     bool (*gone)(const void *client); /* whether the client has gone; any thread, until the end */
     const void *client;
     fv_mask_fn *mask; /* NULL: none */

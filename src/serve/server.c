@@ -18,9 +18,9 @@ enum { CLOSE_MS = 5000, LOGGED_BYTES = 4096 };
 static void words_put(fv_json_text *j, const serve_answer *a)
 {
     size_t n;
-    const serve_request *r = &a->request;
+    const fv_request *r = &a->request;
     for (size_t i = r->n_items; i-- > 0;)
-        if (r->items[i].kind == SERVE_TEXT) {
+        if (r->items[i].kind == FV_REQUEST_TEXT) {
             fv_json_put_bytes(j, "prompt", r->items[i].text,
                               FV_MIN(r->items[i].n_bytes, (size_t)LOGGED_BYTES));
             break;

@@ -33,8 +33,8 @@ typedef struct serve_route {
 const serve_route *serve_route_find(const char *method, const char *path, const char **allow);
 
 /* Chat: from a body to an answer that is under way. Replies by itself when that fails. */
-typedef fv_status serve_reader(serve_request *out, const char *body, size_t n_body,
-                               const serve_limits *limits, fv_error *err);
+typedef fv_status serve_reader(fv_request *out, const char *body, size_t n_body,
+                               const fv_request_limits *limits, fv_error *err);
 void serve_route_chat(serve *s, serve_call *call, serve_reader *read, const serve_dialect *dialect,
                       bool generate);
 

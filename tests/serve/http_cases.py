@@ -236,7 +236,7 @@ def case_images_refused(folder):
             return s.chat(user({"type": "image_url", "image_url": {"url": url}}, words("?")))
 
         for url in ("http://127.0.0.1/a.png", "https://example.com/a.png", "file:///etc/passwd", "/etc/passwd", "", "ftp://x", "gopher://x"):
-            expect(ask(url), 400, "data: URL", "fetches no address")
+            expect(ask(url), 400, "data: URL", "no address is fetched")
         for url in ("data:", "data:image/png", "data:image/png;base64", "data:image/png,abc", "data:;base64,", "data:image/png;base64,",
                     "data:image/png;base64,A", "data:image/png;base64,AAA=A", "data:image/png;base64,AA\nAA", "data:image/png;base64,????"):
             expect(ask(url), 400, "messages[0].content[0]")

@@ -55,8 +55,8 @@ static void scheduler_end(serve_scheduler *s)
 /* ---- a client ---- */
 
 typedef struct client {
-    serve_request request;
-    serve_item item[2];
+    fv_request request;
+    fv_request_item item[2];
     serve_job job;
     atomic_int n_asked; /* how often it was looked whether the client is there */
     atomic_int n_chosen;
@@ -103,7 +103,7 @@ static void client_open(client *c, const char *question, int n_tokens)
     c->request.answer.n_logprobs = 1;
     c->request.items = c->item;
     c->request.n_items = 1;
-    c->item[0] = (serve_item){ .kind = SERVE_TEXT, .text = question, .n_bytes = strlen(question) };
+    c->item[0] = (fv_request_item){ .kind = FV_REQUEST_TEXT, .text = question, .n_bytes = strlen(question) };
     memcpy(c->item[0].digest, question, FV_MIN(strlen(question), sizeof c->item[0].digest));
     c->job = (serve_job){ .request = &c->request,
                           .gone = client_gone,
@@ -115,8 +115,8 @@ static void client_open(client *c, const char *question, int n_tokens)
 
 static void client_add_image(client *c, const char *name)
 {
-    serve_item *item = &c->item[c->request.n_items++];
-    *item = (serve_item){ .kind = SERVE_IMAGE };
+    fv_request_item *item = &c->item[c->request.n_items++];
+    *item = (fv_request_item){ .kind = FV_REQUEST_IMAGE };
     snprintf(item->place, sizeof item->place, "messages[0].content[1]");
     item->digest[0] = (uint8_t)*name;
     ok(fv_read_file(&item->image, &item->n_image, IMAGE, 1 << 20, &err));

@@ -1,5 +1,5 @@
 /* Base64. See base64.h. */
-#include "serve/base64.h"
+#include "openai/base64.h"
 
 static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
@@ -13,7 +13,7 @@ static int sextet(char c)
                                   : -1;
 }
 
-fv_status serve_base64_read(const char *text, size_t n_text, uint8_t **out, size_t *n,
+fv_status fv_base64_read(const char *text, size_t n_text, uint8_t **out, size_t *n,
                             fv_error *err)
 {
     size_t n_digits = n_text;
@@ -47,7 +47,7 @@ fv_status serve_base64_read(const char *text, size_t n_text, uint8_t **out, size
     return FV_OK;
 }
 
-void serve_base64_write(char *to, const uint8_t *bytes, size_t n)
+void fv_base64_write(char *to, const uint8_t *bytes, size_t n)
 {
     for (size_t i = 0; i < n; i += 3) {
         uint32_t bits = (uint32_t)bytes[i] << 16;

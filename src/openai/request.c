@@ -1,5 +1,5 @@
 /* Requests from JSON. See request.h. */
-#include "serve/request.h"
+#include "openai/request.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -9,7 +9,7 @@
 #include "base/list.h"
 #include "base/number.h"
 #include "io/json_write.h"
-#include "serve/base64.h"
+#include "openai/base64.h"
 
 #define DOC_NAME "request"
 
@@ -31,9 +31,9 @@ static size_t values_count(const char *text, size_t n)
     return count;
 }
 
-fv_status serve_request_open(serve_request *out, const char *body, size_t n_body, fv_error *err)
+fv_status fv_request_open(fv_request *out, const char *body, size_t n_body, fv_error *err)
 {
-    *out = (serve_request){ .random_seed = true };
+    *out = (fv_request){ .random_seed = true };
     fv_answer_options_default(&out->answer);
     if (!body || !n_body)
         return fv_fail(err, FV_ERR_FORMAT, 0, DOC_NAME ": the body is empty; expected JSON");
@@ -42,11 +42,11 @@ fv_status serve_request_open(serve_request *out, const char *body, size_t n_body
     FV_TRY(fv_json_parse(&out->doc, body, n_body, DOC_NAME, err));
     if (fv_json_type_of(fv_json_root(out->doc)) == FV_JSON_OBJECT)
         return FV_OK;
-    serve_request_free(out);
+    fv_request_free(out);
     return fv_fail(err, FV_ERR_FORMAT, 0, DOC_NAME ": expected an object, found an array");
 }
 
-void serve_request_free(serve_request *request)
+void fv_request_free(fv_request *request)
 {
     for (size_t i = 0; i < request->n_items; i++)
         fv_free(request->items[i].image);
@@ -55,22 +55,22 @@ void serve_request_free(serve_request *request)
     fv_free(request->joined);
     fv_free(request->bias);
     fv_json_free(request->doc);
-    *request = (serve_request){ 0 };
+    *request = (fv_request){ 0 };
 }
 
 /* ---- the conversation ---- */
 
-static fv_status item_add(serve_request *request, serve_item_kind kind, const char *place,
-                          serve_item **out, fv_error *err)
+static fv_status item_add(fv_request *request, fv_request_item_kind kind, const char *place,
+                          fv_request_item **out, fv_error *err)
 {
     FV_TRY(FV_LIST_ROOM(request->items, request->n_items, request->items_capacity, 1, err));
-    serve_item *item = *out = &request->items[request->n_items++];
-    *item = (serve_item){ .kind = kind };
+    fv_request_item *item = *out = &request->items[request->n_items++];
+    *item = (fv_request_item){ .kind = kind };
     snprintf(item->place, sizeof item->place, "%s", place);
     return FV_OK;
 }
 
-static void item_hash(serve_item *item, const void *bytes, size_t n)
+static void item_hash(fv_request_item *item, const void *bytes, size_t n)
 {
     fv_sha256 sha;
     fv_sha256_begin(&sha);
@@ -78,10 +78,10 @@ static void item_hash(serve_item *item, const void *bytes, size_t n)
     fv_sha256_end(&sha, item->digest);
 }
 
-static fv_status item_add_text(serve_request *request, serve_item_kind kind, const char *text,
+static fv_status item_add_text(fv_request *request, fv_request_item_kind kind, const char *text,
                                const char *place, fv_error *err)
 {
-    serve_item *item;
+    fv_request_item *item;
     FV_TRY(item_add(request, kind, place, &item, err));
     item->text = text;
     item->n_bytes = strlen(text);
@@ -89,28 +89,28 @@ static fv_status item_add_text(serve_request *request, serve_item_kind kind, con
     return FV_OK;
 }
 
-fv_status serve_add_text(serve_request *request, const char *text, const char *place, fv_error *err)
+fv_status fv_request_add_text(fv_request *request, const char *text, const char *place, fv_error *err)
 {
-    return *text ? item_add_text(request, SERVE_TEXT, text, place, err) : FV_OK;
+    return *text ? item_add_text(request, FV_REQUEST_TEXT, text, place, err) : FV_OK;
 }
 
-fv_status serve_begin_user(serve_request *request, const char *place, fv_error *err)
+fv_status fv_request_begin_user(fv_request *request, const char *place, fv_error *err)
 {
-    bool turn_open = request->n_items && request->items[request->n_items - 1].kind != SERVE_ANSWER;
-    return turn_open ? item_add_text(request, SERVE_TEXT, "\n", place, err) : FV_OK;
+    bool turn_open = request->n_items && request->items[request->n_items - 1].kind != FV_REQUEST_ANSWER;
+    return turn_open ? item_add_text(request, FV_REQUEST_TEXT, "\n", place, err) : FV_OK;
 }
 
-fv_status serve_add_answer(serve_request *request, const char *text, const char *place,
+fv_status fv_request_add_answer(fv_request *request, const char *text, const char *place,
                            fv_error *err)
 {
-    if (!request->n_items || request->items[request->n_items - 1].kind == SERVE_ANSWER)
+    if (!request->n_items || request->items[request->n_items - 1].kind == FV_REQUEST_ANSWER)
         return fv_fail(err, FV_ERR_FORMAT, 0,
                        DOC_NAME ": %s: an assistant's message follows a user's; there is none",
                        place);
-    return item_add_text(request, SERVE_ANSWER, text, place, err);
+    return item_add_text(request, FV_REQUEST_ANSWER, text, place, err);
 }
 
-fv_status serve_add_system(serve_request *request, const char *text, const char *place,
+fv_status fv_request_add_system(fv_request *request, const char *text, const char *place,
                            fv_error *err)
 {
     if (request->n_items)
@@ -130,17 +130,17 @@ fv_status serve_add_system(serve_request *request, const char *text, const char 
     return FV_OK;
 }
 
-fv_status serve_add_image(serve_request *request, const char *base64, size_t n, const char *place,
-                          const serve_limits *limits, fv_error *err)
+fv_status fv_request_add_image(fv_request *request, const char *base64, size_t n, const char *place,
+                          const fv_request_limits *limits, fv_error *err)
 {
-    serve_item *item;
+    fv_request_item *item;
     fv_error why;
     if (request->n_images == limits->max_images)
         return fv_fail(err, FV_ERR_LIMIT, 0, DOC_NAME ": %s: more than %zu images", place,
                        limits->max_images);
-    FV_TRY(item_add(request, SERVE_IMAGE, place, &item, err));
+    FV_TRY(item_add(request, FV_REQUEST_IMAGE, place, &item, err));
     request->n_images++;
-    if (serve_base64_read(base64, n, &item->image, &item->n_image, &why) != FV_OK)
+    if (fv_base64_read(base64, n, &item->image, &item->n_image, &why) != FV_OK)
         return fv_fail(err, why.status, why.at, DOC_NAME ": %s: %s", place, why.message);
     if (!item->n_image)
         return fv_fail(err, FV_ERR_FORMAT, 0, DOC_NAME ": %s: the image is empty", place);
@@ -148,37 +148,37 @@ fv_status serve_add_image(serve_request *request, const char *base64, size_t n, 
     return FV_OK;
 }
 
-fv_status serve_request_check(const serve_request *request, fv_error *err)
+fv_status fv_request_check(const fv_request *request, fv_error *err)
 {
     if (!request->n_items)
         return fv_fail(err, FV_ERR_FORMAT, 0, DOC_NAME ": messages: expected a user's message");
-    if (request->items[request->n_items - 1].kind == SERVE_ANSWER)
+    if (request->items[request->n_items - 1].kind == FV_REQUEST_ANSWER)
         return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
                        DOC_NAME ": messages: the last one is the assistant's; expected the user's");
     return FV_OK;
 }
 
 /* "data:image/png;base64,..." */
-static fv_status data_url_add(serve_request *request, const char *url, const char *place,
-                              const serve_limits *limits, fv_error *err)
+static fv_status data_url_add(fv_request *request, const char *url, const char *place,
+                              const fv_request_limits *limits, fv_error *err)
 {
     const char *comma = fv_ascii_begins(url, "data:") ? strchr(url, ',') : NULL;
     if (!fv_ascii_begins(url, "data:"))
         return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
-                       DOC_NAME ": %s: expected a data: URL; this server fetches no address and "
-                                "opens no file",
+                       DOC_NAME ": %s: expected a data: URL; no address is fetched and no file "
+                                "opened",
                        place);
     if (!comma || comma - url < 12 || comma - url > 256 || strncmp(comma - 7, ";base64", 7) != 0)
         return fv_fail(err, FV_ERR_FORMAT, 0,
                        DOC_NAME ": %s: expected data:image/...;base64,... with an image", place);
-    return serve_add_image(request, comma + 1, strlen(comma + 1), place, limits, err);
+    return fv_request_add_image(request, comma + 1, strlen(comma + 1), place, limits, err);
 }
 
 /* ---- OpenAI's messages ---- */
 
 /* image_url is {"url": ...}, or the address itself as some clients write it. */
-static fv_status image_part_read(serve_request *request, const fv_json_value *part,
-                                 const char *place, const serve_limits *limits, fv_error *err)
+static fv_status image_part_read(fv_request *request, const fv_json_value *part,
+                                 const char *place, const fv_request_limits *limits, fv_error *err)
 {
     const fv_json_value *image = NULL;
     const char *url = NULL;
@@ -189,8 +189,8 @@ static fv_status image_part_read(serve_request *request, const fv_json_value *pa
     return data_url_add(request, url, place, limits, err);
 }
 
-static fv_status part_read(serve_request *request, const fv_json_value *part, const char *place,
-                           const serve_limits *limits, const char **text, fv_error *err)
+static fv_status part_read(fv_request *request, const fv_json_value *part, const char *place,
+                           const fv_request_limits *limits, const char **text, fv_error *err)
 {
     const char *type;
     *text = NULL;
@@ -208,17 +208,17 @@ static fv_status part_read(serve_request *request, const fv_json_value *part, co
 
 typedef enum speaker { SPEAKER_USER, SPEAKER_ASSISTANT, SPEAKER_SYSTEM } speaker;
 
-static fv_status words_add(serve_request *request, speaker who, const char *text, const char *place,
+static fv_status words_add(fv_request *request, speaker who, const char *text, const char *place,
                            fv_error *err)
 {
-    return who == SPEAKER_USER        ? serve_add_text(request, text, place, err)
-           : who == SPEAKER_ASSISTANT ? serve_add_answer(request, text, place, err)
-                                      : serve_add_system(request, text, place, err);
+    return who == SPEAKER_USER        ? fv_request_add_text(request, text, place, err)
+           : who == SPEAKER_ASSISTANT ? fv_request_add_answer(request, text, place, err)
+                                      : fv_request_add_system(request, text, place, err);
 }
 
 /* content: a text, or parts of which only a user's may be images. An answer is one part. */
-static fv_status content_read(serve_request *request, const fv_json_value *message, speaker who,
-                              size_t index, const serve_limits *limits, fv_error *err)
+static fv_status content_read(fv_request *request, const fv_json_value *message, speaker who,
+                              size_t index, const fv_request_limits *limits, fv_error *err)
 {
     const fv_json_value *content = fv_json_member(message, "content");
     const char *text;
@@ -248,7 +248,7 @@ static fv_status content_read(serve_request *request, const fv_json_value *messa
 }
 
 /* A list that must be absent or empty: what it asks for does not exist here. */
-static fv_status list_refuse(const serve_request *request, const fv_json_value *object,
+static fv_status list_refuse(const fv_request *request, const fv_json_value *object,
                              const char *key, fv_error *err)
 {
     const fv_json_value *value = fv_json_member(object, key);
@@ -259,8 +259,8 @@ static fv_status list_refuse(const serve_request *request, const fv_json_value *
                                     err);
 }
 
-static fv_status message_read(serve_request *request, const fv_json_value *message, size_t index,
-                              const serve_limits *limits, fv_error *err)
+static fv_status message_read(fv_request *request, const fv_json_value *message, size_t index,
+                              const fv_request_limits *limits, fv_error *err)
 {
     const char *role;
     char place[48];
@@ -277,13 +277,13 @@ static fv_status message_read(serve_request *request, const fv_json_value *messa
     if (strcmp(role, "user") != 0)
         return fv_json_unexpected(request->doc, message, "role",
                                   "\"user\", \"assistant\", \"system\" or \"developer\"", err);
-    FV_TRY(serve_begin_user(request, place, err));
+    FV_TRY(fv_request_begin_user(request, place, err));
     return content_read(request, message, SPEAKER_USER, index, limits, err);
 }
 
 /* ---- how the answer is chosen ---- */
 
-static fv_status real_read(const serve_request *request, const fv_json_value *options,
+static fv_status real_read(const fv_request *request, const fv_json_value *options,
                            const char *key, double min, double max, float *out, fv_error *err)
 {
     double value = (double)*out;
@@ -292,15 +292,15 @@ static fv_status real_read(const serve_request *request, const fv_json_value *op
     return FV_OK;
 }
 
-static fv_status stop_read(serve_request *request, const fv_json_value *options, fv_error *err)
+static fv_status stop_read(fv_request *request, const fv_json_value *options, fv_error *err)
 {
     const fv_json_value *stop = fv_json_member(options, "stop");
     size_t n = fv_json_type_of(stop) == FV_JSON_ARRAY ? fv_json_count(stop) : 1;
     if (fv_json_type_of(stop) == FV_JSON_NULL)
         return FV_OK;
-    if (n > SERVE_MAX_STOP)
+    if (n > FV_REQUEST_MAX_STOP)
         return fv_fail(err, FV_ERR_ARGUMENT, 0, DOC_NAME ": stop: %zu strings; expected up to %d",
-                       n, SERVE_MAX_STOP);
+                       n, FV_REQUEST_MAX_STOP);
     for (size_t i = 0; i < n; i++) {
         const fv_json_value *one = fv_json_type_of(stop) == FV_JSON_ARRAY ? fv_json_at(stop, i)
                                                                           : stop;
@@ -313,7 +313,7 @@ static fv_status stop_read(serve_request *request, const fv_json_value *options,
     return FV_OK;
 }
 
-fv_status serve_read_sampling(serve_request *request, const fv_json_value *options, fv_error *err)
+fv_status fv_request_read_sampling(fv_request *request, const fv_json_value *options, fv_error *err)
 {
     const fv_json *doc = request->doc;
     fv_answer_options *a = &request->answer;
@@ -334,7 +334,7 @@ fv_status serve_read_sampling(serve_request *request, const fv_json_value *optio
 }
 
 /* An integer at least 1, by the first of two names that is there. */
-static fv_status max_tokens_read(serve_request *request, const fv_json_value *root, fv_error *err)
+static fv_status max_tokens_read(fv_request *request, const fv_json_value *root, fv_error *err)
 {
     int64_t n = 0;
     FV_TRY(fv_json_opt_int(request->doc, root, "max_tokens", 1, INT32_MAX, &n, err));
@@ -343,7 +343,7 @@ static fv_status max_tokens_read(serve_request *request, const fv_json_value *ro
     return FV_OK;
 }
 
-static fv_status logprobs_read(serve_request *request, const fv_json_value *root, fv_error *err)
+static fv_status logprobs_read(fv_request *request, const fv_json_value *root, fv_error *err)
 {
     int64_t n = 0;
     FV_TRY(fv_json_opt_bool(request->doc, root, "logprobs", &request->logprobs, err));
@@ -357,8 +357,8 @@ static fv_status logprobs_read(serve_request *request, const fv_json_value *root
 }
 
 /* {"123": -100, ...}: ids as keys. */
-static fv_status bias_read(serve_request *request, const fv_json_value *root,
-                           const serve_limits *limits, fv_error *err)
+static fv_status bias_read(fv_request *request, const fv_json_value *root,
+                           const fv_request_limits *limits, fv_error *err)
 {
     const fv_json_value *map = NULL, *value;
     const char *key;
@@ -367,9 +367,9 @@ static fv_status bias_read(serve_request *request, const fv_json_value *root,
     size_t n = fv_json_count(map), at = 0;
     if (!n)
         return FV_OK;
-    if (n > SERVE_MAX_BIAS)
+    if (n > FV_REQUEST_MAX_BIAS)
         return fv_fail(err, FV_ERR_ARGUMENT, 0, DOC_NAME ": logit_bias: %zu ids; expected up to %d",
-                       n, SERVE_MAX_BIAS);
+                       n, FV_REQUEST_MAX_BIAS);
     request->bias = fv_alloc(n, sizeof *request->bias);
     if (!request->bias)
         return fv_fail_memory(err, n * sizeof *request->bias, "logit_bias");
@@ -436,7 +436,7 @@ static void value_write(fv_json_text *j, const char *key, const fv_json_value *v
     }
 }
 
-fv_status serve_set_schema(serve_request *request, const fv_json_value *schema, fv_error *err)
+fv_status fv_request_set_schema(fv_request *request, const fv_json_value *schema, fv_error *err)
 {
     fv_json_text j = { .compact = true };
     schema_faults faults = { 0 };
@@ -458,12 +458,12 @@ fv_status serve_set_schema(serve_request *request, const fv_json_value *schema, 
     }
     fv_free(request->schema_text);
     request->schema_text = j.text;
-    request->format = SERVE_FORMAT_SCHEMA;
+    request->format = FV_REQUEST_FORMAT_SCHEMA;
     return FV_OK;
 }
 
 /* OpenAI nests a schema in json_schema.schema, llama.cpp's server puts it in schema. */
-static fv_status format_read(serve_request *request, const fv_json_value *root, fv_error *err)
+static fv_status format_read(fv_request *request, const fv_json_value *root, fv_error *err)
 {
     const fv_json *doc = request->doc;
     const fv_json_value *format = NULL, *outer = NULL, *schema = NULL;
@@ -477,11 +477,11 @@ static fv_status format_read(serve_request *request, const fv_json_value *root, 
     if (strcmp(type, "json_object") != 0 && strcmp(type, "json_schema") != 0)
         return fv_json_unexpected(doc, format, "type",
                                   "\"text\", \"json_object\" or \"json_schema\"", err);
-    request->format = SERVE_FORMAT_JSON;
+    request->format = FV_REQUEST_FORMAT_JSON;
     FV_TRY(fv_json_opt_object(doc, format, "json_schema", &outer, err));
     FV_TRY(fv_json_opt_object(doc, outer ? outer : format, "schema", &schema, err));
     if (schema)
-        return serve_set_schema(request, schema, err);
+        return fv_request_set_schema(request, schema, err);
     if (!strcmp(type, "json_object"))
         return FV_OK;
     return fv_fail(err, FV_ERR_FORMAT, 0,
@@ -491,14 +491,14 @@ static fv_status format_read(serve_request *request, const fv_json_value *root, 
 /* ---- the whole request ---- */
 
 /* Must be absent, null, or the one number that changes nothing. */
-static fv_status number_refuse(const serve_request *request, const fv_json_value *root,
+static fv_status number_refuse(const fv_request *request, const fv_json_value *root,
                                const char *key, double only, fv_error *err)
 {
     double value = only;
     return fv_json_opt_number(request->doc, root, key, only, only, &value, err);
 }
 
-static fv_status unsupported_refuse(const serve_request *request, const fv_json_value *root,
+static fv_status unsupported_refuse(const fv_request *request, const fv_json_value *root,
                                     fv_error *err)
 {
     FV_TRY(number_refuse(request, root, "n", 1, err));
@@ -515,7 +515,7 @@ static fv_status unsupported_refuse(const serve_request *request, const fv_json_
     return FV_OK;
 }
 
-static fv_status chat_read(serve_request *request, const serve_limits *limits, fv_error *err)
+static fv_status chat_read(fv_request *request, const fv_request_limits *limits, fv_error *err)
 {
     const fv_json *doc = request->doc;
     const fv_json_value *root = fv_json_root(doc), *messages, *stream_options = NULL;
@@ -525,7 +525,7 @@ static fv_status chat_read(serve_request *request, const serve_limits *limits, f
     FV_TRY(fv_json_opt_object(doc, root, "stream_options", &stream_options, err));
     FV_TRY(fv_json_opt_bool(doc, stream_options, "include_usage", &request->include_usage, err));
     FV_TRY(unsupported_refuse(request, root, err));
-    FV_TRY(serve_read_sampling(request, root, err));
+    FV_TRY(fv_request_read_sampling(request, root, err));
     FV_TRY(real_read(request, root, "repeat_penalty", 0.01, 100, &a->repetition_penalty, err));
     FV_TRY(real_read(request, root, "repetition_penalty", 0.01, 100, &a->repetition_penalty, err));
     FV_TRY(max_tokens_read(request, root, err));
@@ -535,24 +535,24 @@ static fv_status chat_read(serve_request *request, const serve_limits *limits, f
     FV_TRY(fv_json_array(doc, root, "messages", &messages, err));
     for (size_t i = 0; i < fv_json_count(messages); i++)
         FV_TRY(message_read(request, fv_json_at(messages, i), i, limits, err));
-    return serve_request_check(request, err);
+    return fv_request_check(request, err);
 }
 
-fv_status serve_chat_read(serve_request *out, const char *body, size_t n_body,
-                          const serve_limits *limits, fv_error *err)
+fv_status fv_request_read_chat(fv_request *out, const char *body, size_t n_body,
+                          const fv_request_limits *limits, fv_error *err)
 {
-    FV_TRY(serve_request_open(out, body, n_body, err));
+    FV_TRY(fv_request_open(out, body, n_body, err));
     fv_status status = chat_read(out, limits, err);
     if (status != FV_OK)
-        serve_request_free(out);
+        fv_request_free(out);
     return status;
 }
 
 /* ---- images to embed ---- */
 
 /* A data: URL, {"image": URL}, or a part of a message. */
-static fv_status embedded_read(serve_request *request, const fv_json_value *input,
-                               const char *place, const serve_limits *limits, fv_error *err)
+static fv_status embedded_read(fv_request *request, const fv_json_value *input,
+                               const char *place, const fv_request_limits *limits, fv_error *err)
 {
     const char *url;
     if (fv_json_as_string(input, &url) || fv_json_as_string(fv_json_member(input, "image"), &url))
@@ -564,7 +564,7 @@ static fv_status embedded_read(serve_request *request, const fv_json_value *inpu
                    fv_json_type_name(input));
 }
 
-static fv_status embeddings_read(serve_request *request, const serve_limits *limits, fv_error *err)
+static fv_status embeddings_read(fv_request *request, const fv_request_limits *limits, fv_error *err)
 {
     const fv_json *doc = request->doc;
     const fv_json_value *root = fv_json_root(doc), *input = fv_json_member(root, "input");
@@ -588,12 +588,12 @@ static fv_status embeddings_read(serve_request *request, const serve_limits *lim
                : fv_fail(err, FV_ERR_FORMAT, 0, DOC_NAME ": input: expected an image or more");
 }
 
-fv_status serve_embeddings_read(serve_request *out, const char *body, size_t n_body,
-                                const serve_limits *limits, fv_error *err)
+fv_status fv_request_read_embeddings(fv_request *out, const char *body, size_t n_body,
+                                const fv_request_limits *limits, fv_error *err)
 {
-    FV_TRY(serve_request_open(out, body, n_body, err));
+    FV_TRY(fv_request_open(out, body, n_body, err));
     fv_status status = embeddings_read(out, limits, err);
     if (status != FV_OK)
-        serve_request_free(out);
+        fv_request_free(out);
     return status;
 }
