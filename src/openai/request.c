@@ -31,19 +31,35 @@ static size_t values_count(const char *text, size_t n)
     return count;
 }
 
+fv_status fv_request_parse(fv_json **doc, const char *text, size_t n_bytes, fv_error *err)
+{
+    *doc = NULL;
+    if (!text || !n_bytes)
+        return fv_fail(err, FV_ERR_FORMAT, 0, DOC_NAME ": the body is empty; expected JSON");
+    if (values_count(text, n_bytes) > MAX_VALUES)
+        return fv_fail(err, FV_ERR_LIMIT, 0, DOC_NAME ": more than %d values", MAX_VALUES);
+    return fv_json_parse(doc, text, n_bytes, DOC_NAME, err);
+}
+
+/* An empty request that owns the document. */
+static fv_status request_take(fv_request *out, fv_json *doc, const fv_json_value *body,
+                              fv_error *err)
+{
+    *out = (fv_request){ .random_seed = true, .doc = doc, .body = body };
+    fv_answer_options_default(&out->answer);
+    if (fv_json_type_of(body) == FV_JSON_OBJECT)
+        return FV_OK;
+    fv_fail(err, FV_ERR_FORMAT, 0, DOC_NAME ": expected an object, found %s",
+            fv_json_type_name(body));
+    fv_request_free(out);
+    return FV_ERR_FORMAT;
+}
+
 fv_status fv_request_open(fv_request *out, const char *body, size_t n_body, fv_error *err)
 {
-    *out = (fv_request){ .random_seed = true };
-    fv_answer_options_default(&out->answer);
-    if (!body || !n_body)
-        return fv_fail(err, FV_ERR_FORMAT, 0, DOC_NAME ": the body is empty; expected JSON");
-    if (values_count(body, n_body) > MAX_VALUES)
-        return fv_fail(err, FV_ERR_LIMIT, 0, DOC_NAME ": more than %d values", MAX_VALUES);
-    FV_TRY(fv_json_parse(&out->doc, body, n_body, DOC_NAME, err));
-    if (fv_json_type_of(fv_json_root(out->doc)) == FV_JSON_OBJECT)
-        return FV_OK;
-    fv_request_free(out);
-    return fv_fail(err, FV_ERR_FORMAT, 0, DOC_NAME ": expected an object, found an array");
+    fv_json *doc;
+    FV_TRY(fv_request_parse(&doc, body, n_body, err));
+    return request_take(out, doc, fv_json_root(doc), err);
 }
 
 void fv_request_free(fv_request *request)
@@ -518,7 +534,7 @@ static fv_status unsupported_refuse(const fv_request *request, const fv_json_val
 static fv_status chat_read(fv_request *request, const fv_request_limits *limits, fv_error *err)
 {
     const fv_json *doc = request->doc;
-    const fv_json_value *root = fv_json_root(doc), *messages, *stream_options = NULL;
+    const fv_json_value *root = request->body, *messages, *stream_options = NULL;
     fv_answer_options *a = &request->answer;
     FV_TRY(fv_json_opt_string(doc, root, "model", &request->model, err));
     FV_TRY(fv_json_opt_bool(doc, root, "stream", &request->stream, err));
@@ -538,14 +554,22 @@ static fv_status chat_read(fv_request *request, const fv_request_limits *limits,
     return fv_request_check(request, err);
 }
 
-fv_status fv_request_read_chat(fv_request *out, const char *body, size_t n_body,
-                          const fv_request_limits *limits, fv_error *err)
+fv_status fv_request_take_chat(fv_request *out, fv_json *doc, const fv_json_value *body,
+                               const fv_request_limits *limits, fv_error *err)
 {
-    FV_TRY(fv_request_open(out, body, n_body, err));
+    FV_TRY(request_take(out, doc, body, err));
     fv_status status = chat_read(out, limits, err);
     if (status != FV_OK)
         fv_request_free(out);
     return status;
+}
+
+fv_status fv_request_read_chat(fv_request *out, const char *body, size_t n_body,
+                               const fv_request_limits *limits, fv_error *err)
+{
+    fv_json *doc;
+    FV_TRY(fv_request_parse(&doc, body, n_body, err));
+    return fv_request_take_chat(out, doc, fv_json_root(doc), limits, err);
 }
 
 /* ---- images to embed ---- */
@@ -567,7 +591,7 @@ static fv_status embedded_read(fv_request *request, const fv_json_value *input,
 static fv_status embeddings_read(fv_request *request, const fv_request_limits *limits, fv_error *err)
 {
     const fv_json *doc = request->doc;
-    const fv_json_value *root = fv_json_root(doc), *input = fv_json_member(root, "input");
+    const fv_json_value *root = request->body, *input = fv_json_member(root, "input");
     const char *encoding = "float";
     FV_TRY(fv_json_opt_string(doc, root, "model", &request->model, err));
     FV_TRY(fv_json_opt_string(doc, root, "encoding_format", &encoding, err));

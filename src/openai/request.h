@@ -47,7 +47,8 @@ typedef struct fv_request {
     bool base64;       /* embeddings: as base64 instead of numbers */
     const char *stop[FV_REQUEST_MAX_STOP];
     fv_logit_bias *bias;
-    fv_json *doc;
+    fv_json *doc;              /* owned */
+    const fv_json_value *body; /* the object in it that was read */
     char *joined; /* several system messages as one */
 } fv_request;
 
@@ -62,6 +63,12 @@ fv_status fv_request_read_chat(fv_request *out, const char *body, size_t n_body,
 fv_status fv_request_read_embeddings(fv_request *out, const char *body, size_t n_body,
                                 const fv_request_limits *limits, fv_error *err);
 void fv_request_free(fv_request *request);
+
+/* A body inside a document, such as a line of a batch: the document of a text, and a chat of one of
+ * its values. Takes doc, also on failure. */
+fv_status fv_request_parse(fv_json **doc, const char *text, size_t n_bytes, fv_error *err);
+fv_status fv_request_take_chat(fv_request *out, fv_json *doc, const fv_json_value *body,
+                               const fv_request_limits *limits, fv_error *err);
 
 /* ---- for readers of other dialects ---- */
 

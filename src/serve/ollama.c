@@ -98,7 +98,7 @@ static fv_status ollama_message_read(fv_request *r, const fv_json_value *message
 
 static fv_status ollama_common_read(fv_request *r, fv_error *err)
 {
-    const fv_json_value *root = fv_json_root(r->doc);
+    const fv_json_value *root = r->body;
     r->stream = true;
     FV_TRY(fv_json_opt_string(r->doc, root, "model", &r->model, err));
     FV_TRY(fv_json_opt_bool(r->doc, root, "stream", &r->stream, err));
@@ -109,7 +109,7 @@ static fv_status ollama_common_read(fv_request *r, fv_error *err)
 
 static fv_status ollama_chat_read(fv_request *r, const fv_request_limits *limits, fv_error *err)
 {
-    const fv_json_value *root = fv_json_root(r->doc), *messages = NULL;
+    const fv_json_value *root = r->body, *messages = NULL;
     FV_TRY(ollama_common_read(r, err));
     FV_TRY(ollama_refuse(r, root, "tools", "none: there are no tools here", err));
     FV_TRY(fv_json_opt_array(r->doc, root, "messages", &messages, err));
@@ -121,7 +121,7 @@ static fv_status ollama_chat_read(fv_request *r, const fv_request_limits *limits
 static fv_status ollama_generate_read(fv_request *r, const fv_request_limits *limits, fv_error *err)
 {
     static const char *const others[] = { "suffix", "template", "context", "raw" };
-    const fv_json_value *root = fv_json_root(r->doc);
+    const fv_json_value *root = r->body;
     const char *prompt = "", *system = "";
     FV_TRY(ollama_common_read(r, err));
     for (size_t i = 0; i < FV_COUNT(others); i++)
