@@ -11,7 +11,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_bytes);
 
 static fv_status (*const readers[])(fv_request *out, const char *body, size_t n_body,
                                     const fv_request_limits *limits, fv_error *err) = {
-    fv_request_read_chat, fv_request_read_embeddings, serve_ollama_chat_read, serve_ollama_generate_read
+    fv_request_read_chat, fv_request_read_embeddings, serve_ollama_chat_read,
+    serve_ollama_generate_read
 };
 
 /* What the scheduler takes for granted. */
@@ -23,9 +24,10 @@ static void check_request(const fv_request *r, const fv_request_limits *limits)
         const fv_request_item *item = &r->items[i];
         n_images += item->kind == FV_REQUEST_IMAGE;
         if (item->kind == FV_REQUEST_IMAGE ? !item->image || !item->n_image
-                                      : !item->text || strlen(item->text) != item->n_bytes)
+                                           : !item->text || strlen(item->text) != item->n_bytes)
             abort();
-        if (item->kind == FV_REQUEST_ANSWER && (i == 0 || r->items[i - 1].kind == FV_REQUEST_ANSWER))
+        if (item->kind == FV_REQUEST_ANSWER &&
+            (i == 0 || r->items[i - 1].kind == FV_REQUEST_ANSWER))
             abort();
     }
     if (n_images != r->n_images || n_images > limits->max_images || a->n_stop > FV_REQUEST_MAX_STOP)

@@ -13,8 +13,7 @@ static int sextet(char c)
                                   : -1;
 }
 
-fv_status fv_base64_read(const char *text, size_t n_text, uint8_t **out, size_t *n,
-                            fv_error *err)
+fv_status fv_base64_read(const char *text, size_t n_text, uint8_t **out, size_t *n, fv_error *err)
 {
     size_t n_digits = n_text;
     uint32_t bits = 0;

@@ -42,8 +42,8 @@ fv_status fv_request_parse(fv_json **doc, const char *text, size_t n_bytes, fv_e
 }
 
 /* An empty request that owns the document. */
-static fv_status request_take(fv_request *out, fv_json *doc, const fv_json_value *body,
-                              fv_error *err)
+static fv_status request_adopt(fv_request *out, fv_json *doc, const fv_json_value *body,
+                               fv_error *err)
 {
     *out = (fv_request){ .random_seed = true, .doc = doc, .body = body };
     fv_answer_options_default(&out->answer);
@@ -59,7 +59,7 @@ fv_status fv_request_open(fv_request *out, const char *body, size_t n_body, fv_e
 {
     fv_json *doc;
     FV_TRY(fv_request_parse(&doc, body, n_body, err));
-    return request_take(out, doc, fv_json_root(doc), err);
+    return request_adopt(out, doc, fv_json_root(doc), err);
 }
 
 void fv_request_free(fv_request *request)
@@ -105,19 +105,21 @@ static fv_status item_add_text(fv_request *request, fv_request_item_kind kind, c
     return FV_OK;
 }
 
-fv_status fv_request_add_text(fv_request *request, const char *text, const char *place, fv_error *err)
+fv_status fv_request_add_text(fv_request *request, const char *text, const char *place,
+                              fv_error *err)
 {
     return *text ? item_add_text(request, FV_REQUEST_TEXT, text, place, err) : FV_OK;
 }
 
 fv_status fv_request_begin_user(fv_request *request, const char *place, fv_error *err)
 {
-    bool turn_open = request->n_items && request->items[request->n_items - 1].kind != FV_REQUEST_ANSWER;
+    bool turn_open = request->n_items &&
+                     request->items[request->n_items - 1].kind != FV_REQUEST_ANSWER;
     return turn_open ? item_add_text(request, FV_REQUEST_TEXT, "\n", place, err) : FV_OK;
 }
 
 fv_status fv_request_add_answer(fv_request *request, const char *text, const char *place,
-                           fv_error *err)
+                                fv_error *err)
 {
     if (!request->n_items || request->items[request->n_items - 1].kind == FV_REQUEST_ANSWER)
         return fv_fail(err, FV_ERR_FORMAT, 0,
@@ -127,7 +129,7 @@ fv_status fv_request_add_answer(fv_request *request, const char *text, const cha
 }
 
 fv_status fv_request_add_system(fv_request *request, const char *text, const char *place,
-                           fv_error *err)
+                                fv_error *err)
 {
     if (request->n_items)
         return fv_fail(err, FV_ERR_FORMAT, 0,
@@ -147,7 +149,7 @@ fv_status fv_request_add_system(fv_request *request, const char *text, const cha
 }
 
 fv_status fv_request_add_image(fv_request *request, const char *base64, size_t n, const char *place,
-                          const fv_request_limits *limits, fv_error *err)
+                               const fv_request_limits *limits, fv_error *err)
 {
     fv_request_item *item;
     fv_error why;
@@ -193,8 +195,8 @@ static fv_status data_url_add(fv_request *request, const char *url, const char *
 /* ---- OpenAI's messages ---- */
 
 /* image_url is {"url": ...}, or the address itself as some clients write it. */
-static fv_status image_part_read(fv_request *request, const fv_json_value *part,
-                                 const char *place, const fv_request_limits *limits, fv_error *err)
+static fv_status image_part_read(fv_request *request, const fv_json_value *part, const char *place,
+                                 const fv_request_limits *limits, fv_error *err)
 {
     const fv_json_value *image = NULL;
     const char *url = NULL;
@@ -299,8 +301,8 @@ static fv_status message_read(fv_request *request, const fv_json_value *message,
 
 /* ---- how the answer is chosen ---- */
 
-static fv_status real_read(const fv_request *request, const fv_json_value *options,
-                           const char *key, double min, double max, float *out, fv_error *err)
+static fv_status real_read(const fv_request *request, const fv_json_value *options, const char *key,
+                           double min, double max, float *out, fv_error *err)
 {
     double value = (double)*out;
     FV_TRY(fv_json_opt_number(request->doc, options, key, min, max, &value, err));
@@ -557,7 +559,7 @@ static fv_status chat_read(fv_request *request, const fv_request_limits *limits,
 fv_status fv_request_take_chat(fv_request *out, fv_json *doc, const fv_json_value *body,
                                const fv_request_limits *limits, fv_error *err)
 {
-    FV_TRY(request_take(out, doc, body, err));
+    FV_TRY(request_adopt(out, doc, body, err));
     fv_status status = chat_read(out, limits, err);
     if (status != FV_OK)
         fv_request_free(out);
@@ -575,8 +577,8 @@ fv_status fv_request_read_chat(fv_request *out, const char *body, size_t n_body,
 /* ---- images to embed ---- */
 
 /* A data: URL, {"image": URL}, or a part of a message. */
-static fv_status embedded_read(fv_request *request, const fv_json_value *input,
-                               const char *place, const fv_request_limits *limits, fv_error *err)
+static fv_status embedded_read(fv_request *request, const fv_json_value *input, const char *place,
+                               const fv_request_limits *limits, fv_error *err)
 {
     const char *url;
     if (fv_json_as_string(input, &url) || fv_json_as_string(fv_json_member(input, "image"), &url))
@@ -588,7 +590,8 @@ static fv_status embedded_read(fv_request *request, const fv_json_value *input,
                    fv_json_type_name(input));
 }
 
-static fv_status embeddings_read(fv_request *request, const fv_request_limits *limits, fv_error *err)
+static fv_status embeddings_read(fv_request *request, const fv_request_limits *limits,
+                                 fv_error *err)
 {
     const fv_json *doc = request->doc;
     const fv_json_value *root = request->body, *input = fv_json_member(root, "input");
@@ -613,7 +616,7 @@ static fv_status embeddings_read(fv_request *request, const fv_request_limits *l
 }
 
 fv_status fv_request_read_embeddings(fv_request *out, const char *body, size_t n_body,
-                                const fv_request_limits *limits, fv_error *err)
+                                     const fv_request_limits *limits, fv_error *err)
 {
     FV_TRY(fv_request_open(out, body, n_body, err));
     fv_status status = embeddings_read(out, limits, err);

@@ -13,7 +13,11 @@
 #include "base/sha256.h"
 #include "io/json.h"
 
-typedef enum fv_request_item_kind { FV_REQUEST_TEXT, FV_REQUEST_IMAGE, FV_REQUEST_ANSWER } fv_request_item_kind;
+typedef enum fv_request_item_kind {
+    FV_REQUEST_TEXT,
+    FV_REQUEST_IMAGE,
+    FV_REQUEST_ANSWER
+} fv_request_item_kind;
 
 typedef struct fv_request_item {
     fv_request_item_kind kind;
@@ -49,7 +53,7 @@ typedef struct fv_request {
     fv_logit_bias *bias;
     fv_json *doc;              /* owned */
     const fv_json_value *body; /* the object in it that was read */
-    char *joined; /* several system messages as one */
+    char *joined;              /* several system messages as one */
 } fv_request;
 
 typedef struct fv_request_limits {
@@ -59,9 +63,9 @@ typedef struct fv_request_limits {
 
 /* POST /v1/chat/completions, /v1/embeddings. On failure there is nothing to free. */
 fv_status fv_request_read_chat(fv_request *out, const char *body, size_t n_body,
-                          const fv_request_limits *limits, fv_error *err);
+                               const fv_request_limits *limits, fv_error *err);
 fv_status fv_request_read_embeddings(fv_request *out, const char *body, size_t n_body,
-                                const fv_request_limits *limits, fv_error *err);
+                                     const fv_request_limits *limits, fv_error *err);
 void fv_request_free(fv_request *request);
 
 /* A body inside a document, such as a line of a batch: the document of a text, and a chat of one of
@@ -75,18 +79,19 @@ fv_status fv_request_take_chat(fv_request *out, fv_json *doc, const fv_json_valu
 /* The document, and an empty request that owns it. */
 fv_status fv_request_open(fv_request *out, const char *body, size_t n_body, fv_error *err);
 fv_status fv_request_add_text(fv_request *request, const char *text, const char *place,
-                         fv_error *err);
+                              fv_error *err);
 fv_status fv_request_add_answer(fv_request *request, const char *text, const char *place,
-                           fv_error *err);
+                                fv_error *err);
 fv_status fv_request_add_system(fv_request *request, const char *text, const char *place,
-                           fv_error *err);
+                                fv_error *err);
 /* base64: the file's bytes. */
 fv_status fv_request_add_image(fv_request *request, const char *base64, size_t n, const char *place,
-                          const fv_request_limits *limits, fv_error *err);
+                               const fv_request_limits *limits, fv_error *err);
 /* A user's message begins: text behind an earlier one of the same turn is on a line of its own. */
 fv_status fv_request_begin_user(fv_request *request, const char *place, fv_error *err);
 /* temperature, top_p, top_k, min_p, seed and stop, which all dialects have; of options. */
-fv_status fv_request_read_sampling(fv_request *request, const fv_json_value *options, fv_error *err);
+fv_status fv_request_read_sampling(fv_request *request, const fv_json_value *options,
+                                   fv_error *err);
 /* A schema to hold the answer to. */
 fv_status fv_request_set_schema(fv_request *request, const fv_json_value *schema, fv_error *err);
 /* The conversation is complete: it must end with the user's turn. */

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "openai/completion.h"
 #include "openai/failure.h"
 
 void serve_put_time(fv_json_text *j, const char *key)
@@ -108,25 +109,6 @@ size_t serve_answer_read(void *user, char *to, size_t capacity)
 
 static double to_microseconds(double ms) { return round(ms * 1e3) / 1e3; }
 
-static const char *finish_text(const serve_answer *a)
-{
-    return a->job.finish == FV_FINISH_LENGTH ? "length" : "stop";
-}
-
-static void usage_put(fv_json_text *j, const serve_answer *a)
-{
-    const fv_stats *s = &a->job.stats;
-    fv_json_begin(j, "usage", '{');
-    fv_json_put_int(j, "prompt_tokens", s->prompt_tokens);
-    fv_json_put_int(j, "completion_tokens", s->new_tokens);
-    fv_json_put_int(j, "total_tokens", s->prompt_tokens + s->new_tokens);
-    fv_json_begin(j, "prompt_tokens_details", '{');
-    fv_json_put_int(j, "cached_tokens", s->reused_tokens);
-    fv_json_put_int(j, "image_tokens", s->image_tokens);
-    fv_json_end(j);
-    fv_json_end(j);
-}
-
 static void rate_put(fv_json_text *j, const char *prefix, int n, double ms)
 {
     char key[40];
@@ -206,15 +188,6 @@ static void logprobs_put(fv_json_text *j, const serve_answer *a, const serve_pie
     fv_json_end(j);
 }
 
-static void chat_head_put(fv_json_text *j, const serve_answer *a, const char *object)
-{
-    fv_json_put_text(j, "id", a->id);
-    fv_json_put_text(j, "object", object);
-    fv_json_put_int(j, "created", a->created);
-    fv_json_put_text(j, "model", a->model);
-    fv_json_put_text(j, "system_fingerprint", "fastvlm-" FV_VERSION);
-}
-
 /* ---- a stream: server-sent events ---- */
 
 static void text_put(fv_json_text *j, const char *text) { fv_json_line(j, text, strlen(text)); }
@@ -225,7 +198,7 @@ static void chunk_begin(serve_answer *a, bool usage)
     fv_json_text *j = &a->out;
     fv_json_put_json(j, NULL, "data: ", 6);
     fv_json_begin(j, NULL, '{');
-    chat_head_put(j, a, "chat.completion.chunk");
+    fv_openai_put_head(j, "chat.completion.chunk", a->id, a->created, a->model);
     if (a->request.include_usage && !usage)
         fv_json_put_text(j, "usage", NULL);
 }
@@ -289,14 +262,14 @@ static void openai_end(serve_answer *a)
         choice_begin(a);
         fv_json_begin(j, "delta", '{');
         fv_json_end(j);
-        choice_end(a, finish_text(a));
+        choice_end(a, fv_openai_finish(a->job.finish));
         timings_put(j, a);
         chunk_end(a);
         if (a->request.include_usage) {
             chunk_begin(a, true);
             fv_json_begin(j, "choices", '[');
             fv_json_end(j);
-            usage_put(j, a);
+            fv_openai_put_usage(j, &a->job.stats);
             chunk_end(a);
         }
     }
@@ -312,16 +285,12 @@ static void openai_whole(serve_answer *a)
     char *text = serve_answer_text(a, &n);
     j->failed = j->failed || !text;
     fv_json_begin(j, NULL, '{');
-    chat_head_put(j, a, "chat.completion");
+    fv_openai_put_head(j, "chat.completion", a->id, a->created, a->model);
     choice_begin(a);
-    fv_json_begin(j, "message", '{');
-    fv_json_put_text(j, "role", "assistant");
-    fv_json_put_bytes(j, "content", text ? text : "", n);
-    fv_json_put_text(j, "refusal", NULL);
-    fv_json_end(j);
+    fv_openai_put_message(j, text ? text : "", n);
     logprobs_put(j, a, a->job.first, NULL);
-    choice_end(a, finish_text(a));
-    usage_put(j, a);
+    choice_end(a, fv_openai_finish(a->job.finish));
+    fv_openai_put_usage(j, &a->job.stats);
     timings_put(j, a);
     fv_json_end(j);
     fv_free(text);

@@ -190,7 +190,7 @@ static fv_status format_apply(serve *s, serve_answer *a, fv_error *err)
 {
     static const char any_object[] = "{\"type\":\"object\"}";
     const char *schema = a->request.format == FV_REQUEST_FORMAT_SCHEMA ? a->request.schema_text
-                                                                  : any_object;
+                                                                       : any_object;
     fv_answer_options options;
     fv_grammar *grammar;
     fv_error why;
@@ -217,7 +217,7 @@ static fv_status request_take(serve *s, serve_answer *a, const serve_call *call,
                               fv_error *err)
 {
     const fv_request_limits limits = { .max_images = (size_t)s->options.max_images,
-                                  .n_tokens = (size_t)s->info.n_tokens };
+                                       .n_tokens = (size_t)s->info.n_tokens };
     return read(&a->request, call->body, call->n_body, &limits, err);
 }
 
