@@ -5,9 +5,9 @@
  * it is in, nor on the session it is given: only rows of the KV cache that are bit-identical to
  * computing them again are kept from one row to the next. */
 #include <string.h>
-#include <time.h>
 
 #include "batch/batch_run.h"
+#include "base/cond.h"
 #include "base/list.h"
 
 /* A session, and the row that it answers; NULL: none. */
@@ -133,17 +133,7 @@ static void seat_leave(seats *all, seat *s, fv_batch *b, fv_error *err)
 /* With the lock: now and then, so that progress is told while nothing happens. */
 static void seats_wait(fv_batch *b)
 {
-    struct timespec moment;
-#if defined(__APPLE__)
-    moment = (struct timespec){ .tv_nsec = 100000000 };
-    pthread_cond_timedwait_relative_np(&b->changed, &b->lock, &moment);
-#else
-    clock_gettime(CLOCK_MONOTONIC, &moment);
-    moment.tv_nsec += 100000000;
-    moment.tv_sec += moment.tv_nsec / 1000000000;
-    moment.tv_nsec %= 1000000000;
-    pthread_cond_timedwait(&b->changed, &b->lock, &moment);
-#endif
+    fv_cond_wait_until(&b->changed, &b->lock, fv_now_ms() + 100);
 }
 
 /* Rows to free seats. False when there will be no more. */

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/cond.h"
 #include "base/utf8_text.h"
 
 enum { TELL_MS = 100, STACK_BYTES = 8 << 20 };
@@ -351,18 +352,12 @@ static void *writer_run(void *user)
 
 fv_status fv_batch_begin(fv_batch *b, fv_error *err)
 {
-    pthread_condattr_t attr;
     b->slots = fv_alloc_zero(FV_BATCH_SLOTS, sizeof *b->slots);
     if (!b->slots)
         return fv_fail_memory(err, FV_BATCH_SLOTS * sizeof *b->slots, "the rows of a batch");
     b->n_in[FV_SLOT_FREE] = FV_BATCH_SLOTS;
     pthread_mutex_init(&b->lock, NULL);
-    pthread_condattr_init(&attr);
-#if !defined(__APPLE__)
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-#endif
-    pthread_cond_init(&b->changed, &attr);
-    pthread_condattr_destroy(&attr);
+    fv_cond_init(&b->changed);
     return FV_OK;
 }
 

@@ -10,9 +10,9 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/cond.h"
 #include "base/report.h"
 #include "base/spawn.h"
 
@@ -164,7 +164,7 @@ void fv_qnn_said_log(const fv_callbacks *callbacks, const char *said)
 
 enum {
     SAID_BYTES = 16 << 10,
-    LOOK_NS = 50 * 1000 * 1000 /* between two looks whether the caller wants to stop */
+    LOOK_MS = 50 /* between two looks whether the caller wants to stop */
 };
 
 /* fv_spawn_run waits for its child in a thread of its own; the caller waits for that thread. */
@@ -260,15 +260,10 @@ static void *server_watch(void *user)
     return NULL;
 }
 
-/* The clock may be set: then only progress is late. Called and returns with the lock held. */
+/* Called and returns with the lock held. */
 static void server_nap(fv_qnn_server *s)
 {
-    struct timespec until;
-    clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_nsec += LOOK_NS;
-    until.tv_sec += until.tv_nsec / 1000000000;
-    until.tv_nsec %= 1000000000;
-    pthread_cond_timedwait(&s->changed, &s->lock, &until);
+    fv_cond_wait_until(&s->changed, &s->lock, fv_now_ms() + LOOK_MS);
 }
 
 /* Signals are for the caller's threads. */
@@ -351,7 +346,7 @@ fv_status fv_qnn_server_open(fv_qnn_server **out, const fv_qnn_server_options *o
                                .shared = shared_take(s->o.shared_bytes),
                                .out = -1 };
     pthread_mutex_init(&s->lock, NULL);
-    pthread_cond_init(&s->changed, NULL);
+    fv_cond_init(&s->changed);
     if (!s->child.page || !s->child.shared) {
         server_free(s);
         return fv_fail_memory(err, options->shared_bytes, "memory that two processes share");

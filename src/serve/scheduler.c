@@ -3,9 +3,9 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/cond.h"
 #include "base/list.h"
 
 enum { WORKER_STACK_BYTES = 8 << 20, MAX_PARALLEL = 256 };
@@ -634,7 +634,7 @@ fv_status serve_scheduler_new(serve_scheduler **out, const serve_scheduler_optio
     s->options = *options;
     s->options.n_parallel = FV_MIN(FV_MAX(options->n_parallel, 1), MAX_PARALLEL);
     pthread_mutex_init(&s->lock, NULL);
-    pthread_cond_init(&s->changed, NULL);
+    fv_cond_init(&s->changed);
     s->slots = fv_alloc_zero((size_t)s->options.n_parallel, sizeof *s->slots);
     fv_status status = s->slots ? serve_cache_new(&s->cache, options->cache_bytes, err)
                                 : fv_fail_memory(err, sizeof *s->slots, "sessions");
@@ -679,12 +679,10 @@ bool serve_scheduler_ready(serve_scheduler *s)
 
 void serve_scheduler_drain(serve_scheduler *s, double wait_ms)
 {
-    struct timespec until;
-    clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_sec += (time_t)(wait_ms / 1e3);
+    double until = fv_now_ms() + wait_ms;
     pthread_mutex_lock(&s->lock);
     s->draining = true;
-    while (s->n_jobs && pthread_cond_timedwait(&s->changed, &s->lock, &until) == 0)
+    while (s->n_jobs && fv_cond_wait_until(&s->changed, &s->lock, until))
         ;
     s->cancel_all = true;
     while (s->n_jobs)

@@ -15,6 +15,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/cond.h"
 #include "serve/microhttpd_load.h"
 
 enum {
@@ -64,12 +65,7 @@ static void *connections_watch(void *user)
     serve_http *http = user;
     pthread_mutex_lock(&http->lock);
     while (!http->closing) {
-        struct timespec until;
-        clock_gettime(CLOCK_REALTIME, &until);
-        until.tv_nsec += WATCH_MS * 1000000L;
-        until.tv_sec += until.tv_nsec / 1000000000L;
-        until.tv_nsec %= 1000000000L;
-        pthread_cond_timedwait(&http->wake, &http->lock, &until);
+        fv_cond_wait_until(&http->wake, &http->lock, fv_now_ms() + WATCH_MS);
         double now = fv_now_ms();
         for (serve_connection *c = http->connections; c; c = c->next)
             if (c->late_ms > 0 && now > c->late_ms) {
@@ -392,7 +388,7 @@ fv_status serve_http_open(serve_http **out, const char *host, int *port,
     http->options = *options;
     http->listener = -1;
     pthread_mutex_init(&http->lock, NULL);
-    pthread_cond_init(&http->wake, NULL);
+    fv_cond_init(&http->wake);
     fv_status status = listener_open(&http->listener, host, port, err);
     if (status == FV_OK) {
         http->watching = pthread_create(&http->watch, NULL, connections_watch, http) == 0;
