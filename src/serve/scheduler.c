@@ -136,16 +136,17 @@ fv_status serve_job_submit(serve_scheduler *s, serve_job *job, fv_error *err)
     }
     pthread_mutex_lock(&s->lock);
     fv_status status = FV_OK;
-    if (s->counters.queued >= s->options.max_queued) {
+    const size_t most = (size_t)s->options.n_parallel + s->options.max_queued;
+    if (s->n_jobs >= most) {
         queue_prune(&s->to_encode);
         queue_prune(&s->to_prompt);
     }
     if (!s->engine || s->draining)
         status = fv_fail(err, FV_ERR_STATE, 0,
                          s->draining ? "the server is shutting down" : "the model is being loaded");
-    else if (s->counters.queued >= s->options.max_queued)
-        status = fv_fail(err, FV_ERR_LIMIT, 0, "%zu requests are waiting already",
-                         s->options.max_queued);
+    else if (s->n_jobs >= most)
+        status = fv_fail(err, FV_ERR_LIMIT, 0,
+                         "%zu requests are under way or waiting, as many as may be", s->n_jobs);
     if (status == FV_OK) {
         job->scheduler = s;
         pthread_cond_init(&job->changed, NULL);

@@ -69,7 +69,7 @@ typedef struct serve_scheduler_options {
     int n_parallel;      /* answers at once, each with a KV cache */
     int max_context;     /* of each; 0: the model's */
     int max_new_tokens;  /* of an answer; 0: what the context leaves */
-    size_t max_queued;   /* jobs that wait */
+    size_t max_queued;   /* jobs beyond those; 0: who cannot be answered now is refused */
     size_t cache_bytes;  /* of encoded images */
     uint64_t max_pixels; /* of an image */
 } serve_scheduler_options;

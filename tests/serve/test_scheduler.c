@@ -103,7 +103,8 @@ static void client_open(client *c, const char *question, int n_tokens)
     c->request.answer.n_logprobs = 1;
     c->request.items = c->item;
     c->request.n_items = 1;
-    c->item[0] = (fv_request_item){ .kind = FV_REQUEST_TEXT, .text = question, .n_bytes = strlen(question) };
+    c->item[0] =
+        (fv_request_item){ .kind = FV_REQUEST_TEXT, .text = question, .n_bytes = strlen(question) };
     memcpy(c->item[0].digest, question, FV_MIN(strlen(question), sizeof c->item[0].digest));
     c->job = (serve_job){ .request = &c->request,
                           .gone = client_gone,
@@ -233,6 +234,31 @@ static void test_gone_from_the_queue(void **state)
     assert_int_equal(first.job.status, FV_OK);
     assert_int_equal(atomic_load(&first.n_chosen), 4);
     client_close(&first);
+    scheduler_end(s);
+}
+
+/* Where nobody may wait, a request is taken when it can be answered now. */
+static void test_no_queue(void **state)
+{
+    (void)state;
+    static client first, second;
+    serve_scheduler *s = scheduler_start(1, 0);
+    stage = 0;
+    client_open(&first, "What is it?", 4);
+    first.chooses = waits_for_stage_one;
+    ok(serve_job_submit(s, &first.job, &err));
+    client_open(&second, "And this?", 4);
+    assert_int_equal(serve_job_submit(s, &second.job, &err), FV_ERR_LIMIT);
+    client_close(&second);
+    stage_reach(1);
+    serve_job_wait(&first.job);
+    assert_int_equal(first.job.status, FV_OK);
+    client_close(&first);
+    client_open(&second, "And this?", 4);
+    ok(serve_job_submit(s, &second.job, &err));
+    serve_job_wait(&second.job);
+    assert_int_equal(second.job.status, FV_OK);
+    client_close(&second);
     scheduler_end(s);
 }
 
@@ -424,6 +450,7 @@ int main(void)
         cmocka_unit_test(test_gone_within_a_token),
         cmocka_unit_test(test_gone_within_a_block),
         cmocka_unit_test(test_gone_from_the_queue),
+        cmocka_unit_test(test_no_queue),
         cmocka_unit_test(test_image_stops_nobody),
         cmocka_unit_test(test_together_as_alone),
         cmocka_unit_test(test_sessions_are_found_again),
