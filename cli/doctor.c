@@ -5,6 +5,8 @@
 #include <string.h>
 
 #include "doctor.h"
+#include "program/grammar.h"
+#include "program/serve.h"
 
 static void finding_print(const char *name, const char *format, va_list args)
 {
@@ -75,6 +77,23 @@ static void image_lines(doctor *d)
     }
 }
 
+/* Libraries that are opened when they are first needed. */
+static void library_lines(doctor *d)
+{
+    fv_error err;
+    const char *version;
+    bool there = serve_check(&err) == FV_OK;
+    doctor_find(d, "server", there, "%s",
+                there ? "libmicrohttpd, which fastvlm serve needs" : err.message);
+    there = fv_grammar_check(&version, &err) == FV_OK;
+    if (there)
+        doctor_find(d, "json schemas", true, "llguidance %s", version);
+    else
+        doctor_find(d, "json schemas", false, "%s", err.message);
+    if (!there)
+        doctor_note(d, "make builds it where cargo is installed (Rust 1.87 or newer)");
+}
+
 static void machine_lines(doctor *d, const fv_system *s)
 {
     bool lowered = strcmp(s->cpu_level, s->cpu_best) != 0;
@@ -96,6 +115,7 @@ static void machine_lines(doctor *d, const fv_system *s)
             (double)s->memory_bytes / 1e9, s->memory_limited ? " in this container or service" : "",
             (double)s->memory_available_bytes / 1e9);
     image_lines(d);
+    library_lines(d);
 }
 
 /* -1, or an exit code when the model does not open. */

@@ -116,6 +116,15 @@ static fv_status grammar_load_tokens(fv_grammar *g, fv_error *err)
     return status;
 }
 
+fv_status fv_grammar_check(const char **version, fv_error *err)
+{
+    fv_llg llg;
+    FV_TRY(fv_llg_open(&llg, err));
+    if (version)
+        *version = FV_LLG_VERSION;
+    return FV_OK;
+}
+
 fv_status fv_grammar_open(fv_grammar **out, const fv_engine *engine, fv_error *err)
 {
     fv_model_info info = { .size = sizeof info };

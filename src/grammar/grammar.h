@@ -21,6 +21,9 @@
 typedef struct fv_grammar fv_grammar;       /* an engine's tokens; immutable, shared by threads */
 typedef struct fv_constraint fv_constraint; /* of one answer; one thread at a time */
 
+/* Whether there is a library that fits: as fv_grammar_open. *version, which may be NULL: its own, a
+ * static string. */
+fv_status fv_grammar_check(const char **version, fv_error *err);
 /* Opens the library; the engine must outlive the grammar. FV_ERR_IO or FV_ERR_UNSUPPORTED when
  * there is no library that fits. On failure *out is NULL. */
 fv_status fv_grammar_open(fv_grammar **out, const fv_engine *engine, fv_error *err);

@@ -25,6 +25,9 @@ typedef struct serve_options {
     bool log_prompts; /* with what was asked and answered */
 } serve_options;
 
+/* Whether this program and machine have what a server needs; FV_ERR_UNSUPPORTED and what is
+ * missing. */
+fv_status serve_check(fv_error *err);
 /* Whether an address is this machine's own, which nobody else reaches. */
 bool serve_is_loopback(const char *host);
 /* Listens, and answers that the model is being loaded. *port: where. */

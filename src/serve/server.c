@@ -7,6 +7,9 @@
 #include <time.h>
 
 #include "serve/guard.h"
+#if defined(FASTVLM_SERVE)
+#include "serve/microhttpd_load.h"
+#endif
 
 enum { CLOSE_MS = 5000, LOGGED_BYTES = 4096 };
 
@@ -131,6 +134,12 @@ static void call_over(void *user, serve_call *call)
 
 /* ---- opening and closing ---- */
 
+fv_status serve_check(fv_error *err)
+{
+    const serve_mhd *mhd;
+    return serve_mhd_load(&mhd, err);
+}
+
 fv_status serve_open(serve **out, const serve_options *options, int *port, fv_error *err)
 {
     serve *s = *out = fv_alloc_zero(1, sizeof *s);
@@ -203,14 +212,19 @@ void serve_close(serve *s, double drain_ms)
 
 #else
 
+fv_status serve_check(fv_error *err)
+{
+    return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
+                   "this program was built without a server (libmicrohttpd's header was missing, "
+                   "or the program is static)");
+}
+
 fv_status serve_open(serve **out, const serve_options *options, int *port, fv_error *err)
 {
     (void)options;
     (void)port;
     *out = NULL;
-    return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
-                   "this program was built without a server (libmicrohttpd's header was missing, "
-                   "or the program is static)");
+    return serve_check(err);
 }
 
 fv_status serve_start(serve *s, fv_engine *engine, fv_error *err)

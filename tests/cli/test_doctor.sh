@@ -33,6 +33,12 @@ check "bare: and how to name it" grep -q 'export VIRTUAL_ENV=$PWD/qnn_env' <<<"$
 check "bare: no option that doctor does not have" [ "$(grep -cE -- '--(venv|serial|adb|sdk)\b' "$work/out")" = 0 ]
 check "bare: no adb" grep -q "adb: program not found on PATH" <<<"$(finding phone found)"
 check "bare: how to get it" grep -q "apt install adb" <<<"$(finding phone notes)"
+check "the server's library, or which to install" grep -q "libmicrohttpd" <<<"$(finding server found)"
+FV_LLGUIDANCE=$work/none.so bare "$fastvlm" doctor --json >"$work/out"
+check "no llguidance" [ "$(finding "json schemas" ok)" = False ]
+check "where it comes from" grep -q "make builds it" <<<"$(finding "json schemas" notes)"
+FV_LLGUIDANCE=${FV_FAKE_LLGUIDANCE:?} bare "$fastvlm" doctor --json >"$work/out"
+check "llguidance" grep -qE "llguidance [0-9]+\.[0-9]" <<<"$(finding "json schemas" found)"
 bare "$fastvlm" doctor >"$work/out"
 check "bare: as text" grep -qE '^ndk +ANDROID_NDK_ROOT is not set' "$work/out"
 
