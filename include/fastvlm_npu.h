@@ -172,13 +172,14 @@ typedef struct fv_npu_compile_options {
     const char *const *paths; /**< calibration: images and directories; none: built-in scenes */
     size_t n_paths;
     int max_images;    /**< as fv_pack_options */
-    double min_cosine; /**< MIXED: of the image tokens, on the calibration set; 0: 0.9986 */
+    double min_cosine; /**< MIXED: of the image tokens, on the calibration set; 0: 0.9986, or less
+                            where 8-bit weights alone leave little more */
     int cache_len;     /**< DECODER: rows of the cache; 0: 512 */
     bool unshared;     /**< DECODER: each graph has weights of its own, and NAME ends in _unshared:
                             the emulator on x86-64 loads no others */
     bool force;        /**< replace files of the same names in a directory that is not empty */
     const fv_callbacks *callbacks; /**< log: what the library says; progress stages "calibrate",
-                                        "compile" */
+                                        "widths", "compile" */
 } fv_npu_compile_options;
 
 FV_DEFINE_DEFAULT(fv_npu_compile_options)

@@ -15,26 +15,45 @@ typedef struct unit {
     bool narrow, tried; /* tried: once more */
 } unit;
 
+/* The images at one size, and their tokens in f32. */
+typedef struct judged_set {
+    int image_size;
+    size_t n_pixels, n_tokens; /* of one */
+    float *pixels, *tokens;
+} judged_set;
+
 typedef struct chooser {
     fv_npu_vision *v;
-    const float *pixels;
-    size_t n;
-    float *want, *got; /* tokens: of all images in f32; of one */
+    size_t n; /* images */
+    /* What is only compared with its like is measured at a smaller size where runs are long. */
+    judged_set whole, shrunk, *small, *now; /* small: one of the two */
+    float *got;                             /* tokens of one image */
     unit *units;
     size_t n_units;
     fv_npu_simulation simulation;
+    double floor;          /* what is lost with all values in 16 bits */
+    double spent, in_full; /* numbers of images that went through, in all: about */
+    const fv_callbacks *callbacks;
     fv_error *err;
 } chooser;
+
+static fv_status set_use(chooser *c, judged_set *s)
+{
+    c->now = s;
+    return fv_npu_simulation_resize(&c->simulation, s->image_size, c->err);
+}
 
 /* 1 - the mean cosine over the first n images with the plan's widths as they are. */
 static fv_status widths_measure(chooser *c, bool round_weights, size_t n, double *loss)
 {
-    size_t pixels = fv_npu_vision_pixels(c->v), tokens = fv_npu_vision_tokens(c->v);
+    const judged_set *s = c->now;
     *loss = 1;
     for (size_t i = 0; i < n; i++) {
-        FV_TRY(fv_npu_simulation_run(&c->simulation, c->pixels + i * pixels, c->got, round_weights,
-                                     c->err));
-        *loss -= fv_cosine(c->want + i * tokens, c->got, tokens) / (double)n;
+        FV_TRY(fv_progress(c->callbacks, "widths", FV_MIN(c->spent / c->in_full, 1.0), c->err));
+        FV_TRY(fv_npu_simulation_run(&c->simulation, s->pixels + i * s->n_pixels, c->got,
+                                     round_weights, c->err));
+        *loss -= fv_cosine(s->tokens + i * s->n_tokens, c->got, s->n_tokens) / (double)n;
+        c->spent += (double)s->n_pixels;
     }
     return FV_OK;
 }
@@ -72,14 +91,11 @@ static void units_list(chooser *c)
         unit_set(c, &c->units[i], false);
 }
 
-/* What each costs alone, over the first image or a few small ones: there are a hundred units. */
-enum { UNIT_IMAGES = 4, UNIT_VALUES = 1 << 20 };
-
-static fv_status units_measure(chooser *c, size_t n, const fv_callbacks *callbacks)
+/* What each costs alone. There are two hundred units. */
+static fv_status units_measure(chooser *c, size_t n)
 {
     for (size_t i = 0; i < c->n_units; i++) {
         unit *u = &c->units[i];
-        FV_TRY(fv_progress(callbacks, "layers", (double)i / (double)c->n_units, c->err));
         unit_set(c, u, true);
         FV_TRY(widths_measure(c, false, n, &u->loss));
         unit_set(c, u, false);
@@ -99,14 +115,11 @@ static unit *units_worst(const chooser *c)
 }
 
 /* Losses nearly add up: units become wide until their sum says that the rest may do, then it is
- * measured. */
-static fv_status units_choose(chooser *c, double goal)
+ * measured. Where that is not so, half of the sum goes at a time in the end. */
+static fv_status units_widen(chooser *c, double goal)
 {
-    for (size_t i = 0; i < c->n_units; i++) {
-        c->units[i].narrow = true;
-        unit_set(c, &c->units[i], true);
-    }
-    for (;;) {
+    enum { STEPS = 4 };
+    for (int step = 0;; step++) {
         double loss, sum = 0;
         unit *u;
         FV_TRY(widths_measure(c, true, c->n, &loss));
@@ -114,23 +127,30 @@ static fv_status units_choose(chooser *c, double goal)
             return FV_OK;
         for (size_t i = 0; i < c->n_units; i++)
             sum += c->units[i].narrow ? c->units[i].loss : 0;
-        double left = sum;
+        double left = sum, share = (goal - c->floor) / (loss - c->floor);
+        share = step < STEPS ? share : FV_MIN(share, 0.5);
         do {
             if (!(u = units_worst(c)))
-                return FV_OK; /* all are wide: what is left is the weights' */
+                return FV_OK; /* all are wide */
             u->narrow = false;
             unit_set(c, u, false);
             left -= u->loss;
-        } while (left > sum * goal / loss);
+        } while (left > sum * share);
     }
+}
+
+static int retries(const chooser *c)
+{
+    enum { MOST = 16, LEAST = 4, VALUES = 12 << 20 };
+    size_t n = VALUES / c->whole.n_pixels;
+    return (int)FV_MAX(FV_MIN(n, (size_t)MOST), (size_t)LEAST);
 }
 
 /* Units that are wide again in 8 bits where that is not too much, those first that cost least for
  * the multiplications they save: losses did not quite add up. */
 static fv_status units_retry(chooser *c, double goal)
 {
-    enum { TRIES = 16 };
-    for (int i = 0; i < TRIES; i++) {
+    for (int i = 0; i < retries(c); i++) {
         unit *best = NULL;
         double loss;
         for (size_t j = 0; j < c->n_units; j++) {
@@ -158,16 +178,16 @@ static fv_status fit_set(chooser *c, fv_npu_fit fit)
     return fv_npu_simulation_learn(&c->simulation, c->err);
 }
 
+static const fv_npu_fit fits[] = { { 2, true },    { 1.6, false }, { 1.6, true },
+                                   { 1.3, false }, { 1, false },   { 1, true } };
+
 /* The fit that loses least with the widths as they are. */
-static fv_status fits_try(chooser *c, const fv_callbacks *callbacks)
+static fv_status fits_try(chooser *c)
 {
-    static const fv_npu_fit fits[] = { { 2, true },    { 1.6, false }, { 1.6, true },
-                                       { 1.3, false }, { 1, false },   { 1, true } };
     fv_npu_fit best = c->v->plan.fit;
     double least, loss;
     FV_TRY(widths_measure(c, true, c->n, &least));
     for (size_t i = 0; i < FV_COUNT(fits); i++) {
-        FV_TRY(fv_progress(callbacks, "ranges", (double)i / FV_COUNT(fits), c->err));
         FV_TRY(fit_set(c, fits[i]));
         FV_TRY(widths_measure(c, true, c->n, &loss));
         if (loss < least) {
@@ -178,28 +198,80 @@ static fv_status fits_try(chooser *c, const fv_callbacks *callbacks)
     return fit_set(c, best);
 }
 
+/* ---- the images -------------------------------------------------------------------------- */
+
+/* A half of the size, a quarter, ..., as long as that is SMALL or more. */
+static int small_size(int image_size)
+{
+    enum { SMALL = 256 };
+    while (image_size >= 2 * SMALL && image_size % (2 * FV_PATCH) == 0)
+        image_size /= 2;
+    return image_size;
+}
+
+/* Means over squares of pixels. */
+static void image_shrink(float *to, size_t to_size, const float *from, size_t from_size)
+{
+    size_t times = from_size / to_size;
+    for (size_t i = 0; i < to_size * to_size * 3; i++) {
+        size_t y = i / 3 / to_size * times, x = i / 3 % to_size * times;
+        double sum = 0;
+        for (size_t k = 0; k < times * times; k++)
+            sum += (double)from[((y + k / times) * from_size + x + k % times) * 3 + i % 3];
+        to[i] = (float)(sum / (double)(times * times));
+    }
+}
+
+static fv_status set_make(chooser *c, judged_set *s, int image_size, const float *pixels)
+{
+    size_t size = (size_t)image_size, whole = (size_t)c->v->config.image_size;
+    s->image_size = image_size;
+    FV_TRY(set_use(c, s));
+    s->n_pixels = size * size * 3;
+    s->n_tokens = fv_value_elems(c->simulation.graph[0].output[0]);
+    s->pixels = fv_alloc(c->n * s->n_pixels, sizeof *s->pixels);
+    s->tokens = fv_alloc(c->n * s->n_tokens, sizeof *s->tokens);
+    if (!s->pixels || !s->tokens)
+        return fv_fail_memory(c->err, c->n * (s->n_pixels + s->n_tokens) * sizeof *s->pixels,
+                              "images and their tokens");
+    for (size_t i = 0; i < c->n; i++) {
+        float *at = s->pixels + i * s->n_pixels;
+        FV_TRY(fv_progress(c->callbacks, "widths", 0, c->err));
+        image_shrink(at, size, pixels + i * whole * whole * 3, whole);
+        FV_TRY(fv_npu_simulation_exact(&c->simulation, at, s->tokens + i * s->n_tokens, c->err));
+    }
+    return FV_OK;
+}
+
 /* ---- the whole --------------------------------------------------------------------------- */
 
 static fv_status chooser_open(chooser *c, fv_npu_vision *v, const float *pixels, size_t n,
-                              fv_error *err)
+                              const fv_callbacks *callbacks, fv_error *err)
 {
-    size_t n_pixels = fv_npu_vision_pixels(v), n_tokens = fv_npu_vision_tokens(v);
-    *c = (chooser){ .v = v, .pixels = pixels, .n = n, .err = err };
-    c->want = fv_alloc((n + 1) * n_tokens, sizeof *c->want);
+    size_t n_tokens = fv_npu_vision_tokens(v);
+    *c = (chooser){ .v = v, .n = n, .in_full = 1, .callbacks = callbacks, .err = err };
+    c->got = fv_alloc(n_tokens, sizeof *c->got);
     c->units = fv_alloc(v->graph.n_nodes, sizeof *c->units);
-    if (!c->want || !c->units)
-        return fv_fail_memory(err, (n + 1) * n_tokens * sizeof *c->want, "image tokens");
-    c->got = c->want + n * n_tokens;
-    for (size_t i = 0; i < n; i++)
-        FV_TRY(fv_npu_vision_run(v, pixels + i * n_pixels, c->want + i * n_tokens, NULL, err));
-    return fv_npu_simulation_open(&c->simulation, &v->plan, &v->even.w, &v->config, &v->ops,
-                                  &v->model.kernels, err);
+    if (!c->got || !c->units)
+        return fv_fail_memory(err, n_tokens * sizeof *c->got, "image tokens");
+    FV_TRY(fv_npu_simulation_open(&c->simulation, &v->plan, &v->even.w, &v->config, &v->ops,
+                                  &v->model.kernels, err));
+    c->small = small_size(v->config.image_size) < v->config.image_size ? &c->shrunk : &c->whole;
+    FV_TRY(set_make(c, &c->whole, v->config.image_size, pixels));
+    return c->small == &c->whole
+               ? FV_OK
+               : set_make(c, &c->shrunk, small_size(v->config.image_size), pixels);
 }
 
 static void chooser_close(chooser *c)
 {
+    judged_set *sets[] = { &c->whole, &c->shrunk };
+    for (size_t i = 0; i < FV_COUNT(sets); i++) {
+        fv_free(sets[i]->pixels);
+        fv_free(sets[i]->tokens);
+    }
     fv_npu_simulation_close(&c->simulation);
-    fv_free(c->want);
+    fv_free(c->got);
     fv_free(c->units);
 }
 
@@ -207,20 +279,54 @@ fv_status fv_npu_fit_choose(fv_npu_vision *v, const float *pixels, size_t n,
                             const fv_callbacks *callbacks, fv_error *err)
 {
     chooser c;
-    fv_status status = chooser_open(&c, v, pixels, n, err);
-    if (status == FV_OK)
-        status = fits_try(&c, callbacks);
+    fv_status status = chooser_open(&c, v, pixels, n, callbacks, err);
+    if (status == FV_OK) {
+        c.in_full = (double)((1 + FV_COUNT(fits)) * n * c.small->n_pixels);
+        status = fits_try(&c);
+    }
     chooser_close(&c);
     return status;
 }
 
-static fv_status widths_choose(chooser *c, double goal, const fv_callbacks *callbacks)
+/* By default what all values in 16 bits lose is no limit: half as much again is allowed. */
+static double loss_allowed(const chooser *c, double min_cosine)
 {
-    const size_t few = FV_MAX(UNIT_VALUES / fv_npu_vision_pixels(c->v), (size_t)1);
+    double allowed = 1 - (min_cosine > 0 ? min_cosine : FV_NPU_MIXED_COSINE);
+    if (min_cosine > 0 || c->floor * 1.5 <= allowed)
+        return allowed;
+    fv_log(c->callbacks, FV_LOG_WARNING,
+           "weights in 8 bits alone leave a cosine of %.4f on the images that are judged; mixed "
+           "goes down to %.4f",
+           1 - c->floor, 1 - c->floor * 1.5);
+    return c->floor * 1.5;
+}
+
+static fv_status widths_choose(chooser *c, double min_cosine)
+{
+    enum { UNIT_IMAGES = 4, WIDENINGS = 5 };
+    const bool shrunk = c->small != &c->whole;
+    const size_t few = FV_MIN(c->n, shrunk ? (size_t)2 : (size_t)UNIT_IMAGES);
     units_list(c);
-    FV_TRY(units_measure(c, FV_MIN(c->n, FV_MIN(few, (size_t)UNIT_IMAGES)), callbacks));
-    FV_TRY(units_choose(c, goal));
-    FV_TRY(fits_try(c, callbacks));
+    c->in_full = (double)(c->n_units * few + FV_COUNT(fits) * c->n) * (double)c->small->n_pixels +
+                 (double)((WIDENINGS + (size_t)retries(c)) * c->n) * (double)c->whole.n_pixels;
+    FV_TRY(set_use(c, &c->whole));
+    FV_TRY(widths_measure(c, true, c->n, &c->floor));
+    const double goal = loss_allowed(c, min_cosine);
+    if (c->floor >= goal)
+        return FV_OK; /* all are wide */
+    FV_TRY(set_use(c, c->small));
+    FV_TRY(units_measure(c, few));
+    for (size_t i = 0; i < c->n_units; i++) {
+        c->units[i].narrow = true;
+        unit_set(c, &c->units[i], true);
+    }
+    FV_TRY(set_use(c, &c->whole));
+    FV_TRY(units_widen(c, goal));
+    FV_TRY(set_use(c, c->small));
+    FV_TRY(fits_try(c));
+    FV_TRY(set_use(c, &c->whole));
+    if (shrunk) /* what was best there need not be good enough here */
+        FV_TRY(units_widen(c, goal));
     return units_retry(c, goal);
 }
 
@@ -228,9 +334,9 @@ fv_status fv_npu_mixed_choose(fv_npu_vision *v, const float *pixels, size_t n, d
                               const fv_callbacks *callbacks, fv_error *err)
 {
     chooser c;
-    fv_status status = chooser_open(&c, v, pixels, n, err);
+    fv_status status = chooser_open(&c, v, pixels, n, callbacks, err);
     if (status == FV_OK)
-        status = widths_choose(&c, 1 - min_cosine, callbacks);
+        status = widths_choose(&c, min_cosine);
     chooser_close(&c);
     return status;
 }

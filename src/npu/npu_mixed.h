@@ -11,8 +11,11 @@
 
 #include "npu/npu_vision.h"
 
+#define FV_NPU_MIXED_COSINE 0.9986
+
 /* Changes widths of v->plan, which has encodings. pixels [n, S, S, 3] are the images that it is
- * judged by; min_cosine: of their tokens, mean. */
+ * judged by; min_cosine: of their tokens, mean; 0: FV_NPU_MIXED_COSINE, or half as far again as
+ * 8-bit weights alone turn them. What that cannot reach is a plan of 16 bits. */
 fv_status fv_npu_mixed_choose(fv_npu_vision *v, const float *pixels, size_t n, double min_cosine,
                               const fv_callbacks *callbacks, fv_error *err);
 

@@ -156,17 +156,29 @@ static void read_round(void *user, const fv_node *n, float *x)
         fv_npu_round_values(x, fv_value_elems(v), p->of[v->index].u8);
 }
 
+static fv_status image_run(fv_npu_simulation *s, bool round_weights, const float *pixels,
+                           float *tokens, const fv_graph_observer *o, fv_error *err)
+{
+    const fv_graph *g = &s->graph[round_weights];
+    fv_run_input in = { g->input[0]->name, pixels };
+    fv_run_output out = { g->output[0]->output, tokens };
+    return fv_graph_run(g, s->ops, &(fv_graph_io){ &in, 1, &out, 1 }, o, err);
+}
+
 fv_status fv_npu_simulation_run(fv_npu_simulation *s, const float *pixels, float *tokens,
                                 bool round_weights, fv_error *err)
 {
-    const fv_graph *g = round_weights ? &s->graph : s->plan->g;
-    fv_run_input in = { g->input[0]->name, pixels };
-    fv_run_output out = { g->output[0]->output, tokens };
     fv_graph_observer o = {
         .user = s, .change = value_round, .inside = attention_is_narrow, .read = read_round
     };
     s->weights_rounded = round_weights;
-    return fv_graph_run(g, s->ops, &(fv_graph_io){ &in, 1, &out, 1 }, &o, err);
+    return image_run(s, round_weights, pixels, tokens, &o, err);
+}
+
+fv_status fv_npu_simulation_exact(fv_npu_simulation *s, const float *pixels, float *tokens,
+                                  fv_error *err)
+{
+    return image_run(s, false, pixels, tokens, NULL, err);
 }
 
 /* What a layer's weights make of a mean input, less what it should be. */
@@ -184,7 +196,7 @@ static fv_status correction_make(fv_npu_simulation *s, float **out, const fv_nod
 
 fv_status fv_npu_simulation_learn(fv_npu_simulation *s, fv_error *err)
 {
-    const fv_graph *g = s->plan->g;
+    const fv_graph *g = &s->graph[false];
     fv_region_free(&s->region);
     memset(s->corrections, 0, g->n_values * sizeof *s->corrections);
     for (size_t i = 0; i < g->n_nodes; i++) {
@@ -201,32 +213,50 @@ fv_status fv_npu_simulation_learn(fv_npu_simulation *s, fv_error *err)
         for (int rounded = 0; rounded < 2; rounded++)
             for (int as = 0; as < FV_NPU_READ_AS; as++)
                 FV_TRY(correction_make(s, &s->corrections[v->index].by[rounded][as],
-                                       rounded ? s->graph.node[i] : layer, mean[as], exact, err));
+                                       s->graph[rounded].node[i], mean[as], exact, err));
     }
     return FV_OK;
 }
 
-static fv_status simulation_make(fv_npu_simulation *s, const fv_weights *w, const fv_config *c,
-                                 fv_error *err)
+static void graphs_end(fv_npu_simulation *s)
+{
+    for (int rounded = 0; rounded < 2; rounded++)
+        fv_graph_end(&s->graph[rounded]);
+}
+
+fv_status fv_npu_simulation_resize(fv_npu_simulation *s, int image_size, fv_error *err)
+{
+    const fv_graph_spec spec = { .image_size = image_size };
+    if (s->image_size == image_size)
+        return FV_OK;
+    graphs_end(s);
+    s->image_size = 0;
+    for (int rounded = 0; rounded < 2; rounded++) {
+        fv_graph *g = &s->graph[rounded];
+        fv_graph_begin(g, rounded ? "rounded" : "exact", err);
+        fv_graph_vision(g, s->c, rounded ? &s->rounded.w.vision : &s->w->vision, &spec);
+        FV_TRY(fv_graph_status(g));
+    }
+    s->image_size = image_size;
+    return fv_npu_simulation_learn(s, err);
+}
+
+static fv_status simulation_make(fv_npu_simulation *s, fv_error *err)
 {
     const fv_graph *g = s->plan->g;
-    const fv_graph_spec spec = { .image_size = (int)g->input[0]->dim[1].n };
     s->corrections = fv_alloc_zero(g->n_values, sizeof *s->corrections);
     if (!s->corrections)
         return fv_fail_memory(err, g->n_values * sizeof *s->corrections, "corrections");
-    FV_TRY(fv_npu_round(&s->rounded, w, c, s->k, err));
-    fv_graph_begin(&s->graph, "rounded", err);
-    fv_graph_vision(&s->graph, c, &s->rounded.w.vision, &spec);
-    FV_TRY(fv_graph_status(&s->graph));
-    return fv_npu_simulation_learn(s, err);
+    FV_TRY(fv_npu_round(&s->rounded, s->w, s->c, s->k, err));
+    return fv_npu_simulation_resize(s, (int)g->input[0]->dim[1].n, err);
 }
 
 fv_status fv_npu_simulation_open(fv_npu_simulation *out, const fv_npu_plan *plan,
                                  const fv_weights *w, const fv_config *c, fv_ops *ops,
                                  const fv_kernels *k, fv_error *err)
 {
-    *out = (fv_npu_simulation){ .plan = plan, .ops = ops, .k = k };
-    fv_status status = simulation_make(out, w, c, err);
+    *out = (fv_npu_simulation){ .plan = plan, .w = w, .c = c, .ops = ops, .k = k };
+    fv_status status = simulation_make(out, err);
     if (status != FV_OK)
         fv_npu_simulation_close(out);
     return status;
@@ -234,7 +264,7 @@ fv_status fv_npu_simulation_open(fv_npu_simulation *out, const fv_npu_plan *plan
 
 void fv_npu_simulation_close(fv_npu_simulation *s)
 {
-    fv_graph_end(&s->graph);
+    graphs_end(s);
     fv_npu_rounded_free(&s->rounded);
     fv_free(s->corrections);
     fv_region_free(&s->region);

@@ -33,21 +33,27 @@ typedef struct fv_npu_correction {
 
 typedef struct fv_npu_simulation {
     const fv_npu_plan *plan; /* its widths may change from run to run */
+    const fv_weights *w;
+    const fv_config *c;
     fv_ops *ops;
     const fv_kernels *k;
     fv_npu_rounded rounded;
-    fv_graph graph;                 /* of the rounded weights */
+    int image_size;
+    fv_graph graph[2]; /* of the weights, of the rounded ones: nodes and values as in the plan's */
     fv_npu_correction *corrections; /* by index of the value */
     bool weights_rounded;           /* in the graph that runs */
     fv_region region;
 } fv_npu_simulation;
 
-/* w: of the plan's graph, with c's shapes. What is pointed to outlives *out. On failure *out is
- * zero. */
+/* Images of the size that the plan's graph has. w: of that graph, with c's shapes. What is pointed
+ * to outlives *out. On failure *out is zero. */
 fv_status fv_npu_simulation_open(fv_npu_simulation *out, const fv_npu_plan *plan,
                                  const fv_weights *w, const fv_config *c, fv_ops *ops,
                                  const fv_kernels *k, fv_error *err);
 void fv_npu_simulation_close(fv_npu_simulation *s); /* zero is fine */
+
+/* Images of another size: the same layers and encodings on smaller maps take less time. */
+fv_status fv_npu_simulation_resize(fv_npu_simulation *s, int image_size, fv_error *err);
 
 /* After the plan's encodings and means have changed. */
 fv_status fv_npu_simulation_learn(fv_npu_simulation *s, fv_error *err);
@@ -56,5 +62,8 @@ fv_status fv_npu_simulation_learn(fv_npu_simulation *s, fv_error *err);
  * alone. */
 fv_status fv_npu_simulation_run(fv_npu_simulation *s, const float *pixels, float *tokens,
                                 bool round_weights, fv_error *err);
+/* The same in f32. */
+fv_status fv_npu_simulation_exact(fv_npu_simulation *s, const float *pixels, float *tokens,
+                                  fv_error *err);
 
 #endif

@@ -16,9 +16,6 @@ enum {
     JUDGED_VALUES = 9 << 20, /* or until there are so many numbers; one at least */
 };
 
-/* Of the image tokens of MIXED on them. */
-#define DEFAULT_COSINE 0.9986
-
 static fv_status graph_make(fv_npu_vision *v, const fv_vision_weights *w, fv_error *err)
 {
     fv_graph_spec spec = { .real = FV_TYPE_F32,
@@ -156,8 +153,7 @@ static fv_status judged_plan(fv_npu_vision *v, fv_npu_precision precision, doubl
         return FV_OK;
     if (precision == FV_NPU_W8A8)
         return fv_npu_fit_choose(v, judged->pixels, judged->n, callbacks, err);
-    return fv_npu_mixed_choose(v, judged->pixels, judged->n,
-                               min_cosine > 0 ? min_cosine : DEFAULT_COSINE, callbacks, err);
+    return fv_npu_mixed_choose(v, judged->pixels, judged->n, min_cosine, callbacks, err);
 }
 
 fv_status fv_npu_vision_plan(fv_npu_vision *v, fv_npu_precision precision, double min_cosine,

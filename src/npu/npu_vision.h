@@ -28,7 +28,7 @@ fv_status fv_npu_vision_open(fv_npu_vision *v, const char *model, int image_size
                              const fv_callbacks *callbacks, fv_error *err);
 void fv_npu_vision_close(fv_npu_vision *v); /* zero is fine */
 
-/* calibrate: its images; not asked for F16. min_cosine: of MIXED, 0: 0.9986. Once for a v. */
+/* calibrate: its images; not asked for F16. min_cosine: fv_npu_mixed_choose's. Once for a v. */
 fv_status fv_npu_vision_plan(fv_npu_vision *v, fv_npu_precision precision, double min_cosine,
                              const fv_calibrate_options *calibrate, fv_error *err);
 
