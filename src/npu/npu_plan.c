@@ -30,8 +30,23 @@ fv_qnn_encoding fv_npu_encode_widened(fv_qnn_encoding e)
 
 static double gelu(double x) { return 0.5 * x * (1 + erf(x * 0.70710678118654752)); }
 
-/* What x is to the value's reader: a GELU makes little of negative ones. */
-static double seen_as(double x, bool by_gelu) { return by_gelu ? gelu(x) : x; }
+/* A GELU by table: fitting ranges asks for it a million times. */
+enum { GELU_END = 8, GELU_PARTS = 2048 }; /* between -GELU_END and GELU_END */
+
+static void gelu_fill(double table[GELU_PARTS + 1])
+{
+    for (int i = 0; i <= GELU_PARTS; i++)
+        table[i] = gelu((double)i * (2.0 * GELU_END / GELU_PARTS) - GELU_END);
+}
+
+static double gelu_near(const double table[GELU_PARTS + 1], double x)
+{
+    double at = (x + GELU_END) * (GELU_PARTS / (2.0 * GELU_END));
+    if (!(at > 0 && at < GELU_PARTS))
+        return x < 0 ? 0 : x;
+    int i = (int)at;
+    return table[i] + (at - i) * (table[i + 1] - table[i]);
+}
 
 static double bin_middle(const fv_value_range *r, size_t i)
 {
@@ -43,10 +58,15 @@ typedef struct weighed {
     double weight[FV_RANGE_BINS];
     double seen[FV_RANGE_BINS];      /* the bin's middle, as its reader sees it */
     double below[FV_RANGE_BINS + 1]; /* weight of all bins below */
+    double gelu[GELU_PARTS + 1];     /* by_gelu */
     const fv_value_range *r;
+    size_t first, last; /* bins that have any */
     bool by_gelu;
     double exponent;
 } weighed;
+
+/* What x is to the value's reader: a GELU makes little of negative ones. */
+static double seen_as(const weighed *h, double x) { return h->by_gelu ? gelu_near(h->gelu, x) : x; }
 
 /* The layer that reads a value, or its GELU; NULL: none does. */
 static const fv_node *value_reader(const fv_graph *g, const fv_value *v)
@@ -77,9 +97,14 @@ static fv_status value_weigh(weighed *h, const fv_graph *g, const fv_value *v,
     size_t c = r->n_channels;
     h->r = r;
     h->by_gelu = v->n_uses == 1 && v->last_use->op == FV_OP_GELU;
+    if (h->by_gelu)
+        gelu_fill(h->gelu);
+    h->first = FV_RANGE_BINS;
     for (size_t i = 0; i < FV_RANGE_BINS; i++) {
         h->weight[i] = (double)r->bins[i];
-        h->seen[i] = seen_as(bin_middle(r, i), h->by_gelu);
+        h->seen[i] = seen_as(h, bin_middle(r, i));
+        h->first = r->bins[i] ? FV_MIN(h->first, i) : h->first;
+        h->last = r->bins[i] ? i : h->last;
     }
     if (!reader || !r->n_rows || fv_value_cols(reader->in[0]) != c) {
         bins_add_up(h);
@@ -112,6 +137,13 @@ static double error_counts(const weighed *h, double off)
     return h->exponent == 2 ? off * off : pow(fabs(off), h->exponent);
 }
 
+/* The first bin whose middle is x or more. */
+static size_t bin_from(const fv_value_range *r, double x)
+{
+    double at = (x + r->reach) * (FV_RANGE_BINS / (2.0 * r->reach)) - 0.5;
+    return at > 0 ? (size_t)FV_MIN(ceil(at), (double)FV_RANGE_BINS) : 0;
+}
+
 /* What a value loses in 8 bits of a range: what is clipped, and the error of rounding, as its
  * reader sees them. From `limit` on it is not counted to its end. */
 static double range_loss(const weighed *h, double low, double high, double limit)
@@ -121,24 +153,22 @@ static double range_loss(const weighed *h, double low, double high, double limit
     double inside = error_counts(h, half); /* of rounding, without a GELU everywhere the same */
     size_t begin = FV_RANGE_BINS, end = FV_RANGE_BINS; /* bins inside, when all lose the same */
     if (!h->by_gelu) {
-        for (begin = 0; begin < FV_RANGE_BINS && bin_middle(r, begin) < low;)
-            begin++;
-        while (end > begin && bin_middle(r, end - 1) > high)
-            end--;
+        begin = bin_from(r, low);
+        end = FV_MAX(bin_from(r, high), begin);
         lost = (h->below[end] - h->below[begin]) * inside / (h->exponent + 1);
     }
-    for (size_t i = 0; i < FV_RANGE_BINS && lost < limit; i++) {
-        if (i == begin)
+    for (size_t i = h->first; i <= h->last && lost < limit; i++) {
+        if (i >= begin && i < end)
             i = end;
-        if (i == FV_RANGE_BINS)
+        if (i > h->last)
             break;
         if (!r->bins[i])
             continue;
-        double x = bin_middle(r, i), near = fmax(low, fmin(high, x));
-        double off = near == x ? 0 : h->seen[i] - seen_as(near, h->by_gelu);
+        double x = bin_middle(r, i), near = x < low ? low : x > high ? high : x;
+        double off = near == x ? 0 : h->seen[i] - seen_as(h, near);
         double rounding = inside;
         if (h->by_gelu)
-            rounding = error_counts(h, (gelu(near + half) - gelu(near - half)) / 2);
+            rounding = error_counts(h, (seen_as(h, near + half) - seen_as(h, near - half)) / 2);
         lost += h->weight[i] * (error_counts(h, off) + rounding / (h->exponent + 1));
     }
     return lost;
@@ -214,7 +244,7 @@ static fv_status value_formats(fv_npu_formats *f, const fv_npu_plan *p, const fv
     f->u16 = value_is_product(v)
                  ? fv_npu_encode_middle(fmaxf(-low, high) * WIDE_MARGIN)
                  : fv_npu_encode_range(low * WIDE_MARGIN, high * WIDE_MARGIN, 65535);
-    if (!value_is_scores(v)) {
+    if (h.exponent > 0 && !value_is_scores(v)) {
         FV_TRY(value_weigh(&h, p->g, v, r, k, err));
         range_fit(&h, &low, &high);
     }
@@ -248,11 +278,16 @@ static float least_range(const fv_value *v, const fv_ranges *ranges)
     return 0.1f * fmaxf(-in->min, in->max);
 }
 
-/* What 8 bits make of x. */
-static float rounded_to(float x, fv_qnn_encoding e)
+/* The number, from 0 to 255, that x has in 8 bits; what it stands for. */
+static unsigned number_of(float x, fv_qnn_encoding e)
 {
-    float low = (float)e.offset;
-    return fmaxf(low, fminf(low + 255, rintf(x / e.scale))) * e.scale;
+    float at = x / e.scale - (float)e.offset;
+    return at > 0 ? (unsigned)rintf(at < 255 ? at : 255) : 0;
+}
+
+static float number_means(unsigned number, fv_qnn_encoding e)
+{
+    return ((float)number + (float)e.offset) * e.scale;
 }
 
 /* Of the sampled rows; those of a GELU's result also as it comes from an operand in 8 bits. */
@@ -262,7 +297,8 @@ static fv_status value_means(fv_npu_plan *p, const fv_ranges *ranges, const fv_v
     const fv_value_range *r = fv_ranges_of(ranges, v);
     const fv_value *x = v->from->op == FV_OP_GELU ? v->from->in[0] : NULL;
     const fv_value_range *rx = x ? fv_ranges_of(ranges, x) : NULL;
-    const fv_qnn_encoding e = p->of[v->index].u8;
+    const fv_qnn_encoding e = p->of[v->index].u8, ex = x ? p->of[x->index].u8 : e;
+    float made_of[256]; /* what a GELU makes of its operand's numbers, in 8 bits */
     fv_npu_value_means *m = &p->mean[v->index];
     size_t c = r->n_channels;
     if (!r->n_rows)
@@ -273,14 +309,16 @@ static fv_status value_means(fv_npu_plan *p, const fv_ranges *ranges, const fv_v
     m->made = m->narrow + c;
     const float part = 1 / (float)r->n_rows;
     const bool gelu_known = rx && rx->n_rows == r->n_rows;
-    for (size_t i = 0; i < r->n_rows * c; i++) {
-        float narrow = rounded_to(r->rows[i], e), made = narrow;
-        if (gelu_known)
-            made = rounded_to((float)gelu((double)rounded_to(rx->rows[i], p->of[x->index].u8)), e);
-        m->exact[i % c] += r->rows[i] * part;
-        m->narrow[i % c] += narrow * part;
-        m->made[i % c] += made * part;
-    }
+    for (unsigned i = 0; gelu_known && i < 256; i++)
+        made_of[i] = number_means(number_of((float)gelu((double)number_means(i, ex)), e), e);
+    for (size_t row = 0; row < r->n_rows; row++)
+        for (size_t i = 0; i < c; i++) {
+            size_t at = row * c + i;
+            float narrow = number_means(number_of(r->rows[at], e), e);
+            m->exact[i] += r->rows[at] * part;
+            m->narrow[i] += narrow * part;
+            m->made[i] += (gelu_known ? made_of[number_of(rx->rows[at], ex)] : narrow) * part;
+        }
     return FV_OK;
 }
 
@@ -343,7 +381,9 @@ static uint8_t node_width(const fv_node *n, fv_npu_precision precision)
 fv_status fv_npu_plan_make(fv_npu_plan *p, const fv_graph *g, const fv_ranges *ranges,
                            fv_npu_precision precision, const fv_kernels *k, fv_error *err)
 {
-    *p = (fv_npu_plan){ .g = g, .n_values = g->n_values, .fit = { .exponent = 2 } };
+    *p = (fv_npu_plan){ .g = g,
+                        .n_values = g->n_values,
+                        .fit = { .exponent = precision == FV_NPU_W8A16 ? 0 : 2 } };
     fv_status status = FV_OK;
     if (!(p->width = fv_alloc(g->n_values, sizeof *p->width)))
         return fv_fail_memory(err, g->n_values, "widths");

@@ -30,8 +30,9 @@ typedef struct fv_npu_value_means {
 /* How a plan's 8 bits are fitted to the calibration set. What is best depends on the model: where
  * errors of layers in front hide a rounding error, correcting it only adds another one. */
 typedef struct fv_npu_fit {
-    double exponent; /* of an error in the sum that a range makes least */
-    bool corrected;  /* biases make up for what rounding adds to the mean of a layer's input */
+    double
+        exponent;   /* of an error in the sum that a range makes least; 0: least to largest value */
+    bool corrected; /* biases make up for what rounding adds to the mean of a layer's input */
 } fv_npu_fit;
 
 typedef struct fv_npu_plan {
@@ -49,7 +50,8 @@ typedef struct fv_npu_plan {
 fv_status fv_npu_plan_make(fv_npu_plan *p, const fv_graph *g, const fv_ranges *ranges,
                            fv_npu_precision precision, const fv_kernels *k, fv_error *err);
 void fv_npu_plan_free(fv_npu_plan *p); /* zero is fine */
-/* Encodings and means of another fit; fv_npu_plan_make's is { 2, false }. Widths stay. */
+/* Encodings and means of another fit; fv_npu_plan_make's is { 2, false }, of W8A16 { 0, false }.
+ * Widths stay. */
 fv_status fv_npu_plan_refit(fv_npu_plan *p, const fv_ranges *ranges, fv_npu_fit fit,
                             const fv_kernels *k, fv_error *err);
 
