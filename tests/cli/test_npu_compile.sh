@@ -1,12 +1,12 @@
 #!/bin/bash
 # fastvlm npu compile, run and eval against the stand-in for Qualcomm's libraries: every call that it
-# gets for the demonstration model's graph must be right, and every failure must end in one message and
-# leave nothing. The values are tools/test-npu.sh's.
+# gets for a model must be right, and every failure must end in one message and leave nothing. The values
+# are tools/test-npu.sh's.
 . "$(dirname "$0")/cases.sh"
 fake=${FV_FAKE_QNN:?names the directory of the stand-in libraries}
 export XDG_DATA_HOME=$work/data
 unset FV_QNN_DIR QNN_SDK_ROOT FAKE_QNN
-demo=$root/models/demo
+model=$base # small: values are tools/test-npu.sh's
 one=$root/tests/data/demo/images/00000.jpg
 
 # compile WORDS ARGUMENT...: with $FAKE_QNN
@@ -14,7 +14,7 @@ compile() {
     local words=$1
     shift
     rm -rf "$work/npu" "$work/calls"
-    FAKE_QNN="log=$work/calls;$words" run npu compile "$demo" -o "$work/npu" --images "$one" --qnn "$fake" "$@"
+    FAKE_QNN="log=$work/calls;$words" run npu compile "$model" -o "$work/npu" --images "$one" --qnn "$fake" "$@"
 }
 nothing_left() { [ ! -e "$work/npu" ] && [ -z "$(find "$work" -name 'npu.part-*')" ]; }
 right_use() { ! grep VIOLATION "$work/calls"; }
@@ -59,7 +59,7 @@ fail=systemContextGetBinaryInfo:30010|QNN error 30010
 die=graphFinalize|ended with signal 11 (SIGSEGV)
 END
 FAKE_QNN="hang=graphFinalize;log=$work/calls" XDG_DATA_HOME=$work/data stop_once "$work/calls" graphFinalize \
-    npu compile "$demo" -o "$work/npu" --images "$one" --qnn "$fake"
+    npu compile "$model" -o "$work/npu" --images "$one" --qnn "$fake"
 check "Ctrl-C while it compiles" grep -q cancelled <<<"$err"
 check "Ctrl-C leaves nothing" nothing_left
 
@@ -70,17 +70,17 @@ compile "" --image-size 100
 check "image size" grep -qF 'expected a multiple of 64' <<<"$err"
 compile "" --precision w4a4
 check "precision" [ "$code" = 2 ]
-run npu compile "$demo" -o "$work/npu"
+run npu compile "$model" -o "$work/npu"
 check "no libraries" grep -qF "no QNN libraries" <<<"$err"
 check "no libraries: nothing is left" nothing_left
 
 # ---- several binaries in one directory
 compile ""
-FAKE_QNN="log=$work/calls" run npu compile "$demo" -o "$work/npu" --images "$one" --qnn "$fake" --soc sm8650
+FAKE_QNN="log=$work/calls" run npu compile "$model" -o "$work/npu" --images "$one" --qnn "$fake" --soc sm8650
 check "a second chip beside the first" [ "$code" = 0 -a "$(ls "$work/npu" | wc -l)" = 4 ]
-FAKE_QNN="log=$work/calls" run npu compile "$demo" -o "$work/npu" --images "$one" --qnn "$fake" --soc sm8650
+FAKE_QNN="log=$work/calls" run npu compile "$model" -o "$work/npu" --images "$one" --qnn "$fake" --soc sm8650
 check "the same again is refused" grep -qF "vision_w8a16_sm8650.bin: there is such a file already" <<<"$err"
-FAKE_QNN="log=$work/calls" run npu compile "$demo" -o "$work/npu" --images "$one" --qnn "$fake" --soc sm8650 --force
+FAKE_QNN="log=$work/calls" run npu compile "$model" -o "$work/npu" --images "$one" --qnn "$fake" --soc sm8650 --force
 check "and replaced with --force" [ "$code" = 0 -a "$(ls "$work/npu" | wc -l)" = 4 ]
 compile "" --part decoder --precision w8a8
 check "a decoder with 8-bit activations" [ "$code" = 2 ]
@@ -126,7 +126,7 @@ check "the second graph does not fit: nothing is left" nothing_left
 
 # ---- answers from a decoder on the NPU
 answer() { # WORDS BINARY [ARGUMENT...]
-    FAKE_QNN="log=$work/calls;$1" FV_QNN_DIR=$fake run run "$demo" "$one" "What is it?" -q -n 3 --ignore-eos --decoder "npu:$2" "${@:3}"
+    FAKE_QNN="log=$work/calls;$1" FV_QNN_DIR=$fake run run "$model" "$one" "What is it?" -q -n 3 --ignore-eos --decoder "npu:$2" "${@:3}"
 }
 for precision in f16 w8a16; do
     : >"$work/calls"
@@ -136,25 +136,25 @@ for precision in f16 w8a16; do
     check "answer, $precision: one process, a prompt and two tokens" [ "$(grep -cE '^(contextCreateFromBinary|graphExecute)$' "$work/calls")" = $((1 + 2 + 2)) ]
 done
 # Rows and the reference's logits are the CPU's; what the emulator gives is tools/test-npu.sh's.
-head -c $((20 * 192 * 4)) /dev/zero >"$work/rows.raw"
+head -c $((20 * 64 * 4)) /dev/zero >"$work/rows.raw"
 decode() { FAKE_QNN="log=$work/calls;chat=graphExecute" run npu run "$work/decoder_f16.bin" --emulate --qnn "$fake" -o "$work/logits.raw" "$@"; }
 : >"$work/calls"
-decode --model "$demo" --input "$work/rows.raw"
+decode --model "$model" --input "$work/rows.raw"
 check "npu run of a decoder" [ "$code" = 0 ]
 check "npu run of a decoder: every call is right" right_use
 check "npu run of a decoder: a chunk and a step" [ "$(grep -c '^graphExecute$' "$work/calls")" = 2 ]
-check "npu run of a decoder: logits" [ "$(wc -c <"$work/logits.raw")" = $((768 * 4)) ]
+check "npu run of a decoder: logits" [ "$(wc -c <"$work/logits.raw")" = $((288 * 4)) ]
 decode --input "$work/rows.raw"
 check "npu run of a decoder: as an encoder" [ "$code" = 1 ]
 decode --model "$tiny" --input "$work/rows.raw"
 check "npu run of a decoder: of another model" grep -qF "decoder_f16.bin: has " <<<"$err"
-decode --model "$demo" --input "$one"
-check "npu run of a decoder: not rows" grep -qF "expected rows of 768, 192 values in f32" <<<"$err"
-head -c $((600 * 192 * 4)) /dev/zero >"$work/many.raw"
-decode --model "$demo" --input "$work/many.raw"
+decode --model "$model" --input "$one"
+check "npu run of a decoder: not rows" grep -qF "expected rows of 256, 64 values in f32" <<<"$err"
+head -c $((600 * 64 * 4)) /dev/zero >"$work/many.raw"
+decode --model "$model" --input "$work/many.raw"
 check "npu run of a decoder: more rows than its cache" grep -qF "600 rows; its cache holds 512" <<<"$err"
 : >"$work/calls"
-printf 'What is it?\nAnd now?\n' | FAKE_QNN="log=$work/calls" FV_QNN_DIR=$fake "$fastvlm" chat "$demo" "$one" -n 3 --ignore-eos \
+printf 'What is it?\nAnd now?\n' | FAKE_QNN="log=$work/calls" FV_QNN_DIR=$fake "$fastvlm" chat "$model" "$one" -n 3 --ignore-eos \
     --vision "npu:$work/w8a16.bin" --decoder "npu:$work/decoder_w8a16.bin" >"$work/out" 2>"$work/err"
 code=$? out=$(cat "$work/out") err=$(cat "$work/err")
 check "chat with both" [ "$code" = 0 ]
@@ -178,7 +178,7 @@ fail=graphExecute:6031:3|error 6031
 die=graphExecute|ended with signal 11
 END
 FAKE_QNN="hang=graphExecute;log=$work/calls" FV_QNN_DIR=$fake stop_once "$work/calls" graphExecute \
-    run "$demo" "$one" "What is it?" -n 3 --decoder "npu:$work/decoder_w8a16.bin"
+    run "$model" "$one" "What is it?" -n 3 --decoder "npu:$work/decoder_w8a16.bin"
 check "Ctrl-C while it decodes" grep -q cancelled <<<"$err"
 if [ "$(uname -m)" = x86_64 ]; then
     answer "" "$work/shared.bin"
@@ -198,10 +198,10 @@ answer "" "$work/decoder_w8a16.bin" --dump "$work/dump"
 check "nothing to dump" [ "$code" = 2 ]
 answer "" "$work/decoder_w8a16.bin" -n 600 -s "$(printf 'word %.0s' $(seq 600))"
 check "a prompt longer than the cache" grep -qF "the context holds 512 tokens" <<<"$err"
-FAKE_QNN="log=$work/calls" FV_QNN_DIR=$fake run eval --task "$root/tests/data/demo" "$demo" --limit 2 --json \
+FAKE_QNN="log=$work/calls" FV_QNN_DIR=$fake run eval --task "$root/tests/data/demo" "$model" --limit 2 --json \
     --vision "npu:$work/w8a16.bin" --decoder "npu:$work/decoder_w8a16.bin"
 check "a test with both" [ "$code" = 0 ]
-FV_QNN_DIR=$fake run eval "$demo" "$demo" "$one" --decoder "npu:$work/decoder_w8a16.bin"
+FV_QNN_DIR=$fake run eval "$model" "$model" "$one" --decoder "npu:$work/decoder_w8a16.bin"
 check "no comparison with it" [ "$code" = 2 ]
 
 # ---- running
@@ -213,7 +213,7 @@ try() { # WORDS BINARY [ARGUMENT...]
 try "" "$work/w8a16.bin"
 check "run" [ "$code" = 0 ]
 check "run: every call is right" right_use
-check "run: 16 image tokens of 192" [ "$(wc -c <"$work/tokens.raw")" = $((16 * 192 * 4)) ]
+check "run: 16 image tokens of 64" [ "$(wc -c <"$work/tokens.raw")" = $((16 * 64 * 4)) ]
 rm "$work/tokens.raw"
 while IFS='|' read -r words message; do
     try "$words" "$work/w8a16.bin"
