@@ -46,18 +46,25 @@ typedef struct bench {
     const char *image, *stages, *svg;
     bool layers;
     int reps, tokens, form;
+    int asked, fill; /* --prompt-tokens, and those of them that are not the template's; or 0 */
     bool wanted[N_STAGES];
     double ms[N_STAGES][MAX_REPS]; /* decode: of one token */
     size_t n[N_STAGES];
     int prompt_tokens;
 } bench;
 
+/* Stages that a prompt of --prompt-tokens has. */
+static bool without_image(int stage)
+{
+    return stage == LOAD || stage == PREFILL || stage == DECODE || stage == FIRST_TOKEN;
+}
+
 static int parse_stages(bench *b)
 {
     char text[256];
     if (!b->stages) {
-        for (size_t i = 0; i < N_STAGES; i++)
-            b->wanted[i] = true;
+        for (int i = 0; i < N_STAGES; i++)
+            b->wanted[i] = !b->asked || without_image(i);
         return -1;
     }
     snprintf(text, sizeof text, "%s", b->stages);
@@ -67,6 +74,11 @@ static int parse_stages(bench *b)
         for (int i = 0; i < N_STAGES; i++) {
             if (strcmp(word, stage_names[i]) && (strcmp(word, "sessions") || !sessions_of(i)))
                 continue;
+            if (b->asked && !without_image(i))
+                return usage_error("bench",
+                                   "--prompt-tokens: a prompt without an image; it has no "
+                                   "stage \"%s\"",
+                                   word);
             b->wanted[i] = known = true;
         }
         if (!known)
@@ -81,7 +93,8 @@ static int bench_parse(int argc, char **argv, bench *b)
         "bench [OPTIONS] [MODEL]",
         "Times every stage of a model on this machine. Each repetition encodes an "
         "image (a drawn one by default), runs the prompt \"Describe the image.\" and "
-        "decodes --tokens tokens, ignoring the end token. sessions_N: one token for each "
+        "decodes --tokens tokens, ignoring the end token. --prompt-tokens runs a prompt of that "
+        "length instead, for long contexts. sessions_N: one token for each "
         "of N sessions at once; beside_image: decode while another thread encodes "
         "images. A warm-up repetition runs first and is not counted. --layers shows every "
         "layer instead, and how close it comes to what the processor and the memory allow. "
@@ -98,6 +111,8 @@ static int bench_parse(int argc, char **argv, bench *b)
           MAX_REPS },
         { 'n', "tokens", OPTION_INT, &b->tokens, "N",
           "tokens to decode per repetition (default 32)", 2, 100000 },
+        { 0, "prompt-tokens", OPTION_INT, &b->asked, "N",
+          "a prompt of N tokens, text alone, instead of the image and the question", 1, 10000000 },
         { 0, "stages", OPTION_TEXT, &b->stages, "LIST",
           "only these, separated by commas; sessions: all of sessions_N", 0, 0 },
         { 0, "layers", OPTION_FLAG, &b->layers, NULL,
@@ -124,10 +139,13 @@ static int bench_parse(int argc, char **argv, bench *b)
             "bench", "%s: no such model; expected a checkpoint directory or a packed file", prompt);
     if (b->layers && b->stages)
         return usage_error("bench", "--stages and --layers exclude each other");
+    if (b->asked && (b->layers || b->image))
+        return usage_error("bench", "--prompt-tokens and %s exclude each other",
+                           b->layers ? "--layers" : "an image");
     if (b->svg && !b->layers)
         return usage_error("bench", "--svg is for --layers");
-    code = check_model("bench", &b->model, false);
-    return code < 0 ? parse_stages(b) : code;
+    code = parse_stages(b);
+    return code < 0 ? check_model("bench", &b->model, false) : code;
 }
 
 /* 1600 x 1200: gradients, rings and noise, so that no stage sees constant input. */
@@ -156,6 +174,42 @@ static void add(bench *b, int stage, double ms, int rep)
         b->ms[stage][b->n[stage]++] = ms;
 }
 
+/* The turn that is timed: the image and a question, or n tokens. */
+static fv_status bench_ask(fv_session *session, const fv_image *image, int n, fv_error *err)
+{
+    static const char question[] = "Describe the image.";
+    enum { ROWS = 256 }; /* the words of every vocabulary begin with the bytes */
+    fv_status status = FV_OK;
+    if (!n) {
+        status = fv_session_add_image(session, image, NULL, err);
+        return status == FV_OK ? fv_session_add_text(session, question, strlen(question), err)
+                               : status;
+    }
+    int32_t ids[ROWS];
+    for (int i = 0; i < ROWS; i++)
+        ids[i] = i * 31 % ROWS;
+    for (; n > 0 && status == FV_OK; n -= ROWS)
+        status = fv_session_add_tokens(session, ids, n < ROWS ? (size_t)n : ROWS, err);
+    return status;
+}
+
+/* How many of the tokens of --prompt-tokens the template leaves. */
+static fv_status bench_fill(bench *b, fv_engine *engine, fv_error *err)
+{
+    fv_session *session = NULL;
+    fv_piece piece = { .size = sizeof piece };
+    fv_stats s = { .size = sizeof s };
+    fv_status status = fv_session_new(&session, engine, NULL, err);
+    if (status == FV_OK)
+        status = bench_ask(session, NULL, 1, err);
+    if (status == FV_OK)
+        status = fv_session_next(session, &piece, err);
+    fv_session_stats(session, &s);
+    b->fill = b->asked > s.prompt_tokens ? b->asked - s.prompt_tokens + 1 : 1;
+    fv_session_free(session);
+    return status;
+}
+
 /* rep -1 warms up. */
 static fv_status repeat(bench *b, fv_engine *engine, const fv_image *image, int rep,
                         progress_line *line, fv_error *err)
@@ -174,10 +228,7 @@ static fv_status repeat(bench *b, fv_engine *engine, const fv_image *image, int 
     o.callbacks = &callbacks;
     fv_status status = fv_session_new(&session, engine, &o, err);
     if (status == FV_OK)
-        status = fv_session_add_image(session, image, NULL, err);
-    if (status == FV_OK)
-        status = fv_session_add_text(session, "Describe the image.", strlen("Describe the image."),
-                                     err);
+        status = bench_ask(session, image, b->fill, err);
     if (status == FV_OK)
         status = fv_session_begin(session, &answer, err);
     while (status == FV_OK && prefill && !piece.done)
@@ -353,6 +404,8 @@ static int run_bench(bench *b, fv_engine **engine, fv_image *image, progress_lin
         alone = alone || b->wanted[i];
     for (int i = SESSIONS_1; i <= BESIDE_IMAGE; i++)
         in_company = in_company || b->wanted[i];
+    if (b->asked && alone && bench_fill(b, *engine, &err) != FV_OK)
+        return report(&err);
     for (int rep = -1; alone && rep < b->reps; rep++)
         if (repeat(b, *engine, image, rep, line, &err) != FV_OK)
             return report(&err);

@@ -324,7 +324,7 @@ static fv_status turn_check_room(const fv_session *s, size_t n_rows, const char 
         return FV_OK;
     return fv_fail(
         err, FV_ERR_LIMIT, 0,
-        "%s does not fit: the context holds %zu tokens, %zu are in use, at least %zu more "
+        "no room for %s: the context holds %zu tokens, %zu are in use, at least %zu more "
         "are needed and one must stay free for the answer; start a new conversation",
         what, s->max_context, held, FV_MAX(n_rows, (size_t)1));
 }

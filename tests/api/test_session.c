@@ -195,7 +195,7 @@ static void test_context_limit(void **state)
     assert_non_null(text);
     memset(text, 'a', LONG);
     assert_int_equal(fv_session_add_text(s, text, LONG, &err), FV_ERR_LIMIT);
-    assert_non_null(strstr(err.message, "does not fit"));
+    assert_non_null(strstr(err.message, "no room for the text"));
     free(text);
     fv_session_free(s);
 }

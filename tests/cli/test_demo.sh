@@ -86,6 +86,17 @@ run bench --layers --reps 1 --tokens 2
 check "layers: the decoder's layers together" grep -q '^model\.layers\.\*\.mlp\.down_proj ' <<<"$out"
 run bench --layers --reps 1 --tokens 2 --format csv
 check "layers: csv" grep -q '^token,model.layers.0.mlp.down_proj,linear,' <<<"$out"
+run bench --prompt-tokens 300 --reps 1 --tokens 2 --format csv
+expect "bench --prompt-tokens" 0
+check "a prompt without an image" test "$(sed 1d <<<"$out" | cut -d, -f1 | xargs)" = "load prefill decode first_token"
+run bench --prompt-tokens 300 --reps 1 --tokens 2 --json
+check "of 300 tokens" grep -q '"tokens": 300,' <<<"$out"
+run bench --prompt-tokens 300 --stages vision
+expect "its stages" 2 'it has no stage "vision"'
+run bench --prompt-tokens 300 --layers
+expect "layers of it" 2 "exclude each other"
+run bench --prompt-tokens 5000
+expect "more than the context" 1 "no room for the tokens"
 run bench --svg "$work/x.svg"
 expect "a picture without layers" 2 "--svg is for --layers"
 run bench --layers --stages vision

@@ -14,6 +14,7 @@ import sys
 import threading
 import typing
 import unittest
+import unittest.mock
 import weakref
 
 import fastvlm
@@ -105,13 +106,45 @@ class Questions(Case):
         self.assertNotEqual(self.model.ask(SIGN, TEXT, bias={first: float("-inf")}).tokens[0], first)
 
     def test_threads_share_a_model(self):
-        answers = []
-        threads = [threading.Thread(target=lambda: answers.append(self.model.ask(SIGN, TEXT))) for _ in range(4)]
+        """Everything at once; in free-threaded builds the Python code, too."""
+        features, answers = self.model.encode(SIGN), []
+        start = threading.Barrier(4)
+
+        def work():
+            start.wait()
+            answers.append(self.model.ask(SIGN, TEXT))
+            answers.append("".join(self.model.stream(features, TEXT)))
+            answers.extend(self.model.caption_batch([SIGN, features], TEXT))
+            answers.append(self.model.encode(SIGN).rows.tobytes() == features.rows.tobytes() and "HELLO")
+
+        threads = [threading.Thread(target=work) for _ in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        self.assertEqual(answers, ["HELLO"] * 4)
+        self.assertEqual(answers, ["HELLO"] * 20)
+
+    def test_closed_while_threads_use_it(self):
+        """What is closed in the middle of calls is freed after them."""
+        model, answers = demo(), []
+        going = threading.Semaphore(0)
+
+        def work():
+            try:
+                while True:
+                    answers.append(model.ask(SIGN, TEXT))
+                    going.release()
+            except fastvlm.StateError:
+                pass
+
+        threads = [threading.Thread(target=work) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        going.acquire()
+        model.close()
+        for thread in threads:
+            thread.join()
+        self.assertEqual(set(answers), {"HELLO"})
 
 
 class Masks(Case):
@@ -169,6 +202,32 @@ class Masks(Case):
         self.assertRegex(self.model.ask(SIGN, TEXT, mask=guide.regex(self.model, "(yes|no)!")), "^(yes|no)!$")
         with self.assertRaises(ValueError):
             guide.regex(self.model, "(")
+
+    def test_grammars_keep_no_model(self):
+        try:
+            import llguidance  # noqa: F401
+        except ImportError:
+            self.skipTest("no llguidance")
+        from fastvlm import guide
+        real, freed = _library.lib.fv_engine_free, []
+        with unittest.mock.patch.object(_library.lib, "fv_engine_free", lambda p: (freed.append(1), real(p))):
+            models = demo(), demo(), demo()
+        masks = [guide.regex(model, "yes|no") for model in models]
+        gone, closed, used = models
+        session = used.session()
+        used.close()
+        gc.collect()
+        gc.disable()
+        try:
+            self.assertIn(session.ask(TEXT, SIGN, mask=masks[2]), ("yes", "no"))
+            closed.close()
+            del masks, session
+        finally:
+            gc.enable()
+        self.assertEqual(len(freed), 2)
+        gone = weakref.ref(gone)
+        del models
+        self.assertEqual((gone(), len(freed)), (None, 3))
 
 
 class Features(Case):
@@ -530,22 +589,76 @@ class Interrupts(Case):
             self.model.encode(SIGN, progress=progress)
         self.assertEqual(self.model.ask(SIGN, TEXT), "HELLO")
 
-    def test_ctrl_c_between_callbacks(self):
+    def interrupted_between(self, signum, error):
         """The signal comes while C runs and no Python code does."""
         entered = threading.Event()
 
         def kill():
             entered.wait()  # and for the GIL, which the callback gives up by returning to C
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signum)
 
-        killer = threading.Thread(target=kill)
+        handler, killer = signal.getsignal(signum), threading.Thread(target=kill)
         killer.start()
         with self.model.session(progress=lambda stage, done: entered.set()) as s:
-            with self.assertRaises(KeyboardInterrupt):
+            with self.assertRaises(error):
                 s.ask("Describe the image.", [SIGN] * 8)
                 killer.join()
         killer.join()
+        self.assertIs(signal.getsignal(signum), handler)
+
+    def test_ctrl_c_between_callbacks(self):
+        self.interrupted_between(signal.SIGINT, KeyboardInterrupt)
+
+    def test_other_handlers_that_raise(self):
+        def late(signum, frame):
+            raise TimeoutError
+
+        for signum in (signal.SIGALRM, signal.SIGTERM):
+            previous = signal.signal(signum, late)
+            try:
+                self.interrupted_between(signum, TimeoutError)
+            finally:
+                signal.signal(signum, previous)
+
+    def interrupted_after(self, name, number=1):
+        """The library's function `name` with Ctrl-C after its work, as if during its last instruction."""
+        real, left = getattr(_library.lib, name), [number]
+
+        def function(*arguments):
+            status = real(*arguments)
+            left[0] -= 1
+            if not left[0]:
+                os.kill(os.getpid(), signal.SIGINT)
+            return status
+
+        return unittest.mock.patch.object(_library.lib, name, function)
+
+    def test_ctrl_c_after_the_last_callback(self):
+        """The conversation is what it was, whichever call of a question was the last before Ctrl-C."""
+        with self.model.session() as s:
+            s.ask("What shape is red?", SIGN)
+            position = s.position
+            answer = s.copy().ask(TEXT, logprobs=1)
+            for name, number in (("fv_session_add_image", 1), ("fv_session_add_image", 2), ("fv_session_add_text", 1),
+                                 ("fv_session_begin", 1), ("fv_session_next", 1), ("fv_session_next", 2)):
+                with self.subTest(name, number=number), self.interrupted_after(name, number):
+                    with self.assertRaises(KeyboardInterrupt):
+                        s.ask(TEXT, [SIGN, IMAGES / "shapes.png"])
+                    self.assertEqual(s.position, position)
+                    self.assertEqual(s.copy().ask(TEXT, logprobs=1).logprobs, answer.logprobs)
+            with self.interrupted_after("fv_session_next", len(answer.tokens)), self.assertRaises(KeyboardInterrupt):
+                s.ask(TEXT)
+            self.assertEqual(s.position, position)
+            again = s.ask(TEXT, logprobs=1)
+            self.assertEqual((again, again.logprobs), (answer, answer.logprobs))
         self.assertIs(signal.getsignal(signal.SIGINT), signal.default_int_handler)
+
+    def test_what_was_made_before_ctrl_c_is_freed(self):
+        real, freed = _library.lib.fv_features_free, []
+        with unittest.mock.patch.object(_library.lib, "fv_features_free", lambda p: (freed.append(p.value), real(p))):
+            with self.interrupted_after("fv_encode"), self.assertRaises(KeyboardInterrupt):
+                self.model.encode(SIGN)
+        self.assertEqual([bool(p) for p in freed], [True])
 
     def test_a_handler_that_does_not_raise(self):
         seen = []

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Write a synthetic FastVLM checkpoint in the exact layout of apple/FastVLM-* (llava_qwen2).
 
-  make_checkpoint.py --size tiny|0.5b|1.5b OUTDIR [--dtype bf16|f16|f32] [--tie] [--tokenizer tokenizer.json]
+  make_checkpoint.py --size tiny|0.5b|1.5b|7b OUTDIR [--dtype bf16|f16|f32] [--tie] [--tokenizer tokenizer.json]
 
 Values come from a counter-based integer generator keyed by the tensor name (see gauss()), so the same
 files come out on every machine and a C program can regenerate any single tensor. Scales are chosen so
@@ -90,6 +90,10 @@ SIZES = {
                  num_key_value_heads=2, vocab_size=151936, max_window_layers=28, image=1024,
                  max_position_embeddings=32768, tokenizer_model_max_length=8192, tie=True, store_head=True, same_head=True,
                  vision=None),
+    "7b": dict(hidden_size=3584, intermediate_size=18944, num_hidden_layers=28, num_attention_heads=28,
+               num_key_value_heads=4, vocab_size=152064, max_window_layers=28, image=1024,
+               max_position_embeddings=32768, tokenizer_model_max_length=8192, tie=False, store_head=True, same_head=False,
+               vision=None),
 }
 
 

@@ -82,10 +82,10 @@ def image_of(source: ImageLike) -> Image:
 
 
 def _made(function: Any, *arguments: Any, keep: Any = None) -> Handle:
-    out = ctypes.c_void_p()
+    handle = Handle(lib.fv_image_free, keep)
     *values, options = arguments
-    call(function, ctypes.byref(out), *values, ctypes.byref(options))
-    return Handle(out.value, lib.fv_image_free, keep)
+    call(function, handle.out, *values, ctypes.byref(options))
+    return handle
 
 
 def _buffer(data: Union[bytes, bytearray, memoryview]) -> Tuple[Any, int, Any]:

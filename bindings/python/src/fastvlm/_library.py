@@ -10,7 +10,7 @@ import pathlib
 import signal
 import sys
 import threading
-from typing import Any, Callable, Iterator, Mapping, Optional, Type
+from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Type
 
 from . import _abi
 
@@ -120,9 +120,9 @@ def call(function: Any, *arguments: Any, watch: Optional[Watch] = None) -> None:
 class Watch:
     """Callbacks for a call or a session. What they raise is kept, ends the call, and is raised by run().
 
-    So is what a handler of Ctrl-C raises on the main thread. Python runs it when a callback enters
-    Python: before the first line of the callback, where nothing could catch it, so while C runs
-    another handler stands before it."""
+    So is what a handler of Ctrl-C, of a timer or of SIGTERM raises on the main thread. Python runs it
+    when a callback enters Python: before the first line of the callback, where nothing could catch
+    it, so while C runs another handler stands before it."""
 
     def __init__(self, progress: Optional[Progress] = None, stopped: Optional[Callable[[], bool]] = None) -> None:
         state = self.state = _State()
@@ -154,34 +154,51 @@ class Watch:
 
     @contextlib.contextmanager
     def deferred(self, wake: Callable[[], None] = lambda: None) -> Iterator[None]:
-        """What Ctrl-C raises is raised at the end. wake: called at once, for who waits meanwhile."""
+        """What signals raise meanwhile is raised at the end, and ends what C runs. wake: called at once,
+        for who waits. Several calls that belong together are one when this stands around them."""
         state = self.state
         if state.deferring:
             yield
             return
-        previous: Any = None
-        if threading.current_thread() is threading.main_thread():
-            previous = signal.getsignal(signal.SIGINT)
+        previous: Dict[int, Any] = {}
 
         def handler(signum: int, frame: Any) -> None:
             try:
-                previous(signum, frame)
+                previous[signum](signum, frame)
             except BaseException as e:
+                if not state.deferring:
+                    raise
                 state.raised = e
                 wake()
 
-        if callable(previous):
-            signal.signal(signal.SIGINT, handler)
-        state.deferring = True
         try:
+            state.deferring = True
+            if threading.current_thread() is threading.main_thread():
+                for one in _RAISING:
+                    _replace(one, handler, previous)
             yield
         finally:
-            state.deferring = False
-            if callable(previous):
-                signal.signal(signal.SIGINT, previous)
+            state.deferring = False  # the handler raises from here on
             raised, state.raised = state.raised, None
+            for signum, function in previous.items():
+                if signal.getsignal(signum) is handler:  # unless it was changed meanwhile
+                    signal.signal(signum, function)
             if raised is not None:
                 raise raised
+
+
+_RAISING = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
+"""Signals whose handlers raise in many programs: Ctrl-C, services, timers of tests."""
+
+
+def _replace(signum: int, handler: Any, previous: Dict[int, Any]) -> None:
+    function = signal.getsignal(signum)
+    if callable(function):
+        previous[signum] = function
+        try:
+            signal.signal(signum, handler)
+        except ValueError:  # the main thread, but not of the main interpreter
+            del previous[signum]
 
 
 class _State(threading.local):
@@ -193,15 +210,22 @@ class _State(threading.local):
 
 class Handle:
     """An object of the library, passed to its functions as it is: who calls holds it, so that what is
-    closed meanwhile is freed after the call. keep: what the object borrows.
+    closed meanwhile is freed after the call. keep: what the object borrows, until it is freed.
+
+    It is there before the object: `out` is where the function that makes one writes the pointer, so
+    that an exception out of a handler of signals at any later moment loses nothing.
 
     Freeing takes no time, and keeps the GIL: where it is taken back, Python would run the handler of
     Ctrl-C, and what that raises is lost in __del__."""
 
     __slots__ = ("_as_parameter_", "keep", "_free")
 
-    def __init__(self, pointer: Any, free: Any, keep: Any = None) -> None:
-        self._as_parameter_, self._free, self.keep = pointer, free, keep
+    def __init__(self, free: Any, keep: Any = None) -> None:
+        self._as_parameter_, self._free, self.keep = ctypes.c_void_p(), free, keep
+
+    @property
+    def out(self) -> Any:
+        return ctypes.byref(self._as_parameter_)
 
     def __del__(self) -> None:
         self._free(self._as_parameter_)

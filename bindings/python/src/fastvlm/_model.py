@@ -98,9 +98,8 @@ class Threads:
         if cpus is not None:
             array = (ctypes.c_int * len(cpus))(*(integer("cpus", c, 0, 2**31 - 1) for c in cpus))
             options.cpus, options.n_cpus = array, len(cpus)
-        out = ctypes.c_void_p()
-        call(lib.fv_threads_new, ctypes.byref(out), ctypes.byref(options))
-        self._handle = Handle(out.value, lib.fv_threads_free)
+        self._handle = Handle(lib.fv_threads_free)
+        call(lib.fv_threads_new, self._handle.out, ctypes.byref(options))
 
 
 class Features:
@@ -164,14 +163,15 @@ class Model:
                  kv: str = "auto", image_size: int = 0, threads: Union[int, Threads] = 0, prefault: bool = False,
                  lock: bool = False, progress: Optional[Progress] = None) -> None:
         self._engine_or_none: Optional[Handle] = None
+        self._guide: Any = None  # fastvlm.guide's view of the tokens, made when it is needed
         self.path = os.fspath(path) if path is not None else str(DEMO)
         watch = Watch(progress)
         options = _engine_options(vision, decoder, kv, image_size, threads)
         options.prefault, options.lock = bool(prefault), bool(lock)
         options.callbacks = ctypes.pointer(watch.callbacks)
-        out = ctypes.c_void_p()
-        call(lib.fv_engine_open, ctypes.byref(out), os.fsencode(self.path), ctypes.byref(options), watch=watch)
-        self._engine_or_none = Handle(out.value, lib.fv_engine_free)
+        engine = Handle(lib.fv_engine_free)
+        call(lib.fv_engine_open, engine.out, os.fsencode(self.path), ctypes.byref(options), watch=watch)
+        self._engine_or_none = engine
 
     @property
     def _engine(self) -> Handle:
@@ -242,10 +242,9 @@ class Model:
     def _encode(self, image: ImageLike, fit: str, threads: int, watch: Watch) -> Features:
         options = sized(_abi.fv_encode_options, fit=choice("fit", fit, _FITS),
                         n_threads=integer("threads", threads, 0, 1024), callbacks=ctypes.pointer(watch.callbacks))
-        engine, decoded, out = self._engine, image_of(image), ctypes.c_void_p()
-        call(lib.fv_encode, engine, decoded._handle, ctypes.byref(options), ctypes.byref(out),
-             watch=watch)
-        return Features(Handle(out.value, lib.fv_features_free))
+        engine, decoded, features = self._engine, image_of(image), Handle(lib.fv_features_free)
+        call(lib.fv_encode, engine, decoded._handle, ctypes.byref(options), features.out, watch=watch)
+        return Features(features)
 
     def features(self, rows: Any) -> Features:
         """Features computed elsewhere, copied: float32 [n_tokens, d_model], an array or a memoryview."""
@@ -255,21 +254,17 @@ class Model:
                                 "[n_tokens, d_model]")
         data = ctypes.create_string_buffer(view.tobytes(), view.nbytes)
         n, d = view.shape or (0, 0)
-        out = ctypes.c_void_p()
+        features = Handle(lib.fv_features_free)
         call(lib.fv_features_new, self._engine, ctypes.cast(data, ctypes.POINTER(ctypes.c_float)), n, d,
-             ctypes.byref(out))
-        return Features(Handle(out.value, lib.fv_features_free))
+             features.out)
+        return Features(features)
 
     # ---- tokens
 
     def tokenize(self, text: str, *, special: bool = False) -> List[int]:
         """Token ids of text. special: marks such as <|im_end|> become their ids; otherwise they are
         ordinary text."""
-        data, n, engine = utf8("text", text), ctypes.c_size_t(), self._engine
-        capacity = len(data) + 1
-        ids = (ctypes.c_int32 * capacity)()
-        call(lib.fv_engine_tokenize, engine, data, len(data), special, ids, capacity, ctypes.byref(n))
-        return list(ids[:n.value])
+        return tokenize(self._engine, text, special)
 
     def token_bytes(self, token: int) -> Optional[bytes]:
         """The bytes of one token; None when the id has none. They may be part of a character."""
@@ -299,8 +294,8 @@ class Model:
         return _memory(raw)
 
     def close(self) -> None:
-        """Gives the model up; it is freed with its last session."""
-        self._engine_or_none = None
+        """Gives the model up; it is freed with its last session and grammar."""
+        self._engine_or_none = self._guide = None
 
     def __enter__(self) -> Model:
         return self
@@ -313,6 +308,14 @@ class Model:
             return f"<fastvlm.Model {self.path!r}, closed>"
         info = self.info
         return f"<fastvlm.Model {self.path!r} {info.vision_precision} + {info.decoder_precision}>"
+
+
+def tokenize(engine: Handle, text: str, special: bool = False) -> List[int]:
+    data, n = utf8("text", text), ctypes.c_size_t()
+    capacity = len(data) + 1
+    ids = (ctypes.c_int32 * capacity)()
+    call(lib.fv_engine_tokenize, engine, data, len(data), special, ids, capacity, ctypes.byref(n))
+    return list(ids[:n.value])
 
 
 def estimate(path: Union[None, str, os.PathLike[str]] = None, *, max_context: int = 0, vision: str = "auto",

@@ -124,7 +124,7 @@ class Choosing:
 
     def __init__(self, options: AnswerOptions) -> None:
         given = dict(options)
-        self.raised: Optional[BaseException] = None
+        self._raised: List[BaseException] = []  # by a mask, the first one
         self.n_logprobs = integer("logprobs", given.pop("logprobs", 0), 0, 20)
         fields = sized(_abi.fv_answer_options, n_logprobs=self.n_logprobs)
         fields.max_new_tokens = integer("max_tokens", given.pop("max_tokens", 0), 0, _INT)
@@ -150,30 +150,29 @@ class Choosing:
         self.fields = fields
 
     def _hook(self, fields: Any, state: MaskState) -> None:
-        choosing = self
+        raised = self._raised  # not self: that would be a cycle
 
         def on_mask(_user: Any, words: Any, n_tokens: int) -> None:
             try:
-                if choosing.raised is None:
+                if not raised:
                     n_words = (n_tokens + 31) // 32
                     array = (ctypes.c_uint32 * n_words).from_address(ctypes.addressof(words.contents))
                     state.fill(memoryview(array).cast("B").cast("I"))
             except BaseException as e:
-                choosing.raised = e
+                raised.append(e)
 
         def on_chosen(_user: Any, token: int) -> None:
             try:
-                if choosing.raised is None:
+                if not raised:
                     state.chosen(token)
             except BaseException as e:
-                choosing.raised = e
+                raised.append(e)
 
         fields.mask, fields.chosen = _abi.fv_mask_fn(on_mask), _abi.fv_chosen_fn(on_chosen)
 
     def check(self) -> None:
-        raised, self.raised = self.raised, None
-        if raised is not None:
-            raise raised
+        if self._raised:
+            raise self._raised.pop()
 
 
 class Collected:
@@ -293,7 +292,15 @@ class Session:
         """Asks, and waits for the whole answer. image: what `Image` takes, `Features`, or a list of
         them; they come before the text. When it fails, also by Ctrl-C, the conversation is what it
         was before."""
-        return self.stream(prompt, image, **options).answer()
+        stream = None
+        try:
+            with self._watch.deferred():
+                stream = self.stream(prompt, image, **options)
+                return stream.answer()
+        except BaseException:
+            if stream is not None and stream._position is not None:
+                self.rewind(stream._position)
+            raise
 
     def stream(self, prompt: str = DEFAULT_PROMPT, image: Images = None, **options: Unpack[AnswerOptions]) -> Stream:
         """Asks; the answer comes piece by piece. Images are encoded at once. An answer that is not
@@ -302,13 +309,14 @@ class Session:
         text = utf8("prompt", prompt)
         position = None
         try:
-            for one in images_of(image):
-                self.add_image(one)
-                # Now, since an answer that was not taken to its end is cut off by the first part.
+            with self._watch.deferred():
+                for one in images_of(image):
+                    self.add_image(one)
+                    # Now, since an answer that was not taken to its end is cut off by the first part.
+                    position = self.position if position is None else position
+                call(lib.fv_session_add_text, self._handle, text, len(text), watch=self._watch)
                 position = self.position if position is None else position
-            call(lib.fv_session_add_text, self._handle, text, len(text), watch=self._watch)
-            position = self.position if position is None else position
-            return self._begun(choosing, position)
+                return self._begun(choosing, position)
         except BaseException:
             if position is not None:
                 self.rewind(position)
@@ -361,10 +369,10 @@ class Session:
 
     def copy(self) -> Session:
         """A second session with the same conversation. Not during an answer."""
-        out = ctypes.c_void_p()
-        call(lib.fv_session_copy, ctypes.byref(out), self._handle, watch=self._watch)
         # The copy has the callbacks of this session, and with them its Watch.
-        return Session(self._model, Handle(out.value, lib.fv_session_free, self._watch), self._watch)
+        copied = Handle(lib.fv_session_free, self._watch)
+        call(lib.fv_session_copy, copied.out, self._handle, watch=self._watch)
+        return Session(self._model, copied, self._watch)
 
     @property
     def position(self) -> int:
@@ -433,6 +441,6 @@ def new_session(model: Model, engine: Handle, *, system: Optional[str] = None, m
         data = utf8("system", system)
         keep = ctypes.create_string_buffer(data)
         options.system, options.n_system_bytes = ctypes.addressof(keep), len(data)
-    out = ctypes.c_void_p()
-    call(lib.fv_session_new, ctypes.byref(out), engine, ctypes.byref(options), watch=watch)
-    return Session(model, Handle(out.value, lib.fv_session_free, watch), watch)
+    session = Handle(lib.fv_session_free, watch)
+    call(lib.fv_session_new, session.out, engine, ctypes.byref(options), watch=watch)
+    return Session(model, session, watch)

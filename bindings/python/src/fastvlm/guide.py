@@ -6,42 +6,40 @@ expression or a grammar.
 """
 from __future__ import annotations
 
-import weakref
 from typing import Any, Dict, List, Union
 
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
-from ._model import Model
+from ._library import Handle
+from ._model import Model, tokenize
 from ._session import MaskState
 
 
 class _Tokens:
     """A model's tokens, as llguidance asks for them."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, engine: Handle) -> None:
         info = model.info
         self.eos_token_id, self.bos_token_id = info.end_tokens[0], None
         self.tokens = [model.token_bytes(i) or b"" for i in range(info.n_tokens)]
         self.special_token_ids: List[int] = [i for i, text in enumerate(self.tokens)
-                                             if text and model.tokenize(_text(text), special=True) == [i]
-                                             and model.tokenize(_text(text)) != [i]]
-        self._tokenize = model.tokenize
+                                             if text and tokenize(engine, _text(text), True) == [i]
+                                             and tokenize(engine, _text(text)) != [i]]
+        self._engine = engine  # not the model, which holds this
 
     def __call__(self, text: Union[str, bytes]) -> List[int]:
-        return self._tokenize(text if isinstance(text, str) else _text(text))
+        return tokenize(self._engine, text if isinstance(text, str) else _text(text))
 
 
 def _text(data: bytes) -> str:
     return data.decode("utf-8", "replace")
 
 
-_tokenizers: weakref.WeakKeyDictionary[Model, Any] = weakref.WeakKeyDictionary()
-
-
 def _tokenizer(model: Model) -> Any:
-    if model not in _tokenizers:
-        _tokenizers[model] = LLTokenizer(TokenizerWrapper(_Tokens(model)), model.info.n_tokens)
-    return _tokenizers[model]
+    engine, tokenizer = model._engine, model._guide
+    if tokenizer is None:
+        tokenizer = model._guide = LLTokenizer(TokenizerWrapper(_Tokens(model, engine)), model.info.n_tokens)
+    return tokenizer
 
 
 class _State:
