@@ -97,8 +97,10 @@ static int batch_parse(int argc, char **argv, batch_options *o)
     const option_spec options[] = {
         { 'o', "output", OPTION_TEXT, &o->output, "FILE",
           "the file to write; with --format txt the directory", 0, 0 },
-        { 0, "format", OPTION_CHOICE, &o->format, "jsonl|txt",
-          "a file of JSON lines, or a directory with a text file for each image", 0, 0 },
+        { 0, "format", OPTION_CHOICE, &o->format, "jsonl|txt|tar",
+          "a file of JSON lines, a directory with a text file for each image, or a tar file with "
+          "the inputs' keys",
+          0, 0 },
         { 'p', "prompt", OPTION_TEXT, &o->prompt, "TEXT",
           "question of rows without one (default \"" DEFAULT_PROMPT "\")", 0, 0 },
         { 0, "root", OPTION_TEXT, &o->root, "DIR",

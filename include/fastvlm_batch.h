@@ -39,8 +39,11 @@ typedef bool fv_batch_progress_fn(void *user, const fv_batch_report *so_far);
 
 typedef enum fv_batch_format {
     FV_BATCH_JSONL = 0, /**< a file with a line of JSON for each row */
-    FV_BATCH_TEXT /**< a directory with NAME.txt for each row that was answered, and rows.jsonl.
-                             NAME: the row's id, or the name of its image without its ending */
+    FV_BATCH_TEXT = 1,  /**< a directory with NAME.txt for each row that was answered, and
+                             rows.jsonl. NAME: the row's id, or the name of its image without its
+                             ending */
+    FV_BATCH_TAR = 2 /**< a tar file, as WebDataset reads it, with NAME.txt and NAME.json for each
+                             row that was answered, and __rows__, all rows */
 } fv_batch_format;
 
 typedef struct fv_batch_options {

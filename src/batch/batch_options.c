@@ -30,9 +30,9 @@ static fv_status batch_options_check(const fv_batch_options *o, fv_error *err)
                        o->output ? "empty" : "NULL");
     if (!o->model)
         return fv_fail(err, FV_ERR_ARGUMENT, 0, "model is NULL; expected what identifies it");
-    if (o->format != FV_BATCH_JSONL && o->format != FV_BATCH_TEXT)
-        return fv_fail(err, FV_ERR_ARGUMENT, 0, "format is %d; expected FV_BATCH_JSONL or _TEXT",
-                       (int)o->format);
+    if ((int)o->format < FV_BATCH_JSONL || o->format > FV_BATCH_TAR)
+        return fv_fail(err, FV_ERR_ARGUMENT, 0,
+                       "format is %d; expected FV_BATCH_JSONL, _TEXT or _TAR", (int)o->format);
     FV_TRY(count_check("n_together", o->n_together, FV_BATCH_MAX_TOGETHER, err));
     FV_TRY(count_check("n_readers", o->n_readers, FV_BATCH_MAX_READERS, err));
     if (o->n_shards ? o->shard >= o->n_shards : o->shard > 0)
@@ -98,12 +98,13 @@ static void manifest_put_answer(const fv_answer_options *a, fv_json_text *j)
 static fv_status manifest_make(const fv_batch *b, fv_json_text *j, fv_error *err)
 {
     const fv_batch_options *o = &b->options;
+    static const char *const formats[] = { "jsonl", "txt", "tar" };
     fv_model_info m = { .size = sizeof m };
     fv_engine_info(b->engine, &m);
     fv_json_begin(j, NULL, '{');
     fv_json_put_text(j, "fastvlm", fv_version());
     fv_json_put_text(j, "model", o->model);
-    fv_json_put_text(j, "format", o->format == FV_BATCH_TEXT ? "txt" : "jsonl");
+    fv_json_put_text(j, "format", formats[o->format]);
     fv_json_put_text(j, "cpu_level", m.cpu_level); /* sums are in another order at another one */
     fv_json_put_text(j, "vision", m.vision_precision);
     fv_json_put_text(j, "decoder", m.decoder_precision);
@@ -146,7 +147,8 @@ static fv_status batch_do(fv_batch *b, fv_error *err)
         .defaults = { .root = o->root, .prompt = o->prompt, .n_prompt = o->n_prompt_bytes },
         .shard = o->shard,
         .n_shards = o->n_shards,
-        .named = o->format == FV_BATCH_TEXT
+        .named = o->format == FV_BATCH_TEXT || o->format == FV_BATCH_TAR,
+        .keyed = o->format == FV_BATCH_TAR
     };
     FV_TRY(fv_batch_check_answer(b, err));
     FV_TRY(fv_batch_check_output(o, err)); /* before hours of answers */

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/list.h"
+#include "base/number.h"
 #include "base/utf8_text.h"
 #include "io/json.h"
 
@@ -80,6 +81,20 @@ fv_status fv_row_name(char **name, const char *id, const char *image, fv_error *
     return *name ? FV_OK : fv_fail_memory(err, strlen(text), "a name");
 }
 
+/* The file of another row may have that name. */
+static bool part_is_file(const char *part, size_t n)
+{
+    static const char *const endings[] = { ".txt", ".json", ".jsonl" };
+    char end[8];
+    for (size_t i = 0; i < FV_COUNT(endings); i++) {
+        size_t n_ending = strlen(endings[i]);
+        snprintf(end, sizeof end, "%.*s", (int)n_ending, n >= n_ending ? part + n - n_ending : "");
+        if (fv_ascii_same(end, endings[i]))
+            return true;
+    }
+    return false;
+}
+
 bool fv_row_name_is_safe(const char *name)
 {
     enum { MOST_BYTES = 200, MOST_PARTS = 16 };
@@ -91,10 +106,19 @@ bool fv_row_name_is_safe(const char *name)
         for (size_t i = 0; i < n; i++)
             if ((unsigned char)part[i] < 0x20 || part[i] == 0x7f)
                 return false;
+        if (part[n] == '/' && part_is_file(part, n))
+            return false;
         part += n;
         if (!*part)
             return true;
     }
+}
+
+bool fv_row_name_is_key(const char *name)
+{
+    const char *slash = strrchr(name, '/');
+    return fv_row_name_is_safe(name) && !strchr(slash ? slash : name, '.') &&
+           strncmp(name, "__", 2) != 0; /* as which readers of samples skip members */
 }
 
 /* ---- the prompt -------------------------------------------------------------------------- */

@@ -52,8 +52,11 @@ fv_status fv_row_fail(fv_row *row, fv_error *err);
 /* Its name as a file: its id, or that of its image without directories and ending; to fv_free.
  * *name NULL: it has none. Fails when memory is out. */
 fv_status fv_row_name(char **name, const char *id, const char *image, fv_error *err);
-/* Could a file of that name, without its ending, be written below a directory? */
+/* Could a file of that name, without its ending, be written below a directory? Directories on the
+ * way end in none of the endings that files of the output have: "a.txt/b" beside "a". */
 bool fv_row_name_is_safe(const char *name);
+/* And be the key of a sample, which ends at the first dot of the last part? */
+bool fv_row_name_is_key(const char *name);
 
 /* What stands in every row: where relative paths begin, and what is asked where a row does not
  * say. */

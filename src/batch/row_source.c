@@ -309,6 +309,12 @@ static fv_status source_name_row(fv_row_source *s, const fv_row *row, fv_error *
     else if (!fv_row_name_is_safe(name))
         status = fv_fail(err, FV_ERR_ARGUMENT, 0,
                          "%.200s: cannot be the name of a file of the output", name);
+    else if (s->options.keyed && !fv_row_name_is_key(name))
+        status = fv_fail(
+            err, FV_ERR_ARGUMENT, 0,
+            "%.200s: cannot be the key of a sample: it has a dot behind the last slash "
+            "or begins with __",
+            name);
     else
         status = fv_id_set_add(&s->names, name, &is_new, err);
     if (status == FV_OK && !is_new)

@@ -530,16 +530,16 @@ def case_texts(folder):
     photos(folder, 2)
     os.mkdir(os.path.join(folder, "more"))
     shutil.copy(IMAGE, os.path.join(folder, "more", "00000.png"))
-    lines = ['{"image": "more/00000.png", "id": "%s"}' % i for i in ("a/b", "a/b", "../x", "/x", "a//b", ".x", "a/../x", "x\\n", "", "n" * 201)]
+    lines = ['{"image": "more/00000.png", "id": "%s"}' % i for i in ("a/b", "a/b", "../x", "/x", "a//b", ".x", "a/../x", "x\\n", "", "n" * 201, "a.TXT/b", "rows.jsonl/x")]
     write(folder, "list", "more/00000.png\nnone.png\n" + "\n".join(lines) + '\n{"prompt": "Hello"}\n')
     batch(folder, "photos", "-o", "rows.jsonl")
     batch(folder, "photos", "list", "-o", "out", "--format", "txt")
     found = texts(folder)
     assert sorted(found) == ["00000.txt", "00001.txt", "a/b.txt", "rows.jsonl"], sorted(found)
     all_rows = [json.loads(line) for line in found["rows.jsonl"].splitlines()]
-    assert [r["status"] for r in all_rows] == ["ok", "ok", "argument", "io", "ok"] + ["argument"] * 10, all_rows
+    assert [r["status"] for r in all_rows] == ["ok", "ok", "argument", "io", "ok"] + ["argument"] * 12, all_rows
     assert "an earlier row has this name" in all_rows[2]["error"] and "an earlier row" in all_rows[5]["error"], all_rows
-    assert all("cannot be the name" in r["error"] for r in all_rows[6:14]) and "no name for its file" in all_rows[14]["error"], all_rows
+    assert all("cannot be the name" in r["error"] for r in all_rows[6:16]) and "no name for its file" in all_rows[16]["error"], all_rows
     for row, name in ((0, "00000.txt"), (1, "00001.txt"), (4, "a/b.txt")):
         assert found[name] == all_rows[row]["text"].encode()
     assert data(folder, "rows.jsonl") == b"".join(line + b"\n" for line in found["rows.jsonl"].splitlines()[:2])
@@ -567,6 +567,60 @@ def case_texts_into_a_directory(folder):
     result = batch(folder, "photos", "-o", "list", "--format", "txt")
     result = batch(folder, "photos", "-o", "list", code=1)
     assert b"is a directory" in result.err, result
+
+
+def samples(folder, name="out.tar"):
+    """Name -> bytes of the members, in order, as Python's own reader of tar files finds them."""
+    with tarfile.open(os.path.join(folder, name)) as tar:
+        found = {}
+        for member in tar:
+            assert member.isreg() and member.name not in found, member.name
+            assert (member.mtime, member.uid, member.gid, member.mode, member.uname) == (0, 0, 0, 0o644, ""), member.name
+            found[member.name] = tar.extractfile(member).read()
+        return found
+
+
+def case_samples(folder):
+    """A text and a JSON member for each row that was answered, with the key of the input."""
+    photos(folder, 2)
+    long = "/".join("%d" % i * 60 for i in range(5))
+    cut = "p" * 150 + "/" + "n" * 60  # fits a header in two pieces; the others need a pax header
+    names = ["00007", "a.b/c", "größe", long, cut, "n" * 100, "n" * 101, "x.y", "__x", "a.json/b", "00007"]
+    write(folder, "list", "".join('{"image": "photos/00000.jpg", "id": "%s"}\n' % n for n in names) + "none.png\n")
+    batch(folder, "photos", "list", "-o", "out.jsonl")
+    batch(folder, "photos", "list", "-o", "out.tar", "--format", "tar")
+    found, all_rows = samples(folder), rows(folder)
+    keys = ["00000", "00001"] + names[:7]
+    assert list(found) == [k + e for k in keys for e in (".txt", ".json")] + ["__rows__"], list(found)
+    for row, key in zip(all_rows, keys):
+        assert found[key + ".txt"].decode() == row["text"] and json.loads(found[key + ".json"]) == row, key
+    lines = [json.loads(line) for line in found["__rows__"].splitlines()]
+    assert lines[:9] == all_rows[:9] and [r["status"] for r in lines[9:]] == ["argument"] * 4 + ["io"], lines[9:]
+    assert "cannot be the key" in lines[9]["error"] and "cannot be the key" in lines[10]["error"], lines
+    assert "earlier row" in lines[12]["error"], lines
+    assert len(data(folder, "out.tar")) % 512 == 0 and data(folder, "out.tar").endswith(b"\0" * 1024)
+    complete(folder, "out.tar")
+    whole = data(folder, "out.tar")
+    for n in (0, 3, len(lines)):  # killed, also when all rows were there and the tar file was not
+        journal = b'{"fastvlm_batch": 1}\n' + b"".join(line + b"\n" for line in found["__rows__"].splitlines()[:n])
+        os.remove(os.path.join(folder, "out.tar"))
+        write(folder, "out.tar.partial", journal + b'{"row": ')
+        batch(folder, "photos", "list", "-o", "out.tar", "--format", "tar")
+        assert data(folder, "out.tar") == whole, n
+    write(folder, "none", "none.png\n")
+    batch(folder, "none", "-o", "none.tar", "--format", "tar")
+    assert list(samples(folder, "none.tar")) == ["__rows__"]
+
+
+def case_samples_of_shards(folder):
+    """The keys of a shard are those of the output, which is a shard itself."""
+    if not has_tar(folder):
+        return
+    shard(folder, "in.tar", *(("sub/%04d.jpg" % i, photo(i)) for i in range(3)))
+    batch(folder, "in.tar", "-o", "out.tar", "--format", "tar")
+    assert list(samples(folder)) == ["sub/%04d.%s" % (i, e) for i in range(3) for e in ("txt", "json")] + ["__rows__"]
+    batch(folder, "out.tar", "-o", "out.jsonl")  # the samples are there, and have no image
+    assert [(r["id"], r["status"]) for r in rows(folder)] == [("sub/%04d" % i, "format") for i in range(3)], rows(folder)
 
 
 def case_arguments(folder):
