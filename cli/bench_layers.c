@@ -169,6 +169,7 @@ static double row_least_ms(const layers_bench *b, const layer_row *r)
     const fv_limits *l = &b->limits;
     double macs = !strcmp(r->precision, "bf16")                                ? l->bf16_macs
                   : !strcmp(r->precision, "int8")                              ? l->int8_macs
+                  : !strcmp(r->precision, "w8a16")                             ? l->int8_macs / 2
                   : !strcmp(r->precision, "z8") || !strcmp(r->precision, "q4") ? l->block_macs
                                                                                : l->f32_macs;
     double products = macs > 0 ? r->macs / macs : 0,

@@ -419,8 +419,8 @@ typedef struct fv_layer {
                            further ones of the same block behind " + "; without weights its kind in
                            the block of the layer before. Valid during the call */
     const char *kind; /**< "linear", "convolution", "ffn", "attention", "norm", ...; static */
-    const char *precision; /**< of its products: "f32", "bf16", "int8", "z8", "q4"; "": it has none;
-                                static */
+    const char *precision; /**< of its products: "f32", "bf16", "int8", "w8a16" (8-bit weights, rows
+                                of 16 bits), "z8", "q4"; "": it has none; static */
     uint64_t n_rows;       /**< rows or pixels that it wrote */
     double ms;
     double macs;  /**< multiplications with an addition */

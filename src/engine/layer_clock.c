@@ -110,7 +110,9 @@ static void clock_tell(void *user, const fv_op_time *op)
     const fv_layer layer = { .size = sizeof layer,
                              .name = name,
                              .kind = op->kind,
-                             .precision = op->macs > 0 ? fv_precision_type_name(op->type) : "",
+                             .precision = op->macs <= 0 ? ""
+                                          : op->fine    ? "w8a16"
+                                                        : fv_precision_type_name(op->type),
                              .n_rows = op->n_rows,
                              .ms = op->ms,
                              .macs = op->macs,

@@ -147,15 +147,26 @@ static inline size_t fv_packed_q_bytes(const fv_gemm_q_kernel *g, size_t n, size
 typedef void fv_quantize_u8_fn(uint8_t *dst, size_t dst_ld, const float *src, size_t src_ld,
                                const float *inv, int zero, size_t m, size_t c);
 
+/* The same with eight more binary digits, q = clamp(round(256 x inv) + 256 zero, 0, 65535): q / 256
+ * into high, q % 256 into low, both [m, dst_ld]. Exact. */
+typedef void fv_quantize_u16_fn(uint8_t *high, uint8_t *low, size_t dst_ld, const float *src,
+                                size_t src_ld, const float *inv, int zero, size_t m, size_t c);
+
 /* C = epilogue(A B^T): A u8 [m, lda], B i8 panels, any k with 0 < k <= 65536.
  *
  *     s = bias[j] + sum_k a[i,k] b[j,k]          in i32, exact (bias holds the zero point's part)
- *     y = s * mul[j]                             f32 from here on, rounded at each step
+ *     y = s                                      f32 from here on, rounded at each step
+ *     y = fma(low[i,j], 2^-8, y)                 when low
+ *     y = y * mul[j]
  *     y = gelu(y)                                when act == FV_ACT_GELU
  *     y = y * scale[j]                           when scale
  *     y = y + residual[i,j]                      when residual (may be c itself)
  *     c[i,j] = y                                 c_type F32, F16 (saturating) or BF16
  *     c[i,j] = u8 of y inv[j]                    c_type U8; or u8 of s (mul[j] inv[j]) at once
+ *     c[i,j] = s                                 c_type I32; the epilogue's arguments are NULL, 0
+ *
+ * Rows of 16 bits are two calls: their low bytes into sums of I32, without a bias, then their high
+ * bytes with these as `low`.
  *
  * The caller keeps |s| below 2^31. Exact without GELU: every version gives the same bits. GELU:
  * absolute error <= 1e-6 * max(1, |y|); for c_type U8 <= 3e-4, far less than a step. */
@@ -168,7 +179,9 @@ typedef struct fv_gemm_u8_args {
     size_t ldc;
     fv_type c_type;
     fv_act act;
-    const int32_t *bias;   /* [n] */
+    const int32_t *bias; /* [n] or NULL: 0 */
+    const int32_t *low;  /* [m, ldl] or NULL; c_type F32, F16, BF16 */
+    size_t ldl;
     const float *mul;      /* [n] */
     const float *scale;    /* [n] or NULL */
     const float *residual; /* [m, ldr] or NULL */
@@ -368,6 +381,7 @@ typedef struct fv_kernels {
     fv_gemv_q_rows_fn *gemv_q_rows[FV_TYPE_COUNT];
     fv_gemm_q_kernel gemm_q;
     fv_quantize_u8_fn *quantize_u8;
+    fv_quantize_u16_fn *quantize_u16;
     fv_gemm_u8_kernel gemm_u8;
     fv_dwconv_u8_kernel dwconv_u8;
     fv_dwconv_fn *dwconv;

@@ -17,10 +17,12 @@
 
 /* How the rows in front of an int8 layer become u8: q = round(x inv[c]) + zero, with a scale for
  * each channel so that one with large values does not cost the others their steps. The layer's
- * weights hold 1 / inv. inv NULL: the layer is not in int8. */
+ * weights hold 1 / inv. inv NULL: the layer is not in int8. fine: eight binary digits more, in a
+ * second byte (fv_quantize_u16_fn); only of matrices. */
 typedef struct fv_u8 {
     const float *inv; /* [channels] */
     int zero;         /* 0 .. 255 */
+    bool fine;
 } fv_u8;
 
 /* A linear layer or 1x1 convolution, y = W x + bias: W row-major [n, k] as the checkpoint has it,

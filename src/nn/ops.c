@@ -314,7 +314,7 @@ fv_ops_need fv_linear_need(const fv_kernels *kernels, unsigned n_workers, size_t
 
 fv_ops_need fv_mat_need(const fv_ops *ops, const fv_mat *w, size_t m, fv_type operand)
 {
-    return w->type == FV_TYPE_I8 ? fv_linear_need_int8(ops->k, ops->n_workers, w->n, w->k, m)
+    return w->type == FV_TYPE_I8 ? fv_linear_need_int8(ops->k, ops->n_workers, w, m)
                                  : fv_linear_need(ops->k, ops->n_workers, w->n, w->k, m, operand);
 }
 

@@ -69,7 +69,8 @@ static inline const fv_gemm_kernel *fv_gemm_of(const fv_kernels *k, fv_type oper
 /* Rows [n, channels], contiguous, in the form in which the layer behind them takes them.
  *
  *     F32, BF16, F16   a layer with float weights
- *     U8               a layer in int8, whose scales these are
+ *     U8               a layer in int8, whose scales these are; not one of 16-bit rows (fv_u8.fine),
+ *                      which takes F32 and quantises it itself
  *     F32 and beside   a layer in int8 again; but the f32 rows are needed, too, because the sum
  *                      behind that layer adds to them
  *
@@ -91,15 +92,18 @@ static inline fv_rows fv_rows_f32(const float *data)
  * int8, otherwise of type. */
 static inline fv_rows fv_rows_for(const fv_u8 *in, void *data, fv_type type)
 {
+    if (in->fine)
+        return fv_rows_f32(data);
     return (fv_rows){ .data = data, .type = in->inv ? FV_TYPE_U8 : type, .to_int8 = in };
 }
 
 /* F32 rows that others read, too; beside has room for them as u8. */
 static inline fv_rows fv_rows_beside(const fv_u8 *in, float *data, uint8_t *beside)
 {
-    return (fv_rows){
-        .data = data, .type = FV_TYPE_F32, .beside = in->inv ? beside : NULL, .to_int8 = in
-    };
+    return (fv_rows){ .data = data,
+                      .type = FV_TYPE_F32,
+                      .beside = in->inv && !in->fine ? beside : NULL,
+                      .to_int8 = in };
 }
 
 /* What a linear layer with these weights can write of what the layer behind it wants: one in floats
@@ -136,7 +140,7 @@ typedef struct fv_linear {
  *     floats   x F32, BF16 or F16, which is what the product's operands have. One row of F32 goes
  *              through the matrix-vector kernels when every y_type is F32 and there is no
  *              activation or scale
- *     I8       one layer; x U8 or F32, contiguous (ldx = k)
+ *     I8       one layer; x U8 or F32, contiguous (ldx = k). Of 16-bit rows: x F32, y no U8
  *     blocks   x and y F32, no activation (ops_quant.c) */
 void fv_linear_run(const fv_ops *ops, const fv_linear *layers, size_t n_layers, const void *x,
                    fv_type x_type, size_t ldx, size_t m);
@@ -181,8 +185,8 @@ void fv_dw_run(const fv_ops *ops, fv_rows y, fv_rows x, fv_map_shape shape, cons
 fv_ops_need fv_dw_need(const fv_ops *ops, const fv_dw *dw, fv_map_shape shape);
 
 /* y = x + scale * fc2(gelu(fc1(dw(x)))), f32 [height * width, c]; x F32, beside included. y is not
- * x. The three layers are in int8 together or all in floats, then with rows of type operand between
- * them. */
+ * x. The three layers are in int8 together; or fc1 and fc2 in int8 with 16-bit rows, and dw in f32;
+ * or all in floats, with rows of type operand between them. */
 void fv_ffn_run(const fv_ops *ops, float *y, fv_rows x, fv_map_shape shape, const fv_ffn *ffn,
                 fv_type operand);
 fv_ops_need fv_ffn_need(const fv_ops *ops, const fv_ffn *ffn, fv_map_shape shape, fv_type operand);

@@ -5,6 +5,9 @@
  *
  *    x f32 --quantise--> x8 --dw 7x7--> t u8 --fc1, GELU--> h u8 --fc2, scale, + x--> y f32
  *
+ * Layers that lose too much so have rows of 16 bits: one map of high bytes, one of low bytes behind
+ * it, each multiplied by the same weights (kernels.h); convolutions between them are in f32.
+ *
  * Weights are packed as they are used, and the two splits are ops.c's. */
 #include <assert.h>
 
@@ -21,8 +24,18 @@ enum {
      * them. 64 x 2 pixels of 384 channels are t 49 KB, h 196 KB: both stay in L2. */
     BLOCK_WIDTH = 64,
     BLOCK_PIXELS = 128,
-    BLOCK_HEIGHT = 8 /* at most, of narrow maps */
+    BLOCK_HEIGHT = 8, /* at most, of narrow maps */
+    /* Rows and columns whose low sums are made, and then used: 128 KB. */
+    FINE_ROWS = 128,
+    FINE_COLUMNS = 256,
+    /* A block of the fused FFN with 16-bit rows: its hidden layer in two bytes, 85 pixels of 1536
+     * channels. */
+    FINE_HIDDEN_BYTES = 256 << 10,
+    FINE_LEAST_PIXELS = 32
 };
+
+/* Low sums of a block. */
+enum { LOW_BYTES = FINE_ROWS * FINE_COLUMNS * sizeof(int32_t) };
 
 /* Panels of n columns, depth deep; a multiple of 64. */
 static size_t panel8_bytes(const fv_kernels *k, size_t n, size_t depth)
@@ -34,7 +47,7 @@ static size_t panel8_bytes(const fv_kernels *k, size_t n, size_t depth)
 
 typedef struct quantise_job {
     const fv_ops *ops;
-    uint8_t *dst;     /* [n, c] */
+    uint8_t *dst;     /* [n, c]; of 16 bits: the high bytes, low ones behind them */
     const float *src; /* [n, c] */
     size_t n, c;
     const fv_u8 *to;
@@ -43,10 +56,15 @@ typedef struct quantise_job {
 static void rows_quantise_task(void *user, size_t task, unsigned worker)
 {
     quantise_job *j = user;
-    size_t row = task * QUANTISE_ROWS;
+    size_t row = task * QUANTISE_ROWS, n = FV_MIN((size_t)QUANTISE_ROWS, j->n - row);
+    uint8_t *dst = j->dst + row * j->c;
+    const float *src = j->src + row * j->c;
     (void)worker;
-    j->ops->k->quantize_u8(j->dst + row * j->c, j->c, j->src + row * j->c, j->c, j->to->inv,
-                           j->to->zero, FV_MIN((size_t)QUANTISE_ROWS, j->n - row), j->c);
+    if (j->to->fine)
+        j->ops->k->quantize_u16(dst, dst + j->n * j->c, j->c, src, j->c, j->to->inv, j->to->zero, n,
+                                j->c);
+    else
+        j->ops->k->quantize_u8(dst, j->c, src, j->c, j->to->inv, j->to->zero, n, j->c);
 }
 
 void fv_quantise_run(const fv_ops *ops, uint8_t *dst, const float *src, size_t n, size_t c,
@@ -56,12 +74,14 @@ void fv_quantise_run(const fv_ops *ops, uint8_t *dst, const float *src, size_t n
     fv_pool_run(ops->pool, (n + QUANTISE_ROWS - 1) / QUANTISE_ROWS, rows_quantise_task, &j);
 }
 
-/* x as u8 for the layer with the input `in`: as it was written, or quantised to `room`. */
+/* x as u8 (of 16 bits: two maps of it) for the layer with the input `in`: as it was written, or
+ * quantised to `room`. */
 static const uint8_t *rows_u8(const fv_ops *ops, fv_rows x, const fv_u8 *in, uint8_t *room,
                               size_t n, size_t c)
 {
     assert(x.type == FV_TYPE_F32 || x.type == FV_TYPE_U8);
     assert(!x.to_int8 || x.to_int8 == in);
+    assert(!in->fine || (x.type == FV_TYPE_F32 && !x.beside));
     if (x.type == FV_TYPE_U8)
         return x.data;
     if (x.beside)
@@ -98,6 +118,44 @@ static fv_gemm_u8_args linear8_args(const fv_linear *l, const uint8_t *x, size_t
     };
 }
 
+/* The product that high asks for, of rows of 16 bits whose low bytes lie `plane` bytes behind: at
+ * most FINE_ROWS rows, FINE_COLUMNS columns; low: LOW_BYTES. */
+static void product16(const fv_kernels *k, const fv_gemm_u8_args *high, size_t plane, int32_t *low)
+{
+    fv_gemm_u8_args g = { .m = high->m,
+                          .n = high->n,
+                          .k = high->k,
+                          .a = high->a + plane,
+                          .lda = high->lda,
+                          .b = high->b,
+                          .c = low,
+                          .ldc = high->n,
+                          .c_type = FV_TYPE_I32 };
+    assert(g.m <= FINE_ROWS && g.n <= FINE_COLUMNS);
+    k->gemm_u8.run(&g);
+    g = *high;
+    g.low = low;
+    g.ldl = high->n;
+    k->gemm_u8.run(&g);
+}
+
+/* Rows [row, row + m) of x [m, k], their low bytes `plane` bytes behind, over columns [col, col +
+ * n). */
+static void linear16_run(const fv_kernels *k, const fv_linear *l, const uint8_t *x, size_t plane,
+                         size_t row, size_t m, size_t col, size_t n, const uint8_t *packed,
+                         int32_t *low)
+{
+    for (size_t i = 0; i < m; i += FINE_ROWS) {
+        for (size_t j = 0; j < n; j += FINE_COLUMNS) {
+            const fv_gemm_u8_args high = linear8_args(
+                l, x, l->w->k, row + i, FV_MIN((size_t)FINE_ROWS, m - i), col + j,
+                FV_MIN((size_t)FINE_COLUMNS, n - j),
+                packed + fv_packed_u8_bytes(&k->gemm_u8, j, l->w->k));
+            product16(k, &high, plane, low);
+        }
+    }
+}
+
 /* Panels of nr columns, four values of k together: what one instruction multiplies (kernels.h). */
 typedef struct panels8_job {
     const fv_kernels *k;
@@ -128,9 +186,22 @@ static void panels8_pack_all(const fv_ops *ops, uint8_t *dst, const fv_mat *w)
 typedef struct linear8_job {
     const fv_ops *ops;
     const fv_linear *l;
-    const uint8_t *x; /* [m, k] */
+    const uint8_t *x; /* [m, k], of 16 bits [2, m, k] */
     size_t m, columns;
 } linear8_job;
+
+/* Columns [col, col + n) of rows [row, row + m); low: LOW_BYTES where rows have 16 bits. */
+static void linear8_block(const linear8_job *j, size_t row, size_t m, size_t col, size_t n,
+                          const uint8_t *packed, void *low)
+{
+    const size_t k = j->l->w->k;
+    if (j->l->w->in.fine) {
+        linear16_run(j->ops->k, j->l, j->x, j->m * k, row, m, col, n, packed, low);
+        return;
+    }
+    const fv_gemm_u8_args args = linear8_args(j->l, j->x, k, row, m, col, n, packed);
+    j->ops->k->gemm_u8.run(&args);
+}
 
 /* All rows over columns [col, col + n). */
 static void linear8_wide_task(void *user, size_t task, unsigned worker)
@@ -139,8 +210,8 @@ static void linear8_wide_task(void *user, size_t task, unsigned worker)
     size_t col = task * j->columns, n = FV_MIN(j->columns, j->l->w->n - col);
     uint8_t *packed = fv_ops_worker(j->ops, worker);
     panels8_pack(j->ops->k, packed, j->l->w, col, n);
-    fv_gemm_u8_args args = linear8_args(j->l, j->x, j->l->w->k, 0, j->m, col, n, packed);
-    j->ops->k->gemm_u8.run(&args);
+    linear8_block(j, 0, j->m, col, n, packed,
+                  packed + panel8_bytes(j->ops->k, j->columns, j->l->w->k));
 }
 
 /* Rows [row, row + m) over all columns, whose panels are in shared. */
@@ -148,10 +219,8 @@ static void linear8_tall_task(void *user, size_t task, unsigned worker)
 {
     linear8_job *j = user;
     size_t rows = fv_round_up(TALL_ROWS, j->ops->k->gemm_u8.mr), row = task * rows;
-    (void)worker;
-    fv_gemm_u8_args args = linear8_args(j->l, j->x, j->l->w->k, row, FV_MIN(rows, j->m - row), 0,
-                                        j->l->w->n, j->ops->shared);
-    j->ops->k->gemm_u8.run(&args);
+    linear8_block(j, row, FV_MIN(rows, j->m - row), 0, j->l->w->n, j->ops->shared,
+                  fv_ops_worker(j->ops, worker));
 }
 
 static bool linear8_is_tall(const fv_kernels *k, size_t n, size_t depth, size_t m,
@@ -194,11 +263,13 @@ void fv_linear_run_int8(const fv_ops *ops, const fv_linear *l, const void *x, fv
     fv_pool_run(ops->pool, (n + j.columns - 1) / j.columns, linear8_wide_task, &j);
 }
 
-fv_ops_need fv_linear_need_int8(const fv_kernels *k, unsigned n_workers, size_t n, size_t depth,
-                                size_t m)
+fv_ops_need fv_linear_need_int8(const fv_kernels *k, unsigned n_workers, const fv_mat *w, size_t m)
 {
-    return (fv_ops_need){ panel8_bytes(k, linear8_wide_columns(k, n, depth, n_workers), depth),
-                          linear8_shared_bytes(k, n, depth, m, n_workers) + m * depth };
+    const size_t n = w->n, depth = w->k;
+    return (fv_ops_need){ panel8_bytes(k, linear8_wide_columns(k, n, depth, n_workers), depth) +
+                              (w->in.fine ? LOW_BYTES : 0),
+                          linear8_shared_bytes(k, n, depth, m, n_workers) +
+                              (w->in.fine ? 2 : 1) * m * depth };
 }
 
 /* ---- depthwise convolutions -------------------------------------------------------------- */
@@ -401,5 +472,116 @@ bool fv_ffn_need_tiles_int8(fv_ops_need *need, const fv_kernels *k, unsigned n_w
     *need = (fv_ops_need){ fv_dwconv_u8_scratch_bytes() + p.t_bytes + p.h_bytes,
                            p.packed_dw + p.packed1 + p.packed2 +
                                shape.height * shape.width * f->dw.channels };
+    return p.fused;
+}
+
+/* ---- FFN with 16-bit rows: runs of pixels through all three layers ------------------------- */
+
+/* A worker's scratch, in this order. */
+typedef struct ffn16_plan {
+    bool fused;   /* both weights packed in shared */
+    size_t block; /* pixels */
+    size_t packed1;
+    size_t t_bytes, x_bytes, h_bytes; /* t in f32, t in 16 bits, the hidden layer in 16 bits */
+    size_t part_bytes;                /* FINE_COLUMNS columns of the hidden layer in f32 */
+} ffn16_plan;
+
+static ffn16_plan ffn16_plan_blocks(const fv_kernels *k, unsigned n_workers, const fv_ffn *f,
+                                    fv_map_shape shape)
+{
+    const size_t c = f->fc1.k, hidden = f->fc1.n, wanted = FINE_HIDDEN_BYTES / (2 * hidden);
+    ffn16_plan p = { .packed1 = panel8_bytes(k, hidden, c) };
+    p.block = FV_MIN(FV_MAX(wanted, (size_t)FINE_LEAST_PIXELS), (size_t)FINE_ROWS);
+    p.fused = p.packed1 + panel8_bytes(k, c, hidden) <= TALL_BYTES &&
+              shape.width * shape.height >= p.block * n_workers;
+    p.t_bytes = fv_round_up(p.block * c * sizeof(float), 64);
+    p.x_bytes = fv_round_up(2 * p.block * c, 64);
+    p.h_bytes = fv_round_up(2 * p.block * hidden, 64);
+    p.part_bytes = p.block * FINE_COLUMNS * sizeof(float);
+    return p;
+}
+
+typedef struct ffn16_job {
+    ffn16_plan plan;
+    const fv_ops *ops;
+    float *y;       /* [height * width, c] */
+    const float *x; /* the same */
+    fv_map_shape shape;
+    const fv_ffn *ffn;
+} ffn16_job;
+
+static void ffn16_block_task(void *user, size_t task, unsigned worker)
+{
+    const ffn16_job *j = user;
+    const fv_ffn *f = j->ffn;
+    const ffn16_plan *p = &j->plan;
+    const fv_kernels *k = j->ops->k;
+    const size_t c = f->fc1.k, hidden = f->fc1.n, width = j->shape.width;
+    const size_t first = task * p->block, n = FV_MIN(p->block, j->shape.height * width - first);
+    uint8_t *scratch = fv_ops_worker(j->ops, worker), *x = scratch + p->t_bytes,
+            *h = x + p->x_bytes;
+    float *t = (float *)(void *)scratch, *part = (float *)(void *)(h + p->h_bytes);
+    int32_t *low = (int32_t *)(void *)(h + p->h_bytes + p->part_bytes);
+
+    /* t = DW7x7(x) + b, to 16 bits for fc1                    [n, c] */
+    for (size_t at = first; at < first + n;) {
+        const size_t row = at / width, x0 = at % width, x1 = FV_MIN(width, x0 + (first + n - at));
+        fv_dw_row(k, t + (at - first) * c, c, FV_TYPE_F32, j->x, j->shape, &f->dw, 1, FV_ACT_NONE,
+                  row, x0, x1);
+        at += x1 - x0;
+    }
+    k->quantize_u16(x, x + n * c, c, t, c, f->fc1.in.inv, f->fc1.in.zero, n, c);
+    /* h = gelu(t W1^T + b1), to 16 bits for fc2               [n, hidden] */
+    for (size_t col = 0; col < hidden; col += FINE_COLUMNS) {
+        const size_t columns = FV_MIN((size_t)FINE_COLUMNS, hidden - col);
+        const fv_gemm_u8_args up = {
+            .m = n,
+            .n = columns,
+            .k = c,
+            .a = x,
+            .lda = c,
+            .b = j->ops->shared + fv_packed_u8_bytes(&k->gemm_u8, col, c),
+            .c = part,
+            .ldc = columns,
+            .c_type = FV_TYPE_F32,
+            .act = FV_ACT_GELU,
+            .bias = f->fc1.bias8 + col,
+            .mul = f->fc1.mul + col,
+        };
+        product16(k, &up, n * c, low);
+        k->quantize_u16(h + col, h + n * hidden + col, hidden, part, columns, f->fc2.in.inv + col,
+                        f->fc2.in.zero, n, columns);
+    }
+    /* y = x + scale * (h W2^T + b2)                           [n, c] */
+    const fv_linear down = { .w = &f->fc2,
+                             .y = j->y + first * c,
+                             .ldy = c,
+                             .y_type = FV_TYPE_F32,
+                             .scale = f->scale,
+                             .residual = j->x + first * c,
+                             .ldr = c };
+    linear16_run(k, &down, h, n * hidden, 0, n, 0, c, j->ops->shared + p->packed1, low);
+}
+
+bool fv_ffn_run_fine(const fv_ops *ops, float *y, const float *x, fv_map_shape shape,
+                     const fv_ffn *f)
+{
+    const ffn16_plan p = ffn16_plan_blocks(ops->k, ops->n_workers, f, shape);
+    ffn16_job j = { p, ops, y, x, shape, f };
+    if (!p.fused)
+        return false;
+    panels8_pack_all(ops, ops->shared, &f->fc1);
+    panels8_pack_all(ops, ops->shared + p.packed1, &f->fc2);
+    fv_pool_run(ops->pool, (shape.height * shape.width + p.block - 1) / p.block, ffn16_block_task,
+                &j);
+    return true;
+}
+
+bool fv_ffn_need_fine(fv_ops_need *need, const fv_kernels *k, unsigned n_workers, const fv_ffn *f,
+                      fv_map_shape shape)
+{
+    const ffn16_plan p = ffn16_plan_blocks(k, n_workers, f, shape);
+    *need = (fv_ops_need){ p.t_bytes + p.x_bytes + p.h_bytes + p.part_bytes + LOW_BYTES,
+                           p.packed1 + panel8_bytes(k, f->fc2.n, f->fc2.k) };
     return p.fused;
 }

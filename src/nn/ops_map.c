@@ -226,7 +226,9 @@ typedef struct ffn_maps {
 static ffn_maps ffn_plan_maps(const fv_ops *ops, const fv_ffn *f, fv_map_shape shape,
                               fv_type operand)
 {
-    size_t n = shape.height * shape.width, size = f->dw.w8 ? 1 : fv_type_size(operand);
+    size_t n = shape.height * shape.width, size = f->dw.w8         ? 1
+                                                  : f->fc1.in.fine ? sizeof(float)
+                                                                   : fv_type_size(operand);
     fv_ops_need layers = fv_dw_need(ops, &f->dw, shape);
     layers = fv_ops_max(layers, fv_mat_need(ops, &f->fc1, n, operand));
     layers = fv_ops_max(layers, fv_mat_need(ops, &f->fc2, n, operand));
@@ -266,10 +268,13 @@ void fv_ffn_run(const fv_ops *ops, float *y, fv_rows x, fv_map_shape shape, cons
                 fv_type operand)
 {
     assert(x.type == FV_TYPE_F32 && x.data != y);
-    assert(!f->dw.w8 == (f->fc1.type != FV_TYPE_I8) && !f->dw.w8 == (f->fc2.type != FV_TYPE_I8));
+    assert(f->fc1.type == FV_TYPE_I8 ? !f->dw.w8 == f->fc1.in.fine : !f->dw.w8);
+    assert((f->fc1.type == FV_TYPE_I8) == (f->fc2.type == FV_TYPE_I8));
+    assert(f->fc1.in.fine == f->fc2.in.fine);
     const double start = fv_op_start(ops);
-    if (f->dw.w8 ? fv_ffn_run_tiles_int8(ops, y, x, shape, f)
-                 : ffn_run_blocks(ops, y, x.data, shape, f, operand))
+    if (f->dw.w8         ? fv_ffn_run_tiles_int8(ops, y, x, shape, f)
+        : f->fc1.in.fine ? fv_ffn_run_fine(ops, y, x.data, shape, f)
+                         : ffn_run_blocks(ops, y, x.data, shape, f, operand))
         fv_time_ffn(ops, start, f, operand, shape.height * shape.width);
     else
         ffn_run_maps(ops, y, x, shape, f, operand); /* layer by layer, and so is its time */
@@ -280,7 +285,9 @@ fv_ops_need fv_ffn_need(const fv_ops *ops, const fv_ffn *f, fv_map_shape shape, 
     fv_ops_need tiles;
     if (f->dw.w8 && fv_ffn_need_tiles_int8(&tiles, ops->k, ops->n_workers, f, shape))
         return tiles;
-    if (!f->dw.w8 && !ops->observe) {
+    if (f->fc1.in.fine && fv_ffn_need_fine(&tiles, ops->k, ops->n_workers, f, shape))
+        return tiles;
+    if (f->fc1.type != FV_TYPE_I8 && !ops->observe) {
         ffn_plan p = ffn_plan_blocks(fv_gemm_of(ops->k, operand), ops->n_workers, f,
                                      shape.height * shape.width, operand);
         if (p.fused)

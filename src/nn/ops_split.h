@@ -57,12 +57,17 @@ void fv_quantise_run(const fv_ops *ops, uint8_t *dst, const float *src, size_t n
 
 void fv_linear_run_int8(const fv_ops *ops, const fv_linear *l, const void *x, fv_type x_type,
                         size_t m);
-fv_ops_need fv_linear_need_int8(const fv_kernels *k, unsigned n_workers, size_t n, size_t k_dim,
-                                size_t m);
+fv_ops_need fv_linear_need_int8(const fv_kernels *k, unsigned n_workers, const fv_mat *w, size_t m);
 
 void fv_dw_run_int8(const fv_ops *ops, fv_rows y, fv_rows x, fv_map_shape shape, const fv_dw *dw,
                     unsigned stride, fv_act act);
 fv_ops_need fv_dw_need_int8(const fv_kernels *k, const fv_dw *dw, fv_map_shape shape);
+
+/* With 16-bit rows: runs of pixels through all three layers; false as below. */
+bool fv_ffn_run_fine(const fv_ops *ops, float *y, const float *x, fv_map_shape shape,
+                     const fv_ffn *ffn);
+bool fv_ffn_need_fine(fv_ops_need *need, const fv_kernels *k, unsigned n_workers, const fv_ffn *ffn,
+                      fv_map_shape shape);
 
 /* The three layers over tiles that stay in a core's cache; false: their weights or the map do not
  * fit that, nothing was done. */

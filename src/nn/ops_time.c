@@ -22,7 +22,10 @@ static fv_type product_type(fv_type w_type, fv_type x_type)
 void fv_time_linear(const fv_ops *ops, double start, const char *kind, const fv_linear *layers,
                     size_t n_layers, fv_type x_type, size_t m)
 {
-    fv_op_time op = { .kind = kind, .n_rows = m, .type = product_type(layers->w->type, x_type) };
+    fv_op_time op = { .kind = kind,
+                      .n_rows = m,
+                      .type = product_type(layers->w->type, x_type),
+                      .fine = layers->w->in.fine };
     for (size_t i = 0; i < n_layers; i++) {
         const fv_mat *w = layers[i].w;
         if (i < FV_COUNT(op.site))
@@ -64,6 +67,7 @@ void fv_time_ffn(const fv_ops *ops, double start, const fv_ffn *f, fv_type opera
         &(fv_op_time){ .kind = "ffn",
                        .site = { &f->dw, &f->fc1, &f->fc2 },
                        .type = product_type(f->fc1.type, operand),
+                       .fine = f->fc1.in.fine,
                        .n_rows = n_pixels,
                        .macs = dw_macs(&f->dw, n_pixels) + (double)n_pixels * weights,
                        .bytes = dw_bytes(&f->dw) + weights * (double)fv_type_size(f->fc1.type) });

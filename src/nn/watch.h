@@ -11,6 +11,7 @@ typedef struct fv_op_time {
     const char *kind;    /* "linear", "attention": static */
     const void *site[3]; /* its fv_mats or fv_dws, of a norm the vector; NULL: none (any more) */
     fv_type type;        /* of the products: F32, BF16, I8; with weights in blocks theirs */
+    bool fine;           /* I8: with rows of 16 bits, two products */
     size_t n_rows;       /* that it wrote */
     double macs;
     double bytes; /* of weights, and of the KV cache, read */

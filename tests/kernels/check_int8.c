@@ -18,6 +18,14 @@ static uint8_t to_u8(double x, int zero)
     return (uint8_t)(q < 0 ? 0 : q > 255 ? 255 : q);
 }
 
+static uint16_t to_u16(double x, int zero)
+{
+    if (isnan(x))
+        return 0;
+    double q = nearbyint(x) + 256 * zero;
+    return (uint16_t)(q < 0 ? 0 : q > 65535 ? 65535 : q);
+}
+
 static float clamped(double x, int zero) { return (float)fmin(fmax(x + zero, 0), 255); }
 
 /* Bytes of the whole range, signed ones when low is -128. */
@@ -46,7 +54,8 @@ static float *fill_floats(fv_check *c, size_t n, float lo, float hi)
 
 /* ---- floats to bytes --------------------------------------------------------------------- */
 
-static void check_quantize(fv_check *c)
+/* To u8, or to 16 bits in two bytes. */
+static void check_quantize(fv_check *c, bool sixteen)
 {
     for (size_t n = 0; n <= 133; n += n < 40 ? 1 : 3) {
         for (size_t m = 0; m <= 3; m++) {
@@ -55,11 +64,12 @@ static void check_quantize(fv_check *c)
             size_t src_ld = n + check_below(c, 5), dst_ld = n + check_below(c, 5);
             size_t n_src = m ? (m - 1) * src_ld + n : 0, n_dst = m ? (m - 1) * dst_ld + n : 0;
             float *src = check_in(c, n_src * 4, 4), *inv = check_in(c, n * 4, 4);
-            uint8_t *dst = check_out(c, n_dst, 1);
+            uint8_t *dst = check_out(c, n_dst, 1), *low = check_out(c, sixteen ? n_dst : 0, 1);
             int zero = (int)check_below(c, 256);
             check_fill(c, src, FV_TYPE_F32, n_src, -3, 3);
             for (size_t i = 0; i < n; i++)
-                inv[i] = check_below(c, 2) ? 0.5f : check_uniform(c, 0, 100);
+                inv[i] = (check_below(c, 2) ? 0.5f : check_uniform(c, 0, 100)) *
+                         (sixteen && check_below(c, 2) ? 0x1p-8f : 1);
             static const float odd[] = { NAN, INFINITY, -INFINITY, 1e30f, -1e30f, 3e9f, -3e9f };
             for (size_t i = 0; i < n_src; i++) {
                 size_t r = check_below(c, 24);
@@ -68,13 +78,24 @@ static void check_quantize(fv_check *c)
                 else if (r < 8 + FV_COUNT(odd))
                     src[i] = odd[r - 8];
             }
-            c->now->quantize_u8(dst, dst_ld, src, src_ld, inv, zero, m, n);
-            for (size_t i = 0; i < m; i++)
-                for (size_t j = 0; j < n; j++)
-                    if (!check_near(c, "q", i * n + j, to_u8(src[i * src_ld + j] * inv[j], zero),
-                                    dst[i * dst_ld + j], 0))
+            if (sixteen)
+                c->now->quantize_u16(dst, low, dst_ld, src, src_ld, inv, zero, m, n);
+            else
+                c->now->quantize_u8(dst, dst_ld, src, src_ld, inv, zero, m, n);
+            for (size_t i = 0; i < m; i++) {
+                for (size_t j = 0; j < n; j++) {
+                    const float x = src[i * src_ld + j];
+                    const double want = sixteen ? to_u16(x * (inv[j] * 256), zero)
+                                                : to_u8(x * inv[j], zero);
+                    const size_t at = i * dst_ld + j;
+                    const double got = sixteen ? dst[at] * 256 + low[at] : dst[at];
+                    if (!check_near(c, "q", i * n + j, want, got, 0))
                         i = m - 1, j = n;
+                }
+            }
             check_gaps(c, "q", dst, 1, m, n, dst_ld);
+            if (sixteen)
+                check_gaps(c, "low", low, 1, m, n, dst_ld);
             check_done(c);
         }
     }
@@ -82,7 +103,7 @@ static void check_quantize(fv_check *c)
 
 /* ---- matrix products --------------------------------------------------------------------- */
 
-enum { GELU = 1, SCALE = 2, RESIDUAL = 4, IN_PLACE = 8, EPILOGUES = 16 };
+enum { GELU = 1, SCALE = 2, RESIDUAL = 4, IN_PLACE = 8, LOW = 16, EPILOGUES = 32 };
 
 typedef struct product {
     size_t m, n, k;
@@ -96,7 +117,13 @@ typedef struct product {
 static bool check_output(fv_check *c, const fv_gemm_u8_args *g, size_t i, size_t j, int32_t s,
                          const float *residual, size_t ldr, const void *got)
 {
-    float y = (float)s * g->mul[j];
+    const size_t sum_at = i * g->ldc + j;
+    if (g->c_type == FV_TYPE_I32)
+        return check_near(c, "c", sum_at, s, ((const int32_t *)got)[sum_at], 0);
+    float y = (float)s;
+    if (g->low)
+        y = fmaf((float)g->low[i * g->ldl + j], 0x1p-8f, y);
+    y *= g->mul[j];
     double exact = y, bound = 0;
     if (g->act) {
         exact = gelu(y);
@@ -136,8 +163,10 @@ static bool check_output(fv_check *c, const fv_gemm_u8_args *g, size_t i, size_t
 
 static void check_product(fv_check *c, const fv_gemm_u8_kernel *g, const product *p)
 {
-    if (!check_case(c, "m=%zu n=%zu k=%zu c=%s%s%s%s%s rows +%zu", p->m, p->n, p->k,
-                    fv_type_name(p->c_type), p->epilogue & GELU ? " gelu" : "",
+    const bool sums = p->c_type == FV_TYPE_I32,
+               two = !sums && p->c_type != FV_TYPE_U8 && p->epilogue & LOW;
+    if (!check_case(c, "m=%zu n=%zu k=%zu c=%s%s%s%s%s%s rows +%zu", p->m, p->n, p->k,
+                    fv_type_name(p->c_type), two ? " low" : "", p->epilogue & GELU ? " gelu" : "",
                     p->epilogue & SCALE ? " scale" : "", p->epilogue & RESIDUAL ? " residual" : "",
                     p->epilogue & IN_PLACE ? " in place" : "", p->extra))
         return;
@@ -150,13 +179,15 @@ static void check_product(fv_check *c, const fv_gemm_u8_kernel *g, const product
     uint8_t *a = check_in(c, a_bytes, 1);
     int8_t *w = check_in(c, n * k, 1);
     void *b = check_out(c, fv_packed_u8_bytes(g, n, k), 64);
-    int32_t *bias = check_in(c, n * 4, 4);
+    int32_t *bias = check_in(c, n * 4, 4), *low = check_in(c, two ? r_elems * 4 : 0, 4);
     fill_bytes(c, a, a_bytes, 0);
     fill_bytes(c, w, n * k, -128);
     if (c->mode == CHECK_MAX && check_below(c, 2)) /* the ends at once */
         memset(w, -128, n * k);
     for (size_t j = 0; j < n; j++)
         bias[j] = (int32_t)check_below(c, 4000001) - 2000000;
+    for (size_t i = 0; two && i < r_elems; i++) /* all of their digits count where sums are small */
+        low[i] = (int32_t)check_below(c, (size_t)1 << (8 + i % 23)) - (1 << (7 + i % 23));
     double spread = 12000 * sqrt((double)k) + 1e6;
     float *mul = fill_floats(c, n, -(float)(6 / spread), (float)(6 / spread)),
           *scale = fill_floats(c, n, -1.5f, 1.5f);
@@ -175,13 +206,19 @@ static void check_product(fv_check *c, const fv_gemm_u8_kernel *g, const product
                              .ldc = ldc,
                              .c_type = p->c_type,
                              .act = p->epilogue & GELU ? FV_ACT_GELU : FV_ACT_NONE,
-                             .bias = bias,
-                             .mul = mul,
+                             .bias = p->epilogue & GELU || !sums ? bias : NULL,
+                             .low = two ? low : NULL,
+                             .ldl = ldr,
+                             .mul = sums ? NULL : mul,
                              .scale = p->epilogue & SCALE ? scale : NULL,
                              .residual = p->epilogue & RESIDUAL ? residual : NULL,
                              .ldr = ldr,
                              .inv = p->c_type == FV_TYPE_U8 ? inv : NULL,
                              .zero = (int)check_below(c, 256) };
+    if (sums) {
+        args.act = FV_ACT_NONE;
+        args.scale = args.residual = NULL;
+    }
     if (in_place) {
         for (size_t i = 0; i < m; i++) {
             memcpy((float *)got + i * ldc, residual + i * ldr, n * 4);
@@ -194,7 +231,7 @@ static void check_product(fv_check *c, const fv_gemm_u8_kernel *g, const product
     bool good = true;
     for (size_t i = 0; i < m && good; i++) {
         for (size_t j = 0; j < n && good; j++) {
-            int32_t s = bias[j];
+            int32_t s = args.bias ? bias[j] : 0;
             for (size_t q = 0; q < k; q++)
                 s += a[i * lda + q] * w[j * k + q];
             good = check_output(c, &args, i, j, s, args.residual ? residual : NULL, ldr, got);
@@ -214,8 +251,12 @@ static void check_product(fv_check *c, const fv_gemm_u8_kernel *g, const product
         s.a += i * lda;
         s.b = (const char *)b + fv_packed_u8_bytes(g, j, k);
         s.c = (char *)again + (i * ldc + j) * c_size;
-        s.bias += j;
-        s.mul += j;
+        if (s.bias)
+            s.bias += j;
+        if (s.mul)
+            s.mul += j;
+        if (s.low)
+            s.low += i * ldr + j;
         if (s.scale)
             s.scale += j;
         if (s.inv)
@@ -230,20 +271,22 @@ static void check_product(fv_check *c, const fv_gemm_u8_kernel *g, const product
 
 static void check_products(fv_check *c, const fv_gemm_u8_kernel *g)
 {
-    static const fv_type types[4] = { FV_TYPE_U8, FV_TYPE_F32, FV_TYPE_BF16, FV_TYPE_F16 };
+    static const fv_type types[5] = { FV_TYPE_U8, FV_TYPE_F32, FV_TYPE_BF16, FV_TYPE_F16,
+                                      FV_TYPE_I32 };
     unsigned e = 0;
     for (size_t m = 0; m <= 2 * g->mr + 1; m++) {
         for (size_t n = 0; n <= 2 * g->nr + 1; n += n + 2 < g->nr || n > g->nr + 1 ? 3 : 1) {
             size_t k = m % 7 == 3 ? 1 + m % 4 : 1 + check_below(c, 160);
             check_product(
-                c, g, &(product){ m, n, k, e % EPILOGUES, types[e / 2 % 4], e % 4 ? e % 5 : 0 });
+                c, g, &(product){ m, n, k, e % EPILOGUES, types[e / 2 % 5], e % 4 ? e % 5 : 0 });
             e += 3;
         }
     }
     for (size_t k = 1; k <= 150; k++)
-        check_product(c, g, &(product){ g->mr + 1, g->nr + 1, k, 0, types[k % 4], k % 3 });
+        check_product(c, g,
+                      &(product){ g->mr + 1, g->nr + 1, k, k % 2 * LOW, types[k % 5], k % 3 });
     for (unsigned i = 0; i < EPILOGUES; i++)
-        for (unsigned t = 0; t < 4; t++)
+        for (unsigned t = 0; t < FV_COUNT(types); t++)
             for (size_t k = 61; k <= 64; k += 3)
                 check_product(c, g, &(product){ 2 * g->mr + 3, g->nr + 5, k, i, types[t], i % 3 });
     /* blocks of rows, pieces of k, rows that collide in a cache */
@@ -256,9 +299,9 @@ static void check_products(fv_check *c, const fv_gemm_u8_kernel *g)
             check_product(c, g,
                           &(product){ large[i][0], large[i][1], large[i][2],
                                       t == 0   ? 0
-                                      : t == 1 ? SCALE | RESIDUAL | IN_PLACE
+                                      : t == 1 ? SCALE | RESIDUAL | IN_PLACE | LOW
                                                : GELU,
-                                      types[(t + i) % 3], large[i][3] });
+                                      types[(t + i) % 5], large[i][3] });
 }
 
 static void check_packing(fv_check *c, const fv_gemm_u8_kernel *g)
@@ -401,7 +444,9 @@ void check_int8(fv_check *c)
 {
     const fv_kernels *now = c->now, *below = c->below;
     if (check_slot(c, "quantize_u8", now->quantize_u8 != below->quantize_u8))
-        check_quantize(c);
+        check_quantize(c, false);
+    if (check_slot(c, "quantize_u16", now->quantize_u16 != below->quantize_u16))
+        check_quantize(c, true);
     if (check_slot(c, "pack_u8", now->gemm_u8.pack != below->gemm_u8.pack))
         check_packing(c, &now->gemm_u8);
     if (check_slot(c, "gemm_u8", now->gemm_u8.run != below->gemm_u8.run))

@@ -105,6 +105,13 @@ static inline uint8_t to_u8(float x, int zero)
     return (uint8_t)(q < 0 ? 0 : q > 255 ? 255 : q);
 }
 
+/* kernels.h: clamp(round(256 x) + 256 zero, 0, 65535); x is times 256 already */
+static inline uint16_t to_u16(float x, int zero)
+{
+    float q = rintf(x) + 256 * (float)zero;
+    return (uint16_t)(q < 0 ? 0 : q > 65535 ? 65535 : q);
+}
+
 /* ---- operations with exactly the scratch they said they need --------------------------------- */
 
 typedef struct ops_case {

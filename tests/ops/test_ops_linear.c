@@ -213,17 +213,20 @@ static void test_one_row(void **state)
 
 /* ---- int8, exact --------------------------------------------------------------------------- */
 
-/* The contract of gemm_u8 in kernels.h, a step at a time. */
-static float exact_int8(const layer *a, const linear_case *c, const uint8_t *x, size_t i, size_t j,
+/* The contract of gemm_u8 in kernels.h, a step at a time. x: bytes, or numbers of 16 bits. */
+static float exact_int8(const layer *a, const linear_case *c, const uint16_t *x, size_t i, size_t j,
                         double *with_gelu)
 {
     const int8_t *w = (const int8_t *)a->w.data + j * c->k;
-    int32_t s = a->w.bias8[j];
-    for (size_t q = 0; q < c->k; q++)
-        s += x[i * c->k + q] * w[q];
+    int32_t s = a->w.bias8[j], low = 0;
+    for (size_t q = 0; q < c->k; q++) {
+        const int at = x[i * c->k + q];
+        s += (a->w.in.fine ? at >> 8 : at) * w[q];
+        low += a->w.in.fine ? (at & 255) * w[q] : 0;
+    }
     if (c->y_type == FV_TYPE_U8 && !c->e.gelu && !c->e.scale && !c->e.residual)
         return (float)s * (a->w.mul[j] * a->to.inv[j]);
-    float y = (float)s * a->w.mul[j];
+    float y = fmaf((float)low, 0x1p-8f, (float)s) * a->w.mul[j];
     *with_gelu = gelu((double)y);
     if (c->e.scale) {
         y *= a->l.scale[j];
@@ -236,27 +239,28 @@ static float exact_int8(const layer *a, const linear_case *c, const uint8_t *x, 
     return c->y_type == FV_TYPE_U8 ? y * a->to.inv[j] : y;
 }
 
-static void check_int8(const linear_case *c, int level, int threads)
+static void check_bytes(const linear_case *c, bool fine, int level, int threads)
 {
     ops_case o;
     layer a;
     const char *text = text_of(c, level, threads);
     case_open(&o, level, threads);
     make_layer(&a, c);
+    a.w.in.fine = fine;
     void *x = make_values(c->x_type, c->m * c->k, -1.5f, 1.5f);
-    const uint8_t *x8 = x;
-    if (c->x_type == FV_TYPE_F32) {
-        uint8_t *q = case_alloc(c->m * c->k);
-        for (size_t i = 0; i < c->m * c->k; i++)
-            q[i] = to_u8(((float *)x)[i] * a.w.in.inv[i % c->k], a.w.in.zero);
-        x8 = q;
+    uint16_t *q = case_alloc(c->m * c->k * sizeof *q);
+    for (size_t i = 0; i < c->m * c->k; i++) {
+        const float inv = a.w.in.inv[i % c->k];
+        q[i] = c->x_type == FV_TYPE_U8 ? ((uint8_t *)x)[i]
+               : a.w.in.fine           ? to_u16(((float *)x)[i] * (256 * inv), a.w.in.zero)
+                                       : to_u8(((float *)x)[i] * inv, a.w.in.zero);
     }
     case_reserve(&o, fv_mat_need(&o.ops, &a.w, c->m, FV_TYPE_F32));
     fv_linear_run(&o.ops, &a.l, 1, x, c->x_type, c->k, c->m);
     for (size_t i = 0; i<c->m; i += c->m> 100 && i > 9 && i + 9 < c->m ? 1 + c->m / 40 : 1) {
         for (size_t j = 0; j < c->n; j++) {
             double smooth = 0, got = get(a.l.y, c->y_type, i * a.l.ldy + j), bound = 0, want;
-            float y = exact_int8(&a, c, x8, i, j, &smooth);
+            float y = exact_int8(&a, c, q, i, j, &smooth);
             if (c->e.gelu && c->y_type == FV_TYPE_U8) { /* GELU to 3e-4, then it is rounded */
                 want = fmin(fmax(smooth * (double)a.to.inv[j] + a.to.zero, 0), 255);
                 bound = 0.5 + (3e-4 * 2.5 + 1e-5) * (double)a.to.inv[j];
@@ -271,13 +275,18 @@ static void check_int8(const linear_case *c, int level, int threads)
                 want = get(&stored, c->y_type, 0);
             }
             if (!(fabs(got - want) <= bound))
-                fail_msg("%s: [%zu, %zu] is %.9g, expected %.9g within %.2g", text, i, j, got, want,
-                         bound);
+                fail_msg("%s%s: [%zu, %zu] is %.9g, expected %.9g within %.2g", text,
+                         fine ? ", rows of 16 bits" : "", i, j, got, want, bound);
         }
     }
     check_margin(&a, c, text);
     case_check(&o);
     case_close(&o);
+}
+
+static void check_int8(const linear_case *c, int level, int threads)
+{
+    check_bytes(c, false, level, threads);
 }
 
 static void test_int8_types(void **state)
@@ -308,6 +317,29 @@ static void test_int8_rows(void **state)
                                            i % 3 ? FV_TYPE_U8 : FV_TYPE_F32, epilogues[0] },
                            level, threads);
         }
+    }
+}
+
+/* Rows of 16 bits: all epilogues; both splits; rows and columns around those of a block (128, 256),
+ * depths that fill no word. */
+static void test_fine(void **state)
+{
+    static const fv_type y[] = { FV_TYPE_F32, FV_TYPE_BF16, FV_TYPE_F16 };
+    static const size_t sizes[][3] = { { 1, 1, 1 },      { 2, 3, 2 },     { 127, 31, 63 },
+                                       { 128, 256, 64 }, { 129, 257, 5 }, { 300, 500, 130 },
+                                       { 385, 33, 20 },  { 900, 300, 7 } };
+    (void)state;
+    for (int level = 0; level < N_LEVELS; level++) {
+        for (size_t j = 0; j < FV_COUNT(y); j++)
+            for (size_t e = 0; e < FV_COUNT(epilogues); e++)
+                if (!epilogues[e].in_place || y[j] == FV_TYPE_F32)
+                    check_bytes(
+                        &(linear_case){ 7, 67, 39, FV_TYPE_I8, FV_TYPE_F32, y[j], epilogues[e] },
+                        true, level, 1 + (int)(j + e) % MAX_THREADS);
+        for (size_t i = 0; i < FV_COUNT(sizes); i++)
+            check_bytes(&(linear_case){ sizes[i][0], sizes[i][1], sizes[i][2], FV_TYPE_I8,
+                                        FV_TYPE_F32, FV_TYPE_F32, epilogues[0] },
+                        true, level, 1 + (int)(i % 2));
     }
 }
 
@@ -518,7 +550,8 @@ int main(void)
         cmocka_unit_test(test_float_sizes), cmocka_unit_test(test_one_row),
         cmocka_unit_test(test_int8_types),  cmocka_unit_test(test_int8_rows),
         cmocka_unit_test(test_int8_sizes),  cmocka_unit_test(test_blocks),
-        cmocka_unit_test(test_gated),       cmocka_unit_test(test_bits),
+        cmocka_unit_test(test_fine),        cmocka_unit_test(test_gated),
+        cmocka_unit_test(test_bits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -104,7 +104,13 @@ static void test_dw_float(void **state)
     }
 }
 
-typedef enum input { AS_U8, AS_F32, BESIDE, N_INPUTS } input;
+typedef enum input {
+    AS_U8,
+    AS_F32,
+    BESIDE,
+    N_INPUTS,
+    FINE /* f32, between matrices 16 bits */
+} input;
 
 /* The input of an int8 layer in each of the forms that it may have; x8: what it is as u8. */
 static fv_rows make_input(input form, const fv_u8 *in, size_t n, size_t channels, uint8_t **x8)
@@ -222,9 +228,12 @@ static void check_ffn(fv_type weights, fv_type operand, fv_map_shape shape, size
     uint8_t *x8;
     const size_t n = shape.height * shape.width;
     case_open(&o, level, threads);
-    const fv_ffn f = make_ffn(weights, c, hidden);
+    fv_ffn f = make_ffn(weights, c, hidden);
     fv_rows x = fv_rows_f32(make_floats(n * c, -1, 1));
-    if (weights == FV_TYPE_I8)
+    if (form == FINE) {
+        f.dw = make_dw(false, c, 1, 7);
+        f.fc1.in.fine = f.fc2.in.fine = true;
+    } else if (weights == FV_TYPE_I8)
         x = make_input(form, &f.dw.in, n, c, &x8);
     float *fused = case_alloc(n * c * 4 + CANARY), *plain = case_alloc(n * c * 4),
           *observed = case_alloc(n * c * 4);
@@ -276,6 +285,8 @@ static void test_ffn(void **state)
             check_ffn(FV_TYPE_F32, FV_TYPE_BF16, shapes[i], 16, 64, AS_F32, level, threads);
             check_ffn(FV_TYPE_I8, FV_TYPE_BF16, shapes[i], 17, 68, AS_F32, level, threads);
             check_ffn(FV_TYPE_I8, FV_TYPE_F32, shapes[i], 16, 64, BESIDE, level, threads);
+            check_ffn(FV_TYPE_I8, i % 2 ? FV_TYPE_F32 : FV_TYPE_BF16, shapes[i], 17, 68, FINE,
+                      level, threads);
         }
     }
 }
@@ -302,15 +313,21 @@ static void test_ffn_limits(void **state)
                 check_ffn(FV_TYPE_BF16, FV_TYPE_BF16, b16, 8, 32, AS_F32, level, threads);
                 check_ffn(FV_TYPE_I8, FV_TYPE_F32, tiles, 8, 32, AS_F32, level, threads);
                 check_ffn(FV_TYPE_I8, FV_TYPE_F32, tiles, 8, 32, BESIDE, level, threads);
+                check_ffn(FV_TYPE_I8, FV_TYPE_F32, (fv_map_shape){ 1, 128 * t - 1 + more }, 8, 32,
+                          FINE, level, threads);
             }
         }
         check_ffn(FV_TYPE_F32, FV_TYPE_F32, (fv_map_shape){ 8, 9 }, 480, 1920, AS_F32, level, 2);
         /* a row of the map much longer than a block, hardly any hidden values behind it */
         check_ffn(FV_TYPE_F32, FV_TYPE_F32, (fv_map_shape){ 3, 901 }, 40, 4, AS_F32, level, 2);
         check_ffn(FV_TYPE_I8, FV_TYPE_F32, (fv_map_shape){ 3, 901 }, 40, 4, AS_F32, level, 2);
+        check_ffn(FV_TYPE_I8, FV_TYPE_F32, (fv_map_shape){ 3, 901 }, 40, 4, FINE, level, 2);
+        /* blocks of 63 pixels, two pieces of the hidden layer */
+        check_ffn(FV_TYPE_I8, FV_TYPE_F32, (fv_map_shape){ 9, 20 }, 21, 2050, FINE, level, 2);
     }
     check_ffn(FV_TYPE_I8, FV_TYPE_F32, (fv_map_shape){ 16, 17 }, 920, 3680, AS_F32, 1, 2);
     check_ffn(FV_TYPE_I8, FV_TYPE_F32, (fv_map_shape){ 16, 17 }, 920, 3680, BESIDE, 1, 2);
+    check_ffn(FV_TYPE_I8, FV_TYPE_F32, (fv_map_shape){ 16, 17 }, 920, 3680, FINE, 1, 2);
 }
 
 /* ---- LayerNorm ----------------------------------------------------------------------------- */
@@ -498,7 +515,9 @@ static void test_convert(void **state)
 /* Layers in int8 want u8; what writes for them says what it can. */
 static void test_rows(void **state)
 {
-    const fv_u8 none = { 0 }, in = { .inv = (const float[]){ 1 }, .zero = 3 };
+    const float inv[] = { 1 };
+    const fv_u8 none = { 0 }, in = { .inv = inv, .zero = 3 },
+                fine = { .inv = inv, .zero = 3, .fine = true };
     const fv_mat floats = { .type = FV_TYPE_BF16 }, int8 = { .type = FV_TYPE_I8, .in = in };
     float x[1];
     uint8_t x8[1];
@@ -506,6 +525,8 @@ static void test_rows(void **state)
     assert_int_equal(fv_rows_for(&none, x, FV_TYPE_BF16).type, FV_TYPE_BF16);
     assert_int_equal(fv_rows_for(&in, x, FV_TYPE_BF16).type, FV_TYPE_U8);
     assert_ptr_equal(fv_rows_for(&in, x, FV_TYPE_BF16).to_int8, &in);
+    assert_int_equal(fv_rows_for(&fine, x, FV_TYPE_BF16).type, FV_TYPE_F32);
+    assert_null(fv_rows_beside(&fine, x, x8).beside);
     assert_null(fv_rows_beside(&none, x, x8).beside);
     assert_ptr_equal(fv_rows_beside(&in, x, x8).beside, x8);
     assert_int_equal(fv_rows_beside(&in, x, x8).type, FV_TYPE_F32);

@@ -27,7 +27,13 @@ FV_INLINE void put_columns(const fv_gemm_u8_args *g, size_t i, size_t rows, size
     const float32x4_t inv = type == FV_TYPE_U8 ? fv_ld(g->inv + j, n) : mul;
     const bool plain = type == FV_TYPE_U8 && !g->act && !g->scale && !g->residual;
     for (size_t r = 0; r < rows; r++, sum += NR) {
-        float32x4_t y = vmulq_f32(vcvtq_f32_s32(vld1q_s32(sum)), plain ? vmulq_f32(mul, inv) : mul);
+        float32x4_t y = vcvtq_f32_s32(vld1q_s32(sum));
+        if (g->low) {
+            int32_t low[4] = { 0 };
+            memcpy(low, g->low + (i + r) * g->ldl + j, n * sizeof *low);
+            y = vfmaq_n_f32(y, vcvtq_f32_s32(vld1q_s32(low)), 0x1p-8f);
+        }
+        y = vmulq_f32(y, plain ? vmulq_f32(mul, inv) : mul);
         if (g->act == FV_ACT_GELU)
             y = fv_gelu(y);
         if (g->scale)
@@ -44,6 +50,12 @@ FV_INLINE void put_columns(const fv_gemm_u8_args *g, size_t i, size_t rows, size
 
 static void epilogue(const fv_gemm_u8_args *g, size_t i, size_t rows, size_t j, const int32_t *sum)
 {
+    if (g->c_type == FV_TYPE_I32) {
+        for (size_t r = 0; r < rows; r++)
+            memcpy((int32_t *)g->c + (i + r) * g->ldc + j, sum + r * NR,
+                   FV_MIN(g->n - j, (size_t)NR) * sizeof *sum);
+        return;
+    }
     for (size_t v = 0; v < NR && j + v < g->n; v += 4) {
         const size_t n = FV_MIN(g->n - j - v, (size_t)4);
         switch (g->c_type) {
@@ -75,7 +87,8 @@ static void gemm(const fv_gemm_u8_args *g)
             const int8_t *b = (const int8_t *)g->b + j * words * 4;
             const size_t n_cols = FV_MIN(g->n - j, (size_t)NR);
             int32_t start[NR] = { 0 };
-            memcpy(start, g->bias + j, n_cols * sizeof *start);
+            if (g->bias)
+                memcpy(start, g->bias + j, n_cols * sizeof *start);
             for (size_t q = 0; SIGNED && q < words * NR; q++)
                 start[q % NR] += 128 * (b[4 * q] + b[4 * q + 1] + b[4 * q + 2] + b[4 * q + 3]);
             if (left)

@@ -59,10 +59,32 @@ static void quantize_u8__neon(uint8_t *dst, size_t dst_ld, const float *src, siz
     }
 }
 
+static void quantize_u16__neon(uint8_t *high, uint8_t *low, size_t dst_ld, const float *src,
+                               size_t src_ld, const float *inv, int zero, size_t m, size_t c)
+{
+    const float32x4_t least = vdupq_n_f32(-65536), most = vdupq_n_f32(65536);
+    const int32x4_t plus = vdupq_n_s32(256 * zero);
+    for (; m; m--, high += dst_ld, low += dst_ld, src += src_ld) {
+        for (size_t j = 0; j < c; j += 4) {
+            const size_t n = FV_MIN(c - j, (size_t)4);
+            const float32x4_t x = vmulq_f32(fv_ld(src + j, n), vmulq_n_f32(fv_ld(inv + j, n), 256));
+            /* NaN becomes the least number */
+            const int32x4_t q = vcvtnq_s32_f32(vminq_f32(vmaxnmq_f32(x, least), most));
+            const uint16x4_t u = vqmovun_s32(vaddq_s32(q, plus));
+            const uint16x8_t both = vcombine_u16(u, vshr_n_u16(u, 8));
+            uint8_t bytes[8]; /* four low ones, four high ones */
+            vst1_u8(bytes, vmovn_u16(both));
+            memcpy(low + j, bytes, n);
+            memcpy(high + j, bytes + 4, n);
+        }
+    }
+}
+
 void fv_int8_init_neon(fv_kernels *k);
 void fv_int8_init_neon(fv_kernels *k)
 {
     k->quantize_u8 = quantize_u8__neon;
+    k->quantize_u16 = quantize_u16__neon;
     k->gemm_u8 =
         (fv_gemm_u8_kernel){ .mr = MR, .nr = NR, .run = gemm_u8_8x8__neon, .pack = pack_u8__neon };
 }

@@ -12,21 +12,44 @@ static void quantize_u8__ref(uint8_t *dst, size_t dst_ld, const float *src, size
             dst[i * dst_ld + j] = fv_ref_u8(src[i * src_ld + j] * inv[j], zero);
 }
 
+static void quantize_u16__ref(uint8_t *high, uint8_t *low, size_t dst_ld, const float *src,
+                              size_t src_ld, const float *inv, int zero, size_t m, size_t c)
+{
+    for (size_t i = 0; i < m; i++) {
+        for (size_t j = 0; j < c; j++) {
+            const float x = src[i * src_ld + j] * (inv[j] * 256), least = -65536, most = 65536;
+            /* what is out of range, and NaN, to where clamping finds it */
+            const float v = !(x > least) ? least : x > most ? most : x;
+            const int q = (int)rintf(v) + 256 * zero;
+            const int clamped = q < 0 ? 0 : q > 65535 ? 65535 : q;
+            high[i * dst_ld + j] = (uint8_t)(clamped >> 8);
+            low[i * dst_ld + j] = (uint8_t)clamped;
+        }
+    }
+}
+
 static void gemm_u8__ref(const fv_gemm_u8_args *g)
 {
     for (size_t i = 0; i < g->m; i++) {
         for (size_t j = 0; j < g->n; j++) {
             const int8_t *b = (const int8_t *)g->b + j / NR * NR * ((g->k + 3) / 4 * 4) +
                               j % NR * 4;
-            int32_t s = g->bias[j];
+            int32_t s = g->bias ? g->bias[j] : 0;
             for (size_t k = 0; k < g->k; k++)
                 s += g->a[i * g->lda + k] * b[k / 4 * NR * 4 + k % 4];
+            if (g->c_type == FV_TYPE_I32) {
+                ((int32_t *)g->c)[i * g->ldc + j] = s;
+                continue;
+            }
             if (g->c_type == FV_TYPE_U8 && g->act == FV_ACT_NONE && !g->scale && !g->residual) {
                 ((uint8_t *)g->c)[i * g->ldc + j] = fv_ref_u8((float)s * (g->mul[j] * g->inv[j]),
                                                               g->zero);
                 continue;
             }
-            float y = (float)s * g->mul[j];
+            float y = (float)s;
+            if (g->low)
+                y = fmaf((float)g->low[i * g->ldl + j], 0x1p-8f, y);
+            y *= g->mul[j];
             if (g->act == FV_ACT_GELU)
                 y = fv_ref_gelu(y);
             if (g->scale)
@@ -93,6 +116,7 @@ void fv_int8_init_ref(fv_kernels *k);
 void fv_int8_init_ref(fv_kernels *k)
 {
     k->quantize_u8 = quantize_u8__ref;
+    k->quantize_u16 = quantize_u16__ref;
     k->gemm_u8 =
         (fv_gemm_u8_kernel){ .mr = MR, .nr = NR, .run = gemm_u8__ref, .pack = pack_u8__ref };
     k->dwconv_u8 = (fv_dwconv_u8_kernel){ dwconv_u8__ref, dwconv_u8_pack__ref,

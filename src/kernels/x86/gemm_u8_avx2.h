@@ -11,6 +11,11 @@
 static void epilogue(const fv_gemm_u8_args *g, size_t i, size_t rows, size_t j, size_t width,
                      const int32_t *sum)
 {
+    if (g->c_type == FV_TYPE_I32) {
+        for (size_t r = 0; r < rows; r++)
+            memcpy((int32_t *)g->c + (i + r) * g->ldc + j, sum + r * NR, width * sizeof *sum);
+        return;
+    }
     const __m256i zero = _mm256_set1_epi16((short)g->zero);
     const bool plain = g->c_type == FV_TYPE_U8 && !g->act && !g->scale && !g->residual;
     for (size_t v = 0; v < width; v += VEC_W) {
@@ -24,7 +29,13 @@ static void epilogue(const fv_gemm_u8_args *g, size_t i, size_t rows, size_t j, 
             mul = vec_mul(mul, inv);
         for (size_t r = 0; r < rows; r++) {
             const __m256i s = _mm256_loadu_si256((const __m256i *)(const void *)(sum + r * NR + v));
-            vec y = vec_mul(_mm256_cvtepi32_ps(s), mul);
+            vec y = _mm256_cvtepi32_ps(s);
+            if (g->low) {
+                const float *low = (const float *)(const void *)(g->low + (i + r) * g->ldl + col);
+                const __m256i sums = _mm256_castps_si256(vec_load_n(low, n));
+                y = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums), _mm256_set1_ps(0x1p-8f), y);
+            }
+            y = vec_mul(y, mul);
             if (g->act == FV_ACT_GELU)
                 y = vec_gelu(y);
             if (g->scale)

@@ -92,9 +92,9 @@ static void gemm(const fv_gemm_u8_args *g, tile_fn *const *tile)
                 copy_row(copied + r * copy_ld, g->a + (i0 + r) * g->lda, g->k, words);
         for (size_t j = 0; j < g->n; j += NR) {
             const size_t width = FV_MIN((size_t)NR, g->n - j);
-            const int32_t *b = (const int32_t *)g->b + j * words, *start = g->bias + j;
-            if (width < NR)
-                start = memcpy(bias, start, width * sizeof *bias);
+            const int32_t *b = (const int32_t *)g->b + j * words, *start = bias;
+            if (g->bias)
+                start = width < NR ? memcpy(bias, g->bias + j, width * sizeof *bias) : g->bias + j;
             for (size_t q = 0; q < words; q += piece) {
                 const size_t n = FV_MIN(piece, words - q);
                 const bool last = q + n == words;

@@ -21,7 +21,13 @@ static inline __attribute__((always_inline)) __m512 finish(const fv_gemm_u8_args
                                                            int h, const int32_t *sum,
                                                            const int gelu)
 {
-    __m512 y = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_load_si512(sum + 16 * h)), c->mul[h]);
+    __m512 y = _mm512_cvtepi32_ps(_mm512_load_si512(sum + 16 * h));
+    if (g->low) {
+        const int32_t *low = g->low + row * g->ldl + j + (size_t)(16 * h);
+        y = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_maskz_loadu_epi32(c->mask[h], low)),
+                            _mm512_set1_ps(0x1p-8f), y);
+    }
+    y = _mm512_mul_ps(y, c->mul[h]);
     if (gelu)
         y = gelu == 8 ? fv_gelu8_avx512(y) : gelu == 16 ? fv_gelu16_avx512(y) : fv_gelu_avx512(y);
     if (g->scale)
@@ -89,10 +95,27 @@ static inline __attribute__((always_inline)) void to_floats(const fv_gemm_u8_arg
     }
 }
 
+/* Sums as they are, for a later call's `low`. */
+static void to_sums(const fv_gemm_u8_args *g, size_t i, size_t rows, size_t j, size_t width,
+                    const int32_t *sum)
+{
+    const __mmask16 low = mask_of(width), high = mask_of(width > 16 ? width - 16 : 0);
+    int32_t *to = (int32_t *)g->c + i * g->ldc + j;
+    for (size_t r = 0; r < rows; r++, sum += NR, to += g->ldc) {
+        _mm512_mask_storeu_epi32(to, low, _mm512_load_si512(sum));
+        if (high)
+            _mm512_mask_storeu_epi32(to + 16, high, _mm512_load_si512(sum + 16));
+    }
+}
+
 /* Writes rows i .. i + rows, columns j .. j + width of C from their sums [rows, NR]. */
 static void epilogue(const fv_gemm_u8_args *g, size_t i, size_t rows, size_t j, size_t width,
                      const int32_t *sum)
 {
+    if (g->c_type == FV_TYPE_I32) {
+        to_sums(g, i, rows, j, width, sum);
+        return;
+    }
     columns c = { .mask = { mask_of(width), mask_of(width > 16 ? width - 16 : 0) } };
     for (size_t h = 0; h < 2; h++) {
         const size_t at = j + 16 * h;

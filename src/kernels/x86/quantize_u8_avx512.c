@@ -1,4 +1,4 @@
-/* f32 to u8 for AVX-512. */
+/* f32 to u8, and to 16 bits in two bytes, for AVX-512. */
 #include "kernels/x86/u8_avx512.h"
 
 #include "base/base.h"
@@ -35,5 +35,29 @@ static void quantize_u8__avx512(uint8_t *dst, size_t dst_ld, const float *src, s
     }
 }
 
+static void quantize_u16__avx512(uint8_t *high, uint8_t *low, size_t dst_ld, const float *src,
+                                 size_t src_ld, const float *inv, int zero, size_t m, size_t c)
+{
+    const __m512i plus = _mm512_set1_epi32(256 * zero), most = _mm512_set1_epi32(65535);
+    for (; m; m--, high += dst_ld, low += dst_ld, src += src_ld) {
+        for (size_t j = 0; j < c; j += 16) {
+            const __mmask16 mask = c - j >= 16 ? 0xffff : (__mmask16)((1u << (c - j)) - 1);
+            const __m512 scale = _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, inv + j),
+                                               _mm512_set1_ps(256));
+            const __m512 x = _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, src + j), scale);
+            /* min: the second operand for NaN, which then becomes the least number */
+            __m512i q = _mm512_cvtps_epi32(_mm512_min_ps(_mm512_set1_ps(65536), x));
+            q = _mm512_max_epi32(_mm512_add_epi32(q, plus), _mm512_setzero_si512());
+            q = _mm512_min_epi32(q, most);
+            _mm_mask_storeu_epi8(low + j, mask, _mm512_cvtepi32_epi8(q));
+            _mm_mask_storeu_epi8(high + j, mask, _mm512_cvtepi32_epi8(_mm512_srli_epi32(q, 8)));
+        }
+    }
+}
+
 void fv_quantize_u8_init_avx512(fv_kernels *k);
-void fv_quantize_u8_init_avx512(fv_kernels *k) { k->quantize_u8 = quantize_u8__avx512; }
+void fv_quantize_u8_init_avx512(fv_kernels *k)
+{
+    k->quantize_u8 = quantize_u8__avx512;
+    k->quantize_u16 = quantize_u16__avx512;
+}
