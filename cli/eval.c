@@ -37,8 +37,8 @@ static int eval_parse(int argc, char **argv, eval_options *o)
         "With --task, asks the questions of a test directory and scores the answers "
         "by exact rules. Without MODEL the built-in demonstration model is tested.\n"
         "\n"
-        "With --layers, shows for every layer group of the encoder what int8 alone "
-        "would cost, and which groups pack would keep in bf16.",
+        "With --layers, shows for every layer group of the encoder what int8 or w8a16 "
+        "alone would cost, and which of them, or bf16, pack would choose.",
         "  fastvlm eval FastVLM-0.5B fastvlm-0.5b-q4.gguf photos/ --svg loss.svg\n"
         "  fastvlm eval FastVLM-0.5B FastVLM-0.5B photo.jpg --vision bf16 --decoder bf16\n"
         "  fastvlm eval --task tests/data/demo --min 90\n"
@@ -464,17 +464,18 @@ static void take_layer(void *user, const fv_layer_loss *l)
     layer_list *list = user;
     if (!list->n++ && !list->json) {
         clear_line();
-        print_out("%-48s %9s %10s  %s\n", "layer group", "SQNR dB", "cosine", "pack");
+        print_out("%-48s %9s %10s %10s  %s\n", "layer group", "SQNR dB", "int8", "w8a16", "pack");
     }
     list->n_int8 += l->int8;
     if (list->json)
-        json_array_append_new(list->json,
-                              json_pack("{s:o, s:o, s:o, s:b}", "name", json_text(l->name), "sqnr",
-                                        json_number(l->sqnr), "cosine", json_number(l->cosine),
-                                        "int8", l->int8));
+        json_array_append_new(
+            list->json,
+            json_pack("{s:o, s:o, s:o, s:o, s:b, s:s}", "name", json_text(l->name), "sqnr",
+                      json_number(l->sqnr), "cosine", json_number(l->cosine), "w8a16_cosine",
+                      json_number(l->w8a16_cosine), "int8", l->int8, "choice", l->choice));
     else
-        print_out("%-48s %9.1f %10.6f  %s\n", l->name, l->sqnr, l->cosine,
-                  l->int8 ? "int8" : "bf16");
+        print_out("%-48s %9.1f %10.6f %10.6f  %s\n", l->name, l->sqnr, l->cosine, l->w8a16_cosine,
+                  l->choice);
 }
 
 static int take_layers(eval_options *o, progress_line *progress)

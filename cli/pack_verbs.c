@@ -18,7 +18,8 @@ int verb_pack(int argc, char **argv)
         "z8 and q4 store blocks of 32 weights with one scale, 8.5 and 4.5 bits per "
         "weight. int8 and the rounding of q4 are calibrated with IMAGES (files and "
         "directories), or with built-in scenes if there are none. Layer groups that "
-        "cost too much accuracy in int8 stay in bf16; if all do, the file says bf16.",
+        "cost too much accuracy in int8 get activations of 16 bits (w8a16), and stay in bf16 "
+        "where the 8-bit weights are what costs; if all do, the file says bf16.",
         "  fastvlm pack FastVLM-0.5B -o fastvlm-0.5b.gguf --vision bf16 --decoder z8",
     };
     fv_pack_options o;
@@ -105,11 +106,11 @@ int verb_pack(int argc, char **argv)
         print_err("; %s lost most, %.1f dB\n", r.worst_name, (double)r.worst_sqnr);
     if (r.n_groups && !no_int8) {
         print_err("int8 calibrated with %zu %s%s; on some of them, cosine against f32: "
-                  "features %.5f, image tokens %.5f (%.1f dB); %zu of %zu layer groups stay in "
-                  "bf16\n",
+                  "features %.5f, image tokens %.5f (%.1f dB); of %zu layer groups %zu are in "
+                  "w8a16, %zu stay in bf16\n",
                   r.n_images, r.synthetic_images ? "built-in scene" : "image",
                   r.n_images == 1 ? "" : "s", r.feature_cosine, r.token_cosine, r.token_sqnr,
-                  r.n_wide, r.n_groups);
+                  r.n_groups, r.n_w8a16, r.n_wide);
     }
     if (r.n_rounding_rows)
         print_err("rounding calibrated with %zu rows from %zu %s%s and the model's answers\n",

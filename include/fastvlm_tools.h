@@ -59,6 +59,7 @@ typedef struct fv_pack_report {
     /** against f32, over some of the images; SQNR in dB */
     double feature_cosine, token_cosine, token_sqnr;
     size_t n_rounding_images, n_rounding_rows; /**< images for the rounding; rows they gave */
+    size_t n_w8a16; /**< layer groups with 8-bit weights and rows of 16 bits */
 } fv_pack_report;
 
 /** Writes a checkpoint directory as one packed file: weights fused and in their final types,
@@ -74,7 +75,11 @@ typedef struct fv_layer_loss {
     char name[64]; /**< of the group's first layer */
     double sqnr;   /**< dB: of its matrices' outputs on rows of the images, the worst of them */
     double cosine; /**< of features or image tokens, the smaller, when only this group is in int8 */
-    bool int8;     /**< what fv_pack would choose for it */
+    bool int8;     /**< fv_pack would choose int8 for it */
+    double w8a16_cosine; /**< as cosine, with 8-bit weights and rows of 16 bits */
+    /** what fv_pack would choose: "int8", "w8a16" (8-bit weights, rows of 16 bits) or "bf16";
+     *  static */
+    const char *choice;
 } fv_layer_loss;
 
 typedef void fv_layer_loss_fn(void *user, const fv_layer_loss *loss);

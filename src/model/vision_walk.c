@@ -54,6 +54,8 @@ size_t fv_vision_block_count(const fv_config *c)
     return n;
 }
 
+static bool mat_is_int8(const fv_mat *m) { return m->type == FV_TYPE_I8 && !m->in.fine; }
+
 bool fv_vision_has_int8(const fv_config *c, const fv_vision_weights *w)
 {
     bool found = false;
@@ -61,14 +63,14 @@ bool fv_vision_has_int8(const fv_config *c, const fv_vision_weights *w)
         const fv_vision_stage_weights *stage = &w->stage[s.stage];
         switch (s.kind) {
         case FV_VISION_ATTENTION:
-            found = found || stage->block[s.block].qkv.type == FV_TYPE_I8 ||
-                    stage->block[s.block].proj.type == FV_TYPE_I8;
+            found = found || mat_is_int8(&stage->block[s.block].qkv) ||
+                    mat_is_int8(&stage->block[s.block].proj);
             found = found || stage->block[s.block].ffn.dw.w8;
             break;
         case FV_VISION_REPMIXER: found = found || stage->block[s.block].ffn.dw.w8; break;
         case FV_VISION_DOWN: found = found || stage->down_dw.w8; break;
         case FV_VISION_PROJECTOR:
-            found = found || w->project1.type == FV_TYPE_I8 || w->project2.type == FV_TYPE_I8;
+            found = found || mat_is_int8(&w->project1) || mat_is_int8(&w->project2);
             break;
         default: break;
         }

@@ -137,6 +137,7 @@ typedef struct fv_vision_step {
 bool fv_vision_walk(const fv_config *c, fv_vision_step *step);
 
 size_t fv_vision_block_count(const fv_config *c);
+/* Some layer in int8, rows of 8 bits. */
 bool fv_vision_has_int8(const fv_config *c, const fv_vision_weights *w);
 
 /* ---- the table ---- */

@@ -7,17 +7,26 @@
  *     depthwise          .weight   F32 [taps, n]                          .bias  F32 [n]
  *     depthwise in int8  .weight   I8 [taps, n]    .scale  F32 [n]        .bias  F32 [n]
  *
- * with, in int8, how the input becomes u8 (fv_u8): .inv F32 [k], .zero I32 [1]. */
+ * with, in int8, how the input becomes u8 (fv_u8): .inv F32 [k], .zero I32 [1]. A matrix in w8a16
+ * is one in int8 with .zero16 I32 [1] in place of .zero, 256 times as large. */
 #include <stdio.h>
 #include <string.h>
 
 #include "model/weights.h"
 
+/* What a layer is in, as far as the others of its group are concerned. */
+typedef enum layer_kind {
+    KIND_CONVOLUTION, /* in f32: beside matrices in floats and in w8a16 */
+    KIND_FLOATS,
+    KIND_INT8,
+    KIND_FINE
+} layer_kind;
+
 typedef struct binder {
     fv_weights *w;
     const fv_tensors *tensors;
-    int group; /* the current layer group, -1: none yet */
-    bool int8; /* and what its first layer is in */
+    int group;       /* the current layer group, -1: none yet */
+    layer_kind kind; /* and what its layers so far are in */
 } binder;
 
 typedef unsigned type_set; /* bits by fv_type */
@@ -86,12 +95,17 @@ static fv_status bind_vector(binder *b, const float **out, const fv_weight *t, c
 static fv_status bind_u8(binder *b, fv_u8 *out, const fv_weight *t, fv_error *err)
 {
     const fv_tensor *inv, *zero;
+    char name[FV_PACKED_NAME];
+    fv_weight_packed_name(name, t, ".zero16");
+    const bool fine = fv_weight_is_matrix(t) && fv_tensors_find(b->tensors, name);
     FV_TRY(binder_need(b, &inv, t, ".inv", t->k, 0, only_f32, err));
-    FV_TRY(binder_need(b, &zero, t, ".zero", 1, 0, 1u << FV_TYPE_I32, err));
-    *out = (fv_u8){ .inv = inv->data, .zero = *(const int32_t *)zero->data };
-    if (out->zero < 0 || out->zero > 255)
-        return fv_fail(err, FV_ERR_FORMAT, 0, "%s: %s is %d, expected 0 to 255",
-                       fv_tensors_file(b->tensors, zero->file), zero->name, out->zero);
+    FV_TRY(binder_need(b, &zero, t, fine ? ".zero16" : ".zero", 1, 0, 1u << FV_TYPE_I32, err));
+    const int32_t value = *(const int32_t *)zero->data, step = fine ? 256 : 1;
+    if (value < 0 || value > 255 * step || value % step)
+        return fv_fail(err, FV_ERR_FORMAT, 0, "%s: %s is %d, expected %s",
+                       fv_tensors_file(b->tensors, zero->file), zero->name, value,
+                       fine ? "a multiple of 256 from 0 to 65280" : "0 to 255");
+    *out = (fv_u8){ .inv = inv->data, .zero = value / step, .fine = fine };
     return FV_OK;
 }
 
@@ -133,26 +147,38 @@ static fv_status bind_depthwise(binder *b, const fv_weight *t, fv_error *err)
     return bind_vector(b, &dw->bias, t, ".bias", err);
 }
 
-/* The layers of a group hand u8 to each other: all are in int8 or none. They follow each other in
- * the walk. */
+static layer_kind kind_of(const fv_weight *t)
+{
+    const bool int8 = fv_weight_is_int8(t);
+    if (fv_weight_is_depthwise(t))
+        return int8 ? KIND_INT8 : KIND_CONVOLUTION;
+    return !int8 ? KIND_FLOATS : ((const fv_mat *)t->slot)->in.fine ? KIND_FINE : KIND_INT8;
+}
+
+/* The layers of a group hand u8 to each other: all are in int8 or none; and its matrices are in
+ * w8a16 together. They follow each other in the walk. */
 static fv_status check_group(binder *b, const fv_weight *t, fv_error *err)
 {
+    static const char *const names[] = { "f32", "floats", "int8", "w8a16" };
     char name[FV_PACKED_NAME];
-    bool int8 = fv_weight_is_int8(t);
+    const layer_kind kind = kind_of(t);
     fv_weight_packed_name(name, t, ".weight");
     if (t->group < 0)
         return FV_OK;
     if (t->group != b->group) {
         b->group = t->group;
-        b->int8 = int8;
+        b->kind = kind;
     }
-    return int8 == b->int8
-               ? FV_OK
-               : fv_fail(err, FV_ERR_UNSUPPORTED, 0,
-                         "%s: %s is %s int8, other layers of its group are %s; a layer group is "
-                         "in int8 as a whole or not at all",
-                         fv_tensors_file(b->tensors, 0), name, int8 ? "in" : "not in",
-                         b->int8 ? "in int8" : "not");
+    if (kind == b->kind || (kind == KIND_CONVOLUTION && b->kind != KIND_INT8))
+        return FV_OK;
+    if (b->kind == KIND_CONVOLUTION && kind != KIND_INT8) {
+        b->kind = kind;
+        return FV_OK;
+    }
+    return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
+                   "%s: %s is in %s, other layers of its group are in %s; a layer group is in int8 "
+                   "or w8a16 as a whole or not at all",
+                   fv_tensors_file(b->tensors, 0), name, names[kind], names[b->kind]);
 }
 
 static fv_status bind_one(void *user, const fv_weight *t, fv_error *err)

@@ -69,8 +69,8 @@ static inline const fv_gemm_kernel *fv_gemm_of(const fv_kernels *k, fv_type oper
 /* Rows [n, channels], contiguous, in the form in which the layer behind them takes them.
  *
  *     F32, BF16, F16   a layer with float weights
- *     U8               a layer in int8, whose scales these are; not one of 16-bit rows (fv_u8.fine),
- *                      which takes F32 and quantises it itself
+ *     U8               a layer in int8, whose scales these are; not one of 16-bit rows
+ *                      (fv_u8.fine), which takes F32 and quantises it itself
  *     F32 and beside   a layer in int8 again; but the f32 rows are needed, too, because the sum
  *                      behind that layer adds to them
  *

@@ -133,7 +133,7 @@ static const float *bias8_restore(fv_onnx_graph *g, const fv_mat *w, const float
 fv_onnx_value fv_onnx_linear(fv_onnx_graph *g, const char *name, fv_onnx_value x, const fv_mat *w,
                              const char *result)
 {
-    bool int8 = w->type == FV_TYPE_I8, qdq = int8 && g->qdq;
+    bool int8 = w->type == FV_TYPE_I8, qdq = int8 && g->qdq && !w->in.fine;
     const float *bias = int8 ? bias8_restore(g, w, NULL) : w->bias;
     if (qdq)
         x = u8_round_trip(g, name, x, &w->in, w->k, true);
@@ -162,7 +162,8 @@ fv_onnx_value fv_onnx_linear(fv_onnx_graph *g, const char *name, fv_onnx_value x
 fv_onnx_value fv_onnx_pointwise(fv_onnx_graph *g, const char *name, fv_onnx_value x,
                                 const fv_mat *w, const float *scale)
 {
-    bool fold = g->real == FV_TYPE_F32, int8 = w->type == FV_TYPE_I8, qdq = int8 && g->qdq;
+    bool fold = g->real == FV_TYPE_F32, int8 = w->type == FV_TYPE_I8,
+         qdq = int8 && g->qdq && !w->in.fine;
     const float *folded = fold ? scale : NULL, *bias = int8 ? bias8_restore(g, w, NULL) : w->bias;
     if (qdq)
         x = u8_round_trip(g, name, x, &w->in, w->k, false);

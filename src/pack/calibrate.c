@@ -29,11 +29,17 @@ typedef struct layer {
     size_t n, k, taps; /* outputs; channels of the input; of a convolution, otherwise 1 */
     fv_int8_seen seen;
     fv_int8_layer int8;
+    fv_int8_layer fine; /* of a matrix: with rows of 16 bits, once layers_solve_fine has run */
+    int32_t zero16;     /* fine.zero as the file has it */
 } layer;
 
-/* A layer group: in int8 as a whole or not at all. */
+/* What a group may be in, from the fastest on. */
+typedef enum choice { CHOICE_INT8, CHOICE_FINE, CHOICE_BF16, N_CHOICES } choice;
+
+/* A layer group: all of it is in the same. */
 typedef struct group {
     fv_layer_loss loss;
+    choice choice;
     bool before_features; /* part of the encoder, not of the projector */
     double macs; /* millions of multiplications for an image: what int8 saves grows with it */
 } group;
@@ -60,7 +66,7 @@ struct fv_calibration {
     fv_weights int8; /* the encoder to be: every layer in int8 or as loaded */
     judged judge[JUDGED_IMAGES];
     size_t n_judged, n_images, n_skipped, image;
-    bool synthetic, has_cosines; /* has_cosines: those of the groups are known */
+    bool synthetic, has_cosines; /* has_cosines: those of the groups are known, and what is fine */
     double feature_cosine, token_cosine, token_sqnr;
 };
 
@@ -89,6 +95,14 @@ static bool layer_take_memory(layer *l, fv_region *r)
     return in->low && in->high && in->rows && out->inv && out->w8 && out->mul && out->bias8;
 }
 
+static void group_set(group *g, choice c)
+{
+    static const char *const names[N_CHOICES] = { "int8", "w8a16", "bf16" };
+    g->choice = c;
+    g->loss.int8 = c == CHOICE_INT8;
+    g->loss.choice = names[c];
+}
+
 /* A group is named for its first layer. */
 static fv_status layer_add(void *user, const fv_weight *t, fv_error *err)
 {
@@ -107,8 +121,8 @@ static fv_status layer_add(void *user, const fv_weight *t, fv_error *err)
         fv_weight_packed_name(name, t, "");
         snprintf(g->loss.name, sizeof g->loss.name, "%.63s", name);
         g->loss.size = sizeof g->loss;
-        g->loss.int8 = true;
-        g->loss.cosine = NAN;
+        group_set(g, CHOICE_INT8);
+        g->loss.cosine = g->loss.w8a16_cosine = NAN;
         g->loss.sqnr = INFINITY;
         g->before_features = t->part == FV_PART_VISION;
     }
@@ -224,6 +238,7 @@ typedef struct solve_job {
     fv_calibration *q;
     float *scratch; /* [workers, each] */
     size_t each;
+    bool fine; /* matrices for rows of 16 bits */
 } solve_job;
 
 static void layer_solve_task(void *user, size_t task, unsigned worker)
@@ -232,37 +247,64 @@ static void layer_solve_task(void *user, size_t task, unsigned worker)
     layer *l = &j->q->layers[task];
     const fv_mat *m = l->weight.slot;
     const fv_dw *dw = l->weight.slot;
-    if (l->depthwise)
+    if (!l->depthwise)
+        fv_int8_matrix(j->fine ? &l->fine : &l->int8, &l->seen, m->data, m->type, l->n, m->bias,
+                       j->q->k, j->scratch + worker * j->each);
+    else if (!j->fine)
         fv_int8_depthwise(&l->int8, &l->seen, dw->w, l->taps, dw->mult);
-    else
-        fv_int8_matrix(&l->int8, &l->seen, m->data, m->type, l->n, m->bias, j->q->k,
-                       j->scratch + worker * j->each);
+    l->zero16 = 256 * l->fine.zero;
 }
 
-static fv_status layers_solve(fv_calibration *q, fv_error *err)
+static fv_status layers_solve_as(fv_calibration *q, bool fine, fv_error *err)
 {
     size_t k = 1, workers = fv_pool_threads(q->pool);
     for (size_t i = 0; i < q->n_layers; i++)
         k = FV_MAX(k, q->layers[i].k);
-    solve_job j = { .q = q, .each = fv_int8_scratch_elems(k) };
+    solve_job j = { .q = q, .each = fv_int8_scratch_elems(k), .fine = fine };
     j.scratch = fv_alloc(workers * j.each, sizeof *j.scratch);
     if (!j.scratch)
         return fv_fail_memory(err, workers * j.each * sizeof *j.scratch, "calibration");
     fv_pool_run(q->pool, q->n_layers, layer_solve_task, &j);
+    fv_free(j.scratch);
+    return FV_OK;
+}
+
+static fv_status layers_solve(fv_calibration *q, fv_error *err)
+{
+    FV_TRY(layers_solve_as(q, false, err));
     for (size_t i = 0; i < q->n_layers; i++) {
         fv_layer_loss *loss = &layer_group(q, &q->layers[i])->loss;
         loss->sqnr = fmin(loss->sqnr, q->layers[i].int8.sqnr);
     }
-    fv_free(j.scratch);
     return FV_OK;
+}
+
+/* Every matrix with rows of 16 bits, too: only where int8 does not do for all. */
+static fv_status layers_solve_fine(fv_calibration *q, fv_error *err)
+{
+    for (size_t i = 0; i < q->n_layers; i++) {
+        layer *l = &q->layers[i];
+        fv_int8_layer *s = &l->fine;
+        if (l->depthwise)
+            continue;
+        s->fine = true;
+        s->inv = fv_region_take(&q->region, l->k, sizeof *s->inv);
+        s->w8 = fv_region_take(&q->region, l->n * l->k, 1);
+        s->mul = fv_region_take(&q->region, l->n, sizeof *s->mul);
+        s->bias8 = fv_region_take(&q->region, l->n, sizeof *s->bias8);
+        if (!s->inv || !s->w8 || !s->mul || !s->bias8)
+            return fv_fail_memory(err, l->n * l->k, "the calibration of a layer");
+    }
+    return layers_solve_as(q, true, err);
 }
 
 /* The layer of the int8 encoder, as its group has it. */
 static void layer_assemble(const fv_calibration *q, const layer *l)
 {
-    const fv_int8_layer *s = &l->int8;
-    const bool int8 = layer_group(q, l)->loss.int8;
-    const fv_u8 in = { .inv = s->inv, .zero = s->zero };
+    const choice c = layer_group(q, l)->choice;
+    const fv_int8_layer *s = c == CHOICE_FINE ? &l->fine : &l->int8;
+    const bool int8 = c == CHOICE_INT8 || (c == CHOICE_FINE && !l->depthwise);
+    const fv_u8 in = { .inv = s->inv, .zero = s->zero, .fine = c == CHOICE_FINE };
     if (l->depthwise) {
         const fv_dw *dw = l->weight.slot;
         *(fv_dw *)l->twin = int8 ? (fv_dw){ .bias = dw->bias,
@@ -326,65 +368,100 @@ fail:
     return status;
 }
 
-static size_t groups_count_int8(const fv_calibration *q)
+static size_t groups_count(const fv_calibration *q, choice c)
 {
     size_t n = 0;
     for (size_t i = 0; i < q->n_groups; i++)
-        n += q->groups[i].loss.int8;
+        n += q->groups[i].choice == c;
     return n;
+}
+
+/* What features or tokens keep of an image with this group alone in c. */
+static fv_status group_measure(fv_calibration *q, group *g, choice c, double *cosine, fv_error *err)
+{
+    loss l = { 0 };
+    group_set(g, c);
+    const fv_status status = loss_measure(q, 1, &l, err);
+    group_set(g, CHOICE_BF16);
+    *cosine = fmin(l.features, l.tokens);
+    return status;
 }
 
 fv_status fv_calibrate_groups(fv_calibration *q, fv_error *err)
 {
+    fv_status status = FV_OK;
     if (q->has_cosines)
         return FV_OK;
     q->has_cosines = true;
-    bool *keep = fv_alloc(q->n_groups, sizeof *keep);
-    fv_status status = keep ? FV_OK : fv_fail_memory(err, q->n_groups, "layer groups");
-    for (size_t i = 0; keep && i < q->n_groups; i++) {
-        keep[i] = q->groups[i].loss.int8;
-        q->groups[i].loss.int8 = false;
+    choice *keep = fv_alloc(q->n_groups, sizeof *keep);
+    if (!keep)
+        return fv_fail_memory(err, q->n_groups * sizeof *keep, "layer groups");
+    for (size_t i = 0; i < q->n_groups; i++) {
+        keep[i] = q->groups[i].choice;
+        group_set(&q->groups[i], CHOICE_BF16);
     }
-    for (size_t i = 0; status == FV_OK && i < q->n_groups; i++) {
-        fv_layer_loss *g = &q->groups[i].loss;
-        loss l = { 0 };
-        g->int8 = true;
-        status = loss_measure(q, 1, &l, err);
-        g->int8 = false;
-        g->cosine = fmin(l.features, l.tokens);
+    FV_TRY_GOTO(layers_solve_fine(q, err));
+    for (size_t i = 0; i < q->n_groups; i++) {
+        group *g = &q->groups[i];
+        FV_TRY_GOTO(group_measure(q, g, CHOICE_INT8, &g->loss.cosine, err));
+        FV_TRY_GOTO(group_measure(q, g, CHOICE_FINE, &g->loss.w8a16_cosine, err));
     }
-    for (size_t i = 0; keep && i < q->n_groups; i++)
-        q->groups[i].loss.int8 = keep[i];
+fail:
+    for (size_t i = 0; i < q->n_groups; i++)
+        group_set(&q->groups[i], keep[i]);
     fv_free(keep);
     return status;
 }
 
-/* Whether taking this group out of int8 can help: any, or, while image tokens are close enough,
+/* What a group loses as it is, alone. */
+static double group_lost(const group *g)
+{
+    return g->choice == CHOICE_INT8   ? 1 - g->loss.cosine
+           : g->choice == CHOICE_FINE ? 1 - g->loss.w8a16_cosine
+                                      : 0;
+}
+
+/* Whether taking this group out of 8 bits can help: any, or, while image tokens are close enough,
  * those before the features. */
 static bool group_counts(const group *g, bool features_only)
 {
-    return g->loss.int8 && (g->before_features || !features_only);
+    return g->choice != CHOICE_BF16 && (g->before_features || !features_only);
 }
 
-/* The one of them that loses most for the time that it saves. */
-static group *groups_find_worst(const fv_calibration *q, bool features_only)
+/* A group that goes to something wider. */
+typedef struct move {
+    group *group; /* NULL: none is left */
+    choice to;
+    double gain; /* of the cosine, by what the group loses alone */
+} move;
+
+/* The move that gains most for the time that it costs. Time is in products of int8: rows of 16 bits
+ * take two; bf16 takes two where it is fast, and where it is not, f32 four or five. */
+static move moves_best(const fv_calibration *q, bool features_only)
 {
-    group *worst = q->groups;
+    static const double time[N_CHOICES] = { 1, 2, 5 };
+    move best = { 0 };
     double most = -INFINITY;
     for (size_t i = 0; i < q->n_groups; i++) {
         group *g = &q->groups[i];
-        double lost = (1 - g->loss.cosine) / (g->macs + 1e-9);
-        if (group_counts(g, features_only) && !(lost <= most)) {
-            most = lost;
-            worst = g;
+        if (!group_counts(g, features_only))
+            continue;
+        for (choice to = g->choice + 1; to < N_CHOICES; to++) {
+            const double after = to == CHOICE_FINE ? 1 - g->loss.w8a16_cosine : 0,
+                         gain = group_lost(g) - after,
+                         worth = gain / ((time[to] - time[g->choice]) * (g->macs + 1e-9));
+            if (!(worth <= most)) {
+                most = worth;
+                best = (move){ g, to, gain };
+            }
         }
     }
-    return worst;
+    return best;
 }
 
-/* Groups go back to a wider type, those first that lose most for the time they save, until the
- * encoder is at least as close to f32 as was asked for. Losses nearly add up, so it is measured
- * again when their sum says that it may be. */
+/* Groups go to rows of 16 bits, or back to bf16, those first that gain most for the time it costs,
+ * until the encoder is at least as close to f32 as was asked for. Losses nearly add up, so it is
+ * measured again when their sum says that it may be. */
 static fv_status groups_choose(fv_calibration *q, fv_error *err)
 {
     double goal = 1 - (q->o.min_cosine > 0 ? q->o.min_cosine : DEFAULT_COSINE);
@@ -399,24 +476,22 @@ static fv_status groups_choose(fv_calibration *q, fv_error *err)
                 err, FV_ERR_FORMAT, 0,
                 "the encoder's features are NaN or infinite; fetch the checkpoint again");
         double lost = 1 - fmin(l.features, l.tokens), sum = 0;
-        if (lost <= goal || !groups_count_int8(q))
+        if (lost <= goal || groups_count(q, CHOICE_BF16) == q->n_groups)
             return FV_OK;
         FV_TRY(fv_calibrate_groups(q, err));
-        size_t n_left = 0;
         const bool features_only = 1 - l.tokens <= goal;
-        for (size_t i = 0; i < q->n_groups; i++) {
-            const group *g = &q->groups[i];
-            sum += group_counts(g, features_only) ? 1 - g->loss.cosine : 0;
-            n_left += group_counts(g, features_only);
-        }
+        for (size_t i = 0; i < q->n_groups; i++)
+            sum += group_counts(&q->groups[i], features_only) ? group_lost(&q->groups[i]) : 0;
         double left = sum;
-        /* one at least, so that this ends: features that are not close have a group in int8 before
-         * them */
+        /* one at least, so that this ends: features that are not close have a group in 8 bits
+         * before them */
         do {
-            group *g = groups_find_worst(q, features_only);
-            g->loss.int8 = false;
-            left -= 1 - g->loss.cosine;
-        } while (--n_left > 0 && left > sum * goal / lost);
+            const move m = moves_best(q, features_only);
+            if (!m.group)
+                break;
+            group_set(m.group, m.to);
+            left -= m.gain;
+        } while (left > sum * goal / lost);
     }
 }
 
@@ -505,7 +580,8 @@ void fv_calibration_report(const fv_calibration *q, fv_pack_report *r)
     r->token_cosine = q->token_cosine;
     r->token_sqnr = q->token_sqnr;
     r->n_groups = q->n_groups;
-    r->n_wide = q->n_groups - groups_count_int8(q);
+    r->n_wide = groups_count(q, CHOICE_BF16);
+    r->n_w8a16 = groups_count(q, CHOICE_FINE);
 }
 
 /* ---- into the file ----------------------------------------------------------------------- */
@@ -518,9 +594,11 @@ static fv_status layer_parts(void *user, const fv_weight *t, fv_pack_part list[F
     const layer *l = layer_at(q, t->slot);
     (void)err;
     *n = 0;
-    if (!l || !layer_group(q, l)->loss.int8)
+    const choice c = l ? layer_group(q, l)->choice : CHOICE_BF16;
+    const bool fine = c == CHOICE_FINE;
+    if (c == CHOICE_BF16 || (fine && l->depthwise))
         return FV_OK;
-    const fv_int8_layer *s = &l->int8;
+    const fv_int8_layer *s = fine ? &l->fine : &l->int8;
     size_t rows = l->depthwise ? l->taps : l->n, columns = l->depthwise ? l->n : l->k;
     const void *bias = l->depthwise ? (const void *)((const fv_dw *)t->slot)->bias : s->bias8;
     fv_type bias_type = l->depthwise ? FV_TYPE_F32 : FV_TYPE_I32;
@@ -529,7 +607,12 @@ static fv_status layer_parts(void *user, const fv_weight *t, fv_pack_part list[F
         { ".scale", FV_TYPE_F32, 1, { l->n, 0 }, s->mul, INFINITY },
         { ".bias", bias_type, 1, { l->n, 0 }, bias, INFINITY },
         { ".inv", FV_TYPE_F32, 1, { l->k, 0 }, s->inv, INFINITY },
-        { ".zero", FV_TYPE_I32, 1, { 1, 0 }, &s->zero, INFINITY },
+        { fine ? ".zero16" : ".zero",
+          FV_TYPE_I32,
+          1,
+          { 1, 0 },
+          fine ? &l->zero16 : &s->zero,
+          INFINITY },
     };
     memcpy(list, parts, sizeof parts);
     *n = FV_COUNT(parts);
@@ -537,6 +620,17 @@ static fv_status layer_parts(void *user, const fv_weight *t, fv_pack_part list[F
 }
 
 #define KEY(name) FV_ARCHITECTURE ".calibration." name
+
+/* The names of the groups in c. */
+static void describe_groups(const fv_calibration *q, fv_gguf_writer *w, const char *key, choice c)
+{
+    fv_gguf_put_strings(w, key, groups_count(q, c));
+    for (size_t i = 0; i < q->n_groups; i++) {
+        const group *g = &q->groups[i];
+        if (g->choice == c)
+            fv_gguf_put_item(w, g->loss.name, strlen(g->loss.name));
+    }
+}
 
 static void calibration_describe(void *user, fv_gguf_writer *w)
 {
@@ -546,12 +640,9 @@ static void calibration_describe(void *user, fv_gguf_writer *w)
     fv_gguf_put_u32(w, KEY("image_count"), (uint32_t)q->image);
     fv_gguf_put_f64(w, KEY("feature_cosine"), q->feature_cosine);
     fv_gguf_put_f64(w, KEY("token_cosine"), q->token_cosine);
-    fv_gguf_put_strings(w, KEY("wide"), q->n_groups - groups_count_int8(q));
-    for (size_t i = 0; i < q->n_groups; i++) {
-        const fv_layer_loss *g = &q->groups[i].loss;
-        if (!g->int8)
-            fv_gguf_put_item(w, g->name, strlen(g->name));
-    }
+    if (groups_count(q, CHOICE_FINE))
+        describe_groups(q, w, KEY("w8a16"), CHOICE_FINE);
+    describe_groups(q, w, KEY("wide"), CHOICE_BF16);
 }
 
 fv_pack_hook fv_calibration_hook(fv_calibration *q)

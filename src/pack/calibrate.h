@@ -2,8 +2,8 @@
  *
  *     calibration set -> encoder in f32, its layers' inputs observed -> ranges and sample rows
  *     each layer: smoothing, clipping and rounding with the least error -> int8 (quant/int8.h)
- *     the encoder in int8 against f32; the layer group that costs most goes back to bf16, until the
- *     feature cosine is reached */
+ *     the encoder in int8 against f32; the layer groups that cost most go to w8a16 (rows of 16
+ *     bits), or back to bf16, until the feature cosine is reached */
 #ifndef FV_CALIBRATE_H
 #define FV_CALIBRATE_H
 
@@ -46,8 +46,8 @@ fv_status fv_calibrate(fv_calibration **out, const fv_config *c, fv_weights *w, 
                        fv_pool *pool, const fv_calibrate_options *options, fv_error *err);
 void fv_calibration_free(fv_calibration *c);
 
-/* Fills the groups' cosines where that has not been done: the encoder with each group alone in int8
- * over an image. */
+/* Fills the groups' cosines where that has not been done: the encoder with each group alone in
+ * int8, and in w8a16, over an image. */
 fv_status fv_calibrate_groups(fv_calibration *c, fv_error *err);
 
 size_t fv_calibration_group_count(const fv_calibration *c);

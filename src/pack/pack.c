@@ -424,10 +424,11 @@ static void close_packer(packer *p)
     fv_free(p->sqnr);
 }
 
+/* Some weight in 8 bits. */
 static bool any_int8(const fv_calibration *c)
 {
     for (size_t i = 0; i < fv_calibration_group_count(c); i++)
-        if (fv_calibration_group(c, i)->int8)
+        if (strcmp(fv_calibration_group(c, i)->choice, "bf16"))
             return true;
     return false;
 }

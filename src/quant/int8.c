@@ -13,6 +13,7 @@ enum {
 /* Candidates. Those for the range leave the few largest values to be clipped. */
 static const float alphas[] = { 0, 0.25f, 0.5f, 0.75f, 1 };
 static const float clips[] = { 1, 0.95f, 0.9f, 0.8f, 0.7f, 0.6f, 0.5f };
+static const float fine_clip = 2; /* with rows of 16 bits: room for what was not seen */
 static const float shrinks[] = { 1, 0.95f, 0.9f, 0.85f, 0.8f }; /* of a row of weights */
 
 void fv_int8_see(fv_int8_seen *s, const float *x, size_t n, size_t first, size_t last)
@@ -128,16 +129,18 @@ static float row_round(const float *w, const float *s, size_t k, float *out, int
 
 /* Squared error of the judged outputs with these scales; *signal: their own squares. */
 static double scales_judge(const fv_int8_seen *in, const matrix_memory *m, float step, int zero,
-                           size_t rows, size_t outputs, double *signal)
+                           bool fine, size_t rows, size_t outputs, double *signal)
 {
     const size_t k = in->k;
+    const float most = fine ? 65535 : 255, origin = (float)(zero * (fine ? 256 : 1)),
+                small = step / (fine ? 256 : 1);
     double error = 0;
     *signal = 0;
     for (size_t i = 0; i < rows; i++) {
         const float *x = in->rows + i * in->n_rows / rows * k;
         for (size_t c = 0; c < k; c++) {
-            float v = rintf(x[c] / (m->s[c] * step)) + (float)zero;
-            m->xq[c] = (fminf(fmaxf(v, 0), 255) - (float)zero) * step;
+            float v = rintf(x[c] / (m->s[c] * small)) + origin;
+            m->xq[c] = (fminf(fmaxf(v, 0), most) - origin) * small;
         }
         for (size_t j = 0; j < outputs; j++) {
             double y = (double)m->y[i * JUDGED_OUTPUTS + j],
@@ -154,22 +157,24 @@ typedef struct matrix_choice {
 } matrix_choice;
 
 /* Tries all candidates. */
-static matrix_choice scales_choose(const fv_int8_seen *in, const matrix_memory *m, size_t rows,
-                                   size_t outputs, double *sqnr)
+static matrix_choice scales_choose(const fv_int8_seen *in, const matrix_memory *m, bool fine,
+                                   size_t rows, size_t outputs, double *sqnr)
 {
+    const float *clip = fine ? &fine_clip : clips;
+    const size_t n_clips = fine ? 1 : FV_COUNT(clips);
     matrix_choice choice = { 0, 1 };
     double best = INFINITY, signal = 0;
     for (size_t a = 0; a < FV_COUNT(alphas); a++) {
         smoothing_fill(in, alphas[a], m->s);
         for (size_t j = 0; j < outputs; j++)
             row_round(m->w + j * in->k, m->s, in->k, m->wq + j * in->k, NULL);
-        for (size_t i = 0; i < FV_COUNT(clips); i++) {
+        for (size_t i = 0; i < n_clips; i++) {
             int zero;
-            float step = range_step(in, m->s, clips[i], &zero);
-            double error = scales_judge(in, m, step, zero, rows, outputs, &signal);
+            float step = range_step(in, m->s, clip[i], &zero);
+            double error = scales_judge(in, m, step, zero, fine, rows, outputs, &signal);
             if (error < best) {
                 best = error;
-                choice = (matrix_choice){ alphas[a], clips[i] };
+                choice = (matrix_choice){ alphas[a], clip[i] };
             }
         }
     }
@@ -195,7 +200,7 @@ void fv_int8_matrix(fv_int8_layer *out, const fv_int8_seen *in, const void *w, f
         for (size_t j = 0; j < outputs; j++)
             m.y[i * JUDGED_OUTPUTS + j] = row_dot(in->rows + i * in->n_rows / rows * k, m.w + j * k,
                                                   k);
-    const matrix_choice choice = scales_choose(in, &m, rows, outputs, &out->sqnr);
+    const matrix_choice choice = scales_choose(in, &m, out->fine, rows, outputs, &out->sqnr);
     smoothing_fill(in, choice.alpha, m.s);
     const float step = range_step(in, m.s, choice.clip, &out->zero);
     for (size_t c = 0; c < k; c++)

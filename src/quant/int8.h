@@ -31,6 +31,7 @@ typedef struct fv_int8_layer {
     float *mul;     /* [n]: of a sum, what it is worth */
     int32_t *bias8; /* [n] of a matrix: the bias and the zero's part, in units of mul */
     double sqnr;    /* dB: of a matrix' outputs, of a convolution's input, on sample rows */
+    bool fine;      /* asked for, of a matrix: rows of 16 bits, w8a16 */
 } fv_int8_layer;
 
 /* A linear layer, y = W x + bias, W [n, k] of a float type.
@@ -39,7 +40,8 @@ typedef struct fv_int8_layer {
  * by the weights, so that an outlier channel does not cost the others their steps and the product
  * stays one of u8 with i8 [SmoothQuant, arXiv 2211.10438]. alpha and how much of the range is
  * clipped are those, of a few, with the least squared error of some outputs over some sample rows.
- * A row of weights has the scale, of a few, with the least squared error of its values.
+ * A row of weights has the scale, of a few, with the least squared error of its values. With rows
+ * of 16 bits the range is twice what was seen: a bit less for values, room for other images.
  *
  * scratch: fv_int8_scratch_elems(k) floats. */
 void fv_int8_matrix(fv_int8_layer *out, const fv_int8_seen *in, const void *w, fv_type type,

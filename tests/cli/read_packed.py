@@ -176,8 +176,13 @@ def engine_value(c, name, shape):
 def int8_layer(name, tensor, kinds):
     """weight and bias of a layer in int8, as the f32 values that they stand for, and a weight's step."""
     base = name.rsplit(".", 1)[0]
-    part = {k: values(kinds[base + "." + k], tensor(base + "." + k)[1]) for k in ("weight", "scale", "bias", "inv", "zero")}
-    shape, (zero,) = tensor(name)[0], part["zero"]
+    fine = base + ".zero16" in kinds  # w8a16: a zero for 16 bits
+    names = ("weight", "scale", "bias", "inv", "zero16" if fine else "zero")
+    part = {k: values(kinds[base + "." + k], tensor(base + "." + k)[1]) for k in names}
+    shape, (zero,) = tensor(name)[0], part[names[-1]]
+    if fine:
+        assert zero % 256 == 0 and 0 <= zero <= 65280, name
+        zero //= 256
     if kinds[base + ".bias"] == 26:  # a matrix [n, k]
         n, k = shape
         step = [(part["scale"][o], part["inv"][i]) for o in range(n) for i in range(k)]

@@ -43,7 +43,7 @@ expect "a directory in q4" 1 "needs a packed file; make one with fastvlm pack"
 
 # ---- int8
 run pack "$tiny" -o "$work/int8.gguf" --vision int8
-expect "pack int8" 0 "int8 calibrated with 64 built-in scenes" "of 17 layer groups stay in bf16"
+expect "pack int8" 0 "int8 calibrated with 64 built-in scenes" "; of 17 layer groups" "are in w8a16"
 for n in 1 3 70; do
     run pack "$tiny" -o "$work/int8.gguf" --vision int8 --max-images $n --min-cosine 0.1
     expect "$n scenes" 0 "int8 calibrated with $n built-in scene"

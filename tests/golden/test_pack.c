@@ -325,12 +325,13 @@ static void test_int8(void **state)
     if (fv_pack(DEMO, everything, &o, &all, &err) != FV_OK)
         fail_msg("%s", err.message);
     assert_int_equal(all.n_images, 48);
-    assert_int_equal(all.n_wide, 0);
+    assert_int_equal(all.n_wide + all.n_w8a16, 0);
     assert_true(all.n_groups > 20 && !all.synthetic_images);
     assert_true(all.feature_cosine > 0.98);
     o.min_cosine = 0.999;
     assert_int_equal(fv_pack(DEMO, chosen, &o, &some, &err), FV_OK);
-    assert_true(some.n_wide > 0 && some.n_wide < some.n_groups);
+    assert_int_equal(some.n_wide, 0); /* rows of 16 bits do: every matrix is in 8 bits */
+    assert_true(some.n_w8a16 > 0 && some.n_w8a16 < some.n_groups);
     assert_true(some.feature_cosine >= 0.999 && some.token_cosine >= 0.999);
     assert_int_equal(fv_verify(chosen, NULL, &err), FV_OK);
 

@@ -159,6 +159,7 @@ typedef struct maker {
     char name[MAX_TENSORS][FV_PACKED_NAME];
     size_t n, used;
     const char *const *int8; /* ends of names, up to NULL */
+    bool fine;               /* their matrices are in w8a16 */
 } maker;
 
 static uint8_t zeros[DATA_BYTES];
@@ -211,13 +212,15 @@ static fv_status make_weight(void *user, const fv_weight *t, fv_error *err)
     if (int8) {
         put_tensor(m, t, ".scale", FV_TYPE_F32, t->n, 0);
         put_tensor(m, t, ".inv", FV_TYPE_F32, t->k, 0);
-        put_tensor(m, t, ".zero", FV_TYPE_I32, 1, 0);
+        put_tensor(m, t, m->fine && !depthwise ? ".zero16" : ".zero", FV_TYPE_I32, 1, 0);
     }
     return FV_OK;
 }
 
-/* Binds the small model with these layers in int8; part: of the message, NULL: it is bound. */
-static void check_bind(const char *const *int8, fv_status expected, const char *part, bool any)
+/* Binds the small model with these layers in int8, or fine, matrices in w8a16; part: of the
+ * message, NULL: it is bound. */
+static void check_kinds(const char *const *int8, bool fine, fv_status expected, const char *part,
+                        bool any)
 {
     const fv_config c = small();
     static maker m;
@@ -226,6 +229,7 @@ static void check_bind(const char *const *int8, fv_status expected, const char *
     fv_error err = { 0 };
     m.n = m.used = 0;
     m.int8 = int8;
+    m.fine = fine;
     assert_int_equal(fv_weights_alloc(&w, &c, &err), FV_OK);
     assert_int_equal(fv_weights_walk(&w, &c, make_weight, &m, &err), FV_OK);
     fv_weights_free(&w);
@@ -240,6 +244,11 @@ static void check_bind(const char *const *int8, fv_status expected, const char *
         fv_weights_free(&w);
     }
     fv_tensors_free(tensors);
+}
+
+static void check_bind(const char *const *int8, fv_status expected, const char *part, bool any)
+{
+    check_kinds(int8, false, expected, part, any);
 }
 
 #define INT8(...) ((const char *const[]){ __VA_ARGS__, NULL })
@@ -262,10 +271,21 @@ static void test_bind(void **state)
     check_bind(INT8("0.0.convffn.fc1"), FV_ERR_UNSUPPORTED, "0.0.convffn.fc1.weight is in int8",
                false);
     check_bind(INT8("5.0.convffn.conv", "5.0.convffn.fc1"), FV_ERR_UNSUPPORTED,
-               "5.0.convffn.fc2.weight is not in int8", false);
+               "5.0.convffn.fc2.weight is in floats", false);
     /* two groups that lie next to each other do not make up for each other */
     check_bind(INT8("0.0.convffn.conv", "0.0.convffn.fc1", "0.0.convffn.fc2", "0.1.convffn.conv"),
-               FV_ERR_UNSUPPORTED, "0.1.convffn.fc1.weight is not in int8", false);
+               FV_ERR_UNSUPPORTED, "0.1.convffn.fc1.weight is in floats", false);
+    /* in w8a16: the convolution is in f32, and nothing in int8 */
+    check_kinds(INT8("0.1.convffn.fc1", "0.1.convffn.fc2"), true, FV_OK, NULL, false);
+    check_kinds(INT8("1.proj.1.reparam_conv"), true, FV_OK, NULL, false);
+    check_kinds(INT8("5.1.token_mixer.qkv", "5.1.convffn.fc1", "5.1.convffn.fc2"), true, FV_OK,
+                NULL, false);
+    check_kinds(INT8("0.1.convffn.fc1"), true, FV_ERR_UNSUPPORTED,
+                "0.1.convffn.fc2.weight is in floats, other layers of its group are in w8a16",
+                false);
+    check_kinds(INT8("0.1.convffn.conv", "0.1.convffn.fc1", "0.1.convffn.fc2"), true,
+                FV_ERR_UNSUPPORTED,
+                "0.1.convffn.fc1.weight is in w8a16, other layers of its group are in int8", false);
     /* layers that have no int8 form */
     static const char *const never[] = { "patch_embed.2.reparam_conv", "conv_exp.se.reduce",
                                          "conv_exp.reparam_conv", "token_mixer.reparam_conv",
