@@ -1,14 +1,20 @@
-"""Scenes -> tensors. One row per image: prefix, image tokens, then n conversations that each see only the prefix, the
-image and themselves (positions restart), so every conversation is trained exactly as it is asked: alone."""
+"""Scenes -> tensors. One row per image: prefix, image tokens, then conversations that each see only the prefix, the image and
+themselves (positions restart), so every conversation is trained exactly as it is asked: alone. One about two images has the
+tokens of the second among its own; one without an image sees the prefix alone.
+
+ids: a token, or -1 - (place in the batch's image tokens)."""
 import numpy as np
 import torch
 
 from fast import LIB
 from model import rope_tables
 from rng import Rng
+from pictures import partner, picture, show
 from scenes import COLORS, SHAPES, SIZES, font, questions, render, scene, to_input
+from talk import talks
 
-KIND_NAMES = ["describe", "count", "color", "shape", "size", "where", "relation", "text", "yesno", "absent", "context", "followup"]
+KIND_NAMES = ["describe", "count", "color", "shape", "size", "where", "relation", "text", "yesno", "absent", "context", "followup",
+              "correction", "json", "unknown", "noimage", "two", "chat"]
 
 
 CHARS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -85,40 +91,54 @@ def pack_places(ps):
     return y
 
 
-def encode_row(tok, convs, n_img):
-    """ids (-1 at image tokens), pos, branch, and per answer (kind, positions that predict it, target ids)."""
+def encode_row(tok, convs, n_img, at=0):
+    """convs: (images 0, 1 or 2, turns); `at`: the row's image in the batch (the second of two; the first is the one before it). ids,
+    pos, branch, tokens of the trunk that are seen, and per answer (kind, positions that predict it, target ids)."""
+    image = lambda i: [-1 - (i * n_img + k) for k in range(n_img)]
     pre = tok.prefix()
-    ids = pre + [-1] * n_img
+    two = [c for c in convs if c[0] == 2]
+    convs = [c for c in convs if c[0] != 2]
+    ids = pre + image(at)
     pos = list(range(len(ids)))
     br = [0] * len(ids)
-    base, ans = len(ids), []
-    for b, conv in enumerate(convs):
+    vis = [p + 1 for p in pos]
+    trunk, ans = len(ids), []
+    for b, (images, conv) in enumerate(convs + two):
         seq, marks = [], []
+        if images == 2:                                   # the trunk has the second image, so the first is told after the prefix
+            seq = image(at - 1) + tok.encode("\n") + image(at)
         for k, t in enumerate(conv):
-            seq += (tok.next_turn() if k else []) + tok.question(t["question"])
+            q = tok.next_turn() + tok.question(t["question"]) if k else tok.question(t["question"], images > 0)
+            seq += q
             a = tok.encode(t["answer"]) + [tok.im_end]
+            if "said" in t:                               # a wrong answer, not to be learnt
+                seq += tok.encode(t["said"]) + [tok.im_end]
+                continue
             marks.append((t["kind"], len(seq) - 1, a))
             seq += a
-        seq = seq[:-1]
+        if "said" not in conv[-1]:
+            seq = seq[:-1]
         off = len(ids)
-        for kind, at, a in marks:
-            ans.append((KIND_NAMES.index(kind), off + at, a))
+        for kind, o, a in marks:
+            ans.append((KIND_NAMES.index(kind), off + o, a))
+        base = trunk if images == 1 else len(pre)
         ids += seq
         pos += range(base, base + len(seq))
         br += [b + 1] * len(seq)
-    return ids, pos, br, ans
+        vis += [base] * len(seq)
+    return ids, pos, br, vis, ans
 
 
 def pack(rows, images):
     n = max(len(r[0]) for r in rows)
     n = (n + 7) // 8 * 8
     B = len(rows)
-    ids, pos, br = (np.full((B, n), v, np.int64) for v in (0, 0, -2))
+    ids, pos, br, vis = (np.full((B, n), v, np.int64) for v in (0, 0, -2, 0))
     at, tgt, seg, kinds = [], [], [], []
-    m = max(sum(len(t) for _, _, t in r[3]) for r in rows)
+    m = max(sum(len(t) for _, _, t in r[4]) for r in rows)
     only = np.zeros((B, m), np.int64)
-    for i, (a, p, b, ans) in enumerate(rows):
-        ids[i, :len(a)], pos[i, :len(a)], br[i, :len(a)] = a, p, b
+    for i, (a, p, b, v, ans) in enumerate(rows):
+        ids[i, :len(a)], pos[i, :len(a)], br[i, :len(a)], vis[i, :len(a)] = a, p, b, v
         j = 0
         for kind, o, t in ans:
             for k, x in enumerate(t):
@@ -129,26 +149,47 @@ def pack(rows, images):
                 seg.append(len(kinds))
             kinds.append(kind)
     T = torch.from_numpy
-    return dict(px=T(np.stack(images)), ids=T(ids), pos=T(pos), br=T(br), only=T(only), at=torch.tensor(at), tgt=torch.tensor(tgt),
+    return dict(px=T(np.stack(images)) if images else None, ids=T(ids), pos=T(pos), br=T(br), vis=T(vis), only=T(only), at=torch.tensor(at), tgt=torch.tensor(tgt),
                 seg=torch.tensor(seg), kinds=torch.tensor(kinds))
 
 
-def batch(tok, first, count, n_q, n_img, size):
-    rows, ims, ps = [], [], []
-    for s in range(first, first + count):
-        sc = scene("train", s, max(0.15, 0.8 * (1 - (s - 1000000) / 16000)))
-        ims.append(to_input(render(sc), size))
-        rows.append(encode_row(tok, questions(sc, Rng("questions", s), n_q), n_img))
-        ps.append(places(sc, size))
+def batch(tok, first, count, n_q, n_img, size, talk=False, places_too=True):
+    """first: the number of the first picture. talk: the second edition's pictures and conversations (first is even then)."""
+    rows, ims, ps, last = [], [], [], None
+    for i, s in enumerate(range(first, first + count)):
+        if talk:
+            sc = picture("train", s)
+            ims.append(to_input(show(sc), size))
+            rows.append(encode_row(tok, talks(Rng("talk", s), sc, last if partner(s) is not None else None, n_q), n_img, i))
+            last = sc
+        else:
+            sc = scene("train", s, max(0.15, 0.8 * (1 - (s - 1000000) / 16000)))
+            ims.append(to_input(render(sc), size))
+            rows.append(encode_row(tok, [(1, c) for c in questions(sc, Rng("questions", s), n_q)], n_img, i))
+        if places_too:
+            ps.append(places(sc, size))
     b = pack(rows, ims)
-    b["places"] = pack_places(ps)
+    if places_too:
+        b["places"] = pack_places(ps)
+    return b
+
+
+def batch_again(tok, first, count, epoch, n_q, n_img, features):
+    """Pictures whose features are known, with new conversations."""
+    rows, last = [], None
+    for i, s in enumerate(range(first, first + count)):
+        sc = picture("train", s)
+        rows.append(encode_row(tok, talks(Rng("talk", s, epoch), sc, last if partner(s) is not None else None, n_q), n_img, i))
+        last = sc
+    b = pack(rows, [])
+    b["features"] = features[first:first + count]
     return b
 
 
 _tables = []
 
 
-def attention_meta(b, prefix):
+def attention_meta(b):
     """What Attention in fast.py needs to know about a packed batch."""
     if not _tables:
         c, s = rope_tables(torch.arange(1024), 32)
@@ -159,24 +200,28 @@ def attention_meta(b, prefix):
     new = torch.ones(B, n, dtype=torch.bool)
     new[:, 1:] = (br[:, 1:] != br[:, :-1]) | (br[:, 1:] < 0)
     start = torch.where(new, rows, 0).cummax(1).values
-    return dict(rows=rows.contiguous(), only=b["only"].int().contiguous(), start=start.int().contiguous(),
-                pos=b["pos"].int().contiguous(), cos=_tables[0], sin=_tables[1], P=prefix)
+    start = torch.where(br == 0, rows + 1, start)         # a token of the trunk sees the trunk up to itself
+    return dict(rows=rows.contiguous(), only=b["only"].int().contiguous(), start=start.int().contiguous(), seen=b["vis"].int().contiguous(),
+                pos=b["pos"].int().contiguous(), cos=_tables[0], sin=_tables[1])
 
 
 def forward(model, b, device="cpu"):
     """Logits at the positions that predict answers."""
-    px = b["px"].to(device).permute(0, 3, 1, 2).float() / 255      # stays channels-last in memory
-    img = model.image_tokens(px)
+    if "features" in b:
+        img = model.project(b["features"].to(device))
+    else:
+        px = b["px"].to(device).permute(0, 3, 1, 2).float() / 255      # stays channels-last in memory
+        img = model.image_tokens(px)
     ids, br, pos = b["ids"].to(device), b["br"].to(device), b["pos"].to(device)
     x = torch.nn.functional.embedding(ids.clamp_min(0), model.embed)
-    at = int((ids[0] < 0).nonzero()[0])
-    x = torch.cat([x[:, :at], img.to(x.dtype), x[:, at + img.shape[1]:]], 1)
+    img = img.to(x.dtype).flatten(0, 1)
+    x = torch.where((ids < 0)[..., None], torch.nn.functional.embedding((-1 - ids).clamp_min(0), img), x)
     n = ids.shape[1]
     if LIB is not None and torch.is_autocast_enabled("cpu"):
-        h = model.decode(x, pos, attention_meta(b, at + img.shape[1]), None, b["only"])
+        h = model.decode(x, pos, attention_meta(b), None, b["only"])
         return model.logits(h.reshape(-1, h.shape[-1])[b["at"]])
-    ok = (br[:, None, :] == 0) | (br[:, None, :] == br[:, :, None])
-    ok &= torch.ones(n, n, dtype=torch.bool, device=device).tril()
+    trunk = (br[:, None, :] == 0) & (torch.arange(n, device=device)[None, None] < b["vis"].to(device)[:, :, None])
+    ok = trunk | ((br[:, None, :] == br[:, :, None]) & torch.ones(n, n, dtype=torch.bool, device=device).tril())
     mask = torch.zeros(ok.shape, device=device).masked_fill_(~ok, -1e4)[:, None]
     h = model.decode(x, pos, mask, None, b["only"].to(device))
     return model.logits(h.reshape(-1, h.shape[-1])[b["at"].to(device)])

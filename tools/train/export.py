@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """export.py RUN_DIR OUT_DIR: the averaged weights of a run as a checkpoint directory (safetensors, bf16), in the layout of
 apple/FastVLM (llava_qwen2, inference form): the BatchNorms of the stem and of the downsampling layers are fused, BatchNorm
-statistics are first recomputed with the averaged weights. OUT_DIR must hold the tokenizer files (tok.py)."""
+statistics are first recomputed with the averaged weights (unless the run never moved the encoder). OUT_DIR must hold the
+tokenizer files (tok.py)."""
 import json
 import os
 import struct
@@ -81,15 +82,26 @@ def tensors(m):
     return {k: t.detach() for k, t in o.items()}
 
 
-def load_exported(d):
-    """An exported directory -> (configuration, model in fused form), to train on from there."""
+def load_exported(d, tok=None):
+    """An exported directory -> (configuration, model in fused form), to train on from there. tok: another tokenizer to train on with;
+    what it has as one token and the directory's has not starts as the mean of its pieces."""
     from infer import load_safetensors
     j = json.load(open(os.path.join(d, "config.json")))
     v = j["vision_config"]
     c = dict(image=v["image_size"], layers=v["layers"], embed_dims=v["embed_dims"], hidden=j["hidden_size"],
              inter=j["intermediate_size"], dec_layers=j["num_hidden_layers"], heads=j["num_attention_heads"],
              kv_heads=j["num_key_value_heads"], vocab=j["vocab_size"], fused=True)
-    m, w = Model(c), load_safetensors(os.path.join(d, "model.safetensors"))
+    w = load_safetensors(os.path.join(d, "model.safetensors"))
+    old = Tokenizer(d)
+    if tok is not None and (tok.vocab, tok.added) != (old.vocab, old.added):
+        c["vocab"] = (tok.size + 63) // 64 * 64
+        e = w["model.embed_tokens.weight"]
+        new = torch.zeros(c["vocab"], e.shape[1])
+        for text, i in list(tok.vocab.items()) + list(tok.added.items()):
+            new[i] = e[old.vocab[text] if text in old.vocab else old.added[text]] if text in old.vocab or text in old.added else \
+                e[old.word(bytes(old.c2b[ch] for ch in text).decode())].mean(0)
+        w["model.embed_tokens.weight"] = new
+    m = Model(c)
     with torch.no_grad():
         for k, t in tensors(m).items():                   # the tensors share memory with the model
             if "num_batches" not in k and "head.proj" not in k:
@@ -153,14 +165,14 @@ def main():
         if k in s["ema"]:
             sd[k] = s["ema"][k]
     m.load_state_dict(sd)
-    bns = [x for x in m.modules() if isinstance(x, torch.nn.BatchNorm2d)]
+    bns = [x for x in m.modules() if isinstance(x, torch.nn.BatchNorm2d)] if s.get("moved", True) else []
     for b in bns:
         b.reset_running_stats()
         b.momentum = None
     m.train()
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        for i in range(24):
-            forward(m, batch(tok, 900000 + 16 * i, 16, 1, (c["image"] // 64) ** 2, c["image"]))
+        for i in range(24 if bns else 0):
+            forward(m, batch(tok, 900000 + 16 * i, 16, 1, (c["image"] // 64) ** 2, c["image"], s.get("talk", False), False))
     m.eval()
     ts = tensors(m)
     n = write_safetensors(os.path.join(out, "model.safetensors"), ts)

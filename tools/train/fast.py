@@ -113,7 +113,7 @@ class Attention(torch.autograd.Function):
         qi = meta["rows"] if only is None else meta["only"]
         o = torch.empty_like(q)
         lse = torch.empty(B, m, H)
-        LIB.attn_forward(P(q), P(k), P(v), P(qi), P(meta["start"]), P(meta["pos"]), P(meta["cos"]), P(meta["sin"]), P(o), P(lse), B, m, n, H, KV, meta["P"])
+        LIB.attn_forward(P(q), P(k), P(v), P(qi), P(meta["start"]), P(meta["seen"]), P(meta["pos"]), P(meta["cos"]), P(meta["sin"]), P(o), P(lse), B, m, n, H, KV)
         ctx.save_for_backward(q, k, v, o, lse)
         ctx.a = (meta, qi, H, KV)
         return o
@@ -125,8 +125,8 @@ class Attention(torch.autograd.Function):
         B, n = k.shape[:2]
         do = do.to(torch.bfloat16).contiguous()
         dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-        LIB.attn_backward(P(q), P(k), P(v), P(qi), P(meta["start"]), P(meta["pos"]), P(meta["cos"]), P(meta["sin"]), P(o), P(lse), P(do), P(dq), P(dk), P(dv),
-                          B, q.shape[1], n, H, KV, meta["P"])
+        LIB.attn_backward(P(q), P(k), P(v), P(qi), P(meta["start"]), P(meta["seen"]), P(meta["pos"]), P(meta["cos"]), P(meta["sin"]), P(o), P(lse), P(do), P(dq), P(dk), P(dv),
+                          B, q.shape[1], n, H, KV)
         return dq, dk, dv, None, None, None, None
 
 

@@ -117,20 +117,32 @@ class Engine:
         return rms(x, "model.norm.weight")
 
     @torch.no_grad()
+    def converse(self, images, turns, limit=96):
+        """The answers to a conversation's questions in order, each with the model's own answers before it. images: image tokens [n, h]
+        of 0, 1 or 2 images; a turn with "said" has that in the history and is not answered (None)."""
+        t, emb = self.tok, self.w["model.embed_tokens.weight"]
+        past, answers = [[] for _ in range(self.c["num_hidden_layers"])], []
+        x = [emb[t.prefix()]]
+        for i, img in enumerate(images):
+            x += [emb[t.encode("\n")]] * (i > 0) + [img]
+        for k, turn in enumerate(turns):
+            x.append(emb[t.next_turn() + t.question(turn["question"]) if k else t.question(turn["question"], len(images) > 0)])
+            if "said" in turn:
+                x.append(emb[t.encode(turn["said"]) + [t.im_end]])
+                answers.append(None)
+                continue
+            x, out = torch.cat(x), []
+            while len(out) < limit:
+                h = self.decode(x, past)[-1]
+                best = int((emb[:t.size] @ h).argmax())
+                if best == t.im_end:
+                    break
+                out.append(best)
+                x = emb[[best]]
+            answers.append(t.decode(out).strip())
+            x = [x] * (len(out) == limit) + [emb[[t.im_end]]]
+        return answers
+
     def answer(self, img, question, history=(), limit=96):
         """img: image tokens [n, h] of one image."""
-        t, emb = self.tok, self.w["model.embed_tokens.weight"]
-        ids = []
-        for q, a in history:
-            ids += t.question(q) + t.encode(a) + [t.im_end] + t.next_turn()
-        ids += t.question(question)
-        x = torch.cat([emb[t.prefix()], img, emb[ids]])
-        past, out = [[] for _ in range(self.c["num_hidden_layers"])], []
-        while len(out) < limit:
-            h = self.decode(x, past)[-1]
-            k = int((emb[:t.size] @ h).argmax())
-            if k == t.im_end:
-                break
-            out.append(k)
-            x = emb[[k]]
-        return t.decode(out).strip()
+        return self.converse([img], [dict(question=q, said=a) for q, a in history] + [dict(question=question)], limit)[-1]

@@ -268,7 +268,7 @@ static inline void rope(V *a, V *b, const float *c, const float *s, float sign)
     *a = _mm512_fnmadd_ps(y, ss, _mm512_mul_ps(x, cc));
     *b = _mm512_fmadd_ps(x, ss, _mm512_mul_ps(y, cc));
 }
-enum { MAXN = 768 };
+enum { MAXN = 1024 };
 static __attribute__((aligned(64))) float Kr[MAXN * 32], Vr[MAXN * 32], Kt[32 * (MAXN + 32)],
     Vt[32 * (MAXN + 32)], dK[MAXN * 32], dV[MAXN * 32];
 
@@ -306,15 +306,15 @@ static void dots(const float *q, const float *T, int a, int b, float *o)
         _mm512_storeu_ps(o + (j - a), _mm512_add_ps(_mm512_add_ps(s0, s1), _mm512_add_ps(s2, s3)));
     }
 }
-#define RANGES                                             \
-    int p = qi[(size_t)b * m + i], n0 = p < P ? p + 1 : P, \
-        a1 = p < P ? p + 1 : st[(size_t)b * n + p];        \
-    int n1 = p + 1 - a1, L = n0 + n1;                      \
+/* A token sees the first `seen` of the row, and from its conversation's start to itself. */
+#define RANGES                                                                               \
+    int p = qi[(size_t)b * m + i], n0 = seen[(size_t)b * n + p], a1 = st[(size_t)b * n + p]; \
+    int n1 = p + 1 - a1, L = n0 + n1;                                                        \
     (void)L
 
 void attn_forward(const uint16_t *q, const uint16_t *k, const uint16_t *v, const int *qi,
-                  const int *st, const int *pos, const float *cs, const float *sn, uint16_t *o,
-                  float *lse, int B, int m, int n, int H, int KV, int P)
+                  const int *st, const int *seen, const int *pos, const float *cs, const float *sn,
+                  uint16_t *o, float *lse, int B, int m, int n, int H, int KV)
 {
     float sc[MAXN + 64] __attribute__((aligned(64))), qv[32] __attribute__((aligned(64)));
     const V scale = _mm512_set1_ps(0.17677669529663687f);
@@ -361,9 +361,9 @@ void attn_forward(const uint16_t *q, const uint16_t *k, const uint16_t *v, const
 }
 
 void attn_backward(const uint16_t *q, const uint16_t *k, const uint16_t *v, const int *qi,
-                   const int *st, const int *pos, const float *cs, const float *sn,
+                   const int *st, const int *seen, const int *pos, const float *cs, const float *sn,
                    const uint16_t *o, const float *lse, const uint16_t *dout, uint16_t *dq,
-                   uint16_t *dk, uint16_t *dv, int B, int m, int n, int H, int KV, int P)
+                   uint16_t *dk, uint16_t *dv, int B, int m, int n, int H, int KV)
 {
     float sc[MAXN + 64] __attribute__((aligned(64))), dp[MAXN + 64] __attribute__((aligned(64))),
         qv[32] __attribute__((aligned(64))), go[32] __attribute__((aligned(64)));

@@ -318,8 +318,11 @@ class Model(nn.Module):
         self.layers = nn.ModuleList([Layer(c, c["dec_layers"]) for _ in range(c["dec_layers"])])
         self.norm = RMS(h)
 
+    def project(self, features):
+        return self.p2(gelu(self.p0(features)))
+
     def image_tokens(self, px):
-        x = self.p2(gelu(self.p0(self.vision(px))))
+        x = self.project(self.vision(px))
         self.vision.taps.append(x)
         return x
 

@@ -60,11 +60,19 @@ def far(a, b, d):
 
 
 class Obj:
-    pass
+    """A shape or a printed word. The marks below belong to the pictures of pictures.py."""
+    stretch = 1.0          # width over height, before the rotation
+    wobble = ()            # amplitudes and phases of a line drawn by hand
+    line = None            # (colour, width as a share of the radius) drawn around a filled shape
+    shade = None           # the colour at the other end of a filled shape
 
 
 class Scene:
-    pass
+    marks = ()             # (colour, width, points): lines that are not shapes, drawn first
+    sheet = None           # the scene that is on the paper or the screen of a photograph
+    photo = None           # how that was photographed
+    pixels = 0             # pixel art: so many pixels along the longer side
+    smooth = 2             # drawn at so many times the size
 
 
 def random_word(r, split):
@@ -277,9 +285,19 @@ def outline_of(o):
     raise KeyError(s)
 
 
-def draw_object(d, o, ss):
-    c, s = math.cos(o.rot), math.sin(o.rot)
-    pts = [((o.cx + o.r * (x * c - y * s)) * ss, (o.cy + o.r * (x * s + y * c)) * ss) for x, y in outline_of(o)]
+def corners(o, ss):
+    c, s, k = math.cos(o.rot), math.sin(o.rot), o.stretch ** .5
+    pts = [(x * k, y / k) for x, y in outline_of(o)]
+    if o.wobble:
+        close = pts + pts[:1]
+        pts = [(x0 + (x1 - x0) * t / 6, y0 + (y1 - y0) * t / 6) for (x0, y0), (x1, y1) in zip(close, close[1:]) for t in range(6)]
+        bend = lambda a: 1 + sum(w * math.sin((i + 2) * a + p) for i, (w, p) in enumerate(o.wobble))
+        pts = [(x * f, y * f) for x, y in pts for f in (bend(math.atan2(y, x)),)]
+    return [((o.cx + o.r * (x * c - y * s)) * ss, (o.cy + o.r * (x * s + y * c)) * ss) for x, y in pts]
+
+
+def draw_object(im, d, o, ss):
+    pts = corners(o, ss)
     if o.outline:
         w = max(3, int(o.r * ss * (.16 + .06 * o.var)))
         g = 1 - .1                                        # the line stays about inside the shape
@@ -287,7 +305,18 @@ def draw_object(d, o, ss):
         pts = [(mx + (x - mx) * g, my + (y - my) * g) for x, y in pts]
         d.line(pts + pts[:2], fill=o.rgb, width=w, joint="curve")
     else:
-        d.polygon(pts, fill=o.rgb)
+        if o.shade:
+            mask = Image.new("L", im.size)
+            ImageDraw.Draw(mask).polygon(pts, fill=255)
+            x0, y0, x1, y1 = (int(v) for v in mask.getbbox() or (0, 0, 1, 1))
+            t = np.linspace(0, 1, y1 - y0, dtype=np.float32)[:, None, None]
+            a, b = (np.array(v, np.float32) for v in (o.rgb, o.shade))
+            fill = np.broadcast_to(a + (b - a) * t + .5, (y1 - y0, x1 - x0, 3)).astype(np.uint8)
+            im.paste(Image.fromarray(fill), (x0, y0), mask.crop((x0, y0, x1, y1)))
+        else:
+            d.polygon(pts, fill=o.rgb)
+        if o.line:
+            d.line(pts + pts[:2], fill=o.line[0], width=max(1, int(o.line[1] * o.r * ss)), joint="curve")
         if o.edge:
             e = (0, 0, 0) if sum(o.rgb) > 300 else (235, 235, 235)
             d.line(pts + pts[:2], fill=e, width=max(2, int(.07 * o.r * ss)), joint="curve")
@@ -317,11 +346,13 @@ def background(sc, w, h):
 
 
 def render(sc):
-    ss = 2
+    ss = sc.smooth
     im = background(sc, sc.W, sc.H).resize((sc.W * ss, sc.H * ss), Image.NEAREST)
     d = ImageDraw.Draw(im)
+    for rgb, width, pts in sc.marks:
+        d.line([(x * ss, y * ss) for x, y in pts], fill=rgb, width=max(1, int(width * ss)), joint="curve")
     for o in sc.objs:
-        draw_object(d, o, ss)
+        draw_object(im, d, o, ss)
     for t in sc.texts:
         f = font(t.font, t.px * ss)
         x0, y0, x1, y1 = f.getbbox(t.word, anchor="ls")
@@ -338,7 +369,8 @@ def render(sc):
             im.paste(t.rgb, (int(t.cx * ss - mk.width / 2), int(t.cy * ss - mk.height / 2)), mk)
         else:
             d.text((x, y), t.word, fill=t.rgb, font=f, anchor="ls")
-    im = im.reduce(ss)
+    if ss > 1:
+        im = im.reduce(ss)
     if sc.noise:
         off = (sc.seed * 7919 * 131) % (1 << 20)
         n = sc.W * sc.H * 3
@@ -469,7 +501,7 @@ def q_color(r, sc):
     if not s:
         return None
     return r.pick(["What color is the %s?", "What is the color of the %s?", "Which color does the %s have?",
-                   "What colour is the %s?"]) % s, cap(o.color), None
+                   "What colour is the %s?"]) % s, cap(o.color), o
 
 
 def q_shape(r, sc):
@@ -477,7 +509,7 @@ def q_shape(r, sc):
     if not o:
         return None
     if len(sc.objs) == 1 and r.p(.5):
-        return r.pick(["What shape is it?", "Which shape is in the picture?", "What shape is this?"]), cap(o.shape), None
+        return r.pick(["What shape is it?", "Which shape is in the picture?", "What shape is this?"]), cap(o.shape), o
     if sum(q.color == o.color for q in sc.objs) == 1:
         s = o.color
     elif sum(q.color == o.color and q.size == o.size for q in sc.objs) == 1:
@@ -485,7 +517,7 @@ def q_shape(r, sc):
     else:
         return None
     return r.pick(["What shape is the %s object?", "Which shape is %s?", "What is the shape of the %s object?",
-                   "What is the %s object?"]) % s, cap(o.shape), None
+                   "What is the %s object?"]) % s, cap(o.shape), o
 
 
 def q_size(r, sc):
@@ -494,15 +526,16 @@ def q_size(r, sc):
     if not s:
         return None
     if r.p(.5):
-        return r.pick(["How big is the %s?", "What size is the %s?", "Is the %s small, medium or large?"]) % s, cap(o.size), None
-    return r.pick(["Is the %s filled or outlined?", "Is the %s outlined or filled?"]) % s, "Outlined" if o.outline else "Filled", None
+        return r.pick(["How big is the %s?", "What size is the %s?", "Is the %s small, medium or large?"]) % s, cap(o.size), o
+    return r.pick(["Is the %s filled or outlined?", "Is the %s outlined or filled?"]) % s, "Outlined" if o.outline else "Filled", o
 
 
 def q_where(r, sc):
     if sc.texts and r.p(.15):
         if len(sc.texts) != 1:
             return None
-        w = where(sc, sc.texts[0].cx, sc.texts[0].cy)
+        o = sc.texts[0]
+        w = where(sc, o.cx, o.cy)
         s = "text"
     else:
         o = r.pick(sc.objs) if sc.objs else None
@@ -510,7 +543,7 @@ def q_where(r, sc):
         w = o and where(sc, o.cx, o.cy)
     if not s or not w:
         return None
-    return r.pick(["Where is the %s?", "Where is the %s in the picture?", "In which part of the picture is the %s?"]) % s, cap(w), None
+    return r.pick(["Where is the %s?", "Where is the %s in the picture?", "In which part of the picture is the %s?"]) % s, cap(w), o
 
 
 REL = {"left of": (0, -1), "right of": (0, 1), "above": (1, -1), "below": (1, 1)}
@@ -546,7 +579,7 @@ def q_relation(r, sc):
                 o = [o for o, h in hs if h][0]
                 if sb:
                     w = rel if rel in ("above", "below") or r.p(.5) else "to the " + rel
-                    return r.pick(["What is %s the %s?", "Which shape is %s the %s?"]) % (w, sb), cap(o.color + " " + o.shape), None
+                    return r.pick(["What is %s the %s?", "Which shape is %s the %s?"]) % (w, sb), cap(o.color + " " + o.shape), o
         return None
     ax, sg = r.pick([(0, -1), (0, 1), (1, -1), (1, 1)])
     v = sorted(sc.objs, key=lambda o: -sg * (o.cx if ax == 0 else o.cy))
@@ -554,7 +587,7 @@ def q_relation(r, sc):
     if abs(k0 - k1) < .08 * sc.L:
         return None
     nm = {(0, -1): "leftmost", (0, 1): "rightmost", (1, -1): "topmost", (1, 1): "lowest"}[(ax, sg)]
-    return r.pick(["What is the %s shape?", "Which is the %s object?"]) % nm, cap(v[0].color + " " + v[0].shape), None
+    return r.pick(["What is the %s shape?", "Which is the %s object?"]) % nm, cap(v[0].color + " " + v[0].shape), v[0]
 
 
 def q_text(r, sc):
@@ -564,9 +597,9 @@ def q_text(r, sc):
     if len(ts) == 1:
         t = ts[0]
         if t.word.isdigit() and r.p(.6):
-            return r.pick(["What number is shown?", "What is the number?", "Which number is in the picture?"]), t.word, None
+            return r.pick(["What number is shown?", "What is the number?", "Which number is in the picture?"]), t.word, t
         return r.pick(["What does the text say?", "Read the text.", "What is written in the picture?", "What word is shown?",
-                       "What does it say?"]), t.word, None
+                       "What does it say?"]), t.word, t
     if r.p(.12) and all(b.cy - a.cy > .1 * sc.L for a, b in zip(ts, ts[1:])) and len(ts) <= 3:
         return r.pick(["Read all the text.", "What are the words?"]), "\n".join(t.word for t in ts), None
     k = r.int(0, 3)
@@ -576,7 +609,7 @@ def q_text(r, sc):
         return None
     side = ["top", "bottom", "left", "right"][k]
     q = ["What does the text at the %s say?", "Read the text at the %s."] if k < 2 else ["What does the text on the %s say?", "Read the text on the %s."]
-    return r.pick(q) % side, v[0].word, None
+    return r.pick(q) % side, v[0].word, v[0]
 
 
 def q_yesno(r, sc):
@@ -589,12 +622,14 @@ def q_yesno(r, sc):
                 return None
             o = r.pick(sc.objs)
             s = r.pick([o.shape, o.color + " " + o.shape, o.color + " " + o.shape])
+            if sum(q.shape == o.shape and (s == o.shape or q.color == o.color) for q in sc.objs) > 1:
+                o = None
         else:
             a = absent_ref(r, sc)
             if not a:
                 return None
-            s = a[0]
-        return r.pick(["Is there %s?", "Is there %s in the picture?", "Can you see %s?", "Does the picture show %s?"]) % an(s), yes, None
+            o, s = None, a[0]
+        return r.pick(["Is there %s?", "Is there %s in the picture?", "Can you see %s?", "Does the picture show %s?"]) % an(s), yes, o
     if k < .8:
         o = r.pick(sc.objs) if sc.objs else None
         s = o and ref(r, sc, o, ("shape", "size"))
@@ -606,7 +641,7 @@ def q_yesno(r, sc):
         if not want and len(sc.objs) > 1 and r.p(.5):
             c2 = r.pick(sc.objs).color
             c = c2 if c2 != o.color else c
-        return "Is the %s %s?" % (s, c), yes, None
+        return "Is the %s %s?" % (s, c), yes, o
     if k < .92:
         if bool(sc.texts) != want:
             return None
@@ -708,7 +743,7 @@ def ask(r, sc, kind):
         g = f(r, sc)
     else:
         g = KINDS[kind](r, sc)
-    return None if g is None else [dict(kind=kind, question=g[0], answer=g[1])]
+    return None if g is None else [dict(kind=kind, question=g[0], answer=g[1], about=g[2])]
 
 
 def questions(sc, r, n):

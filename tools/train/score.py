@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """score.py QUESTIONS.jsonl ANSWERS.jsonl [--wrong N]: score answers by exact rules, whichever engine gave them.
 
-ANSWERS: one JSON object a line with "answer", in the order of the questions (or with the same "image" and "question").
+ANSWERS: one JSON object a line with "answer", in the order of the questions (or with the same "image" and "question"). Of
+conversations the turns are scored too.
 Rules, after lower-casing and dropping a final full stop and outer spaces: describe: the same shapes with their colours (in
 any order), the same printed words and the same count; every other kind: the same words. Letter case never counts."""
 import argparse
@@ -52,17 +53,20 @@ def main():
     an = [json.loads(l) for l in open(a.answers)]
     if an and "image" in an[0] and "question" in an[0]:
         by = {(x["image"], x["question"]): x["answer"] for x in an}
-        got = [by.get((q["image"], q["question"]), "") for q in qs]
+        got = [by.get((q.get("image"), q["question"]), "") for q in qs]
     else:
         got = [x["answer"] for x in an] + [""] * (len(qs) - len(an))
-    rows = []
+    rows, turns = [], []
     for q, g in zip(qs, got):
         ok = correct(q["kind"], q["answer"], g)
         rows.append((q["kind"], ok))
+        turns.append(("turn %d" % q.get("turn", 1), ok))
         if not ok and a.wrong > 0:
             a.wrong -= 1
-            print("%s [%s] %s\n  want %r\n  got  %r" % (q["image"], q["kind"], q["question"], q["answer"], g))
+            print("%s [%s] %s\n  want %r\n  got  %r" % (q.get("image") or q["images"], q["kind"], q["question"], q["answer"], g))
     print(table(rows))
+    if any("turn" in q for q in qs):
+        print(table(turns))
 
 
 if __name__ == "__main__":

@@ -29,10 +29,10 @@ def byte_table():
 B2C, ORDER = byte_table()
 
 
-def build(words):
-    """words: strings (with their leading space or not) that shall be single tokens."""
-    vocab = {B2C[b]: i for i, b in enumerate(ORDER)}
-    merges, seen = [], set()
+def build(words, start=None):
+    """words: strings (with their leading space or not) that shall be single tokens; start: a vocabulary and merges to add them to."""
+    vocab, merges = start or ({B2C[b]: i for i, b in enumerate(ORDER)}, [])
+    seen = set(merges)
 
     def chain(s, start=0):
         s = "".join(B2C[b] for b in s.encode())
@@ -107,8 +107,8 @@ class Tokenizer:
         s, e = self.im_start, self.im_end
         return [s] + self.encode("system\n" + SYSTEM) + [e] + self.encode("\n") + [s] + self.encode("user\n")
 
-    def question(self, q):
-        return self.encode("\n" + q) + [self.im_end] + self.encode("\n") + [self.im_start] + self.encode("assistant\n")
+    def question(self, q, line=True):
+        return self.encode("\n" * line + q) + [self.im_end] + self.encode("\n") + [self.im_start] + self.encode("assistant\n")
 
     def next_turn(self):
         return self.encode("\n") + [self.im_start] + self.encode("user")
@@ -133,6 +133,31 @@ def collect_words(n=6000):
     for cw in ("What", "Which", "Where", "How", "Is", "Are", "Read", "Describe", "Count", "Does", "Can", "Do", "In"):
         extra.append(cw)
     return words + [w for w in extra if w not in c]
+
+
+def collect_talk(old, n=6000):
+    """The words of the second edition's conversations that are not single tokens of `old`."""
+    from collections import Counter
+    from pictures import picture
+    from rng import Rng
+    from talk import THINGS, talks
+    c = Counter()
+    for i in range(n):
+        sc = picture("train", i)
+        for _, conv in talks(Rng("tok-talk", i), sc, picture("train", i - 1) if i & 1 else None):
+            for t in conv:
+                a = t["answer"]
+                if a[0] == "{":
+                    c.update(RE.findall(regex.sub(r'"[A-Z0-9]+"', '"X"', a)))
+                else:
+                    a = regex.sub(r'"[^"]*"', '""', a) if any(map(str.islower, a)) else ""
+                    c.update(m for m in RE.findall(t["question"]) + RE.findall(a) if m[0] == " " or m[0].isupper())
+    things = {" " + w for t in THINGS for w in (t, t + "s", t + "es")}
+    printable = lambda w: regex.fullmatch(r" ?\p{L}+", w) and any(map(str.islower, w)) or not regex.search(r"[\p{L}\p{N}\s]", w)
+    words = sorted((w for w, k in c.items() if k >= 30 and w not in things and printable(w) and len(old.word(w)) > 1), key=lambda w: (-c[w], w))
+    typed = "what which where how is are read describe count does can and".split()
+    words += [" JSON"] + [w for w in typed if w not in words]
+    return sorted(words, key=lambda w: w[0].islower())    # inside others' chains: last in rank
 
 
 CHAT_TEMPLATE = ("{%- set turn = '<|im_start|>%s\n%s<|im_end|>\n' -%}"
@@ -179,8 +204,13 @@ def write(out, vocab, merges, max_len=512):
 
 if __name__ == "__main__":
     import sys
-    v, m = build(collect_words())
-    write(sys.argv[1], v, m)
+    if len(sys.argv) > 2:                                 # tok.py DIR OLD: the second edition's, whose first tokens are OLD's
+        old = Tokenizer(sys.argv[2])
+        v, m = build(collect_talk(old), (dict(old.vocab), sorted(old.rank, key=old.rank.get)))
+        write(sys.argv[1], v, m, 1024)
+    else:
+        v, m = build(collect_words())
+        write(sys.argv[1], v, m)
     t = Tokenizer(sys.argv[1])
     print("entries", t.size)
     for s in ["\nWhat color is the large red circle?", "HELLO", "hello", "Hello", 'A small red star and the text "SUN".', "Top left",

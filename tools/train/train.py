@@ -2,12 +2,18 @@
 """Train the demonstration model.
 
   train.py --out DIR [--hours 2 | --end HH:MM] [--procs 2] [--mb 16] [--per-step 4]
+           [--talk [--features FILE]] [--hold FILE]
 
 Every step takes --per-step micro-batches of --mb new images; a counter hands them out to the processes, so one that is
 held up does less. Data follow from the micro-batch number. The learning rate follows the wall clock, so a run ends on
 time whatever the machine does; starting again with the same --out resumes the run. One process on a GPU when
-there is one. DIR/loss.csv: step, hours, pictures, loss, learning-rate factor, exact answers in % overall and per kind
-(teacher-forced, on images never seen before).
+there is one. While the file --hold exists, training waits.
+
+--talk: the pictures and conversations of the second edition. --features: new conversations about the pictures whose features are
+in a file of features.py; the encoder stays as it is.
+
+DIR/loss.csv: step, hours, pictures, loss, learning-rate factor, exact answers in % overall and per kind (teacher-forced, on
+images never seen before; with --features, on conversations never seen before).
 """
 import argparse
 import datetime
@@ -22,8 +28,9 @@ import torch.multiprocessing as mp
 import torch.nn.functional as F
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from data import AUX, KIND_NAMES, batch, forward
+from data import AUX, KIND_NAMES, batch, batch_again, forward
 from export import load_exported
+from features import open_features, wait_while
 from model import CONFIG, Aux, Model
 from tok import Tokenizer
 
@@ -49,7 +56,7 @@ class Optimizer:
 
     def __init__(self, model, rank, world, a):
         self.a, self.rank, self.world = a, rank, world
-        self.params = list(model.named_parameters())
+        self.params = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
         self.muon = [(i, p) for i, (n, p) in enumerate(self.params) if self.is_muon(n, p)]
         cost = sorted(self.muon, key=lambda ip: -ip[1].numel() * min(ip[1].shape))
         load, self.mine = [0] * world, []
@@ -134,22 +141,24 @@ def worker(rank, world, a, counter):
     if os.path.exists(ck):
         c = torch.load(ck, map_location="cpu")["config"]
     elif a.init:
-        c, init = load_exported(a.init)
+        c, init = load_exported(a.init, tok)
     model = (init or Model(c)).to(dev)
-    model.aux = Aux(c, **AUX).to(dev)
+    known = open_features(a.features) if a.features else None
+    model.vision.requires_grad_(known is None)
+    model.aux = Aux(c, **AUX).to(dev).requires_grad_(known is None)
     for p in model.parameters():
         if p.dim() == 4:
             p.data = p.data.contiguous(memory_format=torch.channels_last)
     model.train()
     ema = {k: v.detach().clone().float() for k, v in model.state_dict().items() if v.is_floating_point()}
     opt = Optimizer(model, rank, world, a)
-    step, spent, seen = 0, 0.0, 0
+    step, spent, seen, moved = 0, 0.0, 0, known is None   # moved: the encoder is not that of --init any more
     if os.path.exists(ck):
         s = torch.load(ck, map_location=dev)
         missing = model.load_state_dict(s["model"], strict=False)
         assert not missing.unexpected_keys and all(k.startswith("aux.") for k in missing.missing_keys), missing
         ema.update(s["ema"])
-        step, spent, seen = s["step"], s["spent"], s["seen"]
+        step, spent, seen, moved = s["step"], s["spent"], s["seen"], moved or s.get("moved", True)
         merged = {"m": {}}
         for r in range(8):
             p = os.path.join(a.out, "opt%d.pt" % r)
@@ -169,7 +178,9 @@ def worker(rank, world, a, counter):
     for kind in ("relation", "size", "count", "followup"):
         kind_w[KIND_NAMES.index(kind)] = a.w_hard
     stats, lastlog, lastsave = torch.zeros(2 * len(KIND_NAMES) + 4), time.time(), time.time()
+    params = [q for q in model.parameters() if q.requires_grad]
     while True:
+        t0 += wait_while(a.hold)
         now = torch.tensor([spent + time.time() - t0], dtype=torch.float64)
         if world > 1:
             dist.broadcast(now, 0)
@@ -180,17 +191,22 @@ def worker(rank, world, a, counter):
         scale = min(1.0, (opt.t + 1) / a.warmup) * min(1.0, max(0.0, (1 - p) / (1 - a.flat)))
         for q in model.parameters():
             q.grad = None
-        tokens, loss_sum, n_mb = 0, 0.0, 0
+        tokens, n_mb = 0, 0
         while True:
             with counter.get_lock():
                 k = counter.value
                 if k >= (step + 1) * a.per_step:
                     break
                 counter.value += 1
-            b = batch(tok, 1000000 + offset + k * a.mb, a.mb, a.questions, n_img, c["image"])
+            at = offset + k * a.mb
+            if known is not None:
+                epoch, at = divmod(at, len(known) // a.mb * a.mb)
+                b = batch_again(tok, at, a.mb, epoch, a.questions, n_img, known)
+            else:
+                b = batch(tok, 1000000 + at, a.mb, a.questions, n_img, c["image"], a.talk)
             with torch.autocast(dev, torch.bfloat16, enabled=not a.f32):
                 lg = forward(model, b, dev)
-                aux = model.aux(model.vision.taps, b["places"], dev)
+                aux = 0.0 if known is not None else model.aux(model.vision.taps, b["places"], dev)
             lg, tgt = lg.float(), b["tgt"].to(dev)
             ce = F.cross_entropy(lg, tgt, reduction="none")
             loss = ce.sum()
@@ -208,12 +224,12 @@ def worker(rank, world, a, counter):
                 stats[-1] += len(tgt)
             tokens += wsum
             n_mb += 1
-        gs = [q.grad if q.grad is not None else torch.zeros_like(q) for q in model.parameters()]
+        gs = [q.grad if q.grad is not None else torch.zeros_like(q) for q in params]
         flat = torch.cat([g.flatten() for g in gs] + [x.flatten() * n_mb for x in bufs] + [torch.tensor([float(tokens), float(n_mb)], device=dev)])
         if world > 1:
             dist.all_reduce(flat)
         tot, mbs, o = float(flat[-2]), float(flat[-1]), 0
-        for q, g in zip(model.parameters(), gs):
+        for q, g in zip(params, gs):
             q.grad = (flat[o:o + q.numel()] * (2000.0 / tot)).view_as(q)
             o += q.numel()
         for x in bufs:
@@ -251,18 +267,18 @@ def worker(rank, world, a, counter):
             dist.broadcast(flag, 0)
         if flag[0]:
             lastsave = time.time()
-            checkpoint(a, rank, model, ema, opt, step, spent + time.time() - t0, seen, c)
+            checkpoint(a, rank, model, ema, opt, step, spent + time.time() - t0, seen, c, moved)
             if os.path.exists(os.path.join(a.out, "STOP")):
                 break
-    checkpoint(a, rank, model, ema, opt, step, spent + time.time() - t0, seen, c)
+    checkpoint(a, rank, model, ema, opt, step, spent + time.time() - t0, seen, c, moved)
     if world > 1:
         dist.barrier()
 
 
-def checkpoint(a, rank, model, ema, opt, step, spent, seen, c):
+def checkpoint(a, rank, model, ema, opt, step, spent, seen, c, moved):
     save(os.path.join(a.out, "opt%d.pt" % rank), opt.state())
     if rank == 0:
-        save(os.path.join(a.out, "last.pt"), dict(model=model.state_dict(), ema=ema, step=step, spent=spent, seen=seen, config=c))
+        save(os.path.join(a.out, "last.pt"), dict(model=model.state_dict(), ema=ema, step=step, spent=spent, seen=seen, config=c, talk=a.talk, moved=moved))
 
 
 def main():
@@ -271,6 +287,9 @@ def main():
     ap.add_argument("--tokenizer", default=os.path.join(HERE, "../../models/demo"))
     ap.add_argument("--hours", type=float, default=2.0, help="training time in all, earlier runs in the same DIR included")
     ap.add_argument("--init", help="an exported directory to train on from (without its optimizer state)")
+    ap.add_argument("--talk", action="store_true", help="the second edition's pictures and conversations; --questions: turns a picture")
+    ap.add_argument("--features", help="train the decoder alone, on the pictures of this file (features.py)")
+    ap.add_argument("--hold", help="wait while this file exists")
     ap.add_argument("--end", help="HH:MM: end of the run, instead of --hours")
     ap.add_argument("--procs", type=int, default=2)
     ap.add_argument("--threads", type=int, default=1)
@@ -294,6 +313,8 @@ def main():
     ap.add_argument("--f32", action="store_true")
     ap.add_argument("--pids", default=os.devnull)
     a = ap.parse_args()
+    if a.features and not a.talk or a.talk and a.mb % 2:
+        ap.error("--features belongs to --talk, and --talk to an even --mb (two pictures may belong together)")
     os.makedirs(a.out, exist_ok=True)
     a.run = int(time.time())
     if os.path.exists(os.path.join(a.out, "STOP")):
