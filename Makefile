@@ -63,7 +63,7 @@ test-schema: all ## answers by JSON schema with the real llguidance, which cargo
 test-python: ## the wheel in bare environments of every Python that is here: pip install, types, examples
 	@tools/test-python.sh
 
-test-cluster: ## the recipes of examples/cluster with Ray and Spark, a worker of each killed (packages of 500 MB)
+test-cluster: ## the recipes of examples/cluster: Ray, Spark, Slurm, a worker of each killed (packages of 500 MB)
 	@tools/test-cluster.sh
 
 wheel: ## the Python package, for x86-64 Linux with glibc 2.28 or later: build/wheels

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the build, the tests or the Arm check need and this machine lacks.
 #
-#     tools/setup.sh [build] [check] [arm] [interop] [wheel] [page]      default: build
+#     tools/setup.sh [build] [check] [arm] [interop] [wheel] [page] [slurm]      default: build
 #
 # Asks compilers and pkg-config first, says nothing when nothing is missing. On Debian and
 # Ubuntu it installs with apt, as root or through sudo; elsewhere it says what to install.
@@ -136,6 +136,15 @@ need_page()
     need_command npm npm
 }
 
+need_slurm()
+{
+    PATH=$PATH:/usr/sbin:/sbin
+    need_command slurmctld slurmctld
+    need_command slurmd slurmd
+    need_command sbatch slurm-client
+    need_command munged munge
+}
+
 # The sanitizer runtimes carry clang's version in their package name.
 clang_rt_package()
 {
@@ -202,8 +211,8 @@ collect()
     missing=() wanted=()
     for group in "${@:-build}"; do
         case $group in
-        build | check | arm | interop | wheel | page) "need_$group" ;;
-        *) echo "setup: unknown group $group (build, check, arm, interop, wheel, page)" >&2; exit 2 ;;
+        build | check | arm | interop | wheel | page | slurm) "need_$group" ;;
+        *) echo "setup: unknown group $group (build, check, arm, interop, wheel, page, slurm)" >&2; exit 2 ;;
         esac
     done
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # make test-cluster: the recipes of examples/cluster, run on this machine with Ray and PySpark from the
-# Python package index and the wheel; a worker of each is killed in the middle (tests/cluster/cases.py).
-# Spark needs Java.
+# Python package index, the distribution's Slurm and the wheel; a worker of each is killed in the middle
+# (tests/cluster/cases.py). Spark needs Java.
 #
 #     tools/test-cluster.sh [CASE...]      ray spark slurm kubernetes
 #
@@ -25,9 +25,12 @@ if [ -z "$wheel" ]; then
     tools/wheel.sh "$(uname -m)" || give_up "the wheel cannot be built"
     wheel=$(ls build/wheels/fastvlm-*"_$(uname -m).whl")
 fi
+if [ $# -eq 0 ] || [[ " $* " == *" slurm "* ]]; then
+    tools/setup.sh slurm || give_up "Slurm cannot be installed"
+fi
 if [ ! -e "$place/.complete" ]; then
     { python3 -m venv --clear "$place/venv" && "$place/venv/bin/pip" install -q 'ray[data]==2.60.0' 'pyspark==3.5.*' pandas \
-        pyarrow setuptools pyyaml; } >"$place/pip.log" 2>&1 || { tail -n 3 "$place/pip.log"; give_up "Ray and PySpark cannot be installed"; }
+        pyarrow setuptools pyyaml kubernetes-validate; } >"$place/pip.log" 2>&1 || { tail -n 3 "$place/pip.log"; give_up "Ray and PySpark cannot be installed"; }
     touch "$place/.complete"
 fi
 "$place/venv/bin/pip" install -q --no-index --force-reinstall "$wheel" >"$place/pip.log" 2>&1 || give_up "$wheel cannot be installed"

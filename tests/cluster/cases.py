@@ -1,15 +1,18 @@
 #!/usr/bin/env python3
 """examples/cluster against one machine: every recipe runs on 48 images, one of them damaged, a worker
 is killed in the middle, and the answers must be those of Model.ask. tools/test-cluster.sh installs
-what this needs.
+what this needs. Slurm is a cluster of one node that this starts, without touching the system's.
 
     tests/cluster/cases.py [CASE...]     ray spark slurm kubernetes"""
+import contextlib
 import glob
 import json
 import os
 import pathlib
+import pwd
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -92,16 +95,31 @@ def case_spark(work, answers):
                                     str(EXAMPLES / "spark_captions.py"), str(work / "images"), str(work / "out")]), answers)
 
 
-def shards(work, answers, command, n, environment):
+PACKAGE = os.path.dirname(fastvlm.__file__)
+PROGRAM, DEMO = os.path.join(PACKAGE, "bin", "fastvlm"), os.path.join(PACKAGE, "models", "demo.gguf")
+
+
+def same_as_one(work, answers, n_rows):
+    """The tasks' outputs together are the output of one process, every row once."""
+    single, rows = work / "single.jsonl", {}
+    subprocess.run([PROGRAM, "batch", "-q", str(work / "rows.jsonl"), "-o", str(single)], check=True)
+    for path in sorted((work / "out").glob("captions-*.jsonl")):
+        for line in path.read_text().splitlines():
+            row = json.loads(line)
+            assert row["row"] not in rows, row
+            rows[row["row"]] = line
+    assert [rows[i] for i in range(n_rows)] == single.read_text().splitlines()
+    texts = {os.path.basename(r["image"]): r.get("text", "") for r in map(json.loads, rows.values())}
+    assert texts == answers, texts
+
+
+def shards(work, answers, command, n):
     """n tasks by hand, one after the other; one is killed in the middle and started again."""
-    out, rows = work / "out", {}
+    out = work / "out"
     out.mkdir()
-    program = [os.path.join(os.path.dirname(fastvlm.__file__), "bin", "fastvlm")]
-    single = work / "single.jsonl"
-    subprocess.run(program + ["batch", "-q", str(work / "rows.jsonl"), "-o", str(single)], check=True)
     for task in range(n):
-        variables = dict(os.environ, FASTVLM=program[0], PATH=os.path.dirname(program[0]) + os.pathsep + os.environ["PATH"],
-                         **{k: str(v).format(task=task) for k, v in environment.items()})
+        variables = dict(os.environ, PATH=os.path.dirname(PROGRAM) + os.pathsep + os.environ["PATH"],
+                         JOB_COMPLETION_INDEX=str(task))
         if task == 1:
             before = set(out.iterdir())
             for _ in range(20):  # until it was not faster
@@ -117,34 +135,147 @@ def shards(work, answers, command, n, environment):
         for _ in range(2):  # the second time changes nothing
             done = subprocess.run(command, env=variables, capture_output=True, text=True)
             assert done.returncode == 0, done.stderr
-    for path in sorted(out.glob("captions-*.jsonl")):
-        for line in path.read_text().splitlines():
-            row = json.loads(line)
-            assert row["row"] not in rows, row
-            rows[row["row"]] = line
-    assert [rows[i] for i in range(N_IMAGES)] == single.read_text().splitlines()
-    texts = {os.path.basename(r["image"]): r.get("text", "") for r in map(json.loads, rows.values())}
-    assert texts == answers, texts
+    same_as_one(work, answers, N_IMAGES)
 
 
-def write_rows(work, answers):
-    (work / "rows.jsonl").write_text("".join(json.dumps({"image": str(work / "images" / n)}) + "\n" for n in sorted(answers)))
+def write_rows(work, answers, times=1):
+    (work / "rows.jsonl").write_text(times * "".join(json.dumps({"image": str(work / "images" / n)}) + "\n"
+                                                     for n in sorted(answers)))
+
+
+SLURM = """
+ClusterName=one
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={port}
+SlurmdPort={port1}
+SlurmUser={user}
+SlurmdUser={user}
+AuthType=auth/munge
+AuthInfo=socket={place}/munge.socket
+CredType=cred/munge
+StateSaveLocation={place}/state
+SlurmdSpoolDir={place}/spool
+SlurmctldPidFile={place}/slurmctld.pid
+SlurmdPidFile={place}/slurmd.pid
+SlurmctldLogFile={place}/slurmctld.log
+SlurmdLogFile={place}/slurmd.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+SlurmdParameters=config_overrides
+MailProg=/bin/true
+NodeName={host} NodeAddr=127.0.0.1 CPUs=4 State=UNKNOWN
+PartitionName=all Nodes={host} Default=YES State=UP
+"""
+
+
+def free_ports():
+    """Two of them, one after the other."""
+    for port in range(16817, 17817, 2):
+        try:
+            for p in port, port + 1:
+                with socket.socket() as s:
+                    s.bind(("127.0.0.1", p))
+            return port, port + 1
+        except OSError:
+            pass
+    raise OSError("no free ports")
+
+
+@contextlib.contextmanager
+def slurm_node(place):
+    """munged, slurmctld and slurmd with their files in place; gives the environment for Slurm's commands."""
+    for name in "state", "spool":
+        (place / name).mkdir(parents=True)
+    key = place / "munge.key"
+    key.write_bytes(os.urandom(1024))
+    key.chmod(0o400)
+    port, port1 = free_ports()
+    configuration = place / "slurm.conf"
+    configuration.write_text(SLURM.format(place=place, host=socket.gethostname().split(".")[0], port=port, port1=port1,
+                                          user=pwd.getpwuid(os.getuid()).pw_name))
+    daemons = [["munged", "--foreground", "--force", f"--key-file={key}", f"--socket={place}/munge.socket",
+                f"--pid-file={place}/munged.pid", f"--log-file={place}/munged.log", f"--seed-file={place}/munge.seed"],
+               ["slurmctld", "-D", "-i", "-f", str(configuration)], ["slurmd", "-D", "-f", str(configuration)]]
+    environment = dict(os.environ, SLURM_CONF=str(configuration), FASTVLM=PROGRAM,
+                       PATH=os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/sbin"]))
+    running = []
+    try:
+        for command in daemons:
+            with open(place / f"{command[0]}.out", "w") as log:
+                running.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
+            if command[0] == "munged":
+                wait(lambda: (place / "munge.socket").exists(), "munged does not start")
+        wait(lambda: "idle" in output(environment, "sinfo", "-h", "-o", "%T"), "the node does not become idle")
+        yield environment
+    finally:
+        for daemon in reversed(running):
+            daemon.terminate()
+            daemon.wait()
+
+
+def output(environment, *command):
+    return subprocess.run(command, env=environment, capture_output=True, text=True).stdout
+
+
+def wait(condition, problem, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, problem
+        time.sleep(0.01)
 
 
 def case_slurm(work, answers):
-    """The script as Slurm would start it, by its variables."""
-    write_rows(work, answers)
-    demo = os.path.join(os.path.dirname(fastvlm.__file__), "models", "demo.gguf")
-    subprocess.run(["bash", "-n", str(EXAMPLES / "slurm_captions.sh")], check=True)
-    shards(work, answers, ["bash", str(EXAMPLES / "slurm_captions.sh"), demo, str(work / "rows.jsonl"), str(work / "out")], 4,
-           {"SLURM_ARRAY_TASK_ID": "{task}", "SLURM_ARRAY_TASK_COUNT": 4, "SLURM_ARRAY_TASK_MIN": 0, "SLURM_CPUS_PER_TASK": 2})
+    """As an array of 4 tasks, 2 at a time. One is requeued by Slurm in the middle, another killed, so that
+    it fails: the same command again finishes that."""
+    times = 20
+    write_rows(work, answers, times)
+    out = work / "out"
+    with slurm_node(work / "slurm") as environment:
+        def submitted():
+            return output(environment, "sbatch", "--parsable", "--array=0-3", f"--output={work}/task-%a.log",
+                          str(EXAMPLES / "slurm_captions.sh"), DEMO, str(work / "rows.jsonl"), str(out)).strip()
+
+        def states(job):
+            """{task: state}"""
+            lines = output(environment, "squeue", "-h", "-r", "-t", "all", "-j", job, "-o", "%K %T").split("\n")
+            return dict(line.split() for line in lines if line)
+
+        def in_the_middle(task):
+            path = out / f"captions-{task}-of-4.jsonl"
+            wait(lambda: glob.glob(f"{path}*.partial") or path.exists(), f"task {task} writes nothing")
+            assert not path.exists(), f"task {task} was too fast"
+
+        job = submitted()
+        in_the_middle(0)
+        subprocess.run(["scontrol", "requeue", f"{job}_0"], env=environment, check=True)
+        in_the_middle(1)
+        subprocess.run(["scancel", "--signal=KILL", f"{job}_1"], env=environment, check=True)
+        wait(lambda: states(job).get("0") == "PENDING", "task 0 is not queued again")
+        # Slurm would wait for two minutes, in case that the node was at fault.
+        subprocess.run(["scontrol", "update", f"JobId={job}_0", "StartTime=now"], env=environment, check=True)
+        over = {"COMPLETED", "FAILED", "CANCELLED"}
+        wait(lambda: set(states(job).values()) <= over, "the job does not end", 300)
+        found = states(job)
+        assert found.pop("1") != "COMPLETED" and found == {"0": "COMPLETED", "2": "COMPLETED", "3": "COMPLETED"}, found
+        assert not (out / "captions-1-of-4.jsonl").exists()
+        finished = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in out.glob("captions-*.jsonl")}
+        again = submitted()
+        wait(lambda: set(states(again).values()) <= over, "the job does not end", 300)
+        assert set(states(again).values()) == {"COMPLETED"}, states(again)
+    assert {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in finished} == finished
+    same_as_one(work, answers, times * N_IMAGES)
 
 
 def case_kubernetes(work, answers):
-    """The container's command, its paths replaced; the manifest's fields by hand."""
+    """The manifest by Kubernetes' own schemas; the container's command, its paths replaced."""
+    import kubernetes_validate
     import yaml
     write_rows(work, answers)
     job = yaml.safe_load((EXAMPLES / "kubernetes_job.yaml").read_text())
+    for version in "1.29", kubernetes_validate.latest_version():  # the first with backoffLimitPerIndex on
+        kubernetes_validate.validate(job, version, strict=True)
     spec = job["spec"]
     assert (job["apiVersion"], job["kind"], spec["completionMode"]) == ("batch/v1", "Job", "Indexed")
     pod = spec["template"]["spec"]
@@ -152,10 +283,9 @@ def case_kubernetes(work, answers):
     container = pod["containers"][0]
     assert {m["name"] for m in container["volumeMounts"]} == {v["name"] for v in pod["volumes"]}
     assert f'/{spec["completions"]}"' in container["args"][0]
-    demo = os.path.join(os.path.dirname(fastvlm.__file__), "models", "demo.gguf")
-    text = container["args"][0].replace("/data/model.gguf", shlex.quote(demo)).replace(
+    text = container["args"][0].replace("/data/model.gguf", shlex.quote(DEMO)).replace(
         "/data/rows.jsonl", shlex.quote(str(work / "rows.jsonl"))).replace("/data/captions", str(work / "out" / "captions"))
-    shards(work, answers, container["command"] + [text], spec["completions"], {"JOB_COMPLETION_INDEX": "{task}"})
+    shards(work, answers, container["command"] + [text], spec["completions"])
 
 
 def main():
