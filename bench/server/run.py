@@ -54,53 +54,98 @@ def picture(kind, n):
     return "data:image/png;base64," + base64.b64encode(data).decode()
 
 
-def request(kind, n, tokens):
+def request(kind, n, tokens, model=None):
     content = QUESTION
     if kind != "none":
         content = [{"type": "image_url", "image_url": {"url": picture(kind, n)}}, {"type": "text", "text": QUESTION}]
     return json.dumps({"messages": [{"role": "user", "content": content}], "stream": True, "max_tokens": tokens, "temperature": 0,
-                       "stream_options": {"include_usage": True}})
+                       "stream_options": {"include_usage": True}, **({"model": model} if model else {})})
+
+
+class Late(Exception):
+    """The row is over, the answer is not."""
+
+
+class Unanswered(Exception):
+    """The connection was closed before a byte of the answer."""
 
 
 class Load:
-    """Clients that ask for some seconds; what they saw."""
+    """Clients that ask for some seconds; what they saw. cut: answers that are not complete then are left."""
 
-    def __init__(self, host, port, kind, tokens):
-        self.host, self.port, self.kind, self.tokens = host, port, kind, tokens
+    TEXT = re.compile(rb'"content": ?"[^"]')
+    USAGE = re.compile(rb'"completion_tokens": ?(\d+)')
+
+    def __init__(self, host, port, kind, tokens, model=None, cut=False):
+        self.host, self.port, self.kind, self.tokens, self.model, self.cut = host, port, kind, tokens, model, cut
         self.lock, self.n, self.first, self.total, self.made, self.failed = threading.Lock(), 0, [], [], 0, 0
 
-    def one(self, connection):
+    def receive(self, s, end):
+        if self.cut:
+            left = end - time.perf_counter()
+            if left <= 0:
+                raise Late
+            s.settimeout(left)
+        try:
+            data = s.recv(1 << 16)
+        except socket.timeout:
+            raise Late if self.cut else OSError("stalled")
+        if not data:
+            raise ConnectionError("closed in the midst of an answer")
+        return data
+
+    def one(self, s, end):
+        """A request on an open connection. The answer is looked through, not parsed: the clients share the machine with the server."""
         with self.lock:
             self.n += 1
             n = self.n
-        body = request(self.kind, n, self.tokens)
-        began, first, made = time.perf_counter(), None, 0
-        connection.request("POST", CHAT, body, {"Content-Type": "application/json"})
-        response = connection.getresponse()
-        for line in response:
-            if line.startswith(b"data: {"):
-                event = json.loads(line[6:])
-                if first is None and event["choices"] and event["choices"][0]["delta"].get("content"):
-                    first = time.perf_counter() - began
-                if event.get("usage"):
-                    made = event["usage"]["completion_tokens"]
+        body = request(self.kind, n, self.tokens, self.model).encode()
+        head = b"POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % (CHAT.encode(), len(body))
+        began, first, answer, seen, made = time.perf_counter(), None, b"", 0, 0
+        try:
+            s.sendall(head + body)
+            while not answer.endswith(b"\r\n0\r\n\r\n"):
+                answer += self.receive(s, end)
+                if answer[9:12] not in (b"", b"200"):
+                    raise ConnectionError(answer[:200].decode("utf-8", "replace"))
+                found = [m.end() for m in self.TEXT.finditer(answer, seen)]
+                if found:
+                    first = first or time.perf_counter() - began
+                    made, seen = made + len(found), found[-1]
+            usage = self.USAGE.findall(answer)
+            made = int(usage[-1]) if usage else made
+            if first is None:
+                raise ConnectionError("an answer without text")
+        except Late:
+            pass
+        except OSError:
+            if not answer:
+                raise Unanswered
+            raise
         with self.lock:
-            if response.status != 200 or first is None:
-                self.failed += 1
-            else:
+            self.made += made
+            if first is not None:
                 self.first.append(first)
+            if answer.endswith(b"\r\n0\r\n\r\n"):
                 self.total.append(time.perf_counter() - began)
-                self.made += made
 
     def client(self, end):
-        connection = http.client.HTTPConnection(self.host, self.port, timeout=600)
+        s, idle = None, False
         while time.perf_counter() < end:
             try:
-                self.one(connection)
-            except (OSError, http.client.HTTPException):
-                connection.close()
-                with self.lock:
-                    self.failed += 1
+                if not s:
+                    s = socket.create_connection((self.host, self.port), timeout=600)
+                self.one(s, end)
+                idle = True
+            except (OSError, Unanswered) as e:
+                if not (idle and isinstance(e, Unanswered)):  # an idle connection may be closed: asked again on another
+                    with self.lock:
+                        self.failed += 1
+                if s:
+                    s.close()
+                s, idle = None, False
+        if s:
+            s.close()
 
     def run(self, clients, seconds):
         began = time.perf_counter()
@@ -188,16 +233,15 @@ def soak(args, process, host, port):
     print("| minute | resident MB | done | cancelled | failed | refused | running | queued | connections |")
     print("|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
 
-    def row():
-        m = metrics(host, port)
+    def row(m):
         outcome = [m['jobs_total{outcome="%s"}' % o] for o in ("done", "cancelled", "failed", "refused")]
         print("| %.1f | %.1f | %d | %d | %d | %d | %d | %d | %d |" % ((time.perf_counter() - began) / 60, resident_mb(process.pid), *outcome,
                                                                        m["jobs_running"], m["jobs_queued"], m["http_connections"]), flush=True)
-        return m, sum(outcome[:3])
+        return sum(outcome[:3])
 
     while time.perf_counter() < end:
         time.sleep(min(max(args.soak / 30, 1), max(0, end - time.perf_counter()) + 0.01))
-        row()
+        row(metrics(host, port))
     for t in threads:
         t.join()
     for _ in range(600):
@@ -205,7 +249,7 @@ def soak(args, process, host, port):
         if not m["jobs_running"] + m["jobs_queued"] and m["http_connections"] <= 1:
             break
         time.sleep(0.1)
-    m, ended = row()
+    ended = row(m)
     problems = []
     if m["jobs_running"] or m["jobs_queued"] or m["http_connections"] > 1:
         problems.append("something hangs")
