@@ -51,6 +51,20 @@ def orthogonal(g, steps=4):
     return (x.mT if t else x).float()
 
 
+class Source(torch.utils.data.Dataset):
+    """Micro-batch k of the run."""
+
+    def __init__(self, a, tok, offset, image, known):
+        self.a, self.tok, self.offset, self.image, self.known = a, tok, offset, image, known
+
+    def __getitem__(self, k):
+        a, at, n_img = self.a, self.offset + k * self.a.mb, (self.image // 64) ** 2
+        if self.known is not None:
+            epoch, at = divmod(at, len(self.known) // a.mb * a.mb)
+            return batch_again(self.tok, at, a.mb, epoch, a.questions, n_img, self.known)
+        return batch(self.tok, 1000000 + at, a.mb, a.questions, n_img, self.image, a.talk)
+
+
 class Optimizer:
     """Muon for the matrices of the blocks (each process does its share), Adam for the rest."""
 
@@ -172,7 +186,9 @@ def worker(rank, world, a, counter):
     offset = seen - step * a.per_step * a.mb             # never the same image twice
     bufs = [b for b in model.buffers() if b.is_floating_point()]
     t0, total = time.time(), a.seconds
-    n_img = (c["image"] // 64) ** 2
+    source = Source(a, tok, offset, c["image"], known)
+    loader = a.workers and iter(torch.utils.data.DataLoader(source, None, sampler=range(step * a.per_step, 1 << 40), num_workers=a.workers,
+                                                            prefetch_factor=4))
     kind_w = torch.ones(len(KIND_NAMES))
     kind_w[KIND_NAMES.index("text")], kind_w[KIND_NAMES.index("describe")] = a.w_text, a.w_describe
     for kind in ("relation", "size", "count", "followup"):
@@ -198,12 +214,7 @@ def worker(rank, world, a, counter):
                 if k >= (step + 1) * a.per_step:
                     break
                 counter.value += 1
-            at = offset + k * a.mb
-            if known is not None:
-                epoch, at = divmod(at, len(known) // a.mb * a.mb)
-                b = batch_again(tok, at, a.mb, epoch, a.questions, n_img, known)
-            else:
-                b = batch(tok, 1000000 + at, a.mb, a.questions, n_img, c["image"], a.talk)
+            b = next(loader) if loader else source[k]
             with torch.autocast(dev, torch.bfloat16, enabled=not a.f32):
                 lg = forward(model, b, dev)
                 aux = 0.0 if known is not None else model.aux(model.vision.taps, b["places"], dev)
@@ -293,6 +304,7 @@ def main():
     ap.add_argument("--end", help="HH:MM: end of the run, instead of --hours")
     ap.add_argument("--procs", type=int, default=2)
     ap.add_argument("--threads", type=int, default=1)
+    ap.add_argument("--workers", type=int, default=0, help="processes that draw, for one process that trains (on a GPU)")
     ap.add_argument("--mb", type=int, default=8)
     ap.add_argument("--per-step", type=int, default=2)
     ap.add_argument("--questions", type=int, default=6)
@@ -313,6 +325,8 @@ def main():
     ap.add_argument("--f32", action="store_true")
     ap.add_argument("--pids", default=os.devnull)
     a = ap.parse_args()
+    if a.workers and not torch.cuda.is_available() and a.procs > 1:
+        ap.error("--workers draw for one process: --procs 1")
     if a.features and not a.talk or a.talk and a.mb % 2:
         ap.error("--features belongs to --talk, and --talk to an even --mb (two pictures may belong together)")
     os.makedirs(a.out, exist_ok=True)
