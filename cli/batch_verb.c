@@ -84,7 +84,8 @@ static int batch_parse(int argc, char **argv, batch_options *o)
         "order of the inputs. An INPUT is a directory of images, an image, a tar file as "
         "WebDataset's shards are, or a list, - being standard input: each line of a list is the "
         "path of an image, or an object such as "
-        "{\"image\": \"a.jpg\", \"prompt\": \"How many?\", \"id\": \"7\"}.\n"
+        "{\"image\": \"a.jpg\", \"prompt\": \"How many?\", \"id\": \"7\"}, or a "
+        "request of OpenAI's batch files.\n"
         "\n"
         "A row that cannot be answered says why, and the others go on. A run that was stopped or "
         "killed continues where it was when the same command is given again, and writes the same "
@@ -97,9 +98,9 @@ static int batch_parse(int argc, char **argv, batch_options *o)
     const option_spec options[] = {
         { 'o', "output", OPTION_TEXT, &o->output, "FILE",
           "the file to write; with --format txt the directory", 0, 0 },
-        { 0, "format", OPTION_CHOICE, &o->format, "jsonl|txt|tar",
-          "a file of JSON lines, a directory with a text file for each image, or a tar file with "
-          "the inputs' keys",
+        { 0, "format", OPTION_CHOICE, &o->format, "jsonl|txt|tar|openai",
+          "a file of JSON lines, a directory with a text file for each image, a tar file with "
+          "the inputs' keys, or results as OpenAI's batches have them",
           0, 0 },
         { 'p', "prompt", OPTION_TEXT, &o->prompt, "TEXT",
           "question of rows without one (default \"" DEFAULT_PROMPT "\")", 0, 0 },

@@ -42,14 +42,15 @@ typedef enum fv_batch_format {
     FV_BATCH_TEXT = 1,  /**< a directory with NAME.txt for each row that was answered, and
                              rows.jsonl. NAME: the row's id, or the name of its image without its
                              ending */
-    FV_BATCH_TAR = 2 /**< a tar file, as WebDataset reads it, with NAME.txt and NAME.json for each
+    FV_BATCH_TAR = 2, /**< a tar file, as WebDataset reads it, with NAME.txt and NAME.json for each
                              row that was answered, and __rows__, all rows */
+    FV_BATCH_OPENAI = 3 /**< a file of results as OpenAI's batches have them */
 } fv_batch_format;
 
 typedef struct fv_batch_options {
     size_t size;
     /** Paths: directories of images, images, tar files of samples, and lists, which have a row a
-     *  line: the path of an image, or a JSON object. */
+     *  line: the path of an image, or a JSON object, also a request of OpenAI's batch files. */
     const char *const *inputs;
     size_t n_inputs;
     const char *root; /**< where relative paths of lists begin; NULL: the working directory */

@@ -9,10 +9,12 @@
 #include "batch/batch_run.h"
 #include "base/cond.h"
 #include "base/list.h"
+#include "openai/request.h"
 
 /* A session, and the row that it answers; NULL: none. */
 typedef struct seat {
     fv_session *session;
+    bool own_system; /* the session's system prompt is that of its row */
     fv_slot *slot;
 } seat;
 
@@ -37,16 +39,21 @@ static fv_status seat_open(seat *s, fv_batch *b, fv_error *err)
     const fv_callbacks callbacks = { .size = sizeof callbacks,
                                      .progress = seat_progress,
                                      .user = b };
+    const char *system = s->slot && s->slot->row.request ? s->slot->row.request->system : NULL;
     const fv_session_options o = { .size = sizeof o,
                                    .max_context = b->options.max_context,
-                                   .system = b->options.system,
-                                   .n_system_bytes = b->options.n_system_bytes,
+                                   .system = system ? system : b->options.system,
+                                   .n_system_bytes = system ? strlen(system)
+                                                            : b->options.n_system_bytes,
                                    .exact_reuse = true,
                                    .callbacks = &callbacks };
-    if (s->session) {
+    if (s->session && !system && !s->own_system) {
         fv_session_reset(s->session);
         return FV_OK;
     }
+    fv_session_free(s->session);
+    s->session = NULL;
+    s->own_system = system != NULL;
     return fv_session_new(&s->session, b->engine, &o, err);
 }
 
@@ -80,13 +87,26 @@ static fv_status seat_take(seat *s, const fv_piece *piece, fv_error *err)
     return FV_OK;
 }
 
+/* A request says all itself, but for the limit and the seed where it names none. */
+static fv_answer_options seat_options(const seat *s, const fv_batch *b)
+{
+    const fv_request *request = s->slot->row.request;
+    fv_answer_options answer = request ? request->answer : b->answer;
+    if (request && !answer.max_new_tokens)
+        answer.max_new_tokens = b->answer.max_new_tokens;
+    if (request && request->random_seed)
+        answer.seed = b->answer.seed;
+    return answer;
+}
+
 /* The prompt and the first token. */
 static fv_status seat_begin(seat *s, fv_batch *b, bool *done, fv_error *err)
 {
     fv_piece piece = { .size = sizeof piece };
     FV_TRY(seat_open(s, b, err));
     FV_TRY(seat_write_turn(s, err));
-    FV_TRY(fv_session_begin(s->session, &b->answer, err));
+    const fv_answer_options answer = seat_options(s, b);
+    FV_TRY(fv_session_begin(s->session, &answer, err));
     FV_TRY(fv_session_next(s->session, &piece, err));
     *done = piece.done;
     return seat_take(s, &piece, err);
@@ -116,7 +136,9 @@ static void seat_leave(seats *all, seat *s, fv_batch *b, fv_error *err)
     if (!err) {
         fv_session_stats(s->session, &stats);
         slot->prompt_tokens = stats.prompt_tokens;
+        slot->image_tokens = stats.image_tokens;
         slot->new_tokens = stats.new_tokens;
+        fv_row_drop_parts(&slot->row);
     }
     for (size_t i = 0; i < slot->n_images; i++) {
         fv_features_free(slot->features[i]);

@@ -30,9 +30,10 @@ static fv_status batch_options_check(const fv_batch_options *o, fv_error *err)
                        o->output ? "empty" : "NULL");
     if (!o->model)
         return fv_fail(err, FV_ERR_ARGUMENT, 0, "model is NULL; expected what identifies it");
-    if ((int)o->format < FV_BATCH_JSONL || o->format > FV_BATCH_TAR)
+    if ((int)o->format < FV_BATCH_JSONL || o->format > FV_BATCH_OPENAI)
         return fv_fail(err, FV_ERR_ARGUMENT, 0,
-                       "format is %d; expected FV_BATCH_JSONL, _TEXT or _TAR", (int)o->format);
+                       "format is %d; expected FV_BATCH_JSONL, _TEXT, _TAR or _OPENAI",
+                       (int)o->format);
     FV_TRY(count_check("n_together", o->n_together, FV_BATCH_MAX_TOGETHER, err));
     FV_TRY(count_check("n_readers", o->n_readers, FV_BATCH_MAX_READERS, err));
     if (o->n_shards ? o->shard >= o->n_shards : o->shard > 0)
@@ -98,7 +99,7 @@ static void manifest_put_answer(const fv_answer_options *a, fv_json_text *j)
 static fv_status manifest_make(const fv_batch *b, fv_json_text *j, fv_error *err)
 {
     const fv_batch_options *o = &b->options;
-    static const char *const formats[] = { "jsonl", "txt", "tar" };
+    static const char *const formats[] = { "jsonl", "txt", "tar", "openai" };
     fv_model_info m = { .size = sizeof m };
     fv_engine_info(b->engine, &m);
     fv_json_begin(j, NULL, '{');
@@ -141,15 +142,19 @@ static fv_status batch_open_journal(fv_batch *b, fv_error *err)
 static fv_status batch_do(fv_batch *b, fv_error *err)
 {
     const fv_batch_options *o = &b->options;
-    const fv_row_source_options source = {
-        .inputs = o->inputs,
-        .n_inputs = o->n_inputs,
-        .defaults = { .root = o->root, .prompt = o->prompt, .n_prompt = o->n_prompt_bytes },
-        .shard = o->shard,
-        .n_shards = o->n_shards,
-        .named = o->format == FV_BATCH_TEXT || o->format == FV_BATCH_TAR,
-        .keyed = o->format == FV_BATCH_TAR
-    };
+    fv_model_info m = { .size = sizeof m };
+    fv_engine_info(b->engine, &m);
+    const fv_row_source_options source = { .inputs = o->inputs,
+                                           .n_inputs = o->n_inputs,
+                                           .defaults = { .root = o->root,
+                                                         .prompt = o->prompt,
+                                                         .n_prompt = o->n_prompt_bytes,
+                                                         .n_tokens = (size_t)m.n_tokens },
+                                           .shard = o->shard,
+                                           .n_shards = o->n_shards,
+                                           .named = o->format == FV_BATCH_TEXT ||
+                                                    o->format == FV_BATCH_TAR,
+                                           .keyed = o->format == FV_BATCH_TAR };
     FV_TRY(fv_batch_check_answer(b, err));
     FV_TRY(fv_batch_check_output(o, err)); /* before hours of answers */
     FV_TRY(fv_row_source_open(&b->source, &source, o->callbacks, err));

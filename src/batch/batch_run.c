@@ -7,6 +7,7 @@
 
 #include "base/cond.h"
 #include "base/utf8_text.h"
+#include "batch/openai_row.h"
 
 enum { TELL_MS = 100, STACK_BYTES = 8 << 20 };
 
@@ -263,8 +264,12 @@ static fv_status row_memory(const fv_json_text *j, fv_error *err)
     return j->failed ? fv_fail_memory(err, j->capacity, "a row of the output") : FV_OK;
 }
 
-fv_status fv_batch_row_head(const fv_row *row, fv_json_text *j, fv_error *err)
+fv_status fv_batch_row_head(const fv_batch *b, const fv_row *row, fv_json_text *j, fv_error *err)
 {
+    if (b->options.format == FV_BATCH_OPENAI) {
+        fv_openai_row_put_head(row, j);
+        return row_memory(j, err);
+    }
     fv_json_begin_row(j, NULL, '{');
     fv_json_put_int(j, "row", (int64_t)row->index);
     if (row->id)
@@ -274,42 +279,62 @@ fv_status fv_batch_row_head(const fv_row *row, fv_json_text *j, fv_error *err)
     return row_memory(j, err);
 }
 
+static void row_put_answer(const fv_batch *b, const fv_slot *slot, const char *text, size_t n,
+                           fv_json_text *j)
+{
+    if (b->options.format == FV_BATCH_OPENAI) {
+        fv_openai_row_put_answer(slot, text, n, b->options.model, j);
+        return;
+    }
+    fv_json_put_text(j, "status", "ok");
+    fv_json_put_bytes(j, "text", text, n);
+    fv_json_put_text(j, "finish", finish_word(slot->finish));
+    fv_json_put_int(j, "prompt_tokens", slot->prompt_tokens);
+    fv_json_put_int(j, "new_tokens", slot->new_tokens);
+    fv_json_end(j);
+}
+
+static void row_put_failure(const fv_batch *b, const fv_row *row, fv_json_text *j)
+{
+    if (b->options.format == FV_BATCH_OPENAI) {
+        fv_openai_row_put_failure(row, j);
+        return;
+    }
+    fv_json_put_text(j, "status", fv_status_name(row->status));
+    fv_json_put_text(j, "error", row->problem);
+    fv_json_end(j);
+}
+
 /* A NUL in an answer becomes U+FFFD: files of text and readers of JSON take it for the end. */
-static fv_status row_put_text(const fv_slot *slot, fv_json_text *j, fv_error *err)
+static fv_status row_put_clean_answer(const fv_batch *b, const fv_slot *slot, fv_json_text *j,
+                                      fv_error *err)
 {
     if (!slot->n_text || !memchr(slot->text, 0, slot->n_text)) {
-        fv_json_put_bytes(j, "text", slot->text, slot->n_text);
+        row_put_answer(b, slot, slot->n_text ? slot->text : "", slot->n_text, j);
         return FV_OK;
     }
     char *text = fv_alloc(slot->n_text, 3);
     if (!text)
         return fv_fail_memory(err, slot->n_text, "an answer");
-    fv_json_put_bytes(j, "text", text, fv_utf8_replace(text, slot->text, slot->n_text));
+    row_put_answer(b, slot, text, fv_utf8_replace(text, slot->text, slot->n_text), j);
     fv_free(text);
     return FV_OK;
 }
 
-fv_status fv_batch_row_line(const fv_slot *slot, fv_json_text *j, fv_error *err)
+fv_status fv_batch_row_line(const fv_batch *b, const fv_slot *slot, fv_json_text *j, fv_error *err)
 {
-    const fv_row *row = &slot->row;
-    FV_TRY(fv_batch_row_head(row, j, err));
-    fv_json_put_text(j, "status", row->status == FV_OK ? "ok" : fv_status_name(row->status));
-    if (row->status == FV_OK) {
-        FV_TRY(row_put_text(slot, j, err));
-        fv_json_put_text(j, "finish", finish_word(slot->finish));
-        fv_json_put_int(j, "prompt_tokens", slot->prompt_tokens);
-        fv_json_put_int(j, "new_tokens", slot->new_tokens);
-    } else {
-        fv_json_put_text(j, "error", row->problem);
-    }
-    fv_json_end(j);
+    FV_TRY(fv_batch_row_head(b, &slot->row, j, err));
+    if (slot->row.status == FV_OK)
+        FV_TRY(row_put_clean_answer(b, slot, j, err));
+    else
+        row_put_failure(b, &slot->row, j);
     return fv_json_done(j, err);
 }
 
 static fv_status writer_put(fv_batch *b, const fv_slot *slot, fv_error *err)
 {
     fv_json_text j = { 0 };
-    fv_status status = fv_batch_row_line(slot, &j, err);
+    fv_status status = fv_batch_row_line(b, slot, &j, err);
     if (status == FV_OK)
         status = fv_journal_append(&b->journal, j.text, j.n, err);
     fv_json_text_free(&j);
@@ -377,19 +402,20 @@ void fv_batch_end(fv_batch *b)
 /* One row of an earlier run. */
 static fv_status batch_count_row(fv_batch *b, const fv_row *row, bool *finished, fv_error *err)
 {
-    static const char good[] = ", \"status\": \"ok\"";
+    const char *good = b->options.format == FV_BATCH_OPENAI ? ",\"response\":{\"status_code\":200,"
+                                                            : ", \"status\": \"ok\"";
     fv_json_text head = { 0 };
     const char *line;
     size_t n;
-    fv_status status = fv_batch_row_head(row, &head, err);
+    fv_status status = fv_batch_row_head(b, row, &head, err);
     if (status == FV_OK)
         status = fv_journal_next(&b->journal, head.text, head.n, &line, &n, err);
     *finished = status == FV_OK && line;
     if (*finished) {
         b->report.n_rows++;
         b->report.n_resumed++;
-        b->report.n_failed += n < head.n + sizeof good ||
-                              memcmp(line + head.n, good, sizeof good - 1) != 0;
+        b->report.n_failed += n < head.n + strlen(good) ||
+                              memcmp(line + head.n, good, strlen(good)) != 0;
         b->report.done = row->at;
     }
     fv_json_text_free(&head);

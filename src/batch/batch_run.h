@@ -42,7 +42,7 @@ typedef struct fv_slot {
     char *text; /* the answer */
     size_t n_text, capacity;
     fv_finish finish;
-    int prompt_tokens, new_tokens;
+    int prompt_tokens, image_tokens, new_tokens;
 } fv_slot;
 
 typedef struct fv_batch {
@@ -84,8 +84,8 @@ void fv_batch_end(fv_batch *b);
 
 /* The row's line up to its status, and with status, answer and line end. Free it with
  * fv_json_text_free, also after a failure. */
-fv_status fv_batch_row_head(const fv_row *row, fv_json_text *j, fv_error *err);
-fv_status fv_batch_row_line(const fv_slot *slot, fv_json_text *j, fv_error *err);
+fv_status fv_batch_row_head(const fv_batch *b, const fv_row *row, fv_json_text *j, fv_error *err);
+fv_status fv_batch_row_line(const fv_batch *b, const fv_slot *slot, fv_json_text *j, fv_error *err);
 
 /* Tells the caller how far it is, several times a second; false when it wants to stop. On the
  * caller's thread, without the lock. */

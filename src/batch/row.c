@@ -7,7 +7,9 @@
 #include "base/list.h"
 #include "base/number.h"
 #include "base/utf8_text.h"
+#include "batch/openai_row.h"
 #include "io/json.h"
+#include "openai/request.h"
 
 #define MARK "<image>"
 
@@ -19,20 +21,25 @@ static void row_part_free(fv_row_part *part)
     fv_free(part->data);
 }
 
-static void row_drop_parts(fv_row *row)
+void fv_row_drop_parts(fv_row *row)
 {
     for (size_t i = 0; i < row->n_parts; i++)
         row_part_free(&row->parts[i]);
     fv_free(row->parts);
     row->parts = NULL;
     row->n_parts = row->capacity = 0;
+    if (row->request)
+        fv_request_free(row->request);
+    fv_free(row->request);
+    row->request = NULL;
 }
 
 void fv_row_free(fv_row *row)
 {
-    row_drop_parts(row);
+    fv_row_drop_parts(row);
     fv_free(row->id);
     fv_free(row->image);
+    fv_free(row->model);
     fv_free(row->problem);
     *row = (fv_row){ 0 };
 }
@@ -62,7 +69,7 @@ fv_status fv_row_fail(fv_row *row, fv_error *err)
 {
     if (err->status == FV_ERR_MEMORY)
         return err->status;
-    row_drop_parts(row);
+    fv_row_drop_parts(row);
     fv_free(row->problem);
     row->status = err->status;
     row->problem = fv_strdup(err->message);
@@ -302,9 +309,10 @@ static fv_status row_read_any(fv_row *row, const char *line, size_t n, const fv_
     }
     snprintf(name, sizeof name, "row %" PRIu64, row->index);
     FV_TRY(fv_json_parse(&doc, line, n, name, err));
-    fv_status status = row_read_json(row, doc, d, err);
+    bool openai = fv_openai_row_is(fv_json_root(doc));
+    fv_status status = openai ? FV_OK : row_read_json(row, doc, d, err);
     fv_json_free(doc);
-    return status;
+    return openai ? fv_openai_row_read(row, line, n, d, err) : status;
 }
 
 fv_status fv_row_read_line(fv_row *row, const char *line, size_t n_bytes, const fv_row_defaults *d,

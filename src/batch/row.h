@@ -2,6 +2,7 @@
  *
  *     a.jpg                                                    the path of an image
  *     {"image": "a.jpg", "prompt": "How many?", "id": "7"}     JSON
+ *     {"custom_id": "7", "body": {"messages": ...}}             OpenAI's: see openai_row.h
  *
  * A row that cannot be read is a row all the same: its status says so. */
 #ifndef FV_ROW_H
@@ -21,9 +22,11 @@ typedef struct fv_row_part {
 } fv_row_part;
 
 typedef struct fv_row {
-    uint64_t index; /* in the inputs, before they are dealt to shards */
-    char *id;       /* that the row brings itself; NULL: none */
-    char *image;    /* how the output calls its image; NULL: it does not */
+    uint64_t index;             /* in the inputs, before they are dealt to shards */
+    char *id;                   /* that the row brings itself; NULL: none */
+    char *image;                /* how the output calls its image; NULL: it does not */
+    char *model;                /* that it names, likewise */
+    struct fv_request *request; /* of OpenAI's: how it is to be answered; NULL: as all */
     fv_row_part *parts;
     size_t n_parts, capacity;
     fv_status status; /* FV_OK, or why it cannot be answered */
@@ -38,6 +41,8 @@ enum {
 };
 
 void fv_row_free(fv_row *row); /* leaves it zero */
+/* Once it is answered: what it asks for may be large. */
+void fv_row_drop_parts(fv_row *row);
 
 /* Adds a part; takes nothing, copies n bytes of text. */
 fv_status fv_row_add(fv_row *row, fv_row_part_kind kind, const char *text, size_t n, fv_error *err);
@@ -64,6 +69,7 @@ typedef struct fv_row_defaults {
     const char *root; /* NULL: the working directory */
     const char *prompt;
     size_t n_prompt;
+    size_t n_tokens; /* ids of the model's vocabulary */
 } fv_row_defaults;
 
 /* A line of a list, without its end. row is zero but for its index, and is filled; only memory that

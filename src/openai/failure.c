@@ -34,11 +34,12 @@ static size_t message_param(const char *message, const char **param)
     return (*param)[n] == ':' || !strncmp(*param + n, " is ", 4) ? n : 0;
 }
 
-void fv_openai_put_error(fv_json_text *j, int status, const char *code, const char *message)
+void fv_openai_put_error(fv_json_text *j, const char *key, int status, const char *code,
+                         const char *message)
 {
     const char *param = NULL;
     size_t n_param = message_param(message, &param);
-    fv_json_begin(j, NULL, '{');
+    fv_json_begin(j, key, '{');
     fv_json_begin(j, "error", '{');
     fv_json_put_text(j, "message", message);
     fv_json_put_text(j, "type",

@@ -41,7 +41,7 @@ void serve_reply_error(serve_call *call, int status, const char *code, const cha
         fv_json_put_text(&j, "error", message);
         fv_json_end(&j);
     } else {
-        fv_openai_put_error(&j, status, code, message);
+        fv_openai_put_error(&j, NULL, status, code, message);
     }
     if (status == 503 || status == 429)
         serve_header(call, "Retry-After", "1");
@@ -255,7 +255,7 @@ static void openai_end(serve_answer *a)
         const char *code;
         int status = fv_openai_status(&a->job.err, &code);
         fv_json_put_json(j, NULL, "data: ", 6);
-        fv_openai_put_error(j, status, code, a->job.err.message);
+        fv_openai_put_error(j, NULL, status, code, a->job.err.message);
         text_put(j, "\n");
     } else {
         chunk_begin(a, false);

@@ -1,4 +1,5 @@
 """fastvlm batch: rows and what is wrong with them, runs that are stopped, killed and continued. See program.py."""
+import base64
 import io
 import json
 import os
@@ -621,6 +622,56 @@ def case_samples_of_shards(folder):
     assert list(samples(folder)) == ["sub/%04d.%s" % (i, e) for i in range(3) for e in ("txt", "json")] + ["__rows__"]
     batch(folder, "out.tar", "-o", "out.jsonl")  # the samples are there, and have no image
     assert [(r["id"], r["status"]) for r in rows(folder)] == [("sub/%04d" % i, "format") for i in range(3)], rows(folder)
+
+
+def request(custom_id, content, **body):
+    """A line of an OpenAI batch file."""
+    return {"custom_id": custom_id, "method": "POST", "url": "/v1/chat/completions",
+            "body": {"model": "m", "messages": [{"role": "user", "content": content}], **body}}
+
+
+def case_openai(folder):
+    """Requests of OpenAI's batch files, and their results; the answers are those of other rows."""
+    with open(photos(folder, 1) + "/00000.jpg", "rb") as f:
+        url = "data:image/jpeg;base64," + base64.b64encode(f.read()).decode()
+    seen = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "What is it?"}]
+    broken = [{"type": "image_url", "image_url": {"url": "data:image/png;base64," + base64.b64encode(b"x" * 50).decode()}}]
+    system = request("system", "Hello")
+    system["body"]["messages"].insert(0, {"role": "system", "content": "Be brief."})
+    turns = request("turns", seen)
+    turns["body"]["messages"] += [{"role": "assistant", "content": "A cross."}, {"role": "user", "content": "Sure?"}]
+    good = [request("seen", seen), request("limit", "Hello", max_tokens=2), system, request("plain", "Hello"), turns]
+    bad = [request("b0", "x", stream=True), request("b1", "x", logprobs=True), request("b2", "x", response_format={"type": "json_object"}),
+           request("b3", "x", temperature=3), request("b4", [{"type": "image_url", "image_url": {"url": "http://x/y.png"}}]), request("b5", broken),
+           dict(request("b6", "x"), method="GET"), dict(request("b7", "x"), url="/v1/embeddings"), dict(request("b8", "x"), body=[])]
+    write(folder, "in", "".join(json.dumps(line) + "\n" for line in good + bad))
+    write(folder, "same", "".join(json.dumps(line) + "\n" for line in (
+        {"image": "photos/00000.jpg", "prompt": "What is it?", "id": "seen"}, {"prompt": "Hello", "id": "plain"})))
+    batch(folder, "in", "-o", "out.jsonl", "--format", "openai", "--together", "3")
+    batch(folder, "same", "-o", "same.jsonl")
+    found = rows(folder)
+    assert [r["custom_id"] for r in found] == [r["custom_id"] for r in good + bad]
+    assert [r["id"] for r in found] == ["batch_req_%d" % i for i in range(len(found))] and not any(r["error"] for r in found)
+    assert [r["response"]["status_code"] for r in found] == [200] * 5 + [400] * 9, found
+    body = {r["custom_id"]: r["response"]["body"] for r in found}
+    for row in rows(folder, "same.jsonl"):
+        choice, usage = body[row["id"]]["choices"][0], body[row["id"]]["usage"]
+        assert choice["message"]["content"] == row["text"] and choice["finish_reason"] == "length", row
+        assert (usage["prompt_tokens"], usage["completion_tokens"]) == (row["prompt_tokens"], row["new_tokens"]), usage
+    assert body["seen"]["usage"]["prompt_tokens_details"]["image_tokens"] > 0 and body["seen"]["object"] == "chat.completion"
+    assert body["seen"]["model"] == "m" and body["limit"]["usage"]["completion_tokens"] == 2
+    assert body["system"]["usage"]["prompt_tokens"] != body["plain"]["usage"]["prompt_tokens"]
+    own = json.loads(run("run", TINY, "--no-image", "-p", "Hello", "--system", "Be brief.", "--json", *QUICK, cwd=folder).out)
+    assert body["system"]["choices"][0]["message"]["content"] == own["text"], own
+    for i, param in enumerate(("stream", "logprobs", "response_format", "body.temperature", "messages[0].content[0]")):
+        assert body["b%d" % i]["error"]["param"] == param and body["b%d" % i]["error"]["type"] == "invalid_request_error", body["b%d" % i]
+    assert "messages[0].content[0]" in body["b5"]["error"]["message"], body["b5"]
+    whole = data(folder)
+    half(folder, 6)
+    batch(folder, "in", "-o", "out.jsonl", "--format", "openai", "--together", "1", "--threads", "1")
+    assert data(folder) == whole
+    batch(folder, "in", "-o", "plain.jsonl")  # in any other format, too
+    assert [r["status"] for r in rows(folder, "plain.jsonl")][:6] == ["ok"] * 5 + ["unsupported"]
 
 
 def case_arguments(folder):
