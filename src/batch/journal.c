@@ -98,6 +98,7 @@ static fv_status journal_begin_again(fv_journal *j, const char *manifest, size_t
         return fv_out_errno(err, j->partial, "write");
     j->n_bytes = 0;
     FV_TRY(fv_journal_append(j, HEADER, HEADER_BYTES, err));
+    FV_TRY(fv_journal_sync(j, err)); /* nor after a power cut */
     return fv_outfile_put(j->manifest, manifest, n, err);
 }
 
