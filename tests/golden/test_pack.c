@@ -40,6 +40,7 @@ static char *pack_as(const char *checkpoint, const char *name, fv_precision visi
     o.vision = vision;
     o.decoder = decoder;
     o.pure = pure;
+    o.max_images = 6;
     o.n_threads = 2;
     if (fv_pack(checkpoint, path, &o, NULL, &err) != FV_OK || fv_verify(path, NULL, &err) != FV_OK)
         fail_msg("%s", err.message);
@@ -182,7 +183,7 @@ static void test_precisions(void **state)
     }
     assert_true(lost);
     assert_true(fv_engine_record(e, 1, &key, &value));
-    assert_string_equal(value, "fastvlm " FV_VERSION " --vision f32 --decoder q4");
+    assert_string_equal(value, "fastvlm " FV_VERSION " --vision f32 --decoder q4 --max-images 6");
     assert_string_equal(record_of(e, "rounding"), "compensated, synthetic scenes");
     assert_true(atoi(record_of(e, "rounding rows")) > 100);
     fv_engine_free(e);
@@ -276,6 +277,8 @@ static void dump_answer(const char *model, const char *dir, int n_threads)
  * to the next step of u8, of which a layer has 255, and the encoder hands on what it does. */
 static void check_levels(const char *model, double most)
 {
+    if (getenv("FV_CPU") && !strcmp(getenv("FV_CPU"), "ref"))
+        return; /* they would be compared with themselves */
     static const char *const names[] = { "vision.features", "image_tokens" };
     char *fast = temp_dir(), *portable = temp_dir(), *before = getenv("FV_CPU");
     before = before ? strdup(before) : NULL;
@@ -308,7 +311,7 @@ static void check_levels(const char *model, double most)
 static void test_int8(void **state)
 {
     static const char *const pictures[] = { FV_SOURCE_DIR "/tests/data/demo/images" };
-    static const int threads[] = { 1, 2, 3, 5 };
+    static const int threads[] = { 1, 2, 5 };
     fv_pack_options o;
     fv_pack_report all = { .size = sizeof all }, some = { .size = sizeof some };
     fv_error err;
@@ -319,15 +322,15 @@ static void test_int8(void **state)
     o.decoder = FV_PRECISION_F32;
     o.paths = pictures;
     o.n_paths = 1;
-    o.max_images = 48;
+    o.max_images = 12;
     o.min_cosine = 0.1;
     char *everything = in_work("int8-all.gguf"), *chosen = in_work("int8.gguf");
     if (fv_pack(DEMO, everything, &o, &all, &err) != FV_OK)
         fail_msg("%s", err.message);
-    assert_int_equal(all.n_images, 48);
+    assert_int_equal(all.n_images, 12);
     assert_int_equal(all.n_wide + all.n_w8a16, 0);
     assert_true(all.n_groups > 20 && !all.synthetic_images);
-    assert_true(all.feature_cosine > 0.98);
+    assert_true(all.feature_cosine > 0.998);
     o.min_cosine = 0.999;
     assert_int_equal(fv_pack(DEMO, chosen, &o, &some, &err), FV_OK);
     assert_int_equal(some.n_wide, 0); /* rows of 16 bits do: every matrix is in 8 bits */
