@@ -331,11 +331,11 @@ static void test_int8(void **state)
     assert_int_equal(all.n_wide + all.n_w8a16, 0);
     assert_true(all.n_groups > 20 && !all.synthetic_images);
     assert_true(all.feature_cosine > 0.998);
-    o.min_cosine = 0.999;
+    o.min_cosine = 0.9996;
     assert_int_equal(fv_pack(DEMO, chosen, &o, &some, &err), FV_OK);
-    assert_int_equal(some.n_wide, 0); /* rows of 16 bits do: every matrix is in 8 bits */
-    assert_true(some.n_w8a16 > 0 && some.n_w8a16 < some.n_groups);
-    assert_true(some.feature_cosine >= 0.999 && some.token_cosine >= 0.999);
+    /* rows of 16 bits do nearly everywhere */
+    assert_true(some.n_wide < some.n_w8a16 && some.n_w8a16 < some.n_groups);
+    assert_true(some.feature_cosine >= 0.9996 && some.token_cosine >= 0.9996);
     assert_int_equal(fv_verify(chosen, NULL, &err), FV_OK);
 
     fv_engine *f32 = open_file(DEMO, FV_PRECISION_F32, FV_PRECISION_F32, FV_OK, NULL);
