@@ -428,7 +428,8 @@ static void job_close(fv_threads *pool, slot *s)
         } while (fv_now_ms() < until);
     }
     pthread_mutex_lock(&pool->lock);
-    atomic_store(&s->caller_sleeps, true);
+    /* An exchange: emulators of Arm have let the load behind a mere store pass it. */
+    atomic_exchange(&s->caller_sleeps, true);
     while (!slot_is_empty(s))
         pthread_cond_wait(&s->emptied, &pool->lock);
     atomic_store(&s->caller_sleeps, false);
