@@ -162,6 +162,11 @@ static fv_status slot_open_images(fv_batch *b, fv_slot *slot, fv_error *err)
         fv_row_part *part = &slot->row.parts[i];
         if (part->kind != FV_ROW_IMAGE || slot_open_image(b, slot, part, err) == FV_OK)
             continue;
+        if (slot->row.request) { /* as the server says it */
+            char message[sizeof err->message];
+            snprintf(message, sizeof message, "%s", err->message);
+            (void)fv_fail(err, err->status, err->at, "request: %s", message);
+        }
         return fv_row_fail(&slot->row, err);
     }
     return FV_OK;

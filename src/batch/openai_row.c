@@ -18,15 +18,19 @@ bool fv_openai_row_is(const fv_json_value *root)
            fv_json_type_of(fv_json_member(root, "body")) != FV_JSON_NULL;
 }
 
+fv_status fv_openai_row_read_id(fv_row *row, const fv_json *doc, fv_error *err)
+{
+    const char *id;
+    FV_TRY(fv_json_string(doc, fv_json_root(doc), "custom_id", &id, err));
+    row->id = fv_strdup(id);
+    return row->id ? FV_OK : fv_fail_memory(err, strlen(id), "a row");
+}
+
 /* What stands around the body. */
-static fv_status envelope_read(fv_row *row, const fv_json *doc, const fv_json_value **body,
-                               fv_error *err)
+static fv_status envelope_read(const fv_json *doc, const fv_json_value **body, fv_error *err)
 {
     const fv_json_value *root = fv_json_root(doc);
-    const char *id, *method = "POST", *url = URL;
-    FV_TRY(fv_json_string(doc, root, "custom_id", &id, err));
-    if (!(row->id = fv_strdup(id)))
-        return fv_fail_memory(err, strlen(id), "a row");
+    const char *method = "POST", *url = URL;
     FV_TRY(fv_json_opt_string(doc, root, "method", &method, err));
     FV_TRY(fv_json_opt_string(doc, root, "url", &url, err));
     if (method && strcmp(method, "POST") != 0)
@@ -77,7 +81,7 @@ fv_status fv_openai_row_read(fv_row *row, const char *line, size_t n, const fv_r
     fv_json *doc;
     FV_TRY(fv_request_parse(&doc, line, n, err)); /* its messages say "request" */
     fv_request *r = fv_alloc_zero(1, sizeof *r);
-    fv_status status = r ? envelope_read(row, doc, &body, err)
+    fv_status status = r ? envelope_read(doc, &body, err)
                          : fv_fail_memory(err, sizeof *r, "a request");
     if (status != FV_OK) {
         fv_json_free(doc);

@@ -310,9 +310,11 @@ static fv_status row_read_any(fv_row *row, const char *line, size_t n, const fv_
     snprintf(name, sizeof name, "row %" PRIu64, row->index);
     FV_TRY(fv_json_parse(&doc, line, n, name, err));
     bool openai = fv_openai_row_is(fv_json_root(doc));
-    fv_status status = openai ? FV_OK : row_read_json(row, doc, d, err);
+    fv_status status = openai ? fv_openai_row_read_id(row, doc, err)
+                              : row_read_json(row, doc, d, err);
     fv_json_free(doc);
-    return openai ? fv_openai_row_read(row, line, n, d, err) : status;
+    FV_TRY(status);
+    return openai ? fv_openai_row_read(row, line, n, d, err) : FV_OK;
 }
 
 fv_status fv_row_read_line(fv_row *row, const char *line, size_t n_bytes, const fv_row_defaults *d,

@@ -11,6 +11,7 @@
 #include "base/number.h"
 #include "base/sha256.h"
 #include "base/sniff.h"
+#include "base/utf8_text.h"
 #include "batch/id_set.h"
 #include "batch/line_reader.h"
 #include "batch/tar_read.h"
@@ -306,6 +307,9 @@ static fv_status source_name_row(fv_row_source *s, const fv_row *row, fv_error *
     if (!name)
         status = fv_fail(err, FV_ERR_ARGUMENT, 0,
                          "no name for its file; expected an \"id\" or an \"image\"");
+    else if (!fv_utf8_valid(name, strlen(name), NULL)) /* the journal would have another name */
+        status = fv_fail(err, FV_ERR_ARGUMENT, 0,
+                         "the name of its image is not UTF-8; expected an \"id\" for its file");
     else if (!fv_row_name_is_safe(name))
         status = fv_fail(err, FV_ERR_ARGUMENT, 0,
                          "%.200s: cannot be the name of a file of the output", name);

@@ -547,6 +547,12 @@ def case_texts(folder):
     complete(folder, "out")
     batch(folder, "photos", "list", "-o", "out", "--format", "txt")
     assert texts(folder) == found
+    for name in (b"\xc1.jpg", b"\xc2.jpg"):  # would be one name in the journal
+        shutil.copy(os.path.join(folder, "photos", "00000.jpg").encode(), os.path.join(folder, "more").encode() + b"/" + name)
+    for form in "txt", "tar":
+        batch(folder, "more", "-o", "odd." + form, "--format", form)
+    odd = [json.loads(line) for line in texts(folder, "odd.txt")["rows.jsonl"].splitlines()]
+    assert [r["status"] for r in odd] == ["ok", "argument", "argument"] and "not UTF-8" in odd[1]["error"], odd
     # killed when the directory was in its place, but for the journal
     write(folder, "out.partial", b'{"fastvlm_batch": 1}\n' + found["rows.jsonl"])
     batch(folder, "photos", "list", "-o", "out", "--format", "txt")
@@ -643,7 +649,8 @@ def case_openai(folder):
     good = [request("seen", seen), request("limit", "Hello", max_tokens=2), system, request("plain", "Hello"), turns]
     bad = [request("b0", "x", stream=True), request("b1", "x", logprobs=True), request("b2", "x", response_format={"type": "json_object"}),
            request("b3", "x", temperature=3), request("b4", [{"type": "image_url", "image_url": {"url": "http://x/y.png"}}]), request("b5", broken),
-           dict(request("b6", "x"), method="GET"), dict(request("b7", "x"), url="/v1/embeddings"), dict(request("b8", "x"), body=[])]
+           dict(request("b6", "x"), method="GET"), dict(request("b7", "x"), url="/v1/embeddings"), dict(request("b8", "x"), body=[]),
+           request("b9", "," * 200001)]
     write(folder, "in", "".join(json.dumps(line) + "\n" for line in good + bad))
     write(folder, "same", "".join(json.dumps(line) + "\n" for line in (
         {"image": "photos/00000.jpg", "prompt": "What is it?", "id": "seen"}, {"prompt": "Hello", "id": "plain"})))
@@ -652,7 +659,7 @@ def case_openai(folder):
     found = rows(folder)
     assert [r["custom_id"] for r in found] == [r["custom_id"] for r in good + bad]
     assert [r["id"] for r in found] == ["batch_req_%d" % i for i in range(len(found))] and not any(r["error"] for r in found)
-    assert [r["response"]["status_code"] for r in found] == [200] * 5 + [400] * 9, found
+    assert [r["response"]["status_code"] for r in found] == [200] * 5 + [400] * 9 + [413], found
     body = {r["custom_id"]: r["response"]["body"] for r in found}
     for row in rows(folder, "same.jsonl"):
         choice, usage = body[row["id"]]["choices"][0], body[row["id"]]["usage"]
@@ -665,7 +672,8 @@ def case_openai(folder):
     assert body["system"]["choices"][0]["message"]["content"] == own["text"], own
     for i, param in enumerate(("stream", "logprobs", "response_format", "body.temperature", "messages[0].content[0]")):
         assert body["b%d" % i]["error"]["param"] == param and body["b%d" % i]["error"]["type"] == "invalid_request_error", body["b%d" % i]
-    assert "messages[0].content[0]" in body["b5"]["error"]["message"], body["b5"]
+    assert body["b5"]["error"]["param"] == "messages[0].content[0]", body["b5"]
+    assert body["b9"]["error"]["code"] == "too_large", body["b9"]
     whole = data(folder)
     half(folder, 6)
     batch(folder, "in", "-o", "out.jsonl", "--format", "openai", "--together", "1", "--threads", "1")
