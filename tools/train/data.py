@@ -61,7 +61,7 @@ def places(sc, size):
     for t in sc.texts:
         x, y, w, h = t.cx * k + ox, t.cy * k + oy, t.w * k, t.h * k
         f = font(t.font, t.px)
-        e = [(f.getlength(t.word[:i]) - t.off[0]) * k - w / 2 for i in range(len(t.word) + 1)]
+        e = [(f.getlength(t.word[:i]) - t.off[0]) * k * getattr(t, "k", 1) - w / 2 for i in range(len(t.word) + 1)]
         cs, sn = np.cos(np.radians(t.rot)), np.sin(np.radians(t.rot))
         U, V = (X - x) * cs - (Y - y) * sn, (X - x) * sn + (Y - y) * cs
         row = np.abs(V) <= max(h / 2, 8)
