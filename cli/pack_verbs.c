@@ -42,8 +42,8 @@ int verb_pack(int argc, char **argv)
           "rounding, or 16 scenes; below 1024 px four times as many)",
           0, 100000 },
         { 0, "min-cosine", OPTION_FLOAT, &min_cosine, "X",
-          "keep layer groups in bf16 until the feature cosine against f32 reaches X "
-          "(default 0.9992)",
+          "move layer groups from int8 to w8a16 or bf16 until the feature cosine against f32 "
+          "reaches X (default 0.9992)",
           0, 1 },
         { 0, "rounding", OPTION_CHOICE, &rounding, "auto|search|calibrated",
           "rounding of z8 and q4: minimise the error of the weights, or of the layers' "
@@ -92,10 +92,11 @@ int verb_pack(int argc, char **argv)
         return report(&err);
     bool no_int8 = r.n_groups && r.n_wide == r.n_groups;
     if (no_int8)
-        print_err("fastvlm: warning: with any layer group in int8 the feature cosine stays "
-                  "below %.7g, so the vision encoder was packed in bf16; a lower --min-cosine "
-                  "allows int8\n",
-                  o.min_cosine > 0 ? o.min_cosine : 0.9992);
+        print_err(
+            "fastvlm: warning: with any layer group in int8 or w8a16 the feature cosine stays "
+            "below %.7g, so the vision encoder was packed in bf16; a lower --min-cosine "
+            "allows int8\n",
+            o.min_cosine > 0 ? o.min_cosine : 0.9992);
     if (quiet)
         return EXIT_OK;
     print_err("%s: %zu tensors, %.1f million weights, %.1f MB in %.1f s", out, r.n_tensors,

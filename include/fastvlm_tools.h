@@ -34,8 +34,8 @@ typedef struct fv_pack_options {
     /** up to N images, or exactly N built-in scenes; 0: 32 images (16 for rounding), 16 scenes, or
      *  up to four times as many when the model's images are smaller than 1024 x 1024 */
     int max_images;
-    /** INT8: layers are kept in bf16 until the cosine of features and image tokens against f32
-     *  reaches this; 0: 0.9992 */
+    /** INT8: layer groups get inputs of 16 bits, or stay in bf16, until the cosine of features and
+     *  image tokens against f32 reaches this; 0: 0.9992 */
     double min_cosine;
     fv_rounding rounding;          /**< of a decoder in Z8 or Q4 */
     const fv_callbacks *callbacks; /**< progress stages "calibrate", "round", "pack" */
@@ -254,8 +254,8 @@ typedef struct fv_onnx_options {
     int step_len;           /**< rows of one decoder step; 0: 1 */
     int cache_len;          /**< 0: 512, for the NPU 1023 */
     fv_precision precision; /**< F32 or F16; AUTO: F32, for the NPU F16 */
-    bool qdq;               /**< the int8 encoder of a packed file, quantised in the graph; GENERIC
-                                 in F32 only */
+    bool qdq;               /**< the int8 encoder of a packed file, quantised in the graph, but for
+                                 what is in w8a16 or bf16; GENERIC in F32 only */
     bool external_data;     /**< weights in NAME.onnx_data even when one file could hold them */
 } fv_onnx_options;
 

@@ -54,23 +54,28 @@ size_t fv_vision_block_count(const fv_config *c)
     return n;
 }
 
-static bool mat_is_int8(const fv_mat *m) { return m->type == FV_TYPE_I8 && !m->in.fine; }
+static bool mat_is_int8(const fv_mat *m, bool fine)
+{
+    return m->type == FV_TYPE_I8 && (fine || !m->in.fine);
+}
 
-bool fv_vision_has_int8(const fv_config *c, const fv_vision_weights *w)
+bool fv_vision_has_int8(const fv_config *c, const fv_vision_weights *w, bool fine)
 {
     bool found = false;
     for (fv_vision_step s = { 0 }; fv_vision_walk(c, &s);) {
         const fv_vision_stage_weights *stage = &w->stage[s.stage];
         switch (s.kind) {
         case FV_VISION_ATTENTION:
-            found = found || mat_is_int8(&stage->block[s.block].qkv) ||
-                    mat_is_int8(&stage->block[s.block].proj);
-            found = found || stage->block[s.block].ffn.dw.w8;
+            found = found || mat_is_int8(&stage->block[s.block].qkv, fine) ||
+                    mat_is_int8(&stage->block[s.block].proj, fine);
+            found = found || mat_is_int8(&stage->block[s.block].ffn.fc1, fine);
             break;
-        case FV_VISION_REPMIXER: found = found || stage->block[s.block].ffn.dw.w8; break;
-        case FV_VISION_DOWN: found = found || stage->down_dw.w8; break;
+        case FV_VISION_REPMIXER:
+            found = found || mat_is_int8(&stage->block[s.block].ffn.fc1, fine);
+            break;
+        case FV_VISION_DOWN: found = found || mat_is_int8(&stage->down_pw, fine); break;
         case FV_VISION_PROJECTOR:
-            found = found || mat_is_int8(&w->project1) || mat_is_int8(&w->project2);
+            found = found || mat_is_int8(&w->project1, fine) || mat_is_int8(&w->project2, fine);
             break;
         default: break;
         }

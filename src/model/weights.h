@@ -27,7 +27,8 @@ typedef struct fv_u8 {
 
 /* A linear layer or 1x1 convolution, y = W x + bias: W row-major [n, k] as the checkpoint has it,
  * mapped where its type serves the wanted precision.
- * Type I8: y = mul (bias8 + W q), q the input as u8; bias8 holds the bias and the zero's part. */
+ * Type I8: y = mul (bias8 + W q), q the input as u8, or in.fine the input's 16 bits divided by 256;
+ * bias8 holds the bias and the zero's part. */
 typedef struct fv_mat {
     const void *data;
     fv_type type;
@@ -137,8 +138,8 @@ typedef struct fv_vision_step {
 bool fv_vision_walk(const fv_config *c, fv_vision_step *step);
 
 size_t fv_vision_block_count(const fv_config *c);
-/* Some layer in int8, rows of 8 bits. */
-bool fv_vision_has_int8(const fv_config *c, const fv_vision_weights *w);
+/* Some layer in int8, rows of 8 bits; and, with fine, w8a16. */
+bool fv_vision_has_int8(const fv_config *c, const fv_vision_weights *w, bool fine);
 
 /* ---- the table ---- */
 

@@ -15,6 +15,9 @@
 #include "model/weights.h"
 
 /* What a layer is in, as far as the others of its group are concerned. */
+/* Columns of a matrix in I8: its sums stay within 32 bits (kernels.h). */
+enum { MOST_K8 = 65536 };
+
 typedef enum layer_kind {
     KIND_CONVOLUTION, /* in f32: beside matrices in floats and in w8a16 */
     KIND_FLOATS,
@@ -99,6 +102,13 @@ static fv_status bind_u8(binder *b, fv_u8 *out, const fv_weight *t, fv_error *er
     fv_weight_packed_name(name, t, ".zero16");
     const bool fine = fv_weight_is_matrix(t) && fv_tensors_find(b->tensors, name);
     FV_TRY(binder_need(b, &inv, t, ".inv", t->k, 0, only_f32, err));
+    if (fine) {
+        char other[FV_PACKED_NAME];
+        fv_weight_packed_name(other, t, ".zero");
+        if (fv_tensors_find(b->tensors, other))
+            return fv_fail(err, FV_ERR_FORMAT, 0, "%s: has both %s and %s, expected one of them",
+                           fv_tensors_file(b->tensors, 0), other, name);
+    }
     FV_TRY(binder_need(b, &zero, t, fine ? ".zero16" : ".zero", 1, 0, 1u << FV_TYPE_I32, err));
     const int32_t value = *(const int32_t *)zero->data, step = fine ? 256 : 1;
     if (value < 0 || value > 255 * step || value % step)
@@ -122,6 +132,11 @@ static fv_status bind_matrix(binder *b, const fv_weight *t, fv_error *err)
     FV_TRY(binder_need(b, &x, t, ".weight", t->n, k, types, err));
     *m = (fv_mat){ .data = x->data, .type = x->type, .n = t->n, .k = k };
     if (x->type == FV_TYPE_I8) {
+        if (k > MOST_K8)
+            return fv_fail(err, FV_ERR_FORMAT, 0,
+                           "%s: tensor %s has %zu columns, expected %d at "
+                           "most in I8",
+                           fv_tensors_file(b->tensors, x->file), x->name, k, MOST_K8);
         FV_TRY(bind_vector(b, &m->mul, t, ".scale", err));
         FV_TRY(binder_need(b, &x, t, ".bias", t->n, 0, 1u << FV_TYPE_I32, err));
         m->bias8 = x->data;

@@ -107,10 +107,10 @@ static inline fv_rows fv_rows_beside(const fv_u8 *in, float *data, uint8_t *besi
 }
 
 /* What a linear layer with these weights can write of what the layer behind it wants: one in floats
- * cannot write u8; then the layer behind it quantises f32. */
+ * or with 16-bit rows cannot write u8; then the layer behind it quantises f32. */
 static inline fv_rows fv_rows_from(const fv_mat *w, fv_rows wanted)
 {
-    if (w->type != FV_TYPE_I8 && wanted.type == FV_TYPE_U8)
+    if ((w->type != FV_TYPE_I8 || w->in.fine) && wanted.type == FV_TYPE_U8)
         wanted.type = FV_TYPE_F32;
     return wanted;
 }

@@ -50,7 +50,7 @@ static void rounded_warn(const onnx_export *x)
     unsigned parts = x->plan.s.parts;
     fv_type decoder = w->decoder.layer[0].q.type;
     bool int8 = parts & FV_ONNX_VISION && !x->plan.s.qdq &&
-                fv_vision_has_int8(&x->model.config, &w->vision);
+                fv_vision_has_int8(&x->model.config, &w->vision, true);
     bool blocks = parts & FV_ONNX_DECODER && fv_type_is_block(decoder);
     if (int8 || blocks)
         fv_log(x->callbacks, FV_LOG_WARNING,
@@ -77,9 +77,11 @@ fv_status fv_export_onnx(const char *model, const fv_onnx_options *onnx, const c
     FV_TRY(fv_model_open(&x.model, model,
                          &(fv_model_options){ .depth = FV_MODEL_STORED, .callbacks = o.callbacks },
                          err));
-    if (x.plan.s.qdq && !fv_vision_has_int8(&x.model.config, &x.model.weights.vision)) {
+    if (x.plan.s.qdq && !fv_vision_has_int8(&x.model.config, &x.model.weights.vision, false)) {
         status = fv_fail(err, FV_ERR_UNSUPPORTED, 0,
-                         "%s: the encoder is not in int8; qdq needs one that is", model);
+                         "%s: the encoder is not in int8, no layer group of it; qdq needs one "
+                         "that is",
+                         model);
         goto fail;
     }
     fv_onnx_plan_end(&x.plan, &x.model.config, fv_tokenizer_size(x.model.tokenizer),

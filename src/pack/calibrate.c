@@ -483,15 +483,16 @@ static fv_status groups_choose(fv_calibration *q, fv_error *err)
         for (size_t i = 0; i < q->n_groups; i++)
             sum += group_counts(&q->groups[i], features_only) ? group_lost(&q->groups[i]) : 0;
         double left = sum;
-        /* one at least, so that this ends: features that are not close have a group in 8 bits
-         * before them */
-        do {
-            const move m = moves_best(q, features_only);
-            if (!m.group)
-                break;
+        move m = moves_best(q, features_only);
+        if (!m.group) /* bf16 itself is not closer: what is left is the projector */
+            m = moves_best(q, false);
+        while (m.group) { /* one at least, so that this ends */
             group_set(m.group, m.to);
             left -= m.gain;
-        } while (left > sum * goal / lost);
+            if (left <= sum * goal / lost)
+                break;
+            m = moves_best(q, features_only);
+        }
     }
 }
 

@@ -160,6 +160,7 @@ typedef struct maker {
     size_t n, used;
     const char *const *int8; /* ends of names, up to NULL */
     bool fine;               /* their matrices are in w8a16 */
+    bool both;               /* with the zero of int8 besides */
 } maker;
 
 static uint8_t zeros[DATA_BYTES];
@@ -213,9 +214,13 @@ static fv_status make_weight(void *user, const fv_weight *t, fv_error *err)
         put_tensor(m, t, ".scale", FV_TYPE_F32, t->n, 0);
         put_tensor(m, t, ".inv", FV_TYPE_F32, t->k, 0);
         put_tensor(m, t, m->fine && !depthwise ? ".zero16" : ".zero", FV_TYPE_I32, 1, 0);
+        if (m->both)
+            put_tensor(m, t, ".zero", FV_TYPE_I32, 1, 0);
     }
     return FV_OK;
 }
+
+static bool both_zeros; /* in what check_kinds binds */
 
 /* Binds the small model with these layers in int8, or fine, matrices in w8a16; part: of the
  * message, NULL: it is bound. */
@@ -230,6 +235,7 @@ static void check_kinds(const char *const *int8, bool fine, fv_status expected, 
     m.n = m.used = 0;
     m.int8 = int8;
     m.fine = fine;
+    m.both = both_zeros;
     assert_int_equal(fv_weights_alloc(&w, &c, &err), FV_OK);
     assert_int_equal(fv_weights_walk(&w, &c, make_weight, &m, &err), FV_OK);
     fv_weights_free(&w);
@@ -240,7 +246,8 @@ static void check_kinds(const char *const *int8, bool fine, fv_status expected, 
         fail_msg("%s: status %s: %s", int8[0] ? int8[0] : "floats", fv_status_name(status),
                  err.message);
     if (status == FV_OK) {
-        assert_int_equal(fv_vision_has_int8(&c, &w.vision), any);
+        assert_int_equal(fv_vision_has_int8(&c, &w.vision, false), any);
+        assert_int_equal(fv_vision_has_int8(&c, &w.vision, true), int8[0] != NULL);
         fv_weights_free(&w);
     }
     fv_tensors_free(tensors);
@@ -286,6 +293,9 @@ static void test_bind(void **state)
     check_kinds(INT8("0.1.convffn.conv", "0.1.convffn.fc1", "0.1.convffn.fc2"), true,
                 FV_ERR_UNSUPPORTED,
                 "0.1.convffn.fc1.weight is in w8a16, other layers of its group are in int8", false);
+    both_zeros = true;
+    check_kinds(INT8("mm_projector.0"), true, FV_ERR_FORMAT, "zero16, expected one of them", false);
+    both_zeros = false;
     /* layers that have no int8 form */
     static const char *const never[] = { "patch_embed.2.reparam_conv", "conv_exp.se.reduce",
                                          "conv_exp.reparam_conv", "token_mixer.reparam_conv",
