@@ -34,6 +34,9 @@ CURVES = {
 }
 
 
+last = {}  # the newest report
+
+
 def bench(a, model, *more, **env):
     """fastvlm bench's report on one model, its stages by name, `others`: cores that others used."""
     command = [a.fastvlm, "bench", model, "--json", "--reps", str(a.reps), *map(str, more)]
@@ -47,6 +50,7 @@ def bench(a, model, *more, **env):
     report = json.loads(done.stdout)
     report["stage"] = {s["name"]: s for s in report["stages"]}
     report["quiet"] = others < quietly.MAX
+    last.update(report)
     return report
 
 
@@ -90,8 +94,8 @@ def measure(a, machine):
             report = bench(a, m, "--stages", "decode", "--prompt-tokens", 280)
             point(c, token_bytes(a, m) / 1e9, report, "decode")
             c[-1]["name"] = os.path.basename(m)
-    machine.update(report["machine"], model=os.path.basename(model), threads=report["threads"],
-                   version=report["version"], commit=report["commit"], reps=a.reps)
+    machine.update(last["machine"], model=os.path.basename(model), threads=os.cpu_count(),
+                   version=last["version"], commit=last["commit"], reps=a.reps)
     return curves
 
 

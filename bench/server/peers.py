@@ -62,11 +62,14 @@ def answers(process, port, kind, model):
 
 def measure(name, command, model, kind, clients, seconds):
     port = port_free()
-    process = subprocess.Popen([str(port) if x == "PORT" else x for x in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                               env=dict(os.environ, HF_HUB_OFFLINE="1"))
+    try:
+        process = subprocess.Popen([str(port) if x == "PORT" else x for x in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                   env=dict(os.environ, HF_HUB_OFFLINE="1"))
+    except OSError as e:
+        return "%s | | | |" % e
     try:
         if not answers(process, port, "none" if kind == "none" else "same", model):
-            return "no answer in two minutes | | | |"
+            return "%s | | | |" % ("no answer in two minutes" if process.poll() is None else "ended with %d at once" % process.returncode)
         n, kind, requests, tokens, median, late, failed = run.Load("127.0.0.1", port, kind, TOKENS, model, cut=True).run(clients, seconds)
         return "%.2f | %.1f | %.0f | %.0f | %d" % (requests, tokens, median, late, failed)
     finally:

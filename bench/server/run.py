@@ -89,7 +89,7 @@ class Load:
         try:
             data = s.recv(1 << 16)
         except socket.timeout:
-            raise Late if self.cut else OSError("stalled")
+            raise Late if self.cut else TimeoutError("stalled")
         if not data:
             raise ConnectionError("closed in the midst of an answer")
         return data
@@ -118,8 +118,8 @@ class Load:
                 raise ConnectionError("an answer without text")
         except Late:
             pass
-        except OSError:
-            if not answer:
+        except OSError as e:
+            if not answer and not isinstance(e, TimeoutError):
                 raise Unanswered
             raise
         with self.lock:
