@@ -37,13 +37,13 @@ CURVES = {
 last = {}  # the newest report
 
 
-def bench(a, model, *more, **env):
+def bench(a, model, *more):
     """fastvlm bench's report on one model, its stages by name, `others`: cores that others used."""
     command = [a.fastvlm, "bench", model, "--json", "--reps", str(a.reps), *map(str, more)]
     print("$ " + " ".join(command), file=sys.stderr, flush=True)
 
     def run():
-        return subprocess.run(command, stdout=subprocess.PIPE, env={**os.environ, **env}, check=False)
+        return subprocess.run(command, stdout=subprocess.PIPE, check=False)
     done, others, _ = quietly.others(run)
     if done.returncode:
         sys.exit("scaling: fastvlm bench failed (exit code %d)" % done.returncode)
@@ -66,6 +66,9 @@ def measure(a, machine):
     model, curves = a.models[0], {}
     wanted = a.only.split(",") if a.only else list(CURVES)
 
+    info = json.loads(subprocess.run([a.fastvlm, "info", model, "--json"], stdout=subprocess.PIPE, check=True).stdout)
+    context = info["decoder"]["max_context"] - 33  # the answer needs room
+
     def curve(name):
         if name not in wanted:
             return None
@@ -79,10 +82,10 @@ def measure(a, machine):
         for size in SIZES:
             point(c, size, bench(a, model, "--stages", "vision", "--image-size", size), "vision")
     if (c := curve("prompt")) is not None:
-        for n in PROMPTS:
+        for n in (n for n in PROMPTS if n <= context):
             point(c, n, bench(a, model, "--stages", "prefill", "--prompt-tokens", n), "prefill")
     if (c := curve("context")) is not None:
-        for n in CONTEXTS:
+        for n in (n for n in CONTEXTS if n <= context):
             point(c, n, bench(a, model, "--stages", "decode", "--prompt-tokens", n, "--tokens", 32,
                               *(("--reps", 1) if n > 8192 else ())), "decode")
     if (c := curve("sessions")) is not None:
