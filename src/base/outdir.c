@@ -17,6 +17,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #include "base/list.h"
@@ -27,7 +28,7 @@
 #define MOVES    ".fastvlm-moves"
 #define REPLACED ".fastvlm-replaced"
 
-enum { MOVES_BYTES = 16 << 20 }; /* of a list that is read */
+enum { MOVES_BYTES = 1 << 30 }; /* of a list that is read: of some million files */
 
 static bool is_dot(const char *name) { return !strcmp(name, ".") || !strcmp(name, ".."); }
 static bool is_own(const char *name)
@@ -79,6 +80,97 @@ fv_status fv_outdir_sub(const fv_outdir *d, const char *name, fv_error *err)
     fv_status status = fv_out_make_folder(path, err);
     fv_free(path);
     return status;
+}
+
+/* ---- many small files, to the disk at once ----------------------------------------------- */
+
+static fv_status staged_write(int fd, const char *path, const uint8_t *data, size_t n,
+                              fv_error *err)
+{
+    while (n > 0) {
+        ssize_t done = write(fd, data, n);
+        if (done < 0 && errno == EINTR)
+            continue;
+        if (done <= 0) {
+            errno = done ? errno : ENOSPC;
+            return fv_out_errno(err, path, "write");
+        }
+        data += done;
+        n -= (size_t)done;
+    }
+    return FV_OK;
+}
+
+fv_status fv_outdir_put(fv_outdir *d, const char *name, const void *data, size_t n_bytes,
+                        fv_error *err)
+{
+    char *path = fv_path_join(d->stage, name);
+    if (!path)
+        return fv_fail_memory(err, strlen(name), "a path");
+    d->unsynced = true;
+    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    fv_status status = fd < 0 ? fv_out_errno(err, path, "create")
+                              : staged_write(fd, path, data, n_bytes, err);
+    if (fd >= 0 && close(fd) != 0 && errno != EINTR && status == FV_OK) /* of a network's disk */
+        status = fv_out_errno(err, path, "write");
+    fv_free(path);
+    return status;
+}
+
+/* The whole file system in one call; false where that is not possible, or says nothing of what
+ * could not be written: before Linux 5.8. */
+static bool folder_sync_all(int fd)
+{
+#if defined(__linux__)
+    struct utsname system;
+    int major = 0, minor = 0;
+    return uname(&system) == 0 && sscanf(system.release, "%d.%d", &major, &minor) == 2 &&
+           (major > 5 || (major == 5 && minor >= 8)) && syncfs(fd) == 0;
+#else
+    (void)fd;
+    return false;
+#endif
+}
+
+/* File by file, and the folders that hold them. Takes fd. */
+static bool folder_sync_each(int fd)
+{
+    struct stat st;
+    bool ok = true;
+    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+    if (!dir) {
+        if (fd >= 0)
+            close(fd);
+        return false;
+    }
+    for (struct dirent *e; ok && (e = readdir(dir));) {
+        if (is_dot(e->d_name))
+            continue;
+        int entry = openat(fd, e->d_name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+        ok = entry >= 0 && fstat(entry, &st) == 0;
+        if (ok && S_ISDIR(st.st_mode)) {
+            ok = folder_sync_each(entry);
+            continue;
+        }
+        ok = ok && (fsync(entry) == 0 || errno == EINVAL || errno == EROFS);
+        if (entry >= 0)
+            close(entry);
+    }
+    if (ok)
+        fsync(fd);
+    closedir(dir);
+    return ok;
+}
+
+/* Everything in the stage, before anything takes its place. */
+static fv_status stage_sync(const fv_outdir *d, fv_error *err)
+{
+    int fd = open(d->stage, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd >= 0 && folder_sync_all(fd)) {
+        close(fd);
+        return FV_OK;
+    }
+    return folder_sync_each(fd) ? FV_OK : fv_out_errno(err, d->place, "write");
 }
 
 /* ---- entries into a folder that exists: all or none -------------------------------------- */
@@ -275,6 +367,21 @@ static bool moves_undo(const moves *m)
     return all;
 }
 
+/* The folders in which entries have come to stand; those of one stand together in the list. */
+static void moves_sync(const moves *m)
+{
+    const char *last = "";
+    size_t n_last = 0;
+    for (size_t i = 0; i < m->n; i++) {
+        const char *to = m->list[i].to, *slash = strrchr(to, '/');
+        size_t n = slash ? (size_t)(slash - to) : 0;
+        if (n != n_last || memcmp(to, last, n) != 0)
+            fv_out_sync_parent(to);
+        last = to;
+        n_last = n;
+    }
+}
+
 static void stage_unlink(const char *stage, const char *name)
 {
     char *path = fv_path_join(stage, name);
@@ -293,6 +400,8 @@ static fv_status outdir_merge(const fv_outdir *d, bool *keep, fv_error *err)
     FV_TRY_GOTO(moves_write(&m, d, err));
     for (size_t i = 0; i < m.n && status == FV_OK; i++)
         status = move_do(&m.list[i], err);
+    if (status == FV_OK)
+        moves_sync(&m);
     *keep = status != FV_OK && !moves_undo(&m);
     if (!*keep)
         stage_unlink(d->stage, MOVES); /* from here on all have moved, or none */
@@ -551,9 +660,15 @@ static bool outdir_join(fv_outdir *d)
 fv_status fv_outdir_commit(fv_outdir *d, fv_error *err)
 {
     bool keep = false;
-    fv_status status = FV_OK;
+    fv_status status = d->unsynced ? stage_sync(d, err) : FV_OK;
+    if (status != FV_OK) {
+        fv_outdir_abandon(d);
+        return status;
+    }
     if (!d->merge && rename(d->stage, d->place) == 0) { /* with the mark, which goes last */
         stage_unlink(d->place, MARK);
+        fv_out_sync_folder(d->place);
+        fv_out_sync_parent(d->place);
         close(d->lock);
         outdir_release(d);
         return FV_OK;

@@ -208,19 +208,6 @@ static fv_status outfile_give_name(fv_outfile *f, fv_error *err)
     return FV_OK;
 }
 
-/* The rename itself must survive a power cut. Where a folder cannot be synced, that is no error. */
-static void outfile_sync_folder(const char *place)
-{
-    char *folder, *name;
-    int fd = fv_out_split(place, &folder, &name) ? open(folder, O_RDONLY | O_CLOEXEC) : -1;
-    if (fd >= 0) {
-        fsync(fd);
-        close(fd);
-    }
-    fv_free(folder);
-    fv_free(name);
-}
-
 static fv_status outfile_take_place(fv_outfile *f, fv_error *err)
 {
     FV_TRY(outfile_flush(f, err));
@@ -232,7 +219,7 @@ static fv_status outfile_take_place(fv_outfile *f, fv_error *err)
     if (rename(f->part, f->place) != 0)
         return fv_out_errno(err, f->place, "rename the finished file to this name");
     f->named = false;
-    outfile_sync_folder(f->place);
+    fv_out_sync_parent(f->place);
     return FV_OK;
 }
 

@@ -48,6 +48,7 @@ typedef struct fv_outdir {
     char *stage;      /* the folder to fill; NULL when there is nothing to release */
     bool merge;       /* place exists: entries are moved into it */
     bool force;       /* and may hold files */
+    bool unsynced;    /* holds files of fv_outdir_put */
     int lock;         /* on the mark in it; once it is free, the folder may be removed */
     size_t n_parents; /* of fv_out_make_parents: folders on the way that were made */
 } fv_outdir;
@@ -60,7 +61,12 @@ fv_status fv_outdir_open(fv_outdir *d, const char *path, bool force, const fv_ca
                          fv_error *err);
 /* makes stage/name */
 fv_status fv_outdir_sub(const fv_outdir *d, const char *name, fv_error *err);
-/* All entries take their places, or, after a failure, none has. Releases d. */
+/* stage/name, a whole small file, in a folder that is there: like fv_outfile_put but for the disk,
+ * which all files of the stage reach at once, before the first takes its place. For many. */
+fv_status fv_outdir_put(fv_outdir *d, const char *name, const void *data, size_t n_bytes,
+                        fv_error *err);
+/* All entries take their places, or, after a failure, none has; there for good when it returns.
+ * Releases d. */
 fv_status fv_outdir_commit(fv_outdir *d, fv_error *err);
 void fv_outdir_abandon(fv_outdir *d);
 

@@ -2,6 +2,7 @@
 #include "base/outpart.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,6 +42,24 @@ bool fv_out_split(const char *path, char **folder, char **name)
     if (!slash)
         fv_free(whole);
     return *folder && *name;
+}
+
+void fv_out_sync_folder(const char *folder)
+{
+    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    fsync(fd);
+    close(fd);
+}
+
+void fv_out_sync_parent(const char *path)
+{
+    char *folder, *name;
+    if (fv_out_split(path, &folder, &name))
+        fv_out_sync_folder(folder);
+    fv_free(folder);
+    fv_free(name);
 }
 
 fv_status fv_out_make_folder(const char *path, fv_error *err)

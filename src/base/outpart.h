@@ -14,6 +14,11 @@ char *fv_out_path(const char *path, const char *text);
 /* path as its folder and the name in it; false when memory is out. Both to fv_free. */
 bool fv_out_split(const char *path, char **folder, char **name);
 
+/* What was renamed in the folder, or to the path, survives a power cut from here on. Where a folder
+ * cannot be synced, that is no error. */
+void fv_out_sync_folder(const char *folder);
+void fv_out_sync_parent(const char *path);
+
 fv_status fv_out_make_folder(const char *path, fv_error *err); /* which may be there already */
 /* Every missing folder in front of the last name of path, which is as before afterwards. *n_made:
  * for the removal of those that were made, as long as they are empty, which cuts path. */

@@ -105,14 +105,12 @@ static fv_status texts_make_parents(const fv_outdir *d, char *name, fv_error *er
 
 static fv_status texts_put(void *to, answered *row, fv_error *err)
 {
-    const fv_outdir *d = to;
+    fv_outdir *d = to;
     FV_TRY(texts_make_parents(d, row->name, err));
     char *file = output_file_name(row->name, ".txt");
-    char *path = file ? fv_path_join(d->stage, file) : NULL;
-    fv_status status = path ? fv_outfile_put(path, row->text, strlen(row->text), err)
+    fv_status status = file ? fv_outdir_put(d, file, row->text, strlen(row->text), err)
                             : fv_fail_memory(err, strlen(row->name), "a path");
     fv_free(file);
-    fv_free(path);
     return status;
 }
 

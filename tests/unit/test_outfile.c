@@ -772,6 +772,36 @@ static void test_kill_matrix(void **state)
     temp_remove(dir);
 }
 
+/* Many small files: into a new folder, and into one that holds files. */
+static void test_put(void **state)
+{
+    (void)state;
+    fv_error err = { 0 };
+    fv_outdir d;
+    char *dir = temp_dir(), *place = fv_path_join(dir, "out");
+    for (int turn = 0; turn < 2; turn++) {
+        char text[] = "0";
+        text[0] += (char)turn;
+        assert_int_equal(fv_outdir_open(&d, place, true, NULL, &err), FV_OK);
+        assert_int_equal(fv_outdir_sub(&d, "sub", &err), FV_OK);
+        assert_int_equal(fv_outdir_put(&d, "a", text, 1, &err), FV_OK);
+        assert_int_equal(fv_outdir_put(&d, "sub/b", text, 1, &err), FV_OK);
+        assert_int_equal(fv_outdir_put(&d, "empty", text, 0, &err), FV_OK);
+        assert_int_equal(fv_outdir_put(&d, turn ? "new" : "old", text, 1, &err), FV_OK);
+        assert_int_equal(fv_outdir_put(&d, "a", text, 1, &err), FV_ERR_IO); /* twice */
+        assert_int_equal(fv_outdir_put(&d, "none/c", text, 1, &err), FV_ERR_IO);
+        assert_int_equal(fv_outdir_commit(&d, &err), FV_OK);
+        expect(place, "a", text);
+        expect(place, "sub/b", text);
+        expect(place, "empty", "");
+    }
+    expect(place, "old", "0");
+    expect(place, "new", "1");
+    assert_int_equal(count_entries(place), 5);
+    temp_remove(dir);
+    fv_free(place);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -781,7 +811,7 @@ int main(void)
         cmocka_unit_test(test_killed_halfway), cmocka_unit_test(test_killed_halfway_directory),
         cmocka_unit_test(test_replaced),       cmocka_unit_test(test_rewrite),
         cmocka_unit_test(test_all_or_nothing), cmocka_unit_test(test_parents),
-        cmocka_unit_test(test_kill_matrix)
+        cmocka_unit_test(test_kill_matrix),    cmocka_unit_test(test_put)
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
