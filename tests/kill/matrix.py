@@ -34,6 +34,7 @@ TINY = os.path.join(ROOT, "tests/data/tiny/checkpoint")
 IMAGE = os.path.join(ROOT, "tests/data/tiny/image.png")
 SIGN = os.path.join(ROOT, "examples/images/sign.png")
 REPO = "some/model"
+REQUESTS = "".join('{"custom_id": "%d", "body": {"messages": [{"role": "user", "content": "Hello"}]}}\n' % (i // 2) for i in range(6))
 
 
 def tree(top):
@@ -50,12 +51,15 @@ def tree(top):
 
 class Case:
     """name; command; old: what makes the place's older content; other: a run that writes other files
-    to the same place; user: files of the user's in it."""
+    to the same place; user: files of the user's in it; given: text of files that the command reads."""
 
-    def __init__(self, name, command, old=(), other=None, user=()):
-        self.name, self.command, self.old, self.other, self.user = name, command, old, other, user
+    def __init__(self, name, command, old=(), other=None, user=(), given=None):
+        self.name, self.command, self.old, self.other, self.user, self.given = name, command, old, other, user, given or {}
 
     def prepare(self, top):
+        for name, text in self.given.items():
+            with open(os.path.join(top, name), "w") as f:
+                f.write(text)
         for command in self.old:
             run(command, top, check=True)
         for path in self.user:
@@ -94,6 +98,10 @@ def cases():
              old=[["batch", TINY, IMAGE, "-o", "out.jsonl", "-q", "-n", "3"]], user=["mine"]),
         Case("batch --format txt", ["batch", TINY, IMAGE, SIGN, "-o", "out", "--format", "txt", "-q", "-n", "5", "--force"],
              old=[["batch", TINY, IMAGE, "-o", "out", "--format", "txt", "-q", "-n", "3"]], user=["out/mine"]),
+        Case("batch --format tar", ["batch", TINY, IMAGE, SIGN, "rows", "-o", "out.tar", "--format", "tar", "-q", "-n", "5"], given={"rows": "none.png\n"},
+             user=["mine"]),
+        Case("batch --format openai", ["batch", TINY, "rows", IMAGE, "-o", "out.jsonl", "--format", "openai", "-q", "-n", "5", "--force"],
+             old=[["batch", TINY, IMAGE, "-o", "out.jsonl", "-q", "-n", "3"]], given={"rows": REQUESTS}, user=["mine"]),
         Case("pull", ["pull", REPO, "-o", "p/q/model", "-q"], user=["p/mine"]),
         Case("pull over files", ["pull", REPO, "-o", "model", "-q"], user=["model/mine", "model/config.json", "model/merges.txt.part"]),
     ]
