@@ -61,6 +61,27 @@ typedef struct answer_options {
       "continue past the end token (for timing)", 0, 0 }
 /* clang-format on */
 
+/* schema.c: a JSON schema that answers are held to, from a file. */
+typedef struct answer_schema {
+    const char *path; /* "-": standard input; NULL: there is none */
+    char *text;       /* [n], to free */
+    size_t n;
+} answer_schema;
+
+/* clang-format off */
+#define SCHEMA_OPTION(s)                                                                          \
+    { 0, "json-schema", OPTION_TEXT, &(s).path, "FILE",                                           \
+      "answer with JSON that is valid by this JSON schema", 0, 0 }
+/* clang-format on */
+
+/* Beside the options of the answer, and the file's text. -1, or an exit code after saying what is
+ * wrong. */
+int schema_check(const char *verb, const answer_schema *s, const answer_options *a);
+int schema_read(const char *verb, answer_schema *s);
+/* All of a file of text, or of standard input, with a NUL behind it; NULL after saying what is
+ * wrong. what: "prompt" */
+char *text_read(const char *path, const char *what, size_t max_bytes, size_t *n_bytes);
+
 /* -1, or an exit code after saying what is wrong. */
 int check_answer_options(const char *verb, const answer_options *a);
 /* callbacks outlive *out. */

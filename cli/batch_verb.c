@@ -16,6 +16,7 @@ enum { DEFAULT_NEW_TOKENS = 512, BAR_WIDTH = 24 };
 typedef struct batch_options {
     model_options model;
     answer_options answer;
+    answer_schema schema;
     const char *output, *prompt, *root, *shard;
     uint64_t shard_index, n_shards;
     int format, together, readers;
@@ -67,9 +68,11 @@ static int batch_sort_words(int argc, char **argv, batch_options *o)
     if (!o->n_inputs)
         return usage_error("batch", "no input given; expected directories, images or lists");
     for (size_t i = 0; i < o->n_inputs; i++) {
-        if (!strcmp(o->inputs[i], "-"))
+        if (!strcmp(o->inputs[i], "-")) {
             o->inputs[i] = "/dev/stdin";
-        else if (!*o->inputs[i])
+            if (o->schema.path && !strcmp(o->schema.path, "-"))
+                return usage_error("batch", "standard input (-) is given more than once");
+        } else if (!*o->inputs[i])
             return usage_error("batch", "an argument is blank; expected a directory, an image or a "
                                         "list");
     }
@@ -90,7 +93,8 @@ static int batch_parse(int argc, char **argv, batch_options *o)
         "A row that cannot be answered says why, and the others go on. A run that was stopped or "
         "killed continues where it was when the same command is given again, and writes the same "
         "bytes; FILE appears when all rows are finished. The answers do not depend on the number "
-        "of threads. Answers end after 512 tokens unless --max-new-tokens is given.",
+        "of threads. Answers end after 512 tokens unless --max-new-tokens is given, and by "
+        "--json-schema they are JSON.",
         "  fastvlm batch photos/ -o captions.jsonl\n"
         "  find . -name '*.jpg' | fastvlm batch FastVLM-0.5B - -o a.jsonl\n"
         "  fastvlm batch FastVLM-0.5B rows.jsonl --shard 3/16 -o rows-3.jsonl",
@@ -116,6 +120,7 @@ static int batch_parse(int argc, char **argv, batch_options *o)
           "threads that read images (default: one per physical core)", 1, 64 },
         MODEL_OPTIONS(o->model),
         ANSWER_OPTIONS(o->answer),
+        SCHEMA_OPTION(o->schema),
         { 0, "json", OPTION_FLAG, &o->json, NULL, "print the figures of the run as JSON", 0, 0 },
         { 'q', "quiet", OPTION_FLAG, &o->quiet, NULL, "no progress and no figures", 0, 0 },
     };
@@ -130,6 +135,8 @@ static int batch_parse(int argc, char **argv, batch_options *o)
         code = check_prompt("batch", o->prompt);
     if (code < 0)
         code = check_answer_options("batch", &o->answer);
+    if (code < 0)
+        code = schema_check("batch", &o->schema, &o->answer);
     return code < 0 ? check_model("batch", &o->model, o->quiet) : code;
 }
 
@@ -175,6 +182,43 @@ static bool batch_show(void *user, const fv_batch_report *r)
               left, *left ? " left" : "");
     return interrupted();
 }
+
+/* ---- JSON by a schema -------------------------------------------------------------------- */
+
+typedef struct batch_llguidance {
+    const fv_engine *engine;
+    fv_grammar *grammar; /* NULL: no row has needed it yet */
+} batch_llguidance;
+
+static fv_status batch_open_grammar(void *user, fv_error *err)
+{
+    batch_llguidance *l = user;
+    return fv_grammar_open(&l->grammar, l->engine, err);
+}
+
+static fv_status batch_constrain(void *user, const char *schema, size_t n_bytes,
+                                 fv_answer_options *answer, void **constraint, fv_error *err)
+{
+    const batch_llguidance *l = user;
+    fv_constraint *c;
+    fv_status status = fv_constraint_new(&c, l->grammar, schema, n_bytes, err);
+    if (status == FV_OK)
+        fv_constraint_apply(c, answer);
+    *constraint = c;
+    return status;
+}
+
+static fv_status batch_check_json(const void *constraint, fv_error *err)
+{
+    return fv_constraint_check(constraint, err);
+}
+
+static bool batch_json_is_complete(const void *constraint)
+{
+    return fv_constraint_complete(constraint);
+}
+
+static void batch_release_constraint(void *constraint) { fv_constraint_free(constraint); }
 
 /* ---- the run ----------------------------------------------------------------------------- */
 
@@ -232,6 +276,14 @@ static int batch_run(fv_engine *engine, const batch_options *o, progress_line *l
     fv_batch_report r = { .size = sizeof r };
     fv_answer_options answer;
     fill_answer(&answer, &o->answer);
+    batch_llguidance llguidance = { .engine = engine };
+    const fv_batch_grammar grammar = { .size = sizeof grammar,
+                                       .open = batch_open_grammar,
+                                       .constrain = batch_constrain,
+                                       .check = batch_check_json,
+                                       .is_complete = batch_json_is_complete,
+                                       .release = batch_release_constraint,
+                                       .user = &llguidance };
     const fv_image_options image = { .size = sizeof image,
                                      .ignore_exif = o->answer.no_exif,
                                      .max_pixels = (uint64_t)o->answer.max_megapixels * 1000000 };
@@ -259,11 +311,15 @@ static int batch_run(fv_engine *engine, const batch_options *o, progress_line *l
         .callbacks = &callbacks,
         .progress = batch_show,
         .progress_user = &progress,
+        .grammar = &grammar,
+        .schema = o->schema.text,
+        .n_schema_bytes = o->schema.n,
     };
     int code = batch_identify(model, sizeof model, o, line);
     if (code >= 0)
         return code;
     fv_status status = fv_batch_run(engine, &b, &r, &err);
+    fv_grammar_free(llguidance.grammar);
     clear_line();
     if (status == FV_ERR_CANCELLED) {
         print_err("fastvlm: stopped after %llu row%s; the same command continues from there\n",
@@ -287,9 +343,12 @@ int verb_batch(int argc, char **argv)
         return code;
     catch_interrupt();
     progress_line line = { .enabled = !o.quiet };
-    code = open_engine(&engine, &o.model);
+    code = schema_read("batch", &o.schema);
+    if (code < 0)
+        code = open_engine(&engine, &o.model);
     if (code < 0)
         code = batch_run(engine, &o, &line);
     fv_engine_free(engine);
+    free(o.schema.text);
     return code;
 }

@@ -1,5 +1,4 @@
 /* fastvlm run: images and a question in, the answer on stdout. */
-#include <errno.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,10 +14,9 @@
 typedef struct run_options {
     model_options model;
     answer_options answer;
-    const char *prompt, *prompt_file, *schema_file, *dump, *profile;
+    const char *prompt, *prompt_file, *dump, *profile;
     char *prompt_text; /* of prompt_file */
-    char *schema;      /* of schema_file, [n_schema] */
-    size_t n_schema;
+    answer_schema schema;
     text_list images;
     bool no_image, json, quiet;
 } run_options;
@@ -42,13 +40,12 @@ static int run_check(const run_options *o)
                            "no image given; name one, or use --no-image to ask without an image");
     for (size_t i = 0; i < o->images.n; i++)
         n_stdin += !strcmp(o->images.item[i], "-");
-    n_stdin += o->schema_file && !strcmp(o->schema_file, "-");
+    n_stdin += o->schema.path && !strcmp(o->schema.path, "-");
     if (n_stdin > 1)
         return usage_error("run", "standard input (-) is given more than once");
-    if (o->schema_file && (o->answer.stop.n || o->answer.ignore_eos))
-        return usage_error("run", "--json-schema and %s exclude each other",
-                           o->answer.stop.n ? "--stop" : "--ignore-eos");
-    int code = check_prompt("run", o->prompt);
+    int code = schema_check("run", &o->schema, &o->answer);
+    if (code < 0)
+        code = check_prompt("run", o->prompt);
     return code < 0 && o->prompt ? check_marks(o->prompt, o->images.n) : code;
 }
 
@@ -78,8 +75,7 @@ static int run_parse(int argc, char **argv, run_options *o)
           "take the question from a file in UTF-8; -: from standard input", 0, 0 },
         { 0, "no-image", OPTION_FLAG, &o->no_image, NULL, "ask without an image", 0, 0 },
         ANSWER_OPTIONS(o->answer),
-        { 0, "json-schema", OPTION_TEXT, &o->schema_file, "FILE",
-          "answer with JSON that is valid by this JSON schema", 0, 0 },
+        SCHEMA_OPTION(o->schema),
         { 0, "json", OPTION_FLAG, &o->json, NULL, "print one JSON object instead of text", 0, 0 },
         { 0, "dump", OPTION_TEXT, &o->dump, "DIR",
           "write every stage as .npy into DIR when the answer is complete", 0, 0 },
@@ -100,33 +96,9 @@ static int run_parse(int argc, char **argv, run_options *o)
     return code < 0 ? check_model("run", &o->model, o->quiet) : code;
 }
 
-/* ---- the prompt and the schema from files ------------------------------------------------- */
+/* ---- the prompt from a file -------------------------------------------------------------- */
 
 enum { MAX_PROMPT_BYTES = 16 << 20 };
-
-/* All of a file of text, or of standard input; NULL after saying what is wrong. what: "prompt" */
-static char *text_read(const char *path, const char *what, size_t max_bytes, size_t *n_bytes)
-{
-    bool is_stdin = !strcmp(path, "-");
-    const char *name = is_stdin ? "standard input" : path;
-    FILE *f = is_stdin ? stdin : fopen(path, "rb");
-    char *text = f ? malloc(max_bytes + 2) : NULL;
-    errno = f && !text ? ENOMEM : errno;
-    *n_bytes = text ? fread(text, 1, max_bytes + 1, f) : 0;
-    bool failed = !text || ferror(f);
-    if (failed)
-        print_err("fastvlm: %s: cannot read: %s\n", name, strerror(errno));
-    else if (*n_bytes > max_bytes)
-        print_err("fastvlm: %s: more than %zu bytes, too long for a %s\n", name, max_bytes, what);
-    if (f && !is_stdin)
-        fclose(f);
-    if (!failed && *n_bytes <= max_bytes) {
-        text[*n_bytes] = 0;
-        return text;
-    }
-    free(text);
-    return NULL;
-}
 
 /* A byte order mark before it and a line end behind it are the file's, not the question's. */
 static int run_take_prompt(run_options *o)
@@ -155,16 +127,6 @@ static int run_take_prompt(run_options *o)
     }
     o->prompt = text;
     return check_marks(text, o->images.n) < 0 ? -1 : EXIT_FAILED;
-}
-
-static int run_take_schema(run_options *o)
-{
-    if (!o->schema_file)
-        return -1;
-    int code = strcmp(o->schema_file, "-") ? find_input("run", &o->schema_file) : -1;
-    if (code < 0)
-        o->schema = text_read(o->schema_file, "schema", FV_SCHEMA_BYTES, &o->n_schema);
-    return code >= 0 ? code : o->schema ? -1 : EXIT_FAILED;
 }
 
 /* ---- the answer -------------------------------------------------------------------------- */
@@ -310,10 +272,10 @@ static int answer_question(fv_engine *engine, const run_options *o, fv_npu_lm *d
 static int run_open_schema(fv_grammar **grammar, const fv_engine *engine, run_options *o)
 {
     fv_error err;
-    if (!o->schema)
+    if (!o->schema.text)
         return -1;
     return fv_grammar_open(grammar, engine, &err) == FV_OK &&
-                   fv_constraint_new(&o->answer.constraint, *grammar, o->schema, o->n_schema,
+                   fv_constraint_new(&o->answer.constraint, *grammar, o->schema.text, o->schema.n,
                                      &err) == FV_OK
                ? -1
                : report(&err);
@@ -331,7 +293,7 @@ int verb_run(int argc, char **argv)
     progress_line progress = { .enabled = !o.quiet };
     code = run_take_prompt(&o);
     if (code < 0)
-        code = run_take_schema(&o);
+        code = schema_read("run", &o.schema);
     if (code < 0)
         code = open_engine(&engine, &o.model);
     if (code < 0)
@@ -348,7 +310,7 @@ int verb_run(int argc, char **argv)
     fv_constraint_free(o.answer.constraint);
     fv_grammar_free(grammar);
     fv_engine_free(engine);
-    free(o.schema);
+    free(o.schema.text);
     free(o.prompt_text);
     return code;
 }

@@ -4,8 +4,21 @@
 
 #include "base/utf8_text.h"
 #include "batch/row.h"
+#include "openai/request.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_bytes);
+
+/* What stays of a request outlives the line: read all of it. */
+static void check_request_row(const fv_row *row)
+{
+    const fv_request *r = row->request;
+    size_t n = r->system ? strlen(r->system) : 0;
+    for (size_t i = 0; i < r->answer.n_stop; i++)
+        n += strlen(r->answer.stop[i]);
+    if (r->doc || r->body || r->items || r->model || !row->id || !row->is_key ||
+        (fv_request_schema(r) && (r->answer.n_stop || !*fv_request_schema(r))) || n > (64 << 20))
+        abort();
+}
 
 static void check_row(const fv_row *row)
 {
@@ -20,17 +33,22 @@ static void check_row(const fv_row *row)
             abort();
         if (part->kind == FV_ROW_IMAGE)
             n_images += part->n > 0 && part->n <= FV_ROW_MAX_PATH + sizeof "root";
-        else if (!fv_utf8_valid(part->text, part->n, NULL) || strstr(part->text, "<image>"))
+        else if (!fv_utf8_valid(part->text, part->n, NULL) ||
+                 (!row->request && strstr(part->text, "<image>")))
             abort();
     }
-    if (n_images > FV_ROW_MAX_IMAGES || (n_images && !row->image))
+    if (n_images > FV_ROW_MAX_IMAGES || (n_images && !row->image && !row->request))
         abort();
+    if (row->request)
+        check_request_row(row);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_bytes)
 {
     const char *at = (const char *)data, *end = at + n_bytes;
-    const fv_row_defaults defaults = { .root = "root", .prompt = "What?", .n_prompt = 5 };
+    const fv_row_defaults defaults = {
+        .root = "root", .prompt = "What?", .n_prompt = 5, .n_tokens = 1000, .grammar = true
+    };
     for (uint64_t i = 0; at < end; i++) {
         const char *line_end = memchr(at, '\n', (size_t)(end - at));
         size_t n = (size_t)((line_end ? line_end : end) - at);

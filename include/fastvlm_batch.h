@@ -47,6 +47,25 @@ typedef enum fv_batch_format {
     FV_BATCH_OPENAI = 3 /**< a file of results as OpenAI's batches have them */
 } fv_batch_format;
 
+/** What holds answers to JSON schemas, such as llguidance behind the two functions of
+ *  fv_answer_options that choose tokens. All are called on the thread of fv_batch_run, for as many
+ *  answers at once as are decoded together. */
+typedef struct fv_batch_grammar {
+    size_t size;
+    /** Before the first schema, once; what fails here ends the run. NULL: nothing is to be done. */
+    fv_status (*open)(void *user, fv_error *err);
+    /** For one answer: sets mask, chosen and mask_user of *answer, and *constraint, which is not
+     *  NULL. schema: n_bytes of text. A schema that cannot be enforced is a failure, of its row. */
+    fv_status (*constrain)(void *user, const char *schema, size_t n_bytes,
+                           fv_answer_options *answer, void **constraint, fv_error *err);
+    /** After each token: FV_OK, or why the answer cannot go on. */
+    fv_status (*check)(const void *constraint, fv_error *err);
+    /** Is the answer JSON as it is now? */
+    bool (*is_complete)(const void *constraint);
+    void (*release)(void *constraint);
+    void *user; /**< first argument of open and constrain */
+} fv_batch_grammar;
+
 typedef struct fv_batch_options {
     size_t size;
     /** Paths: directories of images, images, tar files of samples, and lists, which have a row a
@@ -62,7 +81,8 @@ typedef struct fv_batch_options {
     size_t n_prompt_bytes;
     const char *system; /**< as in fv_session_options */
     size_t n_system_bytes;
-    const fv_answer_options *answer; /**< of every row; masks and logprobs are not possible */
+    const fv_answer_options *answer; /**< of every row; masks and logprobs are not possible, nor
+                                          stop and ignore_end beside a schema */
     fv_fit fit;
     const fv_image_options *image;
     int max_context; /**< as in fv_session_options */
@@ -77,6 +97,12 @@ typedef struct fv_batch_options {
     const fv_callbacks *callbacks; /**< progress stage "read inputs": lists are hashed */
     fv_batch_progress_fn *progress;
     void *progress_user;
+    /** NULL: requests of OpenAI's batch files that ask for JSON are rows that fail. */
+    const fv_batch_grammar *grammar;
+    /** A JSON schema that answers are held to, but for requests with one of their own; needs a
+     *  grammar. NULL: answers are text. */
+    const char *schema;
+    size_t n_schema_bytes;
 } fv_batch_options;
 
 FV_DEFINE_DEFAULT(fv_batch_options)

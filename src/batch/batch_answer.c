@@ -14,7 +14,8 @@
 /* A session, and the row that it answers; NULL: none. */
 typedef struct seat {
     fv_session *session;
-    bool own_system; /* the session's system prompt is that of its row */
+    void *constraint; /* of the grammar; NULL: the answer may be any text */
+    bool own_system;  /* the session's system prompt is that of its row */
     fv_slot *slot;
 } seat;
 
@@ -99,26 +100,116 @@ static fv_answer_options seat_options(const seat *s, const fv_batch *b)
     return answer;
 }
 
+/* ---- JSON by a schema ---- */
+
+/* When the first schema comes. */
+static fv_status grammar_ready(fv_batch *b, fv_error *err)
+{
+    if (!b->grammar_open && b->grammar.open)
+        FV_TRY(b->grammar.open(b->grammar.user, err));
+    b->grammar_open = true;
+    return FV_OK;
+}
+
+static fv_status grammar_constrain(const fv_batch *b, const char *schema, size_t n,
+                                   fv_answer_options *answer, void **constraint, fv_error *err)
+{
+    return b->grammar.constrain(b->grammar.user, schema, n, answer, constraint, err);
+}
+
+/* A schema in force: a request's own, or that of all rows. What the grammar lacks on this machine
+ * is the run's failure, not the row's: another machine would answer the row. */
+static fv_status seat_constrain(seat *s, fv_batch *b, fv_answer_options *answer, fv_error *err)
+{
+    const fv_batch_options *o = &b->options;
+    const fv_request *request = s->slot->row.request;
+    const char *own = request ? fv_request_schema(request) : NULL;
+    fv_error why = { 0 };
+    if (!own && !o->schema)
+        return FV_OK;
+    if (grammar_ready(b, &why) != FV_OK) {
+        fv_batch_fail(b, &why);
+        *err = why;
+        return why.status;
+    }
+    if (!own)
+        return grammar_constrain(b, o->schema, o->n_schema_bytes, answer, &s->constraint, err);
+    return grammar_constrain(b, own, strlen(own), answer, &s->constraint, &why) == FV_OK
+               ? FV_OK
+               : fv_request_refuse_schema(&why, err);
+}
+
+/* After a token: could the next ones be computed? With the last one: is it JSON? An answer to a
+ * request that was cut off says so itself, as the server's do. */
+static fv_status seat_check_json(const seat *s, fv_batch *b, bool done, fv_error *err)
+{
+    const fv_batch_grammar *g = &b->grammar;
+    const fv_slot *slot = s->slot;
+    fv_error why = { 0 };
+    if (!s->constraint)
+        return FV_OK;
+    if (g->check(s->constraint, &why) != FV_OK) {
+        if (slot->row.request)
+            return fv_request_refuse_schema(&why, err);
+        *err = why;
+        return why.status;
+    }
+    if (!done || slot->row.request || slot->finish != FV_FINISH_LENGTH ||
+        g->is_complete(s->constraint))
+        return FV_OK;
+    return fv_fail(err, FV_ERR_LIMIT, 0,
+                   "the answer was cut off before its JSON was complete; expected it to end within "
+                   "max_new_tokens and the context");
+}
+
+static void seat_release_constraint(seat *s, const fv_batch *b)
+{
+    if (s->constraint)
+        b->grammar.release(s->constraint);
+    s->constraint = NULL;
+}
+
+/* ---- its answer ---- */
+
+static fv_status seat_ask(seat *s, fv_batch *b, const fv_answer_options *answer, fv_piece *piece,
+                          fv_error *err)
+{
+    FV_TRY(seat_open(s, b, err));
+    FV_TRY(seat_write_turn(s, err));
+    FV_TRY(fv_session_begin(s->session, answer, err));
+    return fv_session_next(s->session, piece, err);
+}
+
 /* The prompt and the first token. */
 static fv_status seat_begin(seat *s, fv_batch *b, bool *done, fv_error *err)
 {
     fv_piece piece = { .size = sizeof piece };
-    FV_TRY(seat_open(s, b, err));
-    FV_TRY(seat_write_turn(s, err));
-    const fv_answer_options answer = seat_options(s, b);
-    FV_TRY(fv_session_begin(s->session, &answer, err));
-    FV_TRY(fv_session_next(s->session, &piece, err));
+    fv_answer_options answer = seat_options(s, b);
+    FV_TRY(seat_constrain(s, b, &answer, err));
+    fv_status status = seat_ask(s, b, &answer, &piece, err);
+    s->slot->row.too_long = status == FV_ERR_LIMIT;
+    FV_TRY(status);
     *done = piece.done;
-    return seat_take(s, &piece, err);
+    FV_TRY(seat_take(s, &piece, err));
+    return seat_check_json(s, b, piece.done, err);
 }
 
 fv_status fv_batch_check_answer(fv_batch *b, fv_error *err)
 {
     seat s = { 0 };
-    fv_status status = seat_open(&s, b, err);
+    fv_answer_options answer = b->answer;
+    fv_status status = FV_OK;
+    if (b->options.schema)
+        status = grammar_ready(b, err);
+    if (b->options.schema && status == FV_OK)
+        status = grammar_constrain(b, b->options.schema, b->options.n_schema_bytes, &answer,
+                                   &s.constraint, err);
     if (status == FV_OK)
-        status = fv_session_begin(s.session, &b->answer, err);
+        status = seat_open(&s, b, err);
+    if (status == FV_OK)
+        status = fv_session_begin(s.session, &answer, err);
     fv_session_free(s.session);
+    seat_release_constraint(&s, b);
     return status;
 }
 
@@ -129,7 +220,9 @@ static void seat_leave(seats *all, seat *s, fv_batch *b, fv_error *err)
     fv_stats stats = { .size = sizeof stats };
     s->slot = NULL;
     all->n_taken--;
-    if (err && (fv_batch_is_fatal(err->status) || fv_row_fail(&slot->row, err) != FV_OK)) {
+    seat_release_constraint(s, b);
+    if (err && (atomic_load(&b->stop) || fv_batch_is_fatal(err->status) ||
+                fv_row_fail(&slot->row, err) != FV_OK)) {
         fv_batch_fail(b, err);
         return;
     }
@@ -214,7 +307,9 @@ static void seats_step(seats *all, fv_batch *b)
         fv_error own = err; /* of the first that failed */
         if (status[i] != FV_OK)
             own.status = status[i];
-        else if ((status[i] = seat_take(taken[i], &piece[i], &own)) == FV_OK && !piece[i].done)
+        else if ((status[i] = seat_take(taken[i], &piece[i], &own)) == FV_OK)
+            status[i] = seat_check_json(taken[i], b, piece[i].done, &own);
+        if (status[i] == FV_OK && !piece[i].done)
             continue;
         seat_leave(all, taken[i], b, status[i] == FV_OK ? NULL : &own);
     }
@@ -231,6 +326,8 @@ void fv_batch_answer_rows(fv_batch *b)
         if (!fv_batch_tell(b, false))
             break;
     }
-    for (size_t i = 0; i < all.n; i++)
+    for (size_t i = 0; i < all.n; i++) {
         fv_session_free(all.seat[i].session);
+        seat_release_constraint(&all.seat[i], b);
+    }
 }

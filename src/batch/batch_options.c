@@ -1,7 +1,9 @@
 /* fv_batch_run: what is asked for, the manifest that says so, and the run. See fastvlm_batch.h. */
 #include <string.h>
 
+#include "base/file_hash.h"
 #include "base/report.h"
+#include "base/sha256.h"
 #include "base/sized.h"
 #include "batch/batch_run.h"
 
@@ -43,12 +45,33 @@ static fv_status batch_options_check(const fv_batch_options *o, fv_error *err)
     return FV_OK;
 }
 
-static fv_status batch_answer_check(const fv_answer_options *a, fv_error *err)
+static fv_status batch_answer_check(const fv_answer_options *a, bool json, fv_error *err)
 {
     const char *name = a->mask ? "mask" : a->chosen ? "chosen" : "n_logprobs";
-    return a->mask || a->chosen || a->n_logprobs
-               ? fv_fail(err, FV_ERR_ARGUMENT, 0, "answer.%s is set; rows have none", name)
-               : FV_OK;
+    if (a->mask || a->chosen || a->n_logprobs)
+        return fv_fail(err, FV_ERR_ARGUMENT, 0, "answer.%s is set; rows have none", name);
+    if (json && (a->n_stop || a->ignore_end))
+        return fv_fail(err, FV_ERR_ARGUMENT, 0,
+                       "answer.%s is set; expected none beside a schema, whose JSON it would break",
+                       a->n_stop ? "stop" : "ignore_end");
+    return FV_OK;
+}
+
+static fv_status batch_take_grammar(fv_batch *b, fv_error *err)
+{
+    fv_batch_grammar *g = &b->grammar;
+    const fv_batch_options *o = &b->options;
+    if (o->schema && !o->grammar)
+        return fv_fail(err, FV_ERR_ARGUMENT, 0, "grammar is NULL; expected one for the schema");
+    if (!o->grammar)
+        return FV_OK;
+    FV_TRY(FV_OPTIONS_IN(g, fv_batch_grammar, o->grammar, err));
+    const char *missing = !g->constrain     ? "constrain"
+                          : !g->check       ? "check"
+                          : !g->is_complete ? "is_complete"
+                          : !g->release     ? "release"
+                                            : NULL;
+    return missing ? fv_fail(err, FV_ERR_ARGUMENT, 0, "grammar.%s is NULL", missing) : FV_OK;
 }
 
 static fv_status batch_take_options(fv_batch *b, const fv_batch_options *options, fv_error *err)
@@ -59,7 +82,8 @@ static fv_status batch_take_options(fv_batch *b, const fv_batch_options *options
     FV_TRY(batch_options_check(o, err));
     FV_TRY(FV_OPTIONS_IN(&b->answer, fv_answer_options, o->answer, err));
     FV_TRY(FV_OPTIONS_IN(&b->image, fv_image_options, o->image, err));
-    FV_TRY(batch_answer_check(&b->answer, err));
+    FV_TRY(batch_take_grammar(b, err));
+    FV_TRY(batch_answer_check(&b->answer, o->schema != NULL, err));
     fv_engine_info(b->engine, &m);
     if (!o->prompt) {
         o->prompt = DEFAULT_PROMPT;
@@ -95,12 +119,25 @@ static void manifest_put_answer(const fv_answer_options *a, fv_json_text *j)
     fv_json_end(j);
 }
 
+static void schema_hash(char text[FV_HASH_TEXT], const fv_batch_options *o)
+{
+    uint8_t digest[FV_SHA256_BYTES];
+    fv_sha256 sha;
+    fv_sha256_begin(&sha);
+    if (o->schema)
+        fv_sha256_add(&sha, o->schema, o->n_schema_bytes);
+    fv_sha256_end(&sha, digest);
+    fv_hex(text, digest, sizeof digest);
+}
+
 /* Everything that decides the bytes of the output, and nothing else: no times, no threads. */
 static fv_status manifest_make(const fv_batch *b, fv_json_text *j, fv_error *err)
 {
     const fv_batch_options *o = &b->options;
     static const char *const formats[] = { "jsonl", "txt", "tar", "openai" };
     fv_model_info m = { .size = sizeof m };
+    char schema[FV_HASH_TEXT];
+    schema_hash(schema, o);
     fv_engine_info(b->engine, &m);
     fv_json_begin(j, NULL, '{');
     fv_json_put_text(j, "fastvlm", fv_version());
@@ -113,6 +150,9 @@ static fv_status manifest_make(const fv_batch *b, fv_json_text *j, fv_error *err
     fv_json_put_bytes(j, "prompt", o->prompt, o->n_prompt_bytes);
     if (o->system)
         fv_json_put_bytes(j, "system", o->system, o->n_system_bytes);
+    else
+        fv_json_put_text(j, "system", NULL);
+    fv_json_put_text(j, "schema_sha256", o->schema ? schema : NULL);
     fv_json_put_int(j, "max_context", o->max_context);
     manifest_put_answer(&b->answer, j);
     fv_json_put_int(j, "fit", (int64_t)o->fit);
@@ -139,6 +179,16 @@ static fv_status batch_open_journal(fv_batch *b, fv_error *err)
 
 /* ---- the run ----------------------------------------------------------------------------- */
 
+/* fv_progress_fn: while no row comes. Told by the caller's thread only, which otherwise does so
+ * itself. */
+static bool batch_is_over(void *user, const char *stage, double done)
+{
+    (void)stage;
+    (void)done;
+    fv_batch *b = user;
+    return atomic_load(&b->stop) || (b->resuming && !fv_batch_tell(b, false));
+}
+
 static fv_status batch_do(fv_batch *b, fv_error *err)
 {
     const fv_batch_options *o = &b->options;
@@ -149,12 +199,16 @@ static fv_status batch_do(fv_batch *b, fv_error *err)
                                            .defaults = { .root = o->root,
                                                          .prompt = o->prompt,
                                                          .n_prompt = o->n_prompt_bytes,
-                                                         .n_tokens = (size_t)m.n_tokens },
+                                                         .n_tokens = (size_t)m.n_tokens,
+                                                         .grammar = o->grammar != NULL,
+                                                         .json = o->schema != NULL },
+                                           .quiet = &b->quiet,
                                            .shard = o->shard,
                                            .n_shards = o->n_shards,
                                            .named = o->format == FV_BATCH_TEXT ||
                                                     o->format == FV_BATCH_TAR,
                                            .keyed = o->format == FV_BATCH_TAR };
+    b->quiet = (fv_callbacks){ .size = sizeof b->quiet, .progress = batch_is_over, .user = b };
     FV_TRY(fv_batch_check_answer(b, err));
     FV_TRY(fv_batch_check_output(o, err)); /* before hours of answers */
     FV_TRY(fv_row_source_open(&b->source, &source, o->callbacks, err));
@@ -163,7 +217,9 @@ static fv_status batch_do(fv_batch *b, fv_error *err)
     b->report.was_complete = b->journal.complete;
     if (b->journal.complete)
         return FV_OK;
+    b->resuming = true;
     FV_TRY(fv_batch_resume(b, err));
+    b->resuming = false;
     if (!b->read_all)
         FV_TRY(fv_batch_answer(b, err));
     return fv_batch_finish(b, err);

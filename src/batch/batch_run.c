@@ -9,7 +9,11 @@
 #include "base/utf8_text.h"
 #include "batch/openai_row.h"
 
-enum { TELL_MS = 100, STACK_BYTES = 8 << 20 };
+enum {
+    TELL_MS = 100,
+    STACK_BYTES = 8 << 20,
+    MOST_WAITING_BYTES = 128 << 20 /* of images in tar files and requests, with the last row less */
+};
 
 /* ---- what all steps share ---------------------------------------------------------------- */
 
@@ -88,8 +92,18 @@ static void slot_clear(fv_slot *slot)
 /* With the lock: may one more row come in? */
 static bool reader_has_room(const fv_batch *b)
 {
-    return b->n_read - b->n_written < FV_BATCH_SLOTS &&
+    return b->n_read - b->n_written < FV_BATCH_SLOTS && b->n_waiting_bytes < MOST_WAITING_BYTES &&
            b->n_in[FV_SLOT_READ] < 2 * (size_t)b->options.n_readers + 2;
+}
+
+/* With the lock. */
+static void slot_enter(fv_batch *b, fv_slot *slot)
+{
+    for (size_t i = 0; i < slot->row.n_parts; i++)
+        slot->n_waiting_bytes += slot->row.parts[i].n_data;
+    b->n_waiting_bytes += slot->n_waiting_bytes;
+    b->n_read++;
+    fv_batch_move(b, slot, slot->row.status == FV_OK ? FV_SLOT_READ : FV_SLOT_DONE);
 }
 
 static void *reader_run(void *user)
@@ -111,10 +125,8 @@ static void *reader_run(void *user)
         pthread_mutex_lock(&b->lock);
         if (status != FV_OK)
             break;
-        if (more) {
-            b->n_read++;
-            fv_batch_move(b, slot, slot->row.status == FV_OK ? FV_SLOT_READ : FV_SLOT_DONE);
-        }
+        if (more)
+            slot_enter(b, slot);
     }
     b->read_all = !more;
     pthread_cond_broadcast(&b->changed);
@@ -206,6 +218,8 @@ static void stage_run(fv_batch *b, const stage *s)
         if (slot->row.status != FV_OK) /* it may wait for its turn for long */
             slot_drop_images(slot);
         pthread_mutex_lock(&b->lock);
+        b->n_waiting_bytes -= slot->n_waiting_bytes;
+        slot->n_waiting_bytes = 0;
         if (status == FV_OK)
             fv_batch_move(b, slot, slot->row.status == FV_OK ? s->to : FV_SLOT_DONE);
     }
@@ -439,8 +453,7 @@ fv_status fv_batch_resume(fv_batch *b, fv_error *err)
         }
         FV_TRY(batch_count_row(b, &slot->row, &finished, err));
         if (!finished) {
-            b->n_read = 1;
-            fv_batch_move(b, slot, slot->row.status == FV_OK ? FV_SLOT_READ : FV_SLOT_DONE);
+            slot_enter(b, slot);
             return FV_OK;
         }
         fv_row_free(&slot->row);

@@ -39,7 +39,8 @@ typedef struct fv_slot {
     fv_image *image[FV_ROW_MAX_IMAGES];
     fv_features *features[FV_ROW_MAX_IMAGES];
     size_t n_images;
-    char *text; /* the answer */
+    uint64_t n_waiting_bytes; /* of what waits to be opened */
+    char *text;               /* the answer */
     size_t n_text, capacity;
     fv_finish finish;
     int prompt_tokens, image_tokens, new_tokens;
@@ -50,6 +51,10 @@ typedef struct fv_batch {
     fv_batch_options options;
     fv_answer_options answer;
     fv_image_options image;
+    fv_batch_grammar grammar; /* zero: there is none */
+    bool grammar_open;        /* the caller's thread */
+    bool resuming;            /* likewise: it reads rows itself */
+    fv_callbacks quiet;       /* of the row source, which may wait for long */
     fv_row_source *source;
     fv_journal journal;
     double started_ms, told_ms; /* told_ms: when progress was called last; the caller's thread */
@@ -59,6 +64,7 @@ typedef struct fv_batch {
     fv_slot *slots;
     uint64_t n_read, n_written; /* rows that have entered and left the ring */
     size_t n_in[FV_SLOT_STATES];
+    uint64_t n_waiting_bytes; /* of images that rows in READ and OPENING bring */
     bool read_all;
     atomic_bool stop; /* every thread ends; also read without the lock */
     fv_status status; /* why */
@@ -72,7 +78,8 @@ fv_status fv_batch_begin(fv_batch *b, fv_error *err);
 fv_status fv_batch_resume(fv_batch *b, fv_error *err);
 /* All rows into the journal. */
 fv_status fv_batch_answer(fv_batch *b, fv_error *err);
-/* Options that no session takes are the run's failure, not that of every row. */
+/* Options that no session takes, and a schema that no grammar takes, are the run's failure, not
+ * that of every row. */
 fv_status fv_batch_check_answer(fv_batch *b, fv_error *err);
 /* Could the output be written? Nothing is left there. */
 fv_status fv_batch_check_output(const fv_batch_options *o, fv_error *err);

@@ -26,13 +26,17 @@ static fv_status manifest_refuse(const fv_journal *j, const fv_json *was, const 
     const char *key;
     const fv_json_value *value;
     for (void *at = NULL; fv_json_next(fv_json_root(is), &at, &key, &value);) {
+        const fv_json_value *old = fv_json_member(fv_json_root(was), key);
         char before[FV_JSON_SHOWN], now[FV_JSON_SHOWN];
-        fv_json_show(fv_json_member(fv_json_root(was), key), before);
+        if (!strcmp(key, "inputs") || fv_json_same(old, value))
+            continue;
+        fv_json_show(old, before);
         fv_json_show(value, now);
-        if (strcmp(before, now) != 0 && strcmp(key, "inputs") != 0)
-            return fv_fail(err, FV_ERR_STATE, 0,
-                           "%s: made with another %s: it was %s, and is %s now", j->manifest, key,
-                           before, now);
+        if (!strcmp(before, now))
+            return fv_fail(err, FV_ERR_STATE, 0, "%s: made with another %s: both begin %s",
+                           j->manifest, key, now);
+        return fv_fail(err, FV_ERR_STATE, 0, "%s: made with another %s: it was %s, and is %s now",
+                       j->manifest, key, before, now);
     }
     return fv_fail(err, FV_ERR_STATE, 0, "%s: made with other inputs", j->manifest);
 }

@@ -3,21 +3,41 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <string.h>
 #include <unistd.h>
 
-enum { FIRST_BYTES = 1 << 16 };
+#include "base/report.h"
 
-fv_status fv_line_reader_open(fv_line_reader *l, const char *path, size_t max_bytes, fv_error *err)
+enum { FIRST_BYTES = 1 << 16, MOST_KEPT_BYTES = 1 << 20, ASK_MS = 50 };
+
+/* A pipe's writer is not waited for here, but where the wait can be ended. Elsewhere than on Linux
+ * poll may take a pipe that has had no writer yet for one at its end. */
+static int line_reader_open_file(const char *path)
 {
-    *l = (fv_line_reader){ .fd = -1, .max_bytes = max_bytes, .capacity = FIRST_BYTES };
+#if defined(__linux__)
+    int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+#else
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+#endif
+    if (fd < 0 && errno == ENXIO && !strcmp(path, "/dev/stdin")) /* a socket cannot be opened */
+        fd = fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 0);
+    return fd;
+}
+
+fv_status fv_line_reader_open(fv_line_reader *l, const char *path, size_t max_bytes,
+                              const fv_callbacks *callbacks, fv_error *err)
+{
+    *l = (fv_line_reader){
+        .fd = -1, .max_bytes = max_bytes, .capacity = FIRST_BYTES, .callbacks = callbacks
+    };
     l->name = fv_strdup(path);
     l->buffer = fv_alloc(l->capacity, 1);
     if (!l->name || !l->buffer) {
         fv_line_reader_close(l);
         return fv_fail_memory(err, FIRST_BYTES, "a list");
     }
-    l->fd = open(path, O_RDONLY | O_CLOEXEC);
+    l->fd = line_reader_open_file(path);
     if (l->fd < 0) {
         int why = errno;
         fv_line_reader_close(l);
@@ -35,6 +55,26 @@ void fv_line_reader_close(fv_line_reader *l)
     *l = (fv_line_reader){ .fd = -1 };
 }
 
+static fv_status line_reader_resize(fv_line_reader *l, size_t capacity, fv_error *err)
+{
+    char *buffer = fv_grow(l->buffer, l->end, capacity, 1);
+    if (!buffer)
+        return fv_fail_memory(err, capacity, "a line");
+    l->buffer = buffer;
+    l->capacity = capacity;
+    return FV_OK;
+}
+
+/* Until there is something to read, or the end. A pipe that nobody has opened to write yet has
+ * neither. */
+static fv_status line_reader_wait(fv_line_reader *l, fv_error *err)
+{
+    struct pollfd p = { .fd = l->fd, .events = POLLIN };
+    while (poll(&p, 1, ASK_MS) <= 0)
+        FV_TRY(fv_progress(l->callbacks, "read inputs", 0, err));
+    return FV_OK;
+}
+
 /* More bytes behind those that are there. */
 static fv_status line_reader_fill(fv_line_reader *l, fv_error *err)
 {
@@ -43,16 +83,14 @@ static fv_status line_reader_fill(fv_line_reader *l, fv_error *err)
         l->end -= l->begin;
         l->begin = 0;
     }
-    if (l->end == l->capacity) {
-        char *grown = fv_grow(l->buffer, l->end, l->capacity * 2, 1);
-        if (!grown)
-            return fv_fail_memory(err, l->capacity * 2, "a line");
-        l->buffer = grown;
-        l->capacity *= 2;
-    }
+    if (l->end == l->capacity)
+        FV_TRY(line_reader_resize(l, l->capacity * 2, err));
+    else if (l->capacity > MOST_KEPT_BYTES && l->end < FIRST_BYTES) /* a long line has gone */
+        FV_TRY(line_reader_resize(l, FIRST_BYTES, err));
     for (;;) {
+        FV_TRY(line_reader_wait(l, err));
         ssize_t n = read(l->fd, l->buffer + l->end, l->capacity - l->end);
-        if (n < 0 && errno == EINTR)
+        if (n < 0 && (errno == EINTR || errno == EAGAIN))
             continue;
         if (n < 0)
             return fv_fail(err, FV_ERR_IO, l->n_read, "%s: cannot read: %s", l->name,

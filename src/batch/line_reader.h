@@ -1,7 +1,7 @@
 /* line_reader: the lines of a file or pipe of any length, with a limit on each.
  *
  *     fv_line_reader l;  fv_line line;  bool found;
- *     FV_TRY(fv_line_reader_open(&l, path, max_bytes, err));
+ *     FV_TRY(fv_line_reader_open(&l, path, max_bytes, callbacks, err));
  *     FV_TRY(fv_line_reader_next(&l, &line, &found, err));        while found
  *     fv_line_reader_close(&l); */
 #ifndef FV_LINE_READER_H
@@ -23,9 +23,13 @@ typedef struct fv_line_reader {
     size_t capacity, begin, end, max_bytes;
     uint64_t n_read; /* bytes, up to the end of the last line */
     bool at_end;
+    const fv_callbacks *callbacks;
 } fv_line_reader;
 
-fv_status fv_line_reader_open(fv_line_reader *l, const char *path, size_t max_bytes, fv_error *err);
+/* callbacks: asked several times a second while a pipe sends nothing or has no writer, so that the
+ * wait can be ended; they outlive l. NULL: it goes on. */
+fv_status fv_line_reader_open(fv_line_reader *l, const char *path, size_t max_bytes,
+                              const fv_callbacks *callbacks, fv_error *err);
 /* *found is false at the end. */
 fv_status fv_line_reader_next(fv_line_reader *l, fv_line *line, bool *found, fv_error *err);
 void fv_line_reader_close(fv_line_reader *l);

@@ -12,36 +12,36 @@
 
 /* ---- requests ---------------------------------------------------------------------------- */
 
+/* With neither of the members that other rows have. */
 bool fv_openai_row_is(const fv_json_value *root)
 {
-    return fv_json_type_of(fv_json_member(root, "custom_id")) != FV_JSON_NULL &&
-           fv_json_type_of(fv_json_member(root, "body")) != FV_JSON_NULL;
+    return fv_json_member(root, "body") && !fv_json_member(root, "image") &&
+           !fv_json_member(root, "prompt");
 }
 
-fv_status fv_openai_row_read_id(fv_row *row, const fv_json *doc, fv_error *err)
-{
-    const char *id;
-    FV_TRY(fv_json_string(doc, fv_json_root(doc), "custom_id", &id, err));
-    row->id = fv_strdup(id);
-    return row->id ? FV_OK : fv_fail_memory(err, strlen(id), "a row");
-}
-
-/* What stands around the body. */
-static fv_status envelope_read(const fv_json *doc, const fv_json_value **body, fv_error *err)
+/* custom_id is text: OpenAI's service refuses numbers. Messages say "request", and the way from the
+ * body on, as the server's do. */
+static fv_status envelope_read(fv_row *row, fv_json *doc, const fv_json_value **body, fv_error *err)
 {
     const fv_json_value *root = fv_json_root(doc);
-    const char *method = "POST", *url = URL;
+    const char *id, *method = "POST", *url = URL;
+    FV_TRY(fv_json_enter(doc, root, "request", err));
+    FV_TRY(fv_json_string(doc, root, "custom_id", &id, err));
+    if (!(row->id = fv_strdup(id)))
+        return fv_fail_memory(err, strlen(id), "a row");
+    row->is_key = true;
     FV_TRY(fv_json_opt_string(doc, root, "method", &method, err));
     FV_TRY(fv_json_opt_string(doc, root, "url", &url, err));
     if (method && strcmp(method, "POST") != 0)
         return fv_json_unexpected(doc, root, "method", "\"POST\"", err);
     if (url && strcmp(url, URL) != 0)
         return fv_json_unexpected(doc, root, "url", "\"" URL "\"", err);
-    return fv_json_object(doc, root, "body", body, err);
+    FV_TRY(fv_json_object(doc, root, "body", body, err));
+    return fv_json_enter(doc, *body, "request", err);
 }
 
 /* What the server does and a batch does not. */
-static fv_status request_check_batch(const fv_request *r, fv_error *err)
+static fv_status request_check_batch(const fv_request *r, const fv_row_defaults *d, fv_error *err)
 {
     if (r->stream)
         return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
@@ -49,10 +49,11 @@ static fv_status request_check_batch(const fv_request *r, fv_error *err)
     if (r->logprobs)
         return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
                        "request: logprobs: a batch has none; expected false");
-    if (r->format != FV_REQUEST_FORMAT_TEXT)
+    if (fv_request_schema(r) && !d->grammar)
         return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
-                       "request: response_format: a batch answers in text; expected \"text\"");
-    return FV_OK;
+                       "request: response_format: this run has no grammar, which answers in JSON "
+                       "need; expected \"text\"");
+    return fv_request_schema(r) || d->json ? fv_request_check_json(r, err) : FV_OK;
 }
 
 /* The conversation; images move over. */
@@ -73,15 +74,12 @@ static fv_status request_give_parts(fv_request *r, fv_row *row, fv_error *err)
     return FV_OK;
 }
 
-fv_status fv_openai_row_read(fv_row *row, const char *line, size_t n, const fv_row_defaults *d,
-                             fv_error *err)
+fv_status fv_openai_row_read(fv_row *row, fv_json *doc, const fv_row_defaults *d, fv_error *err)
 {
     const fv_request_limits limits = { .max_images = FV_ROW_MAX_IMAGES, .n_tokens = d->n_tokens };
     const fv_json_value *body = NULL;
-    fv_json *doc;
-    FV_TRY(fv_request_parse(&doc, line, n, err)); /* its messages say "request" */
     fv_request *r = fv_alloc_zero(1, sizeof *r);
-    fv_status status = r ? envelope_read(doc, &body, err)
+    fv_status status = r ? envelope_read(row, doc, &body, err)
                          : fv_fail_memory(err, sizeof *r, "a request");
     if (status != FV_OK) {
         fv_json_free(doc);
@@ -94,10 +92,11 @@ fv_status fv_openai_row_read(fv_row *row, const char *line, size_t n, const fv_r
         return status;
     }
     row->request = r; /* the row's from here on, also when it fails */
-    FV_TRY(request_check_batch(r, err));
+    FV_TRY(request_check_batch(r, d, err));
     if (r->model && !(row->model = fv_strdup(r->model)))
         return fv_fail_memory(err, strlen(r->model), "a row");
-    return request_give_parts(r, row, err);
+    FV_TRY(request_give_parts(r, row, err));
+    return fv_request_drop_conversation(r, err); /* the row may wait for long */
 }
 
 /* ---- results ----------------------------------------------------------------------------- */
@@ -158,6 +157,10 @@ void fv_openai_row_put_failure(const fv_row *row, fv_json_text *j)
     const char *code;
     (void)fv_fail(&err, row->status, 0, "%s", row->problem);
     int status = fv_openai_status(&err, &code);
+    if (row->status == FV_ERR_LIMIT && !row->too_long) {
+        status = 413;
+        code = "too_large";
+    }
     response_begin(row, status, j);
     fv_openai_put_error(j, "body", status, code, err.message);
     response_end(j);

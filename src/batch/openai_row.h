@@ -13,11 +13,9 @@
 
 /* Is this line such a row? */
 bool fv_openai_row_is(const fv_json_value *root);
-/* Its custom_id, of a row that is zero but for its index. */
-fv_status fv_openai_row_read_id(fv_row *row, const fv_json *doc, fv_error *err);
-/* The rest of it, from the n bytes of the line. */
-fv_status fv_openai_row_read(fv_row *row, const char *line, size_t n,
-                             const fv_row_defaults *defaults, fv_error *err);
+/* Into a row that is zero but for its index. Takes doc, the line. */
+fv_status fv_openai_row_read(fv_row *row, fv_json *doc, const fv_row_defaults *defaults,
+                             fv_error *err);
 
 /* The beginning of the result, and the rest; text: n bytes of UTF-8. model: where the row names
  * none. */

@@ -308,13 +308,12 @@ static fv_status row_read_any(fv_row *row, const char *line, size_t n, const fv_
         return fv_row_add_prompt(row, 0, d->prompt, d->n_prompt, err);
     }
     snprintf(name, sizeof name, "row %" PRIu64, row->index);
-    FV_TRY(fv_json_parse(&doc, line, n, name, err));
-    bool openai = fv_openai_row_is(fv_json_root(doc));
-    fv_status status = openai ? fv_openai_row_read_id(row, doc, err)
-                              : row_read_json(row, doc, d, err);
+    FV_TRY(fv_json_parse_up_to(&doc, line, n, FV_REQUEST_MAX_VALUES, name, err));
+    if (fv_openai_row_is(fv_json_root(doc)))
+        return fv_openai_row_read(row, doc, d, err);
+    fv_status status = row_read_json(row, doc, d, err);
     fv_json_free(doc);
-    FV_TRY(status);
-    return openai ? fv_openai_row_read(row, line, n, d, err) : FV_OK;
+    return status;
 }
 
 fv_status fv_row_read_line(fv_row *row, const char *line, size_t n_bytes, const fv_row_defaults *d,

@@ -24,12 +24,15 @@ typedef struct fv_row_part {
 typedef struct fv_row {
     uint64_t index;             /* in the inputs, before they are dealt to shards */
     char *id;                   /* that the row brings itself; NULL: none */
+    bool is_key;                /* the id is: rows are told apart by it */
     char *image;                /* how the output calls its image; NULL: it does not */
     char *model;                /* that it names, likewise */
-    struct fv_request *request; /* of OpenAI's: how it is to be answered; NULL: as all */
+    struct fv_request *request; /* of OpenAI's: how it is to be answered, without the conversation;
+                                   NULL: as all */
     fv_row_part *parts;
     size_t n_parts, capacity;
     fv_status status; /* FV_OK, or why it cannot be answered */
+    bool too_long;    /* with FV_ERR_LIMIT: for the context, and not in bytes, pixels or numbers */
     char *problem;
     double at; /* share of the inputs that lies before it or is it */
 } fv_row;
@@ -70,6 +73,8 @@ typedef struct fv_row_defaults {
     const char *prompt;
     size_t n_prompt;
     size_t n_tokens; /* ids of the model's vocabulary */
+    bool grammar;    /* rows may ask for JSON by a schema */
+    bool json;       /* and are all held to one */
 } fv_row_defaults;
 
 /* A line of a list, without its end. row is zero but for its index, and is filled; only memory that

@@ -38,6 +38,7 @@ struct fv_row_source {
     bool lines_open;
     fv_tar_reader *tar; /* of it, likewise */
     fv_id_set keys;     /* of samples */
+    fv_id_set requests; /* the custom_id of each */
     fv_id_set names;    /* of rows, when they are named */
     uint64_t n_rows;    /* so far, without those of other shards' tar files */
     /* Of them, those that are dealt one by one: not those of tar files, so that every shard counts
@@ -151,6 +152,7 @@ void fv_row_source_free(fv_row_source *s)
         fv_line_reader_close(&s->lines);
     fv_tar_close(s->tar);
     fv_id_set_free(&s->keys);
+    fv_id_set_free(&s->requests);
     fv_id_set_free(&s->names);
     for (size_t i = 0; s->inputs && i < s->options.n_inputs; i++)
         fv_image_list_free(&s->inputs[i].images);
@@ -232,7 +234,7 @@ static fv_status source_next_line(fv_row_source *s, batch_input *in, fv_row *row
 {
     fv_line line;
     if (!s->lines_open) {
-        FV_TRY(fv_line_reader_open(&s->lines, in->path, FV_ROW_MAX_BYTES, err));
+        FV_TRY(fv_line_reader_open(&s->lines, in->path, FV_ROW_MAX_BYTES, s->options.quiet, err));
         s->lines_open = true;
     }
     do
@@ -249,17 +251,22 @@ static fv_status source_next_line(fv_row_source *s, batch_input *in, fv_row *row
     return s->mine ? source_row_of_line(s, &line, row, err) : FV_OK;
 }
 
+/* Answers are joined to rows by it, so a second one of the same name is none. */
 static fv_status source_check_key(fv_row_source *s, const batch_input *in, fv_row *row,
                                   fv_error *err)
 {
-    bool is_new = true;
+    bool is_new = true, tar = in->kind == INPUT_TAR;
     fv_error own;
-    if (row->id)
-        FV_TRY(fv_id_set_add(&s->keys, row->id, &is_new, err));
+    if (row->is_key)
+        FV_TRY(fv_id_set_add(tar ? &s->keys : &s->requests, row->id, &is_new, err));
     if (is_new)
         return FV_OK;
-    (void)fv_fail(&own, FV_ERR_FORMAT, 0, "%s: the key %.200s comes a second time", in->path,
-                  row->id);
+    if (tar)
+        (void)fv_fail(&own, FV_ERR_FORMAT, 0, "%s: the key %.200s comes a second time", in->path,
+                      row->id);
+    else
+        (void)fv_fail(&own, FV_ERR_FORMAT, 0, "request: custom_id: %.200s comes a second time",
+                      row->id);
     if (fv_row_fail(row, &own) == FV_OK)
         return FV_OK;
     if (err)
@@ -281,7 +288,7 @@ static fv_status source_next_sample(fv_row_source *s, batch_input *in, fv_row *r
         row->index = s->n_rows++;
         s->mine = true; /* tar files are dealt as wholes */
         row->at = source_share(s, share);
-        return source_check_key(s, in, row, err);
+        return FV_OK;
     }
     fv_tar_close(s->tar);
     s->tar = NULL;
@@ -355,6 +362,7 @@ fv_status fv_row_source_next(fv_row_source *s, fv_row *row, bool *more, fv_error
             s->image = 0;
         } else if (s->mine) {
             *more = true;
+            FV_TRY(source_check_key(s, in, row, err));
             return source_check_name(s, row, err);
         }
     }

@@ -20,9 +20,11 @@ typedef struct fv_row_source_options {
     const char *const *inputs; /* paths */
     size_t n_inputs;
     fv_row_defaults defaults;
-    uint64_t shard, n_shards; /* n_shards: 0 is 1 */
-    bool named;               /* every row is to have a name of its own: see fv_row_name */
-    bool keyed;               /* that is a key, too: see fv_row_name_is_key */
+    uint64_t shard, n_shards;  /* n_shards: 0 is 1 */
+    bool named;                /* every row is to have a name of its own: see fv_row_name */
+    bool keyed;                /* that is a key, too: see fv_row_name_is_key */
+    const fv_callbacks *quiet; /* asked several times a second while an input sends nothing; NULL:
+                                  nobody is */
 } fv_row_source_options;
 
 /* Looks at every input: what it is, and the SHA-256 of lists that are regular files. What options

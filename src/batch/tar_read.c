@@ -10,6 +10,7 @@
 #include "base/dynlib.h"
 #include "base/number.h"
 #include "io/json.h"
+#include "openai/request.h"
 
 /* ---- the library ------------------------------------------------------------------------- */
 
@@ -204,7 +205,7 @@ static fv_status sample_read_json(fv_tar_reader *tar, sample *s, fv_error *err)
     FV_TRY_GOTO(tar_read(tar, &data, &n, err));
     if (tar->problem)
         goto fail;
-    FV_TRY_GOTO(fv_json_parse(&doc, data, n, tar->name, err));
+    FV_TRY_GOTO(fv_json_parse_up_to(&doc, data, n, FV_REQUEST_MAX_VALUES, tar->name, err));
     if (fv_json_type_of(fv_json_root(doc)) == FV_JSON_OBJECT)
         FV_TRY_GOTO(fv_json_opt_string(doc, fv_json_root(doc), "prompt", &prompt, err));
     if (prompt && !(s->prompt = fv_strdup(prompt)))
@@ -254,6 +255,7 @@ static fv_status sample_read(fv_tar_reader *tar, fv_row *row, sample *s, fv_erro
             return fv_fail_memory(err, n_key, "a row");
         memcpy(row->id, tar->name, n_key);
         row->id[n_key] = 0;
+        row->is_key = true;
     }
     while (tar->entry && !tar->problem && member_key(tar->name, &field) == n_key &&
            !memcmp(tar->name, row->id, n_key)) {

@@ -34,7 +34,8 @@ struct fv_json_value {
 
 struct fv_json {
     fv_json_value *nodes; /* [n]; the first is the root */
-    size_t n, capacity;
+    size_t n, capacity, max_values;
+    const fv_json_value *top; /* where messages begin; NULL: the root */
     const fv_json_value **items;
     char *texts; /* strings, keys and big integers, each with a NUL */
     char *name;
@@ -133,8 +134,9 @@ static fv_status parser_nodes(parser *p)
             parent = doc->nodes[parent].parent;
             continue;
         }
-        if (doc->n == UINT32_MAX)
-            return fv_fail(p->err, FV_ERR_LIMIT, 0, "%s: too many values", doc->name);
+        if (doc->n == doc->max_values)
+            return fv_fail(p->err, FV_ERR_LIMIT, 0, "%s: more than %zu values", doc->name,
+                           doc->max_values);
         FV_TRY(FV_LIST_ROOM(doc->nodes, doc->n, doc->capacity, 1, p->err));
         fv_json_value *v = &doc->nodes[doc->n];
         *v = (fv_json_value){ .parent = parent };
@@ -219,6 +221,12 @@ static fv_status json_check_text(const char *text, size_t n_bytes, const char *n
 fv_status fv_json_parse(fv_json **out, const void *text, size_t n_bytes, const char *name,
                         fv_error *err)
 {
+    return fv_json_parse_up_to(out, text, n_bytes, UINT32_MAX, name, err);
+}
+
+fv_status fv_json_parse_up_to(fv_json **out, const void *text, size_t n_bytes, size_t max_values,
+                              const char *name, fv_error *err)
+{
     fv_status status = FV_OK;
     parser p = { .err = err };
 
@@ -229,6 +237,7 @@ fv_status fv_json_parse(fv_json **out, const void *text, size_t n_bytes, const c
         status = fv_fail_memory(err, sizeof *p.doc + n_bytes, name);
         goto fail;
     }
+    p.doc->max_values = FV_MIN(max_values, (size_t)UINT32_MAX);
     fv_scan_begin(&p.scan, text, n_bytes, p.doc->texts, p.doc->name);
     p.scan.lines = true;
     FV_TRY_GOTO(parser_nodes(&p));
@@ -269,17 +278,28 @@ const fv_json_value *fv_json_root(const fv_json *doc) { return doc->nodes; }
 
 const char *fv_json_name(const fv_json *doc) { return doc->name; }
 
+fv_status fv_json_enter(fv_json *doc, const fv_json_value *top, const char *name, fv_error *err)
+{
+    char *copy = fv_strdup(name);
+    if (!copy)
+        return fv_fail_memory(err, strlen(name), name);
+    fv_free(doc->name);
+    doc->name = copy;
+    doc->top = top;
+    return FV_OK;
+}
+
 /* ---- messages ---- */
 
 enum { PATH_BYTES = 200, FOUND_BYTES = 64 };
 
-/* The way from the root to a value, each step followed by a dot; empty when it is too long. */
+/* The way from the top to a value, each step followed by a dot; empty when it is too long. */
 static void value_path(const fv_json *doc, const fv_json_value *v, char path[PATH_BYTES])
 {
     size_t at = PATH_BYTES;
 
     path[--at] = '\0';
-    for (; v != doc->nodes; v = &doc->nodes[v->parent]) {
+    for (; v != doc->nodes && v != doc->top; v = &doc->nodes[v->parent]) {
         const fv_json_value *parent = &doc->nodes[v->parent];
         char index[16] = "";
         for (uint32_t i = 0; !v->key && i < parent->n; i++)
@@ -409,6 +429,28 @@ fv_status fv_json_unexpected(const fv_json *doc, const fv_json_value *object, co
 }
 
 /* ---- values ---- */
+
+bool fv_json_same(const fv_json_value *a, const fv_json_value *b)
+{
+    fv_json_type type = fv_json_type_of(a);
+    if (type != fv_json_type_of(b))
+        return false;
+    switch (type) {
+    case FV_JSON_NULL: return true;
+    case FV_JSON_BOOL: return a->flag == b->flag;
+    case FV_JSON_INT:
+        return a->big == b->big && (a->big ? !strcmp(a->text, b->text) : a->integer == b->integer);
+    case FV_JSON_REAL: return !memcmp(&a->real, &b->real, sizeof a->real);
+    case FV_JSON_STRING: return a->odd == b->odd && !strcmp(a->text, b->text);
+    case FV_JSON_ARRAY:
+    case FV_JSON_OBJECT: break;
+    }
+    bool same = a->n == b->n;
+    for (uint32_t i = 0; same && i < a->n; i++)
+        same = (type == FV_JSON_ARRAY || !strcmp(a->items[i]->key, b->items[i]->key)) &&
+               fv_json_same(a->items[i], b->items[i]);
+    return same;
+}
 
 fv_json_type fv_json_type_of(const fv_json_value *value)
 {

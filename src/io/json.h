@@ -14,8 +14,8 @@
  *         -> "config.json: hidden_size: expected an integer in [1, 65536], found a string"
  *     fv_json_opt_number(doc, root, "rms_norm_eps", 0, 1, &eps, err);
  *
- * Every fv_json_value and string is borrowed from the document. A document is immutable:
- * any number of threads may read it. */
+ * Every fv_json_value and string is borrowed from the document. A document is immutable, but for
+ * fv_json_enter: any number of threads may read it. */
 #ifndef FV_JSON_H
 #define FV_JSON_H
 
@@ -28,12 +28,19 @@ typedef struct fv_json_value fv_json_value;
  * must be an object or an array. FV_ERR_FORMAT carries the byte offset in err->at. */
 fv_status fv_json_parse(fv_json **out, const void *text, size_t n_bytes, const char *name,
                         fv_error *err);
+/* The same for text from anybody: up to max_values values, of which each takes forty bytes and
+ * more, however short it is; FV_ERR_LIMIT. */
+fv_status fv_json_parse_up_to(fv_json **out, const void *text, size_t n_bytes, size_t max_values,
+                              const char *name, fv_error *err);
 /* The same for a file of at most max_bytes; messages use the last part of the path. */
 fv_status fv_json_open(fv_json **out, const char *path, size_t max_bytes, fv_error *err);
 void fv_json_free(fv_json *doc);
 
 const fv_json_value *fv_json_root(const fv_json *doc);
 const char *fv_json_name(const fv_json *doc);
+/* A value that is a document of its own, such as the body of a request: from here on messages call
+ * it `name` and say the way from `top`. */
+fv_status fv_json_enter(fv_json *doc, const fv_json_value *top, const char *name, fv_error *err);
 
 /* ---- members of an object ----
  *
@@ -72,6 +79,9 @@ fv_status fv_json_opt_array(const fv_json *doc, const fv_json_value *object, con
 fv_status fv_json_ints(const fv_json *doc, const fv_json_value *object, const char *key,
                        int64_t min, int64_t max, size_t min_n, size_t max_n, int64_t *out,
                        size_t *n, fv_error *err);
+
+/* The same value, with members in the same order? */
+bool fv_json_same(const fv_json_value *a, const fv_json_value *b);
 
 /* A value as JSON on one line: numbers with up to 15 digits, objects as "{...}", long lists and
  * strings with "..." at the end. */

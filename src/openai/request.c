@@ -13,32 +13,16 @@
 
 #define DOC_NAME "request"
 
-enum {
-    MAX_VALUES =
-        200000, /* of the JSON text: a hostile one would cost forty bytes for each of its own */
-    MAX_SCHEMA_DEPTH = 24,
-    MAX_TOP_LOGPROBS = 20
-};
+enum { MAX_SCHEMA_DEPTH = 24, MAX_TOP_LOGPROBS = 20 };
 
 /* ---- the document ---- */
 
-/* Commas and brackets, a bound on the number of values. */
-static size_t values_count(const char *text, size_t n)
-{
-    size_t count = 0;
-    for (size_t i = 0; i < n; i++)
-        count += text[i] == ',' || text[i] == '[' || text[i] == '{';
-    return count;
-}
-
-fv_status fv_request_parse(fv_json **doc, const char *text, size_t n_bytes, fv_error *err)
+static fv_status request_parse(fv_json **doc, const char *text, size_t n_bytes, fv_error *err)
 {
     *doc = NULL;
     if (!text || !n_bytes)
         return fv_fail(err, FV_ERR_FORMAT, 0, DOC_NAME ": the body is empty; expected JSON");
-    if (values_count(text, n_bytes) > MAX_VALUES)
-        return fv_fail(err, FV_ERR_LIMIT, 0, DOC_NAME ": more than %d values", MAX_VALUES);
-    return fv_json_parse(doc, text, n_bytes, DOC_NAME, err);
+    return fv_json_parse_up_to(doc, text, n_bytes, FV_REQUEST_MAX_VALUES, DOC_NAME, err);
 }
 
 /* An empty request that owns the document. */
@@ -58,20 +42,58 @@ static fv_status request_adopt(fv_request *out, fv_json *doc, const fv_json_valu
 fv_status fv_request_open(fv_request *out, const char *body, size_t n_body, fv_error *err)
 {
     fv_json *doc;
-    FV_TRY(fv_request_parse(&doc, body, n_body, err));
+    FV_TRY(request_parse(&doc, body, n_body, err));
     return request_adopt(out, doc, fv_json_root(doc), err);
 }
 
-void fv_request_free(fv_request *request)
+static void request_free_items(fv_request *request)
 {
     for (size_t i = 0; i < request->n_items; i++)
         fv_free(request->items[i].image);
     fv_free(request->items);
+}
+
+void fv_request_free(fv_request *request)
+{
+    request_free_items(request);
     fv_free(request->schema_text);
     fv_free(request->joined);
     fv_free(request->bias);
     fv_json_free(request->doc);
     *request = (fv_request){ 0 };
+}
+
+/* The text, copied to *to, which moves behind it. */
+static const char *kept_copy(const char *text, char **to)
+{
+    size_t n = strlen(text) + 1;
+    char *kept = memcpy(*to, text, n);
+    *to += n;
+    return kept;
+}
+
+fv_status fv_request_drop_conversation(fv_request *request, fv_error *err)
+{
+    size_t n = request->system ? strlen(request->system) + 1 : 0;
+    for (size_t i = 0; i < request->answer.n_stop; i++)
+        n += strlen(request->stop[i]) + 1;
+    char *kept = fv_alloc(n + 1, 1), *at = kept;
+    if (!kept)
+        return fv_fail_memory(err, n, "a request");
+    if (request->system)
+        request->system = kept_copy(request->system, &at);
+    for (size_t i = 0; i < request->answer.n_stop; i++)
+        request->stop[i] = kept_copy(request->stop[i], &at);
+    fv_free(request->joined);
+    request->joined = kept;
+    request_free_items(request);
+    request->items = NULL;
+    request->n_items = request->items_capacity = request->n_images = 0;
+    fv_json_free(request->doc);
+    request->doc = NULL;
+    request->body = NULL;
+    request->model = NULL;
+    return FV_OK;
 }
 
 /* ---- the conversation ---- */
@@ -480,6 +502,31 @@ fv_status fv_request_set_schema(fv_request *request, const fv_json_value *schema
     return FV_OK;
 }
 
+const char *fv_request_schema(const fv_request *request)
+{
+    return request->format == FV_REQUEST_FORMAT_TEXT     ? NULL
+           : request->format == FV_REQUEST_FORMAT_SCHEMA ? request->schema_text
+                                                         : "{\"type\":\"object\"}";
+}
+
+fv_status fv_request_check_json(const fv_request *request, fv_error *err)
+{
+    return request->answer.n_stop
+               ? fv_fail(err, FV_ERR_UNSUPPORTED, 0,
+                         DOC_NAME ": stop: would cut off the JSON that is asked for")
+               : FV_OK;
+}
+
+fv_status fv_request_refuse_schema(const fv_error *why, fv_error *err)
+{
+    fv_error own = *why;
+    if (own.status == FV_ERR_MEMORY && err)
+        *err = own;
+    return own.status == FV_ERR_MEMORY
+               ? own.status
+               : fv_fail(err, FV_ERR_UNSUPPORTED, 0, DOC_NAME ": response_format: %s", own.message);
+}
+
 /* OpenAI nests a schema in json_schema.schema, llama.cpp's server puts it in schema. */
 static fv_status format_read(fv_request *request, const fv_json_value *root, fv_error *err)
 {
@@ -570,7 +617,7 @@ fv_status fv_request_read_chat(fv_request *out, const char *body, size_t n_body,
                                const fv_request_limits *limits, fv_error *err)
 {
     fv_json *doc;
-    FV_TRY(fv_request_parse(&doc, body, n_body, err));
+    FV_TRY(request_parse(&doc, body, n_body, err));
     return fv_request_take_chat(out, doc, fv_json_root(doc), limits, err);
 }
 

@@ -35,7 +35,11 @@ typedef enum fv_request_format {
     FV_REQUEST_FORMAT_SCHEMA /* what schema_text says */
 } fv_request_format;
 
-enum { FV_REQUEST_MAX_STOP = 16, FV_REQUEST_MAX_BIAS = 300 };
+enum {
+    FV_REQUEST_MAX_VALUES = 200000, /* of the JSON text */
+    FV_REQUEST_MAX_STOP = 16,
+    FV_REQUEST_MAX_BIAS = 300
+};
 
 typedef struct fv_request {
     const char *model;  /* NULL: not said */
@@ -53,7 +57,7 @@ typedef struct fv_request {
     fv_logit_bias *bias;
     fv_json *doc;              /* owned */
     const fv_json_value *body; /* the object in it that was read */
-    char *joined;              /* several system messages as one */
+    char *joined;              /* several system messages as one, or what outlives doc */
 } fv_request;
 
 typedef struct fv_request_limits {
@@ -68,11 +72,21 @@ fv_status fv_request_read_embeddings(fv_request *out, const char *body, size_t n
                                      const fv_request_limits *limits, fv_error *err);
 void fv_request_free(fv_request *request);
 
-/* A body inside a document, such as a line of a batch: the document of a text, and a chat of one of
- * its values. Takes doc, also on failure. */
-fv_status fv_request_parse(fv_json **doc, const char *text, size_t n_bytes, fv_error *err);
+/* A chat that is a value inside a document, such as a line of a batch. Takes doc, also on
+ * failure. */
 fv_status fv_request_take_chat(fv_request *out, fv_json *doc, const fv_json_value *body,
                                const fv_request_limits *limits, fv_error *err);
+/* The conversation is no longer needed: frees items and doc, which may be large. What says how to
+ * answer, system included, stays. After a failure all is as it was. */
+fv_status fv_request_drop_conversation(fv_request *request, fv_error *err);
+
+/* The JSON schema that the answer is to be held to; NULL: it may be any text. */
+const char *fv_request_schema(const fv_request *request);
+/* Refuses what would break the JSON that the answer is to be. */
+fv_status fv_request_check_json(const fv_request *request, fv_error *err);
+/* A schema's failure, as one of response_format: FV_ERR_UNSUPPORTED, whatever it was, but for
+ * memory. */
+fv_status fv_request_refuse_schema(const fv_error *why, fv_error *err);
 
 /* ---- for readers of other dialects ---- */
 

@@ -170,40 +170,27 @@ static fv_status grammar_take(serve *s, fv_grammar **out, fv_error *err)
                    "need; expected \"text\"");
 }
 
-/* A schema's failure as the request's: 400, whatever it was. */
-static fv_status schema_fail(fv_status status, const fv_error *why, fv_error *err)
-{
-    return status == FV_OK || status == FV_ERR_MEMORY
-               ? status
-               : fv_fail(err, FV_ERR_UNSUPPORTED, 0, "request: response_format: %s", why->message);
-}
-
 static fv_status constraint_ask(void *constraint, fv_error *err)
 {
     fv_error why;
-    return schema_fail(fv_constraint_check(constraint, &why), &why, err);
+    return fv_constraint_check(constraint, &why) == FV_OK ? FV_OK
+                                                          : fv_request_refuse_schema(&why, err);
 }
 
 /* What holds the answer to its format. What cannot be enforced is refused: an answer in another
  * format than the one that was asked for is worse than none. */
 static fv_status format_apply(serve *s, serve_answer *a, fv_error *err)
 {
-    static const char any_object[] = "{\"type\":\"object\"}";
-    const char *schema = a->request.format == FV_REQUEST_FORMAT_SCHEMA ? a->request.schema_text
-                                                                       : any_object;
+    const char *schema = fv_request_schema(&a->request);
     fv_answer_options options;
     fv_grammar *grammar;
     fv_error why;
-    if (a->request.format == FV_REQUEST_FORMAT_TEXT)
+    if (!schema)
         return FV_OK;
-    if (a->request.answer.n_stop)
-        return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
-                       "request: stop: would cut off the JSON that response_format asks for");
+    FV_TRY(fv_request_check_json(&a->request, err));
     FV_TRY(grammar_take(s, &grammar, err));
-    fv_status status = fv_constraint_new(&a->constraint, grammar, schema, strlen(schema), &why);
-    if (status == FV_ERR_MEMORY)
-        *err = why;
-    FV_TRY(schema_fail(status, &why, err));
+    if (fv_constraint_new(&a->constraint, grammar, schema, strlen(schema), &why) != FV_OK)
+        return fv_request_refuse_schema(&why, err);
     fv_answer_options_default(&options);
     fv_constraint_apply(a->constraint, &options);
     a->job.mask = options.mask;

@@ -140,6 +140,139 @@ static void test_memory(void **state)
     same_output(want);
 }
 
+/* ---- a grammar ---- */
+
+/* Answers in three tokens of one id; counts what is alive. */
+typedef struct held {
+    int live, opened;
+    fv_status open, schema; /* what they give */
+    int check_fails_at;     /* token; 0: never */
+} held;
+
+typedef struct held_answer {
+    held *of;
+    int n;
+} held_answer;
+
+static fv_status held_open(void *user, fv_error *e)
+{
+    held *h = user;
+    h->opened++;
+    return h->open == FV_OK ? FV_OK : fv_fail(e, h->open, 0, "no grammar here");
+}
+
+static void held_mask(void *user, uint32_t *mask, size_t n)
+{
+    (void)user;
+    for (size_t i = 0; i < (n + 31) / 32; i++)
+        mask[i] &= i == 0 ? 1u << 5 : 0;
+}
+
+static void held_chosen(void *user, int32_t id)
+{
+    held_answer *a = user;
+    assert_int_equal(id, 5);
+    a->n++;
+}
+
+static fv_status held_constrain(void *user, const char *schema, size_t n, fv_answer_options *to,
+                                void **constraint, fv_error *e)
+{
+    held *h = user;
+    assert_true(h->opened && n == 2 && !memcmp(schema, "{}", 2));
+    if (h->schema != FV_OK)
+        return fv_fail(e, h->schema, 0, "no such schema");
+    held_answer *a = calloc(1, sizeof *a);
+    assert_non_null(a);
+    a->of = h;
+    h->live++;
+    to->mask = held_mask;
+    to->chosen = held_chosen;
+    to->mask_user = *constraint = a;
+    return FV_OK;
+}
+
+static fv_status held_check(const void *constraint, fv_error *e)
+{
+    const held_answer *a = constraint;
+    return a->of->check_fails_at && a->n >= a->of->check_fails_at
+               ? fv_fail(e, FV_ERR_LIMIT, 0, "too much")
+               : FV_OK;
+}
+
+static bool held_is_complete(const void *constraint)
+{
+    return ((const held_answer *)constraint)->n == 3;
+}
+
+static void held_release(void *constraint)
+{
+    held_answer *a = constraint;
+    a->of->live--;
+    free(a);
+}
+
+/* What became of the rows with an image: "ok", or their status. */
+static void held_expect(const char *status, uint64_t n_failed, const fv_batch_options *o)
+{
+    fv_batch_report r;
+    char part[64];
+    run_ok(o, &r);
+    assert_int_equal(r.n_failed, n_failed);
+    char *text = read_output();
+    snprintf(part, sizeof part, "\"status\": \"%s\"", status);
+    if (!strstr(text, part))
+        fail_msg("%s; expected %s", text, part);
+    fv_free(text);
+    remove_output();
+}
+
+static void test_grammar(void **state)
+{
+    (void)state;
+    held h = { 0 };
+    const fv_batch_grammar grammar = { .size = sizeof grammar,
+                                       .open = held_open,
+                                       .constrain = held_constrain,
+                                       .check = held_check,
+                                       .is_complete = held_is_complete,
+                                       .release = held_release,
+                                       .user = &h };
+    fv_batch_report r = { .size = sizeof r };
+    fv_answer_options two = answer;
+    fv_batch_options o = usual();
+    o.grammar = &grammar;
+    held_expect("ok", 1, &o);
+    assert_int_equal(h.opened, 0); /* nothing needs it */
+    o.schema = "{}x";
+    o.n_schema_bytes = 2;
+    held_expect("ok", 1, &o);
+    assert_int_equal(h.opened, 1);
+    two.max_new_tokens = 2; /* never complete */
+    o.answer = &two;
+    held_expect("limit", ROWS, &o);
+    o.answer = &answer;
+    h.check_fails_at = 2;
+    held_expect("limit", ROWS, &o);
+    h.check_fails_at = 0;
+    h.schema = FV_ERR_UNSUPPORTED;
+    assert_int_equal(fv_batch_run(engine, &o, &r, &err), FV_ERR_UNSUPPORTED);
+    assert_string_equal(err.message, "no such schema");
+    h.open = FV_ERR_IO;
+    assert_int_equal(fv_batch_run(engine, &o, &r, &err), FV_ERR_IO);
+    assert_string_equal(err.message, "no grammar here");
+    assert_int_equal(access(output, F_OK), -1);
+    h = (held){ 0 };
+    uint64_t at = 4; /* cancelled while answers are held */
+    o.progress = stop_at_a_row;
+    o.progress_user = &at;
+    assert_int_equal(fv_batch_run(engine, &o, &r, &err), FV_ERR_CANCELLED);
+    assert_int_equal(h.live, 0);
+    o.progress = NULL;
+    held_expect("ok", 1, &o);
+    assert_int_equal(h.live, 0);
+}
+
 static void refused(const fv_batch_options *o, const char *part)
 {
     fv_batch_report r = { .size = sizeof r };
@@ -162,6 +295,8 @@ static void test_arguments(void **state)
     fv_batch_options o = usual();
     fv_answer_options with_mask = { .size = sizeof with_mask, .mask = mask_nothing };
     fv_answer_options with_logprobs = { .size = sizeof with_logprobs, .n_logprobs = 1 };
+    const fv_answer_options with_end = { .size = sizeof with_end, .ignore_end = true };
+    const fv_batch_grammar empty = { .size = sizeof empty };
     fv_batch_report unsized = { 0 };
     assert_int_equal(fv_batch_run(NULL, &o, NULL, &err), FV_ERR_ARGUMENT);
     assert_int_equal(fv_batch_run(engine, NULL, NULL, &err), FV_ERR_ARGUMENT);
@@ -184,7 +319,20 @@ static void test_arguments(void **state)
     REFUSED(shard, 1, "shard is 1 of 0");
     REFUSED(answer, &with_mask, "answer.mask");
     REFUSED(answer, &with_logprobs, "answer.n_logprobs");
+    REFUSED(schema, "{}", "grammar is NULL; expected one for the schema");
+    REFUSED(grammar, &empty, "grammar.constrain is NULL");
 #undef REFUSED
+    o = usual();
+    o.schema = "{}";
+    o.n_schema_bytes = 2;
+    o.answer = &with_end;
+    const fv_batch_grammar whole = { .size = sizeof whole,
+                                     .constrain = held_constrain,
+                                     .check = held_check,
+                                     .is_complete = held_is_complete,
+                                     .release = held_release };
+    o.grammar = &whole;
+    refused(&o, "answer.ignore_end is set; expected none beside a schema");
     assert_int_equal(access(output, F_OK), -1);
 }
 
@@ -229,9 +377,8 @@ static int teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_cancelled),
-        cmocka_unit_test(test_memory),
-        cmocka_unit_test(test_arguments),
+        cmocka_unit_test(test_cancelled), cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_grammar),   cmocka_unit_test(test_arguments),
         cmocka_unit_test(test_model_id),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -1,5 +1,6 @@
 """fastvlm batch: rows and what is wrong with them, runs that are stopped, killed and continued. See program.py."""
 import base64
+import hashlib
 import io
 import json
 import os
@@ -12,9 +13,9 @@ import sys
 import tarfile
 import time
 
-from program import IMAGE, LIMIT, PROGRAM, ROOT, TINY, main, run
+from program import IMAGE, LIMIT, PROGRAM, ROOT, TINY, has_demo_model, main, run
 
-NATIVE = ("full_disk", "killed_twenty_times", "stopped", "a_line_that_never_ends")  # the last three only for their time
+NATIVE = ("full_disk", "killed_twenty_times", "stopped", "a_line_that_never_ends", "lines_of_many_values", "levels_of_instructions")  # all but the first only for their time
 DEMO = os.path.join(ROOT, "tests/data/demo/images")
 QUICK = ("-q", "-n", "4")
 
@@ -132,27 +133,31 @@ def case_the_same_bytes(folder):
 
 
 def case_killed_twenty_times(folder):
-    """SIGKILL at random moments, also of the runs that go on; the output has the bytes of one that ran through."""
+    """SIGKILL at random moments, also of the runs that go on; every kind of output has the bytes of a run that ran through."""
     rng = random.Random(17)
     photos(folder, 10)
-    write(folder, "list", "".join("photos/%05d.jpg\n" % (i % 10) for i in range(300)))
-    command = [PROGRAM, "batch", TINY, "list", "-o", "out.jsonl", *QUICK]
-    batch(folder, "list", "-o", "whole.jsonl")
-    path, kills = os.path.join(folder, "out.jsonl"), 0
-    for _ in range(20):
-        before = size(path + ".partial")
-        p = subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        end = time.monotonic() + LIMIT
-        while p.poll() is None and time.monotonic() < end:  # a row or more of its own
-            if size(path + ".partial") > before:
-                break
-        time.sleep(rng.uniform(0, 0.01))
-        p.kill()
-        kills += p.wait() == -signal.SIGKILL
-    assert kills == 20, "a run ended before it was killed: %d" % kills
-    batch(folder, "list", "-o", "out.jsonl")
-    complete(folder)
-    assert data(folder) == data(folder, "whole.jsonl")
+    lines = [{"image": "photos/%05d.jpg" % (i % 10), "id": "a/%d" % i} if i % 3 else request("b%d" % i, "Hello") for i in range(120)]
+    lines[7] = {"image": "none.jpg", "id": "c"}
+    write(folder, "list", "".join(json.dumps(line) + "\n" for line in lines))
+    for form in ("jsonl", "txt", "tar", "openai"):
+        batch(folder, "list", "-o", "whole." + form, "--format", form)
+        path, kills = os.path.join(folder, "out." + form), 0
+        for _ in range(5):
+            before = size(path + ".partial")
+            p = subprocess.Popen([PROGRAM, "batch", TINY, "list", "-o", path, "--format", form, *QUICK], cwd=folder, stdin=subprocess.DEVNULL,
+                                 stderr=subprocess.DEVNULL)
+            end = time.monotonic() + LIMIT
+            while p.poll() is None and time.monotonic() < end:  # a row or more of its own
+                if size(path + ".partial") > before:
+                    break
+            time.sleep(rng.uniform(0, 0.01))
+            p.kill()
+            kills += p.wait() == -signal.SIGKILL
+        assert kills == 5, "a run ended before it was killed: %s, %d" % (form, kills)
+        batch(folder, "list", "-o", path, "--format", form)
+        complete(folder, "out." + form)
+        whole, found = (texts(folder, name + form) if form == "txt" else data(folder, name + form) for name in ("whole.", "out."))
+        assert found == whole and len(whole) > 100, form
 
 
 def case_stopped(folder):
@@ -175,6 +180,46 @@ def case_stopped(folder):
     result = run("batch", TINY, "list", "-o", "out.jsonl", "-n", "4", cwd=folder)
     assert result.code == 0 and b"from earlier runs" in result.err, result
     complete(folder)
+    assert data(folder) == data(folder, "whole.jsonl")
+
+
+def stop_quiet(folder, give, number, *args):
+    """Stops a run that waits for its pipe, after so many rows; standard error."""
+    fifo = os.path.join(folder, "fifo")
+    partial = os.path.join(folder, "out.jsonl.partial")
+    p = subprocess.Popen([PROGRAM, "batch", TINY, "fifo", "-o", "out.jsonl", *QUICK, *args], cwd=folder, stdin=subprocess.DEVNULL,
+                         stderr=subprocess.PIPE)
+    f = open(fifo, "wb", buffering=0) if give is not None else None
+    end = time.monotonic() + LIMIT
+    if f:
+        f.write("".join(give).encode())
+    while time.monotonic() < end and p.poll() is None and (
+            b'"row": %d,' % (len(give) - 1) not in data(folder, "out.jsonl.partial") if give else not os.path.exists(partial)):
+        time.sleep(0.01)
+    p.send_signal(number)
+    err = p.communicate(timeout=LIMIT)[1]
+    if f:
+        f.close()
+    assert p.returncode == 1, (p.returncode, err)
+    return err
+
+
+def case_a_quiet_pipe(folder):
+    """A signal ends the run while its list sends nothing: before there is a writer, between rows, and while rows of an earlier run are read."""
+    photos(folder, 4)
+    names = ["photos/%05d.jpg\n" % i for i in range(4)]
+    os.mkfifo(os.path.join(folder, "fifo"))
+    assert b"stopped after 0 rows" in stop_quiet(folder, None, signal.SIGTERM)
+    assert b"stopped after 2 rows" in stop_quiet(folder, names[:2], signal.SIGTERM)
+    assert b"stopped after" in stop_quiet(folder, names[:2], signal.SIGINT)  # it has both already, and answers none
+    p = subprocess.Popen([PROGRAM, "batch", TINY, "fifo", "-o", "out.jsonl", *QUICK], cwd=folder, stdin=subprocess.DEVNULL)
+    with open(os.path.join(folder, "fifo"), "wb", buffering=0) as f:
+        for name in names:  # in pieces
+            f.write(name[:7].encode())
+            time.sleep(0.06)
+            f.write(name[7:].encode())
+    assert p.wait(LIMIT) == 0
+    batch(folder, "photos", "-o", "whole.jsonl")
     assert data(folder) == data(folder, "whole.jsonl")
 
 
@@ -241,6 +286,7 @@ def case_another_run_is_refused(folder):
             half(folder, rest)
         n = ("-n", "4")
         refused(b'another prompt: it was "Describe the image.", and is "x y?" now; --force begins again', "photos", "list", *n, "-p", "x y?")
+        refused(b'another system: it was null, and is "x" now', "photos", "list", *n, "-s", "x")
         refused(b"another max_new_tokens: it was 4, and is 5 now", "photos", "list", "-n", "5")
         refused(b"another model", "photos", "list", *n, model=base)
         refused(b"another decoder", "photos", "list", *n, "--decoder", "f16")
@@ -270,6 +316,10 @@ def case_another_run_is_refused(folder):
     refused(b"rows of a run whose manifest is missing; --force begins again", "photos", "list", "-n", "4")
     batch(folder, "photos", "list", "-o", "out.jsonl", "--force")
     assert data(folder) == whole
+    long = "What is that? " * 20  # they differ where a message does not reach
+    batch(folder, "photos", "-o", "long.jsonl", "-p", long)
+    result = batch(folder, "photos", "-o", "long.jsonl", "-p", long + "x", code=1)
+    assert b'another prompt: both begin "What is that?' in result.err, result
 
 
 def case_inputs_that_change(folder):
@@ -339,6 +389,16 @@ def case_full_disk(folder):
     batch(folder, "list", "-o", "out.jsonl")
     complete(folder)
     assert data(folder) == data(folder, "whole.jsonl")
+    # all rows are there, and the output has no room
+    batch(folder, "photos", "-o", "whole.tar", "--format", "tar")
+    limit = len(data(folder, "whole.tar")) - 1024
+    done = subprocess.run([PROGRAM, "batch", TINY, "photos", "-o", "out.tar", "--format", "tar", *QUICK], cwd=folder, stdin=subprocess.DEVNULL,
+                          capture_output=True, preexec_fn=small, timeout=LIMIT)
+    assert done.returncode == 1 and b"out.tar: cannot write" in done.stderr, done
+    assert sorted(n for n in os.listdir(folder) if n.startswith("out.tar")) == ["out.tar.manifest.json", "out.tar.partial"]
+    result = run("batch", TINY, "photos", "-o", "out.tar", "--format", "tar", "-n", "4", cwd=folder)
+    assert result.code == 0 and b"10 from earlier runs" in result.err, result
+    assert data(folder, "out.tar") == data(folder, "whole.tar")
 
 
 def case_outputs_that_cannot_be(folder):
@@ -397,9 +457,26 @@ def case_a_line_that_never_ends(folder):
     """Is one bad row, and takes no more memory than a line may."""
     photos(folder, 1)
     write(folder, "list", b"photos/00000.jpg\n" + b"x" * (70 << 20) + b"\nphotos/00000.jpg\n")
-    batch(folder, "list", "-o", "out.jsonl")
-    assert [r["status"] for r in rows(folder)] == ["ok", "limit", "ok"]
-    assert "more than 64 MiB" in rows(folder)[1]["error"]
+    batch(folder, "list", "-o", "out.jsonl", "--format", "openai")
+    found = [r["response"] for r in rows(folder)]
+    assert [r["status_code"] for r in found] == [200, 413, 200], found
+    assert found[1]["body"]["error"]["code"] == "too_large" and "more than 64 MiB" in found[1]["body"]["error"]["message"], found[1]
+
+
+def case_lines_of_many_values(folder):
+    """Are refused before they take memory: each value of JSON takes forty bytes."""
+    write(folder, "list", b'{"image": [' + b"1," * 15000000 + b'1]}\n{"prompt": "Hello"}\n{"custom_id": "a", "body": {"x": [' + b"1," * 300000 + b"1]}}\n")
+    result = run("batch", TINY, "list", "-o", "out.jsonl", "--json", *QUICK, cwd=folder)
+    found = rows(folder)
+    assert [r["status"] for r in found] == ["limit", "ok", "limit"], found
+    assert "row 0: more than 200000 values" in found[0]["error"], found
+    with open(PROGRAM, "rb") as f:
+        sanitized = b"__asan_init" in f.read()
+    assert sanitized or json.loads(result.out)["peak_rss_bytes"] < 250e6, result
+    if has_tar(folder):
+        shard(folder, "a.tar", ("1.jpg", photo(0)), ("1.json", b'{"x": [' + b"1," * 200000 + b"1]}"), ("2.jpg", photo(0)))
+        batch(folder, "a.tar", "-o", "tar.jsonl")
+        assert [r["status"] for r in rows(folder, "tar.jsonl")] == ["limit", "ok"], rows(folder, "tar.jsonl")
 
 
 def shard(folder, name, *members, end=None, **options):
@@ -647,20 +724,20 @@ def case_openai(folder):
     turns = request("turns", seen)
     turns["body"]["messages"] += [{"role": "assistant", "content": "A cross."}, {"role": "user", "content": "Sure?"}]
     good = [request("seen", seen), request("limit", "Hello", max_tokens=2), system, request("plain", "Hello"), turns]
-    bad = [request("b0", "x", stream=True), request("b1", "x", logprobs=True), request("b2", "x", response_format={"type": "json_object"}),
+    bad = [request("b0", "x", stream=True), request("b1", "x", logprobs=True), request("b2", "x", response_format={"type": "xml"}),
            request("b3", "x", temperature=3), request("b4", [{"type": "image_url", "image_url": {"url": "http://x/y.png"}}]), request("b5", broken),
            dict(request("b6", "x"), method="GET"), dict(request("b7", "x"), url="/v1/embeddings"), dict(request("b8", "x"), body=[]),
-           request("b9", "," * 200001)]
+           request("b9", "x", x=[1] * 200001), request("b10", "word " * 6000), request("b0", "twice"), request(7, "Hello"), request(None, "Hello")]
     write(folder, "in", "".join(json.dumps(line) + "\n" for line in good + bad))
     write(folder, "same", "".join(json.dumps(line) + "\n" for line in (
         {"image": "photos/00000.jpg", "prompt": "What is it?", "id": "seen"}, {"prompt": "Hello", "id": "plain"})))
     batch(folder, "in", "-o", "out.jsonl", "--format", "openai", "--together", "3")
     batch(folder, "same", "-o", "same.jsonl")
     found = rows(folder)
-    assert [r["custom_id"] for r in found] == [r["custom_id"] for r in good + bad]
+    assert [r["custom_id"] for r in found[:-2]] == [r["custom_id"] if r["custom_id"] != "b9" else None for r in good + bad[:-2]]
     assert [r["id"] for r in found] == ["batch_req_%d" % i for i in range(len(found))] and not any(r["error"] for r in found)
-    assert [r["response"]["status_code"] for r in found] == [200] * 5 + [400] * 9 + [413], found
-    body = {r["custom_id"]: r["response"]["body"] for r in found}
+    assert [r["response"]["status_code"] for r in found] == [200] * 5 + [400] * 9 + [413] + [400] * 4, found
+    body = {r["custom_id"]: r["response"]["body"] for r in found[:-5]}
     for row in rows(folder, "same.jsonl"):
         choice, usage = body[row["id"]]["choices"][0], body[row["id"]]["usage"]
         assert choice["message"]["content"] == row["text"] and choice["finish_reason"] == "length", row
@@ -670,16 +747,114 @@ def case_openai(folder):
     assert body["system"]["usage"]["prompt_tokens"] != body["plain"]["usage"]["prompt_tokens"]
     own = json.loads(run("run", TINY, "--no-image", "-p", "Hello", "--system", "Be brief.", "--json", *QUICK, cwd=folder).out)
     assert body["system"]["choices"][0]["message"]["content"] == own["text"], own
-    for i, param in enumerate(("stream", "logprobs", "response_format", "body.temperature", "messages[0].content[0]")):
+    for i, param in enumerate(("stream", "logprobs", "response_format.type", "temperature", "messages[0].content[0]")):
         assert body["b%d" % i]["error"]["param"] == param and body["b%d" % i]["error"]["type"] == "invalid_request_error", body["b%d" % i]
     assert body["b5"]["error"]["param"] == "messages[0].content[0]", body["b5"]
-    assert body["b9"]["error"]["code"] == "too_large", body["b9"]
+    errors = [r["response"]["body"]["error"] for r in found[-5:]]
+    assert [e["code"] for e in errors] == ["too_large", "context_length_exceeded", None, None, None], errors
+    assert [e["param"] for e in errors[2:]] == ["custom_id"] * 3 and "b0 comes a second time" in errors[2]["message"], errors
+    assert "custom_id: expected a string, found an integer" in errors[3]["message"], errors
     whole = data(folder)
     half(folder, 6)
     batch(folder, "in", "-o", "out.jsonl", "--format", "openai", "--together", "1", "--threads", "1")
     assert data(folder) == whole
     batch(folder, "in", "-o", "plain.jsonl")  # in any other format, too
     assert [r["status"] for r in rows(folder, "plain.jsonl")][:6] == ["ok"] * 5 + ["unsupported"]
+
+
+SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
+
+
+def with_schema(folder, *args, code=0, **env):
+    """By the stand-in for llguidance, whose every answer is {"a":1}."""
+    env = {"FV_LLGUIDANCE": os.environ.get("FV_FAKE_LLGUIDANCE", ""), **env}
+    result = run("batch", TINY, *args, "-q", cwd=folder, **env)
+    assert result.code == code, "%r: %r" % (args, result)
+    return result
+
+
+def case_json_by_a_schema(folder):
+    """One for all rows, in the manifest; what llguidance lacks or refuses is one message before anything is written."""
+    photos(folder, 2)
+    write(folder, "schema", json.dumps(SCHEMA))
+    write(folder, "other", "{}")
+    write(folder, "list", '{"custom_id": "a", "body": {"messages": [{"role": "user", "content": "Hi"}]}}\n{"image": "none"}\n')
+    held = ("photos", "list", "--json-schema", "schema")
+    with_schema(folder, *held, "-o", "out.jsonl")
+    found, whole = rows(folder), data(folder)
+    assert [r.get("text") for r in found] == ['{"a":1}'] * 3 + [None] and [r.get("finish") for r in found[:3]] == ["stop"] * 3, found
+    assert json.loads(data(folder, "out.jsonl.manifest.json"))["schema_sha256"] == hashlib.sha256(data(folder, "schema")).hexdigest()
+    with_schema(folder, *held, "-o", "alone.jsonl", "--together", "1", "-t", "1")
+    assert data(folder, "alone.jsonl") == whole
+    half(folder, 2)
+    with_schema(folder, *held, "-o", "out.jsonl")
+    assert data(folder) == whole
+    for more in (("--json-schema", "other"), ()):
+        result = with_schema(folder, "photos", "list", *more, "-o", "out.jsonl", code=1)
+        assert b"made with another schema_sha256" in result.err, result
+    for name, form in (("out.tar", "tar"), ("out", "txt")):
+        with_schema(folder, "photos", "--json-schema", "schema", "-o", name, "--format", form)
+    assert samples(folder)["00000.txt"] == texts(folder)["00000.txt"] == b'{"a":1}'
+    # an answer that is cut off is none: but of requests, which are told so
+    with_schema(folder, *held, "-o", "cut.jsonl", "-n", "2")
+    found = rows(folder, "cut.jsonl")
+    assert [r["status"] for r in found] == ["limit", "limit", "ok", "io"] and found[2]["finish"] == "length", found
+    assert "cut off before its JSON was complete" in found[0]["error"], found
+    with_schema(folder, *held, "-o", "late.jsonl", FAKE_LLGUIDANCE="mask=3")
+    found = rows(folder, "late.jsonl")
+    assert [r["status"] for r in found] == ["limit", "limit", "unsupported", "io"] and "schema: too complex" in found[2]["error"], found
+    write(folder, "list7", "[1]")
+    before = sorted(os.listdir(folder))
+    for env, args, what in (({"FV_LLGUIDANCE": "none.so"}, held, b"none.so: cannot open"),
+                            ({"FAKE_LLGUIDANCE": "version=1.0.0"}, held, b"llguidance 1.0.0; expected version"),
+                            ({"FAKE_LLGUIDANCE": 'schema=Unimplemented keys: ["not"]'}, held, b'cannot be enforced: Unimplemented keys: ["not"]'),
+                            ({}, ("photos", "--json-schema", "list7"), b"schema: expected an object"),
+                            ({}, ("photos", "--json-schema", "none"), b"none: No such file")):
+        result = with_schema(folder, *args, "-o", "new.jsonl", code=1, **env)
+        assert what in result.err and result.err.count(b"\n") == 1 and sorted(os.listdir(folder)) == before, result
+    for args, what in ((("photos", "--stop", "x"), b"--json-schema and --stop exclude"), (("photos", "--ignore-eos"), b"--ignore-eos exclude")):
+        result = with_schema(folder, *args, "--json-schema", "schema", "-o", "new.jsonl", code=2)
+        assert what in result.err, result
+    result = with_schema(folder, "-", "--json-schema", "-", "-o", "new.jsonl", code=2)
+    assert b"standard input (-) is given more than once" in result.err, result
+
+
+def case_requests_for_json(folder):
+    """response_format of OpenAI's requests, as the server has it. Without llguidance the run ends at the first: with it, it goes on."""
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA}}
+    lines = [request("text", "Hi"), request("any", "Hi", response_format={"type": "json_object"}), request("schema", "Hi", response_format=form),
+             request("cut", "Hi", response_format=form, max_tokens=2), request("stop", "Hi", response_format=form, stop="1"),
+             request("bad", "Hi", response_format={"type": "json_object", "schema": {"x-guidance": {}}}), request("last", "Hi")]
+    write(folder, "list", "".join(json.dumps(line) + "\n" for line in lines))
+    held = ("list", "-o", "out.jsonl", "--format", "openai", "-n", "9", "--together", "1")
+    result = with_schema(folder, *held, code=1, FV_LLGUIDANCE="none.so")
+    assert b"none.so: cannot open" in result.err and result.err.count(b"\n") == 1, result
+    assert sorted(os.listdir(folder)) == ["list", "out.jsonl.manifest.json", "out.jsonl.partial"]
+    with_schema(folder, *held)
+    complete(folder)
+    found = [r["response"] for r in rows(folder)]
+    assert [r["status_code"] for r in found] == [200, 200, 200, 200, 400, 400, 200], found
+    choices = [r["body"]["choices"][0] for r in found[:4]]
+    assert [c["message"]["content"] for c in choices[1:3]] == ['{"a":1}'] * 2 and [c["finish_reason"] for c in choices[1:]] == ["stop", "stop", "length"]
+    assert choices[0]["message"]["content"] != '{"a":1}'
+    assert [r["body"]["error"]["param"] for r in found[4:6]] == ["stop", "response_format"], found
+    assert "x-guidance is set" in found[5]["body"]["error"]["message"], found
+    with_schema(folder, *held[:2], "whole.jsonl", *held[3:])
+    assert data(folder) == data(folder, "whole.jsonl")
+
+
+def case_levels_of_instructions(folder):
+    """The trained model answers with the same bytes at other levels of instructions: see docs/batch.md for where it does not."""
+    if not has_demo_model():
+        return
+    photos(folder, 4)
+    outputs = {}
+    for level in ("avx2", "avx512"):
+        result = run("batch", "photos", "-o", level, "-q", cwd=folder, FV_CPU=level)
+        assert result.code == 0, result
+        outputs[json.loads(data(folder, level + ".manifest.json"))["cpu_level"]] = data(folder, level)
+    assert len(set(outputs.values())) == 1 and b'"status": "ok"' in data(folder, "avx2"), outputs
+    print("levels: " + ", ".join(sorted(outputs)))
 
 
 def case_arguments(folder):

@@ -487,6 +487,79 @@ static void test_allocation_failures(void **state)
     fv_json_free(doc);
 }
 
+/* As many values as are allowed, and one more; keys are none. */
+static void test_value_limit(void **state)
+{
+    (void)state;
+    static const char text[] = "{\"a\": [1, 2, {\"b\": null}], \"c\": \"d,[\"}"; /* 7 values */
+    fv_json *doc;
+    assert_int_equal(fv_json_parse_up_to(&doc, text, sizeof text - 1, 7, "x", &err), FV_OK);
+    fv_json_free(doc);
+    assert_int_equal(fv_json_parse_up_to(&doc, text, sizeof text - 1, 6, "x", &err), FV_ERR_LIMIT);
+    assert_string_equal(err.message, "x: more than 6 values");
+    assert_null(doc);
+    size_t n = 8 << 20; /* what is too much takes no more memory than what is not */
+    char *many = malloc(n);
+    assert_non_null(many);
+    for (size_t i = 0; i < n; i++)
+        many[i] = i % 2 ? '1' : ',';
+    many[0] = '[';
+    fv_mem_fail_after(60);
+    assert_int_equal(fv_json_parse_up_to(&doc, many, n, 1000, "x", &err), FV_ERR_LIMIT);
+    fv_mem_fail_after(UINT64_MAX);
+    free(many);
+}
+
+/* A value as a document of its own: messages begin there. */
+static void test_enter(void **state)
+{
+    (void)state;
+    fv_json *doc = parse("{\"body\": {\"a\": {\"b\": 1}}, \"c\": 2}");
+    const fv_json_value *body = fv_json_member(fv_json_root(doc), "body");
+    const char *text;
+    assert_int_equal(fv_json_enter(doc, body, "request", &err), FV_OK);
+    assert_int_equal(fv_json_string(doc, fv_json_member(body, "a"), "b", &text, &err),
+                     FV_ERR_FORMAT);
+    assert_string_equal(err.message, "request: a.b: expected a string, found an integer");
+    assert_int_equal(fv_json_string(doc, body, "x", &text, &err), FV_ERR_FORMAT);
+    assert_string_equal(err.message, "request: x is missing, expected a string");
+    assert_int_equal(fv_json_string(doc, fv_json_root(doc), "c", &text, &err), FV_ERR_FORMAT);
+    assert_string_equal(err.message, "request: c: expected a string, found an integer");
+    assert_string_equal(fv_json_name(doc), "request");
+    fv_json_free(doc);
+}
+
+static void test_same(void **state)
+{
+    (void)state;
+    static const char *const texts[] = { "[]",
+                                         "{}",
+                                         "[1]",
+                                         "[1, 2]",
+                                         "[1.0]",
+                                         "[true]",
+                                         "[false]",
+                                         "[null]",
+                                         "[\"1\"]",
+                                         "[\"\\u0000\"]",
+                                         "[[1]]",
+                                         "[123456789012345678901]",
+                                         "[123456789012345678902]",
+                                         "{\"a\": 1}",
+                                         "{\"b\": 1}",
+                                         "{\"a\": 1, \"b\": 2}",
+                                         "{\"b\": 2, \"a\": 1}" };
+    assert_true(fv_json_same(NULL, NULL));
+    for (size_t i = 0; i < FV_COUNT(texts); i++)
+        for (size_t k = 0; k < FV_COUNT(texts); k++) {
+            fv_json *a = parse(texts[i]), *b = parse(texts[k]);
+            if (fv_json_same(fv_json_root(a), fv_json_root(b)) != (i == k))
+                fail_msg("%s and %s", texts[i], texts[k]);
+            fv_json_free(a);
+            fv_json_free(b);
+        }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -499,6 +572,9 @@ int main(void)
         cmocka_unit_test(test_long_and_odd_keys),
         cmocka_unit_test(test_walking),
         cmocka_unit_test(test_files),
+        cmocka_unit_test(test_value_limit),
+        cmocka_unit_test(test_enter),
+        cmocka_unit_test(test_same),
         cmocka_unit_test(test_allocation_failures),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
