@@ -23,6 +23,8 @@
  * two threads or more, or there are more threads at work than the pool has, the worker leaves; the
  * caller and those who stay finish the job.
  *
+ * In a child of fork there are no workers: a caller works alone.
+ *
  * Workers spin for a moment after a job, because a token is a few hundred short jobs in a row, and
  * then sleep on a condition variable. Where others would give them work they still linger for the
  * next job of the same slot: long tasks of an image's encoder would otherwise swallow them in the
@@ -36,7 +38,6 @@
 #include <stdalign.h>
 #include <stdatomic.h>
 #include <string.h>
-#include <unistd.h>
 
 enum {
     MAX_THREADS = 1024,
@@ -91,7 +92,7 @@ struct fv_threads {
     _Atomic double spin_ms; /* 0 when there are more threads than cores */
     worker *workers;        /* [n_threads - 1] */
     run *runs;              /* [N_SLOTS, n_threads] */
-    pid_t process;          /* that the threads run in: a child of fork has none of them */
+    unsigned n_forks;       /* when the threads were started: a child of fork has none of them */
     _Atomic unsigned n_references;
 
     /* In a cache line of its own: everybody reads it all the time. */
@@ -103,6 +104,20 @@ struct fv_threads {
 
     slot slots[N_SLOTS];
 };
+
+/* Of this process and those it came from. */
+static _Atomic unsigned n_forks;
+
+static void forks_count(void) { atomic_fetch_add(&n_forks, 1); }
+
+static void forks_watch(void) { pthread_atfork(NULL, NULL, forks_count); }
+
+/* False in a child of fork, where the lock and the counts of those inside may also be left from
+ * threads of the parent. */
+static bool threads_exist(const fv_threads *pool)
+{
+    return pool->n_forks == atomic_load_explicit(&n_forks, memory_order_relaxed);
+}
 
 static inline void cpu_pause(void)
 {
@@ -439,7 +454,8 @@ static void job_close(fv_threads *pool, slot *s)
 void fv_pool_run(const fv_pool *pool, size_t n_tasks, fv_task_fn *fn, void *user)
 {
     fv_threads *threads = pool->threads;
-    slot *s = n_tasks > 1 && pool->limit > 1 ? slot_take(threads) : NULL;
+    bool alone = n_tasks <= 1 || pool->limit <= 1 || !threads_exist(threads);
+    slot *s = alone ? NULL : slot_take(threads);
 
     if (!s) {
         for (size_t task = 0; task < n_tasks; task++)
@@ -509,6 +525,7 @@ static fv_status cpus_check(const fv_threads_options *o, fv_error *err)
 /* Everything but the workers; *out is freed by fv_threads_free also after a failure. */
 static fv_status threads_prepare(fv_threads **out, int n_threads, fv_error *err)
 {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
     fv_threads *pool = *out = fv_alloc_zero(1, sizeof *pool);
     size_t n = (size_t)n_threads;
 
@@ -516,7 +533,8 @@ static fv_status threads_prepare(fv_threads **out, int n_threads, fv_error *err)
         return fv_fail_memory(err, sizeof *pool, "thread pool");
     pool->n_threads = (unsigned)n_threads;
     pool->n_references = 1;
-    pool->process = getpid();
+    pthread_once(&once, forks_watch);
+    pool->n_forks = atomic_load(&n_forks);
     pool->spin_ms = n_threads <= fv_cpu_cores() ? SPIN_MS : 0;
     pthread_mutex_init(&pool->lock, NULL);
     pthread_cond_init(&pool->opened, NULL);
@@ -601,9 +619,7 @@ void fv_threads_free(fv_threads *pool)
 {
     if (!pool || atomic_fetch_sub(&pool->n_references, 1) > 1)
         return;
-    /* In a child of fork there is nobody to wait for, and the lock may be held by a thread that
-     * exists in the parent only. */
-    if (pool->process == getpid())
+    if (threads_exist(pool))
         workers_stop(pool);
     fv_free(pool->workers);
     fv_free(pool->runs);

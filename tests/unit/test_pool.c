@@ -473,7 +473,7 @@ static void test_shared_threads(void **state)
 /* ---- the process around it --------------------------------------------------------------- */
 
 /* A child of fork has the memory and none of the threads, one of which may have held the lock. */
-static void test_child_of_fork_may_free(void **state)
+static void test_child_of_fork_works_alone(void **state)
 {
     (void)state;
     caller busy = { .number = 1 };
@@ -486,6 +486,7 @@ static void test_child_of_fork_may_free(void **state)
         assert_true(child >= 0);
         if (child == 0) {
             alarm(20);
+            run_and_check(pool, 100, 3);
             fv_pool_free(pool);
             _exit(0);
         }
@@ -643,7 +644,7 @@ int main(void)
         cmocka_unit_test(test_limit),
         cmocka_unit_test(test_callers_progress_alike),
         cmocka_unit_test(test_shared_threads),
-        cmocka_unit_test(test_child_of_fork_may_free),
+        cmocka_unit_test(test_child_of_fork_works_alone),
         cmocka_unit_test(test_signals_of_workers),
 #if defined(__linux__)
         cmocka_unit_test(test_pinned),
