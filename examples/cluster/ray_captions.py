@@ -13,15 +13,16 @@ from fastvlm.ray import Captioner
 
 def main(folder, output, model=None):
     ray.init(logging_level="warning")
-    # One CPU stays free for reading: workers that take all of them would wait for files for ever.
-    workers = max(1, int(ray.cluster_resources()["CPU"]) - 1)
+    # One CPU stays free for reading: workers that take all of them would wait for files for ever. Where
+    # there is only one, the worker takes none as Ray counts them.
+    n_cpus = int(ray.cluster_resources()["CPU"])
     files = ray.data.read_binary_files(os.path.abspath(folder), include_paths=True)
     captions = files.map_batches(
         Captioner,
         fn_constructor_kwargs={"model": model, "prompt": "Describe the image.", "threads": 1},
         batch_size=8,
-        num_cpus=1,
-        concurrency=workers,
+        num_cpus=min(1, n_cpus - 1),
+        concurrency=max(1, n_cpus - 1),
     )
     captions.drop_columns(["bytes"]).write_json(os.path.abspath(output))
 
