@@ -18,7 +18,7 @@ import unittest.mock
 import weakref
 
 import fastvlm
-from fastvlm import _abi, _library, _model
+from fastvlm import _abi, _batch, _library, _model
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 IMAGES = ROOT / "examples" / "images"
@@ -145,6 +145,19 @@ class Questions(Case):
         for thread in threads:
             thread.join()
         self.assertEqual(set(answers), {"HELLO"})
+
+
+    @unittest.skipUnless(hasattr(os, "fork"), "no fork")
+    def test_after_fork(self):
+        """A child has none of the model's threads: it works on its own."""
+        self.assertEqual(self.model.ask(SIGN, TEXT), "HELLO")
+        child = os.fork()
+        if child == 0:
+            try:
+                os._exit(0 if self.model.ask(SIGN, TEXT) == "HELLO" else 1)
+            finally:
+                os._exit(2)
+        self.assertEqual(os.waitpid(child, 0)[1], 0)
 
 
 class Masks(Case):
@@ -375,6 +388,8 @@ class Images(Case):
         self.assertEqual(self.model.encode(turned).rows.tobytes(), self.model.encode(file.getvalue()).rows.tobytes())
         plain = fastvlm.Image(opened, ignore_exif=True)
         self.assertEqual((plain.width, plain.height), (120, 80))
+        with unittest.mock.patch.object(opened, "getexif", lambda: {0x0112: 6.0}):  # as damaged files have it
+            self.assertEqual(fastvlm.Image(opened).width, 120)
 
     def test_max_pixels(self):
         with self.assertRaises(fastvlm.LimitError):
@@ -451,6 +466,11 @@ class Sessions(Case):
             stream = s.stream("Describe the image.", SIGN)
             next(stream)
             self.assertEqual(s.ask(TEXT), "HELLO")
+            with self.assertRaisesRegex(fastvlm.StateError, "another turn"):
+                next(stream)
+            s.add_text(TEXT)
+            stream = s.answer()
+            s.add_answer("GOODBYE")
             with self.assertRaisesRegex(fastvlm.StateError, "another turn"):
                 next(stream)
 
@@ -556,6 +576,8 @@ class Workers(unittest.TestCase):
         self.assertEqual([bool(e) for e in out["error"]], [False, True, True])
         out = Captioner(MODEL_PATH, None, max_tokens=1)({"bytes": [SIGN.read_bytes()], "prompt": ["What shape is red?"]})
         self.assertEqual((out["caption"], out["error"]), (["Star"], [""]))
+        with self.assertRaisesRegex(ValueError, "no column 'prompt'"):
+            Captioner(MODEL_PATH, None)({"bytes": [SIGN.read_bytes()]})
 
     def test_spark(self):
         from fastvlm.spark import captioner
@@ -670,6 +692,53 @@ class Interrupts(Case):
             signal.signal(signal.SIGINT, previous)
         self.assertGreater(len(seen), 3)
 
+    def test_a_signal_at_any_instruction(self):
+        """While handlers are replaced or put back: what a handler raises is raised once, and nothing stays behind."""
+        class Late(ValueError):  # signal.signal raises these, too
+            pass
+
+        def late(signum, frame):
+            raise Late
+
+        def signalled(signum, number):
+            """Runs nothing, with a signal before instruction `number` of _library.py; the instructions left."""
+            left = number
+
+            def trace(frame, event, argument):
+                nonlocal left
+                if frame.f_code.co_filename != _library.__file__:
+                    return None
+                frame.f_trace_opcodes = True
+                if event == "opcode":
+                    left -= 1
+                    if left == 0:
+                        os.kill(os.getpid(), signum)
+                return trace
+
+            before = sys.gettrace()
+            sys.settrace(trace)
+            try:
+                watch.run(int)
+            finally:
+                sys.settrace(before)
+            return left
+
+        watch = _library.Watch()
+        handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: late, signal.SIGALRM: late}
+        before = {signum: signal.signal(signum, handler) for signum, handler in handlers.items()}
+        try:
+            for signum, error in ((signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Late), (signal.SIGALRM, Late)):
+                n_instructions = 10**6 - signalled(signum, 10**6)
+                self.assertGreater(n_instructions, 50)
+                for number in range(1, n_instructions + 1):
+                    with self.assertRaises(error):
+                        signalled(signum, number)
+                    self.assertEqual({s: signal.getsignal(s) for s in handlers}, handlers, number)
+                    self.assertEqual((watch.state.deferring, watch.state.raised), (False, None), number)
+        finally:
+            for signum, handler in before.items():
+                signal.signal(signum, handler)
+
     def test_ctrl_c_in_a_batch(self):
         def images():
             for i in range(1000):
@@ -680,6 +749,48 @@ class Interrupts(Case):
         with self.assertRaises(KeyboardInterrupt):
             self.model.caption_batch(images())
         self.assertFalse([t for t in threading.enumerate() if t.name.startswith("fastvlm")])
+
+    def test_ctrl_c_while_the_iterable_waits(self):
+        """What it waits for may never come."""
+        waits, goes_on = threading.Event(), threading.Event()
+
+        def images():
+            yield SIGN
+            waits.set()
+            goes_on.wait()
+            yield SIGN
+
+        def kill():
+            waits.wait()
+            os.kill(os.getpid(), signal.SIGINT)
+
+        killer = threading.Thread(target=kill)
+        with unittest.mock.patch.object(_batch, "_PATIENCE_S", 0.0):
+            with self.assertRaises(KeyboardInterrupt):
+                killer.start()
+                self.model.caption_batch(images(), TEXT)
+        goes_on.set()
+        killer.join()
+        for thread in threading.enumerate():
+            if thread.name.startswith("fastvlm"):
+                thread.join()
+
+    def test_what_a_question_in_a_callback_raises(self):
+        """It is the twin's callback, too, whose exception both calls end with."""
+        twins, asked = [], []
+
+        def progress(stage, done):
+            if twins:
+                asked.append(twins.pop())
+                asked[0].ask(TEXT)
+            elif asked:
+                raise KeyError("inside")
+
+        with self.model.session(progress=progress) as s:
+            s.ask("What shape is red?", SIGN)
+            twins.append(s.copy())
+            with self.assertRaisesRegex(KeyError, "inside"):
+                s.ask(TEXT)
 
     def test_what_progress_raises(self):
         stages = set()

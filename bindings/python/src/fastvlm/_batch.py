@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ._model import Model
 
 _READ_AHEAD = 2  # images decoded and not yet encoded
+_PATIENCE_S = 1.0  # for a next image that nobody wants any more
 _END = object()
 
 
@@ -46,8 +47,9 @@ class _Feeder:
         self._may_read.release()
         self.may_encode.release()
         self._read.put(_END)
-        for thread in self._threads:
-            thread.join()
+        reader, encoder = self._threads
+        encoder.join()
+        reader.join(_PATIENCE_S)  # it may be in the caller's iterable, which may wait for ever
 
     def read(self) -> None:
         from ._model import Features
@@ -62,6 +64,8 @@ class _Feeder:
                     item = next(source)
                 except StopIteration:
                     break
+                if self.stopped.is_set():
+                    return
                 try:
                     parts: Any = [i if isinstance(i, Features) else image_of(i) for i in images_of(item)]
                 except Exception as e:
@@ -88,7 +92,7 @@ class _Feeder:
             if not isinstance(parts, Exception):
                 try:
                     parts = [p if isinstance(p, Features) else self.model._encode(p, "auto", 0, watch) for p in parts]
-                except Exception as e:
+                except BaseException as e:
                     parts = e
             self.out.put((index, parts))
 
@@ -163,7 +167,7 @@ def _run(model: Model, images: Iterable[Any], prompt: Union[str, List[str]], tog
             index, value = one
             if isinstance(value, Error):
                 value.index = index
-            if isinstance(value, Exception) and (raising or not isinstance(value, Error)):
+            if isinstance(value, BaseException) and (raising or not isinstance(value, Error)):
                 raise value
             yield index, value
     finally:
@@ -189,7 +193,7 @@ def _results(model: Model, feeder: _Feeder, watch: Watch, prompt: Union[str, Lis
                 break
             index, parts = item
             feeder.may_encode.release()
-            if isinstance(parts, Exception):
+            if isinstance(parts, BaseException):
                 yield index, parts
                 continue
             if not free:

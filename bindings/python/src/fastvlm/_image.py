@@ -110,7 +110,7 @@ def _is_pil(source: Any) -> bool:
 
 def _of_pil(source: Any, ignore_exif: bool) -> Handle:
     orientation = 0 if ignore_exif else source.getexif().get(_EXIF_ORIENTATION, 0)
-    if orientation not in range(9):
+    if not isinstance(orientation, int) or not 0 <= orientation <= 8:
         orientation = 0
     formats = {"RGB": (_abi.FV_PIXELS_RGB, 3), "RGBA": (_abi.FV_PIXELS_RGBA, 4), "RGBX": (_abi.FV_PIXELS_RGBA, 4),
                "L": (_abi.FV_PIXELS_GRAY, 1)}

@@ -134,7 +134,7 @@ class Watch:
                     return True
                 return progress is not None and progress(stage.decode(), done) is True
             except BaseException as e:
-                state.raised = e
+                state.keep(e)
                 return True
 
         def on_log(_user: Any, level: int, message: bytes) -> None:
@@ -142,7 +142,7 @@ class Watch:
                 log.log(logging.WARNING if level == _abi.FV_LOG_WARNING else logging.INFO, "%s",
                         message.decode("utf-8", "replace"))
             except BaseException as e:
-                state.raised = e
+                state.keep(e)
 
         self.callbacks = sized(_abi.fv_callbacks, log=_abi.fv_log_fn(on_log),
                                progress=_abi.fv_progress_fn(on_progress))
@@ -172,19 +172,20 @@ class Watch:
                 wake()
 
         try:
-            state.deferring = True
+            state.raised, state.deferring = None, True
             if threading.current_thread() is threading.main_thread():
                 for one in _RAISING:
                     _replace(one, handler, previous)
             yield
         finally:
-            state.deferring = False  # the handler raises from here on
-            raised, state.raised = state.raised, None
-            for signum, function in previous.items():
-                if signal.getsignal(signum) is handler:  # unless it was changed meanwhile
-                    signal.signal(signum, function)
-            if raised is not None:
-                raise raised
+            try:
+                state.deferring = False  # the handler raises from here on
+                _put_back(handler, previous)
+            finally:
+                _put_back(handler, previous)  # the rest, where a signal ended the first
+                raised, state.raised = state.raised, None
+                if raised is not None:
+                    raise raised
 
 
 _RAISING = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
@@ -197,8 +198,16 @@ def _replace(signum: int, handler: Any, previous: Dict[int, Any]) -> None:
         previous[signum] = function
         try:
             signal.signal(signum, handler)
-        except ValueError:  # the main thread, but not of the main interpreter
-            del previous[signum]
+        except ValueError as e:
+            if e.__traceback__ is None or e.__traceback__.tb_next is not None:
+                raise  # by the function, for a signal that came now
+            del previous[signum]  # the main thread, but not of the main interpreter
+
+
+def _put_back(handler: Any, previous: Mapping[int, Any]) -> None:
+    for signum, function in previous.items():
+        if signal.getsignal(signum) is handler:  # unless it was changed meanwhile
+            signal.signal(signum, function)
 
 
 class _State(threading.local):
@@ -206,6 +215,11 @@ class _State(threading.local):
 
     raised: Optional[BaseException] = None
     deferring = False
+
+    def keep(self, e: BaseException) -> None:
+        """The first one: what follows, such as the Cancelled of a call in a callback, is because of it."""
+        if self.raised is None:
+            self.raised = e
 
 
 class Handle:

@@ -348,6 +348,7 @@ class Session:
         """What the assistant said earlier: ends the user's turn that is being written."""
         data = utf8("text", text)
         call(lib.fv_session_add_answer, self._handle, data, len(data), watch=self._watch)
+        self._turn = None
 
     def answer(self, **options: Unpack[AnswerOptions]) -> Stream:
         """Begins the answer to the turn written with add_image and add_text."""
@@ -358,6 +359,7 @@ class Session:
         conversation."""
         data, out = utf8("answer", answer), sized(_abi.fv_score)
         call(lib.fv_session_score, self._handle, data, len(data), ctypes.byref(out), watch=self._watch)
+        self._turn = None
         return Score(out.n_tokens, out.logprob, out.n_greedy)
 
     # ---- the conversation

@@ -7,14 +7,15 @@
     captions = images.map_batches(Captioner, fn_constructor_kwargs={"model": "FastVLM-0.5B", "threads": 1},
                                   batch_size=32, num_cpus=1, concurrency=2)
 
-Rows carry the bytes of image files: small, and decoded where they are used.
+Rows carry the bytes of image files: small, and decoded where they are used. `concurrency` times
+`num_cpus` must leave one CPU of the cluster for reading: workers that take all of them wait for ever.
 """
 from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple, Union
 
-from ._library import Error
+from ._library import ArgumentError, Error
 from ._model import Model
 from ._session import DEFAULT_PROMPT, AnswerOptions
 
@@ -43,6 +44,8 @@ class Captioner:
 
     def answers(self, images: Any, prompts: Any) -> Tuple[List[str], List[str]]:
         """(answers, errors) for bytes of image files; prompts: one each, or None where all have one."""
+        if self._prompt is None and prompts is None:
+            raise ArgumentError(f"there is no column {self.prompt_column!r}, where each row's question was expected")
         questions = self._prompt if self._prompt is not None else [str(p) for p in prompts]
         files = [b"" if image is None else image for image in images]
         found = self._model.caption_batch(files, questions, together=self._together, errors="return",
