@@ -6,12 +6,14 @@ show(scene) -> PIL image. A picture with an odd number is often the one before i
 import copy
 import io
 import math
+import os
+import subprocess
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from rng import Rng, noise_bank
-from scenes import COLORS, FONTS, HELD_OUT, SHAPES, Obj, Scene, color_of, far, font, place_objects, place_text, random_word, render, scene
+from scenes import COLORS, FONTS, HELD_OUT, SHAPES, Obj, Scene, color_of, corners, far, font, place_objects, place_text, random_word, render, scene
 
 SIZE_BANDS = {"small": (.045, .086), "medium": (.091, .134), "large": (.145, 1.0)}   # of a radius, where it is measured afterwards
 
@@ -324,6 +326,48 @@ def develop(sc):
     return Image.open(b).convert("RGB")
 
 
+# ------------------------------------------------------------------------------------------------ other tools
+
+FAMILIES = {"DejaVuSans": "DejaVu Sans", "DejaVuSerif": "DejaVu Serif", "LiberationSans": "Liberation Sans", "LiberationSerif": "Liberation Serif",
+            "FreeSans": "FreeSans", "FreeSansBold": "FreeSans", "NotoSans": "Noto Sans"}
+TOOLS = {"librsvg": ["rsvg-convert"], "ImageMagick": ["convert", "msvg:-", "png:-"]}
+
+
+def svg(sc):
+    """The scene's shapes and words, on its first colour, as a vector drawing."""
+    rgb = lambda c: "#%02x%02x%02x" % tuple(c)
+    out = ['<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d"><rect width="%d" height="%d" fill="%s"/>' % (
+        sc.W, sc.H, sc.W, sc.H, rgb(sc.bg[0]))]
+    for o in sc.objs:
+        how = 'fill="%s"' % rgb(o.rgb)
+        scale = 1.0
+        if o.outline:
+            how, scale = 'fill="none" stroke="%s" stroke-width="%.1f" stroke-linejoin="round"' % (rgb(o.rgb), max(1.5, .19 * o.r)), .9
+        elif o.line:
+            how += ' stroke="%s" stroke-width="%.1f"' % (rgb(o.line[0]), o.line[1] * o.r)
+        if o.shape == "circle":
+            out.append('<circle cx="%.1f" cy="%.1f" r="%.1f" %s/>' % (o.cx, o.cy, o.r * scale, how))
+        else:
+            q = copy.copy(o)
+            q.r = o.r * scale
+            out.append('<polygon points="%s" %s/>' % (" ".join("%.1f,%.1f" % p for p in corners(q, 1)), how))
+    for t in sc.texts:
+        name, _, weight = os.path.basename(t.font)[:-4].partition("-")
+        x, y = t.cx - t.off[0] - t.w / 2, t.cy - t.off[1] - t.h / 2
+        if t.box:
+            m = .02 * sc.L
+            out.append('<rect x="%.1f" y="%.1f" width="%.1f" height="%.1f" fill="%s"/>' % (
+                t.cx - t.w / 2 - m, t.cy - t.h / 2 - m, t.w + 2 * m, t.h + 2 * m, rgb(t.box)))
+        out.append('<text x="%.1f" y="%.1f" font-family="%s" font-weight="%s" font-size="%d" fill="%s">%s</text>' % (
+            x, y, FAMILIES[name], "bold" if "Bold" in t.font else "normal", t.px, rgb(t.rgb), t.word))
+    return "\n".join(out + ["</svg>"]) + "\n"
+
+
+def by_tool(sc):
+    done = subprocess.run(TOOLS[sc.tool], input=svg(sc).encode(), stdout=subprocess.PIPE, check=True)
+    return Image.open(io.BytesIO(done.stdout)).convert("RGB")
+
+
 # ------------------------------------------------------------------------------------------------ all of them
 
 def canvas(r, split, seed):
@@ -367,6 +411,12 @@ def picture(split, seed, kind=None):
             sc.marks = strokes(r, sc)
     elif kind == "pixels":
         sc = pixel_art(r, split, seed)
+    elif kind in TOOLS:                                   # tests only
+        sc = scene(split, seed + 40000000)
+        if r.p(.5):
+            sc = canvas(r, split, seed)
+            composition(r, sc, split)
+        sc.bg, sc.kind, sc.tool = sc.bg[:1], "plain", kind
     else:
         sc = None
         for i in range(4):
@@ -459,6 +509,8 @@ def covered(sc, o):
 def show(sc):
     if sc.photo:
         return develop(sc)
+    if sc.tool:
+        return by_tool(sc)
     if sc.pixels:
         k = sc.pixels / sc.L
         small = copy.copy(sc)

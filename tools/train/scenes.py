@@ -71,6 +71,7 @@ class Scene:
     marks = ()             # (colour, width, points): lines that are not shapes, drawn first
     sheet = None           # the scene that is on the paper or the screen of a photograph
     photo = None           # how that was photographed
+    tool = None            # the program that draws it, where not this one
     pixels = 0             # pixel art: so many pixels along the longer side
     smooth = 2             # drawn at so many times the size
 
