@@ -196,7 +196,9 @@ def worker(rank, world, a, counter):
     stats, lastlog, lastsave = torch.zeros(2 * len(KIND_NAMES) + 4), time.time(), time.time()
     params = [q for q in model.parameters() if q.requires_grad]
     while True:
-        t0 += wait_while(a.hold)
+        if a.hold and os.path.exists(a.hold):             # whoever wants the machine may also end this
+            checkpoint(a, rank, model, ema, opt, step, spent + time.time() - t0, seen, c, moved)
+            t0 += wait_while(a.hold, os.path.join(a.out, "STOP"))
         now = torch.tensor([spent + time.time() - t0], dtype=torch.float64)
         if world > 1:
             dist.broadcast(now, 0)
