@@ -186,16 +186,18 @@ def batch_again(tok, first, count, epoch, n_q, n_img, features):
     return b
 
 
-_tables = []
+_tables, MAX_ROW = [], 1024                              # MAXN of kernels.c
 
 
 def attention_meta(b):
     """What Attention in fast.py needs to know about a packed batch."""
     if not _tables:
-        c, s = rope_tables(torch.arange(1024), 32)
+        c, s = rope_tables(torch.arange(MAX_ROW), 32)
         _tables.extend([c[:, :16].contiguous(), s[:, :16].contiguous()])
     br = b["br"]
     B, n = br.shape
+    if n > MAX_ROW:
+        raise ValueError("a row of %d tokens; kernels.c takes up to %d: fewer --questions, or NO_FAST=1" % (n, MAX_ROW))
     rows = torch.arange(n, dtype=torch.int32).expand(B, n)
     new = torch.ones(B, n, dtype=torch.bool)
     new[:, 1:] = (br[:, 1:] != br[:, :-1]) | (br[:, 1:] < 0)
@@ -208,7 +210,7 @@ def attention_meta(b):
 def forward(model, b, device="cpu"):
     """Logits at the positions that predict answers."""
     if "features" in b:
-        img = model.project(b["features"].to(device))
+        img = model.project(b["features"].to(device).float())
     else:
         px = b["px"].to(device).permute(0, 3, 1, 2).float() / 255      # stays channels-last in memory
         img = model.image_tokens(px)

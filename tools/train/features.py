@@ -42,6 +42,8 @@ def main():
     ap.add_argument("--hold", help="wait while this file exists")
     ap.add_argument("--threads", type=int, default=1)
     a = ap.parse_args()
+    if a.n % PART:
+        ap.error("-n %d: expected a multiple of %d" % (a.n, PART))
     torch.set_num_threads(a.threads)
     c, model = load_exported(a.checkpoint)
     model.eval()

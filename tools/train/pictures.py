@@ -45,7 +45,16 @@ def vary(r, o):
 
 def strokes(r, sc):
     """Lines that are nothing by themselves: strings, grounds, poles, frames, ruled paper."""
-    out, ink = [], lambda: tuple(max(0, min(255, x + r.pick([-1, 1]) * r.int(25, 80))) for x in sc.bg[0])
+    out = []
+
+    def ink():
+        """Stands out from the ground, but does not run into a shape or a word."""
+        for _ in range(20):
+            c = tuple(max(0, min(255, x + r.pick([-1, 1]) * r.int(25, 80))) for x in sc.bg[0])
+            if all(far(c, q.rgb, 60) for q in sc.objs + sc.texts):
+                break
+        return c
+
     for _ in range(r.int(1, 3)):
         k, W, H = r.int(0, 4), sc.W, sc.H
         if k == 0:
@@ -336,7 +345,7 @@ TOOLS = {"librsvg": ["rsvg-convert"], "ImageMagick": ["convert", "msvg:-", "png:
 def svg(sc):
     """The scene's shapes and words, on its first colour, as a vector drawing."""
     rgb = lambda c: "#%02x%02x%02x" % tuple(c)
-    out = ['<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d"><rect width="%d" height="%d" fill="%s"/>' % (
+    out = ['<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d"><rect width="%d" height="%d" fill="%s" stroke="none"/>' % (
         sc.W, sc.H, sc.W, sc.H, rgb(sc.bg[0]))]
     for o in sc.objs:
         how = 'fill="%s"' % rgb(o.rgb)
@@ -345,6 +354,8 @@ def svg(sc):
             how, scale = 'fill="none" stroke="%s" stroke-width="%.1f" stroke-linejoin="round"' % (rgb(o.rgb), max(1.5, .19 * o.r)), .9
         elif o.line:
             how += ' stroke="%s" stroke-width="%.1f"' % (rgb(o.line[0]), o.line[1] * o.r)
+        else:
+            how += ' stroke="none"'                       # ImageMagick would draw a thin line
         if o.shape == "circle":
             out.append('<circle cx="%.1f" cy="%.1f" r="%.1f" %s/>' % (o.cx, o.cy, o.r * scale, how))
         else:
@@ -356,9 +367,9 @@ def svg(sc):
         x, y = t.cx - t.off[0] - t.w / 2, t.cy - t.off[1] - t.h / 2
         if t.box:
             m = .02 * sc.L
-            out.append('<rect x="%.1f" y="%.1f" width="%.1f" height="%.1f" fill="%s"/>' % (
+            out.append('<rect x="%.1f" y="%.1f" width="%.1f" height="%.1f" fill="%s" stroke="none"/>' % (
                 t.cx - t.w / 2 - m, t.cy - t.h / 2 - m, t.w + 2 * m, t.h + 2 * m, rgb(t.box)))
-        out.append('<text x="%.1f" y="%.1f" font-family="%s" font-weight="%s" font-size="%d" fill="%s">%s</text>' % (
+        out.append('<text x="%.1f" y="%.1f" font-family="%s" font-weight="%s" font-size="%d" fill="%s" stroke="none">%s</text>' % (
             x, y, FAMILIES[name], "bold" if "Bold" in t.font else "normal", t.px, rgb(t.rgb), t.word))
     return "\n".join(out + ["</svg>"]) + "\n"
 
@@ -381,11 +392,16 @@ def pixel_art(r, split, seed):
     sc = canvas(r, split, seed)
     sc.kind, sc.bg, sc.noise, sc.jpeg, sc.bright = "plain", sc.bg[:1], 0.0, 0, 1.0
     place_objects(r, sc, split, r.int(1, 4), split != "train" and r.p(.35))
-    for o in sc.objs:
-        o.outline, o.rot = o.outline and o.size == "large", round(o.rot / (math.pi / 4)) * math.pi / 4
-    sc.objs[:] = [o for o in sc.objs if o.size != "small" or o.shape in ("circle", "square", "triangle", "cross", "rectangle")]
+    sc.objs[:] = in_pixels(sc.objs)
     sc.pixels = r.int(40, 80)
     return sc
+
+
+def in_pixels(objs):
+    """Those that few pixels can show, as they show them."""
+    for o in objs:
+        o.outline, o.rot = o.outline and o.size == "large", round(o.rot / (math.pi / 4)) * math.pi / 4
+    return [o for o in objs if o.size != "small" or o.shape in ("circle", "square", "triangle", "cross", "rectangle")]
 
 
 def picture(split, seed, kind=None):
@@ -460,14 +476,16 @@ def changed(r, before, split, seed):
             if what == "gone" and not covered(before, old):
                 del sc.objs[i]
                 sc.change = ("gone", old, None)
-            elif what == "style" and not (covered(before, old) or o.line or o.shade):
+            elif what == "style" and not (covered(before, old) or o.line or o.shade or sc.pixels and o.size != "large"):
                 o.outline, o.edge = not o.outline, False
                 sc.change = ("style", old, o)
-            elif what == "color" and recolor(r, sc, o, split):
+            elif what == "color" and not written_on(before, old) and recolor(r, sc, o, split):
                 sc.change = ("color", old, o)
         elif what == "new":
             n = len(sc.objs)
             place_more(r, sc, split, 1)
+            if sc.pixels:
+                sc.objs[n:] = in_pixels(sc.objs[n:])
             if len(sc.objs) == n + 1:
                 sc.change = ("new", None, sc.objs[-1])
         elif reword(r, sc, split):
@@ -500,10 +518,13 @@ def reword(r, sc, split):
     return False
 
 
+def written_on(sc, o):
+    return any(abs(o.cx - t.cx) < t.w / 2 + o.r and abs(o.cy - t.cy) < t.h / 2 + o.r for t in sc.texts)
+
+
 def covered(sc, o):
     """Something lies on or under it."""
-    return any(q is not o and math.hypot(q.cx - o.cx, q.cy - o.cy) < q.r + o.r for q in sc.objs) or \
-        any(abs(o.cx - t.cx) < t.w / 2 + o.r and abs(o.cy - t.cy) < t.h / 2 + o.r for t in sc.texts)
+    return any(q is not o and math.hypot(q.cx - o.cx, q.cy - o.cy) < q.r + o.r for q in sc.objs) or written_on(sc, o)
 
 
 def show(sc):

@@ -543,7 +543,7 @@ def about_two(r, a, b):
     for _ in range(30):
         if len(out) == n:
             break
-        k, q, ans, keep = r.u(), None, None, None
+        k, kind, q, ans, keep = r.u(), "two", None, None, None
         if last and r.p(.45):                             # "And in the second?"
             words, say = last
             i = r.int(0, 1)
@@ -597,11 +597,11 @@ def about_two(r, a, b):
         else:
             i = r.int(0, 1)
             _, ans, _ = q_describe(r, scs[i])
-            q = "Describe the %s image." % NTH[i]
+            kind, q = "describe", "Describe the %s image." % NTH[i]
         if q is None or ans is None or q in asked:
             continue
         asked.add(q)
-        out.append(dict(kind="two", question=q, answer=ans))
+        out.append(dict(kind=kind, question=q, answer=ans))
         last = keep
     return typed(r, out)
 

@@ -60,6 +60,7 @@ class Source(torch.utils.data.Dataset):
     def __getitem__(self, k):
         a, at, n_img = self.a, self.offset + k * self.a.mb, (self.image // 64) ** 2
         if self.known is not None:
+            at = -(-at // a.mb) * a.mb                    # also when an earlier run had another --mb
             epoch, at = divmod(at, len(self.known) // a.mb * a.mb)
             return batch_again(self.tok, at, a.mb, epoch, a.questions, n_img, self.known)
         return batch(self.tok, 1000000 + at, a.mb, a.questions, n_img, self.image, a.talk)
@@ -158,6 +159,8 @@ def worker(rank, world, a, counter):
         c, init = load_exported(a.init, tok)
     model = (init or Model(c)).to(dev)
     known = open_features(a.features) if a.features else None
+    if known is not None and len(known) < a.mb:
+        raise SystemExit("%s has the features of %d pictures so far; expected at least --mb, %d" % (a.features, len(known), a.mb))
     model.vision.requires_grad_(known is None)
     model.aux = Aux(c, **AUX).to(dev).requires_grad_(known is None)
     for p in model.parameters():
