@@ -34,8 +34,9 @@ static int eval_parse(int argc, char **argv, eval_options *o)
         "image tokens and with REF's. REF and TEST are checkpoints or packed files "
         "of one model.\n"
         "\n"
-        "With --task, asks the questions of a test directory and scores the answers "
-        "by exact rules. Without MODEL the built-in demonstration model is tested.\n"
+        "With --task, asks the questions of a test directory, or holds its conversations, and "
+        "scores the answers by exact rules. Without MODEL the built-in demonstration model is "
+        "tested.\n"
         "\n"
         "With --layers, shows for every layer group of the encoder what int8 or w8a16 "
         "alone would cost, and which of them, or bf16, pack would choose.",
@@ -75,7 +76,7 @@ static int eval_parse(int argc, char **argv, eval_options *o)
           "cost of int8 by layer group; without IMAGES on built-in scenes", 0, 0 },
         { 0, "limit", OPTION_INT, &o->limit, "N",
           "up to N images, evenly spaced (with --layers: or N scenes; with --task: the "
-          "first N questions)",
+          "first N questions or conversations)",
           1, 1e7 },
         { 0, "task", OPTION_TEXT, &o->task, "DIR", "test directory: questions.jsonl and its images",
           0, 0 },
@@ -323,38 +324,62 @@ static int compare(eval_options *o, progress_line *progress)
 
 static double percent(size_t n, size_t of) { return of ? 100 * (double)n / (double)of : 0; }
 
+static json_t *share_json(json_t *name, const char *key, const fv_task_share *s)
+{
+    return json_pack("{s:o, s:I, s:I, s:f}", key, name, "n", (json_int_t)s->n, "correct",
+                     (json_int_t)s->n_correct, "percent", percent(s->n_correct, s->n));
+}
+
+/* Its images under the name that the test has for them. */
+static json_t *answer_json(const fv_task_answer *a)
+{
+    json_t *images = a->image ? json_text(a->image) : json_array();
+    for (size_t i = 0; !a->image && i < a->n_images; i++)
+        json_array_append_new(images, json_text(a->images[i]));
+    return json_pack("{s:o, s:I, s:I, s:o, s:o, s:o, s:o, s:b}", a->image ? "image" : "images",
+                     images, "conversation", (json_int_t)a->conversation, "turn",
+                     (json_int_t)a->turn, "kind", json_text(a->kind), "question",
+                     json_text(a->question), "wanted", json_text(a->wanted), "answer",
+                     json_text(a->answer), "correct", a->correct);
+}
+
 /* model: NULL when something else has answered. */
 static json_t *task_json(const fv_task *t, const char *model, bool demonstration)
 {
-    json_t *kinds = json_array(), *answers = json_array();
+    json_t *kinds = json_array(), *turns = json_array(), *answers = json_array();
     for (size_t i = 0; i < t->n_kinds; i++)
         json_array_append_new(kinds,
-                              json_pack("{s:o, s:I, s:I, s:f}", "kind", json_text(t->kinds[i].kind),
-                                        "n", (json_int_t)t->kinds[i].n, "correct",
-                                        (json_int_t)t->kinds[i].n_correct, "percent",
-                                        percent(t->kinds[i].n_correct, t->kinds[i].n)));
-    for (size_t i = 0; i < t->n; i++) {
-        const fv_task_answer *a = &t->answers[i];
-        json_array_append_new(answers,
-                              json_pack("{s:o, s:o, s:o, s:o, s:o, s:b}", "image",
-                                        json_text(a->image), "kind", json_text(a->kind), "question",
-                                        json_text(a->question), "wanted", json_text(a->wanted),
-                                        "answer", json_text(a->answer), "correct", a->correct));
-    }
-    return json_pack("{s:o, s:b, s:I, s:I, s:I, s:f, s:o, s:o, s:f}", "model",
+                              share_json(json_text(t->kinds[i].kind), "kind", &t->kinds[i].share));
+    for (size_t i = 0; i < t->n_turns; i++)
+        if (t->turns[i].n)
+            json_array_append_new(
+                turns, share_json(json_integer((json_int_t)i + 1), "turn", &t->turns[i]));
+    for (size_t i = 0; i < t->n; i++)
+        json_array_append_new(answers, answer_json(&t->answers[i]));
+    return json_pack("{s:o, s:b, s:I, s:I, s:I, s:f, s:o, s:o, s:o, s:f}", "model",
                      model ? json_text(model) : json_null(), "demonstration", demonstration, "n",
                      (json_int_t)t->n, "correct", (json_int_t)t->n_correct, "unanswered",
                      (json_int_t)t->n_unanswered, "percent", percent(t->n_correct, t->n), "kinds",
-                     kinds, "answers", answers, "ms", t->ms);
+                     kinds, "turns", turns, "answers", answers, "ms", t->ms);
+}
+
+static void share_print(const char *name, const fv_task_share *s)
+{
+    print_out("%-10s %6zu %8zu %8.1f\n", name, s->n, s->n_correct, percent(s->n_correct, s->n));
 }
 
 static void task_text(const fv_task *t)
 {
     print_out("%-10s %6s %8s %8s\n", "kind", "n", "correct", "%");
     for (size_t i = 0; i < t->n_kinds; i++)
-        print_out("%-10s %6zu %8zu %8.1f\n", t->kinds[i].kind, t->kinds[i].n, t->kinds[i].n_correct,
-                  percent(t->kinds[i].n_correct, t->kinds[i].n));
-    print_out("%-10s %6zu %8zu %8.1f\n", "all", t->n, t->n_correct, percent(t->n_correct, t->n));
+        share_print(t->kinds[i].kind, &t->kinds[i].share);
+    for (size_t i = 0; i < t->n_turns && t->has_conversations; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "turn %zu", i + 1);
+        if (t->turns[i].n)
+            share_print(name, &t->turns[i]);
+    }
+    share_print("all", &(fv_task_share){ t->n, t->n_correct });
 }
 
 /* fv_task_encode_fn */

@@ -1,11 +1,5 @@
-/* questions.jsonl and images -> answers -> how many are right. The test that
- * tools/train/make_test.py writes; one JSON object a line:
- *
- *     {"image": "images/00010.jpg", "kind": "followup", "question": "What color is it?",
- *      "answer": "Purple", "history": [["Where is the star?", "Bottom left"]]}
- *
- * history holds earlier turns of the conversation, question and answer. */
-#include <stdio.h>
+/* A test's questions and images -> answers -> how many are right. tools/train/make_test.py writes
+ * such tests; questions.h has the format. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,160 +8,91 @@
 #include "base/outfile.h"
 #include "base/report.h"
 #include "base/list.h"
+#include "eval/questions.h"
 #include "eval/score.h"
 #include "eval/task.h"
-#include "io/json.h"
 #include "io/json_write.h"
 
-enum { MAX_FILE = 1 << 28, MAX_ANSWER = 96 };
-
-/* A file of JSON objects, one a line, blank lines skipped. */
-typedef struct json_lines {
-    fv_json **doc;
-    size_t n, capacity;
-} json_lines;
-
-typedef struct question {
-    const char *image, *kind, *text, *wanted; /* borrowed from the line */
-    const fv_json_value *history;             /* [[question, answer], ...] or NULL */
-} question;
+enum { MAX_ANSWER = 96 };
 
 typedef struct task {
-    json_lines lines;
-    question *question;
-    size_t n;
-    fv_task *result;
-    fv_task_answer *answer;
+    fv_task result;         /* first: what the caller holds */
+    fv_questions questions; /* the result's texts are borrowed from them, but for the answers */
+    fv_task_answer *answer; /* result.answers, room for all */
 } task;
 
-/* ---- reading ---- */
-
-static fv_status keep_line(json_lines *l, const char *text, size_t n_bytes, const char *path,
-                           size_t number, fv_error *err)
+static fv_status task_new(task **out, const char *dir, const fv_task_options *o, fv_error *err)
 {
-    FV_TRY(FV_LIST_ROOM(l->doc, l->n, l->capacity, 1, err));
-    char name[512];
-    snprintf(name, sizeof name, "%s, line %zu", path, number);
-    FV_TRY(fv_json_parse(&l->doc[l->n], text, n_bytes, name, err));
-    l->n++;
-    if (fv_json_type_of(fv_json_root(l->doc[l->n - 1])) != FV_JSON_OBJECT)
-        return fv_fail(err, FV_ERR_FORMAT, 0, "%s: expected an object, found %s", name,
-                       fv_json_type_name(fv_json_root(l->doc[l->n - 1])));
-    return FV_OK;
-}
-
-static fv_status read_lines(json_lines *l, const char *path, fv_error *err)
-{
-    uint8_t *data;
-    size_t n, number = 1;
-    fv_status status = FV_OK;
-    FV_TRY(fv_read_file(&data, &n, path, MAX_FILE, err));
-    for (size_t at = 0, end; at < n && status == FV_OK; at = end + 1, number++) {
-        const uint8_t *stop = memchr(data + at, '\n', n - at);
-        end = stop ? (size_t)(stop - data) : n;
-        if (strspn((const char *)data + at, " \t\r") < end - at)
-            status = keep_line(l, (const char *)data + at, end - at, path, number, err);
-    }
-    fv_free(data);
-    return status;
-}
-
-static void free_lines(json_lines *l)
-{
-    for (size_t i = 0; i < l->n; i++)
-        fv_json_free(l->doc[i]);
-    fv_free(l->doc);
-}
-
-static fv_status check_history(const fv_json *doc, const fv_json_value *history, fv_error *err)
-{
-    const char *text;
-    for (size_t i = 0; i < fv_json_count(history); i++) {
-        const fv_json_value *turn = fv_json_at(history, i);
-        if (fv_json_type_of(turn) != FV_JSON_ARRAY || fv_json_count(turn) != 2 ||
-            !fv_json_as_string(fv_json_at(turn, 0), &text) ||
-            !fv_json_as_string(fv_json_at(turn, 1), &text) || !*text)
-            return fv_fail(
-                err, FV_ERR_FORMAT, 0,
-                "%s: history: turn %zu is not a pair of a question and a non-empty answer",
-                fv_json_name(doc), i);
-    }
-    return FV_OK;
-}
-
-static fv_status read_question(question *q, const fv_json *doc, fv_error *err)
-{
-    const fv_json_value *root = fv_json_root(doc);
-    FV_TRY(fv_json_string(doc, root, "image", &q->image, err));
-    FV_TRY(fv_json_string(doc, root, "kind", &q->kind, err));
-    FV_TRY(fv_json_string(doc, root, "question", &q->text, err));
-    FV_TRY(fv_json_string(doc, root, "answer", &q->wanted, err));
-    FV_TRY(fv_json_opt_array(doc, root, "history", &q->history, err));
-    return check_history(doc, q->history, err);
-}
-
-static fv_status read_questions(task *t, const char *dir, const fv_task_options *s, fv_error *err)
-{
-    if (s->max_questions < 0 || s->max_new_tokens < 0)
+    *out = NULL;
+    if (o->max_questions < 0 || o->max_new_tokens < 0)
         return fv_fail(err, FV_ERR_ARGUMENT, 0,
                        "max_questions is %d, max_new_tokens %d; expected 0 or more",
-                       s->max_questions, s->max_new_tokens);
+                       o->max_questions, o->max_new_tokens);
     if (!fv_is_dir(dir))
         return fv_fail(err, FV_ERR_IO, 0,
                        "%s: no such directory; expected one with questions.jsonl and images, such "
                        "as tests/data/demo",
                        dir);
+    task *t = fv_alloc_zero(1, sizeof *t);
+    if (!t)
+        return fv_fail_memory(err, sizeof *t, "a test");
     char *path = fv_path_join(dir, "questions.jsonl");
-    if (!path)
-        return fv_fail_memory(err, strlen(dir), "a path");
-    fv_status status = read_lines(&t->lines, path, err);
-    if (status == FV_OK && t->lines.n == 0)
-        status = fv_fail(err, FV_ERR_FORMAT, 0, "%s: contains no questions", path);
+    fv_status status = path ? fv_questions_read(&t->questions, path, (size_t)o->max_questions, err)
+                            : fv_fail_memory(err, strlen(dir), "a path");
     fv_free(path);
-    FV_TRY(status);
-    t->n = s->max_questions ? FV_MIN((size_t)s->max_questions, t->lines.n) : t->lines.n;
-    t->result = fv_alloc_zero(1, sizeof *t->result);
-    if (!t->result)
-        return fv_fail_memory(err, sizeof *t->result, "a result");
-    t->question = fv_alloc_zero(t->n, sizeof *t->question);
-    t->result->answers = t->answer = fv_alloc_zero(t->n, sizeof *t->answer);
-    if (!t->question || !t->answer)
-        return fv_fail_memory(err, t->n * sizeof *t->answer, "questions");
-    for (size_t i = 0; i < t->n; i++)
-        FV_TRY(read_question(&t->question[i], t->lines.doc[i], err));
-    return FV_OK;
+    FV_TRY_GOTO(status);
+    t->result.answers = t->answer = fv_alloc_zero(t->questions.n_asked, sizeof *t->answer);
+    if (!t->answer)
+        status = fv_fail_memory(err, t->questions.n_asked * sizeof *t->answer, "answers");
+fail:
+    if (status != FV_OK)
+        fv_task_free(&t->result);
+    else
+        *out = t;
+    return status;
 }
 
 /* ---- scoring ---- */
 
 static bool is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
 
-/* Scores answer i, text[0, n), without the spaces around it. */
-static fv_status task_keep(task *t, size_t i, const char *text, size_t n, fv_error *err)
+/* Scores the next answer, text[0, n), without the spaces around it: that of turn `turn` of
+ * conversation `at`. */
+static fv_status task_keep(task *t, size_t at, size_t turn, const char *text, size_t n,
+                           fv_error *err)
 {
-    const question *q = &t->question[i];
-    fv_task_answer *a = &t->answer[i];
+    const fv_talk *talk = &t->questions.talks[at];
+    const fv_talk_turn *asked = &talk->turns[turn];
+    fv_task_answer *a = &t->answer[t->result.n];
     while (n && is_space(text[n - 1]))
         n--;
     while (n && is_space(*text))
         text++, n--;
     char *copy = fv_alloc(n + 1, 1);
-    a->answer = copy;
-    t->result->n = i + 1; /* fv_task_free releases it from now on */
     if (!copy)
         return fv_fail_memory(err, n, "an answer");
     memcpy(copy, text, n);
     copy[n] = 0;
-    a->image = fv_strdup(q->image);
-    a->kind = fv_strdup(q->kind);
-    a->question = fv_strdup(q->text);
-    a->wanted = fv_strdup(q->wanted);
-    if (!a->image || !a->kind || !a->question || !a->wanted)
-        return fv_fail_memory(err, strlen(q->text), "a question");
+    *a = (fv_task_answer){ .image = talk->image,
+                           .images = talk->images,
+                           .n_images = talk->n_images,
+                           .conversation = at + 1,
+                           .turn = turn + 1,
+                           .kind = asked->kind,
+                           .question = asked->question,
+                           .wanted = asked->wanted,
+                           .answer = copy };
+    t->result.n++; /* fv_task_free releases it from now on */
     FV_TRY(fv_score_answer(&a->correct, a->kind, a->wanted, a->answer, err));
-    t->result->n_correct += a->correct;
-    t->result->n_unanswered += !a->correct && n == 0;
+    t->result.n_correct += a->correct;
+    t->result.n_unanswered += !a->correct && n == 0;
     return FV_OK;
+}
+
+static void share_add(fv_task_share *s, bool correct)
+{
+    s->n++;
+    s->n_correct += correct;
 }
 
 static int by_kind(const void *a, const void *b)
@@ -175,50 +100,51 @@ static int by_kind(const void *a, const void *b)
     return strcmp(((const fv_task_kind *)a)->kind, ((const fv_task_kind *)b)->kind);
 }
 
-static fv_status count_kinds(task *t, fv_error *err)
+static fv_status task_count(task *t, fv_error *err)
 {
-    fv_task *r = t->result;
-    fv_task_kind *kinds = fv_alloc(t->n, sizeof *kinds);
+    fv_task *r = &t->result;
+    for (size_t i = 0; i < r->n; i++)
+        r->n_turns = FV_MAX(r->n_turns, r->answers[i].turn);
+    fv_task_kind *kinds = fv_alloc(r->n, sizeof *kinds);
+    fv_task_share *turns = fv_alloc_zero(r->n_turns, sizeof *turns);
     r->kinds = kinds;
-    if (!kinds)
-        return fv_fail_memory(err, t->n * sizeof *kinds, "kinds of questions");
+    r->turns = turns;
+    if (!kinds || !turns)
+        return fv_fail_memory(err, r->n * sizeof *kinds, "kinds of questions");
     for (size_t i = 0; i < r->n; i++) {
+        const fv_task_answer *a = &r->answers[i];
         size_t k = 0;
-        while (k < r->n_kinds && strcmp(kinds[k].kind, r->answers[i].kind))
+        while (k < r->n_kinds && strcmp(kinds[k].kind, a->kind))
             k++;
         if (k == r->n_kinds)
-            kinds[r->n_kinds++] = (fv_task_kind){ .kind = r->answers[i].kind };
-        kinds[k].n++;
-        kinds[k].n_correct += r->answers[i].correct;
+            kinds[r->n_kinds++] = (fv_task_kind){ .kind = a->kind };
+        share_add(&kinds[k].share, a->correct);
+        share_add(&turns[a->turn - 1], a->correct);
     }
     qsort(kinds, r->n_kinds, sizeof *kinds, by_kind);
+    r->has_conversations = t->questions.has_turns;
     return FV_OK;
 }
 
 /* ---- asking ---- */
 
-static fv_status tell_history(fv_session *s, const fv_json_value *history, fv_error *err)
-{
-    for (size_t i = 0; i < fv_json_count(history); i++) {
-        const char *text = "", *said = "";
-        fv_json_as_string(fv_json_at(fv_json_at(history, i), 0), &text);
-        fv_json_as_string(fv_json_at(fv_json_at(history, i), 1), &said);
-        FV_TRY(fv_session_add_text(s, text, strlen(text), err));
-        FV_TRY(fv_session_add_answer(s, said, strlen(said), err));
-    }
-    return FV_OK;
-}
+/* An image that a conversation shows. */
+typedef struct shown_image {
+    fv_features *features;
+    const char *name;
+} shown_image;
 
 typedef struct asking {
     task *t;
     fv_engine *engine;
     fv_session *session;
     const char *dir;
-    fv_features *features; /* of the last image, */
-    const char *image;     /* and its name; NULL: none yet */
+    shown_image shown[FV_TALK_MAX_IMAGES]; /* of the last conversation */
+    size_t n_shown;
     const fv_task_options *options;
     fv_callbacks callbacks;
-    size_t at;
+    char *text; /* the answer, and how much room there is */
+    size_t n, capacity;
 } asking;
 
 static bool task_progress(void *user, const char *stage, double done)
@@ -226,112 +152,166 @@ static bool task_progress(void *user, const char *stage, double done)
     const asking *a = user;
     (void)stage;
     (void)done;
-    return fv_progress(a->options->callbacks, "task", (double)a->at / (double)a->t->n, NULL) !=
-           FV_OK;
+    double share = (double)a->t->result.n / (double)a->t->questions.n_asked;
+    return fv_progress(a->options->callbacks, "task", share, NULL) != FV_OK;
 }
 
-/* Questions about the same image that follow each other encode it once. */
-static fv_status show_image(asking *a, const char *name, fv_error *err)
+static fv_status image_encode(asking *a, const char *name, fv_features **out, fv_error *err)
 {
     fv_image *image = NULL;
     fv_encode_options o = { .size = sizeof o, .callbacks = &a->callbacks };
-    if (a->image && !strcmp(a->image, name))
-        return fv_session_add_features(a->session, a->features, err);
     char *path = fv_path_join(a->dir, name);
     if (!path)
         return fv_fail_memory(err, strlen(name), "a path");
     fv_status status = fv_image_open(&image, path, NULL, err);
     fv_free(path);
-    fv_features_free(a->features);
-    a->features = NULL;
-    a->image = NULL;
     if (status == FV_OK && a->options->encode)
-        status = a->options->encode(a->options->encode_user, a->engine, image, &o, &a->features,
-                                    err);
+        status = a->options->encode(a->options->encode_user, a->engine, image, &o, out, err);
     else if (status == FV_OK)
-        status = fv_encode(a->engine, image, &o, &a->features, err);
+        status = fv_encode(a->engine, image, &o, out, err);
     fv_image_free(image);
-    FV_TRY(status);
-    a->image = name;
-    return fv_session_add_features(a->session, a->features, err);
+    return status;
 }
 
-static fv_status question_ask(asking *a, size_t i, char **text, size_t *n, size_t *capacity,
-                              fv_error *err)
+static void shown_drop(asking *a)
 {
-    const question *q = &a->t->question[i];
+    while (a->n_shown)
+        fv_features_free(a->shown[--a->n_shown].features);
+}
+
+/* Conversations about the same images that follow each other encode them once. */
+static fv_status images_show(asking *a, const fv_talk *talk, fv_error *err)
+{
+    bool again = a->n_shown == talk->n_images;
+    for (size_t i = 0; again && i < a->n_shown; i++)
+        again = !strcmp(a->shown[i].name, talk->images[i]);
+    if (!again)
+        shown_drop(a);
+    for (size_t i = 0; i < talk->n_images; i++) {
+        shown_image *s = &a->shown[i];
+        if (!again) {
+            FV_TRY(image_encode(a, talk->images[i], &s->features, err));
+            s->name = talk->images[i];
+            a->n_shown = i + 1;
+        }
+        FV_TRY(fv_session_add_features(a->session, s->features, err));
+    }
+    return FV_OK;
+}
+
+static fv_status talk_listen(asking *a, fv_error *err)
+{
+    fv_answer_options o = { .size = sizeof o, .max_new_tokens = a->options->max_new_tokens };
     fv_piece piece = { .size = sizeof piece };
-    fv_session_reset(a->session);
-    FV_TRY(show_image(a, q->image, err));
-    FV_TRY(tell_history(a->session, q->history, err));
-    FV_TRY(fv_session_add_text(a->session, q->text, strlen(q->text), err));
-    fv_answer_options answer = { .size = sizeof answer,
-                                 .max_new_tokens = a->options->max_new_tokens };
-    FV_TRY(fv_session_begin(a->session, &answer, err));
-    for (*n = 0; !piece.done;) {
+    FV_TRY(fv_session_begin(a->session, &o, err));
+    for (a->n = 0; !piece.done;) {
         FV_TRY(fv_session_next(a->session, &piece, err));
         /* never NULL, also for an empty answer */
-        FV_TRY(FV_LIST_ROOM(*text, *n, *capacity, piece.n_bytes + 1, err));
+        FV_TRY(FV_LIST_ROOM(a->text, a->n, a->capacity, piece.n_bytes + 1, err));
         if (piece.n_bytes)
-            memcpy(*text + *n, piece.text, piece.n_bytes);
-        *n += piece.n_bytes;
+            memcpy(a->text + a->n, piece.text, piece.n_bytes);
+        a->n += piece.n_bytes;
     }
-    return task_keep(a->t, i, *text, *n, err);
+    return FV_OK;
 }
 
-static fv_status ask_all(task *t, fv_engine *engine, const char *dir, const fv_task_options *o,
-                         fv_error *err)
+static fv_status talk_hold(asking *a, size_t at, fv_error *err)
+{
+    const fv_talk *talk = &a->t->questions.talks[at];
+    fv_session_reset(a->session);
+    FV_TRY(images_show(a, talk, err));
+    for (size_t i = 0; i < talk->n_turns; i++) {
+        const fv_talk_turn *turn = &talk->turns[i];
+        FV_TRY(fv_session_add_text(a->session, turn->question, strlen(turn->question), err));
+        if (turn->said) {
+            FV_TRY(fv_session_add_answer(a->session, turn->said, strlen(turn->said), err));
+            continue;
+        }
+        FV_TRY(talk_listen(a, err));
+        FV_TRY(task_keep(a->t, at, i, a->text, a->n, err));
+    }
+    return FV_OK;
+}
+
+/* What the context has no room for is the test's, not the model's: its line is named. */
+static fv_status talk_blame(const fv_talk *talk, fv_status status, fv_error *err)
+{
+    if (status != FV_ERR_LIMIT || !err)
+        return status;
+    fv_error e = *err;
+    return fv_fail(err, status, e.at, "%s: %s", fv_json_name(talk->doc), e.message);
+}
+
+static fv_status task_ask(task *t, fv_engine *engine, const char *dir, const fv_task_options *o,
+                          fv_error *err)
 {
     asking a = { .t = t, .engine = engine, .dir = dir, .options = o };
     fv_session_options so = { .size = sizeof so, .callbacks = &a.callbacks };
     fv_status status;
-    size_t n = 0, capacity = 0;
-    char *text = NULL;
     a.callbacks =
         (fv_callbacks){ .size = sizeof a.callbacks, .progress = task_progress, .user = &a };
     FV_TRY(fv_session_new(&a.session, engine, &so, err));
     if (o->prepare)
         FV_TRY_GOTO(o->prepare(o->prepare_user, a.session, err));
-    for (a.at = 0; a.at < t->n; a.at++)
-        FV_TRY_GOTO(question_ask(&a, a.at, &text, &n, &capacity, err));
+    for (size_t i = 0; i < t->questions.n; i++)
+        FV_TRY_GOTO(talk_blame(&t->questions.talks[i], talk_hold(&a, i, err), err));
     status = FV_OK;
 fail:
     fv_session_free(a.session);
-    fv_features_free(a.features);
-    fv_free(text);
+    shown_drop(&a);
+    fv_free(a.text);
     return status;
 }
 
 /* ---- answers of another engine ---- */
 
-/* The last answer with this image and question, as score.py takes it; NULL: none. */
-static fv_status find_answer(const json_lines *l, const question *q, const char **out,
-                             fv_error *err)
+/* The last answer with this image and question, as score.py takes it; "": none. */
+static fv_status given_find(const fv_json_lines *l, const fv_talk *talk, const char *question,
+                            const char **out, fv_error *err)
 {
-    *out = "";
     for (size_t i = 0; i < l->n; i++) {
         const fv_json_value *root = fv_json_root(l->doc[i]);
         const char *image, *text;
         FV_TRY(fv_json_string(l->doc[i], root, "image", &image, err));
         FV_TRY(fv_json_string(l->doc[i], root, "question", &text, err));
-        if (!strcmp(image, q->image) && !strcmp(text, q->text))
+        if (!strcmp(image, talk->image) && !strcmp(text, question))
             FV_TRY(fv_json_string(l->doc[i], root, "answer", out, err));
     }
     return FV_OK;
 }
 
-static fv_status score_all(task *t, const json_lines *l, fv_error *err)
+/* The answer of line i; "": there are fewer. */
+static fv_status given_read(const fv_json_lines *l, size_t i, const char *question,
+                            const char **out, fv_error *err)
 {
+    if (i >= l->n)
+        return FV_OK;
+    const fv_json_value *root = fv_json_root(l->doc[i]);
+    const char *text = question;
+    FV_TRY(fv_json_opt_string(l->doc[i], root, "question", &text, err));
+    if (strcmp(text, question))
+        return fv_fail(err, FV_ERR_FORMAT, 0,
+                       "%s: answers \"%.100s\"; expected the answer to \"%.100s\", in the test's "
+                       "order",
+                       fv_json_name(l->doc[i]), text, question);
+    return fv_json_string(l->doc[i], root, "answer", out, err);
+}
+
+static fv_status task_score(task *t, const fv_json_lines *l, fv_error *err)
+{
+    const fv_questions *q = &t->questions;
     const fv_json_value *first = l->n ? fv_json_root(l->doc[0]) : NULL;
-    bool named = fv_json_member(first, "image") && fv_json_member(first, "question");
-    for (size_t i = 0; i < t->n; i++) {
-        const char *answer = "";
-        if (named)
-            FV_TRY(find_answer(l, &t->question[i], &answer, err));
-        else if (i < l->n)
-            FV_TRY(fv_json_string(l->doc[i], fv_json_root(l->doc[i]), "answer", &answer, err));
-        FV_TRY(task_keep(t, i, answer, strlen(answer), err));
-    }
+    bool named = q->by_name && fv_json_member(first, "image") && fv_json_member(first, "question");
+    for (size_t i = 0; i < q->n; i++)
+        for (size_t k = 0; k < q->talks[i].n_turns; k++) {
+            const fv_talk_turn *turn = &q->talks[i].turns[k];
+            const char *answer = "";
+            if (turn->said)
+                continue;
+            FV_TRY(named ? given_find(l, &q->talks[i], turn->question, &answer, err)
+                         : given_read(l, t->result.n, turn->question, &answer, err));
+            FV_TRY(task_keep(t, i, k, answer, strlen(answer), err));
+        }
     return FV_OK;
 }
 
@@ -340,24 +320,21 @@ static fv_status score_all(task *t, const json_lines *l, fv_error *err)
 static fv_status task_finish(fv_task **out, task *t, double start, fv_status status, fv_error *err)
 {
     if (status == FV_OK)
-        status = count_kinds(t, err);
+        status = task_count(t, err);
     if (status != FV_OK) {
-        fv_task_free(t->result);
-        t->result = NULL;
-    } else {
-        t->result->ms = fv_now_ms() - start;
+        fv_task_free(&t->result);
+        return status;
     }
-    *out = t->result;
-    free_lines(&t->lines);
-    fv_free(t->question);
-    return status;
+    t->result.ms = fv_now_ms() - start;
+    *out = &t->result;
+    return FV_OK;
 }
 
 fv_status fv_task_run(fv_task **out, fv_engine *engine, const char *dir,
                       const fv_task_options *options, fv_error *err)
 {
     FV_DEFAULT_FPENV;
-    task t = { 0 };
+    task *t;
     fv_task_options o;
     fv_callbacks callbacks;
     double start = fv_now_ms();
@@ -369,18 +346,16 @@ fv_status fv_task_run(fv_task **out, fv_engine *engine, const char *dir,
     FV_TRY(fv_callbacks_in(&callbacks, &o.callbacks, err));
     if (!o.max_new_tokens)
         o.max_new_tokens = MAX_ANSWER;
-    fv_status status = read_questions(&t, dir, &o, err);
-    if (status == FV_OK)
-        status = ask_all(&t, engine, dir, &o, err);
-    return task_finish(out, &t, start, status, err);
+    FV_TRY(task_new(&t, dir, &o, err));
+    return task_finish(out, t, start, task_ask(t, engine, dir, &o, err), err);
 }
 
 fv_status fv_task_score(fv_task **out, const char *dir, const char *answers,
                         const fv_task_options *options, fv_error *err)
 {
     FV_DEFAULT_FPENV;
-    task t = { 0 };
-    json_lines lines = { 0 };
+    task *t;
+    fv_json_lines lines = { 0 };
     fv_task_options o;
     double start = fv_now_ms();
     FV_REQUIRE(out, err);
@@ -388,24 +363,34 @@ fv_status fv_task_score(fv_task **out, const char *dir, const char *answers,
     FV_REQUIRE(dir, err);
     FV_REQUIRE(answers, err);
     FV_TRY(FV_OPTIONS_IN(&o, fv_task_options, options, err));
-    fv_status status = read_questions(&t, dir, &o, err);
+    FV_TRY(task_new(&t, dir, &o, err));
+    fv_status status = fv_json_lines_read(&lines, answers, err);
     if (status == FV_OK)
-        status = read_lines(&lines, answers, err);
-    if (status == FV_OK)
-        status = score_all(&t, &lines, err);
-    free_lines(&lines);
-    return task_finish(out, &t, start, status, err);
+        status = task_score(t, &lines, err);
+    fv_json_lines_free(&lines);
+    return task_finish(out, t, start, status, err);
 }
 
 fv_status fv_task_save(const fv_task *t, const char *file, fv_error *err)
 {
     FV_DEFAULT_FPENV;
+    const task *whole = (const task *)t;
     fv_json_text j = { 0 };
     for (size_t i = 0; i < t->n; i++) {
+        const fv_task_answer *a = &t->answers[i];
         fv_json_begin_row(&j, NULL, '{');
-        fv_json_put_text(&j, "image", t->answers[i].image);
-        fv_json_put_text(&j, "question", t->answers[i].question);
-        fv_json_put_text(&j, "answer", t->answers[i].answer);
+        if (a->image)
+            fv_json_put_text(&j, "image", a->image);
+        else
+            fv_json_begin_row(&j, "images", '[');
+        for (size_t k = 0; !a->image && k < a->n_images; k++)
+            fv_json_put_text(&j, NULL, a->images[k]);
+        if (!a->image)
+            fv_json_end(&j);
+        if (whole->questions.talks[a->conversation - 1].is_turns)
+            fv_json_put_int(&j, "turn", (int64_t)a->turn);
+        fv_json_put_text(&j, "question", a->question);
+        fv_json_put_text(&j, "answer", a->answer);
         fv_json_end(&j);
         if (i + 1 < t->n)
             fv_json_line(&j, "", 0);
@@ -419,16 +404,14 @@ fv_status fv_task_save(const fv_task *t, const char *file, fv_error *err)
 
 void fv_task_free(fv_task *t)
 {
+    task *whole = (task *)t;
     if (!t)
         return;
-    for (size_t i = 0; i < t->n; i++) {
-        fv_free((char *)t->answers[i].image);
-        fv_free((char *)t->answers[i].kind);
-        fv_free((char *)t->answers[i].question);
-        fv_free((char *)t->answers[i].wanted);
+    for (size_t i = 0; i < t->n; i++)
         fv_free((char *)t->answers[i].answer);
-    }
-    fv_free((fv_task_answer *)t->answers);
+    fv_free(whole->answer);
     fv_free((fv_task_kind *)t->kinds);
-    fv_free(t);
+    fv_free((fv_task_share *)t->turns);
+    fv_questions_free(&whole->questions);
+    fv_free(whole);
 }

@@ -321,8 +321,8 @@ static void test_task(void **state)
     assert_int_equal(t->n_kinds, 11);
     size_t n = 0, correct = 0;
     for (size_t i = 0; i < t->n_kinds; i++) {
-        n += t->kinds[i].n;
-        correct += t->kinds[i].n_correct;
+        n += t->kinds[i].share.n;
+        correct += t->kinds[i].share.n_correct;
         assert_true(i == 0 || strcmp(t->kinds[i - 1].kind, t->kinds[i].kind) < 0);
     }
     assert_int_equal(n, t->n);
@@ -422,6 +422,108 @@ static void test_history_matters(void **state)
     fv_engine_free(tiny);
 }
 
+/* What the model says to a turn after those before, taken from the session by hand; without the
+ * spaces around it, as the test keeps it. */
+static void ask_by_hand(fv_session *session, const char *question, char said[512])
+{
+    fv_answer_options o = { .size = sizeof o, .max_new_tokens = 12 };
+    fv_piece piece = { .size = sizeof piece };
+    assert_int_equal(fv_session_add_text(session, question, strlen(question), &err), FV_OK);
+    assert_int_equal(fv_session_begin(session, &o, &err), FV_OK);
+    for (*said = 0; !piece.done;) {
+        assert_int_equal(fv_session_next(session, &piece, &err), FV_OK);
+        strncat(said, piece.text, piece.n_bytes);
+    }
+    size_t n = strlen(said), lead = strspn(said, " \t\n\v\f\r");
+    while (n > lead && strchr(" \t\n\v\f\r", said[n - 1]))
+        n--;
+    said[n] = 0;
+    memmove(said, said + lead, n - lead + 1);
+}
+
+/* Turns follow the model's own answers, or what is said in their place; images come before the
+ * first, in order. */
+#define ASKED(kind) "{\"kind\": \"" kind "\", \"question\": \"%s\", \"answer\": \"\"}"
+
+static void test_conversations(void **state)
+{
+    (void)state;
+    static const char *const names[] = { "00000.jpg", "00010.jpg" };
+    static const char *const questions[] = { "How many shapes are there?", "What color is it?",
+                                             "Where is it?", "What do you see?",
+                                             "Describe the picture." };
+    /* of random weights: everything before an answer changes it */
+    fv_engine *tiny = open_model(TINY, FV_PRECISION_F32, FV_PRECISION_F32);
+    fv_task_options o = { .size = sizeof o, .max_new_tokens = 12 };
+    fv_session *session;
+    fv_features *features[2];
+    fv_task *t, *again;
+    char said[5][512], link[600];
+    static char test[8192];
+    snprintf(link, sizeof link, "%s/images", dir);
+    assert_int_equal(symlink(DEMO "/images", link), 0);
+    for (int i = 0; i < 2; i++) {
+        fv_image *image;
+        snprintf(link, sizeof link, DEMO "/images/%s", names[i]);
+        assert_int_equal(fv_image_open(&image, link, NULL, &err), FV_OK);
+        assert_int_equal(fv_encode(tiny, image, NULL, &features[i], &err), FV_OK);
+        fv_image_free(image);
+    }
+    assert_int_equal(fv_session_new(&session, tiny, NULL, &err), FV_OK);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(fv_session_add_features(session, features[1 - i], &err), FV_OK);
+    ask_by_hand(session, questions[0], said[0]);
+    ask_by_hand(session, questions[1], said[1]);
+    ask_by_hand(session, questions[2], said[2]);
+    fv_session_reset(session);
+    assert_int_equal(fv_session_add_features(session, features[1], &err), FV_OK);
+    assert_int_equal(fv_session_add_text(session, questions[0], strlen(questions[0]), &err), FV_OK);
+    assert_int_equal(fv_session_add_answer(session, "7", 1, &err), FV_OK);
+    ask_by_hand(session, questions[3], said[3]);
+    fv_session_reset(session);
+    ask_by_hand(session, questions[4], said[4]);
+    snprintf(test, sizeof test,
+             "{\"images\": [\"images/00010.jpg\", \"images/00000.jpg\"], \"turns\": [" ASKED(
+                 "b") ", " ASKED("a") ", " ASKED("b") "]}\n"
+                                                      "{\"image\": \"images/00010.jpg\", "
+                                                      "\"turns\": [{\"question\": \"%s\", "
+                                                      "\"said\": \"7\"}, " ASKED(
+                                                          "a") "]}\n{\"images\": [], \"turns\": "
+                                                               "[" ASKED("a") "]}\n",
+             questions[0], questions[1], questions[2], questions[0], questions[3], questions[4]);
+    write_file("questions.jsonl", test);
+    assert_int_equal(fv_task_run(&t, tiny, dir, &o, &err), FV_OK);
+    assert_true(t->n == 5 && t->n_kinds == 2 && t->n_turns == 3 && t->has_conversations);
+    for (size_t i = 0; i < t->n; i++)
+        assert_string_equal(t->answers[i].answer, said[i]);
+    assert_true(t->answers[3].conversation == 2 && t->answers[3].turn == 2);
+    assert_true(t->turns[0].n == 2 && t->turns[1].n == 2 && t->turns[2].n == 1);
+
+    char *path = strdup(write_file("answers.jsonl", ""));
+    assert_int_equal(fv_task_save(t, path, &err), FV_OK);
+    assert_int_equal(fv_task_score(&again, dir, path, NULL, &err), FV_OK);
+    for (size_t i = 0; i < t->n; i++)
+        assert_string_equal(again->answers[i].answer, t->answers[i].answer);
+    assert_int_equal(again->n_correct, t->n_correct);
+    fv_task_free(again);
+    free(path);
+    fv_task_free(t);
+    fv_session_free(session);
+    fv_features_free(features[0]);
+    fv_features_free(features[1]);
+
+    /* what the context cannot hold is said with its line */
+    size_t n = (size_t)snprintf(test, sizeof test,
+                                "\n{\"images\": [], \"turns\": [{\"kind\": \"k\", \"answer\": "
+                                "\"a\", \"question\": \"");
+    memset(test + n, '?', 4096);
+    strcpy(test + n + 4096, "\"}]}");
+    write_file("questions.jsonl", test);
+    assert_int_equal(fv_task_run(&t, tiny, dir, &o, &err), FV_ERR_LIMIT);
+    assert_non_null(strstr(err.message, "questions.jsonl, line 2: "));
+    fv_engine_free(tiny);
+}
+
 static void refuse_score(const char *questions, const char *answers, fv_status status,
                          const char *says)
 {
@@ -437,6 +539,11 @@ static void refuse_score(const char *questions, const char *answers, fv_status s
 #define Q(image, wanted)                                                                     \
     "{\"image\": \"" image "\", \"kind\": \"k\", \"question\": \"q\", \"answer\": \"" wanted \
     "\", \"history\": []}\n"
+
+#define SAID(answer) "{\"question\": \"s\", \"said\": \"" answer "\"}"
+#define TALK                                                                                       \
+    "{\"images\": [\"a\", \"b\"], \"turns\": [{\"kind\": \"k\", \"question\": \"q\", \"answer\": " \
+    "\"1\"}, " SAID("b") ", {\"kind\": \"k\", \"question\": \"r\", \"answer\": \"2\"}]}\n"
 
 static void test_score(void **state)
 {
@@ -463,6 +570,15 @@ static void test_score(void **state)
         fv_task_score(&t, dir, write_file("a.jsonl", "{\"answer\": \" \"}"), NULL, &err), FV_OK);
     assert_true(t->n_correct == 0 && t->n_unanswered == 3);
     fv_task_free(t);
+    /* conversations in order, whatever names their answers have */
+    write_file("questions.jsonl", TALK Q("c", "3"));
+    named = "{\"image\": \"x\", \"question\": \"q\", \"answer\": \"1\"}\n{\"question\": \"r\", "
+            "\"answer\": \"0\"}\n{\"answer\": \"3\"}\n";
+    assert_int_equal(fv_task_score(&t, dir, write_file("a.jsonl", named), NULL, &err), FV_OK);
+    assert_true(t->n == 3 && t->n_correct == 2 && t->n_turns == 3);
+    assert_true(t->turns[0].n == 2 && t->turns[1].n == 0 && t->turns[2].n == 1);
+    assert_true(t->turns[0].n_correct == 2 && t->turns[2].n_correct == 0);
+    fv_task_free(t);
     refuse_score("", "", FV_ERR_FORMAT, "contains no questions");
     refuse_score("[]", "", FV_ERR_FORMAT, "line 1: expected an object");
     refuse_score(Q("a", "1") "{\"image\": \"a\"", "", FV_ERR_FORMAT, "line 2");
@@ -472,6 +588,28 @@ static void test_score(void **state)
                  "\"history\": [[\"a\", \"\"]]}",
                  "", FV_ERR_FORMAT, "history: turn 0");
     refuse_score(Q("a", "1"), "{\"text\": \"1\"}", FV_ERR_FORMAT, "answer");
+    refuse_score("{\"kind\": \"k\", \"question\": \"q\", \"answer\": \"\"}", "", FV_ERR_FORMAT,
+                 "either image or images, found neither");
+    refuse_score("{\"image\": \"a\", \"images\": [], \"turns\": []}", "", FV_ERR_FORMAT,
+                 "found both");
+    refuse_score("{\"images\": [\"a\", 2], \"turns\": []}", "", FV_ERR_FORMAT,
+                 "images.1: expected");
+    refuse_score("{\"images\": [], \"turns\": []}", "", FV_ERR_FORMAT,
+                 "at least one that is to be");
+    refuse_score("{\"images\": [], \"turns\": [" SAID("b") "]}", "", FV_ERR_FORMAT,
+                 "at least one that is to be");
+    refuse_score("{\"images\": [], \"turns\": [" SAID("") "]}", "", FV_ERR_FORMAT, "turns.0.said");
+    refuse_score("{\"images\": [], \"turns\": [1]}", "", FV_ERR_FORMAT,
+                 "turns.0: expected an object");
+    refuse_score("{\"images\": [], \"turns\": [" SAID("b") ", {\"kind\": \"k\", \"question\": "
+                                                           "\"q\"}]}",
+                 "", FV_ERR_FORMAT, "turns.1.answer is missing");
+    refuse_score("{\"images\": [], \"turns\": [1], \"history\": []}", "", FV_ERR_FORMAT,
+                 "either turns or history");
+    refuse_score(TALK,
+                 "{\"question\": \"q\", \"answer\": \"1\"}\n{\"question\": \"no\", "
+                 "\"answer\": \"\"}",
+                 FV_ERR_FORMAT, "answers \"no\"; expected the answer to \"r\"");
     assert_int_equal(fv_task_score(&t, "/none", "x", NULL, &err), FV_ERR_IO);
     assert_int_equal(fv_task_score(&t, dir, "/none", NULL, &err), FV_ERR_IO);
 }
@@ -502,7 +640,7 @@ static void test_out_of_memory(void **state)
     assert_true(n > 100);
     fv_mem_fail_after(UINT64_MAX);
     fv_eval_free(e);
-    write_file("questions.jsonl", Q("a", "1") Q("b", "2"));
+    write_file("questions.jsonl", Q("a", "1") TALK);
     const char *answers = write_file("answers.jsonl", "{\"answer\": \"1\"}\n{\"answer\": \"3\"}");
     n = 0;
     do {
@@ -529,6 +667,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_task, setup, teardown),
         cmocka_unit_test_setup_teardown(test_history, setup, teardown),
         cmocka_unit_test_setup_teardown(test_history_matters, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_conversations, setup, teardown),
         cmocka_unit_test_setup_teardown(test_score, setup, teardown),
         cmocka_unit_test_setup_teardown(test_out_of_memory, setup, teardown),
     };

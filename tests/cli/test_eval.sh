@@ -85,7 +85,31 @@ expect "too few" 1 "fewer than 100 %"
 run eval --task "$task" --score "$work/answers.jsonl" --min 1
 expect "enough" 0
 
+# ---- conversations
+mkdir "$work/talk"
+ln -s "$task/images" "$work/talk"
+cat >"$work/talk/questions.jsonl" <<END
+{"images": ["images/00000.jpg", "images/00010.jpg"], "turns": [{"kind": "two", "question": "What differs?", "answer": "A"},
+ {"question": "Really?", "said": "Yes"}, {"kind": "correction", "question": "Look again.", "answer": "B"}]}
+{"images": [], "turns": [{"kind": "noimage", "question": "What is red?", "answer": "There is no image."}]}
+END
+sed -i -z 's/,\n {/, {/' "$work/talk/questions.jsonl"
+printf '{"answer": "a."}\n{"answer": "C"}\n{"question": "What is red?", "answer": "there is no image"}\n' >"$work/talk/answers.jsonl"
+run eval --task "$work/talk" --score "$work/talk/answers.jsonl"
+expect "conversations" 0
+talks=$out
+check "by turn" test "$(sed 's/  */ /g' <<<"$out" | tr '\n' ';')" = \
+    "kind n correct %;correction 1 0 0.0;noimage 1 1 100.0;two 1 1 100.0;turn 1 2 2 100.0;turn 3 1 0 0.0;all 3 2 66.7;"
+run eval --task "$work/talk" --score "$work/talk/answers.jsonl" --limit 1 --json
+check "turns in JSON" grep -q '"turn": 3, *$' <<<"$out"
+check "no question of the second" grep -q '"n": 2, *$' <<<"$out"
+run eval --task "$work/talk" "$demo" --answers "$work/said.jsonl" -q
+expect "conversations held" 0
+check "their answers" test "$(grep -c '"turn": [13], "question"' "$work/said.jsonl")" = 3
+
 if command -v python3 >/dev/null; then
+    python3 "$root/tools/train/score.py" "$work/talk/questions.jsonl" "$work/talk/answers.jsonl" >"$work/table"
+    check "score.py's table of conversations" test "$talks" = "$(cat "$work/table")"
     head -n 33 "$task/questions.jsonl" >"$work/questions.jsonl"
     python3 "$root/tools/train/score.py" "$work/questions.jsonl" "$work/answers.jsonl" >"$work/table"
     check "score.py's table" test "$score" = "$(cat "$work/table")"

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""evaluate.py CHECKPOINT_DIR TEST_DIR [--answers OUT.jsonl] [--peaks]: answer the questions of make_test.py in PyTorch and score.
+"""evaluate.py CHECKPOINT_DIR [TEST_DIR] [--answers OUT.jsonl] [--peaks]: answer the questions of make_test.py in PyTorch and score.
 
-Without a test directory (-n N given): scenes are made on the fly. --talk: the conversations of make_test.py --talk, made on the
-fly too, each with the model's own answers as its history; scores by kind, by turn and by kind of picture."""
+Without a test directory (-n N given): scenes are made on the fly; --talk: the conversations of make_test.py --talk. The model hears
+its own answers to the turns before; scores by kind, by turn and by kind of picture."""
 import argparse
 import json
 import os
@@ -14,10 +14,10 @@ from PIL import Image
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from features import wait_while
 from infer import Engine
-from make_test import cases, conversations
+from make_test import cases, conversations, source
 from pictures import show
 from scenes import render, to_input
-from score import correct, table
+from score import correct, table, turns_of
 
 
 def pixels(ims, size):
@@ -25,27 +25,19 @@ def pixels(ims, size):
     return (px.double() * (1.0 / 255)).float().contiguous(memory_format=torch.channels_last)
 
 
-def talk_scores(e, a):
-    rows, kinds, out = [], [], []
-    for i, (scs, turns) in enumerate(conversations(a.n, a.split)):
-        wait_while(a.hold)
-        with torch.no_grad():
-            img = e.image_tokens(pixels([show(sc) for sc in scs], e.size)) if scs else []
-        source = "none" if not scs else "two" if len(scs) > 1 else getattr(scs[0], "source", "plain")
-        for k, (t, got) in enumerate(zip(turns, e.converse(img, turns))):
-            if got is None:
-                continue
-            ok = correct(t["kind"], t["answer"], got)
-            rows.append((t["kind"], ok))
-            out.append(dict(answer=got))
-            kinds.append((k + 1, source, ok))
-            if not ok and a.wrong > 0:
-                a.wrong -= 1
-                print("%d.%d [%s, %s] %s\n  want %r\n  got  %r" % (i, k + 1, t["kind"], source, t["question"], t["answer"], got))
-    print(table(rows))
-    print(table([("turn %d" % k, ok) for k, _, ok in kinds]))
-    print(table([(s, ok) for _, s, ok in kinds]), flush=True)
-    return out
+def lines(a):
+    """(line of questions.jsonl, its images)"""
+    if a.test:
+        with open(os.path.join(a.test, "questions.jsonl")) as f:
+            for line in [json.loads(l) for l in f if l.strip()][:a.n]:
+                names = [line["image"]] if "image" in line else line["images"]
+                yield line, [Image.open(os.path.join(a.test, name)).convert("RGB") for name in names]
+    elif a.talk:
+        for i, (scs, turns) in enumerate(conversations(a.n, a.split)):
+            yield dict(images=["%d" % i] * len(scs), source=source(scs), turns=turns), [show(sc) for sc in scs]
+    else:
+        for sc, q in cases(a.n, a.split):
+            yield q, [render(sc)]
 
 
 def save_answers(path, out):
@@ -68,30 +60,30 @@ def main():
     a = ap.parse_args()
     torch.set_num_threads(a.threads)
     e = Engine(a.checkpoint)
-    if a.talk:
-        out = talk_scores(e, a)
-        if a.answers:
-            save_answers(a.answers, out)
-        return
-    if a.test:
-        qs = [json.loads(l) for l in open(os.path.join(a.test, "questions.jsonl"))]
-        todo = [(q, Image.open(os.path.join(a.test, q["image"])).convert("RGB")) for q in qs[:a.n]]
-    else:
-        todo = [(q, render(sc)) for sc, q in cases(a.n, a.split)]
-    rows, out = [], []
-    for i in range(0, len(todo), 16):
-        part = todo[i:i + 16]
+    rows, turns, sources, out = [], [], [], []
+    for line, ims in lines(a):
+        wait_while(a.hold)
         with torch.no_grad():
-            img = e.image_tokens(pixels([im for _, im in part], e.size))
-        for (q, _), t in zip(part, img):
-            got = e.answer(t, q["question"], q["history"])
-            ok = correct(q["kind"], q["answer"], got)
-            rows.append((q["kind"], ok))
-            out.append(dict(image=q["image"], question=q["question"], answer=got))
+            img = e.image_tokens(pixels(ims, e.size)) if ims else []
+        shown = {k: line[k] for k in ("image", "images") if k in line}
+        talk = turns_of(line)
+        for k, (t, got) in enumerate(zip(talk, e.converse(img, talk))):
+            if got is None:
+                continue
+            ok = correct(t["kind"], t["answer"], got)
+            rows.append((t["kind"], ok))
+            if "turns" in line:
+                turns.append(("turn %d" % (k + 1), ok))
+                sources.append((line.get("source", "?"), ok))
+                shown["turn"] = k + 1
+            out.append(dict(shown, question=t["question"], answer=got))
             if not ok and a.wrong > 0:
                 a.wrong -= 1
-                print("%s [%s] %s\n  want %r\n  got  %r" % (q["image"], q["kind"], q["question"], q["answer"], got))
-    print(table(rows))
+                print("%s [%s, %s, turn %d] %s\n  want %r\n  got  %r" % (" ".join(shown.get("images", [shown.get("image")])), t["kind"],
+                                                                    line.get("source", "plain"), k + 1, t["question"], t["answer"], got))
+    print(table(rows, turns))
+    if sources:
+        print(table(sources), flush=True)
     if a.answers:
         save_answers(a.answers, out)
     if a.peaks:

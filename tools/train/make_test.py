@@ -2,12 +2,12 @@
 """make_test.py OUT [-n 2000] [--split test] [--jpeg] [--talk]: held-out images and questions.
 
 OUT/images/00000.png ..., OUT/questions.jsonl with {image, kind, question, answer, history}. Kinds alternate, one question
-per image; about every third scene shows a shape-colour pair never trained on, and all words are held out. --jpeg:
-JPEG images of up to 256 pixels (small enough to keep in a repository).
+per image; about every third scene shows a shape-colour pair never trained on (`held_out` says which), and all words are held out.
+--jpeg: JPEG images of up to 256 pixels (small enough to keep in a repository).
 
---talk: the second edition's test, n conversations of one to six turns. Every turn that is scored is a line of questions.jsonl with
-`images` (none, one or two) in place of `image`, its `conversation` and `turn`, and in history the right answers before it, or
-the wrong one that the user then has looked at again. OUT/talks.jsonl has the same as conversations: {images, turns}."""
+--talk: the second edition's test, n conversations of one to six turns; a line of questions.jsonl is {images, source, turns}: none,
+one or two images, the kind of picture, and turns of {kind, question, answer}. The model hears its own answers to the turns before;
+where a turn has `said`, it hears that wrong answer, which the user then has looked at again."""
 import argparse
 import json
 import os
@@ -16,10 +16,20 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from rng import Rng
 from pictures import picture, show
-from scenes import ask, render, scene
+from scenes import HELD_OUT, ask, render, scene
 from talk import about_two, conversation, without_image
 
 KINDS = ["describe", "count", "color", "shape", "size", "where", "relation", "text", "yesno", "absent", "followup"]
+
+
+def held_out(scs):
+    """Does a shape have a colour never seen with it in training? Nothing where there are no shapes."""
+    objs = [o for sc in scs for o in sc.objs]
+    return dict(held_out=any((o.color, o.shape) in HELD_OUT for o in objs)) if objs else {}
+
+
+def source(scs):
+    return "none" if not scs else "two" if len(scs) > 1 else getattr(scs[0], "source", "plain")
 
 
 def cases(n, split="test"):
@@ -32,7 +42,8 @@ def cases(n, split="test"):
             if c:
                 break
         h = [[t["question"], t["answer"]] for t in c[:-1]]
-        yield sc, dict(image="images/%05d.png" % i, kind=kind, question=c[-1]["question"], answer=c[-1]["answer"], history=h)
+        yield sc, dict(image="images/%05d.png" % i, kind=kind, question=c[-1]["question"], answer=c[-1]["answer"], history=h,
+                       **held_out([sc]))
 
 
 FIRST = ["describe", "count", "color", "shape", "size", "where", "relation", "text", "yesno", "absent", "json", "unknown", "thing", "side", None, None]
@@ -85,17 +96,11 @@ def main():
                 keep(render(sc), q["image"])
                 f.write(json.dumps(q) + "\n")
             return
-        g = open(os.path.join(a.out, "talks.jsonl"), "w")
         for i, (scs, turns) in enumerate(conversations(a.n, a.split)):
             images = ["images/%05d%s%s" % (i, "ab"[j] if len(scs) > 1 else "", end) for j in range(len(scs))]
             for sc, name in zip(scs, images):
                 keep(show(sc), name)
-            g.write(json.dumps(dict(images=images, turns=turns)) + "\n")
-            for k, t in enumerate(turns):
-                if "said" not in t:
-                    h = [[u["question"], u.get("said", u["answer"])] for u in turns[:k]]
-                    f.write(json.dumps(dict(images=images, conversation=i, turn=k + 1, **t, history=h)) + "\n")
-        g.close()
+            f.write(json.dumps(dict(images=images, source=source(scs), **held_out(scs), turns=turns)) + "\n")
 
 
 if __name__ == "__main__":
