@@ -4,8 +4,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# Calibrated with images of the training set (tools/train/make_test.py DIR -n 96 --split train --jpeg);
-# docs/demo-model.md has the scores.
+# Calibrated with images of the training set (tools/train/make_test.py DIR -n 96 --split train --jpeg;
+# publish.sh there takes those of conversations); docs/demo-model.md has the scores.
 how=(--vision int8 --decoder z8)
 file=models/demo/demo.gguf
 program=build/release/fastvlm

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """agree.py [--out build/demo-answers]: the held-out test with the C engine in every precision of the demonstration model, against
-PyTorch. Writes OUT/{f32,bf16,packed}.jsonl and OUT/torch.jsonl (kept when it belongs to the checkpoint of now), prints the score
-of each by kind and the share of answers that are PyTorch's letter for letter; writes OUT/scores.json for card.py.
+PyTorch. Writes OUT/{f32,bf16,packed,q4}.jsonl and OUT/torch.jsonl (kept when it belongs to the checkpoint of now), prints the score
+of each by kind, turn and kind of picture, and the share of answers that are PyTorch's letter for letter; how close the int8 encoder's
+features of single images are; writes OUT/scores.json for card.py.
 
-Needs build/demo-test (make_test.py), the built program (make) and, for PyTorch's own answers, torch."""
+Needs build/demo-test (make_test.py, with --talk or without), the built program (make) and, for PyTorch's own answers, torch."""
 import argparse
 import hashlib
 import json
@@ -14,12 +15,14 @@ import tempfile
 from collections import Counter
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from score import correct
+from score import asked, correct
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 PROGRAM = os.path.join(ROOT, "build/release/fastvlm")
 GOAL = 99.5
+GOAL_MEDIAN, GOAL_LEAST, GOAL_Q4 = .999, .99, .5                 # cosine of an image's features; points that int8 and q4 may lose
 RUNS = [("f32", "", "f32", "f32"), ("bf16", "", "bf16", "bf16"), ("packed", "demo.gguf", "auto", "auto")]
+Q4 = ["--vision", "int8", "--decoder", "q4"]
 
 
 def sha256(path):
@@ -60,12 +63,30 @@ def ask_as(run, demo, test):
 
 
 def score(qs, answers):
+    """Right ones of all, by kind, turn ("turn 2") and kind of picture ("picture screen")."""
     n, k = Counter(), Counter()
     for q, o in zip(qs, answers):
-        for kind in (q["kind"], "all"):
-            n[kind] += 1
-            k[kind] += correct(q["kind"], q["answer"], o["answer"])
+        keys = [q["kind"], "all"]
+        if "turns" in q["line"]:
+            keys += ["turn %d" % q["turn"], "picture " + q["line"].get("source", "?")]
+        for key in keys:
+            n[key] += 1
+            k[key] += correct(q["kind"], q["answer"], o["answer"])
     return n, k
+
+
+def in_order(keys):
+    """Kinds, turns, pictures, all of them."""
+    return sorted(keys, key=lambda k: (k == "all", k.startswith("picture "), k.startswith("turn "), k))
+
+
+def features(a):
+    """Cosine of the packed file's features with those in f32, of single images."""
+    images = os.path.join(a.test, "images")
+    got = subprocess.run([PROGRAM, "eval", a.model, os.path.join(a.model, "demo.gguf"), images, "--limit", "100", "-n", "1", "--json", "-q"],
+                         check=True, stdout=subprocess.PIPE)
+    v = sorted(image["features"]["cosine"] for image in json.loads(got.stdout)["images"])
+    return {"n": len(v), "median": v[len(v) // 2], "least": v[0]}
 
 
 def main():
@@ -78,24 +99,28 @@ def main():
     ap.add_argument("--python", default=sys.executable, help="a Python that has torch")
     a = ap.parse_args()
     os.makedirs(a.out, exist_ok=True)
-    qs = load(os.path.join(a.test, "questions.jsonl"))
-    named = [("PyTorch", torch_answers(a))]
-    for run in RUNS:
-        named.append((run[0], ask_as(run, a.model, a.test)))
-        with open(os.path.join(a.out, run[0] + ".jsonl"), "w") as f:
-            f.writelines(json.dumps(o) + "\n" for o in named[-1][1])
+    qs = asked(load(os.path.join(a.test, "questions.jsonl")))
+    named = [("PyTorch", torch_answers(a))] + [(run[0], ask_as(run, a.model, a.test)) for run in RUNS]
+    with tempfile.NamedTemporaryFile(suffix=".gguf") as packed:
+        subprocess.run([PROGRAM, "pack", a.model, os.path.join(a.model, "calibration"), "-o", packed.name, "-q"] + Q4, check=True)
+        named.append(("q4", ask(a.test, packed.name)))
+    for name, out in named[1:]:
+        with open(os.path.join(a.out, name + ".jsonl"), "w") as f:
+            f.writelines(json.dumps(o) + "\n" for o in out)
     scores = {name: score(qs, out) for name, out in named}
     same = {name: 100.0 * sum(x["answer"] == y["answer"] for x, y in zip(out, named[0][1])) / len(qs) for name, out in named}
     total = scores["PyTorch"][0]
-    print("%-10s %6s" % ("kind", "n") + "".join("%10s" % name for name, _ in named))
-    for kind in sorted(total, key=lambda k: (k == "all", k)):
-        print("%-10s %6d" % (kind, total[kind]) + "".join("%9.1f%%" % (100.0 * scores[n][1][kind] / total[kind]) for n, _ in named))
-    print("%-17s" % "as PyTorch" + "".join("%9.2f%%" % same[name] for name, _ in named))
+    print("%-20s %6s" % ("kind", "n") + "".join("%10s" % name for name, _ in named))
+    for kind in in_order(total):
+        print("%-20s %6d" % (kind, total[kind]) + "".join("%9.1f%%" % (100.0 * scores[n][1][kind] / total[kind]) for n, _ in named))
+    print("%-27s" % "as PyTorch" + "".join("%9.2f%%" % same[name] for name, _ in named))
     for name in ("f32", "bf16"):
         print("%s: the same answer in %.2f %% of %d, goal %.1f %%%s" % (name, same[name], len(qs), GOAL,
                                                                      "" if same[name] >= GOAL else ": NOT reached"))
+    near = features(a)
+    print("int8 features of %(n)d images: cosine %(median).5f in the median, %(least).4f at least" % near)
     with open(os.path.join(a.out, "scores.json"), "w") as f:
-        json.dump({"weights_sha256": sha256(os.path.join(a.model, "model.safetensors")), "n": total, "same": same,
+        json.dump({"weights_sha256": sha256(os.path.join(a.model, "model.safetensors")), "n": total, "same": same, "features": near,
                    "correct": {name: scores[name][1] for name, _ in named}}, f, indent=1)
 
 

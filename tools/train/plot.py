@@ -3,10 +3,16 @@
 import csv
 import sys
 
-rows = list(csv.DictReader(open(sys.argv[1])))
-x = [float(r["pictures"]) / 1000 for r in rows]
-series = [("loss", "#c0392b", [float(r["loss"]) for r in rows]), ("exact answers, %", "#2c6fbb", [float(r["exact"]) for r in rows]),
-          ("text, %", "#27864b", [float(r["text"]) for r in rows])]
+POINTS = 300                                              # at most; each the mean of rows that follow each other
+rows = []
+for r in csv.DictReader(open(sys.argv[1])):
+    while rows and int(rows[-1]["pictures"]) >= int(r["pictures"]):
+        rows.pop()                                        # a run that was resumed from before its end
+    rows.append(r)
+n = -(-len(rows) // POINTS)
+mean = lambda key: [sum(float(r[key]) for r in rows[i:i + n]) / len(rows[i:i + n]) for i in range(0, len(rows), n)]
+x = [v / 1000 for v in mean("pictures")]
+series = [("loss", "#c0392b", mean("loss")), ("exact answers, %", "#2c6fbb", mean("exact")), ("text, %", "#27864b", mean("text"))]
 W, H, L, R, T, B = 720, 340, 52, 52, 34, 44
 xm, lm = max(x) or 1, max(series[0][2])
 px = lambda v: L + (W - L - R) * v / xm
