@@ -195,6 +195,8 @@ class Peers:
                         v, d = stages["vision"]["precision"], stages["decode"]["precision"]
                         s["precision"] = v if v == d else v + "+" + d
                     s.update(engine="fastvlm", threads=a.threads, quiet=note)
+                    if model != self.ck:
+                        s["file"] = os.path.basename(model)
                     f.write(json.dumps(s) + "\n")
 
     def run(self):
@@ -242,15 +244,15 @@ class Peers:
             rows = [json.loads(x) for x in f]
         merged = {}
         for r in rows:                                       # our two passes become one row
-            merged.setdefault((r["stage"], SAME.get(r.get("precision"), r.get("precision")), r["engine"], r.get("precision")), []).append(r)
+            merged.setdefault((r["stage"], SAME.get(r.get("precision"), r.get("precision")), r["engine"], r.get("precision"), r.get("file")), []).append(r)
         ours, table = {}, []
-        for (stage, same, engine, precision), rs in merged.items():
+        for (stage, same, engine, *_), rs in merged.items():
             m = dict(rs[0], best_ms=min(r.get("best_ms", 0) for r in rs), median_ms=statistics.mean(r.get("median_ms", 0) for r in rs))
             if rs[0].get("tokens_per_second"):
                 m["tokens_per_second"] = statistics.mean(r["tokens_per_second"] for r in rs)
             m["star"] = "*" if any("NOT" in r.get("quiet", "") for r in rs) else ""
             if engine == "fastvlm":
-                ours[stage, same] = m
+                ours.setdefault((stage, same), m)            # the file named first is the one that peers are compared with
             table.append(((stage, same), m))
         order = ["load", "preprocess", "vision", "projector", "prefill", "decode", "first_token"]
         table.sort(key=lambda t: (order.index(t[0][0]) if t[0][0] in order else 99, str(t[0][1]), t[1]["median_ms"]))
@@ -261,7 +263,8 @@ class Peers:
                 m["times_ours"] = m["median_ms"] / o["median_ms"]
                 ratio = "%.2f" % m["times_ours"]
             tps = m.get("tokens_per_second")
-            out.append((m["stage"], m.get("precision") or "", m["engine"] + m["star"], "%.1f" % m["best_ms"], "%.1f" % m["median_ms"],
+            name = m["engine"] + (" " + m["file"] if m.get("file") else "")
+            out.append((m["stage"], m.get("precision") or "", name + m["star"], "%.1f" % m["best_ms"], "%.1f" % m["median_ms"],
                         "%.1f" % tps if tps else "", ratio))
         cpu = next((x.split(":")[1].strip() for x in open("/proc/cpuinfo") if x.startswith("model name")), "unknown") if os.path.exists("/proc/cpuinfo") else "unknown"
         commit = subprocess.run(["git", "-C", ROOT, "rev-parse", "--short", "HEAD"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout.strip()
@@ -365,7 +368,7 @@ def main():
     ap.add_argument("--full", action="store_true", help="all engines, int8 encoders too")
     ap.add_argument("--latest", action="store_true", help="newest versions instead of the measured ones")
     ap.add_argument("--fastvlm", default=os.path.join(ROOT, "build/release/fastvlm"), help="our program (build/release/fastvlm)")
-    ap.add_argument("--packed", default="", help="packed files of ours to time as well, comma separated")
+    ap.add_argument("--packed", default="", help="packed files of ours to time as well, comma separated; peers are compared with the first of each precision")
     ap.add_argument("--ours", default="f32/f32,bf16/bf16", help="vision/decoder precisions of our runs (f32/f32,bf16/bf16)")
     ap.add_argument("--threads", type=int, default=2)
     ap.add_argument("--reps", type=int, default=7)
