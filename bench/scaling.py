@@ -62,17 +62,23 @@ def point(curve, x, report, stage):
           file=sys.stderr, flush=True)
 
 
-def measure(a, machine):
-    model, curves = a.models[0], {}
+def measure(a, saved, save):
+    """Fills saved["curves"], curve by curve; calls save() after each, so that an interrupted run keeps what it has."""
+    model, curves, machine = a.models[0], saved["curves"], saved["machine"]
     wanted = a.only.split(",") if a.only else list(CURVES)
 
     info = json.loads(subprocess.run([a.fastvlm, "info", model, "--json"], stdout=subprocess.PIPE, check=True).stdout)
     context = info["decoder"]["max_context"] - 33  # the answer needs room
 
     def curve(name):
+        if last:
+            machine.update(last["machine"], model=os.path.basename(model), threads=os.cpu_count(),
+                           version=last["version"], commit=last["commit"], reps=a.reps)
+            save()
         if name not in wanted:
             return None
-        return curves.setdefault(name, [])
+        curves[name] = []
+        return curves[name]
 
     if (c := curve("threads")) is not None:
         for n in range(1, (os.cpu_count() or 1) + 1):
@@ -97,9 +103,7 @@ def measure(a, machine):
             report = bench(a, m, "--stages", "decode", "--prompt-tokens", 280)
             point(c, token_bytes(a, m) / 1e9, report, "decode")
             c[-1]["name"] = os.path.basename(m)
-    machine.update(last["machine"], model=os.path.basename(model), threads=os.cpu_count(),
-                   version=last["version"], commit=last["commit"], reps=a.reps)
-    return curves
+    curve("")
 
 
 def token_bytes(a, model):
@@ -239,9 +243,11 @@ def main():
         for name in (a.only or "").split(","):
             if name and name not in CURVES:
                 p.error("--only %s: expected %s" % (name, ", ".join(CURVES)))
-        saved["curves"].update(measure(a, saved["machine"]))
-        with open(path, "w") as f:
-            json.dump(saved, f, indent=1)
+
+        def save():
+            with open(path, "w") as f:
+                json.dump(saved, f, indent=1)
+        measure(a, saved, save)
     curves = {name: saved["curves"][name] for name in CURVES if name in saved["curves"]}
     text = table(curves, saved["machine"])
     with open(os.path.join(a.out, "scaling.md"), "w") as f:
