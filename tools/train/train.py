@@ -84,7 +84,7 @@ class Optimizer:
         self.m = {i: torch.zeros_like(p) for i, p in self.mine}
         self.m1 = {i: torch.zeros_like(p) for i, p in self.adam}
         self.m2 = {i: torch.zeros_like(p) for i, p in self.adam}
-        self.t = 0
+        self.t, self.vision = 0, 1.0                         # factor of the encoder's learning rates
 
     @staticmethod
     def is_muon(n, p):
@@ -110,19 +110,29 @@ class Optimizer:
             for i, p in self.muon:
                 upd[i] = flat[o:o + p.numel()].view_as(p)
                 o += p.numel()
-        ps = [p for _, p in self.muon]
-        torch._foreach_mul_(ps, 1 - a.lr_muon * scale * a.wd)
-        torch._foreach_add_(ps, [upd[i] for i, _ in self.muon], alpha=-a.lr_muon * scale)
+        for share, factor in self.shares(self.muon):
+            ps = [p for _, p in share]
+            torch._foreach_mul_(ps, 1 - a.lr_muon * scale * factor * a.wd)
+            torch._foreach_add_(ps, [upd[i] for i, _ in share], alpha=-a.lr_muon * scale * factor)
+        for share, factor in self.shares(self.adam):
+            self.adam_step(share, a.lr_adam * scale * factor)
+
+    def shares(self, params):
+        """Encoder and rest, with the factors of their learning rates."""
+        own = [[(i, p) for i, p in params if self.params[i][0].startswith("vision.") == v] for v in (True, False)]
+        return [(share, f) for share, f in zip(own, (self.vision, 1.0)) if share and f]
+
+    def adam_step(self, share, rate):
         b1, b2 = 0.9, 0.98
-        ps, gs = [p for _, p in self.adam], [p.grad for _, p in self.adam]
-        m, v = [self.m1[i] for i, _ in self.adam], [self.m2[i] for i, _ in self.adam]
+        ps, gs = [p for _, p in share], [p.grad for _, p in share]
+        m, v = [self.m1[i] for i, _ in share], [self.m2[i] for i, _ in share]
         torch._foreach_lerp_(m, gs, 1 - b1)
         torch._foreach_mul_(v, b2)
         torch._foreach_addcmul_(v, gs, gs, 1 - b2)
         d = torch._foreach_div(v, 1 - b2 ** self.t)
         torch._foreach_sqrt_(d)
         torch._foreach_add_(d, 1e-8)
-        torch._foreach_addcdiv_(ps, m, d, -a.lr_adam * scale / (1 - b1 ** self.t))
+        torch._foreach_addcdiv_(ps, m, d, -rate / (1 - b1 ** self.t))
 
     def state(self):
         names = [n for n, _ in self.params]
@@ -198,6 +208,7 @@ def worker(rank, world, a, counter):
         kind_w[KIND_NAMES.index(kind)] = a.w_hard
     stats, lastlog, lastsave = torch.zeros(2 * len(KIND_NAMES) + 4), time.time(), time.time()
     params = [q for q in model.parameters() if q.requires_grad]
+    first = step                                         # of this start
     while True:
         if a.hold and os.path.exists(a.hold):             # whoever wants the machine may also end this
             checkpoint(a, rank, model, ema, opt, step, spent + time.time() - t0, seen, c, moved)
@@ -210,6 +221,10 @@ def worker(rank, world, a, counter):
         if p >= 1:
             break
         scale = min(1.0, (opt.t + 1) / a.warmup) * min(1.0, max(0.0, (1 - p) / (1 - a.flat)))
+        alone = step - first < a.heads                   # the heads are new: their gradients would spoil an encoder that is not
+        if known is None:
+            model.vision.requires_grad_(not alone)
+        opt.vision = 0.0 if alone else a.lr_vision * min(1.0, (step - first - a.heads + 1) / a.warmup)
         for q in model.parameters():
             q.grad = None
         tokens, n_mb = 0, 0
@@ -222,7 +237,8 @@ def worker(rank, world, a, counter):
             b = next(loader) if loader else source[k]
             with torch.autocast(dev, torch.bfloat16, enabled=not a.f32):
                 lg = forward(model, b, dev)
-                aux = 0.0 if known is not None else model.aux(model.vision.taps, b["places"], dev)
+                taps = [t.detach() for t in model.vision.taps] if alone and known is None else model.vision.taps if known is None else None
+                aux = 0.0 if known is not None else model.aux(taps, b["places"], dev)
             lg, tgt = lg.float(), b["tgt"].to(dev)
             ce = F.cross_entropy(lg, tgt, reduction="none")
             loss = ce.sum()
@@ -315,6 +331,8 @@ def main():
     ap.add_argument("--questions", type=int, default=6)
     ap.add_argument("--lr-muon", type=float, default=0.008)
     ap.add_argument("--lr-adam", type=float, default=0.0015)
+    ap.add_argument("--lr-vision", type=float, default=1.0, help="factor of the encoder's learning rates")
+    ap.add_argument("--heads", type=int, default=0, help="steps of this start in which the auxiliary heads learn and the encoder stays as it is")
     ap.add_argument("--momentum", type=float, default=0.95)
     ap.add_argument("--wd", type=float, default=0.02)
     ap.add_argument("--warmup", type=int, default=40)
