@@ -5,7 +5,7 @@ PREFIX ?= /usr/local
 BUILD  := cmake --build --preset
 quiet  := >/dev/null
 
-.PHONY: all program serve arm64 arm64-dynamic android demo demo-model test test-interop test-interop-full test-npu test-hub test-schema test-page test-python test-cluster test-serve wheel wheel-arm64 test-python-arm test-full test-arm bench bench-peers check check-docs fuzz install clean help
+.PHONY: all program serve arm64 arm64-dynamic android demo demo-model test test-interop test-interop-full test-npu test-hub test-schema test-page test-python test-notebooks test-cluster test-serve wheel wheel-arm64 test-python-arm test-full test-arm bench bench-peers check check-docs fuzz install clean help
 
 all: program ## build the program and the libraries, and llguidance where cargo is: build/release
 	@tools/llguidance.sh build/release || [ $$? = 3 ]
@@ -62,6 +62,9 @@ test-schema: all ## answers by JSON schema with the real llguidance, which cargo
 
 test-python: ## the wheel in bare environments of every Python that is here: pip install, types, examples
 	@tools/test-python.sh
+
+test-notebooks: all ## the notebooks of examples/notebooks print what they hold
+	@tools/test-python.sh notebooks
 
 test-cluster: ## the recipes of examples/cluster: Ray, Spark, Slurm, a worker of each killed (packages of 500 MB)
 	@tools/test-cluster.sh

@@ -3,8 +3,9 @@
 # Pythons that are here, and tests/python in each: alone, then with numpy, Pillow and llguidance; a type
 # checker; the notebooks of examples/. Makes the wheel, unless WHEEL names one.
 #
-#     tools/test-python.sh [PYTHON...]      default: python3.9 to python3.14 and python3, where they run
+#     tools/test-python.sh [PYTHON...]      default: python3.9 to python3.15 and python3, where they run
 #     tools/test-python.sh arm              the wheel for 64-bit Arm, with an Arm Python, under qemu
+#     tools/test-python.sh notebooks        these only, with build/release/libfastvlm.so, or FASTVLM_LIBRARY
 #
 # The last line is "N passed, N failed". Needs the Python package index.
 set -uo pipefail
@@ -13,6 +14,7 @@ cd "$(dirname "$0")/.."
 place=$PWD/build/python
 passed=0 failed=0
 tests=(test_package.py)
+library=${FASTVLM_LIBRARY:-build/release/libfastvlm.so}
 mkdir -p "$place"
 unset PYTHONPATH FASTVLM_LIBRARY
 
@@ -33,7 +35,7 @@ end()
 pythons()
 {
     local python version seen=" "
-    for python in python3.{9,10,11,12,13,14} python3.13t python3.14t "$HOME"/.pyenv/versions/3.*/bin/python python3; do
+    for python in python3.{9,10,11,12,13,14,15} python3.{13,14,15}t "$HOME"/.pyenv/versions/3.*/bin/python python3; do
         version=$("$python" -c 'import ensurepip, sys, venv; print("%d.%d" % sys.version_info[:2] + getattr(sys, "abiflags", ""))
 assert sys.version_info >= (3, 9)' 2>/dev/null) || continue
         [[ $seen == *" $version "* ]] && continue
@@ -85,10 +87,31 @@ END
         "What does the text say?" 2>&1 | grep -qx HELLO && passed=$((passed + 1)) || fail "the program does not answer"
 }
 
-if [ "${1:-}" = arm ]; then
-    test_arm
-    end
-fi
+# The examples' notebooks print what they hold.
+notebooks() # PYTHON
+{
+    echo "== notebooks"
+    "$1" -m pip install -q nbclient nbformat ipykernel numpy >"$place/pip.log" 2>&1 || { fail "nbclient cannot be installed"; return; }
+    "$1" -B tests/python/notebooks.py >"$place/notebooks.log" 2>&1 &&
+        passed=$((passed + 1)) || { cat "$place/notebooks.log"; fail "notebooks"; }
+}
+
+# As a wheel unpacks, but with the library of this build.
+test_notebooks()
+{
+    local package=$place/package venv=$place/venv-notebooks
+    rm -rf "$package"
+    { mkdir -p "$package" && cp -r bindings/python/src/fastvlm "$package" && mkdir -p "$package"/fastvlm/{lib,models} &&
+        cp "$library" "$package/fastvlm/lib/libfastvlm.so" && cp models/demo/demo.gguf "$package/fastvlm/models" &&
+        { [ -e "$venv/bin/pip" ] || python3 -m venv "$venv"; }; } || { fail "$library cannot be made a package"; return; }
+    export PYTHONPATH=$package
+    notebooks "$venv/bin/python"
+}
+
+case ${1:-} in
+arm) test_arm; end ;;
+notebooks) test_notebooks; end ;;
+esac
 wheel=${WHEEL:-}
 if [ -z "$wheel" ]; then
     tools/wheel.sh x86_64 || { fail "the wheel cannot be built"; end; }
@@ -129,11 +152,5 @@ else
     fail "mypy cannot be installed"
 fi
 
-echo "== notebooks"
-if "$venv/bin/pip" install -q nbclient nbformat ipykernel numpy >"$place/pip.log" 2>&1; then
-    "$venv/bin/python" -B tests/python/notebooks.py >"$place/notebooks.log" 2>&1 &&
-        passed=$((passed + 1)) || { cat "$place/notebooks.log"; fail "notebooks"; }
-else
-    fail "nbclient cannot be installed"
-fi
+notebooks "$venv/bin/python"
 end

@@ -1,6 +1,7 @@
 """The package fastvlm against the library it finds: in the wheel, or FASTVLM_LIBRARY's."""
 import ctypes
 import dataclasses
+import dis
 import gc
 import io
 import logging
@@ -709,7 +710,8 @@ class Interrupts(Case):
                 if frame.f_code.co_filename != _library.__file__:
                     return None
                 frame.f_trace_opcodes = True
-                if event == "opcode":
+                # Python runs no handler at this one, which is no instruction but a mark, nor minds exceptions there.
+                if event == "opcode" and dis.opname[frame.f_code.co_code[frame.f_lasti]] != "NOT_TAKEN":
                     left -= 1
                     if left == 0:
                         os.kill(os.getpid(), signum)
