@@ -478,8 +478,8 @@ typedef struct fv_session_options {
     fv_tap_fn *tap;                /**< NULL: none; every named value of every call */
     void *tap_user;
     bool tap_prompt_logits; /**< also "logits_prefill": runs the output head for every row */
-    fv_layer_fn *layer;     /**< NULL: none; in fv_sessions_next that of the first session that is
-                             answering, for all */
+    fv_layer_fn *layer;     /**< NULL: none; in fv_sessions_next that of the first session of those
+                             that run together, for all of them */
     void *layer_user;
 } fv_session_options;
 
@@ -588,15 +588,17 @@ FV_API fv_status fv_session_next(fv_session *session, fv_piece *out, fv_error *e
 /** fv_session_next for n sessions of one engine, each of them once: the decoder's weights are read
  *  from memory once for all that are answering, so that several answers take little longer than
  *  one. Every answer has the bits that it has alone. Prompts of turns that were just written are
- *  run first, one after the other.
+ *  run first, and together, too: 512 rows share a pass over the weights. Where several begin alike,
+ *  such as with the same image, the beginning is computed once.
  *
  *  pieces: [n], with the same size in each. statuses: [n] or NULL: how each session fared; one
  *  whose answer is over gives FV_ERR_STATE, as in fv_session_next, and its piece has id -1 and is
  *  not done. The call itself fails when an argument is wrong (nothing has happened then) or no
  *  session succeeded; *err is about the first session that failed.
  *
- *  Callbacks, taps, masks and limits are each session's own; the threads are those of the first
- *  session that is answering. */
+ *  Callbacks, taps, masks and limits are each session's own; one that stops its prompt leaves the
+ *  others at the next layer. The threads are those of the first session of those that run
+ *  together, and the buffers for prompts its, too. */
 FV_API fv_status fv_sessions_next(fv_session *const *sessions, size_t n, fv_piece *pieces,
                                   fv_status *statuses, fv_error *err);
 /** As fv_session_next, with the token given instead of chosen: any row of the vocabulary. When the
@@ -649,13 +651,16 @@ typedef struct fv_stats {
     size_t size;
     double image_ms;      /**< reading and decoding, as measured by fv_image_open and _read */
     double preprocess_ms; /**< fit, resize, scale */
-    double vision_ms, projector_ms, prefill_ms, decode_ms;
+    double vision_ms, projector_ms;
+    double prefill_ms; /**< of prompts that ran together: of all of them */
+    double decode_ms;
     double first_token_ms; /**< from the first add_* of the turn to the first chosen token */
     int prompt_tokens;     /**< rows of the last prompt, image tokens included */
     int image_tokens;      /**< of them */
     int new_tokens;        /**< of the last answer */
     int context_used;      /**< rows of the conversation in the KV cache */
-    int reused_tokens;     /**< rows of the last prompt that were in the cache already */
+    int reused_tokens;     /**< rows of the last prompt that were in the cache already, or came from
+                                that of another session in fv_sessions_next */
 } fv_stats;
 
 /** Times of images are those of fv_session_add_image. Does nothing when a pointer is NULL or

@@ -9,6 +9,7 @@
  * in session_state.c. */
 #include "engine/session.h"
 
+#include <assert.h>
 #include <math.h>
 #include <string.h>
 
@@ -160,6 +161,7 @@ void fv_session_free(fv_session *s)
     fv_sampler_free(s->sampler);
     fv_stream_free(s->stream);
     fv_free(s->bias);
+    fv_free(s->rows);
     fv_free(s->system);
     fv_engine_free(s->engine);
     fv_free(s);
@@ -275,9 +277,16 @@ void fv_session_settle(fv_session *s)
     fv_turn_clear(&s->turn);
 }
 
+static void rows_drop(fv_session *s)
+{
+    fv_free(s->rows);
+    s->rows = NULL;
+}
+
 /* The answer failed: the conversation is what it was before its turn. */
 static void turn_fail(fv_session *s)
 {
+    rows_drop(s);
     fv_content_cut(&s->talk, s->turn_at);
     s->asked = s->asked.n_ids > s->turn_at.n_ids ? s->turn_at : s->asked;
     fv_session_settle(s);
@@ -512,14 +521,18 @@ fv_status fv_session_add_answer(fv_session *session, const char *text, size_t n_
 
 /* ---- the prompt -------------------------------------------------------------------------- */
 
+/* Back to where a prompt may go on: its last few rows are always run. */
+static fv_place talk_before_last(const fv_session *s, fv_place place, size_t most)
+{
+    size_t before = s->talk.n_rows > LEAST_ROWS ? s->talk.n_rows - LEAST_ROWS : 0;
+    return fv_content_back(&s->talk, place, FV_MIN(most, before));
+}
+
 /* What the cache keeps of its rows: those of the conversation, but for the last few. */
 static fv_place held_kept(const fv_session *s)
 {
-    fv_place kept = fv_content_common(&s->talk, &s->held);
-    size_t most = s->talk.n_rows > LEAST_ROWS ? s->talk.n_rows - LEAST_ROWS : 0;
-    if (s->exact_reuse)
-        most = FV_MIN(most, s->n_exact);
-    return fv_content_back(&s->talk, kept, most);
+    return talk_before_last(s, fv_content_common(&s->talk, &s->held),
+                            s->exact_reuse ? s->n_exact : SIZE_MAX);
 }
 
 /* rows [n, d_model] of the conversation from `from` on: embeddings, and images' features. */
@@ -550,72 +563,121 @@ static fv_status other_run(fv_session *s, size_t n_kept, const float *rows, size
     return status;
 }
 
-/* Room for a prompt of n rows and what may follow. */
-static fv_status rows_reserve(fv_session *s, size_t n, fv_error *err)
+/* Room in the cache for the prompt and what may follow. */
+static fv_status cache_reserve(fv_session *s, fv_error *err)
 {
     size_t answer = s->max_new_tokens ? (size_t)s->max_new_tokens : ANSWER_ROOM;
     size_t room = FV_MIN(s->max_context, s->talk.n_rows + FV_MIN(answer, (size_t)ANSWER_ROOM));
-    if (s->other)
-        return FV_OK;
-    FV_TRY(fv_decoder_reserve(&s->decoder, &s->ops, n, err));
-    return fv_kv_reserve(&s->sequence.kv, room, err);
+    return s->other ? FV_OK : fv_kv_reserve(&s->sequence.kv, room, err);
 }
 
-/* Runs the conversation's rows from `kept` on and makes held the same as talk. */
-static fv_status rows_run(fv_session *s, fv_place kept, fv_error *err)
+/* Everything behind `kept` leaves the cache, and there is room for what comes in its place. */
+static fv_status held_prepare(fv_session *s, fv_place kept, fv_error *err)
 {
-    size_t d = (size_t)s->engine->model.config.d_model, n = s->talk.n_rows - kept.n_rows;
     size_t left = s->max_context - s->talk.n_rows; /* tokens that may follow */
-    size_t n_ids = s->talk.ids.n - kept.n_ids, n_images = s->talk.n_images - kept.n_images;
-    fv_status status = FV_OK;
-    float *rows = fv_alloc(n * d, sizeof *rows);
-    if (!rows)
-        return fv_fail_memory(err, n * d * sizeof *rows, "the prompt's rows");
-    FV_TRY_GOTO(rows_reserve(s, n, err));
-    FV_TRY_GOTO(fv_content_reserve(&s->talk, left, 0, err));
-    FV_TRY_GOTO(fv_content_reserve(&s->held, n_ids + left, n_images, err));
+    FV_TRY(cache_reserve(s, err));
+    FV_TRY(fv_content_reserve(&s->talk, left, 0, err));
+    FV_TRY(fv_content_reserve(&s->held, s->talk.ids.n - kept.n_ids + left,
+                              s->talk.n_images - kept.n_images, err));
     fv_content_cut(&s->held, kept);
     s->n_exact = FV_MIN(s->n_exact, kept.n_rows);
     s->sequence.kv.n = kept.n_rows;
-    rows_splice(s, rows, kept);
-    FV_TRY_GOTO(fv_watch_rows(&s->watch, "inputs_embeds", rows, n, d, err));
-    FV_TRY_GOTO(s->other
-                    ? other_run(s, kept.n_rows, rows, n, err)
-                    : fv_decoder_run(&s->decoder, &s->ops, &s->sequence, rows, n, &s->watch, err));
-    status = fv_content_append(&s->held, s->talk.ids.data + kept.n_ids, n_ids,
-                               n_images ? s->talk.images + kept.n_images : NULL,
-                               err); /* reserved: cannot fail */
-    if (s->n_exact == kept.n_rows && n >= LEAST_ROWS && !s->other)
-        s->n_exact = s->held.n_rows;
-    s->has_logits = true;
-fail:
-    fv_free(rows);
-    return status;
+    return FV_OK;
 }
 
-static fv_status prompt_run(fv_session *s, fv_error *err)
+/* The rows of the cache are those of the conversation up to `end`. Reserved: cannot fail. */
+static void held_extend(fv_session *s, fv_place end)
+{
+    fv_place from = fv_content_end(&s->held);
+    fv_error unused;
+    fv_status status = fv_content_append(
+        &s->held, s->talk.ids.data + from.n_ids, end.n_ids - from.n_ids,
+        s->talk.images ? s->talk.images + from.n_images : NULL, &unused);
+    assert(status == FV_OK);
+    (void)status;
+}
+
+/* The turn joins the conversation; the cache keeps what it shares with it. */
+static fv_status prompt_prepare(fv_session *s, fv_error *err)
 {
     static const fv_answer_options plain = { .size = sizeof plain };
-    double start = fv_now_ms();
-    size_t before = s->asked.n_rows;
+    s->step_start = fv_now_ms();
     if (!s->rules_given)
         FV_TRY(rules_set(s, &plain, err));
     FV_TRY(talk_add_turn(s, err));
     FV_TRY(talk_check_room(s, err));
-    fv_place kept = held_kept(s);
-    FV_TRY(rows_run(s, kept, err));
+    return held_prepare(s, held_kept(s), err);
+}
+
+fv_place fv_session_shared(const fv_session *s, const fv_session *from)
+{
+    fv_place held = fv_content_end(&s->held);
+    if (s->n_exact < held.n_rows || from->n_exact < from->held.n_rows || s->other || from->other ||
+        fv_watch_taps(&s->watch)) /* who looks on sees every row */
+        return held;
+    fv_place shared = talk_before_last(s, fv_content_common(&s->talk, &from->talk), SIZE_MAX);
+    return shared.n_rows > held.n_rows ? shared : held;
+}
+
+void fv_session_share(fv_session *s, const fv_session *from, fv_place shared)
+{
+    fv_kv_copy(&s->sequence.kv, &from->sequence.kv, shared.n_rows);
+    held_extend(s, shared);
+    s->n_exact = shared.n_rows;
+}
+
+fv_status fv_session_prompt(fv_session *s, fv_decoder_prompt *out, fv_error *err)
+{
+    size_t d = (size_t)s->engine->model.config.d_model, n = s->talk.n_rows - s->held.n_rows;
+    s->rows = fv_alloc(n * d, sizeof *s->rows);
+    if (!s->rows)
+        return fv_fail_memory(err, n * d * sizeof *s->rows, "the prompt's rows");
+    rows_splice(s, s->rows, fv_content_end(&s->held));
+    *out = (fv_decoder_prompt){ .s = &s->sequence, .x = s->rows, .n = n, .watch = &s->watch };
+    return fv_watch_rows(&s->watch, "inputs_embeds", s->rows, n, d, err);
+}
+
+/* The prompt alone. */
+static fv_status prompt_step(fv_session *s, fv_error *err)
+{
+    FV_TRY(fv_session_prompt(s, &s->prompt, err));
+    if (s->other)
+        return other_run(s, s->held.n_rows, s->rows, s->prompt.n, err);
+    FV_TRY(fv_decoder_reserve(&s->decoder, &s->ops, s->prompt.n, err));
+    fv_decoder_run_prompts(&s->decoder, &s->ops, &s->prompt);
+    if (s->prompt.status != FV_OK && err)
+        *err = s->prompt.err;
+    return s->prompt.status;
+}
+
+/* The prompt has gone through a decoder. */
+static void prompt_settle(fv_session *s)
+{
+    size_t before = s->asked.n_rows, kept = s->held.n_rows;
     fv_place end = fv_content_end(&s->talk);
+    held_extend(s, end);
+    if (s->n_exact == kept && end.n_rows - kept >= LEAST_ROWS && !s->other)
+        s->n_exact = end.n_rows;
+    s->has_logits = true;
     s->stats.prompt_tokens = (int)(end.n_rows - before);
-    s->stats.reused_tokens = kept.n_rows > before ? (int)(kept.n_rows - before) : 0;
+    s->stats.reused_tokens = kept > before ? (int)(kept - before) : 0;
     s->stats.image_tokens = 0;
     for (size_t i = s->asked.n_images; i < end.n_images; i++)
         s->stats.image_tokens += (int)s->talk.images[i]->n_rows;
     s->stats.context_used = (int)end.n_rows;
-    s->stats.prefill_ms = fv_now_ms() - start;
+    s->stats.prefill_ms = fv_now_ms() - s->step_start;
     s->asked = end;
+    rows_drop(s);
     fv_turn_clear(&s->turn);
     fv_stream_reset(s->stream);
     s->phase = FV_PHASE_ANSWERING;
+}
+
+static fv_status prompt_run(fv_session *s, fv_error *err)
+{
+    FV_TRY(prompt_prepare(s, err));
+    FV_TRY(prompt_step(s, err));
+    prompt_settle(s);
     return FV_OK;
 }
 
@@ -737,8 +799,8 @@ fv_status fv_session_next_begin(fv_session *s, fv_error *err)
     if (s->phase == FV_PHASE_ENDING || full) { /* forced tokens may have filled the context */
         s->step = FV_STEP_END;
     } else if (s->phase == FV_PHASE_WRITING) {
-        status = prompt_run(s, err);
-        s->step = FV_STEP_CHOOSE;
+        status = prompt_prepare(s, err);
+        s->step = FV_STEP_PROMPT;
     } else {
         status = pending_prepare(s, err);
         s->step = FV_STEP_RUN;
@@ -750,7 +812,7 @@ fv_status fv_session_next_begin(fv_session *s, fv_error *err)
 
 fv_status fv_session_next_step(fv_session *s, fv_error *err)
 {
-    fv_status status = pending_step(s, err);
+    fv_status status = s->step == FV_STEP_PROMPT ? prompt_step(s, err) : pending_step(s, err);
     if (status != FV_OK)
         turn_fail(s);
     return status;
@@ -761,7 +823,9 @@ fv_status fv_session_next_end(fv_session *s, fv_piece *out, fv_error *err)
     fv_status status = FV_OK;
     if (s->step == FV_STEP_END)
         return answer_end(s, out, FV_FINISH_LENGTH);
-    if (s->step == FV_STEP_RUN)
+    if (s->step == FV_STEP_PROMPT)
+        prompt_settle(s);
+    else
         status = pending_settle(s, err);
     if (status == FV_OK)
         status = logits_tap(s, err);
@@ -772,10 +836,12 @@ fv_status fv_session_next_end(fv_session *s, fv_piece *out, fv_error *err)
     return status;
 }
 
+void fv_session_next_fail(fv_session *s) { turn_fail(s); }
+
 static fv_status session_next(fv_session *s, fv_piece *out, fv_error *err)
 {
     FV_TRY(fv_session_next_begin(s, err));
-    if (s->step == FV_STEP_RUN)
+    if (s->step != FV_STEP_END)
         FV_TRY(fv_session_next_step(s, err));
     return fv_session_next_end(s, out, err);
 }

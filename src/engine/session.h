@@ -31,8 +31,8 @@ typedef enum fv_phase {
 typedef enum fv_step {
     FV_STEP_NONE,   /* nothing done yet */
     FV_STEP_END,    /* no token: the answer's end */
-    FV_STEP_CHOOSE, /* the logits are there: the prompt was run */
-    FV_STEP_RUN     /* the pending token goes through the decoder first */
+    FV_STEP_PROMPT, /* the prompt's rows go through the decoder first */
+    FV_STEP_RUN     /* the pending token does */
 } fv_step;
 
 /* What runs rows through the decoder in place of the CPU, with a cache of keys and values of its
@@ -70,8 +70,13 @@ struct fv_session {
 
     /* a call of fv_session_next or fv_sessions_next */
     fv_step step;
-    double step_start;     /* ms */
-    fv_status step_status; /* of fv_sessions_next, so far */
+    double step_start; /* ms */
+    float *rows;       /* [n, d_model] of the prompt behind what is held, while it runs */
+    /* of fv_sessions_next */
+    fv_status step_status;          /* so far */
+    fv_decoder_prompt prompt;       /* among those that run together */
+    const struct fv_session *giver; /* whose prompt runs first, for this one takes rows of it ... */
+    fv_place given;                 /* ... up to here; NULL: none */
 
     /* how the answer is chosen */
     bool rules_given; /* by fv_session_begin */
@@ -98,13 +103,24 @@ struct fv_session {
 fv_status fv_session_enter(fv_session *s, fv_fpenv *caller, fv_error *err);
 void fv_session_leave(fv_session *s, const fv_fpenv *caller);
 
-/* One token, before and after the decoder's step. Between them the pending token of a session with
- * FV_STEP_RUN goes through a decoder of the engine's: the session's own, or one that takes the
- * tokens of others with it. A failure ends the answer. */
+/* One token, before and after the decoder's work. Between them the prompt of a session with
+ * FV_STEP_PROMPT, the pending token of one with FV_STEP_RUN, goes through a decoder of the
+ * engine's: the session's own, or one that takes those of others with it. A failure ends the
+ * answer. */
 fv_status fv_session_next_begin(fv_session *s, fv_error *err);
-/* The step of a session by itself. On failure the answer has ended. */
+/* The decoder's work for a session by itself. On failure the answer has ended. */
 fv_status fv_session_next_step(fv_session *s, fv_error *err);
 fv_status fv_session_next_end(fv_session *s, fv_piece *out, fv_error *err);
+/* What was between them has failed: the answer ends. */
+void fv_session_next_fail(fv_session *s);
+
+/* FV_STEP_PROMPT, with others: fills in *out, which borrows rows from s until _end. */
+fv_status fv_session_prompt(fv_session *s, fv_decoder_prompt *out, fv_error *err);
+/* Up to where the prompt could go on from rows that `from` has, or has when its prompt has run, and
+ * that are the bits which s would compute; the end of what s holds where they are none. */
+fv_place fv_session_shared(const fv_session *s, const fv_session *from);
+/* Takes the rows up to there. */
+void fv_session_share(fv_session *s, const fv_session *from, fv_place shared);
 
 /* From now on rows go through another decoder, which the session releases. FV_ERR_STATE once there
  * are rows, or when it has one already. */

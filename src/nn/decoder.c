@@ -138,27 +138,53 @@ void fv_decoder_embed(const fv_decoder *d, const fv_ops *ops, float *x, const in
 
 /* ---- one layer --------------------------------------------------------------------------- */
 
-/* What goes through the layers: n_each rows of each of n_seq sequences, behind what their caches
- * hold. A prompt is many rows of one sequence, a step one row each of one or more. */
+/* Rows [first, first + n) of every buffer: the next ones of a sequence. */
+typedef struct row_part {
+    fv_sequence *seq;
+    size_t first, n;
+    size_t first_task; /* of attention */
+} row_part;
+
+/* What goes through the layers: parts that follow each other, each behind what its sequence's cache
+ * holds. Parts of prompts have several rows, those of a step one each. */
 typedef struct row_set {
     fv_decoder *d;
     const fv_ops *ops;
-    fv_sequence *const *seq;
-    size_t n_seq, n_each, n; /* n = n_seq n_each, the rows of every buffer */
-    fv_type act;             /* of d->h and d->ffn */
+    row_part *part; /* [n_parts] */
+    size_t n_parts, n;
+    size_t n_tasks; /* of attention */
+    bool each;      /* one row a part: rows get the bits that they have by themselves */
+    fv_type act;    /* of d->h and d->ffn */
     size_t layer;
 } row_set;
 
-static row_set row_set_of(fv_decoder *d, const fv_ops *ops, fv_sequence *const *seq, size_t n_seq,
-                          size_t n_each)
+/* Tasks of attention for n rows of a sequence. Of a prompt: a query head and FV_ATTN_MAX_Q rows. Of
+ * a step: the query heads that share a key-value head are the rows, so that its keys are read
+ * once. */
+static size_t part_tasks(const row_set *r, size_t n)
 {
-    return (row_set){ .d = d,
-                      .ops = ops,
-                      .seq = seq,
-                      .n_seq = n_seq,
-                      .n_each = n_each,
-                      .n = n_seq * n_each,
-                      .act = n_each == 1 ? FV_TYPE_F32 : d->act };
+    size_t heads = (size_t)r->d->c->n_heads, kv_heads = (size_t)r->d->c->n_kv_heads;
+    size_t rows = r->each ? heads / kv_heads : n;
+    return (r->each ? kv_heads : heads) * ((rows + FV_ATTN_MAX_Q - 1) / FV_ATTN_MAX_Q);
+}
+
+/* part: seq and n are given. */
+static row_set row_set_of(fv_decoder *d, const fv_ops *ops, row_part *part, size_t n_parts,
+                          bool each)
+{
+    row_set r = { .d = d,
+                  .ops = ops,
+                  .part = part,
+                  .n_parts = n_parts,
+                  .each = each,
+                  .act = each ? FV_TYPE_F32 : d->act };
+    for (size_t i = 0; i < n_parts; i++) {
+        part[i].first = r.n;
+        part[i].first_task = r.n_tasks;
+        r.n += part[i].n;
+        r.n_tasks += part_tasks(&r, part[i].n);
+    }
+    return r;
 }
 
 /* y = x W^T + bias (+ residual), x [n, width] of act. Rows of a step keep the bits that they have
@@ -166,7 +192,7 @@ static row_set row_set_of(fv_decoder *d, const fv_ops *ops, fv_sequence *const *
 static void rows_linear(const row_set *r, const fv_linear *layers, size_t n_layers, const void *x,
                         size_t width)
 {
-    if (r->n_each == 1)
+    if (r->each)
         fv_linear_run_each(r->ops, layers, n_layers, x, width, r->n);
     else
         fv_linear_run(r->ops, layers, n_layers, x, r->act, width, r->n);
@@ -197,8 +223,8 @@ static void rows_norm(const row_set *r, const float *weight)
     fv_op_end(r->ops, start, &(fv_op_time){ .kind = "norm", .site = { weight }, .n_rows = r->n });
 }
 
-/* A sequence and one of its key-value heads: rotates the head's keys and the queries that share
- * it, and appends keys and values to the cache. */
+/* A part and one of its key-value heads: rotates the head's keys and the queries that share it, and
+ * appends keys and values to the cache. */
 static void rotate_task(void *user, size_t task, unsigned worker)
 {
     const row_set *r = user;
@@ -206,13 +232,14 @@ static void rotate_task(void *user, size_t task, unsigned worker)
     const fv_kernels *k = r->ops->k;
     size_t w = (size_t)d->c->d_head, heads = (size_t)d->c->n_heads,
            kv_heads = (size_t)d->c->n_kv_heads, group = heads / kv_heads;
-    size_t head = task % kv_heads, first = task / kv_heads * r->n_each;
-    const fv_kv_cache *kv = &r->seq[task / kv_heads]->kv;
+    const row_part *part = &r->part[task / kv_heads];
+    size_t head = task % kv_heads;
+    const fv_kv_cache *kv = &part->seq->kv;
     uint8_t *keys = fv_kv_rows(kv, r->layer, FV_KV_KEYS, head) + kv->n * kv->row_bytes;
     uint8_t *values = fv_kv_rows(kv, r->layer, FV_KV_VALUES, head) + kv->n * kv->row_bytes;
     (void)worker;
-    for (size_t i = 0; i < r->n_each; i++) {
-        size_t row = first + i;
+    for (size_t i = 0; i < part->n; i++) {
+        size_t row = part->first + i;
         const float *cosine = d->rope + row * w, *sine = cosine + w / 2;
         float *key = d->k + (row * kv_heads + head) * w;
         k->rope(d->q + (row * heads + head * group) * w, cosine, sine, group, w);
@@ -223,25 +250,18 @@ static void rotate_task(void *user, size_t task, unsigned worker)
     }
 }
 
-/* Tasks of attention for a sequence. Many rows: a query head and FV_ATTN_MAX_Q rows. One row: the
- * query heads that share a key-value head are the rows, so that its keys are read once. */
-static size_t attend_tasks(const row_set *r)
-{
-    size_t heads = (size_t)r->d->c->n_heads, kv_heads = (size_t)r->d->c->n_kv_heads;
-    size_t rows = r->n_each == 1 ? heads / kv_heads : r->n_each;
-    return (r->n_each == 1 ? kv_heads : heads) * ((rows + FV_ATTN_MAX_Q - 1) / FV_ATTN_MAX_Q);
-}
-
 static void attend_task(void *user, size_t task, unsigned worker)
 {
     const row_set *r = user;
     const fv_decoder *d = r->d;
     size_t w = (size_t)d->c->d_head, heads = (size_t)d->c->n_heads,
            group = heads / (size_t)d->c->n_kv_heads;
-    size_t tasks = attend_tasks(r), first = task / tasks * r->n_each; /* row of the sequence */
-    const fv_kv_cache *kv = &r->seq[task / tasks]->kv;
+    const row_part *part = r->part + r->n_parts - 1;
+    while (part->first_task > task)
+        part--;
+    const fv_kv_cache *kv = &part->seq->kv;
     size_t ld = kv->type == FV_TYPE_I8 ? kv->row_bytes : w;
-    fv_attn_args a = { .n_kv = kv->n + r->n_each,
+    fv_attn_args a = { .n_kv = kv->n + part->n,
                        .ldk = ld,
                        .ldv = ld,
                        .kv_type = kv->type,
@@ -249,21 +269,21 @@ static void attend_task(void *user, size_t task, unsigned worker)
                        .scale = 1.0f / sqrtf((float)w),
                        .out_type = r->act,
                        .scratch = fv_ops_worker(r->ops, worker) };
-    size_t kv_head, at = first * heads * w; /* element of d->q and d->h */
-    task %= tasks;
-    if (r->n_each == 1) {
-        size_t parts = (group + FV_ATTN_MAX_Q - 1) / FV_ATTN_MAX_Q,
-               part = task % parts * FV_ATTN_MAX_Q;
-        kv_head = task / parts;
-        at += (kv_head * group + part) * w;
-        a.n_q = FV_MIN((size_t)FV_ATTN_MAX_Q, group - part);
+    size_t kv_head, at = part->first * heads * w; /* element of d->q and d->h */
+    task -= part->first_task;
+    if (r->each) {
+        size_t runs = (group + FV_ATTN_MAX_Q - 1) / FV_ATTN_MAX_Q,
+               head = task % runs * FV_ATTN_MAX_Q;
+        kv_head = task / runs;
+        at += (kv_head * group + head) * w;
+        a.n_q = FV_MIN((size_t)FV_ATTN_MAX_Q, group - head);
         a.ldq = a.ldo = w;
     } else {
-        size_t blocks = (r->n_each + FV_ATTN_MAX_Q - 1) / FV_ATTN_MAX_Q,
+        size_t blocks = (part->n + FV_ATTN_MAX_Q - 1) / FV_ATTN_MAX_Q,
                row = task % blocks * FV_ATTN_MAX_Q;
         kv_head = task / blocks / group;
         at += (row * heads + task / blocks) * w;
-        a.n_q = FV_MIN((size_t)FV_ATTN_MAX_Q, r->n_each - row);
+        a.n_q = FV_MIN((size_t)FV_ATTN_MAX_Q, part->n - row);
         a.ldq = a.ldo = heads * w;
         a.causal = true;
         a.n_visible = kv->n + row + 1;
@@ -280,11 +300,12 @@ static void attend_time(const row_set *r, double start)
 {
     fv_op_time op = { .kind = "attention", .n_rows = r->n };
     const fv_config *c = r->d->c;
-    for (size_t i = 0; i < r->n_seq; i++) {
-        const fv_kv_cache *kv = &r->seq[i]->kv;
-        double seen = (double)r->n_each * ((double)kv->n + ((double)r->n_each + 1) / 2);
+    for (size_t i = 0; i < r->n_parts; i++) {
+        const fv_kv_cache *kv = &r->part[i].seq->kv;
+        size_t n = r->part[i].n;
+        double seen = (double)n * ((double)kv->n + ((double)n + 1) / 2);
         op.macs += 2 * seen * (double)c->n_heads * (double)c->d_head;
-        op.bytes += 2 * (double)(kv->n + r->n_each) * (double)c->n_kv_heads * (double)kv->row_bytes;
+        op.bytes += 2 * (double)(kv->n + n) * (double)c->n_kv_heads * (double)kv->row_bytes;
     }
     fv_op_end(r->ops, start, &op);
 }
@@ -308,12 +329,12 @@ static void layer_run(row_set *r)
 
     /* q, k = rope(q), rope(k); k and v into the cache */
     double start = fv_op_start(r->ops);
-    fv_pool_run(r->ops->pool, r->n_seq * (size_t)d->c->n_kv_heads, rotate_task, r);
+    fv_pool_run(r->ops->pool, r->n_parts * (size_t)d->c->n_kv_heads, rotate_task, r);
     fv_op_end(r->ops, start, &(fv_op_time){ .kind = "rope", .n_rows = n });
 
     /* o_j = softmax(q_j K^T / sqrt(D) + causal) V             [n, hd], into h */
     start = fv_op_start(r->ops);
-    fv_pool_run(r->ops->pool, r->n_seq * attend_tasks(r), attend_task, r);
+    fv_pool_run(r->ops->pool, r->n_tasks, attend_task, r);
     attend_time(r, start);
 
     /* x = x + concat(o) Wo^T                                  [n, dm] */
@@ -324,7 +345,7 @@ static void layer_run(row_set *r)
     rows_norm(r, w->norm2);
 
     /* ffn = SiLU(h Wgate^T) * (h Wup^T)                       [n, f] */
-    if (r->n_each == 1)
+    if (r->each)
         fv_gated_run_each(r->ops, &w->gate, &w->up, d->ffn, d->h, n);
     else
         fv_gated_run(r->ops, &w->gate, &w->up, d->ffn, r->act, d->h, r->act, n);
@@ -341,35 +362,138 @@ static void rows_place(const row_set *r)
 {
     const fv_decoder *d = r->d;
     size_t half = (size_t)d->c->d_head / 2;
-    for (size_t row = 0; row < r->n; row++) {
-        float *cosine = d->rope + row * 2 * half, *sine = cosine + half;
-        size_t position = r->seq[row / r->n_each]->kv.n + row % r->n_each;
-        for (size_t m = 0; m < half; m++) {
-            float angle = (float)position * d->frequency[m];
-            cosine[m] = cosf(angle);
-            sine[m] = sinf(angle);
+    for (const row_part *part = r->part; part < r->part + r->n_parts; part++) {
+        for (size_t i = 0; i < part->n; i++) {
+            float *cosine = d->rope + (part->first + i) * 2 * half, *sine = cosine + half;
+            size_t position = part->seq->kv.n + i;
+            for (size_t m = 0; m < half; m++) {
+                float angle = (float)position * d->frequency[m];
+                cosine[m] = cosf(angle);
+                sine[m] = sinf(angle);
+            }
         }
     }
 }
 
-/* logits = RMS(x, model.norm.weight) Whead^T of n rows from row `first` of x on; logits[i]
- * [n_vocab]. The normed rows lie in h. */
-static void head_run(fv_decoder *d, const fv_ops *ops, size_t first, size_t n, float *const *logits)
+/* logits = RMS(x, model.norm.weight) Whead^T of n rows of x; logits[i] [n_vocab]. The normed rows
+ * lie in h. */
+static void head_run(fv_decoder *d, const fv_ops *ops, const size_t *row, size_t n,
+                     float *const *logits)
 {
     const double start = fv_op_start(ops);
     size_t dm = (size_t)d->c->d_model;
-    ops->k->rmsnorm(d->h, FV_TYPE_F32, dm, d->x + first * dm, dm, d->w->norm, n, dm,
-                    (float)d->c->rms_eps);
+    for (size_t i = 0; i < n; i++)
+        ops->k->rmsnorm((float *)d->h + i * dm, FV_TYPE_F32, dm, d->x + row[i] * dm, dm, d->w->norm,
+                        1, dm, (float)d->c->rms_eps);
     fv_op_end(ops, start, &(fv_op_time){ .kind = "norm", .site = { d->w->norm }, .n_rows = n });
     fv_linear to_logits = { .w = &d->w->head, .y_rows = logits };
     fv_linear_run_each(ops, &to_logits, 1, d->h, dm, n);
 }
 
-/* The final norm of a prompt's rows and, where they are wanted, the logits of every row. */
-static fv_status stretch_dump(const row_set *r, const fv_watch *watch, fv_error *err)
+/* ---- prompts ----------------------------------------------------------------------------- */
+
+/* A stretch of prompts that go through the layers together. */
+typedef struct stretch {
+    row_set rows;
+    row_part part[FV_PREFILL_ROWS / 2];
+    fv_decoder_prompt *of[FV_PREFILL_ROWS / 2]; /* whose part it is */
+} stretch;
+
+/* How many rows of a prompt come next where there is room for so many; 0: none now. No row goes, or
+ * is left to go, by itself: it would have other bits than beside others of its prompt. */
+static size_t prompt_take(const fv_decoder_prompt *p, size_t room, bool first)
 {
+    size_t left = p->n - p->done, m = FV_MIN(left, room);
+    if (first)
+        return left - m == 1 && m > 2 ? m - 1 : m;
+    if (m >= 2 && left - m == 1)
+        m--;
+    return m >= 2 ? m : 0;
+}
+
+/* False: no prompt has rows left. */
+static bool stretch_fill(stretch *st, fv_decoder *d, const fv_ops *ops, fv_decoder_prompt *first)
+{
+    size_t n = 0, n_parts = 0, m;
+    for (fv_decoder_prompt *p = first; p && n_parts < FV_COUNT(st->part); p = p->next) {
+        if (p->status != FV_OK || p->done == p->n)
+            continue;
+        if (!(m = prompt_take(p, d->rows - n, n == 0)))
+            break;
+        st->of[n_parts] = p;
+        st->part[n_parts++] = (row_part){ .seq = p->s, .n = m };
+        memcpy(d->x + n * (size_t)d->c->d_model, p->x + p->done * (size_t)d->c->d_model,
+               m * (size_t)d->c->d_model * sizeof *d->x);
+        n += m;
+        if (m == 1)
+            break;
+    }
+    st->rows = row_set_of(d, ops, st->part, n_parts, n == 1);
+    return n_parts > 0;
+}
+
+/* A prompt fails: its sequence is what it was, and its rows leave the stretch. Between two layers
+ * there is nothing of a row but x and its place. */
+static void stretch_drop(stretch *st, size_t i, fv_status status)
+{
+    row_set *r = &st->rows;
     fv_decoder *d = r->d;
-    size_t dm = (size_t)d->c->d_model, v = (size_t)d->c->n_vocab, n = r->n;
+    size_t dm = (size_t)d->c->d_model, w = (size_t)d->c->d_head, layer = r->layer;
+    size_t first = st->part[i].first, next = first + st->part[i].n, behind = r->n - next;
+    st->of[i]->status = status;
+    st->of[i]->s->kv.n -= st->of[i]->done;
+    memmove(d->x + first * dm, d->x + next * dm, behind * dm * sizeof *d->x);
+    memmove(d->rope + first * w, d->rope + next * w, behind * w * sizeof *d->rope);
+    memmove(st->part + i, st->part + i + 1, (r->n_parts - i - 1) * sizeof *st->part);
+    memmove(st->of + i, st->of + i + 1, (r->n_parts - i - 1) * sizeof *st->of);
+    *r = row_set_of(d, r->ops, st->part, r->n_parts - 1, r->each);
+    r->layer = layer;
+}
+
+/* For each prompt of the stretch what it does between layers; those that fail are dropped. */
+static void stretch_visit(stretch *st, fv_status (*visit)(const stretch *st, size_t i))
+{
+    for (size_t i = 0; i < st->rows.n_parts;) {
+        fv_status status = visit(st, i);
+        if (status == FV_OK)
+            i++;
+        else
+            stretch_drop(st, i, status);
+    }
+}
+
+static fv_status stretch_ask(const stretch *st, size_t i)
+{
+    const row_set *r = &st->rows;
+    fv_decoder_prompt *p = st->of[i];
+    double layers = (double)r->layer / (double)r->d->c->n_layers;
+    return fv_watch_step(p->watch, "prefill",
+                         ((double)p->done + (double)st->part[i].n * layers) / (double)p->n,
+                         &p->err);
+}
+
+static fv_status stretch_tap(const stretch *st, size_t i)
+{
+    const row_set *r = &st->rows;
+    size_t dm = (size_t)r->d->c->d_model;
+    char name[64];
+    if (!fv_watch_taps(st->of[i]->watch))
+        return FV_OK;
+    snprintf(name, sizeof name, "decoder.layer.%zu", r->layer);
+    return fv_watch_rows(st->of[i]->watch, name, r->d->x + st->part[i].first * dm, st->part[i].n,
+                         dm, &st->of[i]->err);
+}
+
+/* The final norm of a prompt's rows and, where they are wanted, the logits of every row. */
+static fv_status stretch_dump(const stretch *st, size_t at)
+{
+    const row_set *r = &st->rows;
+    const fv_watch *watch = st->of[at]->watch;
+    fv_error *err = &st->of[at]->err;
+    fv_decoder *d = r->d;
+    size_t dm = (size_t)d->c->d_model, v = (size_t)d->c->n_vocab, n = st->part[at].n;
+    if (!fv_watch_taps(watch))
+        return FV_OK;
     bool wants_logits = watch->all_logits;
     fv_status status = FV_OK;
     float *normed = fv_alloc(n * dm, sizeof *normed),
@@ -378,11 +502,13 @@ static fv_status stretch_dump(const row_set *r, const fv_watch *watch, fv_error 
         status = fv_fail_memory(err, n * v * sizeof *logits, "a dump");
         goto fail;
     }
-    r->ops->k->rmsnorm(normed, FV_TYPE_F32, dm, d->x, dm, d->w->norm, n, dm, (float)d->c->rms_eps);
+    r->ops->k->rmsnorm(normed, FV_TYPE_F32, dm, d->x + st->part[at].first * dm, dm, d->w->norm, n,
+                       dm, (float)d->c->rms_eps);
     FV_TRY_GOTO(fv_watch_rows(watch, "decoder.norm", normed, n, dm, err));
     for (size_t i = 0; i < n && logits; i++) {
-        float *row = logits + i * v;
-        head_run(d, r->ops, i, 1, &row);
+        size_t row = st->part[at].first + i;
+        float *to = logits + i * v;
+        head_run(d, r->ops, &row, 1, &to);
     }
     if (logits)
         FV_TRY_GOTO(fv_watch_rows(watch, "logits_prefill", logits, n, v, err));
@@ -392,66 +518,85 @@ fail:
     return status;
 }
 
-/* A stretch of a prompt: x [n, d_model] through all layers. */
-static fv_status stretch_run(fv_decoder *d, const fv_ops *ops, fv_sequence *s, const float *x,
-                             size_t n, const fv_watch *watch, double done, double share,
-                             fv_error *err)
+static void stretch_run(stretch *st)
 {
-    size_t dm = (size_t)d->c->d_model, layers = (size_t)d->c->n_layers;
-    row_set r = row_set_of(d, ops, &s, 1, n);
-    char name[64];
-    memcpy(d->x, x, n * dm * sizeof *d->x);
-    rows_place(&r);
-    for (r.layer = 0; r.layer < layers; r.layer++) {
-        FV_TRY(
-            fv_watch_step(watch, "prefill", done + share * (double)r.layer / (double)layers, err));
-        layer_run(&r);
-        if (fv_watch_taps(watch)) {
-            snprintf(name, sizeof name, "decoder.layer.%zu", r.layer);
-            FV_TRY(fv_watch_rows(watch, name, d->x, n, dm, err));
-        }
+    row_set *r = &st->rows;
+    rows_place(r);
+    for (r->layer = 0; r->layer < (size_t)r->d->c->n_layers; r->layer++) {
+        stretch_visit(st, stretch_ask);
+        if (!r->n_parts)
+            return;
+        layer_run(r);
+        stretch_visit(st, stretch_tap);
     }
-    if (fv_watch_taps(watch))
-        FV_TRY(stretch_dump(&r, watch, err));
-    s->kv.n += n;
-    return FV_OK;
+    stretch_visit(st, stretch_dump);
+}
+
+/* Rows are in the caches; prompts that end here have their logits. */
+static void stretch_settle(const stretch *st)
+{
+    const row_set *r = &st->rows;
+    size_t row[FV_PREFILL_ROWS / 2], n = 0;
+    float *logits[FV_PREFILL_ROWS / 2];
+    for (size_t i = 0; i < r->n_parts; i++) {
+        fv_decoder_prompt *p = st->of[i];
+        p->s->kv.n += st->part[i].n;
+        p->done += st->part[i].n;
+        if (p->done < p->n)
+            continue;
+        row[n] = st->part[i].first + st->part[i].n - 1;
+        logits[n++] = p->s->logits;
+    }
+    if (n)
+        head_run(r->d, r->ops, row, n, logits);
+}
+
+void fv_decoder_run_prompts(fv_decoder *d, const fv_ops *ops, fv_decoder_prompt *first)
+{
+    stretch st;
+    for (fv_decoder_prompt *p = first; p; p = p->next) {
+        p->status = FV_OK;
+        p->done = 0;
+    }
+    while (stretch_fill(&st, d, ops, first)) {
+        stretch_run(&st);
+        stretch_settle(&st);
+    }
 }
 
 fv_status fv_decoder_run(fv_decoder *d, const fv_ops *ops, fv_sequence *s, const float *x, size_t n,
                          const fv_watch *watch, fv_error *err)
 {
-    size_t dm = (size_t)d->c->d_model, before = s->kv.n, m = 0;
-    for (size_t i = 0; i < n; i += m) {
-        m = FV_MIN(n - i, d->rows);
-        if (n - i - m == 1 && m > 2) /* no row is left alone: it would have other bits */
-            m--;
-        fv_status status = stretch_run(d, ops, s, x + i * dm, m, watch, (double)i / (double)n,
-                                       (double)m / (double)n, err);
-        if (status != FV_OK) {
-            s->kv.n = before;
-            return status;
-        }
-    }
-    head_run(d, ops, m - 1, 1, &s->logits);
-    return FV_OK;
+    fv_decoder_prompt p = { .s = s, .x = x, .n = n, .watch = watch };
+    fv_decoder_run_prompts(d, ops, &p);
+    if (p.status != FV_OK && err)
+        *err = p.err;
+    return p.status;
 }
+
+/* ---- a step ------------------------------------------------------------------------------ */
 
 void fv_decoder_step(fv_decoder *d, const fv_ops *ops, fv_sequence *const *s, const int32_t *ids,
                      size_t n)
 {
+    row_part part[FV_STEP_ROWS];
+    size_t row[FV_STEP_ROWS];
     float *logits[FV_STEP_ROWS];
     for (size_t i = 0, m; i < n; i += m) {
         m = FV_MIN(n - i, FV_MIN(d->rows, (size_t)FV_STEP_ROWS));
-        row_set r = row_set_of(d, ops, s + i, m, 1);
+        for (size_t j = 0; j < m; j++)
+            part[j] = (row_part){ .seq = s[i + j], .n = 1 };
+        row_set r = row_set_of(d, ops, part, m, true);
         fv_decoder_embed(d, ops, d->x, ids + i, m);
         rows_place(&r);
         for (r.layer = 0; r.layer < (size_t)d->c->n_layers; r.layer++)
             layer_run(&r);
         for (size_t j = 0; j < m; j++) {
             s[i + j]->kv.n++;
+            row[j] = j;
             logits[j] = s[i + j]->logits;
         }
-        head_run(d, ops, 0, m, logits);
+        head_run(d, ops, row, m, logits);
     }
 }
 
@@ -461,7 +606,8 @@ void fv_decoder_run_layer(fv_decoder *d, const fv_ops *ops, fv_sequence *s, size
     size_t dm = (size_t)d->c->d_model, before = s->kv.n, m;
     for (size_t i = 0; i < n; i += m) {
         m = FV_MIN(n - i, d->rows);
-        row_set r = row_set_of(d, ops, &s, 1, m);
+        row_part part = { .seq = s, .n = m };
+        row_set r = row_set_of(d, ops, &part, 1, m == 1);
         r.layer = layer;
         s->kv.n = i;
         memcpy(d->x, x + i * dm, m * dm * sizeof *x);

@@ -4,8 +4,9 @@
  *     fv_decoder    the model, and the buffers that rows pass through
  *
  * A prompt goes through the layers many rows at a time (fv_decoder_run), an answer one row at a
- * time (fv_decoder_step): there one row each of several sequences share every read of the weights.
- * A sequence's bits never depend on the company it is in, nor on the number of threads.
+ * time (fv_decoder_step). Either way several sequences can share every read of the weights: the
+ * prompts of fv_decoder_run_prompts, one row each of a step. A sequence's bits never depend on the
+ * company it is in, nor on the number of threads.
  *
  * A prompt's matrix products use operands of `act` (bf16 or f32). A row by itself, and every row
  * of a step, is f32 and meets the weights as stored. Weights in blocks (Q8_0, Q4_0; any matrix may
@@ -20,7 +21,7 @@
 #include "model/weights.h"
 
 enum {
-    FV_PREFILL_ROWS = 512, /* of a prompt that go through the layers at once */
+    FV_PREFILL_ROWS = 512, /* of prompts that go through the layers at once */
     FV_STEP_ROWS = 64      /* sequences whose tokens do; weights are read once for all of them */
 };
 
@@ -63,8 +64,25 @@ fv_status fv_decoder_reserve(fv_decoder *d, fv_ops *ops, size_t n_rows, fv_error
 void fv_decoder_embed(const fv_decoder *d, const fv_ops *ops, float *x, const int32_t *ids,
                       size_t n);
 
-/* A prompt: appends n rows x [n, d_model], for which the sequence has room, and computes the last
- * one's logits. On failure (cancelled) the sequence holds what it held before. */
+/* A prompt, one of a list: rows that are appended to its sequence, which has room for them. */
+typedef struct fv_decoder_prompt {
+    struct fv_decoder_prompt *next; /* of another sequence */
+    fv_sequence *s;
+    const float *x; /* [n, d_model] */
+    size_t n;
+    const fv_watch *watch; /* asked before every layer whether to go on */
+    /* how it fared */
+    fv_status
+        status; /* FV_OK: s has the logits behind its last row; otherwise what it had before */
+    fv_error err;
+    size_t done; /* rows that have gone through the layers */
+} fv_decoder_prompt;
+
+/* Prompts together, FV_PREFILL_ROWS rows at a time: the same bits as one by one. One that fails
+ * (cancelled) leaves the others at the next layer. */
+void fv_decoder_run_prompts(fv_decoder *d, const fv_ops *ops, fv_decoder_prompt *first);
+
+/* A prompt alone. On failure the sequence holds what it held before. */
 fv_status fv_decoder_run(fv_decoder *d, const fv_ops *ops, fv_sequence *s, const float *x, size_t n,
                          const fv_watch *watch, fv_error *err);
 

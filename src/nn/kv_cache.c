@@ -41,10 +41,12 @@ fv_status fv_kv_reserve(fv_kv_cache *kv, size_t n, fv_error *err)
 
 void fv_kv_copy(fv_kv_cache *to, const fv_kv_cache *from, size_t n)
 {
-    for (size_t layer = 0; layer < from->n_layers && n; layer++)
+    const size_t at = to->n * to->row_bytes;
+    for (size_t layer = 0; layer < from->n_layers && n > to->n; layer++)
         for (int part = FV_KV_KEYS; part <= FV_KV_VALUES; part++)
             for (size_t head = 0; head < from->n_heads; head++)
-                memcpy(fv_kv_rows(to, layer, (fv_kv_part)part, head),
-                       fv_kv_rows(from, layer, (fv_kv_part)part, head), n * from->row_bytes);
+                memcpy(fv_kv_rows(to, layer, (fv_kv_part)part, head) + at,
+                       fv_kv_rows(from, layer, (fv_kv_part)part, head) + at,
+                       n * from->row_bytes - at);
     to->n = n;
 }

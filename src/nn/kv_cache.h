@@ -29,7 +29,7 @@ void fv_kv_free(fv_kv_cache *kv);
  * stays, also on failure. */
 fv_status fv_kv_reserve(fv_kv_cache *kv, size_t n, fv_error *err);
 
-/* The first n rows, for which `to` has room; to holds them then. */
+/* Rows [to->n, n), for which `to` has room; to holds the first n then. */
 void fv_kv_copy(fv_kv_cache *to, const fv_kv_cache *from, size_t n);
 
 /* Row 0 of a head; the others are row_bytes apart. */

@@ -363,6 +363,302 @@ static void test_statuses(void **state)
     close_model(&m);
 }
 
+/* ---- prompts that run together --------------------------------------------------------------- */
+
+/* Runs of a layer over prompts, and their rows. */
+typedef struct runs {
+    int n;
+    uint64_t rows[8];
+} runs;
+
+static void count_run(void *user, const fv_layer *layer)
+{
+    runs *r = user;
+    if (!strstr(layer->name, "layers.0.mlp.down_proj"))
+        return;
+    if (r->n < (int)FV_COUNT(r->rows))
+        r->rows[r->n] = layer->n_rows;
+    r->n++;
+}
+
+static fv_session *counted_new(const model *m, runs *r, const char *system)
+{
+    fv_session *s;
+    fv_session_options o = { .size = sizeof o,
+                             .system = system,
+                             .n_system_bytes = system ? strlen(system) : 0,
+                             .layer = count_run,
+                             .layer_user = r };
+    ok(fv_session_new(&s, m->engine, &o, &err));
+    return s;
+}
+
+static void pose_image(const model *m, fv_session *s, const char *text)
+{
+    ok(fv_session_add_features(s, m->features, &err));
+    pose(s, text, 2);
+}
+
+static fv_stats stats_of(const fv_session *s)
+{
+    fv_stats stats = { .size = sizeof stats };
+    fv_session_stats(s, &stats);
+    return stats;
+}
+
+static uint64_t rows_run(const fv_session *s)
+{
+    fv_stats stats = stats_of(s);
+    return (uint64_t)(stats.prompt_tokens - stats.reused_tokens);
+}
+
+static void hear_next(heard *h, fv_session *s)
+{
+    fv_piece piece = { .size = sizeof piece };
+    memset(h, 0, sizeof *h);
+    ok(fv_session_next(s, &piece, &err));
+    hear(h, s, &piece);
+}
+
+/* The same token, from the same logits. */
+static void check_piece(const heard *want, const fv_session *s, const fv_piece *piece)
+{
+    heard h = { 0 };
+    hear(&h, s, piece);
+    assert_int_equal(h.ids[0], want->ids[0]);
+    assert_true(h.logits[0] == want->logits[0]);
+}
+
+static void sizes_set(fv_piece *pieces, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        pieces[i].size = sizeof *pieces;
+}
+
+/* Prompts that are unlike from their first words on. */
+static void test_prompts_in_one_pass(void **state)
+{
+    (void)state;
+    enum { N = 3 };
+    static const char *const systems[N] = { "Be brief.", "You see.", "" };
+    model m = open_model(TINY, FV_PRECISION_BF16, FV_KV_AUTO, 2);
+    runs r[N] = { 0 };
+    fv_session *s[N];
+    fv_piece pieces[N];
+    uint64_t n_rows = 0;
+    sizes_set(pieces, N);
+    for (int i = 0; i < N; i++) {
+        s[i] = counted_new(&m, &r[i], systems[i]);
+        pose(s[i], words[i], 1);
+    }
+    ok(fv_sessions_next(s, N, pieces, NULL, &err));
+    for (int i = 0; i < N; i++)
+        n_rows += (uint64_t)stats_of(s[i]).prompt_tokens;
+    assert_int_equal(r[0].n, 1);
+    assert_int_equal(r[0].rows[0], n_rows);
+    assert_int_equal(r[1].n + r[2].n, 0);
+    for (int i = 0; i < N; i++)
+        fv_session_free(s[i]);
+    close_model(&m);
+}
+
+/* Of prompts about one image the first computes the image's rows, the others theirs behind them in
+ * a second pass. Of prompts beside one whose session has the image's rows already, all run their
+ * last rows in one. */
+static void test_prompts_that_begin_alike(void **state)
+{
+    (void)state;
+    enum { N = 4 };
+    model m = open_model(TINY, FV_PRECISION_BF16, FV_KV_AUTO, 2);
+    runs r[N] = { 0 }, none = { 0 };
+    fv_session *s[N];
+    fv_piece pieces[N];
+    heard want[N];
+    uint64_t n_rows = 0;
+    sizes_set(pieces, N);
+    for (int i = 0; i < N; i++) {
+        s[i] = counted_new(&m, &none, NULL);
+        pose_image(&m, s[i], words[i]);
+        hear_next(&want[i], s[i]);
+        fv_session_free(s[i]);
+        s[i] = counted_new(&m, &r[i], NULL);
+        pose_image(&m, s[i], words[i]);
+    }
+    ok(fv_sessions_next(s, N, pieces, NULL, &err));
+    for (int i = 0; i < N; i++) {
+        check_piece(&want[i], s[i], &pieces[i]);
+        n_rows += i ? rows_run(s[i]) : 0;
+        assert_true(i == 0 || stats_of(s[i]).reused_tokens > stats_of(s[i]).image_tokens);
+    }
+    assert_int_equal(r[0].n, 1);
+    assert_int_equal(r[0].rows[0], stats_of(s[0]).prompt_tokens);
+    assert_int_equal(r[1].n, 1);
+    assert_int_equal(r[1].rows[0], n_rows);
+    assert_int_equal(r[2].n + r[3].n, 0);
+
+    memset(r, 0, sizeof r);
+    fv_session_reset(s[0]);
+    pose_image(&m, s[0], words[0]);
+    for (int i = 1; i < N; i++) {
+        fv_session_free(s[i]);
+        s[i] = counted_new(&m, &r[i], NULL);
+        pose_image(&m, s[i], words[i]);
+    }
+    ok(fv_sessions_next(s, N, pieces, NULL, &err));
+    n_rows = 0;
+    for (int i = 0; i < N; i++) {
+        check_piece(&want[i], s[i], &pieces[i]);
+        n_rows += rows_run(s[i]);
+        fv_session_free(s[i]);
+    }
+    assert_int_equal(r[0].n, 1);
+    assert_int_equal(r[0].rows[0], n_rows);
+    assert_int_equal(r[1].n + r[2].n + r[3].n, 0);
+    close_model(&m);
+}
+
+/* The rows of an answer were summed in another order than a prompt's: they are given to nobody who
+ * would compute them, and who keeps them gets none behind them. */
+static void test_answers_rows_are_not_given(void **state)
+{
+    (void)state;
+    model m = open_model(TINY, FV_PRECISION_BF16, FV_KV_AUTO, 2);
+    heard want[2];
+    for (int round = 0; round < 3; round++) { /* alone; together, one or the other first */
+        fv_session *s[2], *now[2];
+        fv_piece pieces[2];
+        sizes_set(pieces, 2);
+        for (int i = 0; i < 2; i++) {
+            fv_session_options o = { .size = sizeof o, .exact_reuse = i == 1 };
+            ok(fv_session_new(&s[i], m.engine, &o, &err));
+            pose(s[i], "What do you see?", 40);
+            for (pieces[i].done = false; !pieces[i].done;)
+                ok(fv_session_next(s[i], &pieces[i], &err));
+            pose(s[i],
+                 "Describe the image, and then say what is beside it and why it is there, or what "
+                 "else would be, had nobody put it there before anybody else came to see it.",
+                 2);
+            if (round == 0)
+                hear_next(&want[i], s[i]);
+        }
+        if (round == 0) {
+            assert_true(want[0].logits[0] != want[1].logits[0]); /* or nothing is tested here */
+        } else {
+            const int at = round - 1;
+            now[at] = s[0];
+            now[1 - at] = s[1];
+            ok(fv_sessions_next(now, 2, pieces, NULL, &err));
+            check_piece(&want[0], s[0], &pieces[at]);
+            check_piece(&want[1], s[1], &pieces[1 - at]);
+        }
+        fv_session_free(s[0]);
+        fv_session_free(s[1]);
+    }
+    close_model(&m);
+}
+
+static bool cancel_second_layer(void *user, const char *stage, double done)
+{
+    int *n = user;
+    (void)done;
+    return !strcmp(stage, "prefill") && ++*n == 2;
+}
+
+/* A prompt that is given up fails alone, also when others wait for its rows. */
+static void test_prompt_given_up(void **state)
+{
+    (void)state;
+    enum { N = 4 };
+    model m = open_model(TINY, FV_PRECISION_BF16, FV_KV_AUTO, 2);
+    runs none = { 0 };
+    heard want[N];
+    for (int i = 0; i < N; i++) {
+        fv_session *s = counted_new(&m, &none, NULL);
+        pose_image(&m, s, words[i]);
+        hear_next(&want[i], s);
+        fv_session_free(s);
+    }
+    for (int who = 0; who < N; who++) {
+        int asked = -1000; /* not yet */
+        fv_session *s[N];
+        fv_piece pieces[N];
+        fv_status statuses[N];
+        const fv_callbacks callbacks = { .size = sizeof callbacks,
+                                         .progress = cancel_second_layer,
+                                         .user = &asked };
+        sizes_set(pieces, N);
+        for (int i = 0; i < N; i++) {
+            fv_session_options o = { .size = sizeof o, .callbacks = i == who ? &callbacks : NULL };
+            ok(fv_session_new(&s[i], m.engine, &o, &err));
+            for (int n = 0; i == who && n < 4; n++) /* rows of something else in its cache */
+                ok(fv_session_add_text(s[i], words[1], strlen(words[1]), &err));
+            if (i == who)
+                ok(fv_session_next(s[i], &pieces[i], &err));
+            fv_session_reset(s[i]);
+            pose_image(&m, s[i], words[i]);
+        }
+        asked = 0;
+        ok(fv_sessions_next(s, N, pieces, statuses, &err));
+        assert_int_equal(err.status, FV_ERR_CANCELLED);
+        for (int i = 0; i < N; i++) {
+            assert_int_equal(statuses[i], i == who ? FV_ERR_CANCELLED : FV_OK);
+            if (i != who)
+                check_piece(&want[i], s[i], &pieces[i]);
+        }
+        assert_int_equal(asked, 2);
+        pose_image(&m, s[who], words[who]);
+        ok(fv_session_next(s[who], &pieces[who], &err));
+        check_piece(&want[who], s[who], &pieces[who]);
+        for (int i = 0; i < N; i++)
+            fv_session_free(s[i]);
+    }
+    close_model(&m);
+}
+
+/* Every allocation of the first call of sessions that begin alike fails once. */
+static void test_memory_of_prompts(void **state)
+{
+    (void)state;
+    enum { N = 3 };
+    size_t n_whole = 0;
+    model m = open_model(TINY, FV_PRECISION_F32, FV_KV_AUTO, 2);
+    runs none = { 0 };
+    heard want[N];
+    for (int i = 0; i < N; i++) {
+        fv_session *s = counted_new(&m, &none, NULL);
+        pose_image(&m, s, words[i]);
+        hear_next(&want[i], s);
+        fv_session_free(s);
+    }
+    for (uint64_t fail_at = 0; fail_at < 80; fail_at++) {
+        fv_session *s[N];
+        fv_piece pieces[N];
+        fv_status statuses[N];
+        size_t n_good = 0;
+        sizes_set(pieces, N);
+        for (int i = 0; i < N; i++) {
+            s[i] = counted_new(&m, &none, NULL);
+            pose_image(&m, s[i], words[i]);
+        }
+        fv_mem_fail_after(fail_at);
+        fv_status status = fv_sessions_next(s, N, pieces, statuses, &err);
+        fv_mem_fail_after(UINT64_MAX);
+        for (int i = 0; i < N; i++) {
+            assert_true(statuses[i] == FV_OK || statuses[i] == FV_ERR_MEMORY);
+            if (statuses[i] == FV_OK)
+                check_piece(&want[i], s[i], &pieces[i]);
+            n_good += statuses[i] == FV_OK;
+            fv_session_free(s[i]);
+        }
+        assert_int_equal(status, n_good ? FV_OK : FV_ERR_MEMORY);
+        n_whole += n_good == N;
+    }
+    assert_true(n_whole > 0);
+    close_model(&m);
+}
+
+/* ---- arguments ------------------------------------------------------------------------------- */
+
 typedef struct caller {
     fv_session *const *sessions;
     fv_status status;
@@ -596,10 +892,18 @@ static void test_beside_encoder(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_floats),         cmocka_unit_test(test_blocks),
-        cmocka_unit_test(test_statuses),       cmocka_unit_test(test_arguments),
-        cmocka_unit_test(test_beside_encoder), cmocka_unit_test(test_piece_size),
+        cmocka_unit_test(test_floats),
+        cmocka_unit_test(test_blocks),
+        cmocka_unit_test(test_statuses),
+        cmocka_unit_test(test_arguments),
+        cmocka_unit_test(test_beside_encoder),
+        cmocka_unit_test(test_piece_size),
         cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_prompts_in_one_pass),
+        cmocka_unit_test(test_prompts_that_begin_alike),
+        cmocka_unit_test(test_answers_rows_are_not_given),
+        cmocka_unit_test(test_prompt_given_up),
+        cmocka_unit_test(test_memory_of_prompts),
     };
     work = temp_dir();
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
