@@ -84,6 +84,10 @@ void serve_write_counters(serve_text *t, const serve_counters *c)
                         "counter", c->images_encoded);
     serve_write_counter(t, "images_cached_total", "Images found in the cache.", "counter",
                         c->images_cached);
+    serve_write_counter(t, "prompt_batches_total", "Runs of the decoder over prompts.", "counter",
+                        c->prompt_batches);
+    serve_write_counter(t, "prompts_total", "Prompts in them: prompts over batches run together.",
+                        "counter", c->prompts);
     serve_write_counter(t, "decode_steps_total", "Passes over the decoder's weights.", "counter",
                         c->decode_steps);
     serve_write_counter(t, "decode_rows_total", "Answers in them: rows over steps decode together.",

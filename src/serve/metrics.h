@@ -20,6 +20,7 @@ typedef struct serve_counters {
     uint64_t taken, done, failed, cancelled, refused;
     uint64_t prompt_tokens, reused_tokens, new_tokens;
     uint64_t images_encoded, images_cached;
+    uint64_t prompt_batches, prompts;   /* prompts / batches: how many run together */
     uint64_t decode_steps, decode_rows; /* rows / steps: answers that decode together */
     size_t queued, running;
     serve_histogram queue, image, vision, first_token, decode, total;

@@ -8,7 +8,14 @@
 #include "base/cond.h"
 #include "base/list.h"
 
-enum { WORKER_STACK_BYTES = 8 << 20, MAX_PARALLEL = 256 };
+enum {
+    WORKER_STACK_BYTES = 8 << 20,
+    MAX_PARALLEL = 256,
+    /* Of prompts that go together, about: what the engine takes through the model at once. With
+     * more the first would wait for the last and gain nothing. */
+    PROMPT_ROWS = 512,
+    TURN_ROWS = 8 /* control tokens around an item, about */
+};
 
 enum { PLACE_NONE, PLACE_QUEUED, PLACE_RUNNING, PLACE_DONE };
 
@@ -251,29 +258,18 @@ static fv_status job_add_piece(serve_job *job, const fv_piece *from, fv_error *e
     return FV_OK;
 }
 
-/* The first of a queue, which then runs; NULL: the scheduler stops. A job is taken from a queue of
- * prompts only when there is a session for it. With the lock. */
-static serve_job *queue_take(serve_scheduler *s, job_queue *q)
+/* The job leaves its queue and runs. With the lock. */
+static void job_unqueue(serve_job *job, job_queue *from)
 {
-    while (!s->stopping) {
-        bool room = q != &s->to_prompt;
-        for (int i = 0; i < s->options.n_parallel && !room; i++)
-            room = !s->slots[i].job;
-        serve_job *job = room ? q->first : NULL;
-        if (job) {
-            queue_remove(q, job);
-            if (job->timings.queue == 0) {
-                job->timings.queue = fv_now_ms() - job->arrived_ms;
-                serve_observe(&s->counters.queue, job->timings.queue);
-            }
-            s->counters.queued--;
-            s->counters.running++;
-            job->place = PLACE_RUNNING;
-            return job;
-        }
-        pthread_cond_wait(&s->changed, &s->lock);
+    serve_scheduler *s = job->scheduler;
+    queue_remove(from, job);
+    if (job->timings.queue == 0) {
+        job->timings.queue = fv_now_ms() - job->arrived_ms;
+        serve_observe(&s->counters.queue, job->timings.queue);
     }
-    return NULL;
+    s->counters.queued--;
+    s->counters.running++;
+    job->place = PLACE_RUNNING;
 }
 
 /* ---- the encoder ---- */
@@ -344,12 +340,21 @@ static fv_status images_encode(serve_scheduler *s, serve_job *job, fv_error *err
     return FV_OK;
 }
 
+/* The first that has images to encode; NULL: the scheduler stops. With the lock. */
+static serve_job *encode_wait(serve_scheduler *s)
+{
+    while (!s->stopping && !s->to_encode.first)
+        pthread_cond_wait(&s->changed, &s->lock);
+    return s->stopping ? NULL : s->to_encode.first;
+}
+
 static void *encoder_run(void *user)
 {
     serve_scheduler *s = user;
     serve_job *job;
     pthread_mutex_lock(&s->lock);
-    while ((job = queue_take(s, &s->to_encode))) {
+    while ((job = encode_wait(s))) {
+        job_unqueue(job, &s->to_encode);
         pthread_mutex_unlock(&s->lock);
         fv_error err;
         fv_status status = images_encode(s, job, &err);
@@ -503,23 +508,94 @@ static void slot_end(serve_scheduler *s, slot *at, fv_status status, const fv_er
 
 /* ---- prompts ---- */
 
-static void prompt_run_job(serve_scheduler *s, slot *at, serve_job *job)
+/* Items from the start on that both requests have, of conversations with the same system prompt. */
+static size_t request_common(const fv_request *a, const fv_request *b)
+{
+    size_t n = 0;
+    if (!a->system != !b->system || (a->system && strcmp(a->system, b->system) != 0))
+        return 0;
+    while (n < a->n_items && n < b->n_items && a->items[n].kind == b->items[n].kind &&
+           !memcmp(a->items[n].digest, b->items[n].digest, FV_SHA256_BYTES))
+        n++;
+    return n;
+}
+
+/* About how many rows of a prompt are to be run, in this session and beside those of n others. */
+static size_t prompt_rows(const slot *at, const serve_job *job, slot *const *others, size_t n)
+{
+    const fv_request *request = job->request;
+    size_t common = slot_has_system(at, request->system) ? slot_common(at, request) : 0;
+    size_t rows = TURN_ROWS, n_image;
+    for (size_t i = 0; i < n; i++)
+        common = FV_MAX(common, request_common(others[i]->job->request, request));
+    for (size_t i = common; i < request->n_items; i++) {
+        n_image = 0;
+        if (request->items[i].kind == FV_REQUEST_IMAGE)
+            fv_features_rows(job->features[i], &n_image, NULL);
+        rows += TURN_ROWS + n_image + request->items[i].n_bytes / 4;
+    }
+    return rows;
+}
+
+/* Jobs that wait and fit a pass together, each with a session; one alone if it is longer. The first
+ * session, whose buffers all use, is the lowest, so that few grow large ones. Returns how many.
+ * With the lock. */
+static size_t prompts_take(serve_scheduler *s, slot **slots)
+{
+    size_t n = 0, rows = 0;
+    serve_job *job;
+    slot *at;
+    while ((job = s->to_prompt.first) && (at = slot_choose(s, job->request))) {
+        rows += prompt_rows(at, job, slots, n);
+        if (n && rows > PROMPT_ROWS)
+            break;
+        job_unqueue(job, &s->to_prompt);
+        at->job = job;
+        s->counters.images_cached += job->timings.n_cached;
+        slots[n++] = at;
+        if (at < slots[0]) {
+            slots[n - 1] = slots[0];
+            slots[0] = at;
+        }
+    }
+    return n;
+}
+
+/* The conversation is written, its answer may begin. */
+static fv_status slot_pose(serve_scheduler *s, slot *at, fv_error *err)
+{
+    serve_job *job = at->job;
+    if (job_is_dropped(job))
+        return job_fail_dropped(err);
+    FV_TRY(slot_prepare(s, at, job->request->system, err));
+    FV_TRY(slot_write(at, job, err));
+    return slot_begin(s, at, job, err);
+}
+
+/* What went wrong with one of n prompts, in its own words. err is about one of them: where there
+ * are several, a prompt that is too long is asked again by itself, which runs nothing and says
+ * so. */
+static void prompt_explain(serve_scheduler *s, slot *at, fv_status status, size_t n, fv_error *err)
 {
     fv_piece piece = { .size = sizeof piece };
-    fv_error err;
-    fv_status status = job_is_dropped(job) ? job_fail_dropped(&err)
-                                           : slot_prepare(s, at, job->request->system, &err);
+    if (status == FV_ERR_CANCELLED)
+        (void)job_fail_dropped(err);
+    else if (status == FV_ERR_LIMIT && n > 1 && slot_pose(s, at, err) == FV_OK)
+        (void)fv_session_next(at->session, &piece, err);
+    if (err->status != status)
+        (void)fv_fail(err, status, 0, "the answer ended: %s", fv_status_name(status));
+}
+
+/* Their first tokens are there, or they have failed: answers that go on are decoded from now on. */
+static void prompt_end(serve_scheduler *s, slot *at, const fv_piece *piece, fv_status status,
+                       fv_error *err)
+{
+    serve_job *job = at->job;
     if (status == FV_OK)
-        status = slot_write(at, job, &err);
-    if (status == FV_OK)
-        status = slot_begin(s, at, job, &err);
-    if (status == FV_OK)
-        status = fv_session_next(at->session, &piece, &err);
-    if (status == FV_OK)
-        status = job_add_piece(job, &piece, &err);
-    if (status != FV_OK || piece.done) {
-        job->finish = piece.finish;
-        slot_end(s, at, status, &err);
+        status = job_add_piece(job, piece, err);
+    if (status != FV_OK || piece->done) {
+        job->finish = piece->finish;
+        slot_end(s, at, status, err);
         return;
     }
     pthread_mutex_lock(&s->lock);
@@ -529,17 +605,51 @@ static void prompt_run_job(serve_scheduler *s, slot *at, serve_job *job)
     pthread_mutex_unlock(&s->lock);
 }
 
+static void prompts_run(serve_scheduler *s, slot **slots, size_t n_slots)
+{
+    fv_session *sessions[MAX_PARALLEL];
+    fv_piece pieces[MAX_PARALLEL];
+    fv_status statuses[MAX_PARALLEL];
+    fv_error err, own;
+    size_t n = 0;
+    for (size_t i = 0; i < n_slots; i++) {
+        fv_status status = slot_pose(s, slots[i], &own);
+        if (status != FV_OK) {
+            slot_end(s, slots[i], status, &own);
+            continue;
+        }
+        sessions[n] = slots[i]->session;
+        pieces[n] = (fv_piece){ .size = sizeof *pieces };
+        slots[n++] = slots[i];
+    }
+    if (!n)
+        return;
+    (void)fv_sessions_next(sessions, n, pieces, statuses, &err); /* how each fared is in statuses */
+    pthread_mutex_lock(&s->lock);
+    s->counters.prompt_batches++;
+    s->counters.prompts += n;
+    pthread_mutex_unlock(&s->lock);
+    for (size_t i = 0; i < n; i++) {
+        own = err;
+        if (statuses[i] != FV_OK)
+            prompt_explain(s, slots[i], statuses[i], n, &own);
+        prompt_end(s, slots[i], &pieces[i], statuses[i], &own);
+    }
+}
+
 static void *prompter_run(void *user)
 {
     serve_scheduler *s = user;
-    serve_job *job;
+    slot *slots[MAX_PARALLEL];
     pthread_mutex_lock(&s->lock);
-    while ((job = queue_take(s, &s->to_prompt))) {
-        slot *at = slot_choose(s, job->request);
-        at->job = job;
-        s->counters.images_cached += job->timings.n_cached;
+    while (!s->stopping) {
+        size_t n = prompts_take(s, slots);
+        if (!n) {
+            pthread_cond_wait(&s->changed, &s->lock);
+            continue;
+        }
         pthread_mutex_unlock(&s->lock);
-        prompt_run_job(s, at, job);
+        prompts_run(s, slots, n);
         pthread_mutex_lock(&s->lock);
     }
     pthread_mutex_unlock(&s->lock);

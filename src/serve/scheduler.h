@@ -2,14 +2,16 @@
  *
  *     serve_job_submit --images not in the cache--> encoder thread   one image at a time
  *            |                                           |
- *            +--all of them cached, or none--------------+--> prompt thread   in the session with
- *                                                                |   the longest common beginning
+ *            +--all of them cached, or none--------------+--> prompt thread   those that wait
+ *                                                                |   together, each in the session
+ *                                                                |   with the longest beginning
  *                                                                +--> decode thread   a token for
  *                                                                     all running answers at once
  *
- * The three share the engine's threads fairly, so that a long image does not stop other people's
- * tokens. Before each token, encoder block and chunk of a prompt a job whose client has gone is
- * dropped. Pieces of an answer are a list that only grows; its connection's thread reads along. */
+ * The three share the engine's threads fairly, so that neither a long image nor a long prompt stops
+ * other people's tokens. Before each token, encoder block and layer of a prompt a job whose client
+ * has gone is dropped. Pieces of an answer are a list that only grows; its connection's thread
+ * reads along. */
 #ifndef FV_SERVE_SCHEDULER_H
 #define FV_SERVE_SCHEDULER_H
 

@@ -4,6 +4,7 @@
 #include "support/cm.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -24,15 +25,21 @@ static void ok(fv_status status)
         fail_msg("%s: %s", fv_status_name(status), err.message);
 }
 
-static serve_scheduler *scheduler_start(int n_parallel, size_t max_queued)
+static serve_scheduler *scheduler_start_context(int n_parallel, size_t max_queued, int max_context)
 {
     serve_scheduler *s;
     const serve_scheduler_options options = { .n_parallel = n_parallel,
                                               .max_queued = max_queued,
+                                              .max_context = max_context,
                                               .cache_bytes = 1 << 20 };
     ok(serve_scheduler_new(&s, &options, &err));
     ok(serve_scheduler_start(s, engine, &err));
     return s;
+}
+
+static serve_scheduler *scheduler_start(int n_parallel, size_t max_queued)
+{
+    return scheduler_start_context(n_parallel, max_queued, 0);
 }
 
 static serve_counters counters_of(serve_scheduler *s)
@@ -366,6 +373,81 @@ static void test_together_as_alone(void **state)
     scheduler_end(s);
 }
 
+/* ---- prompts that run together ---- */
+
+/* In the midst of its prompt, until the others wait behind it. */
+static void prompts_when_queued(client *c)
+{
+    if (atomic_load(&c->n_asked) == 3)
+        stage_wait(1);
+}
+
+/* What waited while a prompt ran goes together then, and each answer is as alone. Two are too long
+ * for the context, and one has gone: each fails in its own words. */
+static void test_prompts_together(void **state)
+{
+    (void)state;
+    enum { LONG = 2, CONTEXT = 128 };
+    static client first, gone, c[ANSWERS], too_long[LONG];
+    static trace alone[ANSWERS], together;
+    static char words[LONG][400];
+    serve_scheduler *s = scheduler_start(1, 8);
+    for (int i = 0; i < ANSWERS; i++) {
+        client_open(&c[i], questions[i], TOKENS);
+        ok(serve_job_submit(s, &c[i].job, &err));
+        trace_take(&alone[i], &c[i]);
+        client_close(&c[i]);
+    }
+    scheduler_end(s);
+
+    s = scheduler_start_context(ANSWERS + LONG + 2, 8, CONTEXT);
+    stage = 0;
+    client_open(&first, "What is it that one sees here?", 2);
+    first.looks = prompts_when_queued;
+    ok(serve_job_submit(s, &first.job, &err));
+    while (atomic_load(&first.n_asked) < 3) /* its prompt runs: nobody goes with it */
+        sched_yield();
+    for (int i = 0; i < LONG; i++) {
+        for (int n = 0; n < CONTEXT + 10 * i; n++)
+            memcpy(words[i] + 2 * n, "a ", 2);
+        client_open(&too_long[i], words[i], 2);
+        ok(serve_job_submit(s, &too_long[i].job, &err));
+    }
+    for (int i = 0; i < ANSWERS; i++) {
+        client_open(&c[i], questions[i], TOKENS);
+        ok(serve_job_submit(s, &c[i].job, &err));
+    }
+    client_open(&gone, "Where is it?", 2);
+    gone.leaves_after = 1;
+    atomic_store(&gone.n_chosen, 1);
+    ok(serve_job_submit(s, &gone.job, &err));
+    stage_reach(1);
+    for (int i = 0; i < ANSWERS; i++) {
+        trace_take(&together, &c[i]);
+        assert_memory_equal(&together, &alone[i], sizeof together);
+        client_close(&c[i]);
+    }
+    int n_tokens[LONG];
+    for (int i = 0; i < LONG; i++) {
+        serve_job_wait(&too_long[i].job);
+        assert_int_equal(too_long[i].job.status, FV_ERR_LIMIT);
+        if (sscanf(too_long[i].job.err.message, "the prompt has %d tokens", &n_tokens[i]) != 1)
+            fail_msg("%s", too_long[i].job.err.message);
+        client_close(&too_long[i]);
+    }
+    assert_int_equal(n_tokens[1] - n_tokens[0], 10);
+    serve_job_wait(&gone.job);
+    assert_int_equal(gone.job.status, FV_ERR_CANCELLED);
+    serve_job_wait(&first.job);
+    assert_int_equal(first.job.status, FV_OK);
+    serve_counters counters = counters_of(s);
+    assert_int_equal(counters.prompt_batches, 2);
+    assert_int_equal(counters.prompts, 1 + LONG + ANSWERS);
+    client_close(&gone);
+    client_close(&first);
+    scheduler_end(s);
+}
+
 /* ---- sessions that are kept ---- */
 
 static int reused(serve_scheduler *s, const char *question)
@@ -453,6 +535,7 @@ int main(void)
         cmocka_unit_test(test_no_queue),
         cmocka_unit_test(test_image_stops_nobody),
         cmocka_unit_test(test_together_as_alone),
+        cmocka_unit_test(test_prompts_together),
         cmocka_unit_test(test_sessions_are_found_again),
         cmocka_unit_test(test_states),
         cmocka_unit_test(test_drain_cancels),

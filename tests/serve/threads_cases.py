@@ -1,14 +1,16 @@
 """fastvlm serve: many clients at once, clients that go away, stall or come too many, and the server's end. Also
 run under the thread sanitizer. See serving.py."""
 import json
+import os
 import signal
 import socket
 import struct
+import subprocess
 import sys
 import threading
 import time
 
-from serving import CHAT, LIMIT, SIGN, Server, endless, expect, main, picture, user, words
+from serving import CHAT, LIMIT, PROGRAM, ROOT, SIGN, Server, endless, expect, main, picture, user, words
 
 
 def together(calls):
@@ -151,6 +153,13 @@ def case_stalled_reader(folder):
         s.until("a stalled reader keeps its connection", lambda m: m["fastvlm_http_connections"] == 1)
         assert s.chat(SIGN).text == "HELLO"
         stalled.close()
+
+
+def case_soak(folder):
+    """bench/server's soak in small: clients that vanish, send garbage and stall beside honest ones."""
+    soak = subprocess.run([sys.executable, "-B", os.path.join(ROOT, "bench/server/run.py"), "--soak", "3"], capture_output=True, text=True,
+                          timeout=LIMIT, env={**os.environ, "FASTVLM": PROGRAM})
+    assert soak.returncode == 0 and "counters add up, nothing hangs" in soak.stdout, soak.stdout + soak.stderr
 
 
 if __name__ == "__main__":
