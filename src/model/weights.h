@@ -175,7 +175,8 @@ typedef struct fv_weight {
     int group;   /* its layer group, counted from 0: in int8 together or not at all; -1: never */
     size_t n, k; /* outputs; inputs (matrices), input channels (convolutions) */
     unsigned kernel;
-    void *slot; /* where it is bound: const float *, fv_mat or fv_dw */
+    void *slot;          /* where it is bound: const float *, fv_mat or fv_dw */
+    fv_vision_step step; /* of the encoder, that it belongs to; of the decoder's weights { 0 } */
 } fv_weight;
 
 static inline bool fv_weight_is_depthwise(const fv_weight *t)

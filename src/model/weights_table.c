@@ -166,6 +166,7 @@ typedef struct walker {
     size_t dim[DIM_COUNT];
     unsigned cpe_kernel;
     fv_part part;
+    fv_vision_step step;
     size_t n_weights; /* so far: the next weight's index */
     int n_groups;     /* so far: the number of the next table's first group */
     fv_weight_fn *fn;
@@ -196,6 +197,7 @@ static fv_status walk_rows(walker *w, const row *rows, size_t n_rows, const char
                              .part = w->part,
                              .train = r->train,
                              .group = r->group == NEVER ? -1 : w->n_groups + (int)r->group - 1,
+                             .step = w->step,
                              .n = w->dim[r->n],
                              .k = w->dim[r->k],
                              .kernel = kernel_of(w, r->kernel),
@@ -233,6 +235,7 @@ static fv_status walk_step(walker *w, const fv_vision_step *s)
     fv_vision_weights *v = &w->w->vision;
     fv_vision_stage_weights *stage = &v->stage[s->stage];
     char apple[96], fast[96];
+    w->step = *s;
     walk_set_stage(w, &w->c->stage[s->stage]);
     snprintf(apple, sizeof apple, APPLE_TOWER "network.%d.", s->network);
     snprintf(fast, sizeof fast, FAST_TOWER "stages.%d.", s->stage + (s->kind == FV_VISION_DOWN));
@@ -264,6 +267,7 @@ static fv_status walk_decoder(walker *w, fv_decoder_weights *d)
 {
     char apple[64], fast[64];
     w->part = FV_PART_DECODER;
+    w->step = (fv_vision_step){ 0 };
     WALK(w, embed_rows, "", "", d);
     for (int i = 0; i < w->c->n_layers; i++) {
         snprintf(apple, sizeof apple, "model.layers.%d.", i);

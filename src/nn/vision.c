@@ -410,60 +410,83 @@ static void features_expand(fv_vision *v, const fv_ops *ops, fv_map_shape shape)
 
 /* ---- all of it --------------------------------------------------------------------------- */
 
-/* The current map, [height * width, c], for who asked to see it: "vision.network.N[.BLOCK]". */
-static fv_status vision_tap(const fv_vision *v, const fv_watch *watch, fv_map_shape shape, size_t c,
-                            int network, int block, fv_error *err)
+void fv_vision_run_step(fv_vision *v, const fv_ops *ops, const fv_vision_step *s)
+{
+    const fv_vision_stage_weights *w = &v->w->stage[s->stage];
+    const size_t side = (size_t)v->image_size / s->reduction;
+    const fv_map_shape shape = { side, side };
+    switch (s->kind) {
+    case FV_VISION_CPE: position_add(v, ops, &w->cpe, shape); break;
+    case FV_VISION_REPMIXER: repmixer_block(v, ops, &w->block[s->block], shape); break;
+    case FV_VISION_ATTENTION: attention_block(v, ops, &w->block[s->block], shape); break;
+    case FV_VISION_DOWN: stage_down(v, ops, w, shape); break;
+    case FV_VISION_EXPAND: features_expand(v, ops, shape); break;
+    case FV_VISION_START:
+    case FV_VISION_STEM:
+    case FV_VISION_PROJECTOR: break; /* functions of their own */
+    }
+}
+
+fv_status fv_vision_run_stem(fv_vision *v, const fv_ops *ops, const float *pixels,
+                             const fv_watch *watch, fv_error *err)
+{
+    return stem_run(v, ops, pixels, watch, err);
+}
+
+/* The current map, [side, side, c], for who asked to see it: "vision.network.N[.BLOCK]". */
+static fv_status map_tap(const fv_vision *v, const fv_watch *watch, size_t side, size_t c,
+                         int network, int block, fv_error *err)
 {
     char name[64];
-    if (!fv_watch_taps(watch))
-        return FV_OK;
     if (block < 0)
         snprintf(name, sizeof name, "vision.network.%d", network);
     else
         snprintf(name, sizeof name, "vision.network.%d.%d", network, block);
-    return fv_watch_map(watch, name, v->map[0], shape.height, shape.width, c, err);
+    return fv_watch_map(watch, name, v->map[0], side, side, c, err);
+}
+
+/* What a step has made, after it. */
+static fv_status step_tap(const fv_vision *v, const fv_watch *watch, const fv_vision_step *s,
+                          fv_error *err)
+{
+    const fv_vision_stage *stage = &v->c->stage[s->stage];
+    const size_t side = (size_t)v->image_size / s->reduction, c = (size_t)stage->width,
+                 f = (size_t)v->c->n_features;
+    if (!fv_watch_taps(watch))
+        return FV_OK;
+    switch (s->kind) {
+    case FV_VISION_CPE: return map_tap(v, watch, side, c, s->network, -1, err);
+    case FV_VISION_REPMIXER:
+    case FV_VISION_ATTENTION:
+        FV_TRY(map_tap(v, watch, side, c, s->network, s->block, err));
+        return s->block + 1 < stage->depth ? FV_OK
+                                           : map_tap(v, watch, side, c, s->network, -1, err);
+    case FV_VISION_DOWN: return map_tap(v, watch, side / 2, 2 * c, s->network, -1, err);
+    case FV_VISION_EXPAND:
+        FV_TRY(fv_watch_map(watch, "vision.conv_exp", v->features, side, side, f, err));
+        return fv_watch_rows(watch, "vision.features", v->features, side * side, f, err);
+    case FV_VISION_START:
+    case FV_VISION_STEM:
+    case FV_VISION_PROJECTOR: break;
+    }
+    return FV_OK;
 }
 
 fv_status fv_vision_run(fv_vision *v, const fv_ops *ops, const float *pixels, const fv_watch *watch,
                         fv_error *err)
 {
     const fv_config *c = v->c;
-    size_t side = (size_t)v->image_size / 4, f = (size_t)c->n_features;
-    fv_map_shape shape = { side, side };
-    /* network: the number in Apple's names, for taps; done of total: for progress */
-    int network = 0, done = 0, total = (int)fv_vision_block_count(c) + c->n_stages + 2;
+    /* done of total: for progress */
+    int done = 0, total = (int)fv_vision_block_count(c) + c->n_stages + 2;
     FV_TRY(fv_watch_step(watch, "vision", 0, err));
-    FV_TRY(stem_run(v, ops, pixels, watch, err)); /* rows 1-3, into map 0 */
-    for (int i = 0; i < c->n_stages; i++) {
-        const fv_vision_stage *s = &c->stage[i];
-        const fv_vision_stage_weights *w = &v->w->stage[i];
-        size_t width = (size_t)s->width;
-        if (s->cpe) {
-            position_add(v, ops, &w->cpe, shape);
-            FV_TRY(vision_tap(v, watch, shape, width, network++, -1, err));
-        }
-        for (int b = 0; b < s->depth; b++) {
-            if (s->attention)
-                attention_block(v, ops, &w->block[b], shape);
-            else
-                repmixer_block(v, ops, &w->block[b], shape);
-            FV_TRY(vision_tap(v, watch, shape, width, network, b, err));
+    for (fv_vision_step s = { 0 }; fv_vision_walk(c, &s);) {
+        if (s.kind == FV_VISION_STEM)
+            FV_TRY(stem_run(v, ops, pixels, watch, err)); /* rows 1-3, into map 0 */
+        fv_vision_run_step(v, ops, &s);
+        FV_TRY(step_tap(v, watch, &s, err));
+        if (s.kind == FV_VISION_REPMIXER || s.kind == FV_VISION_ATTENTION ||
+            s.kind == FV_VISION_DOWN)
             FV_TRY(fv_watch_step(watch, "vision", (double)++done / total, err));
-        }
-        FV_TRY(vision_tap(v, watch, shape, width, network++, -1, err));
-        if (i + 1 < c->n_stages) {
-            stage_down(v, ops, w, shape);
-            shape = (fv_map_shape){ shape.height / 2, shape.width / 2 };
-            FV_TRY(vision_tap(v, watch, shape, 2 * width, network++, -1, err));
-            FV_TRY(fv_watch_step(watch, "vision", (double)++done / total, err));
-        }
-    }
-    features_expand(v, ops, shape);
-    if (fv_watch_taps(watch)) {
-        FV_TRY(
-            fv_watch_map(watch, "vision.conv_exp", v->features, shape.height, shape.width, f, err));
-        FV_TRY(fv_watch_rows(watch, "vision.features", v->features, shape.height * shape.width, f,
-                             err));
     }
     return fv_watch_step(watch, "vision", 1, err);
 }

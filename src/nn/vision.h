@@ -29,6 +29,13 @@ void fv_vision_free(fv_vision *v);
 fv_status fv_vision_run(fv_vision *v, const fv_ops *ops, const float *pixels, const fv_watch *watch,
                         fv_error *err);
 
+/* The same in parts, for who runs some of them again: the stem, into map[0]; then each step of
+ * fv_vision_walk in order, from map[0] into map[0], the last into features. A step's map holds
+ * (image_size / reduction)^2 pixels as wide as its stage. */
+fv_status fv_vision_run_stem(fv_vision *v, const fv_ops *ops, const float *pixels,
+                             const fv_watch *watch, fv_error *err);
+void fv_vision_run_step(fv_vision *v, const fv_ops *ops, const fv_vision_step *step);
+
 /* projector: features [T, n_features] -> image tokens [T, d_model], y = W2 gelu(W1 x + b1) + b2. */
 fv_status fv_projector_run(fv_vision *v, const fv_ops *ops, float *tokens, const fv_watch *watch,
                            fv_error *err);
