@@ -74,8 +74,10 @@ typedef struct fv_layer_loss {
     size_t size;
     char name[64]; /**< of the group's first layer */
     double sqnr;   /**< dB: of its matrices' outputs on rows of the images, the worst of them */
-    double cosine; /**< of features or image tokens, the smaller, when only this group is in int8 */
-    bool int8;     /**< fv_pack would choose int8 for it */
+    /** of features or image tokens, the smaller, when only this group is in int8; on images of 256
+     *  to 511 px where the model's are larger */
+    double cosine;
+    bool int8;           /**< fv_pack would choose int8 for it */
     double w8a16_cosine; /**< as cosine, with 8-bit weights and rows of 16 bits */
     /** what fv_pack would choose: "int8", "w8a16" (8-bit weights, rows of 16 bits) or "bf16";
      *  static */

@@ -17,10 +17,11 @@
 #include "model/weights.h"
 #include "nn/watch.h"
 
-/* Sees what goes into a layer, f32 rows [n, c], before it runs; site is its fv_mat or fv_dw, of
- * layers that share their input the first. For models whose operands are F32. An FFN runs layer by
- * layer then, to the same bits: who observes says so before sizes are asked for. */
-typedef void fv_observe_fn(void *user, const void *site, const float *x, size_t n, size_t c);
+/* Sees what goes into a layer, rows [n, c] of a float type, before it runs; site is its fv_mat or
+ * fv_dw, of layers that share their input the first. An FFN runs layer by layer then, in F32 to the
+ * same bits: who observes says so before sizes are asked for. */
+typedef void fv_observe_fn(void *user, const void *site, const void *x, fv_type type, size_t n,
+                           size_t c);
 
 typedef struct fv_ops {
     const fv_kernels *k;

@@ -6,6 +6,7 @@
 
 #include "base/report.h"
 #include "npu/npu_simulate.h"
+#include "pack/calibrate.h"
 #include "quant/cosine.h"
 
 /* A layer and the GELU that alone reads it, or attention. */
@@ -200,28 +201,6 @@ static fv_status fits_try(chooser *c)
 
 /* ---- the images -------------------------------------------------------------------------- */
 
-/* A half of the size, a quarter, ..., as long as that is SMALL or more. */
-static int small_size(int image_size)
-{
-    enum { SMALL = 256 };
-    while (image_size >= 2 * SMALL && image_size % (2 * FV_PATCH) == 0)
-        image_size /= 2;
-    return image_size;
-}
-
-/* Means over squares of pixels. */
-static void image_shrink(float *to, size_t to_size, const float *from, size_t from_size)
-{
-    size_t times = from_size / to_size;
-    for (size_t i = 0; i < to_size * to_size * 3; i++) {
-        size_t y = i / 3 / to_size * times, x = i / 3 % to_size * times;
-        double sum = 0;
-        for (size_t k = 0; k < times * times; k++)
-            sum += (double)from[((y + k / times) * from_size + x + k % times) * 3 + i % 3];
-        to[i] = (float)(sum / (double)(times * times));
-    }
-}
-
 static fv_status set_make(chooser *c, judged_set *s, int image_size, const float *pixels)
 {
     size_t size = (size_t)image_size, whole = (size_t)c->v->config.image_size;
@@ -237,7 +216,7 @@ static fv_status set_make(chooser *c, judged_set *s, int image_size, const float
     for (size_t i = 0; i < c->n; i++) {
         float *at = s->pixels + i * s->n_pixels;
         FV_TRY(fv_progress(c->callbacks, "widths", 0, c->err));
-        image_shrink(at, size, pixels + i * whole * whole * 3, whole);
+        fv_calibrate_shrink(at, size, pixels + i * whole * whole * 3, whole);
         FV_TRY(fv_npu_simulation_exact(&c->simulation, at, s->tokens + i * s->n_tokens, c->err));
     }
     return FV_OK;
@@ -256,11 +235,10 @@ static fv_status chooser_open(chooser *c, fv_npu_vision *v, const float *pixels,
         return fv_fail_memory(err, n_tokens * sizeof *c->got, "image tokens");
     FV_TRY(fv_npu_simulation_open(&c->simulation, &v->plan, &v->even.w, &v->config, &v->ops,
                                   &v->model.kernels, err));
-    c->small = small_size(v->config.image_size) < v->config.image_size ? &c->shrunk : &c->whole;
+    const int small = fv_calibrate_small_size(v->config.image_size);
+    c->small = small < v->config.image_size ? &c->shrunk : &c->whole;
     FV_TRY(set_make(c, &c->whole, v->config.image_size, pixels));
-    return c->small == &c->whole
-               ? FV_OK
-               : set_make(c, &c->shrunk, small_size(v->config.image_size), pixels);
+    return c->small == &c->whole ? FV_OK : set_make(c, &c->shrunk, small, pixels);
 }
 
 static void chooser_close(chooser *c)

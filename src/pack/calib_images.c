@@ -90,3 +90,23 @@ fail:
     fv_free(w.u8);
     return status;
 }
+
+int fv_calibrate_small_size(int image_size)
+{
+    enum { SMALL = 256 };
+    while (image_size >= 2 * SMALL && image_size % (2 * FV_PATCH) == 0)
+        image_size /= 2;
+    return image_size;
+}
+
+void fv_calibrate_shrink(float *to, size_t to_size, const float *from, size_t from_size)
+{
+    size_t times = from_size / to_size;
+    for (size_t i = 0; i < to_size * to_size * 3; i++) {
+        size_t y = i / 3 / to_size * times, x = i / 3 % to_size * times;
+        double sum = 0;
+        for (size_t k = 0; k < times * times; k++)
+            sum += (double)from[((y + k / times) * from_size + x + k % times) * 3 + i % 3];
+        to[i] = (float)(sum / (double)(times * times));
+    }
+}

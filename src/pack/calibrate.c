@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/region.h"
+#include "base/report.h"
 #include "model/config_gguf.h"
 #include "nn/vision.h"
 #include "quant/cosine.h"
@@ -16,6 +17,7 @@ enum {
     SAMPLE_ROWS = 256,       /* of every layer's input, spread over all images */
     JUDGED_IMAGES = 16,      /* up to, for the encoder as a whole, */
     JUDGED_PIXELS = 3 << 20, /* or until there are this many pixels; one at least */
+    PROBED_IMAGES = 2,       /* of these, up to, for each group by itself */
     SEE_CHANNELS = 256       /* whose ranges a task widens */
 };
 
@@ -36,11 +38,18 @@ typedef struct layer {
 /* What a group may be in, from the fastest on. */
 typedef enum choice { CHOICE_INT8, CHOICE_FINE, CHOICE_BF16, N_CHOICES } choice;
 
+/* Mean cosines to the encoder in f32. */
+typedef struct kept {
+    double features, tokens;
+} kept;
+
 /* A layer group: all of it is in the same. */
 typedef struct group {
     fv_layer_loss loss;
     choice choice;
-    bool before_features; /* part of the encoder, not of the projector */
+    fv_vision_step step;     /* of the encoder, in which it runs */
+    kept alone[CHOICE_BF16]; /* with this group in int8 or w8a16 and the others as loaded */
+    bool before_features;    /* part of the encoder, not of the projector */
     double macs; /* millions of multiplications for an image: what int8 saves grows with it */
 } group;
 
@@ -60,15 +69,55 @@ struct fv_calibration {
     size_t n_layers, capacity;
     group *groups;
     size_t n_groups;
-    fv_ops observed_ops; /* of the encoder in f32, whose layers' inputs are seen */
-    fv_vision f32;
+    fv_ops observed_ops; /* of an encoder in floats, whose layers' inputs are seen */
+    fv_vision f32, fast; /* fast: in bf16, only where that is faster */
     fv_ops ops;
     fv_weights int8; /* the encoder to be: every layer in int8 or as loaded */
     judged judge[JUDGED_IMAGES];
     size_t n_judged, n_images, n_skipped, image;
     bool synthetic, has_cosines; /* has_cosines: those of the groups are known, and what is fine */
     double feature_cosine, token_cosine, token_sqnr;
+    double spent; /* of the time, for progress: see work_done */
 };
+
+/* ---- how far it is ------------------------------------------------------------------------ */
+
+/* What takes time, in runs of the observed encoder over an image at the model's size, as measured
+ * at 1024 x 1024. How often the whole is measured is not known before: about so. */
+#define WORK_SEEN     1.0
+#define WORK_MEASURED 0.35
+#define WORK_SOLVED   1.3  /* every layer once */
+#define WORK_PROBED   0.02 /* a group in one form, over an image */
+enum { TIMES_MEASURED = 4 };
+
+static size_t judged_most(const fv_calibration *q)
+{
+    const size_t side = (size_t)q->c->image_size;
+    return FV_MIN((size_t)JUDGED_IMAGES, FV_MAX((size_t)JUDGED_PIXELS / (side * side), (size_t)1));
+}
+
+static fv_status work_done(fv_calibration *q, double work, fv_error *err)
+{
+    const double in_all = (double)q->n_images * WORK_SEEN + 2 * WORK_SOLVED +
+                          (double)(q->n_groups * 2 * PROBED_IMAGES) * WORK_PROBED +
+                          (double)(TIMES_MEASURED * judged_most(q)) * WORK_MEASURED;
+    q->spent += work;
+    return fv_progress(q->o.callbacks, "calibrate", FV_MIN(q->spent / in_all, 1.0), err);
+}
+
+/* fv_progress_fn, of the calibration set: this is only a part of the whole. */
+static bool calibration_relay(void *user, const char *stage, double done)
+{
+    fv_calibration *q = user;
+    (void)stage;
+    return work_done(q, done * (double)q->n_images * WORK_SEEN - q->spent, NULL) != FV_OK;
+}
+
+static void calibration_log(void *user, fv_log_level level, const char *message)
+{
+    const fv_calibration *q = user;
+    fv_log(q->o.callbacks, level, "%s", message);
+}
 
 /* ---- the layers -------------------------------------------------------------------------- */
 
@@ -124,6 +173,7 @@ static fv_status layer_add(void *user, const fv_weight *t, fv_error *err)
         group_set(g, CHOICE_INT8);
         g->loss.cosine = g->loss.w8a16_cosine = NAN;
         g->loss.sqnr = INFINITY;
+        g->step = t->step;
         g->before_features = t->part == FV_PART_VISION;
     }
     if (!layer_take_memory(l, &q->region))
@@ -158,27 +208,38 @@ static group *layer_group(const fv_calibration *q, const layer *l)
 /* ---- what flows through the encoder in f32 ----------------------------------------------- */
 
 typedef struct see_job {
+    const fv_kernels *kernels;
     layer *l;
-    const float *x;
+    const void *x; /* [n, l->k] */
+    fv_type type;
     size_t n;
 } see_job;
 
 static void layer_see_task(void *user, size_t task, unsigned worker)
 {
-    see_job *j = user;
-    size_t first = task * SEE_CHANNELS;
+    const see_job *j = user;
+    const size_t k = j->l->k, first = task * SEE_CHANNELS, last = FV_MIN(first + SEE_CHANNELS, k);
+    float row[SEE_CHANNELS];
     (void)worker;
-    fv_int8_see(&j->l->seen, j->x, j->n, first, FV_MIN(first + SEE_CHANNELS, j->l->k));
+    if (j->type == FV_TYPE_F32) {
+        fv_int8_see(&j->l->seen, (const float *)j->x + first, k, j->n, first, last);
+        return;
+    }
+    for (size_t i = 0; i < j->n; i++) {
+        j->kernels->convert[FV_TYPE_F32][j->type](
+            row, (const uint8_t *)j->x + (i * k + first) * fv_type_size(j->type), last - first);
+        fv_int8_see(&j->l->seen, row, 0, 1, first, last);
+    }
 }
 
 /* fv_observe_fn: ranges, and this image's share of the sample rows, drawn from all rows. */
-static void layer_see(void *user, const void *site, const float *x, size_t n, size_t c)
+static void layer_see(void *user, const void *site, const void *x, fv_type type, size_t n, size_t c)
 {
     fv_calibration *q = user;
     layer *l = layer_at(q, site);
     if (!l)
         return;
-    see_job j = { l, x, n };
+    see_job j = { q->k, l, x, type, n };
     fv_pool_run(q->pool, (c + SEE_CHANNELS - 1) / SEE_CHANNELS, layer_see_task, &j);
     if (q->image == 0)
         layer_group(q, l)->macs += (double)n * (double)l->n *
@@ -187,7 +248,9 @@ static void layer_see(void *user, const void *site, const float *x, size_t n, si
     uint64_t state = q->image * 977 + 1;
     for (; l->seen.n_rows < end; l->seen.n_rows++) {
         state = state * 6364136223846793005u + 1442695040888963407u;
-        memcpy(l->seen.rows + l->seen.n_rows * c, x + (state >> 33) % n * c, c * sizeof *x);
+        q->k->convert[FV_TYPE_F32][type](
+            l->seen.rows + l->seen.n_rows * c,
+            (const uint8_t *)x + (state >> 33) % n * c * fv_type_size(type), c);
     }
 }
 
@@ -207,25 +270,26 @@ static fv_status judged_keep(fv_calibration *q, const float *pixels, fv_error *e
     return FV_OK;
 }
 
-/* fv_calibrate_fn: the at-th image of n goes through; judged ones are spread over all. */
+/* fv_calibrate_fn: the at-th image of n goes through; judged ones are spread over all. The others
+ * go through in bf16 where that is fast: it moves a range by less than 1 %, an image by more. */
 static fv_status image_see(void *user, const float *pixels, size_t at, size_t n, fv_error *err)
 {
     fv_calibration *q = user;
     const fv_watch watch = { 0 };
-    size_t n_tokens = (size_t)fv_config_image_tokens(q->c->image_size) * (size_t)q->c->d_model;
-    size_t side = (size_t)q->c->image_size,
-           most = FV_MIN((size_t)JUDGED_IMAGES,
-                         FV_MAX((size_t)JUDGED_PIXELS / (side * side), (size_t)1));
+    const size_t n_tokens = (size_t)fv_config_image_tokens(q->c->image_size) *
+                            (size_t)q->c->d_model,
+                 most = judged_most(q);
     q->image = at;
     q->n_images = n;
-    bool judge = q->n_judged < most && q->image >= q->n_judged * q->n_images / most;
-    FV_TRY(fv_vision_run(&q->f32, &q->observed_ops, pixels, &watch, err));
+    const bool judge = q->n_judged < most && q->image >= q->n_judged * q->n_images / most;
+    fv_vision *v = judge || !q->k->fast_bf16 ? &q->f32 : &q->fast;
+    FV_TRY(fv_vision_run(v, &q->observed_ops, pixels, &watch, err));
     if (judge)
         FV_TRY(judged_keep(q, pixels, err));
     float *tokens = judge ? q->judge[q->n_judged - 1].tokens : fv_alloc(n_tokens, sizeof *tokens);
     if (!tokens)
         return fv_fail_memory(err, n_tokens * sizeof *tokens, "image tokens");
-    fv_status status = fv_projector_run(&q->f32, &q->observed_ops, tokens, &watch, err);
+    fv_status status = fv_projector_run(v, &q->observed_ops, tokens, &watch, err);
     if (!judge)
         fv_free(tokens);
     q->image++;
@@ -257,6 +321,7 @@ static void layer_solve_task(void *user, size_t task, unsigned worker)
 
 static fv_status layers_solve_as(fv_calibration *q, bool fine, fv_error *err)
 {
+    FV_TRY(work_done(q, WORK_SOLVED, err));
     size_t k = 1, workers = fv_pool_threads(q->pool);
     for (size_t i = 0; i < q->n_layers; i++)
         k = FV_MAX(k, q->layers[i].k);
@@ -327,16 +392,17 @@ static void layer_assemble(const fv_calibration *q, const layer *l)
     }
 }
 
-/* ---- which groups stay in int8 ------------------------------------------------------------ */
+/* ---- what the encoder loses ---------------------------------------------------------------- */
 
 typedef struct loss {
     double features, tokens, sqnr; /* mean cosine of both; of the tokens, dB */
 } loss;
 
-/* The encoder as its groups are now, over the first n judged images, against f32. */
-static fv_status loss_measure(fv_calibration *q, size_t n, loss *out, fv_error *err)
+/* The encoder as its groups are now, over the judged images, against f32. */
+static fv_status loss_measure(fv_calibration *q, loss *out, fv_error *err)
 {
-    const fv_watch watch = { .callbacks = q->o.callbacks };
+    const fv_watch watch = { 0 };
+    const size_t n = q->n_judged;
     fv_vision v = { 0 };
     size_t t = (size_t)fv_config_image_tokens(q->c->image_size), d = (size_t)q->c->d_model,
            f = (size_t)q->c->n_features;
@@ -352,6 +418,7 @@ static fv_status loss_measure(fv_calibration *q, size_t n, loss *out, fv_error *
         fv_vision_init(&v, q->c, &q->int8.vision, q->c->image_size, FV_TYPE_I8, &q->ops, err));
     for (size_t i = 0; i < n; i++) {
         const judged *j = &q->judge[i];
+        FV_TRY_GOTO(work_done(q, WORK_MEASURED, err));
         FV_TRY_GOTO(fv_vision_run(&v, &q->ops, j->pixels, &watch, err));
         FV_TRY_GOTO(fv_projector_run(&v, &q->ops, tokens, &watch, err));
         out->features += fv_cosine(v.features, j->features, t * f) / (double)n;
@@ -376,42 +443,173 @@ static size_t groups_count(const fv_calibration *q, choice c)
     return n;
 }
 
-/* What features or tokens keep of an image with this group alone in c. */
-static fv_status group_measure(fv_calibration *q, group *g, choice c, double *cosine, fv_error *err)
+/* ---- what each group loses alone ---------------------------------------------------------- */
+
+/* Losses of groups are only compared with each other: where runs at the model's size are long they
+ * are measured at a smaller one. `base`, the encoder as loaded, goes from step to step, and a
+ * step's groups are tried from where it stands: what lies in front of a group runs once for all. */
+typedef struct probe {
+    fv_calibration *q;
+    int size;
+    size_t n;                    /* images */
+    size_t n_features, n_tokens; /* values of one */
+    fv_vision base, trial;
+    float *pixels;            /* [size, size, 3] */
+    float *features, *tokens; /* in f32 */
+    float *got;               /* tokens of base or trial */
+    kept as_loaded;           /* what base keeps: where bf16 is fast it computes in bf16 */
+} probe;
+
+static void group_assemble(fv_calibration *q, group *g, choice c)
 {
-    loss l = { 0 };
     group_set(g, c);
-    const fv_status status = loss_measure(q, 1, &l, err);
-    group_set(g, CHOICE_BF16);
-    *cosine = fmin(l.features, l.tokens);
+    for (size_t i = 0; i < q->n_layers; i++)
+        if (layer_group(q, &q->layers[i]) == g)
+            layer_assemble(q, &q->layers[i]);
+}
+
+/* Image tokens from v's features, and what both keep. */
+static fv_status probe_compare(probe *p, fv_vision *v, kept *to, fv_error *err)
+{
+    const fv_watch watch = { 0 };
+    FV_TRY(fv_projector_run(v, &p->q->ops, p->got, &watch, err));
+    to->features += fv_cosine(v->features, p->features, p->n_features) / (double)p->n;
+    to->tokens += fv_cosine(p->got, p->tokens, p->n_tokens) / (double)p->n;
+    return FV_OK;
+}
+
+/* Step s and what follows it with the group in c, from what lies in front of s in base. */
+static fv_status group_try(probe *p, group *g, choice c, fv_vision_step s, fv_error *err)
+{
+    fv_calibration *q = p->q;
+    const size_t side = (size_t)p->size / s.reduction;
+    group_assemble(q, g, c);
+    if (s.kind == FV_VISION_PROJECTOR)
+        memcpy(p->trial.features, p->base.features, p->n_features * sizeof(float));
+    else
+        memcpy(p->trial.map[0], p->base.map[0],
+               side * side * (size_t)q->c->stage[s.stage].width * sizeof(float));
+    do
+        fv_vision_run_step(&p->trial, &q->ops, &s);
+    while (fv_vision_walk(q->c, &s));
+    const fv_status status = probe_compare(p, &p->trial, &g->alone[c], err);
+    group_assemble(q, g, CHOICE_BF16);
+    return status;
+}
+
+static bool step_is(const fv_vision_step *a, const fv_vision_step *b)
+{
+    return a->kind == b->kind && a->stage == b->stage && a->block == b->block;
+}
+
+static fv_status probe_image(probe *p, size_t image, fv_error *err)
+{
+    fv_calibration *q = p->q;
+    const fv_watch watch = { 0 };
+    fv_calibrate_shrink(p->pixels, (size_t)p->size, q->judge[image].pixels,
+                        (size_t)q->c->image_size);
+    fv_vision f32 = { 0 };
+    fv_status status = fv_vision_init(&f32, q->c, &q->w->vision, p->size, FV_TYPE_F32, &q->ops,
+                                      err);
+    if (status == FV_OK)
+        status = fv_vision_run(&f32, &q->ops, p->pixels, &watch, err);
+    if (status == FV_OK)
+        status = fv_projector_run(&f32, &q->ops, p->tokens, &watch, err);
+    if (status == FV_OK)
+        memcpy(p->features, f32.features, p->n_features * sizeof *p->features);
+    fv_vision_free(&f32);
+    FV_TRY(status);
+    FV_TRY(fv_vision_run_stem(&p->base, &q->ops, p->pixels, &watch, err));
+    for (fv_vision_step s = { 0 }; fv_vision_walk(q->c, &s);) {
+        for (size_t i = 0; i < q->n_groups; i++) {
+            group *g = &q->groups[i];
+            if (!step_is(&g->step, &s))
+                continue;
+            FV_TRY(work_done(q, 2 * WORK_PROBED, err));
+            FV_TRY(group_try(p, g, CHOICE_INT8, s, err));
+            FV_TRY(group_try(p, g, CHOICE_FINE, s, err));
+        }
+        fv_vision_run_step(&p->base, &q->ops, &s);
+    }
+    return probe_compare(p, &p->base, &p->as_loaded, err);
+}
+
+/* Of `with`, of what as_loaded keeps. */
+static double cosine_of(const kept *as_loaded, const kept *with)
+{
+    const double lost = fmax(as_loaded->features - with->features,
+                             as_loaded->tokens - with->tokens);
+    return 1 - fmax(lost, 0);
+}
+
+static fv_status probe_open(probe *p, fv_calibration *q, fv_error *err)
+{
+    const int size = fv_calibrate_small_size(q->c->image_size);
+    const size_t t = (size_t)fv_config_image_tokens(size),
+                 n_pixels = (size_t)size * (size_t)size * 3;
+    *p = (probe){ .q = q,
+                  .size = size,
+                  .n = FV_MIN(q->n_judged, (size_t)PROBED_IMAGES),
+                  .n_features = t * (size_t)q->c->n_features,
+                  .n_tokens = t * (size_t)q->c->d_model };
+    const size_t n = n_pixels + p->n_features + 2 * p->n_tokens;
+    p->pixels = fv_alloc(n, sizeof *p->pixels);
+    if (!p->pixels)
+        return fv_fail_memory(err, n * sizeof *p->pixels, "the search for sensitive layers");
+    p->features = p->pixels + n_pixels;
+    p->tokens = p->features + p->n_features;
+    p->got = p->tokens + p->n_tokens;
+    /* memory for every layer in each of its forms; the last one's maps stay: int8's are most */
+    for (int c = N_CHOICES; c-- > 0;) {
+        for (size_t i = 0; i < q->n_groups; i++)
+            group_assemble(q, &q->groups[i], (choice)c);
+        fv_vision_free(&p->trial);
+        FV_TRY(fv_vision_init(&p->trial, q->c, &q->int8.vision, size, FV_TYPE_I8, &q->ops, err));
+    }
+    for (size_t i = 0; i < q->n_groups; i++) {
+        group_assemble(q, &q->groups[i], CHOICE_BF16);
+        memset(q->groups[i].alone, 0, sizeof q->groups[i].alone);
+    }
+    return fv_vision_init(&p->base, q->c, &q->w->vision, size, FV_TYPE_I8, &q->ops, err);
+}
+
+static fv_status groups_probe(fv_calibration *q, fv_error *err)
+{
+    probe p;
+    fv_status status = probe_open(&p, q, err);
+    for (size_t i = 0; i < p.n && status == FV_OK; i++)
+        status = probe_image(&p, i, err);
+    for (size_t i = 0; i < q->n_groups; i++) {
+        group *g = &q->groups[i];
+        g->loss.cosine = cosine_of(&p.as_loaded, &g->alone[CHOICE_INT8]);
+        g->loss.w8a16_cosine = cosine_of(&p.as_loaded, &g->alone[CHOICE_FINE]);
+    }
+    fv_vision_free(&p.trial);
+    fv_vision_free(&p.base);
+    fv_free(p.pixels);
     return status;
 }
 
 fv_status fv_calibrate_groups(fv_calibration *q, fv_error *err)
 {
-    fv_status status = FV_OK;
     if (q->has_cosines)
         return FV_OK;
-    q->has_cosines = true;
     choice *keep = fv_alloc(q->n_groups, sizeof *keep);
     if (!keep)
         return fv_fail_memory(err, q->n_groups * sizeof *keep, "layer groups");
-    for (size_t i = 0; i < q->n_groups; i++) {
+    for (size_t i = 0; i < q->n_groups; i++)
         keep[i] = q->groups[i].choice;
-        group_set(&q->groups[i], CHOICE_BF16);
-    }
-    FV_TRY_GOTO(layers_solve_fine(q, err));
-    for (size_t i = 0; i < q->n_groups; i++) {
-        group *g = &q->groups[i];
-        FV_TRY_GOTO(group_measure(q, g, CHOICE_INT8, &g->loss.cosine, err));
-        FV_TRY_GOTO(group_measure(q, g, CHOICE_FINE, &g->loss.w8a16_cosine, err));
-    }
-fail:
+    fv_status status = layers_solve_fine(q, err);
+    if (status == FV_OK)
+        status = groups_probe(q, err);
     for (size_t i = 0; i < q->n_groups; i++)
         group_set(&q->groups[i], keep[i]);
+    q->has_cosines = status == FV_OK;
     fv_free(keep);
     return status;
 }
+
+/* ---- which groups stay in int8 ------------------------------------------------------------ */
 
 /* What a group loses as it is, alone. */
 static double group_lost(const group *g)
@@ -467,7 +665,7 @@ static fv_status groups_choose(fv_calibration *q, fv_error *err)
     double goal = 1 - (q->o.min_cosine > 0 ? q->o.min_cosine : DEFAULT_COSINE);
     for (;;) {
         loss l;
-        FV_TRY(loss_measure(q, q->n_judged, &l, err));
+        FV_TRY(loss_measure(q, &l, err));
         q->feature_cosine = l.features;
         q->token_cosine = l.tokens;
         q->token_sqnr = l.sqnr;
@@ -513,17 +711,26 @@ static fv_status calibration_list_layers(fv_calibration *q, fv_error *err)
 /* All images through the encoder in f32, observed; its memory is not needed afterwards. */
 static fv_status calibration_see_images(fv_calibration *q, fv_error *err)
 {
+    const fv_callbacks relayed = {
+        .size = sizeof relayed, .log = calibration_log, .progress = calibration_relay, .user = q
+    };
+    fv_calibrate_options o = q->o;
     fv_seen seen;
+    o.callbacks = &relayed;
     FV_TRY(fv_ops_init(&q->observed_ops, q->k, q->pool, err));
     q->observed_ops.observe = layer_see;
     q->observed_ops.observe_user = q;
     FV_TRY(fv_vision_init(&q->f32, q->c, &q->w->vision, q->c->image_size, FV_TYPE_F32,
                           &q->observed_ops, err));
-    FV_TRY(fv_calibrate_images(&seen, &q->o, FV_CALIBRATE_IMAGES, FV_CALIBRATE_SCENES, q->c, q->k,
+    if (q->k->fast_bf16)
+        FV_TRY(fv_vision_init(&q->fast, q->c, &q->w->vision, q->c->image_size, FV_TYPE_BF16,
+                              &q->observed_ops, err));
+    FV_TRY(fv_calibrate_images(&seen, &o, FV_CALIBRATE_IMAGES, FV_CALIBRATE_SCENES, q->c, q->k,
                                q->pool, image_see, q, err));
     q->n_skipped = seen.n_skipped;
     q->synthetic = seen.synthetic;
     fv_vision_free(&q->f32);
+    fv_vision_free(&q->fast);
     fv_ops_free(&q->observed_ops);
     return FV_OK;
 }
@@ -556,6 +763,7 @@ void fv_calibration_free(fv_calibration *q)
     for (size_t i = 0; i < q->n_judged; i++)
         fv_free(q->judge[i].pixels);
     fv_vision_free(&q->f32);
+    fv_vision_free(&q->fast);
     fv_ops_free(&q->observed_ops);
     fv_ops_free(&q->ops);
     fv_weights_free(&q->int8);

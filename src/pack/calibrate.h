@@ -2,8 +2,9 @@
  *
  *     calibration set -> encoder in f32, its layers' inputs observed -> ranges and sample rows
  *     each layer: smoothing, clipping and rounding with the least error -> int8 (quant/int8.h)
- *     the encoder in int8 against f32; the layer groups that cost most go to w8a16 (rows of 16
- *     bits), or back to bf16, until the feature cosine is reached */
+ *     each layer group alone in int8 and in w8a16 (rows of 16 bits) over small images -> an order
+ *     the encoder in int8 against f32 at its own size; the groups that cost most go to w8a16, or
+ *     back to bf16, until the feature cosine is reached */
 #ifndef FV_CALIBRATE_H
 #define FV_CALIBRATE_H
 
@@ -37,6 +38,14 @@ fv_status fv_calibrate_images(fv_seen *out, const fv_calibrate_options *o, size_
                               size_t scenes, const fv_config *c, const fv_kernels *k, fv_pool *pool,
                               fv_calibrate_fn *fn, void *user, fv_error *err);
 
+/* A smaller size for what is only compared with its like, where runs at image_size are long: a half
+ * of it, a quarter, ..., as long as that is 256 or more. */
+int fv_calibrate_small_size(int image_size);
+
+/* f32 [from_size, from_size, 3] -> [to_size, to_size, 3], means over squares; to_size divides
+ * from_size. */
+void fv_calibrate_shrink(float *to, size_t to_size, const float *from, size_t from_size);
+
 /* ---- the encoder ---- */
 
 typedef struct fv_calibration fv_calibration;
@@ -47,7 +56,7 @@ fv_status fv_calibrate(fv_calibration **out, const fv_config *c, fv_weights *w, 
 void fv_calibration_free(fv_calibration *c);
 
 /* Fills the groups' cosines where that has not been done: the encoder with each group alone in
- * int8, and in w8a16, over an image. */
+ * int8, and in w8a16, over two images of fv_calibrate_small_size. */
 fv_status fv_calibrate_groups(fv_calibration *c, fv_error *err);
 
 size_t fv_calibration_group_count(const fv_calibration *c);

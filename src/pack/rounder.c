@@ -89,8 +89,10 @@ static void transpose_task(void *user, size_t task, unsigned worker)
 }
 
 /* H += x^T x, as a linear layer whose weights are the inputs, too. */
-static void site_see(void *user, const void *at, const float *x, size_t n, size_t c)
+static void site_see(void *user, const void *at, const void *x, fv_type type, size_t n, size_t c)
 {
+    assert(type == FV_TYPE_F32);
+    (void)type;
     fv_rounder *r = user;
     for (int i = 0; i < N_SITES; i++) {
         const site *s = &r->sites[i];

@@ -3,11 +3,14 @@
 
 #include <math.h>
 
+#include "quant/round.h"
+
 /* What the choice of scales is judged by: enough for the order of the candidates not to change with
  * more of them, few enough for a layer of 3072 x 12288 to take a second or two. */
 enum {
     JUDGED_ROWS = 64,    /* sample rows, spread over all */
     JUDGED_OUTPUTS = 48, /* outputs of a matrix, spread over all */
+    LANES = 8            /* of loops that compilers turn into vectors */
 };
 
 /* Candidates. Those for the range leave the few largest values to be clipped. Sample rows hold few
@@ -17,13 +20,20 @@ static const float clips[] = { 1, 0.95f, 0.9f, 0.85f, 0.8f };
 static const float fine_clip = 2; /* with rows of 16 bits: room for what was not seen */
 static const float shrinks[] = { 1, 0.95f, 0.9f, 0.85f, 0.8f }; /* of a row of weights */
 
-void fv_int8_see(fv_int8_seen *s, const float *x, size_t n, size_t first, size_t last)
+void fv_int8_see(fv_int8_seen *s, const float *x, size_t ld, size_t n, size_t first, size_t last)
 {
+    float *restrict low = s->low + first, *restrict high = s->high + first;
+    const size_t channels = last - first, whole = channels / LANES * LANES;
     for (size_t i = 0; i < n; i++) {
-        const float *row = x + i * s->k;
-        for (size_t c = first; c < last; c++) {
-            s->low[c] = row[c] < s->low[c] ? row[c] : s->low[c];
-            s->high[c] = row[c] > s->high[c] ? row[c] : s->high[c];
+        const float *row = x + i * ld;
+        for (size_t c = 0; c < whole; c += LANES)
+            for (size_t j = 0; j < LANES; j++) {
+                low[c + j] = row[c + j] < low[c + j] ? row[c + j] : low[c + j];
+                high[c + j] = row[c + j] > high[c + j] ? row[c + j] : high[c + j];
+            }
+        for (size_t c = whole; c < channels; c++) {
+            low[c] = row[c] < low[c] ? row[c] : low[c];
+            high[c] = row[c] > high[c] ? row[c] : high[c];
         }
     }
 }
@@ -94,25 +104,35 @@ static float range_step(const fv_int8_seen *in, const float *s, float clip, int 
     return step;
 }
 
+static inline float square_lost(float x, float inverse, float scale)
+{
+    const float lost = x - fv_round_even(fv_round_clamp(x * inverse, -127, 127)) * scale;
+    return lost * lost;
+}
+
 /* A row of weights times s as i8: the scale with the least squared error. Returns the scale; out
  * holds the values that the i8 stand for, w8 (may be NULL) the i8. */
 static float row_round(const float *w, const float *s, size_t k, float *out, int8_t *w8)
 {
+    const size_t whole = k / LANES * LANES;
     float most = 0, best = 0;
     double least = INFINITY;
-    for (size_t c = 0; c < k; c++)
-        most = fmaxf(most, fabsf(w[c] * s[c]));
+    for (size_t c = 0; c < k; c++) {
+        const float size = fabsf(w[c] * s[c]);
+        most = size > most ? size : most;
+    }
     if (most == 0)
         most = 1e-20f;
     for (size_t i = 0; i < FV_COUNT(shrinks); i++) {
-        float scale = most * shrinks[i] / 127, inverse = 1 / scale, error[8] = { 0 };
-        for (size_t c = 0; c < k; c++) {
-            float x = w[c] * s[c], q = rintf(fminf(fmaxf(x * inverse, -127), 127)),
-                  lost = x - q * scale;
-            error[c & 7] += lost * lost;
-        }
+        const float scale = most * shrinks[i] / 127, inverse = 1 / scale;
+        float error[LANES] = { 0 };
+        for (size_t c = 0; c < whole; c += LANES)
+            for (size_t j = 0; j < LANES; j++)
+                error[j] += square_lost(w[c + j] * s[c + j], inverse, scale);
+        for (size_t c = whole; c < k; c++)
+            error[c - whole] += square_lost(w[c] * s[c], inverse, scale);
         double sum = 0;
-        for (size_t j = 0; j < 8; j++)
+        for (size_t j = 0; j < LANES; j++)
             sum += (double)error[j];
         if (sum < least) {
             least = sum;
@@ -120,7 +140,7 @@ static float row_round(const float *w, const float *s, size_t k, float *out, int
         }
     }
     for (size_t c = 0; c < k; c++) {
-        float q = rintf(fminf(fmaxf(w[c] * s[c] / best, -127), 127));
+        float q = fv_round_even(fv_round_clamp(w[c] * s[c] / best, -127, 127));
         out[c] = q * best;
         if (w8)
             w8[c] = (int8_t)q;
@@ -140,8 +160,8 @@ static double scales_judge(const fv_int8_seen *in, const matrix_memory *m, float
     for (size_t i = 0; i < rows; i++) {
         const float *x = in->rows + i * in->n_rows / rows * k;
         for (size_t c = 0; c < k; c++) {
-            float v = rintf(x[c] / (m->s[c] * small)) + origin;
-            m->xq[c] = (fminf(fmaxf(v, 0), most) - origin) * small;
+            const float v = fv_round_clamp(x[c] / (m->s[c] * small), -origin, most - origin);
+            m->xq[c] = fv_round_even(v) * small;
         }
         for (size_t j = 0; j < outputs; j++) {
             double y = (double)m->y[i * JUDGED_OUTPUTS + j],
@@ -234,7 +254,7 @@ static float channel_choose(const fv_int8_seen *in, size_t c, float floor, doubl
         here = 0;
         for (size_t r = 0; r < in->n_rows; r++) {
             float x = in->rows[r * in->k + c],
-                  v = rintf(fminf(fmaxf(x / trial, -128), 127)) * trial;
+                  v = fv_round_even(fv_round_clamp(x / trial, -128, 127)) * trial;
             error += (double)(x - v) * (double)(x - v);
             here += (double)x * (double)x;
         }

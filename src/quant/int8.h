@@ -20,8 +20,8 @@ typedef struct fv_int8_seen {
     size_t n_rows;
 } fv_int8_seen;
 
-/* Widens the ranges of channels [first, last) by n rows x [n, k]. */
-void fv_int8_see(fv_int8_seen *s, const float *x, size_t n, size_t first, size_t last);
+/* Widens the ranges of channels [first, last) by n rows of them, ld apart. */
+void fv_int8_see(fv_int8_seen *s, const float *x, size_t ld, size_t n, size_t first, size_t last);
 
 /* A layer in int8. */
 typedef struct fv_int8_layer {

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/half.h"
+#include "quant/round.h"
 
 /* x = d q, lo <= q <= hi */
 typedef struct grid {
@@ -26,18 +27,7 @@ typedef struct block {
     double error;
 } block;
 
-/* To nearest even for |x| < 2^22, in a form that compilers turn into vectors. */
-static inline float round_even(float x)
-{
-    const float shift = 12582912.0f; /* 1.5 x 2^23 */
-    return (x + shift) - shift;
-}
-
-static inline float grid_clamp(float x, const grid *g)
-{
-    x = x > g->lo ? x : g->lo;
-    return x < g->hi ? x : g->hi;
-}
+static inline float grid_clamp(float x, const grid *g) { return fv_round_clamp(x, g->lo, g->hi); }
 
 static float block_largest(const block *b)
 {
@@ -53,7 +43,7 @@ static float block_fit(const block *b, const grid *g, float inv, float *explaine
     float xq[4] = { 0 }, qq[4] = { 0 };
     for (int i = 0; i < FV_BLOCK; i += 4) {
         for (int j = 0; j < 4; j++) {
-            float q = round_even(grid_clamp(b->x[i + j] * inv, g)), wq = b->weight[i + j] * q;
+            float q = fv_round_even(grid_clamp(b->x[i + j] * inv, g)), wq = b->weight[i + j] * q;
             xq[j] += wq * b->x[i + j];
             qq[j] += wq * q;
         }
@@ -72,7 +62,7 @@ static bool block_try_scale(block *b, const grid *g, float d)
     float q[FV_BLOCK];
     double error = 0;
     for (int i = 0; i < FV_BLOCK; i++) {
-        q[i] = round_even(grid_clamp(b->x[i] * inv, g));
+        q[i] = fv_round_even(grid_clamp(b->x[i] * inv, g));
         double off = (double)b->x[i] - (double)stored * (double)q[i];
         error += (double)b->weight[i] * off * off;
     }
@@ -246,7 +236,7 @@ static void block_round_in_order(block *b, const grid *g, uint16_t d, const floa
     double error = 0;
     memcpy(x, b->x, sizeof x);
     for (int i = 0; i < FV_BLOCK; i++) {
-        q[i] = round_even(grid_clamp(x[i] * inv, g));
+        q[i] = fv_round_even(grid_clamp(x[i] * inv, g));
         lost[i] = w[i] - scale * q[i];
         const double miss = (double)x[i] - (double)scale * (double)q[i];
         error += (double)b->weight[i] * miss * miss;

@@ -372,6 +372,57 @@ static void test_int8(void **state)
         temp_remove(dump[i]);
 }
 
+typedef struct layers_lost {
+    size_t n;
+    double int8, w8a16; /* sums over the groups */
+} layers_lost;
+
+static void layers_add(void *user, const fv_layer_loss *l)
+{
+    layers_lost *sum = user;
+    if (!(l->cosine > 0.9 && l->cosine <= 1 && l->w8a16_cosine > 0.9 && l->w8a16_cosine <= 1))
+        fail_msg("%s: cosine %.9g in int8, %.9g in w8a16", l->name, l->cosine, l->w8a16_cosine);
+    sum->int8 += 1 - l->cosine;
+    sum->w8a16 += 1 - l->w8a16_cosine;
+    sum->n++;
+}
+
+/* What the groups lose alone, tried one by one, is about what they lose together: `least` to `most`
+ * times that. Rows of 16 bits lose less. */
+static void check_layers(const char *model, double least, double most)
+{
+    fv_pack_options o;
+    fv_pack_report whole = { .size = sizeof whole };
+    layers_lost sum = { 0 };
+    fv_error err;
+    fv_pack_options_default(&o);
+    o.vision = FV_PRECISION_INT8;
+    o.max_images = 4;
+    o.min_cosine = 0.1;
+    if (fv_pack(model, in_work("layers.gguf"), &o, &whole, &err) != FV_OK ||
+        fv_eval_layers(model, &o, layers_add, &sum, &err) != FV_OK)
+        fail_msg("%s", err.message);
+    const double together = 1 - fmin(whole.feature_cosine, whole.token_cosine);
+    assert_int_equal(sum.n, whole.n_groups);
+    if (!(sum.int8 > together * least && sum.int8 < together * most && sum.w8a16 < sum.int8 / 2))
+        fail_msg("%s: the groups lose %g in int8 and %g in w8a16, all of them together %g", model,
+                 sum.int8, sum.w8a16, together);
+}
+
+/* At 512 x 512 they are tried on smaller images than those they are judged by together. */
+static void test_layers(void **state)
+{
+    char command[4000], *model = in_work("512");
+    (void)state;
+    snprintf(command, sizeof command,
+             "cp -r %s %s && sed -i s/256/512/ %s/preprocessor_config.json && "
+             "sed -i '/mobileclip_l_256/s/256/512/; /\"image_size\"/s/256/512/' %s/config.json",
+             TINY, model, model, model);
+    assert_int_equal(system(command), 0);
+    check_layers(TINY, 0.5, 2);
+    check_layers(model, 0.2, 30);
+}
+
 static uint8_t *aligned_copy(const char *path, size_t *n)
 {
     uint8_t *data = read_whole(path, n), *copy = fv_alloc(*n + 64, 1); /* fv_alloc aligns to 64 */
@@ -762,12 +813,19 @@ static int remove_work(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_same_bits),     cmocka_unit_test(test_variants),
-        cmocka_unit_test(test_precisions),    cmocka_unit_test(test_int8),
-        cmocka_unit_test(test_rounding),      cmocka_unit_test(test_memory),
-        cmocka_unit_test(test_wrong_files),   cmocka_unit_test(test_verify),
-        cmocka_unit_test(test_pack_fails),    cmocka_unit_test(test_nan),
-        cmocka_unit_test(test_out_of_memory), cmocka_unit_test(test_rounding_out_of_memory),
+        cmocka_unit_test(test_same_bits),
+        cmocka_unit_test(test_variants),
+        cmocka_unit_test(test_precisions),
+        cmocka_unit_test(test_int8),
+        cmocka_unit_test(test_layers),
+        cmocka_unit_test(test_rounding),
+        cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_wrong_files),
+        cmocka_unit_test(test_verify),
+        cmocka_unit_test(test_pack_fails),
+        cmocka_unit_test(test_nan),
+        cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_rounding_out_of_memory),
     };
     return cmocka_run_group_tests(tests, make_work, remove_work);
 }

@@ -209,9 +209,10 @@ typedef struct seen {
     size_t n[3], c[3], count;
 } seen;
 
-static void see_input(void *user, const void *site, const float *x, size_t n, size_t c)
+static void see_input(void *user, const void *site, const void *x, fv_type type, size_t n, size_t c)
 {
     seen *s = user;
+    assert_int_equal(type, FV_TYPE_F32);
     assert_true(s->count < 3);
     s->site[s->count] = site;
     s->n[s->count] = n;

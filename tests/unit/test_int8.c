@@ -27,8 +27,8 @@ static fv_int8_seen see_rows(size_t k)
     fv_int8_seen s = { .k = k, .low = low, .high = high, .rows = rows, .n_rows = ROWS };
     memset(low, 0, sizeof low);
     memset(high, 0, sizeof high);
-    fv_int8_see(&s, rows, ROWS, 0, k / 2); /* channels by parts, as tasks do */
-    fv_int8_see(&s, rows, ROWS, k / 2, k);
+    fv_int8_see(&s, rows, k, ROWS, 0, k / 2); /* channels by parts, as tasks do */
+    fv_int8_see(&s, rows + k / 2, k, ROWS, k / 2, k);
     return s;
 }
 
