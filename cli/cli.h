@@ -213,7 +213,10 @@ const char *cpu_model(void); /* "AMD EPYC", from the system; static */
 typedef struct progress_line {
     bool enabled;
     bool keep_answer; /* Ctrl-C does not cancel a token: the caller ends the answer itself */
+    bool tells_left;  /* and what time a stage has left: for stages that go evenly */
     double started;
+    const char *stage; /* the one that is shown, and where it began */
+    double stage_started, stage_done;
 } progress_line;
 bool show_progress(void *user, const char *stage, double done);
 /* fv_log_fn: "fastvlm: warning: MESSAGE" on stderr */

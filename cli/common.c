@@ -177,14 +177,34 @@ static double now_ms(void)
     return (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
 }
 
+/* Of what a stage has left if it goes on as it has gone so far; 0 where that is a guess. */
+static double seconds_left(progress_line *p, const char *stage, double done)
+{
+    const double now = now_ms();
+    if (!p->stage || strcmp(p->stage, stage)) {
+        p->stage = stage;
+        p->stage_started = now;
+        p->stage_done = done;
+    }
+    const double spent = (now - p->stage_started) / 1e3, part = done - p->stage_done;
+    return p->tells_left && spent > 3 && part > 0.05 ? spent * (1 - done) / part : 0;
+}
+
 bool show_progress(void *user, const char *stage, double done)
 {
     progress_line *p = user;
     bool decode = !strcmp(stage, "decode");
     if (p->started == 0)
         p->started = now_ms();
-    if (p->enabled && !decode && now_ms() - p->started > 300)
-        show_line("%s %3.0f %%", stage, done * 100);
+    if (p->enabled && !decode && now_ms() - p->started > 300) {
+        const double left = seconds_left(p, stage, done);
+        if (left >= 120)
+            show_line("%s %3.0f %%, %.0f min left", stage, done * 100, left / 60);
+        else if (left > 0)
+            show_line("%s %3.0f %%, %.0f s left", stage, done * 100, left);
+        else
+            show_line("%s %3.0f %%", stage, done * 100);
+    }
     return interrupted() && !(decode && p->keep_answer);
 }
 

@@ -83,7 +83,7 @@ int verb_pack(int argc, char **argv)
     if (o.pure && o.decoder != FV_PRECISION_Q4)
         return usage_error("pack", "--pure needs --decoder q4");
     catch_interrupt();
-    progress_line line = { .enabled = !quiet };
+    progress_line line = { .enabled = !quiet, .tells_left = true };
     fv_callbacks callbacks = line_callbacks(&line);
     o.callbacks = &callbacks;
     fv_status status = fv_pack(words.item[0], out, &o, &r, &err);
