@@ -718,6 +718,7 @@ class Interrupts(Case):
                 return trace
 
             before = sys.gettrace()
+            sys._getframe().f_trace_opcodes = True  # without one that is set, Python 3.12 gives no such events
             sys.settrace(trace)
             try:
                 watch.run(int)
