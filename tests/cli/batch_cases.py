@@ -197,9 +197,12 @@ def stop_quiet(folder, give, number, *args):
             b'"row": %d,' % (len(give) - 1) not in data(folder, "out.jsonl.partial") if give else not os.path.exists(partial)):
         time.sleep(0.01)
     p.send_signal(number)
-    err = p.communicate(timeout=LIMIT)[1]
-    if f:
-        f.close()
+    try:
+        err = p.communicate(timeout=LIMIT)[1]
+    finally:
+        p.kill()
+        if f:
+            f.close()
     assert p.returncode == 1, (p.returncode, err)
     return err
 
