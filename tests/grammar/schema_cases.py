@@ -99,6 +99,30 @@ def case_the_program():
     assert out == run(json.dumps(SHAPE), "-q")[1], "not the same answer twice"
 
 
+def case_batch():
+    """fastvlm batch: all rows are valid, whatever is decoded together; a request of OpenAI's by its own schema."""
+    with tempfile.TemporaryDirectory() as folder:
+        schema, rows, outputs = os.path.join(folder, "schema"), os.path.join(folder, "rows"), []
+        with open(schema, "w") as f:
+            json.dump(SHAPE, f)
+        own = {"type": "array", "items": {"type": "integer", "minimum": 1, "maximum": 3}, "minItems": 2, "maxItems": 2}
+        form = {"type": "json_schema", "json_schema": {"name": "x", "schema": own}}
+        with open(rows, "w") as f:
+            json.dump({"custom_id": "own", "body": {"response_format": form, "messages": [{"role": "user", "content": "Which?"}]}}, f)
+        for together in ("1", "8"):
+            out = os.path.join(folder, "out" + together)
+            result = subprocess.run([PROGRAM, "batch", "-m", MODEL, *IMAGES * 4, rows, "-o", out, "--json-schema", schema, "--together", together, "-q"],
+                                    capture_output=True, text=True, timeout=120)
+            assert result.returncode == 0, result.stderr
+            with open(out) as f:
+                outputs.append(f.read())
+    assert outputs[0] == outputs[1]
+    found = [json.loads(line) for line in outputs[0].splitlines()]
+    assert len(found) == 13 and all(row["status"] == "ok" and row["finish"] == "stop" for row in found), found
+    assert all(valid(json.loads(row["text"]), SHAPE, SHAPE) for row in found[:-1]), found
+    assert valid(json.loads(found[-1]["text"]), own, own), found[-1]
+
+
 def case_marks_are_text():
     """A control mark in the schema is those characters in the answer, never the control token."""
     schema = {"const": {"mark": "<|im_end|>", "and": "<|endoftext|>"}}
