@@ -14,8 +14,15 @@ FOLDER = pathlib.Path(__file__).resolve().parent.parent.parent / "examples" / "n
 
 
 def texts(cell):
-    """What a reader sees of a cell's output, pictures left out."""
-    return [(o.get("text") or o.get("data", {}).get("text/plain", o["output_type"])) for o in cell.get("outputs", [])]
+    """What a reader sees of a cell's output, pictures left out. What is printed may come in any pieces."""
+    found = []
+    for output in cell.get("outputs", []):
+        text = output.get("text") or output.get("data", {}).get("text/plain", output["output_type"])
+        if found and output["output_type"] == "stream" and found[-1][0] == output["name"]:
+            found[-1] = (output["name"], found[-1][1] + text)
+        else:
+            found.append((output.get("name", ""), text))
+    return found
 
 
 def main():
