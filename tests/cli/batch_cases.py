@@ -414,6 +414,31 @@ def case_outputs_that_cannot_be(folder):
     assert sorted(os.listdir(folder)) == ["photos"]
 
 
+def case_a_read_only_directory(folder):
+    """Also where root would write: as another user then."""
+    photos(folder, 1)
+    os.mkdir(os.path.join(folder, "closed"))
+    os.chmod(os.path.join(folder, "closed"), 0o555)
+    os.chmod(folder, 0o755)
+
+    def other():
+        if os.geteuid() == 0:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+
+    for form in ("jsonl", "txt"):
+        try:
+            done = subprocess.run([PROGRAM, "batch", TINY, "photos", "-o", "closed/out", "--format", form, *QUICK], cwd=folder, stdin=subprocess.DEVNULL,
+                                  capture_output=True, preexec_fn=other, timeout=LIMIT)
+        except (PermissionError, subprocess.SubprocessError) as error:  # another user does not reach the program
+            print("skipped: %s" % error)
+            return
+        assert done.returncode == 1 and b"closed/out" in done.stderr and done.stderr.count(b"\n") == 1, done
+        assert b"cannot create" in done.stderr and b"Permission denied" in done.stderr, done
+    assert os.listdir(os.path.join(folder, "closed")) == []
+
+
 def case_context_beyond_the_models(folder):
     """Not an output full of failed rows."""
     photos(folder, 1)
