@@ -156,9 +156,11 @@ static bool folder_sync_each(int fd)
         if (entry >= 0)
             close(entry);
     }
+    int why = errno;
     if (ok)
         fsync(fd);
     closedir(dir);
+    errno = why;
     return ok;
 }
 

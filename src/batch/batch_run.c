@@ -12,7 +12,7 @@
 enum {
     TELL_MS = 100,
     STACK_BYTES = 8 << 20,
-    MOST_WAITING_BYTES = 128 << 20 /* of images in tar files and requests, with the last row less */
+    MOST_WAITING_BYTES = 128 << 20 /* of images; the row that passes it still comes in */
 };
 
 /* ---- what all steps share ---------------------------------------------------------------- */

@@ -12,11 +12,12 @@
 
 /* ---- requests ---------------------------------------------------------------------------- */
 
-/* With neither of the members that other rows have. */
+/* Without a custom_id it is one that lacks it, unless it has what other rows have. */
 bool fv_openai_row_is(const fv_json_value *root)
 {
-    return fv_json_member(root, "body") && !fv_json_member(root, "image") &&
-           !fv_json_member(root, "prompt");
+    return fv_json_member(root, "body") &&
+           (fv_json_member(root, "custom_id") ||
+            (!fv_json_member(root, "image") && !fv_json_member(root, "prompt")));
 }
 
 /* custom_id is text: OpenAI's service refuses numbers. Messages say "request", and the way from the
@@ -51,7 +52,7 @@ static fv_status request_check_batch(const fv_request *r, const fv_row_defaults 
                        "request: logprobs: a batch has none; expected false");
     if (fv_request_schema(r) && !d->grammar)
         return fv_fail(err, FV_ERR_UNSUPPORTED, 0,
-                       "request: response_format: this run has no grammar, which answers in JSON "
+                       "request: response_format: this run has no grammar, which JSON answers "
                        "need; expected \"text\"");
     return fv_request_schema(r) || d->json ? fv_request_check_json(r, err) : FV_OK;
 }
