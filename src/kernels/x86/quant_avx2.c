@@ -10,6 +10,7 @@ enum { MR = 4 };
     DEFINE_TILE(3) \
     DEFINE_TILE(4)
 #define PANEL_FLIP 0
+#define PANEL_Q4_ZERO 0
 
 static inline __m256i dot8(__m256i part, __m256i w, __m256i q)
 {
@@ -35,7 +36,70 @@ static inline void add_products(__m256i *sum, __m256i w, __m256i x)
 #include "kernels/x86/quant_body.h"
 
 static tile_fn *const tiles[MR + 1] = { 0, tile_1, tile_2, tile_3, tile_4 };
-static void gemm_q_4x16__avx2(const fv_gemm_args *g) { gemm(g, tiles); }
+static void gemm_q8_4x16__avx2(const fv_gemm_args *g) { gemm(g, tiles); }
+
+/* ---- matrix times matrix, 4 bits --------------------------------------------------------- */
+
+/* A panel's weights are 0 .. 15, and a whole block of products fits in sums of 16 bits: 8 times 2 x
+ * 15 x 127. They are widened, and lose the excess of 8 times the sum of the row's block, once a
+ * block. */
+
+/* s, t += the products of a row's four values and those of 16 columns. In assembly: see
+ * gemm_u8_avx2.c. */
+static inline void pairs_add(__m256i *s, __m256i *t, const void *a, __m256i b0, __m256i b1)
+{
+    __m256i x, product;
+    __asm__("vpbroadcastd %[a], %[x]\n\t"
+            "vpmaddubsw %[x], %[b0], %[product]\n\t"
+            "vpaddw %[product], %[s], %[s]\n\t"
+            "vpmaddubsw %[x], %[b1], %[x]\n\t"
+            "vpaddw %[x], %[t], %[t]"
+            : [s] "+x"(*s), [t] "+x"(*t), [x] "=&x"(x), [product] "=&x"(product)
+            : [a] "m"(*(const int32_t(*)[1])a), [b0] "x"(b0), [b1] "x"(b1));
+}
+
+#define TILE4(mr)                                                                             \
+    static void tile4_##mr(const int8_t *a, const float *d, const int32_t *much, size_t a_ld, \
+                           const uint8_t *b, size_t n, float *out, size_t out_ld, bool more)  \
+    {                                                                                         \
+        if (!more)                                                                            \
+            for (size_t i = 0; i < mr; i++)                                                   \
+                memset(out + i * out_ld, 0, NR * sizeof *out);                                \
+        for (size_t q = 0; q < n; q++, d++, much++, b += 64) {                                \
+            __m256i s[mr], t[mr];                                                             \
+            UNROLL for (size_t i = 0; i < mr; i++)                                            \
+            {                                                                                 \
+                const __m256i x = word_at(a, i, a_ld);                                        \
+                s[i] = _mm256_maddubs_epi16(load32(b), x);                                    \
+                t[i] = _mm256_maddubs_epi16(load32(b + 32), x);                               \
+            }                                                                                 \
+            a += 4, b += 64;                                                                  \
+            for (int g = 1; g < 8; g++, a += 4, b += 64) {                                    \
+                const __m256i b0 = load32(b), b1 = load32(b + 32);                            \
+                UNROLL for (size_t i = 0; i < mr; i++)                                        \
+                    pairs_add(&s[i], &t[i], row_at(a, i, a_ld), b0, b1);                      \
+            }                                                                                 \
+            UNROLL for (size_t i = 0; i < mr; i++)                                            \
+            {                                                                                 \
+                const __m256i ones = _mm256_set1_epi16(1),                                    \
+                              excess = _mm256_srai_epi32(word_at(much, i, a_ld), 4);          \
+                const __m256 x = _mm256_castsi256_ps(word_at(d, i, a_ld));                    \
+                float *to = out + i * out_ld;                                                 \
+                add_block(to, _mm256_add_epi32(_mm256_madd_epi16(s[i], ones), excess), b, x); \
+                add_block(to + 8, _mm256_add_epi32(_mm256_madd_epi16(t[i], ones), excess),    \
+                          b + 32, x);                                                         \
+            }                                                                                 \
+        }                                                                                     \
+    }
+TILE4(1)
+TILE4(2)
+TILE4(3)
+TILE4(4)
+
+static tile_fn *const tiles4[MR + 1] = { 0, tile4_1, tile4_2, tile4_3, tile4_4 };
+static void gemm_q4_4x16__avx2(const fv_gemm_args *g) { gemm(g, tiles4); }
+
+/* ---- activations ------------------------------------------------------------------------- */
 
 static void quantize_row__avx2(void *dst, const float *x, size_t k)
 {
@@ -88,5 +152,5 @@ void fv_quant_init_avx2(fv_kernels *k);
 void fv_quant_init_avx2(fv_kernels *k)
 {
     k->quantize_row = quantize_row__avx2;
-    fill_slots(k, gemm_q_4x16__avx2);
+    fill_slots(k, gemm_q8_4x16__avx2, gemm_q4_4x16__avx2);
 }

@@ -12,6 +12,7 @@ enum { MR = 6 };
     DEFINE_TILE(5) \
     DEFINE_TILE(6)
 #define PANEL_FLIP 0x80
+#define PANEL_Q4_ZERO 8
 
 static inline __m256i dot8(__m256i part, __m256i w, __m256i q)
 {
@@ -36,4 +37,4 @@ static tile_fn *const tiles[MR + 1] = { 0, tile_1, tile_2, tile_3, tile_4, tile_
 static void gemm_q_6x16__avxvnni(const fv_gemm_args *g) { gemm(g, tiles); }
 
 void fv_quant_init_avxvnni(fv_kernels *k);
-void fv_quant_init_avxvnni(fv_kernels *k) { fill_slots(k, gemm_q_6x16__avxvnni); }
+void fv_quant_init_avxvnni(fv_kernels *k) { fill_slots(k, gemm_q_6x16__avxvnni, gemm_q_6x16__avxvnni); }

@@ -5,7 +5,8 @@
  *    dot8(part, w, q)              part + sums of four products of 32 signed weights; part optional
  *    dot4(part4, w, v, q, r)       part4 + sums of four products w q and four v r, w and v below 16
  *    add_products                  of a panel's 8 x 4 bytes and a broadcast word of A
- *    PANEL_FLIP                    what the panels' signed bytes are xored with */
+ *    PANEL_FLIP                    what the panels' signed bytes are xored with
+ *    PANEL_Q4_ZERO                 what a panel of 4 bits calls 0, before it is xored */
 #ifndef FV_QUANT_BODY_H
 #define FV_QUANT_BODY_H
 
@@ -39,6 +40,15 @@ static float block_scale(const char *block)
 
 /* ---- matrix times vector ----------------------------------------------------------------- */
 
+enum {
+    /* Rows of activations that share a row of weights: two sums of each are half of the registers.
+     * The weights of the second four come from L1. */
+    SHARED_ROWS = 4,
+    AHEAD = 4096 /* bytes that are asked for before they are needed: past the end of a page */
+};
+
+static inline __m128i load16(const void *p) { return _mm_loadu_si128((const __m128i *)p); }
+
 static float add_sums(__m256 first, __m256 second)
 {
     const __m256 t = _mm256_add_ps(first, second);
@@ -47,198 +57,162 @@ static float add_sums(__m256 first, __m256 second)
     return _mm_cvtss_f32(_mm_add_ss(v, _mm_movehdup_ps(v)));
 }
 
-/* sum += the block's products, in 8 sums of four. */
-static inline __m256 add_q8(__m256 sum, const char *w, const int8_t *q, const int32_t *part,
-                            float d)
+/* The scales of four blocks: each load has one where it is wanted. */
+static inline __m128 four_scales(const char *at, const size_t step)
 {
-    const __m256i products = dot8(load32(part), load32(w + 2), load32(q));
-    return _mm256_fmadd_ps(_mm256_cvtepi32_ps(products), _mm256_set1_ps(block_scale(w) * d), sum);
+    __m128i half = load16(at);
+    half = _mm_blend_epi16(half, load16(at + step - 2), 2);
+    half = _mm_blend_epi16(half, load16(at + 2 * step - 4), 4);
+    half = _mm_blend_epi16(half, load16(at + 3 * step - 6), 8);
+    return _mm_cvtph_ps(half);
 }
 
-static void QUANT_ISA(gemv_q8)(float *y, const void *w, const void *x, const float *bias, size_t n,
-                               size_t k)
+/* Lane i or, below, lanes i and i + 1 of four. */
+static inline __m256 one_scale(__m128 scale, int i)
 {
-    const size_t nb = k / FV_BLOCK, step = FV_Q8_BLOCK_BYTES;
-    const float *d = fv_qrow_d(x, nb);
-    const char *at = w;
-    for (size_t j = 0; j < n; j++) {
-        const int8_t *q = fv_qrow_q(x);
-        const int32_t *part = fv_qrow_part(x, nb);
-        __m256 even = _mm256_setzero_ps(), odd = even;
-        size_t b = 0;
-        for (; b + 2 <= nb; b += 2, at += 2 * step, q += 64, part += 16) {
-            even = add_q8(even, at, q, part, d[b]);
-            odd = add_q8(odd, at + step, q + 32, part + 8, d[b + 1]);
-        }
-        if (b < nb) {
-            even = add_q8(even, at, q, part, d[b]);
-            at += step;
-        }
-        y[j] = bias ? add_sums(even, odd) + bias[j] : add_sums(even, odd);
-    }
+    return _mm256_permutevar8x32_ps(_mm256_castps128_ps256(scale), _mm256_set1_epi32(i));
 }
 
-/* sum += the products of two blocks, of each in 4 sums of eight. */
-static inline __m256 add_q4(__m256 sum, const char *w, const int8_t *q4, const int32_t *part4,
-                            const float *d)
+static inline __m256 two_scales(__m128 scale, int i)
 {
-    const __m128i w0 = _mm_loadu_si128((const __m128i *)(const void *)(w + 2));
-    const __m128i w1 = _mm_loadu_si128((const __m128i *)(const void *)(w + FV_Q4_BLOCK_BYTES + 2));
-    const __m256i both = _mm256_inserti128_si256(_mm256_castsi128_si256(w0), w1, 1),
-                  low = _mm256_set1_epi8(15);
-    const __m256i products = dot4(load32(part4), _mm256_and_si256(both, low),
-                                  _mm256_and_si256(_mm256_srli_epi16(both, 4), low), load32(q4),
-                                  load32(q4 + 64));
-    const __m128 scale0 = _mm_set1_ps(block_scale(w) * d[0]),
-                 scale1 = _mm_set1_ps(block_scale(w + FV_Q4_BLOCK_BYTES) * d[1]);
-    return _mm256_fmadd_ps(_mm256_cvtepi32_ps(products),
-                           _mm256_insertf128_ps(_mm256_castps128_ps256(scale0), scale1, 1), sum);
+    return _mm256_permutevar8x32_ps(_mm256_castps128_ps256(scale),
+                                    _mm256_setr_epi32(i, i, i, i, i + 1, i + 1, i + 1, i + 1));
 }
 
-static void QUANT_ISA(gemv_q4)(float *y, const void *w, const void *x, const float *bias, size_t n,
-                               size_t k)
+/* A row of quantised activations, from some blocks on. */
+typedef struct quantised {
+    const char *q, *part, *d; /* of 4 bits: q4 and part4 */
+} quantised;
+
+/* The first of m rows' s[block % 2][row] += products of four blocks of weights: of each block eight
+ * sums of four. Rows lie x_step bytes apart; m is a constant in every use. */
+static inline __attribute__((always_inline)) void add_q8(__m256 s[2][SHARED_ROWS], const char *at,
+                                                         quantised x, size_t x_step, const size_t m)
 {
-    const size_t nb = k / FV_BLOCK, step = FV_Q4_BLOCK_BYTES;
-    const float *d = fv_qrow_d(x, nb);
-    const char *at = w;
-    for (size_t j = 0; j < n; j++) {
-        const int8_t *q4 = fv_qrow_q4(x, nb);
-        const int32_t *part4 = fv_qrow_part4(x, nb);
-        __m256 first = _mm256_setzero_ps(), second = first;
-        size_t b = 0;
-        for (; b + 4 <= nb; b += 4, at += 4 * step, q4 += 128, part4 += 16) {
-            first = add_q4(first, at, q4, part4, d + b);
-            second = add_q4(second, at + 2 * step, q4 + 32, part4 + 8, d + b + 2);
-        }
-        if (b < nb) {
-            char last[4 * FV_Q4_BLOCK_BYTES] = { 0 };
-            memcpy(last, at, (nb - b) * step);
-            at += (nb - b) * step;
-            first = add_q4(first, last, q4, part4, d + b);
-            second = add_q4(second, last + 2 * step, q4 + 32, part4 + 8, d + b + 2);
-        }
-        y[j] = bias ? add_sums(first, second) + bias[j] : add_sums(first, second);
-    }
-}
-
-/* ---- matrix times several vectors -------------------------------------------------------- */
-
-/* Four rows a time share a row of weights: two sums of each are half of the registers. The weights
- * of the second four come from L1. */
-enum { SHARED_ROWS = 4 };
-
-/* A row of weights times m rows x, which is a constant in every use, x_step bytes apart: gemv_q8's
- * operations. */
-static inline __attribute__((always_inline)) void dot_rows_q8(float *y, size_t ldy, const char *at,
-                                                              const char *x, size_t x_step,
-                                                              float bias, bool add, const size_t m,
-                                                              size_t nb)
-{
-    const char *q = (const char *)fv_qrow_q(x), *part = (const char *)fv_qrow_part(x, nb),
-               *d = (const char *)fv_qrow_d(x, nb);
-    __m256 s[2][SHARED_ROWS];
-    UNROLL for (size_t i = 0; i < m; i++) s[0][i] = s[1][i] = _mm256_setzero_ps();
-    for (size_t b = 0; b < nb; b += 2) {
-        UNROLL for (size_t h = 0; h < 2; h++)
-        {
-            if (b + h >= nb)
-                continue;
-            const __m256i w = load32(at + 2);
-            const float scale = block_scale(at);
-            UNROLL for (size_t i = 0; i < m; i++)
-            {
-                float x_scale;
-                memcpy(&x_scale, d + i * x_step, 4);
-                const __m256i products = dot8(load32(part + i * x_step), w, load32(q + i * x_step));
-                s[h][i] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(products),
-                                          _mm256_set1_ps(scale * x_scale), s[h][i]);
-            }
-            at += FV_Q8_BLOCK_BYTES, q += FV_BLOCK, part += 32, d += 4;
-        }
-    }
-    UNROLL for (size_t i = 0; i < m; i++) y[i * ldy] = add ? add_sums(s[0][i], s[1][i]) + bias
-                                                           : add_sums(s[0][i], s[1][i]);
-}
-
-/* s[h] += the products of four blocks, two by two: gemv_q4's. */
-static inline __attribute__((always_inline)) void add_rows_q4(__m256 s[2][SHARED_ROWS],
-                                                              const char *at, const char *q4,
-                                                              const char *part4, const char *d,
-                                                              size_t x_step, const size_t m)
-{
-    const __m256i low = _mm256_set1_epi8(15);
-    UNROLL for (size_t h = 0; h < 2; h++, at += 2 * FV_Q4_BLOCK_BYTES)
+    const __m128 scale = four_scales(at, FV_Q8_BLOCK_BYTES);
+    __m128 both[SHARED_ROWS];
+    UNROLL for (size_t i = 0; i < m; i++) both[i] =
+        _mm_mul_ps(scale, _mm_loadu_ps((const float *)(const void *)(x.d + i * x_step)));
+    UNROLL for (int h = 0; h < 4; h++)
     {
-        const __m128i w0 = _mm_loadu_si128((const __m128i *)(const void *)(at + 2));
-        const __m128i w1 = _mm_loadu_si128(
-            (const __m128i *)(const void *)(at + FV_Q4_BLOCK_BYTES + 2));
-        const __m256i both = _mm256_inserti128_si256(_mm256_castsi128_si256(w0), w1, 1);
-        const __m256i first = _mm256_and_si256(both, low),
-                      second = _mm256_and_si256(_mm256_srli_epi16(both, 4), low);
-        const float scale0 = block_scale(at), scale1 = block_scale(at + FV_Q4_BLOCK_BYTES);
+        const __m256i w = load32(at + h * FV_Q8_BLOCK_BYTES + 2);
         UNROLL for (size_t i = 0; i < m; i++)
         {
-            float x_scale[2];
-            const char *q = q4 + i * x_step + 32 * h;
-            memcpy(x_scale, d + i * x_step + 8 * h, 8);
-            const __m256i products = dot4(load32(part4 + i * x_step + 32 * h), first, second,
-                                          load32(q), load32(q + 64));
-            const __m256 scale = _mm256_insertf128_ps(
-                _mm256_castps128_ps256(_mm_set1_ps(scale0 * x_scale[0])),
-                _mm_set1_ps(scale1 * x_scale[1]), 1);
-            s[h][i] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(products), scale, s[h][i]);
+            const __m256i products = dot8(load32(x.part + i * x_step + 32 * h), w,
+                                          load32(x.q + i * x_step + 32 * h));
+            s[h % 2][i] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(products), one_scale(both[i], h),
+                                          s[h % 2][i]);
         }
     }
 }
 
-static inline __attribute__((always_inline)) void dot_rows_q4(float *y, size_t ldy, const char *at,
-                                                              const char *x, size_t x_step,
-                                                              float bias, bool add, const size_t m,
-                                                              size_t nb)
+/* The same of 4 bits: s[block / 2 % 2][row], of each of two blocks four sums of eight. */
+static inline __attribute__((always_inline)) void add_q4(__m256 s[2][SHARED_ROWS], const char *at,
+                                                         quantised x, size_t x_step, const size_t m)
 {
-    const char *q4 = (const char *)fv_qrow_q4(x, nb), *part4 = (const char *)fv_qrow_part4(x, nb),
-               *d = (const char *)fv_qrow_d(x, nb);
-    const size_t step = FV_Q4_BLOCK_BYTES;
-    __m256 s[2][SHARED_ROWS];
-    UNROLL for (size_t i = 0; i < m; i++) s[0][i] = s[1][i] = _mm256_setzero_ps();
-    size_t b = 0;
-    for (; b + 4 <= nb; b += 4, at += 4 * step, q4 += 128, part4 += 64, d += 16)
-        add_rows_q4(s, at, q4, part4, d, x_step, m);
-    if (b < nb) {
-        char last[4 * FV_Q4_BLOCK_BYTES] = { 0 };
-        memcpy(last, at, (nb - b) * step);
-        add_rows_q4(s, last, q4, part4, d, x_step, m);
+    const __m256i low = _mm256_set1_epi8(15);
+    const __m128 scale = four_scales(at, FV_Q4_BLOCK_BYTES);
+    __m128 both[SHARED_ROWS];
+    UNROLL for (size_t i = 0; i < m; i++) both[i] =
+        _mm_mul_ps(scale, _mm_loadu_ps((const float *)(const void *)(x.d + i * x_step)));
+    UNROLL for (int h = 0; h < 2; h++, at += 2 * FV_Q4_BLOCK_BYTES)
+    {
+        const __m256i pairs = _mm256_inserti128_si256(_mm256_castsi128_si256(load16(at + 2)),
+                                                      load16(at + FV_Q4_BLOCK_BYTES + 2), 1);
+        const __m256i first = _mm256_and_si256(pairs, low),
+                      second = _mm256_and_si256(_mm256_srli_epi16(pairs, 4), low);
+        UNROLL for (size_t i = 0; i < m; i++)
+        {
+            const char *q = x.q + i * x_step + 32 * h;
+            const __m256i products = dot4(load32(x.part + i * x_step + 32 * h), first, second,
+                                          load32(q), load32(q + 64));
+            s[h][i] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(products), two_scales(both[i], 2 * h),
+                                      s[h][i]);
+        }
     }
-    UNROLL for (size_t i = 0; i < m; i++) y[i * ldy] = add ? add_sums(s[0][i], s[1][i]) + bias
-                                                           : add_sums(s[0][i], s[1][i]);
 }
 
-#define DOT_ROWS_CASE(dot, count)                                      \
-    case count:                                                        \
-        dot(to, ldy, row, from, x_step, add, bias != NULL, count, nb); \
+/* One row of weights times m rows. */
+static inline __attribute__((always_inline)) void dot_rows(float *y, size_t ldy, const char *at,
+                                                           fv_type type, bool ahead, const char *x,
+                                                           size_t x_step, const float *bias,
+                                                           const size_t m, size_t nb)
+{
+    const bool bits8 = type == FV_TYPE_Q8_0;
+    const size_t step = 4 * block_bytes(type);
+    quantised row = { x + (bits8 ? 0 : FV_QROW_Q4 * fv_qrow_blocks(nb)),
+                      (const char *)(bits8 ? fv_qrow_part(x, nb) : fv_qrow_part4(x, nb)),
+                      (const char *)fv_qrow_d(x, nb) };
+    char last[4 * FV_Q8_BLOCK_BYTES];
+    __m256 s[2][SHARED_ROWS];
+    UNROLL for (size_t i = 0; i < m; i++) s[0][i] = s[1][i] = _mm256_setzero_ps();
+    for (size_t b = 0; b < nb; b += 4, at += step) {
+        if (b + 4 > nb) {
+            memset(last, 0, step);
+            at = memcpy(last, at, (nb - b) * block_bytes(type));
+        } else if (ahead) {
+            _mm_prefetch(at + AHEAD, _MM_HINT_T0);
+            if (bits8) /* a step takes 136 bytes */
+                _mm_prefetch(at + AHEAD + 64, _MM_HINT_T0);
+        }
+        if (bits8)
+            add_q8(s, at, row, x_step, m);
+        else
+            add_q4(s, at, row, x_step, m);
+        row.q += 128, row.part += bits8 ? 128 : 64, row.d += 16;
+    }
+    UNROLL for (size_t i = 0; i < m; i++)
+    {
+        const float sum = add_sums(s[0][i], s[1][i]);
+        y[i * ldy] = bias ? sum + *bias : sum;
+    }
+}
+
+#define DOT_ROWS_CASE(count)                                          \
+    case count:                                                       \
+        dot_rows(to, ldy, at, type, ahead, from, x_step, add, count, nb); \
         break;
-#define GEMV_ROWS(name, dot, block)                                                 \
+
+static inline __attribute__((always_inline)) void gemv_rows(float *y, size_t ldy, const void *w,
+                                                            fv_type type, bool ahead, const void *x,
+                                                            const float *bias, const size_t m,
+                                                            size_t n, size_t k)
+{
+    const size_t nb = k / FV_BLOCK, x_step = fv_quantized_row_bytes(k);
+    const char *at = w;
+    for (size_t j = 0; j < n; j++, at += nb * block_bytes(type)) {
+        const float *add = bias ? bias + j : NULL;
+        for (size_t i = 0; i < m; i += SHARED_ROWS) {
+            const char *from = (const char *)x + i * x_step;
+            float *to = y + i * ldy + j;
+            switch (FV_MIN(m - i, (size_t)SHARED_ROWS)) {
+                DOT_ROWS_CASE(1)
+                DOT_ROWS_CASE(2)
+                DOT_ROWS_CASE(3)
+                DOT_ROWS_CASE(4)
+            }
+        }
+    }
+}
+
+#define GEMV(name, type, ahead)                                                              \
+    static void QUANT_ISA(name)(float *y, const void *w, const void *x, const float *bias,   \
+                                size_t n, size_t k)                                          \
+    {                                                                                        \
+        gemv_rows(y, 0, w, type, ahead, x, bias, 1, n, k);                                   \
+    }
+GEMV(gemv_q8, FV_TYPE_Q8_0, false)
+GEMV(gemv_q8_ahead, FV_TYPE_Q8_0, true)
+GEMV(gemv_q4, FV_TYPE_Q4_0, true)
+
+#define GEMV_ROWS(name, type)                                                       \
     static void QUANT_ISA(name)(float *y, size_t ldy, const void *w, const void *x, \
                                 const float *bias, size_t m, size_t n, size_t k)    \
     {                                                                               \
-        const size_t nb = k / FV_BLOCK, x_step = fv_quantized_row_bytes(k);         \
-        const char *row = w;                                                        \
-        for (size_t j = 0; j < n; j++, row += nb * (block)) {                       \
-            const float add = bias ? bias[j] : 0;                                   \
-            for (size_t i = 0; i < m; i += SHARED_ROWS) {                           \
-                const char *from = (const char *)x + i * x_step;                    \
-                float *to = y + i * ldy + j;                                        \
-                switch (FV_MIN(m - i, (size_t)SHARED_ROWS)) {                       \
-                    DOT_ROWS_CASE(dot, 1)                                           \
-                    DOT_ROWS_CASE(dot, 2)                                           \
-                    DOT_ROWS_CASE(dot, 3)                                           \
-                    DOT_ROWS_CASE(dot, 4)                                           \
-                }                                                                   \
-            }                                                                       \
-        }                                                                           \
+        gemv_rows(y, ldy, w, type, true, x, bias, m, n, k);                         \
     }
-GEMV_ROWS(gemv_rows_q8, dot_rows_q8, FV_Q8_BLOCK_BYTES)
-GEMV_ROWS(gemv_rows_q4, dot_rows_q4, FV_Q4_BLOCK_BYTES)
+GEMV_ROWS(gemv_rows_q8, FV_TYPE_Q8_0)
+GEMV_ROWS(gemv_rows_q4, FV_TYPE_Q4_0)
 
 /* ---- matrix times matrix ----------------------------------------------------------------- */
 
@@ -352,7 +326,7 @@ static inline __attribute__((always_inline)) void pack_block(uint8_t *dst, const
                           low = _mm_set1_epi8(15);
             const __m128i upper = _mm_and_si128(_mm_srli_epi16(pairs, 4), low);
             r[i] = _mm256_sub_epi8(_mm256_set_m128i(upper, _mm_and_si128(pairs, low)),
-                                   _mm256_set1_epi8(8));
+                                   _mm256_set1_epi8(PANEL_Q4_ZERO));
         }
     }
     transpose(r);
@@ -389,16 +363,17 @@ static void QUANT_ISA(pack_q4)(void *dst, const void *w, size_t ld, size_t n, si
     pack(dst, w, FV_TYPE_Q4_0, n, k);
 }
 
-static void fill_slots(fv_kernels *k, fv_gemm_fn *run)
+static void fill_slots(fv_kernels *k, fv_gemm_fn *run_q8, fv_gemm_fn *run_q4)
 {
     k->gemv_q[FV_TYPE_Q8_0] = QUANT_ISA(gemv_q8);
     k->gemv_q[FV_TYPE_Q4_0] = QUANT_ISA(gemv_q4);
+    k->gemv_q8_ahead = QUANT_ISA(gemv_q8_ahead);
     k->gemv_q_rows[FV_TYPE_Q8_0] = QUANT_ISA(gemv_rows_q8);
     k->gemv_q_rows[FV_TYPE_Q4_0] = QUANT_ISA(gemv_rows_q4);
     k->gemm_q = (fv_gemm_q_kernel){
         .mr = MR,
         .nr = NR,
-        .run = { [FV_TYPE_Q8_0] = run, [FV_TYPE_Q4_0] = run },
+        .run = { [FV_TYPE_Q8_0] = run_q8, [FV_TYPE_Q4_0] = run_q4 },
         .pack = { [FV_TYPE_Q8_0] = QUANT_ISA(pack_q8), [FV_TYPE_Q4_0] = QUANT_ISA(pack_q4) }
     };
 }
