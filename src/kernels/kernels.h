@@ -155,8 +155,9 @@ typedef void fv_quantize_u16_fn(uint8_t *high, uint8_t *low, size_t dst_ld, cons
 /* C = epilogue(A B^T): A u8 [m, lda], B i8 panels, any k with 0 < k <= 65536.
  *
  *     s = bias[j] + sum_k a[i,k] b[j,k]          in i32, exact (bias holds the zero point's part)
+ *     s = s + floor(low[i,j] / 256)              when low
  *     y = s                                      f32 from here on, rounded at each step
- *     y = fma(low[i,j], 2^-8, y)                 when low
+ *     y = fma(low[i,j] mod 256, 2^-8, y)         when low
  *     y = y * mul[j]
  *     y = gelu(y)                                when act == FV_ACT_GELU
  *     y = y * scale[j]                           when scale
@@ -166,13 +167,15 @@ typedef void fv_quantize_u16_fn(uint8_t *high, uint8_t *low, size_t dst_ld, cons
  *     c[i,j] = s                                 c_type I32; the epilogue's arguments are NULL, 0
  *
  * Rows of 16 bits are two calls: their low bytes into sums of I32, without a bias, then their high
- * bytes with these as `low`.
+ * bytes with these as `low`. Where a level has run16 it is one call, with the same bits: a is the
+ * high bytes, a_low the low ones, and low is NULL.
  *
  * The caller keeps |s| below 2^31. Exact without GELU: every version gives the same bits. GELU:
  * absolute error <= 1e-6 * max(1, |y|); for c_type U8 <= 3e-4, far less than a step. */
 typedef struct fv_gemm_u8_args {
     size_t m, n, k;
     const uint8_t *a;
+    const uint8_t *a_low; /* [m, lda]; run16 */
     size_t lda;
     const void *b;
     void *c;
@@ -195,6 +198,7 @@ typedef void fv_gemm_u8_fn(const fv_gemm_u8_args *args);
 typedef struct fv_gemm_u8_kernel {
     unsigned mr, nr;
     fv_gemm_u8_fn *run;
+    fv_gemm_u8_fn *run16; /* c_type F32, F16 or BF16; NULL: two calls of run are as fast */
     /* from i8 [n, ld]; into panels [ceil(k / 4)][nr][4] of nr columns, zeros past n and k; dst is
      * 64-byte aligned. eights: [2][nr][8] for every 16 of k, what is left of k as before */
     fv_pack_fn *pack;

@@ -122,6 +122,12 @@ static fv_gemm_u8_args linear8_args(const fv_linear *l, const uint8_t *x, size_t
  * most FINE_ROWS rows, FINE_COLUMNS columns; low: LOW_BYTES. */
 static void product16(const fv_kernels *k, const fv_gemm_u8_args *high, size_t plane, int32_t *low)
 {
+    if (k->gemm_u8.run16) {
+        fv_gemm_u8_args both = *high;
+        both.a_low = high->a + plane;
+        k->gemm_u8.run16(&both);
+        return;
+    }
     fv_gemm_u8_args g = { .m = high->m,
                           .n = high->n,
                           .k = high->k,

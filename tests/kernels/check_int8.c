@@ -110,6 +110,7 @@ typedef struct product {
     unsigned epilogue;
     fv_type c_type;
     size_t extra; /* elements between rows of everything */
+    bool sixteen; /* rows of 16 bits */
 } product;
 
 /* An output is right when it is what the steps of the contract give, with GELU when it is within
@@ -120,9 +121,8 @@ static bool check_output(fv_check *c, const fv_gemm_u8_args *g, size_t i, size_t
     const size_t sum_at = i * g->ldc + j;
     if (g->c_type == FV_TYPE_I32)
         return check_near(c, "c", sum_at, s, ((const int32_t *)got)[sum_at], 0);
-    float y = (float)s;
-    if (g->low)
-        y = fmaf((float)g->low[i * g->ldl + j], 0x1p-8f, y);
+    const int32_t low = g->low ? g->low[i * g->ldl + j] : 0;
+    float y = (float)(s + (low >> 8)) + (float)(low & 255) / 256; /* a product that is exact */
     y *= g->mul[j];
     double exact = y, bound = 0;
     if (g->act) {
@@ -161,13 +161,37 @@ static bool check_output(fv_check *c, const fv_gemm_u8_args *g, size_t i, size_t
     return check_near(c, "c", at, want, check_get(got, g->c_type, at), 0);
 }
 
+/* Rows of 16 bits, when they have low bytes: in one call or in two by way of low [m, g->ldl]. */
+static void product_run(const fv_gemm_u8_kernel *kernel, const fv_gemm_u8_args *g, int32_t *low)
+{
+    fv_gemm_u8_args args = *g;
+    if (!g->a_low) {
+        kernel->run(g);
+    } else if (kernel->run16) {
+        kernel->run16(g);
+    } else {
+        args.low = low;
+        kernel->run(&(fv_gemm_u8_args){ .m = g->m,
+                                        .n = g->n,
+                                        .k = g->k,
+                                        .a = g->a_low,
+                                        .lda = g->lda,
+                                        .b = g->b,
+                                        .c = low,
+                                        .ldc = g->ldl,
+                                        .c_type = FV_TYPE_I32 });
+        kernel->run(&args);
+    }
+}
+
 static void check_product(fv_check *c, const fv_gemm_u8_kernel *g, const product *p)
 {
-    const bool sums = p->c_type == FV_TYPE_I32,
-               two = !sums && p->c_type != FV_TYPE_U8 && p->epilogue & LOW;
-    if (!check_case(c, "m=%zu n=%zu k=%zu c=%s%s%s%s%s%s rows +%zu", p->m, p->n, p->k,
-                    fv_type_name(p->c_type), two ? " low" : "", p->epilogue & GELU ? " gelu" : "",
-                    p->epilogue & SCALE ? " scale" : "", p->epilogue & RESIDUAL ? " residual" : "",
+    const bool sums = p->c_type == FV_TYPE_I32, sixteen = p->sixteen,
+               two = !sums && !sixteen && p->c_type != FV_TYPE_U8 && p->epilogue & LOW;
+    if (!check_case(c, "m=%zu n=%zu k=%zu%s c=%s%s%s%s%s%s rows +%zu", p->m, p->n, p->k,
+                    sixteen ? " 16 bits" : "", fv_type_name(p->c_type), two ? " low" : "",
+                    p->epilogue & GELU ? " gelu" : "", p->epilogue & SCALE ? " scale" : "",
+                    p->epilogue & RESIDUAL ? " residual" : "",
                     p->epilogue & IN_PLACE ? " in place" : "", p->extra))
         return;
     const size_t m = p->m, n = p->n, k = p->k, c_size = fv_type_size(p->c_type);
@@ -179,8 +203,10 @@ static void check_product(fv_check *c, const fv_gemm_u8_kernel *g, const product
     uint8_t *a = check_in(c, a_bytes, 1);
     int8_t *w = check_in(c, n * k, 1);
     void *b = check_out(c, fv_packed_u8_bytes(g, n, k), 64);
-    int32_t *bias = check_in(c, n * 4, 4), *low = check_in(c, two ? r_elems * 4 : 0, 4);
+    uint8_t *a_low = check_in(c, sixteen ? a_bytes : 0, 1);
+    int32_t *bias = check_in(c, n * 4, 4), *low = check_in(c, two || sixteen ? r_elems * 4 : 0, 4);
     fill_bytes(c, a, a_bytes, 0);
+    fill_bytes(c, a_low, sixteen ? a_bytes : 0, 0);
     fill_bytes(c, w, n * k, -128);
     if (c->mode == CHECK_MAX && check_below(c, 2)) /* the ends at once */
         memset(w, -128, n * k);
@@ -200,6 +226,7 @@ static void check_product(fv_check *c, const fv_gemm_u8_kernel *g, const product
                              .n = n,
                              .k = k,
                              .a = a,
+                             .a_low = sixteen ? a_low : NULL,
                              .lda = lda,
                              .b = b,
                              .c = got,
@@ -227,14 +254,22 @@ static void check_product(fv_check *c, const fv_gemm_u8_kernel *g, const product
         args.residual = got;
         args.ldr = ldc;
     }
-    g->run(&args);
+    product_run(g, &args, low);
     bool good = true;
+    fv_gemm_u8_args judged = args;
+    judged.low = two || sixteen ? low : NULL;
     for (size_t i = 0; i < m && good; i++) {
         for (size_t j = 0; j < n && good; j++) {
-            int32_t s = args.bias ? bias[j] : 0;
+            int64_t s = args.bias ? bias[j] * (sixteen ? 256 : 1) : 0;
             for (size_t q = 0; q < k; q++)
-                s += a[i * lda + q] * w[j * k + q];
-            good = check_output(c, &args, i, j, s, args.residual ? residual : NULL, ldr, got);
+                s += (sixteen ? a[i * lda + q] * 256 + a_low[i * lda + q] : a[i * lda + q]) *
+                     w[j * k + q];
+            if (sixteen) {
+                low[i * ldr + j] = (int32_t)(s & 255);
+                s >>= 8;
+            }
+            good = check_output(c, &judged, i, j, (int32_t)s, args.residual ? residual : NULL, ldr,
+                                got);
         }
     }
     check_gaps(c, "c", got, c_size, m, n, ldc);
@@ -249,6 +284,8 @@ static void check_product(fv_check *c, const fv_gemm_u8_kernel *g, const product
         if (!s.m || !s.n)
             continue;
         s.a += i * lda;
+        if (sixteen)
+            s.a_low += i * lda;
         s.b = (const char *)b + fv_packed_u8_bytes(g, j, k);
         s.c = (char *)again + (i * ldc + j) * c_size;
         if (s.bias)
@@ -263,7 +300,7 @@ static void check_product(fv_check *c, const fv_gemm_u8_kernel *g, const product
             s.inv += j;
         if (s.residual)
             s.residual = in_place ? (const float *)s.c : s.residual + i * ldr + j;
-        g->run(&s);
+        product_run(g, &s, low);
     }
     check_same(c, "c computed in parts", got, again, c_elems * c_size);
     check_done(c);
@@ -278,17 +315,19 @@ static void check_products(fv_check *c, const fv_gemm_u8_kernel *g)
         for (size_t n = 0; n <= 2 * g->nr + 1; n += n + 2 < g->nr || n > g->nr + 1 ? 3 : 1) {
             size_t k = m % 7 == 3 ? 1 + m % 4 : 1 + check_below(c, 160);
             check_product(
-                c, g, &(product){ m, n, k, e % EPILOGUES, types[e / 2 % 5], e % 4 ? e % 5 : 0 });
+                c, g,
+                &(product){ m, n, k, e % EPILOGUES, types[e / 2 % 5], e % 4 ? e % 5 : 0, false });
             e += 3;
         }
     }
     for (size_t k = 1; k <= 150; k++)
-        check_product(c, g,
-                      &(product){ g->mr + 1, g->nr + 1, k, k % 2 * LOW, types[k % 5], k % 3 });
+        check_product(
+            c, g, &(product){ g->mr + 1, g->nr + 1, k, k % 2 * LOW, types[k % 5], k % 3, false });
     for (unsigned i = 0; i < EPILOGUES; i++)
         for (unsigned t = 0; t < FV_COUNT(types); t++)
             for (size_t k = 61; k <= 64; k += 3)
-                check_product(c, g, &(product){ 2 * g->mr + 3, g->nr + 5, k, i, types[t], i % 3 });
+                check_product(c, g,
+                              &(product){ 2 * g->mr + 3, g->nr + 5, k, i, types[t], i % 3, false });
     /* blocks of rows, pieces of k, rows that collide in a cache */
     static const size_t large[][4] = { { 130, 70, 1600, 0 }, { 67, 96, 6145, 0 },
                                        { 45, 33, 16390, 0 }, { 30, 64, 4096, 0 },
@@ -301,7 +340,29 @@ static void check_products(fv_check *c, const fv_gemm_u8_kernel *g)
                                       t == 0   ? 0
                                       : t == 1 ? SCALE | RESIDUAL | IN_PLACE | LOW
                                                : GELU,
-                                      types[(t + i) % 5], large[i][3] });
+                                      types[(t + i) % 5], large[i][3], false });
+}
+
+static void check_products16(fv_check *c, const fv_gemm_u8_kernel *g)
+{
+    static const fv_type types[3] = { FV_TYPE_F32, FV_TYPE_BF16, FV_TYPE_F16 };
+    for (size_t m = 0; m <= 2 * g->mr + 1; m++)
+        for (size_t n = 0; n <= 2 * g->nr + 1; n += n % g->nr < 2 ? 1 : g->nr - 2)
+            check_product(c, g,
+                          &(product){ m, n, 1 + check_below(c, 160), (unsigned)(m + n) % EPILOGUES,
+                                      types[m % 3], n % 4, true });
+    for (size_t k = 1; k <= 40; k++)
+        check_product(c, g, &(product){ g->mr + 1, g->nr + 1, k, 0, types[k % 3], k % 3, true });
+    /* blocks of rows and columns, pieces of k */
+    static const size_t large[][3] = { { 67, 270, 100 }, { 30, 33, 504 },  { 31, 33, 505 },
+                                       { 25, 20, 1008 }, { 50, 33, 1600 }, { 26, 40, 6145 },
+                                       { 3, 530, 513 },  { 2, 9, 65000 } };
+    for (size_t i = 0; i < FV_COUNT(large); i++)
+        for (unsigned t = 0; t < 6; t++) /* every way to fill the operands */
+            check_product(c, g,
+                          &(product){ large[i][0], large[i][1], large[i][2],
+                                      t % 2 ? SCALE | RESIDUAL | IN_PLACE : 0, types[t % 3], t % 2,
+                                      true });
 }
 
 static void check_packing(fv_check *c, const fv_gemm_u8_kernel *g)
@@ -451,6 +512,10 @@ void check_int8(fv_check *c)
         check_packing(c, &now->gemm_u8);
     if (check_slot(c, "gemm_u8", now->gemm_u8.run != below->gemm_u8.run))
         check_products(c, &now->gemm_u8);
+    if (check_slot(c, "gemm16_u8",
+                   now->gemm_u8.run != below->gemm_u8.run ||
+                       now->gemm_u8.run16 != below->gemm_u8.run16))
+        check_products16(c, &now->gemm_u8);
     if (check_slot(c, "dwconv_u8", now->dwconv_u8.run != below->dwconv_u8.run))
         check_maps(c);
 }
@@ -461,6 +526,7 @@ typedef struct gemm_run {
     const fv_gemm_u8_kernel *g;
     fv_gemm_u8_args args;
     size_t block; /* rows a call */
+    int32_t *low; /* [block, n] */
 } gemm_run;
 
 static void run_gemm(void *user)
@@ -472,12 +538,14 @@ static void run_gemm(void *user)
         g.a = r->args.a + i * r->args.lda;
         g.c = (char *)r->args.c + i * g.ldc * fv_type_size(g.c_type);
         g.residual = r->args.residual ? r->args.residual + i * g.ldr : NULL;
-        r->g->run(&g);
+        if (g.a_low)
+            g.a_low = g.a;
+        product_run(r->g, &g, r->low);
     }
 }
 
 /* Blocks of 112 rows, as the encoder does: GELU to u8 when n > k, else scale and residual in f32,
- * and plain to u8. */
+ * plain to u8, and rows of 16 bits to f32. */
 static void bench_products(fv_check *c)
 {
     bench_shape shape[64];
@@ -512,7 +580,8 @@ static void bench_products(fv_check *c)
                          .mul = mul,
                          .inv = mul,
                          .zero = 100 },
-                       112 };
+                       112,
+                       NULL };
         char label[112];
         double ops = 2.0 * (double)m * (double)n * (double)k;
         snprintf(label, sizeof label, "%.40s %zux%zux%zu", shape[i].label, m, n, k);
@@ -532,8 +601,14 @@ static void bench_products(fv_check *c)
         }
         bench_report(c, n > k ? "  gelu" : "  scale, residual, f32", "GOP/s", run_gemm, &r, ops,
                      NULL, NULL, 1);
+        r.args.c_type = FV_TYPE_F32;
+        r.args.a_low = a;
+        r.args.ldl = n;
+        r.low = bench_buffer(c, FV_TYPE_F32, 112 * n);
+        bench_report(c, n > k ? "  16 bits, gelu" : "  16 bits, scale, residual, f32", "GOP/s",
+                     run_gemm, &r, ops, NULL, NULL, 1);
         bench_free(a), bench_free(w), bench_free(b), bench_free(out), bench_free(mul),
-            bench_free(bias);
+            bench_free(bias), bench_free(r.low);
     }
 }
 

@@ -50,6 +50,14 @@ static void gemm_u8_signed(const fv_gemm_u8_args *g)
     free(a);
 }
 
+/* High bytes for low ones, too. */
+static void gemm_u8_without_low(const fv_gemm_u8_args *g)
+{
+    fv_gemm_u8_args other = *g;
+    other.a_low = g->a;
+    good.gemm_u8.run16(&other);
+}
+
 static void gemm_q_without_bias(const fv_gemm_args *g)
 {
     fv_gemm_args other = *g;
@@ -93,6 +101,15 @@ static void test_broken_kernels_are_replaced(void **state)
     k = good;
     k.gemm_u8.run = gemm_u8_signed;
     expect_replaced(&k, cpu, "gemm_u8");
+    fv_kernels avx2;
+    fv_kernels_init(&avx2, cpu & FV_CPU_AVX2);
+    if (avx2.gemm_u8.run16) {
+        good = avx2;
+        k = good;
+        k.gemm_u8.run16 = gemm_u8_without_low;
+        expect_replaced(&k, FV_CPU_AVX2, "gemm_u8");
+        fv_kernels_init(&good, cpu);
+    }
     k = good;
     k.gemm_q.run[FV_TYPE_Q4_0] = gemm_q_without_bias;
     expect_replaced(&k, cpu, "gemm_q");

@@ -27,11 +27,16 @@ FV_INLINE void put_columns(const fv_gemm_u8_args *g, size_t i, size_t rows, size
     const float32x4_t inv = type == FV_TYPE_U8 ? fv_ld(g->inv + j, n) : mul;
     const bool plain = type == FV_TYPE_U8 && !g->act && !g->scale && !g->residual;
     for (size_t r = 0; r < rows; r++, sum += NR) {
-        float32x4_t y = vcvtq_f32_s32(vld1q_s32(sum));
+        int32x4_t s = vld1q_s32(sum);
+        float32x4_t y;
         if (g->low) {
-            int32_t low[4] = { 0 };
-            memcpy(low, g->low + (i + r) * g->ldl + j, n * sizeof *low);
-            y = vfmaq_n_f32(y, vcvtq_f32_s32(vld1q_s32(low)), 0x1p-8f);
+            int32_t some[4] = { 0 };
+            memcpy(some, g->low + (i + r) * g->ldl + j, n * sizeof *some);
+            const int32x4_t low = vld1q_s32(some), rest = vandq_s32(low, vdupq_n_s32(255));
+            s = vaddq_s32(s, vshrq_n_s32(low, 8));
+            y = vfmaq_n_f32(vcvtq_f32_s32(s), vcvtq_f32_s32(rest), 0x1p-8f);
+        } else {
+            y = vcvtq_f32_s32(s);
         }
         y = vmulq_f32(y, plain ? vmulq_f32(mul, inv) : mul);
         if (g->act == FV_ACT_GELU)

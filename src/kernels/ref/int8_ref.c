@@ -46,9 +46,8 @@ static void gemm_u8__ref(const fv_gemm_u8_args *g)
                                                               g->zero);
                 continue;
             }
-            float y = (float)s;
-            if (g->low)
-                y = fmaf((float)g->low[i * g->ldl + j], 0x1p-8f, y);
+            const int32_t low = g->low ? g->low[i * g->ldl + j] : 0;
+            float y = fmaf((float)(low & 255), 0x1p-8f, (float)(s + (low >> 8)));
             y *= g->mul[j];
             if (g->act == FV_ACT_GELU)
                 y = fv_ref_gelu(y);

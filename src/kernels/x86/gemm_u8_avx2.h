@@ -28,12 +28,16 @@ static void epilogue(const fv_gemm_u8_args *g, size_t i, size_t rows, size_t j, 
         if (plain)
             mul = vec_mul(mul, inv);
         for (size_t r = 0; r < rows; r++) {
-            const __m256i s = _mm256_loadu_si256((const __m256i *)(const void *)(sum + r * NR + v));
-            vec y = _mm256_cvtepi32_ps(s);
+            __m256i s = _mm256_loadu_si256((const __m256i *)(const void *)(sum + r * NR + v));
+            vec y;
             if (g->low) {
-                const float *low = (const float *)(const void *)(g->low + (i + r) * g->ldl + col);
-                const __m256i sums = _mm256_castps_si256(vec_load_n(low, n));
-                y = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums), _mm256_set1_ps(0x1p-8f), y);
+                const float *at = (const float *)(const void *)(g->low + (i + r) * g->ldl + col);
+                const __m256i low = _mm256_castps_si256(vec_load_n(at, n)),
+                              rest = _mm256_and_si256(low, _mm256_set1_epi32(255));
+                s = _mm256_add_epi32(s, _mm256_srai_epi32(low, 8));
+                y = vec_fma(_mm256_cvtepi32_ps(rest), vec_set(0x1p-8f), _mm256_cvtepi32_ps(s));
+            } else {
+                y = _mm256_cvtepi32_ps(s);
             }
             y = vec_mul(y, mul);
             if (g->act == FV_ACT_GELU)

@@ -21,11 +21,17 @@ static inline __attribute__((always_inline)) __m512 finish(const fv_gemm_u8_args
                                                            int h, const int32_t *sum,
                                                            const int gelu)
 {
-    __m512 y = _mm512_cvtepi32_ps(_mm512_load_si512(sum + 16 * h));
+    __m512i s = _mm512_load_si512(sum + 16 * h);
+    __m512 y;
     if (g->low) {
-        const int32_t *low = g->low + row * g->ldl + j + (size_t)(16 * h);
-        y = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_maskz_loadu_epi32(c->mask[h], low)),
-                            _mm512_set1_ps(0x1p-8f), y);
+        const __m512i low = _mm512_maskz_loadu_epi32(c->mask[h], g->low + row * g->ldl + j +
+                                                                     (size_t)(16 * h));
+        const __m512i rest = _mm512_and_si512(low, _mm512_set1_epi32(255));
+        s = _mm512_add_epi32(s, _mm512_srai_epi32(low, 8));
+        y = _mm512_fmadd_ps(_mm512_cvtepi32_ps(rest), _mm512_set1_ps(0x1p-8f),
+                            _mm512_cvtepi32_ps(s));
+    } else {
+        y = _mm512_cvtepi32_ps(s);
     }
     y = _mm512_mul_ps(y, c->mul[h]);
     if (gelu)
