@@ -125,17 +125,20 @@ typedef void fv_gemv_q_rows_fn(float *y, size_t ldy, const void *w, const void *
  * panels packed from Q8_0 or Q4_0. The epilogue is fv_gemm_args'. */
 typedef struct fv_gemm_q_kernel {
     unsigned mr, nr;
+    bool halves; /* panels have a byte for each half of a weight of 8 bits */
     /* by the type of the weights: Q8_0, Q4_0; may be one function */
     fv_gemm_fn *run[FV_TYPE_COUNT];
     fv_pack_fn *pack[FV_TYPE_COUNT]; /* ld is unused */
 } fv_gemm_q_kernel;
 
-/* a column's share of a panel: values in bytes, an f32 scale */
+/* a column's share of a panel: values in bytes, an f32 scale; halves of 8 bits: 32 bytes more */
 enum { FV_PACKED_Q_BLOCK_BYTES = 36 };
 
-static inline size_t fv_packed_q_bytes(const fv_gemm_q_kernel *g, size_t n, size_t k)
+static inline size_t fv_packed_q_bytes(const fv_gemm_q_kernel *g, fv_type type, size_t n, size_t k)
 {
-    return (n + g->nr - 1) / g->nr * g->nr * (k / FV_BLOCK) * FV_PACKED_Q_BLOCK_BYTES;
+    const size_t block = FV_PACKED_Q_BLOCK_BYTES +
+                         (g->halves && type == FV_TYPE_Q8_0 ? FV_BLOCK : 0);
+    return (n + g->nr - 1) / g->nr * g->nr * (k / FV_BLOCK) * block;
 }
 
 /* ---- 8-bit vision: u8 activations, i8 weights -------------------------------------------- */

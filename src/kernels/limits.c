@@ -83,7 +83,7 @@ static size_t packed_bytes(const fv_kernels *k)
     size_t n = fv_packed_elems(&k->gemm_f32, COLUMNS, DEPTH) * sizeof(float);
     n = FV_MAX(n, fv_packed_elems(&k->gemm_bf16, COLUMNS, DEPTH) * 2);
     n = FV_MAX(n, fv_packed_u8_bytes(&k->gemm_u8, COLUMNS, DEPTH));
-    return FV_MAX(n, fv_packed_q_bytes(&k->gemm_q, COLUMNS, DEPTH));
+    return FV_MAX(n, fv_packed_q_bytes(&k->gemm_q, FV_TYPE_Q8_0, COLUMNS, DEPTH));
 }
 
 /* Operands are all zeros: processors take the same time for them. */

@@ -92,8 +92,8 @@ static const char *bf16_choose(fv_kernels *k, unsigned cpu, bool sound)
     return k->fast_bf16 ? "measured: faster than f32" : "measured: not faster than f32";
 }
 
-/* 8-bit weights times one row, full size: 33 -> 23 ms a token with AVX-512 on Emerald Rapids, nothing
- * on Zen 4. A measurement would need more weights than the caches hold. */
+/* 8-bit weights times one row, full size: with AVX-512 33 -> 23 ms a token on Emerald Rapids,
+ * nothing on Zen 4. A measurement would need more weights than the caches hold. */
 static void vector_choose(fv_kernels *k)
 {
     fv_cpu_id id;

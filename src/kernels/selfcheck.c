@@ -194,9 +194,9 @@ static bool gemm_u8_right(const fv_kernels *k)
 /* One scale, 1: a block of activations whose largest is 127 is its own quantised row. */
 static bool gemm_q_right(const fv_kernels *k, fv_type type)
 {
-    enum { PACKED_BYTES = COLUMNS * KQ / FV_BLOCK * FV_PACKED_Q_BLOCK_BYTES };
-    const size_t lda = fv_quantized_row_bytes(KQ);
-    uint8_t *rows = fv_alloc(M * lda + PACKED_BYTES, 1),
+    const size_t lda = fv_quantized_row_bytes(KQ),
+                 packed_bytes = fv_packed_q_bytes(&k->gemm_q, type, COLUMNS, KQ);
+    uint8_t *rows = fv_alloc(M * lda + packed_bytes, 1),
             *packed = rows + M * lda; /* not on the stack: 30 KB */
     float row[KQ], c[M * N], bias[N];
     union {

@@ -27,7 +27,7 @@ static size_t product_columns(const fv_kernels *k, size_t n, unsigned n_workers)
 
 static size_t quant_panel_bytes(const fv_kernels *k, size_t columns, size_t depth)
 {
-    size_t blocks = fv_packed_q_bytes(&k->gemm_q, columns, depth),
+    size_t blocks = fv_packed_q_bytes(&k->gemm_q, FV_TYPE_Q8_0, columns, depth),
            plain = fv_packed_elems(&k->gemm_f32, columns, depth) * 4;
     return round_up(FV_MAX(blocks, plain), 64);
 }

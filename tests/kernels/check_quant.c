@@ -233,8 +233,8 @@ static void check_product(fv_check *c, fv_type type, size_t m, size_t n, size_t 
     const size_t ldc = n + check_below(c, 3);
     float *x = check_in(c, k * 4, 4);
     void *w = check_in(c, n * row, 2), *a = check_out(c, m * lda, 64);
-    void *b = check_out(c, fv_packed_q_bytes(g, n, k), 64),
-         *b_ref = check_out(c, fv_packed_q_bytes(ref, n, k), 64);
+    void *b = check_out(c, fv_packed_q_bytes(g, type, n, k), 64),
+         *b_ref = check_out(c, fv_packed_q_bytes(ref, type, n, k), 64);
     float *bias = check_in(c, n * 4, 4), *scale = check_in(c, n * 4, 4),
           *gate = check_in(c, m * n * 4, 4);
     float *residual = check_in(c, m * n * 4, 4);
@@ -300,7 +300,7 @@ static void check_product(fv_check *c, fv_type type, size_t m, size_t n, size_t 
             p.m = part / 2 ? m - row_cut : row_cut;
             p.n = part % 2 ? n - panel : panel;
             p.a = (char *)a + i * lda;
-            p.b = (char *)b + fv_packed_q_bytes(g, j, k);
+            p.b = (char *)b + fv_packed_q_bytes(g, type, j, k);
             p.c = (char *)again + (i * ldc + j) * size;
             p.bias = args.bias ? bias + j : NULL;
             p.scale = args.scale ? scale + j : NULL;
@@ -542,7 +542,8 @@ void bench_quant(fv_check *c)
             const size_t columns = FV_MIN(n, (size_t)(128 / now->gemm_q.nr * now->gemm_q.nr));
             float *x = bench_buffer(c, FV_TYPE_F32, k), *y = bench_buffer(c, FV_TYPE_F32, m * n);
             char *a = bench_buffer(c, FV_TYPE_U8, m * lda), *w = make_weights(c, type, n, k);
-            void *packed = bench_buffer(c, FV_TYPE_U8, fv_packed_q_bytes(&now->gemm_q, columns, k));
+            void *packed = bench_buffer(c, FV_TYPE_U8,
+                                        fv_packed_q_bytes(&now->gemm_q, type, columns, k));
             for (size_t j = 0; j < m; j++)
                 now->quantize_row(a + j * lda, x, k);
             quant_run r = { .k = now,

@@ -24,8 +24,8 @@ static inline __attribute__((always_inline)) __m512 finish(const fv_gemm_u8_args
     __m512i s = _mm512_load_si512(sum + 16 * h);
     __m512 y;
     if (g->low) {
-        const __m512i low = _mm512_maskz_loadu_epi32(c->mask[h], g->low + row * g->ldl + j +
-                                                                     (size_t)(16 * h));
+        const __m512i low = _mm512_maskz_loadu_epi32(c->mask[h],
+                                                     g->low + row * g->ldl + j + (size_t)(16 * h));
         const __m512i rest = _mm512_and_si512(low, _mm512_set1_epi32(255));
         s = _mm512_add_epi32(s, _mm512_srai_epi32(low, 8));
         y = _mm512_fmadd_ps(_mm512_cvtepi32_ps(rest), _mm512_set1_ps(0x1p-8f),

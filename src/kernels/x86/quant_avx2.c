@@ -1,16 +1,12 @@
 /* Weights in blocks of 8 or 4 bits for AVX2. vpmaddubsw multiplies unsigned by signed bytes and
- * adds pairs in 16 bits: |w| times x with w's sign stays within 2 x 128 x 127. */
+ * adds pairs in 16 bits: |w| times x with w's sign stays within 2 x 128 x 127. Where weights are
+ * packed, they are packed as digits of 4 bits, whose sums stay in 16 bits much longer. */
 #include <immintrin.h>
 
-enum { MR = 4 };
+#include "base/types.h"
+
+enum { MR = 4, PANEL_Q8_BYTES = 2 * 8 * FV_BLOCK };
 #define QUANT_ISA(name) name##__avx2
-#define TILES      \
-    DEFINE_TILE(1) \
-    DEFINE_TILE(2) \
-    DEFINE_TILE(3) \
-    DEFINE_TILE(4)
-#define PANEL_FLIP 0
-#define PANEL_Q4_ZERO 0
 
 static inline __m256i dot8(__m256i part, __m256i w, __m256i q)
 {
@@ -28,21 +24,30 @@ static inline __m256i dot4(__m256i part4, __m256i first, __m256i second, __m256i
     return _mm256_add_epi32(part4, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
 
-static inline void add_products(__m256i *sum, __m256i w, __m256i x)
+static inline void panel_store(uint8_t *to, __m256i w)
 {
-    *sum = _mm256_add_epi32(*sum, dot8(x, w, x));
+    _mm256_store_si256((__m256i *)(void *)to, w);
+}
+
+/* Nothing above 15: q + 8 of 4 bits, [8][8][4]; of 8 bits both halves of q + 128, [8][2][8][4]. */
+static inline void panel_put(uint8_t *dst, fv_type type, size_t i, __m256i w)
+{
+    const __m256i low = _mm256_set1_epi8(15);
+    if (type == FV_TYPE_Q4_0) {
+        panel_store(dst + 32 * i, _mm256_add_epi8(w, _mm256_set1_epi8(8)));
+    } else {
+        const __m256i u = _mm256_xor_si256(w, _mm256_set1_epi8(-128));
+        panel_store(dst + 64 * i, _mm256_and_si256(u, low));
+        panel_store(dst + 64 * i + 32, _mm256_and_si256(_mm256_srli_epi16(u, 4), low));
+    }
 }
 
 #include "kernels/x86/quant_body.h"
 
-static tile_fn *const tiles[MR + 1] = { 0, tile_1, tile_2, tile_3, tile_4 };
-static void gemm_q8_4x16__avx2(const fv_gemm_args *g) { gemm(g, tiles); }
+/* ---- matrix times matrix ----------------------------------------------------------------- */
 
-/* ---- matrix times matrix, 4 bits --------------------------------------------------------- */
-
-/* A panel's weights are 0 .. 15, and a whole block of products fits in sums of 16 bits: 8 times 2 x
- * 15 x 127. They are widened, and lose the excess of 8 times the sum of the row's block, once a
- * block. */
+/* As no weight in a panel is above 15, sums of 16 bits hold a whole block of products, 8 times 2 x
+ * 15 x 127. They are widened once a block. */
 
 /* s, t += the products of a row's four values and those of 16 columns. In assembly: see
  * gemm_u8_avx2.c. */
@@ -58,46 +63,82 @@ static inline void pairs_add(__m256i *s, __m256i *t, const void *a, __m256i b0, 
             : [a] "m"(*(const int32_t(*)[1])a), [b0] "x"(b0), [b1] "x"(b1));
 }
 
-#define TILE4(mr)                                                                             \
-    static void tile4_##mr(const int8_t *a, const float *d, const int32_t *much, size_t a_ld, \
-                           const uint8_t *b, size_t n, float *out, size_t out_ld, bool more)  \
-    {                                                                                         \
-        if (!more)                                                                            \
-            for (size_t i = 0; i < mr; i++)                                                   \
-                memset(out + i * out_ld, 0, NR * sizeof *out);                                \
-        for (size_t q = 0; q < n; q++, d++, much++, b += 64) {                                \
-            __m256i s[mr], t[mr];                                                             \
-            UNROLL for (size_t i = 0; i < mr; i++)                                            \
-            {                                                                                 \
-                const __m256i x = word_at(a, i, a_ld);                                        \
-                s[i] = _mm256_maddubs_epi16(load32(b), x);                                    \
-                t[i] = _mm256_maddubs_epi16(load32(b + 32), x);                               \
-            }                                                                                 \
-            a += 4, b += 64;                                                                  \
-            for (int g = 1; g < 8; g++, a += 4, b += 64) {                                    \
-                const __m256i b0 = load32(b), b1 = load32(b + 32);                            \
-                UNROLL for (size_t i = 0; i < mr; i++)                                        \
-                    pairs_add(&s[i], &t[i], row_at(a, i, a_ld), b0, b1);                      \
-            }                                                                                 \
-            UNROLL for (size_t i = 0; i < mr; i++)                                            \
-            {                                                                                 \
-                const __m256i ones = _mm256_set1_epi16(1),                                    \
-                              excess = _mm256_srai_epi32(word_at(much, i, a_ld), 4);          \
-                const __m256 x = _mm256_castsi256_ps(word_at(d, i, a_ld));                    \
-                float *to = out + i * out_ld;                                                 \
-                add_block(to, _mm256_add_epi32(_mm256_madd_epi16(s[i], ones), excess), b, x); \
-                add_block(to + 8, _mm256_add_epi32(_mm256_madd_epi16(t[i], ones), excess),    \
-                          b + 32, x);                                                         \
-            }                                                                                 \
-        }                                                                                     \
+/* A block of k: s[i], t[i] = a row's products with eight columns at b, and `other` bytes behind. */
+static inline __attribute__((always_inline)) void block_pairs(__m256i *s, __m256i *t,
+                                                              const int8_t *a, size_t a_ld,
+                                                              const uint8_t *b, const size_t other,
+                                                              const size_t step, const size_t mr)
+{
+    UNROLL for (size_t i = 0; i < mr; i++)
+    {
+        const __m256i x = word_at(a, i, a_ld);
+        s[i] = _mm256_maddubs_epi16(load32(b), x);
+        t[i] = _mm256_maddubs_epi16(load32(b + other), x);
     }
-TILE4(1)
-TILE4(2)
-TILE4(3)
-TILE4(4)
+    for (int g = 1; g < 8; g++) {
+        a += 4, b += step;
+        const __m256i b0 = load32(b), b1 = load32(b + other);
+        UNROLL for (size_t i = 0; i < mr; i++) pairs_add(&s[i], &t[i], row_at(a, i, a_ld), b0, b1);
+    }
+}
 
-static tile_fn *const tiles4[MR + 1] = { 0, tile4_1, tile4_2, tile4_3, tile4_4 };
-static void gemm_q4_4x16__avx2(const fv_gemm_args *g) { gemm(g, tiles4); }
+/* 4 bits: s and t are 16 columns. 8 bits: the low and the high halves of the weights of 8 columns,
+ * one half of the panel after the other. */
+static inline __attribute__((always_inline)) void tile_run(const int8_t *a, const float *d,
+                                                           const int32_t *much, size_t a_ld,
+                                                           const uint8_t *b, size_t n, float *out,
+                                                           size_t out_ld, bool more, fv_type type,
+                                                           const size_t mr)
+{
+    const __m256i ones = _mm256_set1_epi16(1), sixteens = _mm256_set1_epi16(16);
+    __m256i s[MR], t[MR];
+    for (size_t i = 0; !more && i < mr; i++)
+        memset(out + i * out_ld, 0, NR * sizeof *out);
+    for (size_t q = 0; q < n; q++, a += FV_BLOCK, d++, much++, b += panel_bytes(type)) {
+        const uint8_t *scales = b + 2 * half_bytes(type);
+        if (type == FV_TYPE_Q4_0) {
+            block_pairs(s, t, a, a_ld, b, 256, 32, mr);
+            UNROLL for (size_t i = 0; i < mr; i++)
+            {
+                const __m256i excess = _mm256_srai_epi32(word_at(much, i, a_ld), 4);
+                const __m256 x = _mm256_castsi256_ps(word_at(d, i, a_ld));
+                float *to = out + i * out_ld;
+                add_block(to, _mm256_add_epi32(_mm256_madd_epi16(s[i], ones), excess), scales, x);
+                add_block(to + 8, _mm256_add_epi32(_mm256_madd_epi16(t[i], ones), excess),
+                          scales + 32, x);
+            }
+            continue;
+        }
+        for (size_t h = 0; h < 2; h++) {
+            block_pairs(s, t, a, a_ld, b + h * half_bytes(type), 32, 64, mr);
+            UNROLL for (size_t i = 0; i < mr; i++)
+            {
+                const __m256i sum = _mm256_add_epi32(_mm256_madd_epi16(s[i], ones),
+                                                     _mm256_madd_epi16(t[i], sixteens));
+                add_block(out + i * out_ld + 8 * h, _mm256_add_epi32(sum, word_at(much, i, a_ld)),
+                          scales + 32 * h, _mm256_castsi256_ps(word_at(d, i, a_ld)));
+            }
+        }
+    }
+}
+
+#define TILE(name, type, mr)                                                                   \
+    static void name##_##mr(const int8_t *a, const float *d, const int32_t *much, size_t a_ld, \
+                            const uint8_t *b, size_t n, float *out, size_t out_ld, bool more)  \
+    {                                                                                          \
+        tile_run(a, d, much, a_ld, b, n, out, out_ld, more, type, mr);                         \
+    }
+#define TILES(name, type) \
+    TILE(name, type, 1)   \
+    TILE(name, type, 2)   \
+    TILE(name, type, 3)   \
+    TILE(name, type, 4)   \
+    static tile_fn *const name[MR + 1] = { 0, name##_1, name##_2, name##_3, name##_4 };
+TILES(tiles8, FV_TYPE_Q8_0)
+TILES(tiles4, FV_TYPE_Q4_0)
+
+static void gemm_q8_4x16__avx2(const fv_gemm_args *g) { gemm(g, FV_TYPE_Q8_0, tiles8); }
+static void gemm_q4_4x16__avx2(const fv_gemm_args *g) { gemm(g, FV_TYPE_Q4_0, tiles4); }
 
 /* ---- activations ------------------------------------------------------------------------- */
 

@@ -1,12 +1,13 @@
 /* Weights in blocks of 8 or 4 bits with 256-bit vectors, for files that define
  *
  *    QUANT_ISA(name)               the name with the instruction set behind it
- *    MR, TILES                     rows of a tile; its functions, tile_1 ... tile_MR
+ *    MR                            rows of a tile
  *    dot8(part, w, q)              part + sums of four products of 32 signed weights; part optional
  *    dot4(part4, w, v, q, r)       part4 + sums of four products w q and four v r, w and v below 16
- *    add_products                  of a panel's 8 x 4 bytes and a broadcast word of A
- *    PANEL_FLIP                    what the panels' signed bytes are xored with
- *    PANEL_Q4_ZERO                 what a panel of 4 bits calls 0, before it is xored */
+ *    PANEL_Q8_BYTES                of 8 columns' block of k in a panel of 8 bits, without scales
+ *    panel_put(dst, type, i, w)    puts word i of k of 8 columns, signed bytes, into such a block
+ *
+ * and, behind it, tiles, which only they understand the panels of. */
 #ifndef FV_QUANT_BODY_H
 #define FV_QUANT_BODY_H
 
@@ -14,12 +15,10 @@
 
 #include "kernels/blocks.h"
 #include "kernels/x86/gemm_epilogue_avx2.h"
-#include "kernels/x86/repeat_rows.h"
 
 enum {
     NR = 16,
-    BLOCK_BYTES = NR * FV_PACKED_Q_BLOCK_BYTES,
-    PIECE = 16, /* blocks of k for which a panel's piece (9 KiB) stays in L1 */
+    PIECE = 16, /* blocks of k for which a panel's piece (9 or 17 KiB) stays in L1 */
     SPAN = 8,   /* panels that use a piece of A while it is in L2 */
     ROWS = 120 / MR * MR
 };
@@ -91,8 +90,8 @@ static inline __attribute__((always_inline)) void add_q8(__m256 s[2][SHARED_ROWS
 {
     const __m128 scale = four_scales(at, FV_Q8_BLOCK_BYTES);
     __m128 both[SHARED_ROWS];
-    UNROLL for (size_t i = 0; i < m; i++) both[i] =
-        _mm_mul_ps(scale, _mm_loadu_ps((const float *)(const void *)(x.d + i * x_step)));
+    UNROLL for (size_t i = 0; i < m; i++)
+        both[i] = _mm_mul_ps(scale, _mm_loadu_ps((const float *)(const void *)(x.d + i * x_step)));
     UNROLL for (int h = 0; h < 4; h++)
     {
         const __m256i w = load32(at + h * FV_Q8_BLOCK_BYTES + 2);
@@ -113,8 +112,8 @@ static inline __attribute__((always_inline)) void add_q4(__m256 s[2][SHARED_ROWS
     const __m256i low = _mm256_set1_epi8(15);
     const __m128 scale = four_scales(at, FV_Q4_BLOCK_BYTES);
     __m128 both[SHARED_ROWS];
-    UNROLL for (size_t i = 0; i < m; i++) both[i] =
-        _mm_mul_ps(scale, _mm_loadu_ps((const float *)(const void *)(x.d + i * x_step)));
+    UNROLL for (size_t i = 0; i < m; i++)
+        both[i] = _mm_mul_ps(scale, _mm_loadu_ps((const float *)(const void *)(x.d + i * x_step)));
     UNROLL for (int h = 0; h < 2; h++, at += 2 * FV_Q4_BLOCK_BYTES)
     {
         const __m256i pairs = _mm256_inserti128_si256(_mm256_castsi128_si256(load16(at + 2)),
@@ -168,10 +167,8 @@ static inline __attribute__((always_inline)) void dot_rows(float *y, size_t ldy,
     }
 }
 
-#define DOT_ROWS_CASE(count)                                          \
-    case count:                                                       \
-        dot_rows(to, ldy, at, type, ahead, from, x_step, add, count, nb); \
-        break;
+#define DOT_ROWS_CASE(count) \
+    case count: dot_rows(to, ldy, at, type, ahead, from, x_step, add, count, nb); break;
 
 static inline __attribute__((always_inline)) void gemv_rows(float *y, size_t ldy, const void *w,
                                                             fv_type type, bool ahead, const void *x,
@@ -195,11 +192,11 @@ static inline __attribute__((always_inline)) void gemv_rows(float *y, size_t ldy
     }
 }
 
-#define GEMV(name, type, ahead)                                                              \
-    static void QUANT_ISA(name)(float *y, const void *w, const void *x, const float *bias,   \
-                                size_t n, size_t k)                                          \
-    {                                                                                        \
-        gemv_rows(y, 0, w, type, ahead, x, bias, 1, n, k);                                   \
+#define GEMV(name, type, ahead)                                                            \
+    static void QUANT_ISA(name)(float *y, const void *w, const void *x, const float *bias, \
+                                size_t n, size_t k)                                        \
+    {                                                                                      \
+        gemv_rows(y, 0, w, type, ahead, x, bias, 1, n, k);                                 \
     }
 GEMV(gemv_q8, FV_TYPE_Q8_0, false)
 GEMV(gemv_q8_ahead, FV_TYPE_Q8_0, true)
@@ -216,8 +213,17 @@ GEMV_ROWS(gemv_rows_q4, FV_TYPE_Q4_0)
 
 /* ---- matrix times matrix ----------------------------------------------------------------- */
 
-/* Panels as for AVX-512 (quant_avx512vnni.c), 16 columns wide: for each block [8][16][4] bytes,
- * then the scales. */
+/* Panels are 16 columns wide: for each block of k that of the first 8, of the others, and the
+ * scales. */
+static inline size_t half_bytes(fv_type type)
+{
+    return type == FV_TYPE_Q8_0 ? PANEL_Q8_BYTES : 8 * FV_BLOCK;
+}
+
+static inline size_t panel_bytes(fv_type type) { return 2 * half_bytes(type) + NR * sizeof(float); }
+
+/* out [rows, NR] (+)= over n blocks of k. a, d, much: the first row's values, scales, and what a
+ * block's sums are too much when weights are read as q + 128. */
 typedef void tile_fn(const int8_t *a, const float *d, const int32_t *much, size_t a_ld,
                      const uint8_t *b, size_t n, float *out, size_t out_ld, bool more);
 
@@ -239,45 +245,7 @@ static inline void add_block(float *to, __m256i sum, const uint8_t *w, __m256 x)
     _mm256_store_ps(to, _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), scale, _mm256_load_ps(to)));
 }
 
-#define CLEAR(i)                                            \
-    _mm256_store_ps(out + i * out_ld, _mm256_setzero_ps()), \
-        _mm256_store_ps(out + i * out_ld + 8, _mm256_setzero_ps());
-#define BEGIN(i) \
-    __m256i s##i = PANEL_FLIP ? word_at(much, i, a_ld) : _mm256_setzero_si256(), t##i = s##i;
-#define MULTIPLY(i)                            \
-    {                                          \
-        const __m256i x = word_at(a, i, a_ld); \
-        add_products(&s##i, b0, x);            \
-        add_products(&t##i, b1, x);            \
-    }
-#define END(i)                                                     \
-    {                                                              \
-        const __m256 x = _mm256_castsi256_ps(word_at(d, i, a_ld)); \
-        add_block(out + i * out_ld, s##i, b, x);                   \
-        add_block(out + i * out_ld + 8, t##i, b + 32, x);          \
-    }
-
-#define DEFINE_TILE(mr)                                                                      \
-    static void tile_##mr(const int8_t *a, const float *d, const int32_t *much, size_t a_ld, \
-                          const uint8_t *b, size_t n, float *out, size_t out_ld, bool more)  \
-    {                                                                                        \
-        if (!more) {                                                                         \
-            ROWS_##mr(CLEAR)                                                                 \
-        }                                                                                    \
-        for (size_t q = 0; q < n; q++, d++, much++, b += 64) {                               \
-            ROWS_##mr(BEGIN) for (int g = 0; g < 8; g++, a += 4, b += 64)                    \
-            {                                                                                \
-                const __m256i b0 = load32(b), b1 = load32(b + 32);                           \
-                ROWS_##mr(MULTIPLY)                                                          \
-            }                                                                                \
-            ROWS_##mr(END)                                                                   \
-        }                                                                                    \
-        (void)much;                                                                          \
-    }
-
-TILES
-
-static void gemm(const fv_gemm_args *g, tile_fn *const *tile)
+static void gemm(const fv_gemm_args *g, fv_type type, tile_fn *const *tile)
 {
     const size_t nb = g->k / FV_BLOCK, span = SPAN * NR;
     float sums[ROWS * SPAN * NR] __attribute__((aligned(64)));
@@ -288,7 +256,8 @@ static void gemm(const fv_gemm_args *g, tile_fn *const *tile)
             for (size_t b = 0; b < nb; b += PIECE) {
                 const size_t n = FV_MIN((size_t)PIECE, nb - b);
                 for (size_t j = j0; j < j1; j += NR) {
-                    const uint8_t *panel = (const uint8_t *)g->b + (j / NR * nb + b) * BLOCK_BYTES;
+                    const uint8_t *panel = (const uint8_t *)g->b +
+                                           (j / NR * nb + b) * panel_bytes(type);
                     for (size_t i = i0; i < i1; i += MR) {
                         const size_t rows = FV_MIN((size_t)MR, i1 - i);
                         const char *a = (const char *)g->a + i * g->lda;
@@ -306,19 +275,18 @@ static void gemm(const fv_gemm_args *g, tile_fn *const *tile)
 
 /* ---- packing ----------------------------------------------------------------------------- */
 
-/* Block b of 8 columns whose rows begin at w. */
-static inline __attribute__((always_inline)) void pack_block(uint8_t *dst, const char *w,
-                                                             fv_type type, size_t row_bytes,
-                                                             size_t rows)
+/* A block of 8 columns whose rows begin at w. */
+static inline __attribute__((always_inline)) void pack_block(uint8_t *dst, float *scale,
+                                                             const char *w, fv_type type,
+                                                             size_t row_bytes, size_t rows)
 {
-    float scale[8] = { 0 };
     __m256i r[8];
     for (size_t i = 0; i < 8; i++) {
         const char *block = w + i * row_bytes;
         r[i] = _mm256_setzero_si256();
+        scale[i] = i < rows ? block_scale(block) : 0;
         if (i >= rows)
             continue;
-        scale[i] = block_scale(block);
         if (type == FV_TYPE_Q8_0) {
             r[i] = load32(block + 2);
         } else {
@@ -326,14 +294,11 @@ static inline __attribute__((always_inline)) void pack_block(uint8_t *dst, const
                           low = _mm_set1_epi8(15);
             const __m128i upper = _mm_and_si128(_mm_srli_epi16(pairs, 4), low);
             r[i] = _mm256_sub_epi8(_mm256_set_m128i(upper, _mm_and_si128(pairs, low)),
-                                   _mm256_set1_epi8(PANEL_Q4_ZERO));
+                                   _mm256_set1_epi8(8));
         }
     }
     transpose(r);
-    UNROLL for (int i = 0; i < 8; i++)
-        _mm256_store_si256((__m256i *)(void *)(dst + i * 64),
-                           _mm256_xor_si256(r[i], _mm256_set1_epi8((char)PANEL_FLIP)));
-    _mm256_store_ps((float *)(void *)(dst + 512), _mm256_loadu_ps(scale));
+    UNROLL for (size_t i = 0; i < 8; i++) panel_put(dst, type, i, r[i]);
 }
 
 static inline __attribute__((always_inline)) void pack(void *dst, const void *w, fv_type type,
@@ -344,9 +309,12 @@ static inline __attribute__((always_inline)) void pack(void *dst, const void *w,
         for (size_t h = 0; h < NR; h += 8) {
             const size_t rows = j + h < n ? FV_MIN((size_t)8, n - j - h) : 0;
             const char *row = (const char *)w + (rows ? j + h : 0) * row_bytes;
-            for (size_t b = 0; b < nb; b++)
-                pack_block((uint8_t *)dst + (j / NR * nb + b) * BLOCK_BYTES + h * 4,
+            for (size_t b = 0; b < nb; b++) {
+                uint8_t *to = (uint8_t *)dst + (j / NR * nb + b) * panel_bytes(type);
+                pack_block(to + h / 8 * half_bytes(type),
+                           (float *)(void *)(to + 2 * half_bytes(type)) + h,
                            row + b * block_bytes(type), type, row_bytes, rows);
+            }
         }
     }
 }
@@ -373,6 +341,7 @@ static void fill_slots(fv_kernels *k, fv_gemm_fn *run_q8, fv_gemm_fn *run_q4)
     k->gemm_q = (fv_gemm_q_kernel){
         .mr = MR,
         .nr = NR,
+        .halves = PANEL_Q8_BYTES > 8 * FV_BLOCK,
         .run = { [FV_TYPE_Q8_0] = run_q8, [FV_TYPE_Q4_0] = run_q4 },
         .pack = { [FV_TYPE_Q8_0] = QUANT_ISA(pack_q8), [FV_TYPE_Q4_0] = QUANT_ISA(pack_q4) }
     };
