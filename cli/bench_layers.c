@@ -167,11 +167,12 @@ static const layer_list *phase_middle(phase *p)
 static double row_least_ms(const layers_bench *b, const layer_row *r)
 {
     const fv_limits *l = &b->limits;
-    double macs = !strcmp(r->precision, "bf16")                                ? l->bf16_macs
-                  : !strcmp(r->precision, "int8")                              ? l->int8_macs
-                  : !strcmp(r->precision, "w8a16")                             ? l->int8_macs / 2
-                  : !strcmp(r->precision, "z8") || !strcmp(r->precision, "q4") ? l->block_macs
-                                                                               : l->f32_macs;
+    double macs = !strcmp(r->precision, "bf16")    ? l->bf16_macs
+                  : !strcmp(r->precision, "int8")  ? l->int8_macs
+                  : !strcmp(r->precision, "w8a16") ? l->w8a16_macs
+                  : !strcmp(r->precision, "z8")    ? l->z8_macs
+                  : !strcmp(r->precision, "q4")    ? l->q4_macs
+                                                   : l->f32_macs;
     double products = macs > 0 ? r->macs / macs : 0,
            memory = l->read_bytes > 0 ? r->bytes / l->read_bytes : 0;
     return 1e3 * (products > memory ? products : memory);
@@ -293,10 +294,10 @@ static int print_layers(layers_bench *b, const fv_model_info *m)
         print_out("phase,layer,kind,precision,ms,macs,bytes,limit_ms\n");
     else if (b->job->form == 0)
         print_out("%s, %d threads, kernels %s; %s, %d x %d\nlimits measured: f32 %.0f, bf16 %.0f, "
-                  "int8 %.0f, blocks %.0f GMAC/s; read %.1f GB/s\n\n",
+                  "int8 %.0f, w8a16 %.0f, z8 %.0f, q4 %.0f GMAC/s; read %.1f GB/s\n\n",
                   cpu_model(), m->n_threads, m->cpu_level, b->job->model, m->image_size,
                   m->image_size, l->f32_macs * 1e-9, l->bf16_macs * 1e-9, l->int8_macs * 1e-9,
-                  l->block_macs * 1e-9, l->read_bytes * 1e-9);
+                  l->w8a16_macs * 1e-9, l->z8_macs * 1e-9, l->q4_macs * 1e-9, l->read_bytes * 1e-9);
     for (int i = 0; i < N_PHASES; i++) {
         const layer_list *middle = phase_middle(&b->phases[i]);
         if (!middle)
@@ -310,9 +311,10 @@ static int print_layers(layers_bench *b, const fv_model_info *m)
             print_phase(b, i, &joined[i]);
     }
     if (b->job->form == 1) {
-        json_t *limits = json_pack("{s:f, s:f, s:f, s:f, s:f}", "f32_macs", l->f32_macs,
+        json_t *limits = json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "f32_macs", l->f32_macs,
                                    "bf16_macs", l->bf16_macs, "int8_macs", l->int8_macs,
-                                   "block_macs", l->block_macs, "read_bytes", l->read_bytes);
+                                   "w8a16_macs", l->w8a16_macs, "z8_macs", l->z8_macs, "q4_macs",
+                                   l->q4_macs, "read_bytes", l->read_bytes);
         code = print_json(json_pack("{s:o, s:o, s:i, s:s, s:i, s:o, s:o}", "model",
                                     json_text(b->job->model), "cpu", json_text(cpu_model()),
                                     "threads", m->n_threads, "kernels", m->cpu_level, "image_size",
@@ -364,7 +366,9 @@ static fv_status limits_take(layers_bench *b, const fv_engine *engine, fv_error 
                           .f32_macs = higher(l->f32_macs, now.f32_macs),
                           .bf16_macs = higher(l->bf16_macs, now.bf16_macs),
                           .int8_macs = higher(l->int8_macs, now.int8_macs),
-                          .block_macs = higher(l->block_macs, now.block_macs),
+                          .w8a16_macs = higher(l->w8a16_macs, now.w8a16_macs),
+                          .z8_macs = higher(l->z8_macs, now.z8_macs),
+                          .q4_macs = higher(l->q4_macs, now.q4_macs),
                           .read_bytes = higher(l->read_bytes, now.read_bytes) };
     return status;
 }

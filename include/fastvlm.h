@@ -260,9 +260,9 @@ FV_API fv_status fv_session_memory(const fv_session *session, fv_memory *out, fv
 typedef struct fv_limits {
     size_t size;
     /** Multiplications with an addition, by the kernels in use, on operands in the caches. */
-    double f32_macs, bf16_macs, int8_macs;
-    double block_macs; /**< weights in blocks (z8, q4) */
-    double read_bytes; /**< from memory */
+    double f32_macs, bf16_macs, int8_macs, w8a16_macs;
+    double z8_macs, q4_macs; /**< weights in blocks */
+    double read_bytes;       /**< from memory */
 } fv_limits;
 
 /** Measures them: half a second, 300 MB. Other work on the machine lowers them. */

@@ -19,7 +19,8 @@ static const size_t READ_BYTES = (size_t)256 << 20;
 
 typedef struct product {
     const fv_kernels *k;
-    fv_type type; /* F32, BF16, I8 or Q8_0 */
+    fv_type type; /* F32, BF16, I8, Q8_0 or Q4_0 */
+    bool sixteen; /* I8: rows of 16 bits */
     uint8_t *memory;
     size_t each; /* bytes of memory for a worker */
     size_t calls;
@@ -37,21 +38,27 @@ static void product_run(const product *p, uint8_t *a, void *c)
     static const float ones[COLUMNS];
     static const int32_t zeros[COLUMNS];
     if (p->type == FV_TYPE_I8) {
-        const fv_gemm_u8_args args = { .m = ROWS,
-                                       .n = COLUMNS,
-                                       .k = DEPTH,
-                                       .a = a,
-                                       .lda = DEPTH,
-                                       .b = p->packed,
-                                       .c = c,
-                                       .ldc = COLUMNS,
-                                       .c_type = FV_TYPE_F32,
-                                       .bias = zeros,
-                                       .mul = ones };
-        p->k->gemm_u8.run(&args);
+        fv_gemm_u8_args args = { .m = ROWS,
+                                 .n = COLUMNS,
+                                 .k = DEPTH,
+                                 .a = a,
+                                 .lda = DEPTH,
+                                 .b = p->packed,
+                                 .c = c,
+                                 .ldc = COLUMNS,
+                                 .c_type = FV_TYPE_F32,
+                                 .bias = zeros,
+                                 .mul = ones };
+        if (p->sixteen && p->k->gemm_u8.run16) {
+            args.a_low = a;
+            p->k->gemm_u8.run16(&args);
+            return;
+        }
+        for (int i = 0; i < (p->sixteen ? 2 : 1); i++)
+            p->k->gemm_u8.run(&args);
         return;
     }
-    const bool blocks = p->type == FV_TYPE_Q8_0;
+    const bool blocks = fv_type_is_block(p->type);
     const fv_gemm_args args = { .m = ROWS,
                                 .n = COLUMNS,
                                 .k = DEPTH,
@@ -62,7 +69,7 @@ static void product_run(const product *p, uint8_t *a, void *c)
                                 .ldc = COLUMNS,
                                 .c_type = FV_TYPE_F32 };
     if (blocks)
-        p->k->gemm_q.run[FV_TYPE_Q8_0](&args);
+        p->k->gemm_q.run[p->type](&args);
     else if (p->type == FV_TYPE_BF16)
         p->k->gemm_bf16.run(&args);
     else
@@ -147,11 +154,13 @@ fv_status fv_limits_measure(fv_limits *out, const fv_kernels *k, const fv_pool *
     const size_t each = rows_bytes() + (size_t)ROWS * COLUMNS * sizeof(float);
     struct {
         fv_type type;
+        bool sixteen;
         double *rate;
-    } const kinds[] = { { FV_TYPE_F32, &out->f32_macs },
-                        { FV_TYPE_BF16, &out->bf16_macs },
-                        { FV_TYPE_I8, &out->int8_macs },
-                        { FV_TYPE_Q8_0, &out->block_macs } };
+    } const kinds[] = {
+        { FV_TYPE_F32, false, &out->f32_macs }, { FV_TYPE_BF16, false, &out->bf16_macs },
+        { FV_TYPE_I8, false, &out->int8_macs }, { FV_TYPE_I8, true, &out->w8a16_macs },
+        { FV_TYPE_Q8_0, false, &out->z8_macs }, { FV_TYPE_Q4_0, false, &out->q4_macs },
+    };
     const size_t bytes = (FV_MAX(READ_BYTES, n * each) + 63) / 64 * 64 + packed_bytes(k);
     uint8_t *memory = fv_pages_alloc(bytes); /* huge ones, as those of weights */
     if (!memory)
@@ -160,6 +169,7 @@ fv_status fv_limits_measure(fv_limits *out, const fv_kernels *k, const fv_pool *
     for (size_t i = 0; i < FV_COUNT(kinds); i++) {
         product p = { .k = k,
                       .type = kinds[i].type,
+                      .sixteen = kinds[i].sixteen,
                       .memory = memory,
                       .each = each,
                       .calls = 1,

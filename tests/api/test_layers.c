@@ -183,8 +183,8 @@ static void test_limits(void **state)
     fv_engine *e = open_model(TINY);
     fv_limits l = { .size = sizeof l };
     ok(fv_engine_limits(e, &l, &err));
-    assert_true(l.f32_macs > 0 && l.bf16_macs > 0 && l.int8_macs > 0 && l.block_macs > 0);
-    assert_true(l.read_bytes > 0);
+    assert_true(l.f32_macs > 0 && l.bf16_macs > 0 && l.int8_macs > 0 && l.w8a16_macs > 0);
+    assert_true(l.z8_macs > 0 && l.q4_macs > 0 && l.read_bytes > 0);
     l.size = 0;
     assert_int_equal(fv_engine_limits(e, &l, &err), FV_ERR_ARGUMENT);
     assert_int_equal(fv_engine_limits(NULL, &l, &err), FV_ERR_ARGUMENT);

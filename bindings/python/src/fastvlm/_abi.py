@@ -126,7 +126,9 @@ class fv_limits(Structure):
         ("f32_macs", c_double),
         ("bf16_macs", c_double),
         ("int8_macs", c_double),
-        ("block_macs", c_double),
+        ("w8a16_macs", c_double),
+        ("z8_macs", c_double),
+        ("q4_macs", c_double),
         ("read_bytes", c_double),
     ]
 
