@@ -43,7 +43,7 @@ int verb_pack(int argc, char **argv)
           0, 100000 },
         { 0, "min-cosine", OPTION_FLOAT, &min_cosine, "X",
           "move layer groups from int8 to w8a16 or bf16 until the feature cosine against f32 "
-          "reaches X (default 0.9992)",
+          "reaches X (default 0.9993)",
           0, 1 },
         { 0, "rounding", OPTION_CHOICE, &rounding, "auto|search|calibrated",
           "rounding of z8 and q4: minimise the error of the weights, or of the layers' "
@@ -96,7 +96,7 @@ int verb_pack(int argc, char **argv)
             "fastvlm: warning: with any layer group in int8 or w8a16 the feature cosine stays "
             "below %.7g, so the vision encoder was packed in bf16; a lower --min-cosine "
             "allows int8\n",
-            o.min_cosine > 0 ? o.min_cosine : 0.9992);
+            o.min_cosine > 0 ? o.min_cosine : 0.9993);
     if (quiet)
         return EXIT_OK;
     print_err("%s: %zu tensors, %.1f million weights, %.1f MB in %.1f s", out, r.n_tensors,

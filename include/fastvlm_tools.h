@@ -35,7 +35,7 @@ typedef struct fv_pack_options {
      *  up to four times as many when the model's images are smaller than 1024 x 1024 */
     int max_images;
     /** INT8: layer groups get inputs of 16 bits, or stay in bf16, until the cosine of features and
-     *  image tokens against f32 reaches this; 0: 0.9992 */
+     *  image tokens against f32 reaches this; 0: 0.9993 */
     double min_cosine;
     fv_rounding rounding;          /**< of a decoder in Z8 or Q4 */
     const fv_callbacks *callbacks; /**< progress stages "calibrate", "round", "pack" */

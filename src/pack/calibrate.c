@@ -22,7 +22,7 @@ enum {
 };
 
 /* The feature cosine that the encoder must reach. On held-out images it stays above 0.999. */
-#define DEFAULT_COSINE 0.9992
+#define DEFAULT_COSINE 0.9993
 
 typedef struct layer {
     fv_weight weight; /* its row of the table, slot: fv_mat or fv_dw as loaded */
@@ -141,7 +141,9 @@ static bool layer_take_memory(layer *l, fv_region *r)
     out->w8 = fv_region_take(r, l->depthwise ? l->taps * l->n : l->n * l->k, 1);
     out->mul = fv_region_take(r, l->n, sizeof *out->mul);
     out->bias8 = fv_region_take(r, l->n, sizeof *out->bias8);
-    return in->low && in->high && in->rows && out->inv && out->w8 && out->mul && out->bias8;
+    out->bias = fv_region_take(r, l->n, sizeof *out->bias);
+    return in->low && in->high && in->rows && out->inv && out->w8 && out->mul && out->bias8 &&
+           out->bias;
 }
 
 static void group_set(group *g, choice c)
@@ -315,7 +317,7 @@ static void layer_solve_task(void *user, size_t task, unsigned worker)
         fv_int8_matrix(j->fine ? &l->fine : &l->int8, &l->seen, m->data, m->type, l->n, m->bias,
                        j->q->k, j->scratch + worker * j->each);
     else if (!j->fine)
-        fv_int8_depthwise(&l->int8, &l->seen, dw->w, l->taps, dw->mult);
+        fv_int8_depthwise(&l->int8, &l->seen, dw->w, dw->bias, l->taps, dw->mult);
     l->zero16 = 256 * l->fine.zero;
 }
 
@@ -372,7 +374,7 @@ static void layer_assemble(const fv_calibration *q, const layer *l)
     const fv_u8 in = { .inv = s->inv, .zero = s->zero, .fine = c == CHOICE_FINE };
     if (l->depthwise) {
         const fv_dw *dw = l->weight.slot;
-        *(fv_dw *)l->twin = int8 ? (fv_dw){ .bias = dw->bias,
+        *(fv_dw *)l->twin = int8 ? (fv_dw){ .bias = s->bias,
                                             .channels = dw->channels,
                                             .mult = dw->mult,
                                             .kernel = dw->kernel,
@@ -809,7 +811,7 @@ static fv_status layer_parts(void *user, const fv_weight *t, fv_pack_part list[F
         return FV_OK;
     const fv_int8_layer *s = fine ? &l->fine : &l->int8;
     size_t rows = l->depthwise ? l->taps : l->n, columns = l->depthwise ? l->n : l->k;
-    const void *bias = l->depthwise ? (const void *)((const fv_dw *)t->slot)->bias : s->bias8;
+    const void *bias = l->depthwise ? (const void *)s->bias : s->bias8;
     fv_type bias_type = l->depthwise ? FV_TYPE_F32 : FV_TYPE_I32;
     const fv_pack_part parts[5] = {
         { ".weight", FV_TYPE_I8, 2, { rows, columns }, s->w8, (float)s->sqnr },

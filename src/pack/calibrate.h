@@ -14,7 +14,7 @@ typedef struct fv_calibrate_options {
     const char *const *paths; /* images and directories; n_paths 0: built-in scenes */
     size_t n_paths;
     int max_images;    /* images taken, evenly over the list, or scenes drawn; 0: see below */
-    double min_cosine; /* of features and image tokens, mean over images; 0: 0.9992 */
+    double min_cosine; /* of features and image tokens, mean over images; 0: 0.9993 */
     const fv_callbacks *callbacks; /* may be NULL */
 } fv_calibrate_options;
 

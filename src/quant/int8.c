@@ -148,21 +148,33 @@ static float row_round(const float *w, const float *s, size_t k, float *out, int
     return best;
 }
 
+/* Step and zero of a layer's input, and whether it has 16 bits. */
+typedef struct input_grid {
+    float step;
+    int zero;
+    bool fine;
+} input_grid;
+
+/* What the u8 of a sample row stand for, smoothed as they are, into m->xq. */
+static void sample_round(const matrix_memory *m, const float *x, size_t k, const input_grid *g)
+{
+    const float most = g->fine ? 65535 : 255, origin = (float)(g->zero * (g->fine ? 256 : 1)),
+                small = g->step / (g->fine ? 256 : 1);
+    for (size_t c = 0; c < k; c++) {
+        const float v = fv_round_clamp(x[c] / (m->s[c] * small), -origin, most - origin);
+        m->xq[c] = fv_round_even(v) * small;
+    }
+}
+
 /* Squared error of the judged outputs with these scales; *signal: their own squares. */
-static double scales_judge(const fv_int8_seen *in, const matrix_memory *m, float step, int zero,
-                           bool fine, size_t rows, size_t outputs, double *signal)
+static double scales_judge(const fv_int8_seen *in, const matrix_memory *m, const input_grid *g,
+                           size_t rows, size_t outputs, double *signal)
 {
     const size_t k = in->k;
-    const float most = fine ? 65535 : 255, origin = (float)(zero * (fine ? 256 : 1)),
-                small = step / (fine ? 256 : 1);
     double error = 0;
     *signal = 0;
     for (size_t i = 0; i < rows; i++) {
-        const float *x = in->rows + i * in->n_rows / rows * k;
-        for (size_t c = 0; c < k; c++) {
-            const float v = fv_round_clamp(x[c] / (m->s[c] * small), -origin, most - origin);
-            m->xq[c] = fv_round_even(v) * small;
-        }
+        sample_round(m, in->rows + i * in->n_rows / rows * k, k, g);
         for (size_t j = 0; j < outputs; j++) {
             double y = (double)m->y[i * JUDGED_OUTPUTS + j],
                    lost = y - (double)row_dot(m->xq, m->wq + j * k, k);
@@ -171,6 +183,34 @@ static double scales_judge(const fv_int8_seen *in, const matrix_memory *m, float
         }
     }
     return error;
+}
+
+/* Means over the sample rows [k]: of the input, and of what its u8 stand for. */
+static void means_fill(const fv_int8_seen *in, const matrix_memory *m, const input_grid *g,
+                       float *mean, float *mean_q)
+{
+    const size_t k = in->k;
+    const float share = 1 / (float)FV_MAX(in->n_rows, (size_t)1);
+    for (size_t c = 0; c < k; c++)
+        mean[c] = mean_q[c] = 0;
+    for (size_t i = 0; i < in->n_rows; i++) {
+        const float *x = in->rows + i * k;
+        sample_round(m, x, k, g);
+        for (size_t c = 0; c < k; c++) {
+            mean[c] += x[c] * share;
+            mean_q[c] += m->xq[c] * share;
+        }
+    }
+}
+
+/* What an output of weights w lacks on average with wq in their place: it goes into the bias. */
+static float row_lack(const float *w, const float *wq, const float *mean, const float *mean_q,
+                      size_t k)
+{
+    double lack = 0;
+    for (size_t c = 0; c < k; c++)
+        lack += (double)w[c] * (double)mean[c] - (double)wq[c] * (double)mean_q[c];
+    return isfinite(lack) ? (float)lack : 0; /* what is not finite is refused elsewhere */
 }
 
 typedef struct matrix_choice {
@@ -190,9 +230,9 @@ static matrix_choice scales_choose(const fv_int8_seen *in, const matrix_memory *
         for (size_t j = 0; j < outputs; j++)
             row_round(m->w + j * in->k, m->s, in->k, m->wq + j * in->k, NULL);
         for (size_t i = 0; i < n_clips; i++) {
-            int zero;
-            float step = range_step(in, m->s, clip[i], &zero);
-            double error = scales_judge(in, m, step, zero, fine, rows, outputs, &signal);
+            input_grid g = { .fine = fine };
+            g.step = range_step(in, m->s, clip[i], &g.zero);
+            double error = scales_judge(in, m, &g, rows, outputs, &signal);
             if (error < best) {
                 best = error;
                 choice = (matrix_choice){ alphas[a], clip[i] };
@@ -226,11 +266,14 @@ void fv_int8_matrix(fv_int8_layer *out, const fv_int8_seen *in, const void *w, f
     const float step = range_step(in, m.s, choice.clip, &out->zero);
     for (size_t c = 0; c < k; c++)
         out->inv[c] = 1 / (m.s[c] * step);
+    float *mean = m.w + k, *mean_q = m.w + 2 * k; /* rows that were judged */
+    means_fill(in, &m, &(input_grid){ step, out->zero, out->fine }, mean, mean_q);
     for (size_t j = 0; j < n; j++) {
         int8_t *w8 = out->w8 + j * k;
         int32_t sum = 0;
         widen(m.w, weights + j * fv_row_bytes(type, k), k);
-        float scale = row_round(m.w, m.s, k, m.wq, w8) * step, b = bias ? bias[j] : 0;
+        const float scale = row_round(m.w, m.s, k, m.wq, w8) * step,
+                    b = bias ? bias[j] + row_lack(m.w, m.wq, mean, mean_q, k) : 0;
         for (size_t c = 0; c < k; c++)
             sum += w8[c];
         /* rows of zeros, too, have a bias that fits */
@@ -268,23 +311,46 @@ static float channel_choose(const fv_int8_seen *in, size_t c, float floor, doubl
     return step;
 }
 
-void fv_int8_depthwise(fv_int8_layer *out, const fv_int8_seen *in, const float *w, size_t taps,
-                       size_t mult)
+/* Of channel c over the sample rows. */
+static void channel_means(const fv_int8_seen *in, size_t c, float step, double *mean,
+                          double *mean_q)
+{
+    const double share = 1 / (double)FV_MAX(in->n_rows, (size_t)1);
+    *mean = *mean_q = 0;
+    for (size_t r = 0; r < in->n_rows; r++) {
+        const float x = in->rows[r * in->k + c],
+                    q = fv_round_even(fv_round_clamp(x / step, -128, 127));
+        *mean += (double)x * share;
+        *mean_q += (double)q * (double)step * share;
+    }
+}
+
+void fv_int8_depthwise(fv_int8_layer *out, const fv_int8_seen *in, const float *w,
+                       const float *bias, size_t taps, size_t mult)
 {
     const size_t n = in->k * mult;
     const float floor = reach_floor(in);
     double signal = 0, noise = 0;
     out->zero = 128; /* channels have scales of their own: their ranges are taken as even */
-    for (size_t c = 0; c < in->k; c++)
-        out->inv[c] = 1 / channel_choose(in, c, floor, &signal, &noise);
-    out->sqnr = noise > 0 ? 10 * log10(signal / noise) : 200;
-    for (size_t o = 0; o < n; o++) {
-        float most = 0;
-        for (size_t t = 0; t < taps; t++)
-            most = fmaxf(most, fabsf(w[t * n + o]));
-        float scale = fmaxf(most / 127, 1e-20f);
-        for (size_t t = 0; t < taps; t++)
-            out->w8[t * n + o] = (int8_t)rintf(w[t * n + o] / scale);
-        out->mul[o] = scale / out->inv[o / mult];
+    for (size_t c = 0; c < in->k; c++) {
+        const float step = channel_choose(in, c, floor, &signal, &noise);
+        double mean, mean_q;
+        channel_means(in, c, step, &mean, &mean_q);
+        out->inv[c] = 1 / step;
+        for (size_t o = c * mult; o < (c + 1) * mult; o++) {
+            float most = 0;
+            double lack = 0;
+            for (size_t t = 0; t < taps; t++)
+                most = fmaxf(most, fabsf(w[t * n + o]));
+            const float scale = fmaxf(most / 127, 1e-20f);
+            for (size_t t = 0; t < taps; t++) {
+                const float q = rintf(w[t * n + o] / scale);
+                out->w8[t * n + o] = (int8_t)q;
+                lack += (double)w[t * n + o] * mean - (double)(q * scale) * mean_q;
+            }
+            out->mul[o] = scale / out->inv[c];
+            out->bias[o] = (bias ? bias[o] : 0) + (isfinite(lack) ? (float)lack : 0);
+        }
     }
+    out->sqnr = noise > 0 ? 10 * log10(signal / noise) : 200;
 }

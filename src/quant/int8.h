@@ -30,6 +30,7 @@ typedef struct fv_int8_layer {
     int8_t *w8;     /* matrix [n, k], depthwise [taps, k mult]; in -127 .. 127 */
     float *mul;     /* [n]: of a sum, what it is worth */
     int32_t *bias8; /* [n] of a matrix: the bias and the zero's part, in units of mul */
+    float *bias;    /* [n] of a convolution */
     double sqnr;    /* dB: of a matrix' outputs, of a convolution's input, on sample rows */
     bool fine;      /* asked for, of a matrix: rows of 16 bits, w8a16 */
 } fv_int8_layer;
@@ -41,7 +42,9 @@ typedef struct fv_int8_layer {
  * stays one of u8 with i8 [SmoothQuant, arXiv 2211.10438]. alpha and how much of the range is
  * clipped are those, of a few, with the least squared error of some outputs over some sample rows.
  * A row of weights has the scale, of a few, with the least squared error of its values. With rows
- * of 16 bits the range is twice what was seen: a bit less for values, room for other images.
+ * of 16 bits the range is twice what was seen: a bit less for values, room for other images. What
+ * an output then lacks on average over the sample rows is added to its bias, where it has one: a
+ * layer without stays without in every format that the model is exported to.
  *
  * scratch: fv_int8_scratch_elems(k) floats. */
 void fv_int8_matrix(fv_int8_layer *out, const fv_int8_seen *in, const void *w, fv_type type,
@@ -49,8 +52,8 @@ void fv_int8_matrix(fv_int8_layer *out, const fv_int8_seen *in, const void *w, f
 size_t fv_int8_scratch_elems(size_t k);
 
 /* A depthwise convolution, weights f32 [taps, k mult]: channels do not meet, each has scales of its
- * own anyway; its range is clipped where its sample values lose least. */
-void fv_int8_depthwise(fv_int8_layer *out, const fv_int8_seen *in, const float *w, size_t taps,
-                       size_t mult);
+ * own anyway; its range is clipped where its sample values lose least. bias: [k mult] or NULL. */
+void fv_int8_depthwise(fv_int8_layer *out, const fv_int8_seen *in, const float *w,
+                       const float *bias, size_t taps, size_t mult);
 
 #endif

@@ -147,6 +147,57 @@ static void test_outlier(void **state)
     assert_true(least == l.inv[17] && most / least > 30);
 }
 
+/* No output is off on average, though the range is clipped. */
+static void test_bias(void **state)
+{
+    (void)state;
+    fill_matrix(1);
+    for (size_t r = 0; r < ROWS; r += 2) /* values that clipping takes something from */
+        rows[r * K + 3] *= 3;
+    const fv_int8_layer l = solve_matrix(FV_TYPE_F32, weights, 0.8f);
+    for (size_t j = 0; j < N; j++) {
+        double off = 0;
+        for (size_t r = 0; r < ROWS; r++) {
+            double got = (double)l.bias8[j], want = (double)bias[j];
+            for (size_t c = 0; c < K; c++) {
+                got += (double)l.w8[j * K + c] * to_u8(rows[r * K + c] * l.inv[c], l.zero);
+                want += (double)weights[j * K + c] * (double)rows[r * K + c];
+            }
+            off += (got * (double)l.mul[j] - want) / ROWS;
+        }
+        assert_true(fabs(off) < 2 * (double)l.mul[j]); /* the unit to which a bias is rounded */
+    }
+}
+
+/* The same of a convolution. */
+static void test_bias_depthwise(void **state)
+{
+    static float w[TAPS * K], out_mul[K], out_bias[K], given[K];
+    static int8_t out_w8[TAPS * K];
+    fv_int8_layer l = { .inv = inv, .w8 = out_w8, .mul = out_mul, .bias = out_bias };
+    (void)state;
+    for (size_t i = 0; i < ROWS * K; i++)
+        rows[i] = uniform(-0.2f, 1);
+    for (size_t i = 0; i < TAPS * K; i++)
+        w[i] = uniform(-1, 1);
+    for (size_t c = 0; c < K; c++)
+        given[c] = uniform(-1, 1);
+    const fv_int8_seen s = see_rows(K);
+    fv_int8_depthwise(&l, &s, w, given, TAPS, 1);
+    for (size_t c = 0; c < K; c++) {
+        double off = (double)l.bias[c] - (double)given[c];
+        for (size_t r = 0; r < ROWS; r++)
+            for (size_t t = 0; t < TAPS; t++) {
+                const float x = rows[r * K + c];
+                const int q = to_u8(x * l.inv[c], l.zero) - l.zero;
+                off += ((double)q * (double)l.w8[t * K + c] * (double)l.mul[c] -
+                        (double)x * (double)w[t * K + c]) /
+                       ROWS;
+            }
+        assert_true(fabs(off) < 1e-5);
+    }
+}
+
 /* Rows without weights keep their bias, channels without values have a scale, all-zero input is
  * fine. */
 static void test_matrix_zeros(void **state)
@@ -172,9 +223,9 @@ static void test_matrix_zeros(void **state)
 /* A convolution: mul sum (q - zero) w8 against sum w x, for the tap sums of single pixels. */
 static void test_depthwise(void **state)
 {
-    static float w[TAPS * K * MULT], out_mul[K * MULT];
+    static float w[TAPS * K * MULT], out_mul[K * MULT], out_bias[K * MULT];
     static int8_t out_w8[TAPS * K * MULT];
-    fv_int8_layer l = { .inv = inv, .w8 = out_w8, .mul = out_mul };
+    fv_int8_layer l = { .inv = inv, .w8 = out_w8, .mul = out_mul, .bias = out_bias };
     double signal = 0, noise = 0, inputs = 0, lost = 0;
     (void)state;
     for (size_t i = 0; i < ROWS * K; i++)
@@ -183,7 +234,7 @@ static void test_depthwise(void **state)
         w[i] = uniform(-1, 1) / (float)(1 + i % (K * MULT));
     const fv_int8_seen s = see_rows(K);
     high[4] = 50; /* once, in a row that is no sample: not worth the others' steps */
-    fv_int8_depthwise(&l, &s, w, TAPS, MULT);
+    fv_int8_depthwise(&l, &s, w, NULL, TAPS, MULT);
     assert_int_equal(l.zero, 128);
     for (size_t r = 0; r + TAPS <= ROWS; r += TAPS) {
         for (size_t o = 0; o < K * MULT; o++) {
@@ -194,7 +245,7 @@ static void test_depthwise(void **state)
                 want += (double)x * (double)w[t * K * MULT + o];
                 sum += (to_u8(x * l.inv[o / MULT], l.zero) - l.zero) * l.w8[t * K * MULT + o];
             }
-            double off = want - (double)sum * (double)l.mul[o];
+            double off = want - (double)sum * (double)l.mul[o] - (double)l.bias[o];
             signal += want * want;
             noise += off * off;
         }
@@ -214,9 +265,10 @@ static void test_depthwise(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_ranges),    cmocka_unit_test(test_matrix),
-        cmocka_unit_test(test_outlier),   cmocka_unit_test(test_matrix_zeros),
-        cmocka_unit_test(test_depthwise),
+        cmocka_unit_test(test_ranges),         cmocka_unit_test(test_matrix),
+        cmocka_unit_test(test_outlier),        cmocka_unit_test(test_matrix_zeros),
+        cmocka_unit_test(test_depthwise),      cmocka_unit_test(test_bias),
+        cmocka_unit_test(test_bias_depthwise),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
