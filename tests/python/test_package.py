@@ -753,6 +753,17 @@ class Interrupts(Case):
             self.model.caption_batch(images())
         self.assertFalse([t for t in threading.enumerate() if t.name.startswith("fastvlm")])
 
+    def test_ctrl_c_while_the_threads_start(self):
+        def start(feeder):
+            reader, encoder = feeder._threads
+            reader.start()
+            os.kill(os.getpid(), signal.SIGINT)
+            encoder.start()
+
+        with unittest.mock.patch.object(_batch._Feeder, "start", start), self.assertRaises(KeyboardInterrupt):
+            self.model.caption_batch([SIGN] * 5)
+        self.assertFalse([t for t in threading.enumerate() if t.name.startswith("fastvlm")])
+
     def test_ctrl_c_while_the_iterable_waits(self):
         """What it waits for may never come."""
         waits, goes_on = threading.Event(), threading.Event()

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ._model import Model
 
 _READ_AHEAD = 2  # images decoded and not yet encoded
+_LOOK_S = 0.5  # between looks for a signal that came just before the wait, which it does not end
 _PATIENCE_S = 1.0  # for a next image that nobody wants any more
 _END = object()
 
@@ -48,8 +49,10 @@ class _Feeder:
         self.may_encode.release()
         self._read.put(_END)
         reader, encoder = self._threads
-        encoder.join()
-        reader.join(_PATIENCE_S)  # it may be in the caller's iterable, which may wait for ever
+        if encoder.is_alive():  # otherwise it may not have been started
+            encoder.join()
+        if reader.is_alive():
+            reader.join(_PATIENCE_S)  # it may be in the caller's iterable, which may wait for ever
 
     def read(self) -> None:
         from ._model import Features
@@ -157,8 +160,9 @@ def _run(model: Model, images: Iterable[Any], prompt: Union[str, List[str]], tog
          options: AnswerOptions) -> Iterator[Tuple[int, Union[Answer, Error]]]:
     feeder, watch = _Feeder(model, images, together), Watch()
     results = _results(model, feeder, watch, prompt, together, options)
-    feeder.start()
     try:
+        with watch.deferred():
+            feeder.start()
         while True:
             with watch.deferred(wake=lambda: feeder.out.put(_END)):
                 one = next(results, None)
@@ -183,9 +187,11 @@ def _results(model: Model, feeder: _Feeder, watch: Watch, prompt: Union[str, Lis
     while active or not ended:
         while not ended and len(active) < together:
             try:
-                item = feeder.out.get(block=not active)
+                item = feeder.out.get(block=not active, timeout=_LOOK_S)
             except queue.Empty:
-                break
+                if active:
+                    break
+                continue
             if not isinstance(item, tuple):
                 if item is not _END:
                     raise item
