@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A run of `fastvlm batch` over tar shards on many machines, simulated from measured rates.
+"""A run of `fastvlm batch` over tar shards on many machines, simulated.
 
     bench/batch/simulate.py                              a million images on 1 to 1,000 machines
     bench/batch/simulate.py --images 5e7 --machines 2000 --seconds 0.9 --price 0.05
@@ -9,9 +9,10 @@ while it answers this one, as far as its network and the store's, which all read
 it writes the answers and takes another. Machines differ in speed (--spread), start one after the
 other (--start-rate), and die (--deaths, each machine's per hour), to be replaced after --replace
 seconds (a machine's death without a shard left to do is not looked at); the shard is then read again and continues behind its last finished row (--restart: from
-its first). Beside the simulation stands the paper's figure, images x seconds / machines; where the
-two part, the last column says what ended first. Standard library only; the same seed gives the same
-table."""
+its first). Of the defaults only --seconds is measured (docs/batch.md), on two cores of an Emerald Rapids
+Xeon, and --price is published; all others are assumptions. Beside the simulation stands the paper's
+figure, images x seconds / machines; where the two part, the last column names the bottleneck. Standard
+library only; the same seed gives the same table."""
 import argparse
 import heapq
 import random
@@ -61,7 +62,7 @@ def simulate(a, machines):
     return end / 3600, paid / 3600, busy / paid, read / 1e9, again
 
 
-def first_to_end(a, machines, share):
+def bottleneck(a, machines, share):
     rate = machines / a.seconds
     if rate * a.image_bytes > a.store:
         return "the store, %.1f GB/s" % (a.store / 1e9)
@@ -69,7 +70,7 @@ def first_to_end(a, machines, share):
         return "a machine's network"
     if a.images / a.shard < 4 * machines:
         return "shards: %.1f a machine" % (a.images / a.shard / machines)
-    return "processors" if share > 0.85 else "starting: the model, %.0f s" % (a.model_bytes / min(a.network, a.store / machines))
+    return "CPU" if share > 0.85 else "starting: the model, %.0f s" % (a.model_bytes / min(a.network, a.store / machines))
 
 
 def main():
@@ -80,7 +81,7 @@ def main():
     add("images", 1e6, "images")
     p.add_argument("--machines", type=int, help="only this many, instead of 1, 10, 100 and 1,000")
     add("cores", 2, "cores of a machine")
-    add("seconds", 1.64, "seconds of a machine for an image, all stages")
+    add("seconds", 1.08, "seconds of a machine for an image, all stages: measured")
     add("spread", 0.08, "standard deviation of the machines' speed")
     add("shard", 250, "images of a shard")
     add("shard-seconds", 0.5, "seconds to take a shard and to put its output in place")
@@ -92,20 +93,20 @@ def main():
     add("start-rate", 10, "machines a second that start")
     add("deaths", 0.05, "of a machine, per hour")
     add("replace", 120, "seconds until another machine is there")
-    add("price", 0.0408, "price of a core hour")
+    add("price", 0.0504, "price of a core hour, dollars: published")
     p.add_argument("--restart", action="store_true", help="a killed shard begins again: its output was on the machine")
     p.add_argument("--seed", type=int, default=1)
     a = p.parse_args()
     a.images, a.shard = int(a.images), max(1, int(a.shard))
     if min(a.images, a.seconds, a.network, a.store, a.start_rate) <= 0 or (a.machines or 1) < 1:
         p.error("images, machines, seconds, network, store and start-rate: expected more than 0")
-    print("| machines | on paper, h | simulated, h | busy | read, GB | shards continued | core hours | price | ends first |")
+    print("| machines | on paper, h | simulated, h | busy | read, GB | shards continued | core hours | price | bottleneck |")
     print("|---|---|---|---|---|---|---|---|---|")
     for m in [a.machines] if a.machines else [1, 10, 100, 1000]:
         hours, paid, share, gb, again = simulate(a, m)
         print("| %d | %.2f | %.2f | %.0f %% | %.0f | %d | %.0f | %.2f | %s |" % (
             m, a.images * a.seconds / m / 3600, hours, 100 * share, gb, again, paid * a.cores,
-            paid * a.cores * a.price, first_to_end(a, m, share)))
+            paid * a.cores * a.price, bottleneck(a, m, share)))
 
 
 main()
