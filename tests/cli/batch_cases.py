@@ -15,7 +15,7 @@ import time
 
 from program import IMAGE, LIMIT, PROGRAM, ROOT, TINY, has_demo_model, main, run
 
-NATIVE = ("full_disk", "killed_twenty_times", "stopped", "a_line_that_never_ends", "lines_of_many_values", "levels_of_instructions")  # all but the first only for their time
+NATIVE = ("full_disk", "a_file_system_that_fills", "killed_twenty_times", "stopped", "a_line_that_never_ends", "lines_of_many_values", "levels_of_instructions")  # all but the first two only for their time
 DEMO = os.path.join(ROOT, "tests/data/demo/images")
 QUICK = ("-q", "-n", "4")
 
@@ -132,32 +132,76 @@ def case_the_same_bytes(folder):
         assert data(folder, name + ".jsonl") == data(folder, "a.jsonl"), name
 
 
+def lines_of(path):
+    """Those that are whole; 0: it is not there, or no longer."""
+    try:
+        with open(path, "rb") as f:
+            return f.read().count(b"\n")
+    except FileNotFoundError:
+        return 0
+
+
 def case_killed_twenty_times(folder):
-    """SIGKILL at random moments, also of the runs that go on; every kind of output has the bytes of a run that ran through."""
-    rng = random.Random(17)
+    """SIGKILL, also of the runs that go on: before the first row, at any moment, behind a row, and behind the last, while
+    the output is put in its place; every kind of output has the bytes of a run that ran through."""
+    rng, n = random.Random(17), 90
     photos(folder, 10)
-    lines = [{"image": "photos/%05d.jpg" % (i % 10), "id": "a/%d" % i} if i % 3 else request("b%d" % i, "Hello") for i in range(120)]
+    lines = [{"image": "photos/%05d.jpg" % (i % 10), "id": "a/%d" % i} if i % 3 else request("b%d" % i, "Hello") for i in range(n)]
     lines[7] = {"image": "none.jpg", "id": "c"}
     write(folder, "list", "".join(json.dumps(line) + "\n" for line in lines))
+
+    def start(name, form):
+        return subprocess.Popen([PROGRAM, "batch", TINY, "list", "-o", name + form, "--format", form, *QUICK], cwd=folder,
+                                stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def wait(p, until):
+        end = time.monotonic() + LIMIT
+        while p.poll() is None and not until():
+            assert time.monotonic() < end
+            time.sleep(0.0005)
+
+    def content(name, form):
+        return texts(folder, name + form) if form == "txt" else data(folder, name + form)
+
     for form in ("jsonl", "txt", "tar", "openai"):
-        batch(folder, "list", "-o", "whole." + form, "--format", form)
-        path, kills = os.path.join(folder, "out." + form), 0
-        for _ in range(5):
-            before = size(path + ".partial")
-            p = subprocess.Popen([PROGRAM, "batch", TINY, "list", "-o", path, "--format", form, *QUICK], cwd=folder, stdin=subprocess.DEVNULL,
-                                 stderr=subprocess.DEVNULL)
-            end = time.monotonic() + LIMIT
-            while p.poll() is None and time.monotonic() < end:  # a row or more of its own
-                if size(path + ".partial") > before:
-                    break
-            time.sleep(rng.uniform(0, 0.01))
+        begun = time.monotonic()
+        p = start("whole.", form)
+        wait(p, lambda: lines_of(os.path.join(folder, "whole.%s.partial" % form)) > 1)  # one is the journal's header
+        first = time.monotonic() - begun
+        assert p.wait(LIMIT) == 0
+        seconds = time.monotonic() - begun
+        want, partial = content("whole.", form), os.path.join(folder, "out.%s.partial" % form)
+        assert len(want) >= n, len(want)  # bytes, or files: one a row that was answered, and rows.jsonl
+        kills, moments = 0, ("early", "any", "row", "row", "end")
+        for _ in range(50):
+            moment, before = moments[kills], max(lines_of(partial), 1)
+            p = start("out.", form)
+            if moment == "early":
+                time.sleep(rng.uniform(0, first))
+            elif moment == "any":
+                time.sleep(rng.uniform(0, seconds))
+            elif moment == "row":  # one or more of its own
+                wait(p, lambda: lines_of(partial) > before)
+                time.sleep(rng.uniform(0, 0.01))
+            else:
+                wait(p, lambda: lines_of(partial) == n + 1)
+                time.sleep(rng.uniform(0, 0.003))
             p.kill()
-            kills += p.wait() == -signal.SIGKILL
-        assert kills == 5, "a run ended before it was killed: %s, %d" % (form, kills)
-        batch(folder, "list", "-o", path, "--format", form)
+            code = p.wait()
+            assert code in (0, -signal.SIGKILL), (form, moment, code)
+            kills += code != 0
+            if kills == len(moments):
+                break
+            if code == 0:  # it was faster: from the start again
+                complete(folder, "out." + form)
+                assert content("out.", form) == want, form
+                for name in ("out." + form, "out.%s.manifest.json" % form):
+                    path = os.path.join(folder, name)
+                    shutil.rmtree(path) if os.path.isdir(path) else os.unlink(path)
+        assert kills == len(moments), "%s: %d kills" % (form, kills)
+        batch(folder, "list", "-o", "out." + form, "--format", form)
         complete(folder, "out." + form)
-        whole, found = (texts(folder, name + form) if form == "txt" else data(folder, name + form) for name in ("whole.", "out."))
-        assert found == whole and len(whole) > 100, form
+        assert content("out.", form) == want, form
 
 
 def case_stopped(folder):
@@ -402,6 +446,36 @@ def case_full_disk(folder):
     result = run("batch", TINY, "photos", "-o", "out.tar", "--format", "tar", "-n", "4", cwd=folder)
     assert result.code == 0 and b"10 from earlier runs" in result.err, result
     assert data(folder, "out.tar") == data(folder, "whole.tar")
+
+
+def case_a_file_system_that_fills(folder):
+    """And then has room again, and then is read-only: a small one, in a namespace where the machine lets us mount it."""
+    photos(folder, 10)
+    os.mkdir(os.path.join(folder, "disk"))
+    write(folder, "list", "".join("photos/%05d.jpg\n" % (i % 10) for i in range(60)))
+    batch(folder, "list", "-o", "whole.jsonl")
+    script = """mount -t tmpfs -o size=8k none disk || exit 99
+        "$@" -o disk/out.jsonl 2>full; echo $? >>codes; cp disk/out.jsonl.partial half
+        mount -o remount,size=1m disk || exit 99
+        "$@" -o disk/out.jsonl 2>roomy; echo $? >>codes; ls disk >names; cp disk/out.jsonl .
+        mount -o remount,ro disk || exit 99
+        "$@" -o disk/other.jsonl 2>closed; echo $? >>codes"""
+    try:
+        done = subprocess.run(["unshare", "-rm", "sh", "-c", script, "sh", PROGRAM, "batch", TINY, "list", *QUICK], cwd=folder,
+                              stdin=subprocess.DEVNULL, capture_output=True, timeout=LIMIT)
+    except FileNotFoundError as error:
+        print("skipped: %s" % error)
+        return
+    if not os.path.exists(os.path.join(folder, "codes")):
+        print("skipped: %r" % done.stderr)
+        return
+    assert data(folder, "codes").split() == [b"1", b"0", b"1"] and done.returncode == 0, (data(folder, "codes"), done)
+    full, closed = data(folder, "full"), data(folder, "closed")
+    assert b"out.jsonl.partial: cannot write" in full and b"No space left on device" in full and full.count(b"\n") == 1, full
+    assert 10 < lines_of(os.path.join(folder, "half")) < 60
+    assert data(folder) == data(folder, "whole.jsonl")
+    assert data(folder, "names").split() == [b"out.jsonl", b"out.jsonl.manifest.json"]
+    assert b"other.jsonl" in closed and b"Read-only file system" in closed and closed.count(b"\n") == 1, closed
 
 
 def case_outputs_that_cannot_be(folder):
