@@ -3,7 +3,7 @@
     python ray_captions.py FOLDER OUTPUT [MODEL]
 
 Files travel as bytes, never as pixels, and are decoded by the worker that captions them. A worker that
-dies is started again by Ray, and its batch with it; the answers have the same bits."""
+dies is started again by Ray, and its batch with it; the answers are bit-identical."""
 import os
 import sys
 
@@ -22,7 +22,7 @@ def main(folder, output, model=None):
         fn_constructor_kwargs={"model": model, "prompt": "Describe the image.", "threads": 1},
         batch_size=8,
         num_cpus=min(1, n_cpus - 1),
-        concurrency=max(1, n_cpus - 1),
+        compute=ray.data.ActorPoolStrategy(size=max(1, n_cpus - 1)),
     )
     captions.drop_columns(["bytes"]).write_json(os.path.abspath(output))
 

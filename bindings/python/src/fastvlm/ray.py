@@ -5,10 +5,10 @@
 
     images = ray.data.read_binary_files("photos", include_paths=True)
     captions = images.map_batches(Captioner, fn_constructor_kwargs={"model": "FastVLM-0.5B", "threads": 1},
-                                  batch_size=32, num_cpus=1, concurrency=2)
+                                  batch_size=32, num_cpus=1, compute=ray.data.ActorPoolStrategy(size=2))
 
-Rows carry the bytes of image files: small, and decoded where they are used. `concurrency` times
-`num_cpus` must leave one CPU of the cluster for reading: workers that take all of them wait for ever.
+Rows carry the bytes of image files: small, and decoded where they are used. `size` times `num_cpus` must
+leave one CPU of the cluster for reading: workers that take all of them wait for ever.
 """
 from __future__ import annotations
 
