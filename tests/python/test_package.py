@@ -959,6 +959,19 @@ class About(Case):
         self.assertTrue((pathlib.Path(fastvlm.__file__).parent / "py.typed").exists())
         self.assertTrue(typing.get_type_hints(fastvlm.Stats))
 
+    @staticmethod
+    def blocks():
+        """(code, what it prints) of the Python in docs/python.md."""
+        text = (ROOT / "docs" / "python.md").read_text()
+        return re.findall(r"^```python\n(.*?)^```\n(?:\n((?:    [^\n]*\n)+))?", text, flags=re.M | re.S)
+
+    def test_the_first_example(self):
+        """It needs no file and no other package, and stands in both READMEs, too."""
+        self.run_blocks(self.blocks()[:1])
+        for page in (ROOT / "README.md").read_text(), (ROOT / "bindings" / "python" / "README.md").read_text():
+            for line in self.blocks()[0][0].splitlines():
+                self.assertIn(line.split("  #")[0].rstrip(), page)
+
     def test_the_documentation(self):
         """Every block of Python in docs/python.md runs, and prints what stands below it."""
         try:
@@ -967,9 +980,10 @@ class About(Case):
             self.skipTest("no llguidance")
         if not numpy:
             self.skipTest("no numpy")
-        text = (ROOT / "docs" / "python.md").read_text()
-        blocks = re.findall(r"^```python\n(.*?)^```\n(?:\n((?:    [^\n]*\n)+))?", text, flags=re.M | re.S)
-        self.assertGreater(len(blocks), 3)
+        self.assertGreater(len(self.blocks()), 3)
+        self.run_blocks(self.blocks())
+
+    def run_blocks(self, blocks):
         here, printed, names = os.getcwd(), [], {"print": lambda *a: printed.append(" ".join(map(str, a)))}
         path, _model.DEMO = _model.DEMO, MODEL_PATH or _model.DEMO
         os.chdir(IMAGES)
