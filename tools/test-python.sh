@@ -91,7 +91,7 @@ END
 notebooks() # PYTHON
 {
     echo "== notebooks"
-    "$1" -m pip install -q nbclient nbformat ipykernel numpy >"$place/pip.log" 2>&1 || { fail "nbclient cannot be installed"; return; }
+    "$1" -m pip install -q nbclient nbformat ipykernel numpy llguidance >"$place/pip.log" 2>&1 || { fail "what notebooks need cannot be installed"; return; }
     "$1" -B tests/python/notebooks.py >"$place/notebooks.log" 2>&1 &&
         passed=$((passed + 1)) || { cat "$place/notebooks.log"; fail "notebooks"; }
 }
@@ -137,6 +137,7 @@ for python in "${all[@]}"; do
         run_tests "Python $version with numpy, Pillow, without the GIL" "$venv/bin/python" PYTHON_GIL=0
     elif "$venv/bin/pip" install -q numpy pillow llguidance >"$place/pip.log" 2>&1; then
         run_tests "Python $version with numpy, Pillow, llguidance" "$venv/bin/python" FASTVLM_NO_SKIP=1
+        whole=$venv
     else
         tail -n 3 "$place/pip.log"
         fail "Python $version: numpy, Pillow and llguidance cannot be installed"
@@ -152,5 +153,5 @@ else
     fail "mypy cannot be installed"
 fi
 
-notebooks "$venv/bin/python"
+notebooks "${whole:-$venv}/bin/python"
 end
