@@ -1,8 +1,8 @@
 /* answerer: rows with image tokens -> text, several rows together.
  *
  * A row's prompt and first token run alone, so that its failure is its own; from then on the rows
- * that are being answered take a token each in one step. An answer does not depend on the company
- * it is in, nor on the session it is given: only rows of the KV cache that are bit-identical to
+ * that are being answered take a token each in one step. An answer depends neither on the others in
+ * its batch nor on the session it is given: only rows of the KV cache that are bit-identical to
  * computing them again are kept from one row to the next. */
 #include <string.h>
 

@@ -124,7 +124,7 @@ def case_a_bad_row_is_a_row(folder):
 
 
 def case_the_same_bytes(folder):
-    """Whatever the threads and the company."""
+    """Whatever the threads, and the answers beside it."""
     photos(folder, 12)
     batch(folder, "photos", "-o", "a.jsonl", "-t", "1", "--together", "1", "--readers", "1")
     for name, args in (("b", ("-t", "2")), ("c", ("-t", "3", "--together", "3", "--readers", "4")), ("d", ("--together", "64"))):
