@@ -144,7 +144,7 @@ def lines_of(path):
 def case_killed_twenty_times(folder):
     """SIGKILL, also of the runs that go on: before the first row, at any moment, behind a row, and behind the last, while
     the output is put in its place; every kind of output has the bytes of a run that ran through."""
-    rng, n = random.Random(17), 90
+    rng, n = random.Random(17), 60
     photos(folder, 10)
     lines = [{"image": "photos/%05d.jpg" % (i % 10), "id": "a/%d" % i} if i % 3 else request("b%d" % i, "Hello") for i in range(n)]
     lines[7] = {"image": "none.jpg", "id": "c"}
