@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the build, the tests or the Arm check need and this machine lacks.
 #
-#     tools/setup.sh [build] [check] [arm] [interop] [wheel] [page] [slurm]      default: build
+#     tools/setup.sh [build] [check] [arm] [interop] [wheel] [page] [cluster]      default: build
 #
 # Asks compilers and pkg-config first, says nothing when nothing is missing. On Debian and
 # Ubuntu it installs with apt, as root or through sudo; elsewhere it says what to install.
@@ -136,9 +136,12 @@ need_page()
     need_command npm npm
 }
 
-need_slurm()
+# The recipes of examples/cluster: Slurm as the distribution has it, Java for Spark, the wheel.
+need_cluster()
 {
     PATH=$PATH:/usr/sbin:/sbin
+    need_wheel
+    need_command java default-jre-headless
     need_command slurmctld slurmctld
     need_command slurmd slurmd
     need_command sbatch slurm-client
@@ -211,8 +214,8 @@ collect()
     missing=() wanted=()
     for group in "${@:-build}"; do
         case $group in
-        build | check | arm | interop | wheel | page | slurm) "need_$group" ;;
-        *) echo "setup: unknown group $group (build, check, arm, interop, wheel, page, slurm)" >&2; exit 2 ;;
+        build | check | arm | interop | wheel | page | cluster) "need_$group" ;;
+        *) echo "setup: unknown group $group (build, check, arm, interop, wheel, page, cluster)" >&2; exit 2 ;;
         esac
     done
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # make test-cluster: the recipes of examples/cluster, run on this machine with Ray and PySpark from the
 # Python package index, the distribution's Slurm and the wheel; a worker of each is killed in the middle
-# (tests/cluster/cases.py). Spark needs Java.
+# (tests/cluster/cases.py).
 #
 #     tools/test-cluster.sh [CASE...]      ray spark slurm kubernetes
 #
@@ -26,8 +26,8 @@ if [ -z "$wheel" ]; then
     tools/wheel.sh "$(uname -m)" || give_up "the wheel cannot be built"
     wheel=$(ls build/wheels/fastvlm-*"_$(uname -m).whl")
 fi
-if [ $# -eq 0 ] || [[ " $* " == *" slurm "* ]]; then
-    tools/setup.sh slurm || give_up "Slurm cannot be installed"
+if [ $# -eq 0 ] || [[ " $* " == *" slurm "* || " $* " == *" spark "* ]]; then
+    tools/setup.sh cluster || give_up "Slurm and Java cannot be installed"
 fi
 if [ "$(cat "$place/.complete" 2>/dev/null)" != "${packages[*]}" ]; then
     { python3 -m venv --clear "$place/venv" && "$place/venv/bin/pip" install -q "${packages[@]}"; } >"$place/pip.log" 2>&1 ||
