@@ -204,9 +204,12 @@ typedef struct seen {
 } seen;
 
 /* What calibration keeps of a layer's input. */
-static void site_see(void *user, const void *weight, const float *x, size_t n, size_t c)
+static void site_see(void *user, const void *weight, const void *values, fv_type type, size_t n,
+                     size_t c)
 {
     seen *s = user;
+    const float *x = values;
+    assert_int_equal(type, FV_TYPE_F32);
     size_t at = 0;
     while (at < s->n && s->site[at].weight != weight)
         at++;
