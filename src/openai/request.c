@@ -48,8 +48,10 @@ fv_status fv_request_open(fv_request *out, const char *body, size_t n_body, fv_e
 
 static void request_free_items(fv_request *request)
 {
-    for (size_t i = 0; i < request->n_items; i++)
+    for (size_t i = 0; i < request->n_items; i++) {
+        fv_free(request->items[i].joined);
         fv_free(request->items[i].image);
+    }
     fv_free(request->items);
 }
 
@@ -256,7 +258,35 @@ static fv_status words_add(fv_request *request, speaker who, const char *text, c
                                       : fv_request_add_system(request, text, place, err);
 }
 
-/* content: a text, or parts of which only a user's may be images. An answer is one part. */
+/* The parts of an answer, one behind the other, are one text. */
+static fv_status answer_parts_read(fv_request *request, const fv_json_value *parts, size_t index,
+                                   fv_error *err)
+{
+    char *joined = NULL, place[48];
+    const char *text;
+    size_t n = 0, capacity = 0;
+    fv_status status = FV_OK;
+    for (size_t i = 0; status == FV_OK && i < fv_json_count(parts); i++) {
+        snprintf(place, sizeof place, "messages[%zu].content[%zu]", index, i);
+        status = part_read(request, fv_json_at(parts, i), place, NULL, &text, err);
+        size_t n_text = status == FV_OK ? strlen(text) : 0;
+        if (status == FV_OK)
+            status = FV_LIST_ROOM(joined, n, capacity, n_text + 1, err);
+        if (status == FV_OK)
+            memcpy(joined + n, text, n_text + 1);
+        n += n_text;
+    }
+    snprintf(place, sizeof place, "messages[%zu].content", index);
+    if (status == FV_OK)
+        status = fv_request_add_answer(request, joined, place, err);
+    if (status == FV_OK)
+        request->items[request->n_items - 1].joined = joined;
+    else
+        fv_free(joined);
+    return status;
+}
+
+/* content: a text, or parts of which only a user's may be images. */
 static fv_status content_read(fv_request *request, const fv_json_value *message, speaker who,
                               size_t index, const fv_request_limits *limits, fv_error *err)
 {
@@ -273,11 +303,11 @@ static fv_status content_read(fv_request *request, const fv_json_value *message,
     if (fv_json_type_of(content) != FV_JSON_ARRAY)
         return fv_fail(err, FV_ERR_FORMAT, 0, DOC_NAME ": %s: expected text or parts, found %s",
                        place, fv_json_type_name(content));
-    size_t n = fv_json_count(content);
-    if (!n || (n > 1 && who == SPEAKER_ASSISTANT))
-        return fv_fail(err, n ? FV_ERR_UNSUPPORTED : FV_ERR_FORMAT, 0,
-                       DOC_NAME ": %s: %zu parts; expected 1%s", place, n, n ? "" : " or more");
-    for (size_t i = 0; i < n; i++) {
+    if (!fv_json_count(content))
+        return fv_fail(err, FV_ERR_FORMAT, 0, DOC_NAME ": %s: 0 parts; expected 1 or more", place);
+    if (who == SPEAKER_ASSISTANT)
+        return answer_parts_read(request, content, index, err);
+    for (size_t i = 0; i < fv_json_count(content); i++) {
         snprintf(place, sizeof place, "messages[%zu].content[%zu]", index, i);
         FV_TRY(part_read(request, fv_json_at(content, i), place,
                          who == SPEAKER_USER ? limits : NULL, &text, err));

@@ -23,6 +23,7 @@ typedef struct fv_request_item {
     fv_request_item_kind kind;
     const char *text; /* [n_bytes], of TEXT and ANSWER */
     size_t n_bytes;
+    char *joined;   /* text, of several parts; owned. NULL: text is borrowed */
     uint8_t *image; /* [n_image], the file's bytes; owned */
     size_t n_image;
     uint8_t digest[FV_SHA256_BYTES]; /* of the image's bytes, or of the text */

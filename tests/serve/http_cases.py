@@ -60,6 +60,9 @@ def case_history(folder):
         assert rows[0]["usage"]["prompt_tokens"] != rows[1]["usage"]["prompt_tokens"]
         assert rows[0]["choices"][0]["logprobs"] != rows[1]["choices"][0]["logprobs"]
         assert rows[0]["choices"] == rows[2]["choices"]
+        parts = {"role": "assistant", "content": [words("HEL"), words(""), words("LO")]}
+        joined = s.chat(SIGN, parts, turns[2], logprobs=True, top_logprobs=5).json
+        assert joined["choices"] == rows[0]["choices"] and joined["usage"]["prompt_tokens"] == rows[0]["usage"]["prompt_tokens"], joined
         two = s.chat(user(picture("shapes.png"), picture("sign.png"), words("What does the text say?")))
         assert two.status == 200 and two.json["usage"]["prompt_tokens_details"]["image_tokens"] == 32, two
         system = s.chat({"role": "system", "content": "Be brief."}, SIGN).json["usage"]["prompt_tokens"]
@@ -211,6 +214,8 @@ def case_bad_requests(folder):
             for value in values:
                 answer = post({"messages": [hi], key: value})
                 expect(answer, 400, "request: ")
+                          [hi, {"role": "assistant", "content": []}, hi], [hi, {"role": "assistant", "content": [words("a"), picture()]}, hi],
+                          [{"role": "assistant", "content": [words("a"), words("b")]}, hi],
                 assert key in answer.error["message"], (key, value, answer)
         expect(post(b'{"messages": [{"role": "user", "content": "Hi"}], "temperature": NaN}'), 400, "temperature")
         expect(post(b'{"messages": [{"role": "user", "content": "Hi"}], "seed": 99999999999999999999999}'), 400, "seed")
