@@ -98,6 +98,39 @@ fv_status fv_request_drop_conversation(fv_request *request, fv_error *err)
     return FV_OK;
 }
 
+/* ---- what is refused ---- */
+
+static const char no_tools[] = "none: there are no tools here";
+
+fv_status fv_request_refuse(const fv_request *request, const fv_json_value *object, const char *key,
+                            const char *expected, fv_error *err)
+{
+    const fv_json_value *value = fv_json_member(object, key);
+    const char *text;
+    bool flag;
+    bool none = fv_json_type_of(value) == FV_JSON_NULL ||
+                (fv_json_as_bool(value, &flag) && !flag) ||
+                (fv_json_as_string(value, &text) && !*text) ||
+                (fv_json_type_of(value) == FV_JSON_ARRAY && !fv_json_count(value));
+    return none ? FV_OK : fv_json_unexpected(request->doc, object, key, expected, err);
+}
+
+/* A name, and the one number that changes nothing. */
+typedef struct neutral_number {
+    const char *key;
+    double only;
+} neutral_number;
+
+static fv_status numbers_refuse(const fv_request *request, const fv_json_value *object,
+                                const neutral_number *numbers, size_t n, fv_error *err)
+{
+    double value;
+    for (size_t i = 0; i < n; i++)
+        FV_TRY(fv_json_opt_number(request->doc, object, numbers[i].key, numbers[i].only,
+                                  numbers[i].only, &value, err));
+    return FV_OK;
+}
+
 /* ---- the conversation ---- */
 
 static fv_status item_add(fv_request *request, fv_request_item_kind kind, const char *place,
@@ -317,18 +350,6 @@ static fv_status content_read(fv_request *request, const fv_json_value *message,
     return FV_OK;
 }
 
-/* A list that must be absent or empty: what it asks for does not exist here. */
-static fv_status list_refuse(const fv_request *request, const fv_json_value *object,
-                             const char *key, fv_error *err)
-{
-    const fv_json_value *value = fv_json_member(object, key);
-    return fv_json_type_of(value) == FV_JSON_NULL ||
-                   (fv_json_type_of(value) == FV_JSON_ARRAY && !fv_json_count(value))
-               ? FV_OK
-               : fv_json_unexpected(request->doc, object, key, "none: there are no tools here",
-                                    err);
-}
-
 static fv_status message_read(fv_request *request, const fv_json_value *message, size_t index,
                               const fv_request_limits *limits, fv_error *err)
 {
@@ -339,7 +360,7 @@ static fv_status message_read(fv_request *request, const fv_json_value *message,
         return fv_fail(err, FV_ERR_FORMAT, 0, DOC_NAME ": %s: expected an object, found %s", place,
                        fv_json_type_name(message));
     FV_TRY(fv_json_string(request->doc, message, "role", &role, err));
-    FV_TRY(list_refuse(request, message, "tool_calls", err));
+    FV_TRY(fv_request_refuse(request, message, "tool_calls", no_tools, err));
     if (!strcmp(role, "assistant"))
         return content_read(request, message, SPEAKER_ASSISTANT, index, limits, err);
     if (!strcmp(role, "system") || !strcmp(role, "developer"))
@@ -383,15 +404,40 @@ static fv_status stop_read(fv_request *request, const fv_json_value *options, fv
     return FV_OK;
 }
 
+/* The penalty here is over all tokens before, which others call the last -1. */
+static fv_status penalty_read(fv_request *request, const fv_json_value *options, fv_error *err)
+{
+    static const neutral_number span = { "repeat_last_n", -1 };
+    float *penalty = &request->answer.repetition_penalty;
+    FV_TRY(real_read(request, options, "repeat_penalty", 0.01, 100, penalty, err));
+    FV_TRY(real_read(request, options, "repetition_penalty", 0.01, 100, penalty, err));
+    bool off = *penalty == 0 || *penalty == 1;
+    return off ? FV_OK : numbers_refuse(request, options, &span, 1, err);
+}
+
 fv_status fv_request_read_sampling(fv_request *request, const fv_json_value *options, fv_error *err)
 {
+    /* llama.cpp's and Ollama's ways to sample that do not exist here, off */
+    static const neutral_number neutral[] = {
+        { "presence_penalty", 0 },
+        { "frequency_penalty", 0 },
+        { "mirostat", 0 },
+        { "typical_p", 1 },
+        { "tfs_z", 1 },
+        { "top_n_sigma", -1 },
+        { "dynatemp_range", 0 },
+        { "dry_multiplier", 0 },
+        { "xtc_probability", 0 },
+    };
     const fv_json *doc = request->doc;
     fv_answer_options *a = &request->answer;
     int64_t top_k = 0, seed = INT64_MIN;
     float top_p = 1;
+    FV_TRY(numbers_refuse(request, options, neutral, FV_COUNT(neutral), err));
     FV_TRY(real_read(request, options, "temperature", 0, 2, &a->temperature, err));
     FV_TRY(real_read(request, options, "top_p", 0, 1, &top_p, err));
     FV_TRY(real_read(request, options, "min_p", 0, 1, &a->min_p, err));
+    FV_TRY(penalty_read(request, options, err));
     FV_TRY(fv_json_opt_int(doc, options, "top_k", -1, INT32_MAX, &top_k, err));
     FV_TRY(fv_json_opt_int(doc, options, "seed", INT64_MIN, INT64_MAX, &seed, err));
     a->top_p = top_p > 0 ? top_p : 1e-6f; /* 0 is "the best alone", to the library "off" */
@@ -557,12 +603,16 @@ fv_status fv_request_refuse_schema(const fv_error *why, fv_error *err)
                : fv_fail(err, FV_ERR_UNSUPPORTED, 0, DOC_NAME ": response_format: %s", own.message);
 }
 
-/* OpenAI nests a schema in json_schema.schema, llama.cpp's server puts it in schema. */
+/* OpenAI nests a schema in response_format.json_schema.schema; llama.cpp's server takes it in
+ * response_format.schema, too, or as json_schema beside response_format. */
 static fv_status format_read(fv_request *request, const fv_json_value *root, fv_error *err)
 {
     const fv_json *doc = request->doc;
     const fv_json_value *format = NULL, *outer = NULL, *schema = NULL;
     const char *type;
+    FV_TRY(fv_json_opt_object(doc, root, "json_schema", &schema, err));
+    if (schema)
+        FV_TRY(fv_request_set_schema(request, schema, err));
     FV_TRY(fv_json_opt_object(doc, root, "response_format", &format, err));
     if (!format)
         return FV_OK;
@@ -572,6 +622,8 @@ static fv_status format_read(fv_request *request, const fv_json_value *root, fv_
     if (strcmp(type, "json_object") != 0 && strcmp(type, "json_schema") != 0)
         return fv_json_unexpected(doc, format, "type",
                                   "\"text\", \"json_object\" or \"json_schema\"", err);
+    if (schema)
+        return fv_json_unexpected(doc, root, "json_schema", "none beside response_format", err);
     request->format = FV_REQUEST_FORMAT_JSON;
     FV_TRY(fv_json_opt_object(doc, format, "json_schema", &outer, err));
     FV_TRY(fv_json_opt_object(doc, outer ? outer : format, "schema", &schema, err));
@@ -585,22 +637,56 @@ static fv_status format_read(fv_request *request, const fv_json_value *root, fv_
 
 /* ---- the whole request ---- */
 
-/* Must be absent, null, or the one number that changes nothing. */
-static fv_status number_refuse(const fv_request *request, const fv_json_value *root,
-                               const char *key, double only, fv_error *err)
+/* "none" and "auto" leave nothing to do where there are no tools. */
+static fv_status tool_choice_refuse(const fv_request *request, const fv_json_value *root,
+                                    const char *key, fv_error *err)
 {
-    double value = only;
-    return fv_json_opt_number(request->doc, root, key, only, only, &value, err);
+    const char *choice;
+    if (fv_json_as_string(fv_json_member(root, key), &choice) &&
+        (!strcmp(choice, "none") || !strcmp(choice, "auto")))
+        return FV_OK;
+    return fv_request_refuse(request, root, key, no_tools, err);
 }
 
+/* What would change the answer and cannot be done: of OpenAI's names, and of those that llama.cpp,
+ * vLLM and SGLang added. */
 static fv_status unsupported_refuse(const fv_request *request, const fv_json_value *root,
                                     fv_error *err)
 {
-    FV_TRY(number_refuse(request, root, "n", 1, err));
-    FV_TRY(number_refuse(request, root, "presence_penalty", 0, err));
-    FV_TRY(number_refuse(request, root, "frequency_penalty", 0, err));
-    FV_TRY(list_refuse(request, root, "tools", err));
-    FV_TRY(list_refuse(request, root, "functions", err));
+    static const neutral_number neutral[] = {
+        { "n", 1 },          { "best_of", 1 },        { "n_predict", -1 },
+        { "min_tokens", 0 }, { "length_penalty", 1 },
+    };
+    static const char by_schema[] = "none: response_format takes a JSON schema";
+    static const char not_here[] = "none: not supported";
+    static const struct {
+        const char *key, *expected;
+    } others[] = {
+        { "tools", no_tools },
+        { "functions", no_tools },
+        { "grammar", by_schema },
+        { "guided_json", by_schema },
+        { "guided_regex", by_schema },
+        { "guided_choice", by_schema },
+        { "guided_grammar", by_schema },
+        { "structured_outputs", by_schema },
+        { "regex", by_schema },
+        { "ebnf", by_schema },
+        { "samplers", not_here },
+        { "ignore_eos", not_here },
+        { "use_beam_search", not_here },
+        { "bad_words", not_here },
+        { "stop_token_ids", not_here },
+        { "allowed_token_ids", not_here },
+        { "continue_final_message", not_here },
+        { "chat_template", "none: prompts have one form here" },
+        { "web_search_options", "none: nothing is fetched" },
+    };
+    FV_TRY(numbers_refuse(request, root, neutral, FV_COUNT(neutral), err));
+    for (size_t i = 0; i < FV_COUNT(others); i++)
+        FV_TRY(fv_request_refuse(request, root, others[i].key, others[i].expected, err));
+    FV_TRY(tool_choice_refuse(request, root, "tool_choice", err));
+    FV_TRY(tool_choice_refuse(request, root, "function_call", err));
     const fv_json_value *modalities = fv_json_member(root, "modalities");
     const char *only = "";
     if (fv_json_type_of(modalities) != FV_JSON_NULL &&
@@ -614,15 +700,12 @@ static fv_status chat_read(fv_request *request, const fv_request_limits *limits,
 {
     const fv_json *doc = request->doc;
     const fv_json_value *root = request->body, *messages, *stream_options = NULL;
-    fv_answer_options *a = &request->answer;
     FV_TRY(fv_json_opt_string(doc, root, "model", &request->model, err));
     FV_TRY(fv_json_opt_bool(doc, root, "stream", &request->stream, err));
     FV_TRY(fv_json_opt_object(doc, root, "stream_options", &stream_options, err));
     FV_TRY(fv_json_opt_bool(doc, stream_options, "include_usage", &request->include_usage, err));
     FV_TRY(unsupported_refuse(request, root, err));
     FV_TRY(fv_request_read_sampling(request, root, err));
-    FV_TRY(real_read(request, root, "repeat_penalty", 0.01, 100, &a->repetition_penalty, err));
-    FV_TRY(real_read(request, root, "repetition_penalty", 0.01, 100, &a->repetition_penalty, err));
     FV_TRY(max_tokens_read(request, root, err));
     FV_TRY(logprobs_read(request, root, err));
     FV_TRY(bias_read(request, root, limits, err));

@@ -104,7 +104,12 @@ fv_status fv_request_add_image(fv_request *request, const char *base64, size_t n
                                const fv_request_limits *limits, fv_error *err);
 /* A user's message begins: text behind an earlier one of the same turn is on a line of its own. */
 fv_status fv_request_begin_user(fv_request *request, const char *place, fv_error *err);
-/* temperature, top_p, top_k, min_p, seed and stop, which all dialects have; of options. */
+/* What cannot be done is there: neither absent nor null, false, an empty text or list. expected:
+ * "none: " and why. */
+fv_status fv_request_refuse(const fv_request *request, const fv_json_value *object, const char *key,
+                            const char *expected, fv_error *err);
+/* temperature, top_p, top_k, min_p, repeat_penalty, seed and stop, which all dialects have; of
+ * options. Other ways to sample are refused. */
 fv_status fv_request_read_sampling(fv_request *request, const fv_json_value *options,
                                    fv_error *err);
 /* A schema to hold the answer to. */

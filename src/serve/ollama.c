@@ -7,33 +7,15 @@
 
 /* ---- requests ---- */
 
-/* Must be absent, null, false, empty: what it asks for does not exist here. */
-static fv_status ollama_refuse(const fv_request *r, const fv_json_value *object, const char *key,
-                               const char *expected, fv_error *err)
-{
-    const fv_json_value *value = fv_json_member(object, key);
-    const char *text = "x";
-    bool flag = true;
-    bool none = fv_json_type_of(value) == FV_JSON_NULL ||
-                (fv_json_as_bool(value, &flag) && !flag) ||
-                (fv_json_as_string(value, &text) && !*text) ||
-                (fv_json_type_of(value) == FV_JSON_ARRAY && !fv_json_count(value));
-    return none ? FV_OK : fv_json_unexpected(r->doc, object, key, expected, err);
-}
-
 static fv_status ollama_options_read(fv_request *r, const fv_json_value *root, fv_error *err)
 {
     const fv_json_value *options = NULL;
     int64_t n = 0;
-    double penalty = 0;
     FV_TRY(fv_json_opt_object(r->doc, root, "options", &options, err));
     FV_TRY(fv_request_read_sampling(r, options, err));
     FV_TRY(fv_json_opt_int(r->doc, options, "num_predict", -2, INT32_MAX, &n, err));
-    FV_TRY(fv_json_opt_number(r->doc, options, "repeat_penalty", 0.01, 100, &penalty, err));
     r->answer.max_new_tokens = n > 0 ? (int)n : 0; /* -1, -2: as much as fits */
-    r->answer.repetition_penalty = (float)penalty;
-    FV_TRY(fv_json_opt_number(r->doc, options, "presence_penalty", 0, 0, &penalty, err));
-    return fv_json_opt_number(r->doc, options, "frequency_penalty", 0, 0, &penalty, err);
+    return fv_request_refuse(r, options, "num_ctx", "none: the context is the server's", err);
 }
 
 /* "json", or a schema. */
@@ -81,13 +63,13 @@ static fv_status ollama_message_read(fv_request *r, const fv_json_value *message
                        fv_json_type_name(message));
     FV_TRY(fv_json_string(r->doc, message, "role", &role, err));
     FV_TRY(fv_json_opt_string(r->doc, message, "content", &content, err));
-    FV_TRY(ollama_refuse(r, message, "tool_calls", "none: there are no tools here", err));
+    FV_TRY(fv_request_refuse(r, message, "tool_calls", "none: there are no tools here", err));
     if (!strcmp(role, "user")) {
         FV_TRY(fv_request_begin_user(r, place, err));
         FV_TRY(ollama_images_read(r, message, place, limits, err));
         return fv_request_add_text(r, content, place, err);
     }
-    FV_TRY(ollama_refuse(r, message, "images", "none: only a user's message has images", err));
+    FV_TRY(fv_request_refuse(r, message, "images", "none: only a user's message has images", err));
     if (!strcmp(role, "assistant"))
         return fv_request_add_answer(r, content, place, err);
     if (!strcmp(role, "system"))
@@ -102,7 +84,7 @@ static fv_status ollama_common_read(fv_request *r, fv_error *err)
     r->stream = true;
     FV_TRY(fv_json_opt_string(r->doc, root, "model", &r->model, err));
     FV_TRY(fv_json_opt_bool(r->doc, root, "stream", &r->stream, err));
-    FV_TRY(ollama_refuse(r, root, "think", "none: the model does not think aloud", err));
+    FV_TRY(fv_request_refuse(r, root, "think", "none: the model does not think aloud", err));
     FV_TRY(ollama_format_read(r, root, err));
     return ollama_options_read(r, root, err);
 }
@@ -111,7 +93,7 @@ static fv_status ollama_chat_read(fv_request *r, const fv_request_limits *limits
 {
     const fv_json_value *root = r->body, *messages = NULL;
     FV_TRY(ollama_common_read(r, err));
-    FV_TRY(ollama_refuse(r, root, "tools", "none: there are no tools here", err));
+    FV_TRY(fv_request_refuse(r, root, "tools", "none: there are no tools here", err));
     FV_TRY(fv_json_opt_array(r->doc, root, "messages", &messages, err));
     for (size_t i = 0; i < fv_json_count(messages); i++)
         FV_TRY(ollama_message_read(r, fv_json_at(messages, i), i, limits, err));
@@ -125,7 +107,7 @@ static fv_status ollama_generate_read(fv_request *r, const fv_request_limits *li
     const char *prompt = "", *system = "";
     FV_TRY(ollama_common_read(r, err));
     for (size_t i = 0; i < FV_COUNT(others); i++)
-        FV_TRY(ollama_refuse(r, root, others[i], "none: prompts have one form here", err));
+        FV_TRY(fv_request_refuse(r, root, others[i], "none: prompts have one form here", err));
     FV_TRY(fv_json_opt_string(r->doc, root, "system", &system, err));
     FV_TRY(fv_json_opt_string(r->doc, root, "prompt", &prompt, err));
     if (*system)

@@ -96,6 +96,9 @@ def case_ollama_refused(folder):
             ("/api/chat", {"messages": hi, "tools": [{}]}), ("/api/chat", {"messages": hi, "think": True}),
             ("/api/chat", {"messages": hi, "format": "xml"}), ("/api/chat", {"messages": hi, "options": {"temperature": 9}}),
             ("/api/chat", {"messages": hi, "options": {"num_predict": -3}}), ("/api/chat", {"messages": hi, "options": 5}),
+            *(("/api/chat", {"messages": hi, "options": options}) for options in (
+                {"num_ctx": 4096}, {"mirostat": 1}, {"typical_p": 0.5}, {"tfs_z": 2.0}, {"presence_penalty": 1.5}, {"frequency_penalty": 1},
+                {"repeat_penalty": 1.1, "repeat_last_n": 64}, {"repeat_penalty": 0})),
             ("/api/chat", {"messages": [{"role": "user", "content": "Hi", "images": ["?"]}]}),
             ("/api/chat", {"messages": [{"role": "user", "content": "Hi", "images": [5]}]}),
             ("/api/chat", {"messages": [{"role": "user", "content": "Hi", "images": ["aGVsbG8="]}]}),
@@ -109,6 +112,8 @@ def case_ollama_refused(folder):
         for path, body in rows:
             answer = post(s, path, **body)
             assert answer.status == 400 and isinstance(answer.json["error"], str), (path, body, answer)
+        off = {"mirostat": 0, "typical_p": 1.0, "repeat_last_n": 64, "num_gpu": 1, "num_predict": 1}
+        assert post(s, "/api/chat", messages=hi, stream=False, options=off).status == 200
         answer = post(s, "/api/chat", messages=hi, model="llava")
         assert answer.status == 404 and "llava" not in answer.json["error"] and isinstance(answer.json["error"], str), answer
 

@@ -23,6 +23,10 @@ def case_nestings(folder):
             answer = s.chat(SIGN, response_format=form)
             assert answer.text == '{"a":1}' and answer.json["choices"][0]["finish_reason"] == "stop", (form, answer)
         assert s.chat(SIGN, response_format={"type": "text"}).text == "HELLO"
+        for other in (None, {"type": "text"}):
+            assert s.chat(SIGN, json_schema=SCHEMA, response_format=other).text == '{"a":1}'
+        expect(s.chat(SIGN, json_schema=SCHEMA, response_format=OPENAI), 400, "json_schema", "none beside response_format")
+        expect(s.chat(SIGN, json_schema="{}"), 400, "json_schema")
         events = s.chat(SIGN, response_format=OPENAI, stream=True, temperature=1.5).events
         assert "".join(e["choices"][0]["delta"].get("content", "") for e in events if e["choices"]) == '{"a":1}', events
         for form in ("json", SCHEMA):

@@ -201,12 +201,21 @@ def case_bad_requests(folder):
             ("max_tokens", [0, -1, 1.5, "5", 1 << 40]), ("max_completion_tokens", [0]), ("n", [0, 2, "1"]), ("seed", [1.5, "1"]),
             ("stop", ["", [""], [1], 5, ["x"] * 17]), ("stream", [1, "yes"]), ("logprobs", [1]), ("top_logprobs", [-1, 21, 5]),
             ("presence_penalty", [1]), ("frequency_penalty", [0.5]), ("tools", [[{}], "x"]), ("functions", [[{}]]),
+            ("tool_choice", ["required", {"type": "function"}]), ("function_call", [{"name": "x"}]), ("grammar", ['root ::= "a"']),
+            ("guided_json", [{}, "{}"]), ("guided_regex", ["a+"]), ("guided_choice", [["a"]]), ("guided_grammar", ["x"]),
+            ("structured_outputs", [{"regex": "a"}]), ("regex", ["a"]), ("ebnf", ["x"]), ("samplers", [["top_k"]]), ("ignore_eos", [True]),
+            ("use_beam_search", [True]), ("bad_words", [["a"]]), ("stop_token_ids", [[1]]), ("allowed_token_ids", [[1]]),
+            ("continue_final_message", [True]), ("chat_template", ["x"]), ("web_search_options", [{}]), ("best_of", [2]), ("n_predict", [5]),
+            ("min_tokens", [5]), ("length_penalty", [2]), ("mirostat", [1]), ("typical_p", [0.5]), ("tfs_z", [0.5]), ("top_n_sigma", [1]),
+            ("dynatemp_range", [1]), ("dry_multiplier", [0.8]), ("xtc_probability", [0.5]),
             ("logit_bias", [{"x": 1}, {"-1": 1}, {"99999": 1}, {"1": 101}, {"1": "x"}, [1]]), ("model", [1]),
             ("response_format", ["json", {}, {"type": "xml"}, {"type": "json_schema"}]), ("stream_options", [1]),
             ("messages", [1, {}, [1], [{}], [{"role": "user"}], [{"role": "tool", "content": "x"}], [{"role": "user", "content": 1}],
                           [{"role": "user", "content": []}], [{"role": "user", "content": ["x"]}], [{"role": "user", "content": "a\0b"}],
                           [{"role": "user", "content": [{"type": "audio"}]}], [{"role": "assistant", "content": "x"}],
                           [hi, {"role": "assistant", "content": "x"}], [hi, {"role": "assistant", "content": "x", "tool_calls": [{}]}, hi],
+                          [hi, {"role": "assistant", "content": []}, hi], [hi, {"role": "assistant", "content": [words("a"), picture()]}, hi],
+                          [{"role": "assistant", "content": [words("a"), words("b")]}, hi],
                           [hi, assistant("a"), assistant("b"), hi], [hi, {"role": "system", "content": "late"}, hi],
                           [{"role": "system", "content": "alone"}], [{"role": "system", "content": [picture()]}, hi]]),
         ]
@@ -214,12 +223,13 @@ def case_bad_requests(folder):
             for value in values:
                 answer = post({"messages": [hi], key: value})
                 expect(answer, 400, "request: ")
-                          [hi, {"role": "assistant", "content": []}, hi], [hi, {"role": "assistant", "content": [words("a"), picture()]}, hi],
-                          [{"role": "assistant", "content": [words("a"), words("b")]}, hi],
                 assert key in answer.error["message"], (key, value, answer)
         expect(post(b'{"messages": [{"role": "user", "content": "Hi"}], "temperature": NaN}'), 400, "temperature")
         expect(post(b'{"messages": [{"role": "user", "content": "Hi"}], "seed": 99999999999999999999999}'), 400, "seed")
-        assert s.chat(hi, temperature=None, n=1, tools=[], stop=None, max_tokens=1, presence_penalty=0, user="me").status == 200
+        expect(s.chat(hi, repeat_penalty=1.1, repeat_last_n=64), 400, "repeat_last_n")
+        off = {"temperature": None, "n": 1, "tools": [], "tool_choice": "auto", "function_call": "none", "stop": None, "presence_penalty": 0,
+               "grammar": "", "guided_json": None, "ignore_eos": False, "mirostat": 0, "typical_p": 1.0, "repeat_penalty": 1, "repeat_last_n": 64}
+        assert s.chat(hi, max_tokens=1, user="me", **off).status == 200
         assert answer.error["param"], answer
 
 
