@@ -5,7 +5,7 @@
     bench/server/peers.py               on a quiet machine: about 14 minutes
 
 Every row has a server of its own, freshly started and asked once before. A row ends after its seconds: requests a second are those that were
-answered by then, tokens those that had come. Rows: the demonstration model; FastVLM-0.5B's shape with the same and with different images; the
+answered by then, tokens those that had come; a first token that had not come counts as one that takes longer. Rows: the demonstration model; FastVLM-0.5B's shape with the same and with different images; the
 same decoder on text alone beside llama-cpp-python's server (8-bit weights); FastVLM in transformers' own server (bf16). --only words of rows."""
 import argparse
 import os
@@ -60,18 +60,28 @@ def answers(process, port, kind, model):
     return False
 
 
-def measure(name, command, model, kind, clients, seconds):
+def last_line(path):
+    with open(path, errors="replace") as f:
+        return ([line.strip() for line in f if line.strip()] or ["no message"])[-1]
+
+
+def measure(log, command, model, kind, clients, seconds):
+    """A row's figures, or why there are none. log: the file that gets what the server prints."""
     port = port_free()
     try:
-        process = subprocess.Popen([str(port) if x == "PORT" else x for x in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                                   env=dict(os.environ, HF_HUB_OFFLINE="1"))
+        with open(log, "w") as f:
+            process = subprocess.Popen([str(port) if x == "PORT" else x for x in command], stdout=f, stderr=f,
+                                       env=dict(os.environ, HF_HUB_OFFLINE="1"))
     except OSError as e:
         return "%s | | | |" % e
     try:
         if not answers(process, port, "none" if kind == "none" else "same", model):
-            return "%s | | | |" % ("no answer in two minutes" if process.poll() is None else "ended with %d at once" % process.returncode)
+            why = "no answer in two minutes" if process.poll() is None else "ended with %d" % process.returncode
+            return "%s: %s | | | |" % (why, last_line(log))
         n, kind, requests, tokens, median, late, failed = run.Load("127.0.0.1", port, kind, TOKENS, model, cut=True).run(clients, seconds)
-        return "%.2f | %.1f | %.0f | %.0f | %d" % (requests, tokens, median, late, failed)
+        if process.poll() is not None:
+            print("%s: ended with %d: %s" % (command[0], process.returncode, last_line(log)), file=sys.stderr)
+        return "%.2f | %.1f | %s | %s | %d" % (requests, tokens, median, late, failed)
     finally:
         process.kill()
         process.wait()
@@ -100,9 +110,11 @@ def main():
         return
     print("| server | images | clients | requests/s | tokens/s | first token, median ms | 95 % | failed |")
     print("|---|---|---:|---:|---:|---:|---:|---:|")
+    log = os.path.join(args.work, "server.log")
+    os.makedirs(args.work, exist_ok=True)
     for name, command, of, kind, clients, seconds in rows(args.work, model):
         if all(word in name + " " + kind for word in args.only):
-            print("| %s | %s | %d | %s |" % (name, kind, clients, measure(name, command, of, kind, clients, seconds)), flush=True)
+            print("| %s | %s | %d | %s |" % (name, kind, clients, measure(log, command, of, kind, clients, seconds)), flush=True)
 
 
 if __name__ == "__main__":

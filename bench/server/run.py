@@ -16,7 +16,6 @@ import os
 import random
 import re
 import socket
-import statistics
 import struct
 import subprocess
 import sys
@@ -70,15 +69,29 @@ class Unanswered(Exception):
     """The connection was closed before a byte of the answer."""
 
 
+def quantile(came, waited, part):
+    """The time by which a part of the first tokens has come, in ms, or "> N" where that was not seen. came: those that did; waited: how long
+    others had been waited for when the row ended, which says that they take longer (Kaplan and Meier's estimate)."""
+    left, share = len(came) + len(waited), 1.0
+    for at, late in sorted([(t, False) for t in came] + [(t, True) for t in waited]):
+        if not late:
+            share *= 1 - 1 / left
+            if share <= 1 - part + 1e-9:
+                return "%.0f" % (at * 1e3)
+        left -= 1
+    return "> %.0f" % (max(came + waited) * 1e3) if came or waited else "-"
+
+
 class Load:
-    """Clients that ask for some seconds; what they saw. cut: answers that are not complete then are left."""
+    """Clients that ask for some seconds; what they saw. cut: answers that are not complete then are left. first: seconds to each first token;
+    waited: of those that had not come."""
 
     TEXT = re.compile(rb'"content": ?"[^"]')
     USAGE = re.compile(rb'"completion_tokens": ?(\d+)')
 
     def __init__(self, host, port, kind, tokens, model=None, cut=False):
         self.host, self.port, self.kind, self.tokens, self.model, self.cut = host, port, kind, tokens, model, cut
-        self.lock, self.n, self.first, self.total, self.made, self.failed = threading.Lock(), 0, [], [], 0, 0
+        self.lock, self.n, self.first, self.waited, self.total, self.made, self.failed = threading.Lock(), 0, [], [], [], 0, 0
 
     def receive(self, s, end):
         if self.cut:
@@ -124,7 +137,9 @@ class Load:
             raise
         with self.lock:
             self.made += made
-            if first is not None:
+            if first is None:
+                self.waited.append(time.perf_counter() - began)
+            else:
                 self.first.append(first)
             if answer.endswith(b"\r\n0\r\n\r\n"):
                 self.total.append(time.perf_counter() - began)
@@ -155,9 +170,8 @@ class Load:
         for t in threads:
             t.join()
         took = time.perf_counter() - began
-        at = sorted(self.first) or [float("nan")]
-        return (clients, self.kind, len(self.total) / took, self.made / took, statistics.median(at) * 1e3,
-                at[min(len(at) - 1, int(len(at) * 0.95))] * 1e3, self.failed)
+        return (clients, self.kind, len(self.total) / took, self.made / took, quantile(self.first, self.waited, 0.5),
+                quantile(self.first, self.waited, 0.95), self.failed)
 
 
 def table(args, host, port):
@@ -167,7 +181,7 @@ def table(args, host, port):
     Load(host, port, kinds[0], args.tokens).run(1, 0.5)  # warm
     for kind in kinds:
         for clients in args.clients:
-            print("| %d | %s | %.1f | %.0f | %.0f | %.0f | %d |" % Load(host, port, kind, args.tokens).run(clients, args.seconds), flush=True)
+            print("| %d | %s | %.1f | %.0f | %s | %s | %d |" % Load(host, port, kind, args.tokens).run(clients, args.seconds), flush=True)
 
 
 # ---- the soak ---------------------------------------------------------------------------------

@@ -401,6 +401,26 @@ def case_garbage(folder):
         assert s.chat(SIGN).text == "HELLO"
 
 
+# ---- bench/server -----------------------------------------------------------------------------
+
+
+def case_bench(folder):
+    """First tokens that had not come when a row ended count; a server that ends says why."""
+    sys.path.insert(0, os.path.join(ROOT, "bench/server"))
+    import peers
+    import run
+
+    assert [run.quantile([4, 3, 2, 1], [], part) for part in (0.5, 0.95)] == ["2000", "4000"]
+    assert run.quantile([1, 2, 3, 4], [1.5, 1.5], 0.5) == "3000"  # 1 of 6, then 1 of 3 for each of those that are left
+    assert run.quantile([1, 2], [10] * 10, 0.5) == "> 10000" and run.quantile([], [], 0.5) == "-"
+    found = peers.measure(os.path.join(folder, "log"), ["sh", "-c", "echo no such model >&2; exit 3"], None, "none", 1, 1)
+    assert found == "ended with 3: no such model | | | |", found
+    with Server() as s:
+        load = run.Load(s.host, s.port, "none", 1000, cut=True)
+        *_, failed = load.run(4, 0.3)
+        assert failed == 0 and load.first + load.waited, (load.first, load.waited)
+
+
 # ---- beginning and end ------------------------------------------------------------------------
 
 
