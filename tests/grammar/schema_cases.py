@@ -7,7 +7,11 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../serve"))
+from serving import Server, picture, user, words  # noqa: E402
 
 PROGRAM = os.environ["FASTVLM"]
 ANSWERS = os.environ["SCHEMA_ANSWERS"]
@@ -121,6 +125,37 @@ def case_batch():
     assert len(found) == 13 and all(row["status"] == "ok" and row["finish"] == "stop" for row in found), found
     assert all(valid(json.loads(row["text"]), SHAPE, SHAPE) for row in found[:-1]), found
     assert valid(json.loads(found[-1]["text"]), own, own), found[-1]
+
+
+def case_requests():
+    """Requests over HTTP, 8 at once, streamed and whole, with images and without, each by one of the schemas: all answers are valid."""
+    schemas, bad, n = [SHAPE, *OTHERS.values()], [], 600
+
+    def ask(s, first):
+        connection = s.connect()
+        for i in range(first, n, 8):
+            schema, stream = schemas[i // 8 % len(schemas)], i % 2 == 1
+            form = {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": schema}}
+            parts = [picture(os.path.basename(IMAGES[i % 3]))] if i % 5 else []
+            body = {"messages": [user(*parts, words("Describe it."))], "response_format": form, "temperature": 1.5, "seed": i, "stream": stream}
+            answer = s.call("POST", "/v1/chat/completions", body, connection=connection)
+            try:
+                choices = [event["choices"][0] for event in answer.events] if stream else [answer.json["choices"][0]]
+                text = "".join(c["delta"].get("content", "") if stream else c["message"]["content"] for c in choices)
+                assert choices[-1]["finish_reason"] == "stop" and valid(json.loads(text), schema, schema), text
+                texts.add(text)
+            except (AssertionError, ValueError, KeyError) as e:
+                bad.append((i, repr(e), answer))
+
+    texts = set()
+    with Server("--parallel", "8", model=[MODEL]) as s:
+        threads = [threading.Thread(target=ask, args=(s, first)) for first in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not bad, (len(bad), bad[:2])
+        assert s.metric('jobs_total{outcome="done"}') == n and len(texts) > 200, len(texts)
 
 
 def case_marks_are_text():

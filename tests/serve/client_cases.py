@@ -4,10 +4,12 @@ import json
 import os
 import subprocess
 import sys
+from typing import Annotated, Literal
 
 import litellm
 import ollama
 import openai
+import pydantic
 
 from serving import IMAGES, LIMIT, ROOT, Server, data_url, image, main
 
@@ -46,6 +48,30 @@ def case_openai_python(folder):
         with client.chat.completions.create(model="fastvlm-demo", messages=ASK, stream=True) as stream:
             next(iter(stream))  # and no more: the connection is closed
         s.until("an answer that nobody reads", lambda m: m["fastvlm_jobs_running"] == 0)
+
+
+def case_openai_schema(folder):
+    """response_format of the official client: a class of its caller's, and a schema."""
+    class Sign(pydantic.BaseModel, extra="forbid"):
+        colour: Literal["red", "green", "blue"]
+        stars: int = pydantic.Field(ge=0, le=20)
+        words: list[Annotated[str, pydantic.Field(max_length=8)]] = pydantic.Field(max_length=2)
+
+    with Server() as s:
+        client = openai.OpenAI(base_url="http://127.0.0.1:%d/v1" % s.port, api_key="none", max_retries=0)
+        for seed in range(8):
+            common = {"model": "fastvlm-demo", "messages": ASK, "temperature": 1.5, "seed": seed}
+            found = client.chat.completions.parse(response_format=Sign, **common).choices[0]
+            assert found.finish_reason == "stop" and isinstance(found.message.parsed, Sign), found
+            form = {"type": "json_schema", "json_schema": {"name": "sign", "strict": True, "schema": Sign.model_json_schema()}}
+            chunks = client.chat.completions.create(response_format=form, stream=True, **common)
+            Sign.model_validate_json("".join(c.choices[0].delta.content or "" for c in chunks))
+        try:
+            form["json_schema"]["schema"] = {"not": {"type": "string"}}
+            client.chat.completions.create(response_format=form, **common)
+            raise AssertionError("not refused")
+        except openai.BadRequestError as found:
+            assert found.param == "response_format", found
 
 
 def case_openai_key(folder):
