@@ -265,7 +265,7 @@ function timesShow(t, seconds) {
     list.append(make("li", { className: `s-${kind}` }, `${label} ${milliseconds(ms)}`));
   }
   const rates = make("p", {}, make("span", {}, `${milliseconds(seconds * 1000)} in all`));
-  if (t.first_token_ms) rates.append(make("span", {}, `first word after ${milliseconds(t.first_token_ms)}`));
+  if (t.first_token_ms) rates.append(make("span", {}, `first token after ${milliseconds(t.first_token_ms)}`));
   if (t.predicted_n > 1) rates.append(make("span", {}, `${t.predicted_n} tokens, ${t.predicted_per_second.toFixed(t.predicted_per_second < 100 ? 1 : 0)} a second`));
   return make("div", { className: "times" }, bar, list, rates);
 }
