@@ -439,6 +439,28 @@ def case_arguments(folder):
         assert code == 1 and b"cannot listen" in err, err
 
 
+def case_unprivileged(folder):
+    """Without any capability, on a file system that cannot be written to."""
+    script = """for at in $(cut -d" " -f5 /proc/self/mountinfo); do mount -o remount,bind,ro "$at"; done 2>/dev/null
+                touch "$0" 2>/dev/null && exit 9
+                exec setpriv --no-new-privs --inh-caps=-all --bounding-set=-all "$@\""""
+    confined = ["unshare", "-rm", "sh", "-c", script, os.path.join(folder, "written")]
+    try:
+        possible = subprocess.run([*confined, "true"], capture_output=True, timeout=LIMIT).returncode == 0
+    except FileNotFoundError:
+        possible = False
+    if not possible:
+        print("unprivileged: left out, there is no unshare or it is not allowed")
+        return
+    s = Server()
+    s.args = [*confined, *s.args]
+    with s:
+        with open("/proc/%d/status" % s.process.pid) as f:
+            status = f.read()
+        assert re.search(r"^CapEff:\s+0+$", status, re.M) and re.search(r"^CapBnd:\s+0+$", status, re.M), status
+        assert s.chat(SIGN).text == "HELLO" and s.get("/").status == 200
+
+
 def case_access_log(folder):
     path = os.path.join(folder, "log")
     secret = "a question that nobody else is to see"
