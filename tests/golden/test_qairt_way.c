@@ -355,8 +355,8 @@ static void test_allocations_of_a_run(void **state)
     assert_true(n > opening + 20);
     assert_true(fv_folder_remove(t.output));
     int64_t live = fv_mem_live();
-    /* Every third, as each writes to the disk. The last three are for syncing the folders of what was
-     * moved and for removing the mark of a finished directory, and may fail unseen. */
+    /* Every third, as each writes to the disk. The last three are for syncing the folders of what
+     * was moved and for removing the mark of a finished directory, and may fail unseen. */
     for (uint64_t i = opening; i < n - 3; i += 3) {
         fv_mem_fail_after(i);
         fv_status status = way_test_run(&t, "x", NULL, &err);
