@@ -62,6 +62,11 @@ def ask_as(run, demo, test):
     return ask(test, os.path.join(demo, model), vision, decoder)
 
 
+def check_complete(qs, name, answers):
+    if len(answers) != len(qs):
+        sys.exit("agree.py: %s: %d answers to the %d questions of the test; expected one to each" % (name, len(answers), len(qs)))
+
+
 def score(qs, answers):
     """Right ones of all, by kind, turn ("turn 2") and kind of picture ("picture screen")."""
     n, k = Counter(), Counter()
@@ -100,11 +105,14 @@ def main():
     a = ap.parse_args()
     os.makedirs(a.out, exist_ok=True)
     qs = asked(load(os.path.join(a.test, "questions.jsonl")))
-    named = [("PyTorch", torch_answers(a))] + [(run[0], ask_as(run, a.model, a.test)) for run in RUNS]
+    named = [("PyTorch", torch_answers(a))]
+    check_complete(qs, *named[0])
+    named += [(run[0], ask_as(run, a.model, a.test)) for run in RUNS]
     with tempfile.NamedTemporaryFile(suffix=".gguf") as packed:
         subprocess.run([PROGRAM, "pack", a.model, os.path.join(a.model, "calibration"), "-o", packed.name, "-q"] + Q4, check=True)
         named.append(("q4", ask(a.test, packed.name)))
     for name, out in named[1:]:
+        check_complete(qs, name, out)
         with open(os.path.join(a.out, name + ".jsonl"), "w") as f:
             f.writelines(json.dumps(o) + "\n" for o in out)
     scores = {name: score(qs, out) for name, out in named}

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """evaluate.py CHECKPOINT_DIR [TEST_DIR] [--answers OUT.jsonl] [--peaks]: answer the questions of make_test.py in PyTorch and score.
 
-Without a test directory (-n N given): scenes are made on the fly; --talk: the conversations of make_test.py --talk. The model hears
-its own answers to the turns before; scores by kind, by turn and by kind of picture."""
+Without a test directory, -n N scenes (2000) are made on the fly; --talk: the conversations of make_test.py --talk. With one, -n takes
+its first N lines. The model hears its own answers to the turns before; scores by kind, by turn and by kind of picture."""
 import argparse
 import json
 import os
@@ -49,7 +49,7 @@ def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("checkpoint")
     ap.add_argument("test", nargs="?")
-    ap.add_argument("-n", type=int, default=2000)
+    ap.add_argument("-n", type=int)
     ap.add_argument("--split", default="test")
     ap.add_argument("--answers")
     ap.add_argument("--wrong", type=int, default=0)
@@ -58,6 +58,8 @@ def main():
     ap.add_argument("--talk", action="store_true")
     ap.add_argument("--hold", help="wait while this file exists")
     a = ap.parse_args()
+    if a.n is None and not a.test:
+        a.n = 2000
     torch.set_num_threads(a.threads)
     e = Engine(a.checkpoint)
     rows, turns, sources, out = [], [], [], []
