@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """agree.py [--out build/demo-answers]: the held-out test with the C engine in every precision of the demonstration model, against
-PyTorch. Writes OUT/{f32,bf16,packed,q4}.jsonl and OUT/torch.jsonl (kept when it belongs to the checkpoint of now), prints the score
+PyTorch. Writes OUT/{f32,bf16,packed,q4}.jsonl and OUT/torch.jsonl (kept while checkpoint, test and code are the same), prints the score
 of each by kind, turn and kind of picture, and the share of answers that are PyTorch's letter for letter; how close the int8 encoder's
 features of single images are; writes OUT/scores.json for card.py.
 
 Needs build/demo-test (make_test.py, with --talk or without), the built program (make) and, for PyTorch's own answers, torch."""
 import argparse
+import glob
 import hashlib
 import json
 import os
@@ -14,10 +15,11 @@ import sys
 import tempfile
 from collections import Counter
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, HERE)
 from score import asked, correct
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+ROOT = os.path.dirname(os.path.dirname(HERE))
 PROGRAM = os.path.join(ROOT, "build/release/fastvlm")
 GOAL = 99.5
 GOAL_MEDIAN, GOAL_LEAST, GOAL_Q4 = .999, .99, .5                 # cosine of an image's features; points that int8 and q4 may lose
@@ -35,14 +37,22 @@ def load(path):
         return [json.loads(line) for line in f]
 
 
+def inputs_hash(a):
+    """Hash of what PyTorch's answers follow from: checkpoint, test, code."""
+    files = [os.path.join(a.model, "model.safetensors"), os.path.join(a.test, "questions.jsonl")]
+    files += glob.glob(os.path.join(a.model, "*.json")) + glob.glob(os.path.join(a.model, "*.txt"))
+    files += glob.glob(os.path.join(a.test, "images", "*"))
+    files += [os.path.join(HERE, name) for name in ("evaluate.py", "infer.py", "model.py", "scenes.py", "tok.py")]
+    return hashlib.sha256("".join("%s %s\n" % (os.path.basename(f), sha256(f)) for f in sorted(files)).encode()).hexdigest()
+
+
 def torch_answers(a):
-    """PyTorch's answers, made once for a checkpoint."""
-    path, stamp = os.path.join(a.out, "torch.jsonl"), os.path.join(a.out, "torch.sha256")
-    want = sha256(os.path.join(a.model, "model.safetensors")) + " " + sha256(os.path.join(a.test, "questions.jsonl"))
+    """PyTorch's answers, made once for a checkpoint and a test."""
     if a.torch:
         return load(a.torch)
+    path, stamp, want = os.path.join(a.out, "torch.jsonl"), os.path.join(a.out, "torch.sha256"), inputs_hash(a)
     if not (os.path.exists(path) and os.path.exists(stamp) and open(stamp).read() == want):
-        subprocess.run([a.python, os.path.join(ROOT, "tools/train/evaluate.py"), a.model, a.test, "--answers", path, "--threads",
+        subprocess.run([a.python, os.path.join(HERE, "evaluate.py"), a.model, a.test, "--answers", path, "--threads",
                         str(a.threads)], check=True)
         with open(stamp, "w") as f:
             f.write(want)
