@@ -191,11 +191,13 @@ def worker(rank, world, a, counter):
             p = os.path.join(a.out, "opt%d.pt" % r)
             if os.path.exists(p):
                 o = torch.load(p, map_location=dev)
-                if o["t"] == step:
+                if o.get("step", o["t"]) == step:         # t lacks the steps whose gradients were not finite
                     merged["m"].update(o["m"])
                     merged.update(m1=o["m1"], m2=o["m2"], t=o["t"])
         if "m1" in merged:
             opt.load(merged)
+        elif rank == 0:
+            print("%s: no optimizer state of step %d; it begins anew" % (a.out, step), flush=True)
     offset = seen - step * a.per_step * a.mb             # never the same image twice
     bufs = [b for b in model.buffers() if b.is_floating_point()]
     t0, total = time.time(), a.seconds
@@ -308,7 +310,7 @@ def worker(rank, world, a, counter):
 
 
 def checkpoint(a, rank, model, ema, opt, step, spent, seen, c, moved):
-    save(os.path.join(a.out, "opt%d.pt" % rank), opt.state())
+    save(os.path.join(a.out, "opt%d.pt" % rank), dict(opt.state(), step=step))
     if rank == 0:
         save(os.path.join(a.out, "last.pt"), dict(model=model.state_dict(), ema=ema, step=step, spent=spent, seen=seen, config=c, talk=a.talk, moved=moved))
 
