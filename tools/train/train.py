@@ -180,12 +180,16 @@ def worker(rank, world, a, counter):
     ema = {k: v.detach().clone().float() for k, v in model.state_dict().items() if v.is_floating_point()}
     opt = Optimizer(model, rank, world, a)
     step, spent, seen, moved = 0, 0.0, 0, known is None   # moved: the encoder is not that of --init any more
+    heads = 0 if known is None else None                  # the step at which the auxiliary heads began to learn
     if os.path.exists(ck):
         s = torch.load(ck, map_location=dev)
         missing = model.load_state_dict(s["model"], strict=False)
         assert not missing.unexpected_keys and all(k.startswith("aux.") for k in missing.missing_keys), missing
         ema.update(s["ema"])
         step, spent, seen, moved = s["step"], s["spent"], s["seen"], moved or s.get("moved", True)
+        if known is None:
+            heads = s.get("heads", 0 if s.get("moved", True) else None)    # older checkpoints do not tell
+            heads = step if heads is None or missing.missing_keys else heads
         merged = {"m": {}}
         for r in range(8):
             p = os.path.join(a.out, "opt%d.pt" % r)
@@ -210,10 +214,16 @@ def worker(rank, world, a, counter):
         kind_w[KIND_NAMES.index(kind)] = a.w_hard
     stats, lastlog, lastsave = torch.zeros(2 * len(KIND_NAMES) + 4), time.time(), time.time()
     params = [q for q in model.parameters() if q.requires_grad]
-    first = step                                         # of this start
+
+    def keep():
+        save(os.path.join(a.out, "opt%d.pt" % rank), dict(opt.state(), step=step))
+        if rank == 0:
+            save(os.path.join(a.out, "last.pt"), dict(model=model.state_dict(), ema=ema, step=step, spent=spent + time.time() - t0, seen=seen,
+                                                      config=c, talk=a.talk, moved=moved, heads=heads))
+
     while True:
         if a.hold and os.path.exists(a.hold):             # whoever wants the machine may also end this
-            checkpoint(a, rank, model, ema, opt, step, spent + time.time() - t0, seen, c, moved)
+            keep()
             t0 += wait_while(a.hold, os.path.join(a.out, "STOP"))
         now = torch.tensor([spent + time.time() - t0], dtype=torch.float64)
         if world > 1:
@@ -223,10 +233,10 @@ def worker(rank, world, a, counter):
         if p >= 1:
             break
         scale = min(1.0, (opt.t + 1) / a.warmup) * min(1.0, max(0.0, (1 - p) / (1 - a.flat)))
-        alone = step - first < a.heads                   # the heads are new: their gradients would spoil an encoder that is not
+        alone = known is None and step - heads < a.heads  # the heads are new: their gradients would spoil an encoder that is not
         if known is None:
             model.vision.requires_grad_(not alone)
-        opt.vision = 0.0 if alone else a.lr_vision * min(1.0, (step - first - a.heads + 1) / a.warmup)
+            opt.vision = 0.0 if alone else a.lr_vision * (min(1.0, (step - heads - a.heads + 1) / a.warmup) if a.heads else 1.0)
         for q in model.parameters():
             q.grad = None
         tokens, n_mb = 0, 0
@@ -239,7 +249,7 @@ def worker(rank, world, a, counter):
             b = next(loader) if loader else source[k]
             with torch.autocast(dev, torch.bfloat16, enabled=not a.f32):
                 lg = forward(model, b, dev)
-                taps = [t.detach() for t in model.vision.taps] if alone and known is None else model.vision.taps if known is None else None
+                taps = [t.detach() for t in model.vision.taps] if alone else model.vision.taps if known is None else None
                 aux = 0.0 if known is not None else model.aux(taps, b["places"], dev)
             lg, tgt = lg.float(), b["tgt"].to(dev)
             ce = F.cross_entropy(lg, tgt, reduction="none")
@@ -301,18 +311,12 @@ def worker(rank, world, a, counter):
             dist.broadcast(flag, 0)
         if flag[0]:
             lastsave = time.time()
-            checkpoint(a, rank, model, ema, opt, step, spent + time.time() - t0, seen, c, moved)
+            keep()
             if os.path.exists(os.path.join(a.out, "STOP")):
                 break
-    checkpoint(a, rank, model, ema, opt, step, spent + time.time() - t0, seen, c, moved)
+    keep()
     if world > 1:
         dist.barrier()
-
-
-def checkpoint(a, rank, model, ema, opt, step, spent, seen, c, moved):
-    save(os.path.join(a.out, "opt%d.pt" % rank), dict(opt.state(), step=step))
-    if rank == 0:
-        save(os.path.join(a.out, "last.pt"), dict(model=model.state_dict(), ema=ema, step=step, spent=spent, seen=seen, config=c, talk=a.talk, moved=moved))
 
 
 def main():
@@ -334,7 +338,7 @@ def main():
     ap.add_argument("--lr-muon", type=float, default=0.008)
     ap.add_argument("--lr-adam", type=float, default=0.0015)
     ap.add_argument("--lr-vision", type=float, default=1.0, help="factor of the encoder's learning rates")
-    ap.add_argument("--heads", type=int, default=0, help="steps of this start in which the auxiliary heads learn and the encoder stays as it is")
+    ap.add_argument("--heads", type=int, default=0, help="the first steps of new auxiliary heads, in which the encoder stays as it is")
     ap.add_argument("--momentum", type=float, default=0.95)
     ap.add_argument("--wd", type=float, default=0.02)
     ap.add_argument("--warmup", type=int, default=40)
