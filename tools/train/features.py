@@ -15,10 +15,10 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 PART = 16
 
 
-def wait_while(path, unless=None):
-    """Seconds waited for a file to go away, or for another to come."""
+def wait_while(path):
+    """Seconds waited for a file to go away."""
     t = time.time()
-    while path and os.path.exists(path) and not (unless and os.path.exists(unless)):
+    while path and os.path.exists(path):
         time.sleep(2)
     return time.time() - t
 

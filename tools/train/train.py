@@ -30,7 +30,7 @@ import torch.nn.functional as F
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from data import AUX, KIND_NAMES, batch, batch_again, forward
 from export import load_exported
-from features import open_features, wait_while
+from features import open_features
 from model import CONFIG, Aux, Model
 from tok import Tokenizer
 
@@ -221,14 +221,24 @@ def worker(rank, world, a, counter):
             save(os.path.join(a.out, "last.pt"), dict(model=model.state_dict(), ema=ema, step=step, spent=spent + time.time() - t0, seen=seen,
                                                       config=c, talk=a.talk, moved=moved, heads=heads))
 
-    while True:
-        if a.hold and os.path.exists(a.hold):             # whoever wants the machine may also end this
-            keep()
-            t0 += wait_while(a.hold, os.path.join(a.out, "STOP"))
-        now = torch.tensor([spent + time.time() - t0], dtype=torch.float64)
+    def agreed(value):
+        """Rank 0's value: of clocks and files, which the processes may see differently."""
+        t = torch.tensor([float(value)], dtype=torch.float64)
         if world > 1:
-            dist.broadcast(now, 0)
-        h = float(now)
+            dist.broadcast(t, 0)
+        return float(t)
+
+    held, stopped = (lambda: os.path.exists(a.hold or "")), (lambda: os.path.exists(os.path.join(a.out, "STOP")))
+    while True:
+        if agreed(held()):                               # whoever wants the machine may also end this
+            keep()
+            since = time.time()
+            while agreed(held() and not stopped()):
+                time.sleep(2)
+            t0 += time.time() - since
+        if agreed(stopped()):
+            break
+        h = agreed(spent + time.time() - t0)
         p = h / total if total else 1.0
         if p >= 1:
             break
@@ -306,14 +316,9 @@ def worker(rank, world, a, counter):
                         f.write("step,hours,pictures,loss,lr,exact," + ",".join(KIND_NAMES) + "\n")
                     f.write(line + "\n")
                 print(line, " aux %.3f %.1f img/s" % (float(s[-3] / s[-4]), a.log * a.per_step * a.mb / dt), flush=True)
-        flag = torch.tensor([1.0 if time.time() - lastsave > a.save or os.path.exists(os.path.join(a.out, "STOP")) else 0.0])
-        if world > 1:
-            dist.broadcast(flag, 0)
-        if flag[0]:
+        if agreed(time.time() - lastsave > a.save):
             lastsave = time.time()
             keep()
-            if os.path.exists(os.path.join(a.out, "STOP")):
-                break
     keep()
     if world > 1:
         dist.barrier()
