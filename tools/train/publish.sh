@@ -14,7 +14,8 @@ for tool in rsvg-convert convert; do # the test has their drawings
     command -v $tool >/dev/null || { echo "publish.sh: $tool is missing: apt-get install librsvg2-bin imagemagick" >&2; exit 1; }
 done
 
-cp "$tokenizer"/* $model
+[ "$tokenizer" -ef $model ] || # what tok.py writes
+    cp "$tokenizer"/{vocab,tokenizer,tokenizer_config,special_tokens_map,added_tokens}.json "$tokenizer/merges.txt" $model
 "$python" $train/export.py "$run" $model
 cp "$run/loss.csv" $train/loss.csv
 "$python" $train/plot.py $train/loss.csv docs/demo-loss.svg
