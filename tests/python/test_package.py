@@ -475,6 +475,15 @@ class Sessions(Case):
             with self.assertRaisesRegex(fastvlm.StateError, "another turn"):
                 next(stream)
 
+    def test_an_answer_refused_in_an_answer(self):
+        with self.model.session() as s:
+            stream = s.stream(TEXT, SIGN)
+            next(stream)
+            for add in s.add_answer, s.score:
+                with self.assertRaisesRegex(fastvlm.StateError, "no user turn"):
+                    add("GOODBYE")
+            self.assertEqual(stream.answer(), "HELLO")
+
     def test_reset_and_system(self):
         with self.model.session(system="", max_context=200, threads=1, exact_reuse=True) as s:
             s.ask(TEXT, SIGN)
@@ -675,6 +684,18 @@ class Interrupts(Case):
             again = s.ask(TEXT, logprobs=1)
             self.assertEqual((again, again.logprobs), (answer, answer.logprobs))
         self.assertIs(signal.getsignal(signal.SIGINT), signal.default_int_handler)
+
+    def test_ctrl_c_after_an_answer_was_added(self):
+        """A stream that was begun before does not take the answer away."""
+        for name, add in (("fv_session_add_answer", fastvlm.Session.add_answer), ("fv_session_score", fastvlm.Session.score)):
+            with self.subTest(name), self.model.session() as s:
+                stream = s.stream(TEXT, SIGN)
+                with self.interrupted_after(name), self.assertRaises(KeyboardInterrupt):
+                    add(s, "GOODBYE")
+                position = s.position
+                with self.assertRaisesRegex(fastvlm.StateError, "another turn"):
+                    next(stream)
+                self.assertEqual(s.position, position)
 
     def test_what_was_made_before_ctrl_c_is_freed(self):
         real, freed = _library.lib.fv_features_free, []

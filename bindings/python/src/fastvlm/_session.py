@@ -7,7 +7,7 @@ from typing import (TYPE_CHECKING, Any, Iterator, List, Mapping, Optional, Proto
 
 from . import _abi
 from ._image import ImageLike, image_of
-from ._library import Handle, StateError, Watch, call, integer, lib, real, sized, utf8
+from ._library import Error, Handle, StateError, Watch, call, integer, lib, real, sized, utf8
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -347,8 +347,7 @@ class Session:
     def add_answer(self, text: str) -> None:
         """What the assistant said earlier: ends the user's turn that is being written."""
         data = utf8("text", text)
-        call(lib.fv_session_add_answer, self._handle, data, len(data), watch=self._watch)
-        self._turn = None
+        self._end_turn(lib.fv_session_add_answer, data, len(data))
 
     def answer(self, **options: Unpack[AnswerOptions]) -> Stream:
         """Begins the answer to the turn written with add_image and add_text."""
@@ -358,9 +357,18 @@ class Session:
         """How likely the model finds this answer to the turn written so far. It becomes part of the
         conversation."""
         data, out = utf8("answer", answer), sized(_abi.fv_score)
-        call(lib.fv_session_score, self._handle, data, len(data), ctypes.byref(out), watch=self._watch)
-        self._turn = None
+        self._end_turn(lib.fv_session_score, data, len(data), ctypes.byref(out))
         return Score(out.n_tokens, out.logprob, out.n_greedy)
+
+    def _end_turn(self, function: Any, *arguments: Any) -> None:
+        """Calls what ends the user's turn with an answer. A stream goes on only where the library
+        refused; what a handler of signals raised may have come after the library was done."""
+        turn, self._turn = self._turn, None
+        try:
+            call(function, self._handle, *arguments, watch=self._watch)
+        except Error:
+            self._turn = turn
+            raise
 
     # ---- the conversation
 
