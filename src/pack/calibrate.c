@@ -105,12 +105,14 @@ static fv_status work_done(fv_calibration *q, double work, fv_error *err)
     return fv_progress(q->o.callbacks, "calibrate", FV_MIN(q->spent / in_all, 1.0), err);
 }
 
-/* fv_progress_fn, of the calibration set: this is only a part of the whole. */
+/* fv_progress_fn, of the calibration set: this is only a part of the whole. `done` is a fraction of
+ * fewer than n_images when some were skipped since the last one was seen. */
 static bool calibration_relay(void *user, const char *stage, double done)
 {
     fv_calibration *q = user;
     (void)stage;
-    return work_done(q, done * (double)q->n_images * WORK_SEEN - q->spent, NULL) != FV_OK;
+    (void)done;
+    return work_done(q, (double)q->image * WORK_SEEN - q->spent, NULL) != FV_OK;
 }
 
 static void calibration_log(void *user, fv_log_level level, const char *message)

@@ -604,6 +604,46 @@ static bool stop(void *user, const char *stage, double done)
     return done >= s->at;
 }
 
+typedef struct course {
+    double done;
+    int calls;
+    bool back;
+} course;
+
+static bool course_follow(void *user, const char *stage, double done)
+{
+    course *c = user;
+    if (strcmp(stage, "calibrate") != 0)
+        return false;
+    c->calls++;
+    c->back |= done < c->done;
+    c->done = done;
+    return false;
+}
+
+/* Images that turn out to be unreadable make the work less, never what is done of it. */
+static void test_progress(void **state)
+{
+    static const char *const seen = GOLDEN "tiny/image.png", *const bad = TINY "/config.json";
+    const char *const files[] = { seen, seen, seen, seen, bad, bad, bad, bad, bad, seen, seen };
+    course c = { 0 };
+    fv_callbacks callbacks = { .size = sizeof callbacks, .progress = course_follow, .user = &c };
+    fv_pack_options o;
+    fv_pack_report r = { .size = sizeof r };
+    fv_error err;
+    (void)state;
+    fv_pack_options_default(&o);
+    o.vision = FV_PRECISION_INT8;
+    o.decoder = FV_PRECISION_F32;
+    o.paths = files;
+    o.n_paths = FV_COUNT(files);
+    o.callbacks = &callbacks;
+    if (fv_pack(TINY, in_work("progress.gguf"), &o, &r, &err) != FV_OK)
+        fail_msg("%s", err.message);
+    assert_true(r.n_images == 6 && r.n_skipped == 5);
+    assert_true(c.calls > 10 && !c.back);
+}
+
 static void test_pack_fails(void **state)
 {
     (void)state;
@@ -813,19 +853,13 @@ static int remove_work(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_same_bits),
-        cmocka_unit_test(test_variants),
-        cmocka_unit_test(test_precisions),
-        cmocka_unit_test(test_int8),
-        cmocka_unit_test(test_layers),
-        cmocka_unit_test(test_rounding),
-        cmocka_unit_test(test_memory),
-        cmocka_unit_test(test_wrong_files),
-        cmocka_unit_test(test_verify),
-        cmocka_unit_test(test_pack_fails),
-        cmocka_unit_test(test_nan),
-        cmocka_unit_test(test_out_of_memory),
-        cmocka_unit_test(test_rounding_out_of_memory),
+        cmocka_unit_test(test_same_bits),     cmocka_unit_test(test_variants),
+        cmocka_unit_test(test_precisions),    cmocka_unit_test(test_int8),
+        cmocka_unit_test(test_layers),        cmocka_unit_test(test_rounding),
+        cmocka_unit_test(test_memory),        cmocka_unit_test(test_wrong_files),
+        cmocka_unit_test(test_verify),        cmocka_unit_test(test_progress),
+        cmocka_unit_test(test_pack_fails),    cmocka_unit_test(test_nan),
+        cmocka_unit_test(test_out_of_memory), cmocka_unit_test(test_rounding_out_of_memory),
     };
     return cmocka_run_group_tests(tests, make_work, remove_work);
 }
