@@ -581,6 +581,7 @@ static fv_status held_prepare(fv_session *s, fv_place kept, fv_error *err)
                               s->talk.n_images - kept.n_images, err));
     fv_content_cut(&s->held, kept);
     s->n_exact = FV_MIN(s->n_exact, kept.n_rows);
+    s->foreign = s->foreign && kept.n_rows > 0;
     s->sequence.kv.n = kept.n_rows;
     return FV_OK;
 }
@@ -612,7 +613,8 @@ static fv_status prompt_prepare(fv_session *s, fv_error *err)
 fv_place fv_session_shared(const fv_session *s, const fv_session *from)
 {
     fv_place held = fv_content_end(&s->held);
-    if (s->n_exact < held.n_rows || from->n_exact < from->held.n_rows || s->other || from->other ||
+    if (s->n_exact < held.n_rows || from->n_exact < from->held.n_rows || s->foreign ||
+        from->foreign || s->other || from->other ||
         fv_watch_taps(&s->watch)) /* who looks on sees every row */
         return held;
     fv_place shared = talk_before_last(s, fv_content_common(&s->talk, &from->talk), SIZE_MAX);

@@ -63,6 +63,7 @@ struct fv_session {
     fv_place turn_at;  /* where in talk it will stand */
     fv_content talk, held;
     size_t n_exact;   /* rows of held, from the start on, that a fresh run gives the same bits */
+    bool foreign;     /* rows of held came from a file: of other kernels, or other weights */
     fv_place *bounds; /* [n_bounds] where turns began, ascending */
     size_t n_bounds, bounds_capacity;
     fv_place asked;  /* of talk: the end of the last prompt or of what was run since */

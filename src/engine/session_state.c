@@ -43,6 +43,7 @@ static fv_status state_copy(fv_session *to, const fv_session *from, fv_error *er
     to->turn_at = from->turn_at;
     to->asked = from->asked;
     to->n_exact = from->n_exact;
+    to->foreign = from->foreign;
     to->stats = from->stats;
     return FV_OK;
 }
@@ -468,6 +469,7 @@ static fv_status session_load(fv_session *s, const void *data, size_t n_bytes, f
     s->bounds = st.bounds;
     s->n_bounds = s->bounds_capacity = st.n_bounds;
     s->n_exact = st.n_exact;
+    s->foreign = s->held.n_rows > 0;
     s->asked = fv_content_end(&s->held);
     s->turn_at = fv_content_end(&s->talk);
     s->rules_given = false;

@@ -279,6 +279,104 @@ static void test_hostile(void **state)
     fv_session_free(victim);
 }
 
+/* The longer question begins as the shorter one does. */
+static const char *const questions[] = {
+    "What do you see?",
+    "What do you see? Say it in a sentence, and then say why you think so, in another one that is "
+    "longer than the first, and what is to the left of it and what to the right, above and below, "
+    "who put it there, when, and what for, and whether you would have put it there yourself."
+};
+
+static void pose(fv_session *s, const char *text)
+{
+    fv_answer_options o = { .size = sizeof o, .max_new_tokens = 1, .ignore_end = true };
+    fv_session_reset(s);
+    ok(fv_session_add_features(s, features, &err));
+    ok(fv_session_add_text(s, text, strlen(text), &err));
+    ok(fv_session_begin(s, &o, &err));
+}
+
+/* The logits behind the prompt, to free. */
+static float *logits_of(const fv_session *s, size_t *n_bytes)
+{
+    size_t n;
+    const float *logits = fv_session_logits(s, &n);
+    assert_non_null(logits);
+    *n_bytes = n * sizeof *logits;
+    float *copy = malloc(*n_bytes);
+    assert_non_null(copy);
+    return memcpy(copy, logits, *n_bytes);
+}
+
+/* Two sessions that are asked the same, one after the other or together: the same logits either
+ * way. Returns the rows that were reused. */
+static int company(fv_session *of[2], bool copied)
+{
+    float *alone[2], *together[2];
+    size_t n_bytes = 0;
+    fv_session *both[2];
+    fv_piece p[2] = { { .size = sizeof p[0] }, { .size = sizeof p[0] } };
+    fv_stats stats = { .size = sizeof stats };
+    int reused = 0;
+    for (int i = 0; i < 2; i++) {
+        ok(fv_session_copy(&both[i], of[i], &err));
+        pose(both[i], questions[1]);
+        ok(fv_session_next(both[i], &p[i], &err));
+        alone[i] = logits_of(both[i], &n_bytes);
+        fv_session_free(both[i]);
+        both[i] = of[i];
+        if (copied)
+            ok(fv_session_copy(&both[i], of[i], &err));
+        pose(both[i], questions[1]);
+    }
+    ok(fv_sessions_next(both, 2, p, NULL, &err));
+    for (int i = 0; i < 2; i++) {
+        together[i] = logits_of(both[i], &n_bytes);
+        assert_memory_equal(together[i], alone[i], n_bytes);
+        fv_session_stats(both[i], &stats);
+        reused += stats.reused_tokens;
+        free(alone[i]), free(together[i]);
+        if (copied)
+            fv_session_free(both[i]);
+    }
+    return reused;
+}
+
+/* Rows of a file may have been computed by other kernels: who has them gives none to others and
+ * takes none behind them. Here they have other bits. */
+static void test_rows_of_a_file(void **state)
+{
+    (void)state;
+    enum { CHANGED = 12 << 10 };
+    fv_session *s = start(engine), *empty = start(engine);
+    fv_piece p = { .size = sizeof p };
+    pose(s, questions[0]);
+    while (!p.done)
+        ok(fv_session_next(s, &p, &err));
+    bytes b = saved(s), none = saved(empty);
+    for (size_t i = 0; i < CHANGED; i += 2) /* in layers that others follow */
+        b.data[b.n - FV_SHA256_BYTES - CHANGED + i] ^= 2;
+    seal(&b);
+    for (int order = 0; order < 2; order++) {
+        for (int copied = 0; copied < 2; copied++) {
+            fv_session *of[2] = { start(engine), start(engine) };
+            ok(fv_session_load(of[order], b.data, b.n, &err));
+            company(of, copied);
+            fv_session_free(of[0]);
+            fv_session_free(of[1]);
+        }
+    }
+    fv_session *of[2] = { start(engine), start(engine) };
+    ok(fv_session_load(of[0], b.data, b.n, &err));
+    ok(fv_session_load(of[0], none.data, none.n, &err)); /* a file without rows */
+    assert_true(company(of, false) > 40);
+    fv_session_free(of[0]);
+    fv_session_free(of[1]);
+    free(b.data), free(none.data);
+    fv_session_free(s);
+    fv_session_free(empty);
+}
+
 /* Whichever allocation fails, the session is as it was. */
 static void test_memory(void **state)
 {
@@ -311,8 +409,9 @@ static void test_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_copy),    cmocka_unit_test(test_rewind), cmocka_unit_test(test_save),
-        cmocka_unit_test(test_hostile), cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_copy),           cmocka_unit_test(test_rewind),
+        cmocka_unit_test(test_save),           cmocka_unit_test(test_hostile),
+        cmocka_unit_test(test_rows_of_a_file), cmocka_unit_test(test_memory),
     };
     return cmocka_run_group_tests(tests, open_all, close_all);
 }
