@@ -652,8 +652,9 @@ typedef struct fv_stats {
     double image_ms;      /**< reading and decoding, as measured by fv_image_open and _read */
     double preprocess_ms; /**< fit, resize, scale */
     double vision_ms, projector_ms;
-    double prefill_ms; /**< of prompts that ran together: of all of them */
-    double decode_ms;
+    double prefill_ms;     /**< of prompts that ran together: of all of them */
+    double decode_ms;      /**< of the tokens behind the first; one that was computed with those of
+                            others counts whole, without the prompts that ran in the same call */
     double first_token_ms; /**< from the first add_* of the turn to the first chosen token */
     int prompt_tokens;     /**< rows of the last prompt, image tokens included */
     int image_tokens;      /**< of them */

@@ -210,6 +210,7 @@ static void batch_step(fv_session *const *sessions, size_t n)
     int32_t id[FV_STEP_ROWS];
     fv_session *lead = NULL;
     size_t rows = 0;
+    const double start = fv_now_ms(); /* behind the prompts, which are no time of these */
     for (size_t i = 0; i <= n; i++) {
         if (rows && (i == n || rows == FV_STEP_ROWS)) {
             fv_error unused;
@@ -222,6 +223,7 @@ static void batch_step(fv_session *const *sessions, size_t n)
             sessions[i]->other)
             continue;
         lead = lead ? lead : sessions[i];
+        sessions[i]->step_start = start;
         sequence[rows] = &sessions[i]->sequence;
         id[rows++] = sessions[i]->pending;
     }

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/base.h"
 #include "fastvlm_tools.h"
@@ -557,6 +558,50 @@ static void test_answers_rows_are_not_given(void **state)
     close_model(&m);
 }
 
+typedef struct delay {
+    double ms; /* so far */
+} delay;
+
+static bool delay_prefill(void *user, const char *stage, double done)
+{
+    delay *d = user;
+    const double start = fv_now_ms();
+    (void)done;
+    if (!strcmp(stage, "prefill"))
+        usleep(20000);
+    d->ms += fv_now_ms() - start;
+    return false;
+}
+
+/* The time of a prompt in the same call is no time of a token. */
+static void test_times(void **state)
+{
+    (void)state;
+    model m = open_model(TINY, FV_PRECISION_BF16, FV_KV_AUTO, 2);
+    delay d = { 0 };
+    const fv_callbacks callbacks = { .size = sizeof callbacks,
+                                     .progress = delay_prefill,
+                                     .user = &d };
+    fv_session_options o = { .size = sizeof o, .callbacks = &callbacks };
+    fv_session *s[2] = { conversation_new(&m, 0) };
+    fv_piece pieces[2];
+    sizes_set(pieces, 2);
+    ok(fv_session_new(&s[1], m.engine, &o, &err));
+    pose(s[0], words[0], 4);
+    ok(fv_session_next(s[0], &pieces[0], &err));
+    pose(s[1], words[1], 4);
+    const double start = fv_now_ms();
+    ok(fv_sessions_next(s, 2, pieces, NULL, &err));
+    const double all = fv_now_ms() - start, decode = stats_of(s[0]).decode_ms;
+    assert_true(d.ms > 0 && decode > 0);
+    if (decode + d.ms > all)
+        fail_msg("a token of %g ms beside %g ms of a prompt, in %g ms", decode, d.ms, all);
+    assert_true(stats_of(s[1]).prefill_ms >= d.ms);
+    fv_session_free(s[0]);
+    fv_session_free(s[1]);
+    close_model(&m);
+}
+
 static bool cancel_second_layer(void *user, const char *stage, double done)
 {
     int *n = user;
@@ -902,6 +947,7 @@ int main(void)
         cmocka_unit_test(test_prompts_in_one_pass),
         cmocka_unit_test(test_prompts_that_begin_alike),
         cmocka_unit_test(test_answers_rows_are_not_given),
+        cmocka_unit_test(test_times),
         cmocka_unit_test(test_prompt_given_up),
         cmocka_unit_test(test_memory_of_prompts),
     };
