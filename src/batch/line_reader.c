@@ -66,13 +66,16 @@ static fv_status line_reader_resize(fv_line_reader *l, size_t capacity, fv_error
 }
 
 /* Until there is something to read, or the end. A pipe that nobody has opened to write yet has
- * neither. */
+ * neither. Where poll fails, read says what is wrong. */
 static fv_status line_reader_wait(fv_line_reader *l, fv_error *err)
 {
     struct pollfd p = { .fd = l->fd, .events = POLLIN };
-    while (poll(&p, 1, ASK_MS) <= 0)
+    for (;;) {
+        int n = poll(&p, 1, ASK_MS);
+        if (n > 0 || (n < 0 && errno != EINTR))
+            return FV_OK;
         FV_TRY(fv_progress(l->callbacks, "read inputs", 0, err));
-    return FV_OK;
+    }
 }
 
 /* More bytes behind those that are there. */
