@@ -49,7 +49,9 @@ typedef enum fv_batch_format {
 
 /** What holds answers to JSON schemas, such as llguidance behind the two functions of
  *  fv_answer_options that choose tokens. All are called on the thread of fv_batch_run, for as many
- *  answers at once as are decoded together. */
+ *  answers at once as are decoded together. err is zero and never NULL: one that fails sets its
+ *  status, to what it returns, and its message; otherwise the message says no more than the
+ *  status. */
 typedef struct fv_batch_grammar {
     size_t size;
     /** Before the first schema, once; what fails here ends the run. NULL: nothing is to be done. */

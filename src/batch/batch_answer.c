@@ -102,11 +102,23 @@ static fv_answer_options seat_options(const seat *s, const fv_batch *b)
 
 /* ---- JSON by a schema ---- */
 
+/* What the grammar's function gave, and why; one that says nothing has failed all the same. */
+static fv_status grammar_end(fv_status status, const fv_error *why, fv_error *err)
+{
+    if (status == FV_OK)
+        return FV_OK;
+    if (why->status != status)
+        return fv_fail(err, status, 0, "the grammar failed: %s", fv_status_name(status));
+    *err = *why;
+    return status;
+}
+
 /* When the first schema comes. */
 static fv_status grammar_ready(fv_batch *b, fv_error *err)
 {
+    fv_error why = { 0 };
     if (!b->grammar_open && b->grammar.open)
-        FV_TRY(b->grammar.open(b->grammar.user, err));
+        FV_TRY(grammar_end(b->grammar.open(b->grammar.user, &why), &why, err));
     b->grammar_open = true;
     return FV_OK;
 }
@@ -114,7 +126,15 @@ static fv_status grammar_ready(fv_batch *b, fv_error *err)
 static fv_status grammar_constrain(const fv_batch *b, const char *schema, size_t n,
                                    fv_answer_options *answer, void **constraint, fv_error *err)
 {
-    return b->grammar.constrain(b->grammar.user, schema, n, answer, constraint, err);
+    fv_error why = { 0 };
+    return grammar_end(b->grammar.constrain(b->grammar.user, schema, n, answer, constraint, &why),
+                       &why, err);
+}
+
+static fv_status grammar_check(const fv_batch *b, const void *constraint, fv_error *err)
+{
+    fv_error why = { 0 };
+    return grammar_end(b->grammar.check(constraint, &why), &why, err);
 }
 
 /* A schema in force: a request's own, or that of all rows. What the grammar lacks on this machine
@@ -124,7 +144,7 @@ static fv_status seat_constrain(seat *s, fv_batch *b, fv_answer_options *answer,
     const fv_batch_options *o = &b->options;
     const fv_request *request = s->slot->row.request;
     const char *own = request ? fv_request_schema(request) : NULL;
-    fv_error why = { 0 };
+    fv_error why;
     if (!own && !o->schema)
         return FV_OK;
     if (grammar_ready(b, &why) != FV_OK) {
@@ -143,19 +163,18 @@ static fv_status seat_constrain(seat *s, fv_batch *b, fv_answer_options *answer,
  * request that was cut off says so itself, as the server's do. */
 static fv_status seat_check_json(const seat *s, fv_batch *b, bool done, fv_error *err)
 {
-    const fv_batch_grammar *g = &b->grammar;
     const fv_slot *slot = s->slot;
-    fv_error why = { 0 };
+    fv_error why;
     if (!s->constraint)
         return FV_OK;
-    if (g->check(s->constraint, &why) != FV_OK) {
+    if (grammar_check(b, s->constraint, &why) != FV_OK) {
         if (slot->row.request)
             return fv_request_refuse_schema(&why, err);
         *err = why;
         return why.status;
     }
     if (!done || slot->row.request || slot->finish != FV_FINISH_LENGTH ||
-        g->is_complete(s->constraint))
+        b->grammar.is_complete(s->constraint))
         return FV_OK;
     return fv_fail(err, FV_ERR_LIMIT, 0,
                    "the answer was cut off before its JSON was complete; expected it to end within "
