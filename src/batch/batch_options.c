@@ -153,6 +153,7 @@ static fv_status manifest_make(const fv_batch *b, fv_json_text *j, fv_error *err
     else
         fv_json_put_text(j, "system", NULL);
     fv_json_put_text(j, "schema_sha256", o->schema ? schema : NULL);
+    fv_json_put_bool(j, "grammar", o->grammar != NULL); /* without one, requests for JSON fail */
     fv_json_put_int(j, "max_context", o->max_context);
     manifest_put_answer(&b->answer, j);
     fv_json_put_int(j, "fit", (int64_t)o->fit);

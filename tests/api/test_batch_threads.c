@@ -249,6 +249,13 @@ static void test_grammar(void **state)
     o.grammar = &grammar;
     held_expect("ok", 1, &o);
     assert_int_equal(h.opened, 0); /* nothing needs it */
+    run_ok(&o, &r);
+    o.grammar = NULL; /* requests for JSON would fail now */
+    assert_int_equal(fv_batch_run(engine, &o, &r, &err), FV_ERR_STATE);
+    assert_non_null(
+        strstr(err.message, "made with another grammar: it was true, and is false now"));
+    remove_output();
+    o.grammar = &grammar;
     o.schema = "{}x";
     o.n_schema_bytes = 2;
     held_expect("ok", 1, &o);
