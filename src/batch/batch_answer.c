@@ -208,6 +208,7 @@ static fv_status seat_begin(seat *s, fv_batch *b, bool *done, fv_error *err)
     fv_status status = seat_ask(s, b, &answer, &piece, err);
     s->slot->row.too_long = status == FV_ERR_LIMIT;
     FV_TRY(status);
+    s->slot->row.begun = true;
     *done = piece.done;
     FV_TRY(seat_take(s, &piece, err));
     return seat_check_json(s, b, piece.done, err);

@@ -158,7 +158,10 @@ void fv_openai_row_put_failure(const fv_row *row, fv_json_text *j)
     const char *code;
     (void)fv_fail(&err, row->status, 0, "%s", row->problem);
     int status = fv_openai_status(&err, &code);
-    if (row->status == FV_ERR_LIMIT && !row->too_long) {
+    if (row->status == FV_ERR_LIMIT && row->begun) { /* nothing that was asked is too large */
+        status = 400;
+        code = NULL;
+    } else if (row->status == FV_ERR_LIMIT && !row->too_long) {
         status = 413;
         code = "too_large";
     }

@@ -33,6 +33,7 @@ typedef struct fv_row {
     size_t n_parts, capacity;
     fv_status status; /* FV_OK, or why it cannot be answered */
     bool too_long;    /* with FV_ERR_LIMIT: for the context, and not in bytes, pixels or numbers */
+    bool begun;       /* its answer had, when it failed */
     char *problem;
     double at; /* share of the inputs that lies before it or is it */
 } fv_row;

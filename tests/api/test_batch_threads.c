@@ -263,6 +263,16 @@ static void test_grammar(void **state)
     two.max_new_tokens = 2; /* never complete */
     o.answer = &two;
     held_expect("limit", ROWS, &o);
+    o.format = FV_BATCH_OPENAI; /* no row is too large */
+    run_ok(&o, &r);
+    char *text = read_output();
+    assert_non_null(strstr(text, "\"status_code\":400"));
+    assert_non_null(strstr(text, "complete; expected it to end"));
+    assert_null(strstr(text, "\"status_code\":413"));
+    assert_null(strstr(text, "context_length_exceeded"));
+    fv_free(text);
+    remove_output();
+    o.format = FV_BATCH_JSONL;
     o.answer = &answer;
     for (h.check_fails_at = 1; h.check_fails_at < 3; h.check_fails_at++) {
         held_expect("limit", ROWS, &o);
