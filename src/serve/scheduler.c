@@ -84,6 +84,22 @@ static bool job_is_dropped(const serve_job *job)
     return dropped || job->gone(job->client);
 }
 
+static fv_status job_fail_gone(fv_error *err)
+{
+    return fv_fail(err, FV_ERR_CANCELLED, 0, "the client has closed the connection");
+}
+
+/* Why it was dropped: its client may be there and read this. */
+static fv_status job_fail_dropped(const serve_job *job, fv_error *err)
+{
+    serve_scheduler *s = job->scheduler;
+    pthread_mutex_lock(&s->lock);
+    bool ends = s->cancel_all && !job->leaving;
+    pthread_mutex_unlock(&s->lock);
+    return ends ? fv_fail(err, FV_ERR_CANCELLED, 0, "the server is shutting down")
+                : job_fail_gone(err);
+}
+
 /* With the lock. */
 static void job_finish(serve_job *job, fv_status status, const fv_error *err)
 {
@@ -106,11 +122,6 @@ static void job_finish(serve_job *job, fv_status status, const fv_error *err)
     pthread_cond_broadcast(&job->changed);
 }
 
-static fv_status job_fail_dropped(fv_error *err)
-{
-    return fv_fail(err, FV_ERR_CANCELLED, 0, "the client has closed the connection");
-}
-
 /* Those that wait for nobody. With the lock. */
 static void queue_prune(job_queue *q)
 {
@@ -120,7 +131,7 @@ static void queue_prune(job_queue *q)
             continue;
         fv_error err;
         queue_remove(q, job);
-        job_finish(job, job_fail_dropped(&err), &err);
+        job_finish(job, job_fail_gone(&err), &err);
     }
 }
 
@@ -200,7 +211,7 @@ void serve_job_cancel(serve_job *job)
     if (job->place == PLACE_QUEUED &&
         (queue_remove(&s->to_encode, job) || queue_remove(&s->to_prompt, job))) {
         fv_error err;
-        job_finish(job, job_fail_dropped(&err), &err);
+        job_finish(job, job_fail_gone(&err), &err);
     }
     while (job->place != PLACE_DONE)
         pthread_cond_wait(&job->changed, &s->lock);
@@ -309,6 +320,8 @@ static fv_status item_encode(serve_scheduler *s, serve_job *job, const fv_reques
     double read = fv_now_ms();
     fv_status status = fv_encode(s->engine, image, &options, out, &why);
     fv_image_free(image);
+    if (status == FV_ERR_CANCELLED)
+        return job_fail_dropped(job, err);
     if (status != FV_OK)
         return image_fail(item, &why, err);
     double end = fv_now_ms();
@@ -330,7 +343,7 @@ static fv_status images_encode(serve_scheduler *s, serve_job *job, fv_error *err
         if (item->kind != FV_REQUEST_IMAGE || job->features[i])
             continue;
         if (job_is_dropped(job))
-            return job_fail_dropped(err);
+            return job_fail_dropped(job, err);
         job->features[i] = serve_cache_find(s->cache, item->digest); /* since it was submitted */
         if (job->features[i])
             job->timings.n_cached++;
@@ -566,7 +579,7 @@ static fv_status slot_pose(serve_scheduler *s, slot *at, fv_error *err)
 {
     serve_job *job = at->job;
     if (job_is_dropped(job))
-        return job_fail_dropped(err);
+        return job_fail_dropped(job, err);
     FV_TRY(slot_prepare(s, at, job->request->system, err));
     FV_TRY(slot_write(at, job, err));
     return slot_begin(s, at, job, err);
@@ -579,7 +592,7 @@ static void prompt_explain(serve_scheduler *s, slot *at, fv_status status, size_
 {
     fv_piece piece = { .size = sizeof piece };
     if (status == FV_ERR_CANCELLED)
-        (void)job_fail_dropped(err);
+        (void)job_fail_dropped(at->job, err);
     else if (status == FV_ERR_LIMIT && n > 1 && slot_pose(s, at, err) == FV_OK)
         (void)fv_session_next(at->session, &piece, err);
     if (err->status != status)
@@ -725,7 +738,7 @@ static void *decoder_thread(void *user)
         for (size_t i = 0; i < n; i++) {
             fv_error err;
             if (job_is_dropped(slots[i]->job))
-                decode_end(s, slots[i], job_fail_dropped(&err), &err);
+                decode_end(s, slots[i], job_fail_dropped(slots[i]->job, &err), &err);
             else
                 slots[kept++] = slots[i];
         }

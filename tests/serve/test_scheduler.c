@@ -517,6 +517,8 @@ static void test_drain_cancels(void **state)
     for (int i = 0; i < ANSWERS; i++) {
         serve_job_wait(&c[i].job);
         assert_true(c[i].job.status == FV_ERR_CANCELLED || c[i].job.status == FV_OK);
+        if (c[i].job.status == FV_ERR_CANCELLED)
+            assert_string_equal(c[i].job.err.message, "the server is shutting down");
         client_close(&c[i]);
     }
     serve_scheduler_free(s);
