@@ -101,6 +101,15 @@ static fv_status staged_write(int fd, const char *path, const uint8_t *data, siz
     return FV_OK;
 }
 
+static fv_status staged_fail_twice(const fv_outdir *d, const char *name, fv_error *err)
+{
+    return fv_fail(err, FV_ERR_IO, 0,
+                   "%s: %s is there already: another file has the same name, or one that differs "
+                   "only in case, and this file system ignores case; rename what the files are "
+                   "named after, or choose a place where case counts",
+                   d->place, name);
+}
+
 fv_status fv_outdir_put(fv_outdir *d, const char *name, const void *data, size_t n_bytes,
                         fv_error *err)
 {
@@ -109,8 +118,9 @@ fv_status fv_outdir_put(fv_outdir *d, const char *name, const void *data, size_t
         return fv_fail_memory(err, strlen(name), "a path");
     d->unsynced = true;
     int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    fv_status status = fd < 0 ? fv_out_errno(err, path, "create")
-                              : staged_write(fd, path, data, n_bytes, err);
+    fv_status status = fd >= 0           ? staged_write(fd, path, data, n_bytes, err)
+                       : errno == EEXIST ? staged_fail_twice(d, name, err)
+                                         : fv_out_errno(err, path, "create");
     if (fd >= 0 && close(fd) != 0 && errno != EINTR && status == FV_OK) /* of a network's disk */
         status = fv_out_errno(err, path, "write");
     fv_free(path);

@@ -789,6 +789,8 @@ static void test_put(void **state)
         assert_int_equal(fv_outdir_put(&d, "empty", text, 0, &err), FV_OK);
         assert_int_equal(fv_outdir_put(&d, turn ? "new" : "old", text, 1, &err), FV_OK);
         assert_int_equal(fv_outdir_put(&d, "a", text, 1, &err), FV_ERR_IO); /* twice */
+        assert_non_null(strstr(err.message, "out: a is there already: another file has the same "
+                                            "name, or one that differs only in case"));
         assert_int_equal(fv_outdir_put(&d, "none/c", text, 1, &err), FV_ERR_IO);
         assert_int_equal(fv_outdir_commit(&d, &err), FV_OK);
         expect(place, "a", text);
