@@ -2,6 +2,7 @@
 #include "support/cm.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
@@ -10,6 +11,9 @@
 #include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#if defined(__linux__)
+#include <sys/vfs.h>
+#endif
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -804,16 +808,103 @@ static void test_put(void **state)
     fv_free(place);
 }
 
+#if defined(__linux__)
+
+/* What the file system says in these tests, and what it was asked. */
+static struct {
+    uint32_t kind;
+    int why;                /* errno of syncfs; 0: none */
+    size_t n_whole, n_each; /* calls of syncfs, of fsync of files */
+} disk = { .kind = 0xef53 };
+
+int fstatfs(int fd, struct statfs *fs)
+{
+    (void)fd;
+    memset(fs, 0, sizeof *fs);
+    fs->f_type = disk.kind;
+    return 0;
+}
+
+int syncfs(int fd)
+{
+    (void)fd;
+    disk.n_whole++;
+    errno = disk.why;
+    return disk.why ? -1 : 0;
+}
+
+int fsync(int fd)
+{
+    struct stat st;
+    assert_int_equal(fstat(fd, &st), 0);
+    disk.n_each += S_ISREG(st.st_mode);
+    return 0;
+}
+
+/* Where one call cannot be trusted to write all, files are synced one by one; what a disk could not
+ * write is an error. */
+static void test_synced(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t kind;
+        int why;
+        bool whole, each, fails;
+    } cases[] = { { 0xef53, 0, true, false, false },       /* ext4 */
+                  { 0x9123683e, 0, true, false, false },   /* btrfs */
+                  { 0xef53, EIO, true, false, true },      /* it could not be written */
+                  { 0xef53, ENOSPC, true, false, true },   /* likewise */
+                  { 0xef53, ENOSYS, true, true, false },   /* an old kernel, a filter of calls */
+                  { 0x65735546, 0, false, true, false },   /* FUSE */
+                  { 0x794c7630, 0, false, true, false } }; /* overlayfs */
+    for (size_t i = 0; i < FV_COUNT(cases); i++) {
+        fv_error err = { 0 };
+        fv_outdir d;
+        char *dir = temp_dir(), *place = fv_path_join(dir, "out");
+        assert_int_equal(fv_outdir_open(&d, place, true, NULL, &err), FV_OK);
+        assert_int_equal(fv_outdir_sub(&d, "sub", &err), FV_OK);
+        assert_int_equal(fv_outdir_put(&d, "a", "1", 1, &err), FV_OK);
+        assert_int_equal(fv_outdir_put(&d, "sub/b", "2", 1, &err), FV_OK);
+        disk.kind = cases[i].kind;
+        disk.why = cases[i].why;
+        disk.n_whole = disk.n_each = 0;
+        fv_status status = fv_outdir_commit(&d, &err);
+        disk.kind = 0xef53;
+        disk.why = 0;
+        if (status != (cases[i].fails ? FV_ERR_IO : FV_OK) || disk.n_whole != cases[i].whole ||
+            disk.n_each != (cases[i].each ? 3 : 0)) /* with the mark */
+            fail_msg("case %zu: %s, %zu whole, %zu each", i, fv_status_name(status), disk.n_whole,
+                     disk.n_each);
+        if (cases[i].fails)
+            assert_non_null(strstr(err.message, "out: cannot write: "));
+        assert_int_equal(count_entries(dir), !cases[i].fails);
+        fv_free(place);
+        temp_remove(dir);
+    }
+}
+
+#endif
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_file),           cmocka_unit_test(test_pieces),
-        cmocka_unit_test(test_no_room),        cmocka_unit_test(test_folder),
-        cmocka_unit_test(test_two_at_once),    cmocka_unit_test(test_killed),
-        cmocka_unit_test(test_killed_halfway), cmocka_unit_test(test_killed_halfway_directory),
-        cmocka_unit_test(test_replaced),       cmocka_unit_test(test_rewrite),
-        cmocka_unit_test(test_all_or_nothing), cmocka_unit_test(test_parents),
-        cmocka_unit_test(test_kill_matrix),    cmocka_unit_test(test_put)
+        cmocka_unit_test(test_file),
+        cmocka_unit_test(test_pieces),
+        cmocka_unit_test(test_no_room),
+        cmocka_unit_test(test_folder),
+        cmocka_unit_test(test_two_at_once),
+        cmocka_unit_test(test_killed),
+        cmocka_unit_test(test_killed_halfway),
+        cmocka_unit_test(test_killed_halfway_directory),
+        cmocka_unit_test(test_replaced),
+        cmocka_unit_test(test_rewrite),
+        cmocka_unit_test(test_all_or_nothing),
+        cmocka_unit_test(test_parents),
+        cmocka_unit_test(test_kill_matrix),
+        cmocka_unit_test(test_put),
+#if defined(__linux__)
+        cmocka_unit_test(test_synced)
+#endif
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
