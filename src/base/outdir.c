@@ -439,8 +439,10 @@ static fv_status outdir_merge(const fv_outdir *d, bool *keep, fv_error *err)
     if (status == FV_OK)
         moves_sync(&m);
     *keep = status != FV_OK && !moves_undo(&m);
-    if (!*keep)
+    if (!*keep) {
         stage_unlink(d->stage, MOVES); /* from here on all have moved, or none */
+        fv_out_sync_folder(d->stage);  /* also after a power cut */
+    }
 fail:
     moves_free(&m);
     return status;

@@ -815,6 +815,7 @@ static struct {
     uint32_t kind;
     int why;                /* errno of syncfs; 0: none */
     size_t n_whole, n_each; /* calls of syncfs, of fsync of files */
+    bool listed, unlisted;  /* a stage was synced with its list of moves, and without it after */
 } disk = { .kind = 0xef53 };
 
 int fstatfs(int fd, struct statfs *fs)
@@ -837,7 +838,13 @@ int fsync(int fd)
 {
     struct stat st;
     assert_int_equal(fstat(fd, &st), 0);
-    disk.n_each += S_ISREG(st.st_mode);
+    if (S_ISREG(st.st_mode)) {
+        disk.n_each++;
+    } else if (faccessat(fd, ".fastvlm-part", F_OK, 0) == 0) {
+        bool has_list = faccessat(fd, ".fastvlm-moves", F_OK, 0) == 0;
+        disk.unlisted = disk.listed && !has_list;
+        disk.listed = disk.listed || has_list;
+    }
     return 0;
 }
 
@@ -883,6 +890,22 @@ static void test_synced(void **state)
     }
 }
 
+/* The list of moves is gone for good when a merge returns: the next run must not take it back. */
+static void test_merge_is_final(void **state)
+{
+    (void)state;
+    fv_error err = { 0 };
+    fv_outdir d;
+    char *dir = temp_dir();
+    put(dir, "theirs", "x");
+    disk.listed = disk.unlisted = false;
+    assert_int_equal(fv_outdir_open(&d, dir, true, NULL, &err), FV_OK);
+    assert_int_equal(fv_outdir_put(&d, "a", "1", 1, &err), FV_OK);
+    assert_int_equal(fv_outdir_commit(&d, &err), FV_OK);
+    assert_true(disk.listed && disk.unlisted);
+    temp_remove(dir);
+}
+
 #endif
 
 int main(void)
@@ -903,7 +926,8 @@ int main(void)
         cmocka_unit_test(test_kill_matrix),
         cmocka_unit_test(test_put),
 #if defined(__linux__)
-        cmocka_unit_test(test_synced)
+        cmocka_unit_test(test_synced),
+        cmocka_unit_test(test_merge_is_final)
 #endif
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
