@@ -215,7 +215,7 @@ typedef struct progress_line {
     bool keep_answer; /* Ctrl-C does not cancel a token: the caller ends the answer itself */
     bool tells_left;  /* and what time a stage has left: for stages that go evenly */
     double started;
-    const char *stage; /* the one that is shown, and where it began */
+    char stage[48]; /* the one that is shown, and where it began; callers' names do not last */
     double stage_started, stage_done;
 } progress_line;
 bool show_progress(void *user, const char *stage, double done);

@@ -181,8 +181,8 @@ static double now_ms(void)
 static double seconds_left(progress_line *p, const char *stage, double done)
 {
     const double now = now_ms();
-    if (!p->stage || strcmp(p->stage, stage)) {
-        p->stage = stage;
+    if (strncmp(p->stage, stage, sizeof p->stage - 1) != 0) {
+        snprintf(p->stage, sizeof p->stage, "%s", stage);
         p->stage_started = now;
         p->stage_done = done;
     }
