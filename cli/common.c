@@ -177,7 +177,7 @@ static double now_ms(void)
     return (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
 }
 
-/* Of what a stage has left if it goes on as it has gone so far; 0 where that is a guess. */
+/* The time that a stage has left at its pace so far; 0 while that would be a guess. */
 static double seconds_left(progress_line *p, const char *stage, double done)
 {
     const double now = now_ms();

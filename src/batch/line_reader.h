@@ -27,7 +27,7 @@ typedef struct fv_line_reader {
 } fv_line_reader;
 
 /* callbacks: asked several times a second while a pipe sends nothing or has no writer, so that the
- * wait can be ended; they outlive l. NULL: it goes on. */
+ * wait can be ended; they outlive l. NULL: it cannot. */
 fv_status fv_line_reader_open(fv_line_reader *l, const char *path, size_t max_bytes,
                               const fv_callbacks *callbacks, fv_error *err);
 /* *found is false at the end. */

@@ -241,7 +241,7 @@ static void test_given_up(void **state)
 {
     (void)state;
     enum { ROWS = 16 };
-    static const int most[MAX_SEQ] = { 0, -1, 4, 3, -1, 2, -1, 5, 1 }; /* -1: goes on */
+    static const int most[MAX_SEQ] = { 0, -1, 4, 3, -1, 2, -1, 5, 1 }; /* -1: no limit */
     fv_model m;
     const fv_model_options o = { .depth = FV_MODEL_RUN,
                                  .decoder = FV_PRECISION_BF16,
