@@ -1,9 +1,8 @@
 #!/usr/bin/env python3
-"""Time to first token of whole-FastVLM peers: one 1024x1024 image (already decoded) and "Describe the image." (280 positions).
+"""Time to first token of the peer that runs all of FastVLM: one 1024x1024 image (already decoded) and "Describe the image." (280 positions).
 
   e2e_peers.py hf-f32 | hf-bf16  FAST_VLM_DIR PICTURE     transformers' native model (fastvlm export hf), not compiled
-  e2e_peers.py mnn               MNN_DIR      PICTURE     MNN's llm engine (llmexport of a llava_qwen2 directory)
-  options: -t 2 -r 4 --roofline PATH --limit 240
+  options: -t 2 -r 4 -n 16 --roofline PATH --limit 240
 """
 import argparse
 import os
@@ -21,7 +20,7 @@ def hf(a):
     from PIL import Image
     from transformers import AutoProcessor, FastVlmForConditionalGeneration
     torch.set_num_threads(a.t)
-    dt = torch.bfloat16 if a.engine == "hf-bf16" else torch.float32
+    dt = torch.bfloat16 if a.engine.endswith("bf16") else torch.float32
     m = FastVlmForConditionalGeneration.from_pretrained(a.dir, dtype=dt).eval()
     p = AutoProcessor.from_pretrained(a.dir)
     img = Image.open(a.picture).convert("RGB")
@@ -63,26 +62,6 @@ def hf(a):
     return "transformers %s torch %s" % (transformers.__version__, torch.__version__), run
 
 
-def mnn(a):
-    import MNN
-    import MNN.cv as cv
-    import MNN.llm as ml
-    m = ml.create(os.path.join(a.dir, "config.json"))
-    m.set_config({"thread_num": a.t, "sampler_type": "greedy", "reuse_kv": False, "max_new_tokens": a.n + 1,
-                  "precision": "low", "memory": "low",
-                  "mllm": {"backend_type": "cpu", "thread_num": a.t, "precision": "low", "memory": "low"}})
-    m.load()
-    img = cv.imread(a.picture)
-
-    def run():
-        m.reset()
-        m.response({"text": "<img>image_0</img>Describe the image.", "images": [{"data": img, "height": 1024, "width": 1024}]}, False)
-        c = m.context
-        v, p, d = c.vision_us / 1e6, c.prefill_us / 1e6, c.decode_us / 1e6
-        return v + p, v, p, (c.gen_seq_len - 1) / max(d, 1e-9)
-    return "MNN " + MNN.version(), run
-
-
 def main():
     ap = argparse.ArgumentParser()
     ap.add_argument("engine"), ap.add_argument("dir"), ap.add_argument("picture")
@@ -91,13 +70,13 @@ def main():
     ap.add_argument("--roofline"), ap.add_argument("--limit", type=float, default=240)
     a = ap.parse_args()
     t0 = time.time()
-    ver, run = (mnn if a.engine == "mnn" else hf)(a)
+    ver, run = hf(a)
     t1 = time.time()
     run()
     m0 = quietly.machine(a.roofline, a.t) if a.roofline else ""
     r, note = quietly.reps(run, a.r, a.limit)
     m1 = quietly.machine(a.roofline, a.t) if a.roofline else ""
-    more = dict(engine=ver, precision=a.engine[3:] or "int8", threads=a.t, load_ms=(t1 - t0) * 1e3, quiet=note,
+    more = dict(engine=ver, precision=a.engine.split("-")[-1], threads=a.t, load_ms=(t1 - t0) * 1e3, quiet=note,
                 peak_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
     quietly.record(a.json, "vision", [x[1] for x in r], **more)
     quietly.record(a.json, "prefill", [x[2] for x in r], tokens=280, **more)

@@ -4,7 +4,7 @@
   llm_peers.py ENGINE DIR [-t 2] [-p 280] [-n 64] [-r 4]
      ov, ov-sdpa, ov-f32   openvino_genai.LLMPipeline (optimum-cli export openvino ... --weight-format int8 | int4)
      og                    onnxruntime_genai (python -m onnxruntime_genai.models.builder ... -e cpu)
-     mnn                   MNN.llm (llmexport ... --export mnn)
+     mnn                   MNN.llm (make_mnn.py llm)
      torch, torch-bf16     transformers, not compiled; DIR is the Hugging Face directory
      llama                 llama_cpp (llama-cpp-python); DIR is a .gguf file (make_qwen2_gguf.py)
 Prompt: pseudo-random ids, others in every run. Decoding is greedy and ignores the end token. Best and median of r runs after one warm-up.
@@ -21,7 +21,7 @@ import numpy as np
 import quietly
 
 
-SEED = [0]
+SEED, VOCAB = [0], 151936
 
 
 def ids_of(n):
@@ -79,22 +79,21 @@ def og(a):
 def mnn(a):
     import MNN
     import MNN.llm as ml
-    m = ml.create(os.path.join(a.dir, "llm_config.json") if not os.path.exists(os.path.join(a.dir, "config.json")) else os.path.join(a.dir, "config.json"))
+    m = ml.create(os.path.join(a.dir, "config.json"))
     m.set_config({"thread_num": a.t, "precision": "low", "memory": "low", "reuse_kv": False, "backend_type": "cpu"})
     m.load()
+
+    def best(logits):
+        return int(np.array(logits.read()).reshape(-1)[-VOCAB:].argmax())
 
     def run():
         ids = ids_of(a.p)
         m.reset()
         t0 = time.time()
-        lg = m.forward(ids)
-        np.array(lg.read()) if hasattr(lg, "read") else None
+        t = best(m.forward(ids))
         t1 = time.time()
-        tok = 1000
         for _ in range(a.n):
-            lg = m.forward([tok])
-            x = np.array(lg.read()).reshape(-1) if hasattr(lg, "read") else None
-            tok = int(x[-151936:].argmax()) if x is not None else tok + 1
+            t = best(m.forward([t]))
         return t1 - t0, (time.time() - t1) / a.n
     return "MNN " + MNN.version(), run
 

@@ -6,10 +6,12 @@
   python3 bench/peers/run.py --only run                   the measurement alone
   python3 bench/peers/run.py --engines ours,ort --reps 3
   python3 bench/peers/run.py --full                       also int8 encoders, OpenVINO GenAI and llama.cpp on the decoder
+  python3 bench/peers/run.py --all                        also ONNX Runtime GenAI and MNN
   python3 bench/peers/run.py --engines gemm               matrix products by shape: oneDNN, and ours from checkkernels
 
-Needs Python >= 3.9 with venv and pip, a C compiler, npm (for the vocabulary; or --tokenizer FILE), 12 GB of disk (--full: 24 GB). Each engine lives in a
-virtual environment of its own under --work, because their requirements clash; remove the folder to be rid of them all. The model is the
+Needs Python >= 3.9 with venv and pip, a C compiler, npm (for the vocabulary; or --tokenizer FILE), 12 GB of disk (--full: 24 GB; --all: 26 GB). Each engine lives in a
+virtual environment of its own under --work, because their requirements clash; remove the folder to be rid of them all. An engine that does not install,
+convert or run here is left out, and the table's last lines say why. The model is the
 full-size synthetic checkpoint unless --checkpoint names another llava_qwen2 directory of FastVLM-0.5B's shape.
 
 A repetition counts only if the rest of the machine used less than 0.12 core meanwhile (QUIET_MAX); rows taken without such a repetition are marked
@@ -17,6 +19,7 @@ with a star. The machine's peaks are measured before and after; where one moved 
 ours at the same stage and precision: above 1, ours is faster. Our rows are taken before and after the peers' and merged.
 """
 import argparse
+import collections
 import json
 import os
 import re
@@ -24,6 +27,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import sysconfig
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -38,10 +42,17 @@ ENVIRONMENTS = {                                             # what was measured
     "transformers": ["torch==2.15.0", "torchvision==0.29.2", "transformers==5.23.0", "timm==1.0.31", "onnx==1.23.2", "numpy", "pillow", "regex"],
     "genai": ["openvino-genai==2026.4.1.0", "optimum-intel==2.2.0", "torch==2.15.0"],
     "llamacpp": ["llama-cpp-python==0.3.36", "gguf==0.19.0", "numpy"],
+    "ortgenai": ["onnxruntime-genai==0.18.0", "onnx-ir==1.1.0"],
+    "mnn": ["MNN==3.6.1", "llmexport==0.0.5"],
 }
+UPON = {"ortgenai": "transformers", "mnn": "transformers"}   # sees the other's packages: torch alone takes 5 GB
 DEFAULT = ["ours", "ort", "openvino", "transformers"]
 FULL = DEFAULT + ["genai", "llamacpp"]
+ALL = FULL + ["ortgenai", "mnn"]
+GGUF = ("bf16", "f16", "q8_0", "q4_0")
 SAME = {"q8_0": "int8", "z8": "int8", "q4_0": "int4", "q4": "int4"}
+Product = collections.namedtuple("Product", "name engines env command")  # a conversion: OUT in the command is the product's path
+Job = collections.namedtuple("Job", "engine script mode model more")     # SCRIPT MODE.. MODEL MORE.., in the engine's environment
 
 
 def say(*x):
@@ -52,8 +63,9 @@ class Peers:
     def __init__(self, a):
         self.a, self.w = a, os.path.abspath(a.work)
         os.makedirs(self.w, exist_ok=True)
-        self.engines = a.engines.split(",") if a.engines else (FULL if a.full else DEFAULT)
-        known = FULL + ["gemm"]
+        self.engines = a.engines.split(",") if a.engines else ALL if a.all else FULL if a.full else DEFAULT
+        self.full, self.out = a.full or a.all, {}            # out: (engine, its model or None) -> why it is left out
+        known = ALL + ["gemm"]
         for e in self.engines:
             if e not in known:
                 sys.exit("run.py: unknown engine '%s'; known: %s" % (e, ", ".join(known)))
@@ -67,6 +79,17 @@ class Peers:
     def need(self, *engines):
         return any(e in self.engines for e in engines)
 
+    def leave_out(self, engine, model, why):
+        if (engine, None) not in self.out and (engine, model) not in self.out:
+            self.out[engine, model] = why
+            say("run.py: left out: " + self.reason(engine, model))
+
+    def reason(self, engine, model):
+        return "%s: %s" % (engine + (" " + model if model else ""), self.out[engine, model])
+
+    def installed(self, env):
+        return os.path.exists(self.at("venv-" + env + "/installed"))
+
     def python(self, env):
         return self.at("venv-" + env + "/bin/python")
 
@@ -75,9 +98,16 @@ class Peers:
         say("$ " + " ".join(map(str, argv)))
         return subprocess.run([str(x) for x in argv], env=env, **kw).returncode == 0
 
-    def must(self, *argv, **kw):
-        if not self.call(*argv, **kw):
-            sys.exit("run.py: this failed: " + " ".join(map(str, argv)))
+    def logged(self, name, *argv):
+        """Runs it with its output in WORK/logs/NAME.log. -> None, or why it failed: the last line it wrote."""
+        path = self.at("logs/" + name + ".log")
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w") as f:
+            if self.call(*argv, stdout=f, stderr=subprocess.STDOUT):
+                return None
+        with open(path, errors="replace") as f:
+            lines = [x.strip() for x in f.read().replace("\r", "\n").split("\n") if x.strip()]
+        return "%s: %s (%s)" % (name, lines[-1][:160] if lines else "failed", path)
 
     def build(self, source, target, *flags):
         src, out = os.path.join(ROOT, "bench", source), self.at(target)
@@ -90,8 +120,8 @@ class Peers:
 
     def environments(self):
         e = [x for x in self.engines if x in ENVIRONMENTS]
-        if self.need("ort", "openvino"):
-            e.append("transformers")                         # torch writes the ONNX graph
+        if self.need("ort", "openvino", *UPON):
+            e.insert(0, "transformers")                      # torch writes the ONNX graph
         return list(dict.fromkeys(e))
 
     def install(self):
@@ -100,67 +130,133 @@ class Peers:
             mark = self.at("venv-" + e + "/installed")
             if os.path.exists(mark) and open(mark).read().split() == wanted:
                 continue
+            why = None
+            if os.path.exists(mark):
+                os.remove(mark)
             if not os.path.exists(self.python(e)):
-                self.must(sys.executable, "-m", "venv", self.at("venv-" + e))
-            self.must(self.python(e), "-m", "pip", "install", "-q", *wanted)
+                why = self.logged("venv-" + e, sys.executable, "-m", "venv", self.at("venv-" + e))
+            if not why and e in UPON:
+                own, other = (sysconfig.get_path("purelib", "posix_prefix", {"base": self.at("venv-" + x)}) for x in (e, UPON[e]))
+                with open(os.path.join(own, "upon.pth"), "w") as f:
+                    f.write(other + "\n")
+            why = why or self.logged("venv-" + e, self.python(e), "-m", "pip", "install", *wanted)
+            if why:
+                self.leave_out(e, None, why)
+                continue
             with open(mark, "w") as f:
                 f.write("\n".join(wanted) + "\n")
 
     # ---- prepare: made once, beside a temporary name, so that an interrupted run leaves nothing half-made
 
-    def make(self, name, *argv, **kw):
-        """argv with OUT for the product's path."""
+    def make(self, name, *argv):
+        """argv with OUT for the product's path. -> None, or why it failed."""
         out = name if os.path.isabs(name) else self.at(name)
         if os.path.exists(out):
-            return out
+            return None
         part = os.path.join(os.path.dirname(out), "part." + os.path.basename(out))
         shutil.rmtree(part, ignore_errors=True)
-        self.must(*[part if x == "OUT" else x for x in argv], **kw)
+        if not os.path.exists(argv[0]):
+            return "%s: no %s" % (os.path.basename(out), argv[0])
+        why = self.logged(os.path.basename(out), *[part if x == "OUT" else x for x in argv])
+        if why:
+            return why
         if out.endswith(".xml"):                             # OpenVINO puts the weights beside it
             os.rename(part[:-3] + "bin", out[:-3] + "bin")
         os.rename(part, out)
-        return out
+        return None
+
+    def products(self):
+        """Every conversion, in the order in which they need each other."""
+        peer = lambda f: os.path.join(HERE, f)               # noqa: E731
+        onnx, pictures, qwen2 = self.at("vision_f32.onnx"), self.at("pictures"), self.at("qwen2")
+        full = lambda *e: e if self.full else ()             # noqa: E731
+        ov4 = ("int4", "--sym", "--group-size", "32", "--ratio", "1.0")
+        return [
+            Product("vision_f32.onnx", ("ort", "openvino", "mnn"), "transformers", [peer("vision_model.py"), self.ck, "OUT"]),
+            Product("pictures", ("ort", "openvino", "mnn"), "transformers", [peer("vision_peers.py"), "images", "OUT", "-n", "4"]),
+            Product("fast_vlm", ("transformers",), "transformers", [os.path.join(REFERENCE, "make_fast_vlm.py"), self.ck, "OUT"]),
+            Product("vision_ort8.onnx", full("ort"), "ort", [peer("vision_peers.py"), "quant-ort", onnx, "OUT", pictures, "--ops", "Conv,MatMul", "--no-dw"]),
+            Product("vision_ov8.xml", full("openvino"), "openvino", [peer("vision_peers.py"), "quant-ov", onnx, "OUT", pictures, "--transformer"]),
+            Product("qwen2", ("genai", "ortgenai", "mnn"), None, [peer("make_qwen2_hf.py"), self.ck, "OUT"]),
+        ] + [
+            Product("qwen2-ov" + b, ("genai",), "genai", [self.at("venv-genai/bin/optimum-cli"), "export", "openvino", "-m", qwen2, "--task",
+                                                         "text-generation-with-past", "--weight-format", *how, "OUT"])
+            for b, how in (("8", ("int8",)), ("4", ov4))
+        ] + [
+            Product("qwen2-%s.gguf" % t, ("llamacpp",), "llamacpp", [peer("make_qwen2_gguf.py"), self.ck, "OUT", "--type", t]) for t in GGUF
+        ] + [
+            Product("qwen2-og" + b, ("ortgenai",), "ortgenai", ["-m", "onnxruntime_genai.models.builder", "-m", qwen2, "-i", qwen2, "-o", "OUT",
+                                                               "-p", "int" + b, "-e", "cpu", "-c", self.at("cache"), "--extra_options",
+                                                               "accuracy_level=4", "block_size=32"])
+            for b in "84"
+        ] + [
+            Product("qwen2-mnn" + b, ("mnn",), "mnn", [peer("make_mnn.py"), "llm", qwen2, "OUT", "--bits", b]) for b in "84"
+        ] + [
+            Product("vision_mnn32.mnn", ("mnn",), "mnn", [peer("make_mnn.py"), "vision", onnx, "OUT"]),
+            Product("vision_mnn8.mnn", ("mnn",), "mnn", [peer("make_mnn.py"), "vision", onnx, "OUT", "--bits", "8"]),
+        ]
 
     def prepare(self):
         a = self.a
-        numpy_env = next((self.python(e) for e in ENVIRONMENTS if os.path.exists(self.python(e))), None)
+        numpy_env = next((self.python(e) for e in ENVIRONMENTS if self.installed(e)), None)
         if self.engines == ["gemm"]:
             return
+        if numpy_env is None:
+            sys.exit("run.py: install an environment first (--only install)")
         if not os.path.exists(os.path.join(self.ck, "config.json")):
-            if a.checkpoint or numpy_env is None:
-                sys.exit("run.py: no checkpoint in %s" % self.ck if a.checkpoint else "run.py: install an environment first (--only install)")
-            self.make(self.ck, numpy_env, os.path.join(REFERENCE, "make_checkpoint.py"), "OUT", "--size", "0.5b",
-                      *(["--tokenizer", a.tokenizer] if a.tokenizer else []))
-        peer = lambda f: os.path.join(HERE, f)               # noqa: E731
-        if self.need("ort", "openvino"):
-            self.make("vision_f32.onnx", self.python("transformers"), peer("vision_model.py"), self.ck, "OUT")
-            self.make("pictures", self.python("transformers"), peer("vision_peers.py"), "images", "OUT", "-n", "4")
-        if self.need("transformers"):
-            self.make("fast_vlm", self.python("transformers"), os.path.join(REFERENCE, "make_fast_vlm.py"), self.ck, "OUT")
-        if a.full and self.need("ort"):
-            self.make("vision_ort8.onnx", self.python("ort"), peer("vision_peers.py"), "quant-ort", self.at("vision_f32.onnx"), "OUT",
-                      self.at("pictures"), "--ops", "Conv,MatMul", "--no-dw")
-        if a.full and self.need("openvino"):
-            self.make("vision_ov8.xml", self.python("openvino"), peer("vision_peers.py"), "quant-ov", self.at("vision_f32.onnx"), "OUT",
-                      self.at("pictures"), "--transformer")
-        if self.need("genai"):
-            self.make("qwen2", self.python("genai"), peer("make_qwen2_hf.py"), self.ck, "OUT")
-            cli = self.at("venv-genai/bin/optimum-cli")
-            for name, fmt in (("qwen2-ov8", ["int8"]), ("qwen2-ov4", ["int4", "--sym", "--group-size", "32", "--ratio", "1.0"])):
-                self.make(name, cli, "export", "openvino", "-m", self.at("qwen2"), "--task", "text-generation-with-past",
-                          "--weight-format", *fmt, "OUT")
-        if self.need("llamacpp"):
-            for t in ("bf16", "f16", "q8_0", "q4_0"):
-                self.make("qwen2-%s.gguf" % t, self.python("llamacpp"), peer("make_qwen2_gguf.py"), self.ck, "OUT", "--type", t)
+            if a.checkpoint:
+                sys.exit("run.py: no checkpoint in %s" % self.ck)
+            why = self.make(self.ck, numpy_env, os.path.join(REFERENCE, "make_checkpoint.py"), "OUT", "--size", "0.5b",
+                            *(["--tokenizer", a.tokenizer] if a.tokenizer else []))
+            if why:
+                sys.exit("run.py: no checkpoint: " + why)
+        for p in self.products():
+            users = [e for e in p.engines if e in self.engines]
+            if not users:
+                continue
+            if p.env and not self.installed(p.env):
+                why = "environment %s is not installed" % p.env
+            else:
+                program = [] if p.command[0].startswith(self.at("venv-")) else [self.python(p.env) if p.env else numpy_env]
+                why = self.make(p.name, *program, *p.command)
+            for e in users if why else ():
+                self.leave_out(e, p.name, why)
 
     # ---- run
 
-    def peer(self, env, script, *argv):
-        a = self.a
-        if not os.path.exists(self.python(env)):
-            say("run.py: %s is not installed, left out (--only install --engines %s)" % (env, env))
-            return
-        self.call(self.python(env), os.path.join(HERE, script), *argv, "-t", a.threads, "-r", a.reps, "--limit", a.limit, "--json", self.records)
+    def peer(self, job):
+        a, env, model = self.a, job.engine, os.path.basename(job.model)
+        if not self.installed(env):
+            log = self.at("logs/venv-" + env + ".log")
+            self.leave_out(job.engine, None, "not installed (%s)" % (log if os.path.exists(log) else "--only install --engines " + job.engine))
+        elif not os.path.exists(job.model):
+            log = self.at("logs/" + model + ".log")
+            self.leave_out(job.engine, model, "not converted (%s)" % (log if os.path.exists(log) else "--only prepare --engines " + job.engine))
+        elif not self.call(self.python(env), os.path.join(HERE, job.script), *job.mode, job.model, *job.more,
+                           "-t", a.threads, "-r", a.reps, "--limit", a.limit, "--json", self.records):
+            self.leave_out(job.engine, model, "%s ended with an error, printed above" % " ".join((job.script,) + job.mode))
+
+    def jobs(self):
+        """Every measurement of the peers."""
+        pictures, n = self.at("pictures"), ("-n", self.a.tokens)
+
+        def vision(engine, mode, model, *more):
+            return Job(engine, "vision_peers.py", ("time", mode), self.at(model), (pictures, "--ref", self.at("reference.npy"), *more))
+
+        def decoder(engine, mode, model, precision):
+            return Job(engine, "llm_peers.py", (mode,), self.at(model), ("--precision", precision, *n))
+
+        def whole(engine, mode):
+            return Job(engine, "e2e_peers.py", (mode,), self.at("fast_vlm"), (self.picture,))
+        int8 = [vision("ort", "ort", "vision_ort8.onnx", "--precision", "int8"), vision("openvino", "ov-bf16", "vision_ov8.xml", "--precision", "int8")]
+        return [vision("ort", "ort", "vision_f32.onnx"),
+                *[vision("openvino", "ov-" + p, "vision_f32.onnx") for p in ("f32", "bf16")], *(int8 if self.full else ()),
+                *[whole("transformers", "hf-" + p) for p in ("f32", "bf16")],
+                *[decoder("genai", "ov", "qwen2-ov" + b, "int" + b) for b in "84"],
+                *[decoder("llamacpp", "llama", "qwen2-%s.gguf" % t, t) for t in GGUF],
+                *[decoder("ortgenai", "og", "qwen2-og" + b, "int" + b) for b in "84"],
+                *[decoder("mnn", "mnn", "qwen2-mnn" + b, "int" + b) for b in "84"],
+                vision("mnn", "mnn-f32", "vision_mnn32.mnn"), vision("mnn", "mnn-int8", "vision_mnn8.mnn")]
 
     def ours(self):
         a = self.a
@@ -207,24 +303,12 @@ class Peers:
             return self.gemm()
         roof = self.build("roofline.c", "roofline", "-march=native", "-pthread")
         peaks = [quietly.machine(roof, a.threads, min(a.limit, 120))] if roof else []
-        onnx, pictures, ref = self.at("vision_f32.onnx"), self.at("pictures"), ["--ref", self.at("reference.npy")]
-        jobs = {
-            "ort": [("ort", "vision_peers.py", "time", "ort", onnx, pictures, *ref)],
-            "openvino": [("openvino", "vision_peers.py", "time", "ov-" + p, onnx, pictures, *ref) for p in ("f32", "bf16")],
-            "transformers": [("transformers", "e2e_peers.py", "hf-" + p, self.at("fast_vlm"), self.picture) for p in ("f32", "bf16")],
-            "genai": [("genai", "llm_peers.py", "ov", self.at("qwen2-ov" + b), "--precision", "int" + b, "-n", a.tokens) for b in "84"],
-            "llamacpp": [("llamacpp", "llm_peers.py", "llama", self.at("qwen2-%s.gguf" % t), "--precision", t, "-n", a.tokens)
-                         for t in ("bf16", "f16", "q8_0", "q4_0")],
-        }
-        if a.full:
-            jobs["ort"].append(("ort", "vision_peers.py", "time", "ort", self.at("vision_ort8.onnx"), pictures, *ref, "--precision", "int8"))
-            jobs["openvino"].append(("openvino", "vision_peers.py", "time", "ov-bf16", self.at("vision_ov8.xml"), pictures, *ref, "--precision", "int8"))
         for again in (False, True):
             if self.need("ours"):
                 self.ours()
-            for e in self.engines:
-                for j in jobs.get(e, ()):
-                    self.peer(*j)
+            for j in self.jobs():
+                if self.need(j.engine):
+                    self.peer(j)
             if self.need("ours") and len(self.engines) > 1:
                 self.ours()
             if roof:
@@ -236,6 +320,8 @@ class Peers:
             self.gemm()
         if os.path.exists(self.records):
             self.report(peaks)
+        elif self.out:
+            sys.exit("run.py: nothing was measured")
 
     # ---- tables
 
@@ -274,9 +360,12 @@ class Peers:
         print("\n".join(head + [""] + lines))
         if any(m["star"] for _, m in table):
             print("* no quiet repetition: other processes were using the machine")
+        for x in self.out:
+            print("left out: " + self.reason(*x))
         base = self.a.out or self.at("results")
         with open(base + ".json", "w") as f:
-            json.dump({"cpu": cpu, "commit": commit, "threads": self.a.threads, "peaks": peaks, "rows": [m for _, m in table], "records": rows}, f, indent=1)
+            json.dump({"cpu": cpu, "commit": commit, "threads": self.a.threads, "peaks": peaks, "left_out": [self.reason(*x) for x in self.out],
+                       "rows": [m for _, m in table], "records": rows}, f, indent=1)
         markdown(base + ".md", head, out)
         say("run.py: wrote %s.json and %s.md" % (base, base))
         if self.a.guard:
@@ -364,15 +453,16 @@ def main():
     ap.add_argument("--checkpoint", help="llava_qwen2 directory (default: WORK/fastvlm-0.5b, made if missing)")
     ap.add_argument("--tokenizer", help="a Qwen2 tokenizer.json for the synthetic checkpoint, instead of npm's")
     ap.add_argument("--only", default="install,prepare,run", help="phases, comma separated")
-    ap.add_argument("--engines", help="of: %s, gemm (default: %s)" % (", ".join(FULL), ",".join(DEFAULT)))
-    ap.add_argument("--full", action="store_true", help="all engines, int8 encoders too")
+    ap.add_argument("--engines", help="of: %s, gemm (default: %s)" % (", ".join(ALL), ",".join(DEFAULT)))
+    ap.add_argument("--full", action="store_true", help="also OpenVINO GenAI, llama.cpp, and int8 encoders of ONNX Runtime and OpenVINO")
+    ap.add_argument("--all", action="store_true", help="--full, and ONNX Runtime GenAI and MNN")
     ap.add_argument("--latest", action="store_true", help="newest versions instead of the measured ones")
     ap.add_argument("--fastvlm", default=os.path.join(ROOT, "build/release/fastvlm"), help="our program (build/release/fastvlm)")
     ap.add_argument("--packed", default="", help="packed files of ours to time as well, comma separated; peers are compared with the first of each precision")
     ap.add_argument("--ours", default="f32/f32,bf16/bf16", help="vision/decoder precisions of our runs (f32/f32,bf16/bf16)")
     ap.add_argument("--threads", type=int, default=2)
     ap.add_argument("--reps", type=int, default=7)
-    ap.add_argument("--tokens", type=int, default=64, help="decoded tokens per repetition, genai and llamacpp")
+    ap.add_argument("--tokens", type=int, default=64, help="decoded tokens per repetition, engines that run the decoder alone")
     ap.add_argument("--limit", type=float, default=240, help="seconds a job may wait for quiet repetitions")
     ap.add_argument("--out", help="results go to OUT.json and OUT.md (WORK/results)")
     ap.add_argument("--guard", metavar="FILE", help="results.json of an earlier run on this kind of machine: says which ratios to a peer got worse by more "

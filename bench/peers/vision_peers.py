@@ -5,7 +5,7 @@
   vision_peers.py quant-ort MODEL.onnx OUT.onnx DIR [-n 4]  onnxruntime.quantization, static QDQ, s8 weights per channel, u8 activations
   vision_peers.py quant-ov  MODEL.onnx OUT.xml  DIR [-n 4]  nncf.quantize (post-training), default preset
   vision_peers.py time ENGINE MODEL DIR [-t 2] [-r 7] [--ref REF.npy]
-     ENGINE: ort | ov-f32 | ov-bf16 | ov-f16 (MODEL .onnx or .xml)
+     ENGINE: ort | ov-f32 | ov-bf16 | ov-f16 (MODEL .onnx or .xml) | mnn-f32 | mnn-int8 (make_mnn.py vision)
              torch-eager | torch-cl | torch-bf16 | torch-compile | torch-compile-bf16 (MODEL = checkpoint directory)
   --ref: cosine and relative L2 of the output against it; written when it does not exist
 """
@@ -98,6 +98,17 @@ def engine(name, model, threads, x):
                                               "INFERENCE_PRECISION_HINT": name[3:]})
         r = c.create_infer_request()
         return "openvino " + ov.__version__.split("-")[0], lambda: r.infer({0: x})[0]
+    if name.startswith("mnn"):
+        import MNN
+        import MNN.expr
+        import MNN.nn
+        mode = {"backend": "CPU", "numThread": threads, "precision": "normal", "memory": "low" if name == "mnn-int8" else "normal"}
+        m = MNN.nn.load_module_from_file(model, ["pixel_values"], ["image_features"], runtime_manager=MNN.nn.create_runtime_manager((mode,)))
+
+        def mnn():
+            y = m.forward([MNN.expr.const(x, list(x.shape), MNN.expr.NCHW)])[0]
+            return np.array(MNN.expr.convert(y, MNN.expr.NCHW).read())
+        return "MNN " + MNN.version(), mnn
     import torch
     from vision_model import Vision
     torch.set_num_threads(threads)
