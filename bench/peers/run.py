@@ -94,25 +94,28 @@ class Peers:
         return self.at("venv-" + env + "/bin/python")
 
     def call(self, *argv, **kw):
+        """-> exit status; negative: the signal that ended it."""
         env = dict(os.environ, HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", TQDM_DISABLE="1", **kw.pop("env", {}))
         say("$ " + " ".join(map(str, argv)))
-        return subprocess.run([str(x) for x in argv], env=env, **kw).returncode == 0
+        return subprocess.run([str(x) for x in argv], env=env, **kw).returncode
 
     def logged(self, name, *argv):
-        """Runs it with its output in WORK/logs/NAME.log. -> None, or why it failed: the last line it wrote."""
+        """Runs it with its output in WORK/logs/NAME.log. -> None, or why it failed: how it ended and the last line it wrote."""
         path = self.at("logs/" + name + ".log")
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path, "w") as f:
-            if self.call(*argv, stdout=f, stderr=subprocess.STDOUT):
-                return None
+            rc = self.call(*argv, stdout=f, stderr=subprocess.STDOUT)
+        if rc == 0:
+            return None
         with open(path, errors="replace") as f:
             lines = [x.strip() for x in f.read().replace("\r", "\n").split("\n") if x.strip()]
-        return "%s: %s (%s)" % (name, lines[-1][:160] if lines else "failed", path)
+        how = "signal %d" % -rc if rc < 0 else "status %d" % rc
+        return "%s ended with %s: %s (%s)" % (name, how, lines[-1][:160] if lines else "no output", path)
 
     def build(self, source, target, *flags):
         src, out = os.path.join(ROOT, "bench", source), self.at(target)
         if not os.path.exists(out) or os.path.getmtime(out) < os.path.getmtime(src):
-            if not self.call(os.environ.get("CC", "cc"), "-O3", src, "-o", out, *flags):
+            if self.call(os.environ.get("CC", "cc"), "-O3", src, "-o", out, *flags):
                 return None
         return out
 
@@ -232,7 +235,7 @@ class Peers:
         elif not os.path.exists(job.model):
             log = self.at("logs/" + model + ".log")
             self.leave_out(job.engine, model, "not converted (%s)" % (log if os.path.exists(log) else "--only prepare --engines " + job.engine))
-        elif not self.call(self.python(env), os.path.join(HERE, job.script), *job.mode, job.model, *job.more,
+        elif self.call(self.python(env), os.path.join(HERE, job.script), *job.mode, job.model, *job.more,
                            "-t", a.threads, "-r", a.reps, "--limit", a.limit, "--json", self.records):
             self.leave_out(job.engine, model, "%s ended with an error, printed above" % " ".join((job.script,) + job.mode))
 
