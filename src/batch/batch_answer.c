@@ -1,8 +1,8 @@
 /* answerer: rows with image tokens -> text, several rows together.
  *
- * A row's prompt and first token run alone, so that its failure is its own; from then on the rows
- * that are being answered take a token each in one step. An answer depends neither on the others in
- * its batch nor on the session it is given: only rows of the KV cache that are bit-identical to
+ * Rows that are ready at the same time have their prompts run together; from then on the rows that
+ * are being answered take a token each in one step. An answer depends neither on the others in its
+ * batch nor on the session it is given: only rows of the KV cache that are bit-identical to
  * computing them again are kept from one row to the next. */
 #include <string.h>
 
@@ -190,28 +190,32 @@ static void seat_release_constraint(seat *s, const fv_batch *b)
 
 /* ---- its answer ---- */
 
-static fv_status seat_ask(seat *s, fv_batch *b, const fv_answer_options *answer, fv_piece *piece,
-                          fv_error *err)
+/* All but the prompt's run. */
+static fv_status seat_ask(seat *s, fv_batch *b, const fv_answer_options *answer, fv_error *err)
 {
     FV_TRY(seat_open(s, b, err));
     FV_TRY(seat_write_turn(s, err));
-    FV_TRY(fv_session_begin(s->session, answer, err));
-    return fv_session_next(s->session, piece, err);
+    return fv_session_begin(s->session, answer, err);
 }
 
-/* The prompt and the first token. */
-static fv_status seat_begin(seat *s, fv_batch *b, bool *done, fv_error *err)
+/* A row's failure in its own words. err is about the first of n prompts that failed: one that is
+ * too long is asked again alone, which computes nothing and says so. */
+static void seat_explain(seat *s, fv_batch *b, const fv_answer_options *answer, fv_status status,
+                         size_t n, fv_error *err)
 {
     fv_piece piece = { .size = sizeof piece };
-    fv_answer_options answer = seat_options(s, b);
-    FV_TRY(seat_constrain(s, b, &answer, err));
-    fv_status status = seat_ask(s, b, &answer, &piece, err);
-    s->slot->row.too_long = status == FV_ERR_LIMIT;
-    FV_TRY(status);
+    if (status == FV_ERR_LIMIT && n > 1 && seat_ask(s, b, answer, err) == FV_OK)
+        (void)fv_session_next(s->session, &piece, err);
+    if (err->status != status)
+        (void)fv_fail(err, status, 0, "the answer ended: %s", fv_status_name(status));
+}
+
+/* The first token is there. */
+static fv_status seat_begin(seat *s, fv_batch *b, const fv_piece *piece, fv_error *err)
+{
     s->slot->row.begun = true;
-    *done = piece.done;
-    FV_TRY(seat_take(s, &piece, err));
-    return seat_check_json(s, b, piece.done, err);
+    FV_TRY(seat_take(s, piece, err));
+    return seat_check_json(s, b, piece->done, err);
 }
 
 fv_status fv_batch_check_answer(fv_batch *b, fv_error *err)
@@ -294,14 +298,53 @@ static bool seats_fill(seats *all, fv_batch *b, seat *fresh[FV_BATCH_MAX_TOGETHE
     return more;
 }
 
-static void seats_begin(seats *all, fv_batch *b, seat *const *fresh, size_t n_fresh)
+/* What failed before the prompt ran leaves; the others are moved up. Returns how many. */
+static size_t seats_ask(seats *all, fv_batch *b, seat **fresh, size_t n_fresh,
+                        fv_answer_options *answer)
 {
+    size_t n = 0;
     for (size_t i = 0; i < n_fresh && !atomic_load(&b->stop); i++) {
         fv_error err;
-        bool done = false;
-        fv_status status = seat_begin(fresh[i], b, &done, &err);
-        if (status != FV_OK || done)
-            seat_leave(all, fresh[i], b, status == FV_OK ? NULL : &err);
+        seat *s = fresh[i];
+        answer[n] = seat_options(s, b);
+        fv_status status = seat_constrain(s, b, &answer[n], &err);
+        if (status == FV_OK) {
+            status = seat_ask(s, b, &answer[n], &err);
+            s->slot->row.too_long = status == FV_ERR_LIMIT;
+        }
+        if (status == FV_OK)
+            fresh[n++] = s;
+        else
+            seat_leave(all, s, b, &err);
+    }
+    return n;
+}
+
+/* Prompts and first tokens. */
+static void seats_begin(seats *all, fv_batch *b, seat **fresh, size_t n_fresh)
+{
+    fv_answer_options answer[FV_BATCH_MAX_TOGETHER];
+    fv_session *session[FV_BATCH_MAX_TOGETHER];
+    fv_piece piece[FV_BATCH_MAX_TOGETHER];
+    fv_status status[FV_BATCH_MAX_TOGETHER];
+    fv_error err = { 0 };
+    size_t n = seats_ask(all, b, fresh, n_fresh, answer);
+    if (!n || atomic_load(&b->stop))
+        return;
+    for (size_t i = 0; i < n; i++) {
+        session[i] = fresh[i]->session;
+        piece[i].size = sizeof piece[i];
+    }
+    (void)fv_sessions_next(session, n, piece, status, &err); /* how each fared is in status */
+    for (size_t i = 0; i < n; i++) {
+        fv_error own = err;
+        fresh[i]->slot->row.too_long = status[i] == FV_ERR_LIMIT;
+        if (status[i] != FV_OK)
+            seat_explain(fresh[i], b, &answer[i], status[i], n, &own);
+        else
+            status[i] = seat_begin(fresh[i], b, &piece[i], &own);
+        if (status[i] != FV_OK || piece[i].done)
+            seat_leave(all, fresh[i], b, status[i] == FV_OK ? NULL : &own);
     }
 }
 

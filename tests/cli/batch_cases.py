@@ -132,6 +132,18 @@ def case_the_same_bytes(folder):
         assert data(folder, name + ".jsonl") == data(folder, "a.jsonl"), name
 
 
+def case_prompts_of_nearly_the_context(folder):
+    """Prompts that run together fail one by one, each with its own numbers."""
+    write(folder, "list", "".join(json.dumps({"prompt": "Hello " * 5 + "o" * i}) + "\n" for i in range(0, 48, 2)))
+    held = ("--context", "64")
+    batch(folder, "list", "-o", "alone.jsonl", "--together", "1", *held)
+    batch(folder, "list", "-o", "out.jsonl", "--together", "16", *held)
+    assert data(folder) == data(folder, "alone.jsonl")
+    errors = [row["error"] for row in rows(folder) if row["status"] == "limit"]
+    ran = [e for e in errors if e.startswith("the prompt has ")]
+    assert 0 < len(errors) < 24 and len(set(ran)) == len(ran) > 1, errors
+
+
 def lines_of(path):
     """Those that are whole; 0: it is not there, or no longer."""
     try:
