@@ -143,7 +143,7 @@ def at(terms, x):
 
 def law_text(terms):
     def term(c, k):
-        n = "%.3g" % c
+        n = "%.0f" % c if c >= 100 else "%.3g" % c
         return n if k == 0 else "%s/x" % n if k == -1 else "%s x" % n if k == 1 else "%s x^%d" % (n, k)
     return " + ".join(term(c, k) for c, k in terms)
 
@@ -248,7 +248,7 @@ def main():
             with open(path, "w") as f:
                 json.dump(saved, f, indent=1)
         measure(a, saved, save)
-    curves = {name: saved["curves"][name] for name in CURVES if name in saved["curves"]}
+    curves = {name: sorted(saved["curves"][name], key=lambda p: p["x"]) for name in CURVES if name in saved["curves"]}
     text = table(curves, saved["machine"])
     with open(os.path.join(a.out, "scaling.md"), "w") as f:
         f.write(text)
