@@ -8,24 +8,16 @@
 #include "model/config_gguf.h"
 #include "nn/decoder.h"
 #include "pack/answers.h"
+#include "pack/products.h"
 #include "quant/quantize.h"
 #include "base/report.h"
 
 enum {
-    /* Columns of one H: 4 MB, and Cholesky's cube stays small. Wider inputs (4864 in the 0.5B
-     * model's MLP) are cut into independent groups. */
-    MAX_GROUP = 1024,
     N_SITES = 4, /* inputs of a layer: of q, k, v; of o; of gate, up; of down */
     N_MATRICES = 7
 };
 
 static const int site_of[N_MATRICES] = { 0, 0, 0, 1, 2, 2, 3 }, first_of[N_SITES] = { 0, 3, 4, 6 };
-
-typedef struct site {
-    size_t k, width, n_groups; /* columns; of a group (the last may be narrower); groups */
-    float *h;                  /* [k, width]: a square for each group */
-    float *importance;         /* [k] */
-} site;
 
 struct fv_rounder {
     const fv_config *c;
@@ -36,11 +28,11 @@ struct fv_rounder {
     fv_calibrate_options o;
     fv_ops ops;
     fv_decoder decoder;
-    fv_sequence cache;  /* of the sequence at hand */
-    fv_answers answers; /* sequences of rows: what comes into the current layer */
-    site sites[N_SITES];
-    float *turned;    /* [k, longest]: a sequence's inputs, transposed */
-    float *x;         /* [longest, d_model] */
+    fv_sequence cache;              /* of the sequence at hand */
+    fv_answers answers;             /* sequences of rows: what comes into the current layer */
+    fv_input_groups sites[N_SITES]; /* n 0: not rounded */
+    float *turned;                  /* [k, longest]: a sequence's inputs, transposed */
+    float *x;                       /* [longest, d_model] */
     uint8_t *scratch; /* for each thread: rows of weights twice, then fv_quantize_compensated's */
     size_t scratch_bytes, scratch_rows_bytes;
     double *sums;              /* [3 tasks]: signal, noise, values that are not finite */
@@ -65,56 +57,22 @@ static fv_status rounder_progress(const fv_rounder *r, double done, fv_error *er
 
 /* ---- what a layer sees ------------------------------------------------------------------- */
 
-static fv_inputs site_group(const site *s, size_t g)
-{
-    size_t from = g * s->width;
-    return (fv_inputs){ .n = FV_MIN(s->width, s->k - from),
-                        .h = s->h + from * s->width,
-                        .importance = s->importance + from };
-}
-
-typedef struct transpose_job {
-    float *to;
-    const float *x;
-    size_t n, c;
-} transpose_job;
-
-static void transpose_task(void *user, size_t task, unsigned worker)
-{
-    transpose_job *j = user;
-    (void)worker;
-    for (size_t c = task * FV_BLOCK; c < (task + 1) * FV_BLOCK; c++)
-        for (size_t i = 0; i < j->n; i++)
-            j->to[c * j->n + i] = j->x[i * j->c + c];
-}
-
-/* H += x^T x, as a linear layer whose weights are the inputs, too. */
+/* fv_observe_fn */
 static void site_see(void *user, const void *at, const void *x, fv_type type, size_t n, size_t c)
 {
     assert(type == FV_TYPE_F32);
     (void)type;
+    (void)c;
     fv_rounder *r = user;
-    for (int i = 0; i < N_SITES; i++) {
-        const site *s = &r->sites[i];
-        if (at != rounder_matrix(r, r->layer, first_of[i]) || !s->n_groups)
-            continue;
-        transpose_job turn = { r->turned, x, n, c };
-        fv_pool_run(r->pool, c / FV_BLOCK, transpose_task, &turn);
-        for (size_t g = 0; g < s->n_groups; g++) {
-            fv_inputs in = site_group(s, g);
-            fv_mat m = {
-                .data = r->turned + g * s->width * n, .type = FV_TYPE_F32, .n = in.n, .k = n
-            };
-            fv_linear sum = { .w = &m, .y = in.h, .ldy = in.n, .residual = in.h, .ldr = in.n };
-            fv_linear_run(&r->ops, &sum, 1, m.data, FV_TYPE_F32, n, in.n);
-        }
-    }
+    for (int i = 0; i < N_SITES; i++)
+        if (at == rounder_matrix(r, r->layer, first_of[i]) && r->sites[i].n)
+            fv_products_add(&r->sites[i], &r->ops, x, n, r->turned);
 }
 
 typedef struct factor_job {
     const fv_rounder *r;
     struct {
-        const site *s;
+        const fv_input_groups *s;
         size_t g;
         bool good;
     } group[64];
@@ -124,7 +82,7 @@ typedef struct factor_job {
 static void factor_task(void *user, size_t task, unsigned worker)
 {
     factor_job *j = user;
-    fv_inputs in = site_group(j->group[task].s, j->group[task].g);
+    fv_inputs in = fv_input_group(j->group[task].s, j->group[task].g);
     (void)worker;
     j->group[task].good = fv_inputs_factor(&in, j->r->k);
 }
@@ -146,7 +104,7 @@ static fv_status factors_run_all(const fv_rounder *r, fv_error *err)
 {
     factor_job j = { .r = r };
     for (int i = 0; i < N_SITES; i++) {
-        for (size_t g = 0; g < r->sites[i].n_groups; g++) {
+        for (size_t g = 0; g < r->sites[i].n; g++) {
             if (j.n == FV_COUNT(j.group))
                 FV_TRY(factors_run(r, &j, err));
             j.group[j.n].s = &r->sites[i];
@@ -161,7 +119,7 @@ static fv_status factors_run_all(const fv_rounder *r, fv_error *err)
 typedef struct round_job {
     fv_rounder *r;
     const fv_mat *m;
-    const site *s; /* NULL: only look for what is not finite */
+    const fv_input_groups *s; /* NULL: only look for what is not finite */
     uint8_t *out;
 } round_job;
 
@@ -182,8 +140,8 @@ static void matrix_round_task(void *user, size_t task, unsigned worker)
         sum[2] += isfinite(w[i]) ? 0 : 1;
     if (sum[2] > 0 || !j->s)
         return;
-    for (size_t g = 0; g < j->s->n_groups; g++) {
-        fv_inputs in = site_group(j->s, g);
+    for (size_t g = 0; g < j->s->n; g++) {
+        fv_inputs in = fv_input_group(j->s, g);
         fv_quantize_compensated(r->type, out + fv_row_bytes(r->type, g * j->s->width), row_bytes,
                                 w + g * j->s->width, k, rows, &in, r->k,
                                 scratch + r->scratch_rows_bytes);
@@ -255,7 +213,7 @@ static fv_status layer_round(fv_rounder *r, int layer, const fv_weight *q, fv_er
     r->layer = layer;
     FV_TRY(layer_check_finite(r, q, err));
     for (int i = 0; i < N_SITES; i++)
-        if (r->sites[i].n_groups)
+        if (r->sites[i].n)
             memset(r->sites[i].h, 0, r->sites[i].k * r->sites[i].width * sizeof *r->sites[i].h);
     FV_TRY(sequences_run(r, true, 0, err));
     FV_TRY(factors_run_all(r, err));
@@ -283,18 +241,14 @@ static fv_status layer_round(fv_rounder *r, int layer, const fv_weight *q, fv_er
 
 /* ---- memory ------------------------------------------------------------------------------ */
 
-static bool site_take_memory(fv_rounder *r, site *s, size_t k)
+static fv_status site_take_memory(fv_rounder *r, fv_input_groups *s, size_t k, fv_error *err)
 {
-    size_t groups = (k + MAX_GROUP - 1) / MAX_GROUP;
     if (k % FV_BLOCK)
-        return true;
-    s->k = k;
-    s->width = ((k + groups - 1) / groups + FV_BLOCK - 1) / FV_BLOCK * FV_BLOCK;
-    s->n_groups = (k + s->width - 1) / s->width;
-    s->h = fv_alloc(k * s->width, sizeof *s->h);
-    s->importance = fv_alloc(k, sizeof *s->importance);
+        return FV_OK;
+    FV_TRY(fv_products_init(s, k, err));
     r->scratch_bytes = FV_MAX(r->scratch_bytes, fv_compensated_scratch(r->k, s->width));
-    return s->h && s->importance;
+    const fv_ops_need need = fv_products_need(&r->ops, s, r->answers.longest);
+    return fv_ops_reserve(&r->ops, &need, err);
 }
 
 static fv_status rounder_take_memory(fv_rounder *r, fv_error *err)
@@ -309,14 +263,8 @@ static fv_status rounder_take_memory(fv_rounder *r, fv_error *err)
         r->data[i] = fv_alloc(matrix_is_rounded(m) ? fv_row_bytes(r->type, m->n * m->k) : 0, 1);
         good = good && r->data[i];
     }
-    for (int i = 0; i < N_SITES; i++) {
-        good = good && site_take_memory(r, &r->sites[i], rounder_matrix(r, 0, first_of[i])->k);
-        if (!r->sites[i].n_groups)
-            continue;
-        fv_ops_need need = fv_linear_need(r->k, r->ops.n_workers, r->sites[i].width,
-                                          r->answers.longest, r->sites[i].width, FV_TYPE_F32);
-        FV_TRY(fv_ops_reserve(&r->ops, &need, err));
-    }
+    for (int i = 0; i < N_SITES; i++)
+        FV_TRY(site_take_memory(r, &r->sites[i], rounder_matrix(r, 0, first_of[i])->k, err));
     r->scratch_rows_bytes = 2 * FV_COMPENSATED_ROWS * most_k * sizeof(float);
     r->scratch_bytes = (r->scratch_bytes + r->scratch_rows_bytes + 63) / 64 * 64;
     r->scratch = fv_alloc(r->ops.n_workers, r->scratch_bytes);
@@ -360,10 +308,8 @@ void fv_rounder_free(fv_rounder *r)
     if (!r)
         return;
     fv_answers_free(&r->answers);
-    for (int i = 0; i < N_SITES; i++) {
-        fv_free(r->sites[i].h);
-        fv_free(r->sites[i].importance);
-    }
+    for (int i = 0; i < N_SITES; i++)
+        fv_products_free(&r->sites[i]);
     for (int i = 0; i < N_MATRICES; i++)
         fv_free(r->data[i]);
     fv_decoder_free(&r->decoder);

@@ -174,139 +174,52 @@ void fv_dequantize_weights(fv_type type, float *dst, const void *src, size_t k)
 enum { NEAR_SCALES = 4 };
 #define NEAR_STEP 0.02f
 
-/* Row j of R from the rows after it, from the last row up: R R^T = H column by column, so that the
- * dot products run along rows. */
-bool fv_inputs_factor(fv_inputs *in, const fv_kernels *k)
-{
-    const size_t n = in->n;
-    float *h = in->h, *dots = in->importance; /* free until the end */
-    double mean = 0;
-    for (size_t i = 0; i < n; i++)
-        mean += (double)h[i * n + i] / (double)n;
-    if (!(mean < 1e30))
-        return false;
-    if (mean < 1e-30) { /* nothing ever came in */
-        memset(h, 0, n * n * sizeof *h);
-        mean = 1;
-    }
-    const float damping = (float)(FV_DAMPING * mean);
-    for (size_t i = 0; i < n; i++)
-        h[i * n + i] += damping;
-    for (size_t j = n; j-- > 0;) {
-        float *row = h + j * n;
-        if (j + 1 < n) {
-            k->gemv[FV_TYPE_F32](dots, h + j + 1, n, row + j + 1, NULL, j + 1, n - j - 1);
-            for (size_t i = 0; i <= j; i++)
-                h[i * n + j] -= dots[i];
-        }
-        /* exactly, it never is below; rounded, it may be */
-        row[j] = sqrtf(FV_MAX(row[j], damping));
-        for (size_t i = 0; i < j; i++)
-            h[i * n + j] /= row[j];
-    }
-    double sum = 0;
-    for (size_t i = 0; i < n; i++)
-        sum += (double)h[i * n + i] * (double)h[i * n + i];
-    for (size_t i = 0; i < n; i++) {
-        in->importance[i] = (float)((double)h[i * n + i] * (double)h[i * n + i] * (double)n / sum);
-        for (size_t l = i + 1; l < n; l++)
-            h[l * n + i] = h[i * n + l] = h[i * n + l] / h[l * n + l];
-    }
-    return true;
-}
+typedef struct compensated {
+    fv_type type;
+    const grid *g;
+    uint8_t *dst; /* rows dst_bytes apart */
+    size_t dst_bytes;
+} compensated;
 
-static size_t compensated_panel_bytes(const fv_kernels *k, size_t n)
+static void block_try_in_order(block *b, const grid *g, uint16_t d, const fv_round_columns *c,
+                               float off[FV_BLOCK])
 {
-    return (fv_packed_elems(&k->gemm_f32, n, FV_BLOCK) * sizeof(float) + 63) / 64 * 64;
-}
-
-size_t fv_compensated_scratch(const fv_kernels *k, size_t n)
-{
-    return compensated_panel_bytes(k, n) + FV_COMPENSATED_ROWS * (n + FV_BLOCK) * sizeof(float);
-}
-
-/* Rounds the block's values in order to the scale d, each error handed on to the values behind it.
- * w: the values before any error was added; off: what of them is lost. Kept when it costs less than
- * b->error. */
-static void block_round_in_order(block *b, const grid *g, uint16_t d, const float *w,
-                                 const float *share, size_t ld, float off[FV_BLOCK])
-{
-    const float scale = fv_f16_to_f32(d), inv = d & 0x7fff ? 1 / scale : 0;
-    float x[FV_BLOCK], q[FV_BLOCK], lost[FV_BLOCK];
-    double error = 0;
-    memcpy(x, b->x, sizeof x);
-    for (int i = 0; i < FV_BLOCK; i++) {
-        q[i] = fv_round_even(grid_clamp(x[i] * inv, g));
-        lost[i] = w[i] - scale * q[i];
-        const double miss = (double)x[i] - (double)scale * (double)q[i];
-        error += (double)b->weight[i] * miss * miss;
-        if (error >= b->error)
-            return;
-        for (int l = i + 1; l < FV_BLOCK; l++)
-            x[l] += lost[i] * share[(size_t)i * ld + (size_t)l];
-    }
+    float q[FV_BLOCK], lost[FV_BLOCK];
+    const double error = fv_round_in_order(c, fv_f16_to_f32(d), g->lo, g->hi, b->error, q, lost);
+    if (error >= b->error)
+        return;
     b->d = d;
     b->error = error;
     memcpy(b->q, q, sizeof q);
     memcpy(off, lost, sizeof lost);
 }
 
-/* The search does not know what the errors do inside the block; scales around its own are tried
- * with them. */
-static void block_search_in_order(block *b, const grid *g, const float *w, const float *share,
-                                  size_t ld, float off[FV_BLOCK])
+/* fv_round_fn: the search does not know what the errors do inside the block; scales around its own
+ * are tried with them. */
+static void block_compensate(void *user, const fv_round_columns *c, float *off)
 {
-    const float d = fv_f16_to_f32(b->d);
-    const uint16_t found = b->d;
+    const compensated *to = user;
+    block b = { .error = INFINITY };
+    memcpy(b.x, c->x, sizeof b.x);
+    memcpy(b.weight, c->importance, sizeof b.weight);
+    block_round_plain(&b, to->g);
+    block_search(&b, to->g);
+    const float d = fv_f16_to_f32(b.d);
     for (int i = 0; i < FV_BLOCK; i++)
-        off[i] = w[i] - d * b->q[i]; /* without any sharing, where that overflows */
-    b->error = INFINITY;
-    block_round_in_order(b, g, found, w, share, ld, off);
+        off[i] = c->w[i] - d * b.q[i]; /* without any sharing, where that overflows */
+    b.error = INFINITY;
+    block_try_in_order(&b, to->g, b.d, c, off);
     for (int i = 1; i <= NEAR_SCALES; i++) {
-        block_round_in_order(b, g, fv_f32_to_f16_sat(d * (1 + NEAR_STEP * (float)i)), w, share, ld,
-                             off);
-        block_round_in_order(b, g, fv_f32_to_f16_sat(d * (1 - NEAR_STEP * (float)i)), w, share, ld,
-                             off);
+        block_try_in_order(&b, to->g, fv_f32_to_f16_sat(d * (1 + NEAR_STEP * (float)i)), c, off);
+        block_try_in_order(&b, to->g, fv_f32_to_f16_sat(d * (1 - NEAR_STEP * (float)i)), c, off);
     }
+    block_put(&b, to->type, to->dst + c->row * to->dst_bytes + fv_row_bytes(to->type, c->at));
 }
 
 void fv_quantize_compensated(fv_type type, uint8_t *dst, size_t dst_bytes, const float *w,
                              size_t ld, size_t rows, const fv_inputs *in, const fv_kernels *k,
                              void *scratch)
 {
-    const grid *g = grid_of(type);
-    const size_t n = in->n;
-    float *panel = scratch, *x = (float *)((uint8_t *)scratch + compensated_panel_bytes(k, n)),
-          *off = x + FV_COMPENSATED_ROWS * n;
-    for (size_t row = 0; row < rows; row++)
-        memcpy(x + row * n, w + row * ld, n * sizeof *x);
-    for (size_t at = 0; at < n; at += FV_BLOCK) {
-        const size_t rest = n - at - FV_BLOCK;
-        for (size_t row = 0; row < rows; row++) {
-            block b = { .error = INFINITY };
-            for (size_t i = 0; i < FV_BLOCK; i++) {
-                b.x[i] = isfinite(x[row * n + at + i]) ? x[row * n + at + i] : 0;
-                b.weight[i] = in->importance[at + i];
-            }
-            block_round_plain(&b, g);
-            block_search(&b, g);
-            block_search_in_order(&b, g, w + row * ld + at, in->h + at * n + at, n,
-                                  off + row * FV_BLOCK);
-            block_put(&b, type, dst + row * dst_bytes + fv_row_bytes(type, at));
-        }
-        if (rest == 0)
-            break;
-        k->gemm_f32.pack[FV_TYPE_F32](panel, in->h + (at + FV_BLOCK) * n + at, n, rest, FV_BLOCK);
-        k->gemm_f32.run(&(fv_gemm_args){ .m = rows,
-                                         .n = rest,
-                                         .k = FV_BLOCK,
-                                         .a = off,
-                                         .lda = FV_BLOCK,
-                                         .b = panel,
-                                         .c = x + at + FV_BLOCK,
-                                         .ldc = n,
-                                         .c_type = FV_TYPE_F32,
-                                         .residual = x + at + FV_BLOCK,
-                                         .ldr = n });
-    }
+    compensated to = { type, grid_of(type), dst, dst_bytes };
+    fv_compensate(in, w, ld, rows, block_compensate, &to, k, scratch);
 }
