@@ -16,7 +16,7 @@ int verb_pack(int argc, char **argv)
         "opens instantly, without conversion.\n"
         "\n"
         "z8 and q4 store blocks of 32 weights with one scale, 8.5 and 4.5 bits per "
-        "weight. int8 and the rounding of q4 are calibrated with IMAGES (files and "
+        "weight. int8 and calibrated rounding use IMAGES (files and "
         "directories), or with built-in scenes if there are none. Layer groups that "
         "cost too much accuracy in int8 get activations of 16 bits (w8a16), and stay in bf16 "
         "where the 8-bit weights are what costs; if all do, the file says bf16.",
@@ -47,7 +47,8 @@ int verb_pack(int argc, char **argv)
           0, 1 },
         { 0, "rounding", OPTION_CHOICE, &rounding, "auto|search|calibrated",
           "rounding of z8 and q4: minimise the error of the weights, or of the layers' "
-          "outputs (auto: calibrated for q4)",
+          "outputs (auto: calibrated for q4). calibrated: of an int8 encoder, too, which takes "
+          "longer",
           0, 0 },
         { 0, "pure", OPTION_FLAG, &o.pure, NULL,
           "with q4: store the embedding in q4, too, instead of z8", 0, 0 },
@@ -71,8 +72,10 @@ int verb_pack(int argc, char **argv)
     o.min_cosine = min_cosine > 0 ? min_cosine : 0;
     o.rounding = (fv_rounding)rounding;
     bool blocks = o.decoder == FV_PRECISION_Z8 || o.decoder == FV_PRECISION_Q4;
-    if (rounding && !blocks)
-        return usage_error("pack", "--rounding needs --decoder z8 or q4");
+    bool compensated = o.vision == FV_PRECISION_INT8 && o.rounding == FV_ROUNDING_CALIBRATED;
+    if (rounding && !blocks && !compensated)
+        return usage_error("pack", "--rounding needs --decoder z8 or q4; calibrated works with "
+                                   "--vision int8, too");
     if (o.n_paths && o.vision != FV_PRECISION_INT8 && o.rounding != FV_ROUNDING_CALIBRATED &&
         (o.decoder != FV_PRECISION_Q4 || o.rounding == FV_ROUNDING_SEARCH))
         return usage_error(
@@ -106,12 +109,12 @@ int verb_pack(int argc, char **argv)
     else
         print_err("; %s lost most, %.1f dB\n", r.worst_name, (double)r.worst_sqnr);
     if (r.n_groups && !no_int8) {
-        print_err("int8 calibrated with %zu %s%s; on some of them, cosine against f32: "
+        print_err("int8%s calibrated with %zu %s%s; on some of them, cosine against f32: "
                   "features %.5f, image tokens %.5f (%.1f dB); of %zu layer groups %zu are in "
                   "w8a16, %zu stay in bf16\n",
-                  r.n_images, r.synthetic_images ? "built-in scene" : "image",
-                  r.n_images == 1 ? "" : "s", r.feature_cosine, r.token_cosine, r.token_sqnr,
-                  r.n_groups, r.n_w8a16, r.n_wide);
+                  compensated ? " and its rounding" : "", r.n_images,
+                  r.synthetic_images ? "built-in scene" : "image", r.n_images == 1 ? "" : "s",
+                  r.feature_cosine, r.token_cosine, r.token_sqnr, r.n_groups, r.n_w8a16, r.n_wide);
     }
     if (r.n_rounding_rows)
         print_err("rounding calibrated with %zu rows from %zu %s%s and the model's answers\n",

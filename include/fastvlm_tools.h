@@ -14,12 +14,13 @@ extern "C" {
 
 /* ---------------------------------------------------------------- pack */
 
-/** How weights become the blocks of z8 and q4. */
+/** How weights become the blocks of z8 and q4, and those of an int8 encoder. */
 typedef enum fv_rounding {
-    FV_ROUNDING_AUTO = 0, /**< q4: calibrated; z8: search */
+    FV_ROUNDING_AUTO = 0, /**< q4: calibrated; z8: search; int8: the nearest value */
     /** every block gets the scale of least squared error, every weight the nearest value */
     FV_ROUNDING_SEARCH,
-    /** least error of what the layers compute, on images and the model's answers to them */
+    /** least error of what the layers compute, on images and the model's answers to them; of an
+     *  int8 encoder's, on the images */
     FV_ROUNDING_CALIBRATED
 } fv_rounding;
 
@@ -37,7 +38,7 @@ typedef struct fv_pack_options {
     /** INT8: layer groups get inputs of 16 bits, or stay in bf16, until the cosine of features and
      *  image tokens against f32 reaches this; 0: 0.9993 */
     double min_cosine;
-    fv_rounding rounding;          /**< of a decoder in Z8 or Q4 */
+    fv_rounding rounding;          /**< of a decoder in Z8 or Q4; CALIBRATED: of INT8, too */
     const fv_callbacks *callbacks; /**< progress stages "calibrate", "round", "pack" */
 } fv_pack_options;
 

@@ -107,6 +107,7 @@ static fv_status record_read(fv_engine *e, fv_error *err)
         { FV_ARCHITECTURE ".packed_by", "packed by" },
         { FV_ARCHITECTURE ".calibration.method", "calibration" },
         { FV_ARCHITECTURE ".calibration.image_count", "calibration images" },
+        { FV_ARCHITECTURE ".calibration.rounding", "encoder rounding" },
         { FV_ARCHITECTURE ".calibration.feature_cosine", "feature cosine" },
         { FV_ARCHITECTURE ".calibration.w8a16", "layer groups in w8a16" },
         { FV_ARCHITECTURE ".calibration.wide", "layer groups in bf16" },

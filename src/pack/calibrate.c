@@ -10,15 +10,19 @@
 #include "base/report.h"
 #include "model/config_gguf.h"
 #include "nn/vision.h"
+#include "pack/products.h"
 #include "quant/cosine.h"
 #include "quant/int8.h"
 
 enum {
     SAMPLE_ROWS = 256,       /* of every layer's input, spread over all images */
+    PRODUCT_ROWS = 8192,     /* of a matrix's input for its products, spread over all images, */
+    IMAGE_ROWS = 1024,       /* at most so many of one */
     JUDGED_IMAGES = 16,      /* up to, for the encoder as a whole, */
     JUDGED_PIXELS = 3 << 20, /* or until there are this many pixels; one at least */
     PROBED_IMAGES = 2,       /* of these, up to, for each group by itself */
-    SEE_CHANNELS = 256       /* whose ranges a task widens */
+    SEE_CHANNELS = 256,      /* whose ranges a task widens */
+    SOLVED_AT_ONCE = 8       /* layers for each thread, before progress is told */
 };
 
 /* The feature cosine that the encoder must reach. On held-out images it stays above 0.999. */
@@ -72,7 +76,8 @@ struct fv_calibration {
     fv_ops observed_ops; /* of an encoder in floats, whose layers' inputs are seen */
     fv_vision f32, fast; /* fast: in bf16, only where that is faster */
     fv_ops ops;
-    fv_weights int8; /* the encoder to be: every layer in int8 or as loaded */
+    float *picked, *turned; /* [IMAGE_ROWS, most k] rows for the products; the same transposed */
+    fv_weights int8;        /* the encoder to be: every layer in int8 or as loaded */
     judged judge[JUDGED_IMAGES];
     size_t n_judged, n_images, n_skipped, image;
     bool synthetic, has_cosines; /* has_cosines: those of the groups are known, and what is fine */
@@ -88,6 +93,8 @@ struct fv_calibration {
 #define WORK_MEASURED 0.35
 #define WORK_SOLVED   1.3  /* every layer once */
 #define WORK_PROBED   0.02 /* a group in one form, over an image */
+#define WORK_PRODUCTS 2.0  /* over all images, */
+#define WORK_ROUNDED  2.0  /* and every layer once, both only where rounding is compensated */
 enum { TIMES_MEASURED = 4 };
 
 static size_t judged_most(const fv_calibration *q)
@@ -96,9 +103,21 @@ static size_t judged_most(const fv_calibration *q)
     return FV_MIN((size_t)JUDGED_IMAGES, FV_MAX((size_t)JUDGED_PIXELS / (side * side), (size_t)1));
 }
 
+/* Of an image. */
+static double work_seen(const fv_calibration *q)
+{
+    return WORK_SEEN +
+           (q->o.compensate ? WORK_PRODUCTS / (double)FV_MAX(q->n_images, (size_t)1) : 0);
+}
+
+static double work_solved(const fv_calibration *q)
+{
+    return WORK_SOLVED + (q->o.compensate ? WORK_ROUNDED : 0);
+}
+
 static fv_status work_done(fv_calibration *q, double work, fv_error *err)
 {
-    const double in_all = (double)q->n_images * WORK_SEEN + 2 * WORK_SOLVED +
+    const double in_all = (double)q->n_images * work_seen(q) + 2 * work_solved(q) +
                           (double)(q->n_groups * 2 * PROBED_IMAGES) * WORK_PROBED +
                           (double)(TIMES_MEASURED * judged_most(q)) * WORK_MEASURED;
     q->spent += work;
@@ -112,7 +131,7 @@ static bool calibration_relay(void *user, const char *stage, double done)
     fv_calibration *q = user;
     (void)stage;
     (void)done;
-    return work_done(q, (double)q->image * WORK_SEEN - q->spent, NULL) != FV_OK;
+    return work_done(q, (double)q->image * work_seen(q) - q->spent, NULL) != FV_OK;
 }
 
 static void calibration_log(void *user, fv_log_level level, const char *message)
@@ -236,7 +255,17 @@ static void layer_see_task(void *user, size_t task, unsigned worker)
     }
 }
 
-/* fv_observe_fn: ranges, and this image's share of the sample rows, drawn from all rows. */
+/* A row of x, drawn at random, in f32. */
+static void row_draw(const see_job *j, uint64_t *state, float *to)
+{
+    const size_t k = j->l->k;
+    *state = *state * 6364136223846793005u + 1442695040888963407u;
+    j->kernels->convert[FV_TYPE_F32][j->type](
+        to, (const uint8_t *)j->x + (*state >> 33) % j->n * k * fv_type_size(j->type), k);
+}
+
+/* fv_observe_fn: ranges, and this image's share of the sample rows and of the products, drawn from
+ * all rows. */
 static void layer_see(void *user, const void *site, const void *x, fv_type type, size_t n, size_t c)
 {
     fv_calibration *q = user;
@@ -250,12 +279,14 @@ static void layer_see(void *user, const void *site, const void *x, fv_type type,
                                    (double)(l->depthwise ? l->taps : l->k) * 1e-6;
     size_t end = SAMPLE_ROWS * (q->image + 1) / q->n_images;
     uint64_t state = q->image * 977 + 1;
-    for (; l->seen.n_rows < end; l->seen.n_rows++) {
-        state = state * 6364136223846793005u + 1442695040888963407u;
-        q->k->convert[FV_TYPE_F32][type](
-            l->seen.rows + l->seen.n_rows * c,
-            (const uint8_t *)x + (state >> 33) % n * c * fv_type_size(type), c);
-    }
+    for (; l->seen.n_rows < end; l->seen.n_rows++)
+        row_draw(&j, &state, l->seen.rows + l->seen.n_rows * c);
+    if (!l->seen.products.n)
+        return;
+    const size_t picked = FV_MIN(FV_MIN(n, (size_t)IMAGE_ROWS), PRODUCT_ROWS / q->n_images + 1);
+    for (size_t i = 0; i < picked; i++)
+        row_draw(&j, &state, q->picked + i * c);
+    fv_products_add(&l->seen.products, &q->ops, q->picked, picked, q->turned);
 }
 
 static fv_status judged_keep(fv_calibration *q, const float *pixels, fv_error *err)
@@ -304,15 +335,16 @@ static fv_status image_see(void *user, const float *pixels, size_t at, size_t n,
 
 typedef struct solve_job {
     fv_calibration *q;
-    float *scratch; /* [workers, each] */
+    uint8_t *scratch; /* [workers, each] */
     size_t each;
-    bool fine; /* matrices for rows of 16 bits */
+    size_t first; /* layer */
+    bool fine;    /* matrices for rows of 16 bits */
 } solve_job;
 
 static void layer_solve_task(void *user, size_t task, unsigned worker)
 {
     solve_job *j = user;
-    layer *l = &j->q->layers[task];
+    layer *l = &j->q->layers[j->first + task];
     const fv_mat *m = l->weight.slot;
     const fv_dw *dw = l->weight.slot;
     if (!l->depthwise)
@@ -325,17 +357,21 @@ static void layer_solve_task(void *user, size_t task, unsigned worker)
 
 static fv_status layers_solve_as(fv_calibration *q, bool fine, fv_error *err)
 {
-    FV_TRY(work_done(q, WORK_SOLVED, err));
-    size_t k = 1, workers = fv_pool_threads(q->pool);
+    const size_t workers = fv_pool_threads(q->pool), at_once = SOLVED_AT_ONCE * workers;
+    fv_status status = FV_OK;
+    solve_job j = { .q = q, .fine = fine };
     for (size_t i = 0; i < q->n_layers; i++)
-        k = FV_MAX(k, q->layers[i].k);
-    solve_job j = { .q = q, .each = fv_int8_scratch_elems(k), .fine = fine };
-    j.scratch = fv_alloc(workers * j.each, sizeof *j.scratch);
+        j.each = FV_MAX(j.each, fv_int8_scratch(&q->layers[i].seen, q->k));
+    j.scratch = fv_alloc(workers, j.each);
     if (!j.scratch)
-        return fv_fail_memory(err, workers * j.each * sizeof *j.scratch, "calibration");
-    fv_pool_run(q->pool, q->n_layers, layer_solve_task, &j);
+        return fv_fail_memory(err, workers * j.each, "calibration");
+    for (; j.first < q->n_layers && status == FV_OK; j.first += at_once) {
+        const size_t n = FV_MIN(at_once, q->n_layers - j.first);
+        fv_pool_run(q->pool, n, layer_solve_task, &j);
+        status = work_done(q, work_solved(q) * (double)n / (double)q->n_layers, err);
+    }
     fv_free(j.scratch);
-    return FV_OK;
+    return status;
 }
 
 static fv_status layers_solve(fv_calibration *q, fv_error *err)
@@ -712,6 +748,27 @@ static fv_status calibration_list_layers(fv_calibration *q, fv_error *err)
     return fv_weights_walk(&q->int8, q->c, layer_find_twin, q, err);
 }
 
+/* What every matrix's inputs have in common is summed up, too. */
+static fv_status products_take_memory(fv_calibration *q, fv_error *err)
+{
+    size_t most = 1;
+    for (size_t i = 0; i < q->n_layers; i++) {
+        layer *l = &q->layers[i];
+        if (l->depthwise)
+            continue;
+        most = FV_MAX(most, l->k);
+        FV_TRY(fv_products_init(&l->seen.products, l->k, err));
+        const fv_ops_need need = fv_products_need(&q->ops, &l->seen.products, IMAGE_ROWS);
+        FV_TRY(fv_ops_reserve(&q->ops, &need, err));
+    }
+    q->picked = fv_alloc(IMAGE_ROWS * most, sizeof *q->picked);
+    q->turned = fv_alloc(IMAGE_ROWS * most, sizeof *q->turned);
+    if (!q->picked || !q->turned)
+        return fv_fail_memory(err, IMAGE_ROWS * most * sizeof *q->picked,
+                              "rows of a layer's input");
+    return FV_OK;
+}
+
 /* All images through the encoder in f32, observed; its memory is not needed afterwards. */
 static fv_status calibration_see_images(fv_calibration *q, fv_error *err)
 {
@@ -749,9 +806,11 @@ fv_status fv_calibrate(fv_calibration **out, const fv_config *c, fv_weights *w, 
         return fv_fail_memory(err, sizeof *q, "calibration");
     *q = (fv_calibration){ .c = c, .w = w, .k = k, .pool = pool, .o = *options };
     FV_TRY_GOTO(calibration_list_layers(q, err));
+    FV_TRY_GOTO(fv_ops_init(&q->ops, k, pool, err));
+    if (q->o.compensate)
+        FV_TRY_GOTO(products_take_memory(q, err));
     FV_TRY_GOTO(calibration_see_images(q, err));
     FV_TRY_GOTO(layers_solve(q, err));
-    FV_TRY_GOTO(fv_ops_init(&q->ops, k, pool, err));
     FV_TRY_GOTO(groups_choose(q, err));
     *out = q;
     return FV_OK;
@@ -772,6 +831,10 @@ void fv_calibration_free(fv_calibration *q)
     fv_ops_free(&q->ops);
     fv_weights_free(&q->int8);
     fv_region_free(&q->region);
+    for (size_t i = 0; i < q->n_layers; i++)
+        fv_products_free(&q->layers[i].seen.products);
+    fv_free(q->picked);
+    fv_free(q->turned);
     fv_free(q->layers);
     fv_free(q->groups);
     fv_free(q);
@@ -850,6 +913,8 @@ static void calibration_describe(void *user, fv_gguf_writer *w)
     fv_calibration *q = user;
     const char *method = q->synthetic ? "W8A8, synthetic scenes" : "W8A8, pictures";
     fv_gguf_put_string(w, KEY("method"), method, strlen(method));
+    if (q->o.compensate)
+        fv_gguf_put_string(w, KEY("rounding"), "compensated", strlen("compensated"));
     fv_gguf_put_u32(w, KEY("image_count"), (uint32_t)q->image);
     fv_gguf_put_f64(w, KEY("feature_cosine"), q->feature_cosine);
     fv_gguf_put_f64(w, KEY("token_cosine"), q->token_cosine);

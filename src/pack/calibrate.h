@@ -15,6 +15,7 @@ typedef struct fv_calibrate_options {
     size_t n_paths;
     int max_images;    /* images taken, evenly over the list, or scenes drawn; 0: see below */
     double min_cosine; /* of features and image tokens, mean over images; 0: 0.9993 */
+    bool compensate;   /* of the encoder: its matrices are rounded with their inputs in view */
     const fv_callbacks *callbacks; /* may be NULL */
 } fv_calibrate_options;
 

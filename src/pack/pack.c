@@ -343,10 +343,21 @@ static fv_status put_metadata(packer *p, const char *checkpoint, fv_error *err)
 
 /* ---- all of it ---- */
 
+static bool has_blocks(const fv_pack_options *o)
+{
+    return o->decoder == FV_PRECISION_Z8 || o->decoder == FV_PRECISION_Q4;
+}
+
 static bool calibrates_rounding(const fv_pack_options *o)
 {
-    return o->rounding == FV_ROUNDING_CALIBRATED ||
-           (o->rounding == FV_ROUNDING_AUTO && o->decoder == FV_PRECISION_Q4);
+    return has_blocks(o) && (o->rounding == FV_ROUNDING_CALIBRATED ||
+                             (o->rounding == FV_ROUNDING_AUTO && o->decoder == FV_PRECISION_Q4));
+}
+
+/* Of the encoder only on request: it takes long. */
+static bool compensates_vision(const fv_pack_options *o)
+{
+    return o->rounding == FV_ROUNDING_CALIBRATED && o->vision == FV_PRECISION_INT8;
 }
 
 static fv_status options_check(const fv_pack_options *o, fv_error *err)
@@ -359,9 +370,10 @@ static fv_status options_check(const fv_pack_options *o, fv_error *err)
     if ((unsigned)o->rounding > FV_ROUNDING_CALIBRATED)
         return fv_fail(err, FV_ERR_ARGUMENT, 0,
                        "rounding is %d; expected auto, search or calibrated", (int)o->rounding);
-    if (o->rounding != FV_ROUNDING_AUTO && o->decoder != FV_PRECISION_Z8 &&
-        o->decoder != FV_PRECISION_Q4)
-        return fv_fail(err, FV_ERR_ARGUMENT, 0, "rounding is set; expected a decoder in z8 or q4");
+    if (o->rounding != FV_ROUNDING_AUTO && !has_blocks(o) && !compensates_vision(o))
+        return fv_fail(err, FV_ERR_ARGUMENT, 0,
+                       "rounding is set; expected a decoder in z8 or q4, or, calibrated, an "
+                       "encoder in int8");
     if (o->n_paths && o->vision != FV_PRECISION_INT8 && !calibrates_rounding(o))
         return fv_fail(err, FV_ERR_ARGUMENT, 0,
                        "images are used to calibrate an int8 encoder or the rounding of a decoder; "
@@ -440,6 +452,7 @@ static fv_status calibrate(packer *p, fv_error *err)
                                      .n_paths = o->n_paths,
                                      .max_images = o->max_images,
                                      .min_cosine = o->min_cosine,
+                                     .compensate = compensates_vision(o),
                                      .callbacks = o->callbacks };
     if (p->vision == FV_TYPE_I8) {
         FV_TRY(fv_calibrate(&p->calibration, &p->model.config, &p->model.weights, &p->model.kernels,

@@ -2,6 +2,7 @@
 #include "quant/int8.h"
 
 #include <math.h>
+#include <string.h>
 
 #include "quant/round.h"
 
@@ -61,11 +62,42 @@ typedef struct matrix_memory {
     float *s;      /* [k] smoothing */
     float *xq;     /* [k] what the u8 of a sample row stand for */
     float *y;      /* [JUDGED_ROWS, JUDGED_OUTPUTS] outputs in f32 */
+    /* with products, of a group of columns: */
+    float *h;          /* [width, width] as the smoothed input has them, factored */
+    float *importance; /* [width] */
+    float *rows;       /* [FV_COMPENSATED_ROWS, width] weights, smoothed */
+    void *compensated; /* fv_compensate's scratch */
 } matrix_memory;
 
-size_t fv_int8_scratch_elems(size_t k)
+/* Where they lie from scratch on, which is NULL to ask how many bytes they take. */
+static size_t matrix_memory_carve(matrix_memory *m, const fv_int8_seen *in, const fv_kernels *k,
+                                  uint8_t *scratch)
 {
-    return 2 * JUDGED_OUTPUTS * k + 2 * k + JUDGED_ROWS * JUDGED_OUTPUTS;
+    const size_t width = in->products.n ? in->products.width : 0;
+    const struct {
+        float **to;
+        size_t elems;
+    } parts[] = { { &m->w, JUDGED_OUTPUTS * in->k },
+                  { &m->wq, JUDGED_OUTPUTS * in->k },
+                  { &m->s, in->k },
+                  { &m->xq, in->k },
+                  { &m->y, JUDGED_ROWS * JUDGED_OUTPUTS },
+                  { &m->h, width * width },
+                  { &m->importance, width },
+                  { &m->rows, FV_COMPENSATED_ROWS * width } };
+    size_t used = 0;
+    for (size_t i = 0; i < FV_COUNT(parts); i++) {
+        *parts[i].to = scratch ? (float *)(void *)(scratch + used) : NULL;
+        used += (parts[i].elems * sizeof(float) + 63) / 64 * 64;
+    }
+    m->compensated = scratch ? scratch + used : NULL;
+    return used + (width ? (fv_compensated_scratch(k, width) + 63) / 64 * 64 : 0);
+}
+
+size_t fv_int8_scratch(const fv_int8_seen *in, const fv_kernels *k)
+{
+    matrix_memory m;
+    return matrix_memory_carve(&m, in, k, NULL);
 }
 
 /* In an order that is the same on every machine. */
@@ -243,16 +275,87 @@ static matrix_choice scales_choose(const fv_int8_seen *in, const matrix_memory *
     return choice;
 }
 
+/* ---- a matrix rounded with its inputs in view --------------------------------------------- */
+
+typedef struct int8_rows {
+    const float *scale; /* of each row */
+    int8_t *w8;         /* the group's part of them, ld apart */
+    size_t ld;
+} int8_rows;
+
+/* fv_round_fn */
+static void int8_columns_round(void *user, const fv_round_columns *c, float *off)
+{
+    const int8_rows *to = user;
+    float q[FV_COMPENSATED_COLUMNS] = { 0 };
+    memset(off, 0, c->n * sizeof *off); /* it may end early where weights are infinite */
+    fv_round_in_order(c, to->scale[c->row], -127, 127, INFINITY, q, off);
+    for (size_t i = 0; i < c->n; i++)
+        to->w8[c->row * to->ld + c->at + i] = (int8_t)q[i];
+}
+
+/* The products of group g as the smoothed input has them, factored. */
+static bool group_factor(const fv_int8_seen *in, const matrix_memory *m, size_t g, fv_inputs *out,
+                         const fv_kernels *kernels)
+{
+    const fv_inputs seen = fv_input_group(&in->products, g);
+    const float *s = m->s + g * in->products.width;
+    *out = (fv_inputs){ .n = seen.n, .h = m->h, .importance = m->importance };
+    for (size_t i = 0; i < seen.n; i++)
+        for (size_t l = 0; l < seen.n; l++)
+            out->h[i * seen.n + l] = seen.h[i * seen.n + l] / s[i] / s[l];
+    return fv_inputs_factor(out, kernels);
+}
+
+/* The i8 of all rows; scale: [n] of each. A group whose products are not finite is rounded to the
+ * nearest: what is not finite is refused elsewhere. */
+static void matrix_compensate(int8_t *w8, float *scale, const fv_int8_seen *in,
+                              const matrix_memory *m, const void *w, fv_type type, size_t n,
+                              const fv_kernels *kernels)
+{
+    const size_t k = in->k, width = in->products.width;
+    fv_convert_fn *widen = kernels->convert[FV_TYPE_F32][type];
+    const uint8_t *weights = w;
+    for (size_t j = 0; j < n; j++) {
+        widen(m->w, weights + j * fv_row_bytes(type, k), k);
+        scale[j] = row_round(m->w, m->s, k, m->wq, w8 + j * k);
+    }
+    for (size_t g = 0; g < in->products.n; g++) {
+        fv_inputs group;
+        if (!group_factor(in, m, g, &group, kernels))
+            continue;
+        for (size_t first = 0; first < n; first += FV_COMPENSATED_ROWS) {
+            const size_t rows = FV_MIN((size_t)FV_COMPENSATED_ROWS, n - first), from = g * width;
+            for (size_t j = 0; j < rows; j++) {
+                float *row = m->rows + j * group.n;
+                widen(row, weights + fv_row_bytes(type, (first + j) * k + from), group.n);
+                for (size_t c = 0; c < group.n; c++)
+                    row[c] *= m->s[from + c];
+            }
+            int8_rows to = { scale + first, w8 + first * k + from, k };
+            fv_compensate(&group, m->rows, group.n, rows, int8_columns_round, &to, kernels,
+                          m->compensated);
+        }
+    }
+}
+
+/* What the i8 of a row stand for, smoothed as they are. */
+static void row_restore(float *out, const int8_t *w8, float scale, size_t k)
+{
+    for (size_t c = 0; c < k; c++)
+        out[c] = (float)w8[c] * scale;
+}
+
+/* ---- a matrix as a whole ------------------------------------------------------------------ */
+
 void fv_int8_matrix(fv_int8_layer *out, const fv_int8_seen *in, const void *w, fv_type type,
-                    size_t n, const float *bias, const fv_kernels *kernels, float *scratch)
+                    size_t n, const float *bias, const fv_kernels *kernels, void *scratch)
 {
     const size_t k = in->k, rows = FV_MIN((size_t)JUDGED_ROWS, in->n_rows),
                  outputs = FV_MIN((size_t)JUDGED_OUTPUTS, n);
-    const matrix_memory m = { .w = scratch,
-                              .wq = scratch + JUDGED_OUTPUTS * k,
-                              .s = scratch + 2 * JUDGED_OUTPUTS * k,
-                              .xq = scratch + 2 * JUDGED_OUTPUTS * k + k,
-                              .y = scratch + 2 * JUDGED_OUTPUTS * k + 2 * k };
+    const bool compensated = in->products.n > 0;
+    matrix_memory m;
+    matrix_memory_carve(&m, in, kernels, scratch);
     fv_convert_fn *widen = kernels->convert[FV_TYPE_F32][type];
     const uint8_t *weights = w;
     for (size_t j = 0; j < outputs; j++)
@@ -264,15 +367,28 @@ void fv_int8_matrix(fv_int8_layer *out, const fv_int8_seen *in, const void *w, f
     const matrix_choice choice = scales_choose(in, &m, out->fine, rows, outputs, &out->sqnr);
     smoothing_fill(in, choice.alpha, m.s);
     const float step = range_step(in, m.s, choice.clip, &out->zero);
+    const input_grid grid = { step, out->zero, out->fine };
     for (size_t c = 0; c < k; c++)
         out->inv[c] = 1 / (m.s[c] * step);
+    if (compensated) {
+        double signal;
+        matrix_compensate(out->w8, out->mul, in, &m, w, type, n, kernels);
+        for (size_t j = 0; j < outputs; j++)
+            row_restore(m.wq + j * k, out->w8 + j * n / outputs * k, out->mul[j * n / outputs], k);
+        const double error = scales_judge(in, &m, &grid, rows, outputs, &signal);
+        out->sqnr = error > 0 ? 10 * log10(signal / error) : 200;
+    }
     float *mean = m.w + k, *mean_q = m.w + 2 * k; /* rows that were judged */
-    means_fill(in, &m, &(input_grid){ step, out->zero, out->fine }, mean, mean_q);
+    means_fill(in, &m, &grid, mean, mean_q);
     for (size_t j = 0; j < n; j++) {
         int8_t *w8 = out->w8 + j * k;
         int32_t sum = 0;
         widen(m.w, weights + j * fv_row_bytes(type, k), k);
-        const float scale = row_round(m.w, m.s, k, m.wq, w8) * step,
+        if (compensated)
+            row_restore(m.wq, w8, out->mul[j], k);
+        else
+            out->mul[j] = row_round(m.w, m.s, k, m.wq, w8);
+        const float scale = out->mul[j] * step,
                     b = bias ? bias[j] + row_lack(m.w, m.wq, mean, mean_q, k) : 0;
         for (size_t c = 0; c < k; c++)
             sum += w8[c];

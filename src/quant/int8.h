@@ -10,6 +10,7 @@
 #include "base/base.h"
 #include "base/types.h"
 #include "kernels/kernels.h"
+#include "quant/compensate.h"
 
 /* What was seen of a layer's input. Ranges begin as 0, 0: they hold 0, which padding and GELU need
  * exactly. */
@@ -18,6 +19,7 @@ typedef struct fv_int8_seen {
     float *low, *high; /* [k] */
     float *rows;       /* [n_rows, k] samples */
     size_t n_rows;
+    fv_input_groups products; /* of a matrix, over many rows; n 0: to be rounded to the nearest */
 } fv_int8_seen;
 
 /* Widens the ranges of channels [first, last) by n rows of them, ld apart. */
@@ -42,14 +44,17 @@ typedef struct fv_int8_layer {
  * stays one of u8 with i8 [SmoothQuant, arXiv 2211.10438]. alpha and how much of the range is
  * clipped are those, of a few, with the least squared error of some outputs over some sample rows.
  * A row of weights has the scale, of a few, with the least squared error of its values. With rows
- * of 16 bits the range is twice what was seen: a bit less for values, room for other images. What
- * an output then lacks on average over the sample rows is added to its bias, where it has one: a
- * layer without stays without in every format that the model is exported to.
+ * of 16 bits the range is twice what was seen: a bit less for values, room for other images.
  *
- * scratch: fv_int8_scratch_elems(k) floats. */
+ * Weights become the nearest of their row's scale or, with products, the columns still to come make
+ * up for the rounding of those before (compensate.h). What an output then lacks on average over the
+ * sample rows is added to its bias, where it has one: a layer without stays without in every format
+ * that the model is exported to.
+ *
+ * scratch: fv_int8_scratch bytes, 64-byte aligned. */
 void fv_int8_matrix(fv_int8_layer *out, const fv_int8_seen *in, const void *w, fv_type type,
-                    size_t n, const float *bias, const fv_kernels *k, float *scratch);
-size_t fv_int8_scratch_elems(size_t k);
+                    size_t n, const float *bias, const fv_kernels *k, void *scratch);
+size_t fv_int8_scratch(const fv_int8_seen *in, const fv_kernels *k);
 
 /* A depthwise convolution, weights f32 [taps, k mult]: channels do not meet, each has scales of its
  * own anyway; its range is clipped where its sample values lose least. bias: [k mult] or NULL. */

@@ -195,8 +195,9 @@ def int8_layer(name, tensor, kinds):
     return got, bias, part["weight"], [s * i for s, i in step]
 
 
-def check_int8(name, shape, layer, c):
-    """Within half a step of the checkpoint's, but for what a row's clip cuts off."""
+def check_int8(name, shape, layer, c, compensated):
+    """Within half a step of the checkpoint's, but for what a row's clip cuts off; of a matrix whose
+    columns make up for others' rounding, within a few."""
     got, _, q, step = layer
     original = original_of(name)
     base = original.rsplit(".", 1)[0]
@@ -209,9 +210,10 @@ def check_int8(name, shape, layer, c):
     else:
         want = in_packed_order(name, shape, c.get(original), c.header[original]["shape"])
     assert len(got) == len(want), name
+    near_by = 6 if compensated and not base.endswith("convffn.conv") else 0.501
     for a, b, x, s in zip(got, want, q, step):
         assert -127 <= x <= 127, name
-        assert abs(a - b) <= 0.501 * s or (abs(x) == 127 and abs(a) < abs(b) <= abs(a) / 0.79), (name, a, b, s)
+        assert abs(a - b) <= near_by * s or (abs(x) == 127 and abs(a) < abs(b) <= abs(a) / 0.79), (name, a, b, s)
     return "int8"
 
 
@@ -285,7 +287,7 @@ def main(path, checkpoint, exported=None):
         compensated = keys.get("fastvlm.rounding.method", b"").startswith(b"compensated")
         if in_int8:
             layer = int8_layer(name, tensor, kinds)
-            what, found = check_int8(name, shape, layer, c), {name: (shape, layer[0]), base + ".bias": (shape[:1], layer[1])}
+            what, found = check_int8(name, shape, layer, c, keys.get("fastvlm.calibration.rounding") == b"compensated"), {name: (shape, layer[0]), base + ".bias": (shape[:1], layer[1])}
         else:
             got = values(kinds[name], raw)
             what, found = check_weight(name, shape, kinds[name], got, c, lost, compensated), {name: (shape, got)}

@@ -73,7 +73,10 @@ check "info says bf16" test "$(grep -c '"precision": "bf16"' <<<"$out")" = 2
 
 if command -v python3 >/dev/null; then
     run pack "$tiny" -o "$work/int8.gguf" --vision int8 --decoder z8 --max-images 3 --min-cosine 0.1
-    run pack "$tiny" -o "$work/some.gguf" --vision int8 --max-images 3 --min-cosine 0.999
+    run pack "$tiny" -o "$work/some.gguf" --vision int8 --rounding calibrated --max-images 3 --min-cosine 0.999
+    expect "pack int8, its rounding calibrated" 0 "int8 and its rounding calibrated with 3 built-in scenes"
+    run info "$work/some.gguf"
+    check "info: how the encoder was rounded" grep -q "encoder rounding compensated" <<<"$out"
     run pack "$base" -o "$work/base.gguf" --vision int8 --decoder f16 --max-images 2 --min-cosine 0.1
     # checkpoints of every kind; those in another layout, or with blocks to fuse, by way of export hf
     for variant in f16 f32 sharded shape stored_head fast_vlm unfused; do
@@ -132,6 +135,8 @@ run pack "$tiny" "$tiny/../image.png" -o "$work/x.gguf" --decoder q4 --rounding 
 expect "pictures for the search" 2 "images need --vision int8, --decoder q4"
 run pack "$tiny" -o "$work/x.gguf" --decoder f16 --rounding calibrated
 expect "rounding without blocks" 2 "--rounding needs --decoder z8 or q4"
+run pack "$tiny" -o "$work/x.gguf" --vision int8 --rounding search
+expect "search without blocks" 2 "calibrated works with --vision int8, too"
 run pack "$tiny" -o "$work/x.gguf" --decoder q4 --rounding nearest
 expect "unknown rounding" 2 "auto|search|calibrated"
 run pack "$tiny" -o "$work/x.gguf" --pure

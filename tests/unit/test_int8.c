@@ -21,6 +21,7 @@ static float uniform(float lo, float hi)
 static float low[K], high[K], rows[ROWS * K], weights[N * K], bias[N], inv[K], mul[N * 3];
 static int8_t w8[N * K * 2];
 static int32_t bias8[N];
+static float products[K * K], importance[K];
 
 static fv_int8_seen see_rows(size_t k)
 {
@@ -71,26 +72,55 @@ static double matrix_sqnr(const fv_int8_layer *l, const float *w)
     return 10 * log10(signal / noise);
 }
 
-/* beyond: how far the ranges go past the sample rows, as one value in a million makes them. */
-static fv_int8_layer solve_matrix(fv_type type, const void *w, float beyond)
+/* What the rows have in common, column by column, in groups of `width` columns. */
+static void see_products(fv_int8_seen *s, size_t width)
 {
-    static float scratch[2 * 64 * K + 2 * K + 64 * 64];
+    s->products = (fv_input_groups){ .k = K,
+                                     .width = width,
+                                     .n = (K + width - 1) / width,
+                                     .h = products,
+                                     .importance = importance };
+    memset(products, 0, sizeof products);
+    for (size_t g = 0; g < s->products.n; g++) {
+        const fv_inputs in = fv_input_group(&s->products, g);
+        for (size_t r = 0; r < ROWS; r++) {
+            const float *x = rows + r * K + g * width;
+            for (size_t a = 0; a < in.n; a++)
+                for (size_t b = 0; b < in.n; b++)
+                    in.h[a * in.n + b] += x[a] * x[b];
+        }
+    }
+}
+
+/* beyond: how far the ranges go past the sample rows, as one value in a million makes them;
+ * width: of groups of columns, with the rows' products; 0: without. */
+static fv_int8_layer solve_matrix_as(fv_type type, const void *w, float beyond, size_t width)
+{
     fv_kernels k;
     fv_int8_layer l = { .inv = inv, .w8 = w8, .mul = mul, .bias8 = bias8 };
-    const fv_int8_seen s = see_rows(K);
+    fv_int8_seen s = see_rows(K);
     for (size_t c = 0; c < K; c++) {
         low[c] *= beyond;
         high[c] *= beyond;
     }
+    if (width)
+        see_products(&s, width);
     fv_kernels_init(&k, 0);
-    assert_true(fv_int8_scratch_elems(K) <= FV_COUNT(scratch));
+    void *scratch = fv_alloc(fv_int8_scratch(&s, &k), 1);
+    assert_non_null(scratch);
     fv_int8_matrix(&l, &s, w, type, N, bias, &k, scratch);
+    fv_free(scratch);
     assert_true(l.zero >= 0 && l.zero <= 255);
     for (size_t c = 0; c < K; c++)
         assert_true(l.inv[c] > 0 && isfinite(l.inv[c]));
     for (size_t i = 0; i < N * K; i++)
         assert_true(l.w8[i] >= -127);
     return l;
+}
+
+static fv_int8_layer solve_matrix(fv_type type, const void *w, float beyond)
+{
+    return solve_matrix_as(type, w, beyond, 0);
 }
 
 static void fill_matrix(float outlier)
@@ -148,13 +178,12 @@ static void test_outlier(void **state)
 }
 
 /* No output is off on average, though the range is clipped. */
-static void test_bias(void **state)
+static void check_bias(size_t width)
 {
-    (void)state;
     fill_matrix(1);
     for (size_t r = 0; r < ROWS; r += 2) /* values that clipping takes something from */
         rows[r * K + 3] *= 3;
-    const fv_int8_layer l = solve_matrix(FV_TYPE_F32, weights, 0.8f);
+    const fv_int8_layer l = solve_matrix_as(FV_TYPE_F32, weights, 0.8f, width);
     for (size_t j = 0; j < N; j++) {
         double off = 0;
         for (size_t r = 0; r < ROWS; r++) {
@@ -169,7 +198,64 @@ static void test_bias(void **state)
     }
 }
 
-/* The same of a convolution. */
+static void test_bias(void **state)
+{
+    (void)state;
+    check_bias(0);
+    check_bias(K);
+}
+
+/* The square of what rounding the weights takes from the outputs, inputs as they are. */
+static double weights_noise(const fv_int8_layer *l)
+{
+    double noise = 0;
+    for (size_t r = 0; r < ROWS; r++) {
+        for (size_t j = 0; j < N; j++) {
+            double off = 0;
+            for (size_t c = 0; c < K; c++) {
+                const double w = (double)l->w8[j * K + c] * (double)l->mul[j] * (double)l->inv[c];
+                off += (w - (double)weights[j * K + c]) * (double)rows[r * K + c];
+            }
+            noise += off * off;
+        }
+    }
+    return noise;
+}
+
+/* Channels that move together, of different size: what rounding one of them costs, others make up
+ * for. The scales of the input are the same; NaN leaves weights rounded to the nearest. */
+static void test_compensated(void **state)
+{
+    int8_t nearest[N * K];
+    float before[K];
+    (void)state;
+    fill_matrix(1);
+    for (size_t r = 0; r < ROWS; r++) {
+        float common[4];
+        for (size_t i = 0; i < FV_COUNT(common); i++)
+            common[i] = uniform(-1, 1);
+        for (size_t c = 0; c < K; c++)
+            rows[r * K + c] = (common[c % 4] * 0.9f + uniform(-0.1f, 0.1f)) * (float)(1 + c % 7);
+    }
+    fv_int8_layer l = solve_matrix(FV_TYPE_F32, weights, 1);
+    const double noise = weights_noise(&l), sqnr = l.sqnr;
+    memcpy(before, inv, sizeof before);
+    static const size_t widths[] = { K, 40 }; /* of groups: one; two and a narrower one */
+    for (size_t i = 0; i < FV_COUNT(widths); i++) {
+        l = solve_matrix_as(FV_TYPE_F32, weights, 1, widths[i]);
+        assert_memory_equal(before, inv, sizeof before);
+        assert_true(weights_noise(&l) < 0.2 * noise);
+        assert_true(l.sqnr > sqnr + 0.5 && fabs(matrix_sqnr(&l, weights) - l.sqnr) < 1);
+    }
+
+    rows[0] = NAN; /* the ranges do not see it, the products do */
+    solve_matrix(FV_TYPE_F32, weights, 1);
+    memcpy(nearest, w8, sizeof nearest);
+    solve_matrix_as(FV_TYPE_F32, weights, 1, K);
+    assert_memory_equal(nearest, w8, sizeof nearest);
+}
+
+/* No output of a convolution is off on average. */
 static void test_bias_depthwise(void **state)
 {
     static float w[TAPS * K], out_mul[K], out_bias[K], given[K];
@@ -268,7 +354,7 @@ int main(void)
         cmocka_unit_test(test_ranges),         cmocka_unit_test(test_matrix),
         cmocka_unit_test(test_outlier),        cmocka_unit_test(test_matrix_zeros),
         cmocka_unit_test(test_depthwise),      cmocka_unit_test(test_bias),
-        cmocka_unit_test(test_bias_depthwise),
+        cmocka_unit_test(test_bias_depthwise), cmocka_unit_test(test_compensated),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
