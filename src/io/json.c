@@ -555,7 +555,10 @@ fv_status fv_json_int(const fv_json *doc, const fv_json_value *object, const cha
     const fv_json_value *v = fv_json_member(object, key);
     int64_t value;
 
-    snprintf(expected, sizeof expected, "an integer in [%" PRId64 ", %" PRId64 "]", min, max);
+    if (min == max)
+        snprintf(expected, sizeof expected, "%" PRId64 " only", min);
+    else
+        snprintf(expected, sizeof expected, "an integer in [%" PRId64 ", %" PRId64 "]", min, max);
     if (fv_json_type_of(v) != FV_JSON_INT)
         return wrong_type(doc, object, key, expected, err);
     if (!fv_json_as_int(v, &value) || value < min || value > max)
@@ -577,7 +580,10 @@ fv_status fv_json_number(const fv_json *doc, const fv_json_value *object, const 
     const fv_json_value *v = fv_json_member(object, key);
     double value;
 
-    fv_format(expected, sizeof expected, "a number in [%g, %g]", min, max);
+    if (min == max)
+        fv_format(expected, sizeof expected, "%g only", min);
+    else
+        fv_format(expected, sizeof expected, "a number in [%g, %g]", min, max);
     if (!fv_json_as_number(v, &value))
         return wrong_type(doc, object, key, expected, err);
     if (!isfinite(value) || value < min || value > max)

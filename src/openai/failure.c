@@ -31,7 +31,8 @@ static size_t message_param(const char *message, const char **param)
         return 0;
     *param = message + sizeof of_request - 1;
     size_t n = strcspn(*param, " :");
-    return (*param)[n] == ':' || !strncmp(*param + n, " is ", 4) ? n : 0;
+    bool about_body = n == 4 && !strncmp(*param, "this", 4); /* which is no JSON */
+    return !about_body && ((*param)[n] == ':' || !strncmp(*param + n, " is ", 4)) ? n : 0;
 }
 
 void fv_openai_put_error(fv_json_text *j, const char *key, int status, const char *code,

@@ -101,6 +101,7 @@ fv_status fv_request_drop_conversation(fv_request *request, fv_error *err)
 /* ---- what is refused ---- */
 
 static const char no_tools[] = "none: there are no tools here";
+static const char parts_only[] = "none: images are parts of a message's content";
 
 fv_status fv_request_refuse(const fv_request *request, const fv_json_value *object, const char *key,
                             const char *expected, fv_error *err)
@@ -361,6 +362,7 @@ static fv_status message_read(fv_request *request, const fv_json_value *message,
                        fv_json_type_name(message));
     FV_TRY(fv_json_string(request->doc, message, "role", &role, err));
     FV_TRY(fv_request_refuse(request, message, "tool_calls", no_tools, err));
+    FV_TRY(fv_request_refuse(request, message, "images", parts_only, err));
     if (!strcmp(role, "assistant"))
         return content_read(request, message, SPEAKER_ASSISTANT, index, limits, err);
     if (!strcmp(role, "system") || !strcmp(role, "developer"))
@@ -655,8 +657,10 @@ static fv_status unsupported_refuse(const fv_request *request, const fv_json_val
 {
     static const neutral_number neutral[] = {
         { "n", 1 },          { "best_of", 1 },        { "n_predict", -1 },
-        { "min_tokens", 0 }, { "length_penalty", 1 },
+        { "min_tokens", 0 }, { "length_penalty", 1 }, { "num_beams", 1 },
+        { "top_a", 0 },
     };
+    static const char *const always[] = { "add_generation_prompt", "skip_special_tokens" };
     static const char by_schema[] = "none: response_format takes a JSON schema";
     static const char not_here[] = "none: not supported";
     static const struct {
@@ -680,11 +684,23 @@ static fv_status unsupported_refuse(const fv_request *request, const fv_json_val
         { "allowed_token_ids", not_here },
         { "continue_final_message", not_here },
         { "chat_template", "none: prompts have one form here" },
+        { "include_stop_str_in_output", not_here },
+        { "truncate_prompt_tokens", not_here },
+        { "mm_processor_kwargs", not_here },
+        { "logits_processors", not_here },
+        { "n_probs", "none: logprobs and top_logprobs are supported" },
+        { "images", parts_only },
         { "web_search_options", "none: nothing is fetched" },
     };
     FV_TRY(numbers_refuse(request, root, neutral, FV_COUNT(neutral), err));
     for (size_t i = 0; i < FV_COUNT(others); i++)
         FV_TRY(fv_request_refuse(request, root, others[i].key, others[i].expected, err));
+    for (size_t i = 0; i < FV_COUNT(always); i++) {
+        bool on = true;
+        FV_TRY(fv_json_opt_bool(request->doc, root, always[i], &on, err));
+        if (!on)
+            return fv_json_unexpected(request->doc, root, always[i], "true", err);
+    }
     FV_TRY(tool_choice_refuse(request, root, "tool_choice", err));
     FV_TRY(tool_choice_refuse(request, root, "function_call", err));
     const fv_json_value *modalities = fv_json_member(root, "modalities");

@@ -17,22 +17,27 @@
 static void route_health(serve *s, serve_call *call)
 {
     fv_json_text j = { .compact = true };
-    bool ready = serve_scheduler_ready(s->scheduler);
+    serve_state state = serve_scheduler_state(s->scheduler);
     fv_json_begin(&j, NULL, '{');
-    fv_json_put_text(&j, "status", ready ? "ok" : "loading model");
+    fv_json_put_text(&j, "status",
+                     state == SERVE_READY    ? "ok"
+                     : state == SERVE_ENDING ? "shutting down"
+                                             : "loading model");
     fv_json_end(&j);
-    if (!ready)
+    if (state != SERVE_READY)
         serve_header(call, "Retry-After", "1");
-    serve_reply_json(call, ready ? 200 : 503, &j);
+    serve_reply_json(call, state == SERVE_READY ? 200 : 503, &j);
 }
 
-/* False after answering that there is no model yet. */
+/* False after answering that there is no model yet, or none any more. */
 static bool server_ready(serve *s, serve_call *call)
 {
-    if (serve_scheduler_ready(s->scheduler))
-        return true;
-    serve_reply_error(call, 503, "unavailable", "the model is being loaded");
-    return false;
+    serve_state state = serve_scheduler_state(s->scheduler);
+    if (state != SERVE_READY)
+        serve_reply_error(call, 503, "unavailable",
+                          state == SERVE_ENDING ? "the server is shutting down"
+                                                : "the model is being loaded");
+    return state == SERVE_READY;
 }
 
 /* An object; the widths of the model and what a request may hold. */

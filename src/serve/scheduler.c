@@ -14,7 +14,8 @@ enum {
     /* Of prompts that go together, about: what the engine takes through the model at once. With
      * more the first would wait for the last and gain nothing. */
     PROMPT_ROWS = 512,
-    TURN_ROWS = 8 /* control tokens around an item, about */
+    TURN_ROWS = 8, /* control tokens around an item, about */
+    GONE_MS = 200  /* between two looks at whether the client of a job that waits is there */
 };
 
 enum { PLACE_NONE, PLACE_QUEUED, PLACE_RUNNING, PLACE_DONE };
@@ -167,7 +168,7 @@ fv_status serve_job_submit(serve_scheduler *s, serve_job *job, fv_error *err)
                          "%zu requests are under way or waiting, as many as may be", s->n_jobs);
     if (status == FV_OK) {
         job->scheduler = s;
-        pthread_cond_init(&job->changed, NULL);
+        fv_cond_init(&job->changed);
         job->place = PLACE_QUEUED;
         s->n_jobs++;
         s->counters.taken++;
@@ -181,12 +182,23 @@ fv_status serve_job_submit(serve_scheduler *s, serve_job *job, fv_error *err)
     return status;
 }
 
+/* For the job to change. One that has not begun leaves when its client has. With the lock. */
+static void job_watch(serve_job *job)
+{
+    serve_scheduler *s = job->scheduler;
+    fv_error err;
+    fv_cond_wait_until(&job->changed, &s->lock, fv_now_ms() + GONE_MS);
+    if (job->place == PLACE_QUEUED && job->gone(job->client) &&
+        (queue_remove(&s->to_encode, job) || queue_remove(&s->to_prompt, job)))
+        job_finish(job, job_fail_gone(&err), &err);
+}
+
 const serve_piece *serve_job_next(serve_job *job, const serve_piece *last)
 {
     serve_scheduler *s = job->scheduler;
     pthread_mutex_lock(&s->lock);
     while (job->place != PLACE_DONE && !(last ? last->next : job->first))
-        pthread_cond_wait(&job->changed, &s->lock);
+        job_watch(job);
     const serve_piece *piece = last ? last->next : job->first;
     pthread_mutex_unlock(&s->lock);
     return piece;
@@ -197,7 +209,7 @@ void serve_job_wait(serve_job *job)
     serve_scheduler *s = job->scheduler;
     pthread_mutex_lock(&s->lock);
     while (job->place != PLACE_DONE)
-        pthread_cond_wait(&job->changed, &s->lock);
+        job_watch(job);
     pthread_mutex_unlock(&s->lock);
 }
 
@@ -292,14 +304,17 @@ static bool encode_progress(void *user, const char *stage, double done)
     return job_is_dropped(user);
 }
 
-/* A message that names the image by its place in the request, and nothing of this machine. */
+/* A message that names the image by its place in the request, and nothing of this machine; what the
+ * client cannot change is not advised. */
 static fv_status image_fail(const fv_request_item *item, const fv_error *why, fv_error *err)
 {
     static const char in_memory[] = "image in memory: ";
     const char *message = why->message;
     if (!strncmp(message, in_memory, sizeof in_memory - 1))
         message += sizeof in_memory - 1;
-    return fv_fail(err, why->status, why->at, "request: %s: %s", item->place, message);
+    const char *advice = strstr(message, " or raise max_pixels");
+    int n = advice ? (int)(advice - message) : (int)strlen(message);
+    return fv_fail(err, why->status, why->at, "request: %s: %.*s", item->place, n, message);
 }
 
 static fv_status item_encode(serve_scheduler *s, serve_job *job, const fv_request_item *item,
@@ -505,14 +520,13 @@ static void slot_end(serve_scheduler *s, slot *at, fv_status status, const fv_er
 {
     serve_job *job = at->job;
     fv_stats stats = { .size = sizeof stats };
-    if (at->session)
-        fv_session_stats(at->session, &stats);
     pthread_mutex_lock(&s->lock);
-    job->stats = stats;
-    if (status == FV_OK) {
+    if (job->first) { /* before, the session's are another answer's */
+        fv_session_stats(at->session, &stats);
         s->counters.prompt_tokens += (uint64_t)stats.prompt_tokens;
         s->counters.reused_tokens += (uint64_t)stats.reused_tokens;
     }
+    job->stats = stats;
     at->job = NULL;
     at->used = ++s->clock;
     job_finish(job, status, err);
@@ -793,12 +807,12 @@ fv_status serve_scheduler_start(serve_scheduler *s, fv_engine *engine, fv_error 
     return FV_OK;
 }
 
-bool serve_scheduler_ready(serve_scheduler *s)
+serve_state serve_scheduler_state(serve_scheduler *s)
 {
     pthread_mutex_lock(&s->lock);
-    bool ready = s->engine && !s->draining;
+    serve_state state = s->draining ? SERVE_ENDING : s->engine ? SERVE_READY : SERVE_LOADING;
     pthread_mutex_unlock(&s->lock);
-    return ready;
+    return state;
 }
 
 void serve_scheduler_drain(serve_scheduler *s, double wait_ms)

@@ -80,7 +80,8 @@ fv_status serve_scheduler_new(serve_scheduler **out, const serve_scheduler_optio
                               fv_error *err);
 /* From now on jobs are taken. The engine is borrowed. */
 fv_status serve_scheduler_start(serve_scheduler *s, fv_engine *engine, fv_error *err);
-bool serve_scheduler_ready(serve_scheduler *s);
+typedef enum serve_state { SERVE_LOADING, SERVE_READY, SERVE_ENDING } serve_state;
+serve_state serve_scheduler_state(serve_scheduler *s);
 /* No new jobs. Waits up to wait_ms for those that there are, then cancels them. */
 void serve_scheduler_drain(serve_scheduler *s, double wait_ms);
 void serve_scheduler_free(serve_scheduler *s); /* after drain; NULL is fine */

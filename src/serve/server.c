@@ -97,7 +97,7 @@ static void call_check(void *user, serve_call *call)
         serve_header(call, "WWW-Authenticate", "Bearer");
         serve_reply_error(call, 401, "invalid_api_key",
                           "Authorization: expected Bearer and a key of this server");
-    } else if (serve_http_connections(call->http) > (size_t)o->max_connections && !route->open) {
+    } else if (serve_call_over(call) && !route->open) {
         snprintf(message, sizeof message, "more than %d connections", o->max_connections);
         serve_reply_error(call, 429, "too_many_connections", message);
     } else if (call->over_limit) {

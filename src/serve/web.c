@@ -31,6 +31,7 @@ enum {
 struct serve_connection {
     serve_connection *next, *previous;
     int fd;
+    bool over;      /* one more than there may be, when it came */
     double late_ms; /* cut when the clock is past it; 0: it may take its time */
 };
 
@@ -85,11 +86,12 @@ static void connection_notify(void *user, struct MHD_Connection *mhd, void **con
     if (code == MHD_CONNECTION_NOTIFY_STARTED) {
         const union MHD_ConnectionInfo *info = http->mhd->get_connection_info(
             mhd, MHD_CONNECTION_INFO_CONNECTION_FD);
-        atomic_fetch_add(&http->n_connections, 1);
+        bool over = atomic_fetch_add(&http->n_connections, 1) >= http->options.max_connections;
         c = fv_alloc_zero(1, sizeof *c);
         *context = c;
         if (!c)
             return; /* its requests are refused */
+        c->over = over;
         c->fd = info->connect_fd;
         c->late_ms = fv_now_ms() + http->options.header_s * 1e3;
         /* An answer is written as it comes; one that is not read fills no more than this. */
@@ -113,6 +115,14 @@ static void connection_notify(void *user, struct MHD_Connection *mhd, void **con
         c->next->previous = c->previous;
     pthread_mutex_unlock(&http->lock);
     fv_free(c);
+}
+
+bool serve_call_over(const serve_call *call)
+{
+    serve_connection *c = call->connection;
+    if (c && atomic_load(&call->http->n_connections) <= call->http->options.max_connections)
+        c->over = false; /* there is room meanwhile */
+    return c && c->over;
 }
 
 bool serve_call_gone(const void *user)

@@ -73,5 +73,7 @@ void serve_stream(serve_call *call, const char *type,
                   size_t (*read)(void *user, char *to, size_t capacity), void *user);
 /* Whether the client has closed the connection. Any thread, until `end` returns. */
 bool serve_call_gone(const void *call);
+/* Whether its connection came when as many were open as may be, and still are. */
+bool serve_call_over(const serve_call *call);
 
 #endif

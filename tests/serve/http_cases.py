@@ -205,6 +205,9 @@ def case_bad_requests(folder):
             ("guided_json", [{}, "{}"]), ("guided_regex", ["a+"]), ("guided_choice", [["a"]]), ("guided_grammar", ["x"]),
             ("structured_outputs", [{"regex": "a"}]), ("regex", ["a"]), ("ebnf", ["x"]), ("samplers", [["top_k"]]), ("ignore_eos", [True]),
             ("use_beam_search", [True]), ("bad_words", [["a"]]), ("stop_token_ids", [[1]]), ("allowed_token_ids", [[1]]),
+            ("include_stop_str_in_output", [True]), ("truncate_prompt_tokens", [5]), ("mm_processor_kwargs", [{"a": 1}]),
+            ("logits_processors", [["x"]]), ("n_probs", [3]), ("images", [["aGk="]]), ("num_beams", [3]), ("top_a", [0.5]),
+            ("add_generation_prompt", [False, 1]), ("skip_special_tokens", [False]),
             ("continue_final_message", [True]), ("chat_template", ["x"]), ("web_search_options", [{}]), ("best_of", [2]), ("n_predict", [5]),
             ("min_tokens", [5]), ("length_penalty", [2]), ("mirostat", [1]), ("typical_p", [0.5]), ("tfs_z", [0.5]), ("top_n_sigma", [1]),
             ("dynatemp_range", [1]), ("dry_multiplier", [0.8]), ("xtc_probability", [0.5]),
@@ -214,7 +217,7 @@ def case_bad_requests(folder):
                           [{"role": "user", "content": []}], [{"role": "user", "content": ["x"]}], [{"role": "user", "content": "a\0b"}],
                           [{"role": "user", "content": [{"type": "audio"}]}], [{"role": "assistant", "content": "x"}],
                           [hi, {"role": "assistant", "content": "x"}], [hi, {"role": "assistant", "content": "x", "tool_calls": [{}]}, hi],
-                          [hi, {"role": "assistant", "content": []}, hi], [hi, {"role": "assistant", "content": [words("a"), picture()]}, hi],
+                          [{"role": "user", "content": "Hi", "images": ["aGk="]}], [hi, {"role": "assistant", "content": []}, hi], [hi, {"role": "assistant", "content": [words("a"), picture()]}, hi],
                           [{"role": "assistant", "content": [words("a"), words("b")]}, hi],
                           [hi, assistant("a"), assistant("b"), hi], [hi, {"role": "system", "content": "late"}, hi],
                           [{"role": "system", "content": "alone"}], [{"role": "system", "content": [picture()]}, hi]]),
@@ -224,10 +227,15 @@ def case_bad_requests(folder):
                 answer = post({"messages": [hi], key: value})
                 expect(answer, 400, "request: ")
                 assert key in answer.error["message"], (key, value, answer)
+        expect(post({"messages": [hi], "n": 2}), 400, "n: expected 1 only, found 2")
+        compressed = post(b"\x1f\x8b\x08\0\0\0\0\0\0\3")
+        expect(compressed, 400, "compressed")
+        assert compressed.error["param"] is None, compressed
         expect(post(b'{"messages": [{"role": "user", "content": "Hi"}], "temperature": NaN}'), 400, "temperature")
         expect(post(b'{"messages": [{"role": "user", "content": "Hi"}], "seed": 99999999999999999999999}'), 400, "seed")
         expect(s.chat(hi, repeat_penalty=1.1, repeat_last_n=64), 400, "repeat_last_n")
         off = {"temperature": None, "n": 1, "tools": [], "tool_choice": "auto", "function_call": "none", "stop": None, "presence_penalty": 0,
+               "skip_special_tokens": True, "add_generation_prompt": True, "num_beams": 1, "images": [],
                "grammar": "", "guided_json": None, "ignore_eos": False, "mirostat": 0, "typical_p": 1.0, "repeat_penalty": 1, "repeat_last_n": 64}
         assert s.chat(hi, max_tokens=1, user="me", **off).status == 200
         assert answer.error["param"], answer
@@ -261,7 +269,7 @@ def case_images_refused(folder):
             expect(answer, 400, "messages[0].content[0]")
             assert "/" not in answer.error["message"].replace("image/", "") and "0x" not in answer.error["message"], answer
         # few bytes, many pixels
-        expect(ask(data_url(b"P6 30000 30000 255\n")), 413, "max_pixels", code="too_large")
+        expect(ask(data_url(b"P6 30000 30000 255\n")), 413, "expected up to 1000000: scale the image down", code="too_large")
         expect(ask(data_url(b"P6 70000 1 255\n")), 413, code="too_large")
         expect(s.chat(user(picture(), picture(), picture(), words("?"))), 413, "more than 2 images")
         assert s.chat(SIGN).text == "HELLO"

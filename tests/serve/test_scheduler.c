@@ -488,12 +488,12 @@ static void test_states(void **state)
     serve_scheduler *s;
     const serve_scheduler_options options = { .n_parallel = 1, .max_queued = 1 };
     ok(serve_scheduler_new(&s, &options, &err));
-    assert_false(serve_scheduler_ready(s));
+    assert_int_equal(serve_scheduler_state(s), SERVE_LOADING);
     client_open(&c, "What is it?", 4);
     assert_int_equal(serve_job_submit(s, &c.job, &err), FV_ERR_STATE);
     client_close(&c);
     ok(serve_scheduler_start(s, engine, &err));
-    assert_true(serve_scheduler_ready(s));
+    assert_int_equal(serve_scheduler_state(s), SERVE_READY);
     serve_scheduler_drain(s, 0);
     client_open(&c, "What is it?", 4);
     assert_int_equal(serve_job_submit(s, &c.job, &err), FV_ERR_STATE);

@@ -92,6 +92,9 @@ def case_full(folder):
             if answer.status == 429:
                 break
         expect(answer, 429, "more than 2", code="too_many_connections")
+        for early in held:  # those that were there first are served
+            early.sendall(b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert early.recv(64).startswith(b"HTTP/1.1 200 "), "an early connection is refused"
         assert answer.headers["Retry-After"] and s.get("/health").status == 200
         for one in held:
             one.close()
@@ -99,14 +102,46 @@ def case_full(folder):
             assert time.monotonic() < end, "connections that were closed still count"
 
 
+def case_gone_while_waiting(folder):
+    """Clients that leave the queue are no longer counted in it, whatever goes on; what they did not get is in no counter."""
+    with Server("--parallel", "1", "-t", "1", env={"FV_CPU": "ref"}) as s:
+        body = json.dumps({"messages": [user("Hi")], "stream": True, **endless(s)}).encode()
+        post = b"POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s" % (CHAT.encode(), len(body), body)
+        for attempt in range(20):
+            answering = s.raw(post)
+            assert answering.recv(1)
+            waiting = [s.raw(post) for i in range(2)]
+            before = s.until("two that wait, or an answer that is over", lambda m: m["fastvlm_jobs_queued"] == 2 or not m["fastvlm_jobs_running"])
+            for one in waiting:
+                one.close()
+            after = s.until("a queue without those that have gone", lambda m: not m["fastvlm_jobs_queued"])
+            answering.close()
+            last = s.until("the end", lambda m: not m["fastvlm_jobs_running"])
+            if before["fastvlm_jobs_queued"] == 2 and after["fastvlm_jobs_running"]:
+                break
+        assert after["fastvlm_jobs_running"], "the answers were too quick for this test"
+        assert last["fastvlm_prompt_tokens_total"] > last["fastvlm_reused_tokens_total"], "cancelled answers' prompts count, too"
+
+
 def case_drain(folder):
     """SIGTERM lets an answer that is under way end; new requests are refused."""
     with Server("-t", "1", env={"FV_CPU": "ref"}) as s:
         connection = s.connect()
-        connection.request("POST", CHAT, json.dumps({"messages": [user("Hi")], "stream": True, **endless(s), "max_tokens": 60}))
+        connection.request("POST", CHAT, json.dumps({"messages": [user("Hi")], "stream": True, **endless(s), "max_tokens": 200}))
         response = connection.getresponse()
         first = response.read(10)
+        early = s.connect()
+        early.request("GET", "/health")
+        assert early.getresponse().read() == b'{"status":"ok"}\n'
         s.process.send_signal(signal.SIGTERM)
+        ended = time.monotonic() + LIMIT
+        while time.monotonic() < ended:
+            early.request("GET", "/health")
+            health = early.getresponse().read()
+            if health != b'{"status":"ok"}\n':
+                break
+        assert health == b'{"status":"shutting down"}\n', health
+        early.close()
         rest = first + response.read()
         assert rest.endswith(b"data: [DONE]\n\n") and b'"finish_reason":"length"' in rest, rest[-500:]
         assert s.process.wait(LIMIT) == 0
