@@ -86,9 +86,10 @@ static int serve_parse(int argc, char **argv, serve_arguments *a)
 {
     static const usage use = {
         "serve [OPTIONS] [MODEL]",
-        "Serves a model over HTTP, by OpenAI's chat protocol: POST /v1/chat/completions with "
-        "images as data: URLs, streamed or whole; GET /v1/models, /health, and /metrics for "
-        "Prometheus. Without MODEL the built-in demonstration model answers.\n"
+        "Serves a model over HTTP: a page to talk with it, at the address in a browser; OpenAI's "
+        "chat protocol, POST /v1/chat/completions with images as data: URLs, streamed or whole, "
+        "and /v1/embeddings of images; what Ollama's clients use; GET /v1/models, /health, and "
+        "/metrics for Prometheus. Without MODEL the built-in demonstration model answers.\n"
         "\n"
         "Other machines reach the server only at another --host, and that needs a key. The "
         "server fetches no address and opens no file for a client. SIGTERM and Ctrl-C let "
@@ -142,15 +143,23 @@ static int serve_parse(int argc, char **argv, serve_arguments *a)
           "questions and answers in the access log, too", 0, 0 },
         { 'q', "quiet", OPTION_FLAG, &a->quiet, NULL, "say only what is wrong", 0, 0 },
     };
-    text_list words, images = { 0 };
-    const char *prompt = NULL;
+    text_list words;
     int code = parse_options(argc, argv, &use, options, sizeof options / sizeof *options, &words);
-    if (code < 0)
-        code = sort_words("serve", &words, &a->model.model, &images, &prompt);
-    if (code < 0 && (images.n || prompt))
-        code = usage_error("serve", "unexpected argument %s", prompt ? prompt : images.item[0]);
+    if (code < 0 && words.n > 1)
+        code = usage_error("serve", "unexpected argument %s; expected one MODEL", words.item[1]);
+    if (code < 0 && words.n)
+        a->model.model = words.item[0];
     if (code < 0)
         code = check_text("serve", "--alias", s->model);
+    if (code < 0 && s->model && !*s->model)
+        code = usage_error("serve",
+                           "--alias: is empty; expected the name of the model in requests");
+    for (size_t i = 0; i < a->hosts.n && code < 0; i++)
+        if (!serve_is_name(a->hosts.item[i]))
+            code = usage_error("serve",
+                               "--allow-host %s: expected a name without scheme and port, such as "
+                               "vision.example.org",
+                               a->hosts.item[i]);
     if (code < 0 && !a->key_file && !serve_is_loopback(s->host))
         code = usage_error("serve",
                            "--host %s: other machines could use the server; expected "

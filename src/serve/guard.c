@@ -25,6 +25,12 @@ static bool host_name(const char *host, char *name, size_t size)
     return true;
 }
 
+bool serve_is_name(const char *text)
+{
+    return *text && !text[strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                                       "0123456789-._")];
+}
+
 bool serve_host_allowed(const char *host, const char *const *hosts, size_t n_hosts)
 {
     char name[256];

@@ -30,6 +30,8 @@ typedef struct serve_options {
 fv_status serve_check(fv_error *err);
 /* Whether an address is this machine's own, which nobody else reaches. */
 bool serve_is_loopback(const char *host);
+/* Whether text is the name of a host, as it stands in a request's Host without the port. */
+bool serve_is_name(const char *text);
 /* Listens, and answers that the model is being loaded. *port: where. */
 fv_status serve_open(serve **out, const serve_options *options, int *port, fv_error *err);
 /* From now on it answers. The engine is borrowed until serve_close. */

@@ -434,14 +434,16 @@ def case_bench(folder):
 
 def case_arguments(folder):
     for args, what in ((["--host", "0.0.0.0"], "--api-key-file"), (["--host", "::"], "--api-key-file"), (["--log-prompts"], "--access-log"),
-                       (["--port", "70000"], "--port"), (["--parallel", "0"], "--parallel"), (["examples/images/sign.png"], "unexpected"),
-                       (["--access-log", ""], "--access-log")):
+                       (["--port", "70000"], "--port"), (["--parallel", "0"], "--parallel"), (["model", "What is it?"], "unexpected"),
+                       (["--access-log", ""], "--access-log"), (["--alias", ""], "--alias: is empty"), (["--allow-host", "x:80"], "--allow-host x:80"),
+                       (["--allow-host", ""], "--allow-host")):
         code, _, err = run_program("serve", *args)
         assert code == 2 and what.encode() in err, (args, err)
     code, _, err = run_program("serve", "--host", "nowhere.example", "--api-key-file", PROGRAM)
     assert code in (1, 2), err
-    code, _, err = run_program("serve", "tests/data/variants", "--port", "0")
-    assert code == 1, err
+    for model, what in (("tests/data/variants", b""), ("none", b"no such model"), ("examples/images/sign.png", b"sign.png")):
+        code, _, err = run_program("serve", model, "--port", "0")
+        assert code == 1 and what in err, err
     with Server() as s:
         code, _, err = run_program("serve", "--port", str(s.port))
         assert code == 1 and b"cannot listen" in err, err
