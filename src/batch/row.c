@@ -221,7 +221,14 @@ static fv_status row_add_image(fv_row *row, const char *path, const fv_row_defau
 fv_status fv_row_of_image(fv_row *row, const char *path, const fv_row_defaults *d, fv_error *err)
 {
     const fv_row_defaults here = { 0 };
-    FV_TRY(row_add_image(row, path, &here, err));
+    fv_error own = { 0 };
+    if (row_add_image(row, path, &here, &own) != FV_OK) {
+        if (fv_row_fail(row, &own) == FV_OK)
+            return FV_OK;
+        if (err)
+            *err = own;
+        return own.status;
+    }
     return fv_row_add_prompt(row, 0, d->prompt, d->n_prompt, err);
 }
 

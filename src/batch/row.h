@@ -82,7 +82,8 @@ typedef struct fv_row_defaults {
  * is out is a failure. */
 fv_status fv_row_read_line(fv_row *row, const char *line, size_t n_bytes,
                            const fv_row_defaults *defaults, fv_error *err);
-/* The row of one image's path, as the list of a directory names it. */
+/* The row of one image's path, as the list of a directory names it. Fails when memory is out, or
+ * for the default prompt. */
 fv_status fv_row_of_image(fv_row *row, const char *path, const fv_row_defaults *defaults,
                           fv_error *err);
 

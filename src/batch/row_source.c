@@ -98,10 +98,15 @@ static void images_hash(batch_input *in)
 static fv_status input_look(batch_input *in, const fv_callbacks *callbacks, fv_error *err)
 {
     struct stat st;
+    int why = stat(in->path, &st) == 0 ? 0 : errno;
+    if (fv_image_name_is(in->path) && (why || !S_ISDIR(st.st_mode))) {
+        in->kind = INPUT_IMAGE; /* what is wrong with it, its row says */
+        return FV_OK;
+    }
     FV_TRY(fv_path_check(in->path, err));
-    if (stat(in->path, &st) != 0)
+    if (why)
         return fv_fail(err, FV_ERR_IO, 0, "%s: %s", in->path,
-                       errno == ENOENT ? "no such file or directory" : strerror(errno));
+                       why == ENOENT ? "no such file or directory" : strerror(why));
     in->is_regular = S_ISREG(st.st_mode);
     in->n_bytes = in->is_regular ? (uint64_t)st.st_size : 0;
     if (S_ISDIR(st.st_mode)) {

@@ -1,7 +1,8 @@
 /* row_source: the rows of a batch's inputs, one after the other.
  *
  *     a directory          an image a row, in the order of their names
- *     an image             one row
+ *     an image             one row; whatever has the name of one is one, also what is damaged or
+ *                          missing
  *     a list               a line a row: see row.h; blank lines are none
  *     a tar file           a sample a row: see tar_read.h; a key that has been there is an error
  *

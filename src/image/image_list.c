@@ -27,11 +27,12 @@ void fv_image_list_free(fv_image_list *l)
     fv_free(l->path);
 }
 
-static bool image_name_is(const char *name)
+bool fv_image_name_is(const char *path)
 {
     static const char *const endings[] = { ".jpg",  ".jpeg", ".png",  ".webp", ".gif",
                                            ".bmp",  ".tif",  ".tiff", ".heic", ".heif",
                                            ".avif", ".ppm",  ".pgm",  ".pnm" };
+    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
     const char *dot = strrchr(name, '.');
     for (size_t i = 0; dot && i < FV_COUNT(endings); i++)
         if (fv_ascii_same(dot, endings[i]))
@@ -53,7 +54,7 @@ static fv_status add_folder(fv_image_list *l, const char *folder, fv_error *err)
     if (!dir)
         return fv_fail(err, FV_ERR_IO, 0, "%s: cannot read the directory", folder);
     for (struct dirent *e; status == FV_OK && (e = readdir(dir));) {
-        char *path = image_name_is(e->d_name) ? fv_path_join(folder, e->d_name) : NULL;
+        char *path = fv_image_name_is(e->d_name) ? fv_path_join(folder, e->d_name) : NULL;
         if (path && fv_is_file(path))
             status = add_path(l, path, err);
         fv_free(path);

@@ -15,5 +15,7 @@ typedef struct fv_image_list {
 fv_status fv_image_list_collect(fv_image_list *out, const char *const *paths, size_t n_paths,
                                 fv_error *err);
 void fv_image_list_free(fv_image_list *list);
+/* Does the last part of the path end as the images of a folder do? */
+bool fv_image_name_is(const char *path);
 
 #endif

@@ -123,6 +123,31 @@ def case_a_bad_row_is_a_row(folder):
     assert pictures
 
 
+def case_images_as_arguments(folder):
+    """What is called an image is one row, however bad; other names are looked into."""
+    photos(folder, 1)
+    os.mkdir(os.path.join(folder, "gl"))
+    shutil.copytree(os.path.join(folder, "photos"), os.path.join(folder, "dir.png"))
+    os.mkfifo(os.path.join(folder, "gl/pipe.jpg"))
+    write(folder, "gl/list.jpg", "photos/00000.jpg\nphotos/00000.jpg\n")
+    write(folder, "gl/page.jpg", "<!DOCTYPE html><html></html>")
+    write(folder, "gl/short.PNG", b"\x89PNG")
+    write(folder, "gl/empty.png", b"")
+    write(folder, "gl/closed.webp", photo(0))
+    os.chmod(os.path.join(folder, "gl/closed.webp"), 0)
+    shutil.copy(os.path.join(DEMO, "00000.jpg"), os.path.join(folder, "no_ending"))
+    write(folder, "list", "photos/00000.jpg\n")
+    good = [("photos/00000.jpg", "ok"), ("no_ending", "ok"), ("dir.png", "ok"), ("list", "ok")]
+    bad = [("gl/list.jpg", "format"), ("gl/page.jpg", "format"), ("gl/short.PNG", "format"), ("gl/empty.png", "format"), ("gl/none.jpg", "io"),
+           ("gl/pipe.jpg", "io"), ("https://example.com/a.jpg", "io"), ("gl/" + "x" * 5000 + ".jpg", "limit")]
+    if os.geteuid() != 0:  # who may read anything
+        bad.append(("gl/closed.webp", "io"))
+    for args in (bad + good, good + bad):
+        batch(folder, *[name for name, _ in args], "-o", "out.jsonl", "--force")
+        assert [r["status"] for r in rows(folder)] == [status for _, status in args], rows(folder)
+    assert [r["image"] for r in rows(folder)[:6]] == ["photos/00000.jpg", "no_ending", "dir.png/00000.jpg", "photos/00000.jpg", "gl/list.jpg", "gl/page.jpg"]
+
+
 def case_the_same_bytes(folder):
     """Whatever the threads, and the answers beside it."""
     photos(folder, 12)
