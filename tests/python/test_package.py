@@ -879,6 +879,18 @@ class Errors(unittest.TestCase):
         with self.assertRaises(fastvlm.ArgumentError):  # the library's own check
             model.ask(SIGN, temperature=-1)
 
+    def test_zero_bytes(self):
+        """C would take what stands before one."""
+        model, path = demo(), f"{MODEL_PATH or _model.DEMO}\0"
+        for call in (lambda: fastvlm.Image(f"{SIGN}\0.jpg"), lambda: fastvlm.Image(pathlib.Path(f"{SIGN}\0.jpg")),
+                     lambda: fastvlm.Model(path), lambda: fastvlm.estimate(path),
+                     lambda: model.ask(SIGN, "a\0b"), lambda: model.caption_batch([SIGN], "a\0b"),
+                     lambda: model.session(system="a\0b"), lambda: model.session().add_text("a\0b"),
+                     lambda: model.ask(SIGN, stop="star\0"), lambda: model.ask(SIGN, stop=["x", "star\0"])):
+            with self.assertRaisesRegex(fastvlm.ArgumentError, "byte [0-9]+ of [a-z]+ is a NUL"):
+                call()
+        self.assertEqual(b"".join(map(model.token_bytes, model.tokenize("a\0b"))), b"a\0b")
+
     def test_wrong_options(self):
         for options, problem in (({"vision": "int9"}, "expected auto, f32"), ({"kv": 8}, "expected auto, f32, f16, q8"),
                                  ({"image_size": 65}, "64"), ({"threads": -1}, "threads is -1")):

@@ -7,7 +7,7 @@ import sys
 from typing import Any, Optional, Tuple, Union
 
 from . import _abi
-from ._library import ArgumentError, FormatError, Handle, call, integer, lib, sized
+from ._library import ArgumentError, FormatError, Handle, call, integer, lib, path_bytes, sized
 
 _EXIF_ORIENTATION = 0x0112
 
@@ -32,7 +32,7 @@ class Image:
         if isinstance(source, Image):
             self._handle: Handle = source._handle
         elif isinstance(source, (str, os.PathLike)):
-            self._handle = _made(lib.fv_image_open, os.fsencode(source), options)
+            self._handle = _made(lib.fv_image_open, path_bytes(source), options)
         elif isinstance(source, (bytes, bytearray, memoryview)):
             data, n_bytes, _borrowed = _buffer(source)
             self._handle = _made(lib.fv_image_read, data, n_bytes, options)

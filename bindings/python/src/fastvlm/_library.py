@@ -10,7 +10,7 @@ import pathlib
 import signal
 import sys
 import threading
-from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Type
+from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Type, Union
 
 from . import _abi
 
@@ -273,6 +273,17 @@ def choice(name: str, value: str, choices: Mapping[str, int]) -> int:
         return choices[value]
     except (KeyError, TypeError):
         raise ArgumentError(f"{name} is {value!r}; expected {', '.join(choices)}") from None
+
+
+def without_zero(name: str, data: bytes) -> bytes:
+    """data, where a zero byte would end it in C, or is no text."""
+    if b"\0" in data:
+        raise ArgumentError(f"byte {data.index(0)} of {name} is a NUL; expected text without one")
+    return data
+
+
+def path_bytes(path: Union[str, os.PathLike[str]]) -> bytes:
+    return without_zero("path", os.fsencode(path))
 
 
 def utf8(name: str, text: str) -> bytes:

@@ -9,7 +9,8 @@ from typing import (TYPE_CHECKING, Any, Iterable, Iterator, List, Optional, Sequ
 
 from . import _abi, _batch
 from ._image import ImageLike, image_of
-from ._library import ArgumentError, Error, Handle, Progress, StateError, Watch, call, choice, integer, lib, sized, utf8
+from ._library import (ArgumentError, Error, Handle, Progress, StateError, Watch, call, choice, integer, lib, path_bytes,
+                       sized, utf8)
 from ._session import DEFAULT_PROMPT, Answer, AnswerOptions, Session, Stream, new_session
 
 if TYPE_CHECKING:
@@ -170,7 +171,7 @@ class Model:
         options.prefault, options.lock = bool(prefault), bool(lock)
         options.callbacks = ctypes.pointer(watch.callbacks)
         engine = Handle(lib.fv_engine_free)
-        call(lib.fv_engine_open, engine.out, os.fsencode(self.path), ctypes.byref(options), watch=watch)
+        call(lib.fv_engine_open, engine.out, path_bytes(self.path), ctypes.byref(options), watch=watch)
         self._engine_or_none = engine
 
     @property
@@ -322,7 +323,7 @@ def estimate(path: Union[None, str, os.PathLike[str]] = None, *, max_context: in
              decoder: str = "auto", kv: str = "auto", image_size: int = 0) -> Memory:
     """Memory that a model would take, and a session of it with max_context tokens, without opening it."""
     options, raw = _engine_options(vision, decoder, kv, image_size, 0), sized(_abi.fv_memory)
-    call(lib.fv_engine_estimate, os.fsencode(path if path is not None else DEMO), ctypes.byref(options),
+    call(lib.fv_engine_estimate, path_bytes(path if path is not None else DEMO), ctypes.byref(options),
          integer("max_context", max_context, 0, 2**31 - 1), ctypes.byref(raw))
     return _memory(raw)
 

@@ -7,7 +7,7 @@ from typing import (TYPE_CHECKING, Any, Iterator, List, Mapping, Optional, Proto
 
 from . import _abi
 from ._image import ImageLike, image_of
-from ._library import Error, Handle, StateError, Watch, call, integer, lib, real, sized, utf8
+from ._library import Error, Handle, StateError, Watch, call, integer, lib, real, sized, utf8, without_zero
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -135,7 +135,7 @@ class Choosing:
             setattr(fields, name, real(name, given.pop(name, 0.0)))
         stop: Any = given.pop("stop", ())
         stop = [stop] if isinstance(stop, str) else list(stop)
-        self._stop = (ctypes.c_char_p * len(stop))(*(utf8("stop", s) for s in stop))
+        self._stop = (ctypes.c_char_p * len(stop))(*(without_zero("stop", utf8("stop", s)) for s in stop))
         fields.stop, fields.n_stop = self._stop, len(stop)
         bias: Any = given.pop("bias", None) or {}
         self._bias = (_abi.fv_logit_bias * len(bias))()
@@ -306,7 +306,7 @@ class Session:
         """Asks; the answer comes piece by piece. Images are encoded at once. An answer that is not
         taken to its end is cut off there by the next question."""
         choosing = Choosing(options)
-        text = utf8("prompt", prompt)
+        text = without_zero("prompt", utf8("prompt", prompt))
         position = None
         try:
             with self._watch.deferred():
@@ -341,7 +341,7 @@ class Session:
     def add_text(self, text: str) -> None:
         """Adds text to the user's turn; marks such as <image> in it are words."""
         self._turn = None
-        data = utf8("text", text)
+        data = without_zero("text", utf8("text", text))
         call(lib.fv_session_add_text, self._handle, data, len(data), watch=self._watch)
 
     def add_answer(self, text: str) -> None:
@@ -448,7 +448,7 @@ def new_session(model: Model, engine: Handle, *, system: Optional[str] = None, m
                     n_threads=integer("threads", threads, 0, 1024), exact_reuse=bool(exact_reuse),
                     callbacks=ctypes.pointer(watch.callbacks))
     if system is not None:
-        data = utf8("system", system)
+        data = without_zero("system", utf8("system", system))
         keep = ctypes.create_string_buffer(data)
         options.system, options.n_system_bytes = ctypes.addressof(keep), len(data)
     session = Handle(lib.fv_session_free, watch)
