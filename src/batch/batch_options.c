@@ -213,6 +213,7 @@ static fv_status batch_do(fv_batch *b, fv_error *err)
     FV_TRY(fv_batch_check_answer(b, err));
     FV_TRY(fv_batch_check_output(o, err)); /* before hours of answers */
     FV_TRY(fv_row_source_open(&b->source, &source, o->callbacks, err));
+    FV_TRY(fv_row_source_check_output(b->source, o->output, o->format == FV_BATCH_TEXT, err));
     FV_TRY(fv_batch_begin(b, err));
     FV_TRY(batch_open_journal(b, err));
     b->report.was_complete = b->journal.complete;

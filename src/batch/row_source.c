@@ -3,12 +3,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/file_hash.h"
 #include "base/number.h"
+#include "base/outpart.h"
 #include "base/sha256.h"
 #include "base/sniff.h"
 #include "base/utf8_text.h"
@@ -23,6 +25,9 @@ typedef struct batch_input {
     const char *path;
     input_kind kind;
     bool is_regular;
+    bool is_there; /* then these are its: */
+    dev_t device;
+    ino_t inode;
     uint64_t n_bytes;        /* of a regular file */
     char hash[FV_HASH_TEXT]; /* of a list that is one */
     fv_image_list images;    /* of a directory */
@@ -99,6 +104,11 @@ static fv_status input_look(batch_input *in, const fv_callbacks *callbacks, fv_e
 {
     struct stat st;
     int why = stat(in->path, &st) == 0 ? 0 : errno;
+    in->is_there = !why;
+    if (in->is_there) {
+        in->device = st.st_dev;
+        in->inode = st.st_ino;
+    }
     if (fv_image_name_is(in->path) && (why || !S_ISDIR(st.st_mode))) {
         in->kind = INPUT_IMAGE; /* what is wrong with it, its row says */
         return FV_OK;
@@ -181,6 +191,80 @@ void fv_row_source_describe(const fv_row_source *s, fv_json_text *j)
         fv_json_end(j);
     }
     fv_json_end(j);
+}
+
+/* ---- what the output may not replace ----------------------------------------------------- */
+
+static fv_status output_refuse(const char *output, const char *input, fv_error *err)
+{
+    return fv_fail(err, FV_ERR_ARGUMENT, 0,
+                   "%s: would replace the input %s; expected an output of another name", output,
+                   input);
+}
+
+/* A file that is there and will be replaced. */
+static fv_status source_check_file(const fv_row_source *s, const char *output, fv_error *err)
+{
+    struct stat out, st;
+    if (stat(output, &out) != 0)
+        return FV_OK;
+    for (size_t i = 0; i < s->options.n_inputs; i++) {
+        const batch_input *in = &s->inputs[i];
+        if (in->is_there && in->device == out.st_dev && in->inode == out.st_ino)
+            return output_refuse(output, in->path, err);
+        for (size_t k = 0; k < in->images.n; k++)
+            if (stat(in->images.path[k], &st) == 0 && st.st_dev == out.st_dev &&
+                st.st_ino == out.st_ino)
+                return output_refuse(output, in->images.path[k], err);
+    }
+    return FV_OK;
+}
+
+/* Where the last part of a path is, without links on the way; from malloc, NULL: nowhere. */
+static char *path_folder(const char *path)
+{
+    char *folder, *name, *real = fv_out_split(path, &folder, &name) ? realpath(folder, NULL) : NULL;
+    fv_free(folder);
+    fv_free(name);
+    return real;
+}
+
+/* Is the input one of the files that a directory of texts may get? folder: without links. */
+static bool input_is_text_in(const batch_input *in, const char *folder)
+{
+    size_t n = strlen(folder), length = strlen(in->path);
+    const char *slash = strrchr(in->path, '/'), *name = slash ? slash + 1 : in->path;
+    char *where = in->is_regular ? path_folder(in->path) : NULL;
+    bool there = where && !strcmp(where, folder);
+    bool below = where && !strncmp(where, folder, n) && (where[n] == '/' || folder[n - 1] == '/');
+    free(where);
+    return (there && !strcmp(name, "rows.jsonl")) ||
+           ((there || below) && length > 4 && !strcmp(in->path + length - 4, ".txt"));
+}
+
+static fv_status source_check_texts(const fv_row_source *s, const char *output, fv_error *err)
+{
+    fv_status status = FV_OK;
+    char *folder = realpath(output, NULL);
+    for (size_t i = 0; folder && i < s->options.n_inputs && status == FV_OK; i++)
+        if (input_is_text_in(&s->inputs[i], folder))
+            status = output_refuse(output, s->inputs[i].path, err);
+    free(folder);
+    return status;
+}
+
+fv_status fv_row_source_check_output(const fv_row_source *s, const char *output, bool texts,
+                                     fv_error *err)
+{
+    static const char *const endings[] = { "", ".partial", ".manifest.json" };
+    for (size_t i = texts; i < FV_COUNT(endings); i++) {
+        char *path = fv_out_path(output, endings[i]);
+        fv_status status = path ? source_check_file(s, path, err)
+                                : fv_fail_memory(err, strlen(output), "a path");
+        fv_free(path);
+        FV_TRY(status);
+    }
+    return texts ? source_check_texts(s, output, err) : FV_OK;
 }
 
 /* ---- rows -------------------------------------------------------------------------------- */

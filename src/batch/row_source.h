@@ -34,6 +34,12 @@ fv_status fv_row_source_open(fv_row_source **out, const fv_row_source_options *o
                              const fv_callbacks *callbacks, fv_error *err);
 void fv_row_source_free(fv_row_source *source);
 
+/* Refuses an output that would replace an input, or an image in a directory that is one: itself, or
+ * what lies beside it during the run (see journal.h). texts: output is a directory that gets files
+ * NAME.txt and rows.jsonl. */
+fv_status fv_row_source_check_output(const fv_row_source *source, const char *output, bool texts,
+                                     fv_error *err);
+
 /* A member "inputs": an array of what was found. */
 void fv_row_source_describe(const fv_row_source *source, fv_json_text *j);
 

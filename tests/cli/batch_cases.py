@@ -525,6 +525,40 @@ def case_outputs_that_cannot_be(folder):
     assert sorted(os.listdir(folder)) == ["photos"]
 
 
+def case_an_output_that_is_an_input(folder):
+    """Is never replaced: nor are images in directories, by any name, nor what lies beside the output."""
+    photos(folder, 2)
+    os.mkdir(os.path.join(folder, "out"))
+    os.mkdir(os.path.join(folder, "out/sub"))
+    for name in ("list", "out.jsonl.partial", "out.jsonl.manifest.json", "out/a.txt", "out/rows.jsonl", "out/sub/b.txt", "out/c.csv", "txt.partial"):
+        write(folder, name, "photos/00000.jpg\n")
+    os.link(os.path.join(folder, "photos/00001.jpg"), os.path.join(folder, "hard"))
+    os.symlink("list", os.path.join(folder, "link"))
+    os.symlink("out", os.path.join(folder, "way"))
+    os.symlink("../list", os.path.join(folder, "out/l.txt"))
+    if has_tar(folder):
+        shard(folder, "a.tar", ("0.jpg", photo(0)))
+    before = texts(folder, "")
+    cases = [("list", "list", "list", "jsonl"), ("list", "./list", "list", "tar"), ("list", "link", "list", "openai"), ("link", "list", "link", "jsonl"),
+             ("photos/00001.jpg", "photos/00001.jpg", "photos/00001.jpg", "jsonl"), ("photos", "photos/00000.jpg", "photos/00000.jpg", "jsonl"),
+             ("photos", "hard", "photos/00001.jpg", "jsonl"), ("out.jsonl.partial", "out.jsonl", "out.jsonl.partial", "jsonl"),
+             ("out.jsonl.manifest.json", "out.jsonl", "out.jsonl.manifest.json", "jsonl"), ("out/a.txt", "out", "out/a.txt", "txt"),
+             ("out/rows.jsonl", "out/", "out/rows.jsonl", "txt"), ("out/sub/b.txt", "out", "out/sub/b.txt", "txt"), ("way/a.txt", "out", "way/a.txt", "txt"),
+             ("out/a.txt", "way", "out/a.txt", "txt"), ("out/l.txt", "out", "out/l.txt", "txt"), ("txt.partial", "txt", "txt.partial", "txt")]
+    if "a.tar" in before:
+        cases.append(("a.tar", "a.tar", "a.tar", "tar"))
+    for source, out, named, form in cases:
+        for force in ((), ("--force",)):
+            result = batch(folder, "photos/00000.jpg", source, "-o", out, "--format", form, *force, code=2)
+            assert b"would replace the input %s;" % named.encode() in result.err and out.rstrip("/").encode() in result.err, result
+            assert result.err.count(b"\n") == 1 and texts(folder, "") == before, (source, out, result)
+    # beside inputs, and of names that no text has
+    batch(folder, "photos", "-o", "photos/new.jsonl")
+    batch(folder, "out/c.csv", "-o", "out", "--format", "txt", "--force")
+    batch(folder, "out/a.txt", "-o", "out/sub", "--format", "txt", "--force")
+    assert sorted(texts(folder, "out/sub")) == ["00000.txt", "b.txt", "rows.jsonl"]
+
+
 def case_a_read_only_directory(folder):
     """Also where root would write: as another user then."""
     photos(folder, 1)
