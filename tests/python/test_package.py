@@ -349,6 +349,20 @@ class Images(Case):
         with self.assertRaisesRegex(TypeError, "int is not an image; expected a path"):
             fastvlm.Image(5)
 
+    def test_floats_outside(self):
+        def image(value):
+            floats = memoryview(bytearray(2 * 3 * 12)).cast("f")
+            floats[7] = value
+            return Array(floats.tobytes(), (2, 3, 3), "<f4")
+
+        for modules in (sys.modules, {n: m for n, m in sys.modules.items() if n != "numpy"}):
+            with unittest.mock.patch.object(sys, "modules", modules):
+                for value, shown in ((255, "255"), (1.01, "1.01"), (-1, "-1"), (float("nan"), "nan"), (float("inf"), "inf")):
+                    with self.assertRaisesRegex(fastvlm.ArgumentError, f"array holds {shown}; expected float32 from 0 to 1"):
+                        fastvlm.Image(image(value))
+                for value in 0, 1, 1.0000001, -0.0000001:
+                    fastvlm.Image(image(value))
+
     @unittest.skipUnless(numpy, "no numpy")
     def test_numpy(self):
         image = numpy.asarray(fastvlm.Image(SIGN))
@@ -375,6 +389,36 @@ class Images(Case):
         gray = image.convert("L")
         self.assertEqual(self.model.encode(gray).rows.tobytes(), self.model.encode(gray.convert("RGB")).rows.tobytes())
         self.model.encode(image.convert("P"))
+
+    @unittest.skipUnless(PIL, "no Pillow")
+    def test_pillow_in_16_bits(self):
+        """The same as from the file."""
+        w, h = 40, 30
+        data = b"".join((65535 * i // (w * h - 1)).to_bytes(2, "little") for i in range(w * h))
+        image = PIL.Image.frombytes("I;16", (w, h), data)
+        for name in "PNG", "TIFF":
+            if fastvlm.image_formats()[name]:
+                continue
+            file = io.BytesIO()
+            image.save(file, name)
+            opened = PIL.Image.open(io.BytesIO(file.getvalue()))
+            if opened.mode == "I":  # older Pillow's of PNG
+                continue
+            self.assertEqual(self.model.encode(opened).rows.tobytes(), self.model.encode(file.getvalue()).rows.tobytes())
+        want = self.model.encode(PIL.Image.frombytes("L", (w, h), data[1::2])).rows.tobytes()
+        swapped = b"".join(data[i:i + 2][::-1] for i in range(0, len(data), 2))
+        for one in image, PIL.Image.frombytes("I;16B", (w, h), swapped):
+            self.assertEqual(self.model.encode(one).rows.tobytes(), want, one.mode)
+        for mode in "I", "F":
+            with self.assertRaisesRegex(fastvlm.ArgumentError, f'the mode "{mode}".*expected'):
+                fastvlm.Image(PIL.Image.new(mode, (4, 4)))
+
+    @unittest.skipUnless(PIL, "no Pillow")
+    def test_pillow_closed(self):
+        image = PIL.Image.open(SIGN)
+        image.close()
+        with self.assertRaisesRegex(fastvlm.FormatError, "Pillow cannot read the image: .*closed"):
+            fastvlm.Image(image)
 
     @unittest.skipUnless(PIL, "no Pillow")
     def test_pillow_turns_as_exif_says(self):

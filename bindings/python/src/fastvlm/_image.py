@@ -2,12 +2,13 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import sys
 from typing import Any, Optional, Tuple, Union
 
 from . import _abi
-from ._library import ArgumentError, FormatError, Handle, call, integer, lib, path_bytes, sized
+from ._library import ArgumentError, Error, FormatError, Handle, call, integer, lib, path_bytes, sized
 
 _EXIF_ORIENTATION = 0x0112
 
@@ -18,7 +19,7 @@ class Image:
     source: a path (`str` or `os.PathLike`); the bytes of a file (`bytes`, `bytearray`,
     `memoryview`); a `PIL.Image.Image`; or an array of pixels: uint8 [height, width], [height,
     width, 1], [height, width, 3] in the order R, G, B or [height, width, 4] (alpha is ignored), or
-    float32 [height, width, 3] from 0 to 1. An array is anything with `__array_interface__` or
+    float32 [height, width, 3] from 0 to 1, others are refused. An array is anything with `__array_interface__` or
     `__array__`. Arrays in C order, also with gaps between rows, are used where they are: do not
     change them while the Image lives.
 
@@ -39,7 +40,9 @@ class Image:
         elif _is_pil(source):
             try:
                 self._handle = _of_pil(source, ignore_exif)
-            except (OSError, SyntaxError) as e:  # Pillow decodes when pixels are asked for
+            except Error:
+                raise
+            except (OSError, SyntaxError, ValueError) as e:  # Pillow decodes when pixels are asked for
                 raise FormatError(f"Pillow cannot read the image: {e}") from e
         elif hasattr(source, "__array_interface__") or hasattr(source, "__array__"):
             self._handle = _of_array(source)
@@ -114,10 +117,16 @@ def _of_pil(source: Any, ignore_exif: bool) -> Handle:
         orientation = 0
     formats = {"RGB": (_abi.FV_PIXELS_RGB, 3), "RGBA": (_abi.FV_PIXELS_RGBA, 4), "RGBX": (_abi.FV_PIXELS_RGBA, 4),
                "L": (_abi.FV_PIXELS_GRAY, 1)}
-    if source.mode not in formats:
+    if source.mode in ("I", "F"):
+        raise ArgumentError(f'PIL image has the mode "{source.mode}", which does not say what white is; expected a mode '
+                            'of 8 bits, such as "L" or "RGB", or "I;16"')
+    wide = source.mode.startswith("I;16")
+    if not wide and source.mode not in formats:
         source = source.convert("RGB")
-    pixel_format, n_channels = formats[source.mode]
+    pixel_format, n_channels = formats["L" if wide else source.mode]
     data = source.tobytes()
+    if wide:  # the high byte, as in files; convert() would clip
+        data = data[0 if source.mode == "I;16B" else 1::2]
     address = ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value
     return _wrapped(pixel_format, source.width, source.height, address, source.width * n_channels, orientation, data)
 
@@ -156,4 +165,22 @@ def _of_array(source: Any) -> Handle:
     if stride == 0 and height > 1:  # one row again and again, which C reads as "no gap"
         import numpy
         return _of_array(numpy.array(source, order="C", copy=True))
-    return _wrapped(formats[dtype, n_channels], width, height, data[0], stride, 0, (source, about))
+    handle = _wrapped(formats[dtype, n_channels], width, height, data[0], stride, 0, (source, about))
+    if dtype == "<f4":
+        _check_floats(data[0], width * n_channels, height, stride)
+    return handle
+
+
+def _check_floats(address: int, n_in_row: int, height: int, stride: int) -> None:
+    """The library clamps: an array from 0 to 255 would be white, one with NaN partly black."""
+    numpy = sys.modules.get("numpy")
+    slack = 0.5 / 255  # the same byte as 0 or 1
+    for y in range(height):
+        raw = (ctypes.c_char * (4 * n_in_row)).from_address(address + y * stride)
+        row = memoryview(raw).cast("B").cast("f")
+        if numpy is not None:
+            low, high = float(numpy.min(row)), float(numpy.max(row))
+        else:
+            low, high = (min(row), max(row)) if not math.isnan(sum(row)) else (math.nan, math.nan)
+        if not (-slack <= low and high <= 1 + slack):
+            raise ArgumentError(f"array holds {high if low >= -slack else low:g}; expected float32 from 0 to 1, or uint8")
