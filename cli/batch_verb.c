@@ -238,7 +238,11 @@ static int batch_print_json(const batch_options *o, const fv_batch_report *r)
 static void batch_print_text(const batch_options *o, const fv_batch_report *r)
 {
     if (r->was_complete) {
-        print_err("%s is complete; --force answers again\n", o->output);
+        print_err("%s is complete", o->output);
+        if (r->n_rows)
+            print_err(": %llu row%s, %llu failed", (unsigned long long)r->n_rows,
+                      r->n_rows == 1 ? "" : "s", (unsigned long long)r->n_failed);
+        print_err("; --force answers again\n");
         return;
     }
     print_err("%s: %llu row%s, %llu failed", o->output, (unsigned long long)r->n_rows,

@@ -26,6 +26,7 @@ static const struct hint {
     { FV_ERR_STATE, ".manifest.json: made with ",
       "--force begins again; -o with another name keeps both" },
     { FV_ERR_STATE, ": the inputs have changed: ", "--force begins again" },
+    { FV_ERR_STATE, ": was changed since it was complete: ", "--force answers again" },
     { FV_ERR_STATE, ": rows of a run whose manifest is missing", "--force begins again" },
     { FV_ERR_IO, "no QNN libraries: ",
       "fastvlm npu setup fetches them; FV_QNN_DIR, or --qnn of the npu commands, names a directory "

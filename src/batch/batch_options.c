@@ -130,8 +130,10 @@ static void schema_hash(char text[FV_HASH_TEXT], const fv_batch_options *o)
     fv_hex(text, digest, sizeof digest);
 }
 
-/* Everything that decides the bytes of the output, and nothing else: no times, no threads. */
-static fv_status manifest_make(const fv_batch *b, fv_json_text *j, fv_error *err)
+/* Everything that decides the bytes of the output, and nothing else: no times, no threads. And last,
+ * where there is an output, of n_bytes, what is in it. */
+static fv_status manifest_make(const fv_batch *b, const uint64_t *n_bytes, fv_json_text *j,
+                               fv_error *err)
 {
     const fv_batch_options *o = &b->options;
     static const char *const formats[] = { "jsonl", "txt", "tar", "openai" };
@@ -163,6 +165,13 @@ static fv_status manifest_make(const fv_batch *b, fv_json_text *j, fv_error *err
     fv_json_put_int(j, "shard", (int64_t)o->shard);
     fv_json_put_int(j, "shards", (int64_t)o->n_shards);
     fv_row_source_describe(b->source, j);
+    if (n_bytes) {
+        fv_json_begin_row(j, "output", '{');
+        fv_json_put_int(j, "rows", (int64_t)b->report.n_rows);
+        fv_json_put_int(j, "failed", (int64_t)b->report.n_failed);
+        fv_json_put_int(j, "bytes", (int64_t)*n_bytes);
+        fv_json_end(j);
+    }
     fv_json_end(j);
     return fv_json_done(j, err);
 }
@@ -170,10 +179,22 @@ static fv_status manifest_make(const fv_batch *b, fv_json_text *j, fv_error *err
 static fv_status batch_open_journal(fv_batch *b, fv_error *err)
 {
     fv_json_text j = { 0 };
-    fv_status status = manifest_make(b, &j, err);
+    fv_status status = manifest_make(b, NULL, &j, err);
     if (status == FV_OK)
         status = fv_journal_open(&b->journal, b->options.output, j.text, j.n, b->options.force,
                                  b->options.callbacks, err);
+    fv_json_text_free(&j);
+    return status;
+}
+
+static fv_status batch_finish_journal(fv_batch *b, fv_error *err)
+{
+    fv_json_text j = { 0 };
+    uint64_t n_bytes;
+    FV_TRY(fv_journal_output_size(&b->journal, &n_bytes, err));
+    fv_status status = manifest_make(b, &n_bytes, &j, err);
+    if (status == FV_OK)
+        status = fv_journal_finish(&b->journal, j.text, j.n, err);
     fv_json_text_free(&j);
     return status;
 }
@@ -216,15 +237,19 @@ static fv_status batch_do(fv_batch *b, fv_error *err)
     FV_TRY(fv_row_source_check_output(b->source, o->output, o->format == FV_BATCH_TEXT, err));
     FV_TRY(fv_batch_begin(b, err));
     FV_TRY(batch_open_journal(b, err));
-    b->report.was_complete = b->journal.complete;
-    if (b->journal.complete)
+    if (b->journal.complete) {
+        b->report.was_complete = true;
+        b->report.n_rows = b->report.n_resumed = b->journal.n_rows;
+        b->report.n_failed = b->journal.n_failed;
         return FV_OK;
+    }
     b->resuming = true;
     FV_TRY(fv_batch_resume(b, err));
     b->resuming = false;
     if (!b->read_all)
         FV_TRY(fv_batch_answer(b, err));
-    return fv_batch_finish(b, err);
+    FV_TRY(fv_batch_finish(b, err));
+    return batch_finish_journal(b, err);
 }
 
 fv_status fv_batch_run(fv_engine *engine, const fv_batch_options *options, fv_batch_report *out,

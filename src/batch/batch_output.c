@@ -7,8 +7,6 @@
 #include "batch/tar_write.h"
 #include "io/json.h"
 
-#define ROWS "rows.jsonl"
-
 /* ---- a file of rows ---------------------------------------------------------------------- */
 
 static fv_status output_write_rows(const char *path, const fv_map *rows, fv_error *err)
@@ -117,9 +115,9 @@ static fv_status texts_put(void *to, answered *row, fv_error *err)
 static fv_status texts_write_all(fv_batch *b, fv_outdir *d, const fv_map *rows, fv_error *err)
 {
     FV_TRY(answered_each(b, rows, texts_put, d, err));
-    char *path = fv_path_join(d->stage, ROWS);
+    char *path = fv_path_join(d->stage, FV_JOURNAL_ROWS);
     if (!path)
-        return fv_fail_memory(err, sizeof ROWS, "a path");
+        return fv_fail_memory(err, sizeof FV_JOURNAL_ROWS, "a path");
     fv_status status = output_write_rows(path, rows, err);
     fv_free(path);
     return status;
@@ -190,5 +188,5 @@ fv_status fv_batch_finish(fv_batch *b, fv_error *err)
                            ? output_write_samples(b, &rows, err)
                            : output_write_rows(b->journal.output, &rows, err);
     fv_map_close(&rows);
-    return status == FV_OK ? fv_journal_remove(&b->journal, err) : status;
+    return status;
 }

@@ -83,7 +83,7 @@ fv_status fv_batch_answer(fv_batch *b, fv_error *err);
 fv_status fv_batch_check_answer(fv_batch *b, fv_error *err);
 /* Could the output be written? Nothing is left there. */
 fv_status fv_batch_check_output(const fv_batch_options *o, fv_error *err);
-/* The journal becomes the output. */
+/* The rows of the journal become the output. */
 fv_status fv_batch_finish(fv_batch *b, fv_error *err);
 void fv_batch_end(fv_batch *b);
 

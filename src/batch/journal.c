@@ -15,6 +15,8 @@
 /* The first line of every journal: one without it is of a run that has finished or not begun. */
 #define HEADER "{\"fastvlm_batch\": 1}\n"
 
+#define MANIFEST_END "\n}\n"
+
 enum { SYNC_MS = 5000, MANIFEST_BYTES = 64 << 20, HEADER_BYTES = sizeof HEADER - 1 };
 
 /* ---- the manifest ------------------------------------------------------------------------ */
@@ -54,14 +56,71 @@ fail:
     return status;
 }
 
-/* Are the bytes of the manifest these? */
+/* The file of the output whose size counts, to fv_free; NULL when memory is out. */
+static char *output_file(const fv_journal *j)
+{
+    return fv_is_dir(j->output) ? fv_path_join(j->output, FV_JOURNAL_ROWS) : fv_strdup(j->output);
+}
+
+fv_status fv_journal_output_size(const fv_journal *j, uint64_t *n_bytes, fv_error *err)
+{
+    struct stat st;
+    char *path = output_file(j);
+    if (!path)
+        return fv_fail_memory(err, strlen(j->output), "a path");
+    *n_bytes = stat(path, &st) == 0 ? (uint64_t)st.st_size : 0;
+    fv_free(path);
+    return FV_OK;
+}
+
+/* What it says about an output that is complete. Older ones say nothing: *n_bytes stays. */
+static fv_status manifest_read_output(fv_journal *j, const fv_json *doc, int64_t *n_bytes,
+                                      fv_error *err)
+{
+    const fv_json_value *output = NULL;
+    int64_t n_rows = 0, n_failed = 0;
+    FV_TRY(fv_json_opt_object(doc, fv_json_root(doc), "output", &output, err));
+    if (!output)
+        return FV_OK;
+    FV_TRY(fv_json_int(doc, output, "rows", 0, INT64_MAX, &n_rows, err));
+    FV_TRY(fv_json_int(doc, output, "failed", 0, n_rows, &n_failed, err));
+    FV_TRY(fv_json_int(doc, output, "bytes", 0, INT64_MAX, n_bytes, err));
+    j->n_rows = (uint64_t)n_rows;
+    j->n_failed = (uint64_t)n_failed;
+    return FV_OK;
+}
+
+/* An output that is complete: how much it has, and whether that is still there. */
+static fv_status journal_check_output(fv_journal *j, fv_error *err)
+{
+    fv_json *doc;
+    int64_t n_bytes = -1;
+    FV_TRY(fv_json_open(&doc, j->manifest, MANIFEST_BYTES, err));
+    fv_status status = manifest_read_output(j, doc, &n_bytes, err);
+    fv_json_free(doc);
+    if (status != FV_OK || n_bytes < 0)
+        return status;
+    uint64_t found;
+    FV_TRY(fv_journal_output_size(j, &found, err));
+    if (found != (uint64_t)n_bytes)
+        return fv_fail(err, FV_ERR_STATE, 0,
+                       "%s: was changed since it was complete: it has %" PRIu64
+                       " bytes; expected %" PRId64,
+                       j->output, found, n_bytes);
+    return FV_OK;
+}
+
+/* Is it this one, but for the output that it may tell of behind the last member? */
 static fv_status manifest_is(const fv_journal *j, const char *text, size_t n, bool *same,
                              fv_error *err)
 {
+    static const char output[] = ",\n  \"output\": ";
     uint8_t *found;
-    size_t n_found;
+    size_t n_found, n_same = n - strlen(MANIFEST_END), n_output = sizeof output - 1;
     FV_TRY(fv_read_file(&found, &n_found, j->manifest, MANIFEST_BYTES, err));
-    *same = n_found == n && !memcmp(found, text, n);
+    *same = n_found >= n && !memcmp(found, text, n_same) &&
+            ((n_found == n && !memcmp(found + n_same, text + n_same, n - n_same)) ||
+             (n_found - n_same > n_output && !memcmp(found + n_same, output, n_output)));
     fv_free(found);
     return FV_OK;
 }
@@ -144,7 +203,7 @@ static fv_status journal_decide(fv_journal *j, const char *manifest, size_t n, b
         return journal_continue(j, manifest, n, err);
     if (same && !force) {
         j->complete = true;
-        return FV_OK;
+        return journal_check_output(j, err);
     }
     if (!force && has_manifest)
         return manifest_compare(j, manifest, n, err);
@@ -286,7 +345,8 @@ fv_status fv_journal_map(const fv_journal *j, fv_map *map, fv_error *err)
     return fv_map_open_fd(map, j->fd, HEADER_BYTES, j->n_bytes - HEADER_BYTES, j->partial, err);
 }
 
-fv_status fv_journal_remove(fv_journal *j, fv_error *err)
+fv_status fv_journal_finish(fv_journal *j, const char *manifest, size_t n, fv_error *err)
 {
+    FV_TRY(fv_outfile_put(j->manifest, manifest, n, err));
     return unlink(j->partial) == 0 ? FV_OK : fv_out_errno(err, j->partial, "remove");
 }

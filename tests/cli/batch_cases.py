@@ -353,6 +353,51 @@ def case_a_finished_output_is_left_alone(folder):
     complete(folder)
 
 
+def case_a_finished_output_counts(folder):
+    """As the run that finished it did; and it must have the bytes it had then."""
+    photos(folder, 1)
+    write(folder, "list", "photos/00000.jpg\nnone.jpg\nnone.png\n")
+    for form in ("jsonl", "txt", "tar", "openai"):
+        held, manifest = ("batch", TINY, "list", "-o", form, "--format", form, "-n", "4"), form + ".manifest.json"
+        path = os.path.join(folder, form, "rows.jsonl") if form == "txt" else os.path.join(folder, form)
+        first = json.loads(run(*held, "--json", "-q", cwd=folder).out)
+        assert (first["rows"], first["failed"], first["resumed"]) == (3, 2, 0), first
+        whole, told = data(folder, path), data(folder, manifest)
+        assert json.loads(told)["output"] == {"rows": 3, "failed": 2, "bytes": len(whole)}, told
+        result = run(*held, "--json", cwd=folder)
+        again = json.loads(result.out)
+        assert (again["rows"], again["failed"], again["resumed"], again["new_tokens"]) == (3, 2, 3, 0) and again["complete_before"], again
+        assert again["rows_per_second"] == 0 and b"%s is complete: 3 rows, 2 failed; --force" % form.encode() in result.err, result
+        for changed in (whole[:-1], whole + b"x", b"", None):
+            write(folder, path, changed) if changed is not None else os.unlink(path)
+            if changed is None and form != "txt":  # there is no output then: the run begins
+                continue
+            result = run(*held, cwd=folder)
+            size = len(changed or b"")
+            assert result.code == 1 and b"was changed since it was complete: it has %d bytes; expected %d" % (size, len(whole)) in result.err, result
+            assert b"--force answers again" in result.err and result.err.count(b"\n") == 1 and data(folder, manifest) == told, result
+        assert run(*held, "--force", cwd=folder).code == 0
+        assert data(folder, path) == whole and data(folder, manifest) == told
+        # killed before the manifest said so, and before the journal went
+        lines = texts(folder, "txt")["rows.jsonl"] if form == "txt" else samples(folder, form)["__rows__"] if form == "tar" else whole
+        for text in (told, b"{" + told.split(b"{", 1)[1].rsplit(b",\n", 1)[0] + b"\n}\n"):
+            write(folder, manifest, text)
+            write(folder, form + ".partial", b'{"fastvlm_batch": 1}\n' + lines)
+            result = run(*held, cwd=folder)
+            assert result.code == 0 and b"3 rows, 2 failed, 3 from earlier runs" in result.err, result
+            assert data(folder, path) == whole and data(folder, manifest) == told
+        # an older version's says nothing
+        write(folder, manifest, text)
+        write(folder, path, whole + b"x")
+        result = run(*held, cwd=folder)
+        assert result.code == 0 and b"%s is complete; --force" % form.encode() in result.err and data(folder, manifest) == text, result
+        for bad in (b'{"rows": 3}', b"3", b'{"rows": 3, "failed": 4, "bytes": 1}', b"{"):
+            write(folder, manifest, text[:-3] + b',\n  "output": ' + bad + b"\n}\n")
+            result = run(*held, cwd=folder)
+            assert result.code == 1 and manifest.encode() in result.err and result.err.count(b"\n") == 1, result
+        assert run(*held, "--force", cwd=folder).code == 0 and data(folder, manifest) == told
+
+
 def case_another_run_is_refused(folder):
     """Model, prompt, options, inputs, precision, version, level: what decides the bytes must be as it was."""
     photos(folder, 3)
