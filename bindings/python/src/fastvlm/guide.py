@@ -1,8 +1,9 @@
 """Masks by llguidance (pip install "fastvlm[guide]"): answers that are JSON of a schema, match a regular
 expression or a grammar.
 
-    mask = fastvlm.guide.json_schema(model, {"type": "object", "properties": {"shape": {"type": "string"}}})
-    model.ask("sign.png", "Which shape is red?", mask=mask)
+    schema = {"type": "object", "additionalProperties": False, "required": ["shape"],
+              "properties": {"shape": {"enum": ["Circle", "Square", "Star"]}}}
+    model.ask("sign.png", "What shape is red?", mask=fastvlm.guide.json_schema(model, schema))
 """
 from __future__ import annotations
 
