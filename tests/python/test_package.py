@@ -935,6 +935,19 @@ class Errors(unittest.TestCase):
                 call()
         self.assertEqual(b"".join(map(model.token_bytes, model.tokenize("a\0b"))), b"a\0b")
 
+    def test_blank_prompts(self):
+        model = demo()
+        with model.session() as s:
+            for prompt in "", " ", "\n\t \r\v\f":
+                for ask in (lambda p: model.ask(SIGN, p), lambda p: model.stream(None, p), s.ask,
+                            lambda p: model.caption_batch([], p), lambda p: model.caption_batch([SIGN], [p])):
+                    with self.assertRaisesRegex(fastvlm.ArgumentError, "the prompt is blank; expected a question"):
+                        ask(prompt)
+            self.assertEqual(s.position, 0)
+            s.add_text("")  # a part of a turn may be
+        answers = model.caption_batch([SIGN] * 3, [TEXT, "", TEXT], errors="return")
+        self.assertEqual([answers[0], str(answers[1]), answers[2]], ["HELLO", "the prompt is blank; expected a question", "HELLO"])
+
     def test_wrong_options(self):
         for options, problem in (({"vision": "int9"}, "expected auto, f32"), ({"kv": 8}, "expected auto, f32, f16, q8"),
                                  ({"image_size": 65}, "64"), ({"threads": -1}, "threads is -1")):

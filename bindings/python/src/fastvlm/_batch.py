@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Iterable, Iterator, List, Sequence, Sized
 from . import _abi
 from ._image import image_of
 from ._library import ArgumentError, Error, StateError, Watch, call, error_of, lib, sized
-from ._session import Answer, AnswerOptions, Choosing, Collected, Session, images_of, new_session
+from ._session import Answer, AnswerOptions, Choosing, Collected, Session, images_of, new_session, question
 
 if TYPE_CHECKING:
     from ._model import Model
@@ -109,6 +109,7 @@ class _Seat:
     def begin(self, index: int, parts: Sequence[Any], prompt: str, options: AnswerOptions) -> None:
         self.index = index
         self.session.reset()
+        question(prompt)
         for part in parts:
             self.session.add_image(part)
         self.session.add_text(prompt)
@@ -149,7 +150,9 @@ def _reason(seat: _Seat, status: int, first: Any) -> str:
 def captions(model: Model, images: Iterable[Any], prompt: Union[str, Sequence[str]], together: int, raising: bool,
              options: AnswerOptions) -> Iterator[Tuple[int, Union[Answer, Error]]]:
     Choosing(options)  # wrong options are the call's error, not that of each image
-    if not isinstance(prompt, str):
+    if isinstance(prompt, str):
+        question(prompt)
+    else:
         prompt = list(prompt)
         if isinstance(images, Sized) and len(images) != len(prompt):
             raise ArgumentError(f"there are {len(images)} images and {len(prompt)} prompts")

@@ -7,7 +7,7 @@ from typing import (TYPE_CHECKING, Any, Iterator, List, Mapping, Optional, Proto
 
 from . import _abi
 from ._image import ImageLike, image_of
-from ._library import Error, Handle, StateError, Watch, call, integer, lib, real, sized, utf8, without_zero
+from ._library import ArgumentError, Error, Handle, StateError, Watch, call, integer, lib, real, sized, utf8, without_zero
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -117,6 +117,13 @@ class Score:
     """Natural logarithm of the whole answer's probability."""
     n_greedy: int
     """Tokens that greedy choice would have taken."""
+
+
+def question(prompt: str) -> bytes:
+    data = without_zero("prompt", utf8("prompt", prompt))
+    if not data.strip():
+        raise ArgumentError("the prompt is blank; expected a question")
+    return data
 
 
 class Choosing:
@@ -306,7 +313,7 @@ class Session:
         """Asks; the answer comes piece by piece. Images are encoded at once. An answer that is not
         taken to its end is cut off there by the next question."""
         choosing = Choosing(options)
-        text = without_zero("prompt", utf8("prompt", prompt))
+        text = question(prompt)
         position = None
         try:
             with self._watch.deferred():
