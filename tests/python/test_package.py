@@ -2,6 +2,7 @@
 import ctypes
 import dataclasses
 import dis
+import errno
 import gc
 import io
 import logging
@@ -12,6 +13,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import typing
 import unittest
@@ -898,10 +900,49 @@ class Errors(unittest.TestCase):
             fastvlm.Model("nowhere")
         self.assertIsInstance(raised.exception, OSError)
         self.assertIsInstance(raised.exception, fastvlm.Error)
+        self.assertRegex(str(raised.exception), "^nowhere: no such model; expected .*python -m fastvlm pull ")
         with self.assertRaises(fastvlm.FormatError) as raised:
             fastvlm.Image(b"\x89PNG\r\n\x1a\n")
         self.assertIsInstance(raised.exception, ValueError)
         self.assertEqual({v for k, v in vars(_abi).items() if k.startswith("FV_ERR_")}, set(_library._CLASSES))
+
+    def test_files_that_cannot_be_opened(self):
+        """As Python's open says it."""
+        model = demo()
+        for path in "nowhere.png", pathlib.Path("nowhere.png"):
+            for ask in (model.ask, fastvlm.Image, fastvlm.Model, fastvlm.estimate,
+                        lambda p: model.caption_batch([p])):
+                with self.assertRaisesRegex(FileNotFoundError, "^nowhere.png: ") as raised:
+                    ask(path)
+                for error in raised.exception, pickle.loads(pickle.dumps(raised.exception)):
+                    self.assertIsInstance(error, fastvlm.FileError)
+                    self.assertEqual((error.errno, str(error.filename)), (errno.ENOENT, "nowhere.png"))
+                    self.assertEqual(str(error), str(raised.exception))
+        with tempfile.TemporaryDirectory() as folder:
+            with self.assertRaises(fastvlm.FileError) as raised:  # the folder is there
+                fastvlm.Model(folder)
+            self.assertNotIsInstance(raised.exception, FileNotFoundError)
+            self.assertRegex(str(raised.exception), "no config.json")
+
+    @unittest.skipUnless(hasattr(os, "seteuid"), "no users")
+    def test_files_that_may_not_be_opened(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "a.png")
+            pathlib.Path(path).write_bytes(SIGN.read_bytes())
+            os.chmod(path, 0)
+            user = os.geteuid()
+            try:
+                os.seteuid(user or 65534)  # root may open everything
+            except OSError:
+                self.skipTest("no other user")
+            try:
+                for ask in fastvlm.Image, fastvlm.Model:
+                    with self.assertRaisesRegex(PermissionError, "a.png: ") as raised:
+                        ask(path)
+                    self.assertIsInstance(raised.exception, fastvlm.FileError)
+                    self.assertEqual((raised.exception.errno, raised.exception.filename), (errno.EACCES, path))
+            finally:
+                os.seteuid(user)
 
     def test_pickled(self):
         error = _library.error_of(_abi.FV_ERR_FORMAT, "wrong", 12)

@@ -8,7 +8,7 @@ import sys
 from typing import Any, Optional, Tuple, Union
 
 from . import _abi
-from ._library import ArgumentError, Error, FormatError, Handle, call, integer, lib, path_bytes, sized
+from ._library import ArgumentError, Error, FormatError, Handle, call, integer, lib, opening, sized
 
 _EXIF_ORIENTATION = 0x0112
 
@@ -33,7 +33,8 @@ class Image:
         if isinstance(source, Image):
             self._handle: Handle = source._handle
         elif isinstance(source, (str, os.PathLike)):
-            self._handle = _made(lib.fv_image_open, path_bytes(source), options)
+            with opening(source) as path:
+                self._handle = _made(lib.fv_image_open, path, options)
         elif isinstance(source, (bytes, bytearray, memoryview)):
             data, n_bytes, _borrowed = _buffer(source)
             self._handle = _made(lib.fv_image_read, data, n_bytes, options)

@@ -35,7 +35,19 @@ class ArgumentError(Error, ValueError):
 
 
 class FileError(Error, OSError):
-    """A file is missing or cannot be read."""
+    """A file is missing or cannot be read. One that is missing is a `FileNotFoundError`, too, one that may
+    not be opened a `PermissionError`; these have errno and filename."""
+
+    def __str__(self) -> str:
+        return self.strerror or super().__str__()  # OSError's would repeat the name of the file
+
+
+class MissingFileError(FileError, FileNotFoundError):
+    """There is no such file."""
+
+
+class FilePermissionError(FileError, PermissionError):
+    """The file may not be opened."""
 
 
 class FormatError(Error, ValueError):
@@ -282,8 +294,21 @@ def without_zero(name: str, data: bytes) -> bytes:
     return data
 
 
-def path_bytes(path: Union[str, os.PathLike[str]]) -> bytes:
-    return without_zero("path", os.fsencode(path))
+@contextlib.contextmanager
+def opening(path: Union[str, os.PathLike[str]], hint: str = "") -> Iterator[bytes]:
+    """The path for C. The error of a file that cannot be opened becomes what Python's open raises, too.
+    hint: added to the message where there is no such file."""
+    name = without_zero("path", os.fsencode(path))
+    try:
+        yield name
+    except FileError as e:
+        try:
+            os.close(os.open(name, os.O_RDONLY | os.O_NONBLOCK))
+        except FileNotFoundError as why:
+            raise MissingFileError(why.errno, f"{e}{hint}", os.fspath(path)) from None
+        except PermissionError as why:
+            raise FilePermissionError(why.errno, str(e), os.fspath(path)) from None
+        raise
 
 
 def utf8(name: str, text: str) -> bytes:

@@ -9,8 +9,8 @@ from typing import (TYPE_CHECKING, Any, Iterable, Iterator, List, Optional, Sequ
 
 from . import _abi, _batch
 from ._image import ImageLike, image_of
-from ._library import (ArgumentError, Error, Handle, Progress, StateError, Watch, call, choice, integer, lib, path_bytes,
-                       sized, utf8)
+from ._library import (ArgumentError, Error, Handle, Progress, StateError, Watch, call, choice, integer, lib, opening, sized,
+                       utf8)
 from ._session import DEFAULT_PROMPT, Answer, AnswerOptions, Session, Stream, new_session
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ _PRECISIONS = {"auto": _abi.FV_PRECISION_AUTO, "f32": _abi.FV_PRECISION_F32, "bf
 _KV_TYPES = {"auto": _abi.FV_KV_AUTO, "f32": _abi.FV_KV_F32, "f16": _abi.FV_KV_F16, "q8": _abi.FV_KV_Q8}
 _FITS = {"auto": _abi.FV_FIT_AUTO, "pad": _abi.FV_FIT_PAD, "crop": _abi.FV_FIT_CROP, "stretch": _abi.FV_FIT_STRETCH}
 
+_HINT = " (python -m fastvlm pull apple/FastVLM-0.5B fetches one)"
 DEMO = pathlib.Path(__file__).parent / "models" / "demo.gguf"
 
 
@@ -171,7 +172,8 @@ class Model:
         options.prefault, options.lock = bool(prefault), bool(lock)
         options.callbacks = ctypes.pointer(watch.callbacks)
         engine = Handle(lib.fv_engine_free)
-        call(lib.fv_engine_open, engine.out, path_bytes(self.path), ctypes.byref(options), watch=watch)
+        with opening(self.path, _HINT) as name:
+            call(lib.fv_engine_open, engine.out, name, ctypes.byref(options), watch=watch)
         self._engine_or_none = engine
 
     @property
@@ -323,8 +325,9 @@ def estimate(path: Union[None, str, os.PathLike[str]] = None, *, max_context: in
              decoder: str = "auto", kv: str = "auto", image_size: int = 0) -> Memory:
     """Memory that a model would take, and a session of it with max_context tokens, without opening it."""
     options, raw = _engine_options(vision, decoder, kv, image_size, 0), sized(_abi.fv_memory)
-    call(lib.fv_engine_estimate, path_bytes(path if path is not None else DEMO), ctypes.byref(options),
-         integer("max_context", max_context, 0, 2**31 - 1), ctypes.byref(raw))
+    n_tokens = integer("max_context", max_context, 0, 2**31 - 1)
+    with opening(path if path is not None else DEMO, _HINT) as name:
+        call(lib.fv_engine_estimate, name, ctypes.byref(options), n_tokens, ctypes.byref(raw))
     return _memory(raw)
 
 
