@@ -11,6 +11,7 @@ function make(tag, properties = {}, ...children) {
 }
 
 const say = text => { $("status").textContent = text; };
+const complain = text => { $("trouble").textContent = text; };
 
 // ---- settings -------------------------------------------------------------------------------
 
@@ -191,12 +192,19 @@ function attachedShow() {
   $("question").placeholder = attached.length ? "Describe the image." : turns.length ? "Ask more about it" : "Ask about an image";
 }
 
-async function attach(files) {
-  const images = [...files].filter(file => file.type.startsWith("image/") || /\.(hei[cf]|avif|tiff?|p[pgn]m)$/i.test(file.name));
-  for (const file of images) attached.push(await imageOf(file, file.name || "pasted.png"));
+async function attachedAdd(file, name) {
+  const image = await imageOf(file, name);
+  attached.push(image); // to those that are there by now
   attachedShow();
-  say(images.length === 1 ? `${attached.at(-1).name} added` : images.length ? `${images.length} images added` : "That is not an image");
   $("question").focus();
+}
+
+async function attach(files) {
+  const readable = file => file.type.startsWith("image/") || /\.(hei[cf]|avif|tiff?|p[pgn]m)$/i.test(file.name);
+  const images = [...files].filter(readable), others = [...files].filter(file => !readable(file));
+  complain(others.length ? `Not an image: ${others.map(file => file.name).join(", ")}` : "");
+  for (const file of images) await attachedAdd(file, file.name || "pasted.png");
+  if (images.length) say(images.length === 1 ? `${images[0].name || "The image"} added` : `${images.length} images added`);
 }
 
 // A drawing like those that the demonstration model was trained on.
@@ -313,7 +321,7 @@ const toEnd = () => scrollTo({ top: document.documentElement.scrollHeight });
 
 // Asks for the answer to the turns and shows it as it comes.
 async function answer() {
-  const body = requestOf(turns), asked = [...turns], began = performance.now();
+  const body = requestOf(turns), conversation = turns, asked = [...turns], began = performance.now();
   const said = make("p", { className: "said" });
   const item = make("li", { className: "turn assistant", ariaBusy: "true" }, said);
   let text = "", timings = null, finish = "", problem = "";
@@ -334,17 +342,15 @@ async function answer() {
     if (error.name === "AbortError") finish = "stopped";
     else problem = error instanceof TypeError ? "the server cannot be reached" : error.message;
   }
+  if (turns !== conversation) return; // left for a new one
   running = null;
-  runningShow();
-  item.ariaBusy = "false";
   if (problem) {
-    said.remove();
-    const again = make("button", { type: "button", className: "soft" }, "Try again");
-    again.onclick = () => { if (!running) { item.remove(); answer(); } };
-    item.append(make("p", { className: "problem", role: "alert" }, `No answer: ${problem}`), make("div", {}, again));
-    toEnd();
+    questionRestore();
+    complain(`No answer: ${problem}`);
     return;
   }
+  runningShow();
+  item.ariaBusy = "false";
   turns.push({ role: "assistant", text });
   answerFinish(said, text);
   if (finish === "stopped") item.append(make("p", { className: "note" }, "Stopped."));
@@ -367,11 +373,7 @@ function runningShow() {
 function ask() {
   const text = $("question").value.trim() || (attached.length ? "Describe the image." : "");
   if (!text || running) return;
-  if (turns.at(-1)?.role === "user") { // the one before got no answer
-    const last = turns.pop();
-    attached.unshift(...last.images.filter(image => !attached.includes(image)));
-    [...$("turns").children].slice(-2).forEach(item => item.remove());
-  }
+  complain("");
   const turn = { role: "user", text, images: attached };
   attached = [];
   turns.push(turn);
@@ -382,8 +384,21 @@ function ask() {
   answer();
 }
 
+// The last question got no answer: it goes back to where it was written, to be changed or sent again.
+function questionRestore() {
+  const { text, images } = turns.pop();
+  [...$("turns").children].slice(-2).forEach(item => item.remove());
+  attached = [...images, ...attached];
+  $("question").value = [text, $("question").value].filter(Boolean).join("\n");
+  questionFit();
+  attachedShow();
+  runningShow();
+}
+
 function conversationNew() {
   running?.abort();
+  running = null;
+  complain("");
   turns.flatMap(turn => turn.images ?? []).forEach(image => image.shown && URL.revokeObjectURL(image.shown));
   turns = [];
   $("turns").replaceChildren();
@@ -463,10 +478,8 @@ async function captionsRun() {
 async function photoTake() {
   const blob = await frame();
   $("live").close();
-  attached.push(await imageOf(blob, `photo-${attached.length + 1}.jpg`));
-  attachedShow();
+  await attachedAdd(blob, `photo-${attached.length + 1}.jpg`);
   say("Photo added");
-  $("question").focus();
 }
 
 // ---- what a person does ---------------------------------------------------------------------
@@ -475,11 +488,7 @@ function listen() {
   const choose = () => $("files").click();
   $("choose").onclick = $("choose-first").onclick = choose;
   $("camera").onclick = $("camera-first").onclick = cameraOpen;
-  $("draw").onclick = async () => {
-    attached.push(await imageOf(await drawing(), "drawing.png"));
-    attachedShow();
-    $("question").focus();
-  };
+  $("draw").onclick = async () => attachedAdd(await drawing(), "drawing.png");
   $("files").onchange = () => { attach($("files").files).then(() => { $("files").value = ""; }); };
   $("new").onclick = conversationNew;
   $("stop").onclick = () => running?.abort();
