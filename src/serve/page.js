@@ -145,7 +145,9 @@ async function* events(body, signal) {
 
 // ---- images ---------------------------------------------------------------------------------
 
-const LARGE = 1500000, SIDE = 2048; // larger files are scaled to this many pixels; the model sees about 1000
+// An image with a longer side is scaled to it: the model sees about 1000 pixels. A larger file would leave no
+// room for others in a request, of which servers take 32 MiB.
+const SIDE = 2048, LARGE = 16e6;
 
 const urlOf = blob => new Promise((done, failed) => {
   const reader = new FileReader();
@@ -154,21 +156,27 @@ const urlOf = blob => new Promise((done, failed) => {
   reader.readAsDataURL(blob);
 });
 
-function canvasBlob(source, width, height, type = "image/jpeg") {
-  const canvas = make("canvas", { width, height });
-  canvas.getContext("2d").drawImage(source, 0, 0, width, height);
-  return new Promise(done => canvas.toBlob(done, type, 0.92));
+// A JPEG of at most so many pixels a side. Alpha is dropped, as the server does, not blended with black.
+function jpegOf(source, width, height, side) {
+  const scale = Math.min(1, side / Math.max(width, height));
+  const canvas = make("canvas", { width: Math.max(1, Math.round(width * scale)), height: Math.max(1, Math.round(height * scale)) });
+  const c = canvas.getContext("2d");
+  c.imageSmoothingQuality = "high";
+  c.drawImage(source, 0, 0, canvas.width, canvas.height);
+  const pixels = c.getImageData(0, 0, canvas.width, canvas.height);
+  for (let i = 3; i < pixels.data.length; i += 4) pixels.data[i] = 255;
+  c.putImageData(pixels, 0, 0);
+  return new Promise(done => canvas.toBlob(done, "image/jpeg", 0.92));
 }
 
 // { url: data URL that is sent, name, shown: an address for <img>, or "" when the browser cannot show it }
-async function imageOf(file, name = file.name) {
+async function imageOf(file, name) {
   let blob = file, bitmap = null;
   try {
     bitmap = await createImageBitmap(file); // upright, as the server turns it
   } catch { /* HEIC, TIFF: for the server to read */ }
-  if (bitmap && file.size > LARGE) {
-    const scale = Math.min(1, SIDE / Math.max(bitmap.width, bitmap.height));
-    blob = await canvasBlob(bitmap, Math.round(bitmap.width * scale), Math.round(bitmap.height * scale));
+  if (bitmap && (Math.max(bitmap.width, bitmap.height) > SIDE || file.size > LARGE)) {
+    blob = await jpegOf(bitmap, bitmap.width, bitmap.height, SIDE);
     name = name.replace(/\.[^.]*$/, "") + ".jpg";
   }
   bitmap?.close();
@@ -442,8 +450,8 @@ function cameraClose() {
 }
 
 function frame() {
-  const video = $("video"), scale = Math.min(1, 1024 / Math.max(video.videoWidth, video.videoHeight));
-  return canvasBlob(video, Math.round(video.videoWidth * scale), Math.round(video.videoHeight * scale));
+  const video = $("video");
+  return jpegOf(video, video.videoWidth, video.videoHeight, 1024);
 }
 
 // One frame after the other: the newest when the answer to the one before is complete.

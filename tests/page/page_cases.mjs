@@ -73,6 +73,47 @@ function give(page, kind, path, name) {
   }, { kind, bytes, name });
 }
 
+// Drops a PNG of this size, filled with a colour of half the opacity, or with noise, and asks about it: what the
+// request, which is refused, carries in its place.
+async function sentOf(page, width, height, noise) {
+  const before = await page.locator("#attached li").count();
+  await page.evaluate(async ({ width, height, noise }) => {
+    const canvas = Object.assign(document.createElement("canvas"), { width, height }), c = canvas.getContext("2d");
+    c.fillStyle = "rgb(200 100 50 / 0.5)";
+    c.fillRect(0, 0, width, height);
+    if (noise) {
+      const pixels = c.getImageData(0, 0, width, height);
+      for (let i = 0; i < pixels.data.length; i += 65536) crypto.getRandomValues(pixels.data.subarray(i, i + 65536));
+      c.putImageData(pixels, 0, 0);
+    }
+    window.dropped = new File([await new Promise(done => canvas.toBlob(done))], "made.png", { type: "image/png" });
+    const data = new DataTransfer();
+    data.items.add(window.dropped);
+    dispatchEvent(new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true }));
+  }, { width, height, noise });
+  await page.waitForFunction(n => document.querySelectorAll("#attached img").length > n, before);
+  const sent = await page.evaluate(async () => {
+    const shown = [...document.querySelectorAll("#attached img")].at(-1);
+    await shown.decode();
+    const canvas = Object.assign(document.createElement("canvas"), { width: shown.naturalWidth, height: shown.naturalHeight }), c = canvas.getContext("2d");
+    c.drawImage(shown, 0, 0);
+    const atOnce = window.fetch;
+    const body = new Promise(done => {
+      window.fetch = async (url, options) => { done(options.body); return new Response("{}", { status: 503 }); };
+    });
+    document.getElementById("composer").requestSubmit();
+    const url = JSON.parse(await body).messages.at(-1).content.at(-2).image_url.url;
+    window.fetch = atOnce;
+    const sent = Uint8Array.from(atob(url.split(",")[1]), byte => byte.charCodeAt(0)), whole = new Uint8Array(await window.dropped.arrayBuffer());
+    return {
+      head: url.split(",")[0], size: [canvas.width, canvas.height], colour: [...c.getImageData(canvas.width / 2, canvas.height / 2, 1, 1).data],
+      file: whole.length, same: sent.length === whole.length && sent.every((byte, i) => byte === whole[i]),
+    };
+  });
+  await page.waitForSelector("#trouble:visible");
+  return sent;
+}
+
 const cases = {
   async "a dropped image, an answer, its timings"() {
     const page = await open();
@@ -170,6 +211,17 @@ const cases = {
     await ask(page, "What shape is it?");
     assert.deepEqual((await sent).postDataJSON().messages.map(message => message.role), ["user", "assistant", "user"]);
     await answered(page, 2);
+  },
+
+  async "large images are scaled, others are sent as they are"() {
+    const page = await open();
+    const large = await sentOf(page, 3000, 1500, false);
+    assert.ok(large.file < 1e6, `many pixels in a small file: ${large.file}`);
+    assert.deepEqual([large.head, large.size], ["data:image/jpeg;base64", [2048, 1024]]);
+    assert.ok([200, 100, 50].every((want, i) => Math.abs(large.colour[i] - want) <= 4), `without alpha, not on black: ${large.colour}`);
+    const small = await sentOf(page, 1024, 1024, true);
+    assert.ok(small.file > 3e6, `few pixels in a large file: ${small.file}`);
+    assert.deepEqual([small.head, small.size, small.same], ["data:image/png;base64", [1024, 1024], true]);
   },
 
   async "the camera: captions with their rate, a photo"() {
