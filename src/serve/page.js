@@ -35,13 +35,13 @@ function settingsKeep() {
   } catch { /* no storage: until the page is closed */ }
 }
 
-function settingsApply() {
-  if (settings.theme) document.documentElement.dataset.theme = settings.theme;
+function themeApply(theme) {
+  if (theme) document.documentElement.dataset.theme = theme;
   else delete document.documentElement.dataset.theme;
 }
 
-function settingsShow() {
-  for (const name in settings) $(name).value = settings[name];
+function settingsShow(values) {
+  for (const name in values) $(name).value = values[name];
   for (const name of ["temperature", "top_p"]) $(`${name}-shown`).textContent = $(name).value;
 }
 
@@ -58,10 +58,8 @@ function schemaProblem(text) {
 
 function settingsTake() {
   for (const name of ["seed", "system", "schema", "theme", "key"]) settings[name] = $(name).value;
-  for (const name of ["temperature", "top_p", "max_tokens"])
-    if ($(name).value !== "" && $(name).checkValidity()) settings[name] = Number($(name).value);
+  for (const name of ["temperature", "top_p", "max_tokens"]) settings[name] = Number($(name).value);
   settingsKeep();
-  settingsApply();
 }
 
 // ---- the server -----------------------------------------------------------------------------
@@ -526,20 +524,21 @@ function listen() {
     attach(event.dataTransfer.files);
   });
 
-  $("open-settings").onclick = () => { settingsShow(); $("schema-problem").textContent = ""; $("settings").showModal(); };
+  $("open-settings").onclick = () => { settingsShow(settings); $("schema-problem").textContent = ""; $("settings").showModal(); };
   for (const name of ["temperature", "top_p"]) $(name).oninput = () => { $(`${name}-shown`).textContent = $(name).value; };
-  $("theme").onchange = () => { settings.theme = $("theme").value; settingsApply(); };
+  $("theme").onchange = () => themeApply($("theme").value);
   $("schema").oninput = () => { $("schema-problem").textContent = ""; };
-  $("reset").onclick = () => { Object.assign(settings, DEFAULTS); settingsApply(); settingsShow(); };
+  $("reset").onclick = () => { settingsShow(DEFAULTS); themeApply(DEFAULTS.theme); };
+  $("cancel").onclick = () => $("settings").close();
   $("settings").querySelector("form").onsubmit = event => {
     $("schema-problem").textContent = schemaProblem($("schema").value);
-    if ($("schema-problem").textContent) { event.preventDefault(); $("schema").focus(); }
-  };
-  $("settings").onclose = () => {
-    if (schemaProblem($("schema").value)) $("schema").value = settings.schema; // closed with Esc
+    if ($("schema-problem").textContent) { event.preventDefault(); $("schema").focus(); return; }
     const key = settings.key;
     settingsTake();
     if (key !== settings.key && !model) modelFind();
+  };
+  $("settings").onclose = () => {
+    themeApply(settings.theme); // closed with Esc: the one before
     $("question").focus();
   };
 
@@ -550,7 +549,7 @@ function listen() {
 }
 
 settingsLoad();
-settingsApply();
+themeApply(settings.theme);
 listen();
 runningShow();
 attachedShow();

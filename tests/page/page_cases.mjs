@@ -256,6 +256,16 @@ const cases = {
     await page.fill("#schema", JSON.stringify(schema));
     await shot(page, "page-settings");
     await page.click("#done");
+    await page.click("#open-settings");
+    await page.fill("#temperature", "1.5");
+    await page.fill("#system", "Be long.");
+    await page.selectOption("#theme", "dark");
+    await page.keyboard.press("Escape");
+    await page.waitForFunction(() => getComputedStyle(document.body).backgroundColor === "rgb(250, 249, 246)");
+    await page.click("#open-settings");
+    assert.deepEqual([await page.inputValue("#temperature"), await page.inputValue("#system")], ["0.7", "Be brief."]);
+    await page.click("#reset");
+    await page.click("#cancel");
     await page.reload();
     await page.waitForFunction(() => !/connecting|loading/.test(document.getElementById("model").textContent));
     await page.setInputFiles("#files", `${images}/sign.png`);
