@@ -80,7 +80,7 @@ typedef struct fv_batch_options {
      *  Required. */
     const char *output;
     fv_batch_format format;
-    const char *prompt; /**< where a row has none; NULL: "Describe the image." */
+    const char *prompt; /**< where a row has none; not blank; NULL: "Describe the image." */
     size_t n_prompt_bytes;
     const char *system; /**< as in fv_session_options */
     size_t n_system_bytes;

@@ -36,6 +36,8 @@ static fv_status batch_options_check(const fv_batch_options *o, fv_error *err)
         return fv_fail(err, FV_ERR_ARGUMENT, 0,
                        "format is %d; expected FV_BATCH_JSONL, _TEXT, _TAR or _OPENAI",
                        (int)o->format);
+    if (o->prompt && fv_prompt_is_blank(o->prompt, o->n_prompt_bytes))
+        return fv_fail(err, FV_ERR_ARGUMENT, 0, "prompt is blank; expected a question");
     FV_TRY(count_check("n_together", o->n_together, FV_BATCH_MAX_TOGETHER, err));
     FV_TRY(count_check("n_readers", o->n_readers, FV_BATCH_MAX_READERS, err));
     if (o->n_shards ? o->shard >= o->n_shards : o->shard > 0)
@@ -130,8 +132,8 @@ static void schema_hash(char text[FV_HASH_TEXT], const fv_batch_options *o)
     fv_hex(text, digest, sizeof digest);
 }
 
-/* Everything that decides the bytes of the output, and nothing else: no times, no threads. And last,
- * where there is an output, of n_bytes, what is in it. */
+/* Everything that decides the bytes of the output, and nothing else: no times, no threads. Last,
+ * once there is an output, of n_bytes: what is in it. */
 static fv_status manifest_make(const fv_batch *b, const uint64_t *n_bytes, fv_json_text *j,
                                fv_error *err)
 {

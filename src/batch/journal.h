@@ -1,7 +1,7 @@
 /* journal: what a run has finished, row by row, so that the next run continues there.
  *
- *     OUTPUT.manifest.json    what decides the bytes of the output: model, prompt, inputs, ...; once
- *                             OUTPUT is complete also "output", last: its rows and bytes
+ *     OUTPUT.manifest.json    what decides the bytes of the output: model, prompt, inputs ...;
+ *                             last, once OUTPUT is complete, its rows and bytes
  *     OUTPUT.partial          a line of JSON for every finished row, in order; locked while a
  *                             process works on this output
  *     OUTPUT                  appears complete, when the last row is finished; the journal goes

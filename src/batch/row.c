@@ -174,11 +174,21 @@ static fv_status row_place_images(fv_row *row, size_t first, const char *at, con
     return status;
 }
 
+bool fv_prompt_is_blank(const char *prompt, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!prompt[i] || !strchr(" \t\r\n\v\f", prompt[i]))
+            return false;
+    return true;
+}
+
 fv_status fv_row_add_prompt(fv_row *row, size_t first, const char *prompt, size_t n, fv_error *err)
 {
     size_t n_images = row->n_parts - first, n_marks = marks_count(prompt, prompt + n), bad;
     if (!fv_utf8_valid(prompt, n, &bad) || memchr(prompt, 0, n))
         return fv_fail(err, FV_ERR_FORMAT, 0, "the prompt is not text");
+    if (fv_prompt_is_blank(prompt, n))
+        return fv_fail(err, FV_ERR_ARGUMENT, 0, "the prompt is blank; expected a question");
     if (!n_marks)
         return fv_row_add(row, FV_ROW_TEXT, prompt, n, err);
     if (n_marks != n_images)

@@ -50,9 +50,11 @@ void fv_row_drop_parts(fv_row *row);
 
 /* Adds a part; takes nothing, copies n bytes of text. */
 fv_status fv_row_add(fv_row *row, fv_row_part_kind kind, const char *text, size_t n, fv_error *err);
+/* Nothing but blanks, which is no question. */
+bool fv_prompt_is_blank(const char *prompt, size_t n);
 /* The user's turn: the images at `first` and behind it, which are there already, and the prompt.
  * Every "<image>" in the prompt is the place of the next of them; without such a mark they stay
- * in front of it. */
+ * in front of it. A blank prompt is FV_ERR_ARGUMENT. */
 fv_status fv_row_add_prompt(fv_row *row, size_t first, const char *prompt, size_t n, fv_error *err);
 
 /* Makes it a row that failed: err's status and message. FV_ERR_MEMORY fails the run instead. */

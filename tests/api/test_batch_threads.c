@@ -351,6 +351,7 @@ static void test_arguments(void **state)
     REFUSED(output, NULL, "output is NULL");
     REFUSED(output, "", "output is empty");
     REFUSED(model, NULL, "model is NULL");
+    REFUSED(prompt, "", "prompt is blank; expected a question");
     REFUSED(n_together, 65, "n_together is 65; expected 0 to 64");
     REFUSED(n_readers, -1, "n_readers is -1");
     REFUSED(shard, 1, "shard is 1 of 0");

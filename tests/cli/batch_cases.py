@@ -107,7 +107,9 @@ def case_a_bad_row_is_a_row(folder):
              (b'{"image": ["photos/00000.jpg", 4]}', "format", "image[1]"), (b'{"id": 3}', "format", 'neither "image" nor "prompt"'),
              (b'{"image": ""}', "format", "is empty"), (b'{"image": "photos/00000.jpg", "prompt": ["x"]}', "format", "prompt"),
              (b'{"image": "photos/00000.jpg", "prompt": "<image><image>"}', "argument", 'has 2 "<image>" marks for 1 image'),
-             (b'{"image": "photos/00000.jpg", "image": "b"}', "format", "row"),
+             (b'{"image": "photos/00000.jpg", "prompt": ""}', "argument", "the prompt is blank"),
+             (b'{"image": "photos/00000.jpg", "prompt": " \\t\\n\\r"}', "argument", "the prompt is blank"),
+             (b'{"prompt": " "}', "argument", "the prompt is blank"), (b'{"image": "photos/00000.jpg", "image": "b"}', "format", "row"),
              (b'{"prompt": "' + b"word " * 6000 + b'"}', "limit", "context"), (b"[" * 5000, "limit", "has 5000 bytes"),
              (b'{"a":' * 3000, "format", "row"), (b'{"image": "photos/00000.jpg", "prompt": "\xff"}', "format", "UTF-8")]
     write(folder, "list", b"".join(good + b"\n" + line + b"\n" for line, _, _ in cases))
@@ -115,7 +117,7 @@ def case_a_bad_row_is_a_row(folder):
     assert result.code == 0, result
     found = rows(folder)
     assert [r["status"] for r in found[:4]] == ["ok", "ok", "format", "format"], found[:4]
-    assert b"44 rows, 22 failed" in result.err, result
+    assert b"50 rows, 25 failed" in result.err, result
     want = [r for r in found[:2] if r["image"] == "photos/00001.jpg"][0]["text"]
     for (line, status, part), before, row in zip(cases, found[4::2], found[5::2]):
         assert before["text"] == want, before
@@ -761,7 +763,7 @@ def case_bad_tar_shards(folder):
     good = ("good.jpg", photo(0))
     shard(folder, "a.tar", ("0.txt", b"no image"), ("1.jpg", b"no image"), ("2.json", b"{"), ("2.jpg", photo(0)), ("../3.jpg", photo(0)),
           ("/4.jpg", photo(0)), ("5/../../5.jpg", photo(0)), ("6.jpg", b""), ("7.json", b"{}"), ("7.json", b"{}"), ("8.jpg", photo(0)[:200]),
-          ("9.json", b'{"prompt": 3}'), good, ("x.txt", b"x"), good)
+          ("9.json", b'{"prompt": 3}'), ("b.jpg", photo(0)), ("b.json", b'{"prompt": " "}'), good, ("x.txt", b"x"), good)
     whole = shard(folder, "cut.tar", ("cut0.jpg", photo(0)), ("cut1.jpg", photo(1)))
     os.truncate(whole, 512 + (len(photo(0)) + 511) // 512 * 512 + 512 + 1000)
     header = bytearray(data(folder, "a.tar")[:512])  # a size of 8 GiB, and the header's sum made right
@@ -778,7 +780,7 @@ def case_bad_tar_shards(folder):
     assert [r["row"] for r in found] == list(range(len(found)))
     want = [("0", "format", "no image in the sample"), ("1", "format", "1.jpg: not an image"), ("2", "format", "2.json"), ("../3", "format", "leads out"),
             ("/4", "format", "leads out"), ("5/../../5", "format", "leads out"), ("6", "format", "6.jpg"), ("7", "format", "comes twice"),
-            ("8", "format", "8.jpg"), ("9", "format", "prompt"), ("good", "ok", ""), ("x", "format", "no image"),
+            ("8", "format", "8.jpg"), ("9", "format", "prompt"), ("b", "argument", "blank"), ("good", "ok", ""), ("x", "format", "no image"),
             ("good", "format", "comes a second time"), ("cut0", "ok", ""), ("cut1", "format", "cut.tar: damaged or cut off"),
             ("huge", "limit", "has 8589934592 bytes"), (None, "format", "huge.tar: damaged or cut off"),
             (None, "format", "none.tar: damaged"), (None, "format", "noise.tar: damaged"), ("last", "ok", "")]
