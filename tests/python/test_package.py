@@ -582,6 +582,36 @@ class Batches(Case):
         self.assertEqual(answers[0], "HELLO")
         self.assertIsInstance(answers[1], fastvlm.LimitError)
 
+    def test_items_of_a_wrong_kind(self):
+        """Each is an error in its place, whatever it raises where it stands alone."""
+        class Bad:
+            __array_interface__ = property(lambda self: {}["shape"])
+
+        images = [SIGN, 5, object(), [SIGN, 5], Bad(), memoryview(b""), SIGN]
+        if PIL:
+            images.insert(1, PIL.Image.open(SIGN))
+            images[1].close()
+        answers = self.model.caption_batch(images, TEXT, errors="return")
+        self.assertEqual([answers[0], answers[-1]], ["HELLO", "HELLO"])
+        for index, answer in enumerate(answers[1:-1], 1):
+            self.assertIsInstance(answer, fastvlm.Error)
+            self.assertEqual(answer.index, index)
+        self.assertRegex(str(answers[-6]), "^int is not an image; expected")
+        self.assertIsInstance(answers[-6].__cause__, TypeError)
+        with self.assertRaises(TypeError):
+            self.model.caption_batch([SIGN, 5], TEXT)
+        answers = self.model.caption_batch([SIGN] * 5, [TEXT, 5, "\ud800", "a\0b", TEXT], errors="return")
+        self.assertEqual([answers[0], answers[4]], ["HELLO", "HELLO"])
+        self.assertEqual([type(a) for a in answers[1:4]], [fastvlm.ArgumentError] * 3)
+
+        class Mask:
+            def start(self):
+                raise TypeError("of the option")
+
+        for options in {"mask": Mask()}, {"temperature": "hot"}:
+            with self.assertRaisesRegex(TypeError, "of the option|expected a number"):
+                self.model.caption_batch([SIGN], TEXT, errors="return", **options)
+
     def test_captions_of_an_endless_iterable(self):
         taken = []
 

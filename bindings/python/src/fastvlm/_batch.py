@@ -106,16 +106,15 @@ class _Seat:
     def __init__(self, session: Session) -> None:
         self.session = session
 
-    def begin(self, index: int, parts: Sequence[Any], prompt: str, options: AnswerOptions) -> None:
+    def begin(self, index: int, parts: Sequence[Any], prompt: str, choosing: Choosing) -> None:
         self.index = index
         self.session.reset()
         question(prompt)
         for part in parts:
             self.session.add_image(part)
         self.session.add_text(prompt)
-        self.choosing = Choosing(options)
-        self.collected = Collected(self.choosing.n_logprobs)
-        self.session._begun(self.choosing)
+        self.choosing, self.collected = choosing, Collected(choosing.n_logprobs)
+        self.session._begun(choosing)
 
 
 def _step(seats: List[_Seat], watch: Watch) -> List[Tuple[_Seat, Union[None, Answer, Error]]]:
@@ -172,6 +171,8 @@ def _run(model: Model, images: Iterable[Any], prompt: Union[str, List[str]], tog
             if one is None:
                 return
             index, value = one
+            if isinstance(value, Exception) and not raising:
+                value = _as_error(value)
             if isinstance(value, Error):
                 value.index = index
             if isinstance(value, BaseException) and (raising or not isinstance(value, Error)):
@@ -179,6 +180,15 @@ def _run(model: Model, images: Iterable[Any], prompt: Union[str, List[str]], tog
             yield index, value
     finally:
         feeder.stop()
+
+
+def _as_error(e: Exception) -> Error:
+    """What is wrong with one image or prompt, as callers tell it from an answer."""
+    if isinstance(e, Error):
+        return e
+    error = (ArgumentError if isinstance(e, (TypeError, ValueError)) else Error)(str(e) or repr(e))
+    error.__cause__ = e
+    return error
 
 
 def _results(model: Model, feeder: _Feeder, watch: Watch, prompt: Union[str, List[str]], together: int,
@@ -207,10 +217,10 @@ def _results(model: Model, feeder: _Feeder, watch: Watch, prompt: Union[str, Lis
                 continue
             if not free:
                 free.append(_Seat(new_session(model, model._engine, exact_reuse=True, watch=watch)))
-            seat = free.pop()
+            seat, choosing = free.pop(), Choosing(options)
             try:
-                seat.begin(index, parts, prompt if isinstance(prompt, str) else _at(prompt, index), options)
-            except Error as e:
+                seat.begin(index, parts, prompt if isinstance(prompt, str) else _at(prompt, index), choosing)
+            except (Error, TypeError, ValueError) as e:  # the last two: of a prompt
                 free.append(seat)
                 yield index, e
                 continue
