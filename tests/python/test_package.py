@@ -631,6 +631,14 @@ class Batches(Case):
         self.assertLess(len(taken), 20)
         self.assertFalse([t for t in threading.enumerate() if t.name.startswith("fastvlm")])
 
+    def test_one_in_place_of_many(self):
+        for images in str(SIGN), SIGN, SIGN.read_bytes(), bytearray(b"1"), memoryview(b"1"):
+            with self.assertRaisesRegex(TypeError, "images is one [A-Za-z]+; expected a list"):
+                self.model.caption_batch(images, TEXT)
+        for prompt in 5, b"What?", None:
+            with self.assertRaisesRegex(TypeError, "prompt is .*; expected a str or a list of them"):
+                self.model.caption_batch([SIGN], prompt)
+
     def test_none_at_all(self):
         self.assertEqual(self.model.caption_batch([]), [])
 
@@ -980,6 +988,10 @@ class Errors(unittest.TestCase):
         self.assertEqual((type(again), str(again), again.at), (fastvlm.FormatError, "wrong", 12))
         again = pickle.loads(pickle.dumps(_library.error_of(_abi.FV_ERR_IO, "wrong")))
         self.assertEqual((type(again), str(again)), (fastvlm.FileError, "wrong"))
+        model = demo()
+        for one in model, model.session(), model.encode(SIGN), fastvlm.Image(SIGN):
+            with self.assertRaisesRegex(TypeError, "cannot be pickled; make a fastvlm.Model in each process"):
+                pickle.dumps(one)
 
     def test_numbers_are_not_cut_off(self):
         """ctypes would make 2**32 a 0."""
@@ -991,6 +1003,11 @@ class Errors(unittest.TestCase):
             model.ask(SIGN, max_tokens=1.5)
         with self.assertRaisesRegex(TypeError, "unknown option 'max_token'; expected max_tokens"):
             model.ask(SIGN, max_token=1)
+        for options, problem in (({"mask": 5}, r"mask is 5; expected an object with a method start\(\)"),
+                                 ({"stop": 5}, "stop is 5; expected a str or a list"), ({"stop": b"x"}, "stop is b'x'; expected"),
+                                 ({"stop": [5]}, "stop is a int; expected str"), ({"bias": 5}, "bias is 5; expected a dict")):
+            with self.assertRaisesRegex(TypeError, problem):
+                model.ask(SIGN, **options)
         with self.assertRaises(fastvlm.ArgumentError):  # the library's own check
             model.ask(SIGN, temperature=-1)
 

@@ -9,13 +9,14 @@ threads between them."""
 from __future__ import annotations
 
 import ctypes
+import os
 import queue
 import threading
 from typing import TYPE_CHECKING, Any, Iterable, Iterator, List, Sequence, Sized, Tuple, Union
 
 from . import _abi
 from ._image import image_of
-from ._library import ArgumentError, Error, StateError, Watch, call, error_of, lib, sized
+from ._library import ArgumentError, Error, StateError, Watch, call, error_of, lib, sequence, sized
 from ._session import Answer, AnswerOptions, Choosing, Collected, Session, images_of, new_session, question
 
 if TYPE_CHECKING:
@@ -149,10 +150,12 @@ def _reason(seat: _Seat, status: int, first: Any) -> str:
 def captions(model: Model, images: Iterable[Any], prompt: Union[str, Sequence[str]], together: int, raising: bool,
              options: AnswerOptions) -> Iterator[Tuple[int, Union[Answer, Error]]]:
     Choosing(options)  # wrong options are the call's error, not that of each image
+    if isinstance(images, (str, bytes, bytearray, memoryview, os.PathLike)):
+        raise TypeError(f"images is one {type(images).__name__}; expected a list of images, or another iterable")
     if isinstance(prompt, str):
         question(prompt)
     else:
-        prompt = list(prompt)
+        prompt = sequence("prompt", prompt)
         if isinstance(images, Sized) and len(images) != len(prompt):
             raise ArgumentError(f"there are {len(images)} images and {len(prompt)} prompts")
     return _run(model, images, prompt, together, raising, options)

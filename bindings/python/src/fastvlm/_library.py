@@ -10,7 +10,7 @@ import pathlib
 import signal
 import sys
 import threading
-from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Type, Union
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Type, Union
 
 from . import _abi
 
@@ -253,8 +253,21 @@ class Handle:
     def out(self) -> Any:
         return ctypes.byref(self._as_parameter_)
 
+    def __reduce__(self) -> Any:
+        raise TypeError("models, sessions, features and images belong to one process and cannot be pickled; make a "
+                        "fastvlm.Model in each process")
+
     def __del__(self) -> None:
         self._free(self._as_parameter_)
+
+
+def sequence(name: str, value: Any) -> List[Any]:
+    """The members of a list of strings, or one string; bytes would be a list of numbers."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, (bytes, bytearray)) or not hasattr(value, "__iter__"):
+        raise TypeError(f"{name} is {value!r}; expected a str or a list of them")
+    return list(value)
 
 
 def sized(struct: Any, **fields: Any) -> Any:

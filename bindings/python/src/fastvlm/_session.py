@@ -7,7 +7,7 @@ from typing import (TYPE_CHECKING, Any, Iterator, List, Mapping, Optional, Proto
 
 from . import _abi
 from ._image import ImageLike, image_of
-from ._library import ArgumentError, Error, Handle, StateError, Watch, call, integer, lib, real, sized, utf8, without_zero
+from ._library import ArgumentError, Error, Handle, StateError, Watch, call, integer, lib, real, sequence, sized, utf8, without_zero
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -140,17 +140,20 @@ class Choosing:
         fields.ignore_end = bool(given.pop("ignore_end", False))
         for name in ("temperature", "top_p", "min_p", "repetition_penalty"):
             setattr(fields, name, real(name, given.pop(name, 0.0)))
-        stop: Any = given.pop("stop", ())
-        stop = [stop] if isinstance(stop, str) else list(stop)
+        stop = sequence("stop", given.pop("stop", ()))
         self._stop = (ctypes.c_char_p * len(stop))(*(without_zero("stop", utf8("stop", s)) for s in stop))
         fields.stop, fields.n_stop = self._stop, len(stop)
         bias: Any = given.pop("bias", None) or {}
+        if not hasattr(bias, "items"):
+            raise TypeError(f"bias is {bias!r}; expected a dict of token ids")
         self._bias = (_abi.fv_logit_bias * len(bias))()
         for entry, (token, value) in zip(self._bias, bias.items()):
             entry.id, entry.bias = integer("bias: token id", token, 0, _INT), real("bias", value)
         fields.bias, fields.n_bias = self._bias, len(bias)
         mask: Any = given.pop("mask", None)
         if mask is not None:
+            if not callable(getattr(mask, "start", None)):
+                raise TypeError(f"mask is {mask!r}; expected an object with a method start(), see fastvlm.Mask")
             self._hook(fields, mask.start())
         if given:
             raise TypeError(f"unknown option {next(iter(given))!r}; expected {', '.join(AnswerOptions.__annotations__)}")
