@@ -164,6 +164,8 @@ void fv_openai_row_put_failure(const fv_row *row, fv_json_text *j)
     } else if (row->status == FV_ERR_LIMIT && !row->too_long) {
         status = 413;
         code = "too_large";
+    } else if (row->status == FV_ERR_IO) { /* of its image, which the asker named */
+        status = 400;
     }
     response_begin(row, status, j);
     fv_openai_put_error(j, "body", status, code, err.message);

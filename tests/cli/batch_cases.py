@@ -978,6 +978,13 @@ def case_openai(folder):
     half(folder, 6)
     batch(folder, "in", "-o", "out.jsonl", "--format", "openai", "--together", "1", "--threads", "1")
     assert data(folder) == whole
+    os.mkdir(os.path.join(folder, "dir.jpg"))
+    write(folder, "missing", "none.jpg\ndir.jpg\nhttps://example.com/a.jpg\nin\n")
+    batch(folder, "missing", "-o", "missing.jsonl", "--format", "openai")  # 500 would be asked again
+    for row, part in zip(rows(folder, "missing.jsonl"), ("none.jpg: cannot open", "is a directory", "is an address", "this is JSON")):
+        error = row["response"]["body"]["error"]
+        assert row["response"]["status_code"] == 400 and part in error["message"], row
+        assert (error["type"], error["code"], error["param"]) == ("invalid_request_error", None, None), row
     batch(folder, "in", "-o", "plain.jsonl")  # in any other format, too
     assert [r["status"] for r in rows(folder, "plain.jsonl")][:6] == ["ok"] * 5 + ["unsupported"]
 
