@@ -4,6 +4,7 @@ import dataclasses
 import dis
 import errno
 import gc
+import inspect
 import io
 import logging
 import os
@@ -1160,6 +1161,14 @@ class About(Case):
             self.skipTest("no numpy")
         self.assertGreater(len(self.blocks()), 3)
         self.run_blocks(self.blocks())
+
+    def test_every_argument_is_documented(self):
+        text = (ROOT / "docs" / "python.md").read_text()
+        for function, head in (fastvlm.Model, "| `fastvlm.Model(path, ...)`"), (fastvlm.Model.session, "| `model.session(...)`"):
+            names = re.findall(r"`(\w+)`", "".join(re.findall(r"(?m)^\|([^|]*)", text[text.index(head):].split("\n\n")[0])))
+            self.assertEqual(set(names), set(inspect.signature(function).parameters) - {"self", "path"})
+        for name in fastvlm.AnswerOptions.__annotations__:
+            self.assertIn(f"`{name}`", text)
 
     def run_blocks(self, blocks):
         here, printed, names = os.getcwd(), [], {"print": lambda *a: printed.append(" ".join(map(str, a)))}
