@@ -16,12 +16,12 @@ _EXIF_ORIENTATION = 0x0112
 class Image:
     """An image, decoded.
 
-    source: a path (`str` or `os.PathLike`); the bytes of a file (`bytes`, `bytearray`,
-    `memoryview`); a `PIL.Image.Image`; or an array of pixels: uint8 [height, width], [height,
-    width, 1], [height, width, 3] in the order R, G, B or [height, width, 4] (alpha is ignored), or
-    float32 [height, width, 3] from 0 to 1, others are refused. An array is anything with `__array_interface__` or
-    `__array__`. Arrays in C order, also with gaps between rows, are used where they are: do not
-    change them while the Image lives.
+    source: a path (`str` or `os.PathLike`); the bytes of a file (`bytes`, `bytearray`, `memoryview`); a
+    `PIL.Image.Image`; or an array of pixels: uint8 [height, width], [height, width, 1], [height, width,
+    3] in the order R, G, B or [height, width, 4] (alpha is ignored), or float32 [height, width, 3] from
+    0 to 1, others are refused. An array is anything with `__array_interface__` or `__array__`. Arrays
+    in C order, also with gaps between rows, are used where they are: do not change them while the Image
+    lives.
 
     ignore_exif: leave out the rotation that the EXIF data of a file or a PIL image asks for.
     max_pixels: larger files are refused before they are decoded (0: 2^28).
@@ -184,4 +184,5 @@ def _check_floats(address: int, n_in_row: int, height: int, stride: int) -> None
         else:
             low, high = (min(row), max(row)) if not math.isnan(sum(row)) else (math.nan, math.nan)
         if not (-slack <= low and high <= 1 + slack):
-            raise ArgumentError(f"array holds {high if low >= -slack else low:g}; expected float32 from 0 to 1, or uint8")
+            found = high if low >= -slack else low
+            raise ArgumentError(f"array holds {found:g}; expected float32 from 0 to 1, or uint8")

@@ -9,8 +9,8 @@ from typing import (TYPE_CHECKING, Any, Iterable, Iterator, List, Optional, Sequ
 
 from . import _abi, _batch
 from ._image import ImageLike, image_of
-from ._library import (ArgumentError, Error, Handle, Progress, StateError, Watch, call, choice, integer, lib, opening, sized,
-                       utf8)
+from ._library import (ArgumentError, Error, Handle, Progress, StateError, Watch, call, choice, integer, lib, opening,
+                       sized, utf8)
 from ._session import DEFAULT_PROMPT, Answer, AnswerOptions, Session, Stream, new_session
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from typing import (TYPE_CHECKING, Any, Iterator, List, Mapping, Optional, Proto
 
 from . import _abi
 from ._image import ImageLike, image_of
-from ._library import ArgumentError, Error, Handle, StateError, Watch, call, integer, lib, real, sequence, sized, utf8, without_zero
+from ._library import (ArgumentError, Error, Handle, StateError, Watch, call, integer, lib, real, sequence, sized, utf8,
+                       without_zero)
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
