@@ -55,13 +55,38 @@ struct fv_row_source {
 
 /* ---- looking at the inputs --------------------------------------------------------------- */
 
-/* A POSIX or GNU header, or a file that is called so. */
-static bool input_is_tar(const batch_input *in, const uint8_t *head, size_t n)
+/* A POSIX or GNU header. */
+static bool head_is_tar(const void *head, size_t n)
 {
     enum { MAGIC = 257 };
+    return n >= MAGIC + 5 && !memcmp((const char *)head + MAGIC, "ustar", 5);
+}
+
+/* A header, or a file that is called so. */
+static bool input_is_tar(const batch_input *in, const uint8_t *head, size_t n)
+{
     size_t length = strlen(in->path);
-    return (n >= MAGIC + 5 && !memcmp(head + MAGIC, "ustar", 5)) ||
-           (length > 4 && fv_ascii_same(in->path + length - 4, ".tar"));
+    return head_is_tar(head, n) || (length > 4 && fv_ascii_same(in->path + length - 4, ".tar"));
+}
+
+#define EXPECTED "an image, a directory of images, a list or a tar file"
+
+/* Is it a list? n bytes from its beginning; cut: they may end within a character. The first line
+ * tells, so that no binary data becomes hundreds of rows that fail. */
+static fv_status list_check(const char *path, const char *head, size_t n, bool cut, fv_error *err)
+{
+    enum { MOST_CUT = 3 };
+    const char *end = memchr(head, '\n', n);
+    size_t n_line = end ? (size_t)(end - head) : n, bad;
+    char what[FV_DESCRIPTION];
+    FV_TRY(fv_refuse_foreign(head, n, path, FV_FILE_TEXT, EXPECTED, err));
+    bool nul = memchr(head, 0, n_line) != NULL, text = fv_utf8_valid(head, n_line, &bad);
+    if (!nul && (text || (cut && !end && n_line - bad <= MOST_CUT)))
+        return FV_OK;
+    fv_describe_bytes(what, head, n);
+    return fv_fail(err, FV_ERR_FORMAT, 0,
+                   "%s: this is %s, and its first line %s; expected a list in UTF-8", path, what,
+                   nul ? "has a NUL byte" : "is not UTF-8");
 }
 
 static fv_status input_sniff(batch_input *in, fv_error *err)
@@ -82,10 +107,9 @@ static fv_status input_sniff(batch_input *in, fv_error *err)
     size_t bom = n >= 3 && !memcmp(head, "\xef\xbb\xbf", 3) ? 3 : 0; /* a list may have one */
     fv_file_kind kind = fv_sniff_bytes(head + bom, (size_t)n - bom).kind;
     in->kind = fv_file_is_image(kind) || kind == FV_FILE_IMAGE ? INPUT_IMAGE : INPUT_LIST;
-    return in->kind == INPUT_IMAGE
-               ? FV_OK
-               : fv_refuse_foreign(head + bom, (size_t)n - bom, in->path, FV_FILE_TEXT,
-                                   "an image, a directory of images, a list or a tar file", err);
+    return in->kind == INPUT_IMAGE ? FV_OK
+                                   : list_check(in->path, (const char *)head + bom, (size_t)n - bom,
+                                                (size_t)n == sizeof head, err);
 }
 
 /* Of the names: a directory that gains or loses images is another input. */
@@ -318,6 +342,21 @@ static fv_status source_row_of_line(fv_row_source *s, const fv_line *line, fv_ro
     return own.status;
 }
 
+/* With the first line: of a pipe nothing was known before. */
+static fv_status source_check_list(const fv_row_source *s, const batch_input *in,
+                                   const fv_line *line, fv_error *err)
+{
+    size_t n = (size_t)(s->lines.buffer + s->lines.end - line->text);
+    char what[FV_DESCRIPTION];
+    if (head_is_tar(line->text, n) || fv_file_is_image(fv_sniff_bytes(line->text, n).kind)) {
+        fv_describe_bytes(what, line->text, n);
+        return fv_fail(err, FV_ERR_FORMAT, 0,
+                       "%s: this is %s; expected a list, or the name of that file as an input",
+                       in->path, what);
+    }
+    return list_check(in->path, line->text, n, false, err);
+}
+
 static fv_status source_next_line(fv_row_source *s, batch_input *in, fv_row *row, bool *found,
                                   fv_error *err)
 {
@@ -326,9 +365,13 @@ static fv_status source_next_line(fv_row_source *s, batch_input *in, fv_row *row
         FV_TRY(fv_line_reader_open(&s->lines, in->path, FV_ROW_MAX_BYTES, s->options.quiet, err));
         s->lines_open = true;
     }
-    do
+    bool first = s->lines.n_read == 0;
+    do {
         FV_TRY(fv_line_reader_next(&s->lines, &line, found, err));
-    while (*found && !line.too_long && line_is_blank(line.text, line.n));
+        if (first && *found && !line.too_long)
+            FV_TRY(source_check_list(s, in, &line, err));
+        first = false;
+    } while (*found && !line.too_long && line_is_blank(line.text, line.n));
     if (!*found) {
         fv_line_reader_close(&s->lines);
         s->lines_open = false;

@@ -673,6 +673,35 @@ def case_lists(folder):
     assert data(folder, "empty.jsonl") == b""
 
 
+def case_no_lists(folder):
+    """Binary data is refused as what it is, from a file and from a pipe, rather than read as rows."""
+    photos(folder, 1)
+    tar = data(folder, shard(folder, "a.tar", ("0.jpg", photo(0)), ("1.jpg", photo(0))))
+    good = b"photos/00000.jpg\n"
+    names = "\u5199\u771f/" * 700  # longer than what is looked at of a file beforehand, which ends within a character
+    for text, what in ((tar, b"this is a tar archive; expected a list, or the name of that file"), (photo(0), b"this is a JPEG; expected a list"),
+                       (good[:-1] + b"\0" + good, b"its first line has a NUL byte; expected a list in UTF-8"), (b"\0\n" + good, b"has a NUL byte"),
+                       (b"a\xff.jpg\n" + good, b"its first line is not UTF-8; expected"), (b"\xe5\x86", b"is not UTF-8"),
+                       (names.encode() + b"\xff.jpg\n", b"is not UTF-8"), (b"\x1f\x8b\x08" + photo(0), b"compressed with gzip"),
+                       (good.decode().encode("utf-16"), b"text in UTF-16"), (b"\x7fELF" + bytes(range(60)), b"ELF")):
+        for name in ("-", "list"):
+            if name == "list" and text in (tar, photo(0)):  # which are inputs
+                continue
+            write(folder, "list", text)
+            result = run("batch", TINY, name, "-o", "out.jsonl", *QUICK, cwd=folder, stdin=text)
+            assert result.code == 1 and what in result.err and result.err.count(b"\n") == 1, (name, text[:20], result)
+            assert not os.path.exists(os.path.join(folder, "out.jsonl"))
+            if name == "list" and len(text) < 4096:
+                assert not os.path.exists(os.path.join(folder, "out.jsonl.partial")), text[:20]
+            for rest in ("out.jsonl.partial", "out.jsonl.manifest.json"):
+                if os.path.exists(os.path.join(folder, rest)):
+                    os.unlink(os.path.join(folder, rest))
+    for i, text in enumerate((b"\xef\xbb\xbf" + good, names.encode() + b".jpg\n" + good, good + b"a\xff.jpg\nb\0\n" + good, b"\n\n" + good)):
+        write(folder, "list", text)
+        batch(folder, "list", "-o", "%d.jsonl" % i)
+        assert "ok" in [r["status"] for r in rows(folder, "%d.jsonl" % i)], text[:20]
+
+
 def case_a_line_that_never_ends(folder):
     """Is one bad row, and takes no more memory than a line may."""
     photos(folder, 1)
