@@ -84,6 +84,8 @@ fv_status fv_row_name(char **name, const char *id, const char *image, fv_error *
     *name = NULL;
     if (!text)
         return FV_OK;
+    while (id && !strncmp(text, "./", 2)) /* as tar names what is in the working directory */
+        text += 2;
     *name = row_text(text, dot && dot > text ? (size_t)(dot - text) : strlen(text));
     return *name ? FV_OK : fv_fail_memory(err, strlen(text), "a name");
 }

@@ -60,7 +60,8 @@ fv_status fv_row_add_prompt(fv_row *row, size_t first, const char *prompt, size_
 /* Makes it a row that failed: err's status and message. FV_ERR_MEMORY fails the run instead. */
 fv_status fv_row_fail(fv_row *row, fv_error *err);
 
-/* Its name as a file: its id, or that of its image without directories and ending; to fv_free.
+/* Its name as a file: its id without "./" in front, or that of its image without directories and
+ * ending; to fv_free.
  * *name NULL: it has none. Fails when memory is out. */
 fv_status fv_row_name(char **name, const char *id, const char *image, fv_error *err);
 /* Could a file of that name, without its ending, be written below a directory? Directories on the

@@ -84,6 +84,7 @@ struct fv_tar_reader {
     struct archive *archive;
     struct archive_entry *entry; /* the member that comes next; NULL: none has been read ahead */
     char *name;                  /* of it */
+    bool is_file;                /* is it one? or a link, a pipe, a device */
     bool ended;
     char *problem; /* why it ended before its end */
 };
@@ -122,7 +123,7 @@ static fv_status tar_end(fv_tar_reader *tar, fv_error *err)
     return tar->problem ? FV_OK : fv_fail_memory(err, 64, "a tar file");
 }
 
-/* The next regular file with a key and a field, read ahead; none at the end. */
+/* The next member with a key and a field that is no directory, read ahead; none at the end. */
 static fv_status tar_peek(fv_tar_reader *tar, fv_error *err)
 {
     while (!tar->ended && !tar->entry) {
@@ -136,11 +137,12 @@ static fv_status tar_peek(fv_tar_reader *tar, fv_error *err)
         } else {
             const char *name = lib.pathname_utf8(tar->entry), *field;
             name = name ? name : lib.pathname(tar->entry);
-            if (!name || lib.filetype(tar->entry) != AE_IFREG || !member_key(name, &field) ||
+            if (!name || lib.filetype(tar->entry) == AE_IFDIR || !member_key(name, &field) ||
                 !field) {
                 tar->entry = NULL;
                 continue;
             }
+            tar->is_file = lib.filetype(tar->entry) == AE_IFREG;
             fv_free(tar->name);
             if (!(tar->name = fv_strdup(name)))
                 return fv_fail_memory(err, strlen(name), "a tar file");
@@ -223,10 +225,15 @@ static fv_status sample_take(fv_tar_reader *tar, fv_row *row, sample *s, fv_erro
     (void)member_key(tar->name, &field);
     if (member_leads_outside(tar->name))
         return fv_fail(err, FV_ERR_FORMAT, 0, "%s: the name leads out of the tar file", tar->name);
-    if (member_is_image(field))
-        return row->n_parts ? FV_OK : sample_add_image(tar, row, err);
-    if (strcmp(field, "json") != 0)
+    bool image = member_is_image(field);
+    if (image ? row->n_parts > 0 : strcmp(field, "json") != 0)
         return FV_OK;
+    if (!tar->is_file)
+        return fv_fail(err, FV_ERR_FORMAT, 0,
+                       "%s: is a link, a pipe or a device in the tar file; expected a file",
+                       tar->name);
+    if (image)
+        return sample_add_image(tar, row, err);
     if (s->has_json)
         return fv_fail(err, FV_ERR_FORMAT, 0, "%s: comes twice in one sample", tar->name);
     s->has_json = true;

@@ -945,6 +945,30 @@ def case_samples(folder):
     assert list(samples(folder, "none.tar")) == ["__rows__"]
 
 
+def case_members_that_are_no_files(folder):
+    """Of a directory in which links, pipes and hidden files are: none vanishes that is called an image."""
+    if not has_tar(folder):
+        return
+    kinds = {"b.jpg": tarfile.LNKTYPE, "c.jpg": tarfile.SYMTYPE, "d.jpg": tarfile.FIFOTYPE, "e.jpg": tarfile.CHRTYPE, "f.json": tarfile.SYMTYPE,
+             "f.jpg": None, "g.jpg": None, "g.txt": tarfile.SYMTYPE, "g.png": tarfile.SYMTYPE, "h.jpg": tarfile.DIRTYPE, "sub/i.jpg": None, ".j.jpg": None,
+             "README": None}
+    with tarfile.open(os.path.join(folder, "in.tar"), "w") as tar:
+        for name, kind in (("a.jpg", None), *kinds.items()):
+            info = tarfile.TarInfo("./" + name)
+            info.type, info.linkname, info.size = kind or tarfile.REGTYPE, "./a.jpg" if kind else "", 0 if kind else len(photo(0))
+            tar.addfile(info, io.BytesIO(photo(0)))
+    want = [("a", "ok"), ("b", "format"), ("c", "format"), ("d", "format"), ("e", "format"), ("f", "format"), ("g", "ok"), ("sub/i", "ok")]
+    for form in ("jsonl", "txt", "tar"):
+        batch(folder, "in.tar", "-o", form, "--format", form)
+    for found in (data(folder, "jsonl"), texts(folder, "txt")["rows.jsonl"], samples(folder, "tar")["__rows__"]):
+        lines = [json.loads(line) for line in found.splitlines()]
+        assert [(r["id"], r["status"]) for r in lines] == [("./" + key, status) for key, status in want], lines
+        assert all("is a link, a pipe or a device" in r["error"] for r in lines if r["status"] != "ok"), lines
+    good = [key for key, status in want if status == "ok"]
+    assert sorted(texts(folder, "txt")) == sorted([key + ".txt" for key in good] + ["rows.jsonl"])
+    assert list(samples(folder, "tar")) == [key + end for key in good for end in (".txt", ".json")] + ["__rows__"]
+
+
 def case_samples_of_shards(folder):
     """The keys of a shard are those of the output, which is a shard itself."""
     if not has_tar(folder):
