@@ -30,6 +30,7 @@ if ! [ -d "$NODE_PATH/playwright-core" ]; then
 fi
 library=$(realpath "$(dirname "$program")")/libfastvlm_grammar.so
 [ -e "$library" ] && export FV_LLGUIDANCE=$library
+: >"$place/serve.log" # the last run's address
 "$program" serve --port 0 2>"$place/serve.log" </dev/null &
 server=$!
 trap 'kill $server 2>/dev/null; wait $server 2>/dev/null' EXIT
