@@ -112,10 +112,11 @@ FV_DEFINE_DEFAULT(fv_batch_options)
 
 /** Answers all rows. Fails with FV_ERR_STATE when another process writes this output, when what is
  *  there was made with another model or other options, when an output that was complete has another
- *  size since, or when the inputs have changed between two
- *  runs; with FV_ERR_IO when an input cannot be read or the output not be written; with
- *  FV_ERR_MEMORY when memory is out. After a failure or FV_ERR_CANCELLED what is finished is kept
- *  for the next call, and *out says how far it came. */
+ *  size since, or when the inputs have changed between two runs; with FV_ERR_ARGUMENT when the
+ *  output would replace an input; with FV_ERR_IO when an input cannot be read or the output not be
+ *  written, and FV_ERR_FORMAT when an input is none of those above; with FV_ERR_MEMORY when memory
+ *  is out. After a failure or FV_ERR_CANCELLED what is finished is kept for the next call, and *out
+ *  says how far it came. */
 FV_API fv_status fv_batch_run(fv_engine *engine, const fv_batch_options *options,
                               fv_batch_report *out, fv_error *err);
 

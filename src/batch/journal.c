@@ -205,7 +205,7 @@ static fv_status journal_decide(fv_journal *j, const char *manifest, size_t n, b
         j->complete = true;
         return journal_check_output(j, err);
     }
-    if (!force && has_manifest)
+    if (!force && has_manifest && (has_output || st.st_size > HEADER_BYTES)) /* or none is lost */
         return manifest_compare(j, manifest, n, err);
     if (!force && has_output)
         FV_TRY(journal_refuse_output(j, err));
