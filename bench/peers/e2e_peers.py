@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Time to first token of the peer that runs all of FastVLM: one 1024x1024 image (already decoded) and "Describe the image." (280 positions).
+"""Time to first token of whole-FastVLM peers: one 1024x1024 image (already decoded) and "Describe the image." (280 positions).
 
   e2e_peers.py hf-f32 | hf-bf16  FAST_VLM_DIR PICTURE     transformers' native model (fastvlm export hf), not compiled
+  e2e_peers.py compile-f32 | compile-bf16                 the same with encoder, projector and decoder through torch.compile (needs a C++ compiler)
   options: -t 2 -r 4 -n 16 --roofline PATH --limit 240
 """
 import argparse
@@ -21,7 +22,13 @@ def hf(a):
     from transformers import AutoProcessor, FastVlmForConditionalGeneration
     torch.set_num_threads(a.t)
     dt = torch.bfloat16 if a.engine.endswith("bf16") else torch.float32
-    m = FastVlmForConditionalGeneration.from_pretrained(a.dir, dtype=dt).eval()
+    m, more = FastVlmForConditionalGeneration.from_pretrained(a.dir, dtype=dt).eval(), {}
+    if a.engine.startswith("compile"):
+        import torch._inductor.config as ic
+        ic.freezing = True                               # weights are constants and can be repacked
+        for part in (m.model.vision_tower, m.model.multi_modal_projector, m.model.language_model):
+            part.forward = torch.compile(part.forward, dynamic=False)    # forward, not the module: the hooks below stay outside
+        more["cache_implementation"] = "static"          # one shape a decode step, so that it is compiled once
     p = AutoProcessor.from_pretrained(a.dir)
     img = Image.open(a.picture).convert("RGB")
     conv = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Describe the image."}]}]
@@ -55,11 +62,11 @@ def hf(a):
         t0 = time.time()
         b = p(images=img, text=text, return_tensors="pt").to(dt)
         t1 = time.time()
-        m.generate(**b, max_new_tokens=n, min_new_tokens=n, do_sample=False, streamer=c)
+        m.generate(**b, max_new_tokens=n, min_new_tokens=n, do_sample=False, streamer=c, **more)
         assert len(c.at) == n + 1 and spent[1] > 0
         first = c.at[1] - t0
         return first, spent[1], first - (t1 - t0) - spent[1], a.n / (c.at[-1] - c.at[1])
-    return "transformers %s torch %s" % (transformers.__version__, torch.__version__), run
+    return "transformers %s torch%s %s" % (transformers.__version__, ".compile" if more else "", torch.__version__), run
 
 
 def main():

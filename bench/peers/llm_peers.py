@@ -5,6 +5,7 @@
      ov, ov-sdpa, ov-f32   openvino_genai.LLMPipeline (optimum-cli export openvino ... --weight-format int8 | int4)
      og                    onnxruntime_genai (python -m onnxruntime_genai.models.builder ... -e cpu)
      mnn                   MNN.llm (make_mnn.py llm)
+     lt                    litert_lm (make_litert.py); loads the file anew for every run
      torch, torch-bf16     transformers, not compiled; DIR is the Hugging Face directory
      llama                 llama_cpp (llama-cpp-python); DIR is a .gguf file (make_qwen2_gguf.py)
 Prompt: pseudo-random ids, others in every run. Decoding is greedy and ignores the end token. Best and median of r runs after one warm-up.
@@ -98,6 +99,20 @@ def mnn(a):
     return "MNN " + MNN.version(), run
 
 
+def lt(a):
+    import litert_lm as g
+    from importlib.metadata import version
+    g.set_min_log_severity(g.LogSeverity.ERROR)
+    words = "%d " * (a.p // 2)                               # more tokens than a.p: the benchmark cuts the prompt there
+
+    def run():
+        b = g.Benchmark(os.path.join(a.dir, "model.litertlm"), backend=g.Backend.CPU(thread_count=a.t), prefill_tokens=a.p, decode_tokens=a.n,
+                        max_num_tokens=512, prompt=words % tuple(ids_of(a.p // 2))).run()
+        assert b.last_prefill_token_count == a.p and b.last_decode_token_count == a.n, b
+        return b.last_prefill_token_count / b.last_prefill_tokens_per_second, 1 / b.last_decode_tokens_per_second
+    return "litert_lm " + version("litert-lm"), run
+
+
 def torch_(a):
     import torch
     import transformers
@@ -151,7 +166,7 @@ def main():
     ap.add_argument("--json", help="append two records to this file"), ap.add_argument("--precision", help="name of it in the records")
     a = ap.parse_args()
     t0 = time.time()
-    f = torch_ if a.engine.startswith("torch") else {"ov": ov, "og": og, "mn": mnn, "ll": llama}[a.engine[:2]]
+    f = torch_ if a.engine.startswith("torch") else {"ov": ov, "og": og, "mn": mnn, "ll": llama, "lt": lt}[a.engine[:2]]
     ver, run = f(a)
     t1 = time.time()
     run()

@@ -6,10 +6,10 @@
   python3 bench/peers/run.py --only run                   the measurement alone
   python3 bench/peers/run.py --engines ours,ort --reps 3
   python3 bench/peers/run.py --full                       also int8 encoders, OpenVINO GenAI and llama.cpp on the decoder
-  python3 bench/peers/run.py --all                        also ONNX Runtime GenAI and MNN
+  python3 bench/peers/run.py --all                        also ONNX Runtime GenAI, LiteRT-LM, MNN and torch.compile
   python3 bench/peers/run.py --engines gemm               matrix products by shape: oneDNN, and ours from checkkernels
 
-Needs Python >= 3.9 with venv and pip, a C compiler, npm (for the vocabulary; or --tokenizer FILE), 12 GB of disk (--full: 24 GB; --all: 26 GB). Each engine lives in a
+Needs Python >= 3.9 with venv and pip, a C compiler, npm (for the vocabulary; or --tokenizer FILE), 12 GB of disk (--full: 24 GB; --all: 40 GB). Each engine lives in a
 virtual environment of its own under --work, because their requirements clash; remove the folder to be rid of them all. An engine that does not install,
 convert or run here is left out, and the table's last lines say why. The model is the
 full-size synthetic checkpoint unless --checkpoint names another llava_qwen2 directory of FastVLM-0.5B's shape.
@@ -44,12 +44,14 @@ ENVIRONMENTS = {                                             # what was measured
     "llamacpp": ["llama-cpp-python==0.3.36", "gguf==0.19.0", "numpy"],
     "ortgenai": ["onnxruntime-genai==0.18.0", "onnx-ir==1.1.0"],
     "mnn": ["MNN==3.6.1", "llmexport==0.0.5"],
+    "litert": ["litert-torch==0.10.0", "litert-lm==0.18.1", "torch==2.14.1", "transformers==5.24.0"],
 }
 UPON = {"ortgenai": "transformers", "mnn": "transformers"}   # sees the other's packages: torch alone takes 5 GB
+HOME = {"compile": "transformers"}                           # the environment of an engine that has none of its name
 DEFAULT = ["ours", "ort", "openvino", "transformers"]
 FULL = DEFAULT + ["genai", "llamacpp"]
-ALL = FULL + ["ortgenai", "mnn"]
-GGUF = ("bf16", "f16", "q8_0", "q4_0")
+ALL = FULL + ["ortgenai", "litert", "mnn", "compile"]
+GGUF, LITERT = ("bf16", "f16", "q8_0", "q4_0"), {"8": "dynamic_wi8_afp32"}
 SAME = {"q8_0": "int8", "z8": "int8", "q4_0": "int4", "q4": "int4"}
 Product = collections.namedtuple("Product", "name engines env command")  # a conversion: OUT in the command is the product's path
 Job = collections.namedtuple("Job", "engine script mode model more")     # SCRIPT MODE.. MODEL MORE.., in the engine's environment
@@ -122,7 +124,7 @@ class Peers:
     # ---- install
 
     def environments(self):
-        e = [x for x in self.engines if x in ENVIRONMENTS]
+        e = [HOME.get(x, x) for x in self.engines if HOME.get(x, x) in ENVIRONMENTS]
         if self.need("ort", "openvino", *UPON):
             e.insert(0, "transformers")                      # torch writes the ONNX graph
         return list(dict.fromkeys(e))
@@ -144,7 +146,9 @@ class Peers:
                     f.write(other + "\n")
             why = why or self.logged("venv-" + e, self.python(e), "-m", "pip", "install", *wanted)
             if why:
-                self.leave_out(e, None, why)
+                for x in self.engines:
+                    if HOME.get(x, x) == e:
+                        self.leave_out(x, None, why)
                 continue
             with open(mark, "w") as f:
                 f.write("\n".join(wanted) + "\n")
@@ -177,10 +181,10 @@ class Peers:
         return [
             Product("vision_f32.onnx", ("ort", "openvino", "mnn"), "transformers", [peer("vision_model.py"), self.ck, "OUT"]),
             Product("pictures", ("ort", "openvino", "mnn"), "transformers", [peer("vision_peers.py"), "images", "OUT", "-n", "4"]),
-            Product("fast_vlm", ("transformers",), "transformers", [os.path.join(REFERENCE, "make_fast_vlm.py"), self.ck, "OUT"]),
+            Product("fast_vlm", ("transformers", "compile"), "transformers", [os.path.join(REFERENCE, "make_fast_vlm.py"), self.ck, "OUT"]),
             Product("vision_ort8.onnx", full("ort"), "ort", [peer("vision_peers.py"), "quant-ort", onnx, "OUT", pictures, "--ops", "Conv,MatMul", "--no-dw"]),
             Product("vision_ov8.xml", full("openvino"), "openvino", [peer("vision_peers.py"), "quant-ov", onnx, "OUT", pictures, "--transformer"]),
-            Product("qwen2", ("genai", "ortgenai", "mnn"), None, [peer("make_qwen2_hf.py"), self.ck, "OUT"]),
+            Product("qwen2", ("genai", "ortgenai", "litert", "mnn"), None, [peer("make_qwen2_hf.py"), self.ck, "OUT"]),
         ] + [
             Product("qwen2-ov" + b, ("genai",), "genai", [self.at("venv-genai/bin/optimum-cli"), "export", "openvino", "-m", qwen2, "--task",
                                                          "text-generation-with-past", "--weight-format", *how, "OUT"])
@@ -192,6 +196,8 @@ class Peers:
                                                                "-p", "int" + b, "-e", "cpu", "-c", self.at("cache"), "--extra_options",
                                                                "accuracy_level=4", "block_size=32"])
             for b in "84"
+        ] + [
+            Product("qwen2-lt" + b, ("litert",), "litert", [peer("make_litert.py"), qwen2, "OUT", "--recipe", recipe]) for b, recipe in LITERT.items()
         ] + [
             Product("qwen2-mnn" + b, ("mnn",), "mnn", [peer("make_mnn.py"), "llm", qwen2, "OUT", "--bits", b]) for b in "84"
         ] + [
@@ -228,7 +234,7 @@ class Peers:
     # ---- run
 
     def peer(self, job):
-        a, env, model = self.a, job.engine, os.path.basename(job.model)
+        a, env, model = self.a, HOME.get(job.engine, job.engine), os.path.basename(job.model)
         if not self.installed(env):
             log = self.at("logs/venv-" + env + ".log")
             self.leave_out(job.engine, None, "not installed (%s)" % (log if os.path.exists(log) else "--only install --engines " + job.engine))
@@ -258,8 +264,10 @@ class Peers:
                 *[decoder("genai", "ov", "qwen2-ov" + b, "int" + b) for b in "84"],
                 *[decoder("llamacpp", "llama", "qwen2-%s.gguf" % t, t) for t in GGUF],
                 *[decoder("ortgenai", "og", "qwen2-og" + b, "int" + b) for b in "84"],
+                *[decoder("litert", "lt", "qwen2-lt" + b, "int" + b) for b in LITERT],
                 *[decoder("mnn", "mnn", "qwen2-mnn" + b, "int" + b) for b in "84"],
-                vision("mnn", "mnn-f32", "vision_mnn32.mnn"), vision("mnn", "mnn-int8", "vision_mnn8.mnn")]
+                vision("mnn", "mnn-f32", "vision_mnn32.mnn"), vision("mnn", "mnn-int8", "vision_mnn8.mnn"),
+                *[whole("compile", "compile-" + p) for p in ("f32", "bf16")]]
 
     def ours(self):
         a = self.a
@@ -458,7 +466,7 @@ def main():
     ap.add_argument("--only", default="install,prepare,run", help="phases, comma separated")
     ap.add_argument("--engines", help="of: %s, gemm (default: %s)" % (", ".join(ALL), ",".join(DEFAULT)))
     ap.add_argument("--full", action="store_true", help="also OpenVINO GenAI, llama.cpp, and int8 encoders of ONNX Runtime and OpenVINO")
-    ap.add_argument("--all", action="store_true", help="--full, and ONNX Runtime GenAI and MNN")
+    ap.add_argument("--all", action="store_true", help="--full, and ONNX Runtime GenAI, LiteRT-LM, MNN, torch.compile")
     ap.add_argument("--latest", action="store_true", help="newest versions instead of the measured ones")
     ap.add_argument("--fastvlm", default=os.path.join(ROOT, "build/release/fastvlm"), help="our program (build/release/fastvlm)")
     ap.add_argument("--packed", default="", help="packed files of ours to time as well, comma separated; peers are compared with the first of each precision")
