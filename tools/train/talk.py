@@ -610,7 +610,7 @@ def talks(r, sc, before=None, turns=11):
     """Training: conversations about a picture; before: the picture before it, for questions about two. Each is (images, turns) with
     images 0 (none), 1 or 2."""
     out, n = [], 0
-    if before is not None and r.p(.45):
+    if before is not None and r.p(.8):
         c = about_two(r, before, sc)
         if c:
             out.append((2, c))

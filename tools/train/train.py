@@ -210,7 +210,7 @@ def worker(rank, world, a, counter):
                                                             prefetch_factor=4))
     kind_w = torch.ones(len(KIND_NAMES))
     kind_w[KIND_NAMES.index("text")], kind_w[KIND_NAMES.index("describe")] = a.w_text, a.w_describe
-    for kind in ("relation", "size", "count", "followup"):
+    for kind in ("relation", "size", "count", "followup", "two"):
         kind_w[KIND_NAMES.index(kind)] = a.w_hard
     stats, lastlog, lastsave = torch.zeros(2 * len(KIND_NAMES) + 4), time.time(), time.time()
     params = [q for q in model.parameters() if q.requires_grad]
@@ -242,7 +242,7 @@ def worker(rank, world, a, counter):
         p = h / total if total else 1.0
         if p >= 1:
             break
-        scale = min(1.0, (opt.t + 1) / a.warmup) * min(1.0, max(0.0, (1 - p) / (1 - a.flat)))
+        scale = min(1.0, (opt.t + 1) / a.warmup) * min(1.0, max(0.0, (1 - p) / max(1 - a.flat, 1e-9)))
         alone = known is None and step - heads < a.heads  # the heads are new: their gradients would spoil an encoder that is not
         if known is None:
             model.vision.requires_grad_(not alone)
@@ -352,7 +352,7 @@ def main():
     ap.add_argument("--aux", type=float, default=0.8, help="weight of the auxiliary heads; falls to 0 with time")
     ap.add_argument("--w-text", type=float, default=0.6, help="weight of the tokens of read-out answers")
     ap.add_argument("--w-describe", type=float, default=0.7)
-    ap.add_argument("--w-hard", type=float, default=1.5, help="weight of the tokens of answers about relations, sizes, counts")
+    ap.add_argument("--w-hard", type=float, default=1.5, help="weight of the tokens of answers about relations, sizes, counts, two images")
     ap.add_argument("--seed", type=int, default=1)
     ap.add_argument("--log", type=int, default=20)
     ap.add_argument("--save", type=float, default=300.0)
