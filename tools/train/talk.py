@@ -12,9 +12,26 @@ KINDS = ["describe", "count", "color", "shape", "size", "where", "relation", "te
 THINGS = ("cat dog house tree car person bird fish boat flower table chair cup book phone horse cow apple cake ball hat shoe key lamp "
           "clock train bus plane bike door window bridge road river cloud mountain woman man child baby face hand eye dragon robot "
           "monkey lion bear rabbit duck pizza banana carrot bottle guitar piano castle tower ladder hammer spoon pencil umbrella").split()
+ONSETS = "b br c ch cl cr d dr f fl fr g gl gr h j k l m n p ph pl pr qu r s sc sh sl sn sp st str t th tr v w y z".split()
+VOWELS = "a a a ai e e e ea ee i i i o o o oa oo ou u u".split()
+CODAS = "b ck d dg f g l ll ld lt m mp n nd ng nt p r r rd rm rn rs s ss sk st t t tt th v w x z".split() + ["", ""]
+
+
+def made_up(r):
+    """A word that nobody knows, so that one is learnt to be repeated, not remembered."""
+    while True:
+        w = r.pick(["", r.pick(ONSETS)]) if r.p(.3) else r.pick(ONSETS)
+        for _ in range(r.pick([1, 1, 2, 2, 3])):
+            w += r.pick(VOWELS) + r.pick(CODAS)
+        if r.p(.25):
+            w += r.pick("aeoy")
+        if 3 <= len(w) <= 9 and w not in THINGS and w not in SHAPES and w not in COLORS:
+            return w
 
 
 def thing(r, split):
+    if split == "train" and r.p(.75):
+        return made_up(r)
     while True:
         w = r.pick(THINGS)
         h = 11
@@ -68,11 +85,7 @@ class Talk:
     def alone(self, kind=None):
         r, sc = self.r, self.sc
         if kind is None:
-            k = r.u(0, sum(w for _, w in MIX))
-            for kind, w in MIX:
-                k -= w
-                if k < 0:
-                    break
+            kind = weighted(r, MIX_TRAIN if sc.split == "train" else MIX)
         if kind == "json":
             return q_json(self)
         if kind == "unknown":
@@ -414,7 +427,7 @@ def q_thing(t):
     """Things that no picture here shows."""
     r = t.r
     w = thing(r, t.sc.split)
-    k = r.int(0, 3)
+    k = r.pick([0, 1, 2, 2, 2]) if t.sc.split == "train" else r.int(0, 3)
     if k == 0:
         return t.put("yesno", r.pick(["Is there %s?", "Is there %s in the picture?", "Can you see %s?"]) % an(w), "No", exist=True)
     if k == 1:
@@ -430,6 +443,7 @@ CHAT = [("Hello!", "Hello!"), ("Hello.", "Hello!"), ("Hi!", "Hello!"), ("Hi.", "
 
 MIX = [("describe", 9), ("count", 14), ("color", 8), ("shape", 6), ("size", 8), ("where", 10), ("relation", 10), ("text", 15), ("yesno", 8), ("absent", 5),
        ("style", 6), ("side", 14), ("json", 16), ("unknown", 6), ("thing", 5), ("chat", 2)]
+MIX_TRAIN = [(k, {"thing": 16}.get(k, w)) for k, w in MIX]   # a word is harder to repeat than to read
 LATER = [("about_it", 26), ("and_the", 16), ("the_other", 14), ("more_counts", 12), ("more_exist", 6), ("meant_other", 9), ("meant_attr", 7), ("sure", 5),
          ("claim", 7), ("claim_count", 4), ("look_again", 5)]
 LENGTHS = [(1, 22), (2, 18), (3, 17), (4, 15), (5, 14), (6, 14)]
