@@ -57,9 +57,8 @@ def ok(good, where, what):
     return good
 
 
-def run(command, cwd=ROOT, **env):
-    return subprocess.run(command, cwd=cwd, env={**os.environ, **env}, stdin=subprocess.DEVNULL, capture_output=True,
-                          text=True, timeout=600)
+def run(command, cwd=ROOT, typed="", **env):
+    return subprocess.run(command, cwd=cwd, env={**os.environ, **env}, input=typed, capture_output=True, text=True, timeout=600)
 
 
 @functools.lru_cache(maxsize=None)
@@ -158,7 +157,9 @@ def run_line(where, command, top, env, expected, note):
     command = re.sub(r"\b([a-z0-9_]+)(\|[a-z0-9_]+)+", r"\1", command)
     words = shlex.split(command)
     words[0] = program
-    done = run(words, cwd=top, **env)
+    asked = [line[2:] for line in expected if line.startswith("> ")]  # what is typed into chat
+    expected = [line for line in expected if not line.startswith("> ")]
+    done = run(words, cwd=top, typed="".join(line + "\n" for line in asked), **env)
     if note.startswith("fails"):
         return ok(done.returncode != 0, where, "%s: exit code 0" % command)
     if ok(done.returncode == 0, where, "%s: exit code %d: %s" % (command, done.returncode, done.stderr.strip())) and expected:
