@@ -210,8 +210,9 @@ def worker(rank, world, a, counter):
                                                             prefetch_factor=4))
     kind_w = torch.ones(len(KIND_NAMES))
     kind_w[KIND_NAMES.index("text")], kind_w[KIND_NAMES.index("describe")] = a.w_text, a.w_describe
-    for kind in ("relation", "size", "count", "followup", "two"):
+    for kind in ("relation", "size", "count", "followup"):
         kind_w[KIND_NAMES.index(kind)] = a.w_hard
+    kind_w[KIND_NAMES.index("two")], kind_w[KIND_NAMES.index("json")] = a.w_two, a.w_json
     stats, lastlog, lastsave = torch.zeros(2 * len(KIND_NAMES) + 4), time.time(), time.time()
     params = [q for q in model.parameters() if q.requires_grad]
 
@@ -352,7 +353,9 @@ def main():
     ap.add_argument("--aux", type=float, default=0.8, help="weight of the auxiliary heads; falls to 0 with time")
     ap.add_argument("--w-text", type=float, default=0.6, help="weight of the tokens of read-out answers")
     ap.add_argument("--w-describe", type=float, default=0.7)
-    ap.add_argument("--w-hard", type=float, default=1.5, help="weight of the tokens of answers about relations, sizes, counts, two images")
+    ap.add_argument("--w-hard", type=float, default=1.5, help="weight of the tokens of answers about relations, sizes, counts")
+    ap.add_argument("--w-two", type=float, default=1.5, help="of answers about two images")
+    ap.add_argument("--w-json", type=float, default=1.0, help="of answers in JSON")
     ap.add_argument("--seed", type=int, default=1)
     ap.add_argument("--log", type=int, default=20)
     ap.add_argument("--save", type=float, default=300.0)
