@@ -208,7 +208,7 @@ tools genie build "$demo" -o genie-both -q
 expect "genie build: not over a decoder" 1 "genie-both/fastvlm_model.bin: there is such a file already; --force replaces it"
 tools genie build "$demo" -o genie-both --quantize Z8 -q
 expect "genie build: not over a table" 1 "genie-both/LUT.bin: there is such a file already; --force replaces it"
-fault shortlut qnn-genai-transformer-composer 1 "LUT.bin: has 589820 bytes; expected 589824, 768 rows of 192 in f32" "${build[@]}"
+fault shortlut qnn-genai-transformer-composer 1 "LUT.bin: has 983036 bytes; expected 983040, 1280 rows of 192 in f32" "${build[@]}"
 fault wronglut qnn-genai-transformer-composer 1 "is not the embedding of token" "${build[@]}"
 fault exit1 qnn-genai-transformer-composer 1 "exit code 1" "${build[@]}"
 fault nothing qnn-genai-transformer-composer 1 "has not written" "${build[@]}"
@@ -236,7 +236,7 @@ def npy(name):
     return array.array("f", data[10 + int.from_bytes(data[8:10], "little"):])
 def floats(path):
     return array.array("f", open(path, "rb").read())
-# The rows that the decoder was given against those of our own run: text rows exact, image rows within the u8 grid.
+# The rows that the decoder was given against those of our own run: text rows exact, image rows within half a step of the u8 grid.
 own, theirs = npy("inputs_embeds.npy"), floats(place + "/combined_embeddings_fp32.raw")
 assert len(own) == len(theirs), (len(own), len(theirs))
 tokens = json.load(open(place + "/tokens.json"))
@@ -247,7 +247,7 @@ scale = info["quantizeParams"]["scaleOffset"]["scale"]
 for row in range(tokens["combined_len"]):
     a, b = own[row * 192:(row + 1) * 192], theirs[row * 192:(row + 1) * 192]
     if at <= row < at + n:
-        assert max(abs(x - y) for x, y in zip(a, b)) < 40 * scale, row  # clipped at calibration's range
+        assert sum(abs(x - y) > .51 * scale for x, y in zip(a, b)) <= 8, row  # a few are clipped at calibration's range
         dot = sum(x * y for x, y in zip(a, b)) / math.sqrt(sum(x * x for x in a) * sum(y * y for y in b))
         assert dot > 0.99, (row, dot)
     else:
@@ -342,7 +342,7 @@ wrong_run "a description with an offset of the other sign" "an offset of at most
 wrong_run "a binary of a newer release" "made by QAIRT v2.51.0.260929181845; the SDK is 2.42.0.251225" "${e2e[@]}" --vision-info later.json
 wrong_run "a description without the tensor" "its graph takes 1 and gives 0 tensors" "${e2e[@]}" --vision-info no-output.json
 head -c 1000 genie/LUT.bin >short.bin
-wrong_run "a table of another size" "short.bin: has 1000 bytes; expected 589824" "${e2e[@]}" --lut short.bin
+wrong_run "a table of another size" "short.bin: has 1000 bytes; expected 983040" "${e2e[@]}" --lut short.bin
 
 # ---- genie run
 run "${e2e[@]}"
@@ -361,7 +361,7 @@ expect "genie run: --force" 0
 STANDIN_FAULT=genie-t2t-run=marks run genie run $dialog "Hello?"
 check "genie run: marks inside an answer" [ "$out" = "a [END] and [BEGIN]: inside" ]
 run genie run $dialog -e "$place/combined_embeddings_fp32.raw" --lut short.bin
-expect "genie run: a table that does not fit" 1 "short.bin: has 1000 bytes; expected 589824, n-vocab rows of f32"
+expect "genie run: a table that does not fit" 1 "short.bin: has 1000 bytes; expected 983040, n-vocab rows of f32"
 head -c 1000 "$place/combined_embeddings_fp32.raw" >rows.raw
 run genie run $dialog -e rows.raw --lut genie/LUT.bin
 expect "genie run: rows that do not fit" 1 "rows.raw: has 1000 bytes; expected rows of 768"

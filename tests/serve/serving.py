@@ -163,7 +163,8 @@ class Server:
         return s
 
 
-END_IDS = range(700, 759)  # the demonstration model's control tokens are the last ids
+with open(os.path.join(ROOT, "models/demo/added_tokens.json")) as f:
+    END_IDS = sorted(json.load(f).values())  # what ends an answer
 
 
 def endless(s):
