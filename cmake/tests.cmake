@@ -30,8 +30,8 @@ if(check_sources)
     endif()
     # AMX's kernels on a model of its tiles: what they need besides
     if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
-        set_source_files_properties(${root}/tests/kernels/amx_model.c ${root}/tests/kernels/gemm_amx_model.c
-            ${root}/tests/kernels/gemm_u8_amx_model.c ${root}/tests/kernels/quant_amx_model.c
+        set_source_files_properties(${root}/tests/kernels/amx_model.c ${root}/tests/kernels/attn_amx_model.c
+            ${root}/tests/kernels/gemm_amx_model.c ${root}/tests/kernels/gemm_u8_amx_model.c ${root}/tests/kernels/quant_amx_model.c
             PROPERTIES COMPILE_OPTIONS "${FASTVLM_X86_avx512};-mprfchw;$<$<NOT:$<CONFIG:Debug>>:-O3>")
     endif()
     target_include_directories(checkkernels PRIVATE ${root}/src ${root}/tests)

@@ -529,7 +529,7 @@ static fv_status self_attention_run(void *user, const fv_node *n)
                      .scale = 1.0f / sqrtf((float)d) };
     if (o && o->change && o->inside && o->inside(o->user, n))
         return attend_changed(r, j, n);
-    fv_attention_run(r->ops, fv_rows_f32(value_data(r, n->out)), qkv, rows, c, d);
+    fv_attention_run(r->ops, fv_rows_f32(value_data(r, n->out)), qkv, rows, c, d, FV_TYPE_F32);
     return attend_inside(r, j, n->self_attention.scores, n->self_attention.weights);
 }
 

@@ -16,11 +16,11 @@ init_fn fv_quant_init_avx2, fv_quant_init_avxvnni;
 init_fn fv_gemm_init_avx512, fv_dwconv_init_avx512, fv_attn_init_avx512, fv_rows_init_avx512;
 init_fn fv_dwconv_u8_init_avx2, fv_gemm_u8_init_avx2, fv_gemm_u8_init_avxvnni;
 init_fn fv_quantize_u8_init_avx2, fv_quantize_u8_init_avx512;
-init_fn fv_gemm_init_avx512bf16;
+init_fn fv_gemm_init_avx512bf16, fv_attn_init_avx512bf16;
 init_fn fv_resize_init_avx512vnni;
 init_fn fv_quant_init_avx512vnni;
 init_fn fv_gemm_u8_init_avx512vnni, fv_dwconv_u8_init_avx512vnni;
-init_fn fv_gemm_init_amx, fv_gemm_u8_init_amx, fv_quant_init_amx;
+init_fn fv_gemm_init_amx, fv_gemm_u8_init_amx, fv_quant_init_amx, fv_attn_init_amx;
 #endif
 #if defined(__aarch64__)
 init_fn fv_gemm_init_neon, fv_dwconv_init_neon, fv_attn_init_neon, fv_rows_init_neon,
@@ -66,6 +66,7 @@ void fv_kernels_init(fv_kernels *k, unsigned cpu)
     }
     if (cpu & FV_CPU_AVX512BF16) {
         fv_gemm_init_avx512bf16(k);
+        fv_attn_init_avx512bf16(k);
     }
     if (cpu & FV_CPU_AVX512VNNI) {
         fv_resize_init_avx512vnni(k);
@@ -77,6 +78,7 @@ void fv_kernels_init(fv_kernels *k, unsigned cpu)
         fv_gemm_init_amx(k);
         fv_gemm_u8_init_amx(k);
         fv_quant_init_amx(k);
+        fv_attn_init_amx(k);
     }
 #endif
 #if defined(__aarch64__)

@@ -249,6 +249,52 @@ static bool gemm_blocks_right(const fv_kernels *k)
     return gemm_q_right(k, FV_TYPE_Q8_0) && gemm_q_right(k, FV_TYPE_Q4_0);
 }
 
+/* Beside attention in f32, with queries that stay whole when they are scaled for powers of two: all
+ * that rounding does is to the weights, less than 2^-8 of values up to 100. */
+static bool attn_bf16_right(const fv_kernels *k)
+{
+    enum { ROWS = 35, KEYS = 37, D = 34, QUERIES = ROWS * D, VALUES = KEYS * D };
+    if (!k->attn_bf16)
+        return true;
+    float *memory = fv_alloc(fv_attn_scratch_bytes() + (3 * QUERIES + 2 * VALUES) * sizeof *memory,
+                             1);
+    if (!memory)
+        return true; /* not asked */
+    float *q = memory + fv_attn_scratch_bytes() / sizeof *memory, *keys = q + QUERIES,
+          *values = keys + VALUES, *want = values + VALUES, *got = want + QUERIES;
+    for (size_t i = 0; i < QUERIES; i++)
+        q[i] = some_number(i, 1, -8, 8);
+    for (size_t i = 0; i < VALUES; i++) {
+        keys[i] = some_number(i, 2, -4, 4);
+        values[i] = some_number(i, 3, -100, 100);
+    }
+    fv_attn_args a = { .q = q,
+                       .n_q = ROWS,
+                       .ldq = D,
+                       .k = keys,
+                       .v = values,
+                       .n_kv = KEYS,
+                       .ldk = D,
+                       .ldv = D,
+                       .kv_type = FV_TYPE_F32,
+                       .d = D,
+                       .scale = 0x1p-6f * 0.693147181f, /* ln 2 */
+                       .out = want,
+                       .ldo = D,
+                       .out_type = FV_TYPE_F32,
+                       .scratch = memory };
+    k->attn(&a);
+    a.out = got;
+    k->attn_bf16(&a);
+    bool right = true;
+    for (size_t i = 0; i < QUERIES; i++) {
+        const float off = got[i] - want[i];
+        right = right && off < 0.5f && off > -0.5f; /* false for NaN */
+    }
+    fv_free(memory);
+    return right;
+}
+
 /* ---- the table --------------------------------------------------------------------------- */
 
 /* A slot that can be replaced by a lower level's, and how it is asked. */
@@ -258,10 +304,9 @@ static const struct guard {
     bool (*right)(const fv_kernels *k);
 } guards[] = {
 #define SLOT(name) #name, offsetof(fv_kernels, name), sizeof((fv_kernels *)0)->name
-    { SLOT(gemm_f32), gemm_f32_right },
-    { SLOT(gemm_bf16), gemm_bf16_right },
-    { SLOT(gemm_u8), gemm_u8_right },
-    { SLOT(gemm_q), gemm_blocks_right },
+    { SLOT(gemm_f32), gemm_f32_right },   { SLOT(gemm_bf16), gemm_bf16_right },
+    { SLOT(gemm_u8), gemm_u8_right },     { SLOT(gemm_q), gemm_blocks_right },
+    { SLOT(attn_bf16), attn_bf16_right },
 #undef SLOT
 };
 

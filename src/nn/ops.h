@@ -197,8 +197,10 @@ void fv_layernorm_run(const fv_ops *ops, fv_rows y, const float *x, const float 
                       const float *bias, size_t n, size_t c);
 fv_ops_need fv_layernorm_need(size_t c);
 
-/* Multi-head attention without a mask: q | k | v rows [n, 3c] f32 -> y [n, c]; heads of d. */
-void fv_attention_run(const fv_ops *ops, fv_rows y, const float *qkv, size_t n, size_t c, size_t d);
+/* Multi-head attention without a mask: q | k | v rows [n, 3c] f32 -> y [n, c]; heads of d. operand:
+ * of its products, BF16 where that is faster than f32, else F32. */
+void fv_attention_run(const fv_ops *ops, fv_rows y, const float *qkv, size_t n, size_t c, size_t d,
+                      fv_type operand);
 fv_ops_need fv_attention_need(void);
 
 /* ---- time ---------------------------------------------------------------------------------- */

@@ -345,6 +345,7 @@ typedef struct attention_job {
     fv_rows y;        /* [n, c]: heads side by side, d channels each */
     const float *qkv; /* [n, 3c]: q | k | v, heads side by side in each */
     size_t n, c, d;
+    fv_attn_fn *fn;
 } attention_job;
 
 /* One head and FV_ATTN_MAX_Q queries; the tasks of a head follow each other, so that its keys and
@@ -372,7 +373,7 @@ static void attention_task(void *user, size_t task, unsigned worker)
                        .out_type = j->y.type,
                        .scratch = scratch };
     if (j->y.type != FV_TYPE_U8) {
-        j->ops->k->attn(&a);
+        j->fn(&a);
         return;
     }
     /* in f32 first, quantised while it is in the cache */
@@ -380,7 +381,7 @@ static void attention_task(void *user, size_t task, unsigned worker)
     a.out = tile;
     a.ldo = j->d;
     a.out_type = FV_TYPE_F32;
-    j->ops->k->attn(&a);
+    j->fn(&a);
     j->ops->k->quantize_u8(y, j->c, tile, j->d, j->y.to_int8->inv + at, j->y.to_int8->zero, a.n_q,
                            j->d);
 }
@@ -392,13 +393,17 @@ fv_ops_need fv_attention_need(void)
     return (fv_ops_need){ fv_attn_scratch_bytes() + tile, 64 };
 }
 
-void fv_attention_run(const fv_ops *ops, fv_rows y, const float *qkv, size_t n, size_t c, size_t d)
+void fv_attention_run(const fv_ops *ops, fv_rows y, const float *qkv, size_t n, size_t c, size_t d,
+                      fv_type operand)
 {
     const double start = fv_op_start(ops);
-    attention_job j = { ops, y, qkv, n, c, d };
+    const fv_kernels *k = ops->k;
+    const bool pairs = operand == FV_TYPE_BF16 && k->fast_bf16 && k->attn_bf16;
+    attention_job j = { ops, y, qkv, n, c, d, pairs ? k->attn_bf16 : k->attn };
     fv_pool_run(ops->pool, c / d * ((n + FV_ATTN_MAX_Q - 1) / FV_ATTN_MAX_Q), attention_task, &j);
     fv_op_end(ops, start,
               &(fv_op_time){ .kind = "attention",
+                             .type = pairs ? FV_TYPE_BF16 : FV_TYPE_F32,
                              .n_rows = n,
                              .macs = 2 * (double)n * (double)n * (double)c });
 }

@@ -323,7 +323,7 @@ static void attention_block(fv_vision *v, const fv_ops *ops, const fv_vision_blo
 
     /* attended = softmax(q k^T / sqrt(32)) v, head by head; every pixel sees every pixel. Where
      * they lie is in x already (rows 13, 17).                 [n, c] */
-    fv_attention_run(ops, attended, qkv, n, c, (size_t)v->c->d_head_vision);
+    fv_attention_run(ops, attended, qkv, n, c, (size_t)v->c->d_head_vision, v->operand);
 
     /* x = x + scale1 * (attended Wproj^T + bproj)             [n, c] */
     fv_linear proj = { .w = &b->proj,

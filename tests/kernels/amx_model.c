@@ -195,7 +195,7 @@ static void pack_q4__model(void *dst, const void *w, size_t ld, size_t n, size_t
 }
 
 void fv_gemm_init_amx_model(fv_kernels *k), fv_gemm_u8_init_amx_model(fv_kernels *k),
-    fv_quant_init_amx_model(fv_kernels *k);
+    fv_quant_init_amx_model(fv_kernels *k), fv_attn_init_amx_model(fv_kernels *k);
 
 bool amx_model_kernels(fv_kernels *k, unsigned cpu)
 {
@@ -212,6 +212,7 @@ bool amx_model_kernels(fv_kernels *k, unsigned cpu)
     fv_gemm_init_amx_model(k);
     fv_gemm_u8_init_amx_model(k);
     fv_quant_init_amx_model(k);
+    fv_attn_init_amx_model(k);
     return true;
 }
 

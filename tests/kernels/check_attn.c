@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/base.h"
+#include "base/half.h"
 #include "check.h"
 #include "kernels/blocks.h"
 
@@ -35,10 +36,16 @@ static void fill_kv(fv_check *c, void *p, const fv_attn_args *a, size_t ld, floa
     }
 }
 
+static double to_bf16(double x) { return fv_bf16_to_f32(fv_f32_to_bf16((float)x)); }
+
 /* want[c] of row i, and the norm and relative bound of its error: an error e of a score moves its
- * weight by e of itself, so the bound grows with the products behind the scores. */
-static void want_row(const fv_attn_args *a, size_t i, double *want, double *norm, double *bound)
+ * weight by e of itself, so the bound grows with the products behind the scores. pairs: of
+ * attn_bf16, whose operands are rounded here, too, q after it was scaled for powers of two; what is
+ * left is the rounding of the weights. */
+static void want_row(const fv_attn_args *a, bool pairs, size_t i, double *want, double *norm,
+                     double *bound)
 {
+    const float scale = a->scale * 1.44269504f;
     size_t n = a->causal ? a->n_visible + i : a->n_kv;
     double *s = malloc(n * sizeof *s), top = -INFINITY, sum = 0, most = 0,
            spread[FV_ATTN_MAX_D] = { 0 };
@@ -46,7 +53,8 @@ static void want_row(const fv_attn_args *a, size_t i, double *want, double *norm
         double size = 0;
         s[j] = 0;
         for (size_t c = 0; c < a->d; c++) {
-            double p = a->scale * (double)a->q[i * a->ldq + c] * kv_at(a->k, a, a->ldk, j, c);
+            const double q = a->q[i * a->ldq + c], k = kv_at(a->k, a, a->ldk, j, c);
+            double p = pairs ? to_bf16((float)q * scale) * to_bf16(k) * M_LN2 : a->scale * q * k;
             s[j] += p;
             size += fabs(p);
         }
@@ -60,6 +68,8 @@ static void want_row(const fv_attn_args *a, size_t i, double *want, double *norm
         sum += p;
         for (size_t c = 0; c < a->d; c++) {
             double v = kv_at(a->v, a, a->ldv, j, c);
+            if (pairs)
+                v = to_bf16(v);
             want[c] += p * v;
             spread[c] += p * fabs(v);
         }
@@ -70,13 +80,14 @@ static void want_row(const fv_attn_args *a, size_t i, double *want, double *norm
         *norm += spread[c] / sum * (spread[c] / sum);
     }
     *norm = sqrt(*norm);
-    *bound = 1e-6 + 4 * 0x1p-24 * most;
+    *bound = 1e-6 + 4 * 0x1p-24 * most + (pairs ? 0x1p-8 + 1e-4 : 0);
     free(s);
 }
 
-static void one_case(fv_check *c, size_t d, size_t n_q, size_t n_kv, bool causal, size_t n_visible,
-                     fv_type kv_type)
+static void one_case(fv_check *c, fv_attn_fn *fn, size_t d, size_t n_q, size_t n_kv, bool causal,
+                     size_t n_visible, fv_type kv_type)
 {
+    const bool pairs = fn == c->now->attn_bf16;
     fv_type out_type = (fv_type[]){ FV_TYPE_F32, FV_TYPE_F32, FV_TYPE_F16,
                                     FV_TYPE_BF16 }[check_below(c, 4)];
     size_t elem = fv_type_size(out_type), kv_elem = fv_type_size(kv_type);
@@ -113,10 +124,10 @@ static void one_case(fv_check *c, size_t d, size_t n_q, size_t n_kv, bool causal
     size_t n_out = (n_q - 1) * a.ldo + d;
     uint8_t *out = check_out(c, n_out * elem, elem), *part = check_out(c, n_out * elem, elem);
     a.out = out;
-    c->now->attn(&a);
+    fn(&a);
     for (size_t i = 0; i < n_q; i++) {
         double want[FV_ATTN_MAX_D], norm, bound, error = 0;
-        want_row(&a, i, want, &norm, &bound);
+        want_row(&a, pairs, i, want, &norm, &bound);
         for (size_t o = 0; o < d; o++) {
             double off = fabs(check_get(out, out_type, i * a.ldo + o) - want[o]);
             if (out_type != FV_TYPE_F32)
@@ -134,7 +145,7 @@ static void one_case(fv_check *c, size_t d, size_t n_q, size_t n_kv, bool causal
         b.n_q = n;
         b.n_visible = n_visible + i;
         b.out = part + i * a.ldo * elem;
-        c->now->attn(&b);
+        fn(&b);
         i += n;
     }
     check_same(c, "rows apart", out, part, n_out * elem);
@@ -184,7 +195,21 @@ void check_attn(fv_check *c)
                         continue;
                     size_t n_visible = causal ? keys[k] - check_below(c, FV_MIN(keys[k], (size_t)3))
                                               : 0;
-                    one_case(c, widths[d], n_q, n_kv, causal, n_visible, type);
+                    one_case(c, c->now->attn, widths[d], n_q, n_kv, causal, n_visible, type);
+                    check_done(c);
+                }
+            }
+        }
+    }
+    if (check_slot(c, "attn_bf16", c->now->attn_bf16 && c->now->attn_bf16 != c->below->attn_bf16)) {
+        static const size_t pair_widths[] = { 2, 6, 16, 32, 40, 64, 130, 250, 256 };
+        for (size_t d = 0; d < FV_COUNT(pair_widths); d++) {
+            for (size_t r = 0; r < FV_COUNT(rows); r++) {
+                for (size_t k = 0; k < FV_COUNT(keys); k++) {
+                    if (!check_case(c, "d=%zu n_q=%zu n_kv=%zu", pair_widths[d], rows[r], keys[k]))
+                        continue;
+                    one_case(c, c->now->attn_bf16, pair_widths[d], rows[r], keys[k], false, 0,
+                             FV_TYPE_F32);
                     check_done(c);
                 }
             }
@@ -225,16 +250,25 @@ static void run_rope(void *user)
 void bench_attn(fv_check *c)
 {
     bench_shape shape[32];
-    if (check_slot(c, "attn", c->now->attn != c->below->attn)) {
+    const struct {
+        const char *slot;
+        fv_attn_fn *fn, *below;
+    } slots[] = { { "attn", c->now->attn, c->below->attn },
+                  { "attn_bf16", c->now->attn_bf16, c->below->attn_bf16 } };
+    for (size_t s = 0; s < FV_COUNT(slots); s++) {
+        if (!check_slot(c, slots[s].slot, slots[s].fn && slots[s].fn != slots[s].below))
+            continue;
         size_t n = bench_shapes(c, "attn", shape, FV_COUNT(shape));
         for (size_t i = 0; i < n; i++) {
             const size_t *v = shape[i].v;
+            if (s == 1 && (v[4] == 2 || v[5] || v[1] < 16)) /* it is for images alone */
+                continue;
             fv_type type = v[4] == 2 ? FV_TYPE_F16 : FV_TYPE_F32;
             void *k = bench_buffer(c, type, v[2] * v[3]),
                  *values = bench_buffer(c, type, v[2] * v[3]);
             float *q = bench_buffer(c, FV_TYPE_F32, v[1] * v[3]),
                   *out = bench_buffer(c, FV_TYPE_F32, v[1] * v[3]);
-            attn_bench b = { .fn = c->now->attn,
+            attn_bench b = { .fn = slots[s].fn,
                              .args = { .q = q,
                                        .n_q = v[1],
                                        .ldq = v[3],
@@ -254,7 +288,7 @@ void bench_attn(fv_check *c)
                                                                fv_attn_scratch_bytes() / 4) } };
             attn_bench ref = b;
             ref.fn = c->ref->attn;
-            bool is_ref = c->now->attn == c->ref->attn;
+            bool is_ref = slots[s].fn == c->ref->attn;
             double keys = (double)v[2] - (v[5] ? (double)(v[1] - 1) / 2 : 0),
                    work = 4 * keys * (double)(v[0] * v[1]);
             bench_report(c, shape[i].label, "GFLOP/s", run_attn, &b, work, is_ref ? NULL : run_attn,

@@ -71,6 +71,13 @@ static void gemm_f32_first_row(const fv_gemm_args *g)
     *(float *)g->c = -*(float *)g->c;
 }
 
+static void attn_without_last_key(const fv_attn_args *a)
+{
+    fv_attn_args other = *a;
+    other.n_kv--;
+    good.attn_bf16(&other);
+}
+
 static void expect_replaced(fv_kernels *k, unsigned cpu, const char *slot)
 {
     char fault[160] = "";
@@ -109,6 +116,11 @@ static void test_broken_kernels_are_replaced(void **state)
         k.gemm_u8.run16 = gemm_u8_without_low;
         expect_replaced(&k, FV_CPU_AVX2, "gemm_u8");
         fv_kernels_init(&good, cpu);
+    }
+    if (good.attn_bf16) {
+        k = good;
+        k.attn_bf16 = attn_without_last_key;
+        expect_replaced(&k, cpu, "attn_bf16");
     }
     k = good;
     k.gemm_q.run[FV_TYPE_Q4_0] = gemm_q_without_bias;

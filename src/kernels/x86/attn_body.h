@@ -11,7 +11,10 @@
  *
  * Blocks begin at key 0, and every sum runs over c or j in order: a row's bits do not depend on
  * the other rows or on the number of lanes. A masked key has weight 0 (its value must be
- * finite). */
+ * finite).
+ *
+ * A file that defines ATTN_PAIRS says itself what the elements of the products are (attn_elem,
+ * attn_set, attn_load, attn_mac): pairs of bf16, of which c or j are then the numbers. */
 #include <math.h>
 #include <string.h>
 
@@ -40,15 +43,23 @@ typedef struct attn_scratch {
 } attn_scratch;
 _Static_assert(sizeof(attn_scratch) <= (size_t)1 << 19, "fv_attn_scratch_bytes");
 
+#ifndef ATTN_PAIRS
+typedef float attn_elem;
+static inline vec attn_set(attn_elem x) { return vec_set(x); }
+static inline vec attn_load(const attn_elem *p) { return vec_load(p); }
+static inline vec attn_mac(vec a, vec b, vec c) { return vec_fma(a, b, c); }
+#endif
+
 typedef enum outer_start { OUTER_ZERO, OUTER_ADD, OUTER_KEEP } outer_start;
 
 /* z[a][row] = 0, z or z keep  +  sum_t x[a, t] y[t][row] for n_a rows of z and n_v vectors; element
  * (a, t) of x is at x[a * step_a + t * step_t]. */
 static inline __attribute__((always_inline)) void outer_tile(float *z, outer_start start,
-                                                             const float *keep, const float *x,
+                                                             const float *keep, const attn_elem *x,
                                                              size_t step_a, size_t step_t,
-                                                             const float *y, size_t ld, size_t n_t,
-                                                             const unsigned n_a, const unsigned n_v)
+                                                             const attn_elem *y, size_t ld,
+                                                             size_t n_t, const unsigned n_a,
+                                                             const unsigned n_v)
 {
     vec acc[16][4], row[4];
     UNROLL
@@ -63,13 +74,13 @@ static inline __attribute__((always_inline)) void outer_tile(float *z, outer_sta
     for (size_t t = 0; t < n_t; t++) {
         UNROLL
         for (unsigned v = 0; v < n_v; v++)
-            row[v] = vec_load(y + t * ld + v * VEC_W);
+            row[v] = attn_load(y + t * ld + v * VEC_W);
         UNROLL
         for (unsigned a = 0; a < n_a; a++) {
-            vec b = vec_set(x[a * step_a + t * step_t]);
+            vec b = attn_set(x[a * step_a + t * step_t]);
             UNROLL
             for (unsigned v = 0; v < n_v; v++)
-                acc[a][v] = vec_fma(b, row[v], acc[a][v]);
+                acc[a][v] = attn_mac(b, row[v], acc[a][v]);
         }
     }
     UNROLL
@@ -93,9 +104,9 @@ static inline __attribute__((always_inline)) void outer_tile(float *z, outer_sta
     } while (0)
 
 static inline __attribute__((always_inline)) void outer(float *z, outer_start start,
-                                                        const float *keep, const float *x,
+                                                        const float *keep, const attn_elem *x,
                                                         size_t step_a, size_t step_t,
-                                                        const float *y, size_t ld, size_t n_t,
+                                                        const attn_elem *y, size_t ld, size_t n_t,
                                                         size_t n)
 {
     size_t n_vec = ld / VEC_W;
@@ -114,6 +125,7 @@ static inline __attribute__((always_inline)) void outer(float *z, outer_start st
     }
 }
 
+#ifndef ATTN_PAIRS
 /* s[key][row] of n keys from k [n][ldk] */
 static void attn_scores(float *s, const float *k, size_t ldk, const float *q, size_t ld, size_t n,
                         size_t d)
@@ -182,6 +194,8 @@ static void attn_widen(float *to, const void *from, fv_type type, size_t first, 
     }
 }
 
+#endif
+
 static void attn_begin(attn_scratch *w, const fv_attn_args *a, size_t ld)
 {
     const float scale = a->scale * 1.44269504f; /* log2(e) */
@@ -196,6 +210,26 @@ static void attn_begin(attn_scratch *w, const fv_attn_args *a, size_t ld)
     }
 }
 
+/* o / sum, as the caller wants it */
+static void attn_end(attn_scratch *w, const fv_attn_args *a, size_t ld)
+{
+    const size_t d = a->d;
+    for (size_t v = 0; v < ld; v += VEC_W) {
+        vec sum = vec_load(w->sum + v);
+        for (size_t c = 0; c < d; c++)
+            vec_store(w->o + c * ld + v, vec_div(vec_load(w->o + c * ld + v), sum));
+    }
+    float *row = w->panel;
+    for (size_t i = 0; i < a->n_q; i++) {
+        for (size_t c = 0; c < d; c++)
+            row[c] = w->o[c * ld + i];
+        for (size_t c = 0; c < d; c += VEC_W)
+            vec_put_n(a->out, a->out_type, i * a->ldo + c, FV_MIN(d - c, (size_t)VEC_W),
+                      vec_load(row + c));
+    }
+}
+
+#ifndef ATTN_PAIRS
 static inline void attn_run(const fv_attn_args *a)
 {
     attn_scratch *w = a->scratch;
@@ -219,18 +253,6 @@ static inline void attn_run(const fv_attn_args *a)
                         m, d);
         }
     }
-
-    for (size_t v = 0; v < ld; v += VEC_W) {
-        vec sum = vec_load(w->sum + v);
-        for (size_t c = 0; c < d; c++)
-            vec_store(w->o + c * ld + v, vec_div(vec_load(w->o + c * ld + v), sum));
-    }
-    float *row = w->panel;
-    for (size_t i = 0; i < a->n_q; i++) {
-        for (size_t c = 0; c < d; c++)
-            row[c] = w->o[c * ld + i];
-        for (size_t c = 0; c < d; c += VEC_W)
-            vec_put_n(a->out, a->out_type, i * a->ldo + c, FV_MIN(d - c, (size_t)VEC_W),
-                      vec_load(row + c));
-    }
+    attn_end(w, a, ld);
 }
+#endif

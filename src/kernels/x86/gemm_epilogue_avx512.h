@@ -1,12 +1,10 @@
-/* What the matrix products of AVX-512 share, whatever their operands are: the epilogue, and the
- * transposition of a square that packing is made of. */
+/* What the matrix products of AVX-512 share, whatever their operands are: the epilogue. */
 #ifndef FV_GEMM_EPILOGUE_AVX512_H
 #define FV_GEMM_EPILOGUE_AVX512_H
 
 #include "kernels/kernels.h"
+#include "kernels/x86/transpose_avx512.h"
 #include "kernels/x86/vmath_avx512.h"
-
-#define UNROLL _Pragma("GCC unroll 16")
 
 /* Lanes of mask as g->c_type; in this file's own way when it has one. */
 #ifndef STORE_AVX512
@@ -41,38 +39,6 @@ static void epilogue(const fv_gemm_args *g, size_t i, size_t rows, size_t j, siz
             STORE_AVX512(g->c, g->c_type, (i + r) * g->ldc + col, mask, y);
         }
     }
-}
-
-/* 16 rows of 16 words become 16 columns: pairs, fours, then 128-bit quarters change places. */
-static inline void transpose(__m512i r[16])
-{
-    __m512i t[16];
-    UNROLL for (int i = 0; i < 16; i += 2)
-    {
-        t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
-        t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
-    }
-    UNROLL for (int i = 0; i < 16; i += 4)
-    {
-        UNROLL for (int h = 0; h < 2; h++)
-        {
-            r[i + 2 * h] = _mm512_unpacklo_epi64(t[i + h], t[i + h + 2]);
-            r[i + 2 * h + 1] = _mm512_unpackhi_epi64(t[i + h], t[i + h + 2]);
-        }
-    }
-    /* r[4 b + c]: column 4 q + c of rows 4 b .. 4 b + 3 in quarter q */
-    UNROLL for (int c = 0; c < 4; c++)
-    {
-        __m512i even01 = _mm512_shuffle_i32x4(r[c], r[4 + c], 0x88),
-                odd01 = _mm512_shuffle_i32x4(r[c], r[4 + c], 0xdd);
-        __m512i even23 = _mm512_shuffle_i32x4(r[8 + c], r[12 + c], 0x88);
-        __m512i odd23 = _mm512_shuffle_i32x4(r[8 + c], r[12 + c], 0xdd);
-        t[c] = _mm512_shuffle_i32x4(even01, even23, 0x88);
-        t[8 + c] = _mm512_shuffle_i32x4(even01, even23, 0xdd);
-        t[4 + c] = _mm512_shuffle_i32x4(odd01, odd23, 0x88);
-        t[12 + c] = _mm512_shuffle_i32x4(odd01, odd23, 0xdd);
-    }
-    UNROLL for (int i = 0; i < 16; i++) r[i] = t[i];
 }
 
 #endif
