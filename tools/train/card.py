@@ -70,9 +70,17 @@ def block_weak(qs, f32):
     lines.append("* \"Is the ... left of the ...?\" and the like: %s %% of %d, where guessing gives 50 %%." % (percent(k, of), of))
     k, of = right(qs, f32, lambda q: q["kind"] == "relation" and q["answer"] not in ("Yes", "No"))
     lines.append("* \"What is above the ...?\", \"What is the leftmost shape?\": %s %% of %d." % (percent(k, of), of))
-    k, of = right(qs, f32, lambda q: q["kind"] == "count" and int(q["answer"]) <= 3)
-    m, om = right(qs, f32, lambda q: q["kind"] == "count" and int(q["answer"]) > 3)
-    lines.append("* Counting up to three: %s %% of %d; more: %s %% of %d." % (percent(k, of), of, percent(m, om), om))
+    all_of_them = re.compile(r"(many|the) (shapes|objects)\b", re.I)
+    number = lambda q: int(q["answer"]) if q["answer"].isdigit() and q["kind"] in ("count", "followup") else None
+    counted = lambda keep: right(qs, f32, lambda q: number(q) is not None and keep(bool(all_of_them.search(q["question"])), number(q)))
+    (k, of), (m, om), (p, op) = counted(lambda every, n: every), counted(lambda every, n: not every and n < 3), counted(lambda every, n: not every and n > 2)
+    lines.append("* Counting all shapes: %s %% of %d; those of one shape or colour, where there are up to two: %s %% of %d, three and more: %s %% of %d." % (
+        percent(k, of), of, percent(m, om), om, percent(p, op), op))
+    differs = re.compile(r"differs|differen|has changed", re.I)
+    (k, of), (m, om) = (right(qs, f32, lambda q, want=want: q["kind"] == "two" and bool(differs.search(q["question"])) is want) for want in (True, False))
+    p, op = right(qs, f32, lambda q: q["kind"] == "two" and q["answer"].endswith("only in the first."))
+    lines.append("* Two images, \"What differs?\": %s %% of %d (of %d where something is only in the first image, %s %%); other questions about two: %s %% of %d." % (
+        percent(k, of), of, op, percent(p, op), percent(m, om), om))
     k, of = right(qs, f32, lambda q: q["kind"] == "text" and len(q["answer"]) <= 3)
     m, om = right(qs, f32, lambda q: q["kind"] == "text" and len(q["answer"]) > 3)
     lines.append("* Reading up to three characters: %s %% of %d; more: %s %% of %d." % (percent(k, of), of, percent(m, om), om))
@@ -84,7 +92,7 @@ def block_training(machine):
         last = list(csv.DictReader(f))[-1]
     n, steps, hours = int(last["pictures"]), int(last["step"]), float(last["hours"])
     if "two" in last:                                     # the second edition's kinds
-        return "{:,} times an image with about eleven turns of conversation, in {:,} steps; {:.1f} hours on {}.".format(n, steps, hours, machine)
+        return "{:,} image presentations, each with about eleven turns of conversation, in {:,} steps; {:.1f} hours on {}.".format(n, steps, hours, machine)
     return "{:,} images, each seen once, with six or eight questions each, in {:,} steps; {:.1f} hours on {}.".format(n, steps, hours, machine)
 
 
@@ -133,9 +141,9 @@ def block_agreement(s):
     if "features" in s:
         f, loss = s["features"], total["f32"] - total["q4"]
         met = f["median"] >= GOAL_MEDIAN and f["least"] >= GOAL_LEAST and loss <= GOAL_Q4
-        lines += ["", "The features of %d held-out images, one by one, packed (int8) against f32: cosine %.5f in the median, %.4f at least. The "
-                  "target, %g and %g, and at most %g points lost by int8 with q4, is %s." % (
-                      f["n"], f["median"], f["least"], GOAL_MEDIAN, GOAL_LEAST, GOAL_Q4, "met" if met else "**not met**")]
+        lines += ["", "The features of the test's first %d images, one by one, packed (int8) against f32: median cosine %.5f, minimum %.4f. "
+                  "Targets: median >= %g, minimum >= %g, at most %g points lost by int8 with q4; %s." % (
+                      f["n"], f["median"], f["least"], GOAL_MEDIAN, GOAL_LEAST, GOAL_Q4, "all met" if met else "**not all met**")]
     return "\n".join(lines)
 
 
@@ -147,7 +155,7 @@ def block_sample():
         for run in RUNS:
             k, n = right(qs, ask_as(run, DEMO, test))
             scores.append((run[0], k))
-        what = "%d conversations with %d turns" % (len({id(q["line"]) for q in qs}), n) if "turns" in qs[0]["line"] else "%d" % n
+        what = "%d conversations with %d scored turns" % (len({id(q["line"]) for q in qs}), n) if "turns" in qs[0]["line"] else "%d" % n
         lines.append("The sample of %s in `%s` (JPEG, up to 256 pixels): %s." % (
             what, d, ", ".join("%s %s %%" % (name, percent(k, n)) for name, k in scores)))
         write_threshold(test, min(k for _, k in scores), n)
@@ -157,7 +165,7 @@ def block_sample():
 def write_threshold(test, least, n):
     """Two points below what it answers: other processors' int8 is another."""
     with open(os.path.join(test, "threshold"), "w") as f:
-        f.write("# The least percentage of the %d questions beside this file that the demonstration model must answer rightly, in every\n"
+        f.write("# The least percentage of the %d scored turns beside this file that the demonstration model must answer rightly, in every\n"
                 "# precision (tests/cli/test_demo_score.sh). It answers %s rightly; two points of leeway for other processors' int8.\n"
                 "%d\n" % (n, percent(least, n), math.floor(100.0 * least / n - 2)))
 

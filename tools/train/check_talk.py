@@ -95,7 +95,7 @@ class Listener:
     def attribute(self, q):
         """(attr, phrase) of a question about one thing."""
         for attr, form in (("color", r"what colou?r is (.+)"), ("color", r"what is the color of (.+)"), ("color", r"which color does (.+) have"),
-                           ("size", r"how big is (.+)"), ("size", r"what size is (.+)"), ("size", r"is (.+) small, medium or large"),
+                           ("size", r"how (?:big|large) is (.+)"), ("size", r"what size is (.+)"), ("size", r"is (.+) small, medium or large"),
                            ("style", r"is (.+) (?:filled or outlined|outlined or filled)"), ("where", r"in which part of the picture is (.+)"),
                            ("where", r"(?:and )?where is (.+?)(?: in the picture)?"), ("shape", r"what is the shape of (.+)"),
                            ("shape", r"what shape is (.+)"), ("shape", r"which shape is (it|[a-z]+(?: [a-z]+)?)")):
@@ -120,7 +120,7 @@ class Listener:
         q = question.lower().strip().rstrip("?.!")
         as_json = re.search(r"( answer)?( as|[.?,]? answer in| in) json$", q)
         asked = q
-        if re.fullmatch(r"(say that )?as json(, please)?", q):
+        if re.fullmatch(r"(say that |answer )?as json(, please)?|(please answer )?in json(, please)?", q):
             return json.dumps({self.about: self.of(self.focus, self.about)}, separators=(",", ":"))
         if as_json and self.pictures and not re.match(r"(describe|list)\b", q):
             plain = q[:as_json.start()].rstrip("?.")
@@ -171,6 +171,8 @@ class Listener:
             row = sorted(sc.objs, key=lambda o: o.cx)
             self.focus = None
             if m[1] == "list":
+                if len(row) > 3:
+                    return json.dumps({"count": len(row)}, separators=(",", ":"))
                 return json.dumps({"shapes": [entry(o) for o in row]}, separators=(",", ":"))
             if everything:
                 v = {"count": len(row), "shapes": [entry(o) for o in row], "text": [t.word for t in sorted(sc.texts, key=lambda t: t.cy)]}
@@ -189,7 +191,7 @@ class Listener:
         if q in ("are you sure", "really", "is that right"):
             return "Yes, %s." % self.last
         if q in ("look again", "check again", "please look again", "try again"):
-            return self.last
+            return self.of(self.focus, self.about) if self.last.startswith(("Yes, ", "No, ")) else self.last
         m = re.fullmatch(r"isn't it (?:an? )?(\w+)|i think it is (?:an? )?(\w+)|it is (?:an? )?(\w+), isn't it", q)
         if m:
             claim = [w for w in m.groups() if w][0]

@@ -460,7 +460,7 @@ def changed(r, before, split, seed):
     sc.seed, sc.objs, sc.texts = seed, [copy.copy(o) for o in before.objs], [copy.copy(t) for t in before.texts]
     sc.change, ways = ("nothing", None, None), []
     if sc.objs:
-        ways += ["color", "color", "gone", "style"]
+        ways += ["color", "color", "gone", "gone", "style"]
     if len(sc.objs) < 5:
         ways.append("new")
     if len(sc.texts) == 1 and all(t.box is None for t in sc.texts):

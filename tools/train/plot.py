@@ -12,7 +12,7 @@ for r in csv.DictReader(open(sys.argv[1])):
 n = -(-len(rows) // POINTS)
 mean = lambda key: [sum(float(r[key]) for r in rows[i:i + n]) / len(rows[i:i + n]) for i in range(0, len(rows), n)]
 x = [v / 1000 for v in mean("pictures")]
-series = [("loss", "#c0392b", mean("loss")), ("exact answers, %", "#2c6fbb", mean("exact")), ("text, %", "#27864b", mean("text"))]
+series = [("loss", "#c0392b", mean("loss")), ("exact answers, %", "#2c6fbb", mean("exact")), ("answers to what is written, %", "#27864b", mean("text"))]
 W, H, L, R, T, B = 720, 340, 52, 52, 34, 44
 xm, lm = max(x) or 1, max(series[0][2])
 px = lambda v: L + (W - L - R) * v / xm
@@ -25,7 +25,7 @@ for k in range(6):
     o.append('<text x="%d" y="%.1f" text-anchor="end" fill="#c0392b">%.1f</text>' % (L - 6, y + 4, lm * (1 - k / 5)))
     o.append('<text x="%d" y="%.1f" fill="#2c6fbb">%d</text>' % (W - R + 6, y + 4, 100 - 20 * k))
     o.append('<text x="%.1f" y="%d" text-anchor="middle" fill="#444444">%.0f</text>' % (px(xm * k / 5), H - B + 18, xm * k / 5))
-o.append('<text x="%d" y="%d" text-anchor="middle" fill="#444444">pictures seen, thousands</text>' % ((L + W - R) / 2, H - 8))
+o.append('<text x="%d" y="%d" text-anchor="middle" fill="#444444">images seen, thousands</text>' % ((L + W - R) / 2, H - 8))
 for i, (name, col, v) in enumerate(series):
     m = lm if i == 0 else 100.0
     o.append('<polyline fill="none" stroke="%s" stroke-width="1.6" points="%s"/>' % (

@@ -145,8 +145,9 @@ def place_text(r, sc, split, n):
 
 def place_objects(r, sc, split, n, held):
     dist = .85 if r.p(.12) else 1.3
-    few = r.shuffled(SHAPES)[:r.int(2, 4)] if r.p(.45) else SHAPES
-    fewc = r.shuffled(sorted(COLORS))[:r.int(2, 5)] if r.p(.4) else sorted(COLORS)
+    alike = r.u() if n > 2 else 1.0                       # several of a shape or of a colour, to be counted
+    few = r.shuffled(SHAPES)[:1 if alike < .2 else r.int(2, 4)] if alike < .2 or r.p(.45) else SHAPES
+    fewc = r.shuffled(sorted(COLORS))[:1 if .2 < alike < .35 else r.int(2, 5)] if .2 < alike < .35 or r.p(.4) else sorted(COLORS)
     for k in range(n):
         for _ in range(40):
             o = Obj()
@@ -476,20 +477,29 @@ def q_describe(r, sc):
     return q, cap(a) + ".", None
 
 
+def several(r, objs):
+    """A shape or a colour of which there are three or more: (shape, None), (None, colour), or None."""
+    got = [(s, None) for s in SHAPES if sum(o.shape == s for o in objs) > 2] + [(None, c) for c in sorted(COLORS) if sum(o.color == c for o in objs) > 2]
+    return r.pick(got) if got else None
+
+
 def q_count(r, sc):
     k = r.u()
     if k < .35:
         w, n = r.pick(["shapes", "objects"]), len(sc.objs)
         extra = ["How many shapes are in the picture?", "Count the objects."]
     else:
-        if k < .7:
-            if sc.objs and r.p(.8):
+        many = several(r, sc.objs) if r.p(.4) else None
+        if many and many[0] or not many and k < .7:
+            if many:
+                s = many[0]
+            elif sc.objs and r.p(.8):
                 s = r.pick(sc.objs).shape
             else:
                 s = r.pick(SHAPES)
             w, n = PLURAL[s], sum(o.shape == s for o in sc.objs)
         else:
-            c = r.pick(sc.objs).color if sc.objs and r.p(.8) else r.pick(sorted(COLORS))
+            c = many[1] if many else r.pick(sc.objs).color if sc.objs and r.p(.8) else r.pick(sorted(COLORS))
             w, n = c + r.pick([" shapes", " objects"]), sum(o.color == c for o in sc.objs)
         extra = ["Count the %s." % w]
     q = r.pick(["How many %s are there?" % w, "How many %s can you see?" % w] + extra)
@@ -527,7 +537,7 @@ def q_size(r, sc):
     if not s:
         return None
     if r.p(.5):
-        return r.pick(["How big is the %s?", "What size is the %s?", "Is the %s small, medium or large?"]) % s, cap(o.size), o
+        return r.pick(["How big is the %s?", "What size is the %s?", "How large is the %s?", "Is the %s small, medium or large?"]) % s, cap(o.size), o
     return r.pick(["Is the %s filled or outlined?", "Is the %s outlined or filled?"]) % s, "Outlined" if o.outline else "Filled", o
 
 

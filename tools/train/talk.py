@@ -5,7 +5,7 @@ A turn is dict(kind, question, answer[, said]); `said` is a wrong answer that st
 import json
 
 from rng import mix
-from scenes import COLORS, PLURAL, REL, SHAPES, SIZES, absent_ref, an, ask, cap, holds, q_describe, ref, where
+from scenes import COLORS, PLURAL, REL, SHAPES, SIZES, absent_ref, an, ask, cap, holds, q_describe, ref, several, where
 
 KINDS = ["describe", "count", "color", "shape", "size", "where", "relation", "text", "yesno", "absent", "followup", "correction", "json",
          "unknown", "noimage", "two", "chat"]
@@ -45,7 +45,7 @@ def thing(r, split):
 
 WAYS = {
     "color": (["What color is %s?", "What is the color of %s?", "Which color does %s have?"], ["What color is it?", "And its color?", "What is its color?"]),
-    "size": (["How big is %s?", "What size is %s?"], ["How big is it?", "And its size?", "What size is it?", "Is it small, medium or large?"]),
+    "size": (["How big is %s?", "What size is %s?", "How large is %s?"], ["How big is it?", "How large is it?", "And its size?", "What size is it?", "Is it small, medium or large?"]),
     "style": (["Is %s filled or outlined?"], ["Is it filled or outlined?", "Is it outlined or filled?"]),
     "where": (["Where is %s?"], ["Where is it?", "And where is it?", "In which part of the picture is it?"]),
     "shape": (["What shape is %s?"], ["What shape is it?", "And its shape?", "Which shape is it?"]),
@@ -294,14 +294,19 @@ class Talk:
     def look_again(self):
         """The answer before was wrong (or was not), and the user has it looked at again."""
         r, t = self.r, self.turns[-1]
+        if t["kind"] == "correction" and t["answer"].startswith(("Yes, ", "No, ")):
+            v = value(self.sc, self.it, self.attr) if self.attr and self.it is not None else None
+            return bool(v) and self.put("correction", r.pick(AGAIN), v, self.it, self.attr)
         if t["kind"] not in ("color", "size", "shape", "where", "count", "relation") or "said" in t:
             return False
         if r.p(.6):
             w = wrong(r, t)
             if w:
                 t["said"] = w
-        return self.put("correction", r.pick(["Look again.", "Check again.", "Please look again.", "Try again."]), t["answer"], self.it, self.attr,
-                        self.group)
+        return self.put("correction", r.pick(AGAIN), t["answer"], self.it, self.attr, self.group)
+
+
+AGAIN = ["Look again.", "Check again.", "Please look again.", "Try again."]
 
 
 def wrong(r, t):
@@ -366,8 +371,8 @@ def q_json(t):
         if r.p(.6):
             return t.put("json", r.pick(["Describe the picture as JSON.", "Describe the image as JSON.", "Describe the picture in JSON."]),
                          dumps(dict(count=len(by_x), **shapes, text=[x.word for x in texts])))
-        if not shapes:
-            return False
+        if not shapes:                                    # as in words: their number
+            shapes = dict(count=len(by_x))
         return t.put("json", r.pick(["List the shapes as JSON.", "List all shapes as JSON.", "List the objects as JSON."]), dumps(shapes))
     if k < .55:
         if not sc.objs:
@@ -377,7 +382,7 @@ def q_json(t):
         return bool(s) and t.put("json", r.pick(["Describe the %s as JSON.", "Describe the %s in JSON."]) % s, dumps(shape_json(o)), o)
     if k < .65 and t.it is not None and hasattr(t.it, "shape") and t.attr:
         v = value(sc, t.it, t.attr)
-        return t.put("json", r.pick(["As JSON.", "As JSON, please.", "Say that as JSON."]), dumps({t.attr: v.lower()}), t.it, t.attr)
+        return t.put("json", r.pick(["As JSON.", "As JSON, please.", "Say that as JSON.", "Answer as JSON.", "Please answer in JSON.", "In JSON, please."]), dumps({t.attr: v.lower()}), t.it, t.attr)
     kind = r.pick(["color", "shape", "size", "where", "count", "text", "yesno", "absent"])
     c = ask(r, sc, kind)
     if not c:
@@ -511,8 +516,11 @@ def count_phrase(r, scs):
     if k < .3:
         return r.pick(["shapes", "objects"]), [len(s.objs) for s in scs]
     pool = [o for s in scs for o in s.objs]
-    if k < .7:
-        s = r.pick(pool).shape if pool and r.p(.85) else r.pick(SHAPES)
+    many = several(r, pool) if r.p(.3) else None
+    if many and many[1]:
+        return many[1] + " shapes", [sum(o.color == many[1] for o in x.objs) for x in scs]
+    if many or k < .7:
+        s = many[0] if many else r.pick(pool).shape if pool and r.p(.85) else r.pick(SHAPES)
         return PLURAL[s], [sum(o.shape == s for o in x.objs) for x in scs]
     c = r.pick(pool).color if pool and r.p(.85) else r.pick(sorted(COLORS))
     return c + " shapes", [sum(o.color == c for o in x.objs) for x in scs]
@@ -564,7 +572,7 @@ def about_two(r, a, b):
             if words == i:
                 continue
             q, ans, keep = r.pick(["And in the %s?", "And in the %s image?"]) % NTH[i], say(i), (i, say)
-        elif hasattr(b, "change") and r.p(.4):
+        elif hasattr(b, "change") and r.p(.5):
             q, ans = r.pick(["What differs?", "What is different?", "What is the difference?", "Find the difference.", "What has changed?"]), difference(r, a, b)
         elif k < .25:
             w, c = count_phrase(r, scs)
