@@ -53,7 +53,7 @@ typedef struct child {
     char *path;
     pid_t pid;
     stream out, err;
-    char *buffer; /* [READ_BYTES] */
+    char *buffer; /* [2 READ_BYTES]: of standard output, of standard error */
 } child;
 
 /* ---------------------------------------------------------------- descriptors */
@@ -412,20 +412,32 @@ static fv_status stream_take(stream *s, const child *c, const char *data, size_t
     return stream_keep(s, data, n, err);
 }
 
-/* Reads once, so that the other stream gets its turn; closes the stream at its end. */
-static fv_status stream_read(stream *s, const child *c, fv_error *err)
+/* Reads once, so that the other stream gets its turn; closes the stream at its end. Bytes read; 0:
+ * none. */
+static size_t stream_read(stream *s, char *buffer)
 {
     ssize_t n;
 
     if (s->fd < 0)
-        return FV_OK;
-    while ((n = read(s->fd, c->buffer, READ_BYTES)) < 0 && errno == EINTR)
+        return 0;
+    while ((n = read(s->fd, buffer, READ_BYTES)) < 0 && errno == EINTR)
         ;
     if (n > 0)
-        return stream_take(s, c, c->buffer, (size_t)n, err);
+        return (size_t)n;
     if (n == 0 || (errno != EAGAIN && errno != EWOULDBLOCK))
         fd_close(&s->fd);
-    return FV_OK;
+    return 0;
+}
+
+/* What the program has written, of both streams; what it wrote to standard error before something
+ * on standard output is told before that. */
+static fv_status streams_read(child *c, fv_error *err)
+{
+    char *out = c->buffer, *said = c->buffer + READ_BYTES;
+    size_t n_out = stream_read(&c->out, out), n_said = stream_read(&c->err, said);
+    if (n_said > 0)
+        FV_TRY(stream_take(&c->err, c, said, n_said, err));
+    return n_out > 0 ? stream_take(&c->out, c, out, n_out, err) : FV_OK;
 }
 
 /* A last line without a newline. */
@@ -466,8 +478,7 @@ static fv_status child_watch(child *c, fv_error *err)
 
     for (;;) {
         size_t before = c->out.n + c->err.n;
-        FV_TRY(stream_read(&c->out, c, err));
-        FV_TRY(stream_read(&c->err, c, err));
+        FV_TRY(streams_read(c, err));
         double now = fv_now_ms();
         bool silent = c->out.fd < 0 && c->err.fd < 0;
         if (ended && (silent || now - ended_at >= LINGER_MS))
@@ -560,8 +571,8 @@ static fv_status child_run(child *c, fv_spawn_result *result, fv_error *err)
                                   "an environment");
         FV_TRY(program_find(c, err));
     }
-    if (!(c->buffer = fv_alloc(READ_BYTES, 1)))
-        return fv_fail_memory(err, READ_BYTES, "a program's output");
+    if (!(c->buffer = fv_alloc(2, READ_BYTES)))
+        return fv_fail_memory(err, (size_t)2 * READ_BYTES, "a program's output");
     FV_TRY(child_start(c, err));
     fv_status status = child_watch(c, err);
     if (status != FV_OK)

@@ -411,6 +411,37 @@ static void note_line(void *user, bool is_error, const char *line, size_t n)
     l->errors += is_error;
 }
 
+typedef struct pairs {
+    unsigned n_errors, n_lines, late; /* late: lines that were told before the error before them */
+} pairs;
+
+static void note_pair(void *user, bool is_error, const char *line, size_t n)
+{
+    pairs *p = user;
+    (void)line;
+    (void)n;
+    p->n_errors += is_error;
+    if (!is_error)
+        p->late += p->n_errors < ++p->n_lines;
+}
+
+/* What is written to standard error before a line is told before it. */
+static void test_errors_first(void **state)
+{
+    (void)state;
+    pairs p = { 0 };
+    fv_spawn_result r;
+    const fv_spawn_options o = {
+        .argv = SHELL("i=0; while [ $i -lt 3000 ]; do echo no >&2; echo yes; i=$((i+1)); done"),
+        .line = note_pair,
+        .user = &p
+    };
+    assert_int_equal(fv_spawn_run(&r, &o, NULL), FV_OK);
+    fv_spawn_result_free(&r);
+    assert_int_equal(p.n_lines, 3000);
+    assert_int_equal(p.late, 0);
+}
+
 static void test_lines(void **state)
 {
     (void)state;
@@ -751,6 +782,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_input_pipe),
         cmocka_unit_test(test_flood),
         cmocka_unit_test(test_lines),
+        cmocka_unit_test(test_errors_first),
         cmocka_unit_test(test_timeout_ends_the_group),
         cmocka_unit_test(test_stop),
         cmocka_unit_test(test_daemon_left_behind),
