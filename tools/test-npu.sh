@@ -182,8 +182,8 @@ fi
 
 # ---------------------------------------------------------------- the decoder
 
-# The answer to a question about a held-out image; arguments as for run.
-answer() { FV_QNN_DIR=$new "$program" run $demo tests/data/demo/images/00000.jpg "What do you see?" -q "$@" 2>"$place/err"; }
+# The answer to a question of whose answer the model is sure, so that only what is wrong changes it; arguments as for run.
+answer() { FV_QNN_DIR=$new "$program" run $demo examples/images/sign.png "What do you see?" -q "$@" 2>"$place/err"; }
 
 if want decoder; then
     echo "== decoder"
