@@ -400,7 +400,7 @@ static void test_int8_compensated(void **state)
     (void)state;
     char *nearest = compensate_as("nearest.gguf", FV_ROUNDING_AUTO, 1, &plain),
          *calibrated = compensate_as("compensated.gguf", FV_ROUNDING_CALIBRATED, 1, &r);
-    if (!(r.token_sqnr > plain.token_sqnr + 0.1))
+    if (!(r.token_sqnr > plain.token_sqnr + 0.2))
         fail_msg("image tokens have %g dB, rounded to the nearest %g", r.token_sqnr,
                  plain.token_sqnr);
     assert_true(r.n_rounding_rows == 0 && r.n_images == 12); /* the decoder has no part in it */
