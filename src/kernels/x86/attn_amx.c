@@ -6,24 +6,36 @@
 
 enum { PAIRS = TILE_ROW_BYTES / 4, LANES = VEC_W };
 
+/* 32 rows of z, a vector of lanes: 0 or z, plus the n_t pairs of a's rows times b. a_ld: pairs from
+ * row to row of a; ld: from row to row of z and of b */
+static inline void two_tiles(float *z, bool more, const attn_elem *a, size_t a_ld,
+                             const attn_elem *b, size_t ld, size_t n_t)
+{
+    if (more) {
+        TILE_LOAD(0, z, ld * 4);
+        TILE_LOAD(1, z + TILE_ROWS * ld, ld * 4);
+    } else {
+        TILE_ZERO(0);
+        TILE_ZERO(1);
+    }
+    for (size_t t = 0; t < n_t; t += PAIRS) {
+        TILE_LOAD(6, b + t * ld, ld * 4);
+        TILE_LOAD(4, a + t, a_ld * 4);
+        TILE_PAIRS_BF16(0, 4, 6);
+        TILE_LOAD(5, a + TILE_ROWS * a_ld + t, a_ld * 4);
+        TILE_PAIRS_BF16(1, 5, 6);
+    }
+    TILE_STORE(0, z, ld * 4);
+    TILE_STORE(1, z + TILE_ROWS * ld, ld * 4);
+}
+
 static void pairs_scores(float *s, const attn_elem *keys, const attn_elem *q, size_t ld, size_t n,
                          size_t width)
 {
-    const size_t key_bytes = width * 2, row_bytes = ld * 4;
     for (size_t j = 0; j < n; j += 2 * TILE_ROWS)
-        for (size_t v = 0; v < ld; v += LANES) {
-            TILE_ZERO(0);
-            TILE_ZERO(1);
-            for (size_t t = 0; t < width / 2; t += PAIRS) {
-                TILE_LOAD(6, q + t * ld + v, row_bytes);
-                TILE_LOAD(4, keys + j * (width / 2) + t, key_bytes);
-                TILE_PAIRS_BF16(0, 4, 6);
-                TILE_LOAD(5, keys + (j + TILE_ROWS) * (width / 2) + t, key_bytes);
-                TILE_PAIRS_BF16(1, 5, 6);
-            }
-            TILE_STORE(0, s + j * ld + v, row_bytes);
-            TILE_STORE(1, s + (j + TILE_ROWS) * ld + v, row_bytes);
-        }
+        for (size_t v = 0; v < ld; v += LANES)
+            two_tiles(s + j * ld + v, false, keys + j * (width / 2), width / 2, q + v, ld,
+                      width / 2);
 }
 
 /* [c][key / 2]: rows of block / 2 pairs */
@@ -49,22 +61,12 @@ static void values_pack(attn_elem *to, const float *v, size_t ldv, size_t n, siz
 static void pairs_values(float *o, const float *keep, const attn_elem *values, const attn_elem *p,
                          size_t ld, size_t n, size_t width, size_t block)
 {
-    const size_t column_bytes = block * 2, row_bytes = ld * 4;
     for (size_t v = 0; v < ld; v += LANES)
         for (size_t c = 0; c < width; c += 2 * TILE_ROWS) {
-            for (size_t i = c; i < c + 2 * TILE_ROWS; i++)
-                vec_store(o + i * ld + v, vec_mul(vec_load(o + i * ld + v), vec_load(keep + v)));
-            TILE_LOAD(0, o + c * ld + v, row_bytes);
-            TILE_LOAD(1, o + (c + TILE_ROWS) * ld + v, row_bytes);
-            for (size_t t = 0; t < (n + 1) / 2; t += PAIRS) {
-                TILE_LOAD(6, p + t * ld + v, row_bytes);
-                TILE_LOAD(4, values + c * (block / 2) + t, column_bytes);
-                TILE_PAIRS_BF16(0, 4, 6);
-                TILE_LOAD(5, values + (c + TILE_ROWS) * (block / 2) + t, column_bytes);
-                TILE_PAIRS_BF16(1, 5, 6);
-            }
-            TILE_STORE(0, o + c * ld + v, row_bytes);
-            TILE_STORE(1, o + (c + TILE_ROWS) * ld + v, row_bytes);
+            float *z = o + c * ld + v;
+            for (size_t i = 0; i < 2 * TILE_ROWS; i++)
+                vec_store(z + i * ld, vec_mul(vec_load(z + i * ld), vec_load(keep + v)));
+            two_tiles(z, true, values + c * (block / 2), block / 2, p + v, ld, (n + 1) / 2);
         }
 }
 
