@@ -83,3 +83,4 @@ gelu("avx2, 8 intervals, degree 6", mpf(3) / 4, 8, 6, True, mpf("5.625"))
 b = log(mpf(2)) / 2
 poly("exp, degree 6", exp, -b, b, 6)
 poly("exp2, degree 6", lambda x: mpf(2) ** x, mpf(0), mpf(1), 6)
+poly("exp2 of results with 8 bits, degree 3", lambda x: mpf(2) ** x, -mpf(1) / 2, mpf(1) / 2, 3)
