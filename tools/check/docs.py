@@ -298,7 +298,7 @@ def onnx_graphs(model, image):
     said = run([ONNX_PYTHON, "-B", "tests/interop/onnx_graphs.py", program, model, image, "What do you see?"]).stdout
     found = [re.search(part + r" relative L2 ([\d.e-]+)", said) for part in
              ("plain: vision encoder", " f16: vision encoder", "plain: prompt logits", " f16: prompt logits")]
-    found += re.search(r"in int8 cosine ([\d.]+); f32 against ours in int8 ([\d.]+)", said).groups()
+    found += re.search(r"as ours in int8 cosine ([\d.]+); to f32 [\d.]+, ours ([\d.]+)", said).groups()
     return [float(x if isinstance(x, str) else x[1]) for x in found]
 
 
