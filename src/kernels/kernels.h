@@ -102,7 +102,8 @@ typedef void fv_gemv_rows_fn(float *y, size_t ldy, const void *w, size_t ld, con
 
 /* A row of activations in blocks: d = max |x| / 127 in f32, q = round(x (127 / max |x|)) to nearest
  * even. A block with an infinity or NaN has d = NaN, one below 2^-100 is zero. Rows are opaque
- * outside the kernels (blocks.h), one layout for all levels; dst is 64-byte aligned. Exact. */
+ * outside the kernels but for their d (blocks.h), one layout for all levels; dst is 64-byte
+ * aligned. Exact. */
 typedef void fv_quantize_row_fn(void *dst, const float *x, size_t k);
 
 /* From one row to the next: an odd number of lines of 64 bytes. */
@@ -162,6 +163,8 @@ typedef void fv_quantize_u16_fn(uint8_t *high, uint8_t *low, size_t dst_ld, cons
  *     y = s                                      f32 from here on, rounded at each step
  *     y = fma(low[i,j] mod 256, 2^-8, y)         when low
  *     y = y * mul[j]
+ *     y = y * row[i]                             when row
+ *     y = y + add[j]                             when add
  *     y = gelu(y)                                when act == FV_ACT_GELU
  *     y = y * scale[j]                           when scale
  *     y = y + residual[i,j]                      when residual (may be c itself)
@@ -189,6 +192,8 @@ typedef struct fv_gemm_u8_args {
     const int32_t *low;  /* [m, ldl] or NULL; c_type F32, F16, BF16 */
     size_t ldl;
     const float *mul;      /* [n] */
+    const float *row;      /* [m] or NULL; c_type F32, F16, BF16 */
+    const float *add;      /* [n] or NULL; the same */
     const float *scale;    /* [n] or NULL */
     const float *residual; /* [m, ldr] or NULL */
     size_t ldr;
@@ -205,8 +210,12 @@ typedef struct fv_gemm_u8_kernel {
     /* from i8 [n, ld]; into panels [ceil(k / 4)][nr][4] of nr columns, zeros past n and k; dst is
      * 64-byte aligned. eights: [2][nr][8] for every 16 of k, what is left of k as before */
     fv_pack_fn *pack;
+    fv_pack_fn *pack_q8; /* the same from rows of Q8_0, without their scales; ld is unused */
     bool eights;
 } fv_gemm_u8_kernel;
+
+/* Where element q of a row of Q8_0 lies: bytes from the row's first. */
+static inline size_t fv_q8_at(size_t q) { return 2 * (q / FV_BLOCK + 1) + q; }
 
 static inline size_t fv_packed_u8_bytes(const fv_gemm_u8_kernel *g, size_t n, size_t k)
 {

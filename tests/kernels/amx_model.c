@@ -147,15 +147,24 @@ static void pack_bf16_bf16__model(void *dst, const void *w, size_t ld, size_t n,
                     *to++ = j < n && h < k ? from[j * ld + h] : 0;
 }
 
-static void pack_u8__model(void *dst, const void *w, size_t ld, size_t n, size_t k)
+static void pack_bytes(int8_t *to, const int8_t *from, size_t ld, bool blocks, size_t n, size_t k)
 {
-    const int8_t *from = w;
-    int8_t *to = dst;
     for (size_t p = 0; p < n; p += COLUMNS)
         for (size_t q = 0; q < k; q += 4)
             for (size_t j = p; j < p + COLUMNS; j++)
                 for (size_t h = q; h < q + 4; h++)
-                    *to++ = j < n && h < k ? from[j * ld + h] : 0;
+                    *to++ = j < n && h < k ? from[j * ld + (blocks ? fv_q8_at(h) : h)] : 0;
+}
+
+static void pack_u8__model(void *dst, const void *w, size_t ld, size_t n, size_t k)
+{
+    pack_bytes(dst, w, ld, false, n, k);
+}
+
+static void pack_u8_q8__model(void *dst, const void *w, size_t ld, size_t n, size_t k)
+{
+    (void)ld;
+    pack_bytes(dst, w, fv_row_bytes(FV_TYPE_Q8_0, k), true, n, k);
 }
 
 /* For each block of k: q + 128 of 32 columns, four of k together, then their scales. */
@@ -205,7 +214,8 @@ bool amx_model_kernels(fv_kernels *k, unsigned cpu)
                                      .nr = COLUMNS,
                                      .kg = 2,
                                      .pack = { [FV_TYPE_BF16] = pack_bf16_bf16__model } };
-    k->gemm_u8 = (fv_gemm_u8_kernel){ .nr = COLUMNS, .pack = pack_u8__model };
+    k->gemm_u8 =
+        (fv_gemm_u8_kernel){ .nr = COLUMNS, .pack = pack_u8__model, .pack_q8 = pack_u8_q8__model };
     k->gemm_q = (fv_gemm_q_kernel){
         .nr = COLUMNS, .pack = { [FV_TYPE_Q8_0] = pack_q8__model, [FV_TYPE_Q4_0] = pack_q4__model }
     };

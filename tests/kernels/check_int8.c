@@ -103,7 +103,7 @@ static void check_quantize(fv_check *c, bool sixteen)
 
 /* ---- matrix products --------------------------------------------------------------------- */
 
-enum { GELU = 1, SCALE = 2, RESIDUAL = 4, IN_PLACE = 8, LOW = 16, EPILOGUES = 32 };
+enum { GELU = 1, SCALE = 2, RESIDUAL = 4, IN_PLACE = 8, LOW = 16, ROW = 32, EPILOGUES = 64 };
 
 typedef struct product {
     size_t m, n, k;
@@ -124,6 +124,10 @@ static bool check_output(fv_check *c, const fv_gemm_u8_args *g, size_t i, size_t
     const int32_t low = g->low ? g->low[i * g->ldl + j] : 0;
     float y = (float)(s + (low >> 8)) + (float)(low & 255) / 256; /* a product that is exact */
     y *= g->mul[j];
+    if (g->row)
+        y *= g->row[i];
+    if (g->add)
+        y += g->add[j];
     double exact = y, bound = 0;
     if (g->act) {
         exact = gelu(y);
@@ -188,10 +192,11 @@ static void check_product(fv_check *c, const fv_gemm_u8_kernel *g, const product
 {
     const bool sums = p->c_type == FV_TYPE_I32, sixteen = p->sixteen,
                two = !sums && !sixteen && p->c_type != FV_TYPE_U8 && p->epilogue & LOW;
-    if (!check_case(c, "m=%zu n=%zu k=%zu%s c=%s%s%s%s%s%s rows +%zu", p->m, p->n, p->k,
+    const bool row_scales = !sums && p->c_type != FV_TYPE_U8 && p->epilogue & ROW;
+    if (!check_case(c, "m=%zu n=%zu k=%zu%s c=%s%s%s%s%s%s%s rows +%zu", p->m, p->n, p->k,
                     sixteen ? " 16 bits" : "", fv_type_name(p->c_type), two ? " low" : "",
-                    p->epilogue & GELU ? " gelu" : "", p->epilogue & SCALE ? " scale" : "",
-                    p->epilogue & RESIDUAL ? " residual" : "",
+                    row_scales ? " row" : "", p->epilogue & GELU ? " gelu" : "",
+                    p->epilogue & SCALE ? " scale" : "", p->epilogue & RESIDUAL ? " residual" : "",
                     p->epilogue & IN_PLACE ? " in place" : "", p->extra))
         return;
     const size_t m = p->m, n = p->n, k = p->k, c_size = fv_type_size(p->c_type);
@@ -218,6 +223,7 @@ static void check_product(fv_check *c, const fv_gemm_u8_kernel *g, const product
     float *mul = fill_floats(c, n, -(float)(6 / spread), (float)(6 / spread)),
           *scale = fill_floats(c, n, -1.5f, 1.5f);
     float *residual = fill_floats(c, r_elems, -3, 3), *inv = fill_floats(c, n, 2, 40);
+    float *row_scale = fill_floats(c, m, -2, 2), *add = fill_floats(c, n, -5, 5);
     void *got = check_out(c, c_elems * c_size, c_size),
          *again = check_out(c, c_elems * c_size, c_size);
     g->pack(b, w, k, n, k);
@@ -237,6 +243,8 @@ static void check_product(fv_check *c, const fv_gemm_u8_kernel *g, const product
                              .low = two ? low : NULL,
                              .ldl = ldr,
                              .mul = sums ? NULL : mul,
+                             .row = row_scales && check_below(c, 4) ? row_scale : NULL,
+                             .add = row_scales && check_below(c, 4) ? add : NULL,
                              .scale = p->epilogue & SCALE ? scale : NULL,
                              .residual = p->epilogue & RESIDUAL ? residual : NULL,
                              .ldr = ldr,
@@ -292,6 +300,10 @@ static void check_product(fv_check *c, const fv_gemm_u8_kernel *g, const product
             s.bias += j;
         if (s.mul)
             s.mul += j;
+        if (s.row)
+            s.row += i;
+        if (s.add)
+            s.add += j;
         if (s.low)
             s.low += i * ldr + j;
         if (s.scale)
@@ -365,15 +377,18 @@ static void check_products16(fv_check *c, const fv_gemm_u8_kernel *g)
                                       true });
 }
 
-static void check_packing(fv_check *c, const fv_gemm_u8_kernel *g)
+/* Of rows of i8, or of Q8_0. */
+static void check_packing(fv_check *c, const fv_gemm_u8_kernel *g, bool blocks)
 {
     const size_t nr = g->nr;
     for (size_t n = 0; n <= 2 * nr + 1; n += n % nr < 3 || n % nr + 3 > nr ? 1 : 5) {
-        for (size_t k = 1; k <= 140; k += k < 70 ? 1 : 16) {
-            size_t ld = k + check_below(c, 2) * check_below(c, 9);
+        for (size_t k = blocks ? FV_BLOCK : 1; k <= 160; k += blocks ? FV_BLOCK : k < 70 ? 1 : 16) {
+            size_t ld = blocks ? fv_row_bytes(FV_TYPE_Q8_0, k)
+                               : k + check_below(c, 2) * check_below(c, 9);
             if (!check_case(c, "n=%zu k=%zu ld=%zu", n, k, ld))
                 continue;
-            size_t n_in = n ? (n - 1) * ld + k : 0, n_bytes = fv_packed_u8_bytes(g, n, k);
+            size_t n_in = n ? (n - 1) * ld + (blocks ? ld : k) : 0,
+                   n_bytes = fv_packed_u8_bytes(g, n, k);
             int8_t *w = check_in(c, n_in, 1), *got = check_out(c, n_bytes, 64),
                    *want = check_in(c, n_bytes, 1);
             fill_bytes(c, w, n_in, -128);
@@ -382,9 +397,12 @@ static void check_packing(fv_check *c, const fv_gemm_u8_kernel *g)
                 size_t g_k = g->eights && in < nr * (k / 16 * 16) ? 8 : 4;
                 size_t j = at / panel * nr + in % (nr * g_k) / g_k,
                        q = in / (nr * g_k) * g_k + in % g_k;
-                want[at] = j < n && q < k ? w[j * ld + q] : 0;
+                want[at] = j < n && q < k ? w[j * ld + (blocks ? 2 + q / FV_BLOCK * 2 + q : q)] : 0;
             }
-            g->pack(got, w, ld, n, k);
+            if (blocks)
+                g->pack_q8(got, w, 0, n, k);
+            else
+                g->pack(got, w, ld, n, k);
             check_same(c, "packed", want, got, n_bytes);
             check_done(c);
         }
@@ -509,7 +527,9 @@ void check_int8(fv_check *c)
     if (check_slot(c, "quantize_u16", now->quantize_u16 != below->quantize_u16))
         check_quantize(c, true);
     if (check_slot(c, "pack_u8", now->gemm_u8.pack != below->gemm_u8.pack))
-        check_packing(c, &now->gemm_u8);
+        check_packing(c, &now->gemm_u8, false);
+    if (check_slot(c, "pack_u8_q8", now->gemm_u8.pack_q8 != below->gemm_u8.pack_q8))
+        check_packing(c, &now->gemm_u8, true);
     if (check_slot(c, "gemm_u8", now->gemm_u8.run != below->gemm_u8.run))
         check_products(c, &now->gemm_u8);
     if (check_slot(c, "gemm16_u8",

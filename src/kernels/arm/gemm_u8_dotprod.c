@@ -42,13 +42,21 @@ static void tile(int32_t *sum, const uint8_t *const a[MR], size_t at, const int8
 static void gemm_u8_8x8__dotprod(const fv_gemm_u8_args *g) { gemm(g); }
 static void pack_u8__dotprod(void *dst, const void *w, size_t ld, size_t n, size_t k)
 {
-    pack(dst, w, ld, n, k);
+    pack(dst, w, ld, false, n, k);
+}
+
+static void pack_u8_q8__dotprod(void *dst, const void *w, size_t ld, size_t n, size_t k)
+{
+    (void)ld;
+    pack(dst, w, fv_row_bytes(FV_TYPE_Q8_0, k), true, n, k);
 }
 
 void fv_gemm_u8_init_dotprod(fv_kernels *k);
 void fv_gemm_u8_init_dotprod(fv_kernels *k)
 {
-    k->gemm_u8 = (fv_gemm_u8_kernel){
-        .mr = MR, .nr = NR, .run = gemm_u8_8x8__dotprod, .pack = pack_u8__dotprod
-    };
+    k->gemm_u8 = (fv_gemm_u8_kernel){ .mr = MR,
+                                      .nr = NR,
+                                      .run = gemm_u8_8x8__dotprod,
+                                      .pack = pack_u8__dotprod,
+                                      .pack_q8 = pack_u8_q8__dotprod };
 }

@@ -24,6 +24,7 @@ FV_INLINE void put_columns(const fv_gemm_u8_args *g, size_t i, size_t rows, size
                            const int32_t *sum, fv_type type)
 {
     const float32x4_t mul = fv_ld(g->mul + j, n), scale = g->scale ? fv_ld(g->scale + j, n) : mul;
+    const float32x4_t add = g->add ? fv_ld(g->add + j, n) : mul;
     const float32x4_t inv = type == FV_TYPE_U8 ? fv_ld(g->inv + j, n) : mul;
     const bool plain = type == FV_TYPE_U8 && !g->act && !g->scale && !g->residual;
     for (size_t r = 0; r < rows; r++, sum += NR) {
@@ -39,6 +40,10 @@ FV_INLINE void put_columns(const fv_gemm_u8_args *g, size_t i, size_t rows, size
             y = vcvtq_f32_s32(s);
         }
         y = vmulq_f32(y, plain ? vmulq_f32(mul, inv) : mul);
+        if (g->row)
+            y = vmulq_n_f32(y, g->row[i + r]);
+        if (g->add)
+            y = vaddq_f32(y, add);
         if (g->act == FV_ACT_GELU)
             y = fv_gelu(y);
         if (g->scale)
@@ -120,16 +125,19 @@ static void gemm(const fv_gemm_u8_args *g)
     }
 }
 
-static void pack(void *dst, const void *w, size_t ld, size_t n, size_t k)
+/* Rows of i8 or, in blocks, of Q8_0: row_bytes from one to the next. */
+FV_INLINE void pack(void *dst, const void *w, size_t row_bytes, const bool blocks, size_t n,
+                    size_t k)
 {
     int8_t *to = dst;
     for (size_t j = 0; j < n; j += NR)
         for (size_t q = 0, depth; q < k; q += depth) {
+            const int8_t *from = (const int8_t *)w + (blocks ? fv_q8_at(q) : q);
             depth = q < k / STEP * STEP ? DEPTH : 4;
             for (size_t c = j; c < j + NR; c++, to += depth) {
                 memset(to, 0, depth);
                 if (c < n)
-                    memcpy(to, (const int8_t *)w + c * ld + q, FV_MIN(depth, k - q));
+                    memcpy(to, from + c * row_bytes, FV_MIN(depth, k - q));
             }
         }
 }

@@ -40,7 +40,13 @@ static void tile(int32_t *sum, const uint8_t *const a[MR], size_t at, const int8
 static void gemm_u8_8x8__neon(const fv_gemm_u8_args *g) { gemm(g); }
 static void pack_u8__neon(void *dst, const void *w, size_t ld, size_t n, size_t k)
 {
-    pack(dst, w, ld, n, k);
+    pack(dst, w, ld, false, n, k);
+}
+
+static void pack_u8_q8__neon(void *dst, const void *w, size_t ld, size_t n, size_t k)
+{
+    (void)ld;
+    pack(dst, w, fv_row_bytes(FV_TYPE_Q8_0, k), true, n, k);
 }
 
 static void quantize_u8__neon(uint8_t *dst, size_t dst_ld, const float *src, size_t src_ld,
@@ -85,6 +91,9 @@ void fv_int8_init_neon(fv_kernels *k)
 {
     k->quantize_u8 = quantize_u8__neon;
     k->quantize_u16 = quantize_u16__neon;
-    k->gemm_u8 =
-        (fv_gemm_u8_kernel){ .mr = MR, .nr = NR, .run = gemm_u8_8x8__neon, .pack = pack_u8__neon };
+    k->gemm_u8 = (fv_gemm_u8_kernel){ .mr = MR,
+                                      .nr = NR,
+                                      .run = gemm_u8_8x8__neon,
+                                      .pack = pack_u8__neon,
+                                      .pack_q8 = pack_u8_q8__neon };
 }

@@ -49,6 +49,10 @@ static void gemm_u8__ref(const fv_gemm_u8_args *g)
             const int32_t low = g->low ? g->low[i * g->ldl + j] : 0;
             float y = fmaf((float)(low & 255), 0x1p-8f, (float)(s + (low >> 8)));
             y *= g->mul[j];
+            if (g->row)
+                y *= g->row[i];
+            if (g->add)
+                y += g->add[j];
             if (g->act == FV_ACT_GELU)
                 y = fv_ref_gelu(y);
             if (g->scale)
@@ -71,6 +75,18 @@ static void pack_u8__ref(void *dst, const void *w, size_t ld, size_t n, size_t k
             for (size_t j = p; j < p + NR; j++)
                 for (size_t r = q; r < q + 4; r++)
                     *to++ = j < n && r < k ? ((const int8_t *)w)[j * ld + r] : 0;
+}
+
+static void pack_u8_q8__ref(void *dst, const void *w, size_t ld, size_t n, size_t k)
+{
+    const size_t row_bytes = fv_row_bytes(FV_TYPE_Q8_0, k);
+    int8_t *to = dst;
+    (void)ld;
+    for (size_t p = 0; p < n; p += NR)
+        for (size_t q = 0; q < k; q += 4)
+            for (size_t j = p; j < p + NR; j++)
+                for (size_t r = q; r < q + 4; r++)
+                    *to++ = j < n ? ((const int8_t *)w)[j * row_bytes + fv_q8_at(r)] : 0;
 }
 
 static void dwconv_u8__ref(const fv_dwconv_u8_args *d)
@@ -116,8 +132,9 @@ void fv_int8_init_ref(fv_kernels *k)
 {
     k->quantize_u8 = quantize_u8__ref;
     k->quantize_u16 = quantize_u16__ref;
-    k->gemm_u8 =
-        (fv_gemm_u8_kernel){ .mr = MR, .nr = NR, .run = gemm_u8__ref, .pack = pack_u8__ref };
+    k->gemm_u8 = (fv_gemm_u8_kernel){
+        .mr = MR, .nr = NR, .run = gemm_u8__ref, .pack = pack_u8__ref, .pack_q8 = pack_u8_q8__ref
+    };
     k->dwconv_u8 = (fv_dwconv_u8_kernel){ dwconv_u8__ref, dwconv_u8_pack__ref,
                                           dwconv_u8_bytes__ref };
 }

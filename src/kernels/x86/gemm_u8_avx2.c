@@ -173,6 +173,10 @@ static void gemm_u8_run16__avx2(const fv_gemm_u8_args *g)
             block.c = (char *)g->c + (i * g->ldc + j0) * fv_type_size(g->c_type);
             block.bias = NULL;
             block.mul += j0;
+            if (g->row)
+                block.row += i;
+            if (g->add)
+                block.add += j0;
             if (g->scale)
                 block.scale += j0;
             if (g->residual)
@@ -184,7 +188,13 @@ static void gemm_u8_run16__avx2(const fv_gemm_u8_args *g)
 
 static void pack_u8__avx2(void *dst, const void *w, size_t ld, size_t n, size_t k)
 {
-    pack(dst, w, ld, n, k);
+    pack(dst, w, ld, false, n, k);
+}
+
+static void pack_u8_q8__avx2(void *dst, const void *w, size_t ld, size_t n, size_t k)
+{
+    (void)ld;
+    pack(dst, w, fv_row_bytes(FV_TYPE_Q8_0, k), true, n, k);
 }
 
 void fv_gemm_u8_init_avx2(fv_kernels *k);
@@ -194,5 +204,6 @@ void fv_gemm_u8_init_avx2(fv_kernels *k)
                                       .nr = NR,
                                       .run = gemm_u8_6x8__avx2,
                                       .run16 = gemm_u8_run16__avx2,
-                                      .pack = pack_u8__avx2 };
+                                      .pack = pack_u8__avx2,
+                                      .pack_q8 = pack_u8_q8__avx2 };
 }

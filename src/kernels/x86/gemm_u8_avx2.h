@@ -1,4 +1,4 @@
-/* The epilogue of the u8 x i8 matrix product for AVX2 and AVX-VNNI: columns by eights. */
+/* Packing and the epilogue of the u8 x i8 matrix product for AVX2 and AVX-VNNI. */
 #ifndef FV_GEMM_U8_AVX2_H
 #define FV_GEMM_U8_AVX2_H
 
@@ -8,6 +8,28 @@
 
 #define UNROLL _Pragma("GCC unroll 16")
 
+/* Rows of i8 or, in blocks, of Q8_0: row_bytes from one to the next. */
+static inline __attribute__((always_inline)) void pack(void *dst, const void *w, size_t row_bytes,
+                                                       const bool blocks, size_t n, size_t k)
+{
+    int32_t *to = dst;
+    for (size_t j = 0; j < n; j += NR) {
+        for (size_t q = 0; q < k; q += 4) {
+            const int8_t *from = (const int8_t *)w + j * row_bytes + (blocks ? fv_q8_at(q) : q);
+            const size_t n_bytes = FV_MIN((size_t)4, k - q);
+            for (size_t c = j; c < j + NR; c++, from += row_bytes) {
+                int32_t word = 0;
+                if (c < n && n_bytes == 4)
+                    memcpy(&word, from, 4);
+                else if (c < n)
+                    memcpy(&word, from, n_bytes);
+                *to++ = word;
+            }
+        }
+    }
+}
+
+/* Columns by eights. */
 static void epilogue(const fv_gemm_u8_args *g, size_t i, size_t rows, size_t j, size_t width,
                      const int32_t *sum)
 {
@@ -20,7 +42,10 @@ static void epilogue(const fv_gemm_u8_args *g, size_t i, size_t rows, size_t j, 
     const bool plain = g->c_type == FV_TYPE_U8 && !g->act && !g->scale && !g->residual;
     for (size_t v = 0; v < width; v += VEC_W) {
         const size_t n = FV_MIN(width - v, (size_t)VEC_W), col = j + v;
-        vec mul = vec_load_n(g->mul + col, n), scale = vec_zero(), inv = vec_zero();
+        vec mul = vec_load_n(g->mul + col, n), add = vec_zero(), scale = vec_zero(),
+            inv = vec_zero();
+        if (g->add)
+            add = vec_load_n(g->add + col, n);
         if (g->scale)
             scale = vec_load_n(g->scale + col, n);
         if (g->c_type == FV_TYPE_U8)
@@ -40,6 +65,10 @@ static void epilogue(const fv_gemm_u8_args *g, size_t i, size_t rows, size_t j, 
                 y = _mm256_cvtepi32_ps(s);
             }
             y = vec_mul(y, mul);
+            if (g->row)
+                y = vec_mul(y, vec_set(g->row[i + r]));
+            if (g->add)
+                y = vec_add(y, add);
             if (g->act == FV_ACT_GELU)
                 y = vec_gelu(y);
             if (g->scale)

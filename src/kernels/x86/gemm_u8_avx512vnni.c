@@ -11,8 +11,7 @@ enum { MR = 14, NR = 32, WIDEN = 0 };
 
 #include "kernels/x86/gemm_u8_body.h"
 #include "kernels/x86/gemm_u8_epilogue_avx512.h"
-
-#define UNROLL _Pragma("GCC unroll 16")
+#include "kernels/x86/transpose_avx512.h"
 
 #define TILE(mr)                                                                                   \
     static void tile_##mr(const uint8_t *a, size_t a_ld, const int32_t *b, size_t n, int32_t *out, \
@@ -70,15 +69,65 @@ static tile_fn *const tiles[MR + 1] = { 0,       tile_1,  tile_2,  tile_3,  tile
 
 static void gemm_u8_14x32__avx512vnni(const fv_gemm_u8_args *g) { gemm(g, tiles); }
 
+/* ---- packing ----------------------------------------------------------------------------- */
+
+/* Up to 64 elements of a row, from element q on; n_bytes of them, zeros behind. */
+static inline __attribute__((always_inline)) __m512i elements(const int8_t *row, bool blocks,
+                                                              size_t q, size_t n_bytes)
+{
+    if (!blocks)
+        return n_bytes == 64 ? _mm512_loadu_si512(row + q)
+                             : _mm512_maskz_loadu_epi8(((__mmask64)1 << n_bytes) - 1, row + q);
+    const __m256i first = _mm256_loadu_si256((const __m256i *)(const void *)(row + fv_q8_at(q)));
+    if (n_bytes == FV_BLOCK)
+        return _mm512_zextsi256_si512(first);
+    row += fv_q8_at(q + FV_BLOCK);
+    return _mm512_inserti64x4(_mm512_castsi256_si512(first),
+                              _mm256_loadu_si256((const __m256i *)(const void *)row), 1);
+}
+
+/* Squares of 16 rows by 16 words of i8 or, in blocks, of Q8_0; rows row_bytes apart. */
+static inline __attribute__((always_inline)) void pack(int32_t *to, const int8_t *w,
+                                                       size_t row_bytes, const bool blocks,
+                                                       size_t n, size_t k)
+{
+    const size_t words = (k + 3) / 4;
+    for (size_t j = 0; j < n; j += NR, to += words * NR) {
+        for (size_t h = 0; h < NR; h += 16) {
+            const size_t rows = j + h < n ? FV_MIN((size_t)16, n - j - h) : 0;
+            const int8_t *from = w + (rows ? j + h : 0) * row_bytes;
+            for (size_t q = 0; q < words; q += 16) {
+                const size_t n_words = FV_MIN((size_t)16, words - q);
+                __m512i r[16];
+                UNROLL for (size_t i = 0; i < 16; i++)
+                    r[i] = i < rows ? elements(from + i * row_bytes, blocks, 4 * q,
+                                               FV_MIN((size_t)64, k - 4 * q))
+                                    : _mm512_setzero_si512();
+                transpose(r);
+                for (size_t i = 0; i < n_words; i++)
+                    _mm512_store_si512(to + (q + i) * NR + h, r[i]);
+            }
+        }
+    }
+}
+
 static void pack_u8__avx512vnni(void *dst, const void *w, size_t ld, size_t n, size_t k)
 {
-    pack(dst, w, ld, n, k);
+    pack(dst, w, ld, false, n, k);
+}
+
+static void pack_u8_q8__avx512vnni(void *dst, const void *w, size_t ld, size_t n, size_t k)
+{
+    (void)ld;
+    pack(dst, w, fv_row_bytes(FV_TYPE_Q8_0, k), true, n, k);
 }
 
 void fv_gemm_u8_init_avx512vnni(fv_kernels *k);
 void fv_gemm_u8_init_avx512vnni(fv_kernels *k)
 {
-    k->gemm_u8 = (fv_gemm_u8_kernel){
-        .mr = MR, .nr = NR, .run = gemm_u8_14x32__avx512vnni, .pack = pack_u8__avx512vnni
-    };
+    k->gemm_u8 = (fv_gemm_u8_kernel){ .mr = MR,
+                                      .nr = NR,
+                                      .run = gemm_u8_14x32__avx512vnni,
+                                      .pack = pack_u8__avx512vnni,
+                                      .pack_q8 = pack_u8_q8__avx512vnni };
 }

@@ -47,13 +47,21 @@ static tile_fn *const tiles[MR + 1] = { 0, tile_1, tile_2, tile_3, tile_4, tile_
 static void gemm_u8_6x16__avxvnni(const fv_gemm_u8_args *g) { gemm(g, tiles); }
 static void pack_u8__avxvnni(void *dst, const void *w, size_t ld, size_t n, size_t k)
 {
-    pack(dst, w, ld, n, k);
+    pack(dst, w, ld, false, n, k);
+}
+
+static void pack_u8_q8__avxvnni(void *dst, const void *w, size_t ld, size_t n, size_t k)
+{
+    (void)ld;
+    pack(dst, w, fv_row_bytes(FV_TYPE_Q8_0, k), true, n, k);
 }
 
 void fv_gemm_u8_init_avxvnni(fv_kernels *k);
 void fv_gemm_u8_init_avxvnni(fv_kernels *k)
 {
-    k->gemm_u8 = (fv_gemm_u8_kernel){
-        .mr = MR, .nr = NR, .run = gemm_u8_6x16__avxvnni, .pack = pack_u8__avxvnni
-    };
+    k->gemm_u8 = (fv_gemm_u8_kernel){ .mr = MR,
+                                      .nr = NR,
+                                      .run = gemm_u8_6x16__avxvnni,
+                                      .pack = pack_u8__avxvnni,
+                                      .pack_q8 = pack_u8_q8__avxvnni };
 }

@@ -128,22 +128,4 @@ static void gemm(const fv_gemm_u8_args *g, tile_fn *const *tile)
     }
 }
 
-static void pack(void *dst, const void *w, size_t ld, size_t n, size_t k)
-{
-    int32_t *to = dst;
-    for (size_t j = 0; j < n; j += NR) {
-        for (size_t q = 0; q < k; q += 4) {
-            const size_t n_bytes = FV_MIN((size_t)4, k - q);
-            for (size_t c = j; c < j + NR; c++) {
-                int32_t word = 0;
-                if (c < n && n_bytes == 4)
-                    memcpy(&word, (const int8_t *)w + c * ld + q, 4);
-                else if (c < n)
-                    memcpy(&word, (const int8_t *)w + c * ld + q, n_bytes);
-                *to++ = word;
-            }
-        }
-    }
-}
-
 #endif

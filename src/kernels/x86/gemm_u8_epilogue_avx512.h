@@ -11,7 +11,7 @@ static inline __mmask16 mask_of(size_t n) { return n >= 16 ? 0xffff : (__mmask16
 /* What the columns of a panel have in common. */
 typedef struct columns {
     __mmask16 mask[2];
-    __m512 mul[2], scale[2], inv[2];
+    __m512 mul[2], add[2], scale[2], inv[2];
 } columns;
 
 /* 16 sums as far as y; h: the panel's half. gelu: 0, or bits of the result that GELU must get
@@ -34,6 +34,10 @@ static inline __attribute__((always_inline)) __m512 finish(const fv_gemm_u8_args
         y = _mm512_cvtepi32_ps(s);
     }
     y = _mm512_mul_ps(y, c->mul[h]);
+    if (g->row)
+        y = _mm512_mul_ps(y, _mm512_set1_ps(g->row[row]));
+    if (g->add)
+        y = _mm512_add_ps(y, c->add[h]);
     if (gelu)
         y = gelu == 8 ? fv_gelu8_avx512(y) : gelu == 16 ? fv_gelu16_avx512(y) : fv_gelu_avx512(y);
     if (g->scale)
@@ -126,6 +130,7 @@ static void epilogue(const fv_gemm_u8_args *g, size_t i, size_t rows, size_t j, 
     for (size_t h = 0; h < 2; h++) {
         const size_t at = j + 16 * h;
         c.mul[h] = _mm512_maskz_loadu_ps(c.mask[h], g->mul + at);
+        c.add[h] = g->add ? _mm512_maskz_loadu_ps(c.mask[h], g->add + at) : _mm512_setzero_ps();
         c.scale[h] = g->scale ? _mm512_maskz_loadu_ps(c.mask[h], g->scale + at)
                               : _mm512_setzero_ps();
         c.inv[h] = g->inv ? _mm512_maskz_loadu_ps(c.mask[h], g->inv + at) : _mm512_setzero_ps();
