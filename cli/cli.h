@@ -152,7 +152,7 @@ typedef struct model_options {
 } model_options;
 
 #define VISION_PRECISIONS  "auto|f32|bf16|f16|int8"
-#define DECODER_PRECISIONS "auto|f32|bf16|f16|z8|q4"
+#define DECODER_PRECISIONS "auto|f32|bf16|f16|z8|q4|w8a8"
 /* The precision at this index of an option's choices. */
 fv_precision chosen_precision(const char *choices, int index);
 

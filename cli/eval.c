@@ -60,7 +60,7 @@ static int eval_parse(int argc, char **argv, eval_options *o)
           "precision of REF's vision encoder (auto: f32 for a checkpoint, as stored for a packed "
           "file)",
           0, 0 },
-        { 0, "ref-decoder", OPTION_CHOICE, &o->ref.decoder, "auto|f32|bf16|f16|z8|q4",
+        { 0, "ref-decoder", OPTION_CHOICE, &o->ref.decoder, DECODER_PRECISIONS,
           "precision of REF's decoder (auto: as for vision)", 0, 0 },
         { 0, "image-size", OPTION_SIDE, &o->test.image_size, "N",
           "side of the vision encoder's input in pixels, a multiple of 64", 0, 4096 },

@@ -130,12 +130,14 @@ typedef enum fv_precision {
     FV_PRECISION_F32,
     FV_PRECISION_BF16,
     FV_PRECISION_F16,
-    FV_PRECISION_Z8,  /**< decoder of a packed file: blocks of 8 bits (GGUF's Q8_0) */
-    FV_PRECISION_Q4,  /**< decoder of a packed file: blocks of 4 bits (Q4_0) */
-    FV_PRECISION_INT8 /**< vision encoder of a packed file: 8 bits, calibrated */
+    FV_PRECISION_Z8,   /**< decoder of a packed file: blocks of 8 bits (GGUF's Q8_0) */
+    FV_PRECISION_Q4,   /**< decoder of a packed file: blocks of 4 bits (Q4_0) */
+    FV_PRECISION_INT8, /**< vision encoder of a packed file: 8 bits, calibrated */
+    FV_PRECISION_W8A8  /**< decoder of a packed file: 8 bits with a scale for every row of weights
+                            and, in prompts, every token */
 } fv_precision;
 
-/** "auto", "f32", "bf16", "f16", "z8", "q4", "int8"; static. */
+/** "auto", "f32", "bf16", "f16", "z8", "q4", "int8", "w8a8"; static. */
 FV_API const char *fv_precision_name(fv_precision precision);
 /** The inverse; false, and *out unchanged, when name is unknown or a pointer is NULL. */
 FV_API bool fv_precision_parse(const char *name, fv_precision *out);
@@ -281,7 +283,7 @@ typedef struct fv_model_info {
     const char *layout;            /**< "llava_qwen2" or "fast_vlm" */
     const char *format;            /**< "safetensors" or "GGUF" */
     const char *vision_precision;  /**< "f32", "bf16", "f16", "int8" */
-    const char *decoder_precision; /**< "f32", "bf16", "f16", "z8", "q4" */
+    const char *decoder_precision; /**< "f32", "bf16", "f16", "z8", "q4", "w8a8" */
     const char *weights_type;      /**< as stored: "BF16", "F16", "F32", or "mixed" */
     int image_size;                /**< side of the encoder's input in pixels */
     int n_image_tokens;            /**< rows that an image takes */

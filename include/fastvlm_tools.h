@@ -14,10 +14,11 @@ extern "C" {
 
 /* ---------------------------------------------------------------- pack */
 
-/** How weights become the blocks of z8 and q4, and those of an int8 encoder. */
+/** How weights become the blocks of z8, q4 and w8a8, and those of an int8 encoder. */
 typedef enum fv_rounding {
-    FV_ROUNDING_AUTO = 0, /**< q4: calibrated; z8: search; int8: the nearest value */
-    /** every block gets the scale of least squared error, every weight the nearest value */
+    FV_ROUNDING_AUTO = 0, /**< q4: calibrated; z8, w8a8: search; int8: the nearest value */
+    /** every block, in w8a8 every row, gets the scale of least squared error, every weight the
+        nearest value */
     FV_ROUNDING_SEARCH,
     /** least error of what the layers compute, on images and the model's answers to them; of an
      *  int8 encoder's, on the images */

@@ -274,8 +274,8 @@ void fv_engine_info(const fv_engine *e, fv_model_info *out)
     fv_model_info info = {
         .layout = c->layout == FV_LAYOUT_FAST_VLM ? "fast_vlm" : "llava_qwen2",
         .format = e->model.packed ? "GGUF" : "safetensors",
-        .vision_precision = fv_precision_type_name(e->model.vision),
-        .decoder_precision = fv_precision_type_name(e->model.decoder),
+        .vision_precision = fv_precision_type_name(e->model.vision, FV_PART_VISION),
+        .decoder_precision = fv_precision_type_name(e->model.decoder, FV_PART_DECODER),
         .weights_type = fv_model_stored_type(&e->model),
         .image_size = e->image_size,
         .n_image_tokens = fv_config_image_tokens(e->image_size),

@@ -106,13 +106,14 @@ static void clock_tell(void *user, const fv_op_time *op)
 {
     fv_layer_clock *c = user;
     char name[3 * FV_PACKED_NAME];
+    const fv_part part = fv_type_is_block(op->type) ? FV_PART_DECODER : FV_PART_VISION;
     op_name(c, op, name, sizeof name);
     const fv_layer layer = { .size = sizeof layer,
                              .name = name,
                              .kind = op->kind,
                              .precision = op->macs <= 0 ? ""
                                           : op->fine    ? "w8a16"
-                                                        : fv_precision_type_name(op->type),
+                                                        : fv_precision_type_name(op->type, part),
                              .n_rows = op->n_rows,
                              .ms = op->ms,
                              .macs = op->macs,

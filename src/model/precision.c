@@ -16,6 +16,7 @@ static const struct precision {
     [FV_PRECISION_Z8] = { "z8", FV_TYPE_Q8_0, false, true },
     [FV_PRECISION_Q4] = { "q4", FV_TYPE_Q4_0, false, true },
     [FV_PRECISION_INT8] = { "int8", FV_TYPE_I8, true, false },
+    [FV_PRECISION_W8A8] = { "w8a8", FV_TYPE_I8, false, true },
 };
 
 /* ---- the public interface ---- */
@@ -43,17 +44,12 @@ fv_type fv_precision_type(fv_precision precision, fv_type stored)
     return precision == FV_PRECISION_AUTO ? stored : precisions[precision].type;
 }
 
-fv_precision fv_precision_of_type(fv_type type)
+const char *fv_precision_type_name(fv_type type, fv_part part)
 {
     for (size_t i = 0; i < FV_COUNT(precisions); i++)
-        if (precisions[i].type == type)
-            return (fv_precision)i;
-    return FV_PRECISION_F32;
-}
-
-const char *fv_precision_type_name(fv_type type)
-{
-    return fv_precision_name(fv_precision_of_type(type));
+        if (precisions[i].type == type && fv_precision_fits((fv_precision)i, part))
+            return precisions[i].name;
+    return precisions[FV_PRECISION_F32].name;
 }
 
 /* ---- parts ---- */

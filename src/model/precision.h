@@ -11,10 +11,8 @@
 
 /* The element type of matrices in this precision; stored for FV_PRECISION_AUTO. */
 fv_type fv_precision_type(fv_precision precision, fv_type stored);
-/* The other way; F32 for other types. */
-fv_precision fv_precision_of_type(fv_type type);
-/* The name of a type of matrices: "z8" for Q8_0. */
-const char *fv_precision_type_name(fv_type type);
+/* The other way, by name: "z8" of the decoder's Q8_0; "f32" of types that the part cannot have. */
+const char *fv_precision_type_name(fv_type type, fv_part part);
 
 /* May the part be packed in it? False for FV_PRECISION_AUTO. */
 bool fv_precision_fits(fv_precision precision, fv_part part);

@@ -28,14 +28,16 @@ typedef struct fv_u8 {
 /* A linear layer or 1x1 convolution, y = W x + bias: W row-major [n, k] as the checkpoint has it,
  * mapped where its type serves the wanted precision.
  * Type I8: y = mul (bias8 + W q), q the input as u8, or in.fine the input's 16 bits divided by 256;
- * bias8 holds the bias and the zero's part. */
+ * bias8 holds the bias and the zero's part.
+ * Type Q8_0 with mul, the decoder's in int8: the blocks of a row have one scale, mul; bias8 is what
+ * inputs in u8 with a zero of 128 are too much, -128 times the sum of a row. */
 typedef struct fv_mat {
     const void *data;
     fv_type type;
     size_t n, k;          /* outputs, inputs */
     const float *bias;    /* [n] or NULL */
-    const int32_t *bias8; /* [n], I8 */
-    const float *mul;     /* [n], I8 */
+    const int32_t *bias8; /* [n], I8; Q8_0 or NULL */
+    const float *mul;     /* [n], I8; Q8_0 or NULL */
     fv_u8 in;             /* I8 */
 } fv_mat;
 

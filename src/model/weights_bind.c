@@ -2,6 +2,8 @@
  *
  *     vector             NAME      F32 [n]
  *     matrix             .weight   F32, F16, BF16, Q8_0 or Q4_0 [n, k]    .bias  F32 [n]
+ *     matrix in w8a8     .weight   Q8_0 [n, k], a row's blocks with one scale; .bias as above
+ *                        .scale    F32 [n] that scale    .offset  I32 [n] -128 times a row's sum
  *     matrix in int8     .weight   I8 [n, k]    .scale  F32 [n]           .bias  I32 [n]
  *     stem               .weight   F32 [n, taps * k]                      .bias  F32 [n]
  *     depthwise          .weight   F32 [taps, n]                          .bias  F32 [n]
@@ -119,6 +121,29 @@ static fv_status bind_u8(binder *b, fv_u8 *out, const fv_weight *t, fv_error *er
     return FV_OK;
 }
 
+static fv_status check_columns(const binder *b, const fv_tensor *x, size_t k, fv_error *err)
+{
+    return k <= MOST_K8 ? FV_OK
+                        : fv_fail(err, FV_ERR_FORMAT, 0,
+                                  "%s: tensor %s has %zu columns, expected %d at most in 8 bits "
+                                  "with a scale a row",
+                                  fv_tensors_file(b->tensors, x->file), x->name, k, MOST_K8);
+}
+
+/* A matrix in w8a8 has them. */
+static fv_status bind_row_scales(binder *b, const fv_weight *t, fv_mat *m, fv_error *err)
+{
+    char name[FV_PACKED_NAME];
+    const fv_tensor *x;
+    fv_weight_packed_name(name, t, ".scale");
+    if (m->type != FV_TYPE_Q8_0 || !fv_tensors_find(b->tensors, name))
+        return FV_OK;
+    FV_TRY(bind_vector(b, &m->mul, t, ".scale", err));
+    FV_TRY(binder_need(b, &x, t, ".offset", t->n, 0, 1u << FV_TYPE_I32, err));
+    m->bias8 = x->data;
+    return check_columns(b, x, m->k, err);
+}
+
 static fv_status bind_matrix(binder *b, const fv_weight *t, fv_error *err)
 {
     fv_mat *m = t->slot;
@@ -132,16 +157,13 @@ static fv_status bind_matrix(binder *b, const fv_weight *t, fv_error *err)
     FV_TRY(binder_need(b, &x, t, ".weight", t->n, k, types, err));
     *m = (fv_mat){ .data = x->data, .type = x->type, .n = t->n, .k = k };
     if (x->type == FV_TYPE_I8) {
-        if (k > MOST_K8)
-            return fv_fail(err, FV_ERR_FORMAT, 0,
-                           "%s: tensor %s has %zu columns, expected %d at "
-                           "most in I8",
-                           fv_tensors_file(b->tensors, x->file), x->name, k, MOST_K8);
+        FV_TRY(check_columns(b, x, k, err));
         FV_TRY(bind_vector(b, &m->mul, t, ".scale", err));
         FV_TRY(binder_need(b, &x, t, ".bias", t->n, 0, 1u << FV_TYPE_I32, err));
         m->bias8 = x->data;
         return bind_u8(b, &m->in, t, err);
     }
+    FV_TRY(bind_row_scales(b, t, m, err));
     return t->kind == FV_WEIGHT_MATRIX ? FV_OK : bind_vector(b, &m->bias, t, ".bias", err);
 }
 

@@ -12,10 +12,12 @@ void fv_op_end(const fv_ops *ops, double start, const fv_op_time *op)
 }
 
 /* What products of rows of x_type with weights of w_type are made in. */
-static fv_type product_type(fv_type w_type, fv_type x_type)
+static fv_type product_type(const fv_mat *w, fv_type x_type, size_t m)
 {
-    if (w_type == FV_TYPE_I8 || fv_type_is_block(w_type))
-        return w_type;
+    if (w->type == FV_TYPE_Q8_0 && w->mul && m > 1)
+        return FV_TYPE_I8;
+    if (w->type == FV_TYPE_I8 || fv_type_is_block(w->type))
+        return w->type;
     return x_type == FV_TYPE_BF16 ? FV_TYPE_BF16 : FV_TYPE_F32;
 }
 
@@ -24,7 +26,7 @@ void fv_time_linear(const fv_ops *ops, double start, const char *kind, const fv_
 {
     fv_op_time op = { .kind = kind,
                       .n_rows = m,
-                      .type = product_type(layers->w->type, x_type),
+                      .type = product_type(layers->w, x_type, m),
                       .fine = layers->w->in.fine };
     for (size_t i = 0; i < n_layers; i++) {
         const fv_mat *w = layers[i].w;
@@ -66,7 +68,7 @@ void fv_time_ffn(const fv_ops *ops, double start, const fv_ffn *f, fv_type opera
         ops, start,
         &(fv_op_time){ .kind = "ffn",
                        .site = { &f->dw, &f->fc1, &f->fc2 },
-                       .type = product_type(f->fc1.type, operand),
+                       .type = product_type(&f->fc1, operand, n_pixels),
                        .fine = f->fc1.in.fine,
                        .n_rows = n_pixels,
                        .macs = dw_macs(&f->dw, n_pixels) + (double)n_pixels * weights,

@@ -57,7 +57,8 @@ static void rounded_warn(const onnx_export *x)
                "%s: the weights are packed (%s%s%s%s); the graphs hold the rounded values, only a "
                "checkpoint gives exact ones",
                x->model.name, int8 ? "encoder int8" : "", int8 && blocks ? ", " : "",
-               blocks ? "decoder " : "", blocks ? fv_precision_type_name(decoder) : "");
+               blocks ? "decoder " : "",
+               blocks ? fv_precision_type_name(decoder, FV_PART_DECODER) : "");
 }
 
 fv_status fv_export_onnx(const char *model, const fv_onnx_options *onnx, const char *dir,

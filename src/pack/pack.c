@@ -41,8 +41,10 @@ typedef struct packer {
     float *sqnr;               /* [n_tensors] */
     size_t n_tensors, at;
     fv_pack_report report;
-    uint8_t *slab; /* n_workers tasks in the wanted type */
-    float *wide;   /* the same in f32, twice: before and after */
+    uint8_t *slab;    /* n_workers tasks in the wanted type */
+    float *wide;      /* the same in f32, twice: before and after */
+    float *row_scale; /* of the matrix that is being written, where its rows have one each */
+    int32_t *row_offset;
 } packer;
 
 /* ---- types ---- */
@@ -54,6 +56,19 @@ static fv_type stored_type(const packer *p, bool decoder)
                    : p->model.weights.vision.project1.type;
 }
 
+/* The decoder's weights are stored in blocks. */
+static bool rounds(const packer *p)
+{
+    return fv_type_is_block(p->decoder) || p->decoder == FV_TYPE_I8;
+}
+
+/* The embedding or the head. */
+static bool is_end(const packer *p, const fv_weight *t)
+{
+    return t->slot == (const void *)&p->model.weights.decoder.embed ||
+           t->slot == (const void *)&p->model.weights.decoder.head;
+}
+
 /* Blocks need whole rows of them; f16 takes what does not fit. What int8's hook does not want is
  * bf16. */
 static fv_type matrix_type(const packer *p, const fv_weight *t)
@@ -61,15 +76,22 @@ static fv_type matrix_type(const packer *p, const fv_weight *t)
     bool decoder = t->part == FV_PART_DECODER;
     fv_type type = decoder ? p->decoder : p->vision;
     const fv_mat *m = t->slot;
+    if (type == FV_TYPE_I8 && decoder)
+        type = FV_TYPE_Q8_0;
     if (type == FV_TYPE_I8)
         return FV_TYPE_BF16;
     if (!fv_type_is_block(type))
         return type;
     if (m->k % FV_BLOCK)
         return FV_TYPE_F16;
-    bool ends = t->slot == (const void *)&p->model.weights.decoder.embed ||
-                t->slot == (const void *)&p->model.weights.decoder.head;
-    return type == FV_TYPE_Q4_0 && ends && !p->o->pure ? FV_TYPE_Q8_0 : type;
+    return type == FV_TYPE_Q4_0 && is_end(p, t) && !p->o->pure ? FV_TYPE_Q8_0 : type;
+}
+
+/* A matrix of the decoder whose rows have one scale each. */
+static bool has_row_scales(const packer *p, const fv_weight *t)
+{
+    return t->part == FV_PART_DECODER && p->decoder == FV_TYPE_I8 && !is_end(p, t) &&
+           ((const fv_mat *)t->slot)->k % FV_BLOCK == 0;
 }
 
 /* ---- the tensors of a weight ---- */
@@ -114,6 +136,10 @@ static fv_status parts_of(packer *p, const fv_weight *t, fv_pack_part list[FV_PA
                                m->k, m->data);
         if (m->bias)
             list[(*n)++] = part_of(".bias", FV_TYPE_F32, t->n, 0, m->bias);
+        if (has_row_scales(p, t)) {
+            list[(*n)++] = part_of(".scale", FV_TYPE_F32, t->n, 0, p->row_scale);
+            list[(*n)++] = part_of(".offset", FV_TYPE_I32, t->n, 0, p->row_offset);
+        }
     }
     return FV_OK;
 }
@@ -179,6 +205,7 @@ typedef struct slab_job {
     packer *p;
     const fv_mat *m;
     fv_type to;
+    bool row_scales;
     size_t first, rows_per_task, n_rows;
     double signal[64], noise[64]; /* by task */
     uint64_t odd[64];
@@ -200,7 +227,13 @@ static void slab_task(void *user, size_t task, unsigned worker)
         before, (const uint8_t *)m->data + fv_row_bytes(m->type, (j->first + at) * m->k), n);
     if (fv_type_is_block(j->to)) {
         for (size_t row = 0; row < rows; row++, out += fv_row_bytes(j->to, m->k)) {
-            fv_quantize_weights(j->to, out, before + row * m->k, m->k);
+            if (j->row_scales) {
+                const size_t r = j->first + at + row;
+                fv_quantize_row(out, before + row * m->k, m->k);
+                fv_row_scale_read(out, m->k, &p->row_scale[r], &p->row_offset[r]);
+            } else {
+                fv_quantize_weights(j->to, out, before + row * m->k, m->k);
+            }
             fv_dequantize_weights(j->to, after + row * m->k, out, m->k);
         }
     } else {
@@ -225,7 +258,14 @@ static fv_status packer_write_matrix(packer *p, const fv_weight *t, const fv_pac
     fv_status status = FV_OK;
     p->wide = fv_alloc(2 * slab * m->k, sizeof *p->wide);
     p->slab = fv_alloc(fv_row_bytes(part->type, slab * m->k), 1);
-    if (!p->wide || !p->slab) {
+    const bool row_scales = has_row_scales(p, t);
+    if (row_scales) {
+        fv_free(p->row_scale);
+        fv_free(p->row_offset);
+        p->row_scale = fv_alloc(m->n, sizeof *p->row_scale);
+        p->row_offset = fv_alloc(m->n, sizeof *p->row_offset);
+    }
+    if (!p->wide || !p->slab || (row_scales && !(p->row_scale && p->row_offset))) {
         status = fv_fail_memory(err, slab * m->k * 3 * sizeof *p->wide, "rows of a matrix");
         goto fail;
     }
@@ -233,6 +273,7 @@ static fv_status packer_write_matrix(packer *p, const fv_weight *t, const fv_pac
         slab_job j = { .p = p,
                        .m = m,
                        .to = part->type,
+                       .row_scales = row_scales,
                        .first = row,
                        .rows_per_task = per_task,
                        .n_rows = FV_MIN(slab, m->n - row) };
@@ -277,6 +318,8 @@ static fv_status packer_write_one(void *user, const fv_weight *t, fv_error *err)
             FV_TRY(p->hook[i].prepare(p->hook[i].user, t, err));
     FV_TRY(parts_of(p, t, list, &n, &hooked, err));
     for (size_t i = 0; i < n; i++, p->at++) {
+        if (!hooked && i == 1) /* with what writing the matrix found */
+            FV_TRY(parts_of(p, t, list, &n, &hooked, err));
         fv_weight_packed_name(name, t, list[i].suffix);
         FV_TRY(matrix && !hooked && i == 0 ? packer_write_matrix(p, t, &list[i], name, err)
                                            : write_ready(p, &list[i], name, err));
@@ -312,11 +355,11 @@ static fv_status put_metadata(packer *p, const char *checkpoint, fv_error *err)
 {
     char text[160];
     fv_gguf_writer *w = p->out;
-    const char *vision = fv_precision_type_name(p->vision),
-               *decoder = fv_precision_type_name(p->decoder);
+    const char *vision = fv_precision_type_name(p->vision, FV_PART_VISION),
+               *decoder = fv_precision_type_name(p->decoder, FV_PART_DECODER);
     packer_put_text(w, "general.architecture", FV_ARCHITECTURE);
     put_name(w, checkpoint);
-    if (fv_type_is_block(p->decoder))
+    if (rounds(p))
         fv_gguf_put_u32(w, "general.quantization_version", 2);
     snprintf(text, sizeof text, "fastvlm %s --vision %s --decoder %s%s%s", FV_VERSION, vision,
              decoder, p->o->pure ? " --pure" : "",
@@ -333,7 +376,7 @@ static fv_status put_metadata(packer *p, const char *checkpoint, fv_error *err)
     packer_put_text(w, FV_ARCHITECTURE ".vision.precision", vision);
     packer_put_text(w, FV_ARCHITECTURE ".decoder.precision", decoder);
     fv_config_write_gguf(&p->model.config, w);
-    if (fv_type_is_block(p->decoder) && !p->rounder)
+    if (rounds(p) && !p->rounder)
         packer_put_text(w, FV_ARCHITECTURE ".rounding.method", "search");
     for (size_t i = 0; i < p->n_hooks; i++)
         if (p->hook[i].describe)
@@ -345,7 +388,8 @@ static fv_status put_metadata(packer *p, const char *checkpoint, fv_error *err)
 
 static bool has_blocks(const fv_pack_options *o)
 {
-    return o->decoder == FV_PRECISION_Z8 || o->decoder == FV_PRECISION_Q4;
+    return o->decoder == FV_PRECISION_Z8 || o->decoder == FV_PRECISION_Q4 ||
+           o->decoder == FV_PRECISION_W8A8;
 }
 
 static bool calibrates_rounding(const fv_pack_options *o)
@@ -372,7 +416,7 @@ static fv_status options_check(const fv_pack_options *o, fv_error *err)
                        "rounding is %d; expected auto, search or calibrated", (int)o->rounding);
     if (o->rounding != FV_ROUNDING_AUTO && !has_blocks(o) && !compensates_vision(o))
         return fv_fail(err, FV_ERR_ARGUMENT, 0,
-                       "rounding is set; expected a decoder in z8 or q4, or, calibrated, an "
+                       "rounding is set; expected a decoder in z8, q4 or w8a8, or, calibrated, an "
                        "encoder in int8");
     if (o->n_paths && o->vision != FV_PRECISION_INT8 && !calibrates_rounding(o))
         return fv_fail(err, FV_ERR_ARGUMENT, 0,
@@ -434,6 +478,8 @@ static void close_packer(packer *p)
     fv_gguf_writer_free(p->out);
     fv_model_close(&p->model);
     fv_free(p->sqnr);
+    fv_free(p->row_scale);
+    fv_free(p->row_offset);
 }
 
 /* Some weight in 8 bits. */
@@ -466,8 +512,10 @@ static fv_status calibrate(packer *p, fv_error *err)
         options.callbacks = &p->quiet;
     }
     if (calibrates_rounding(o)) {
+        const bool row_scales = p->decoder == FV_TYPE_I8;
         FV_TRY(fv_rounder_new(&p->rounder, &p->model.config, &p->model.weights, p->model.tokenizer,
-                              &p->model.kernels, p->model.pool, p->decoder, &options, err));
+                              &p->model.kernels, p->model.pool,
+                              row_scales ? FV_TYPE_Q8_0 : p->decoder, row_scales, &options, err));
         p->hook[p->n_hooks++] = fv_rounder_hook(p->rounder);
     }
     return FV_OK;

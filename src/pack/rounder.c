@@ -25,6 +25,7 @@ struct fv_rounder {
     const fv_kernels *k;
     fv_pool *pool;
     fv_type type;
+    bool row_scales;
     fv_calibrate_options o;
     fv_ops ops;
     fv_decoder decoder;
@@ -35,8 +36,10 @@ struct fv_rounder {
     float *x;                       /* [longest, d_model] */
     uint8_t *scratch; /* for each thread: rows of weights twice, then fv_quantize_compensated's */
     size_t scratch_bytes, scratch_rows_bytes;
-    double *sums;              /* [3 tasks]: signal, noise, values that are not finite */
-    uint8_t *data[N_MATRICES]; /* the current layer, rounded */
+    double *sums;                /* [3 tasks]: signal, noise, values that are not finite */
+    uint8_t *data[N_MATRICES];   /* the current layer, rounded */
+    float *scale[N_MATRICES];    /* with row_scales: of every row, */
+    int32_t *offset[N_MATRICES]; /* and -128 times its sum */
     float sqnr[N_MATRICES];
     int layer; /* the current layer; -1: none yet */
 };
@@ -121,6 +124,8 @@ typedef struct round_job {
     const fv_mat *m;
     const fv_input_groups *s; /* NULL: only look for what is not finite */
     uint8_t *out;
+    float *scale;    /* with row_scales */
+    int32_t *offset; /* the same */
 } round_job;
 
 static void matrix_round_task(void *user, size_t task, unsigned worker)
@@ -140,12 +145,17 @@ static void matrix_round_task(void *user, size_t task, unsigned worker)
         sum[2] += isfinite(w[i]) ? 0 : 1;
     if (sum[2] > 0 || !j->s)
         return;
+    for (size_t i = 0; r->row_scales && i < rows; i++)
+        fv_quantize_row(out + i * row_bytes, w + i * k, k); /* for its scale */
     for (size_t g = 0; g < j->s->n; g++) {
         fv_inputs in = fv_input_group(j->s, g);
-        fv_quantize_compensated(r->type, out + fv_row_bytes(r->type, g * j->s->width), row_bytes,
-                                w + g * j->s->width, k, rows, &in, r->k,
-                                scratch + r->scratch_rows_bytes);
+        uint8_t *columns = out + fv_row_bytes(r->type, g * j->s->width);
+        (r->row_scales ? fv_quantize_row_compensated : fv_quantize_compensated)(
+            r->type, columns, row_bytes, w + g * j->s->width, k, rows, &in, r->k,
+            scratch + r->scratch_rows_bytes);
     }
+    for (size_t i = 0; r->row_scales && i < rows; i++)
+        fv_row_scale_read(out + i * row_bytes, k, &j->scale[first + i], &j->offset[first + i]);
     for (size_t i = 0; i < rows; i++)
         fv_dequantize_weights(r->type, back + i * k, out + i * row_bytes, k);
     for (size_t i = 0; i < rows * k; i++) {
@@ -161,7 +171,8 @@ static void matrix_round(fv_rounder *r, int i, bool rounding, double sum[3])
 {
     const fv_mat *m = rounder_matrix(r, r->layer, i);
     size_t tasks = (m->n + FV_COMPENSATED_ROWS - 1) / FV_COMPENSATED_ROWS;
-    round_job j = { r, m, rounding ? &r->sites[site_of[i]] : NULL, r->data[i] };
+    round_job j = { r,          m,           rounding ? &r->sites[site_of[i]] : NULL,
+                    r->data[i], r->scale[i], r->offset[i] };
     fv_pool_run(r->pool, tasks, matrix_round_task, &j);
     sum[0] = sum[1] = sum[2] = 0;
     for (size_t t = 0; t < 3 * tasks; t++)
@@ -232,7 +243,9 @@ static fv_status layer_round(fv_rounder *r, int layer, const fv_weight *q, fv_er
                                                      .type = r->type,
                                                      .n = before[i].n,
                                                      .k = before[i].k,
-                                                     .bias = before[i].bias };
+                                                     .bias = before[i].bias,
+                                                     .mul = r->scale[i],
+                                                     .bias8 = r->offset[i] };
     fv_status status = layer + 1 < r->c->n_layers ? sequences_run(r, false, 0.7, err) : FV_OK;
     for (int i = 0; i < N_MATRICES; i++)
         *rounder_matrix(r, layer, i) = before[i];
@@ -262,6 +275,11 @@ static fv_status rounder_take_memory(fv_rounder *r, fv_error *err)
         largest = FV_MAX(largest, m->n * m->k);
         r->data[i] = fv_alloc(matrix_is_rounded(m) ? fv_row_bytes(r->type, m->n * m->k) : 0, 1);
         good = good && r->data[i];
+        if (r->row_scales) {
+            r->scale[i] = fv_alloc(m->n, sizeof *r->scale[i]);
+            r->offset[i] = fv_alloc(m->n, sizeof *r->offset[i]);
+            good = good && r->scale[i] && r->offset[i];
+        }
     }
     for (int i = 0; i < N_SITES; i++)
         FV_TRY(site_take_memory(r, &r->sites[i], rounder_matrix(r, 0, first_of[i])->k, err));
@@ -280,7 +298,7 @@ static fv_status rounder_take_memory(fv_rounder *r, fv_error *err)
 }
 
 fv_status fv_rounder_new(fv_rounder **out, const fv_config *c, fv_weights *w, const fv_tokenizer *t,
-                         const fv_kernels *k, fv_pool *pool, fv_type type,
+                         const fv_kernels *k, fv_pool *pool, fv_type type, bool row_scales,
                          const fv_calibrate_options *options, fv_error *err)
 {
     fv_rounder *r = fv_alloc_zero(1, sizeof *r);
@@ -288,9 +306,14 @@ fv_status fv_rounder_new(fv_rounder **out, const fv_config *c, fv_weights *w, co
     *out = NULL;
     if (!r)
         return fv_fail_memory(err, sizeof *r, "a rounder");
-    *r = (fv_rounder){
-        .c = c, .w = w, .k = k, .pool = pool, .type = type, .o = *options, .layer = -1
-    };
+    *r = (fv_rounder){ .c = c,
+                       .w = w,
+                       .k = k,
+                       .pool = pool,
+                       .type = type,
+                       .row_scales = row_scales,
+                       .o = *options,
+                       .layer = -1 };
     FV_TRY_GOTO(fv_ops_init(&r->ops, k, pool, err));
     FV_TRY_GOTO(fv_decoder_init(&r->decoder, c, &w->decoder, FV_TYPE_F32, err));
     FV_TRY_GOTO(fv_sequence_init(&r->cache, c, FV_TYPE_F32, err));
@@ -310,8 +333,11 @@ void fv_rounder_free(fv_rounder *r)
     fv_answers_free(&r->answers);
     for (int i = 0; i < N_SITES; i++)
         fv_products_free(&r->sites[i]);
-    for (int i = 0; i < N_MATRICES; i++)
+    for (int i = 0; i < N_MATRICES; i++) {
         fv_free(r->data[i]);
+        fv_free(r->scale[i]);
+        fv_free(r->offset[i]);
+    }
     fv_decoder_free(&r->decoder);
     fv_sequence_free(&r->cache);
     fv_ops_free(&r->ops);
@@ -365,6 +391,12 @@ static fv_status rounder_parts(void *user, const fv_weight *t, fv_pack_part list
     list[(*n)++] = (fv_pack_part){ ".weight", r->type, 2, { m->n, m->k }, r->data[i], r->sqnr[i] };
     if (m->bias)
         list[(*n)++] = (fv_pack_part){ ".bias", FV_TYPE_F32, 1, { m->n, 0 }, m->bias, INFINITY };
+    if (r->row_scales) {
+        list[(*n)++] =
+            (fv_pack_part){ ".scale", FV_TYPE_F32, 1, { m->n, 0 }, r->scale[i], INFINITY };
+        list[(*n)++] = (fv_pack_part){ ".offset",   FV_TYPE_I32,  1,
+                                       { m->n, 0 }, r->offset[i], INFINITY };
+    }
     return FV_OK;
 }
 

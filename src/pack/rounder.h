@@ -16,10 +16,11 @@
 
 typedef struct fv_rounder fv_rounder;
 
-/* w as loaded from a checkpoint; it and the others outlive *out. type: Q8_0 or Q4_0. The options'
- * min_cosine and compensate are not used. */
+/* w as loaded from a checkpoint; it and the others outlive *out. type: Q8_0 or Q4_0; row_scales,
+ * with Q8_0: the blocks of a row have one scale. The options' min_cosine and compensate are not
+ * used. */
 fv_status fv_rounder_new(fv_rounder **out, const fv_config *c, fv_weights *w, const fv_tokenizer *t,
-                         const fv_kernels *k, fv_pool *pool, fv_type type,
+                         const fv_kernels *k, fv_pool *pool, fv_type type, bool row_scales,
                          const fv_calibrate_options *options, fv_error *err);
 void fv_rounder_free(fv_rounder *r);
 

@@ -153,6 +153,71 @@ double fv_quantize_weights_plain(fv_type type, void *dst, const float *x, size_t
     return row_quantize(grid_of(type), dst, x, k, false);
 }
 
+/* ---- one scale a row --------------------------------------------------------------------- */
+
+enum { ROW_SCALES = 8 };
+#define ROW_STEP 0.04f
+
+static double row_error(const float *x, size_t k, float d)
+{
+    const float inv = d > 0 ? 1 / d : 0;
+    double error = 0;
+    for (size_t at = 0; at < k; at += FV_BLOCK) {
+        float sum[4] = { 0 };
+        for (size_t i = at; i < at + FV_BLOCK; i += 4)
+            for (size_t j = 0; j < 4; j++) {
+                const float off = x[i + j] - d * fv_round_even(grid_clamp(x[i + j] * inv, &q8));
+                sum[j] += off * off;
+            }
+        error += (sum[0] + sum[2]) + (sum[1] + sum[3]);
+    }
+    return error;
+}
+
+double fv_quantize_row(void *dst, const float *x, size_t k)
+{
+    float largest = 0;
+    for (size_t i = 0; i < k; i++) {
+        if (!isfinite(x[i])) {
+            memset(dst, 0, fv_row_bytes(FV_TYPE_Q8_0, k));
+            return INFINITY;
+        }
+        largest = FV_MAX(largest, fabsf(x[i]));
+    }
+    double least = INFINITY;
+    uint16_t best = 0;
+    for (int i = 0; i < ROW_SCALES; i++) {
+        const uint16_t half = fv_f32_to_f16_sat(largest / q8.hi * (1 - ROW_STEP * (float)i));
+        const double error = row_error(x, k, fv_f16_to_f32(half));
+        if (error < least) {
+            least = error;
+            best = half;
+        }
+    }
+    const float d = fv_f16_to_f32(best), inv = d > 0 ? 1 / d : 0;
+    uint8_t *to = dst;
+    for (size_t at = 0; at < k; at += FV_BLOCK, to += FV_Q8_BLOCK_BYTES) {
+        block b = { .d = best };
+        for (int i = 0; i < FV_BLOCK; i++)
+            b.q[i] = fv_round_even(grid_clamp(x[at + (size_t)i] * inv, &q8));
+        block_put(&b, FV_TYPE_Q8_0, to);
+    }
+    return least;
+}
+
+void fv_row_scale_read(const void *row, size_t k, float *scale, int32_t *offset)
+{
+    const uint8_t *at = row;
+    uint16_t half;
+    int32_t sum = 0;
+    memcpy(&half, at, 2);
+    for (size_t b = 0; b < k / FV_BLOCK; b++, at += FV_Q8_BLOCK_BYTES)
+        for (int i = 0; i < FV_BLOCK; i++)
+            sum += (int8_t)at[2 + i];
+    *scale = fv_f16_to_f32(half);
+    *offset = -128 * sum;
+}
+
 void fv_dequantize_weights(fv_type type, float *dst, const void *src, size_t k)
 {
     const uint8_t *block_at = src;
@@ -222,4 +287,27 @@ void fv_quantize_compensated(fv_type type, uint8_t *dst, size_t dst_bytes, const
 {
     compensated to = { type, grid_of(type), dst, dst_bytes };
     fv_compensate(in, w, ld, rows, block_compensate, &to, k, scratch);
+}
+
+static void row_compensate(void *user, const fv_round_columns *c, float *off)
+{
+    const compensated *to = user;
+    uint8_t *dst = to->dst + c->row * to->dst_bytes + fv_row_bytes(to->type, c->at);
+    block b;
+    memcpy(&b.d, dst, 2);
+    if (b.d) {
+        fv_round_in_order(c, fv_f16_to_f32(b.d), to->g->lo, to->g->hi, INFINITY, b.q, off);
+    } else {
+        memset(b.q, 0, sizeof b.q);
+        memcpy(off, c->w, sizeof b.q);
+    }
+    block_put(&b, to->type, dst);
+}
+
+void fv_quantize_row_compensated(fv_type type, uint8_t *dst, size_t dst_bytes, const float *w,
+                                 size_t ld, size_t rows, const fv_inputs *in, const fv_kernels *k,
+                                 void *scratch)
+{
+    compensated to = { type, grid_of(type), dst, dst_bytes };
+    fv_compensate(in, w, ld, rows, row_compensate, &to, k, scratch);
 }

@@ -20,6 +20,12 @@ double fv_quantize_weights(fv_type type, void *dst, const float *x, size_t k);
 /* Rounding with the scale of the largest value: what the search is measured against. */
 double fv_quantize_weights_plain(fv_type type, void *dst, const float *x, size_t k);
 
+/* The same as Q8_0 with one scale for all blocks of the row: of a few, the one with the least
+ * squared error. */
+double fv_quantize_row(void *dst, const float *x, size_t k);
+/* Its scale, and -128 times the sum of its q. */
+void fv_row_scale_read(const void *row, size_t k, float *scale, int32_t *offset);
+
 /* The weights that a row of type stands for. */
 void fv_dequantize_weights(fv_type type, float *dst, const void *src, size_t k);
 
@@ -31,5 +37,9 @@ void fv_dequantize_weights(fv_type type, float *dst, const void *src, size_t k);
 void fv_quantize_compensated(fv_type type, uint8_t *dst, size_t dst_bytes, const float *w,
                              size_t ld, size_t rows, const fv_inputs *in, const fv_kernels *k,
                              void *scratch);
+/* The same of type Q8_0 with the scales that the blocks of dst have already. */
+void fv_quantize_row_compensated(fv_type type, uint8_t *dst, size_t dst_bytes, const float *w,
+                                 size_t ld, size_t rows, const fv_inputs *in, const fv_kernels *k,
+                                 void *scratch);
 
 #endif

@@ -339,6 +339,7 @@ static void test_small_stack(void **state)
         { "pack, f16", FV_PRECISION_F16, FV_PRECISION_F16 },
         { "pack, int8 and z8", FV_PRECISION_INT8, FV_PRECISION_Z8 },
         { "pack, int8 and q4", FV_PRECISION_INT8, FV_PRECISION_Q4 },
+        { "pack, int8 and w8a8", FV_PRECISION_INT8, FV_PRECISION_W8A8 },
     };
     size_t most = stack_used("answer, checkpoint", answer_from, TINY);
     for (size_t i = 0; i < FV_COUNT(cases); i++) {

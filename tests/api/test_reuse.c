@@ -196,6 +196,7 @@ static void test_types(void **state)
     check_model(TINY, FV_PRECISION_BF16, FV_KV_F16, "bf16");
     check_model(packed("z8.gguf", FV_PRECISION_Z8), FV_PRECISION_AUTO, FV_KV_AUTO, "z8");
     check_model(packed("q4.gguf", FV_PRECISION_Q4), FV_PRECISION_AUTO, FV_KV_AUTO, "q4");
+    check_model(packed("w8a8.gguf", FV_PRECISION_W8A8), FV_PRECISION_AUTO, FV_KV_AUTO, "w8a8");
     check_model(DEMO, FV_PRECISION_AUTO, FV_KV_AUTO, "demo");
 }
 

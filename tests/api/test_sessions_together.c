@@ -270,6 +270,8 @@ static void test_blocks(void **state)
     (void)state;
     check_model(packed("z8.gguf", FV_PRECISION_Z8, false), FV_PRECISION_AUTO, FV_KV_AUTO, "z8");
     check_model(packed("q4.gguf", FV_PRECISION_Q4, false), FV_PRECISION_AUTO, FV_KV_AUTO, "q4");
+    check_model(packed("w8a8.gguf", FV_PRECISION_W8A8, false), FV_PRECISION_AUTO, FV_KV_AUTO,
+                "w8a8");
     check_model(packed("pure.gguf", FV_PRECISION_Q4, true), FV_PRECISION_AUTO, FV_KV_Q8,
                 "q4 throughout, kv q8");
     check_model(DEMO, FV_PRECISION_AUTO, FV_KV_AUTO, "demo");

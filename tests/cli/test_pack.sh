@@ -134,7 +134,7 @@ expect "pictures for nothing" 2 "images need --vision int8, --decoder q4"
 run pack "$tiny" "$tiny/../image.png" -o "$work/x.gguf" --decoder q4 --rounding search
 expect "pictures for the search" 2 "images need --vision int8, --decoder q4"
 run pack "$tiny" -o "$work/x.gguf" --decoder f16 --rounding calibrated
-expect "rounding without blocks" 2 "--rounding needs --decoder z8 or q4"
+expect "rounding without blocks" 2 "--rounding needs --decoder z8, q4 or w8a8"
 run pack "$tiny" -o "$work/x.gguf" --vision int8 --rounding search
 expect "search without blocks" 2 "calibrated works with --vision int8, too"
 run pack "$tiny" -o "$work/x.gguf" --decoder q4 --rounding nearest
@@ -142,7 +142,7 @@ expect "unknown rounding" 2 "auto|search|calibrated"
 run pack "$tiny" -o "$work/x.gguf" --pure
 expect "pure alone" 2 "--pure needs --decoder q4"
 run pack "$tiny" -o "$work/x.gguf" --decoder q5
-expect "unknown type" 2 "auto|f32|bf16|f16|z8|q4"
+expect "unknown type" 2 "auto|f32|bf16|f16|z8|q4|w8a8"
 run pack "$work/none" -o "$work/x.gguf"
 expect "no such checkpoint" 1 "no such directory"
 run pack "$work/f32.gguf" -o "$work/x.gguf"

@@ -192,6 +192,7 @@ static void test_blocks(void **state)
 {
     (void)state;
     check_packed(FV_PRECISION_Z8, false, FV_TYPE_F16, "z8");
+    check_packed(FV_PRECISION_W8A8, false, FV_TYPE_F16, "w8a8");
     check_packed(FV_PRECISION_Q4, false, FV_TYPE_F16, "q4");
     check_packed(FV_PRECISION_Q4, true, FV_TYPE_I8, "q4 throughout, cache in 8 bits");
 }

@@ -10,6 +10,7 @@
 #include <sys/resource.h>
 
 #include "base/base.h"
+#include "base/half.h"
 #include "eval/result.h"
 #include "support/golden.h"
 #include "text/tokenizer_gguf.h"
@@ -195,6 +196,21 @@ static void test_precisions(void **state)
             assert_string_equal(t.dtype, "Q4_0");
     fv_engine_free(e);
 
+    e = open_file(pack_as(TINY, "w8a8.gguf", FV_PRECISION_F32, FV_PRECISION_W8A8, false), 0, 0,
+                  FV_OK, NULL);
+    fv_engine_info(e, &info);
+    assert_string_equal(info.decoder_precision, "w8a8");
+    assert_string_equal(record_of(e, "rounding"), "search");
+    size_t n_scales = 0;
+    for (size_t i = 0; fv_engine_tensor(e, i, &t); i++) {
+        assert_true(t.used);
+        if (!strcmp(t.name, "model.layers.0.mlp.gate_proj.weight"))
+            assert_true(!strcmp(t.dtype, "Q8_0") && t.sqnr > 36 && t.sqnr < 48);
+        n_scales += strstr(t.name, "_proj.scale") != NULL;
+    }
+    assert_int_equal(n_scales, 3 * 6); /* down_proj has rows of 176 */
+    fv_engine_free(e);
+
     e = open_file(z8, FV_PRECISION_F32, FV_PRECISION_Z8, FV_OK, NULL);
     assert_string_equal(record_of(e, "rounding"), "search");
     assert_null(record_of(e, "rounding rows"));
@@ -253,6 +269,64 @@ static void test_rounding(void **state)
 
     round_as("z8.gguf", FV_PRECISION_Z8, FV_ROUNDING_CALIBRATED, 2, 3, &r);
     assert_true(r.n_rounding_rows > 0);
+    round_as("w8a8.gguf", FV_PRECISION_W8A8, FV_ROUNDING_CALIBRATED, 2, 3, &r);
+    assert_true(r.n_rounding_rows > 0);
+}
+
+/* Every row of a w8a8 matrix has one scale, which .scale repeats, and .offset is -128 times its
+ * sum; compensated rows, too. */
+static void check_row_scales(const char *file)
+{
+    fv_gguf *g = NULL;
+    fv_error err = { 0 };
+    assert_int_equal(fv_gguf_open(&g, file, &err), FV_OK);
+    const fv_tensors *all = fv_gguf_tensors(g);
+    size_t n_matrices = 0;
+    for (size_t i = 0; i < fv_tensors_count(all); i++) {
+        const fv_tensor *scale = fv_tensors_at(all, i);
+        char name[128];
+        if (!strstr(scale->name, "_proj.scale"))
+            continue;
+        const int stem = (int)(strlen(scale->name) - strlen(".scale"));
+        snprintf(name, sizeof name, "%.*s.weight", stem, scale->name);
+        const fv_tensor *w = fv_tensors_find(all, name);
+        snprintf(name, sizeof name, "%.*s.offset", stem, scale->name);
+        const fv_tensor *offset = fv_tensors_find(all, name);
+        assert_true(w && offset && w->type == FV_TYPE_Q8_0);
+        const uint8_t *block = w->data;
+        for (size_t row = 0; row < w->shape[0]; row++) {
+            int32_t sum = 0;
+            for (size_t b = 0; b < w->shape[1] / FV_BLOCK; b++, block += FV_Q8_BLOCK_BYTES) {
+                uint16_t d;
+                memcpy(&d, block, 2);
+                assert_true(fv_f16_to_f32(d) == ((const float *)scale->data)[row]);
+                for (size_t q = 0; q < FV_BLOCK; q++)
+                    sum += (int8_t)block[2 + q];
+            }
+            assert_int_equal(-128 * sum, ((const int32_t *)offset->data)[row]);
+        }
+        n_matrices++;
+    }
+    assert_true(n_matrices >= 14);
+    fv_gguf_free(g);
+}
+
+static void test_row_scales(void **state)
+{
+    (void)state;
+    char *searched = round_as("rows.gguf", FV_PRECISION_W8A8, FV_ROUNDING_SEARCH, 2, 0, NULL);
+    char *calibrated = round_as("compensated.gguf", FV_PRECISION_W8A8, FV_ROUNDING_CALIBRATED, 2, 3,
+                                NULL);
+    check_row_scales(searched);
+    check_row_scales(calibrated);
+    size_t n, m;
+    uint8_t *first = read_whole(searched, &n),
+            *other = read_whole(
+                round_as("rows3.gguf", FV_PRECISION_W8A8, FV_ROUNDING_SEARCH, 3, 0, NULL), &m);
+    assert_int_equal(n, m);
+    assert_memory_equal(first, other, n);
+    fv_free(first);
+    fv_free(other);
 }
 
 /* ---- from memory ---- */
@@ -551,7 +625,8 @@ static void test_wrong_files(void **state)
     at = behind(data, n, "fastvlm.decoder.precision") + 12;
     *at = 'x';
     refuses_memory(data, n,
-                   "fastvlm.decoder.precision is \"x32\"; expected f32, bf16, f16, z8 or q4");
+                   "fastvlm.decoder.precision is \"x32\"; expected f32, bf16, f16, z8, q4 "
+                   "or w8a8");
     *at = 'f';
     at = behind(data, n, "fastvlm.image.std") + 16;
     at[2] = at[3] = 0;
@@ -563,6 +638,14 @@ static void test_wrong_files(void **state)
     refuses_memory(data, n, "token_type[0] is 9");
     *at = 1;
     refuses_memory(data, n - 1, "is it truncated?");
+
+    size_t n8;
+    uint8_t *rows = aligned_copy(
+        pack_as(TINY, "rows.gguf", FV_PRECISION_F32, FV_PRECISION_W8A8, false), &n8);
+    at = behind(rows, n8, "model.layers.0.self_attn.o_proj.offset");
+    at[-1] = 'X';
+    refuses_memory(rows, n8, "model.layers.0.self_attn.o_proj.offset is missing");
+    free(rows);
 
     /* the tokenizer's tables */
     fv_gguf *g = NULL;
@@ -904,21 +987,14 @@ static int remove_work(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_same_bits),
-        cmocka_unit_test(test_variants),
-        cmocka_unit_test(test_precisions),
-        cmocka_unit_test(test_int8),
-        cmocka_unit_test(test_int8_compensated),
-        cmocka_unit_test(test_layers),
-        cmocka_unit_test(test_rounding),
-        cmocka_unit_test(test_memory),
-        cmocka_unit_test(test_wrong_files),
-        cmocka_unit_test(test_verify),
-        cmocka_unit_test(test_progress),
-        cmocka_unit_test(test_pack_fails),
-        cmocka_unit_test(test_nan),
-        cmocka_unit_test(test_out_of_memory),
-        cmocka_unit_test(test_rounding_out_of_memory),
+        cmocka_unit_test(test_same_bits),        cmocka_unit_test(test_variants),
+        cmocka_unit_test(test_precisions),       cmocka_unit_test(test_int8),
+        cmocka_unit_test(test_int8_compensated), cmocka_unit_test(test_layers),
+        cmocka_unit_test(test_rounding),         cmocka_unit_test(test_row_scales),
+        cmocka_unit_test(test_memory),           cmocka_unit_test(test_wrong_files),
+        cmocka_unit_test(test_verify),           cmocka_unit_test(test_progress),
+        cmocka_unit_test(test_pack_fails),       cmocka_unit_test(test_nan),
+        cmocka_unit_test(test_out_of_memory),    cmocka_unit_test(test_rounding_out_of_memory),
     };
     return cmocka_run_group_tests(tests, make_work, remove_work);
 }

@@ -218,6 +218,28 @@ static inline fv_mat make_mat(fv_type type, size_t n, size_t k)
     return m;
 }
 
+/* Of Q8_0, the blocks of a row with one scale (w8a8). */
+static inline fv_mat make_row_scaled(size_t n, size_t k)
+{
+    fv_mat m = make_mat(FV_TYPE_Q8_0, n, k);
+    uint8_t *w = (uint8_t *)(uintptr_t)m.data;
+    float *mul = case_alloc(n * sizeof *mul);
+    int32_t *offset = case_alloc(n * sizeof *offset);
+    for (size_t j = 0; j < n; j++) {
+        const uint16_t d = fv_f32_to_f16(case_uniform(0.001f, 0.01f));
+        mul[j] = fv_f16_to_f32(d);
+        offset[j] = 0;
+        for (size_t b = 0; b < k / FV_BLOCK; b++, w += FV_Q8_BLOCK_BYTES) {
+            memcpy(w, &d, 2);
+            for (size_t i = 0; i < FV_BLOCK; i++)
+                offset[j] -= 128 * (int8_t)w[2 + i];
+        }
+    }
+    m.mul = mul;
+    m.bias8 = offset;
+    return m;
+}
+
 /* The value that weight [j, i] stands for. */
 static inline double mat_value(const fv_mat *m, size_t j, size_t i)
 {

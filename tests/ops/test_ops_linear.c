@@ -379,8 +379,8 @@ static double exact_blocks(const fv_mat *w, const float *x, size_t j, double *bo
 }
 
 /* Layers that share their input, some of them in floats, as in the decoder. */
-static void check_blocks(const fv_type *types, size_t m, size_t k, bool residual, int level,
-                         int threads)
+static void check_blocks(const fv_type *types, bool row_scaled, size_t m, size_t k, bool residual,
+                         int level, int threads)
 {
     static const size_t widths[3] = { 65, 30, 131 };
     ops_case o;
@@ -390,7 +390,8 @@ static void check_blocks(const fv_type *types, size_t m, size_t k, bool residual
     case_open(&o, level, threads);
     float *x = make_floats(m * k, -2, 2);
     for (size_t i = 0; i < 3; i++) {
-        w[i] = make_mat(types[i], widths[i], k);
+        w[i] = row_scaled && types[i] == FV_TYPE_Q8_0 ? make_row_scaled(widths[i], k)
+                                                      : make_mat(types[i], widths[i], k);
         add[i] = make_floats(m * widths[i], -1, 1);
         l[i] = (fv_linear){ .w = &w[i],
                             .y = case_alloc(m * widths[i] * sizeof(float)),
@@ -431,8 +432,134 @@ static void test_blocks(void **state)
         for (size_t x = 0; x < FV_COUNT(mixes); x++)
             for (size_t i = 0; i < FV_COUNT(m); i++)
                 for (size_t j = 0; j < FV_COUNT(k); j++)
-                    check_blocks(mixes[x], m[i], k[j], (i + j) % 2, level,
+                    check_blocks(mixes[x], x == 2 && j % 2, m[i], k[j], (i + j) % 2, level,
                                  1 + (int)(i + j + x) % MAX_THREADS);
+}
+
+/* ---- a scale for every row of weights and of x (w8a8) -------------------------------------- */
+
+/* A row of x as it is multiplied: multiples of its largest value / 127, or of that / 256 where the
+ * square of that step is more than 16 times the mean of its blocks'. Returns whether it has 16
+ * bits. */
+static bool round_row(double *out, const float *x, size_t k)
+{
+    float largest = 0;
+    double squares = 0;
+    for (size_t b = 0; b < k; b += FV_BLOCK) {
+        float most = 0;
+        for (size_t i = b; i < b + FV_BLOCK; i++)
+            most = fmaxf(most, fabsf(x[i]));
+        largest = fmaxf(largest, most);
+        squares += (double)most * (double)most;
+    }
+    const float d = largest / 127, inv = d > 0 ? 1 / d : 0;
+    const bool fine = (double)largest * (double)largest * (double)(k / FV_BLOCK) > 16 * squares;
+    for (size_t i = 0; i < k; i++)
+        out[i] = (double)d * (fine ? nearbyint((double)(x[i] * inv * 256)) / 256
+                                   : nearbyint((double)(x[i] * inv)));
+    return fine;
+}
+
+/* Rows of normal size, with one value far larger in every third; of zeros; beside NaN. */
+static float *make_outliers(size_t m, size_t k)
+{
+    float *x = make_floats(m * k, -2, 2);
+    for (size_t i = 0; i < m; i++) {
+        if (i % 3 == 1)
+            x[i * k + case_below(k)] = i % 2 ? 150.0f : -90.0f;
+        if (i % 11 == 4)
+            memset(x + i * k, 0, k * sizeof *x);
+        if (i % 13 == 6)
+            x[i * k + case_below(k)] = i % 2 ? NAN : INFINITY;
+    }
+    return x;
+}
+
+static double row_scaled_value(const fv_mat *w, size_t j, const double *x, double *size)
+{
+    double sum = w->bias ? (double)w->bias[j] : 0;
+    *size = fabs(sum);
+    for (size_t i = 0; i < w->k; i++) {
+        sum += mat_value(w, j, i) * x[i];
+        *size += fabs(mat_value(w, j, i) * x[i]);
+    }
+    return sum;
+}
+
+/* Two layers, and a gated one of both, over the same rows. */
+static void check_row_scaled(size_t m, size_t k, bool residual, int level, int threads)
+{
+    enum { N = 131 };
+    ops_case o;
+    case_open(&o, level, threads);
+    fv_mat w[2] = { make_row_scaled(N, k), make_row_scaled(N, k) };
+    fv_mat gate = w[0], up = w[1];
+    gate.bias = up.bias = NULL;
+    float *x = make_outliers(m, k), *add = make_floats(m * N, -1, 1),
+          *gated = case_alloc(m * N * sizeof *gated);
+    double *rounded = case_alloc(k * sizeof *rounded);
+    fv_linear l[2];
+    size_t n_fine = 0;
+    for (size_t i = 0; i < 2; i++)
+        l[i] = (fv_linear){ .w = &w[i],
+                            .y = case_alloc(m * N * sizeof(float)),
+                            .ldy = N,
+                            .residual = residual ? add : NULL,
+                            .ldr = N };
+    case_reserve(&o, fv_quant_need(o.ops.k, o.ops.n_workers, N, k, m));
+    fv_linear_run(&o.ops, l, 2, x, FV_TYPE_F32, k, m);
+    fv_gated_run(&o.ops, &gate, &up, gated, FV_TYPE_F32, x, FV_TYPE_F32, m);
+    for (size_t row = 0; row < m; row++) {
+        const bool odd = row % 13 == 6;
+        n_fine += round_row(rounded, x + row * k, k);
+        for (size_t j = 0; j < N; j++) {
+            double got[3], want[3], size[3];
+            for (size_t i = 0; i < 2; i++) {
+                got[i] = (double)((float *)l[i].y)[row * N + j];
+                want[i] = row_scaled_value(&w[i], j, rounded, &size[i]) +
+                          (residual ? (double)add[row * N + j] : 0);
+            }
+            const double g = row_scaled_value(&gate, j, rounded, &size[2]),
+                         u = row_scaled_value(&up, j, rounded, &size[2]);
+            got[2] = (double)gated[row * N + j];
+            want[2] = g / (1 + exp(-g)) * u;
+            size[2] = 1 + fabs(want[2]) + fabs(g) + fabs(u);
+            for (size_t i = 0; i < 3; i++)
+                if (odd ? !isnan(got[i]) : !(fabs(got[i] - want[i]) <= 3e-6 * (1 + size[i])))
+                    fail_msg("%s, %d threads: %s m=%zu k=%zu: [%zu, %zu] is %.9g, expected %.9g",
+                             level_name(level), threads, i == 2 ? "gated" : "row scales", m, k, row,
+                             j, got[i], odd ? (double)NAN : want[i]);
+        }
+    }
+    /* in two runs of rows: the same bits */
+    if (m >= 4) {
+        const size_t cut = m / 2, bytes = m * N * sizeof(float);
+        float *again = case_alloc(bytes);
+        fv_linear part = l[0];
+        part.y = again;
+        fv_linear_run(&o.ops, &part, 1, x, FV_TYPE_F32, k, cut);
+        part.y = again + cut * N;
+        part.residual = residual ? add + cut * N : NULL;
+        fv_linear_run(&o.ops, &part, 1, x + cut * k, FV_TYPE_F32, k, m - cut);
+        if (memcmp(again, l[0].y, bytes))
+            fail_msg("m=%zu k=%zu: other bits in two runs of rows", m, k);
+    }
+    if (m > 8 && k > 16 * FV_BLOCK && (n_fine == 0 || n_fine == m))
+        fail_msg("m=%zu k=%zu: %zu rows of 16 bits", m, k, n_fine);
+    case_check(&o);
+    case_close(&o);
+}
+
+static void test_row_scales(void **state)
+{
+    static const size_t m[] = { 2, 3, 9, 40, 200 }, k[] = { 32, 96, 640, 1312 };
+    (void)state;
+    for (int level = 0; level < N_LEVELS; level++)
+        for (size_t i = 0; i < FV_COUNT(m); i++)
+            for (size_t j = 0; j < FV_COUNT(k); j++)
+                if (m[i] < 100 || k[j] < 1000)
+                    check_row_scaled(m[i], k[j], (i + j) % 2, level,
+                                     1 + (int)(i + j) % MAX_THREADS);
 }
 
 /* ---- gated layers: silu(gate) up, against double ------------------------------------------- */
@@ -550,8 +677,8 @@ int main(void)
         cmocka_unit_test(test_float_sizes), cmocka_unit_test(test_one_row),
         cmocka_unit_test(test_int8_types),  cmocka_unit_test(test_int8_rows),
         cmocka_unit_test(test_int8_sizes),  cmocka_unit_test(test_blocks),
-        cmocka_unit_test(test_fine),        cmocka_unit_test(test_gated),
-        cmocka_unit_test(test_bits),
+        cmocka_unit_test(test_fine),        cmocka_unit_test(test_row_scales),
+        cmocka_unit_test(test_gated),       cmocka_unit_test(test_bits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

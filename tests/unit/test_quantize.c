@@ -67,6 +67,42 @@ static void test_search(void **state)
     check_search(FV_TYPE_Q4_0, 0.90);
 }
 
+/* One scale for all blocks; no worse than the scale of the largest value. */
+static void test_row_scale(void **state)
+{
+    (void)state;
+    float x[K], scale;
+    uint8_t row[K * 2], zeros[K * 2];
+    int32_t offset, sum = 0;
+    double plain = 0;
+    fill(x, K, 0.05f);
+    x[7] = 0.21f;
+    const double error = fv_quantize_row(row, x, K);
+    assert_true(fabs(squared_error(FV_TYPE_Q8_0, row, x, K) - error) <= 1e-4 * error);
+    fv_row_scale_read(row, K, &scale, &offset);
+    const float d = fv_f16_to_f32(fv_f32_to_f16(0.21f / 127));
+    assert_true(scale > 0.6f * d && scale <= d);
+    for (size_t i = 0; i < K; i++) {
+        uint16_t half;
+        memcpy(&half, row + i / FV_BLOCK * FV_Q8_BLOCK_BYTES, 2);
+        assert_true(fv_f16_to_f32(half) == scale);
+        sum += (int8_t)row[fv_q8_at(i)];
+        const double off = (double)x[i] - (double)d * nearbyint((double)(x[i] / d));
+        plain += off * off;
+    }
+    assert_int_equal(offset, -128 * sum);
+    assert_true(error <= 1.001 * plain);
+
+    memset(x, 0, sizeof x);
+    assert_true(fv_quantize_row(row, x, K) == 0);
+    fv_row_scale_read(row, K, &scale, &offset);
+    assert_true(scale == 0 && offset == 0);
+    x[3] = NAN; /* stored as zeros, as said */
+    memset(zeros, 0, sizeof zeros);
+    assert_true(isinf(fv_quantize_row(row, x, K)));
+    assert_memory_equal(row, zeros, fv_row_bytes(FV_TYPE_Q8_0, K));
+}
+
 /* ---- with the inputs in view ---- */
 
 enum { N = 96, ROWS = FV_COMPENSATED_ROWS, SAMPLES = 400 };
@@ -121,6 +157,17 @@ static double output_error(fv_type type, const uint8_t *blocks, const float *w, 
 
 static float samples[SAMPLES * N], weights[ROWS * N], products[N * N], importance[N];
 
+static bool row_scales; /* one for all blocks of a row */
+
+static void search(fv_type type, uint8_t *blocks)
+{
+    for (size_t row = 0; row < ROWS; row++, blocks += fv_row_bytes(type, N))
+        if (row_scales)
+            fv_quantize_row(blocks, weights + row * N, N);
+        else
+            fv_quantize_weights(type, blocks, weights + row * N, N);
+}
+
 static void compensate(fv_type type, uint8_t *blocks, unsigned cpu, size_t rows)
 {
     fv_kernels k;
@@ -128,9 +175,11 @@ static void compensate(fv_type type, uint8_t *blocks, unsigned cpu, size_t rows)
     fv_inputs in = { N, products, importance };
     void *scratch = fv_alloc(fv_compensated_scratch(&k, N), 1);
     assert_true(fv_inputs_factor(&in, &k));
+    search(type, blocks); /* for its scales */
     for (size_t row = 0; row < ROWS; row += rows)
-        fv_quantize_compensated(type, blocks + row * fv_row_bytes(type, N), fv_row_bytes(type, N),
-                                weights + row * N, N, rows, &in, &k, scratch);
+        (row_scales ? fv_quantize_row_compensated : fv_quantize_compensated)(
+            type, blocks + row * fv_row_bytes(type, N), fv_row_bytes(type, N), weights + row * N, N,
+            rows, &in, &k, scratch);
     fv_free(scratch);
 }
 
@@ -139,8 +188,7 @@ static void check_compensated(fv_type type, unsigned cpu, bool dead, double most
     uint8_t searched[ROWS * N * 2], blocks[ROWS * N * 2], alone[ROWS * N * 2];
     correlated(samples, dead);
     fill(weights, ROWS * N, 0.05f);
-    for (size_t row = 0; row < ROWS; row++)
-        fv_quantize_weights(type, searched + row * fv_row_bytes(type, N), weights + row * N, N);
+    search(type, searched);
     sum_products(products, samples);
     compensate(type, blocks, cpu, ROWS);
     double before = output_error(type, searched, weights, samples),
@@ -163,6 +211,10 @@ static void test_compensated(void **state)
         check_compensated(FV_TYPE_Q4_0, levels[i], false, 0.15);
         check_compensated(FV_TYPE_Q8_0, levels[i], true, 0.15);
         check_compensated(FV_TYPE_Q4_0, levels[i], true, 0.15);
+        row_scales = true;
+        check_compensated(FV_TYPE_Q8_0, levels[i], false, 0.15);
+        check_compensated(FV_TYPE_Q8_0, levels[i], true, 0.15);
+        row_scales = false;
     }
 }
 
@@ -319,10 +371,10 @@ static void test_edges(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_search),         cmocka_unit_test(test_exact),
-        cmocka_unit_test(test_layout),         cmocka_unit_test(test_edges),
-        cmocka_unit_test(test_compensated),    cmocka_unit_test(test_factor),
-        cmocka_unit_test(test_no_correlation),
+        cmocka_unit_test(test_search), cmocka_unit_test(test_row_scale),
+        cmocka_unit_test(test_exact),  cmocka_unit_test(test_layout),
+        cmocka_unit_test(test_edges),  cmocka_unit_test(test_compensated),
+        cmocka_unit_test(test_factor), cmocka_unit_test(test_no_correlation),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _PRECISIONS = {"auto": _abi.FV_PRECISION_AUTO, "f32": _abi.FV_PRECISION_F32, "bf16": _abi.FV_PRECISION_BF16,
                "f16": _abi.FV_PRECISION_F16, "z8": _abi.FV_PRECISION_Z8, "q4": _abi.FV_PRECISION_Q4,
-               "int8": _abi.FV_PRECISION_INT8}
+               "int8": _abi.FV_PRECISION_INT8, "w8a8": _abi.FV_PRECISION_W8A8}
 _KV_TYPES = {"auto": _abi.FV_KV_AUTO, "f32": _abi.FV_KV_F32, "f16": _abi.FV_KV_F16, "q8": _abi.FV_KV_Q8}
 _FITS = {"auto": _abi.FV_FIT_AUTO, "pad": _abi.FV_FIT_PAD, "crop": _abi.FV_FIT_CROP, "stretch": _abi.FV_FIT_STRETCH}
 
@@ -152,8 +152,8 @@ class Model:
     file, made by `fastvlm pack`. Without it, the small demonstration model that comes with this
     package, which knows drawn shapes and printed words. Its files must not change while it is open.
 
-    vision: "auto", "f32", "bf16", "f16" or "int8"; decoder: "auto", "f32", "bf16", "f16", "z8" or
-    "q4". A packed file runs as it was packed.
+    vision: "auto", "f32", "bf16", "f16" or "int8"; decoder: "auto", "f32", "bf16", "f16", "z8", "q4"
+    or "w8a8". A packed file runs as it was packed.
     kv: what sessions remember in: "auto", "f32", "f16" or "q8".
     image_size: side of the encoder's input, a multiple of 64 up to 4096; 0: the model's own.
     threads: their number, 0: one per physical core; or `Threads` shared with other models.
