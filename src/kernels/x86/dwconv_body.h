@@ -11,7 +11,10 @@
  *
  * Sums begin with the bias and go on by rows, then columns of the kernel. Columns in the padding
  * are left out, in tiles at the edges of the map only; so are the outputs past x1 of a last
- * tile. */
+ * tile.
+ *
+ * 3 x 3 kernels wait for memory: neighbours in a tile lie a whole pixel apart, which hardware does
+ * not prefetch, so what comes next is asked for here. */
 #include "base/base.h"
 #include "kernels/kernels.h"
 
@@ -92,6 +95,11 @@ static inline __attribute__((always_inline)) void dwconv_tile(
         if (mult == 2)
             sum[t * 2 + 1] = w[0][1];
     }
+    if (k == 3 && d->dst_type == FV_TYPE_F32) { /* for the stores at the end */
+        UNROLL
+        for (unsigned t = 0; t < n_t; t++)
+            __builtin_prefetch((float *)d->dst + (x - d->x0 + t) * d->dst_ld + c * mult, 1);
+    }
     for (unsigned dy = 0; dy < k; dy++) {
         if (!d->src[dy])
             continue;
@@ -105,6 +113,8 @@ static inline __attribute__((always_inline)) void dwconv_tile(
             if (!inside && (left + j < pad || left + j >= end))
                 continue;
             vec v = full ? vec_load(at) : vec_load_n(at, lanes);
+            if (k == 3 && dy == k - 1 && j < n_t * stride) /* the next tile's newest row */
+                __builtin_prefetch(at + n_t * stride * d->src_ld);
             at += d->src_ld;
             UNROLL
             for (unsigned dx = 0; dx < k; dx++) {
