@@ -52,7 +52,7 @@ DEFAULT = ["ours", "ort", "openvino", "transformers"]
 FULL = DEFAULT + ["genai", "llamacpp"]
 ALL = FULL + ["ortgenai", "litert", "mnn", "compile"]
 GGUF, LITERT = ("bf16", "f16", "q8_0", "q4_0"), {"8": "dynamic_wi8_afp32"}
-SAME = {"q8_0": "int8", "z8": "int8", "q4_0": "int4", "q4": "int4"}
+SAME = {"q8_0": "int8", "z8": "int8", "w8a8": "int8", "q4_0": "int4", "q4": "int4"}
 Product = collections.namedtuple("Product", "name engines env command")  # a conversion: OUT in the command is the product's path
 Job = collections.namedtuple("Job", "engine script mode model more")     # SCRIPT MODE.. MODEL MORE.., in the engine's environment
 
