@@ -409,10 +409,11 @@ def picture(split, seed, kind=None):
     base = partner(seed)
     if base is not None and kind is None:
         before = picture(split, base)
-        if before.photo is None and r.p(.6):
+        if before.photo is None and r.p(.75 if split == "train" else .6):
             return changed(r, before, split, seed)
     k = r.u()
-    kind = kind or ("plain" if k < .45 else "composition" if k < .7 else "pixels" if k < .75 else "paper" if k < .92 else "screen")
+    a, b, c, d = (.3, .53, .58, .88) if split == "train" else (.45, .7, .75, .92)    # photographs are the hardest to learn
+    kind = kind or ("plain" if k < a else "composition" if k < b else "pixels" if k < c else "paper" if k < d else "screen")
     if kind == "plain":
         sc = scene(split, seed + 40000000)
         if r.p(.3):
@@ -460,7 +461,7 @@ def changed(r, before, split, seed):
     sc.seed, sc.objs, sc.texts = seed, [copy.copy(o) for o in before.objs], [copy.copy(t) for t in before.texts]
     sc.change, ways = ("nothing", None, None), []
     if sc.objs:
-        ways += ["color", "color", "gone", "gone", "style"]
+        ways += ["color", "color", "gone", "gone", "style"] + ["gone", "gone"] * (split == "train")
     if len(sc.objs) < 5:
         ways.append("new")
     if len(sc.texts) == 1 and all(t.box is None for t in sc.texts):

@@ -146,6 +146,7 @@ def place_text(r, sc, split, n):
 def place_objects(r, sc, split, n, held):
     dist = .85 if r.p(.12) else 1.3
     alike = r.u() if n > 2 else 1.0                       # several of a shape or of a colour, to be counted
+    alike *= .75 if split == "train" else 1
     few = r.shuffled(SHAPES)[:1 if alike < .2 else r.int(2, 4)] if alike < .2 or r.p(.45) else SHAPES
     fewc = r.shuffled(sorted(COLORS))[:1 if .2 < alike < .35 else r.int(2, 5)] if .2 < alike < .35 or r.p(.4) else sorted(COLORS)
     for k in range(n):
