@@ -15,13 +15,12 @@ int verb_pack(int argc, char **argv)
         "tokenizer, conversation template, preprocessing settings and hashes, and "
         "opens instantly, without conversion.\n"
         "\n"
-        "z8 and q4 store blocks of 32 weights with one scale, 8.5 and 4.5 bits per "
-        "weight. w8a8 has one scale for every row of weights and for every token of a prompt: "
-        "prompts run faster, and a little more is lost. int8 and calibrated rounding use IMAGES "
-        "(files and "
-        "directories), or with built-in scenes if there are none. Layer groups that "
-        "cost too much accuracy in int8 get activations of 16 bits (w8a16), and stay in bf16 "
-        "where the 8-bit weights are what costs; if all do, the file says bf16.",
+        "z8 and q4 store blocks of 32 weights with one scale, 8.5 and 4.5 bits per weight. w8a8 "
+        "has one scale for every row of weights and for every token of a prompt: prompts run "
+        "faster, and a little more is lost. int8 and calibrated rounding use IMAGES (files and "
+        "directories) or, if there are none, built-in scenes. Layer groups that cost too much "
+        "accuracy in int8 get activations of 16 bits (w8a16), and stay in bf16 where the 8-bit "
+        "weights are what costs; if all do, the file says bf16.",
         "  fastvlm pack FastVLM-0.5B -o fastvlm-0.5b.gguf --vision bf16 --decoder z8",
     };
     fv_pack_options o;
@@ -80,13 +79,19 @@ int verb_pack(int argc, char **argv)
         return usage_error("pack",
                            "--rounding needs --decoder z8, q4 or w8a8; calibrated works with "
                            "--vision int8, too");
-    if (o.n_paths && o.vision != FV_PRECISION_INT8 && o.rounding != FV_ROUNDING_CALIBRATED &&
-        (o.decoder != FV_PRECISION_Q4 || o.rounding == FV_ROUNDING_SEARCH))
+    bool calibrates = o.vision == FV_PRECISION_INT8 || o.rounding == FV_ROUNDING_CALIBRATED ||
+                      (o.decoder == FV_PRECISION_Q4 && o.rounding != FV_ROUNDING_SEARCH);
+    if (o.n_paths && !calibrates)
         return usage_error(
             "pack",
             "images need --vision int8, --decoder q4 or --rounding calibrated; found %zu "
             "arguments",
             words.n);
+    if (min_cosine > 0 && o.vision != FV_PRECISION_INT8)
+        return usage_error("pack", "--min-cosine needs --vision int8");
+    if (o.max_images > 0 && !calibrates)
+        return usage_error("pack", "--max-images needs --vision int8, --decoder q4 or --rounding "
+                                   "calibrated");
     if (o.pure && o.decoder != FV_PRECISION_Q4)
         return usage_error("pack", "--pure needs --decoder q4");
     catch_interrupt();

@@ -133,6 +133,10 @@ run pack "$tiny" "$tiny/../image.png" -o "$work/x.gguf"
 expect "pictures for nothing" 2 "images need --vision int8, --decoder q4"
 run pack "$tiny" "$tiny/../image.png" -o "$work/x.gguf" --decoder q4 --rounding search
 expect "pictures for the search" 2 "images need --vision int8, --decoder q4"
+run pack "$tiny" -o "$work/no.gguf" --decoder w8a8 --min-cosine 0.999
+expect "a cosine without int8" 2 "--min-cosine needs --vision int8"
+run pack "$tiny" -o "$work/no.gguf" --decoder w8a8 --max-images 4
+expect "images without calibration" 2 "--max-images needs --vision int8, --decoder q4 or --rounding calibrated"
 run pack "$tiny" -o "$work/x.gguf" --decoder f16 --rounding calibrated
 expect "rounding without blocks" 2 "--rounding needs --decoder z8, q4 or w8a8"
 run pack "$tiny" -o "$work/x.gguf" --vision int8 --rounding search
