@@ -169,9 +169,9 @@ fv_precision chosen_precision(const char *choices, int index);
 #define MODEL_OPTIONS(m)                                                                          \
     MODEL_OPTIONS_FRONT(m),                                                                       \
     { 0, "vision", OPTION_CHOICE, &(m).vision, VISION_PRECISIONS,                                 \
-      "precision of the vision encoder", 0, 0 },                                                  \
+      "precision of the vision encoder; int8: of a packed file", 0, 0 },                          \
     { 0, "decoder", OPTION_CHOICE, &(m).decoder, DECODER_PRECISIONS,                              \
-      "precision of the decoder", 0, 0 },                                                         \
+      "precision of the decoder; z8, q4, w8a8: of a packed file", 0, 0 },                         \
     MODEL_OPTIONS_BACK(m)
 /* Where an NPU may encode images and decode. */
 #define MODEL_OPTIONS_NPU(m)                                                                      \

@@ -29,7 +29,7 @@ typedef struct fv_u8 {
  * mapped where its type serves the wanted precision.
  * Type I8: y = mul (bias8 + W q), q the input as u8, or in.fine the input's 16 bits divided by 256;
  * bias8 holds the bias and the zero's part.
- * Type Q8_0 with mul, the decoder's in int8: the blocks of a row have one scale, mul; bias8 is what
+ * Type Q8_0 with mul, a decoder's in w8a8: the blocks of a row have one scale, mul; bias8 is what
  * inputs in u8 with a zero of 128 are too much, -128 times the sum of a row. */
 typedef struct fv_mat {
     const void *data;
