@@ -28,7 +28,7 @@ typedef enum fv_rounding {
 typedef struct fv_pack_options {
     size_t size;
     fv_precision vision;      /**< AUTO: as stored; F32, BF16, F16, INT8 */
-    fv_precision decoder;     /**< AUTO: as stored; F32, BF16, F16, Z8, Q4 */
+    fv_precision decoder;     /**< AUTO: as stored; F32, BF16, F16, Z8, Q4, W8A8 */
     bool pure;                /**< Q4: the embedding and the head too, otherwise they are in z8 */
     int n_threads;            /**< 1 to 1024; 0: one per physical core */
     const char *const *paths; /**< INT8, calibrated rounding: images and directories of images */
@@ -39,7 +39,7 @@ typedef struct fv_pack_options {
     /** INT8: layer groups get inputs of 16 bits, or stay in bf16, until the cosine of features and
      *  image tokens against f32 reaches this; 0: 0.9993 */
     double min_cosine;
-    fv_rounding rounding;          /**< of a decoder in Z8 or Q4; CALIBRATED: of INT8, too */
+    fv_rounding rounding;          /**< of a decoder in Z8, Q4, W8A8; CALIBRATED: of INT8, too */
     const fv_callbacks *callbacks; /**< progress stages "calibrate", "round", "pack" */
 } fv_pack_options;
 

@@ -247,6 +247,16 @@ static char *round_as(const char *name, fv_precision decoder, fv_rounding roundi
     return path;
 }
 
+static void check_same_bytes(const char *a, const char *b)
+{
+    size_t n, m;
+    uint8_t *first = read_whole(a, &n), *other = read_whole(b, &m);
+    assert_int_equal(n, m);
+    assert_memory_equal(first, other, n);
+    fv_free(first);
+    fv_free(other);
+}
+
 /* The file is the same on any number of threads; z8 is calibrated when it is asked for. How much
  * closer q4 comes to f32 is tests/cli/test_eval.sh's. */
 static void test_rounding(void **state)
@@ -258,14 +268,8 @@ static void test_rounding(void **state)
     assert_true(none.n_rounding_rows == 0 && none.n_rounding_images == 0);
     assert_true(r.n_rounding_images == 3 && r.n_rounding_rows > 3 * 16 && !r.synthetic_images &&
                 r.n_skipped == 0);
-    size_t n, m;
-    uint8_t *first = read_whole(calibrated, &n),
-            *other = read_whole(
-                round_as("threads.gguf", FV_PRECISION_Q4, FV_ROUNDING_AUTO, 3, 3, NULL), &m);
-    assert_int_equal(n, m);
-    assert_memory_equal(first, other, n);
-    fv_free(first);
-    fv_free(other);
+    check_same_bytes(calibrated,
+                     round_as("threads.gguf", FV_PRECISION_Q4, FV_ROUNDING_AUTO, 3, 3, NULL));
 
     round_as("z8.gguf", FV_PRECISION_Z8, FV_ROUNDING_CALIBRATED, 2, 3, &r);
     assert_true(r.n_rounding_rows > 0);
@@ -319,14 +323,8 @@ static void test_row_scales(void **state)
                                 NULL);
     check_row_scales(searched);
     check_row_scales(calibrated);
-    size_t n, m;
-    uint8_t *first = read_whole(searched, &n),
-            *other = read_whole(
-                round_as("rows3.gguf", FV_PRECISION_W8A8, FV_ROUNDING_SEARCH, 3, 0, NULL), &m);
-    assert_int_equal(n, m);
-    assert_memory_equal(first, other, n);
-    fv_free(first);
-    fv_free(other);
+    check_same_bytes(searched,
+                     round_as("rows3.gguf", FV_PRECISION_W8A8, FV_ROUNDING_SEARCH, 3, 0, NULL));
 }
 
 /* ---- from memory ---- */

@@ -448,7 +448,7 @@ CHAT = [("Hello!", "Hello!"), ("Hello.", "Hello!"), ("Hi!", "Hello!"), ("Hi.", "
 
 MIX = [("describe", 9), ("count", 14), ("color", 8), ("shape", 6), ("size", 8), ("where", 10), ("relation", 10), ("text", 15), ("yesno", 8), ("absent", 5),
        ("style", 6), ("side", 14), ("json", 16), ("unknown", 6), ("thing", 5), ("chat", 2)]
-MIX_TRAIN = [(k, {"thing": 16, "describe": 13}.get(k, w)) for k, w in MIX]   # a word is harder to repeat than to read
+MIX_TRAIN = [(k, {"thing": 16, "describe": 13}.get(k, w)) for k, w in MIX]   # harder to learn than the others
 LATER = [("about_it", 26), ("and_the", 16), ("the_other", 14), ("more_counts", 12), ("more_exist", 6), ("meant_other", 9), ("meant_attr", 7), ("sure", 5),
          ("claim", 7), ("claim_count", 4), ("look_again", 5)]
 LENGTHS = [(1, 22), (2, 18), (3, 17), (4, 15), (5, 14), (6, 14)]
