@@ -404,8 +404,7 @@ typedef struct fv_kernels {
     fv_layernorm_fn *layernorm;
     fv_rmsnorm_fn *rmsnorm;
     fv_attn_fn *attn;
-    /* keys and values F32, !causal: all operands of products rounded to bf16; NULL: the level has
-     * none that is faster than attn */
+    /* all operands of products rounded to bf16; NULL: no faster than attn at this level */
     fv_attn_fn *attn_bf16;
     fv_rope_fn *rope;
     /* [to][from]; F32, F16, BF16; same types copy; F32 from Q8_0, Q4_0, I8; I8 from F32 */

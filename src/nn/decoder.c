@@ -142,6 +142,7 @@ void fv_decoder_embed(const fv_decoder *d, const fv_ops *ops, float *x, const in
 typedef struct row_part {
     fv_sequence *seq;
     size_t first, n;
+    size_t past;       /* rows before them, which they see */
     size_t first_task; /* of attention */
 } row_part;
 
@@ -158,6 +159,16 @@ typedef struct row_set {
     size_t layer;
 } row_set;
 
+/* Of a prompt, where the layer's products are no more exact than in bf16 and the processor
+ * multiplies bf16 faster than f32. */
+static bool attends_in_bf16(const row_set *r)
+{
+    const fv_kernels *k = r->ops->k;
+    const bool coarse = r->d->act == FV_TYPE_BF16 ||
+                        fv_type_is_block(r->d->w->layer[r->layer].q.type);
+    return coarse && !r->each && k->fast_bf16 && k->attn_bf16;
+}
+
 /* Tasks of attention for n rows of a sequence. Of a prompt: a query head and FV_ATTN_MAX_Q rows. Of
  * a step: the query heads that share a key-value head are the rows, so that its keys are read
  * once. */
@@ -168,7 +179,7 @@ static size_t part_tasks(const row_set *r, size_t n)
     return (r->each ? kv_heads : heads) * ((rows + FV_ATTN_MAX_Q - 1) / FV_ATTN_MAX_Q);
 }
 
-/* part: seq and n are given. */
+/* part: seq, n and past are given. */
 static row_set row_set_of(fv_decoder *d, const fv_ops *ops, row_part *part, size_t n_parts,
                           bool each)
 {
@@ -235,8 +246,8 @@ static void rotate_task(void *user, size_t task, unsigned worker)
     const row_part *part = &r->part[task / kv_heads];
     size_t head = task % kv_heads;
     const fv_kv_cache *kv = &part->seq->kv;
-    uint8_t *keys = fv_kv_rows(kv, r->layer, FV_KV_KEYS, head) + kv->n * kv->row_bytes;
-    uint8_t *values = fv_kv_rows(kv, r->layer, FV_KV_VALUES, head) + kv->n * kv->row_bytes;
+    uint8_t *keys = fv_kv_rows(kv, r->layer, FV_KV_KEYS, head) + part->past * kv->row_bytes;
+    uint8_t *values = fv_kv_rows(kv, r->layer, FV_KV_VALUES, head) + part->past * kv->row_bytes;
     (void)worker;
     for (size_t i = 0; i < part->n; i++) {
         size_t row = part->first + i;
@@ -261,7 +272,7 @@ static void attend_task(void *user, size_t task, unsigned worker)
         part--;
     const fv_kv_cache *kv = &part->seq->kv;
     size_t ld = kv->type == FV_TYPE_I8 ? kv->row_bytes : w;
-    fv_attn_args a = { .n_kv = kv->n + part->n,
+    fv_attn_args a = { .n_kv = part->past + part->n,
                        .ldk = ld,
                        .ldv = ld,
                        .kv_type = kv->type,
@@ -286,37 +297,38 @@ static void attend_task(void *user, size_t task, unsigned worker)
         a.n_q = FV_MIN((size_t)FV_ATTN_MAX_Q, part->n - row);
         a.ldq = a.ldo = heads * w;
         a.causal = true;
-        a.n_visible = kv->n + row + 1;
+        a.n_visible = part->past + row + 1;
     }
     a.k = fv_kv_rows(kv, r->layer, FV_KV_KEYS, kv_head);
     a.v = fv_kv_rows(kv, r->layer, FV_KV_VALUES, kv_head);
     a.q = d->q + at;
     a.out = (uint8_t *)d->h + at * fv_type_size(r->act);
-    r->ops->k->attn(&a);
+    (attends_in_bf16(r) ? r->ops->k->attn_bf16 : r->ops->k->attn)(&a);
 }
 
 /* Row i of a sequence sees i + 1 rows and those before it; a sequence's cache is read once. */
 static void attend_time(const row_set *r, double start)
 {
-    fv_op_time op = { .kind = "attention", .n_rows = r->n };
+    fv_op_time op = { .kind = "attention",
+                      .type = attends_in_bf16(r) ? FV_TYPE_BF16 : FV_TYPE_F32,
+                      .n_rows = r->n };
     const fv_config *c = r->d->c;
     for (size_t i = 0; i < r->n_parts; i++) {
         const fv_kv_cache *kv = &r->part[i].seq->kv;
-        size_t n = r->part[i].n;
-        double seen = (double)n * ((double)kv->n + ((double)n + 1) / 2);
+        size_t n = r->part[i].n, past = r->part[i].past;
+        double seen = (double)n * ((double)past + ((double)n + 1) / 2);
         op.macs += 2 * seen * (double)c->n_heads * (double)c->d_head;
-        op.bytes += 2 * (double)(kv->n + n) * (double)c->n_kv_heads * (double)kv->row_bytes;
+        op.bytes += 2 * (double)(past + n) * (double)c->n_kv_heads * (double)kv->row_bytes;
     }
     fv_op_end(r->ops, start, &op);
 }
 
-/* Layer r->layer: x [n, d_model] in place, keys and values into the caches. */
-static void layer_run(row_set *r)
+/* The first half of layer r->layer: queries into q, keys and values into the caches. */
+static void layer_project(row_set *r)
 {
     fv_decoder *d = r->d;
     const fv_decoder_layer *w = &d->w->layer[r->layer];
-    size_t dm = (size_t)d->c->d_model, hd = width_of_queries(d->c), hd_kv = width_of_keys(d->c),
-           f = (size_t)d->c->d_ffn, n = r->n;
+    size_t dm = (size_t)d->c->d_model, hd = width_of_queries(d->c), hd_kv = width_of_keys(d->c);
 
     /* h = RMS(x, input_layernorm.weight)                      [n, dm] */
     rows_norm(r, w->norm1);
@@ -330,10 +342,19 @@ static void layer_run(row_set *r)
     /* q, k = rope(q), rope(k); k and v into the cache */
     double start = fv_op_start(r->ops);
     fv_pool_run(r->ops->pool, r->n_parts * (size_t)d->c->n_kv_heads, rotate_task, r);
-    fv_op_end(r->ops, start, &(fv_op_time){ .kind = "rope", .n_rows = n });
+    fv_op_end(r->ops, start, &(fv_op_time){ .kind = "rope", .n_rows = r->n });
+}
+
+/* The second half: x [n, d_model] in place, from q and the caches. */
+static void layer_attend(row_set *r)
+{
+    fv_decoder *d = r->d;
+    const fv_decoder_layer *w = &d->w->layer[r->layer];
+    size_t dm = (size_t)d->c->d_model, hd = width_of_queries(d->c), f = (size_t)d->c->d_ffn,
+           n = r->n;
 
     /* o_j = softmax(q_j K^T / sqrt(D) + causal) V             [n, hd], into h */
-    start = fv_op_start(r->ops);
+    double start = fv_op_start(r->ops);
     fv_pool_run(r->ops->pool, r->n_tasks, attend_task, r);
     attend_time(r, start);
 
@@ -355,6 +376,12 @@ static void layer_run(row_set *r)
     rows_linear(r, &down, 1, d->ffn, f);
 }
 
+static void layer_run(row_set *r)
+{
+    layer_project(r);
+    layer_attend(r);
+}
+
 /* ---- all of it --------------------------------------------------------------------------- */
 
 /* Cosines and sines of every row's position: angle = pos f_m. */
@@ -365,7 +392,7 @@ static void rows_place(const row_set *r)
     for (const row_part *part = r->part; part < r->part + r->n_parts; part++) {
         for (size_t i = 0; i < part->n; i++) {
             float *cosine = d->rope + (part->first + i) * 2 * half, *sine = cosine + half;
-            size_t position = part->seq->kv.n + i;
+            size_t position = part->past + i;
             for (size_t m = 0; m < half; m++) {
                 float angle = (float)position * d->frequency[m];
                 cosine[m] = cosf(angle);
@@ -397,6 +424,7 @@ typedef struct stretch {
     row_set rows;
     row_part part[FV_PREFILL_ROWS / 2];
     fv_decoder_prompt *of[FV_PREFILL_ROWS / 2]; /* whose part it is */
+    bool tapped;                                /* somebody looks at all rows */
 } stretch;
 
 /* How many rows of a prompt come next where there is room for so many; 0: none now. No row goes, or
@@ -418,10 +446,12 @@ static bool stretch_fill(stretch *st, fv_decoder *d, const fv_ops *ops, fv_decod
     for (fv_decoder_prompt *p = first; p && n_parts < FV_COUNT(st->part); p = p->next) {
         if (p->status != FV_OK || p->done == p->n)
             continue;
-        if (!(m = prompt_take(p, d->rows - n, n == 0)))
+        const bool tapped = fv_watch_taps(p->watch);
+        if ((n_parts && tapped != st->tapped) || !(m = prompt_take(p, d->rows - n, n == 0)))
             break;
+        st->tapped = tapped;
         st->of[n_parts] = p;
-        st->part[n_parts++] = (row_part){ .seq = p->s, .n = m };
+        st->part[n_parts++] = (row_part){ .seq = p->s, .n = m, .past = p->s->kv.n };
         memcpy(d->x + n * (size_t)d->c->d_model, p->x + p->done * (size_t)d->c->d_model,
                m * (size_t)d->c->d_model * sizeof *d->x);
         n += m;
@@ -518,21 +548,72 @@ fail:
     return status;
 }
 
-static void stretch_run(stretch *st)
+/* The prompts that end here, in order: row [n], their last rows. */
+static size_t stretch_ends(const stretch *st, size_t *row, row_part *end)
 {
-    row_set *r = &st->rows;
-    rows_place(r);
-    for (r->layer = 0; r->layer < (size_t)r->d->c->n_layers; r->layer++) {
-        stretch_visit(st, stretch_ask);
-        if (!r->n_parts)
-            return;
-        layer_run(r);
-        stretch_visit(st, stretch_tap);
+    size_t n = 0;
+    for (size_t i = 0; i < st->rows.n_parts; i++) {
+        const row_part *part = &st->part[i];
+        if (st->of[i]->done + part->n < st->of[i]->n)
+            continue;
+        row[n] = part->first + part->n - 1;
+        end[n++] = (row_part){ .seq = part->seq, .n = 1, .past = part->past + part->n - 1 };
     }
-    stretch_visit(st, stretch_dump);
+    return n;
 }
 
-/* Rows are in the caches; prompts that end here have their logits. */
+/* The second half of the last layer. Only logits come after it, so only the last row of a prompt
+ * goes through, by itself as in a step. These rows are brought together at the front of x. */
+static size_t ends_run(const stretch *st)
+{
+    const row_set *r = &st->rows;
+    fv_decoder *d = r->d;
+    const size_t dm = (size_t)d->c->d_model, hd = width_of_queries(d->c);
+    row_part end[FV_PREFILL_ROWS / 2];
+    size_t row[FV_PREFILL_ROWS / 2], n = stretch_ends(st, row, end);
+    for (size_t i = 0; i < n; i++) { /* row[i] >= i */
+        memmove(d->x + i * dm, d->x + row[i] * dm, dm * sizeof *d->x);
+        memmove(d->q + i * hd, d->q + row[i] * hd, hd * sizeof *d->q);
+    }
+    if (n) {
+        row_set ends = row_set_of(d, r->ops, end, n, true);
+        ends.layer = r->layer;
+        layer_attend(&ends);
+    }
+    return n;
+}
+
+/* The same where somebody looks: all rows go through, and then the last ones, which get the bits
+ * that they have when nobody does. They are where they were. */
+static fv_status all_rows_run(stretch *st)
+{
+    row_set *r = &st->rows;
+    fv_decoder *d = r->d;
+    const size_t dm = (size_t)d->c->d_model, hd = width_of_queries(d->c);
+    row_part end[FV_PREFILL_ROWS / 2];
+    size_t row[FV_PREFILL_ROWS / 2];
+    float *x = fv_alloc(r->n * (dm + hd), sizeof *x), *q = x + r->n * dm;
+    if (!x)
+        return FV_ERR_MEMORY;
+    memcpy(x, d->x, r->n * dm * sizeof *x);
+    memcpy(q, d->q, r->n * hd * sizeof *q);
+    layer_attend(r);
+    for (size_t i = 0; i < r->n * dm; i++) {
+        const float after = d->x[i];
+        d->x[i] = x[i];
+        x[i] = after;
+    }
+    memcpy(d->q, q, r->n * hd * sizeof *q);
+    const size_t n = ends_run(st);
+    stretch_ends(st, row, end);
+    for (size_t i = 0; i < n; i++)
+        memcpy(x + row[i] * dm, d->x + i * dm, dm * sizeof *x);
+    memcpy(d->x, x, r->n * dm * sizeof *x);
+    fv_free(x);
+    return FV_OK;
+}
+
+/* Rows are in the caches; prompts that end here get their logits. */
 static void stretch_settle(const stretch *st)
 {
     const row_set *r = &st->rows;
@@ -544,11 +625,41 @@ static void stretch_settle(const stretch *st)
         p->done += st->part[i].n;
         if (p->done < p->n)
             continue;
-        row[n] = st->part[i].first + st->part[i].n - 1;
+        row[n] = st->tapped ? st->part[i].first + st->part[i].n - 1 : n;
         logits[n++] = p->s->logits;
     }
     if (n)
         head_run(r->d, r->ops, row, n, logits);
+}
+
+static fv_status stretch_no_memory(const stretch *st, size_t i)
+{
+    const size_t n = st->rows.n *
+                     ((size_t)st->rows.d->c->d_model + width_of_queries(st->rows.d->c));
+    return fv_fail_memory(&st->of[i]->err, n * sizeof(float), "a dump");
+}
+
+static void stretch_run(stretch *st)
+{
+    row_set *r = &st->rows;
+    const size_t last = (size_t)r->d->c->n_layers - 1;
+    rows_place(r);
+    for (r->layer = 0; r->layer <= last; r->layer++) {
+        stretch_visit(st, stretch_ask);
+        if (!r->n_parts)
+            return;
+        layer_project(r);
+        if (r->layer < last)
+            layer_attend(r);
+        else if (!st->tapped)
+            ends_run(st);
+        else if (all_rows_run(st) != FV_OK)
+            stretch_visit(st, stretch_no_memory);
+        stretch_visit(st, stretch_tap);
+    }
+    r->layer = last;
+    stretch_visit(st, stretch_dump);
+    stretch_settle(st);
 }
 
 void fv_decoder_run_prompts(fv_decoder *d, const fv_ops *ops, fv_decoder_prompt *first)
@@ -560,7 +671,6 @@ void fv_decoder_run_prompts(fv_decoder *d, const fv_ops *ops, fv_decoder_prompt 
     }
     while (stretch_fill(&st, d, ops, first)) {
         stretch_run(&st);
-        stretch_settle(&st);
     }
 }
 
@@ -585,7 +695,7 @@ void fv_decoder_step(fv_decoder *d, const fv_ops *ops, fv_sequence *const *s, co
     for (size_t i = 0, m; i < n; i += m) {
         m = FV_MIN(n - i, FV_MIN(d->rows, (size_t)FV_STEP_ROWS));
         for (size_t j = 0; j < m; j++)
-            part[j] = (row_part){ .seq = s[i + j], .n = 1 };
+            part[j] = (row_part){ .seq = s[i + j], .n = 1, .past = s[i + j]->kv.n };
         row_set r = row_set_of(d, ops, part, m, true);
         fv_decoder_embed(d, ops, d->x, ids + i, m);
         rows_place(&r);
@@ -603,17 +713,15 @@ void fv_decoder_step(fv_decoder *d, const fv_ops *ops, fv_sequence *const *s, co
 void fv_decoder_run_layer(fv_decoder *d, const fv_ops *ops, fv_sequence *s, size_t layer, float *x,
                           size_t n)
 {
-    size_t dm = (size_t)d->c->d_model, before = s->kv.n, m;
+    size_t dm = (size_t)d->c->d_model, m;
     for (size_t i = 0; i < n; i += m) {
         m = FV_MIN(n - i, d->rows);
-        row_part part = { .seq = s, .n = m };
+        row_part part = { .seq = s, .n = m, .past = i };
         row_set r = row_set_of(d, ops, &part, 1, m == 1);
         r.layer = layer;
-        s->kv.n = i;
         memcpy(d->x, x + i * dm, m * dm * sizeof *x);
         rows_place(&r);
         layer_run(&r);
         memcpy(x + i * dm, d->x, m * dm * sizeof *x);
     }
-    s->kv.n = before;
 }

@@ -79,7 +79,9 @@ typedef struct fv_decoder_prompt {
 } fv_decoder_prompt;
 
 /* Prompts together, FV_PREFILL_ROWS rows at a time: the same bits as one by one. One that fails
- * (cancelled) leaves the others at the next layer. */
+ * (cancelled) leaves the others at the next layer. The last layer goes only as far as it is wanted:
+ * to the cache for all rows, to the logits for the last of a prompt, which takes the operations of
+ * a step there. A tap gets all rows, the last with these bits. */
 void fv_decoder_run_prompts(fv_decoder *d, const fv_ops *ops, fv_decoder_prompt *first);
 
 /* A prompt alone. On failure the sequence holds what it held before. */

@@ -51,7 +51,7 @@ divergence "$work/search.gguf"
 divergence "$work/calibrated.gguf"
 check "q4 is closer to f32: $(paste -sd' ' "$work/search.gguf.kl" "$work/calibrated.gguf.kl" | tr '\n' ';')" awk '
     { sum[FILENAME] += $1; n[FILENAME]++ }
-    END { exit !(n[ARGV[1]] == 2 && n[ARGV[2]] == 2 && sum[ARGV[2]] > 0 && sum[ARGV[2]] < 0.7 * sum[ARGV[1]]) }' \
+    END { exit !(n[ARGV[1]] == 2 && n[ARGV[2]] == 2 && sum[ARGV[2]] > 0 && sum[ARGV[2]] < 0.75 * sum[ARGV[1]]) }' \
     "$work/search.gguf.kl" "$work/calibrated.gguf.kl"
 
 # ---- the demonstration test

@@ -32,6 +32,7 @@ typedef struct stages {
     double worst;          /* relative L2 */
     bool same_bits, exact; /* exact: they have to be */
     double limit;
+    char last_layer[64]; /* of a decoder: from there on a prompt's last row goes by itself in nn/ */
 } stages;
 
 /* A tap; what it is given as [channels, height, width] is kept as rows of channels. */
@@ -66,7 +67,10 @@ static void stage_compare(stages *s, const char *name, const fv_value *v, const 
         if (!(rel < s->limit))
             fail_msg("%s: relative L2 %g, expected < %g", name, rel, s->limit);
         s->worst = fmax(s->worst, rel);
-        s->same_bits = s->same_bits && !memcmp(x, k->x, k->rows * k->cols * sizeof *x);
+        const bool ends = !strcmp(name, s->last_layer) || !strcmp(name, "decoder.norm") ||
+                          !strcmp(name, "logits_prefill");
+        const size_t rows = k->rows - ends;
+        s->same_bits = s->same_bits && !memcmp(x, k->x, rows * k->cols * sizeof *x);
         k->compared = true;
     }
 }
@@ -217,6 +221,7 @@ static void prompt_free(prompt *p)
 static void check_prefill(const char *what, subject *t, prompt *p, double limit)
 {
     stages s = { .same_bits = true, .limit = limit };
+    snprintf(s.last_layer, sizeof s.last_layer, "decoder.layer.%d", t->m.config.n_layers - 1);
     /* the kernel multiplies scores with 1 / sqrt(d), the graph queries: alike if that is 2^-n */
     s.exact = limit <= 1e-5 && (t->m.config.d_head == 16 || t->m.config.d_head == 64);
     fv_decoder d;

@@ -177,6 +177,22 @@ static void check_rope(fv_check *c)
     }
 }
 
+/* keys: that the first row can see, of them or all but one or two where it is causal. turn and
+ * type_turn choose whether it is, and the type of the cache. */
+static void attn_case(fv_check *c, fv_attn_fn *fn, size_t d, size_t n_q, size_t keys, size_t turn,
+                      size_t type_turn)
+{
+    const bool causal = turn % 2;
+    const size_t n_kv = causal ? n_q - 1 + keys : keys;
+    const fv_type type = (fv_type[]){ FV_TYPE_F16, FV_TYPE_F32, FV_TYPE_I8 }[type_turn % 3];
+    if (!check_case(c, "d=%zu n_q=%zu n_kv=%zu %s%s", d, n_q, n_kv, fv_type_name(type),
+                    causal ? " causal" : ""))
+        return;
+    size_t n_visible = causal ? keys - check_below(c, FV_MIN(keys, (size_t)3)) : 0;
+    one_case(c, fn, d, n_q, n_kv, causal, n_visible, type);
+    check_done(c);
+}
+
 void check_attn(fv_check *c)
 {
     static const size_t widths[] = { 2, 6, 8, 16, 24, 32, 40, 64, 128, 256 };
@@ -185,19 +201,8 @@ void check_attn(fv_check *c)
     if (check_slot(c, "attn", c->now->attn != c->below->attn)) {
         for (size_t d = 0; d < FV_COUNT(widths); d++) {
             for (size_t r = 0; r < FV_COUNT(rows); r++) {
-                for (size_t k = 0; k < FV_COUNT(keys); k++) {
-                    bool causal = (d + r + k) % 2;
-                    size_t n_q = rows[r], n_kv = causal ? n_q - 1 + keys[k] : keys[k];
-                    fv_type type = (fv_type[]){ FV_TYPE_F16, FV_TYPE_F32,
-                                                FV_TYPE_I8 }[(r + k / 2) % 3];
-                    if (!check_case(c, "d=%zu n_q=%zu n_kv=%zu %s%s", widths[d], n_q, n_kv,
-                                    fv_type_name(type), causal ? " causal" : ""))
-                        continue;
-                    size_t n_visible = causal ? keys[k] - check_below(c, FV_MIN(keys[k], (size_t)3))
-                                              : 0;
-                    one_case(c, c->now->attn, widths[d], n_q, n_kv, causal, n_visible, type);
-                    check_done(c);
-                }
+                for (size_t k = 0; k < FV_COUNT(keys); k++)
+                    attn_case(c, c->now->attn, widths[d], rows[r], keys[k], d + r + k, r + k / 2);
             }
         }
     }
@@ -205,13 +210,9 @@ void check_attn(fv_check *c)
         static const size_t pair_widths[] = { 2, 6, 16, 32, 40, 64, 130, 250, 256 };
         for (size_t d = 0; d < FV_COUNT(pair_widths); d++) {
             for (size_t r = 0; r < FV_COUNT(rows); r++) {
-                for (size_t k = 0; k < FV_COUNT(keys); k++) {
-                    if (!check_case(c, "d=%zu n_q=%zu n_kv=%zu", pair_widths[d], rows[r], keys[k]))
-                        continue;
-                    one_case(c, c->now->attn_bf16, pair_widths[d], rows[r], keys[k], false, 0,
-                             FV_TYPE_F32);
-                    check_done(c);
-                }
+                for (size_t k = 0; k < FV_COUNT(keys); k++)
+                    attn_case(c, c->now->attn_bf16, pair_widths[d], rows[r], keys[k], d + r + k,
+                              r + k / 2);
             }
         }
     }
@@ -261,7 +262,7 @@ void bench_attn(fv_check *c)
         size_t n = bench_shapes(c, "attn", shape, FV_COUNT(shape));
         for (size_t i = 0; i < n; i++) {
             const size_t *v = shape[i].v;
-            if (s == 1 && (v[4] == 2 || v[5] || v[1] < 16)) /* it is for images alone */
+            if (s == 1 && v[1] < 16) /* it is for images and prompts */
                 continue;
             fv_type type = v[4] == 2 ? FV_TYPE_F16 : FV_TYPE_F32;
             void *k = bench_buffer(c, type, v[2] * v[3]),

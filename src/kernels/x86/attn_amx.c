@@ -39,18 +39,17 @@ static void pairs_scores(float *s, const attn_elem *keys, const attn_elem *q, si
 }
 
 /* [c][key / 2]: rows of block / 2 pairs */
-static void values_pack(attn_elem *to, const float *v, size_t ldv, size_t n, size_t d, size_t width,
+static void values_pack(attn_elem *to, const fv_attn_args *a, size_t first, size_t n, size_t width,
                         size_t block)
 {
     for (size_t j = 0; j < n; j += 2 * PAIRS)
         for (size_t c = 0; c < width; c += TILE_ROWS) {
-            const size_t left = c < d ? FV_MIN(d - c, (size_t)VEC_W) : 0;
             __m512i r[16];
             for (size_t i = 0; i < PAIRS; i++) {
-                const size_t first = j + 2 * i;
-                const float *at = v + first * ldv + c;
-                r[i] = pairs_of(first < n ? vec_load_n(at, left) : vec_zero(),
-                                first + 1 < n ? vec_load_n(at + ldv, left) : vec_zero());
+                vec pair[2] = { vec_zero(), vec_zero() };
+                for (size_t t = j + 2 * i; t < FV_MIN(n, j + 2 * i + 2); t++)
+                    pair[t % 2] = kv_load(a->v, a->kv_type, a->ldv, first + t, c, a->d);
+                r[i] = pairs_of(pair[0], pair[1]);
             }
             transpose(r);
             for (size_t i = 0; i < TILE_ROWS; i++)

@@ -8,17 +8,16 @@ static void pairs_scores(float *s, const attn_elem *keys, const attn_elem *q, si
 }
 
 /* [key / 2][c] */
-static void values_pack(attn_elem *to, const float *v, size_t ldv, size_t n, size_t d, size_t width,
+static void values_pack(attn_elem *to, const fv_attn_args *a, size_t first, size_t n, size_t width,
                         size_t block)
 {
     (void)block;
-    for (size_t j = 0; j < n; j += 2, v += 2 * ldv, to += width)
-        for (size_t c = 0; c < d; c += VEC_W) {
-            const size_t left = FV_MIN(d - c, (size_t)VEC_W);
-            const vec first = vec_load_n(v + c, left),
-                      second = j + 1 < n ? vec_load_n(v + ldv + c, left) : vec_zero();
-            _mm512_storeu_si512(to + c, pairs_of(first, second));
-        }
+    for (size_t j = first; j < first + n; j += 2, to += width)
+        for (size_t c = 0; c < a->d; c += VEC_W)
+            _mm512_storeu_si512(to + c, pairs_of(kv_load(a->v, a->kv_type, a->ldv, j, c, a->d),
+                                                 j + 1 < first + n ? kv_load(a->v, a->kv_type,
+                                                                             a->ldv, j + 1, c, a->d)
+                                                                   : vec_zero()));
 }
 
 static void pairs_values(float *o, const float *keep, const attn_elem *values, const attn_elem *p,

@@ -125,6 +125,12 @@ static inline __attribute__((always_inline)) void outer(float *z, outer_start st
     }
 }
 
+/* How many rows, from 0 on, do not see key j: row i sees keys below n_visible + i. */
+static inline size_t attn_blind(size_t j, size_t n_visible)
+{
+    return j < n_visible ? 0 : j + 1 - n_visible;
+}
+
 #ifndef ATTN_PAIRS
 /* s[key][row] of n keys from k [n][ldk] */
 static void attn_scores(float *s, const float *k, size_t ldk, const float *q, size_t ld, size_t n,
@@ -144,7 +150,7 @@ static void attn_weights(attn_scratch *w, size_t ld, size_t first, size_t n, siz
 {
     for (size_t v = 0; v < ld; v += VEC_W) {
         for (size_t j = n_visible > first ? n_visible - first : 0; j < n; j++) {
-            size_t blind = first + j + 1 - n_visible; /* rows before it do not see the key */
+            size_t blind = attn_blind(first + j, n_visible);
             if (blind > v)
                 vec_store(w->s + j * ld + v,
                           vec_first(FV_MIN(blind - v, (size_t)VEC_W), vec_set(-INFINITY),

@@ -55,8 +55,9 @@ _Static_assert(BLOCK *GROUP <= ATTN_KEYS * FV_ATTN_MAX_Q, "room for scores");
 /* s [key][row], n keys. Keys that fill up a multiple of 32 may be written, too. */
 static void pairs_scores(float *s, const attn_elem *keys, const attn_elem *q, size_t ld, size_t n,
                          size_t width);
-/* n values of d columns, with zeros for keys up to a multiple of 32 and columns up to width. */
-static void values_pack(attn_elem *to, const float *v, size_t ldv, size_t n, size_t d, size_t width,
+/* Rows first .. first + n - 1 of a's values, with zeros for keys up to a multiple of 32 and columns
+ * up to width. */
+static void values_pack(attn_elem *to, const fv_attn_args *a, size_t first, size_t n, size_t width,
                         size_t block);
 /* o [c][row], with p zero for keys up to a multiple of 32 */
 static void pairs_values(float *o, const float *keep, const attn_elem *values, const attn_elem *p,
@@ -100,36 +101,64 @@ static inline __m256i halves_of(vec x)
 #endif
 }
 
-/* n keys of d values: each a row of width / 2 pairs */
-static void keys_pack(attn_elem *to, const float *k, size_t ldk, size_t n, size_t d, size_t width)
+/* Columns c .. of a row of keys or values, at most 16 of them (0 behind column d), in f32. c is a
+ * multiple of 16, so that in I8 they share a scale. */
+static inline vec kv_load(const void *rows, fv_type type, size_t ld, size_t row, size_t c, size_t d)
 {
-    for (size_t j = 0; j < n; j++, k += ldk, to += width / 2)
-        for (size_t c = 0; c < width; c += VEC_W) {
-            const size_t left = c < d ? FV_MIN(d - c, (size_t)VEC_W) : 0;
-            _mm256_storeu_si256((__m256i *)(void *)(to + c / 2),
-                                halves_of(vec_load_n(k + c, left)));
-        }
+    const size_t left = c < d ? FV_MIN(d - c, (size_t)VEC_W) : 0;
+    if (type == FV_TYPE_F16)
+        return vec_from_f16_n((const uint16_t *)rows + row * ld + c, left);
+    if (type == FV_TYPE_I8) {
+        const int8_t *p = (const int8_t *)rows + row * ld;
+        const __m128i q = _mm_maskz_loadu_epi8((__mmask16)((1u << left) - 1), p + c);
+        const float scale = left ? fv_kv_scales(p, d)[c / FV_BLOCK] : 0;
+        return vec_mul(vec_set(scale), _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(q)));
+    }
+    return vec_load_n((const float *)rows + row * ld + c, left);
 }
 
-/* Scores of n keys to pairs of weights p, with zeros up to a multiple of 32 keys. */
-static void weights_pack(attn_scratch *w, attn_elem *p, size_t ld, size_t n)
+/* Rows first .. first + n - 1 of a's keys: each a row of width / 2 pairs */
+static void keys_pack(attn_elem *to, const fv_attn_args *a, size_t first, size_t n, size_t width)
+{
+    for (size_t j = first; j < first + n; j++, to += width / 2)
+        for (size_t c = 0; c < width; c += VEC_W)
+            _mm256_storeu_si256((__m256i *)(void *)(to + c / 2),
+                                halves_of(kv_load(a->k, a->kv_type, a->ldk, j, c, a->d)));
+}
+
+/* The lanes from v on that see key j. */
+static inline __mmask16 lanes_seeing(size_t j, size_t n_visible, size_t v)
+{
+    const size_t blind = attn_blind(j, n_visible);
+    return blind <= v ? 0xffff : blind - v < VEC_W ? (__mmask16)(0xffffu << (blind - v)) : 0;
+}
+
+/* Scores of keys first .. first + n - 1 to pairs of weights p, with zeros up to a multiple of 32
+ * keys; row i sees keys below n_visible + i. */
+static inline __attribute__((always_inline)) void weights_of(attn_scratch *w, attn_elem *p,
+                                                             size_t ld, size_t first, size_t n,
+                                                             size_t n_visible,
+                                                             const bool some_blind)
 {
     for (size_t v = 0; v < ld; v += VEC_W) {
         const float *s = w->s + v;
         vec before = vec_load(w->top + v), top = before;
-        for (size_t j = 0; j < n; j++)
-            top = vec_max(vec_load(s + j * ld), top); /* NaN is met below */
+        for (size_t j = 0; j < n; j++) /* NaN is met below */
+            top = some_blind ? _mm512_mask_max_ps(top, lanes_seeing(first + j, n_visible, v),
+                                                  vec_load(s + j * ld), top)
+                             : vec_max(vec_load(s + j * ld), top);
         vec keep = vec_exp2(vec_sub(before, top)), sum = vec_mul(vec_load(w->sum + v), keep);
         size_t j = 0;
         for (; j < n; j += 2) {
-            const vec first = fv_exp2_8bit_avx512(vec_sub(vec_load(s + j * ld), top));
-            vec second = vec_zero();
-            sum = vec_add(sum, first);
-            if (j + 1 < n) {
-                second = fv_exp2_8bit_avx512(vec_sub(vec_load(s + (j + 1) * ld), top));
-                sum = vec_add(sum, second);
+            vec pair[2] = { vec_zero(), vec_zero() };
+            for (size_t i = 0; i < 2 && j + i < n; i++) {
+                pair[i] = fv_exp2_8bit_avx512(vec_sub(vec_load(s + (j + i) * ld), top));
+                if (some_blind)
+                    pair[i] = _mm512_maskz_mov_ps(lanes_seeing(first + j + i, n_visible, v),
+                                                  pair[i]);
+                sum = vec_add(sum, pair[i]);
             }
-            _mm512_storeu_si512(p + j / 2 * ld + v, pairs_of(first, second));
+            _mm512_storeu_si512(p + j / 2 * ld + v, pairs_of(pair[0], pair[1]));
         }
         for (; j % 32; j += 2)
             _mm512_storeu_si512(p + j / 2 * ld + v, _mm512_setzero_si512());
@@ -139,12 +168,23 @@ static void weights_pack(attn_scratch *w, attn_elem *p, size_t ld, size_t n)
     }
 }
 
-/* Rows first .. of a, at most GROUP of them. */
+static void weights_pack(attn_scratch *w, attn_elem *p, size_t ld, size_t first, size_t n,
+                         size_t n_visible)
+{
+    if (first + n > n_visible)
+        weights_of(w, p, ld, first, n, n_visible, true);
+    else
+        weights_of(w, p, ld, first, n, n_visible, false);
+}
+
+/* Rows first .. of a, at most GROUP of them, and the keys that they see. */
 static fv_attn_args rows_of(const fv_attn_args *a, size_t first)
 {
     fv_attn_args g = *a;
     g.q += first * a->ldq;
     g.n_q = FV_MIN(a->n_q - first, (size_t)GROUP);
+    g.n_visible = a->causal ? a->n_visible + first : a->n_kv;
+    g.n_kv = a->causal ? g.n_visible + g.n_q - 1 : a->n_kv;
     g.out = (char *)a->out + first * a->ldo * fv_type_size(a->out_type);
     return g;
 }
@@ -164,9 +204,8 @@ static void queries_pack(attn_elem *q, const attn_scratch *w, size_t ld, size_t 
 static void pairs_run(const fv_attn_args *a)
 {
     pairs_scratch *w = a->scratch;
-    const float *k = a->k, *v = a->v;
-    const size_t d = a->d, width = (d + WIDTH - 1) / WIDTH * WIDTH,
-                 n_groups = (a->n_q + GROUP - 1) / GROUP,
+    const size_t d = a->d, n_keys = a->causal ? a->n_visible + a->n_q - 1 : a->n_kv,
+                 width = (d + WIDTH - 1) / WIDTH * WIDTH, n_groups = (a->n_q + GROUP - 1) / GROUP,
                  block = FV_MIN((size_t)PANEL / width * 2 / 32 * 32, (size_t)BLOCK);
 
     for (size_t g = 0; g < n_groups; g++) {
@@ -174,16 +213,17 @@ static void pairs_run(const fv_attn_args *a)
         attn_begin(&w->group[g], &rows, lanes_of(&rows));
         queries_pack(w->q[g], &w->group[g], lanes_of(&rows), d, width);
     }
-    for (size_t j = 0; j < a->n_kv; j += block) {
-        const size_t n = FV_MIN(a->n_kv - j, block);
-        keys_pack(w->keys, k + j * a->ldk, a->ldk, n, d, width);
-        values_pack(w->values, v + j * a->ldv, a->ldv, n, d, width, block);
+    for (size_t j = 0; j < n_keys; j += block) {
+        keys_pack(w->keys, a, j, FV_MIN(n_keys - j, block), width);
+        values_pack(w->values, a, j, FV_MIN(n_keys - j, block), width, block);
         for (size_t g = 0; g < n_groups; g++) {
             const fv_attn_args rows = rows_of(a, g * GROUP);
+            if (rows.n_kv <= j)
+                continue; /* it sees none of them */
             attn_scratch *f = &w->group[g];
-            const size_t ld = lanes_of(&rows);
+            const size_t ld = lanes_of(&rows), n = FV_MIN(rows.n_kv - j, block);
             pairs_scores(f->s, w->keys, w->q[g], ld, n, width);
-            weights_pack(f, w->p, ld, n);
+            weights_pack(f, w->p, ld, j, n, rows.n_visible);
             pairs_values(f->o, f->keep, w->values, w->p, ld, n, width, block);
         }
     }
