@@ -283,13 +283,18 @@ static bool attn_bf16_right(const fv_kernels *k)
                        .ldo = D,
                        .out_type = FV_TYPE_F32,
                        .scratch = memory };
-    k->attn(&a);
-    a.out = got;
-    k->attn_bf16(&a);
     bool right = true;
-    for (size_t i = 0; i < QUERIES; i++) {
-        const float off = got[i] - want[i];
-        right = right && off < 0.5f && off > -0.5f; /* false for NaN */
+    for (int causal = 0; causal < 2; causal++) {
+        a.causal = causal;
+        a.n_visible = KEYS - ROWS + 1;
+        a.out = want;
+        k->attn(&a);
+        a.out = got;
+        k->attn_bf16(&a);
+        for (size_t i = 0; i < QUERIES; i++) {
+            const float off = got[i] - want[i];
+            right = right && off < 0.5f && off > -0.5f; /* false for NaN */
+        }
     }
     fv_free(memory);
     return right;

@@ -563,7 +563,7 @@ static size_t stretch_ends(const stretch *st, size_t *row, row_part *end)
 }
 
 /* The second half of the last layer. Only logits come after it, so only the last row of a prompt
- * goes through, by itself as in a step. These rows are brought together at the front of x. */
+ * continues, alone, as in decoding. These rows are brought together at the front of x. */
 static size_t ends_run(const stretch *st)
 {
     const row_set *r = &st->rows;
@@ -657,7 +657,6 @@ static void stretch_run(stretch *st)
             stretch_visit(st, stretch_no_memory);
         stretch_visit(st, stretch_tap);
     }
-    r->layer = last;
     stretch_visit(st, stretch_dump);
     stretch_settle(st);
 }
@@ -669,9 +668,8 @@ void fv_decoder_run_prompts(fv_decoder *d, const fv_ops *ops, fv_decoder_prompt 
         p->status = FV_OK;
         p->done = 0;
     }
-    while (stretch_fill(&st, d, ops, first)) {
+    while (stretch_fill(&st, d, ops, first))
         stretch_run(&st);
-    }
 }
 
 fv_status fv_decoder_run(fv_decoder *d, const fv_ops *ops, fv_sequence *s, const float *x, size_t n,

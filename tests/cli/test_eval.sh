@@ -39,7 +39,7 @@ fi
 divergence() # FILE: the mean over REF's tokens, of two questions
 {
     for question in "Describe the image." "What shapes are there?"; do
-        run eval "$demo" "$1" "$task/images" --limit 100 --features ref --prompt "$question"
+        run eval "$demo" "$1" "$task/images" --features ref --prompt "$question"
         expect "eval of $(basename "$1"), $question" 0
         awk '/^REF.s image tokens/ { print $5 }' <<<"$out" >>"$1.kl"
     done
@@ -51,7 +51,7 @@ divergence "$work/search.gguf"
 divergence "$work/calibrated.gguf"
 check "q4 is closer to f32: $(paste -sd' ' "$work/search.gguf.kl" "$work/calibrated.gguf.kl" | tr '\n' ';')" awk '
     { sum[FILENAME] += $1; n[FILENAME]++ }
-    END { exit !(n[ARGV[1]] == 2 && n[ARGV[2]] == 2 && sum[ARGV[2]] > 0 && sum[ARGV[2]] < 0.75 * sum[ARGV[1]]) }' \
+    END { exit !(n[ARGV[1]] == 2 && n[ARGV[2]] == 2 && sum[ARGV[2]] > 0 && sum[ARGV[2]] < 0.7 * sum[ARGV[1]]) }' \
     "$work/search.gguf.kl" "$work/calibrated.gguf.kl"
 
 # ---- the demonstration test
