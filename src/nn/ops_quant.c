@@ -126,24 +126,43 @@ void fv_quantise_rows(const fv_ops *ops, const float *x, size_t ldx, size_t m, s
         fv_pool_run(ops->pool, (m + QUANTISE_ROWS - 1) / QUANTISE_ROWS, quantise_task, &j);
 }
 
+/* n times x, without a store for each. */
+static void fill(float *to, float x, size_t n)
+{
+    size_t done = FV_MIN(n, (size_t)16);
+    for (size_t i = 0; i < done; i++)
+        to[i] = x;
+    for (; done < n; done *= 2)
+        memcpy(to + done, to, FV_MIN(done, n - done) * sizeof *to);
+}
+
+/* The largest of the scales of a row's blocks, and the sum of their squares. */
+static float scales_sum(const float *d, size_t n_blocks, double *squares)
+{
+    enum { LANES = 4 }; /* of which there are whole ones, with zeros behind (blocks.h) */
+    float largest[LANES] = { 0 };
+    double sum[LANES] = { 0 };
+    for (size_t b = 0; b < n_blocks; b += LANES)
+        for (size_t i = 0; i < LANES; i++) {
+            largest[i] = FV_MAX(largest[i], d[b + i]);
+            sum[i] += (double)d[b + i] * d[b + i];
+        }
+    *squares = (sum[0] + sum[1]) + (sum[2] + sum[3]);
+    return FV_MAX(FV_MAX(largest[0], largest[1]), FV_MAX(largest[2], largest[3]));
+}
+
 /* Row `row` of r from x, by way of its blocks: their scales say how large its values are. */
 static void quantise8_row(const fv_ops *ops, const rows8 *r, size_t row, const float *x, size_t k,
                           uint8_t *scratch)
 {
     const size_t nb = k / FV_BLOCK;
-    float *inv = (float *)(void *)scratch, largest = 0;
-    double squares = 0;
+    float *inv = (float *)(void *)scratch;
+    double squares;
     void *blocks = scratch + round_up(k * sizeof *inv, 64);
     ops->k->quantize_row(blocks, x, k);
-    const float *d = fv_qrow_d(blocks, nb);
-    for (size_t b = 0; b < nb; b++) {
-        largest = FV_MAX(largest, d[b]);
-        squares += (double)d[b] * d[b];
-    }
+    const float largest = scales_sum(fv_qrow_d(blocks, nb), nb, &squares);
     const bool good = isfinite(squares); /* else a value is not */
-    const float to = good && largest > 0 ? 1 / largest : 0;
-    for (size_t i = 0; i < k; i++)
-        inv[i] = to;
+    fill(inv, good && largest > 0 ? 1 / largest : 0, k);
     r->scale[row] = good ? largest : NAN;
     const bool fine = (double)largest * largest * (double)nb > FINE_RATIO * squares;
     r->low_scale[row] = fine ? largest / 256 : 0;
