@@ -5,6 +5,7 @@
  * different: lanes are columns of the value rows, which are widened in registers on their way, each
  * for all query rows; o is [row][d]. The operations on an element, and so its bits, are the
  * same. */
+#include "kernels/x86/transpose_avx2.h"
 #include "kernels/x86/vec_avx512vl.h"
 #include "kernels/x86/vmath_avx512.h"
 

@@ -2,7 +2,6 @@
  * rows. What is left of the time is the weights', which are the vector units' work. */
 #include "kernels/x86/attn_pairs_avx512.h"
 #include "kernels/x86/tiles_amx.h"
-#include "kernels/x86/transpose_avx512.h"
 
 enum { PAIRS = TILE_ROW_BYTES / 4, LANES = VEC_W };
 

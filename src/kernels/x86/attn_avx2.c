@@ -1,4 +1,5 @@
 /* Attention, AVX2. */
+#include "kernels/x86/transpose_avx2.h"
 #include "kernels/x86/vec_avx2.h"
 
 #include "kernels/x86/attn_body.h"

@@ -1,4 +1,5 @@
 /* Attention, AVX-512. */
+#include "kernels/x86/transpose_avx512.h"
 #include "kernels/x86/vec_avx512.h"
 
 #include "kernels/x86/attn_body.h"

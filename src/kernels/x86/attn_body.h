@@ -1,4 +1,4 @@
-/* Attention in the vocabulary of a vec_*.h.
+/* Attention in the vocabulary of a vec_*.h and the transpose_*.h of its width.
  *
  * Lanes are query rows. With the queries of a call transposed once, both products of a block of
  * keys are outer products of a broadcast element with a vector of rows, maxima and sums are
@@ -21,12 +21,6 @@
 #include "base/base.h"
 #include "kernels/blocks.h"
 #include "kernels/kernels.h"
-
-#if defined(__clang__)
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
 
 enum {
     ATTN_KEYS = 64,
@@ -202,36 +196,54 @@ static void attn_widen(float *to, const void *from, fv_type type, size_t first, 
 
 #endif
 
+/* Asks for d elements of elem_bytes each. */
+static inline void attn_ask(const void *row, size_t d, size_t elem_bytes)
+{
+    for (size_t i = 0; i < d * elem_bytes; i += 64)
+        _mm_prefetch((const char *)row + i, _MM_HINT_T0);
+}
+
+static inline vec attn_load_some(const float *p, size_t n)
+{
+    return n == VEC_W ? vec_load(p) : vec_load_n(p, n);
+}
+
 static void attn_begin(attn_scratch *w, const fv_attn_args *a, size_t ld)
 {
-    const float scale = a->scale * 1.44269504f; /* log2(e) */
+    const vec scale = vec_set(a->scale * 1.44269504f); /* log2(e) */
     memset(w->o, 0, a->d * ld * sizeof *w->o);
-    for (size_t i = 0; i < ld; i++) {
-        /* lanes past the last row repeat it */
-        const float *q = a->q + FV_MIN(i, a->n_q - 1) * a->ldq;
-        for (size_t c = 0; c < a->d; c++)
-            w->q[c * ld + i] = q[c] * scale;
-        w->top[i] = -INFINITY;
-        w->sum[i] = 0;
+    for (size_t i = 0; i < a->n_q; i++) /* rows lie pages apart: no processor guesses the next */
+        attn_ask(a->q + i * a->ldq, a->d, sizeof *a->q);
+    for (size_t i = 0; i < ld; i += VEC_W) {
+        for (size_t c = 0; c < a->d; c += VEC_W) {
+            const size_t n = FV_MIN(a->d - c, (size_t)VEC_W);
+            vec r[VEC_W];
+            /* lanes past the last row repeat it */
+            UNROLL for (size_t l = 0; l < VEC_W; l++) r[l] = vec_mul(
+                attn_load_some(a->q + FV_MIN(i + l, a->n_q - 1) * a->ldq + c, n), scale);
+            transpose_floats(r);
+            for (size_t l = 0; l < n; l++)
+                vec_store(w->q + (c + l) * ld + i, r[l]);
+        }
+        vec_store(w->top + i, vec_set(-INFINITY));
+        vec_store(w->sum + i, vec_zero());
     }
 }
 
 /* o / sum, as the caller wants it */
 static void attn_end(attn_scratch *w, const fv_attn_args *a, size_t ld)
 {
-    const size_t d = a->d;
-    for (size_t v = 0; v < ld; v += VEC_W) {
-        vec sum = vec_load(w->sum + v);
-        for (size_t c = 0; c < d; c++)
-            vec_store(w->o + c * ld + v, vec_div(vec_load(w->o + c * ld + v), sum));
-    }
-    float *row = w->panel;
-    for (size_t i = 0; i < a->n_q; i++) {
-        for (size_t c = 0; c < d; c++)
-            row[c] = w->o[c * ld + i];
-        for (size_t c = 0; c < d; c += VEC_W)
-            vec_put_n(a->out, a->out_type, i * a->ldo + c, FV_MIN(d - c, (size_t)VEC_W),
-                      vec_load(row + c));
+    for (size_t i = 0; i < ld; i += VEC_W) {
+        const vec sum = vec_load(w->sum + i);
+        for (size_t c = 0; c < a->d; c += VEC_W) {
+            const size_t n = FV_MIN(a->d - c, (size_t)VEC_W);
+            vec r[VEC_W];
+            UNROLL for (size_t l = 0; l < VEC_W; l++)
+                r[l] = l < n ? vec_div(vec_load(w->o + (c + l) * ld + i), sum) : vec_zero();
+            transpose_floats(r);
+            for (size_t l = 0; l < FV_MIN(a->n_q - i, (size_t)VEC_W); l++)
+                vec_put_n(a->out, a->out_type, (i + l) * a->ldo + c, n, r[l]);
+        }
     }
 }
 

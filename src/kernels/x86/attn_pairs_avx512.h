@@ -15,6 +15,7 @@
 #ifndef FV_ATTN_PAIRS_AVX512_H
 #define FV_ATTN_PAIRS_AVX512_H
 
+#include "kernels/x86/transpose_avx512.h"
 #include "kernels/x86/vec_avx512.h"
 
 #define ATTN_PAIRS
@@ -40,7 +41,8 @@ enum {
     GROUPS = FV_ATTN_MAX_Q / GROUP,
     BLOCK = 128,  /* keys; fewer, but a multiple of 32, where PANEL is too small */
     PANEL = 4096, /* pairs */
-    WIDTH = 32
+    WIDTH = 32,
+    LATER = 16 /* keys are asked for so many rows before their turn */
 };
 
 typedef struct pairs_scratch {
@@ -117,13 +119,24 @@ static inline vec kv_load(const void *rows, fv_type type, size_t ld, size_t row,
     return vec_load_n((const float *)rows + row * ld + c, left);
 }
 
+/* Asks for a row of keys or values that comes later. */
+static inline void kv_ask(const void *rows, fv_type type, size_t ld, size_t row, size_t d)
+{
+    const size_t size = type == FV_TYPE_I8 ? 1 : fv_type_size(type);
+    attn_ask((const char *)rows + row * ld * size, d, size);
+}
+
 /* Rows first .. first + n - 1 of a's keys: each a row of width / 2 pairs */
 static void keys_pack(attn_elem *to, const fv_attn_args *a, size_t first, size_t n, size_t width)
 {
-    for (size_t j = first; j < first + n; j++, to += width / 2)
+    for (size_t j = first; j < first + n; j++, to += width / 2) {
+        if (j + LATER < a->n_kv)
+            kv_ask(a->k, a->kv_type, a->ldk, j + LATER, a->d);
+        kv_ask(a->v, a->kv_type, a->ldv, j, a->d); /* their turn is next */
         for (size_t c = 0; c < width; c += VEC_W)
             _mm256_storeu_si256((__m256i *)(void *)(to + c / 2),
                                 halves_of(kv_load(a->k, a->kv_type, a->ldk, j, c, a->d)));
+    }
 }
 
 /* The lanes from v on that see key j. */

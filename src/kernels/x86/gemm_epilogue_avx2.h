@@ -1,13 +1,11 @@
-/* What the matrix products of AVX2 share, whatever their operands are: the epilogue, and the
- * transposition of a square that packing is made of. */
+/* What the matrix products of AVX2 share, whatever their operands are: the epilogue. */
 #ifndef FV_GEMM_EPILOGUE_AVX2_H
 #define FV_GEMM_EPILOGUE_AVX2_H
 
 #include "base/base.h"
 #include "kernels/kernels.h"
+#include "kernels/x86/transpose_avx2.h"
 #include "kernels/x86/vmath_avx2.h"
-
-#define UNROLL _Pragma("GCC unroll 16")
 
 static void epilogue(const fv_gemm_args *g, size_t i, size_t rows, size_t j, size_t width,
                      const float *sum, size_t sum_ld)
@@ -38,32 +36,6 @@ static void epilogue(const fv_gemm_args *g, size_t i, size_t rows, size_t j, siz
                 fv_store_n_avx2(g->c, g->c_type, (i + r) * g->ldc + col, n, y);
         }
     }
-}
-
-/* 8 rows of 8 words become 8 columns: pairs, fours, then halves change places. */
-static inline void transpose(__m256i r[8])
-{
-    __m256i t[8];
-    UNROLL for (int i = 0; i < 8; i += 2)
-    {
-        t[i] = _mm256_unpacklo_epi32(r[i], r[i + 1]);
-        t[i + 1] = _mm256_unpackhi_epi32(r[i], r[i + 1]);
-    }
-    UNROLL for (int i = 0; i < 8; i += 4)
-    {
-        UNROLL for (int h = 0; h < 2; h++)
-        {
-            r[i + 2 * h] = _mm256_unpacklo_epi64(t[i + h], t[i + h + 2]);
-            r[i + 2 * h + 1] = _mm256_unpackhi_epi64(t[i + h], t[i + h + 2]);
-        }
-    }
-    /* r[4 b + c]: column 4 h + c of rows 4 b .. 4 b + 3 in half h */
-    UNROLL for (int c = 0; c < 4; c++)
-    {
-        t[c] = _mm256_permute2x128_si256(r[c], r[4 + c], 0x20);
-        t[4 + c] = _mm256_permute2x128_si256(r[c], r[4 + c], 0x31);
-    }
-    UNROLL for (int i = 0; i < 8; i++) r[i] = t[i];
 }
 
 #endif

@@ -1,10 +1,12 @@
-/* The transposition of a square of words, which packing for AVX-512 is made of. */
+/* The transposition of a square of words, for AVX-512. */
 #ifndef FV_TRANSPOSE_AVX512_H
 #define FV_TRANSPOSE_AVX512_H
 
 #include <immintrin.h>
 
+#ifndef UNROLL
 #define UNROLL _Pragma("GCC unroll 16")
+#endif
 
 /* 16 rows of 16 words become 16 columns: pairs, fours, then 128-bit quarters change places. */
 static inline void transpose(__m512i r[16])
@@ -36,6 +38,14 @@ static inline void transpose(__m512i r[16])
         t[12 + c] = _mm512_shuffle_i32x4(odd01, odd23, 0xdd);
     }
     UNROLL for (int i = 0; i < 16; i++) r[i] = t[i];
+}
+
+static inline void transpose_floats(__m512 r[16])
+{
+    __m512i t[16];
+    UNROLL for (int i = 0; i < 16; i++) t[i] = _mm512_castps_si512(r[i]);
+    transpose(t);
+    UNROLL for (int i = 0; i < 16; i++) r[i] = _mm512_castsi512_ps(t[i]);
 }
 
 #endif
