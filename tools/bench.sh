@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# make bench: every stage of the full-size model on this machine, in each precision.
+# make bench: every stage of the full-size model on this machine, in f32 and bf16.
 #
 #     FV_FULL_CHECKPOINT=DIR    another model instead of the synthetic one (made on first use)
 #     BENCH_REPS=5              measured repetitions

@@ -51,6 +51,7 @@ HOME = {"compile": "transformers"}                           # the environment o
 DEFAULT = ["ours", "ort", "openvino", "transformers"]
 FULL = DEFAULT + ["genai", "llamacpp"]
 ALL = FULL + ["ortgenai", "litert", "mnn", "compile"]
+OURS = ("z8", "w8a8", "q4")                                # decoders of our packed files
 GGUF, LITERT = ("bf16", "f16", "q8_0", "q4_0"), {"8": "dynamic_wi8_afp32"}
 SAME = {"q8_0": "int8", "z8": "int8", "w8a8": "int8", "q4_0": "int4", "q4": "int4"}
 Product = collections.namedtuple("Product", "name engines env command")  # a conversion: OUT in the command is the product's path
@@ -230,6 +231,10 @@ class Peers:
                 why = self.make(p.name, *program, *p.command)
             for e in users if why else ():
                 self.leave_out(e, p.name, why)
+        for d in OURS if self.full and not a.packed and "ours" in self.engines else ():
+            why = self.make("int8-%s.gguf" % d, a.fastvlm, "pack", self.ck, "-o", "OUT", "--vision", "int8", "--decoder", d)
+            if why:
+                self.leave_out("ours", "int8-%s.gguf" % d, why)
 
     # ---- run
 
@@ -275,7 +280,8 @@ class Peers:
             say("run.py: no %s, our rows left out (make, or --fastvlm PATH)" % a.fastvlm)
             return
         runs = [(self.ck, ["--vision", v, "--decoder", d]) for v, d in [p.split("/") for p in a.ours.split(",") if p]]
-        for model, how in runs + [(p, []) for p in a.packed.split(",") if p]:
+        made = [self.at("int8-%s.gguf" % d) for d in OURS] if self.full else []
+        for model, how in runs + [(p, []) for p in (a.packed.split(",") if a.packed else made) if p and os.path.exists(p)]:
             cmd = [a.fastvlm, "bench", model, "--json"] + how + ["--stages",
                    "load,preprocess,vision,projector,prefill,decode,first_token", "--reps", str(a.reps), "--threads", str(a.threads)]
             say("$ " + " ".join(cmd))
@@ -379,13 +385,12 @@ class Peers:
                        "rows": [m for _, m in table], "records": rows}, f, indent=1)
         markdown(base + ".md", head, out)
         say("run.py: wrote %s.json and %s.md" % (base, base))
-        if self.a.guard:
+        if self.before:
             self.guard(cpu, [m for _, m in table])
 
     def guard(self, cpu, rows):
         """Ends the program with 1 where we have lost a tenth to a peer since the results in the file."""
-        with open(self.a.guard) as f:
-            old = json.load(f)
+        old = self.before
         if old["cpu"] != cpu or old["threads"] != self.a.threads:
             sys.exit("run.py: --guard %s: of %s with %s threads; this is %s with %s" % (self.a.guard, old["cpu"], old["threads"], cpu, self.a.threads))
         key = lambda m: (m["stage"], m.get("precision"), m["engine"])    # noqa: E731
@@ -469,7 +474,8 @@ def main():
     ap.add_argument("--all", action="store_true", help="--full, and ONNX Runtime GenAI, LiteRT-LM, MNN, torch.compile")
     ap.add_argument("--latest", action="store_true", help="newest versions instead of the measured ones")
     ap.add_argument("--fastvlm", default=os.path.join(ROOT, "build/release/fastvlm"), help="our program (build/release/fastvlm)")
-    ap.add_argument("--packed", default="", help="packed files of ours to time as well, comma separated; peers are compared with the first of each precision")
+    ap.add_argument("--packed", default="", help="packed files of ours to time as well, comma separated; peers are compared with the first of each precision "
+                    "(with --full and --all: int8 encoders with decoders in %s, packed in WORK)" % ", ".join(OURS))
     ap.add_argument("--ours", default="f32/f32,bf16/bf16", help="vision/decoder precisions of our runs (f32/f32,bf16/bf16)")
     ap.add_argument("--threads", type=int, default=2)
     ap.add_argument("--reps", type=int, default=7)
@@ -479,9 +485,18 @@ def main():
     ap.add_argument("--guard", metavar="FILE", help="results.json of an earlier run on this kind of machine: says which ratios to a peer got worse by more "
                     "than a tenth since, and ends with 1 if any did")
     a = ap.parse_args()
-    if a.guard and not os.path.isfile(a.guard):
-        ap.error("--guard %s: no such file" % a.guard)
+    before = None
+    if a.guard:                                              # now: this run may write the file anew
+        try:
+            with open(a.guard) as f:
+                before = json.load(f)
+        except (OSError, ValueError) as e:
+            ap.error("--guard %s: %s" % (a.guard, e))
+    for x in a.packed.split(",") if a.packed else ():
+        if not os.path.isfile(x):
+            ap.error("--packed %s: no such file" % x)
     p = Peers(a)
+    p.before = before
     for phase in a.only.split(","):
         if phase not in ("install", "prepare", "run"):
             ap.error("unknown phase '%s'; phases: install, prepare, run" % phase)
