@@ -96,15 +96,17 @@ static void library_lines(doctor *d)
 
 static void machine_lines(doctor *d, const fv_system *s)
 {
-    bool lowered = strcmp(s->cpu_level, s->cpu_best) != 0;
+    bool lowered = !s->cpu_unknown && strcmp(s->cpu_level, s->cpu_best) != 0;
     doctor_find(d, "fastvlm", true, "%s", fv_version());
     doctor_find(d, "processor", true, "%s, %d physical cores for this process", cpu_model(),
                 s->n_cores);
     doctor_find(d, "kernels", !s->cpu_unknown, "%s%s%s", s->cpu_level,
                 lowered ? ", lowered by FV_CPU from " : "", lowered ? s->cpu_best : "");
     if (s->cpu_unknown)
-        doctor_note(d, "FV_CPU is not a level of this build; unset it or use ref, avx2, avx512, "
-                       "avx512bf16, amx, neon, ...");
+        doctor_note(d,
+                    "FV_CPU=%s is not a level of this build and processor; unset it, or use ref "
+                    "or a level up to %s",
+                    getenv("FV_CPU"), s->cpu_best);
     doctor_find(d, "bf16", true, "%s (%s)",
                 s->fast_bf16 ? "the default for bf16 checkpoints" : "f32 is the default",
                 s->bf16_reason);

@@ -156,7 +156,7 @@ typedef struct fv_system {
     size_t size;
     const char *cpu_best;  /**< highest level of kernels for this processor: "avx512bf16", "ref" */
     const char *cpu_level; /**< the one in use: lower when the environment's FV_CPU says so */
-    bool cpu_unknown;      /**< FV_CPU is set and is not the name of a level */
+    bool cpu_unknown;      /**< FV_CPU names no level of this build and processor */
     bool fast_bf16;        /**< the level in use multiplies bf16 faster than f32 */
     int n_cores;           /**< physical cores that this process may use */
     const char *bf16_reason; /**< why fast_bf16 is what it is, for people */

@@ -153,9 +153,10 @@ enum {
  * fv_cpu_level does not when FV_CPU names a lower level. */
 unsigned fv_cpu_detect(void);
 /* detect() lowered by the environment's FV_CPU ("ref", "avx2", "avx512", "avx512bf16",
- * "neon", ...): a name means that level and those below it. An unknown name is reported
- * through *unknown (may be NULL) and ignored. */
-unsigned fv_cpu_level(const char **unknown);
+ * "neon", ...): a name means that level and those below it. A name that is no level of this
+ * build, which is ignored, or one that this processor lacks, is reported through *missing (may be
+ * NULL). */
+unsigned fv_cpu_level(const char **missing);
 /* Name of the highest level in flags: "ref", "avx2", ... */
 const char *fv_cpu_name(unsigned flags);
 /* Who made it, and which: "GenuineIntel", 6, 207. False where there is no CPUID. */

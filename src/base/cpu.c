@@ -203,19 +203,24 @@ static const struct level {
 #endif
 };
 
-unsigned fv_cpu_level(const char **unknown)
+unsigned fv_cpu_level(const char **missing)
 {
-    const char *name = getenv("FV_CPU");
+    const char *name = getenv("FV_CPU"), *unused;
 
-    if (unknown)
-        *unknown = NULL;
+    if (!missing)
+        missing = &unused;
+    *missing = NULL;
     if (!name || !*name)
         return fv_cpu_detect();
-    for (size_t i = 0; i < FV_COUNT(levels); i++)
-        if (strcmp(name, levels[i].name) == 0)
-            return cpu_flags(levels[i].mask) & levels[i].mask;
-    if (unknown)
-        *unknown = name;
+    for (size_t i = 0; i < FV_COUNT(levels); i++) {
+        if (strcmp(name, levels[i].name) != 0)
+            continue;
+        const unsigned flags = cpu_flags(levels[i].mask) & levels[i].mask;
+        if ((flags & levels[i].flag) != levels[i].flag)
+            *missing = name;
+        return flags;
+    }
+    *missing = name;
     return fv_cpu_detect();
 }
 

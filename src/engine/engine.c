@@ -3,6 +3,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/fpenv.h"
@@ -17,15 +18,15 @@
 void fv_system_info(fv_system *out)
 {
     fv_system info;
-    const char *unknown = NULL;
+    const char *missing = NULL;
     fv_kernels kernels;
     fv_kernels_notes notes;
-    unsigned level = fv_cpu_level(&unknown);
+    unsigned level = fv_cpu_level(&missing);
     fv_memory_limits memory = fv_memory_of_process("");
     fv_kernels_open(&kernels, level, &notes);
     info = (fv_system){ .cpu_best = fv_cpu_name(fv_cpu_detect()),
                         .cpu_level = fv_cpu_name(level),
-                        .cpu_unknown = unknown != NULL,
+                        .cpu_unknown = missing != NULL,
                         .fast_bf16 = kernels.fast_bf16,
                         .n_cores = fv_cpu_cores(),
                         .bf16_reason = notes.bf16,
@@ -143,17 +144,21 @@ fv_status fv_engine_new(fv_engine **out, const char *path, fv_gguf *packed, fv_m
                         const fv_engine_options *s, fv_opening opening, fv_error *err)
 {
     FV_DEFAULT_FPENV;
-    const char *unknown = NULL;
+    const char *missing = NULL, *bf16 = getenv("FV_BF16");
     fv_engine *e = fv_alloc_zero(1, sizeof *e);
     if (!e) {
         fv_gguf_free(packed);
         return fv_fail_memory(err, sizeof *e, "the engine");
     }
     atomic_init(&e->refs, 1);
-    fv_cpu_level(&unknown);
-    if (unknown)
+    const unsigned level = fv_cpu_level(&missing);
+    if (missing)
         fv_log(s->callbacks, FV_LOG_WARNING,
-               "FV_CPU is not the name of a level of this build; it is ignored");
+               "FV_CPU=%s is not a level of this build and processor; %s is used", missing,
+               fv_cpu_name(level));
+    if (bf16 && *bf16 && strcmp(bf16, "fast") && strcmp(bf16, "slow"))
+        fv_log(s->callbacks, FV_LOG_WARNING, "FV_BF16=%s is neither fast nor slow; it is ignored",
+               bf16);
     fv_model_options options = { .depth = depth,
                                  .vision = s->vision,
                                  .decoder = s->decoder,
