@@ -214,19 +214,19 @@ static double list_sum(const layer_list *l)
 static void print_phase(const layers_bench *b, int at, const layer_list *l)
 {
     double sum = list_sum(l), least = 0;
-    print_out("%s, %.2f ms\n%-64s %-14s %-5s %9s %6s %9s %8s %8s\n", phase_names[at], l->whole_ms,
+    print_out("%s, %.2f ms\n%-68s %-14s %-5s %9s %6s %9s %8s %8s\n", phase_names[at], l->whole_ms,
               "layer", "kind", "type", "ms", "share", "MMAC", "MB", "of limit");
     for (size_t i = 0; i < l->n; i++) {
         const layer_row *r = &l->rows[i];
         double limit = row_least_ms(b, r);
         least += limit;
-        print_out("%-64s %-14s %-5s %9.3f %5.1f%% %9.1f %8.2f", r->name, r->kind, r->precision,
+        print_out("%-68s %-14s %-5s %9.3f %5.1f%% %9.1f %8.2f", r->name, r->kind, r->precision,
                   r->ms, 100 * r->ms / l->whole_ms, r->macs * 1e-6, r->bytes * 1e-6);
         if (limit > 0)
             print_out(" %7.0f%%", 100 * limit / r->ms);
         print_out("\n");
     }
-    print_out("%-64s %-14s %-5s %9.3f %5.1f%% %9s %8s %7.0f%%\n\n", "all of these", "", "", sum,
+    print_out("%-68s %-14s %-5s %9.3f %5.1f%% %9s %8s %7.0f%%\n\n", "all of these", "", "", sum,
               100 * sum / l->whole_ms, "", "", 100 * least / l->whole_ms);
 }
 

@@ -78,10 +78,21 @@ static size_t block_length(const char *name)
     return dot ? (size_t)(dot - name) : strlen(name);
 }
 
+/* What name has besides the parts between dots that it begins with like first. */
+static const char *name_own(const char *name, const char *first)
+{
+    const char *own = name;
+    for (size_t i = 0; name[i] && name[i] == first[i]; i++)
+        if (name[i] == '.')
+            own = name + i + 1;
+    return own;
+}
+
 /* "block.q_proj + k_proj + v_proj"; what has no weights is called after its kind, in the block of
  * the layer before it. */
 static void op_name(fv_layer_clock *c, const fv_op_time *op, char *out, size_t size)
 {
+    const char *first = "";
     size_t at = 0;
     for (size_t i = 0; i < FV_COUNT(op->site) && op->site[i]; i++) {
         const char *name = name_find(c, op->site[i]);
@@ -90,11 +101,9 @@ static void op_name(fv_layer_clock *c, const fv_op_time *op, char *out, size_t s
         if (at == 0) {
             snprintf(c->block, sizeof c->block, "%.*s", (int)block_length(name), name);
             at = (size_t)snprintf(out, size, "%s", name);
+            first = name;
         } else {
-            size_t n = strlen(c->block);
-            if (!strncmp(name, c->block, n) && name[n] == '.')
-                name += n + 1;
-            at += (size_t)snprintf(out + at, size - at, " + %s", name);
+            at += (size_t)snprintf(out + at, size - at, " + %s", name_own(name, first));
         }
         at = FV_MIN(at, size - 1);
     }

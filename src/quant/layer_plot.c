@@ -28,15 +28,16 @@ static int digits(double x) { return x < 10 ? 2 : x < 100 ? 1 : 0; }
 
 static void bar_put(fv_svg *s, const fv_layer_bar *b, double y, double scale)
 {
-    char name[6 * NAME];
+    char name[6 * NAME], whole[6 * NAME];
     const size_t n = strlen(b->name), most = 54;
     fv_svg_escape(name, sizeof name, b->name + (n > most ? n - most : 0), FV_MIN(n, most));
+    fv_svg_escape(whole, sizeof whole, b->name, n);
     fv_svg_put(s, "<text x=\"%d\" y=\"%.1f\" text-anchor=\"end\">%s%s</text>", LEFT - 6, y + 10,
                n > most ? "&#8230;" : "", name);
     fv_svg_put(s,
                "<rect x=\"%d\" y=\"%.1f\" width=\"%.1f\" height=\"%d\" fill=\"#a9c9f5\"><title>%s: "
                "%.*f ms</title></rect>",
-               LEFT, y, b->ms * scale, ROW - 3, name, digits(b->ms), b->ms);
+               LEFT, y, b->ms * scale, ROW - 3, whole, digits(b->ms), b->ms);
     if (b->least_ms > 0)
         fv_svg_put(s, "<rect x=\"%d\" y=\"%.1f\" width=\"%.1f\" height=\"%d\" fill=\"#1f6feb\"/>",
                    LEFT, y, fmin(b->least_ms, b->ms) * scale, ROW - 3);
