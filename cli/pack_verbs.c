@@ -17,7 +17,7 @@ int verb_pack(int argc, char **argv)
         "\n"
         "z8 and q4 store blocks of 32 weights with one scale, 8.5 and 4.5 bits per weight. w8a8 "
         "has one scale for every row of weights and for every token of a prompt: prompts run "
-        "faster, and a little more is lost. int8 and calibrated rounding use IMAGES (files and "
+        "faster, and more is lost. int8 and calibrated rounding use IMAGES (files and "
         "directories) or, if there are none, built-in scenes. Layer groups that cost too much "
         "accuracy in int8 get activations of 16 bits (w8a16), and stay in bf16 where the 8-bit "
         "weights are what costs; if all do, the file says bf16.",
