@@ -185,9 +185,13 @@ void fv_dw_run(const fv_ops *ops, fv_rows y, fv_rows x, fv_map_shape shape, cons
                unsigned stride, fv_act act);
 fv_ops_need fv_dw_need(const fv_ops *ops, const fv_dw *dw, fv_map_shape shape);
 
+/* Whether fv_ffn_run may write y over x: with dw in int8 all of x is u8 elsewhere before y
+ * begins. */
+static inline bool fv_ffn_in_place(const fv_ffn *f) { return f->dw.w8; }
+
 /* y = x + scale * fc2(gelu(fc1(dw(x)))), f32 [height * width, c]; x F32, beside included. y is not
- * x. The three layers are in int8 together; or fc1 and fc2 in int8 with 16-bit rows, and dw in f32;
- * or all in floats, with rows of type operand between them. */
+ * x unless fv_ffn_in_place. The three layers are in int8 together; or fc1 and fc2 in int8 with
+ * 16-bit rows, and dw in f32; or all in floats, with rows of type operand between them. */
 void fv_ffn_run(const fv_ops *ops, float *y, fv_rows x, fv_map_shape shape, const fv_ffn *ffn,
                 fv_type operand);
 fv_ops_need fv_ffn_need(const fv_ops *ops, const fv_ffn *ffn, fv_map_shape shape, fv_type operand);

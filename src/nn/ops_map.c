@@ -267,7 +267,7 @@ static void ffn_run_maps(const fv_ops *ops, float *y, fv_rows x, fv_map_shape sh
 void fv_ffn_run(const fv_ops *ops, float *y, fv_rows x, fv_map_shape shape, const fv_ffn *f,
                 fv_type operand)
 {
-    assert(x.type == FV_TYPE_F32 && x.data != y);
+    assert(x.type == FV_TYPE_F32 && (x.data != y || fv_ffn_in_place(f)));
     assert(f->fc1.type == FV_TYPE_I8 ? !f->dw.w8 == f->fc1.in.fine : !f->dw.w8);
     assert((f->fc1.type == FV_TYPE_I8) == (f->fc2.type == FV_TYPE_I8));
     assert(f->fc1.in.fine == f->fc2.in.fine);

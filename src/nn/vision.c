@@ -292,6 +292,15 @@ static void vision_swap(fv_vision *v)
     v->map[1] = x;
 }
 
+/* x, the current map, + scale * FFN(x): the new one. In place a third less goes to memory and
+ * back. */
+static void ffn_run(fv_vision *v, const fv_ops *ops, fv_rows x, fv_map_shape shape, const fv_ffn *f)
+{
+    if (!fv_ffn_in_place(f))
+        vision_swap(v);
+    fv_ffn_run(ops, v->map[0], x, shape, f, v->operand);
+}
+
 /* rows 4, 7, 10 (3.2): x = DW3x3(x); x = x + scale * FFN(x) */
 static void repmixer_block(fv_vision *v, const fv_ops *ops, const fv_vision_block *b,
                            fv_map_shape shape)
@@ -300,9 +309,10 @@ static void repmixer_block(fv_vision *v, const fv_ops *ops, const fv_vision_bloc
      * input: f32 is needed even when its first layer is in int8 and reads u8.  [n, c] */
     fv_rows mixed = fv_rows_beside(&b->ffn.dw.in, v->map[1], v->map8);
     fv_dw_run(ops, mixed, fv_rows_f32(v->map[0]), shape, &b->mixer, 1, FV_ACT_NONE);
+    vision_swap(v);
 
     /* x = mixed + scale * (W2 gelu(W1 DW7x7(mixed) + b1) + b2)                 [n, c] */
-    fv_ffn_run(ops, v->map[0], mixed, shape, &b->ffn, v->operand);
+    ffn_run(v, ops, mixed, shape, &b->ffn);
 }
 
 /* rows 14, 18 (3.3): x = x + scale1 * MHSA(LN(x)); x = x + scale2 * FFN(x) */
@@ -336,8 +346,7 @@ static void attention_block(fv_vision *v, const fv_ops *ops, const fv_vision_blo
     fv_linear_run(ops, &proj, 1, attended.data, attended.type, c, n);
 
     /* x = x + scale2 * FFN(x); no norm in front of it: its convolution holds its BatchNorm */
-    fv_ffn_run(ops, v->map[1], fv_rows_f32(x), shape, &b->ffn, v->operand);
-    vision_swap(v);
+    ffn_run(v, ops, fv_rows_f32(x), shape, &b->ffn);
 }
 
 /* rows 5-6, 8-9, 11-12, 15-16: DW7x7 stride 2 to twice the channels, GELU, 1x1, GELU */

@@ -251,6 +251,12 @@ static void check_ffn(fv_type weights, fv_type operand, fv_map_shape shape, size
                 level_name(level), threads, fv_type_name(weights), fv_type_name(operand),
                 shape.height, shape.width, c, hidden, form, i / c, i % c, (double)fused[i],
                 (double)plain[i]);
+    if (fv_ffn_in_place(&f)) {
+        case_reserve(&o, fv_ffn_need(&o.ops, &f, shape, operand));
+        fv_ffn_run(&o.ops, x.data, x, shape, &f, operand);
+        case_check(&o);
+        assert_memory_equal(x.data, plain, n * c * sizeof *plain);
+    }
     if (operand == FV_TYPE_F32 && weights != FV_TYPE_I8) { /* looked at: the same bits again */
         seen s = { .count = 0 };
         o.ops.observe = see_input;
