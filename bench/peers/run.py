@@ -63,8 +63,8 @@ def say(*x):
 
 
 class Peers:
-    def __init__(self, a):
-        self.a, self.w = a, os.path.abspath(a.work)
+    def __init__(self, a, before):
+        self.a, self.w, self.before = a, os.path.abspath(a.work), before     # before: --guard's results
         os.makedirs(self.w, exist_ok=True)
         self.engines = a.engines.split(",") if a.engines else ALL if a.all else FULL if a.full else DEFAULT
         self.full, self.out = a.full or a.all, {}            # out: (engine, its model or None) -> why it is left out
@@ -280,8 +280,11 @@ class Peers:
             say("run.py: no %s, our rows left out (make, or --fastvlm PATH)" % a.fastvlm)
             return
         runs = [(self.ck, ["--vision", v, "--decoder", d]) for v, d in [p.split("/") for p in a.ours.split(",") if p]]
-        made = [self.at("int8-%s.gguf" % d) for d in OURS] if self.full else []
-        for model, how in runs + [(p, []) for p in (a.packed.split(",") if a.packed else made) if p and os.path.exists(p)]:
+        packed = a.packed.split(",") if a.packed else [self.at("int8-%s.gguf" % d) for d in OURS] if self.full else []
+        for p in packed:
+            if not os.path.exists(p):
+                self.leave_out("ours", os.path.basename(p), "not packed (--only prepare --engines ours)")
+        for model, how in runs + [(p, []) for p in packed if os.path.exists(p)]:
             cmd = [a.fastvlm, "bench", model, "--json"] + how + ["--stages",
                    "load,preprocess,vision,projector,prefill,decode,first_token", "--reps", str(a.reps), "--threads", str(a.threads)]
             say("$ " + " ".join(cmd))
@@ -486,7 +489,7 @@ def main():
                     "than a tenth since, and ends with 1 if any did")
     a = ap.parse_args()
     before = None
-    if a.guard:                                              # now: this run may write the file anew
+    if a.guard:                                              # now: this run may overwrite the file
         try:
             with open(a.guard) as f:
                 before = json.load(f)
@@ -495,8 +498,7 @@ def main():
     for x in a.packed.split(",") if a.packed else ():
         if not os.path.isfile(x):
             ap.error("--packed %s: no such file" % x)
-    p = Peers(a)
-    p.before = before
+    p = Peers(a, before)
     for phase in a.only.split(","):
         if phase not in ("install", "prepare", "run"):
             ap.error("unknown phase '%s'; phases: install, prepare, run" % phase)

@@ -3,7 +3,6 @@
 
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/fpenv.h"
@@ -144,7 +143,7 @@ fv_status fv_engine_new(fv_engine **out, const char *path, fv_gguf *packed, fv_m
                         const fv_engine_options *s, fv_opening opening, fv_error *err)
 {
     FV_DEFAULT_FPENV;
-    const char *missing = NULL, *bf16 = getenv("FV_BF16");
+    const char *missing = NULL;
     fv_engine *e = fv_alloc_zero(1, sizeof *e);
     if (!e) {
         fv_gguf_free(packed);
@@ -156,9 +155,6 @@ fv_status fv_engine_new(fv_engine **out, const char *path, fv_gguf *packed, fv_m
         fv_log(s->callbacks, FV_LOG_WARNING,
                "FV_CPU=%s is not a level of this build and processor; %s is used", missing,
                fv_cpu_name(level));
-    if (bf16 && *bf16 && strcmp(bf16, "fast") && strcmp(bf16, "slow"))
-        fv_log(s->callbacks, FV_LOG_WARNING, "FV_BF16=%s is neither fast nor slow; it is ignored",
-               bf16);
     fv_model_options options = { .depth = depth,
                                  .vision = s->vision,
                                  .decoder = s->decoder,

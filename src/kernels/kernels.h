@@ -431,8 +431,9 @@ bool fv_kernels_check(fv_kernels *k, unsigned cpu, char *fault, size_t fault_byt
 bool fv_bf16_measure(const fv_kernels *k);
 
 typedef struct fv_kernels_notes {
-    const char *bf16; /* why fast_bf16 is what it is; static */
-    char fault[160];  /* fv_kernels_check's, or "" */
+    const char *bf16;    /* why fast_bf16 is what it is; static */
+    const char *ignored; /* FV_BF16 where it is neither of its words, else NULL */
+    char fault[160];     /* fv_kernels_check's, or "" */
 } fv_kernels_notes;
 
 /* The table for this processor: fv_kernels_init, fv_kernels_check, and what is faster. bf16: by the

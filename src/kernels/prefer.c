@@ -67,8 +67,9 @@ static bool measured_once(const fv_kernels *k, unsigned cpu)
     return fast;
 }
 
-/* Sets fast_bf16; why. sound: the table is the level's own, no kernel was replaced. */
-static const char *bf16_choose(fv_kernels *k, unsigned cpu, bool sound)
+/* Sets fast_bf16; why. sound: the table is the level's own, no kernel was replaced. *ignored: as in
+ * fv_kernels_notes. */
+static const char *bf16_choose(fv_kernels *k, unsigned cpu, bool sound, const char **ignored)
 {
     const char *wanted = getenv("FV_BF16");
     fv_cpu_id id;
@@ -76,6 +77,7 @@ static const char *bf16_choose(fv_kernels *k, unsigned cpu, bool sound)
         k->fast_bf16 = wanted[0] == 'f';
         return "FV_BF16 says so";
     }
+    *ignored = wanted && *wanted ? wanted : NULL;
     if (!k->fast_bf16)
         return "no instructions for bf16 at this level";
     if (sound && (cpu & FV_CPU_AMX))
@@ -110,5 +112,5 @@ void fv_kernels_open(fv_kernels *k, unsigned cpu, fv_kernels_notes *notes)
     fv_kernels_init(k, cpu);
     vector_choose(k);
     const bool sound = fv_kernels_check(k, cpu, notes->fault, sizeof notes->fault);
-    notes->bf16 = bf16_choose(k, cpu, sound);
+    notes->bf16 = bf16_choose(k, cpu, sound, &notes->ignored);
 }

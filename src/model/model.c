@@ -325,6 +325,9 @@ static fv_status model_open_parts(fv_model *m, const fv_model_options *o, fv_err
     if (notes.fault[0])
         fv_log(o->callbacks, FV_LOG_WARNING,
                "this processor gives wrong results, so kernels were replaced: %s", notes.fault);
+    if (notes.ignored)
+        fv_log(o->callbacks, FV_LOG_WARNING, "FV_BF16=%s is neither fast nor slow; it is ignored",
+               notes.ignored);
     if (!m->packed) { /* before anything is read */
         FV_TRY(check_float(m, FV_PART_VISION, o->vision, err));
         FV_TRY(check_float(m, FV_PART_DECODER, o->decoder, err));

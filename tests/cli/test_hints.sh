@@ -3,6 +3,10 @@
 # row of cli/hints.c (of phones: in test_device.sh): a message that changes loses its hint here.
 . "$(dirname "$0")/cases.sh"
 
+FV_CPU=quantum run run "$tiny" "$picture" -n 1
+expect "a level that there is not" 0 "FV_CPU=quantum is not a level of this build and processor"
+FV_BF16=quick run run "$tiny" "$picture" -n 1
+expect "neither fast nor slow" 0 "FV_BF16=quick is neither fast nor slow; it is ignored"
 run run "$tiny" "$picture" -n 1 --vision int8
 expect "int8 from a checkpoint" 1 "vision in int8 needs a packed file; make one with fastvlm pack"
 run pack "$tiny" -o "$work/f32.gguf" --vision f32 --decoder f32 -q
